@@ -1,0 +1,34 @@
+# Needs a container engine to be built. `make test` has none: it reads this file and compose.yaml
+# and checks what can be checked without one (tests/unit/test_container_files.py).
+
+FROM python:3.12-slim AS build
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
+WORKDIR /src
+
+# The requirements alone first: this layer stays as long as the lock does.
+COPY requirements/run.txt requirements/build.txt requirements/
+RUN python -m venv /opt/builder \
+ && /opt/builder/bin/pip install --require-hashes -r requirements/build.txt \
+ && python -m venv /opt/milepost \
+ && /opt/milepost/bin/pip install --require-hashes -r requirements/run.txt
+
+COPY pyproject.toml README.md ./
+COPY clients/python clients/python
+COPY migrations migrations
+COPY service service
+RUN /opt/builder/bin/pip wheel --no-deps --no-build-isolation --wheel-dir wheels . ./clients/python \
+ && /opt/milepost/bin/pip install --no-deps --no-index wheels/*.whl \
+ && /opt/milepost/bin/pip uninstall --yes pip \
+ && install --directory --owner 10001 --group 10001 /data
+
+FROM python:3.12-slim
+COPY --from=build /opt/milepost /opt/milepost
+COPY --from=build --chown=10001:10001 /data /var/lib/milepost
+ENV PATH=/opt/milepost/bin:$PATH PYTHONUNBUFFERED=1
+# Where the embedded store puts its file; PostgreSQL needs nothing here.
+WORKDIR /var/lib/milepost
+USER 10001:10001
+EXPOSE 50051 8080
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["/opt/milepost/bin/milepost"]
+CMD ["serve"]

@@ -1,0 +1,127 @@
+# Two commands on a machine with Python >= 3.11 and make: `make demo` and `make test`. `make help` lists the rest.
+# Everything is installed into .venv from requirements/*.txt, whose every file is pinned by hash.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV ?= $(BIN)/uv
+# Processes that run the tests: `make test WORKERS=2`, each with a PostgreSQL of its own. Empty: this one process, so
+# that deadlines in tests are not measured on a machine that is busy with another test.
+WORKERS ?=
+# More words for the command of a target: `make test ARGS="-k lifecycle -x"`.
+ARGS ?=
+
+SOURCES := service/milepost clients/python/milepost_client protos/generate.py migrations tests
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input --quiet
+LOCK := env -u UV_FIND_LINKS -u PIP_FIND_LINKS $(UV) pip compile --quiet --universal --python-version 3.11 \
+	--generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-package milepost-client \
+	--custom-compile-command "make lock"
+
+# What the .proto files promise is compared with the main branch: the local one, or the one last fetched.
+define BREAKING
+for ref in main origin/main; do \
+  if git cat-file -e "$$ref:buf.yaml" 2>/dev/null; then \
+    echo "buf breaking against $$ref"; \
+    exec $(BIN)/buf breaking --against "$$(git rev-parse --git-common-dir)#ref=$$(git rev-parse $$ref)"; \
+  fi; \
+done; \
+echo "NOTICE: no main branch with a buf.yaml to compare with (or no git): buf breaking did not run"
+endef
+
+# Creates $(VENV). Debian keeps ensurepip in a package of its own; a pip for the system serves as well.
+define CREATE
+command -v $(PYTHON) >/dev/null || { echo "error: there is no $(PYTHON); set PYTHON=/path/to/python3"; exit 1; }; \
+$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+  echo "error: $(PYTHON) is $$($(PYTHON) -V 2>&1), Milepost needs 3.11 or newer; set PYTHON=/path/to/python3"; exit 1; }; \
+rm -rf $(VENV); \
+if $(PYTHON) -c 'import ensurepip' 2>/dev/null; then $(PYTHON) -m venv $(VENV); \
+elif $(PYTHON) -m pip --version >/dev/null 2>&1; then \
+  $(PYTHON) -m venv --without-pip $(VENV) && \
+  $(PYTHON) -m pip --disable-pip-version-check --quiet --python $(BIN)/python install pip; \
+else \
+  echo "error: $(PYTHON) has neither ensurepip nor pip; on Debian or Ubuntu: apt install python3-venv"; exit 1; fi
+endef
+
+export BUF_CACHE_DIR := $(CURDIR)/.cache/buf
+export RUFF_CACHE_DIR := $(CURDIR)/.cache/ruff
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help demo run test lint check coverage bench faults gen lock clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+demo: $(VENV)/.run ## See one operation live and finish, on a service of its own
+	@$(BIN)/milepost demo $(ARGS)
+
+run: $(VENV)/.run ## Run the service on its embedded store
+	@$(BIN)/milepost serve $(ARGS)
+
+test: $(VENV)/.dev ## Run every test, on SQLite and on a PostgreSQL of its own
+	$(BIN)/python -m pytest $(if $(WORKERS),-n $(WORKERS)) $(ARGS)
+
+lint: $(VENV)/.dev ## Check style, types, imports, duplicates, .proto files and generated code
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/mypy protos/generate.py migrations
+	$(BIN)/lint-imports --no-logo --cache-dir .cache/import-linter
+	$(BIN)/pylint --score=no --recursive=y service clients/python
+	$(BIN)/buf lint
+	@$(BREAKING)
+	$(BIN)/python protos/generate.py --check
+
+check: lint test ## Everything that has to hold before a commit
+
+coverage: $(VENV)/.dev ## Measure the branches that the tests take
+	$(BIN)/coverage run -m pytest $(ARGS)
+	$(BIN)/coverage report --fail-under=95
+	$(BIN)/coverage report --fail-under=100 --include='*/milepost/domain/*,*/milepost/tracking/*'
+
+bench: $(VENV)/.dev ## Measure the service against its floors and its peers
+	$(BIN)/python -m tests.bench $(ARGS)
+
+faults: $(VENV)/.dev ## Kill servers, cut connections, and look at what is left
+	$(BIN)/python -m pytest -m faults --timeout 600 $(ARGS)
+
+gen: $(VENV)/.dev ## Write the generated code from protos/
+	$(BIN)/python protos/generate.py
+
+lock: $(UV) ## Write requirements/*.txt from pyproject.toml (newest versions: ARGS=--upgrade)
+	$(LOCK) pyproject.toml --group dev --output-file requirements/dev.txt $(ARGS)
+	$(LOCK) pyproject.toml --constraints requirements/dev.txt --output-file requirements/run.txt $(ARGS)
+	$(LOCK) --group build --constraints requirements/dev.txt --output-file requirements/build.txt $(ARGS)
+
+clean: ## Remove the environment and everything that can be made again
+	rm -rf $(VENV) .cache build dist
+	find service clients/python migrations protos tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/uv:
+	@$(MAKE) --no-print-directory $(VENV)/.dev
+
+# Stamps: `.place` says "the environment stands, and here"; the other two "this requirements file is installed". The big
+# file contains the small ones.
+ifneq ($(shell test -x $(BIN)/python && cat $(VENV)/.place 2>/dev/null),$(CURDIR))
+.PHONY: $(VENV)/.place # missing, half made, copied from another folder, or its interpreter is gone
+endif
+
+$(VENV)/.place:
+	@echo "creating $(VENV)"
+	@$(CREATE)
+	@echo "$(CURDIR)" >$@
+
+PROJECTS := pyproject.toml clients/python/pyproject.toml
+
+$(VENV)/.run: requirements/run.txt requirements/build.txt $(PROJECTS) $(VENV)/.place
+	@echo "installing what the service needs"
+	@$(PIP) install --require-hashes -r requirements/run.txt -r requirements/build.txt
+	@$(PIP) install --no-deps --no-build-isolation --editable . --editable clients/python
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.txt $(PROJECTS) $(VENV)/.place
+	@echo "installing what the service, its tests and its checks need"
+	@$(PIP) install --require-hashes -r requirements/dev.txt
+	@$(PIP) install --no-deps --no-build-isolation --editable . --editable clients/python
+	@touch $@ $(VENV)/.run

@@ -1,0 +1,87 @@
+"""Databases for the tests: a fresh one for each, copied from a migrated template."""
+
+import os
+import shutil
+import sqlite3
+import uuid
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.postgres import URL_VARIABLE, PostgresCluster, PostgresServer
+
+
+def prepare_template(url: str) -> None:
+    """The database at `url` has the newest schema, and no connection to it is left open."""
+    # Here and not above: most unit tests need no storage.
+    from milepost.storage.schema import upgrade  # noqa: PLC0415
+
+    upgrade(url)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server: the one the environment names, or else one of this session.
+
+    Without one its tests fail; they are never skipped.
+    """
+    url = os.environ.get(URL_VARIABLE)
+    if url:
+        yield PostgresServer(url)
+        return
+    with PostgresCluster(durable=False) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres: PostgresServer) -> Iterator[str]:
+    """The name of a migrated PostgreSQL database, to be copied."""
+    name = _fresh_name("template")
+    postgres.create_database(name)
+    try:
+        prepare_template(postgres.url(name))
+        yield name
+    finally:
+        postgres.drop_database(name)
+
+
+@pytest.fixture
+def postgres_url(postgres: PostgresServer, postgres_template: str) -> Iterator[str]:
+    """The URL of a fresh, migrated PostgreSQL database."""
+    name = _fresh_name("test")
+    postgres.create_database(name, template=postgres_template)
+    try:
+        yield postgres.url(name)
+    finally:
+        postgres.drop_database(name)
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated SQLite file, to be copied."""
+    path = tmp_path_factory.mktemp("template") / "milepost.db"
+    prepare_template(f"sqlite:///{path}")
+    with closing(sqlite3.connect(path)) as connection:
+        # Everything is in the one file that gets copied, nothing in a write-ahead log beside it.
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return path
+
+
+@pytest.fixture
+def sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
+    """The URL of a fresh, migrated SQLite file."""
+    return f"sqlite:///{shutil.copyfile(sqlite_template, tmp_path / 'milepost.db')}"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """The URL of a fresh, migrated database: the test runs on each kind, without exclusions."""
+    fixtures = {"sqlite": "sqlite_url", "postgresql": "postgres_url"}
+    url: str = request.getfixturevalue(fixtures[request.param])
+    return url
+
+
+def _fresh_name(kind: str) -> str:
+    return f"milepost_{kind}_{uuid.uuid4().hex}"

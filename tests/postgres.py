@@ -1,0 +1,370 @@
+"""A PostgreSQL server for the tests: one to throw away afterwards, or one that is there already.
+
+The throwaway server runs from the binaries of a wheel (tests/postgres_binaries.py), so nothing has
+to be installed. PostgreSQL refuses to run as root: then it runs as an unprivileged account, in a
+folder of that account.
+
+    with PostgresCluster(durable=False) as cluster:
+        cluster.create_database("one")
+        engine = create_engine(cluster.url("one"))
+"""
+
+import atexit
+import contextlib
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import psutil
+import psycopg
+from psycopg import sql
+from sqlalchemy import make_url
+
+from tests.postgres_binaries import (
+    PostgresError,
+    copy_binaries,
+    find_binaries,
+    open_to_all,
+    temporary_root,
+)
+
+URL_VARIABLE = "MILEPOST_TEST_POSTGRES_URL"
+
+_SUPERUSER = "postgres"
+_START_SECONDS = 30.0
+_STOP_SECONDS = 30.0
+_POLL_SECONDS = 0.01
+_PORT_ATTEMPTS = 5
+
+
+class PostgresServer:
+    """A server that can be reached, in which databases come and go.
+
+    Args:
+        url: of a database whose user may create others.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._admin = make_url(url)
+
+    def url(self, database: str) -> str:
+        """The SQLAlchemy URL of `database`."""
+        return self._admin.set(drivername="postgresql+psycopg", database=database).render_as_string(
+            hide_password=False
+        )
+
+    def create_database(self, name: str, template: str | None = None) -> None:
+        """There is a database `name`: empty, or a copy of `template`, which nobody may be using."""
+        source = sql.Identifier(template or "template0")
+        self._execute(
+            sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), source)
+        )
+
+    def drop_database(self, name: str) -> None:
+        """There is no database `name`; who is connected to it is thrown out."""
+        self._execute(
+            sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
+        )
+
+    def _execute(self, statement: sql.Composed) -> None:
+        with self._connect() as connection:
+            connection.execute(statement)
+
+    def _connect(self) -> psycopg.Connection:
+        address = self._admin.set(drivername="postgresql").render_as_string(hide_password=False)
+        return psycopg.connect(address, autocommit=True, connect_timeout=10)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Account:
+    """Who owns the folder and runs the server; None stands for the present user."""
+
+    uid: int | None = None
+    gid: int | None = None
+
+    @classmethod
+    def unprivileged(cls) -> Self:
+        """The present user; for root the account `nobody`, or else the first that is not root."""
+        if os.geteuid() != 0:
+            return cls()
+        entries = [entry for entry in pwd.getpwall() if entry.pw_uid != 0]
+        entries.sort(key=lambda entry: (entry.pw_name != "nobody", entry.pw_uid))
+        if not entries:
+            raise PostgresError(
+                "PostgreSQL does not run as root, and there is no other account on this machine"
+            )
+        return cls(uid=entries[0].pw_uid, gid=entries[0].pw_gid)
+
+    def own(self, folder: Path) -> None:
+        """`folder` belongs to the account, and to it alone."""
+        if self.uid is not None and self.gid is not None:
+            os.chown(folder, self.uid, self.gid)
+        folder.chmod(0o700)
+
+    def popen(self, command: Sequence[str | Path], log: Path, cwd: Path) -> subprocess.Popen[bytes]:
+        """A process of the account, away from the terminal's signals, that writes into `log`."""
+        environment = {
+            k: v for k, v in os.environ.items() if not k.startswith(("PG", "LC_", "LANG"))
+        }
+        with log.open("ab") as output:
+            return subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=cwd,
+                env=environment | {"LC_ALL": "C", "TZ": "UTC"},
+                start_new_session=True,
+                user=self.uid,
+                group=self.gid,
+                extra_groups=None if self.uid is None else [],
+            )
+
+
+class PostgresCluster(PostgresServer):
+    """A PostgreSQL cluster of its own, on a free port of the loopback and on a Unix socket.
+
+    It can be stopped or killed and started again with the same data and port; `remove` ends it.
+
+    Args:
+        durable: whether a commit reaches the disk before it is acknowledged; False is for tests
+            that kill nothing.
+        major: the major version; the newest in the wheel when it is not given.
+        settings: more server settings, by name.
+    """
+
+    def __init__(
+        self,
+        *,
+        durable: bool = True,
+        major: int | None = None,
+        settings: dict[str, str] | None = None,
+    ) -> None:
+        self.durable = durable
+        self.port = 0
+        self._major = major
+        self._settings = settings or {}
+        self._account = _Account.unprivileged()
+        self._folder: Path | None = None
+        self._bin = Path()
+        self._process: subprocess.Popen[bytes] | None = None
+        super().__init__(f"postgresql://{_SUPERUSER}@127.0.0.1/postgres")
+
+    def __enter__(self) -> Self:
+        """Start."""
+        try:
+            self.start()
+        except BaseException:
+            self.remove()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stop, and leave nothing behind."""
+        self.remove()
+
+    @property
+    def folder(self) -> Path:
+        """Where the data, the socket and the log are; the cluster must have been started."""
+        if self._folder is None:
+            raise PostgresError("this PostgreSQL cluster was never started, or it is removed")
+        return self._folder
+
+    @property
+    def pid(self) -> int:
+        """The process id of the postmaster; the cluster must run."""
+        if self._process is None:
+            raise PostgresError("this PostgreSQL cluster does not run")
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        """The server was started, and nothing has ended it since."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def socket_directory(self) -> Path:
+        """Where the Unix socket is, for `host=`."""
+        return self.folder / "s"
+
+    @property
+    def bin_directory(self) -> Path:
+        """Where `pgbench`, `pg_dump` and the others are; the cluster must have been started."""
+        return self._bin
+
+    def start(self) -> None:
+        """The server takes connections. It must not run."""
+        if self.running:
+            raise PostgresError("this PostgreSQL cluster runs already")
+        if self._folder is None:
+            self._create()
+        attempts = 1 if self.port else _PORT_ATTEMPTS
+        for attempt in range(1, attempts + 1):
+            port = self.port or _free_port()
+            self._launch(port)
+            if self._wait_until_ready():
+                self.port = port
+                return
+            log = self.log()
+            self._end(signal.SIGQUIT)
+            # Another process may have taken the free port in between.
+            if attempt == attempts or "Address already in use" not in log:
+                raise PostgresError(f"PostgreSQL did not start:\n{log}")
+
+    def stop(self) -> None:
+        """The server is shut down in order, its sessions ended; the data stays for a `start`."""
+        self._end(signal.SIGINT)
+
+    def kill(self) -> None:
+        """The server and all its processes are gone as in a crash, which the data shows."""
+        if self._process is None:
+            return
+        postmaster = psutil.Process(self._process.pid)
+        children: list[psutil.Process] = []
+        with contextlib.suppress(psutil.NoSuchProcess):
+            postmaster.suspend()  # so that it starts no child while they are listed
+            children = postmaster.children(recursive=True)
+            postmaster.kill()
+        self._process.wait(_STOP_SECONDS)
+        self._process = None
+        # The children see that the postmaster is gone and end by themselves, but not at once.
+        for child in children:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
+        deadline = time.monotonic() + _STOP_SECONDS
+        while any(_alive(child) for child in children):
+            if time.monotonic() > deadline:
+                raise PostgresError(f"processes of PostgreSQL survive SIGKILL: {children}")
+            time.sleep(_POLL_SECONDS)
+
+    def remove(self) -> None:
+        """Nothing is left: no process, no folder."""
+        # An immediate shutdown writes no checkpoint, but releases the shared memory.
+        self._end(signal.SIGQUIT)
+        if self._folder is not None:
+            shutil.rmtree(self._folder)
+            self._folder = None
+            atexit.unregister(self.remove)
+
+    def log(self, lines: int = 30) -> str:
+        """The last lines of what the server wrote."""
+        text = (self.folder / "log").read_text(encoding="utf-8", errors="replace")
+        return "\n".join(text.splitlines()[-lines:])
+
+    def _create(self) -> None:
+        """Make the folder with an empty cluster and, where needed, a copy of the binaries."""
+        # Short, because the path of a Unix socket may have only about 100 characters.
+        self._folder = Path(tempfile.mkdtemp(prefix="mp-pg-", dir=temporary_root()))
+        self._folder.chmod(0o711)
+        atexit.register(self.remove)
+        try:
+            self._bin = find_binaries(self._major)
+            if self._account.uid is not None and not open_to_all(self._bin / "postgres"):
+                self._bin = copy_binaries(self._bin, self._folder / "pg")
+            for name in ("d", "s"):
+                (self._folder / name).mkdir()
+                self._account.own(self._folder / name)
+            self._initialise()
+        except BaseException:
+            self.remove()
+            raise
+
+    def _initialise(self) -> None:
+        process = self._popen(
+            [
+                self._bin / "initdb",
+                f"--pgdata={self.folder / 'd'}",
+                f"--username={_SUPERUSER}",
+                "--auth=trust",
+                "--encoding=UTF8",
+                "--locale=C",
+                "--no-instructions",
+                "--no-sync",
+            ]
+        )
+        try:
+            status = process.wait(_START_SECONDS)
+        finally:
+            process.kill()
+        if status:
+            raise PostgresError(f"initdb failed:\n{self.log()}")
+
+    def _launch(self, port: int) -> None:
+        """Start the postmaster itself, not pg_ctl, so that it is our child and no other."""
+        on = "on" if self.durable else "off"
+        settings = {
+            "listen_addresses": "127.0.0.1",
+            "port": str(port),
+            "unix_socket_directories": str(self.socket_directory),
+            "max_connections": "100",
+            "shared_buffers": "32MB",
+            # Files in the data directory: they go with it, and /dev/shm may be tiny in a container.
+            "dynamic_shared_memory_type": "mmap",
+            "fsync": on,
+            "synchronous_commit": on,
+            "full_page_writes": on,
+        } | self._settings
+        command: list[str | Path] = [self._bin / "postgres", "-D", self.folder / "d"]
+        for name, value in settings.items():
+            command += ["-c", f"{name}={value}"]
+        self._process = self._popen(command)
+        self._admin = self._admin.set(port=port)
+
+    def _popen(self, command: Sequence[str | Path]) -> subprocess.Popen[bytes]:
+        try:
+            return self._account.popen(command, self.folder / "log", self.folder / "d")
+        except OSError as error:
+            raise PostgresError(
+                f"{command[0]} cannot be run as uid {self._account.uid}: {error}"
+            ) from error
+
+    def _wait_until_ready(self) -> bool:
+        """Whether the server answers; False when it has ended instead, or takes too long."""
+        deadline = time.monotonic() + _START_SECONDS
+        while self.running and time.monotonic() < deadline:
+            # Ours, and not another server on the same port: the socket is in our folder.
+            if (self.socket_directory / f".s.PGSQL.{self._admin.port}").exists():
+                with contextlib.suppress(psycopg.OperationalError), self._connect():
+                    return True
+            time.sleep(_POLL_SECONDS)
+        return False
+
+    def _end(self, how: signal.Signals) -> None:
+        if self._process is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(how)
+        try:
+            self._process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.kill()
+        self._process = None
+
+
+def _alive(process: psutil.Process) -> bool:
+    """Whether it can still do something: a zombie, which PID 1 has yet to collect, cannot."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

