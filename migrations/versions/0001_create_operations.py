@@ -1,0 +1,153 @@
+"""Create the tables of the first release: operations, events, deliveries, API keys.
+
+The types stand here by themselves, not imported from the service: what a migration did must not
+change when the code does.
+
+Revision: 0001
+Follows: nothing
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+# On SQLite instants and durations are microseconds.
+INSTANT = sa.DateTime(timezone=True).with_variant(sa.BigInteger(), "sqlite")
+SPAN = sa.Interval().with_variant(sa.BigInteger(), "sqlite")
+
+
+def upgrade() -> None:
+    """Create everything."""
+    op.create_table(
+        "operations",
+        sa.Column("id", sa.Text, nullable=False),
+        sa.Column("function", sa.Text, nullable=False),
+        sa.Column("version", sa.Text),
+        sa.Column("owner", sa.Text, nullable=False),
+        sa.Column("status", sa.Text, nullable=False),
+        sa.Column("progress", sa.Double),
+        sa.Column("progress_message", sa.Text),
+        sa.Column("progress_time", INSTANT),
+        sa.Column("result_type", sa.Text),
+        sa.Column("result_value", sa.LargeBinary),
+        sa.Column("errors", sa.Text, comment="JSON list of {code, message, source, details}"),
+        sa.Column("metadata", sa.Text, comment="JSON object, the caller's own"),
+        sa.Column("original_request_id", sa.Text),
+        sa.Column("callback_url", sa.Text),
+        sa.Column("create_time", INSTANT, nullable=False),
+        sa.Column("start_time", INSTANT),
+        sa.Column("complete_time", INSTANT),
+        sa.Column("cancel_time", INSTANT),
+        sa.Column("expire_time", INSTANT, nullable=False),
+        sa.Column("ttl", SPAN, nullable=False),
+        sa.Column("retry_after", SPAN, nullable=False),
+        sa.Column("revision", sa.BigInteger, nullable=False),
+        sa.Column("attempt", sa.Integer, nullable=False),
+        sa.Column("max_attempts", sa.Integer, nullable=False),
+        sa.Column("worker", sa.Text),
+        sa.Column("lease", SPAN, comment="how long each renewal holds; absent when not leased"),
+        sa.Column("lease_expire_time", INSTANT),
+        sa.Column("request_id", sa.Text, comment="of the create"),
+        sa.Column("fingerprint", sa.Text, nullable=False, comment="of the create's content"),
+        sa.Column("progress_request_id", sa.Text, comment="of the last progress"),
+        sa.Column("callback_events", sa.Text, comment="event types, separated by spaces"),
+        sa.Column("trace_context", sa.Text, comment="traceparent of the create"),
+        sa.PrimaryKeyConstraint("id", name="operations_pkey"),
+        *(
+            sa.CheckConstraint(rule, name=op.f(f"operations_{name}_check"))
+            for name, rule in {
+                "id": "length(id) = 27 AND substr(id, 1, 3) = 'op_'",
+                "function": "trim(function) <> ''",
+                "owner": "trim(owner) <> ''",
+                "status": "status IN ('CANCELLED', 'COMPLETED', 'FAILED', 'PENDING', 'PROCESSING')",
+                "progress": "progress >= 0.0 AND progress <= 1.0",
+                "revision": "revision >= 1",
+                "attempt": "attempt >= 0 AND max_attempts >= 1",
+                "pending": "status <> 'PENDING' OR start_time IS NULL",
+                "processing": "status <> 'PROCESSING' OR start_time IS NOT NULL",
+                "completed": "status <> 'COMPLETED' OR (start_time IS NOT NULL"
+                " AND complete_time IS NOT NULL AND progress = 1.0)",
+                "failed": "status <> 'FAILED' OR (complete_time IS NOT NULL"
+                " AND errors IS NOT NULL)",
+                "cancelled": "(status = 'CANCELLED') = (cancel_time IS NOT NULL)",
+                "ended": "(status IN ('COMPLETED', 'FAILED')) = (complete_time IS NOT NULL)",
+                "result": "result_type IS NULL OR status = 'COMPLETED'",
+                "result_whole": "(result_type IS NULL) = (result_value IS NULL)",
+                "errors": "errors IS NULL OR status = 'FAILED'",
+                "end_after_start": "complete_time >= start_time AND cancel_time >= start_time",
+                "expire_after_create": "expire_time >= create_time",
+                "lease": "(lease IS NULL) = (lease_expire_time IS NULL)"
+                " AND (lease IS NULL OR status = 'PROCESSING')",
+            }.items()
+        ),
+        postgresql_with={"fillfactor": 80},
+    )
+    for columns in (
+        ("owner", "create_time", "id"),
+        ("owner", "status", "create_time", "id"),
+        ("function", "status", "create_time", "id"),
+        ("create_time", "id"),
+        ("expire_time",),
+    ):
+        op.create_index(f"operations_{'_'.join(columns)}_idx", "operations", columns)
+    op.create_index(
+        "operations_owner_request_id_idx", "operations", ["owner", "request_id"], unique=True
+    )
+    op.create_table(
+        "events",
+        sa.Column("operation_id", sa.Text, nullable=False),
+        sa.Column("revision", sa.BigInteger, nullable=False, autoincrement=False),
+        sa.Column("type", sa.Text, nullable=False),
+        sa.Column("move", sa.Text, nullable=False),
+        sa.Column("owner", sa.Text, nullable=False),
+        sa.Column("actor", sa.Text, nullable=False),
+        sa.Column("request_id", sa.Text),
+        sa.Column("reason", sa.Text),
+        sa.Column("time", INSTANT, nullable=False),
+        sa.PrimaryKeyConstraint("operation_id", "revision", name="events_pkey"),
+        sa.CheckConstraint("revision >= 1", name=op.f("events_revision_check")),
+    )
+    op.create_index("events_time_idx", "events", ["time"])
+    op.create_table(
+        "deliveries",
+        sa.Column("id", sa.Text, nullable=False, comment="the webhook-id, stable over attempts"),
+        sa.Column("operation_id", sa.Text, nullable=False),
+        sa.Column("revision", sa.BigInteger, nullable=False),
+        sa.Column("type", sa.Text, nullable=False),
+        sa.Column("owner", sa.Text, nullable=False),
+        sa.Column("callback_url", sa.Text, nullable=False),
+        sa.Column("create_time", INSTANT, nullable=False),
+        sa.PrimaryKeyConstraint("id", name="deliveries_pkey"),
+    )
+    op.create_index(
+        "deliveries_operation_id_revision_idx",
+        "deliveries",
+        ["operation_id", "revision"],
+        unique=True,
+    )
+    op.create_table(
+        "api_keys",
+        sa.Column("key_id", sa.Text, nullable=False),
+        sa.Column("digest", sa.LargeBinary, nullable=False, comment="SHA-256 of the whole key"),
+        sa.Column("subject", sa.Text, nullable=False),
+        sa.Column("roles", sa.Text, nullable=False, comment="separated by spaces"),
+        sa.Column("functions", sa.Text, nullable=False, comment="grants, separated by spaces"),
+        sa.Column("create_time", INSTANT, nullable=False),
+        sa.Column("expire_time", INSTANT),
+        sa.Column("revoke_time", INSTANT),
+        sa.PrimaryKeyConstraint("key_id", name="api_keys_pkey"),
+        sa.CheckConstraint("trim(subject) <> ''", name=op.f("api_keys_subject_check")),
+        sa.CheckConstraint("length(digest) = 32", name=op.f("api_keys_digest_check")),
+    )
+
+
+def downgrade() -> None:
+    """Remove everything."""
+    for table in ("api_keys", "deliveries", "events", "operations"):
+        op.drop_table(table)

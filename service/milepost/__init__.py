@@ -1,0 +1,1 @@
+"""Milepost, the operations service: it remembers every long-running piece of work."""

@@ -1,0 +1,314 @@
+"""Everything that can go wrong, as one tree.
+
+::
+
+    MilepostError
+    ├── InvalidRequest          the message is malformed: every violated field is named
+    │   └── ProgressDecrease    progress may not go back
+    ├── Unauthenticated         no credential, or a bad one
+    ├── PermissionDenied        the credential lacks the role this RPC needs
+    ├── OperationNotFound       unknown, or none of the asker's business
+    │   ├── OperationExpired    told to the owner only
+    │   └── OperationDeleted    told to the owner only
+    ├── IllegalMove             the table of moves does not allow it from this status
+    ├── Conflict                decided on an old copy: read again and retry
+    │   ├── RevisionMismatch
+    │   ├── StaleAttempt
+    │   └── LostRace
+    ├── RequestIdReused         the same request_id with other content
+    ├── WebhooksNotConfigured   a callback URL, but nothing to sign its webhooks with
+    ├── NotAvailable            documented, but not in this release
+    ├── Unavailable             try again soon: nothing is wrong with the request
+    │   ├── StoreUnavailable
+    │   ├── Overloaded
+    │   └── Draining
+    └── IdsExhausted            ten fresh ids in a row were taken
+
+Each leaf has a constant `reason` (what programs decide by) and typed fields; its sentence is
+built from the fields, so `facts` repeats every dynamic part and nobody has to parse text
+(AIP-193). They are mapped to gRPC in one place, ``rpc/interceptors/errors.py``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class MilepostError(Exception):
+    """The root of the tree. Never raised itself."""
+
+    reason: ClassVar[str]
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """Every dynamic part of the sentence, by name."""
+        return {}
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One field of a request that is not as it must be."""
+
+    field: str
+    problem: str
+
+
+class InvalidRequest(MilepostError):
+    """The message is malformed. Nothing was read or changed."""
+
+    reason = "INVALID_REQUEST"
+
+    def __init__(self, *violations: Violation) -> None:
+        """Name every violated field at once."""
+        self.violations = violations
+        super().__init__("; ".join(f"{v.field}: {v.problem}" for v in violations))
+
+
+class ProgressDecrease(InvalidRequest):
+    """Progress never goes back within one attempt, beyond a small tolerance."""
+
+    reason = "PROGRESS_DECREASE"
+
+    def __init__(self, *, current: float | None, requested: float | None) -> None:
+        """Name the value stored and the value refused."""
+        self.current, self.requested = current, requested
+        super().__init__(
+            Violation("progress", f"may not go back from {current} to {requested}"),
+        )
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """Both values."""
+        return {"current": str(self.current), "requested": str(self.requested)}
+
+
+class Unauthenticated(MilepostError):
+    """There is no credential, or it is not valid. Nothing was read."""
+
+    reason = "UNAUTHENTICATED"
+
+    def __init__(self) -> None:
+        """One text for every cause: which part was wrong is nobody's business."""
+        super().__init__("a valid credential is required: send 'authorization: Bearer <API key>'")
+
+
+class PermissionDenied(MilepostError):
+    """The credential lacks the role that this RPC needs. Says nothing about any operation."""
+
+    reason = "PERMISSION_DENIED"
+
+    def __init__(self, *, role: str) -> None:
+        """Name the role that is missing."""
+        self.role = role
+        super().__init__(f"this call needs the role {role}")
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """The role."""
+        return {"role": self.role}
+
+
+class OperationNotFound(MilepostError):
+    """There is no such operation for the asker: unknown, foreign, expired or deleted alike."""
+
+    reason = "OPERATION_NOT_FOUND"
+
+    def __init__(self, operation_id: str) -> None:
+        """Name the id that was asked for."""
+        self.operation_id = operation_id
+        super().__init__(self._sentence(operation_id))
+
+    @staticmethod
+    def _sentence(operation_id: str) -> str:
+        return f"operation {operation_id} does not exist"
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """The id."""
+        return {"operation_id": self.operation_id}
+
+
+class OperationExpired(OperationNotFound):
+    """The asker's own operation outlived its ttl."""
+
+    reason = "OPERATION_EXPIRED"
+
+    @staticmethod
+    def _sentence(operation_id: str) -> str:
+        return f"operation {operation_id} has expired"
+
+
+class OperationDeleted(OperationNotFound):
+    """The asker's own operation was deleted."""
+
+    reason = "OPERATION_DELETED"
+
+    def __init__(self, operation_id: str, *, request_id: str | None) -> None:
+        """Name the id, and keep which call deleted it, so that its repetition can be told."""
+        super().__init__(operation_id)
+        self.request_id = request_id
+
+    @staticmethod
+    def _sentence(operation_id: str) -> str:
+        return f"operation {operation_id} was deleted"
+
+
+class IllegalMove(MilepostError):
+    """The table of moves does not allow this move from the status found."""
+
+    reason = "ILLEGAL_MOVE"
+
+    def __init__(self, *, move: str, status: str, allowed: tuple[str, ...]) -> None:
+        """Name the move, the status found and the statuses allowed."""
+        self.move, self.status, self.allowed = move, status, allowed
+        super().__init__(f"cannot {move} while {status}; allowed while {', '.join(allowed)}")
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """The move and both sides of the rule."""
+        return {"move": self.move, "status": self.status, "allowed": ",".join(self.allowed)}
+
+
+class Conflict(MilepostError):
+    """The decision rested on an old copy. Read the operation again, decide again, retry."""
+
+
+class RevisionMismatch(Conflict):
+    """The operation has moved since the revision that the asker expected."""
+
+    reason = "REVISION_MISMATCH"
+
+    def __init__(self, *, expected: int | None, actual: int) -> None:
+        """Name both revisions."""
+        self.expected, self.actual = expected, actual
+        super().__init__(f"expected revision {expected}, but the operation is at {actual}")
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """Both revisions."""
+        return {"expected": str(self.expected), "actual": str(self.actual)}
+
+
+class StaleAttempt(Conflict):
+    """The work was handed to another worker since: this attempt is over."""
+
+    reason = "STALE_ATTEMPT"
+
+    def __init__(self, *, expected: int | None, actual: int) -> None:
+        """Name both attempts."""
+        self.expected, self.actual = expected, actual
+        super().__init__(f"attempt {expected} is over, the operation is at attempt {actual}")
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """Both attempts."""
+        return {"expected": str(self.expected), "actual": str(self.actual)}
+
+
+class LostRace(Conflict):
+    """Other changes came first, every time the move was tried."""
+
+    reason = "LOST_RACE"
+
+    def __init__(self, operation_id: str, *, tries: int) -> None:
+        """Name the operation and how often the move was tried."""
+        self.operation_id, self.tries = operation_id, tries
+        super().__init__(f"operation {operation_id} changed under each of {tries} tries")
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """The operation and the tries."""
+        return {"operation_id": self.operation_id, "tries": str(self.tries)}
+
+
+class RequestIdReused(MilepostError):
+    """The owner has used this request_id for a create with other content."""
+
+    reason = "REQUEST_ID_REUSED"
+
+    def __init__(self, request_id: str) -> None:
+        """Name the request_id."""
+        self.request_id = request_id
+        super().__init__(f"request_id {request_id} was used for a create with other content")
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """The request_id."""
+        return {"request_id": self.request_id}
+
+
+class WebhooksNotConfigured(MilepostError):
+    """A callback URL was given, but the service has no master key to sign webhooks with."""
+
+    reason = "WEBHOOKS_NOT_CONFIGURED"
+
+    def __init__(self) -> None:
+        """Say what the caller can do."""
+        super().__init__("this service sends no webhooks: create without callback_url and poll")
+
+
+class NotAvailable(MilepostError):
+    """The call is documented, but this release does not serve it yet."""
+
+    reason = "NOT_AVAILABLE"
+
+    def __init__(self, method: str) -> None:
+        """Name the method."""
+        self.method = method
+        super().__init__(f"{method} is not available in this release")
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """The method."""
+        return {"method": self.method}
+
+
+class Unavailable(MilepostError):
+    """Nothing is wrong with the request: try again after `retry_after`."""
+
+    retry_after: ClassVar = timedelta(seconds=1)
+
+
+class StoreUnavailable(Unavailable):
+    """The database does not answer in time. A change asked for may or may not have happened."""
+
+    reason = "STORE_UNAVAILABLE"
+
+    def __init__(self) -> None:
+        """Say nothing about the database: its details belong in the log."""
+        super().__init__("the store is not available, try again")
+
+
+class Overloaded(Unavailable):
+    """More calls wait than the service is willing to hold."""
+
+    reason = "OVERLOADED"
+
+    def __init__(self) -> None:
+        """Say that waiting helps."""
+        super().__init__("too many calls at once, try again")
+
+
+class Draining(Unavailable):
+    """The process is about to stop and takes no new work."""
+
+    reason = "DRAINING"
+
+    def __init__(self) -> None:
+        """Say that another replica will answer."""
+        super().__init__("this replica is stopping, try again")
+
+
+class IdsExhausted(MilepostError):
+    """Every fresh id that was tried was taken: the source of randomness is broken."""
+
+    reason = "IDS_EXHAUSTED"
+
+    def __init__(self, *, tries: int) -> None:
+        """Name how many ids were tried."""
+        super().__init__(f"no free operation id after {tries} tries")

@@ -1,0 +1,160 @@
+"""The one table of moves, and what it means for a move that did not happen.
+
+Everything that knows which status may follow which derives from `TABLE` or is tested against
+it: the WHERE clauses of the store, the error texts, the diagram in ``docs/architecture.md``,
+the comments of the proto files and the test matrix of every status and every move.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final
+
+from milepost.domain.errors import (
+    IllegalMove,
+    MilepostError,
+    ProgressDecrease,
+    RevisionMismatch,
+    StaleAttempt,
+)
+from milepost.domain.operation import Operation, OperationError, OperationId, Payload, Scope, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+PROGRESS_TOLERANCE: Final = 0.001
+"""How far progress may dip before it is refused; the larger value is kept."""
+
+
+class Move(StrEnum):
+    """A named change of an operation."""
+
+    CREATE = "create"
+    START = "start"
+    CLAIM = "claim"
+    PROGRESS = "progress"
+    COMPLETE = "complete"
+    FAIL = "fail"
+    CANCEL = "cancel"
+    RELEASE = "release"
+    ABANDON = "abandon"
+    EXPIRE = "expire"
+    FORGET = "forget"
+
+
+class Actor(StrEnum):
+    """Who may do a move."""
+
+    CALLER = "caller"
+    OWNER = "owner"
+    WORKER = "worker"
+    ADMIN = "admin"
+    SWEEPER = "sweeper"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """One row of the table: from where, to where, by whom, and the event it records."""
+
+    leaves: frozenset[Status]
+    """The statuses the move may start from; empty for the move that creates."""
+    enters: Status | None
+    """The status it leads to; nothing for the move that removes."""
+    by: frozenset[Actor]
+    event: str
+    """The type of the event that is recorded when the status changes."""
+
+    @property
+    def changing(self) -> frozenset[Status]:
+        """The statuses from which this move changes the status, and so records an event."""
+        return self.leaves - {self.enters}
+
+    @property
+    def keeping(self) -> frozenset[Status]:
+        """The statuses that this move leaves as they are."""
+        return self.leaves & {self.enters}
+
+
+def _rule(leaves: str, enters: Status | None, by: str, event: str) -> Rule:
+    return Rule(
+        leaves=frozenset(Status(name) for name in leaves.split()),
+        enters=enters,
+        by=frozenset(Actor(name) for name in by.split()),
+        event=f"operation.{event}",
+    )
+
+
+TABLE: Final[Mapping[Move, Rule]] = {
+    Move.CREATE: _rule("", Status.PENDING, "caller", "created"),
+    Move.START: _rule("PENDING", Status.PROCESSING, "owner worker", "started"),
+    Move.CLAIM: _rule("PENDING", Status.PROCESSING, "worker", "started"),
+    Move.PROGRESS: _rule("PENDING PROCESSING", Status.PROCESSING, "owner worker", "started"),
+    Move.COMPLETE: _rule("PROCESSING", Status.COMPLETED, "owner worker", "completed"),
+    Move.FAIL: _rule("PENDING PROCESSING", Status.FAILED, "owner worker", "failed"),
+    Move.CANCEL: _rule("PENDING PROCESSING", Status.CANCELLED, "owner admin", "cancelled"),
+    Move.RELEASE: _rule("PROCESSING", Status.PENDING, "sweeper", "released"),
+    Move.ABANDON: _rule("PROCESSING", Status.FAILED, "sweeper", "failed"),
+    Move.EXPIRE: _rule("PROCESSING", Status.FAILED, "sweeper", "expired"),
+    Move.FORGET: _rule("PENDING COMPLETED FAILED CANCELLED", None, "sweeper owner admin", "deleted"),
+}
+
+DELETABLE: Final = TABLE[Move.FORGET].leaves - {Status.PENDING}
+"""What DeleteOperation may forget before its time: a pending one is cancelled first."""
+
+TERMINAL: Final = frozenset(
+    status
+    for status in Status
+    if not any(status in rule.leaves for rule in TABLE.values() if rule.enters is not None)
+)
+"""The statuses that no move leaves, except to be forgotten."""
+ACTIVE: Final = frozenset(Status) - TERMINAL
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One move that somebody asks for, with every condition it depends on."""
+
+    move: Move
+    id: OperationId
+    scope: Scope
+    actor: str
+    """The subject that asks."""
+    request_id: str | None = None
+    expected_revision: int | None = None
+    attempt: int | None = None
+    progress: float | None = None
+    message: str | None = None
+    worker: str | None = None
+    result: Payload | None = None
+    errors: tuple[OperationError, ...] = ()
+    reason: str | None = None
+
+    @property
+    def leaves(self) -> frozenset[Status]:
+        """The statuses from which this change may happen."""
+        return DELETABLE if self.move is Move.FORGET else TABLE[self.move].leaves
+
+
+def refusal(change: Change, found: Operation) -> MilepostError | None:
+    """Say why `change` did not happen to the operation `found`, or nothing if it now could.
+
+    A stale token is named before the status: whoever acts on an old copy is told to read
+    again, whatever the operation has become since.
+    """
+    if change.expected_revision not in (None, found.revision):
+        return RevisionMismatch(expected=change.expected_revision, actual=found.revision)
+    if change.attempt not in (None, found.attempt):
+        return StaleAttempt(expected=change.attempt, actual=found.attempt)
+    if found.status not in change.leaves:
+        return IllegalMove(
+            move=change.move, status=found.status, allowed=tuple(sorted(change.leaves))
+        )
+    if is_decrease(change.progress, found.progress):
+        return ProgressDecrease(current=found.progress, requested=change.progress)
+    return None
+
+
+def is_decrease(requested: float | None, current: float | None) -> bool:
+    """Tell whether progress would go back by more than the tolerance."""
+    return requested is not None and current is not None and requested < current - PROGRESS_TOLERANCE

@@ -1,0 +1,160 @@
+"""The nouns of Milepost: an operation, what it carries, and who asks for it."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final, NewType
+
+if TYPE_CHECKING:
+    from datetime import datetime, timedelta
+
+OperationId = NewType("OperationId", str)
+
+ID_RANDOM_BYTES: Final = 12
+"""96 random bits: ids cannot be guessed, reveal no volume, and do not collide in practice."""
+ID_PREFIX: Final = "op_"
+ID_LENGTH: Final = len(ID_PREFIX) + 2 * ID_RANDOM_BYTES
+ID_PATTERN: Final = re.compile(rf"{ID_PREFIX}[0-9a-f]{{{2 * ID_RANDOM_BYTES}}}")
+"""Matched whole (``fullmatch``): no upper case, no trailing newline."""
+
+
+def new_operation_id() -> OperationId:
+    """Return a fresh random operation id, ``op_`` and 24 lower-case hex characters."""
+    return OperationId(ID_PREFIX + secrets.token_hex(ID_RANDOM_BYTES))
+
+
+class Status(StrEnum):
+    """Where an operation stands. Which moves lead where is `lifecycle.TABLE`, nowhere else."""
+
+    PENDING = "PENDING"
+    PROCESSING = "PROCESSING"
+    COMPLETED = "COMPLETED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+
+
+class Role(StrEnum):
+    """What a principal may do; a credential carries one or more."""
+
+    CALLER = "CALLER"
+    WORKER = "WORKER"
+    ADMIN = "ADMIN"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Payload:
+    """A packed message, kept byte for byte: the type it declares and its encoding.
+
+    Has the shape of ``google.protobuf.Any`` without depending on protobuf.
+    """
+
+    type_url: str
+    value: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperationError:
+    """One stored failure of an operation, as its worker reported it."""
+
+    code: str
+    message: str
+    source: str | None = None
+    details: str | None = None
+    """A JSON object as text, or nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """One piece of work, as it stood when it was read. Times are aware and in UTC."""
+
+    id: OperationId
+    function: str
+    version: str | None
+    owner: str
+    status: Status
+    progress: float | None
+    """0.0 to 1.0; absent until first reported."""
+    progress_message: str | None
+    progress_time: datetime | None
+    result: Payload | None
+    errors: tuple[OperationError, ...]
+    metadata: str | None
+    """The caller's own data: a JSON object as text, never interpreted."""
+    original_request_id: str | None
+    callback_url: str | None
+    create_time: datetime
+    start_time: datetime | None
+    complete_time: datetime | None
+    """The terminal time of a completed or failed operation."""
+    cancel_time: datetime | None
+    expire_time: datetime
+    ttl: timedelta
+    retry_after: timedelta
+    """The suggested delay before the next poll."""
+    revision: int
+    """Starts at 1, rises by one with every committed move."""
+    attempt: int
+    """How often the work has been started; the fencing token of a leased worker."""
+    max_attempts: int
+    worker: str | None
+    lease_expire_time: datetime | None
+    trace_context: str | None
+    """The ``traceparent`` under which it was created: what happens to it later joins that trace."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """An operation that somebody asks to create: checked and clamped, not yet stored."""
+
+    owner: str
+    function: str
+    version: str | None
+    metadata: str | None
+    original_request_id: str | None
+    callback_url: str | None
+    callback_events: tuple[str, ...]
+    """The event types a webhook is sent for."""
+    ttl: timedelta
+    retry_after: timedelta
+    max_attempts: int
+    request_id: str | None
+    fingerprint: str
+    """Equal for equal requests, before clamping; decides what a reused request_id means."""
+    trace_context: str | None
+    """The ``traceparent`` under which the operation was created (W3C Trace Context)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """The operations a query may touch: what is outside of it does not exist for the asker.
+
+    An operation is inside when its owner is `subject`, or `everything` is set, or its function
+    matches one of the granted `functions`.
+    """
+
+    subject: str
+    everything: bool = False
+    functions: tuple[str, ...] = ()
+    """Exact names, or prefixes that end in ``*`` such as ``video.*``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Principal:
+    """Who calls. Comes from the credential, never from a message."""
+
+    subject: str
+    roles: frozenset[Role]
+    credential_id: str
+    functions: tuple[str, ...] = ()
+    """The functions a worker is granted."""
+
+    def scope(self, *, worker: bool = False, admin: bool = False) -> Scope:
+        """Return what this principal may touch when workers or admins are let in beside the owner."""
+        return Scope(
+            subject=self.subject,
+            everything=admin and Role.ADMIN in self.roles,
+            functions=self.functions if worker and Role.WORKER in self.roles else (),
+        )

@@ -1,0 +1,53 @@
+"""The version of the schema: whether a database is up to date, and how it becomes so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+from milepost.storage.engine import open_engine
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Engine
+
+_INSTALLED: Final = Path(__file__).parents[1] / "migrations"
+_CHECKOUT: Final = Path(__file__).parents[3] / "migrations"
+HEAD: Final = "head"
+
+
+def upgrade(url: str, revision: str = HEAD) -> None:
+    """Bring the database to `revision`, forwards; do nothing where it is there already.
+
+    Replicas may call this at the same time: they take turns.
+    """
+    command.upgrade(_config(url), revision)
+
+
+def downgrade(url: str, revision: str) -> None:
+    """Bring the database back to `revision`; ``base`` is the empty database."""
+    command.downgrade(_config(url), revision)
+
+
+def latest() -> str | None:
+    """Return the revision that this code needs."""
+    return ScriptDirectory.from_config(_config()).get_current_head()
+
+
+def current(engine: Engine) -> str | None:
+    """Return the revision of the database, or nothing if it was never migrated."""
+    with engine.connect() as connection:
+        return MigrationContext.configure(connection).get_current_revision()
+
+
+def _config(url: str | None = None) -> Config:
+    config = Config()
+    scripts = _INSTALLED if _INSTALLED.exists() else _CHECKOUT
+    config.set_main_option("script_location", str(scripts).replace("%", "%%"))
+    if url is not None:
+        config.attributes["engine"] = open_engine(url)
+    return config

@@ -1,0 +1,250 @@
+"""The tables, and what no row of them may ever be.
+
+The CHECK constraints repeat the rules of the domain on purpose: an illegal row cannot be
+stored, whoever writes it. The migrations under ``migrations/versions`` create the same schema;
+a test compares the two on both databases.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
+
+from milepost.domain.operation import ID_LENGTH, ID_PREFIX, Status
+
+if TYPE_CHECKING:
+    from sqlalchemy import ColumnElement
+    from sqlalchemy.engine import Dialect
+    from sqlalchemy.sql.compiler import SQLCompiler
+    from sqlalchemy.types import TypeEngine
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+
+
+class Instant(sa.types.TypeDecorator[datetime]):
+    """An aware point in time: ``timestamptz`` on PostgreSQL, microseconds since 1970 on SQLite."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        return dialect.type_descriptor(
+            sa.BigInteger() if dialect.name == "sqlite" else sa.DateTime(timezone=True)
+        )
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
+        if value is None or dialect.name != "sqlite":
+            return value
+        return (value - _EPOCH) // _MICROSECOND
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        if value is None or dialect.name != "sqlite":
+            return value
+        return _EPOCH + timedelta(microseconds=value)
+
+
+class Span(sa.types.TypeDecorator[timedelta]):
+    """A duration: ``interval`` on PostgreSQL, microseconds on SQLite."""
+
+    impl = sa.BigInteger  # not Interval, which would convert a second time
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        return dialect.type_descriptor(
+            sa.BigInteger() if dialect.name == "sqlite" else postgresql.INTERVAL()
+        )
+
+    def process_bind_param(self, value: timedelta | None, dialect: Dialect) -> Any:
+        if value is None or dialect.name != "sqlite":
+            return value
+        return value // _MICROSECOND
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> timedelta | None:
+        if value is None or dialect.name != "sqlite":
+            return value
+        return timedelta(microseconds=value)
+
+
+class clock(FunctionElement[datetime]):  # noqa: N801 - reads as the SQL function it is
+    """The time of the database, the same all through one statement.
+
+    It is the one clock that decides about expiry and leases.
+    """
+
+    type = Instant()
+    inherit_cache = True
+
+
+@compiles(clock, "postgresql")
+def _clock_postgresql(_element: clock, _compiler: SQLCompiler, **_kw: object) -> str:
+    return "statement_timestamp()"
+
+
+@compiles(clock, "sqlite")
+def _clock_sqlite(_element: clock, _compiler: SQLCompiler, **_kw: object) -> str:
+    # 'now' is one value for a whole statement, to the millisecond.
+    return (
+        "(CAST(strftime('%s', 'now') AS INTEGER) * 1000000"
+        " + CAST(substr(strftime('%f', 'now'), 4) AS INTEGER) * 1000)"
+    )
+
+
+def later(instant: ColumnElement[datetime], span: ColumnElement[timedelta]) -> ColumnElement[datetime]:
+    """Return the SQL for `instant` plus `span`."""
+    return sa.type_coerce(instant.op("+")(span), Instant())
+
+
+def latest(a: ColumnElement[datetime], b: ColumnElement[datetime]) -> ColumnElement[datetime]:
+    """Return the SQL for the later of two instants; `b` if `a` is absent."""
+    return sa.case((a > b, a), else_=b)
+
+
+metadata = sa.MetaData(
+    naming_convention={
+        "pk": "%(table_name)s_pkey",
+        "ix": "%(table_name)s_%(column_0_N_name)s_idx",
+        "uq": "%(table_name)s_%(column_0_N_name)s_key",
+        "ck": "%(table_name)s_%(constraint_name)s_check",
+    }
+)
+
+
+def _quoted(statuses: type[Status]) -> str:
+    return ", ".join(f"'{status}'" for status in sorted(statuses))
+
+
+operations = sa.Table(
+    "operations",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("function", sa.Text, nullable=False),
+    sa.Column("version", sa.Text),
+    sa.Column("owner", sa.Text, nullable=False),
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("progress", sa.Double),
+    sa.Column("progress_message", sa.Text),
+    sa.Column("progress_time", Instant),
+    sa.Column("result_type", sa.Text),
+    sa.Column("result_value", sa.LargeBinary),
+    sa.Column("errors", sa.Text, comment="JSON list of {code, message, source, details}"),
+    sa.Column("metadata", sa.Text, comment="JSON object, the caller's own"),
+    sa.Column("original_request_id", sa.Text),
+    sa.Column("callback_url", sa.Text),
+    sa.Column("create_time", Instant, nullable=False),
+    sa.Column("start_time", Instant),
+    sa.Column("complete_time", Instant),
+    sa.Column("cancel_time", Instant),
+    sa.Column("expire_time", Instant, nullable=False),
+    sa.Column("ttl", Span, nullable=False),
+    sa.Column("retry_after", Span, nullable=False),
+    sa.Column("revision", sa.BigInteger, nullable=False),
+    sa.Column("attempt", sa.Integer, nullable=False),
+    sa.Column("max_attempts", sa.Integer, nullable=False),
+    sa.Column("worker", sa.Text),
+    sa.Column("lease", Span, comment="how long each renewal holds; absent when not leased"),
+    sa.Column("lease_expire_time", Instant),
+    sa.Column("request_id", sa.Text, comment="of the create"),
+    sa.Column("fingerprint", sa.Text, nullable=False, comment="of the create's content"),
+    sa.Column("progress_request_id", sa.Text, comment="of the last progress"),
+    sa.Column("callback_events", sa.Text, comment="event types, separated by spaces"),
+    sa.Column("trace_context", sa.Text, comment="traceparent of the create"),
+    sa.CheckConstraint(
+        f"length(id) = {ID_LENGTH} AND substr(id, 1, {len(ID_PREFIX)}) = '{ID_PREFIX}'", name="id"
+    ),
+    sa.CheckConstraint("trim(function) <> ''", name="function"),
+    sa.CheckConstraint("trim(owner) <> ''", name="owner"),
+    sa.CheckConstraint(f"status IN ({_quoted(Status)})", name="status"),
+    sa.CheckConstraint("progress >= 0.0 AND progress <= 1.0", name="progress"),
+    sa.CheckConstraint("revision >= 1", name="revision"),
+    sa.CheckConstraint("attempt >= 0 AND max_attempts >= 1", name="attempt"),
+    sa.CheckConstraint("status <> 'PENDING' OR start_time IS NULL", name="pending"),
+    sa.CheckConstraint("status <> 'PROCESSING' OR start_time IS NOT NULL", name="processing"),
+    sa.CheckConstraint(
+        "status <> 'COMPLETED' OR (start_time IS NOT NULL AND complete_time IS NOT NULL"
+        " AND progress = 1.0)",
+        name="completed",
+    ),
+    sa.CheckConstraint(
+        "status <> 'FAILED' OR (complete_time IS NOT NULL AND errors IS NOT NULL)", name="failed"
+    ),
+    sa.CheckConstraint("(status = 'CANCELLED') = (cancel_time IS NOT NULL)", name="cancelled"),
+    sa.CheckConstraint(
+        "(status IN ('COMPLETED', 'FAILED')) = (complete_time IS NOT NULL)", name="ended"
+    ),
+    sa.CheckConstraint("result_type IS NULL OR status = 'COMPLETED'", name="result"),
+    sa.CheckConstraint("(result_type IS NULL) = (result_value IS NULL)", name="result_whole"),
+    sa.CheckConstraint("errors IS NULL OR status = 'FAILED'", name="errors"),
+    sa.CheckConstraint(
+        "complete_time >= start_time AND cancel_time >= start_time", name="end_after_start"
+    ),
+    sa.CheckConstraint("expire_time >= create_time", name="expire_after_create"),
+    sa.CheckConstraint(
+        "(lease IS NULL) = (lease_expire_time IS NULL)"
+        " AND (lease IS NULL OR status = 'PROCESSING')",
+        name="lease",
+    ),
+    # What every progress changes is in no index, so that PostgreSQL can update in place (HOT);
+    # the fill factor leaves it the room to.
+    sa.Index(None, "owner", "request_id", unique=True),
+    sa.Index(None, "owner", "create_time", "id"),
+    sa.Index(None, "owner", "status", "create_time", "id"),
+    sa.Index(None, "function", "status", "create_time", "id"),
+    sa.Index(None, "create_time", "id"),
+    sa.Index(None, "expire_time"),
+    postgresql_with={"fillfactor": 80},
+)
+"""One row per operation."""
+
+events = sa.Table(
+    "events",
+    metadata,
+    sa.Column("operation_id", sa.Text, primary_key=True),
+    sa.Column("revision", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("type", sa.Text, nullable=False),
+    sa.Column("move", sa.Text, nullable=False),
+    sa.Column("owner", sa.Text, nullable=False),
+    sa.Column("actor", sa.Text, nullable=False),
+    sa.Column("request_id", sa.Text),
+    sa.Column("reason", sa.Text),
+    sa.Column("time", Instant, nullable=False),
+    sa.CheckConstraint("revision >= 1", name="revision"),
+    sa.Index(None, "time"),
+)
+"""One row per change of status. No foreign key: the last event outlives its operation."""
+
+deliveries = sa.Table(
+    "deliveries",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True, comment="the webhook-id, stable over attempts"),
+    sa.Column("operation_id", sa.Text, nullable=False),
+    sa.Column("revision", sa.BigInteger, nullable=False),
+    sa.Column("type", sa.Text, nullable=False),
+    sa.Column("owner", sa.Text, nullable=False),
+    sa.Column("callback_url", sa.Text, nullable=False),
+    sa.Column("create_time", Instant, nullable=False),
+    sa.Index(None, "operation_id", "revision", unique=True),
+)
+"""One row per webhook to be sent, written with the move it tells of."""
+
+api_keys = sa.Table(
+    "api_keys",
+    metadata,
+    sa.Column("key_id", sa.Text, primary_key=True),
+    sa.Column("digest", sa.LargeBinary, nullable=False, comment="SHA-256 of the whole key"),
+    sa.Column("subject", sa.Text, nullable=False),
+    sa.Column("roles", sa.Text, nullable=False, comment="separated by spaces"),
+    sa.Column("functions", sa.Text, nullable=False, comment="grants, separated by spaces"),
+    sa.Column("create_time", Instant, nullable=False),
+    sa.Column("expire_time", Instant),
+    sa.Column("revoke_time", Instant),
+    sa.CheckConstraint("trim(subject) <> ''", name="subject"),
+    sa.CheckConstraint("length(digest) = 32", name="digest"),
+)
+"""One row per API key. The key itself is shown once and never stored."""
+
