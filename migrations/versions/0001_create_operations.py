@@ -1,4 +1,4 @@
-"""Create the tables of the first release: operations, events, deliveries, API keys.
+"""Create the tables of the first release: operations, events, deliveries, keys.
 
 The types stand here by themselves, not imported from the service: what a migration did must not
 change when the code does.
@@ -145,9 +145,16 @@ def upgrade() -> None:
         sa.CheckConstraint("trim(subject) <> ''", name=op.f("api_keys_subject_check")),
         sa.CheckConstraint("length(digest) = 32", name=op.f("api_keys_digest_check")),
     )
+    op.create_table(
+        "service_keys",
+        sa.Column("name", sa.Text, nullable=False),
+        sa.Column("value", sa.LargeBinary, nullable=False),
+        sa.PrimaryKeyConstraint("name", name="service_keys_pkey"),
+        sa.CheckConstraint("length(value) >= 32", name=op.f("service_keys_value_check")),
+    )
 
 
 def downgrade() -> None:
     """Remove everything."""
-    for table in ("api_keys", "deliveries", "events", "operations"):
+    for table in ("service_keys", "api_keys", "deliveries", "events", "operations"):
         op.drop_table(table)

@@ -112,6 +112,16 @@ ACTIVE: Final = frozenset(Status) - TERMINAL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Guards:
+    """What a change depends on beside the table of moves. Absent means: no condition."""
+
+    request_id: str | None = None
+    """Names the call, so that its repetition is answered instead of done again."""
+    expected_revision: int | None = None
+    attempt: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
     """One move that somebody asks for, with every condition it depends on."""
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import secrets
+from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 
 from milepost.domain.operation import Principal, Role
 from milepost.domain.ports import StoredKey
-from milepost.storage.tables import api_keys, clock
+from milepost.storage.tables import api_keys, clock, service_keys
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
 
     from milepost.storage.engine import Session
+
+SERVICE_KEY_BYTES: Final = 32
 
 _k = api_keys.c
 _LIVE = sa.and_(
@@ -41,6 +45,18 @@ def _stored_key(row: Sequence[Any]) -> StoredKey:
         ),
         digest=bytes(digest),
     )
+
+
+def service_key(engine: Engine, name: str) -> bytes:
+    """Return the random key that all replicas on this database share, making it at first use."""
+    insert = sqlite.insert if engine.dialect.name == "sqlite" else postgresql.insert
+    fresh = insert(service_keys).values(name=name, value=secrets.token_bytes(SERVICE_KEY_BYTES))
+    with engine.begin() as connection:
+        connection.execute(fresh.on_conflict_do_nothing())
+        value = connection.scalar(
+            sa.select(service_keys.c.value).where(service_keys.c.name == name)
+        )
+    return bytes(value)
 
 
 class KeyRing:

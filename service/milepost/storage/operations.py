@@ -133,7 +133,7 @@ class Operations:
     def _why_not(self, session: Session, change: Change) -> Answer:
         rows = session.fetch(statements.why_not(change))
         if not rows:
-            return self._gone(session, change.id, change.scope)
+            return self._gone(session, change.id, change.scope, change.request_id)
         *row, repeated = rows[0]
         operation = statements.operation_from(row)
         if repeated and change.request_id is not None:
@@ -141,13 +141,17 @@ class Operations:
         return refusal(change, operation) or LostRace(change.id, tries=1)
 
     def _gone(
-        self, session: Session, operation_id: OperationId, scope: Scope
+        self,
+        session: Session,
+        operation_id: OperationId,
+        scope: Scope,
+        request_id: str | None = None,
     ) -> MilepostError:
         """Say why there is no such operation; only its owner hears more than that.
 
         A foreign operation and one that never was take this same path, and so the same time.
         """
-        rows = session.fetch(statements.last_event(operation_id, scope.subject))
+        rows = session.fetch(statements.last_event(operation_id, scope.subject, request_id))
         if not rows:
             return OperationNotFound(operation_id)
         event_type, request_id = rows[0]

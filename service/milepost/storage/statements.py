@@ -58,15 +58,22 @@ EFFECTS: Final[Mapping[Move, Inputs]] = {
 _o = operations.c
 
 
-def scope_values(scope: Scope) -> tuple[str, bool, str | None]:
-    """Return the values of the `SCOPE` inputs: grants become one anchored regular expression."""
+_NO_FUNCTION: Final = r"\Z."
+"""A pattern that matches nothing; NULL would do on PostgreSQL alone."""
+
+
+def scope_values(scope: Scope) -> tuple[str, bool, str]:
+    """Return the values of the `SCOPE` inputs: grants become one anchored regular expression.
+
+    It means the same to Python and to PostgreSQL: no ``.``, ``^`` and ``$``, which do not.
+    """
     if not scope.functions:
-        return scope.subject, scope.everything, None
+        return scope.subject, scope.everything, _NO_FUNCTION
     alternatives = (
-        re.escape(grant[:-1]) + ".*" if grant.endswith("*") else re.escape(grant)
+        re.escape(grant[:-1]) if grant.endswith("*") else re.escape(grant) + r"\Z"
         for grant in scope.functions
     )
-    return scope.subject, scope.everything, f"^({'|'.join(alternatives)})$"
+    return scope.subject, scope.everything, rf"\A({'|'.join(alternatives)})"
 
 
 def condition_values(change: Change) -> tuple[Any, ...]:
@@ -330,14 +337,24 @@ def _literal_scope(scope: Scope) -> Mapping[str, ColumnElement[Any]]:
     return {name: sa.literal(value, type_) for (name, type_), value in values}
 
 
-def last_event(operation_id: OperationId, subject: str) -> sa.Select[Any]:
-    """Return the read of what last happened to an operation that is gone, if it was theirs."""
+def last_event(
+    operation_id: OperationId, subject: str, request_id: str | None = None
+) -> sa.Select[Any]:
+    """Return the read of what last happened to an operation that is gone, if it was theirs.
+
+    Who deleted an operation of another is told so only when it repeats that call.
+    """
+    theirs = events.c.owner == subject
+    if request_id is not None:
+        repeated = sa.and_(
+            events.c.type == TABLE[Move.FORGET].event,
+            events.c.actor == subject,
+            events.c.request_id == request_id,
+        )
+        theirs = sa.or_(theirs, repeated)
     return (
         sa.select(events.c.type, events.c.request_id)
-        .where(
-            events.c.operation_id == operation_id,
-            sa.or_(events.c.owner == subject, events.c.actor == subject),
-        )
+        .where(events.c.operation_id == operation_id, theirs)
         .order_by(events.c.revision.desc())
         .limit(1)
     )

@@ -248,3 +248,12 @@ api_keys = sa.Table(
 )
 """One row per API key. The key itself is shown once and never stored."""
 
+
+service_keys = sa.Table(
+    "service_keys",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("value", sa.LargeBinary, nullable=False),
+    sa.CheckConstraint("length(value) >= 32", name="value"),
+)
+"""Random keys that all replicas share and nobody else knows, such as the one of page tokens."""

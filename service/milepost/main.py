@@ -1,0 +1,230 @@
+"""The composition root: builds everything, runs it until a signal, and takes it down in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import sqlalchemy as sa
+from aiohttp import web
+
+from milepost import __version__, telemetry
+from milepost.domain.api_key import issue_key
+from milepost.domain.errors import StoreUnavailable
+from milepost.rpc.server import RpcServer, Wire
+from milepost.storage import schema
+from milepost.storage.credentials import KeyRing, service_key
+from milepost.storage.engine import open_engine
+from milepost.storage.store import SqlOperationStore
+from milepost.storage.translate import translate
+from milepost.tracking.paging import PageTokens
+from milepost.tracking.tracker import Tracker
+from milepost.web.probes import probe_app
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable, Iterator
+    from typing import Any
+
+    from sqlalchemy.engine import Engine
+
+    from milepost.config import Settings
+    from milepost.domain.operation import Role
+
+PROBE_INTERVAL_S: Final = 0.5
+"""How often the database is asked whether it is there: readiness is known within 2 s."""
+STARTING, DRAINING = "starting", "draining"
+
+
+class Readiness:
+    """Whether calls should be sent here, and if not, why."""
+
+    def __init__(self) -> None:
+        """Begin not ready."""
+        self.problem: str | None = STARTING
+
+    async def watch(self, store: SqlOperationStore, server: RpcServer) -> None:
+        """Follow the database until cancelled, and tell the health service of every change."""
+        while True:
+            try:
+                await store.ping()
+                problem = None
+            except StoreUnavailable:
+                problem = "the database does not answer"
+            if problem != self.problem:
+                self.problem = problem
+                telemetry.log.info("readiness changed", ready=problem is None, problem=problem)
+                await server.report(ready=problem is None)
+            await asyncio.sleep(PROBE_INTERVAL_S)
+
+
+async def serve(settings: Settings) -> None:
+    """Run the service until SIGTERM or SIGINT, then drain: no accepted call is lost."""
+    stop = _stop_signal()
+    readiness = Readiness()
+    url = settings.database_url.get_secret_value()
+    async with contextlib.AsyncExitStack() as stack:
+        provider = telemetry.configure_traces(
+            endpoint=settings.otlp_endpoint,
+            ratio=settings.trace_sample_ratio,
+            version=__version__,
+        )
+        stack.callback(telemetry.stop_traces, provider)
+        await stack.enter_async_context(_probes(settings.http_listen, readiness))
+        if settings.embedded:
+            stack.enter_context(_only_process(url))
+            await asyncio.to_thread(prepare_embedded, url)
+        engine = open_engine(url)
+        if not await _schema_is_current(engine, readiness, stop):
+            return
+        page_tokens = PageTokens(await asyncio.to_thread(service_key, engine, "page_tokens"))
+        store = SqlOperationStore(engine, gathering=settings.gathering)
+        stack.push_async_callback(store.close)
+        tracker = Tracker(store, limits=settings.limits, page_tokens=page_tokens)
+        server = RpcServer(
+            tracker,
+            store,
+            settings.limits,
+            Wire(
+                address=settings.listen,
+                request_bytes=settings.request_bytes_max,
+                reflection=settings.reflection,
+            ),
+        )
+        await server.start()
+        watch = asyncio.create_task(readiness.watch(store, server))
+        telemetry.log.info(
+            "serving", listen=settings.listen, http_listen=settings.http_listen,
+            database=sa.make_url(url).render_as_string(hide_password=True),
+        )
+        await stop.wait()
+        telemetry.log.info("draining")
+        watch.cancel()
+        readiness.problem = DRAINING
+        await server.report(ready=False)
+        await asyncio.sleep(settings.not_ready_seconds)
+        await server.stop(settings.drain_seconds)
+    telemetry.log.info("stopped")
+
+
+def _stop_signal() -> asyncio.Event:
+    """Return an event that the first SIGTERM or SIGINT sets; the second ends the process."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def on_signal(number: int) -> None:
+        if stop.is_set():
+            os._exit(128 + number)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal, number)
+    return stop
+
+
+@contextlib.asynccontextmanager
+async def _probes(address: str, readiness: Readiness) -> AsyncIterator[None]:
+    if not address:
+        yield
+        return
+    host, _, port = address.rpartition(":")
+    runner = web.AppRunner(probe_app(lambda: readiness.problem), access_log=None)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, host.strip("[]"), int(port)).start()
+        yield
+    finally:
+        await runner.cleanup()
+
+
+async def _schema_is_current(engine: Engine, readiness: Readiness, stop: asyncio.Event) -> bool:
+    """Return once the database has the schema that this code needs, or false at a signal."""
+    needed = schema.latest()
+    while not stop.is_set():
+        try:
+            found = await asyncio.to_thread(schema.current, engine)
+            problem = f"the schema is at {found}, {needed} is needed: run milepost migrate"
+        except Exception as error:  # noqa: BLE001 - told apart on the next line
+            if not isinstance(translate(error), StoreUnavailable):
+                raise
+            found, problem = None, "the database does not answer"
+        if found == needed:
+            return True
+        if problem != readiness.problem:
+            readiness.problem = problem
+            telemetry.log.warning("not ready", problem=problem)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), PROBE_INTERVAL_S)
+    return False
+
+
+# --- what the command line needs of the database ---
+
+
+def migrate(url: str, revision: str = schema.HEAD) -> str | None:
+    """Bring the schema to `revision`, or back to it; return where it is now."""
+    if url.startswith("sqlite"):
+        _make_folder(url)
+    engine = open_engine(url)
+    if revision == "base" or (schema.current(engine) or "") > revision:
+        schema.downgrade(url, revision)
+    else:
+        schema.upgrade(url, revision)
+    return schema.current(engine)
+
+
+def prepare_embedded(url: str) -> None:
+    """Make the embedded store ready for use: its folder, and its schema."""
+    _make_folder(url)
+    schema.upgrade(url)
+
+
+def create_key(
+    url: str, *, subject: str, roles: Iterable[Role], functions: Iterable[str]
+) -> tuple[str, str]:
+    """Store a new API key; return its public id and the key, which is never shown again."""
+    key, stored = issue_key(subject=subject, roles=roles, functions=functions)
+    _keys(url).add(stored)
+    return stored.principal.credential_id, key
+
+
+def list_keys(url: str) -> list[dict[str, Any]]:
+    """Return every API key, newest first, without secrets."""
+    return _keys(url).rows()
+
+
+def revoke_key(url: str, key_id: str) -> bool:
+    """Make a key worthless; tell whether there is such a key."""
+    return _keys(url).revoke(key_id)
+
+
+def _keys(url: str) -> KeyRing:
+    if url.startswith("sqlite"):
+        prepare_embedded(url)
+    return KeyRing(open_engine(url))
+
+
+def _sqlite_path(url: str) -> Path:
+    return Path(sa.make_url(url).database or "")
+
+
+def _make_folder(url: str) -> None:
+    _sqlite_path(url).parent.mkdir(parents=True, exist_ok=True)
+
+
+@contextlib.contextmanager
+def _only_process(url: str) -> Iterator[None]:
+    """Hold the embedded store: a second service on the same file is refused."""
+    import fcntl  # noqa: PLC0415 - not on every platform, and only the embedded store needs it
+
+    _make_folder(url)
+    with _sqlite_path(url).with_suffix(".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            sys.exit(f"error: another milepost serves {_sqlite_path(url)}; one process at a time")
+        yield

@@ -1,0 +1,1 @@
+"""The gRPC side: messages in, use cases, messages out."""

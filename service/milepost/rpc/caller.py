@@ -1,0 +1,27 @@
+"""Who makes the current call: set once by the auth link, read by the servicers."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from milepost.domain.operation import Principal
+
+_principal: Final[ContextVar[Principal]] = ContextVar("milepost_principal")
+
+
+def admit(principal: Principal) -> None:
+    """Make `principal` the one who makes the current call."""
+    _principal.set(principal)
+
+
+def caller() -> Principal:
+    """Return who makes the current call. Every call that reaches a servicer has one."""
+    return _principal.get()
+
+
+def caller_subject() -> str | None:
+    """Return the subject of the current call, if it was let in."""
+    principal = _principal.get(None)
+    return principal.subject if principal is not None else None

@@ -1,0 +1,367 @@
+"""Messages in, values out, and back: shape checks that report every violated field at once.
+
+What is checked here is public knowledge: lengths, patterns, sizes. It is checked before anything
+is read, and says nothing about what is stored.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+from google.protobuf import any_pb2, duration_pb2, struct_pb2, timestamp_pb2
+
+from milepost.domain.errors import InvalidRequest, Violation
+from milepost.domain.lifecycle import TABLE, Guards
+from milepost.domain.operation import (
+    ID_LENGTH,
+    ID_PATTERN,
+    OperationError,
+    OperationId,
+    Payload,
+    Status,
+)
+from milepost.domain.ports import Selection
+from milepost.gen.milepost.v1 import operation_pb2 as pb
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from google.protobuf.message import Message
+
+    from milepost.domain.limits import Limits
+    from milepost.domain.operation import Operation
+
+REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_.:-]{1,255}")
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
+_EVENTS: Final = frozenset(rule.event for rule in TABLE.values())
+
+
+class Fields:
+    """Reads the fields of one request and collects what is wrong with them."""
+
+    def __init__(self, request: Any, limits: Limits) -> None:
+        """Read `request`, against `limits`."""
+        self._request = request
+        self._limits = limits
+        self._violations: list[Violation] = []
+
+    def refuse(self, field: str, problem: str) -> None:
+        """Note that `field` is not as it must be."""
+        self._violations.append(Violation(field, problem))
+
+    def done(self) -> None:
+        """Raise `InvalidRequest` if anything was refused."""
+        if self._violations:
+            raise InvalidRequest(*self._violations)
+
+    def operation_id(self) -> OperationId:
+        """Return the id of the operation that the request names."""
+        value: str = self._request.operation_id
+        if len(value) != ID_LENGTH:
+            self.refuse(
+                "operation_id",
+                f"wrong format: expected {ID_LENGTH} characters, found {len(value)}",
+            )
+        elif ID_PATTERN.fullmatch(value) is None:
+            self.refuse(
+                "operation_id", f"wrong format: must match {ID_PATTERN.pattern}, matched whole"
+            )
+        return OperationId(value)
+
+    def guards(self) -> Guards:
+        """Return what the change depends on."""
+        request = self._request
+        return Guards(
+            request_id=self.request_id(),
+            expected_revision=self.positive("expected_revision"),
+            attempt=self.positive("attempt")
+            if "attempt" in request.DESCRIPTOR.fields_by_name
+            else None,
+        )
+
+    def request_id(self) -> str | None:
+        """Return the name of this call."""
+        value: str | None = self.optional("request_id")
+        if value is not None and REQUEST_ID.fullmatch(value) is None:
+            self.refuse("request_id", f"must match {REQUEST_ID.pattern}, matched whole")
+        return value
+
+    def optional(self, field: str) -> Any:
+        """Return the value of a field, or nothing if it is not set."""
+        return getattr(self._request, field) if self._request.HasField(field) else None
+
+    def positive(self, field: str) -> int | None:
+        """Return a number of at least 1."""
+        value: int | None = self.optional(field)
+        if value is not None and value < 1:
+            self.refuse(field, "must be at least 1")
+        return value
+
+    def text(self, field: str, most: int, *, required: bool = False) -> str | None:
+        """Return a text of one line that is not blank, of at most `most` characters."""
+        value: str | None = (
+            getattr(self._request, field) if required else self.optional(field)
+        )
+        if value is None:
+            return None
+        if not value.strip():
+            self.refuse(field, "must not be blank")
+        elif len(value) > most:
+            self.refuse(field, f"must be at most {most} characters, found {len(value)}")
+        elif _CONTROL.search(value):
+            self.refuse(field, "must not contain control characters")
+        return value
+
+    def name(self, field: str, *, required: bool = False) -> str | None:
+        """Return a name: of a function, version or worker, or another service's request."""
+        return self.text(field, self._limits.name_length, required=required)
+
+    def message(self) -> str | None:
+        """Return a progress message; it may be empty and have several lines."""
+        value: str | None = self.optional("message")
+        most = self._limits.message_length
+        if value is not None and len(value) > most:
+            self.refuse("message", f"must be at most {most} characters, found {len(value)}")
+        elif value is not None and "\0" in value:
+            self.refuse("message", "must not contain NUL characters")
+        return value
+
+    def progress(self) -> float | None:
+        """Return progress, clamped to 0.0…1.0."""
+        value: float | None = self.optional("progress")
+        if value is None:
+            return None
+        if not math.isfinite(value):
+            self.refuse("progress", f"must be a number from 0 to 1, found {value}")
+        return min(max(value, 0.0), 1.0)
+
+    def duration(self, field: str) -> timedelta | None:
+        """Return a duration of any size; it is clamped later."""
+        value: duration_pb2.Duration | None = self.optional(field)
+        if value is None:
+            return None
+        if abs(value.seconds) > _MOST_SECONDS or abs(value.nanos) >= 10**9:
+            self.refuse(field, "is not a valid duration")
+            return None
+        return timedelta(seconds=value.seconds, microseconds=value.nanos // 1000)
+
+    def instant(self, field: str) -> datetime | None:
+        """Return a point in time."""
+        value: timestamp_pb2.Timestamp | None = self.optional(field)
+        if value is None:
+            return None
+        try:
+            return value.ToDatetime(tzinfo=UTC)
+        except (ValueError, OverflowError):
+            self.refuse(field, "is not a valid timestamp")
+            return None
+
+    def metadata(self) -> str | None:
+        """Return the caller's own data as JSON."""
+        value: struct_pb2.Struct | None = self.optional("metadata")
+        if value is None:
+            return None
+        text = self.json("metadata", value)
+        if text is not None and len(text.encode()) > self._limits.metadata_bytes:
+            self.refuse(
+                "metadata",
+                f"must be at most {self._limits.metadata_bytes} bytes of JSON,"
+                f" found {len(text.encode())}",
+            )
+        return text
+
+    def json(self, field: str, value: struct_pb2.Struct) -> str | None:
+        """Return a Struct as JSON text, in the fewest bytes."""
+        try:
+            return json.dumps(
+                _plain(value), ensure_ascii=False, allow_nan=False, separators=(",", ":")
+            )
+        except ValueError:
+            self.refuse(field, "must be JSON: it has a number that is not finite")
+            return None
+
+    def result(self) -> Payload | None:
+        """Return the packed result."""
+        value: any_pb2.Any | None = self.optional("result")
+        if value is None:
+            return None
+        if not value.type_url:
+            self.refuse("result", "must be a packed message with a type_url")
+        if len(value.value) > self._limits.result_bytes:
+            self.refuse(
+                "result",
+                f"must be at most {self._limits.result_bytes} bytes, found {len(value.value)}",
+            )
+        return Payload(type_url=value.type_url, value=value.value)
+
+    def errors(self) -> tuple[OperationError, ...]:
+        """Return at least one error, each with a code and a message."""
+        given = self._request.errors
+        if not given:
+            self.refuse("errors", "must name at least one error")
+        size = sum(error.ByteSize() for error in given)
+        if size > self._limits.errors_bytes:
+            self.refuse(
+                "errors", f"must be at most {self._limits.errors_bytes} bytes, found {size}"
+            )
+        return tuple(self._error(f"errors[{n}]", error) for n, error in enumerate(given))
+
+    def _error(self, field: str, error: pb.OperationError) -> OperationError:
+        for name in ("code", "message"):
+            if not getattr(error, name).strip():
+                self.refuse(f"{field}.{name}", "must not be blank")
+        return OperationError(
+            code=error.code,
+            message=error.message,
+            source=error.source if error.HasField("source") else None,
+            details=self.json(f"{field}.details", error.details)
+            if error.HasField("details")
+            else None,
+        )
+
+    def callback_events(self) -> tuple[str, ...]:
+        """Return the event types to send webhooks for."""
+        given = tuple(self._request.callback_events)
+        for n, event in enumerate(given):
+            if event not in _EVENTS:
+                self.refuse(f"callback_events[{n}]", f"must be one of {', '.join(sorted(_EVENTS))}")
+        return tuple(sorted(set(given)))
+
+    def selection(self) -> Selection:
+        """Return which operations to list."""
+        statuses = tuple(
+            status
+            for n, number in enumerate(self._request.statuses)
+            if (status := self._status(f"statuses[{n}]", number)) is not None
+        )
+        return Selection(
+            statuses=tuple(sorted(set(statuses))),
+            function=self.name("function"),
+            owner=self.name("owner"),
+            create_time_from=self.instant("create_time_from"),
+            create_time_to=self.instant("create_time_to"),
+        )
+
+    def _status(self, field: str, number: int) -> Status | None:
+        status = _STATUS_OF.get(number)
+        if status is None:
+            self.refuse(field, f"is not a status: {number}")
+        return status
+
+    def page_size(self) -> int:
+        """Return how many operations a page has; 0 means the default."""
+        value: int = self._request.page_size
+        most = self._limits.page_size_max
+        if not 0 <= value <= most:
+            self.refuse("page_size", f"must be from 0 to {most}, found {value}")
+        return value
+
+    def full_view(self) -> bool:
+        """Tell whether everything is asked for, not just the summary."""
+        if self._request.view not in pb.OperationView.values():
+            self.refuse("view", f"is not a view: {self._request.view}")
+        return bool(self._request.view == pb.OPERATION_VIEW_FULL)
+
+
+_MOST_SECONDS: Final = 315_576_000_000
+"""Ten thousand years, the range of google.protobuf.Duration."""
+_STATUS_PREFIX: Final = "OPERATION_STATUS_"
+_NUMBER_OF: Final[Mapping[Status, pb.OperationStatus.ValueType]] = {
+    status: pb.OperationStatus.Value(f"{_STATUS_PREFIX}{status}") for status in Status
+}
+_STATUS_OF: Final = {int(number): status for status, number in _NUMBER_OF.items()}
+
+
+def operation_message(operation: Operation, viewer: str) -> pb.Operation:
+    """Return the message of an operation. Only its owner sees the callback URL, without query."""
+    message = pb.Operation(
+        id=operation.id,
+        function=operation.function,
+        version=operation.version,
+        owner=operation.owner,
+        status=_NUMBER_OF[operation.status],
+        progress=operation.progress,
+        progress_message=operation.progress_message,
+        progress_time=_timestamp(operation.progress_time),
+        original_request_id=operation.original_request_id,
+        create_time=_timestamp(operation.create_time),
+        start_time=_timestamp(operation.start_time),
+        complete_time=_timestamp(operation.complete_time),
+        cancel_time=_timestamp(operation.cancel_time),
+        expire_time=_timestamp(operation.expire_time),
+        ttl=_duration(operation.ttl),
+        retry_after=_duration(operation.retry_after),
+        revision=operation.revision,
+        attempt=operation.attempt,
+        max_attempts=operation.max_attempts,
+        worker=operation.worker,
+        lease_expire_time=_timestamp(operation.lease_expire_time),
+    )
+    if operation.metadata is not None:
+        message.metadata.CopyFrom(_struct(operation.metadata))
+    if operation.result is not None:
+        message.result.type_url = operation.result.type_url
+        message.result.value = operation.result.value
+    if operation.errors:
+        message.errors.extend(_error_messages(operation.errors))
+    if operation.callback_url is not None and operation.owner == viewer:
+        message.callback_url = urlsplit(operation.callback_url)._replace(query="").geturl()
+    return message
+
+
+def _error_messages(errors: Iterable[OperationError]) -> Iterable[pb.OperationError]:
+    return (
+        pb.OperationError(
+            code=error.code,
+            message=error.message,
+            source=error.source,
+            details=_struct(error.details) if error.details is not None else None,
+        )
+        for error in errors
+    )
+
+
+def _timestamp(instant: datetime | None) -> timestamp_pb2.Timestamp | None:
+    if instant is None:
+        return None
+    return timestamp_pb2.Timestamp(
+        seconds=math.floor(instant.timestamp()), nanos=instant.microsecond * 1000
+    )
+
+
+def _duration(span: timedelta) -> duration_pb2.Duration:
+    return duration_pb2.Duration(
+        seconds=span.days * 86_400 + span.seconds, nanos=span.microseconds * 1000
+    )
+
+
+def _struct(text: str) -> struct_pb2.Struct:
+    struct = struct_pb2.Struct()
+    struct.update(json.loads(text))
+    return struct
+
+
+def _plain(value: Message) -> Any:
+    """Return the Python value of a Struct, ListValue or Value; a whole number as an integer."""
+    if isinstance(value, struct_pb2.Struct):
+        return {name: _plain(item) for name, item in value.fields.items()}
+    if isinstance(value, struct_pb2.ListValue):
+        return [_plain(item) for item in value.values]
+    assert isinstance(value, struct_pb2.Value)
+    kind = value.WhichOneof("kind")
+    if kind == "number_value":
+        number = value.number_value
+        return int(number) if number.is_integer() and abs(number) < _EXACT else number
+    if kind in (None, "null_value"):
+        return None
+    item = getattr(value, kind)
+    return _plain(item) if kind in ("struct_value", "list_value") else item
+
+
+_EXACT: Final = 2.0**53
+"""Below this every whole number of a double is exact, and JSON may say 1 for 1.0."""

@@ -1,0 +1,1 @@
+"""What surrounds every RPC, in one order for unary calls and streams."""

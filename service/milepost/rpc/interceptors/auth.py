@@ -1,0 +1,126 @@
+"""Auth: every call but the public ones speaks for a principal, or is refused unread.
+
+What a principal may do with one operation is not decided here but in the WHERE clause of the
+move; this link only knows which roles a method is for at all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from milepost.domain.api_key import key_id_of, verify_key
+from milepost.domain.errors import PermissionDenied, Unauthenticated
+from milepost.domain.operation import Role
+from milepost.rpc.caller import admit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from milepost.domain.operation import Principal
+    from milepost.domain.ports import CredentialStore
+    from milepost.rpc.interceptors.chain import Context, Proceed
+
+PUBLIC: Final = frozenset({"grpc.health.v1.Health"})
+"""Services that answer without a credential."""
+
+_CALLER: Final = frozenset({Role.CALLER})
+_READER: Final = frozenset({Role.CALLER, Role.WORKER, Role.ADMIN})
+_CANCELLER: Final = frozenset({Role.CALLER, Role.ADMIN})
+_DOER: Final = frozenset({Role.CALLER, Role.WORKER})
+_WORKER: Final = frozenset({Role.WORKER})
+_ADMIN: Final = frozenset({Role.ADMIN})
+
+ROLES: Final = {
+    "milepost.v1.OperationService/CreateOperation": _CALLER,
+    "milepost.v1.OperationService/GetOperation": _READER,
+    "milepost.v1.OperationService/ListOperations": _CANCELLER,
+    "milepost.v1.OperationService/WaitOperation": _READER,
+    "milepost.v1.OperationService/WatchOperation": _READER,
+    "milepost.v1.OperationService/CancelOperation": _CANCELLER,
+    "milepost.v1.OperationService/DeleteOperation": _CANCELLER,
+    "milepost.v1.WorkerService/ClaimOperations": _WORKER,
+    "milepost.v1.WorkerService/StartOperation": _DOER,
+    "milepost.v1.WorkerService/UpdateProgress": _DOER,
+    "milepost.v1.WorkerService/StreamProgress": _DOER,
+    "milepost.v1.WorkerService/CompleteOperation": _DOER,
+    "milepost.v1.WorkerService/FailOperation": _DOER,
+    "milepost.v1.WebhookService/GetSigningSecret": _CALLER,
+    "milepost.v1.WebhookService/RotateSigningSecret": _CALLER,
+    "milepost.v1.WebhookService/ListDeliveries": _CALLER,
+    "milepost.v1.WebhookService/RedeliverWebhook": _CALLER,
+    "milepost.v1.WebhookService/SendTestWebhook": _CALLER,
+    "milepost.v1.AdminService/CleanupExpired": _ADMIN,
+    "milepost.v1.AdminService/CreateApiKey": _ADMIN,
+    "milepost.v1.AdminService/ListApiKeys": _ADMIN,
+    "milepost.v1.AdminService/RevokeApiKey": _ADMIN,
+}
+"""Which roles each method is for; one of them is enough. An unlisted method is refused."""
+
+FRESH_S: Final = 4.0
+"""How long a verified key is trusted without asking the store: revocation works within 5 s."""
+MOST_REMEMBERED: Final = 10_000
+_SCHEME: Final = "bearer "
+
+
+class Auth:
+    """Finds out who calls, from ``authorization: Bearer <API key>``."""
+
+    def __init__(
+        self,
+        credentials: CredentialStore,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Look keys up in `credentials`; `clock` gives seconds that never go back."""
+        self._credentials = credentials
+        self._clock = clock
+        self._known: dict[str, tuple[float, asyncio.Future[Principal | None]]] = {}
+
+    async def around(
+        self, method: str, request: Any, context: Context, proceed: Proceed
+    ) -> Any:
+        """Let the call in as its principal."""
+        if method.partition("/")[0] in PUBLIC:
+            return await proceed(request, context)
+        principal = await self._principal(context)
+        admit(principal)
+        allowed = ROLES.get(method, frozenset())
+        if allowed.isdisjoint(principal.roles):
+            raise PermissionDenied(role=" or ".join(sorted(allowed)) or "none")
+        return await proceed(request, context)
+
+    async def _principal(self, context: Context) -> Principal:
+        headers = dict(context.invocation_metadata() or ())
+        header = headers.get("authorization", "")
+        if not isinstance(header, str) or header[: len(_SCHEME)].lower() != _SCHEME:
+            raise Unauthenticated
+        principal = await self._verified(header[len(_SCHEME) :])
+        if principal is None:
+            raise Unauthenticated
+        return principal
+
+    async def _verified(self, key: str) -> Principal | None:
+        """Return whom the key speaks for; calls with the same key share one look-up."""
+        now = self._clock()
+        known = self._known.get(key)
+        if known is None or known[0] < now:
+            key_id = key_id_of(key)
+            if key_id is None:
+                return None
+            if len(self._known) >= MOST_REMEMBERED:
+                self._known.clear()
+            known = (now + FRESH_S, asyncio.ensure_future(self._look_up(key_id, key)))
+            self._known[key] = known
+        if known[1].done() and known[1].exception() is None:
+            return known[1].result()
+        try:
+            # Shielded: the others that wait for it must not fail when this call is cancelled.
+            return await asyncio.shield(known[1])
+        except Exception:
+            self._known.pop(key, None)
+            raise
+
+    async def _look_up(self, key_id: str, key: str) -> Principal | None:
+        return verify_key(key, await self._credentials.find_key(key_id))

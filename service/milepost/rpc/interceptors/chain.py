@@ -1,0 +1,97 @@
+"""One way around every RPC: the same links, in the same order, for unary calls and streams.
+
+Handlers are wrapped once, when they are registered, not at every call. A stream is run by the
+innermost function, so that a link sees each RPC, of whatever shape, as one awaitable.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any, Protocol
+
+import grpc
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
+
+    from grpc.aio import Server, ServicerContext
+
+    Context = ServicerContext[Any, Any]
+    Proceed = Callable[[Any, Context], Awaitable[Any]]
+
+
+class Link(Protocol):
+    """Something that every call passes through."""
+
+    async def around(
+        self, method: str, request: Any, context: Context, proceed: Proceed
+    ) -> Any:
+        """Call `proceed` with the request (a message, or an iterator of them) and the context.
+
+        What it returns is the answer: a message, or nothing for a stream.
+        """
+
+
+class ChainedServer:
+    """Stands in for the server while services are added, and puts the links around them."""
+
+    def __init__(
+        self, server: Server, links: Iterable[Link], refused: Mapping[str, Proceed]
+    ) -> None:
+        """Wrap `links`, outermost first; the methods in `refused` are answered by theirs."""
+        self._server = server
+        self._links = tuple(links)
+        self._refused = refused
+        self.services: list[str] = []
+
+    def add_generic_rpc_handlers(self, handlers: object) -> None:
+        """Do nothing: the same handlers arrive below, by name."""
+
+    def add_registered_method_handlers(
+        self, service: str, handlers: Mapping[str, grpc.RpcMethodHandler[Any, Any]]
+    ) -> None:
+        """Register the methods of one service, each inside all links."""
+        self.services.append(service)
+        wrapped = {
+            name: self._wrap(handler, f"{service}/{name}") for name, handler in handlers.items()
+        }
+        self._server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler(service, wrapped),)
+        )
+
+    def _wrap(
+        self, handler: grpc.RpcMethodHandler[Any, Any], method: str
+    ) -> grpc.RpcMethodHandler[Any, Any]:
+        shape = (
+            ("stream_" if handler.request_streaming else "unary_")
+            + ("stream" if handler.response_streaming else "unary")
+        )
+        run = self._refused.get(method) or _awaitable(getattr(handler, shape))
+        for link in reversed(self._links):
+            run = _inside(link, method, run)
+        make = getattr(grpc, f"{shape}_rpc_method_handler")
+        wrapped: grpc.RpcMethodHandler[Any, Any] = make(
+            run, handler.request_deserializer, handler.response_serializer
+        )
+        return wrapped
+
+
+def _awaitable(behaviour: Any) -> Proceed:
+    if not inspect.isasyncgenfunction(behaviour):
+        proceed: Proceed = behaviour
+        return proceed
+
+    async def run(request: Any, context: Context) -> None:
+        async for response in behaviour(request, context):
+            await context.write(response)
+
+    return run
+
+
+def _inside(link: Link, method: str, proceed: Proceed) -> Proceed:
+    around = link.around
+
+    async def run(request: Any, context: Context) -> Any:
+        return await around(method, request, context, proceed)
+
+    return run

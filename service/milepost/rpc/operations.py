@@ -1,0 +1,99 @@
+"""OperationService: for callers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from milepost.gen.milepost.v1 import operation_service_pb2 as pb
+from milepost.gen.milepost.v1.operation_service_pb2_grpc import OperationServiceServicer
+from milepost.rpc.caller import caller
+from milepost.rpc.convert import Fields, operation_message
+
+if TYPE_CHECKING:
+    from milepost.domain.limits import Limits
+    from milepost.rpc.interceptors.chain import Context
+    from milepost.tracking.tracker import Tracker
+
+
+class OperationService(OperationServiceServicer):
+    """Each method: convert in, await, convert out."""
+
+    def __init__(self, tracker: Tracker, limits: Limits) -> None:
+        """Serve `tracker`; check requests against `limits`."""
+        self._tracker = tracker
+        self._limits = limits
+
+    async def CreateOperation(
+        self, request: pb.CreateOperationRequest, _context: Context
+    ) -> pb.CreateOperationResponse:
+        """See the proto."""
+        fields = Fields(request, self._limits)
+        arguments = {
+            "function": fields.name("function", required=True) or "",
+            "version": fields.name("version"),
+            "metadata": fields.metadata(),
+            "original_request_id": fields.name("original_request_id"),
+            "callback_url": fields.text("callback_url", self._limits.callback_url_length),
+            "callback_events": fields.callback_events(),
+            "ttl": fields.duration("ttl"),
+            "retry_after": fields.duration("retry_after"),
+            "max_attempts": fields.optional("max_attempts"),
+            "request_id": fields.request_id(),
+        }
+        fields.done()
+        by = caller()
+        outcome = await self._tracker.create(by, **arguments)
+        return pb.CreateOperationResponse(
+            operation=operation_message(outcome.operation, by.subject), replayed=outcome.replayed
+        )
+
+    async def GetOperation(
+        self, request: pb.GetOperationRequest, _context: Context
+    ) -> pb.GetOperationResponse:
+        """See the proto."""
+        fields = Fields(request, self._limits)
+        operation_id = fields.operation_id()
+        fields.done()
+        by = caller()
+        operation = await self._tracker.get(by, operation_id)
+        return pb.GetOperationResponse(operation=operation_message(operation, by.subject))
+
+    async def ListOperations(
+        self, request: pb.ListOperationsRequest, _context: Context
+    ) -> pb.ListOperationsResponse:
+        """See the proto."""
+        fields = Fields(request, self._limits)
+        selection, page_size, full = fields.selection(), fields.page_size(), fields.full_view()
+        fields.done()
+        by = caller()
+        operations, next_page_token = await self._tracker.list(
+            by, selection, page_size=page_size, page_token=request.page_token, full=full
+        )
+        return pb.ListOperationsResponse(
+            operations=[operation_message(operation, by.subject) for operation in operations],
+            next_page_token=next_page_token,
+        )
+
+    async def CancelOperation(
+        self, request: pb.CancelOperationRequest, _context: Context
+    ) -> pb.CancelOperationResponse:
+        """See the proto."""
+        fields = Fields(request, self._limits)
+        operation_id, guards = fields.operation_id(), fields.guards()
+        reason = fields.text("reason", self._limits.reason_length)
+        fields.done()
+        by = caller()
+        outcome = await self._tracker.cancel(by, operation_id, guards, reason=reason)
+        return pb.CancelOperationResponse(
+            operation=operation_message(outcome.operation, by.subject), replayed=outcome.replayed
+        )
+
+    async def DeleteOperation(
+        self, request: pb.DeleteOperationRequest, _context: Context
+    ) -> pb.DeleteOperationResponse:
+        """See the proto."""
+        fields = Fields(request, self._limits)
+        operation_id, guards = fields.operation_id(), fields.guards()
+        fields.done()
+        await self._tracker.delete(caller(), operation_id, guards)
+        return pb.DeleteOperationResponse()

@@ -1,0 +1,82 @@
+"""WorkerService: for those who do the work."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from milepost.gen.milepost.v1 import worker_service_pb2 as pb
+from milepost.gen.milepost.v1.worker_service_pb2_grpc import WorkerServiceServicer
+from milepost.rpc.caller import caller
+from milepost.rpc.convert import Fields, operation_message
+
+if TYPE_CHECKING:
+    from milepost.domain.limits import Limits
+    from milepost.rpc.interceptors.chain import Context
+    from milepost.tracking.tracker import Tracker
+
+
+class WorkerService(WorkerServiceServicer):
+    """Each method: convert in, await, convert out."""
+
+    def __init__(self, tracker: Tracker, limits: Limits) -> None:
+        """Serve `tracker`; check requests against `limits`."""
+        self._tracker = tracker
+        self._limits = limits
+
+    async def StartOperation(
+        self, request: pb.StartOperationRequest, _context: Context
+    ) -> pb.StartOperationResponse:
+        """See the proto."""
+        fields = Fields(request, self._limits)
+        operation_id, guards = fields.operation_id(), fields.guards()
+        progress, worker = fields.progress(), fields.name("worker")
+        fields.done()
+        by = caller()
+        outcome = await self._tracker.start(
+            by, operation_id, guards, progress=progress, worker=worker
+        )
+        return pb.StartOperationResponse(
+            operation=operation_message(outcome.operation, by.subject), replayed=outcome.replayed
+        )
+
+    async def UpdateProgress(
+        self, request: pb.UpdateProgressRequest, _context: Context
+    ) -> pb.UpdateProgressResponse:
+        """See the proto."""
+        fields = Fields(request, self._limits)
+        operation_id, guards = fields.operation_id(), fields.guards()
+        progress, message = fields.progress(), fields.message()
+        fields.done()
+        by = caller()
+        outcome = await self._tracker.update_progress(
+            by, operation_id, guards, progress=progress, message=message
+        )
+        return pb.UpdateProgressResponse(
+            operation=operation_message(outcome.operation, by.subject), replayed=outcome.replayed
+        )
+
+    async def CompleteOperation(
+        self, request: pb.CompleteOperationRequest, _context: Context
+    ) -> pb.CompleteOperationResponse:
+        """See the proto."""
+        fields = Fields(request, self._limits)
+        operation_id, guards, result = fields.operation_id(), fields.guards(), fields.result()
+        fields.done()
+        by = caller()
+        outcome = await self._tracker.complete(by, operation_id, guards, result=result)
+        return pb.CompleteOperationResponse(
+            operation=operation_message(outcome.operation, by.subject), replayed=outcome.replayed
+        )
+
+    async def FailOperation(
+        self, request: pb.FailOperationRequest, _context: Context
+    ) -> pb.FailOperationResponse:
+        """See the proto."""
+        fields = Fields(request, self._limits)
+        operation_id, guards, errors = fields.operation_id(), fields.guards(), fields.errors()
+        fields.done()
+        by = caller()
+        outcome = await self._tracker.fail(by, operation_id, guards, errors=errors)
+        return pb.FailOperationResponse(
+            operation=operation_message(outcome.operation, by.subject), replayed=outcome.replayed
+        )

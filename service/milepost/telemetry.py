@@ -1,0 +1,234 @@
+"""Traces, metrics and log lines: what the outside can see of the service.
+
+Nothing here changes what the service does, and a missing collector is fine. Secrets, payloads
+and tokens never come this far: every field of a line is named where it is written.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from typing import TYPE_CHECKING, Final
+
+import structlog
+from opentelemetry import propagate, trace
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import timedelta
+
+    from opentelemetry.context import Context
+    from opentelemetry.trace import Span
+    from structlog.typing import EventDict, FilteringBoundLogger
+
+    from milepost.domain.lifecycle import Move
+    from milepost.domain.operation import OperationId, Principal
+    from milepost.domain.ports import Outcome
+
+LEVELS: Final = ("debug", "info", "warning", "error")
+FLUSH_TIMEOUT_MS: Final = 5_000
+
+registry: Final = CollectorRegistry()
+rpcs: Final = Histogram(
+    "milepost_rpc_duration_seconds",
+    "Time from the arrival of a call to its end",
+    ["method", "code"],
+    registry=registry,
+    buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),
+)
+rpcs_running: Final = Gauge("milepost_rpcs_running", "Calls in flight", registry=registry)
+moves: Final = Counter(
+    "milepost_moves_total", "Committed moves of operations", ["move"], registry=registry
+)
+durations: Final = Histogram(
+    "milepost_operation_duration_seconds",
+    "Time from the start of an operation to its end",
+    ["status"],
+    registry=registry,
+    buckets=(0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 24 * 3600),
+)
+
+log: FilteringBoundLogger = structlog.get_logger()
+_propagator: Final = TraceContextTextMapPropagator()
+_tracer: Final = trace.get_tracer("milepost")
+
+
+# --- set-up ---
+
+
+def configure_logs(*, level: str, as_json: bool) -> None:
+    """Write log lines to standard error: JSON, or readable with colours."""
+    renderer = structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer()
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _add_trace,
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+
+
+def _add_trace(_logger: object, _method: str, event: EventDict) -> EventDict:
+    context = trace.get_current_span().get_span_context()
+    if context.is_valid:
+        event["trace_id"] = trace.format_trace_id(context.trace_id)
+    return event
+
+
+def configure_traces(*, endpoint: str | None, ratio: float, version: str) -> TracerProvider:
+    """Start traces, and send the sampled share of them to an OTLP collector if there is one."""
+    provider = TracerProvider(
+        sampler=ParentBased(TraceIdRatioBased(ratio if endpoint else 0.0)),
+        resource=Resource.create({"service.name": "milepost", "service.version": version}),
+    )
+    if endpoint:
+        exporter = OTLPSpanExporter(endpoint=endpoint, insecure=endpoint.startswith("http://"))
+        provider.add_span_processor(BatchSpanProcessor(exporter))
+    trace.set_tracer_provider(provider)
+    propagate.set_global_textmap(_propagator)
+    return provider
+
+
+def stop_traces(provider: TracerProvider) -> None:
+    """Send what is left, within a bounded time."""
+    provider.force_flush(FLUSH_TIMEOUT_MS)
+    provider.shutdown()
+
+
+# --- traces ---
+
+
+def start_server_span(method: str, headers: Mapping[str, str]) -> Span:
+    """Start the span of one call, as a child of the caller's if it sent a traceparent.
+
+    Attributes follow the RPC semantic conventions of OpenTelemetry (release candidate).
+    """
+    parent: Context | None = _propagator.extract(headers) if "traceparent" in headers else None
+    return _tracer.start_span(
+        method,
+        context=parent,
+        kind=trace.SpanKind.SERVER,
+        attributes={"rpc.system.name": "grpc", "rpc.method": method},
+    )
+
+
+def end_server_span(span: Span, code: str, *, failed: bool) -> None:
+    """End the span of a call with its true code."""
+    if span.is_recording():
+        span.set_attribute("rpc.response.status_code", code)
+        if failed:
+            span.set_status(trace.StatusCode.ERROR)
+    span.end()
+
+
+def current_traceparent() -> str | None:
+    """Return the W3C traceparent of the current span."""
+    context = trace.get_current_span().get_span_context()
+    if not context.is_valid:
+        return None
+    return (
+        f"00-{trace.format_trace_id(context.trace_id)}"
+        f"-{trace.format_span_id(context.span_id)}-{context.trace_flags:02x}"
+    )
+
+
+def current_trace_id() -> str:
+    """Return the id under which the log has the detail of this call."""
+    return trace.format_trace_id(trace.get_current_span().get_span_context().trace_id)
+
+
+def _join_trace(operation_id: OperationId, trace_context: str | None) -> None:
+    """Make the current span findable by operation, and link it to the trace of the create."""
+    span = trace.get_current_span()
+    if not span.is_recording():
+        return
+    span.set_attribute("milepost.operation.id", operation_id)
+    if trace_context is not None:
+        created = trace.get_current_span(
+            _propagator.extract({"traceparent": trace_context})
+        ).get_span_context()
+        if created.trace_id != span.get_span_context().trace_id:
+            span.add_link(created)
+
+
+# --- what happened to operations ---
+
+_QUIET: Final = frozenset({"progress"})
+"""Moves that are too many for a log line each."""
+
+
+def record_move(move: Move, outcome: Outcome, by: Principal) -> None:
+    """Count a committed move, log it, and join its span to the trace of the operation."""
+    operation = outcome.operation
+    _join_trace(operation.id, operation.trace_context)
+    if outcome.replayed:
+        return
+    moves.labels(move).inc()
+    if (end := operation.complete_time or operation.cancel_time) and operation.start_time:
+        durations.labels(operation.status).observe(_seconds(end - operation.start_time))
+    if move in _QUIET:
+        return
+    log.info(
+        "operation moved",
+        move=str(move),
+        operation_id=operation.id,
+        function=operation.function,
+        status=str(operation.status),
+        revision=operation.revision,
+        ttl_s=_seconds(operation.ttl),
+        expire_time=operation.expire_time.isoformat(),
+        principal=by.subject,
+        credential_id=by.credential_id,
+    )
+
+
+def record_forget(operation_id: OperationId, by: Principal) -> None:
+    """Count and log that an operation was removed."""
+    moves.labels("forget").inc()
+    log.info(
+        "operation moved",
+        move="forget",
+        operation_id=operation_id,
+        principal=by.subject,
+        credential_id=by.credential_id,
+    )
+
+
+def _seconds(duration: timedelta) -> float:
+    return duration.total_seconds()
+
+
+# --- calls ---
+
+
+class CallClock:
+    """Measures one call, from its making on."""
+
+    __slots__ = ("_start", "method")
+
+    def __init__(self, method: str) -> None:
+        """Start the clock."""
+        self.method = method
+        self._start = time.perf_counter()
+
+    def stop(self, code: str) -> None:
+        """Record the duration of the call under its true code."""
+        rpcs.labels(self.method, code).observe(time.perf_counter() - self._start)
+
+
+def metrics_page() -> bytes:
+    """Return all metrics in the text format of Prometheus."""
+    return generate_latest(registry)

@@ -1,0 +1,71 @@
+"""Page tokens: where a list goes on, readable by nobody else and for no other list.
+
+A token is the position and a MAC over it, the asker and the selection. It carries no
+permission: whoever could forge one would still see only what is in its own scope.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import struct
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+from milepost.domain.errors import InvalidRequest, Violation
+from milepost.domain.operation import ID_LENGTH, OperationId
+from milepost.domain.ports import Position
+
+if TYPE_CHECKING:
+    from milepost.domain.ports import Selection
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+_POSITION: Final = struct.Struct(f">q{ID_LENGTH}s")
+_MAC_BYTES: Final = 16
+MOST_CHARACTERS: Final = 128
+
+
+class PageTokens:
+    """Makes and reads page tokens with one secret key, the same on every replica."""
+
+    def __init__(self, key: bytes) -> None:
+        """Use `key`, at least 32 random bytes."""
+        self._key = key
+
+    def issue(self, position: Position, *, subject: str, selection: Selection) -> str:
+        """Return the token that goes on after `position` in this list of this subject."""
+        packed = _POSITION.pack(
+            (position.create_time - _EPOCH) // _MICROSECOND, position.id.encode()
+        )
+        mac = self._mac(packed, subject, selection)
+        return base64.urlsafe_b64encode(mac + packed).decode().rstrip("=")
+
+    def read(self, token: str, *, subject: str, selection: Selection) -> Position:
+        """Return the position of a token that this service issued for this very list.
+
+        Raises:
+            InvalidRequest: the token is malformed, tampered with, of another subject, or of a
+                list with other filters.
+        """
+        try:
+            if len(token) > MOST_CHARACTERS:
+                raise ValueError
+            raw = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
+            mac, packed = raw[:_MAC_BYTES], raw[_MAC_BYTES:]
+            if not hmac.compare_digest(mac, self._mac(packed, subject, selection)):
+                raise ValueError
+            microseconds, operation_id = _POSITION.unpack(packed)
+        except (ValueError, binascii.Error, struct.error):
+            problem = "is not a token of this list; start again without one"
+            raise InvalidRequest(Violation("page_token", problem)) from None
+        return Position(
+            create_time=_EPOCH + timedelta(microseconds=microseconds),
+            id=OperationId(operation_id.decode()),
+        )
+
+    def _mac(self, packed: bytes, subject: str, selection: Selection) -> bytes:
+        bound = repr((subject, selection)).encode()
+        return hmac.digest(self._key, packed + bound, hashlib.sha256)[:_MAC_BYTES]

@@ -1,0 +1,230 @@
+"""The use cases: what callers and workers may do with operations, one method a verb."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+from milepost import telemetry
+from milepost.domain.errors import IdsExhausted, WebhooksNotConfigured
+from milepost.domain.lifecycle import TABLE, TERMINAL, Actor, Change, Move
+from milepost.domain.operation import Draft, OperationId, new_operation_id
+from milepost.domain.ports import Position
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import timedelta
+
+    from milepost.domain.lifecycle import Guards
+    from milepost.domain.limits import Limits
+    from milepost.domain.operation import Operation, OperationError, Payload, Principal
+    from milepost.domain.ports import OperationStore, Outcome, Selection
+    from milepost.tracking.paging import PageTokens
+
+ID_TRIES: Final = 10
+"""How many fresh ids are tried before the source of randomness is blamed."""
+WEBHOOK_EVENTS: Final = tuple(
+    sorted({rule.event for rule in TABLE.values() if rule.enters in TERMINAL})
+)
+"""The events a webhook is sent for unless the caller chooses others."""
+
+
+class Tracker:
+    """Keeps track of operations. Every method raises the errors of `OperationStore` too."""
+
+    def __init__(
+        self,
+        store: OperationStore,
+        *,
+        limits: Limits,
+        page_tokens: PageTokens,
+        new_id: Callable[[], OperationId] = new_operation_id,
+    ) -> None:
+        """Work on `store`; clamp to `limits`."""
+        self._store = store
+        self._limits = limits
+        self._page_tokens = page_tokens
+        self._new_id = new_id
+
+    async def create(
+        self,
+        by: Principal,
+        *,
+        function: str,
+        version: str | None = None,
+        metadata: str | None = None,
+        original_request_id: str | None = None,
+        callback_url: str | None = None,
+        callback_events: tuple[str, ...] = (),
+        ttl: timedelta | None = None,
+        retry_after: timedelta | None = None,
+        max_attempts: int | None = None,
+        request_id: str | None = None,
+    ) -> Outcome:
+        """Store a new pending operation that `by` owns, or return the one of this request_id.
+
+        Raises:
+            WebhooksNotConfigured: a callback URL was given.
+            IdsExhausted: no free id was found.
+        """
+        if callback_url is not None:
+            raise WebhooksNotConfigured
+        draft = Draft(
+            owner=by.subject,
+            function=function,
+            version=version,
+            metadata=metadata,
+            original_request_id=original_request_id,
+            callback_url=callback_url,
+            callback_events=callback_events or WEBHOOK_EVENTS,
+            ttl=self._limits.ttl(ttl),
+            retry_after=self._limits.retry_after(retry_after),
+            max_attempts=self._limits.max_attempts(max_attempts),
+            request_id=request_id,
+            fingerprint=_fingerprint(
+                function,
+                version,
+                metadata,
+                original_request_id,
+                callback_url,
+                callback_events,
+                ttl,
+                retry_after,
+                max_attempts,
+            ),
+            trace_context=telemetry.current_traceparent(),
+        )
+        for _ in range(ID_TRIES):
+            outcome = await self._store.insert(self._new_id(), draft)
+            if outcome is not None:
+                telemetry.record_move(Move.CREATE, outcome, by)
+                return outcome
+        raise IdsExhausted(tries=ID_TRIES)
+
+    async def get(self, by: Principal, operation_id: OperationId) -> Operation:
+        """Return the operation as last committed."""
+        return await self._store.get(operation_id, by.scope(worker=True, admin=True))
+
+    async def list(
+        self,
+        by: Principal,
+        selection: Selection,
+        *,
+        page_size: int = 0,
+        page_token: str = "",
+        full: bool = False,
+    ) -> tuple[list[Operation], str]:
+        """Return one page, newest first, and the token of the next one; empty at the end."""
+        scope = by.scope(admin=True)
+        after = self._after(page_token, by, selection)
+        limit = page_size or self._limits.page_size_default
+        # One more than asked for tells whether there is a next page, without counting.
+        found = await self._store.list(scope, selection, after, limit + 1, full=full)
+        page = found[:limit]
+        if len(found) <= limit:
+            return page, ""
+        position = Position(create_time=page[-1].create_time, id=page[-1].id)
+        return page, self._page_tokens.issue(position, subject=by.subject, selection=selection)
+
+    def _after(self, page_token: str, by: Principal, selection: Selection) -> Position | None:
+        if not page_token:
+            return None
+        return self._page_tokens.read(page_token, subject=by.subject, selection=selection)
+
+    async def cancel(
+        self, by: Principal, operation_id: OperationId, guards: Guards, *, reason: str | None = None
+    ) -> Outcome:
+        """End an active operation as cancelled; its progress and metadata are kept."""
+        return await self._move(by, Move.CANCEL, operation_id, guards, reason=reason)
+
+    async def delete(self, by: Principal, operation_id: OperationId, guards: Guards) -> None:
+        """Forget a terminal operation before its time."""
+        await self._store.forget(_change(by, Move.FORGET, operation_id, guards))
+        telemetry.record_forget(operation_id, by)
+
+    async def start(
+        self,
+        by: Principal,
+        operation_id: OperationId,
+        guards: Guards,
+        *,
+        progress: float | None = None,
+        worker: str | None = None,
+    ) -> Outcome:
+        """Begin the work on a pending operation."""
+        worker = worker or by.subject
+        return await self._move(
+            by, Move.START, operation_id, guards, progress=progress, worker=worker
+        )
+
+    async def update_progress(
+        self,
+        by: Principal,
+        operation_id: OperationId,
+        guards: Guards,
+        *,
+        progress: float | None = None,
+        message: str | None = None,
+    ) -> Outcome:
+        """Report how far the work is; a pending operation is started by it."""
+        return await self._move(
+            by,
+            Move.PROGRESS,
+            operation_id,
+            guards,
+            progress=progress,
+            message=message,
+            worker=by.subject,
+        )
+
+    async def complete(
+        self,
+        by: Principal,
+        operation_id: OperationId,
+        guards: Guards,
+        *,
+        result: Payload | None = None,
+    ) -> Outcome:
+        """End an operation that is being processed with its result."""
+        return await self._move(by, Move.COMPLETE, operation_id, guards, result=result)
+
+    async def fail(
+        self,
+        by: Principal,
+        operation_id: OperationId,
+        guards: Guards,
+        *,
+        errors: tuple[OperationError, ...],
+    ) -> Outcome:
+        """End an active operation with the errors that stopped it."""
+        return await self._move(by, Move.FAIL, operation_id, guards, errors=errors)
+
+    async def _move(
+        self, by: Principal, move: Move, operation_id: OperationId, guards: Guards, **effects: Any
+    ) -> Outcome:
+        outcome = await self._store.apply(_change(by, move, operation_id, guards, **effects))
+        telemetry.record_move(move, outcome, by)
+        return outcome
+
+
+def _change(
+    by: Principal, move: Move, operation_id: OperationId, guards: Guards, **effects: Any
+) -> Change:
+    """Return what `by` asks for, within what the table of moves lets it touch."""
+    rule = TABLE[move]
+    return Change(
+        move=move,
+        id=operation_id,
+        scope=by.scope(worker=Actor.WORKER in rule.by, admin=Actor.ADMIN in rule.by),
+        actor=by.subject,
+        request_id=guards.request_id,
+        expected_revision=guards.expected_revision,
+        attempt=guards.attempt,
+        **effects,
+    )
+
+
+def _fingerprint(*content: object) -> str:
+    """Return a digest that is equal for equal content."""
+    return hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()

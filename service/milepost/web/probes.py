@@ -1,0 +1,41 @@
+"""The HTTP port: /healthz, /readyz and /metrics."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from milepost import telemetry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def probe_app(problem: Callable[[], str | None]) -> web.Application:
+    """Return the application; `problem` says why the service is not ready, if it is not."""
+
+    async def healthz(_request: web.Request) -> web.Response:
+        return web.json_response({"status": "alive"})
+
+    async def readyz(_request: web.Request) -> web.Response:
+        reason = problem()
+        if reason is None:
+            return web.json_response({"status": "ready"})
+        return web.json_response({"status": "not ready", "reason": reason}, status=503)
+
+    async def metrics(_request: web.Request) -> web.Response:
+        return web.Response(
+            body=telemetry.metrics_page(),
+            headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
+        )
+
+    app = web.Application()
+    app.add_routes(
+        [
+            web.get("/healthz", healthz),
+            web.get("/readyz", readyz),
+            web.get("/metrics", metrics),
+        ]
+    )
+    return app

@@ -1,0 +1,134 @@
+"""A gRPC server that does nothing: the floor under every call.
+
+It runs on the same library and event loop as the service, takes the same requests and answers with
+an operation of the same size. `--gathered` makes each call wait for the next tick of 2 ms, which
+answers all that wait: calls that arrive together are cheaper than calls that arrive one by one, so
+the plain echo is not a strict floor for a service that gathers.
+
+    python -m tests.bench.echo PORT [--gathered]
+"""
+
+import argparse
+import asyncio
+from typing import Any
+
+import grpc
+import uvloop
+
+from milepost.gen.milepost.v1 import (
+    operation_service_pb2,
+    operation_service_pb2_grpc,
+    worker_service_pb2,
+    worker_service_pb2_grpc,
+)
+from tests.bench.messages import sample_operation
+
+TICK = 0.002
+
+
+class Tick:
+    """What all calls of one tick wait for."""
+
+    def __init__(self) -> None:
+        self._waiting: list[asyncio.Future[None]] = []
+
+    async def wait(self) -> None:
+        """Return at the end of the tick, together with all others."""
+        loop = asyncio.get_running_loop()
+        if not self._waiting:
+            loop.call_later(TICK, self._release)
+        future: asyncio.Future[None] = loop.create_future()
+        self._waiting.append(future)
+        await future
+
+    def _release(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for future in waiting:
+            if not future.done():
+                future.set_result(None)
+
+
+class NoTick(Tick):
+    """What nobody waits for."""
+
+    async def wait(self) -> None:
+        """Return at once."""
+
+
+class EchoOperations(operation_service_pb2_grpc.OperationServiceServicer):
+    """The calls of callers."""
+
+    def __init__(self, tick: Tick) -> None:
+        operation = sample_operation()
+        self._tick = tick
+        self._created = operation_service_pb2.CreateOperationResponse(operation=operation)
+        self._read = operation_service_pb2.GetOperationResponse(operation=operation)
+
+    async def CreateOperation(  # noqa: N802 - named by the proto
+        self, _request: operation_service_pb2.CreateOperationRequest, _context: Any
+    ) -> operation_service_pb2.CreateOperationResponse:
+        """Answer."""
+        await self._tick.wait()
+        return self._created
+
+    async def GetOperation(  # noqa: N802 - named by the proto
+        self, _request: operation_service_pb2.GetOperationRequest, _context: Any
+    ) -> operation_service_pb2.GetOperationResponse:
+        """Answer."""
+        await self._tick.wait()
+        return self._read
+
+
+class EchoWork(worker_service_pb2_grpc.WorkerServiceServicer):
+    """The calls of workers."""
+
+    def __init__(self, tick: Tick) -> None:
+        operation = sample_operation()
+        self._tick = tick
+        self._started = worker_service_pb2.StartOperationResponse(operation=operation)
+        self._updated = worker_service_pb2.UpdateProgressResponse(operation=operation)
+        self._completed = worker_service_pb2.CompleteOperationResponse(operation=operation)
+
+    async def StartOperation(  # noqa: N802 - named by the proto
+        self, _request: worker_service_pb2.StartOperationRequest, _context: Any
+    ) -> worker_service_pb2.StartOperationResponse:
+        """Answer."""
+        await self._tick.wait()
+        return self._started
+
+    async def UpdateProgress(  # noqa: N802 - named by the proto
+        self, _request: worker_service_pb2.UpdateProgressRequest, _context: Any
+    ) -> worker_service_pb2.UpdateProgressResponse:
+        """Answer."""
+        await self._tick.wait()
+        return self._updated
+
+    async def CompleteOperation(  # noqa: N802 - named by the proto
+        self, _request: worker_service_pb2.CompleteOperationRequest, _context: Any
+    ) -> worker_service_pb2.CompleteOperationResponse:
+        """Answer."""
+        await self._tick.wait()
+        return self._completed
+
+
+async def serve(port: int, tick: Tick) -> None:
+    """Answer calls until the process is ended."""
+    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+    operation_service_pb2_grpc.add_OperationServiceServicer_to_server(EchoOperations(tick), server)
+    worker_service_pb2_grpc.add_WorkerServiceServicer_to_server(EchoWork(tick), server)
+    server.add_insecure_port(f"127.0.0.1:{port}")
+    await server.start()
+    await server.wait_for_termination()
+
+
+def main() -> None:
+    """Read the arguments, and serve."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("port", type=int)
+    parser.add_argument("--gathered", action="store_true")
+    arguments = parser.parse_args()
+    uvloop.run(serve(arguments.port, Tick() if arguments.gathered else NoTick()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,182 @@
+"""All servers and databases of a run, started as far as they are needed."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import sqlalchemy as sa
+
+from milepost.storage.tables import operations
+from tests.bench import plan, servers
+from tests.bench.databases import STARTED, Book, postgres_on_load_core
+from tests.bench.floors import PostgresFloor, SqliteFloor, Update, run_floor
+from tests.bench.jobs import Tally
+from tests.bench.peers.table import create_table, table
+from tests.bench.rounds import Block, Cell, Reading
+from tests.bench.subjects import Subject, grpc_subject, http_subject
+from tests.postgres import PostgresCluster
+
+_SECRET_OF_NOBODY = f"mp_{'0' * 60}"
+"""Sent to servers that do not look at it, so that the headers are as long."""
+_TEMPLATE = "template"
+
+
+class Fleet:
+    """What is measured.
+
+    Args:
+        folder: for the embedded databases and the logs; should not be in memory.
+        started: how many operations reads and updates cycle over.
+    """
+
+    def __init__(self, folder: Path, started: int = STARTED) -> None:
+        self._folder = folder
+        self._started = started
+        self._stack = ExitStack()
+        self._subjects: dict[str, Subject] = {}
+        self._postgres: PostgresCluster | None = None
+        self._template_secret: str | None = None
+
+    def __enter__(self) -> Self:
+        """Nothing runs yet."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End everything."""
+        self._stack.close()
+
+    def blocks(self, comparisons: Sequence[plan.Comparison], *, floors: bool) -> list[Block]:
+        """The blocks to run, with every server they need listening."""
+        self._start({name for each in comparisons for name in each.subjects})
+        blocks = [self._block(each) for each in comparisons]
+        if floors:
+            blocks.append(self._floor_block())
+        return blocks
+
+    @property
+    def postgres_folder(self) -> Path | None:
+        """Where PostgreSQL keeps its data, if it runs."""
+        return None if self._postgres is None else self._postgres.folder
+
+    def _block(self, comparison: plan.Comparison) -> Block:
+        cells = []
+        for name in comparison.subjects:
+            subject = self._subjects[name]
+            naive = comparison.scenario == plan.LIFE and name == plan.FASTAPI
+            cells.append(
+                Cell(
+                    name=name,
+                    measure=partial(subject.measure, comparison.scenario, comparison.callers),
+                    stretch=plan.LONG if naive else plan.SHORT,
+                )
+            )
+        return Block(name=comparison.name, cells=cells)
+
+    def _start(self, names: set[str]) -> None:
+        makers: Mapping[str, Callable[[], Subject]] = {
+            plan.ECHO: partial(self._echo, "echo"),
+            plan.ECHO_AGAIN: partial(self._echo, "echo-again"),
+            plan.ECHO_GATHERED: partial(self._echo, "echo-gathered", "--gathered"),
+            plan.POSTGRES: partial(self._service_on_postgres, "gathering", {}),
+            plan.POSTGRES_PLAIN: partial(self._service_on_postgres, "plain", servers.GATHERING_OFF),
+            plan.SQLITE: self._service_on_sqlite,
+            plan.AIOSQLITE: self._aiosqlite,
+            plan.FASTAPI: self._fastapi,
+        }
+        for name in sorted(names):
+            self._subjects[name] = makers[name]()
+        for subject in self._subjects.values():
+            subject.server.wait_until_listening()
+
+    def _echo(self, name: str, *flags: str) -> Subject:
+        server = servers.start_module("tests.bench.echo", self._log(name), *flags)
+        return grpc_subject(self._stack.enter_context(server), _SECRET_OF_NOBODY)
+
+    def _service_on_postgres(self, name: str, settings: Mapping[str, str]) -> Subject:
+        secret = self._template()
+        return self._service(name, self._database(name, _TEMPLATE), secret, settings)
+
+    def _template(self) -> str:
+        """There is a migrated database with an API key, to be copied; returns the key's secret."""
+        if self._template_secret is None:
+            url = self._database(_TEMPLATE)
+            servers.migrate(url)
+            self._template_secret = servers.create_key(url)
+        return self._template_secret
+
+    def _service_on_sqlite(self) -> Subject:
+        url = f"sqlite:///{self._folder / 'service.db'}"
+        return self._service("sqlite", url, servers.create_key(url), {})
+
+    def _service(self, name: str, url: str, secret: str, settings: Mapping[str, str]) -> Subject:
+        book = self._open(Book(url, operations), self._started)
+        server = servers.start_service(url, self._log(f"service-{name}"), settings)
+        return grpc_subject(self._stack.enter_context(server), secret, book)
+
+    def _aiosqlite(self) -> Subject:
+        path = self._folder / "peer.db"
+        book = self._book_of_peer(f"sqlite:///{path}", self._started)
+        log = self._log("aiosqlite")
+        server = servers.start_module("tests.bench.peers.aiosqlite_server", log, str(path))
+        return grpc_subject(self._stack.enter_context(server), _SECRET_OF_NOBODY, book)
+
+    def _fastapi(self) -> Subject:
+        url = self._database("fastapi")
+        book = self._book_of_peer(url, 0)
+        address = sa.make_url(url).set(drivername="postgresql+asyncpg")
+        server = servers.start_module(
+            "tests.bench.peers.naive_fastapi",
+            self._log("fastapi"),
+            address.render_as_string(hide_password=False),
+        )
+        return http_subject(self._stack.enter_context(server), book)
+
+    def _book_of_peer(self, url: str, started: int) -> Book:
+        engine = sa.create_engine(url, poolclass=sa.NullPool)
+        create_table(engine)
+        engine.dispose()
+        return self._open(Book(url, table), started)
+
+    def _open(self, book: Book, started: int) -> Book:
+        self._stack.callback(book.close)
+        if started:
+            book.open(started)
+        return book
+
+    def _floor_block(self) -> Block:
+        postgres = PostgresFloor(self._database("floor"))
+        self._stack.callback(postgres.close)
+        sqlite = SqliteFloor(self._folder / "floor.db")
+        self._stack.callback(sqlite.close)
+        cells = []
+        for floor in plan.FLOORS:
+            subject: PostgresFloor | SqliteFloor
+            subject = postgres if floor.database == plan.POSTGRES else sqlite
+            if not subject.book.started:
+                subject.book.open(self._started)
+            measure = partial(_measure_floor, subject.book, subject.update, floor.batch)
+            cells.append(Cell(name=floor.name, measure=measure))
+        return Block(name=plan.DRIVER_BLOCK, cells=cells)
+
+    def _database(self, name: str, template: str | None = None) -> str:
+        if self._postgres is None:
+            self._postgres = self._stack.enter_context(postgres_on_load_core())
+        self._postgres.create_database(name, template)
+        return self._postgres.url(name)
+
+    def _log(self, name: str) -> Path:
+        return self._folder / f"{name}.log"
+
+
+def _measure_floor(book: Book, update: Update, batch: int, seconds: float) -> Reading:
+    before = book.revisions()
+    tally: Tally = run_floor(update, book.started, batch, seconds)
+    return Reading(tally, book.revisions() - before, None)

@@ -1,0 +1,109 @@
+"""The little of HTTP/2 (RFC 9113) and HPACK (RFC 7541) that a gRPC caller needs."""
+
+import struct
+from collections.abc import Iterable
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+FRAME_HEADER = 9
+
+DATA = 0x0
+HEADERS = 0x1
+RST_STREAM = 0x3
+SETTINGS = 0x4
+PING = 0x6
+GOAWAY = 0x7
+WINDOW_UPDATE = 0x8
+CONTINUATION = 0x9
+
+END_STREAM = 0x1
+ACK = 0x1
+END_HEADERS = 0x4
+PADDED = 0x8
+PRIORITY = 0x20
+
+HEADER_TABLE_SIZE = 0x1
+ENABLE_PUSH = 0x2
+MAX_CONCURRENT_STREAMS = 0x3
+INITIAL_WINDOW_SIZE = 0x4
+
+DEFAULT_WINDOW = 65_535
+LARGEST_WINDOW = 2**31 - 1
+
+_PREFIX = struct.Struct(">BHBBI")
+_SETTING = struct.Struct(">HI")
+_LENGTH = struct.Struct(">BI")
+
+_METHOD_POST = b"\x83"
+_SCHEME_HTTP = b"\x86"
+_LONGEST_SHORT = 127
+
+
+def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+    """One frame."""
+    size = len(payload)
+    return _PREFIX.pack(size >> 16, size & 0xFFFF, kind, flags, stream) + payload
+
+
+def settings(values: Iterable[tuple[int, int]]) -> bytes:
+    """A SETTINGS frame."""
+    return frame(SETTINGS, 0, 0, b"".join(_SETTING.pack(*value) for value in values))
+
+
+def read_settings(payload: bytes) -> dict[int, int]:
+    """What a SETTINGS frame says."""
+    return dict(_SETTING.iter_unpack(payload))
+
+
+def window_update(stream: int, increment: int) -> bytes:
+    """A WINDOW_UPDATE frame."""
+    return frame(WINDOW_UPDATE, 0, stream, increment.to_bytes(4, "big"))
+
+
+def grpc_message(message: bytes) -> bytes:
+    """An uncompressed gRPC message."""
+    return _LENGTH.pack(0, len(message)) + message
+
+
+def request_head(path: str, metadata: Iterable[tuple[str, str]] = ()) -> bytes:
+    """The header block of a gRPC call, without any state of the compression: it can be reused."""
+    fields = [
+        (":path", path),
+        (":authority", "localhost"),
+        ("content-type", "application/grpc"),
+        ("te", "trailers"),
+        *metadata,
+    ]
+    literals = b"".join(_literal(name.encode(), value.encode()) for name, value in fields)
+    return _METHOD_POST + _SCHEME_HTTP + literals
+
+
+def _literal(name: bytes, value: bytes) -> bytes:
+    return b"\x00" + _string(name) + _string(value)
+
+
+def _string(text: bytes) -> bytes:
+    if len(text) < _LONGEST_SHORT:
+        return bytes([len(text)]) + text
+    rest = len(text) - _LONGEST_SHORT
+    encoded = bytearray([_LONGEST_SHORT])
+    while rest >= 0x80:
+        encoded.append(0x80 | rest & 0x7F)
+        rest >>= 7
+    encoded.append(rest)
+    return bytes(encoded) + text
+
+
+def status_of(block: bytes) -> str:
+    """The grpc-status in a header block of a server that compresses nothing, or "" if none."""
+    name = b"grpc-status"
+    at = block.find(name)
+    if at < 0:
+        return ""
+    at += len(name)
+    return block[at + 1 : at + 1 + block[at]].decode("latin-1")
+
+
+def readable(block: bytes, longest: int = 160) -> str:
+    """What can be read of a header block, for telling why a call failed."""
+    text = "".join(chr(byte) if 0x20 <= byte < 0x7F else " " for byte in block)
+    return " ".join(text.split())[:longest]

@@ -1,0 +1,161 @@
+"""Closed-loop callers: each has one call in flight, and makes the next when the reply is there.
+
+A job is a generator: it yields calls, is sent the payload of each reply, and ends. A read is a job
+of one call, a full life is one of fourteen. Callers repeat jobs until the time is over, and finish
+what they began, so every call that was sent is accounted for.
+"""
+
+import select
+import socket
+import time
+from collections import Counter
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+PATIENCE = 15.0
+"""Seconds without any reply after which the calls in flight are given up."""
+
+
+class Call(NamedTuple):
+    """One request as it goes out."""
+
+    head: bytes
+    """The encoded headers, made once for each method."""
+    body: bytes
+    moves: int = 0
+    """By how much a good reply says that the revision of the operation has grown."""
+
+
+Job = Generator[Call, bytes, None]
+Source = Callable[[], Job]
+
+
+class WrongReplyError(Exception):
+    """The reply came, but it is not the answer to the call."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What came of the calls of one measurement."""
+
+    calls: int = 0
+    jobs: int = 0
+    moves: int = 0
+    """The revisions that were acknowledged; the database must have grown by as much."""
+    payload: int = 0
+    """Bytes of all replies."""
+    end: float = 0.0
+    """When no more jobs begin, as a time of `time.perf_counter`."""
+    seconds: float = 0.0
+    spent: float = 0.0
+    """Seconds that the callers themselves kept their core busy."""
+    latencies: list[float] = field(default_factory=list)
+    """Seconds of each job."""
+    failures: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def rate(self) -> float:
+        """Jobs done per second."""
+        return self.jobs / self.seconds if self.seconds else 0.0
+
+    def percentile(self, share: float) -> float:
+        """The latency in milliseconds that `share` of the jobs did not exceed."""
+        if not self.latencies:
+            return 0.0
+        ordered = sorted(self.latencies)
+        return ordered[min(len(ordered) - 1, int(len(ordered) * share))] * 1000
+
+
+class Caller:
+    """Makes one job after the other until the tally's end."""
+
+    __slots__ = ("_call", "_job", "_since", "_source", "_tally")
+
+    _job: Job
+    _call: Call
+    _since: float
+
+    def __init__(self, source: Source, tally: Tally) -> None:
+        self._source = source
+        self._tally = tally
+
+    def begin(self, now: float) -> Call:
+        """Start a job; returns its first call."""
+        self._since = now
+        self._job = self._source()
+        self._call = next(self._job)
+        return self._call
+
+    def reply(self, payload: bytes, now: float) -> Call | None:
+        """Take the reply to the call in flight; returns the next call, or None at the end."""
+        tally = self._tally
+        try:
+            following = self._job.send(payload)
+        except StopIteration:
+            self._acknowledge(payload)
+            tally.jobs += 1
+            tally.latencies.append(now - self._since)
+            return self.begin(now) if now < tally.end else None
+        except WrongReplyError as error:
+            return self.refuse(str(error), now)
+        self._acknowledge(payload)
+        self._call = following
+        return following
+
+    def refuse(self, reason: str, now: float) -> Call | None:
+        """Take a failure instead of a reply: it ends the job; returns like `reply`."""
+        self._tally.failures[reason] += 1
+        self._job.close()
+        return self.begin(now) if now < self._tally.end else None
+
+    def _acknowledge(self, payload: bytes) -> None:
+        tally = self._tally
+        tally.calls += 1
+        tally.moves += self._call.moves
+        tally.payload += len(payload)
+
+
+class Connection(Protocol):
+    """One connection with the callers that share it."""
+
+    socket: socket.socket
+    busy: int
+    """How many callers wait for a reply."""
+
+    def begin(self, now: float) -> None:
+        """Let every caller make its first call."""
+
+    def receive(self, data: bytes, now: float) -> None:
+        """Take what arrived, and send what follows from it. Empty data is the end of the peer."""
+
+    def lose(self, reason: str) -> None:
+        """Fail every call in flight, and make no more."""
+
+
+def drive(connections: Sequence[Connection], tally: Tally, seconds: float) -> None:
+    """Let all callers begin jobs for `seconds`; the time counted is that of the last reply."""
+    clock = time.perf_counter
+    waiting = {connection.socket.fileno(): connection for connection in connections}
+    with select.epoll() as poll:
+        for number in waiting:
+            poll.register(number, select.EPOLLIN)
+        spent = time.process_time()
+        begun = clock()
+        tally.end = begun + seconds
+        for connection in connections:
+            connection.begin(begun)
+        while waiting:
+            ready = poll.poll(PATIENCE)
+            if not ready:
+                for connection in waiting.values():
+                    connection.lose(f"no reply within {PATIENCE:.0f} s")
+                break
+            for number, _ in ready:
+                connection = waiting[number]
+                connection.receive(connection.socket.recv(1 << 18), clock())
+                if not connection.busy:
+                    poll.unregister(number)
+                    del waiting[number]
+        tally.seconds = clock() - begun
+        tally.spent = time.process_time() - spent

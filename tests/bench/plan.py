@@ -1,0 +1,89 @@
+"""What is compared with what."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+ECHO = "echo"
+ECHO_AGAIN = "echo again"
+"""The same server once more: what two identical ones differ by is the error of all ratios."""
+ECHO_GATHERED = "echo gathered"
+POSTGRES = "PostgreSQL"
+"""The service on PostgreSQL, as it comes."""
+POSTGRES_PLAIN = "PostgreSQL plain"
+"""... with gathering off."""
+SQLITE = "SQLite"
+"""The service on its embedded store."""
+AIOSQLITE = "aiosqlite peer"
+FASTAPI = "FastAPI peer"
+
+SCENARIOS = ("create", "get", "update", "complete")
+CALLERS = (1, 32, 256)
+LIFE = "life"
+LIFE_CALLERS = (1, 32)
+
+SHORT = 1.0
+LONG = 3.0
+"""A full life of the naive peer takes a second at 32 callers."""
+
+DRIVER_BLOCK = "driver"
+"""Updates without a server in front."""
+
+
+class Comparison(NamedTuple):
+    """One block of calls: who answers them; ratios are to the first."""
+
+    scenario: str
+    callers: int
+    subjects: Sequence[str]
+
+    @property
+    def name(self) -> str:
+        """How `--only` and the report name it."""
+        return block_name(self.scenario, self.callers)
+
+
+class Floor(NamedTuple):
+    """Updates without a server: how many go into one transaction."""
+
+    name: str
+    database: str
+    batch: int
+
+
+def block_name(scenario: str, callers: int) -> str:
+    """The name of a block."""
+    return f"{scenario}/{callers}"
+
+
+FLOORS = (
+    Floor("psycopg, 1 at once", POSTGRES, 1),
+    Floor("psycopg, 32 at once", POSTGRES, 32),
+    Floor("psycopg, 256 at once", POSTGRES, 256),
+    Floor("sqlite3, 1 at once", SQLITE, 1),
+    Floor("sqlite3, 32 at once", SQLITE, 32),
+    Floor("sqlite3, 256 at once", SQLITE, 256),
+)
+
+
+def comparisons() -> Iterator[Comparison]:
+    """All blocks of calls."""
+    for scenario in SCENARIOS:
+        for callers in CALLERS:
+            yield Comparison(scenario, callers, tuple(_subjects(scenario, callers)))
+    for callers in LIFE_CALLERS:
+        yield Comparison(LIFE, callers, (ECHO, POSTGRES, SQLITE, FASTAPI))
+
+
+def _subjects(scenario: str, callers: int) -> Iterator[str]:
+    yield ECHO
+    if scenario == "update":
+        yield ECHO_AGAIN
+    # One caller would wait for the tick each time, and with him nobody.
+    if scenario in {"update", "get"} and callers > 1:
+        yield ECHO_GATHERED
+    yield POSTGRES
+    if callers <= 32:
+        yield POSTGRES_PLAIN
+    yield SQLITE
+    if callers == 32:
+        yield AIOSQLITE

@@ -1,0 +1,142 @@
+"""How it is measured: in rounds, shuffled, and compared only with what ran in the same minute.
+
+The speed of a machine drifts by tens of percent. So what is compared stands in one block, a block
+runs as a whole in every round, the order of blocks and within a block is drawn anew each time, and
+a ratio is the median of the ratios of the rounds. Two identical servers tell what a ratio is worth.
+"""
+
+import gc
+import random
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from tests.bench.jobs import Tally
+
+NULL_LOW, NULL_HIGH = 0.9, 1.1
+
+
+class Reading(NamedTuple):
+    """One measurement."""
+
+    tally: Tally
+    grown: int | None
+    """By how much the revisions in the database have grown; None where there is no database."""
+    cpu: float | None
+    """Seconds that the server spent on its core; None where there is no server."""
+
+
+Measure = Callable[[float], Reading]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One thing that is measured."""
+
+    name: str
+    measure: Measure
+    stretch: float = 1.0
+    """How much longer it runs than others, because a single job of it takes long."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """What is compared: the ratios are to the first cell."""
+
+    name: str
+    cells: Sequence[Cell]
+
+
+class Key(NamedTuple):
+    """Where a measurement belongs."""
+
+    block: str
+    cell: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """How one cell compares with another of its block, over the rounds."""
+
+    values: Sequence[float]
+
+    @property
+    def median(self) -> float:
+        """The ratio to go by."""
+        return statistics.median(self.values)
+
+    @property
+    def low(self) -> float:
+        """The lowest ratio of a round."""
+        return min(self.values)
+
+    @property
+    def high(self) -> float:
+        """The highest ratio of a round."""
+        return max(self.values)
+
+
+@dataclass(slots=True)
+class Results:
+    """Every measurement of a run: for each block and cell, one a round."""
+
+    blocks: Sequence[Block]
+    readings: dict[Key, list[Reading]] = field(default_factory=dict)
+
+    def ratio(self, block: str, cell: str, base: str) -> Ratio | None:
+        """The paired ratio of two cells of a block; None if one was not measured."""
+        above = self.readings.get(Key(block, cell), [])
+        below = self.readings.get(Key(block, base), [])
+        pairs = zip(above, below, strict=True) if above and below else ()
+        values = [a.tally.rate / b.tally.rate for a, b in pairs if b.tally.rate]
+        return Ratio(values) if values else None
+
+    def null(self, cell: str, base: str) -> Ratio | None:
+        """The ratio of two identical servers, over all blocks and rounds."""
+        found = [self.ratio(block.name, cell, base) for block in self.blocks]
+        values = [value for ratio in found if ratio for value in ratio.values]
+        return Ratio(values) if values else None
+
+    def mismatches(self) -> list[str]:
+        """Where the database does not hold exactly the moves that were acknowledged."""
+        return [
+            f"{key.block}, {key.cell}, round {number}: acknowledged {reading.tally.moves},"
+            f" the revisions grew by {reading.grown}"
+            for key, readings in self.readings.items()
+            for number, reading in enumerate(readings, 1)
+            if reading.grown is not None and reading.grown != reading.tally.moves
+        ]
+
+    def failures(self) -> list[str]:
+        """Every call that was not answered as it should be."""
+        return [
+            f"{key.block}, {key.cell}, round {number}: {count} times: {reason}"
+            for key, readings in self.readings.items()
+            for number, reading in enumerate(readings, 1)
+            for reason, count in reading.tally.failures.items()
+        ]
+
+
+def run(
+    blocks: Sequence[Block], rounds: int, seconds: float, told: Callable[[str], None]
+) -> Results:
+    """Measure every cell of every block once a round."""
+    results = Results(blocks)
+    for number in range(1, rounds + 1):
+        for block, cell in _shuffled(blocks):
+            told(f"round {number} of {rounds}: {block.name}, {cell.name}")
+            gc.collect()
+            gc.disable()
+            try:
+                reading = cell.measure(seconds * cell.stretch)
+            finally:
+                gc.enable()
+            results.readings.setdefault(Key(block.name, cell.name), []).append(reading)
+    return results
+
+
+def _shuffled(blocks: Sequence[Block]) -> Iterator[tuple[Block, Cell]]:
+    for block in random.sample(blocks, len(blocks)):
+        for cell in random.sample(block.cells, len(block.cells)):
+            yield block, cell

@@ -1,0 +1,160 @@
+"""The processes that are measured."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import psutil
+
+from tests.bench.cores import SERVER_CORE, pin
+from tests.bench.messages import OWNER
+
+ROOT = Path(__file__).resolve().parents[2]
+
+SETTINGS = {
+    # The chain is on as in production: authentication, limits, logs, one trace in a hundred.
+    "MILEPOST_TRACE_SAMPLE_RATIO": "0.01",
+}
+"""How every service under test is set up. What would stop a single caller who makes thousands of
+calls a second (limits per principal, the quota of active operations) is lifted here, and nowhere
+else."""
+
+GATHERING_OFF = {"MILEPOST_GATHERING": "false"}
+
+_START_SECONDS = 60.0
+_STOP_SECONDS = 20.0
+_KEY = ("keys", "create", "--subject", OWNER, "--role", "CALLER", "--role", "WORKER")
+
+
+class ServerError(Exception):
+    """A process did not start or ended early; the text holds the end of its log."""
+
+
+class Server:
+    """One process that listens on `port`, its output in a file."""
+
+    def __init__(
+        self, command: Sequence[str], port: int, log: Path, environment: Mapping[str, str]
+    ) -> None:
+        self.port = port
+        self._log = log
+        with log.open("wb") as output:
+            self._process = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env={**_outside(), **environment},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+
+    def __enter__(self) -> Self:
+        """The process is there, perhaps not yet listening."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End the process."""
+        self._process.terminate()
+        try:
+            self._process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def wait_until_listening(self) -> None:
+        """The server takes connections, and runs on its core."""
+        deadline = time.monotonic() + _START_SECONDS
+        while not self._listens():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                text = self._log.read_text(errors="replace").splitlines()
+                raise ServerError("\n".join([f"{self._log.name} does not listen", *text[-30:]]))
+            time.sleep(0.02)
+        pin(self._process.pid, SERVER_CORE)
+
+    def cpu_seconds(self) -> float:
+        """The time that the process has spent on a core."""
+        times = psutil.Process(self._process.pid).cpu_times()
+        return float(times.user + times.system)
+
+    def _listens(self) -> bool:
+        try:
+            socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+        except OSError:
+            return False
+        return True
+
+
+def start_module(module: str, log: Path, *arguments: str) -> Server:
+    """A server of the bench itself, which takes its port as the first argument."""
+    port = free_port()
+    return Server([sys.executable, "-m", module, str(port), *arguments], port, log, {})
+
+
+def start_service(url: str, log: Path, settings: Mapping[str, str]) -> Server:
+    """The service on the database `url`."""
+    port = free_port()
+    addresses = {
+        "MILEPOST_LISTEN": f"127.0.0.1:{port}",
+        "MILEPOST_HTTP_LISTEN": f"127.0.0.1:{free_port()}",
+    }
+    environment = {**_settings(url), **addresses, **settings}
+    return Server([sys.executable, "-m", "milepost", "serve"], port, log, environment)
+
+
+def migrate(url: str) -> None:
+    """The database has the schema of the service."""
+    _milepost(url, "migrate")
+
+
+def create_key(url: str) -> str:
+    """The secret of a new API key."""
+    return str(json.loads(_milepost(url, *_KEY, "--output", "json"))["secret"])
+
+
+def _milepost(url: str, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "milepost", *arguments],
+        cwd=ROOT,
+        env={**_outside(), **_settings(url)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise ServerError(f"milepost {' '.join(arguments)}:\n{done.stdout}{done.stderr}")
+    return done.stdout
+
+
+def _outside() -> dict[str, str]:
+    """The environment without settings of the service that happen to be in it."""
+    return {k: v for k, v in os.environ.items() if not k.startswith("MILEPOST_")}
+
+
+def _settings(url: str) -> dict[str, str]:
+    return {**SETTINGS, "MILEPOST_DATABASE_URL": url}
+
+
+_given: set[int] = set()
+
+
+def free_port() -> int:
+    """A port that nobody listens on, and that was not given out before."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+        if port not in _given:
+            _given.add(port)
+            return port

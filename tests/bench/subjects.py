@@ -1,0 +1,68 @@
+"""Who is measured, and how one measurement of a server goes."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import ceil
+from typing import Protocol
+
+from tests.bench import http1, load
+from tests.bench.databases import Book
+from tests.bench.jobs import Caller, Connection, Source, Tally, drive
+from tests.bench.rounds import Reading
+from tests.bench.scenarios import EchoStock, GrpcScenarios, HttpScenarios
+from tests.bench.servers import Server
+
+_COMPLETES_PER_SECOND = 9_000
+"""More than any server here does."""
+
+
+class Scenarios(Protocol):
+    """The jobs that the callers of a server may do."""
+
+    def source(self, name: str) -> Source:
+        """The jobs called `name`."""
+
+
+Connect = Callable[[int, Sequence[Caller]], list[Connection]]
+
+
+@dataclass(slots=True, kw_only=True)
+class Subject:
+    """One server with its database, if it has one."""
+
+    server: Server
+    scenarios: Scenarios
+    connect: Connect
+    book: Book | None = None
+
+    def measure(self, scenario: str, callers: int, seconds: float) -> Reading:
+        """Let `callers` do the jobs of `scenario` for `seconds`."""
+        before = 0
+        if self.book is not None:
+            if scenario == "complete":
+                self.book.stock(ceil(_COMPLETES_PER_SECOND * seconds) + callers)
+            before = self.book.revisions()
+        source = self.scenarios.source(scenario)
+        tally = Tally()
+        connections = self.connect(
+            self.server.port, [Caller(source, tally) for _ in range(callers)]
+        )
+        try:
+            spent = self.server.cpu_seconds()
+            drive(connections, tally, seconds)
+            spent = self.server.cpu_seconds() - spent
+        finally:
+            load.close(connections)
+        grown = None if self.book is None else self.book.revisions() - before
+        return Reading(tally, grown, spent)
+
+
+def grpc_subject(server: Server, secret: str, book: Book | None = None) -> Subject:
+    """A server with the API of the service."""
+    scenarios = GrpcScenarios(secret, EchoStock() if book is None else book)
+    return Subject(server=server, scenarios=scenarios, connect=load.connect, book=book)
+
+
+def http_subject(server: Server, book: Book) -> Subject:
+    """The peer with JSON over HTTP."""
+    return Subject(server=server, scenarios=HttpScenarios(), connect=http1.connect, book=book)

@@ -1,0 +1,71 @@
+"""What is wanted of the service, as ratios within a block."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from tests.bench import plan
+from tests.bench.rounds import Ratio, Results
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """One ratio to reach."""
+
+    block: str
+    cell: str
+    base: str
+    wanted: float
+
+    @property
+    def name(self) -> str:
+        """What is wanted, in words."""
+        return f"{self.block}: {self.cell} / {self.base}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What was reached."""
+
+    target: Target
+    ratio: Ratio | None
+
+    @property
+    def word(self) -> str:
+        """REACHED, MISSED, or NOT MEASURED."""
+        if self.ratio is None:
+            return "NOT MEASURED"
+        return "REACHED" if self.ratio.median >= self.target.wanted else "MISSED"
+
+
+OF_ECHO = {"get": 0.55, "update": 0.55, "create": 0.45, "complete": 0.45}
+GATHERING_AT_32 = 1.8
+GATHERING_AT_1 = 0.9
+SQLITE_OF_AIOSQLITE = 3.0
+LIFE_OF_NAIVE = 6.0
+WRITES = ("update", "create", "complete")
+
+
+def targets() -> Iterator[Target]:
+    """Everything that is wanted."""
+    for scenario, wanted in OF_ECHO.items():
+        for callers in (32, 256):
+            block = plan.block_name(scenario, callers)
+            yield Target(block=block, cell=plan.POSTGRES, base=plan.ECHO, wanted=wanted)
+    for scenario in OF_ECHO:
+        for callers, wanted in ((32, GATHERING_AT_32), (1, GATHERING_AT_1)):
+            block = plan.block_name(scenario, callers)
+            yield Target(block=block, cell=plan.POSTGRES, base=plan.POSTGRES_PLAIN, wanted=wanted)
+    # Writes only: a read through aiosqlite makes a third of the echo; three times is the echo.
+    for scenario in WRITES:
+        block = plan.block_name(scenario, 32)
+        yield Target(block=block, cell=plan.SQLITE, base=plan.AIOSQLITE, wanted=SQLITE_OF_AIOSQLITE)
+    life = plan.block_name(plan.LIFE, 32)
+    yield Target(block=life, cell=plan.POSTGRES, base=plan.FASTAPI, wanted=LIFE_OF_NAIVE)
+
+
+def verdicts(results: Results) -> list[Verdict]:
+    """How the run did."""
+    return [
+        Verdict(target=each, ratio=results.ratio(each.block, each.cell, each.base))
+        for each in targets()
+    ]

@@ -1,0 +1,42 @@
+"""The bench itself works: one tiny round of everything, against the real service."""
+
+import json
+
+from rich.console import Console
+
+from tests.bench import plan, rounds
+from tests.bench.cores import LOAD_CORE, running_on
+from tests.bench.fleet import Fleet
+from tests.bench.report import Report
+
+CALLERS = 32
+STARTED = 256
+"""As many as the largest batch, which must not hold an operation twice."""
+
+
+def test_one_tiny_round_of_everything(tmp_path):
+    """Every server starts, answers every kind of call, and keeps what it acknowledged."""
+    comparisons = [each for each in plan.comparisons() if each.callers == CALLERS]
+    with Fleet(tmp_path, started=STARTED) as fleet, running_on(LOAD_CORE):
+        blocks = fleet.blocks(comparisons, floors=True)
+        results = rounds.run(blocks, 1, 0.02, lambda _text: None)
+    report = Report(results=results, settings={})
+    report.write(tmp_path / "bench.json")
+    report.print(Console(quiet=True))
+
+    assert not results.failures()
+    assert not results.mismatches()
+    assert all(reading.tally.jobs for found in results.readings.values() for reading in found)
+    written = json.loads((tmp_path / "bench.json").read_text())
+    assert {each["verdict"] for each in written["targets"] if "/32:" in each["name"]} <= {
+        "REACHED",
+        "MISSED",
+    }
+    # The floor must carry as much as what stands on it.
+    sizes = {
+        each["measured"]: each["reply_bytes"]
+        for each in written["measurements"]
+        if each["block"] == plan.block_name("update", CALLERS)
+    }
+    for subject in (plan.POSTGRES, plan.SQLITE):
+        assert abs(sizes[subject] - sizes[plan.ECHO]) < 0.1 * sizes[plan.ECHO]
