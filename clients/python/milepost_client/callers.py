@@ -1,0 +1,226 @@
+"""The verbs of callers: create an operation, read it, wait for it, cancel it, delete it."""
+
+from collections.abc import AsyncIterator, Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+from milepost_client.connection import Connection
+from milepost_client.convert import (
+    from_operation,
+    to_duration,
+    to_statuses,
+    to_struct,
+    to_timestamp,
+)
+from milepost_client.errors import no_result
+from milepost_client.gen.milepost.v1 import operation_pb2
+from milepost_client.gen.milepost.v1 import operation_service_pb2 as pb
+from milepost_client.operation import Json, Operation, Status
+from milepost_client.pace import Duration, seconds
+from milepost_client.waiting import until_terminal
+
+
+class Callers(Connection):
+    """What a caller can do. Any call may also raise the errors that are about no operation.
+
+    These are `InvalidRequest`, `Unauthenticated`, `PermissionDenied`, `LimitReached`,
+    `Unavailable`, `DeadlineExceeded` and `InternalError`.
+
+    Where a `request_id` can be given, a fresh one is made if it is not. Give your own to make a
+    call repeatable over a restart of your program.
+    """
+
+    async def create(
+        self,
+        function: str,
+        *,
+        version: str | None = None,
+        metadata: Mapping[str, Json] | None = None,
+        ttl: Duration | None = None,
+        retry_after: Duration | None = None,
+        max_attempts: int | None = None,
+        callback_url: str | None = None,
+        callback_events: Iterable[str] = (),
+        original_request_id: str | None = None,
+        request_id: str | None = None,
+    ) -> Operation:
+        """Create an operation, or find the one that an earlier call with this `request_id` made.
+
+        `replayed` of the answer tells the two apart.
+
+        Args:
+            function: What is to be done, such as ``video.transcode``.
+            version: The version of the function.
+            metadata: Data of your own, kept with the operation.
+            ttl: How long to keep the operation; 24 hours by default.
+            retry_after: What to suggest as pause between two looks; 5 seconds by default.
+            max_attempts: How many workers may lose it before it fails; 3 by default.
+            callback_url: Where to send webhooks.
+            callback_events: Which webhooks to send; by default those of every end.
+            original_request_id: The request, in your own terms, that led to this operation.
+            request_id: Makes the call repeatable.
+
+        Raises:
+            RequestIdReused: The `request_id` created an operation with other content.
+            QuotaExceeded: Too many of your operations are active.
+            WebhooksNotConfigured: This service sends no webhooks.
+        """
+        calls = self._calls
+        request = pb.CreateOperationRequest(
+            function=function,
+            version=version,
+            metadata=None if metadata is None else to_struct(metadata),
+            ttl=to_duration(ttl),
+            retry_after=to_duration(retry_after),
+            max_attempts=max_attempts,
+            callback_url=callback_url,
+            callback_events=callback_events,
+            original_request_id=original_request_id,
+            request_id=request_id,
+        )
+        answer = await calls.send(calls.operations.CreateOperation, request)
+        return from_operation(answer.operation, replayed=answer.replayed)
+
+    async def get(self, operation_id: str) -> Operation:
+        """Read the operation as it stands.
+
+        Raises:
+            OperationNotFound: There is none for you.
+        """
+        calls = self._calls
+        request = pb.GetOperationRequest(operation_id=operation_id)
+        answer = await calls.send(calls.operations.GetOperation, request)
+        return from_operation(answer.operation)
+
+    async def wait(self, operation_id: str, timeout: Duration | None = None) -> Operation:
+        """Wait until the operation is terminal, or the timeout has passed.
+
+        Returns it as it then stands; look at its status. The timeout bounds the waiting; the last
+        read may take a deadline longer. Without one, it waits as long as it takes.
+
+        Raises:
+            OperationNotFound: There is none for you, or it vanished meanwhile.
+        """
+        return await until_terminal(
+            lambda: self.get(operation_id), None if timeout is None else seconds(timeout)
+        )
+
+    async def result(self, operation_id: str, timeout: Duration | None = None) -> Any:
+        """Wait for the end of the operation and return what it produced.
+
+        Plain JSON comes as plain values, whole numbers as `int`; another message as the
+        ``google.protobuf.Any`` that holds it; None if there is no result.
+
+        Raises:
+            OperationFailed: It failed; `errors` tells why.
+            OperationCancelled: It was cancelled.
+            StillRunning: It had not ended when the timeout passed. Also a `TimeoutError`.
+            OperationNotFound: There is none for you, or it vanished meanwhile.
+        """
+        operation = await self.wait(operation_id, timeout)
+        if operation.status is not Status.COMPLETED:
+            raise no_result(operation)
+        return operation.result
+
+    async def cancel(
+        self,
+        operation_id: str,
+        reason: str | None = None,
+        *,
+        expected_revision: int | None = None,
+        request_id: str | None = None,
+    ) -> Operation:
+        """Cancel the operation: nobody can complete it any more.
+
+        Its worker learns of it with its next write.
+
+        Args:
+            operation_id: The operation.
+            reason: Why, in words.
+            expected_revision: Cancel it only if it has not moved since this revision.
+            request_id: Makes the call repeatable.
+
+        Raises:
+            IllegalMove: It has ended already.
+            RevisionMismatch: It has moved since `expected_revision`.
+            OperationNotFound: There is none for you.
+        """
+        calls = self._calls
+        request = pb.CancelOperationRequest(
+            operation_id=operation_id,
+            reason=reason,
+            expected_revision=expected_revision,
+            request_id=request_id,
+        )
+        answer = await calls.send(calls.operations.CancelOperation, request)
+        return from_operation(answer.operation, replayed=answer.replayed)
+
+    async def delete(
+        self,
+        operation_id: str,
+        *,
+        expected_revision: int | None = None,
+        request_id: str | None = None,
+    ) -> None:
+        """Delete the operation, which has ended, with its result.
+
+        Args:
+            operation_id: The operation.
+            expected_revision: Delete it only if it has not moved since this revision.
+            request_id: Makes the call repeatable.
+
+        Raises:
+            IllegalMove: It has not ended.
+            RevisionMismatch: It has moved since `expected_revision`.
+            OperationNotFound: There is none for you.
+        """
+        calls = self._calls
+        request = pb.DeleteOperationRequest(
+            operation_id=operation_id,
+            expected_revision=expected_revision,
+            request_id=request_id,
+        )
+        await calls.send(calls.operations.DeleteOperation, request)
+
+    async def list(
+        self,
+        *,
+        statuses: Iterable[Status] = (),
+        function: str | None = None,
+        created_from: datetime | None = None,
+        created_before: datetime | None = None,
+        owner: str | None = None,
+        full: bool = False,
+        page_size: int = 100,
+    ) -> AsyncIterator[Operation]:
+        """Iterate over your operations that match all that is given, newest first, over all pages.
+
+        Args:
+            statuses: Of these statuses; none means all.
+            function: Of this function.
+            created_from: Created at this time or later.
+            created_before: Created before this time.
+            owner: Of this owner, which only an admin may name; for an admin, none means all.
+            full: Tell also `metadata`, `result` and `errors`, which may be large.
+            page_size: How many to fetch with one call, 1 to 100.
+
+        Raises:
+            ValueError: A time has no time zone, or a status is UNKNOWN.
+        """
+        calls = self._calls
+        request = pb.ListOperationsRequest(
+            statuses=to_statuses(statuses),
+            function=function,
+            create_time_from=to_timestamp(created_from),
+            create_time_to=to_timestamp(created_before),
+            owner=owner,
+            view=operation_pb2.OPERATION_VIEW_FULL if full else operation_pb2.OPERATION_VIEW_BASIC,
+            page_size=page_size,
+        )
+        while True:
+            page = await calls.send(calls.operations.ListOperations, request)
+            for operation in page.operations:
+                yield from_operation(operation)
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token

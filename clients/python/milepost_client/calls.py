@@ -1,0 +1,81 @@
+"""Sending one call: with credential, deadline and request_id, and again while that is safe."""
+
+import asyncio
+import uuid
+from typing import Final, Protocol, TypeVar, runtime_checkable
+
+import grpc
+from google.protobuf.message import Message
+
+from milepost_client.gen.milepost.v1 import operation_service_pb2 as pb
+from milepost_client.gen.milepost.v1.operation_service_pb2_grpc import OperationServiceStub
+from milepost_client.gen.milepost.v1.worker_service_pb2_grpc import WorkerServiceStub
+from milepost_client.pace import growing_pauses, seconds
+from milepost_client.refusal import rebuild
+
+FIRST_PAUSE: Final = 0.05
+LONGEST_PAUSE: Final = 2.0
+"""Bounds, in seconds, of what is added to the pause that the service asks for."""
+
+READS: Final = (pb.GetOperationRequest, pb.ListOperationsRequest)
+"""The requests that change nothing."""
+
+Request = TypeVar("Request", bound=Message)
+Response = TypeVar("Response")
+
+
+@runtime_checkable
+class _Repeatable(Protocol):
+    """A request that the service recognises when it comes again."""
+
+    request_id: str | None
+
+
+class Calls:
+    """The services behind one channel, and the way to call them."""
+
+    def __init__(self, channel: grpc.aio.Channel, *, api_key: str, deadline: float) -> None:
+        self.operations = OperationServiceStub(channel)
+        self.workers = WorkerServiceStub(channel)
+        self._credential = (("authorization", f"Bearer {api_key}"),)
+        self._deadline = deadline
+
+    async def send(
+        self, method: grpc.aio.UnaryUnaryMultiCallable[Request, Response], request: Request
+    ) -> Response:
+        """Return the answer to the request.
+
+        A request that takes a request_id and has none gets one, the same for every try. While
+        the service is unavailable, the request is sent again after the pause the service asks
+        for and one of our own, as long as the deadline admits, which bounds all tries together.
+
+        Raises:
+            MilepostError: The service refused, or did not answer in time.
+        """
+        _identify(request)
+        clock = asyncio.get_running_loop().time
+        end = clock() + self._deadline
+        pauses = growing_pauses(first=FIRST_PAUSE, most=LONGEST_PAUSE)
+        while True:
+            try:
+                return await method(
+                    request, timeout=end - clock(), metadata=self._credential, wait_for_ready=False
+                )
+            except grpc.aio.AioRpcError as failure:
+                error = rebuild(failure)
+                pause = seconds(error.retry_after or 0.0) + next(pauses)
+                helps = error.code is grpc.StatusCode.UNAVAILABLE and _is_repeatable(request)
+                if not helps or clock() + pause >= end:
+                    raise error from failure
+            await asyncio.sleep(pause)
+
+
+def _identify(request: Message) -> None:
+    """Give the request a request_id, unless it takes none or has one."""
+    if isinstance(request, _Repeatable) and not request.HasField("request_id"):
+        request.request_id = str(uuid.uuid4())
+
+
+def _is_repeatable(request: Message) -> bool:
+    """Tell whether sending the request twice does no more than sending it once."""
+    return isinstance(request, (*READS, _Repeatable))

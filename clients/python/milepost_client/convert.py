@@ -1,0 +1,218 @@
+"""Between messages and plain values: the only module that knows both."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from google.protobuf import any_pb2, duration_pb2, struct_pb2, timestamp_pb2
+from google.protobuf.message import DecodeError, Message
+
+from milepost_client.gen.milepost.v1 import operation_pb2 as pb
+from milepost_client.operation import Json, Operation, OperationError, Status
+from milepost_client.pace import Duration, seconds
+
+EXACT_INTEGERS: Final = 2**53
+"""Up to here a JSON number, which is a double, tells every integer from its neighbours."""
+
+_PREFIX: Final = "OPERATION_STATUS_"
+
+
+def to_any(value: Json | Message) -> any_pb2.Any | None:
+    """Return the result as it travels: packed, or nothing for None.
+
+    Anything JSON can say becomes a ``google.protobuf.Value``; a message is packed as it is, and
+    one that is packed already is left alone.
+
+    Raises:
+        TypeError: It is neither JSON nor a message.
+        ValueError: A number has no exact place in JSON: NaN, an infinity, an integer above 2**53.
+    """
+    if value is None or isinstance(value, any_pb2.Any):
+        return value
+    packed = any_pb2.Any()
+    packed.Pack(value if isinstance(value, Message) else to_value(value))
+    return packed
+
+
+def from_any(packed: any_pb2.Any) -> Any:
+    """Return the plain value of packed JSON, and anything else, or what is broken, as it came."""
+    plain = _PLAIN.get(packed.TypeName())
+    try:
+        return packed if plain is None else plain(packed.value)
+    except DecodeError:
+        return packed
+
+
+def to_value(value: Json) -> struct_pb2.Value:
+    """Return the JSON value as a message. Raises what `to_any` raises."""
+    match value:
+        case None:
+            return struct_pb2.Value(null_value=struct_pb2.NULL_VALUE)
+        case bool():
+            return struct_pb2.Value(bool_value=value)
+        case int() | float():
+            return struct_pb2.Value(number_value=_number(value))
+        case str():
+            return struct_pb2.Value(string_value=value)
+        case list() | tuple():
+            items = struct_pb2.ListValue(values=map(to_value, value))
+            return struct_pb2.Value(list_value=items)
+        case Mapping():
+            return struct_pb2.Value(struct_value=to_struct(value))
+        case _:
+            raise TypeError(f"{type(value).__name__} is neither JSON nor a message")
+
+
+def to_struct(members: Mapping[str, Json]) -> struct_pb2.Struct:
+    """Return the JSON object as a message. Raises what `to_any` raises."""
+    for name in members:
+        if not isinstance(name, str):
+            raise TypeError(f"the names of a JSON object are text, not {type(name).__name__}")
+    return struct_pb2.Struct(fields={name: to_value(value) for name, value in members.items()})
+
+
+def _number(value: float) -> float:
+    if isinstance(value, int) and abs(value) > EXACT_INTEGERS:
+        raise ValueError("an integer above 2**53 would lose digits in JSON: send it as text")
+    if not math.isfinite(value):
+        raise ValueError(f"{value} has no place in JSON")
+    return float(value)
+
+
+def from_value(value: struct_pb2.Value) -> Any:
+    """Return the plain value. JSON knows one kind of number: a whole one comes back as `int`."""
+    match value.WhichOneof("kind"):
+        case "number_value":
+            number = value.number_value
+            whole = number.is_integer() and abs(number) <= EXACT_INTEGERS
+            return int(number) if whole else number
+        case "struct_value":
+            return from_struct(value.struct_value)
+        case "list_value":
+            return _from_list(value.list_value)
+        case "string_value":
+            return value.string_value
+        case "bool_value":
+            return value.bool_value
+        case _:
+            return None
+
+
+def from_struct(struct: struct_pb2.Struct) -> dict[str, Any]:
+    """Return the JSON object as a dict."""
+    return {name: from_value(value) for name, value in struct.fields.items()}
+
+
+def _from_list(items: struct_pb2.ListValue) -> list[Any]:
+    return [from_value(value) for value in items.values]
+
+
+_PLAIN: Final[Mapping[str, Callable[[bytes], Any]]] = {
+    "google.protobuf.Value": lambda packed: from_value(struct_pb2.Value.FromString(packed)),
+    "google.protobuf.Struct": lambda packed: from_struct(struct_pb2.Struct.FromString(packed)),
+    "google.protobuf.ListValue": lambda packed: _from_list(struct_pb2.ListValue.FromString(packed)),
+}
+"""The types that are nothing but JSON."""
+
+
+def to_duration(duration: Duration | None) -> duration_pb2.Duration | None:
+    """Return the length of time as a message, nothing for None."""
+    if duration is None:
+        return None
+    message = duration_pb2.Duration()
+    message.FromTimedelta(timedelta(seconds=seconds(duration)))
+    return message
+
+
+def to_timestamp(time: datetime | None) -> timestamp_pb2.Timestamp | None:
+    """Return the time as a message, nothing for None.
+
+    Raises:
+        ValueError: The time does not say in which time zone it is meant.
+    """
+    if time is None:
+        return None
+    if time.tzinfo is None:
+        raise ValueError(f"{time} has no time zone")
+    message = timestamp_pb2.Timestamp()
+    message.FromDatetime(time)
+    return message
+
+
+def to_statuses(statuses: Iterable[Status]) -> list[pb.OperationStatus.ValueType]:
+    """Return the statuses as the numbers that travel.
+
+    Raises:
+        ValueError: One of them is UNKNOWN, which no operation has.
+    """
+    return [pb.OperationStatus.Value(_PREFIX + Status(status).value) for status in statuses]
+
+
+def to_errors(errors: Iterable[OperationError]) -> list[pb.OperationError]:
+    """Return the reasons of a failure as messages. Raises what `to_any` raises."""
+    return [
+        pb.OperationError(
+            code=error.code,
+            message=error.message,
+            source=error.source,
+            details=to_struct(error.details) if error.details else None,
+        )
+        for error in errors
+    ]
+
+
+def from_operation(message: pb.Operation, *, replayed: bool = False) -> Operation:
+    """Return the operation as a value."""
+    return Operation(
+        id=message.id,
+        function=message.function,
+        version=_optional(message, "version"),
+        owner=message.owner,
+        metadata=from_struct(message.metadata),
+        original_request_id=_optional(message, "original_request_id"),
+        callback_url=_optional(message, "callback_url"),
+        status=_from_status(message.status),
+        progress=_optional(message, "progress"),
+        progress_message=_optional(message, "progress_message"),
+        result=from_any(message.result) if message.HasField("result") else None,
+        errors=tuple(map(_from_error, message.errors)),
+        revision=message.revision,
+        attempt=message.attempt,
+        max_attempts=message.max_attempts,
+        worker=_optional(message, "worker"),
+        ttl=message.ttl.ToTimedelta(),
+        retry_after=message.retry_after.ToTimedelta(),
+        create_time=message.create_time.ToDatetime(UTC),
+        start_time=_time(message, "start_time"),
+        progress_time=_time(message, "progress_time"),
+        complete_time=_time(message, "complete_time"),
+        cancel_time=_time(message, "cancel_time"),
+        lease_expire_time=_time(message, "lease_expire_time"),
+        expire_time=message.expire_time.ToDatetime(UTC),
+        replayed=replayed,
+    )
+
+
+def _from_status(number: pb.OperationStatus.ValueType) -> Status:
+    """Return the status, UNKNOWN for one that a newer service has."""
+    names = pb.OperationStatus.DESCRIPTOR.values_by_number
+    name = names[number].name.removeprefix(_PREFIX) if number in names else ""
+    return Status(name) if name in Status.__members__ else Status.UNKNOWN
+
+
+def _from_error(error: pb.OperationError) -> OperationError:
+    return OperationError(
+        code=error.code,
+        message=error.message,
+        source=_optional(error, "source"),
+        details=from_struct(error.details),
+    )
+
+
+def _optional(message: Message, field: str) -> Any:
+    return getattr(message, field) if message.HasField(field) else None
+
+
+def _time(message: Message, field: str) -> datetime | None:
+    return getattr(message, field).ToDatetime(UTC) if message.HasField(field) else None

@@ -1,0 +1,106 @@
+"""From a refused call to an error of the tree: by reason, and by gRPC code where that is unknown.
+
+The service sends a ``google.rpc.Status`` with every refusal: ErrorInfo with the reason and the
+facts, BadRequest with the violated fields, RetryInfo with the pause it asks for.
+"""
+
+from collections.abc import Mapping
+from typing import Final, TypeVar
+
+import grpc
+from google.protobuf.message import DecodeError, Message
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
+from google.rpc.status_pb2 import Status as RpcStatus
+
+from milepost_client import errors
+from milepost_client.errors import MilepostError, Violation
+from milepost_client.operation import Status
+
+DOMAIN: Final = "milepost"
+STATUS: Final = "grpc-status-details-bin"
+"""Where gRPC sends the status along, in the trailing metadata."""
+
+BY_REASON: Final[Mapping[str, type[MilepostError]]] = {
+    "INVALID_REQUEST": errors.InvalidRequest,
+    "PROGRESS_DECREASE": errors.ProgressDecrease,
+    "UNAUTHENTICATED": errors.Unauthenticated,
+    "PERMISSION_DENIED": errors.PermissionDenied,
+    "OPERATION_NOT_FOUND": errors.OperationNotFound,
+    "OPERATION_EXPIRED": errors.OperationExpired,
+    "OPERATION_DELETED": errors.OperationDeleted,
+    "ILLEGAL_MOVE": errors.IllegalMove,
+    "REVISION_MISMATCH": errors.RevisionMismatch,
+    "STALE_ATTEMPT": errors.StaleAttempt,
+    "LOST_RACE": errors.LostRace,
+    "REQUEST_ID_REUSED": errors.RequestIdReused,
+    "WEBHOOKS_NOT_CONFIGURED": errors.WebhooksNotConfigured,
+    "RATE_LIMITED": errors.RateLimited,
+    "QUOTA_EXCEEDED": errors.QuotaExceeded,
+    "STORE_UNAVAILABLE": errors.StoreUnavailable,
+    "OVERLOADED": errors.Overloaded,
+    "DRAINING": errors.Draining,
+    "NOT_AVAILABLE": errors.NotAvailable,
+    "INTERNAL": errors.InternalError,
+    "IDS_EXHAUSTED": errors.IdsExhausted,
+}
+"""The class of every reason that the service gives."""
+
+BY_CODE: Final[Mapping[grpc.StatusCode, type[MilepostError]]] = {
+    grpc.StatusCode.INVALID_ARGUMENT: errors.InvalidRequest,
+    grpc.StatusCode.UNAUTHENTICATED: errors.Unauthenticated,
+    grpc.StatusCode.PERMISSION_DENIED: errors.PermissionDenied,
+    grpc.StatusCode.NOT_FOUND: errors.NotFound,
+    grpc.StatusCode.ABORTED: errors.Conflict,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: errors.LimitReached,
+    grpc.StatusCode.UNAVAILABLE: errors.Unavailable,
+    grpc.StatusCode.DEADLINE_EXCEEDED: errors.DeadlineExceeded,
+    grpc.StatusCode.UNIMPLEMENTED: errors.NotAvailable,
+    grpc.StatusCode.INTERNAL: errors.InternalError,
+}
+"""The class of a reason that a newer service gives, and of answers that gRPC itself makes up."""
+
+Detail = TypeVar("Detail", bound=Message)
+
+
+def rebuild(failure: grpc.aio.AioRpcError) -> MilepostError:
+    """Return the error of the tree that the refusal stands for."""
+    status = _status(failure)
+    info = _detail(status, ErrorInfo)
+    if info.domain != DOMAIN:
+        info = ErrorInfo()
+    retry = _detail(status, RetryInfo)
+    return _class(failure.code(), info)(
+        failure.details() or f"the call ended with {failure.code().name}",
+        code=failure.code(),
+        reason=info.reason,
+        metadata=info.metadata,
+        violations=[
+            Violation(violation.field, violation.description)
+            for violation in _detail(status, BadRequest).field_violations
+        ],
+        retry_after=retry.retry_delay.ToTimedelta() if retry.HasField("retry_delay") else None,
+    )
+
+
+def _class(code: grpc.StatusCode, info: ErrorInfo) -> type[MilepostError]:
+    if info.reason == "ILLEGAL_MOVE" and info.metadata["status"] == Status.CANCELLED:
+        return errors.Cancelled
+    return BY_REASON.get(info.reason) or BY_CODE.get(code, MilepostError)
+
+
+def _status(failure: grpc.aio.AioRpcError) -> RpcStatus:
+    """Return what the service sent along: empty if nothing, or nothing that can be read."""
+    packed = failure.trailing_metadata().get(STATUS)
+    try:
+        return RpcStatus.FromString(packed) if isinstance(packed, bytes) else RpcStatus()
+    except DecodeError:
+        return RpcStatus()
+
+
+def _detail(status: RpcStatus, kind: type[Detail]) -> Detail:
+    """Return the first detail of the kind, or an empty one."""
+    for detail in status.details:
+        found = kind()
+        if detail.Unpack(found):
+            return found
+    return kind()
