@@ -7,26 +7,26 @@ and tokens never come this far: every field of a line is named where it is writt
 from __future__ import annotations
 
 import logging
+import random
 import sys
-import time
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Final
 
 import structlog
-from opentelemetry import propagate, trace
+from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable
     from datetime import timedelta
 
-    from opentelemetry.context import Context
-    from opentelemetry.trace import Span
+    from opentelemetry.trace import Span, SpanContext
     from structlog.typing import EventDict, FilteringBoundLogger
 
     from milepost.domain.lifecycle import Move
@@ -58,7 +58,6 @@ durations: Final = Histogram(
 
 log: FilteringBoundLogger = structlog.get_logger()
 _propagator: Final = TraceContextTextMapPropagator()
-_tracer: Final = trace.get_tracer("milepost")
 
 
 # --- set-up ---
@@ -82,50 +81,63 @@ def configure_logs(*, level: str, as_json: bool) -> None:
 
 
 def _add_trace(_logger: object, _method: str, event: EventDict) -> EventDict:
-    context = trace.get_current_span().get_span_context()
-    if context.is_valid:
+    context = _current_context()
+    if context is not None:
         event["trace_id"] = trace.format_trace_id(context.trace_id)
     return event
 
 
-def configure_traces(*, endpoint: str | None, ratio: float, version: str) -> TracerProvider:
+def configure_traces(*, endpoint: str | None, ratio: float, version: str) -> Tracing:
     """Start traces, and send the sampled share of them to an OTLP collector if there is one."""
     provider = TracerProvider(
-        sampler=ParentBased(TraceIdRatioBased(ratio if endpoint else 0.0)),
+        # What begins here was sampled in `Tracing.start`, before anything was paid for it.
+        sampler=ParentBased(ALWAYS_ON),
         resource=Resource.create({"service.name": "milepost", "service.version": version}),
     )
     if endpoint:
         exporter = OTLPSpanExporter(endpoint=endpoint, insecure=endpoint.startswith("http://"))
         provider.add_span_processor(BatchSpanProcessor(exporter))
-    trace.set_tracer_provider(provider)
-    propagate.set_global_textmap(_propagator)
-    return provider
-
-
-def stop_traces(provider: TracerProvider) -> None:
-    """Send what is left, within a bounded time."""
-    provider.force_flush(FLUSH_TIMEOUT_MS)
-    provider.shutdown()
+    return Tracing(provider, ratio if endpoint else 0.0)
 
 
 # --- traces ---
 
 
-def start_server_span(method: str, headers: Mapping[str, str]) -> Span:
-    """Start the span of one call, as a child of the caller's if it sent a traceparent.
+class Tracing:
+    """Makes spans, for the sampled share of the traces that begin here and all that go on."""
 
-    Attributes follow the RPC semantic conventions of OpenTelemetry (release candidate).
-    """
-    parent: Context | None = _propagator.extract(headers) if "traceparent" in headers else None
-    return _tracer.start_span(
-        method,
-        context=parent,
-        kind=trace.SpanKind.SERVER,
-        attributes={"rpc.system.name": "grpc", "rpc.method": method},
-    )
+    def __init__(self, provider: TracerProvider, ratio: float) -> None:
+        """Record `ratio` (0 to 1) of the traces that no caller has begun."""
+        self._provider = provider
+        self._tracer = provider.get_tracer("milepost")
+        self._ratio = ratio
+
+    def start(self, method: str, metadata: Iterable[tuple[str, str | bytes]]) -> Span | None:
+        """Start the span of one call, as a child of the caller's if it sent a traceparent.
+
+        A call that is not sampled gets no span: it costs nothing but a trace id, and that only
+        when somebody asks for it. Attributes follow the RPC semantic conventions of
+        OpenTelemetry (release candidate).
+        """
+        parent = next((value for name, value in metadata if name == "traceparent"), None)
+        unsampled = _Unsampled()
+        _call.set(unsampled)
+        if parent is None and random.random() >= self._ratio:  # noqa: S311 - a sample
+            return None
+        return self._tracer.start_span(
+            method,
+            context=_propagator.extract({"traceparent": parent}) if parent else None,
+            kind=trace.SpanKind.SERVER,
+            attributes={"rpc.system.name": "grpc", "rpc.method": method},
+        )
+
+    def stop(self) -> None:
+        """Send what is left, within a bounded time."""
+        self._provider.force_flush(FLUSH_TIMEOUT_MS)
+        self._provider.shutdown()
 
 
-def end_server_span(span: Span, code: str, *, failed: bool) -> None:
+def end_span(span: Span, code: str, *, failed: bool) -> None:
     """End the span of a call with its true code."""
     if span.is_recording():
         span.set_attribute("rpc.response.status_code", code)
@@ -134,10 +146,39 @@ def end_server_span(span: Span, code: str, *, failed: bool) -> None:
     span.end()
 
 
-def current_traceparent() -> str | None:
-    """Return the W3C traceparent of the current span."""
+class _Unsampled:
+    """The trace of a call without a span; its ids are made when they are needed."""
+
+    __slots__ = ("_context",)
+
+    def __init__(self) -> None:
+        self._context: SpanContext | None = None
+
+    @property
+    def context(self) -> SpanContext:
+        if self._context is None:
+            self._context = trace.SpanContext(
+                random.getrandbits(128) or 1, random.getrandbits(64) or 1, is_remote=False
+            )
+        return self._context
+
+
+_call: Final[ContextVar[_Unsampled]] = ContextVar("milepost_call")
+
+
+def _current_context() -> SpanContext | None:
+    """Return the trace of the current call, sampled or not; nothing outside of a call."""
     context = trace.get_current_span().get_span_context()
-    if not context.is_valid:
+    if context.is_valid:
+        return context
+    unsampled = _call.get(None)
+    return unsampled.context if unsampled is not None else None
+
+
+def current_traceparent() -> str | None:
+    """Return the W3C traceparent of the current call."""
+    context = _current_context()
+    if context is None:
         return None
     return (
         f"00-{trace.format_trace_id(context.trace_id)}"
@@ -147,7 +188,8 @@ def current_traceparent() -> str | None:
 
 def current_trace_id() -> str:
     """Return the id under which the log has the detail of this call."""
-    return trace.format_trace_id(trace.get_current_span().get_span_context().trace_id)
+    context = _current_context()
+    return trace.format_trace_id(context.trace_id) if context is not None else "none"
 
 
 def _join_trace(operation_id: OperationId, trace_context: str | None) -> None:
@@ -213,20 +255,15 @@ def _seconds(duration: timedelta) -> float:
 
 # --- calls ---
 
+_durations: Final[dict[tuple[str, str], Histogram]] = {}
 
-class CallClock:
-    """Measures one call, from its making on."""
 
-    __slots__ = ("_start", "method")
-
-    def __init__(self, method: str) -> None:
-        """Start the clock."""
-        self.method = method
-        self._start = time.perf_counter()
-
-    def stop(self, code: str) -> None:
-        """Record the duration of the call under its true code."""
-        rpcs.labels(self.method, code).observe(time.perf_counter() - self._start)
+def record_call(method: str, code: str, seconds: float) -> None:
+    """Count one call, and how long it took, under its true code."""
+    child = _durations.get((method, code))
+    if child is None:
+        child = _durations[method, code] = rpcs.labels(method, code)
+    child.observe(seconds)
 
 
 def metrics_page() -> bytes:

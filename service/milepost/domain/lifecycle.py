@@ -96,7 +96,9 @@ TABLE: Final[Mapping[Move, Rule]] = {
     Move.RELEASE: _rule("PROCESSING", Status.PENDING, "sweeper", "released"),
     Move.ABANDON: _rule("PROCESSING", Status.FAILED, "sweeper", "failed"),
     Move.EXPIRE: _rule("PROCESSING", Status.FAILED, "sweeper", "expired"),
-    Move.FORGET: _rule("PENDING COMPLETED FAILED CANCELLED", None, "sweeper owner admin", "deleted"),
+    Move.FORGET: _rule(
+        "PENDING COMPLETED FAILED CANCELLED", None, "sweeper owner admin", "deleted"
+    ),
 }
 
 DELETABLE: Final = TABLE[Move.FORGET].leaves - {Status.PENDING}
@@ -167,4 +169,6 @@ def refusal(change: Change, found: Operation) -> MilepostError | None:
 
 def is_decrease(requested: float | None, current: float | None) -> bool:
     """Tell whether progress would go back by more than the tolerance."""
-    return requested is not None and current is not None and requested < current - PROGRESS_TOLERANCE
+    return (
+        requested is not None and current is not None and requested < current - PROGRESS_TOLERANCE
+    )

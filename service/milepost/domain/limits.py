@@ -35,9 +35,7 @@ class Limits:
 
     def retry_after(self, asked: timedelta | None) -> timedelta:
         """Return the delay that is suggested before the next poll."""
-        return _clamped(
-            asked, self.retry_after_default, self.retry_after_min, self.retry_after_max
-        )
+        return _clamped(asked, self.retry_after_default, self.retry_after_min, self.retry_after_max)
 
     def max_attempts(self, asked: int | None) -> int:
         """Return how often the work may be started."""

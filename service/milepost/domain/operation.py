@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, NewType
 
@@ -106,8 +108,31 @@ class Operation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Proposal:
+    """An operation that somebody asks to create, in their own words: checked, not yet clamped."""
+
+    function: str
+    version: str | None = None
+    metadata: str | None = None
+    original_request_id: str | None = None
+    callback_url: str | None = None
+    callback_events: tuple[str, ...] = ()
+    """The event types a webhook is sent for; none means those of its end."""
+    ttl: timedelta | None = None
+    retry_after: timedelta | None = None
+    max_attempts: int | None = None
+    request_id: str | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest that is equal for equal content: it decides what a reused request_id means."""
+        content = [getattr(self, field.name) for field in fields(self)]
+        return hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
-    """An operation that somebody asks to create: checked and clamped, not yet stored."""
+    """An operation that is about to be stored."""
 
     owner: str
     function: str
@@ -116,13 +141,12 @@ class Draft:
     original_request_id: str | None
     callback_url: str | None
     callback_events: tuple[str, ...]
-    """The event types a webhook is sent for."""
     ttl: timedelta
     retry_after: timedelta
     max_attempts: int
     request_id: str | None
     fingerprint: str
-    """Equal for equal requests, before clamping; decides what a reused request_id means."""
+    """Of the proposal."""
     trace_context: str | None
     """The ``traceparent`` under which the operation was created (W3C Trace Context)."""
 
@@ -152,7 +176,7 @@ class Principal:
     """The functions a worker is granted."""
 
     def scope(self, *, worker: bool = False, admin: bool = False) -> Scope:
-        """Return what this principal may touch when workers or admins are let in beside the owner."""
+        """Return what this principal may touch where workers or admins are let in too."""
         return Scope(
             subject=self.subject,
             everything=admin and Role.ADMIN in self.roles,

@@ -23,6 +23,7 @@ from milepost.domain.operation import (
     OperationError,
     OperationId,
     Payload,
+    Proposal,
     Status,
 )
 from milepost.domain.ports import Selection
@@ -30,8 +31,6 @@ from milepost.gen.milepost.v1 import operation_pb2 as pb
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-
-    from google.protobuf.message import Message
 
     from milepost.domain.limits import Limits
     from milepost.domain.operation import Operation
@@ -73,6 +72,21 @@ class Fields:
             )
         return OperationId(value)
 
+    def proposal(self) -> Proposal:
+        """Return what the request asks to create."""
+        return Proposal(
+            function=self.name("function", required=True) or "",
+            version=self.name("version"),
+            metadata=self.metadata(),
+            original_request_id=self.name("original_request_id"),
+            callback_url=self.text("callback_url", self._limits.callback_url_length),
+            callback_events=self.callback_events(),
+            ttl=self.duration("ttl"),
+            retry_after=self.duration("retry_after"),
+            max_attempts=self.optional("max_attempts"),
+            request_id=self.request_id(),
+        )
+
     def guards(self) -> Guards:
         """Return what the change depends on."""
         request = self._request
@@ -104,9 +118,7 @@ class Fields:
 
     def text(self, field: str, most: int, *, required: bool = False) -> str | None:
         """Return a text of one line that is not blank, of at most `most` characters."""
-        value: str | None = (
-            getattr(self._request, field) if required else self.optional(field)
-        )
+        value: str | None = getattr(self._request, field) if required else self.optional(field)
         if value is None:
             return None
         if not value.strip():
@@ -346,13 +358,12 @@ def _struct(text: str) -> struct_pb2.Struct:
     return struct
 
 
-def _plain(value: Message) -> Any:
+def _plain(value: struct_pb2.Struct | struct_pb2.ListValue | struct_pb2.Value) -> Any:
     """Return the Python value of a Struct, ListValue or Value; a whole number as an integer."""
     if isinstance(value, struct_pb2.Struct):
         return {name: _plain(item) for name, item in value.fields.items()}
     if isinstance(value, struct_pb2.ListValue):
         return [_plain(item) for item in value.values]
-    assert isinstance(value, struct_pb2.Value)
     kind = value.WhichOneof("kind")
     if kind == "number_value":
         number = value.number_value

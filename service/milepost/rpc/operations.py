@@ -28,21 +28,10 @@ class OperationService(OperationServiceServicer):
     ) -> pb.CreateOperationResponse:
         """See the proto."""
         fields = Fields(request, self._limits)
-        arguments = {
-            "function": fields.name("function", required=True) or "",
-            "version": fields.name("version"),
-            "metadata": fields.metadata(),
-            "original_request_id": fields.name("original_request_id"),
-            "callback_url": fields.text("callback_url", self._limits.callback_url_length),
-            "callback_events": fields.callback_events(),
-            "ttl": fields.duration("ttl"),
-            "retry_after": fields.duration("retry_after"),
-            "max_attempts": fields.optional("max_attempts"),
-            "request_id": fields.request_id(),
-        }
+        proposal = fields.proposal()
         fields.done()
         by = caller()
-        outcome = await self._tracker.create(by, **arguments)
+        outcome = await self._tracker.create(by, proposal)
         return pb.CreateOperationResponse(
             operation=operation_message(outcome.operation, by.subject), replayed=outcome.replayed
         )

@@ -70,10 +70,15 @@ class RpcServer:
     """The services on one port. Create it on a running event loop."""
 
     def __init__(
-        self, tracker: Tracker, credentials: CredentialStore, limits: Limits, wire: Wire
+        self,
+        tracker: Tracker,
+        credentials: CredentialStore,
+        limits: Limits,
+        wire: Wire,
+        tracing: telemetry.Tracing,
     ) -> None:
         """Register every service inside the links; nothing listens yet."""
-        self._observe = Observe()
+        self._observe = Observe(tracing)
         links: tuple[Link, ...] = (
             self._observe,  # outermost: it must see refused calls too, with their final code
             Errors(),  # turns whatever happens inside into a status
@@ -118,7 +123,7 @@ class RpcServer:
             await self._health.set(service, serving if ready else not_serving)
 
     async def stop(self, grace: float) -> None:
-        """Take no more calls, let the running ones finish for `grace` seconds, and wait for them."""
+        """Take no more calls, and let the running ones finish for `grace` seconds."""
         await self._health.enter_graceful_shutdown()
         await self._server.stop(grace)
         try:

@@ -14,19 +14,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
+import os
 import queue
 import threading
-import time
 from collections import deque
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from milepost.domain.errors import Overloaded, StoreUnavailable, Unavailable
-from milepost.storage.translate import is_disconnect, is_retryable, translate
+from milepost.storage.translate import is_retryable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
 
     from milepost.storage.engine import Session
+
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -34,6 +36,8 @@ Answer = TypeVar("Answer")
 MOST_WAITING: Final = 10_000
 """Calls that one lane holds; more are refused at once."""
 LARGEST_BATCH: Final = 256
+PATIENT_TURNS: Final = 4
+"""Turns of the event loop without another call after which a batch is complete."""
 PATIENCE_S: Final = 0.9
 """How long a call waits for the database before it is told that there is none: under 1 s."""
 WATCH_INTERVAL_S: Final = 0.05
@@ -58,8 +62,10 @@ class _Call(Generic[Item, Answer]):
 class Lane(Generic[Item, Answer]):
     """Runs `work` on gathered items, one batch at a time, in a thread of its own.
 
-    `work` gets the session and the items of a batch, no two of which have the same key, and
-    answers each with a value or with the exception to raise; raising fails the whole batch.
+    In a batch the items of each kind are worked on together, one kind after the other. `work`
+    gets the session and the items of one kind, no two of which have the same key, and answers
+    each with a value or with the exception to raise. When it raises itself, nothing of it
+    happened: it may run again.
     """
 
     def __init__(
@@ -68,6 +74,7 @@ class Lane(Generic[Item, Answer]):
         session: Session,
         work: Callable[[Session, Sequence[Item]], Sequence[Answer | Exception]],
         *,
+        kind: Callable[[Item], Hashable] = type,
         largest_batch: int = LARGEST_BATCH,
         repeatable: bool = False,
     ) -> None:
@@ -75,13 +82,20 @@ class Lane(Generic[Item, Answer]):
         self._loop = asyncio.get_running_loop()
         self._session = session
         self._work = work
+        self._kind = kind
         self._largest = largest_batch
         self._repeatable = repeatable
-        self._queue: queue.SimpleQueue[_Call[Item, Answer] | None] = queue.SimpleQueue()
         self._waiting: deque[_Call[Item, Answer]] = deque()
+        self._running: list[_Call[Item, Answer]] = []
+        self._running_since = 0.0
+        self._dispatching = False
+        self._seen = 0
+        self._turns_left = 0
         self._watcher: asyncio.TimerHandle | None = None
-        self._batch_start: float | None = None
         self._closing = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._batches: queue.SimpleQueue[list[_Call[Item, Answer]] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=f"milepost-{name}", daemon=True)
         self._thread.start()
 
@@ -98,120 +112,142 @@ class Lane(Generic[Item, Answer]):
         """
         if self._closing:
             raise StoreUnavailable
-        if self._queue.qsize() >= MOST_WAITING:
+        if len(self._waiting) >= MOST_WAITING:
             raise Overloaded
-        call: _Call[Item, Answer] = _Call(
-            item, key, self._loop.create_future(), time.monotonic()
-        )
+        call: _Call[Item, Answer] = _Call(item, key, self._loop.create_future(), self._loop.time())
         self._waiting.append(call)
-        self._queue.put(call)
+        self._dispatch_soon()
         if self._watcher is None:
             self._watcher = self._loop.call_later(WATCH_INTERVAL_S, self._watch)
         return await call.future
 
     async def close(self) -> None:
-        """Finish what waits, then end the thread and its session."""
+        """Finish what waits, then end the thread and its session.
+
+        When the database is away nobody waits any more, and neither does this: the thread ends
+        by itself, when the driver lets it.
+        """
         self._closing = True
-        self._queue.put(None)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._idle.wait(), PATIENCE_S * 2)
+        self._batches.put(None)
         await asyncio.to_thread(self._thread.join, PATIENCE_S * 2)
-        if self._watcher is not None:
-            self._watcher.cancel()
+
+    def _dispatch_soon(self) -> None:
+        """Let what else arrives in this turn of the event loop join the batch."""
+        if not self._dispatching and not self._running:
+            self._dispatching = True
+            self._idle.clear()
+            self._seen = 0
+            self._turns_left = PATIENT_TURNS
+            self._loop.call_soon(self._dispatch)
+
+    def _more_is_coming(self) -> bool:
+        """Tell whether the event loop still has calls for this batch in its hands.
+
+        No timer is set: the loop takes another turn, and another, as long as that brings in
+        calls. A caller that is alone is never kept waiting for company.
+        """
+        waiting = len(self._waiting)
+        if waiting < 2 or waiting >= self._largest:  # noqa: PLR2004 - company
+            return False
+        if waiting > self._seen:
+            self._seen = waiting
+            self._turns_left = PATIENT_TURNS
+        self._turns_left -= 1
+        return self._turns_left > 0
+
+    def _dispatch(self) -> None:
+        """Hand the thread its next batch, if there is one."""
+        if self._more_is_coming():
+            os.sched_yield()  # to the threads of gRPC that read from the sockets
+            self._loop.call_soon(self._dispatch)
+            return
+        self._dispatching = False
+        batch: dict[Hashable, _Call[Item, Answer]] = {}
+        later: list[_Call[Item, Answer]] = []
+        while self._waiting and len(batch) < self._largest:
+            call = self._waiting.popleft()
+            if call.future.done():  # given up before it was taken: as if never asked
+                continue
+            if call.key in batch:
+                later.append(call)
+            else:
+                batch[call.key] = call
+        self._waiting.extendleft(reversed(later))
+        if not batch:
+            self._idle.set()
+            return
+        self._running = list(batch.values())
+        self._running_since = self._loop.time()
+        self._batches.put(self._running)
+
+    def _settle(self, answers: Sequence[Answer | Exception]) -> None:
+        """Hand each caller of the finished batch its answer."""
+        batch, self._running = self._running, []
+        for call, answer in zip(batch, answers, strict=True):
+            if call.future.done():
+                continue
+            if isinstance(answer, Exception):
+                call.future.set_exception(answer)
+            else:
+                call.future.set_result(answer)
+        self._dispatch_soon()
 
     def _watch(self) -> None:
         """Answer the calls that have waited too long, and free the thread if it hangs."""
         self._watcher = None
-        now = time.monotonic()
-        while self._waiting and (
-            self._waiting[0].future.done() or now - self._waiting[0].arrival > PATIENCE_S
-        ):
-            call = self._waiting.popleft()
-            if not call.future.done():
-                call.future.set_exception(StoreUnavailable())
-        if self._batch_start is not None and now - self._batch_start > PATIENCE_S:
+        late = self._loop.time() - PATIENCE_S
+        # In the order of arrival each; what runs may have come before or after what waits.
+        for calls in (self._running, self._waiting):
+            for call in itertools.takewhile(lambda call: call.arrival <= late, calls):
+                if not call.future.done():
+                    call.future.set_exception(StoreUnavailable())
+        if self._running and self._running_since < late:
             self._session.abort()
-        if self._waiting:
+        if self._running or self._waiting:
             self._watcher = self._loop.call_later(WATCH_INTERVAL_S, self._watch)
 
     # What follows runs in the thread.
 
     def _run(self) -> None:
-        held: list[_Call[Item, Answer]] = []
-        open_ = True
-        while open_ or held:
-            batch, held, open_ = self._gather(held, open_=open_)
-            if batch:
-                self._batch_start = time.monotonic()
-                answers = self._answers(batch)
-                self._batch_start = None
-                with contextlib.suppress(RuntimeError):  # the loop may be closed: nobody waits
-                    self._loop.call_soon_threadsafe(_settle, batch, answers)
+        while (batch := self._batches.get()) is not None:
+            answers = self._answers([call.item for call in batch])
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+                self._loop.call_soon_threadsafe(self._settle, answers)
         self._session.reset()
 
-    def _gather(
-        self, held: list[_Call[Item, Answer]], *, open_: bool
-    ) -> tuple[list[_Call[Item, Answer]], list[_Call[Item, Answer]], bool]:
-        """Take what waits: the batch, what must wait for the next one, and whether to go on."""
-        batch: dict[Hashable, _Call[Item, Answer]] = {}
-        later: list[_Call[Item, Answer]] = []
-        for call in held:
-            _place(call, batch, later)
-        while open_ and len(batch) < self._largest:
-            try:
-                call_or_end = self._queue.get(block=not batch and not later)
-            except queue.Empty:
-                break
-            if call_or_end is None:
-                open_ = False
-            else:
-                _place(call_or_end, batch, later)
-        return list(batch.values()), later, open_
-
-    def _answers(self, batch: Sequence[_Call[Item, Answer]]) -> Sequence[Answer | Exception]:
+    def _answers(self, items: Sequence[Item]) -> Sequence[Answer | Exception]:
+        kinds: dict[Hashable, list[int]] = {}
+        for n, item in enumerate(items):
+            kinds.setdefault(self._kind(item), []).append(n)
+        answers: dict[int, Answer | Exception] = {}
         try:
-            return self._attempt([call.item for call in batch])
+            with self._session.together():
+                for places in kinds.values():
+                    found = self._isolated([items[n] for n in places])
+                    answers.update(zip(places, found, strict=True))
+        except Exception as error:  # noqa: BLE001 - nothing of the batch is committed
+            return [self._session.failed(error)] * len(items)
+        return [answers[n] for n in range(len(items))]
+
+    def _isolated(self, items: Sequence[Item]) -> Sequence[Answer | Exception]:
+        try:
+            return self._attempt(items)
         except Exception as error:  # noqa: BLE001 - whatever it is, every caller is answered
-            if len(batch) == 1 or isinstance(error, Unavailable):
-                return [error] * len(batch)
+            if len(items) == 1 or isinstance(error, Unavailable):
+                return [error] * len(items)
             # One item that the database refuses must not fail its neighbours.
-            return [answer for call in batch for answer in self._answers([call])]
+            return [answer for item in items for answer in self._isolated([item])]
 
     def _attempt(self, items: Sequence[Item]) -> Sequence[Answer | Exception]:
-        tries = TRIES
-        while True:
-            tries -= 1
+        for tries_left in reversed(range(TRIES)):
             try:
                 return self._work(self._session, items)
             except Exception as error:
-                lost = is_disconnect(error)
-                if lost:
-                    self._session.reset()
-                if tries and (is_retryable(error) or (lost and self._repeatable)):
-                    tries = 0 if lost else tries
+                meaning = self._session.failed(error)
+                lost = self._repeatable and isinstance(meaning, StoreUnavailable)
+                if tries_left and (is_retryable(error) or lost):
                     continue
-                raise translate(error) from error
-
-
-def _place(
-    call: _Call[Item, Answer],
-    batch: dict[Hashable, _Call[Item, Answer]],
-    later: list[_Call[Item, Answer]],
-) -> None:
-    if call.future.done():  # given up before it was taken: as if never asked
-        return
-    if call.key in batch:
-        later.append(call)
-    else:
-        batch[call.key] = call
-
-
-def _settle(
-    batch: Sequence[_Call[Item, Answer]], answers: Sequence[Answer | Exception]
-) -> None:
-    """Hand each caller its answer (on the event loop)."""
-    for call, answer in zip(batch, answers, strict=True):
-        if call.future.done():
-            continue
-        if isinstance(answer, Exception):
-            call.future.set_exception(answer)
-        else:
-            call.future.set_result(answer)
+                raise meaning from error
+        raise AssertionError  # the last try returns or raises

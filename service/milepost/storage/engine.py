@@ -9,16 +9,21 @@ itself (ADR 0002 has the figures).
 from __future__ import annotations
 
 import contextlib
+import operator
+import os
 import socket
 import sqlite3
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
+from milepost.storage.translate import is_disconnect, translate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from sqlalchemy.engine import Connection, Dialect, Engine
     from sqlalchemy.sql import ColumnElement, Executable
@@ -30,6 +35,7 @@ STATEMENT_TIMEOUT_MS: Final = 5_000
 """The server ends what nobody waits for any more; callers are answered long before."""
 LOCK_TIMEOUT_MS: Final = 2_000
 BUSY_TIMEOUT_MS: Final = 5_000
+_MICROSECOND: Final = timedelta(microseconds=1)
 
 
 def open_engine(url: str) -> Engine:
@@ -84,10 +90,6 @@ def _open_sqlite(url: str) -> Engine:
 class Cursor(Protocol):
     """What a session needs of a driver's cursor (PEP 249)."""
 
-    @property
-    def description(self) -> Any:
-        """Nothing, if the last statement returns no rows."""
-
     def execute(self, sql: str, parameters: Any = ..., /) -> Any:
         """Run one statement."""
 
@@ -95,12 +97,19 @@ class Cursor(Protocol):
         """Return all rows."""
 
 
+class Runnable(Protocol):
+    """A statement, or several that belong together, which run for many rows of input."""
+
+    def run(self, cursor: Cursor, rows: Sequence[Sequence[Any]]) -> list[tuple[Any, ...]]:
+        """Run for `rows`; return the rows that come back."""
+
+
 class Prepared:
     """One statement that runs for many rows of input, compiled once.
 
-    On PostgreSQL the rows arrive as arrays in ``unnest`` and one statement serves them all. On
-    SQLite, which has neither arrays nor a network in between, the statement runs once a row
-    inside one transaction.
+    On PostgreSQL several rows arrive as arrays in ``unnest``, and one statement serves them all;
+    a single row is a plain statement, which costs less. On SQLite, which has neither arrays nor a
+    network in between, the plain statement runs once a row.
     """
 
     def __init__(
@@ -108,72 +117,115 @@ class Prepared:
         dialect: Dialect,
         inputs: Mapping[str, TypeEngine[Any]],
         build: Callable[[Mapping[str, ColumnElement[Any]]], Executable],
-        *,
-        singly: bool = False,
     ) -> None:
-        """Compile what `build` makes of the named `inputs`; `singly` runs it row by row anyway."""
-        self._names = tuple(inputs)
-        self._binders = tuple(
-            type_.dialect_impl(dialect).bind_processor(dialect) for type_ in inputs.values()
+        """Compile what `build` makes of the named `inputs`."""
+        self._plain = _Compiled(dialect, inputs, build(_scalars(inputs)))
+        self._batched = (
+            _Compiled(dialect, inputs, build(_arrays(inputs)))
+            if dialect.name == "postgresql"
+            else None
         )
-        self._batched = dialect.name == "postgresql" and not singly
-        columns = self._arrays(inputs) if self._batched else self._scalars(inputs)
-        statement = build(columns)
-        compiled = statement.compile(
+
+    def run(self, cursor: Cursor, rows: Sequence[Sequence[Any]]) -> list[tuple[Any, ...]]:
+        """Run the statement for `rows`, each with a value for every input; return its rows."""
+        if self._batched is not None and len(rows) > 1:
+            return self._batched.run(cursor, [array(column) for column in zip(*rows, strict=True)])
+        found: list[tuple[Any, ...]] = []
+        for row in rows:
+            found += self._plain.run(cursor, row)
+        return found
+
+
+class _Compiled:
+    """The text of a statement, and how its parameters are passed to the driver."""
+
+    def __init__(
+        self, dialect: Dialect, inputs: Mapping[str, TypeEngine[Any]], statement: Executable
+    ) -> None:
+        compiled: Any = statement.compile(
             dialect=dialect, compile_kwargs={"render_postcompile": True}
         )
         self._sql = str(compiled)
-        self._fixed = {
-            name: value for name, value in compiled.params.items() if name not in inputs
-        }
-        self._order: Sequence[str] | None = compiled.positiontup  # type: ignore[attr-defined]
-
-    @staticmethod
-    def _scalars(inputs: Mapping[str, TypeEngine[Any]]) -> Mapping[str, ColumnElement[Any]]:
-        return {name: sa.bindparam(name, type_=type_) for name, type_ in inputs.items()}
-
-    @staticmethod
-    def _arrays(inputs: Mapping[str, TypeEngine[Any]]) -> Mapping[str, ColumnElement[Any]]:
-        rows = (
-            sa.func.unnest(
-                *(
-                    sa.bindparam(name, type_=postgresql.ARRAY(type_))
-                    for name, type_ in inputs.items()
-                )
-            )
-            .table_valued(*(sa.column(name, type_) for name, type_ in inputs.items()), name="m")
-            .render_derived()
+        self._returns = statement.is_select or bool(compiled.effective_returning)
+        names = tuple(inputs)
+        fixed = {name: value for name, value in compiled.params.items() if name not in inputs}
+        self._fixed = tuple(fixed.values())
+        self._names = (*names, *fixed)
+        # SQLite's placeholders have no names: this puts the values where the text wants them.
+        self._order = compiled.positiontup and operator.itemgetter(
+            *(self._names.index(name) for name in compiled.positiontup)
         )
-        return dict(rows.c)
+        binders = (
+            (n, type_.dialect_impl(dialect).bind_processor(dialect))
+            for n, type_ in enumerate(inputs.values())
+        )
+        # psycopg takes Python values as they are.
+        self._binders = [(n, b) for n, b in binders if b is not None and dialect.name == "sqlite"]
 
-    def run(self, cursor: Cursor, rows: Sequence[Sequence[Any]]) -> list[tuple[Any, ...]]:
-        """Run the statement for `rows`, each with a value for every input; return what it returns."""
-        if not self._batched:
-            found: list[tuple[Any, ...]] = []
-            for row in rows:
-                cursor.execute(self._sql, self._parameters(row))
-                found += _returned(cursor)
-            return found
-        columns = zip(self._names, map(list, zip(*rows, strict=True)), strict=True)
-        cursor.execute(self._sql, {**self._fixed, **dict(columns)})
-        return _returned(cursor)
-
-    def _parameters(self, row: Sequence[Any]) -> Any:
-        values = {
-            name: binder(value) if binder else value
-            for name, binder, value in zip(self._names, self._binders, row, strict=True)
-        } | self._fixed
-        return values if self._order is None else [values[name] for name in self._order]
+    def run(self, cursor: Cursor, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+        parameters = [*values, *self._fixed]
+        for n, bind in self._binders:
+            parameters[n] = bind(parameters[n])
+        if self._order is None:
+            cursor.execute(self._sql, dict(zip(self._names, parameters, strict=True)))
+        else:
+            cursor.execute(self._sql, self._order(parameters))
+        return cursor.fetchall() if self._returns else []
 
 
-def _returned(cursor: Cursor) -> list[tuple[Any, ...]]:
-    return cursor.fetchall() if cursor.description is not None else []
+def array(values: Sequence[Any]) -> str:
+    """Return the text of a PostgreSQL array (PostgreSQL manual, 8.15.6).
+
+    psycopg's own way through a list costs more than the statement that the array is for. Most
+    arrays here repeat one value: the same owner, no expected revision.
+    """
+    first = values[0]
+    if values.count(first) == len(values):
+        return f"{{{','.join([_element(first)] * len(values))}}}"
+    return f"{{{','.join(map(_element, values))}}}"
+
+
+def _element(value: Any) -> str:
+    match value:
+        case None:
+            return "NULL"
+        case str():
+            escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+            return f'"{escaped}"'
+        case bool():
+            return "t" if value else "f"
+        case int() | float():
+            return repr(value)
+        case bytes():
+            return f'"\\\\x{value.hex()}"'
+        case timedelta():
+            return f'"{value // _MICROSECOND} microseconds"'
+        case _:
+            raise TypeError(type(value))
+
+
+def _scalars(inputs: Mapping[str, TypeEngine[Any]]) -> Mapping[str, ColumnElement[Any]]:
+    # Each is cast: PostgreSQL cannot tell the type of a parameter that is NULL.
+    return {name: sa.cast(sa.bindparam(name, type_=type_), type_) for name, type_ in inputs.items()}
+
+
+def _arrays(inputs: Mapping[str, TypeEngine[Any]]) -> Mapping[str, ColumnElement[Any]]:
+    rows = (
+        sa.func.unnest(
+            *(sa.bindparam(name, type_=postgresql.ARRAY(type_)) for name, type_ in inputs.items())
+        )
+        .table_valued(*(sa.column(name, type_) for name, type_ in inputs.items()), name="m")
+        .render_derived()
+    )
+    return dict(sa.select(rows).cte("m").c)
 
 
 class Session:
     """A held connection, used by one thread at a time; it reconnects after a failure."""
 
-    def __init__(self, engine: Engine, *, pinned_plans: bool = False, read_only: bool = False):
+    def __init__(
+        self, engine: Engine, *, pinned_plans: bool = False, read_only: bool = False
+    ) -> None:
         """Connect at first use.
 
         Args:
@@ -185,48 +237,87 @@ class Session:
         self.dialect = engine.dialect
         self._engine = engine
         self._connection: Connection | None = None
+        self._shared = False
+        self._read_only = read_only
         self._setup = _setup(engine.dialect.name, pinned_plans=pinned_plans, read_only=read_only)
 
     @property
-    def cursor(self) -> Cursor:
-        """The driver's cursor of the connection, which is opened if there is none."""
-        return self._cursor if self._connection is not None else self._connect()
+    def connection(self) -> Connection:
+        """The connection, which is opened if there is none."""
+        if self._connection is None:
+            # Autocommit: a statement is its own transaction, unless the code says where one begins.
+            connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+            driver: Any = connection.connection.driver_connection
+            self._cursor: Cursor = driver.cursor()
+            for statement in self._setup:
+                self._cursor.execute(statement)
+            self._connection = connection
+        return self._connection
 
-    def _connect(self) -> Cursor:
-        # Autocommit: a single statement is its own transaction, others say where they begin.
-        connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
-        driver: Any = connection.connection.driver_connection
-        cursor: Cursor = driver.cursor()
-        for statement in self._setup:
-            cursor.execute(statement)
-        self._connection, self._cursor = connection, cursor
-        return cursor
+    @property
+    def cursor(self) -> Cursor:
+        """The driver's cursor of the connection."""
+        self.connection  # noqa: B018 - opens it
+        return self._cursor
+
+    def transaction(self) -> AbstractContextManager[Cursor]:
+        """Commit what happens inside, or none of it."""
+        begin = "BEGIN" if self.dialect.name == "postgresql" else "BEGIN IMMEDIATE"
+        return self._bracket(begin, "COMMIT", "ROLLBACK")
+
+    def savepoint(self) -> AbstractContextManager[Cursor]:
+        """Keep what happens inside, or none of it, within a transaction."""
+        return self._bracket("SAVEPOINT kind", "RELEASE kind", "ROLLBACK TO kind")
 
     @contextlib.contextmanager
-    def transaction(self) -> Iterator[Cursor]:
-        """Commit what happens inside, or none of it."""
+    def _bracket(self, begin: str, keep: str, undo: str) -> Iterator[Cursor]:
         cursor = self.cursor
-        cursor.execute("BEGIN" if self.dialect.name == "postgresql" else "BEGIN IMMEDIATE")
+        cursor.execute(begin)
         try:
             yield cursor
+            cursor.execute(keep)
         except BaseException:
             with contextlib.suppress(Exception):  # the first error is the one to report
-                cursor.execute("ROLLBACK")
+                cursor.execute(undo)
             raise
-        cursor.execute("COMMIT")
 
-    def statement(self, prepared: Prepared, rows: Sequence[Sequence[Any]]) -> list[tuple[Any, ...]]:
-        """Run one statement that is a transaction by itself."""
-        if self.dialect.name == "postgresql" or len(rows) == 1:
-            return prepared.run(self.cursor, rows)
-        with self.transaction() as cursor:
-            return prepared.run(cursor, rows)
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Let what happens inside share one commit, where commits are what costs.
+
+        On SQLite all of it is one transaction. On PostgreSQL each statement remains one by
+        itself: it holds its locks no longer than it runs, and fails alone.
+        """
+        if self.dialect.name == "postgresql" or self._read_only:
+            yield
+            return
+        self._shared = True
+        try:
+            with self.transaction():
+                yield
+        finally:
+            self._shared = False
+
+    def run(self, statement: Runnable, rows: Sequence[Sequence[Any]]) -> list[tuple[Any, ...]]:
+        """Run a statement for `rows`: for all of them, or for none if it fails."""
+        if self.dialect.name == "postgresql":
+            return statement.run(self.cursor, rows)
+        with self.savepoint() if self._shared else self.transaction() as cursor:
+            return statement.run(cursor, rows)
+
+    def read(self, prepared: Prepared, rows: Sequence[Sequence[Any]]) -> list[tuple[Any, ...]]:
+        """Run one statement that only reads, each row as last committed."""
+        return prepared.run(self.cursor, rows)
 
     def fetch(self, query: Executable) -> list[tuple[Any, ...]]:
         """Run a query that is built anew each time, and return its rows in Python types."""
-        self.cursor  # noqa: B018 - connects
-        assert self._connection is not None
-        return [tuple(row) for row in self._connection.execute(query)]
+        return [tuple(row) for row in self.connection.execute(query)]
+
+    def failed(self, error: Exception) -> Exception:
+        """Return what `error` means, and drop the connection if it is of no use any more."""
+        if is_disconnect(error):
+            self.reset()
+        return translate(error)
 
     def reset(self) -> None:
         """Drop the connection; the next use opens a new one."""
@@ -243,9 +334,9 @@ class Session:
             return
         with contextlib.suppress(Exception):  # the connection may be gone this very moment
             driver: Any = connection.connection.driver_connection
-            with socket.socket(fileno=driver.pgconn.socket) as sock:
+            # A descriptor of our own: the driver's must not be closed under it.
+            with socket.socket(fileno=os.dup(driver.pgconn.socket)) as sock:
                 sock.shutdown(socket.SHUT_RDWR)
-                sock.detach()
 
 
 def _setup(dialect: str, *, pinned_plans: bool, read_only: bool) -> tuple[str, ...]:
@@ -259,4 +350,3 @@ def _setup(dialect: str, *, pinned_plans: bool, read_only: bool) -> tuple[str, .
         *(("SET plan_cache_mode = force_generic_plan",) if pinned_plans else ()),
         *(("SET default_transaction_read_only = on",) if read_only else ()),
     )
-

@@ -22,6 +22,7 @@ from milepost.domain.operation import (
     Status,
 )
 from milepost.storage.engine import Prepared
+from milepost.storage.recording import ASKED, Recording
 from milepost.storage.tables import clock, events, later, latest, operations
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ SCOPE: Final[Inputs] = {"subject": sa.Text(), "everything": sa.Boolean(), "funct
 CONDITIONS: Final[Inputs] = {
     "id": sa.Text(),
     **SCOPE,
-    "request_id": sa.Text(),
+    **ASKED,
     "expected_revision": sa.BigInteger(),
     "expected_attempt": sa.Integer(),
 }
@@ -81,7 +82,9 @@ def condition_values(change: Change) -> tuple[Any, ...]:
     return (
         change.id,
         *scope_values(change.scope),
+        change.actor,
         change.request_id,
+        change.reason,
         change.expected_revision,
         change.attempt,
     )
@@ -178,11 +181,11 @@ def _progress(m: Mapping[str, ColumnElement[Any]]) -> dict[str, Any]:
 _ONE: Final = sa.literal_column("1")
 
 
-def changing(move: Move) -> Callable[[Mapping[str, ColumnElement[Any]]], sa.Executable]:
+def changing(dialect: Dialect, move: Move) -> Recording:
     """Return the statement of a move that changes the status; it returns the operation."""
+    rule = TABLE[move]
 
-    def build(m: Mapping[str, ColumnElement[Any]]) -> sa.Executable:
-        rule = TABLE[move]
+    def build(m: Mapping[str, ColumnElement[Any]]) -> Any:
         if rule.enters is None:
             return sa.delete(operations).where(*_may_move(m, DELETABLE)).returning(*COLUMNS)
         return (
@@ -196,34 +199,39 @@ def changing(move: Move) -> Callable[[Mapping[str, ColumnElement[Any]]], sa.Exec
             .returning(*COLUMNS)
         )
 
-    return build
+    return Recording(dialect, CONDITIONS | EFFECTS[move], build, move=move)
 
 
-def keeping_progress(m: Mapping[str, ColumnElement[Any]]) -> sa.Executable:
-    """Report progress of what is processing already: no change of status, so no event."""
-    return (
-        sa.update(operations)
-        .where(
-            *_may_move(m, TABLE[Move.PROGRESS].keeping),
-            sa.or_(
-                m["progress"].is_(None),
-                _o.progress.is_(None),
-                m["progress"] >= _o.progress - sa.literal_column(str(PROGRESS_TOLERANCE)),
-            ),
-            # A repeated call is answered, not done again.
-            sa.or_(
-                m["request_id"].is_(None),
-                _o.progress_request_id.is_(None),
-                m["request_id"] != _o.progress_request_id,
-            ),
+def keeping_progress(dialect: Dialect) -> Prepared:
+    """Return the report of progress of what is processing: no change of status, so no event."""
+
+    def build(m: Mapping[str, ColumnElement[Any]]) -> sa.Executable:
+        return (
+            sa.update(operations)
+            .where(
+                *_may_move(m, TABLE[Move.PROGRESS].keeping),
+                sa.or_(
+                    m["progress"].is_(None),
+                    _o.progress.is_(None),
+                    m["progress"] >= _o.progress - sa.literal_column(str(PROGRESS_TOLERANCE)),
+                ),
+                # A repeated call is answered, not done again.
+                sa.or_(
+                    m["request_id"].is_(None),
+                    _o.progress_request_id.is_(None),
+                    m["request_id"] != _o.progress_request_id,
+                ),
+            )
+            .values(revision=_o.revision + _ONE, **_progress(m))
+            .returning(*SUMMARY_COLUMNS)
         )
-        .values(revision=_o.revision + _ONE, **_progress(m))
-        .returning(*SUMMARY_COLUMNS)
-    )
+
+    return Prepared(dialect, CONDITIONS | EFFECTS[Move.PROGRESS], build)
 
 
 INSERT: Final[Inputs] = {
     "id": sa.Text(),
+    **ASKED,
     "owner": sa.Text(),
     "function": sa.Text(),
     "version": sa.Text(),
@@ -234,18 +242,17 @@ INSERT: Final[Inputs] = {
     "ttl": _o.ttl.type,
     "retry_after": _o.retry_after.type,
     "max_attempts": sa.Integer(),
-    "request_id": sa.Text(),
     "fingerprint": sa.Text(),
     "trace_context": sa.Text(),
 }
 
 
-def insert(dialect: Dialect) -> Prepared:
+def insert(dialect: Dialect) -> Recording:
     """Return the statement that stores drafts; a conflicting one is passed over."""
 
-    def build(m: Mapping[str, ColumnElement[Any]]) -> sa.Executable:
+    def build(m: Mapping[str, ColumnElement[Any]]) -> Any:
         values: dict[str, Any] = {
-            **m,
+            **{name: value for name, value in m.items() if name in _o},
             "status": sa.literal_column(f"'{TABLE[Move.CREATE].enters}'"),
             "revision": _ONE,
             "attempt": sa.literal_column("0"),
@@ -266,13 +273,16 @@ def insert(dialect: Dialect) -> Prepared:
             .returning(*COLUMNS)
         )
 
-    return Prepared(dialect, INSERT, build)
+    return Recording(dialect, INSERT, build, move=Move.CREATE)
 
 
 def draft_values(operation_id: OperationId, draft: Draft) -> tuple[Any, ...]:
     """Return the values of the `INSERT` inputs."""
     return (
         operation_id,
+        draft.owner,
+        draft.request_id,
+        None,
         draft.owner,
         draft.function,
         draft.version,
@@ -283,32 +293,16 @@ def draft_values(operation_id: OperationId, draft: Draft) -> tuple[Any, ...]:
         draft.ttl,
         draft.retry_after,
         draft.max_attempts,
-        draft.request_id,
         draft.fingerprint,
         draft.trace_context,
     )
-
-
-def insert_rows(dialect: Dialect, table: sa.Table, stamp: str) -> Prepared:
-    """Return the statement that stores rows of `table`; the column `stamp` gets the time."""
-
-    def build(m: Mapping[str, ColumnElement[Any]]) -> sa.Executable:
-        values: dict[str, Any] = {**m, stamp: clock()}
-        if dialect.name == "sqlite":
-            return sa.insert(table).values(values)
-        return sa.insert(table).from_select(list(values), sa.select(*values.values()))
-
-    inputs = {column.name: column.type for column in table.c if column.name != stamp}
-    return Prepared(dialect, inputs, build)
 
 
 def get(dialect: Dialect) -> Prepared:
     """Return the read by id; the number of the input row comes last."""
 
     def build(m: Mapping[str, ColumnElement[Any]]) -> sa.Executable:
-        return sa.select(*COLUMNS, m["number"]).where(
-            _o.id == m["id"], in_scope(m), visible()
-        )
+        return sa.select(*COLUMNS, m["number"]).where(_o.id == m["id"], in_scope(m), visible())
 
     return Prepared(dialect, {"id": sa.Text(), **SCOPE, "number": sa.Integer()}, build)
 
@@ -370,13 +364,14 @@ def of_request(draft: Draft) -> sa.Select[Any]:
     )
 
 
-def forget_expired(operation_id: OperationId) -> sa.ReturningDelete[Any]:
-    """Return the statement that removes an operation if it is past its time."""
-    return (
-        sa.delete(operations)
-        .where(_o.id == operation_id, sa.not_(visible()))
-        .returning(*COLUMNS)
-    )
+def forget_expired(dialect: Dialect) -> Recording:
+    """Return the statement that removes operations that are past their time."""
+
+    def build(m: Mapping[str, ColumnElement[Any]]) -> Any:
+        return sa.delete(operations).where(_o.id == m["id"], sa.not_(visible())).returning(*COLUMNS)
+
+    expired = TABLE[Move.EXPIRE].event
+    return Recording(dialect, {"id": sa.Text(), **ASKED}, build, move=Move.FORGET, event=expired)
 
 
 def select_page(
@@ -416,14 +411,35 @@ PING: Final = sa.select(sa.literal_column("1"))
 
 # --- rows and operations ---
 
-COLUMNS: Final = tuple(
-    _o[name]
-    for name in (
-        "id function version owner status progress progress_message progress_time"
-        " result_type result_value errors metadata original_request_id callback_url"
-        " create_time start_time complete_time cancel_time expire_time ttl retry_after"
-        " revision attempt max_attempts worker lease_expire_time trace_context callback_events"
-    ).split()
+COLUMNS: Final = (
+    _o.id,
+    _o.function,
+    _o.version,
+    _o.owner,
+    _o.status,
+    _o.progress,
+    _o.progress_message,
+    _o.progress_time,
+    _o.result_type,
+    _o.result_value,
+    _o.errors,
+    _o.metadata,
+    _o.original_request_id,
+    _o.callback_url,
+    _o.create_time,
+    _o.start_time,
+    _o.complete_time,
+    _o.cancel_time,
+    _o.expire_time,
+    _o.ttl,
+    _o.retry_after,
+    _o.revision,
+    _o.attempt,
+    _o.max_attempts,
+    _o.worker,
+    _o.lease_expire_time,
+    _o.trace_context,
+    _o.callback_events,
 )
 _HEAVY: Final = frozenset({"result_type", "result_value", "errors", "metadata"})
 SUMMARY_COLUMNS: Final = tuple(
@@ -459,11 +475,6 @@ def _conversion(type_: TypeEngine[Any], dialect: Dialect) -> Callable[[Any], Any
     return type_.result_processor(dialect, None)
 
 
-def callback_events(row: Sequence[Any]) -> Sequence[str]:
-    """Return the event types that the row's operation wants webhooks for."""
-    return row[27].split() if row[27] else ()
-
-
 def operation_from(row: Sequence[Any]) -> Operation:
     """Return the operation of one row of `COLUMNS` in Python types."""
     result_type, errors = row[8], row[10]
@@ -476,9 +487,7 @@ def operation_from(row: Sequence[Any]) -> Operation:
         progress=row[5],
         progress_message=row[6],
         progress_time=row[7],
-        result=None
-        if result_type is None
-        else Payload(type_url=result_type, value=bytes(row[9])),
+        result=None if result_type is None else Payload(type_url=result_type, value=bytes(row[9])),
         errors=errors_from_json(errors) if errors else (),
         metadata=row[11],
         original_request_id=row[12],

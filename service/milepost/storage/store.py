@@ -7,6 +7,7 @@ import random
 from typing import TYPE_CHECKING, Any, Final
 
 from milepost.domain.errors import LostRace, OperationDeleted
+from milepost.domain.lifecycle import Change, Move
 from milepost.storage import statements
 from milepost.storage.batching import LARGEST_BATCH, Lane
 from milepost.storage.credentials import find_key
@@ -18,18 +19,16 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Engine
 
-    from milepost.domain.errors import MilepostError
-    from milepost.domain.lifecycle import Change
     from milepost.domain.operation import Draft, Operation, OperationId, Scope
     from milepost.domain.ports import Outcome, Position, Selection, StoredKey
+
+    Query = Callable[[Session], Any]
 
 TRIES: Final = 3
 """How often a move is tried that other changes overtook."""
 LONGEST_PAUSE_S: Final = 0.02
 QUERY_LANES: Final = 2
 """How many lists and other rare reads run at once."""
-
-Query = Callable[[Session], Any] if TYPE_CHECKING else Any
 
 
 class SqlOperationStore:
@@ -43,6 +42,7 @@ class SqlOperationStore:
             "writes",
             Session(engine, pinned_plans=True),
             self._write,
+            kind=_kind,
             largest_batch=largest,
         )
         self._reads: Lane[tuple[OperationId, Scope], Operation] = Lane(
@@ -64,20 +64,11 @@ class SqlOperationStore:
         ]
         self._turn = 0
 
-    def _write(
-        self, session: Session, items: Sequence[Change | tuple[OperationId, Draft]]
-    ) -> Sequence[Outcome | MilepostError | None]:
-        """Run a batch of creates and moves; the answers stand as the items stood."""
-        drafts = [(n, item) for n, item in enumerate(items) if isinstance(item, tuple)]
-        changes = [(n, item) for n, item in enumerate(items) if not isinstance(item, tuple)]
-        answers: dict[int, Outcome | MilepostError | None] = {}
-        if drafts:
-            inserted = self._operations.insert(session, [draft for _, draft in drafts])
-            answers.update(zip((n for n, _ in drafts), inserted, strict=True))
-        if changes:
-            applied = self._operations.apply(session, [change for _, change in changes])
-            answers.update(zip((n for n, _ in changes), applied, strict=True))
-        return [answers[n] for n in range(len(items))]
+    def _write(self, session: Session, items: Sequence[Any]) -> Sequence[Any]:
+        """Run the creates or the moves of one kind."""
+        if isinstance(items[0], Change):
+            return self._operations.apply(session, items)
+        return self._operations.insert(session, items)
 
     async def insert(self, operation_id: OperationId, draft: Draft) -> Outcome | None:
         """See `OperationStore.insert`."""
@@ -140,6 +131,10 @@ class SqlOperationStore:
         await asyncio.gather(
             *(lane.close() for lane in (self._writes, self._reads, *self._queries))
         )
+
+
+def _kind(item: Change | tuple[OperationId, Draft]) -> Move:
+    return item.move if isinstance(item, Change) else Move.CREATE
 
 
 def _query(session: Session, queries: Sequence[Query]) -> Sequence[Any]:

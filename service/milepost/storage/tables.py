@@ -34,16 +34,19 @@ class Instant(sa.types.TypeDecorator[datetime]):
     cache_ok = True
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """Choose the type that the database has."""
         return dialect.type_descriptor(
             sa.BigInteger() if dialect.name == "sqlite" else sa.DateTime(timezone=True)
         )
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
+        """Convert to what the database stores."""
         if value is None or dialect.name != "sqlite":
             return value
         return (value - _EPOCH) // _MICROSECOND
 
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        """Convert from what the database stores."""
         if value is None or dialect.name != "sqlite":
             return value
         return _EPOCH + timedelta(microseconds=value)
@@ -56,16 +59,19 @@ class Span(sa.types.TypeDecorator[timedelta]):
     cache_ok = True
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """Choose the type that the database has."""
         return dialect.type_descriptor(
             sa.BigInteger() if dialect.name == "sqlite" else postgresql.INTERVAL()
         )
 
     def process_bind_param(self, value: timedelta | None, dialect: Dialect) -> Any:
+        """Convert to what the database stores."""
         if value is None or dialect.name != "sqlite":
             return value
         return value // _MICROSECOND
 
     def process_result_value(self, value: Any, dialect: Dialect) -> timedelta | None:
+        """Convert from what the database stores."""
         if value is None or dialect.name != "sqlite":
             return value
         return timedelta(microseconds=value)
@@ -95,7 +101,26 @@ def _clock_sqlite(_element: clock, _compiler: SQLCompiler, **_kw: object) -> str
     )
 
 
-def later(instant: ColumnElement[datetime], span: ColumnElement[timedelta]) -> ColumnElement[datetime]:
+class random_delivery_id(FunctionElement[str]):  # noqa: N801 - reads as the SQL function it is
+    """A new webhook-id: ``msg_`` and 128 random bits (122 on PostgreSQL), without dots."""
+
+    type = sa.Text()
+    inherit_cache = True
+
+
+@compiles(random_delivery_id, "postgresql")
+def _random_postgresql(_element: object, _compiler: SQLCompiler, **_kw: object) -> str:
+    return "('msg_' || replace(gen_random_uuid()::text, '-', ''))"
+
+
+@compiles(random_delivery_id, "sqlite")
+def _random_sqlite(_element: object, _compiler: SQLCompiler, **_kw: object) -> str:
+    return "('msg_' || lower(hex(randomblob(16))))"
+
+
+def later(
+    instant: ColumnElement[datetime], span: ColumnElement[timedelta]
+) -> ColumnElement[datetime]:
     """Return the SQL for `instant` plus `span`."""
     return sa.type_coerce(instant.op("+")(span), Instant())
 

@@ -30,6 +30,7 @@ _SQLITE_UNAVAILABLE: Final = frozenset(
 
 def is_retryable(error: Exception) -> bool:
     """Tell whether the transaction was undone by the database and may simply run again."""
+    error = _driver_error(error)
     return isinstance(error, psycopg.Error) and error.sqlstate in _RETRYABLE
 
 

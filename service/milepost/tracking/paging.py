@@ -7,7 +7,6 @@ permission: whoever could forge one would still see only what is in its own scop
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import hmac
 import struct
@@ -50,21 +49,26 @@ class PageTokens:
             InvalidRequest: the token is malformed, tampered with, of another subject, or of a
                 list with other filters.
         """
-        try:
-            if len(token) > MOST_CHARACTERS:
-                raise ValueError
-            raw = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
-            mac, packed = raw[:_MAC_BYTES], raw[_MAC_BYTES:]
-            if not hmac.compare_digest(mac, self._mac(packed, subject, selection)):
-                raise ValueError
-            microseconds, operation_id = _POSITION.unpack(packed)
-        except (ValueError, binascii.Error, struct.error):
+        packed = self._checked(token, subject, selection)
+        if packed is None:
             problem = "is not a token of this list; start again without one"
-            raise InvalidRequest(Violation("page_token", problem)) from None
+            raise InvalidRequest(Violation("page_token", problem))
+        microseconds, operation_id = _POSITION.unpack(packed)
         return Position(
             create_time=_EPOCH + timedelta(microseconds=microseconds),
             id=OperationId(operation_id.decode()),
         )
+
+    def _checked(self, token: str, subject: str, selection: Selection) -> bytes | None:
+        """Return the packed position if the token is genuine: nobody else can make its MAC."""
+        if len(token) > MOST_CHARACTERS:
+            return None
+        try:
+            raw = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
+        except ValueError:
+            return None
+        mac, packed = raw[:_MAC_BYTES], raw[_MAC_BYTES:]
+        return packed if hmac.compare_digest(mac, self._mac(packed, subject, selection)) else None
 
     def _mac(self, packed: bytes, subject: str, selection: Selection) -> bytes:
         bound = repr((subject, selection)).encode()

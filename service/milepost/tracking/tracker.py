@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from typing import TYPE_CHECKING, Any, Final
 
 from milepost import telemetry
@@ -14,11 +12,10 @@ from milepost.domain.ports import Position
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from datetime import timedelta
 
     from milepost.domain.lifecycle import Guards
     from milepost.domain.limits import Limits
-    from milepost.domain.operation import Operation, OperationError, Payload, Principal
+    from milepost.domain.operation import Operation, OperationError, Payload, Principal, Proposal
     from milepost.domain.ports import OperationStore, Outcome, Selection
     from milepost.tracking.paging import PageTokens
 
@@ -47,60 +44,40 @@ class Tracker:
         self._page_tokens = page_tokens
         self._new_id = new_id
 
-    async def create(
-        self,
-        by: Principal,
-        *,
-        function: str,
-        version: str | None = None,
-        metadata: str | None = None,
-        original_request_id: str | None = None,
-        callback_url: str | None = None,
-        callback_events: tuple[str, ...] = (),
-        ttl: timedelta | None = None,
-        retry_after: timedelta | None = None,
-        max_attempts: int | None = None,
-        request_id: str | None = None,
-    ) -> Outcome:
+    async def create(self, by: Principal, proposal: Proposal) -> Outcome:
         """Store a new pending operation that `by` owns, or return the one of this request_id.
 
         Raises:
             WebhooksNotConfigured: a callback URL was given.
             IdsExhausted: no free id was found.
         """
-        if callback_url is not None:
+        if proposal.callback_url is not None:
             raise WebhooksNotConfigured
-        draft = Draft(
-            owner=by.subject,
-            function=function,
-            version=version,
-            metadata=metadata,
-            original_request_id=original_request_id,
-            callback_url=callback_url,
-            callback_events=callback_events or WEBHOOK_EVENTS,
-            ttl=self._limits.ttl(ttl),
-            retry_after=self._limits.retry_after(retry_after),
-            max_attempts=self._limits.max_attempts(max_attempts),
-            request_id=request_id,
-            fingerprint=_fingerprint(
-                function,
-                version,
-                metadata,
-                original_request_id,
-                callback_url,
-                callback_events,
-                ttl,
-                retry_after,
-                max_attempts,
-            ),
-            trace_context=telemetry.current_traceparent(),
-        )
+        draft = self._draft(by, proposal)
         for _ in range(ID_TRIES):
             outcome = await self._store.insert(self._new_id(), draft)
             if outcome is not None:
                 telemetry.record_move(Move.CREATE, outcome, by)
                 return outcome
         raise IdsExhausted(tries=ID_TRIES)
+
+    def _draft(self, by: Principal, proposal: Proposal) -> Draft:
+        """Return what is stored of a proposal: within the limits, and with its owner."""
+        return Draft(
+            owner=by.subject,
+            function=proposal.function,
+            version=proposal.version,
+            metadata=proposal.metadata,
+            original_request_id=proposal.original_request_id,
+            callback_url=proposal.callback_url,
+            callback_events=proposal.callback_events or WEBHOOK_EVENTS,
+            ttl=self._limits.ttl(proposal.ttl),
+            retry_after=self._limits.retry_after(proposal.retry_after),
+            max_attempts=self._limits.max_attempts(proposal.max_attempts),
+            request_id=proposal.request_id,
+            fingerprint=proposal.fingerprint,
+            trace_context=telemetry.current_traceparent(),
+        )
 
     async def get(self, by: Principal, operation_id: OperationId) -> Operation:
         """Return the operation as last committed."""
@@ -223,8 +200,3 @@ def _change(
         attempt=guards.attempt,
         **effects,
     )
-
-
-def _fingerprint(*content: object) -> str:
-    """Return a digest that is equal for equal content."""
-    return hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()

@@ -78,9 +78,7 @@ class Auth:
         self._clock = clock
         self._known: dict[str, tuple[float, asyncio.Future[Principal | None]]] = {}
 
-    async def around(
-        self, method: str, request: Any, context: Context, proceed: Proceed
-    ) -> Any:
+    async def around(self, method: str, request: Any, context: Context, proceed: Proceed) -> Any:
         """Let the call in as its principal."""
         if method.partition("/")[0] in PUBLIC:
             return await proceed(request, context)

@@ -23,9 +23,7 @@ if TYPE_CHECKING:
 class Link(Protocol):
     """Something that every call passes through."""
 
-    async def around(
-        self, method: str, request: Any, context: Context, proceed: Proceed
-    ) -> Any:
+    async def around(self, method: str, request: Any, context: Context, proceed: Proceed) -> Any:
         """Call `proceed` with the request (a message, or an iterator of them) and the context.
 
         What it returns is the answer: a message, or nothing for a stream.
@@ -62,9 +60,8 @@ class ChainedServer:
     def _wrap(
         self, handler: grpc.RpcMethodHandler[Any, Any], method: str
     ) -> grpc.RpcMethodHandler[Any, Any]:
-        shape = (
-            ("stream_" if handler.request_streaming else "unary_")
-            + ("stream" if handler.response_streaming else "unary")
+        shape = ("stream_" if handler.request_streaming else "unary_") + (
+            "stream" if handler.response_streaming else "unary"
         )
         run = self._refused.get(method) or _awaitable(getattr(handler, shape))
         for link in reversed(self._links):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc
@@ -13,7 +14,7 @@ from milepost import telemetry
 if TYPE_CHECKING:
     from milepost.rpc.interceptors.chain import Context, Proceed
 
-CODES: Final = {code.value[0]: code.name for code in grpc.StatusCode} | {
+CODES: Final[dict[object, str]] = {code.value[0]: code.name for code in grpc.StatusCode} | {
     code: code.name for code in grpc.StatusCode
 }
 _OUR_FAULT: Final = frozenset(
@@ -29,27 +30,31 @@ class Observe:
     service counts them itself.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tracing: telemetry.Tracing) -> None:
         """Start with no call running."""
+        self._tracing = tracing
         self._running = 0
         self._idle = asyncio.Event()
         self._idle.set()
+        telemetry.rpcs_running.set_function(lambda: self._running)
 
     async def idle(self) -> None:
         """Return when no call is running."""
         await self._idle.wait()
 
-    async def around(
-        self, method: str, request: Any, context: Context, proceed: Proceed
-    ) -> Any:
+    async def around(self, method: str, request: Any, context: Context, proceed: Proceed) -> Any:
         """Measure the call."""
-        self._enter()
-        clock = telemetry.CallClock(method)
-        span = telemetry.start_server_span(method, dict(context.invocation_metadata() or ()))
+        self._running += 1
+        self._idle.clear()
+        start = time.perf_counter()
+        span = self._tracing.start(method, context.invocation_metadata() or ())
         code = "OK"
         try:
-            with trace.use_span(span, record_exception=False, set_status_on_exception=False):
+            if span is None:
                 answer = await proceed(request, context)
+            else:
+                with trace.use_span(span, record_exception=False, set_status_on_exception=False):
+                    answer = await proceed(request, context)
             code = _code(context)
         except asyncio.CancelledError:
             # Nobody has set a code: the caller went away, or its deadline passed.
@@ -63,22 +68,15 @@ class Observe:
         else:
             return answer
         finally:
-            telemetry.end_server_span(span, code, failed=code in _OUR_FAULT)
-            clock.stop(code)
-            self._leave()
-
-    def _enter(self) -> None:
-        self._running += 1
-        telemetry.rpcs_running.inc()
-        self._idle.clear()
-
-    def _leave(self) -> None:
-        self._running -= 1
-        telemetry.rpcs_running.dec()
-        if self._running == 0:
-            self._idle.set()
+            if span is not None:
+                telemetry.end_span(span, code, failed=code in _OUR_FAULT)
+            telemetry.record_call(method, code, time.perf_counter() - start)
+            self._running -= 1
+            if self._running == 0:
+                self._idle.set()
 
 
 def _code(context: Context) -> str:
-    code = context.code()
-    return CODES.get(code, "OK") if code else "OK"
+    # Typed as a StatusCode, but in fact a number, or nothing before the call has ended.
+    code: object = context.code()
+    return CODES.get(code, "OK")

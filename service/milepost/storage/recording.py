@@ -1,0 +1,137 @@
+"""What a change of status leaves behind: one event, and a delivery where somebody waits for it.
+
+Both are written with the change itself. On PostgreSQL the three are one statement, so that a
+change costs one round trip; on SQLite, which cannot do that, they are three in one transaction.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import sqlalchemy as sa
+
+from milepost.domain.lifecycle import TABLE, Move
+from milepost.storage.engine import Prepared
+from milepost.storage.tables import clock, deliveries, events, random_delivery_id
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from sqlalchemy import ColumnElement
+    from sqlalchemy.engine import Dialect
+    from sqlalchemy.types import TypeEngine
+
+    from milepost.storage.engine import Cursor
+
+    Columns = Mapping[str, ColumnElement[Any]]
+    Change = Callable[[Columns], sa.ReturningInsert[Any] | sa.ReturningUpdate[Any]]
+
+ASKED: Final[Mapping[str, TypeEngine[Any]]] = {
+    "actor": sa.Text(),
+    "request_id": sa.Text(),
+    "reason": sa.Text(),
+}
+"""What an event says of the request that caused it."""
+_CHANGED: Final[Mapping[str, TypeEngine[Any]]] = {
+    "id": sa.Text(),
+    "revision": sa.BigInteger(),
+    "owner": sa.Text(),
+    "callback_url": sa.Text(),
+    "callback_events": sa.Text(),
+}
+"""What it says of the operation as the change left it."""
+
+
+class Recording:
+    """A statement that changes operations, with the event and the delivery of each change."""
+
+    def __init__(
+        self,
+        dialect: Dialect,
+        inputs: Mapping[str, TypeEngine[Any]],
+        change: Change,
+        *,
+        move: Move,
+        event: str | None = None,
+    ) -> None:
+        """Compile it.
+
+        Args:
+            dialect: of the database.
+            inputs: of `change`; those of `ASKED` must be among them.
+            change: makes the statement, which returns the operation's columns.
+            move: what happens.
+            event: its type, where it is not the one of the move.
+        """
+        self._event = event or TABLE[move].event
+        self._move = move
+        if dialect.name == "postgresql":
+            self._whole = Prepared(dialect, inputs, lambda m: self._one_statement(change, m))
+            return
+        self._whole = Prepared(dialect, inputs, change)
+        both = {**_CHANGED, **ASKED}
+        self._parts = (
+            Prepared(dialect, both, lambda m: self._insert_event(m, m)),
+            Prepared(dialect, both, self._insert_delivery),
+        )
+        self._asked = [list(inputs).index(name) for name in ASKED]
+        names = [column.name for column in change(_nothing(inputs)).exported_columns]
+        self._changed = [names.index(name) for name in _CHANGED]
+
+    def run(self, cursor: Cursor, rows: Sequence[Sequence[Any]]) -> list[tuple[Any, ...]]:
+        """Change what may be changed, and return the operations as they are now."""
+        if not hasattr(self, "_parts"):
+            return self._whole.run(cursor, rows)
+        found: list[tuple[Any, ...]] = []
+        for row in rows:
+            for changed in self._whole.run(cursor, [row]):
+                values = [changed[n] for n in self._changed] + [row[n] for n in self._asked]
+                for part in self._parts:
+                    part.run(cursor, [values])
+                found.append(changed)
+        return found
+
+    def _one_statement(self, change: Change, m: Columns) -> sa.Select[Any]:
+        changed = change(m).cte("changed")
+        event = self._insert_event(changed.c, m, changed.c.id == m["id"]).cte("event")
+        delivery = self._insert_delivery(changed.c).cte("delivery")
+        return sa.select(*changed.c).add_cte(event, delivery)
+
+    def _insert_event(
+        self, changed: Columns, m: Columns, *joined: ColumnElement[bool]
+    ) -> sa.Insert:
+        values = {
+            "operation_id": changed["id"],
+            "revision": self._revision(changed),
+            "type": sa.literal_column(f"'{self._event}'"),
+            "move": sa.literal_column(f"'{self._move}'"),
+            "owner": changed["owner"],
+            **{name: m[name] for name in ASKED},
+            "time": clock(),
+        }
+        rows = sa.select(*values.values()).where(*joined)
+        return sa.insert(events).from_select(list(values), rows)
+
+    def _insert_delivery(self, changed: Columns) -> sa.Insert:
+        values = {
+            "id": random_delivery_id(),
+            "operation_id": changed["id"],
+            "revision": self._revision(changed),
+            "type": sa.literal_column(f"'{self._event}'"),
+            "owner": changed["owner"],
+            "callback_url": changed["callback_url"],
+            "create_time": clock(),
+        }
+        # The types are separated by spaces, and none is part of another.
+        wanted = changed["callback_events"].contains(self._event)
+        rows = sa.select(*values.values()).where(changed["callback_url"].is_not(None), wanted)
+        return sa.insert(deliveries).from_select(list(values), rows)
+
+    def _revision(self, changed: Columns) -> ColumnElement[int]:
+        """Return the revision of the event; a removed operation still shows the one before."""
+        removed = TABLE[self._move].enters is None
+        return changed["revision"] + sa.literal_column("1") if removed else changed["revision"]
+
+
+def _nothing(inputs: Mapping[str, TypeEngine[Any]]) -> Columns:
+    return {name: sa.null() for name in inputs}

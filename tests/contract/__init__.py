@@ -1,0 +1,1 @@
+"""What every store of operations must do, on SQLite and on PostgreSQL alike."""

@@ -1,0 +1,100 @@
+"""The tables refuse what the domain rules out, whoever writes it."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
+
+from milepost.domain.operation import Status
+from milepost.storage.tables import operations
+from tests import factories
+
+EARLY = factories.LONG_AGO
+LATE = EARLY + timedelta(hours=1)
+HOUR = timedelta(hours=1)
+SURPLUS = {"result_type": "t", "result_value": b""}
+
+# The rule that is broken, the status of the row, and what is wrong with it.
+ILLEGAL: list[tuple[str, Status, dict[str, Any]]] = [
+    ("id", Status.PENDING, {"id": "op_123"}),
+    ("id", Status.PENDING, {"id": "xx_" + "0" * 24}),
+    ("function", Status.PENDING, {"function": ""}),
+    ("function", Status.PENDING, {"function": "  "}),
+    ("owner", Status.PENDING, {"owner": " "}),
+    ("status", Status.PENDING, {"status": "ASLEEP"}),
+    ("status", Status.PENDING, {"status": "pending"}),
+    ("progress", Status.PROCESSING, {"progress": 1.01}),
+    ("progress", Status.PROCESSING, {"progress": -0.01}),
+    ("revision", Status.PENDING, {"revision": 0}),
+    ("attempt", Status.PENDING, {"attempt": -1}),
+    ("attempt", Status.PENDING, {"max_attempts": 0}),
+    ("pending", Status.PENDING, {"start_time": LATE}),
+    ("processing", Status.PROCESSING, {"start_time": None}),
+    ("completed", Status.COMPLETED, {"start_time": None}),
+    ("completed", Status.COMPLETED, {"progress": 0.5}),
+    ("completed", Status.COMPLETED, {"complete_time": None}),
+    ("failed", Status.FAILED, {"errors": None}),
+    ("failed", Status.FAILED, {"complete_time": None}),
+    ("cancelled", Status.CANCELLED, {"cancel_time": None}),
+    ("cancelled", Status.PROCESSING, {"cancel_time": LATE}),
+    ("ended", Status.PROCESSING, {"complete_time": LATE}),
+    ("ended", Status.CANCELLED, {"complete_time": LATE}),
+    ("result", Status.PROCESSING, SURPLUS),
+    ("result", Status.FAILED, SURPLUS),
+    ("result_whole", Status.COMPLETED, {"result_type": "t"}),
+    ("result_whole", Status.COMPLETED, {"result_value": b""}),
+    ("errors", Status.COMPLETED, {"errors": "[]"}),
+    ("errors", Status.CANCELLED, {"errors": "[]"}),
+    ("end_after_start", Status.COMPLETED, {"complete_time": EARLY}),
+    ("end_after_start", Status.CANCELLED, {"start_time": factories.FAR_AWAY}),
+    ("expire_after_create", Status.PENDING, {"expire_time": EARLY - HOUR}),
+    ("lease", Status.PROCESSING, {"lease": HOUR}),
+    ("lease", Status.PROCESSING, {"lease_expire_time": LATE}),
+    ("lease", Status.PENDING, {"lease": HOUR, "lease_expire_time": LATE}),
+]
+REQUIRED = ["id", "function", "owner", "status", "create_time", "expire_time", "ttl", "revision"]
+
+
+def refusal(engine, row):
+    """What the database has against the row; nothing when it is stored."""
+    try:
+        with engine.begin() as connection:
+            connection.execute(sa.insert(operations), row)
+    except IntegrityError as error:
+        return str(error.orig)
+    return None
+
+
+@pytest.mark.parametrize("status", Status)
+async def test_legal_rows_are_stored(engine, status):
+    """A legal row of each status is stored: others are refused for what is wrong in them."""
+    assert refusal(engine, factories.row(status)) is None
+
+
+def test_illegal_rows_are_refused(engine):
+    """No row is stored that the rules of the domain rule out (B173, B194, B196, B197)."""
+    for rule, status, wrong in ILLEGAL:
+        found = refusal(engine, factories.row(status, **wrong)) or "stored"
+        assert "_check" in found, (rule, status, wrong, found)
+        # A row without its end breaks two rules; the database names the one it meets first.
+        rules = {rule, "ended"} if "complete_time" in wrong else {rule}
+        assert any(f"operations_{name}_check" in found for name in rules), (rule, wrong, found)
+
+
+def test_required_columns(engine):
+    """No row is stored without an owner, or whatever else every operation has (B173)."""
+    for column in REQUIRED:
+        found = refusal(engine, factories.row(**{column: None})) or "stored"
+        assert "null" in found.lower(), column
+
+
+def test_every_rule_is_tried():
+    """Every CHECK constraint of the table refuses one of the rows above."""
+    names = {
+        str(constraint.name)
+        for constraint in operations.constraints
+        if isinstance(constraint, sa.CheckConstraint)
+    }
+    assert names == {f"operations_{rule}_check" for rule, _, _ in ILLEGAL}

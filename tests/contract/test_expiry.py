@@ -1,0 +1,104 @@
+"""Expiry: past its time an operation is as if it did not exist, swept or not."""
+
+from datetime import timedelta
+
+import pytest
+import sqlalchemy as sa
+
+from milepost.domain.errors import OperationExpired, OperationNotFound
+from milepost.domain.lifecycle import Move
+from milepost.domain.operation import Status
+from milepost.domain.ports import Selection
+from milepost.storage.statements import EFFECTS, visible
+from milepost.storage.tables import clock, later, operations
+from tests import factories
+
+TTL = timedelta(hours=1)
+MARGIN = timedelta(seconds=30)
+GONE = [status for status in Status if status is not Status.PROCESSING]
+
+
+@pytest.mark.parametrize("status", GONE)
+async def test_expired_operation_is_gone(store, engine, stored, status):
+    """An expired pending or terminal operation cannot be read, listed or moved, and stays as it is.
+
+    Proves B61.
+    """
+    operation = await factories.reach(store, status, ttl=TTL)
+    factories.age(engine, operation.id, TTL + MARGIN)
+    before = stored.everything(operation.id)
+    calls = [store.apply(factories.change(move, operation.id)) for move in EFFECTS]
+    for call in (store.get(operation.id, factories.scope()), *calls):
+        with pytest.raises(OperationExpired):
+            await call
+    for asker in (factories.scope(), factories.scope("admin", everything=True)):
+        assert await store.list(asker, Selection(), None, 50, full=False) == []
+    assert stored.everything(operation.id) == before
+
+
+@pytest.mark.parametrize("status", GONE)
+async def test_only_the_owner_is_told_of_expiry(store, engine, status):
+    """Of an expired operation a stranger, a worker and an admin hear that there is none.
+
+    Proves B61, B171.
+    """
+    operation = await factories.reach(store, status, ttl=TTL)
+    factories.age(engine, operation.id, TTL + MARGIN)
+    for asker in (
+        factories.scope(factories.STRANGER),
+        factories.scope("worker", functions=("*",)),
+        factories.scope("admin", everything=True),
+    ):
+        for call in (
+            store.get(operation.id, asker),
+            store.apply(factories.change(Move.CANCEL, operation.id, scope=asker, request_id="r")),
+        ):
+            with pytest.raises(OperationNotFound) as caught:
+                await call
+            assert type(caught.value) is OperationNotFound
+
+
+@pytest.mark.parametrize("status", Status)
+async def test_operation_lives_until_its_time(store, engine, status):
+    """Before its time has come an operation is there (B60, B61)."""
+    operation = await factories.reach(store, status, ttl=TTL)
+    factories.age(engine, operation.id, TTL - MARGIN)
+    assert (await store.get(operation.id, factories.scope())).id == operation.id
+    listed = await store.list(factories.scope(), Selection(), None, 50, full=False)
+    assert [each.id for each in listed] == [operation.id]
+
+
+async def test_work_outlives_its_time(store, engine):
+    """What is being worked on stays visible past its time, and may still end (B66, B69)."""
+    operation = await factories.reach(store, Status.PROCESSING, ttl=TTL)
+    factories.age(engine, operation.id, 2 * TTL)
+    await store.apply(factories.change(Move.PROGRESS, operation.id, progress=0.5))
+    found = await store.get(operation.id, factories.scope())
+    assert found.expire_time < found.progress_time
+    done = (await store.apply(factories.change(Move.COMPLETE, operation.id))).operation
+    assert done.expire_time == done.complete_time + TTL
+
+
+@pytest.mark.parametrize(
+    ("left", "there"),
+    [
+        (timedelta(microseconds=1), True),
+        (timedelta(0), True),
+        (timedelta(microseconds=-1), False),
+    ],
+)
+async def test_now_is_not_yet_expired(store, engine, left, there):
+    """When the time is exactly now the operation is there; a microsecond later it is gone (B60)."""
+    operation = await factories.create(store)
+    # Within one statement the clock of the database stands still.
+    expire = (
+        sa.update(operations)
+        .where(operations.c.id == operation.id)
+        .values(
+            create_time=factories.LONG_AGO,
+            expire_time=later(clock(), sa.literal(left, operations.c.ttl.type)),
+        )
+        .returning(visible())
+    )
+    with engine.begin() as connection:
+        assert bool(connection.execute(expire).scalar_one()) is there

@@ -1,0 +1,66 @@
+"""Replicas on PostgreSQL lock the rows of a batch in one common order."""
+
+import asyncio
+from contextlib import ExitStack
+
+import pytest
+import sqlalchemy as sa
+
+from milepost.domain.errors import IllegalMove
+from milepost.domain.lifecycle import Move
+from milepost.domain.operation import Status
+from milepost.domain.ports import Outcome
+from tests import factories
+from tests.contract.stored import answers, until
+
+WAITING = sa.text(
+    "SELECT count(*) FROM pg_stat_activity"
+    " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+)
+
+
+@pytest.fixture
+def database_url(postgres_url):
+    """SQLite has one lock, and so no order of locks."""
+    return postgres_url
+
+
+@pytest.fixture
+def waiting(engine):
+    """How many sessions wait for a lock."""
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        yield lambda: connection.execute(WAITING).scalar_one()
+
+
+async def test_batches_in_opposite_orders(store, replica, stored, waiting):
+    """Two replicas that move the same operations in opposite orders both get through (B191)."""
+    ids = sorted([(await factories.create(store)).id for _ in range(4)])
+    gates = [(await factories.create(store)).id for _ in range(2)]
+    low, high, *last = ids
+    batches = [
+        (store, gates[0], [(Move.START, high), (Move.START, last[0]), (Move.PROGRESS, low)]),
+        (replica, gates[1], [(Move.START, low), (Move.START, last[1]), (Move.PROGRESS, high)]),
+    ]
+    calls = []
+
+    def call(each, move, operation_id):
+        change = factories.change(move, operation_id)
+        calls.append(asyncio.create_task(each.apply(change)))
+
+    with ExitStack() as held:
+        for operation_id in last:
+            held.enter_context(stored.held(operation_id))
+        # What arrives while a replica is held at its gate forms its next batch.
+        with stored.held(gates[0]), stored.held(gates[1]):
+            for each, gate, _ in batches:
+                call(each, Move.START, gate)
+            await until(lambda: waiting() == 2)
+            for each, _, moves in batches:
+                for move, operation_id in moves:
+                    call(each, move, operation_id)
+            await until(lambda: all(len(each._writes._waiting) == 3 for each, *_ in batches))
+        await until(lambda: calls[0].done() and calls[1].done() and waiting() == 2)
+    found = await answers(*calls)
+    # Progress may have started an operation before its start came.
+    assert {type(answer) for answer in found} <= {Outcome, IllegalMove}
+    assert {stored.operation(each)["status"] for each in ids} == {Status.PROCESSING}

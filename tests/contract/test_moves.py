@@ -1,0 +1,141 @@
+"""What each move writes, and what it leaves as it was."""
+
+import dataclasses
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import sqlalchemy as sa
+
+from milepost.domain.lifecycle import Move
+from milepost.domain.operation import Status
+from milepost.storage.tables import operations
+from tests import factories
+
+SOON = timedelta(seconds=10)
+ENDS = {Move.COMPLETE: "complete_time", Move.FAIL: "complete_time", Move.CANCEL: "cancel_time"}
+
+
+def about_now(instant):
+    """Whether the instant is aware, in UTC, and near enough."""
+    assert instant.utcoffset() == timedelta(0)
+    return abs(datetime.now(UTC) - instant) < SOON
+
+
+def changed(before, after):
+    """The names of the fields that differ."""
+    names = [field.name for field in dataclasses.fields(before)]
+    return {name for name in names if getattr(before, name) != getattr(after, name)}
+
+
+async def test_start(store):
+    """A start sets start_time, raises the attempt, names the worker and keeps the rest.
+
+    Proves B71, B73, B74.
+    """
+    before = await factories.create(store, metadata='{"a":1}', version="2")
+    start = factories.change(Move.START, before.id, worker="w-1")
+    after = (await store.apply(start)).operation
+    assert changed(before, after) == {"status", "start_time", "revision", "attempt", "worker"}
+    assert (after.attempt, after.worker, after.progress) == (1, "w-1", None)
+    assert about_now(after.start_time)
+
+
+@pytest.mark.parametrize("progress", [0.0, 0.1, 0.75, 1.0])
+async def test_start_with_progress(store, progress):
+    """A start may say how much is done already, 0.0 included (B72, B195)."""
+    before = await factories.create(store)
+    after = (
+        await store.apply(factories.change(Move.START, before.id, progress=progress))
+    ).operation
+    assert after.progress == progress
+    assert isinstance(after.progress, float)
+    assert about_now(after.progress_time)
+
+
+async def test_complete(store):
+    """A complete stores the result, sets progress to 1.0 and keeps start and metadata.
+
+    Proves B98, B99.
+    """
+    before = await factories.reach(store, Status.PROCESSING, metadata='{"a":1}')
+    after = (await store.apply(factories.change(Move.COMPLETE, before.id))).operation
+    assert changed(before, after) == {
+        "status", "progress", "result", "complete_time", "expire_time", "revision",
+    }  # fmt: skip
+    assert (after.progress, after.result) == (1.0, factories.payload())
+    assert about_now(after.complete_time)
+
+
+async def test_complete_without_result(store):
+    """A complete without a result leaves it absent (B200)."""
+    before = await factories.reach(store, Status.PROCESSING)
+    change = factories.change(Move.COMPLETE, before.id, result=None)
+    assert (await store.apply(change)).operation.result is None
+
+
+async def test_fail(store):
+    """A fail stores the errors and keeps progress, start and metadata (B109, B110, B111)."""
+    started = await factories.reach(store, Status.PROCESSING, metadata='{"a":1}')
+    await store.apply(factories.change(Move.PROGRESS, started.id, progress=0.6))
+    before = await store.get(started.id, factories.scope())
+    after = (await store.apply(factories.change(Move.FAIL, before.id))).operation
+    assert changed(before, after) == {
+        "status", "errors", "complete_time", "expire_time", "revision",
+    }  # fmt: skip
+    assert after.errors == (factories.error(),)
+    assert after.progress == 0.6
+    assert about_now(after.complete_time)
+
+
+async def test_fail_of_what_was_never_started(store):
+    """A pending operation fails without ever having had a start_time (B113)."""
+    before = await factories.create(store)
+    after = (await store.apply(factories.change(Move.FAIL, before.id))).operation
+    assert (after.status, after.start_time, after.attempt) == (Status.FAILED, None, 0)
+
+
+@pytest.mark.parametrize("status", [Status.PENDING, Status.PROCESSING])
+async def test_cancel(store, status):
+    """A cancel sets cancel_time, the one that is stored, and keeps the rest.
+
+    Proves B118, B119, B121, B130.
+    """
+    before = await factories.reach(store, status, metadata='{"a":1}')
+    after = (await store.apply(factories.change(Move.CANCEL, before.id))).operation
+    assert changed(before, after) == {"status", "cancel_time", "expire_time", "revision"}
+    assert about_now(after.cancel_time)
+    assert await store.get(before.id, factories.scope()) == after
+
+
+@pytest.mark.parametrize("move", ENDS)
+async def test_end_is_kept_for_a_full_ttl(store, engine, move):
+    """A terminal move sets expire_time to its own time plus the ttl (B69)."""
+    ttl = timedelta(minutes=10)
+    before = await factories.reach(store, Status.PROCESSING, ttl=ttl)
+    factories.age(engine, before.id, timedelta(minutes=9))
+    after = (await store.apply(factories.change(move, before.id))).operation
+    assert after.expire_time == getattr(after, ENDS[move]) + ttl
+    assert after.expire_time > before.expire_time
+
+
+@pytest.mark.parametrize("move", ENDS)
+async def test_end_never_shortens_the_life(store, stored, move):
+    """A terminal move leaves an expire_time that is later than its own time plus the ttl (B69)."""
+    before = await factories.reach(store, Status.PROCESSING)
+    stored.execute(
+        sa.update(operations)
+        .where(operations.c.id == before.id)
+        .values(expire_time=factories.FAR_AWAY)
+    )
+    after = (await store.apply(factories.change(move, before.id))).operation
+    assert after.expire_time == factories.FAR_AWAY
+
+
+@pytest.mark.parametrize("move", ENDS)
+async def test_end_is_never_before_the_start(store, engine, move):
+    """When the clock of the database was set back, the end is the start, not before it (B197)."""
+    before = await factories.reach(store, Status.PROCESSING)
+    factories.age(engine, before.id, -timedelta(hours=1))
+    after = (await store.apply(factories.change(move, before.id))).operation
+    assert getattr(after, ENDS[move]) == after.start_time
+    assert after.expire_time == after.start_time + after.ttl

@@ -1,0 +1,259 @@
+"""The plans of the statements: an index serves each, whatever the size of the table."""
+
+import random
+import uuid
+from datetime import timedelta
+
+import pytest
+import sqlalchemy as sa
+
+from milepost.domain.lifecycle import Move
+from milepost.domain.operation import Status, new_operation_id
+from milepost.domain.ports import Position, Selection
+from milepost.storage import statements
+from milepost.storage.engine import Runnable, Session, open_engine
+from milepost.storage.schema import upgrade
+from milepost.storage.tables import clock, events, operations
+from tests import factories
+
+ROWS = 6_000
+DATABASE = f"milepost_plans_{uuid.uuid4().hex}"
+IDS = [new_operation_id() for _ in range(ROWS)]
+ME = factories.scope("owner-3")
+BUSY = factories.scope("busy")
+ADMIN = factories.scope("admin", everything=True)
+AFTER = Position(create_time=factories.LONG_AGO + timedelta(seconds=ROWS * 0.95), id=IDS[0])
+
+
+@pytest.fixture(scope="module")
+def sqlite_plans(tmp_path_factory):
+    """The URL of an empty SQLite file."""
+    return f"sqlite:///{tmp_path_factory.mktemp('plans') / 'milepost.db'}"
+
+
+@pytest.fixture(scope="module")
+def postgresql_plans(postgres):
+    """The URL of an empty PostgreSQL database."""
+    postgres.create_database(DATABASE)
+    yield postgres.url(DATABASE)
+    postgres.drop_database(DATABASE)
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def engine(request):
+    """A database with many operations, for all tests of this module."""
+    url = request.getfixturevalue(f"{request.param}_plans")
+    upgrade(url)
+    engine = open_engine(url)
+    fill(engine)
+    return engine
+
+
+def fill(engine):
+    """Owners busy and idle, functions, every status, and statistics for the planner."""
+    dice = random.Random(1)  # noqa: S311 - any spread will do
+    owners = [dice.choice(["busy", f"owner-{dice.randrange(15)}"]) for _ in IDS]
+    rows = [
+        factories.row(
+            list(Status)[n % 5],
+            id=operation_id,
+            owner=owners[n],
+            function=f"function-{dice.randrange(7)}",
+            create_time=factories.LONG_AGO + timedelta(seconds=n),
+            start_time=None if n % 5 in {0, 4} else factories.LONG_AGO + timedelta(seconds=n),
+            complete_time=factories.FAR_AWAY if n % 5 in {2, 3} else None,
+            cancel_time=factories.FAR_AWAY if n % 5 == 4 else None,
+            expire_time=factories.FAR_AWAY - timedelta(seconds=n),
+        )
+        for n, operation_id in enumerate(IDS)
+    ]
+    happened = [
+        {
+            "operation_id": operation_id,
+            "revision": 1,
+            "type": "operation.created",
+            "move": "create",
+            "owner": owners[n],
+            "actor": "somebody",
+            "time": factories.LONG_AGO,
+        }
+        for n, operation_id in enumerate(IDS)
+    ]
+    with engine.begin() as connection:
+        connection.execute(sa.insert(operations), rows)
+        connection.execute(sa.insert(events), happened)
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(sa.text("ANALYZE"))
+
+
+@pytest.fixture(params=["pinned plans", "free plans"])
+def session(engine, request):
+    """A session of the store: one for statements by id, and one for everything else."""
+    session = Session(engine, pinned_plans=request.param == "pinned plans")
+    yield session
+    session.reset()
+
+
+@pytest.fixture
+def free(engine):
+    """A session whose planner chooses freely, as for lists."""
+    session = Session(engine, read_only=True)
+    yield session
+    session.reset()
+
+
+class Plan:
+    """A cursor that explains statements instead of running them."""
+
+    def __init__(self, session):
+        self._cursor = session.cursor
+        self._sqlite = session.dialect.name == "sqlite"
+        self.steps = []
+
+    def execute(self, sql, parameters=()):
+        """Note the steps of the statement."""
+        explain = "EXPLAIN QUERY PLAN " if self._sqlite else "EXPLAIN (FORMAT JSON) "
+        self._cursor.execute(explain + sql, parameters)
+        found = self._cursor.fetchall()
+        self.steps += [row[3] for row in found] if self._sqlite else _steps(found[0][0][0]["Plan"])
+
+    def fetchall(self):
+        """Nothing was run."""
+        return []
+
+    @property
+    def scans(self):
+        """The steps that read a whole table, other than in the order of an index."""
+        whole = ("SCAN operations", "SCAN events", "Seq Scan")
+        return [s for s in self.steps if s.startswith(whole) and "USING INDEX" not in s]
+
+    @property
+    def sorts(self):
+        """The steps that put rows in order, where an index would have had them in order."""
+        return [step for step in self.steps if "TEMP B-TREE" in step or "Sort" in step]
+
+    def uses(self, index):
+        """Whether the index serves the statement."""
+        # SQLite has its own name for the index of a primary key.
+        names = {index, f"sqlite_autoindex_{index.removesuffix('_pkey')}_1"}
+        return any(name in step for step in self.steps for name in names)
+
+
+def _steps(node):
+    yield " ".join(str(node.get(key, "")) for key in ("Node Type", "Index Name", "Relation Name"))
+    for child in node.get("Plans", ()):
+        yield from _steps(child)
+
+
+def prepared(session, statement: Runnable, rows):
+    """The plan of a prepared statement for rows of input."""
+    plan = Plan(session)
+    statement.run(plan, rows)
+    return plan
+
+
+def query(session, statement):
+    """The plan of a statement that is built for each call."""
+    compiled = statement.compile(
+        dialect=session.dialect, compile_kwargs={"render_postcompile": True}
+    )
+    values = {
+        name: processor(value) if (processor := compiled._bind_processors.get(name)) else value
+        for name, value in compiled.params.items()
+    }
+    plan = Plan(session)
+    order = compiled.positiontup
+    plan.execute(str(compiled), [values[name] for name in order] if order else values)
+    return plan
+
+
+@pytest.mark.parametrize("asked", [1, 32])
+def test_get_by_id(session, asked):
+    """Reads by id, one or many, go by the primary key (B254)."""
+    rows = [(i, *statements.scope_values(ME), n) for n, i in enumerate(IDS[:asked])]
+    plan = prepared(session, statements.get(session.dialect), rows)
+    assert plan.scans == []
+    assert plan.uses("operations_pkey")
+
+
+@pytest.mark.parametrize("asked", [1, 32])
+@pytest.mark.parametrize("move", statements.EFFECTS)
+def test_moves_by_id(session, move, asked):
+    """Moves, one or many, go by the primary key (B254)."""
+    changes = [factories.change(move, i, scope=ME) for i in IDS[:asked]]
+    rows = [(*statements.condition_values(c), *statements.effect_values(c)) for c in changes]
+    kinds = [statements.changing(session.dialect, move)]
+    if move is Move.PROGRESS:
+        kinds.append(statements.keeping_progress(session.dialect))
+    for kind in kinds:
+        plan = prepared(session, kind, rows)
+        assert plan.scans == []
+        assert plan.uses("operations_pkey")
+
+
+@pytest.mark.parametrize("move", statements.EFFECTS)
+def test_why_not(session, move):
+    """The read that explains a refusal goes by the primary keys (B254)."""
+    change = factories.change(move, IDS[5], scope=ME, request_id="r-1")
+    plan = query(session, statements.why_not(change))
+    assert plan.scans == []
+    assert plan.uses("operations_pkey")
+    assert plan.uses("events_pkey")
+
+
+@pytest.mark.parametrize("request_id", [None, "r-1"])
+def test_last_event(session, request_id):
+    """The read of what became of an operation goes by the primary key of the events (B254)."""
+    plan = query(session, statements.last_event(IDS[5], "owner-3", request_id))
+    assert plan.scans == []
+    assert plan.uses("events_pkey")
+
+
+def test_request_of_an_owner(session):
+    """The read of an earlier create goes by owner and request_id (B254)."""
+    plan = query(session, statements.of_request(factories.draft(request_id="r-1")))
+    assert plan.scans == []
+    assert plan.uses("operations_owner_request_id_idx")
+
+
+@pytest.mark.parametrize("after", [None, AFTER], ids=["first page", "later page"])
+@pytest.mark.parametrize(
+    ("asker", "selection", "index"),
+    [
+        (ME, Selection(), "operations_owner_create_time_id_idx"),
+        (
+            BUSY,
+            Selection(statuses=(Status.PENDING,)),
+            "operations_owner_status_create_time_id_idx",
+        ),
+        (ADMIN, Selection(owner="owner-3"), "operations_owner_create_time_id_idx"),
+        (
+            ADMIN,
+            Selection(function="function-3", statuses=(Status.PENDING,)),
+            "operations_function_status_create_time_id_idx",
+        ),
+        (ADMIN, Selection(), "operations_create_time_id_idx"),
+    ],
+    ids=["owner", "owner and status", "owner, by an admin", "function and status", "all"],
+)
+def test_lists(free, asker, selection, index, after):
+    """Each page of a list goes by an index that has its order: no scan, and no sort (B254)."""
+    plan = query(free, statements.select_page(asker, selection, after, 50, full=True))
+    assert plan.scans == []
+    assert plan.sorts == [], plan.steps
+    assert plan.uses(index)
+
+
+def test_expiry(free):
+    """What is past its time is found by the index of expire_time (B254)."""
+    late = sa.select(operations.c.id).where(operations.c.expire_time < clock())
+    plan = query(free, late.order_by(operations.c.expire_time).limit(1_000))
+    assert plan.scans == []
+    assert plan.sorts == []
+    assert plan.uses("operations_expire_time_idx")
+
+
+def test_a_scan_would_be_seen(free):
+    """A statement that no index serves shows as one that reads the whole table."""
+    plan = query(free, sa.select(operations.c.id).where(operations.c.worker == "w-1"))
+    assert len(plan.scans) == 1

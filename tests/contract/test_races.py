@@ -1,0 +1,150 @@
+"""Races: one winner, exact losers, nothing lost and nothing undone; on one replica and on two."""
+
+from collections import Counter
+from itertools import cycle
+
+import pytest
+import sqlalchemy as sa
+
+from milepost.domain.errors import IllegalMove, LostRace, ProgressDecrease
+from milepost.domain.lifecycle import TERMINAL, Move
+from milepost.domain.operation import Status, new_operation_id
+from milepost.domain.ports import Outcome
+from tests import factories
+from tests.contract.stored import answers
+
+ENDS = (Move.COMPLETE, Move.FAIL, Move.CANCEL)
+
+
+@pytest.fixture(params=["one replica", "two replicas"])
+def stores(request, store, replica):
+    """The stores that race each other."""
+    return [store] if request.param == "one replica" else [store, replica]
+
+
+def race(stores, changes):
+    """The answers to changes that are asked for at once, of one store after the other."""
+    return answers(*(each.apply(c) for each, c in zip(cycle(stores), changes, strict=False)))
+
+
+async def test_one_end(stores, stored):
+    """Of many ends at once exactly one comes, and the others are told which (B106, B128)."""
+    for _ in range(4):
+        operation = await factories.reach(stores[0], Status.PROCESSING)
+        found = await race(stores, [factories.change(m, operation.id) for m in ENDS * 4])
+        (winner,) = [answer for answer in found if isinstance(answer, Outcome)]
+        losers = [answer for answer in found if answer is not winner]
+        end = winner.operation.status
+        assert [(type(loser), loser.status) for loser in losers] == [(IllegalMove, end)] * 11
+        assert await stores[0].get(operation.id, factories.scope()) == winner.operation
+        assert winner.operation.revision == operation.revision + 1
+        ends = [e for e in stored.events(operation.id) if e["revision"] > operation.revision]
+        assert len(ends) == 1
+        assert len(stored.deliveries(operation.id)) == 2  # started, ended
+
+
+async def test_one_start(stores, stored):
+    """Of many starts at once exactly one succeeds (B78)."""
+    operation = await factories.create(stores[0])
+    starts = [factories.change(Move.START, operation.id, worker=f"w-{n}") for n in range(10)]
+    found = await race(stores, starts)
+    (winner,) = [answer for answer in found if isinstance(answer, Outcome)]
+    assert [type(answer) for answer in found].count(IllegalMove) == 9
+    row = stored.operation(operation.id)
+    assert (row["attempt"], row["worker"]) == (1, winner.operation.worker)
+
+
+async def test_one_repetition(stores, stored):
+    """Of equal calls at once one moves, and the others are answered as repetitions (B101)."""
+    operation = await factories.reach(stores[0], Status.PROCESSING)
+    complete = factories.change(Move.COMPLETE, operation.id, request_id="r-1")
+    found = await race(stores, [complete] * 8)
+    assert Counter(answer.replayed for answer in found) == {False: 1, True: 7}
+    assert len(stored.events(operation.id)) == 3
+
+
+async def test_larger_progress_wins(stores):
+    """Of 0.6 and 0.7 at once 0.7 stays, whoever comes first (B94, B95)."""
+    for values in ((0.6, 0.7), (0.7, 0.6)) * 4:
+        operation = await factories.reach(stores[0], Status.PROCESSING)
+        found = await race(
+            stores, [factories.change(Move.PROGRESS, operation.id, progress=v) for v in values]
+        )
+        assert {type(answer) for answer in found} <= {Outcome, ProgressDecrease}
+        assert (await stores[0].get(operation.id, factories.scope())).progress == 0.7
+
+
+async def test_cancelled_never_starts(stores, stored):
+    """Whichever of start and cancel comes first, the operation ends cancelled (B193)."""
+    for moves in ((Move.START, Move.CANCEL), (Move.CANCEL, Move.START)) * 4:
+        operation = await factories.create(stores[0])
+        await race(stores, [factories.change(move, operation.id) for move in moves])
+        types = [event["type"] for event in stored.events(operation.id)]
+        assert types[-1] == "operation.cancelled"
+        assert stored.operation(operation.id)["status"] == Status.CANCELLED
+
+
+async def test_progress_never_reopens(stores, stored):
+    """Progress that races an end never comes after it (B94, B132)."""
+    operation = await factories.reach(stores[0], Status.PROCESSING)
+    reports = [factories.change(Move.PROGRESS, operation.id) for _ in range(10)]
+    changes = [*reports[:5], factories.change(Move.CANCEL, operation.id), *reports[5:]]
+    found = await race(stores, changes)
+    made = [answer for answer in found if isinstance(answer, Outcome)]
+    row = stored.operation(operation.id)
+    assert (row["status"], row["revision"]) == (Status.CANCELLED, 2 + len(made))
+    assert max(answer.operation.revision for answer in made) == row["revision"]
+
+
+async def test_every_acknowledged_move_counts_once(stores, stored):
+    """The revisions rise by exactly the number of moves that were acknowledged."""
+    ids = [(await factories.create(stores[0])).id for _ in range(8)]
+    moves = (Move.START, Move.PROGRESS, Move.PROGRESS, Move.COMPLETE, Move.FAIL, Move.CANCEL)
+    changes = [factories.change(move, each) for move in moves * 2 for each in ids]
+    found = await race(stores, changes)
+    made = Counter(a.operation.id for a in found if isinstance(a, Outcome))
+    assert {type(a) for a in found} <= {Outcome, IllegalMove}
+    for each in ids:
+        assert stored.operation(each)["revision"] == 1 + made[each]
+        assert stored.operation(each)["status"] in TERMINAL
+
+
+async def test_opposite_creates_do_not_lock_each_other_up(store, replica, stored):
+    """Two replicas that create under the same request_ids, each in another order, agree (B32)."""
+    drafts = [factories.draft(request_id=f"r-{n}") for n in range(20)]
+    found = await answers(
+        *(store.insert(new_operation_id(), draft) for draft in drafts),
+        *(replica.insert(new_operation_id(), draft) for draft in reversed(drafts)),
+    )
+    assert Counter(answer.replayed for answer in found) == {False: 20, True: 20}
+    assert stored.count() == 20
+
+
+async def test_lost_races_end(store, engine, stored):
+    """A move that others overtake every time is given up after three tries (B126, B192)."""
+    operation = await factories.create(store)
+    before = stored.everything(operation.id)
+    overtake(engine)
+    with pytest.raises(LostRace) as caught:
+        await store.apply(factories.change(Move.START, operation.id))
+    assert caught.value.facts == {"operation_id": operation.id, "tries": "3"}
+    assert stored.everything(operation.id) == before
+
+
+OVERTAKE = {
+    "sqlite": [
+        "CREATE TRIGGER overtake BEFORE UPDATE ON operations BEGIN SELECT RAISE(IGNORE); END",
+    ],
+    "postgresql": [
+        "CREATE FUNCTION overtake() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'",
+        """CREATE TRIGGER overtake BEFORE UPDATE ON operations
+        FOR EACH ROW EXECUTE FUNCTION overtake()""",
+    ],
+}
+
+
+def overtake(engine):
+    """From now on no update finds its row, as when another one came first."""
+    with engine.begin() as connection:
+        for statement in OVERTAKE[engine.dialect.name]:
+            connection.execute(sa.text(statement))

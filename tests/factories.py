@@ -1,0 +1,148 @@
+"""What the tests are made of: drafts, changes, scopes, operations in any status, and their age."""
+
+import dataclasses
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Engine
+
+from milepost.domain.lifecycle import Change, Move
+from milepost.domain.operation import (
+    Draft,
+    Operation,
+    OperationError,
+    OperationId,
+    Payload,
+    Scope,
+    Status,
+    new_operation_id,
+)
+from milepost.domain.ports import OperationStore
+from milepost.storage.tables import Instant, Span, operations
+
+OWNER: Final = "alice"
+STRANGER: Final = "mallory"
+FUNCTION: Final = "video.transcode"
+LONG_AGO: Final = datetime(2020, 1, 1, tzinfo=UTC)
+FAR_AWAY: Final = datetime(2100, 1, 1, tzinfo=UTC)
+EVENT_TYPES: Final = ("started", "completed", "failed", "cancelled", "expired")
+
+_PATHS: Final[dict[Status, Sequence[Move]]] = {
+    Status.PENDING: (),
+    Status.PROCESSING: (Move.START,),
+    Status.COMPLETED: (Move.START, Move.COMPLETE),
+    Status.FAILED: (Move.START, Move.FAIL),
+    Status.CANCELLED: (Move.START, Move.CANCEL),
+}
+
+
+def draft(**overrides: Any) -> Draft:
+    """A draft of `OWNER` with a webhook for every event; `overrides` replace its fields."""
+    plain = Draft(
+        owner=OWNER,
+        function=FUNCTION,
+        version=None,
+        metadata=None,
+        original_request_id=None,
+        callback_url="https://example.com/hook?secret=1",
+        callback_events=tuple(f"operation.{name}" for name in EVENT_TYPES),
+        ttl=timedelta(hours=24),
+        retry_after=timedelta(seconds=5),
+        max_attempts=3,
+        request_id=None,
+        fingerprint="as asked",
+        trace_context=None,
+    )
+    return dataclasses.replace(plain, **overrides)
+
+
+def scope(
+    subject: str = OWNER, *, everything: bool = False, functions: Sequence[str] = ()
+) -> Scope:
+    """What `subject` may touch: its own operations, and what else is given."""
+    return Scope(subject=subject, everything=everything, functions=tuple(functions))
+
+
+def error(code: str = "BROKEN", message: str = "it broke", **overrides: Any) -> OperationError:
+    """An error as a worker reports it."""
+    return dataclasses.replace(OperationError(code=code, message=message), **overrides)
+
+
+def payload(value: bytes = b"\x0a\x02ok") -> Payload:
+    """A packed message."""
+    return Payload(type_url="type.googleapis.com/google.protobuf.Value", value=value)
+
+
+def change(move: Move, id: OperationId, **overrides: Any) -> Change:  # noqa: A002 - the field
+    """The change that `OWNER` asks for, with what its move needs; `overrides` replace its fields.
+
+    Whoever asks is the subject of its scope.
+    """
+    asker = overrides.get("scope", scope())
+    plain = Change(
+        move=move,
+        id=id,
+        scope=asker,
+        actor=asker.subject,
+        result=payload() if move is Move.COMPLETE else None,
+        errors=(error(),) if move is Move.FAIL else (),
+    )
+    return dataclasses.replace(plain, **overrides)
+
+
+async def create(store: OperationStore, **overrides: Any) -> Operation:
+    """A pending operation in `store`."""
+    outcome = await store.insert(new_operation_id(), draft(**overrides))
+    assert outcome is not None
+    return outcome.operation
+
+
+async def reach(store: OperationStore, status: Status, **overrides: Any) -> Operation:
+    """An operation in `store` that legal moves led to `status`."""
+    operation = await create(store, **overrides)
+    asker = scope(operation.owner)
+    for move in _PATHS[status]:
+        operation = (await store.apply(change(move, operation.id, scope=asker))).operation
+    assert operation.status is status
+    return operation
+
+
+def age(engine: Engine, operation_id: OperationId, by: timedelta) -> None:
+    """Everything in the life of the operation happened `by` earlier than it did."""
+    span = sa.literal(by, Span())
+    times = [column for column in operations.c if isinstance(column.type, Instant)]
+    with engine.begin() as connection:
+        aged = connection.execute(
+            sa.update(operations)
+            .where(operations.c.id == operation_id)
+            .values({time: sa.type_coerce(time.op("-")(span), Instant()) for time in times})
+        )
+        assert aged.rowcount == 1
+
+
+def row(status: Status = Status.PENDING, /, **overrides: Any) -> dict[str, Any]:
+    """A legal row of `tables.operations` in `status`, to be stored behind the store's back."""
+    begun = status in {Status.PROCESSING, Status.COMPLETED}
+    ended = status in {Status.COMPLETED, Status.FAILED}
+    plain = dict.fromkeys(column.name for column in operations.c) | {
+        "id": new_operation_id(),
+        "function": FUNCTION,
+        "owner": OWNER,
+        "status": status.value,
+        "progress": 1.0 if status is Status.COMPLETED else None,
+        "errors": "[]" if status is Status.FAILED else None,
+        "create_time": LONG_AGO,
+        "start_time": LONG_AGO + timedelta(seconds=1) if begun else None,
+        "complete_time": LONG_AGO + timedelta(seconds=2) if ended else None,
+        "cancel_time": LONG_AGO + timedelta(seconds=2) if status is Status.CANCELLED else None,
+        "expire_time": FAR_AWAY,
+        "ttl": timedelta(hours=24),
+        "retry_after": timedelta(seconds=5),
+        "revision": 1,
+        "attempt": 0,
+        "max_attempts": 3,
+        "fingerprint": "as asked",
+    }
+    return plain | overrides

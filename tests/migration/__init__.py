@@ -1,0 +1,1 @@
+"""The migrations: forwards, backwards, and what they make of a database."""

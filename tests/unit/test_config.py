@@ -1,0 +1,229 @@
+"""Settings: what is in force by default, where values come from, and what is refused."""
+
+import os
+from datetime import timedelta
+
+import pytest
+
+from milepost import config
+from milepost.domain.limits import Limits
+
+
+@pytest.fixture(autouse=True)
+def _no_settings(monkeypatch):
+    for name in list(os.environ):
+        if name.startswith("MILEPOST_"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def settings_file(tmp_path, monkeypatch):
+    """A file of settings, which the returned function writes."""
+    path = tmp_path / "settings.env"
+    monkeypatch.setenv("MILEPOST_CONFIG_FILE", str(path))
+    return path.write_text
+
+
+def problems():
+    """What `load` refuses."""
+    with pytest.raises(config.SettingsError) as caught:
+        config.load()
+    assert str(caught.value) == "; ".join(caught.value.problems)
+    return caught.value.problems
+
+
+def entry(name):
+    """What check-config shows of one setting."""
+    return next(item for item in config.entries(config.load()) if item.name == name)
+
+
+def test_defaults_are_the_limits_of_the_product():
+    """Without any setting, the limits are those the product promises."""
+    assert config.load().limits == Limits()
+
+
+def test_default_service_is_only_for_this_machine(monkeypatch, tmp_path):
+    """Without any setting, the service is embedded, listens on loopback and logs by itself."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    settings = config.load()
+    assert settings.embedded
+    expected = f"sqlite:///{tmp_path}/milepost/milepost.db"
+    assert settings.database_url.get_secret_value() == expected
+    assert (settings.listen, settings.http_listen) == ("127.0.0.1:7450", "127.0.0.1:7451")
+    assert not settings.allow_plaintext
+    assert settings.log_format == "auto"
+
+
+def test_every_setting_is_described():
+    """No setting is without a sentence for check-config."""
+    assert [item.name for item in config.entries(config.load()) if not item.description] == []
+
+
+def test_limits_can_be_configured(monkeypatch):
+    """A limit follows its variable."""
+    monkeypatch.setenv("MILEPOST_TTL_MAX_SECONDS", "1209600")
+    monkeypatch.setenv("MILEPOST_METADATA_BYTES_MAX", "10")
+    limits = config.load().limits
+    assert (limits.ttl_max, limits.metadata_bytes) == (timedelta(days=14), 10)
+
+
+def test_every_problem_is_reported_at_once(monkeypatch):
+    """One run names every variable that is wrong, of every kind, and what it was."""
+    for name, value in {
+        "DATABASE_URL": "postgres://host/name",
+        "LISTEN": "0.0.0.0:7450",
+        "HTTP_LISTEN": "nonsense",
+        "LOG_LEVEL": "loud",
+        "OTLP_ENDPOINT": "localhost:4317",
+        "TRACE_SAMPLE_RATIO": "2",
+        "TTL_MIN_SECONDS": "90000",
+        "PAGE_SIZE_MAX": "many",
+    }.items():
+        monkeypatch.setenv(f"MILEPOST_{name}", value)
+    found = problems()
+    assert [line.partition(":")[0].removeprefix("MILEPOST_") for line in found] == [
+        "DATABASE_URL",
+        "LISTEN",
+        "HTTP_LISTEN",
+        "LOG_LEVEL",
+        "OTLP_ENDPOINT",
+        "TRACE_SAMPLE_RATIO",
+        "TTL_DEFAULT_SECONDS",
+        "PAGE_SIZE_MAX",
+    ]
+    assert "(found '0.0.0.0:7450')" in found[1]
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "mysql://h/d", "postgresql://h/d", "sqlite://", "sqlite:///", "sqlite:///:memory:"],
+)
+def test_unusable_databases_are_refused(monkeypatch, url):
+    """A database that cannot hold operations for good is a problem of its variable."""
+    monkeypatch.setenv("MILEPOST_DATABASE_URL", url)
+    [line] = problems()
+    assert line.startswith("MILEPOST_DATABASE_URL: must ")
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["", "127.0.0.1", ":7450", "127.0.0.1:", "127.0.0.1:65536", "http://127.0.0.1:1", "::1:7450"],
+)
+def test_malformed_addresses_are_refused(monkeypatch, address):
+    """The address of the gRPC port is HOST:PORT, and is not optional."""
+    monkeypatch.setenv("MILEPOST_LISTEN", address)
+    [line] = problems()
+    assert line.startswith("MILEPOST_LISTEN: must be HOST:PORT")
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:0", "localhost:7450", "[::1]:7450", "127.1.2.3:1"])
+def test_loopback_needs_no_encryption(monkeypatch, address):
+    """The gRPC port may be on any address that only this machine reaches."""
+    monkeypatch.setenv("MILEPOST_LISTEN", address)
+    assert config.load().listen == address
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:7450", "[::]:7450", "192.0.2.1:7450", "milepost:1"])
+def test_plaintext_leaves_the_machine_only_when_told(monkeypatch, address):
+    """An address that others can reach needs the operator's explicit word."""
+    monkeypatch.setenv("MILEPOST_LISTEN", address)
+    [line] = problems()
+    assert "without TLS" in line
+    monkeypatch.setenv("MILEPOST_ALLOW_PLAINTEXT", "true")
+    assert config.load().listen == address
+
+
+def test_ports_must_differ(monkeypatch):
+    """The two ports cannot have the same address; the HTTP port can be switched off."""
+    monkeypatch.setenv("MILEPOST_HTTP_LISTEN", "127.0.0.1:7450")
+    assert problems() == [
+        "MILEPOST_HTTP_LISTEN: must differ from MILEPOST_LISTEN (found '127.0.0.1:7450')"
+    ]
+    monkeypatch.setenv("MILEPOST_HTTP_LISTEN", "")
+    assert config.load().http_listen == ""
+
+
+def test_environment_goes_before_file_before_default(monkeypatch, settings_file):
+    """Each value tells where it comes from; the environment wins over the file."""
+    settings_file("# comment\nMILEPOST_DRAIN_SECONDS=7\nexport MILEPOST_LOG_LEVEL='debug'\n")
+    monkeypatch.setenv("MILEPOST_LOG_LEVEL", "error")
+    drain, level, reflection = (
+        entry(f"MILEPOST_{name}") for name in ("DRAIN_SECONDS", "LOG_LEVEL", "REFLECTION")
+    )
+    assert (drain.value, drain.source) == (7.0, "file")
+    assert (level.value, level.source) == ("error", "environment")
+    assert (reflection.value, reflection.source) == (True, "default")
+
+
+def test_broken_file_is_a_problem_beside_the_others(settings_file, capfd):
+    """A line that cannot be read is named with its number, and does not hide other problems."""
+    settings_file("MILEPOST_DRAIN_SECONDS=soon\nthis is no setting\n")
+    first, second = problems()
+    assert first.endswith("line 2 is not KEY=VALUE")
+    assert second.startswith("MILEPOST_DRAIN_SECONDS: ")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_missing_file_is_a_problem(monkeypatch, tmp_path):
+    """A file of settings that is named must be there."""
+    monkeypatch.setenv("MILEPOST_CONFIG_FILE", str(tmp_path / "nowhere"))
+    [line] = problems()
+    assert line.startswith("MILEPOST_CONFIG_FILE: ")
+    assert line.endswith("No such file or directory")
+
+
+def test_binary_file_is_a_problem(monkeypatch, tmp_path):
+    """A file of settings is text."""
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
+    monkeypatch.setenv("MILEPOST_CONFIG_FILE", str(tmp_path / "binary"))
+    [line] = problems()
+    assert line.endswith("is no text in UTF-8")
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql+psycopg://u:s3cret@h/d", "postgresql+psycopg://u:***@h/d"),
+        ("postgresql+psycopg://u:s3@cr/et@h:1/d", "postgresql+psycopg://u:***@h:1/d"),
+        (
+            "postgresql+psycopg://u@h/d?password=s3cret&x=1",
+            "postgresql+psycopg://u@h/d?password=***&x=1",
+        ),
+        ("postgresql+psycopg://h/d", "postgresql+psycopg://h/d"),
+    ],
+)
+def test_passwords_are_masked(monkeypatch, url, shown):
+    """What is shown of a database has no password, wherever in the URL it stood."""
+    monkeypatch.setenv("MILEPOST_DATABASE_URL", url)
+    assert entry("MILEPOST_DATABASE_URL").value == shown
+    assert "s3" not in repr(config.load())
+
+
+def test_problems_have_no_secrets(monkeypatch):
+    """A URL that is refused is not repeated with its password, in no form of the error."""
+    monkeypatch.setenv("MILEPOST_DATABASE_URL", "mysql://u:s3cret@h/d")
+    monkeypatch.setenv("MILEPOST_OTLP_ENDPOINT", "grpc://u:s3cret@h")
+    monkeypatch.setenv("MILEPOST_DRAIN_SECONDS", "-1")
+    with pytest.raises(config.SettingsError) as caught:
+        config.load()
+    chain = [caught.value, caught.value.__context__, config.entries(None)]
+    assert "s3cret" not in "".join(map(repr, chain)) + "".join(map(str, chain))
+
+
+def test_typos_are_found(monkeypatch, settings_file):
+    """A variable that is no setting is reported, with the one that may have been meant."""
+    settings_file("MILEPOST_REFLEXION=off\n")
+    for name in ("LISTENS", "ADDRESS", "API_KEY", "TEST_POSTGRES_URL"):
+        monkeypatch.setenv(f"MILEPOST_{name}", "x")
+    assert config.unknown_variables() == [
+        "MILEPOST_LISTENS is no setting; did you mean MILEPOST_LISTEN?",
+        "MILEPOST_REFLEXION in MILEPOST_CONFIG_FILE is no setting;"
+        " did you mean MILEPOST_REFLECTION?",
+    ]
+
+
+def test_overrides_go_before_everything(monkeypatch):
+    """What the code asks for wins over the environment; what it leaves out does not count."""
+    monkeypatch.setenv("MILEPOST_DRAIN_SECONDS", "3")
+    settings = config.load(log_level="debug", drain_seconds=None)
+    assert (settings.log_level, settings.drain_seconds) == ("debug", 3.0)

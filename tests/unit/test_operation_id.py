@@ -1,0 +1,74 @@
+"""Operation ids: their shape, and where their randomness comes from."""
+
+import re
+
+import pytest
+
+from milepost.domain.operation import (
+    ID_LENGTH,
+    ID_PATTERN,
+    ID_PREFIX,
+    ID_RANDOM_BYTES,
+    new_operation_id,
+)
+
+VALID = "op_0123456789abcdef01234567"
+
+
+def test_new_id_has_the_shape():
+    """A new id is op_ and 24 lower-case hex characters, 27 in all (B1)."""
+    operation_id = new_operation_id()
+    assert re.fullmatch(r"op_[0-9a-f]{24}", operation_id)
+    assert len(operation_id) == ID_LENGTH == 27
+
+
+def test_new_ids_differ():
+    """Many new ids all differ and all start with op_ (B2)."""
+    ids = {new_operation_id() for _ in range(1_000)}
+    assert len(ids) == 1_000
+    assert all(operation_id.startswith(ID_PREFIX) for operation_id in ids)
+
+
+def test_ids_have_96_random_bits():
+    """The number of random bytes is one named constant, which the pattern and the length follow.
+
+    Proves B12.
+    """
+    assert ID_RANDOM_BYTES * 8 == 96
+    assert ID_PATTERN.pattern == "op_[0-9a-f]{24}"
+
+
+def test_every_character_varies():
+    """Each of the 24 characters takes each of the 16 values (B1)."""
+    ids = [new_operation_id() for _ in range(1_000)]
+    for place in range(len(ID_PREFIX), ID_LENGTH):
+        assert {operation_id[place] for operation_id in ids} == set("0123456789abcdef")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "invalid-id",
+        "invalid-format",
+        VALID[:-1],
+        f"{VALID}0",
+        VALID.upper(),
+        VALID.replace("a", "A"),
+        VALID.replace("a", "g"),
+        VALID.replace("op_", "xx_"),
+        VALID.replace("op_", "OP_"),
+        f"{VALID}\n",
+        f" {VALID}",
+        f"{VALID[:-1]}\n",
+        VALID.replace("0", "\u0660"),
+    ],
+)
+def test_what_is_no_id(text):
+    """Only the one pattern, matched whole, is an id (B5, B6, B7, B8, B9, B10, B11)."""
+    assert ID_PATTERN.fullmatch(text) is None
+
+
+def test_what_is_an_id():
+    """An id of the right shape is one, whoever made it (B11)."""
+    assert ID_PATTERN.fullmatch(VALID)
