@@ -4,13 +4,17 @@ import os
 import shutil
 import sqlite3
 import uuid
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from tests.postgres import URL_VARIABLE, PostgresCluster, PostgresServer
+
+_COPIES_AHEAD = 2
 
 
 def prepare_template(url: str) -> None:
@@ -47,15 +51,50 @@ def postgres_template(postgres: PostgresServer) -> Iterator[str]:
         postgres.drop_database(name)
 
 
+class _Copies:
+    """Copies of a database, made while the tests before them run, and thrown away likewise."""
+
+    def __init__(self, server: PostgresServer, template: str) -> None:
+        self._server = server
+        self._template = template
+        self._workers = ThreadPoolExecutor(max_workers=_COPIES_AHEAD)
+        self._ready = deque(self._workers.submit(self._make) for _ in range(_COPIES_AHEAD))
+
+    def take(self) -> str:
+        """The name of a fresh copy."""
+        self._ready.append(self._workers.submit(self._make))
+        return self._ready.popleft().result()
+
+    def drop(self, name: str) -> None:
+        """Nobody needs the copy any more."""
+        self._workers.submit(self._server.drop_database, name)
+
+    def close(self) -> None:
+        """No copy is left."""
+        for copy in self._ready:
+            self.drop(copy.result())
+        self._workers.shutdown()
+
+    def _make(self) -> str:
+        name = _fresh_name("test")
+        self._server.create_database(name, template=self._template)
+        return name
+
+
+@pytest.fixture(scope="session")
+def postgres_copies(postgres: PostgresServer, postgres_template: str) -> Iterator[_Copies]:
+    """Fresh, migrated PostgreSQL databases."""
+    copies = _Copies(postgres, postgres_template)
+    yield copies
+    copies.close()
+
+
 @pytest.fixture
-def postgres_url(postgres: PostgresServer, postgres_template: str) -> Iterator[str]:
+def postgres_url(postgres: PostgresServer, postgres_copies: _Copies) -> Iterator[str]:
     """The URL of a fresh, migrated PostgreSQL database."""
-    name = _fresh_name("test")
-    postgres.create_database(name, template=postgres_template)
-    try:
-        yield postgres.url(name)
-    finally:
-        postgres.drop_database(name)
+    name = postgres_copies.take()
+    yield postgres.url(name)
+    postgres_copies.drop(name)
 
 
 @pytest.fixture(scope="session")

@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
+import difflib
 import ipaddress
+import logging
 import os
+import re
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from dotenv.parser import parse_stream
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from milepost.domain.limits import Limits
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 PREFIX: Final = "MILEPOST_"
 FILE_VARIABLE: Final = f"{PREFIX}CONFIG_FILE"
+OTHERS: Final = frozenset({FILE_VARIABLE, f"{PREFIX}ADDRESS", f"{PREFIX}API_KEY"})
+"""Variables that are no settings: where the settings are, and what the command line calls with."""
+TESTS: Final = f"{PREFIX}TEST_"
+"""Variables of the test suite begin with this."""
 _DEFAULTS: Final = Limits()
+_ADDRESS: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[\w.-]+):(?P<port>\d{1,5})", re.ASCII)
+_PASSWORD: Final = re.compile(
+    r"(://[^:@/]*):.*@|([?&](?:password|secret|token)=)[^&]*", re.IGNORECASE
+)
 
 
 def _data_folder() -> Path:
@@ -27,34 +43,41 @@ def _default_database() -> SecretStr:
     return SecretStr(f"sqlite:///{_data_folder() / 'milepost.db'}")
 
 
+Source: TypeAlias = Literal["environment", "file", "default"]
 Share = Annotated[float, Field(ge=0, le=1)]
-Seconds = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0, le=10 * 365 * 86_400)]
+Pause = Annotated[float, Field(ge=0, le=86_400)]
+Count = Annotated[int, Field(gt=0, lt=2**31)]
 
 
 class Settings(BaseSettings):
     """What an operator may choose. Each field is the variable ``MILEPOST_<NAME>``."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_file_encoding="utf-8",
+        extra="ignore",
+        frozen=True,
+        validate_default=True,  # so that a check of one field against another always runs
+        hide_input_in_errors=True,  # it may be a password
+    )
 
     database_url: SecretStr = Field(
         default_factory=_default_database,
         description="Where operations live: sqlite:///PATH (embedded) or"
         " postgresql+psycopg://USER:PASSWORD@HOST/NAME (server)",
     )
+    allow_plaintext: bool = Field(
+        default=False, description="Serve gRPC without TLS on other addresses than loopback"
+    )
     listen: str = Field("127.0.0.1:7450", description="Address of the gRPC port")
     http_listen: str = Field(
         "127.0.0.1:7451", description="Address of /healthz, /readyz and /metrics; empty for none"
     )
-    allow_plaintext: bool = Field(
-        default=False, description="Serve gRPC without TLS on other addresses than loopback"
-    )
     reflection: bool = Field(
         default=True, description="Answer server reflection; off in production"
     )
-    gathering: bool = Field(
-        default=True, description="Let concurrent calls share a transaction"
-    )
+    gathering: bool = Field(default=True, description="Let concurrent calls share a transaction")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="The least important log line to write"
     )
@@ -65,66 +88,113 @@ class Settings(BaseSettings):
         None, description="OTLP/gRPC collector for traces, e.g. http://localhost:4317"
     )
     trace_sample_ratio: Share = Field(0.01, description="Share of new traces that are recorded")
-    drain_seconds: Annotated[float, Field(ge=0)] = Field(
-        20.0, description="How long running calls may take after SIGTERM"
-    )
-    not_ready_seconds: Annotated[float, Field(ge=0)] = Field(
+    drain_seconds: Pause = Field(20.0, description="How long running calls may take after SIGTERM")
+    not_ready_seconds: Pause = Field(
         0.0, description="Pause between reporting not ready and refusing calls, for balancers"
     )
     request_bytes_max: Count = Field(
         2 * 1024 * 1024, description="Largest request message; larger ones are refused by gRPC"
     )
-    ttl_default_seconds: Seconds = _DEFAULTS.ttl_default.total_seconds()
-    ttl_min_seconds: Seconds = _DEFAULTS.ttl_min.total_seconds()
-    ttl_max_seconds: Seconds = _DEFAULTS.ttl_max.total_seconds()
-    retry_after_default_seconds: Seconds = _DEFAULTS.retry_after_default.total_seconds()
-    retry_after_min_seconds: Seconds = _DEFAULTS.retry_after_min.total_seconds()
-    retry_after_max_seconds: Seconds = _DEFAULTS.retry_after_max.total_seconds()
-    max_attempts_default: Count = _DEFAULTS.max_attempts_default
-    metadata_bytes_max: Count = _DEFAULTS.metadata_bytes
-    result_bytes_max: Count = _DEFAULTS.result_bytes
-    errors_bytes_max: Count = _DEFAULTS.errors_bytes
-    message_length_max: Count = _DEFAULTS.message_length
-    page_size_default: Count = _DEFAULTS.page_size_default
-    page_size_max: Count = _DEFAULTS.page_size_max
+    ttl_min_seconds: Seconds = Field(
+        _DEFAULTS.ttl_min.total_seconds(), description="Shortest ttl; shorter ones are raised to it"
+    )
+    ttl_max_seconds: Seconds = Field(
+        _DEFAULTS.ttl_max.total_seconds(), description="Longest ttl; longer ones are cut to it"
+    )
+    ttl_default_seconds: Seconds = Field(
+        _DEFAULTS.ttl_default.total_seconds(),
+        description="How long an operation is kept if its caller does not say",
+    )
+    retry_after_min_seconds: Seconds = Field(
+        _DEFAULTS.retry_after_min.total_seconds(), description="Shortest pause between two polls"
+    )
+    retry_after_max_seconds: Seconds = Field(
+        _DEFAULTS.retry_after_max.total_seconds(), description="Longest pause between two polls"
+    )
+    retry_after_default_seconds: Seconds = Field(
+        _DEFAULTS.retry_after_default.total_seconds(),
+        description="Pause between two polls that is suggested if the caller does not say",
+    )
+    max_attempts_default: Count = Field(
+        _DEFAULTS.max_attempts_default,
+        description="How many workers may lose an operation before it fails",
+    )
+    metadata_bytes_max: Count = Field(
+        _DEFAULTS.metadata_bytes, description="Largest metadata of an operation, as JSON"
+    )
+    result_bytes_max: Count = Field(
+        _DEFAULTS.result_bytes, description="Largest result of an operation"
+    )
+    errors_bytes_max: Count = Field(
+        _DEFAULTS.errors_bytes, description="Largest list of errors of an operation"
+    )
+    message_length_max: Count = Field(
+        _DEFAULTS.message_length, description="Longest progress message, in characters"
+    )
+    page_size_max: Count = Field(
+        _DEFAULTS.page_size_max, description="Most operations on one page of a list"
+    )
+    page_size_default: Count = Field(
+        _DEFAULTS.page_size_default,
+        description="Operations on a page of a list if its reader does not say",
+    )
 
     @field_validator("database_url")
     @classmethod
     def _known_database(cls, value: SecretStr) -> SecretStr:
         url = value.get_secret_value()
-        if not url.startswith(("sqlite:///", "postgresql+psycopg://")):
-            msg = "must begin with sqlite:/// or postgresql+psycopg://"
-            raise ValueError(msg)
+        scheme, _, rest = url.partition("://")
+        if scheme not in {"sqlite", "postgresql+psycopg"} or not rest:
+            raise ValueError("must begin with sqlite:/// or postgresql+psycopg://")
+        if scheme == "sqlite" and rest.partition("?")[0].lstrip("/") in {"", ":memory:"}:
+            raise ValueError("must name a file: sqlite:///milepost.db, sqlite:////var/lib/x.db")
+        if scheme == "sqlite" and not rest.startswith("/"):
+            raise ValueError("must have three slashes before the file: sqlite:///milepost.db")
         return value
 
     @field_validator("listen", "http_listen")
     @classmethod
-    def _address(cls, value: str) -> str:
-        host, _, port = value.rpartition(":")
-        if value and not (host and port.isascii() and port.isdigit() and int(port) < 65536):
-            msg = "must be HOST:PORT"
-            raise ValueError(msg)
+    def _address(cls, value: str, info: ValidationInfo) -> str:
+        if not value and info.field_name == "http_listen":
+            return value
+        found = _ADDRESS.fullmatch(value)
+        if found is None or int(found["port"]) > 65_535:  # noqa: PLR2004 - the last port
+            raise ValueError("must be HOST:PORT, an IPv6 address in brackets")
         return value
 
-    @model_validator(mode="after")
-    def _consistent(self) -> Settings:
-        problems = []
-        for name in ("ttl", "retry_after"):
-            least, usual, most = (
-                getattr(self, f"{name}_{part}_seconds") for part in ("min", "default", "max")
+    @field_validator("listen")
+    @classmethod
+    def _encrypted(cls, value: str, info: ValidationInfo) -> str:
+        if not is_loopback(value) and info.data.get("allow_plaintext") is False:
+            raise ValueError(
+                "is reachable from outside, without TLS: listen on loopback, or set"
+                f" {PREFIX}ALLOW_PLAINTEXT=true behind a proxy that does TLS"
             )
-            if not least <= usual <= most:
-                problems.append(f"{name}: min {least} <= default {usual} <= max {most} must hold")
-        if self.page_size_default > self.page_size_max:
-            problems.append("page_size_default must not exceed page_size_max")
-        if not self.allow_plaintext and not is_loopback(self.listen):
-            problems.append(
-                f"listen {self.listen} is reachable from outside, without TLS: listen on"
-                " loopback, or set allow_plaintext behind a proxy that does TLS"
-            )
-        if problems:
-            raise ValueError("; ".join(problems))
-        return self
+        return value
+
+    @field_validator("http_listen")
+    @classmethod
+    def _another_port(cls, value: str, info: ValidationInfo) -> str:
+        if value and value == info.data.get("listen") and not value.endswith(":0"):
+            raise ValueError(f"must differ from {PREFIX}LISTEN")
+        return value
+
+    @field_validator("otlp_endpoint")
+    @classmethod
+    def _collector(cls, value: str | None) -> str | None:
+        if value and not value.startswith(("http://", "https://")):
+            raise ValueError("must begin with http:// or https://")
+        return value or None
+
+    @field_validator("ttl_default_seconds", "retry_after_default_seconds", "page_size_default")
+    @classmethod
+    def _between(cls, value: float, info: ValidationInfo) -> float:
+        name = str(info.field_name)
+        least = info.data.get(name.replace("default", "min"), 1)
+        most = info.data.get(name.replace("default", "max"), value)
+        if not least <= value <= most:
+            raise ValueError(f"must lie between the smallest, {least}, and the largest, {most}")
+        return value
 
     @property
     def limits(self) -> Limits:
@@ -151,24 +221,120 @@ class Settings(BaseSettings):
         return self.database_url.get_secret_value().startswith("sqlite")
 
 
+class SettingsError(ValueError):
+    """The settings cannot be used; `problems` has one line for each reason, without secrets."""
+
+    def __init__(self, problems: list[str]) -> None:
+        """Name every problem at once."""
+        self.problems = problems
+        super().__init__("; ".join(problems))
+
+
 def load(**overrides: Any) -> Settings:
     """Return the settings: `overrides` before environment before the file before defaults.
 
     Raises:
-        ValidationError: naming every problem at once.
+        SettingsError: naming every problem at once.
     """
-    file = os.environ.get(FILE_VARIABLE)
+    file, problems = _file_problems()
+    logging.getLogger("dotenv.main").setLevel(logging.ERROR)  # what it warns of is a problem here
     given = {name: value for name, value in overrides.items() if value is not None}
-    return Settings(_env_file=file, **given)  # type: ignore[call-arg]
+    try:
+        settings = Settings(_env_file=file, **given)  # type: ignore[call-arg]
+    except ValidationError as error:
+        problems += [_line(item) for item in error.errors()]
+    else:
+        if not problems:
+            return settings
+    raise SettingsError(problems)
 
 
-def problems(error: ValidationError) -> list[str]:
-    """Return one line for every problem, each naming its variable."""
+def _line(item: Any) -> str:
+    """Return one problem as a line: the variable, what is wrong, and what it is unless secret."""
+    name = str(item["loc"][0]) if item["loc"] else ""
+    text = str(item["msg"]).removeprefix("Value error, ")
+    found = "" if name == "database_url" else f" (found {mask(repr(item['input']))})"
+    return f"{_variable(name)}: {text}{found}"
+
+
+def _file_problems() -> tuple[Path | None, list[str]]:
+    """Return the file of settings, if there is one to be read, and what is wrong with it."""
+    name = os.environ.get(FILE_VARIABLE)
+    if not name:
+        return None, []
+    try:
+        with Path(name).open(encoding="utf-8") as stream:
+            broken = [line.original.line for line in parse_stream(stream) if line.error]
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "is no text in UTF-8"
+        return None, [f"{FILE_VARIABLE}: {name}: {why}"]
+    return Path(name), [f"{FILE_VARIABLE}: {name}: line {n} is not KEY=VALUE" for n in broken]
+
+
+# --- what check-config shows ---
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One setting as it is in force, fit to be shown: secrets are masked."""
+
+    name: str
+    value: Any
+    source: Source
+    description: str
+
+
+def entries(settings: Settings | None) -> list[Entry]:
+    """Return every setting with its value and where it comes from.
+
+    Without `settings`, because there are problems, values that were given are shown as given.
+    """
+    environment, file = _given(os.environ), _given(_file_values())
+    shown = []
+    for name, field in Settings.model_fields.items():
+        variable = _variable(name)
+        source: Source = "default"
+        if variable in environment or variable in file:
+            source = "environment" if variable in environment else "file"
+        value = environment.get(variable, file.get(variable))
+        if settings is not None:
+            value = getattr(settings, name)
+        elif value is None:
+            value = field.get_default(call_default_factory=True)
+        shown.append(
+            Entry(
+                name=variable,
+                value=_shown(value),
+                source=source,
+                description=field.description or "",
+            )
+        )
+    return shown
+
+
+def unknown_variables() -> list[str]:
+    """Return one line for every variable that looks like a setting and is none."""
+    known = {_variable(name) for name in Settings.model_fields}
+    around = {name for name in _given(os.environ) if name.startswith(PREFIX)}
+    strange = {name for name in around - known - OTHERS if not name.startswith(TESTS)}
+    in_file = set(_given(_file_values())) - known
     return [
-        f"{PREFIX}{'_'.join(map(str, item['loc'])).upper() or '…'}: "
-        + item["msg"].removeprefix("Value error, ")
-        for item in error.errors()
+        *(f"{name} is no setting{_hint(name, known)}" for name in sorted(strange)),
+        *(
+            f"{name} in {FILE_VARIABLE} is no setting{_hint(name, known)}"
+            for name in sorted(in_file)
+        ),
     ]
+
+
+def mask(text: str) -> str:
+    """Return `text` with the passwords inside URLs replaced."""
+    return _PASSWORD.sub(lambda found: f"{found[1]}:***@" if found[1] else f"{found[2]}***", text)
+
+
+def without_settings() -> dict[str, str]:
+    """Return the environment of this process less every variable of Milepost."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
 
 
 def is_loopback(address: str) -> bool:
@@ -178,3 +344,30 @@ def is_loopback(address: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _variable(name: str) -> str:
+    return f"{PREFIX}{name.upper()}"
+
+
+def _given(variables: Mapping[str, str | None]) -> dict[str, str | None]:
+    return {name.upper(): value for name, value in variables.items()}
+
+
+def _file_values() -> dict[str, str | None]:
+    file, _ = _file_problems()
+    if file is None:
+        return {}
+    with file.open(encoding="utf-8") as stream:
+        return {line.key: line.value for line in parse_stream(stream) if line.key}
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, SecretStr):
+        value = value.get_secret_value()
+    return mask(value) if isinstance(value, str) else value
+
+
+def _hint(variable: str, known: set[str]) -> str:
+    near = difflib.get_close_matches(variable, known, n=1)
+    return f"; did you mean {near[0]}?" if near else ""

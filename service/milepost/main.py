@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import sqlalchemy as sa
 from aiohttp import web
+from alembic.util import CommandError
 
 from milepost import __version__, telemetry
 from milepost.domain.api_key import issue_key
@@ -68,12 +70,12 @@ async def serve(settings: Settings) -> None:
     readiness = Readiness()
     url = settings.database_url.get_secret_value()
     async with contextlib.AsyncExitStack() as stack:
-        provider = telemetry.configure_traces(
+        tracing = telemetry.configure_traces(
             endpoint=settings.otlp_endpoint,
             ratio=settings.trace_sample_ratio,
             version=__version__,
         )
-        stack.callback(telemetry.stop_traces, provider)
+        stack.callback(tracing.stop)
         await stack.enter_async_context(_probes(settings.http_listen, readiness))
         if settings.embedded:
             stack.enter_context(_only_process(url))
@@ -94,11 +96,15 @@ async def serve(settings: Settings) -> None:
                 request_bytes=settings.request_bytes_max,
                 reflection=settings.reflection,
             ),
+            tracing,
         )
         await server.start()
+        _settle_heap()
         watch = asyncio.create_task(readiness.watch(store, server))
         telemetry.log.info(
-            "serving", listen=settings.listen, http_listen=settings.http_listen,
+            "serving",
+            listen=settings.listen,
+            http_listen=settings.http_listen,
             database=sa.make_url(url).render_as_string(hide_password=True),
         )
         await stop.wait()
@@ -109,6 +115,16 @@ async def serve(settings: Settings) -> None:
         await asyncio.sleep(settings.not_ready_seconds)
         await server.stop(settings.drain_seconds)
     telemetry.log.info("stopped")
+
+
+def _settle_heap() -> None:
+    """Take all that was built so far out of the garbage collector's rounds.
+
+    Modules and statements live as long as the process. Looking at all of them again and again
+    cost a third of every call.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def _stop_signal() -> asyncio.Event:
@@ -148,7 +164,7 @@ async def _schema_is_current(engine: Engine, readiness: Readiness, stop: asyncio
         try:
             found = await asyncio.to_thread(schema.current, engine)
             problem = f"the schema is at {found}, {needed} is needed: run milepost migrate"
-        except Exception as error:  # noqa: BLE001 - told apart on the next line
+        except Exception as error:
             if not isinstance(translate(error), StoreUnavailable):
                 raise
             found, problem = None, "the database does not answer"
@@ -165,16 +181,24 @@ async def _schema_is_current(engine: Engine, readiness: Readiness, stop: asyncio
 # --- what the command line needs of the database ---
 
 
+class DatabaseError(Exception):
+    """The database cannot be used for this; the text says why, without its password."""
+
+    def __init__(self, message: str, *, away: bool = False) -> None:
+        """Keep whether it is `away`, so that trying again later may help."""
+        self.away = away
+        super().__init__(message)
+
+
 def migrate(url: str, revision: str = schema.HEAD) -> str | None:
     """Bring the schema to `revision`, or back to it; return where it is now."""
-    if url.startswith("sqlite"):
-        _make_folder(url)
-    engine = open_engine(url)
-    if revision == "base" or (schema.current(engine) or "") > revision:
-        schema.downgrade(url, revision)
-    else:
-        schema.upgrade(url, revision)
-    return schema.current(engine)
+    with _database(url) as engine:
+        back = revision == "base" or (schema.current(engine) or "") > revision
+        if back and not revision.startswith("+"):
+            schema.downgrade(url, revision)
+        else:
+            schema.upgrade(url, revision)
+        return schema.current(engine)
 
 
 def prepare_embedded(url: str) -> None:
@@ -188,24 +212,51 @@ def create_key(
 ) -> tuple[str, str]:
     """Store a new API key; return its public id and the key, which is never shown again."""
     key, stored = issue_key(subject=subject, roles=roles, functions=functions)
-    _keys(url).add(stored)
+    with _keys(url) as keys:
+        keys.add(stored)
     return stored.principal.credential_id, key
 
 
 def list_keys(url: str) -> list[dict[str, Any]]:
     """Return every API key, newest first, without secrets."""
-    return _keys(url).rows()
+    with _keys(url) as keys:
+        return keys.rows()
 
 
 def revoke_key(url: str, key_id: str) -> bool:
     """Make a key worthless; tell whether there is such a key."""
-    return _keys(url).revoke(key_id)
+    with _keys(url) as keys:
+        return keys.revoke(key_id)
 
 
-def _keys(url: str) -> KeyRing:
-    if url.startswith("sqlite"):
-        prepare_embedded(url)
-    return KeyRing(open_engine(url))
+@contextlib.contextmanager
+def _keys(url: str) -> Iterator[KeyRing]:
+    with _database(url) as engine:
+        found, needed = schema.current(engine), schema.latest()
+        if found != needed and url.startswith("sqlite"):
+            schema.upgrade(url)
+        elif found != needed:
+            raise DatabaseError(
+                f"the schema is at {found}, {needed} is needed: run milepost migrate"
+            )
+        yield KeyRing(engine)
+
+
+@contextlib.contextmanager
+def _database(url: str) -> Iterator[Engine]:
+    """Open the database; whatever goes wrong with it inside is a `DatabaseError`."""
+    try:
+        if url.startswith("sqlite"):
+            _make_folder(url)
+        yield open_engine(url)
+    except CommandError as error:
+        raise DatabaseError(str(error)) from error
+    except ValueError as error:
+        raise DatabaseError("database: its URL cannot be understood") from error
+    except (sa.exc.SQLAlchemyError, OSError) as error:
+        cause = getattr(error, "orig", None) or error
+        away = isinstance(translate(error), StoreUnavailable)
+        raise DatabaseError(f"database: {cause}", away=away) from error
 
 
 def _sqlite_path(url: str) -> Path:

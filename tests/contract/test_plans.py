@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from milepost.domain.lifecycle import Move
 from milepost.domain.operation import Status, new_operation_id
 from milepost.domain.ports import Position, Selection
-from milepost.storage import statements
+from milepost.storage import queries, scoping, statements
 from milepost.storage.engine import Runnable, Session, open_engine
 from milepost.storage.schema import upgrade
 from milepost.storage.tables import clock, events, operations
@@ -170,8 +170,8 @@ def query(session, statement):
 @pytest.mark.parametrize("asked", [1, 32])
 def test_get_by_id(session, asked):
     """Reads by id, one or many, go by the primary key (B254)."""
-    rows = [(i, *statements.scope_values(ME), n) for n, i in enumerate(IDS[:asked])]
-    plan = prepared(session, statements.get(session.dialect), rows)
+    rows = [(i, *scoping.scope_values(ME), n) for n, i in enumerate(IDS[:asked])]
+    plan = prepared(session, queries.get(session.dialect), rows)
     assert plan.scans == []
     assert plan.uses("operations_pkey")
 
@@ -182,7 +182,7 @@ def test_moves_by_id(session, move, asked):
     """Moves, one or many, go by the primary key (B254)."""
     changes = [factories.change(move, i, scope=ME) for i in IDS[:asked]]
     rows = [(*statements.condition_values(c), *statements.effect_values(c)) for c in changes]
-    kinds = [statements.changing(session.dialect, move)]
+    kinds: list[Runnable] = [statements.changing(session.dialect, move)]
     if move is Move.PROGRESS:
         kinds.append(statements.keeping_progress(session.dialect))
     for kind in kinds:
@@ -195,7 +195,7 @@ def test_moves_by_id(session, move, asked):
 def test_why_not(session, move):
     """The read that explains a refusal goes by the primary keys (B254)."""
     change = factories.change(move, IDS[5], scope=ME, request_id="r-1")
-    plan = query(session, statements.why_not(change))
+    plan = query(session, queries.why_not(change))
     assert plan.scans == []
     assert plan.uses("operations_pkey")
     assert plan.uses("events_pkey")
@@ -204,14 +204,14 @@ def test_why_not(session, move):
 @pytest.mark.parametrize("request_id", [None, "r-1"])
 def test_last_event(session, request_id):
     """The read of what became of an operation goes by the primary key of the events (B254)."""
-    plan = query(session, statements.last_event(IDS[5], "owner-3", request_id))
+    plan = query(session, queries.last_event(IDS[5], "owner-3", request_id))
     assert plan.scans == []
     assert plan.uses("events_pkey")
 
 
 def test_request_of_an_owner(session):
     """The read of an earlier create goes by owner and request_id (B254)."""
-    plan = query(session, statements.of_request(factories.draft(request_id="r-1")))
+    plan = query(session, queries.of_request(factories.draft(request_id="r-1")))
     assert plan.scans == []
     assert plan.uses("operations_owner_request_id_idx")
 
@@ -238,7 +238,7 @@ def test_request_of_an_owner(session):
 )
 def test_lists(free, asker, selection, index, after):
     """Each page of a list goes by an index that has its order: no scan, and no sort (B254)."""
-    plan = query(free, statements.select_page(asker, selection, after, 50, full=True))
+    plan = query(free, queries.select_page(asker, selection, after, 50, full=True))
     assert plan.scans == []
     assert plan.sorts == [], plan.steps
     assert plan.uses(index)

@@ -217,8 +217,10 @@ def test_typos_are_found(monkeypatch, settings_file):
         monkeypatch.setenv(f"MILEPOST_{name}", "x")
     assert config.unknown_variables() == [
         "MILEPOST_LISTENS is no setting; did you mean MILEPOST_LISTEN?",
-        "MILEPOST_REFLEXION in MILEPOST_CONFIG_FILE is no setting;"
-        " did you mean MILEPOST_REFLECTION?",
+        (
+            "MILEPOST_REFLEXION in MILEPOST_CONFIG_FILE is no setting;"
+            " did you mean MILEPOST_REFLECTION?"
+        ),
     ]
 
 

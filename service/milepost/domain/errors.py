@@ -20,7 +20,8 @@
     ├── NotAvailable            documented, but not in this release
     ├── Unavailable             try again soon: nothing is wrong with the request
     │   ├── StoreUnavailable
-    │   └── Overloaded
+    │   ├── Overloaded
+    │   └── Draining
     └── IdsExhausted            ten fresh ids in a row were taken
 
 Each leaf has a constant `reason` (what programs decide by) and typed fields; its sentence is
@@ -291,6 +292,16 @@ class Overloaded(Unavailable):
     def __init__(self) -> None:
         """Say that waiting helps."""
         super().__init__("too many calls at once, try again")
+
+
+class Draining(Unavailable):
+    """The process is about to stop and takes no new work."""
+
+    reason = "DRAINING"
+
+    def __init__(self) -> None:
+        """Say that another replica will answer."""
+        super().__init__("this replica is stopping, try again")
 
 
 class IdsExhausted(MilepostError):

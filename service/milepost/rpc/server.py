@@ -18,6 +18,7 @@ from milepost.gen.milepost.v1 import (
     webhook_service_pb2_grpc,
     worker_service_pb2_grpc,
 )
+from milepost.rpc.interceptors.admission import Admission
 from milepost.rpc.interceptors.auth import Auth
 from milepost.rpc.interceptors.chain import ChainedServer
 from milepost.rpc.interceptors.errors import Errors
@@ -79,10 +80,12 @@ class RpcServer:
     ) -> None:
         """Register every service inside the links; nothing listens yet."""
         self._observe = Observe(tracing)
+        self._admission = Admission()
         links: tuple[Link, ...] = (
             self._observe,  # outermost: it must see refused calls too, with their final code
-            Errors(),  # turns whatever happens inside into a status
-            Auth(credentials),  # innermost: its refusals are errors like others
+            Errors(),  # before whoever may refuse: turns whatever happens inside into a status
+            self._admission,  # before auth: a replica that stops asks nobody about anybody
+            Auth(credentials),  # innermost: the servicers need the principal
         )
         self._server = grpc.aio.server(options=_options(wire))
         self._health = health.aio.HealthServicer()
@@ -124,6 +127,7 @@ class RpcServer:
 
     async def stop(self, grace: float) -> None:
         """Take no more calls, and let the running ones finish for `grace` seconds."""
+        self._admission.close()
         await self._health.enter_graceful_shutdown()
         await self._server.stop(grace)
         try:

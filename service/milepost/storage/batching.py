@@ -36,9 +36,9 @@ Answer = TypeVar("Answer")
 MOST_WAITING: Final = 10_000
 """Calls that one lane holds; more are refused at once."""
 LARGEST_BATCH: Final = 256
-PATIENT_TURNS: Final = 4
+PATIENT_TURNS: Final = 8
 """Turns of the event loop without another call after which a batch is complete."""
-PATIENCE_S: Final = 0.9
+PATIENCE_S: Final = 0.85
 """How long a call waits for the database before it is told that there is none: under 1 s."""
 WATCH_INTERVAL_S: Final = 0.05
 TRIES: Final = 3
@@ -89,6 +89,7 @@ class Lane(Generic[Item, Answer]):
         self._running: list[_Call[Item, Answer]] = []
         self._running_since = 0.0
         self._dispatching = False
+        self._good_size = 1
         self._seen = 0
         self._turns_left = 0
         self._watcher: asyncio.TimerHandle | None = None
@@ -145,11 +146,12 @@ class Lane(Generic[Item, Answer]):
     def _more_is_coming(self) -> bool:
         """Tell whether the event loop still has calls for this batch in its hands.
 
-        No timer is set: the loop takes another turn, and another, as long as that brings in
-        calls. A caller that is alone is never kept waiting for company.
+        Half of the calls at work make a good batch: the database has one half while the event
+        loop has the other. No timer waits for them: the loop takes another turn, and another, as
+        long as that brings in calls. A caller that is alone is never kept waiting for company.
         """
         waiting = len(self._waiting)
-        if waiting < 2 or waiting >= self._largest:  # noqa: PLR2004 - company
+        if waiting >= min(self._good_size, self._largest):
             return False
         if waiting > self._seen:
             self._seen = waiting
@@ -185,6 +187,7 @@ class Lane(Generic[Item, Answer]):
     def _settle(self, answers: Sequence[Answer | Exception]) -> None:
         """Hand each caller of the finished batch its answer."""
         batch, self._running = self._running, []
+        self._good_size = (len(batch) + len(self._waiting)) // 2
         for call, answer in zip(batch, answers, strict=True):
             if call.future.done():
                 continue

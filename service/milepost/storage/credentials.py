@@ -53,10 +53,8 @@ def service_key(engine: Engine, name: str) -> bytes:
     fresh = insert(service_keys).values(name=name, value=secrets.token_bytes(SERVICE_KEY_BYTES))
     with engine.begin() as connection:
         connection.execute(fresh.on_conflict_do_nothing())
-        value = connection.scalar(
-            sa.select(service_keys.c.value).where(service_keys.c.name == name)
-        )
-    return bytes(value)
+        query = sa.select(service_keys.c.value).where(service_keys.c.name == name)
+        return bytes(connection.execute(query).scalar_one())
 
 
 class KeyRing:

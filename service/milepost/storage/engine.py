@@ -9,12 +9,11 @@ itself (ADR 0002 has the figures).
 from __future__ import annotations
 
 import contextlib
-import operator
 import os
 import socket
 import sqlite3
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from sqlalchemy.engine import Connection, Dialect, Engine
-    from sqlalchemy.sql import ColumnElement, Executable
+    from sqlalchemy.sql import ClauseElement, ColumnElement, Executable
     from sqlalchemy.types import TypeEngine
 
 CONNECT_TIMEOUT_S: Final = 2
@@ -142,7 +141,7 @@ class _Compiled:
     def __init__(
         self, dialect: Dialect, inputs: Mapping[str, TypeEngine[Any]], statement: Executable
     ) -> None:
-        compiled: Any = statement.compile(
+        compiled: Any = cast("ClauseElement", statement).compile(
             dialect=dialect, compile_kwargs={"render_postcompile": True}
         )
         self._sql = str(compiled)
@@ -152,9 +151,9 @@ class _Compiled:
         self._fixed = tuple(fixed.values())
         self._names = (*names, *fixed)
         # SQLite's placeholders have no names: this puts the values where the text wants them.
-        self._order = compiled.positiontup and operator.itemgetter(
-            *(self._names.index(name) for name in compiled.positiontup)
-        )
+        self._order = compiled.positiontup and [
+            self._names.index(name) for name in compiled.positiontup
+        ]
         binders = (
             (n, type_.dialect_impl(dialect).bind_processor(dialect))
             for n, type_ in enumerate(inputs.values())
@@ -169,7 +168,7 @@ class _Compiled:
         if self._order is None:
             cursor.execute(self._sql, dict(zip(self._names, parameters, strict=True)))
         else:
-            cursor.execute(self._sql, self._order(parameters))
+            cursor.execute(self._sql, [parameters[n] for n in self._order])
         return cursor.fetchall() if self._returns else []
 
 

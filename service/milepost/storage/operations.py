@@ -19,7 +19,9 @@ from milepost.domain.errors import (
 )
 from milepost.domain.lifecycle import TABLE, Change, Move, refusal
 from milepost.domain.ports import Outcome
-from milepost.storage import statements
+from milepost.storage import queries, statements
+from milepost.storage.rows import RowReader, operation_from
+from milepost.storage.scoping import scope_values
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -40,8 +42,8 @@ class Operations:
 
     def __init__(self, dialect: Dialect) -> None:
         """Build and compile every statement once."""
-        self._rows = statements.RowReader(dialect)
-        self._get = statements.get(dialect)
+        self._rows = RowReader(dialect)
+        self._get = queries.get(dialect)
         self._insert = statements.insert(dialect)
         self._forget_expired = statements.forget_expired(dialect)
         self._keeping = {Move.PROGRESS: statements.keeping_progress(dialect)}
@@ -52,7 +54,7 @@ class Operations:
     ) -> Sequence[Operation | MilepostError]:
         """Return each operation asked for, or why the asker cannot have it."""
         rows = [
-            (operation_id, *statements.scope_values(scope), number)
+            (operation_id, *scope_values(scope), number)
             for number, (operation_id, scope) in enumerate(asked)
         ]
         found = {row[-1]: self._rows.operation(row) for row in session.read(self._get, rows)}
@@ -61,7 +63,7 @@ class Operations:
             for number, (operation_id, scope) in enumerate(asked)
         ]
 
-    def apply(self, session: Session, changes: Sequence[Change]) -> Sequence[Answer]:
+    def apply(self, session: Session, changes: Sequence[Change]) -> Sequence[Answer | None]:
         """Make one move of many operations, and say of those that did not move why not.
 
         All of `changes` are the same move, and no two name the same operation. A move that other
@@ -109,11 +111,11 @@ class Operations:
             return session.failed(error)
 
     def _why_not(self, session: Session, change: Change) -> Answer:
-        rows = session.fetch(statements.why_not(change))
+        rows = session.fetch(queries.why_not(change))
         if not rows:
             return self._gone(session, change.id, change.scope, change.request_id)
         *row, repeated = rows[0]
-        operation = statements.operation_from(row)
+        operation = operation_from(row)
         if repeated and change.request_id is not None:
             return Outcome(operation, replayed=True)
         return refusal(change, operation) or LostRace(change.id, tries=1)
@@ -129,12 +131,13 @@ class Operations:
 
         A foreign operation and one that never was take this same path, and so the same time.
         """
-        rows = session.fetch(statements.last_event(operation_id, scope.subject, request_id))
+        rows = session.fetch(queries.last_event(operation_id, scope.subject, request_id))
         if not rows:
             return OperationNotFound(operation_id)
-        event_type, request_id = rows[0]
+        event_type, deleted_by_call, actor = rows[0]
         if event_type == TABLE[Move.FORGET].event:
-            return OperationDeleted(operation_id, request_id=request_id)
+            repeatable = deleted_by_call if actor == scope.subject else None
+            return OperationDeleted(operation_id, request_id=repeatable)
         return OperationExpired(operation_id)
 
     # --- create ---
@@ -170,7 +173,7 @@ class Operations:
         """Answer a create that met an existing row: the same request, or the same id."""
         if draft.request_id is None:
             return None
-        rows = session.fetch(statements.of_request(draft))
+        rows = session.fetch(queries.of_request(draft))
         if not rows:
             return None
         *row, fingerprint, alive = rows[0]
@@ -181,7 +184,7 @@ class Operations:
             return Outcome(created[operation_id]) if created else None
         if fingerprint != draft.fingerprint:
             return RequestIdReused(draft.request_id)
-        return Outcome(statements.operation_from(row), replayed=True)
+        return Outcome(operation_from(row), replayed=True)
 
 
 def _claim_order(draft: Draft) -> tuple[str, str]:

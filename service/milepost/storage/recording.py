@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from milepost.storage.engine import Cursor
 
     Columns = Mapping[str, ColumnElement[Any]]
-    Change = Callable[[Columns], sa.ReturningInsert[Any] | sa.ReturningUpdate[Any]]
+    Change = Callable[[Columns], Any]
 
 ASKED: Final[Mapping[str, TypeEngine[Any]]] = {
     "actor": sa.Text(),
@@ -65,29 +65,30 @@ class Recording:
         """
         self._event = event or TABLE[move].event
         self._move = move
-        if dialect.name == "postgresql":
+        self._at_once = dialect.name == "postgresql"
+        if self._at_once:
             self._whole = Prepared(dialect, inputs, lambda m: self._one_statement(change, m))
             return
         self._whole = Prepared(dialect, inputs, change)
         both = {**_CHANGED, **ASKED}
-        self._parts = (
-            Prepared(dialect, both, lambda m: self._insert_event(m, m)),
-            Prepared(dialect, both, self._insert_delivery),
-        )
+        self._event_part = Prepared(dialect, both, lambda m: self._insert_event(m, m))
+        self._delivery_part = Prepared(dialect, both, self._insert_delivery)
         self._asked = [list(inputs).index(name) for name in ASKED]
         names = [column.name for column in change(_nothing(inputs)).exported_columns]
         self._changed = [names.index(name) for name in _CHANGED]
+        self._callback_url = names.index("callback_url")
 
     def run(self, cursor: Cursor, rows: Sequence[Sequence[Any]]) -> list[tuple[Any, ...]]:
         """Change what may be changed, and return the operations as they are now."""
-        if not hasattr(self, "_parts"):
+        if self._at_once:
             return self._whole.run(cursor, rows)
         found: list[tuple[Any, ...]] = []
         for row in rows:
             for changed in self._whole.run(cursor, [row]):
                 values = [changed[n] for n in self._changed] + [row[n] for n in self._asked]
-                for part in self._parts:
-                    part.run(cursor, [values])
+                self._event_part.run(cursor, [values])
+                if changed[self._callback_url] is not None:
+                    self._delivery_part.run(cursor, [values])
                 found.append(changed)
         return found
 

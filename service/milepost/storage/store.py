@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from milepost.domain.errors import LostRace, OperationDeleted
 from milepost.domain.lifecycle import Change, Move
-from milepost.storage import statements
+from milepost.storage import queries
 from milepost.storage.batching import LARGEST_BATCH, Lane
 from milepost.storage.credentials import find_key
 from milepost.storage.engine import Session
 from milepost.storage.operations import Operations
+from milepost.storage.rows import operation_from
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -109,9 +110,9 @@ class SqlOperationStore:
         self, scope: Scope, selection: Selection, after: Position | None, limit: int, *, full: bool
     ) -> list[Operation]:
         """See `OperationStore.list`."""
-        query = statements.select_page(scope, selection, after, limit, full=full)
+        query = queries.select_page(scope, selection, after, limit, full=full)
         rows = await self._run(lambda session: session.fetch(query))
-        return [statements.operation_from(row) for row in rows]
+        return [operation_from(row) for row in rows]
 
     async def find_key(self, key_id: str) -> StoredKey | None:
         """See `CredentialStore.find_key`."""
@@ -120,7 +121,7 @@ class SqlOperationStore:
 
     async def ping(self) -> None:
         """Return when the database answers; raise `StoreUnavailable` when it does not."""
-        await self._run(lambda session: session.fetch(statements.PING))
+        await self._run(lambda session: session.fetch(queries.PING))
 
     async def _run(self, query: Query) -> Any:
         self._turn = (self._turn + 1) % len(self._queries)

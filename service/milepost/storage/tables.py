@@ -8,7 +8,7 @@ a test compares the two on both databases.
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
@@ -48,7 +48,7 @@ class Instant(sa.types.TypeDecorator[datetime]):
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
         """Convert from what the database stores."""
         if value is None or dialect.name != "sqlite":
-            return value
+            return cast("datetime | None", value)
         return _EPOCH + timedelta(microseconds=value)
 
 
@@ -73,7 +73,7 @@ class Span(sa.types.TypeDecorator[timedelta]):
     def process_result_value(self, value: Any, dialect: Dialect) -> timedelta | None:
         """Convert from what the database stores."""
         if value is None or dialect.name != "sqlite":
-            return value
+            return cast("timedelta | None", value)
         return timedelta(microseconds=value)
 
 
@@ -94,11 +94,8 @@ def _clock_postgresql(_element: clock, _compiler: SQLCompiler, **_kw: object) ->
 
 @compiles(clock, "sqlite")
 def _clock_sqlite(_element: clock, _compiler: SQLCompiler, **_kw: object) -> str:
-    # 'now' is one value for a whole statement, to the millisecond.
-    return (
-        "(CAST(strftime('%s', 'now') AS INTEGER) * 1000000"
-        " + CAST(substr(strftime('%f', 'now'), 4) AS INTEGER) * 1000)"
-    )
+    # 'now' is one value for a whole statement, to the millisecond; 2440587.5 is 1970 in days.
+    return "(CAST((julianday('now') - 2440587.5) * 86400000.0 + 0.5 AS INTEGER) * 1000)"
 
 
 class random_delivery_id(FunctionElement[str]):  # noqa: N801 - reads as the SQL function it is

@@ -64,6 +64,11 @@ MOST_REMEMBERED: Final = 10_000
 _SCHEME: Final = "bearer "
 
 
+def is_public(method: str) -> bool:
+    """Tell whether a method answers without a credential."""
+    return method.partition("/")[0] in PUBLIC
+
+
 class Auth:
     """Finds out who calls, from ``authorization: Bearer <API key>``."""
 
@@ -80,7 +85,7 @@ class Auth:
 
     async def around(self, method: str, request: Any, context: Context, proceed: Proceed) -> Any:
         """Let the call in as its principal."""
-        if method.partition("/")[0] in PUBLIC:
+        if is_public(method):
             return await proceed(request, context)
         principal = await self._principal(context)
         admit(principal)

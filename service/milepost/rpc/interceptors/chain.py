@@ -7,9 +7,12 @@ innermost function, so that a link sees each RPC, of whatever shape, as one awai
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import grpc
+from google.protobuf.message import DecodeError
+
+from milepost.domain.errors import InvalidRequest, Violation
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -63,12 +66,12 @@ class ChainedServer:
         shape = ("stream_" if handler.request_streaming else "unary_") + (
             "stream" if handler.response_streaming else "unary"
         )
-        run = self._refused.get(method) or _awaitable(getattr(handler, shape))
+        run = self._refused.get(method) or _readable(_awaitable(getattr(handler, shape)))
         for link in reversed(self._links):
             run = _inside(link, method, run)
         make = getattr(grpc, f"{shape}_rpc_method_handler")
         wrapped: grpc.RpcMethodHandler[Any, Any] = make(
-            run, handler.request_deserializer, handler.response_serializer
+            run, _lenient(handler.request_deserializer), handler.response_serializer
         )
         return wrapped
 
@@ -81,6 +84,33 @@ def _awaitable(behaviour: Any) -> Proceed:
     async def run(request: Any, context: Context) -> None:
         async for response in behaviour(request, context):
             await context.write(response)
+
+    return run
+
+
+_UNREADABLE: Final = object()
+"""Stands for a request whose bytes are no message of its type, on its way through the links."""
+
+
+def _lenient(deserialize: Any) -> Callable[[bytes], Any]:
+    """Leave bytes that cannot be read to the chain: gRPC itself would answer UNKNOWN, unseen."""
+
+    def run(data: bytes) -> Any:
+        try:
+            return deserialize(data)
+        except DecodeError:
+            return _UNREADABLE
+
+    return run
+
+
+def _readable(proceed: Proceed) -> Proceed:
+    """Refuse what could not be read, inside of all links."""
+
+    async def run(request: Any, context: Context) -> Any:
+        if request is _UNREADABLE:
+            raise InvalidRequest(Violation("request", "is not a message of its type"))
+        return await proceed(request, context)
 
     return run
 

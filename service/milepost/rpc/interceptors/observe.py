@@ -58,7 +58,7 @@ class Observe:
             code = _code(context)
         except asyncio.CancelledError:
             # Nobody has set a code: the caller went away, or its deadline passed.
-            remaining = context.time_remaining()
+            remaining: float | None = context.time_remaining()
             late = remaining is not None and remaining <= 0
             code = "DEADLINE_EXCEEDED" if late else "CANCELLED"
             raise

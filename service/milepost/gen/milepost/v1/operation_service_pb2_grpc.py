@@ -41,6 +41,7 @@ class OperationServiceStub:
     * PERMISSION_DENIED (PERMISSION_DENIED): the credential lacks the role for this RPC.
     * RATE_LIMITED (RESOURCE_EXHAUSTED): too many calls; RetryInfo tells when to come back.
     * STORE_UNAVAILABLE (UNAVAILABLE): the database is away; RetryInfo tells when to come back.
+    * OVERLOADED (UNAVAILABLE): more calls wait than this replica holds; RetryInfo says when again.
     * DRAINING (UNAVAILABLE): this replica is stopping; the next call finds another one.
     * INTERNAL (INTERNAL): a defect of the service; the trace id leads to its log.
     """
@@ -104,6 +105,7 @@ class OperationServiceServicer:
     * PERMISSION_DENIED (PERMISSION_DENIED): the credential lacks the role for this RPC.
     * RATE_LIMITED (RESOURCE_EXHAUSTED): too many calls; RetryInfo tells when to come back.
     * STORE_UNAVAILABLE (UNAVAILABLE): the database is away; RetryInfo tells when to come back.
+    * OVERLOADED (UNAVAILABLE): more calls wait than this replica holds; RetryInfo says when again.
     * DRAINING (UNAVAILABLE): this replica is stopping; the next call finds another one.
     * INTERNAL (INTERNAL): a defect of the service; the trace id leads to its log.
     """
@@ -119,13 +121,16 @@ class OperationServiceServicer:
         operation.
 
         Errors:
-        * INVALID_REQUEST (INVALID_ARGUMENT): a field is malformed or too large, the callback URL is
-        refused, or webhooks are not set up; nothing is stored.
+        * INVALID_REQUEST (INVALID_ARGUMENT): a field is malformed or too large, or the callback URL is
+        refused; nothing is stored.
+        * WEBHOOKS_NOT_CONFIGURED (FAILED_PRECONDITION): there is a callback URL, but the service has
+        nothing to sign webhooks with.
         * REQUEST_ID_REUSED (ALREADY_EXISTS): the `request_id` created an operation of other content.
         * QUOTA_EXCEEDED (RESOURCE_EXHAUSTED): the owner has as many active operations as allowed, 10
         by default; QuotaFailure names count and limit.
         * RATE_LIMITED (RESOURCE_EXHAUSTED): more than 100 creates of the owner in 60 s, by default.
-        Also: UNAUTHENTICATED, PERMISSION_DENIED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+        Also: UNAUTHENTICATED, PERMISSION_DENIED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+        INTERNAL.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -144,7 +149,8 @@ class OperationServiceServicer:
         * INVALID_REQUEST (INVALID_ARGUMENT): the id is malformed.
         * OPERATION_NOT_FOUND, OPERATION_EXPIRED, OPERATION_DELETED (NOT_FOUND): there is none to be
         read.
-        Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+        Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+        INTERNAL.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -164,7 +170,8 @@ class OperationServiceServicer:
         * PERMISSION_DENIED (PERMISSION_DENIED): `owner` names somebody else and the caller is no
         admin.
         * RATE_LIMITED (RESOURCE_EXHAUSTED): more than 30 lists of the principal in 60 s, by default.
-        Also: UNAUTHENTICATED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+        Also: UNAUTHENTICATED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+        INTERNAL.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -184,7 +191,8 @@ class OperationServiceServicer:
         * INVALID_REQUEST (INVALID_ARGUMENT): the id is malformed or the timeout is negative.
         * OPERATION_NOT_FOUND, OPERATION_EXPIRED, OPERATION_DELETED (NOT_FOUND): there is none to be
         read, or it vanished while waiting.
-        Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+        Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+        INTERNAL.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -205,7 +213,8 @@ class OperationServiceServicer:
         * INVALID_REQUEST (INVALID_ARGUMENT): the id is malformed or `after_revision` is negative.
         * OPERATION_NOT_FOUND, OPERATION_EXPIRED, OPERATION_DELETED (NOT_FOUND): there is none to be
         read, or it vanished while being watched.
-        Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+        Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+        INTERNAL.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -232,8 +241,8 @@ class OperationServiceServicer:
         those allowed.
         * REVISION_MISMATCH (ABORTED): the revision is not `expected_revision`; names both.
         * LOST_RACE (ABORTED): other writers were faster three times in a row; read again and retry.
-        * REQUEST_ID_REUSED (ALREADY_EXISTS): the `request_id` made another move of this operation.
-        Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+        Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+        INTERNAL.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -257,8 +266,8 @@ class OperationServiceServicer:
         allowed.
         * REVISION_MISMATCH (ABORTED): the revision is not `expected_revision`; names both.
         * LOST_RACE (ABORTED): other writers were faster three times in a row; read again and retry.
-        * REQUEST_ID_REUSED (ALREADY_EXISTS): the `request_id` made another move of this operation.
-        Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+        Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+        INTERNAL.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -326,6 +335,7 @@ class OperationService:
     * PERMISSION_DENIED (PERMISSION_DENIED): the credential lacks the role for this RPC.
     * RATE_LIMITED (RESOURCE_EXHAUSTED): too many calls; RetryInfo tells when to come back.
     * STORE_UNAVAILABLE (UNAVAILABLE): the database is away; RetryInfo tells when to come back.
+    * OVERLOADED (UNAVAILABLE): more calls wait than this replica holds; RetryInfo says when again.
     * DRAINING (UNAVAILABLE): this replica is stopping; the next call finds another one.
     * INTERNAL (INTERNAL): a defect of the service; the trace id leads to its log.
     """

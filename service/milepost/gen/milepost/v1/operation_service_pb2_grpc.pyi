@@ -42,6 +42,7 @@ class OperationServiceStub:
     * PERMISSION_DENIED (PERMISSION_DENIED): the credential lacks the role for this RPC.
     * RATE_LIMITED (RESOURCE_EXHAUSTED): too many calls; RetryInfo tells when to come back.
     * STORE_UNAVAILABLE (UNAVAILABLE): the database is away; RetryInfo tells when to come back.
+    * OVERLOADED (UNAVAILABLE): more calls wait than this replica holds; RetryInfo says when again.
     * DRAINING (UNAVAILABLE): this replica is stopping; the next call finds another one.
     * INTERNAL (INTERNAL): a defect of the service; the trace id leads to its log.
     """
@@ -61,13 +62,16 @@ class OperationServiceStub:
     operation.
 
     Errors:
-    * INVALID_REQUEST (INVALID_ARGUMENT): a field is malformed or too large, the callback URL is
-      refused, or webhooks are not set up; nothing is stored.
+    * INVALID_REQUEST (INVALID_ARGUMENT): a field is malformed or too large, or the callback URL is
+      refused; nothing is stored.
+    * WEBHOOKS_NOT_CONFIGURED (FAILED_PRECONDITION): there is a callback URL, but the service has
+      nothing to sign webhooks with.
     * REQUEST_ID_REUSED (ALREADY_EXISTS): the `request_id` created an operation of other content.
     * QUOTA_EXCEEDED (RESOURCE_EXHAUSTED): the owner has as many active operations as allowed, 10
       by default; QuotaFailure names count and limit.
     * RATE_LIMITED (RESOURCE_EXHAUSTED): more than 100 creates of the owner in 60 s, by default.
-    Also: UNAUTHENTICATED, PERMISSION_DENIED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+    Also: UNAUTHENTICATED, PERMISSION_DENIED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+    INTERNAL.
     """
     GetOperation: _grpc.UnaryUnaryMultiCallable[_operation_service_pb2.GetOperationRequest, _operation_service_pb2.GetOperationResponse]
     """Reads one operation in the FULL view.
@@ -82,7 +86,8 @@ class OperationServiceStub:
     * INVALID_REQUEST (INVALID_ARGUMENT): the id is malformed.
     * OPERATION_NOT_FOUND, OPERATION_EXPIRED, OPERATION_DELETED (NOT_FOUND): there is none to be
       read.
-    Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+    Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+    INTERNAL.
     """
     ListOperations: _grpc.UnaryUnaryMultiCallable[_operation_service_pb2.ListOperationsRequest, _operation_service_pb2.ListOperationsResponse]
     """Lists the caller's own operations, for an admin those of all owners, newest first.
@@ -98,7 +103,8 @@ class OperationServiceStub:
     * PERMISSION_DENIED (PERMISSION_DENIED): `owner` names somebody else and the caller is no
       admin.
     * RATE_LIMITED (RESOURCE_EXHAUSTED): more than 30 lists of the principal in 60 s, by default.
-    Also: UNAUTHENTICATED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+    Also: UNAUTHENTICATED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+    INTERNAL.
     """
     WaitOperation: _grpc.UnaryUnaryMultiCallable[_operation_service_pb2.WaitOperationRequest, _operation_service_pb2.WaitOperationResponse]
     """Waits until the operation is terminal, or the timeout passes, and answers with it as it then
@@ -114,7 +120,8 @@ class OperationServiceStub:
     * INVALID_REQUEST (INVALID_ARGUMENT): the id is malformed or the timeout is negative.
     * OPERATION_NOT_FOUND, OPERATION_EXPIRED, OPERATION_DELETED (NOT_FOUND): there is none to be
       read, or it vanished while waiting.
-    Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+    Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+    INTERNAL.
     """
     WatchOperation: _grpc.UnaryStreamMultiCallable[_operation_service_pb2.WatchOperationRequest, _operation_service_pb2.WatchOperationResponse]
     """Streams the changes of one operation, and ends after the terminal one.
@@ -131,7 +138,8 @@ class OperationServiceStub:
     * INVALID_REQUEST (INVALID_ARGUMENT): the id is malformed or `after_revision` is negative.
     * OPERATION_NOT_FOUND, OPERATION_EXPIRED, OPERATION_DELETED (NOT_FOUND): there is none to be
       read, or it vanished while being watched.
-    Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+    Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+    INTERNAL.
     """
     CancelOperation: _grpc.UnaryUnaryMultiCallable[_operation_service_pb2.CancelOperationRequest, _operation_service_pb2.CancelOperationResponse]
     """Cancels an operation: once this answers, it is cancelled, and no worker can complete it any
@@ -154,8 +162,8 @@ class OperationServiceStub:
       those allowed.
     * REVISION_MISMATCH (ABORTED): the revision is not `expected_revision`; names both.
     * LOST_RACE (ABORTED): other writers were faster three times in a row; read again and retry.
-    * REQUEST_ID_REUSED (ALREADY_EXISTS): the `request_id` made another move of this operation.
-    Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+    Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+    INTERNAL.
     """
     DeleteOperation: _grpc.UnaryUnaryMultiCallable[_operation_service_pb2.DeleteOperationRequest, _operation_service_pb2.DeleteOperationResponse]
     """Deletes a terminal operation and its result. Does not cancel an active one.
@@ -175,8 +183,8 @@ class OperationServiceStub:
       allowed.
     * REVISION_MISMATCH (ABORTED): the revision is not `expected_revision`; names both.
     * LOST_RACE (ABORTED): other writers were faster three times in a row; read again and retry.
-    * REQUEST_ID_REUSED (ALREADY_EXISTS): the `request_id` made another move of this operation.
-    Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+    Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+    INTERNAL.
     """
 
 @_typing.type_check_only
@@ -196,6 +204,7 @@ class OperationServiceAsyncStub(OperationServiceStub):
     * PERMISSION_DENIED (PERMISSION_DENIED): the credential lacks the role for this RPC.
     * RATE_LIMITED (RESOURCE_EXHAUSTED): too many calls; RetryInfo tells when to come back.
     * STORE_UNAVAILABLE (UNAVAILABLE): the database is away; RetryInfo tells when to come back.
+    * OVERLOADED (UNAVAILABLE): more calls wait than this replica holds; RetryInfo says when again.
     * DRAINING (UNAVAILABLE): this replica is stopping; the next call finds another one.
     * INTERNAL (INTERNAL): a defect of the service; the trace id leads to its log.
     """
@@ -212,13 +221,16 @@ class OperationServiceAsyncStub(OperationServiceStub):
     operation.
 
     Errors:
-    * INVALID_REQUEST (INVALID_ARGUMENT): a field is malformed or too large, the callback URL is
-      refused, or webhooks are not set up; nothing is stored.
+    * INVALID_REQUEST (INVALID_ARGUMENT): a field is malformed or too large, or the callback URL is
+      refused; nothing is stored.
+    * WEBHOOKS_NOT_CONFIGURED (FAILED_PRECONDITION): there is a callback URL, but the service has
+      nothing to sign webhooks with.
     * REQUEST_ID_REUSED (ALREADY_EXISTS): the `request_id` created an operation of other content.
     * QUOTA_EXCEEDED (RESOURCE_EXHAUSTED): the owner has as many active operations as allowed, 10
       by default; QuotaFailure names count and limit.
     * RATE_LIMITED (RESOURCE_EXHAUSTED): more than 100 creates of the owner in 60 s, by default.
-    Also: UNAUTHENTICATED, PERMISSION_DENIED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+    Also: UNAUTHENTICATED, PERMISSION_DENIED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+    INTERNAL.
     """
     GetOperation: _aio.UnaryUnaryMultiCallable[_operation_service_pb2.GetOperationRequest, _operation_service_pb2.GetOperationResponse]  # type: ignore[assignment]
     """Reads one operation in the FULL view.
@@ -233,7 +245,8 @@ class OperationServiceAsyncStub(OperationServiceStub):
     * INVALID_REQUEST (INVALID_ARGUMENT): the id is malformed.
     * OPERATION_NOT_FOUND, OPERATION_EXPIRED, OPERATION_DELETED (NOT_FOUND): there is none to be
       read.
-    Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+    Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+    INTERNAL.
     """
     ListOperations: _aio.UnaryUnaryMultiCallable[_operation_service_pb2.ListOperationsRequest, _operation_service_pb2.ListOperationsResponse]  # type: ignore[assignment]
     """Lists the caller's own operations, for an admin those of all owners, newest first.
@@ -249,7 +262,8 @@ class OperationServiceAsyncStub(OperationServiceStub):
     * PERMISSION_DENIED (PERMISSION_DENIED): `owner` names somebody else and the caller is no
       admin.
     * RATE_LIMITED (RESOURCE_EXHAUSTED): more than 30 lists of the principal in 60 s, by default.
-    Also: UNAUTHENTICATED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+    Also: UNAUTHENTICATED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+    INTERNAL.
     """
     WaitOperation: _aio.UnaryUnaryMultiCallable[_operation_service_pb2.WaitOperationRequest, _operation_service_pb2.WaitOperationResponse]  # type: ignore[assignment]
     """Waits until the operation is terminal, or the timeout passes, and answers with it as it then
@@ -265,7 +279,8 @@ class OperationServiceAsyncStub(OperationServiceStub):
     * INVALID_REQUEST (INVALID_ARGUMENT): the id is malformed or the timeout is negative.
     * OPERATION_NOT_FOUND, OPERATION_EXPIRED, OPERATION_DELETED (NOT_FOUND): there is none to be
       read, or it vanished while waiting.
-    Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+    Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+    INTERNAL.
     """
     WatchOperation: _aio.UnaryStreamMultiCallable[_operation_service_pb2.WatchOperationRequest, _operation_service_pb2.WatchOperationResponse]  # type: ignore[assignment]
     """Streams the changes of one operation, and ends after the terminal one.
@@ -282,7 +297,8 @@ class OperationServiceAsyncStub(OperationServiceStub):
     * INVALID_REQUEST (INVALID_ARGUMENT): the id is malformed or `after_revision` is negative.
     * OPERATION_NOT_FOUND, OPERATION_EXPIRED, OPERATION_DELETED (NOT_FOUND): there is none to be
       read, or it vanished while being watched.
-    Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+    Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+    INTERNAL.
     """
     CancelOperation: _aio.UnaryUnaryMultiCallable[_operation_service_pb2.CancelOperationRequest, _operation_service_pb2.CancelOperationResponse]  # type: ignore[assignment]
     """Cancels an operation: once this answers, it is cancelled, and no worker can complete it any
@@ -305,8 +321,8 @@ class OperationServiceAsyncStub(OperationServiceStub):
       those allowed.
     * REVISION_MISMATCH (ABORTED): the revision is not `expected_revision`; names both.
     * LOST_RACE (ABORTED): other writers were faster three times in a row; read again and retry.
-    * REQUEST_ID_REUSED (ALREADY_EXISTS): the `request_id` made another move of this operation.
-    Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+    Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+    INTERNAL.
     """
     DeleteOperation: _aio.UnaryUnaryMultiCallable[_operation_service_pb2.DeleteOperationRequest, _operation_service_pb2.DeleteOperationResponse]  # type: ignore[assignment]
     """Deletes a terminal operation and its result. Does not cancel an active one.
@@ -326,8 +342,8 @@ class OperationServiceAsyncStub(OperationServiceStub):
       allowed.
     * REVISION_MISMATCH (ABORTED): the revision is not `expected_revision`; names both.
     * LOST_RACE (ABORTED): other writers were faster three times in a row; read again and retry.
-    * REQUEST_ID_REUSED (ALREADY_EXISTS): the `request_id` made another move of this operation.
-    Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+    Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+    INTERNAL.
     """
 
 class OperationServiceServicer:
@@ -346,6 +362,7 @@ class OperationServiceServicer:
     * PERMISSION_DENIED (PERMISSION_DENIED): the credential lacks the role for this RPC.
     * RATE_LIMITED (RESOURCE_EXHAUSTED): too many calls; RetryInfo tells when to come back.
     * STORE_UNAVAILABLE (UNAVAILABLE): the database is away; RetryInfo tells when to come back.
+    * OVERLOADED (UNAVAILABLE): more calls wait than this replica holds; RetryInfo says when again.
     * DRAINING (UNAVAILABLE): this replica is stopping; the next call finds another one.
     * INTERNAL (INTERNAL): a defect of the service; the trace id leads to its log.
     """
@@ -365,13 +382,16 @@ class OperationServiceServicer:
         operation.
 
         Errors:
-        * INVALID_REQUEST (INVALID_ARGUMENT): a field is malformed or too large, the callback URL is
-          refused, or webhooks are not set up; nothing is stored.
+        * INVALID_REQUEST (INVALID_ARGUMENT): a field is malformed or too large, or the callback URL is
+          refused; nothing is stored.
+        * WEBHOOKS_NOT_CONFIGURED (FAILED_PRECONDITION): there is a callback URL, but the service has
+          nothing to sign webhooks with.
         * REQUEST_ID_REUSED (ALREADY_EXISTS): the `request_id` created an operation of other content.
         * QUOTA_EXCEEDED (RESOURCE_EXHAUSTED): the owner has as many active operations as allowed, 10
           by default; QuotaFailure names count and limit.
         * RATE_LIMITED (RESOURCE_EXHAUSTED): more than 100 creates of the owner in 60 s, by default.
-        Also: UNAUTHENTICATED, PERMISSION_DENIED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+        Also: UNAUTHENTICATED, PERMISSION_DENIED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+        INTERNAL.
         """
 
     def GetOperation(
@@ -391,7 +411,8 @@ class OperationServiceServicer:
         * INVALID_REQUEST (INVALID_ARGUMENT): the id is malformed.
         * OPERATION_NOT_FOUND, OPERATION_EXPIRED, OPERATION_DELETED (NOT_FOUND): there is none to be
           read.
-        Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+        Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+        INTERNAL.
         """
 
     def ListOperations(
@@ -412,7 +433,8 @@ class OperationServiceServicer:
         * PERMISSION_DENIED (PERMISSION_DENIED): `owner` names somebody else and the caller is no
           admin.
         * RATE_LIMITED (RESOURCE_EXHAUSTED): more than 30 lists of the principal in 60 s, by default.
-        Also: UNAUTHENTICATED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+        Also: UNAUTHENTICATED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+        INTERNAL.
         """
 
     def WaitOperation(
@@ -433,7 +455,8 @@ class OperationServiceServicer:
         * INVALID_REQUEST (INVALID_ARGUMENT): the id is malformed or the timeout is negative.
         * OPERATION_NOT_FOUND, OPERATION_EXPIRED, OPERATION_DELETED (NOT_FOUND): there is none to be
           read, or it vanished while waiting.
-        Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+        Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+        INTERNAL.
         """
 
     def WatchOperation(
@@ -455,7 +478,8 @@ class OperationServiceServicer:
         * INVALID_REQUEST (INVALID_ARGUMENT): the id is malformed or `after_revision` is negative.
         * OPERATION_NOT_FOUND, OPERATION_EXPIRED, OPERATION_DELETED (NOT_FOUND): there is none to be
           read, or it vanished while being watched.
-        Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+        Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+        INTERNAL.
         """
 
     def CancelOperation(
@@ -483,8 +507,8 @@ class OperationServiceServicer:
           those allowed.
         * REVISION_MISMATCH (ABORTED): the revision is not `expected_revision`; names both.
         * LOST_RACE (ABORTED): other writers were faster three times in a row; read again and retry.
-        * REQUEST_ID_REUSED (ALREADY_EXISTS): the `request_id` made another move of this operation.
-        Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+        Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+        INTERNAL.
         """
 
     def DeleteOperation(
@@ -509,8 +533,8 @@ class OperationServiceServicer:
           allowed.
         * REVISION_MISMATCH (ABORTED): the revision is not `expected_revision`; names both.
         * LOST_RACE (ABORTED): other writers were faster three times in a row; read again and retry.
-        * REQUEST_ID_REUSED (ALREADY_EXISTS): the `request_id` made another move of this operation.
-        Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+        Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+        INTERNAL.
         """
 
 def add_OperationServiceServicer_to_server(servicer: OperationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

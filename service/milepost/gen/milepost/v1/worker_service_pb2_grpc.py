@@ -45,6 +45,7 @@ class WorkerServiceStub:
     * RATE_LIMITED (RESOURCE_EXHAUSTED): more than 6,000 writes of the principal in 60 s, by default;
     RetryInfo tells when to come back.
     * STORE_UNAVAILABLE (UNAVAILABLE): the database is away; RetryInfo tells when to come back.
+    * OVERLOADED (UNAVAILABLE): more calls wait than this replica holds; RetryInfo says when again.
     * DRAINING (UNAVAILABLE): this replica is stopping; the next call finds another one.
     * INTERNAL (INTERNAL): a defect of the service; the trace id leads to its log.
     """
@@ -107,6 +108,7 @@ class WorkerServiceServicer:
     * RATE_LIMITED (RESOURCE_EXHAUSTED): more than 6,000 writes of the principal in 60 s, by default;
     RetryInfo tells when to come back.
     * STORE_UNAVAILABLE (UNAVAILABLE): the database is away; RetryInfo tells when to come back.
+    * OVERLOADED (UNAVAILABLE): more calls wait than this replica holds; RetryInfo says when again.
     * DRAINING (UNAVAILABLE): this replica is stopping; the next call finds another one.
     * INTERNAL (INTERNAL): a defect of the service; the trace id leads to its log.
     """
@@ -129,7 +131,8 @@ class WorkerServiceServicer:
         * INVALID_REQUEST (INVALID_ARGUMENT): a field is malformed.
         * PERMISSION_DENIED (PERMISSION_DENIED): the caller is no worker, or not granted one of the
         functions; names it.
-        Also: UNAUTHENTICATED, RATE_LIMITED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+        Also: UNAUTHENTICATED, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+        INTERNAL.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -153,8 +156,8 @@ class WorkerServiceServicer:
         * ILLEGAL_MOVE (FAILED_PRECONDITION): names the status found and those allowed.
         * REVISION_MISMATCH (ABORTED): the revision is not `expected_revision`; names both.
         * LOST_RACE (ABORTED): other writers were faster three times in a row; read again and retry.
-        * REQUEST_ID_REUSED (ALREADY_EXISTS): the `request_id` made another move of this operation.
-        Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+        Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+        INTERNAL.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -184,10 +187,10 @@ class WorkerServiceServicer:
         * STALE_ATTEMPT (ABORTED): `attempt` is not the present one, or its lease is lost; stop
         working.
         * LOST_RACE (ABORTED): other writers were faster three times in a row; read again and retry.
-        * REQUEST_ID_REUSED (ALREADY_EXISTS): the `request_id` made another move of this operation.
         * RATE_LIMITED (RESOURCE_EXHAUSTED): also when updates of this operation come faster than the
         operator's interval, off by default.
-        Also: UNAUTHENTICATED, PERMISSION_DENIED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+        Also: UNAUTHENTICATED, PERMISSION_DENIED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+        INTERNAL.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -215,7 +218,8 @@ class WorkerServiceServicer:
         STALE_ATTEMPT, LOST_RACE, RATE_LIMITED, STORE_UNAVAILABLE, INTERNAL.
 
         Errors that end the stream:
-        Also: UNAUTHENTICATED, PERMISSION_DENIED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+        Also: UNAUTHENTICATED, PERMISSION_DENIED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+        INTERNAL.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -242,8 +246,8 @@ class WorkerServiceServicer:
         * STALE_ATTEMPT (ABORTED): `attempt` is not the present one, or its lease is lost; stop
         working.
         * LOST_RACE (ABORTED): other writers were faster three times in a row; read again and retry.
-        * REQUEST_ID_REUSED (ALREADY_EXISTS): the `request_id` made another move of this operation.
-        Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+        Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+        INTERNAL.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -272,8 +276,8 @@ class WorkerServiceServicer:
         * STALE_ATTEMPT (ABORTED): `attempt` is not the present one, or its lease is lost; stop
         working.
         * LOST_RACE (ABORTED): other writers were faster three times in a row; read again and retry.
-        * REQUEST_ID_REUSED (ALREADY_EXISTS): the `request_id` made another move of this operation.
-        Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+        Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+        INTERNAL.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -340,6 +344,7 @@ class WorkerService:
     * RATE_LIMITED (RESOURCE_EXHAUSTED): more than 6,000 writes of the principal in 60 s, by default;
     RetryInfo tells when to come back.
     * STORE_UNAVAILABLE (UNAVAILABLE): the database is away; RetryInfo tells when to come back.
+    * OVERLOADED (UNAVAILABLE): more calls wait than this replica holds; RetryInfo says when again.
     * DRAINING (UNAVAILABLE): this replica is stopping; the next call finds another one.
     * INTERNAL (INTERNAL): a defect of the service; the trace id leads to its log.
     """

@@ -46,6 +46,7 @@ class WorkerServiceStub:
     * RATE_LIMITED (RESOURCE_EXHAUSTED): more than 6,000 writes of the principal in 60 s, by default;
       RetryInfo tells when to come back.
     * STORE_UNAVAILABLE (UNAVAILABLE): the database is away; RetryInfo tells when to come back.
+    * OVERLOADED (UNAVAILABLE): more calls wait than this replica holds; RetryInfo says when again.
     * DRAINING (UNAVAILABLE): this replica is stopping; the next call finds another one.
     * INTERNAL (INTERNAL): a defect of the service; the trace id leads to its log.
     """
@@ -72,7 +73,8 @@ class WorkerServiceStub:
     * INVALID_REQUEST (INVALID_ARGUMENT): a field is malformed.
     * PERMISSION_DENIED (PERMISSION_DENIED): the caller is no worker, or not granted one of the
       functions; names it.
-    Also: UNAUTHENTICATED, RATE_LIMITED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+    Also: UNAUTHENTICATED, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+    INTERNAL.
     """
     StartOperation: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.StartOperationRequest, _worker_service_pb2.StartOperationResponse]
     """Starts one operation by its id, without a lease.
@@ -92,8 +94,8 @@ class WorkerServiceStub:
     * ILLEGAL_MOVE (FAILED_PRECONDITION): names the status found and those allowed.
     * REVISION_MISMATCH (ABORTED): the revision is not `expected_revision`; names both.
     * LOST_RACE (ABORTED): other writers were faster three times in a row; read again and retry.
-    * REQUEST_ID_REUSED (ALREADY_EXISTS): the `request_id` made another move of this operation.
-    Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+    Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+    INTERNAL.
     """
     UpdateProgress: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.UpdateProgressRequest, _worker_service_pb2.UpdateProgressResponse]
     """Reports progress of one operation and renews its lease; answers when that is committed.
@@ -119,10 +121,10 @@ class WorkerServiceStub:
     * STALE_ATTEMPT (ABORTED): `attempt` is not the present one, or its lease is lost; stop
       working.
     * LOST_RACE (ABORTED): other writers were faster three times in a row; read again and retry.
-    * REQUEST_ID_REUSED (ALREADY_EXISTS): the `request_id` made another move of this operation.
     * RATE_LIMITED (RESOURCE_EXHAUSTED): also when updates of this operation come faster than the
       operator's interval, off by default.
-    Also: UNAUTHENTICATED, PERMISSION_DENIED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+    Also: UNAUTHENTICATED, PERMISSION_DENIED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+    INTERNAL.
     """
     StreamProgress: _grpc.StreamStreamMultiCallable[_worker_service_pb2.StreamProgressRequest, _worker_service_pb2.StreamProgressResponse]
     """Reports progress of many operations on one stream, and tells at once when to stop.
@@ -146,7 +148,8 @@ class WorkerServiceStub:
     STALE_ATTEMPT, LOST_RACE, RATE_LIMITED, STORE_UNAVAILABLE, INTERNAL.
 
     Errors that end the stream:
-    Also: UNAUTHENTICATED, PERMISSION_DENIED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+    Also: UNAUTHENTICATED, PERMISSION_DENIED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+    INTERNAL.
     """
     CompleteOperation: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.CompleteOperationRequest, _worker_service_pb2.CompleteOperationResponse]
     """Completes an operation: stores its result and sets progress to 1.0.
@@ -169,8 +172,8 @@ class WorkerServiceStub:
     * STALE_ATTEMPT (ABORTED): `attempt` is not the present one, or its lease is lost; stop
       working.
     * LOST_RACE (ABORTED): other writers were faster three times in a row; read again and retry.
-    * REQUEST_ID_REUSED (ALREADY_EXISTS): the `request_id` made another move of this operation.
-    Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+    Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+    INTERNAL.
     """
     FailOperation: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.FailOperationRequest, _worker_service_pb2.FailOperationResponse]
     """Fails an operation: stores its errors and keeps its progress.
@@ -195,8 +198,8 @@ class WorkerServiceStub:
     * STALE_ATTEMPT (ABORTED): `attempt` is not the present one, or its lease is lost; stop
       working.
     * LOST_RACE (ABORTED): other writers were faster three times in a row; read again and retry.
-    * REQUEST_ID_REUSED (ALREADY_EXISTS): the `request_id` made another move of this operation.
-    Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+    Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+    INTERNAL.
     """
 
 @_typing.type_check_only
@@ -220,6 +223,7 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     * RATE_LIMITED (RESOURCE_EXHAUSTED): more than 6,000 writes of the principal in 60 s, by default;
       RetryInfo tells when to come back.
     * STORE_UNAVAILABLE (UNAVAILABLE): the database is away; RetryInfo tells when to come back.
+    * OVERLOADED (UNAVAILABLE): more calls wait than this replica holds; RetryInfo says when again.
     * DRAINING (UNAVAILABLE): this replica is stopping; the next call finds another one.
     * INTERNAL (INTERNAL): a defect of the service; the trace id leads to its log.
     """
@@ -243,7 +247,8 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     * INVALID_REQUEST (INVALID_ARGUMENT): a field is malformed.
     * PERMISSION_DENIED (PERMISSION_DENIED): the caller is no worker, or not granted one of the
       functions; names it.
-    Also: UNAUTHENTICATED, RATE_LIMITED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+    Also: UNAUTHENTICATED, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+    INTERNAL.
     """
     StartOperation: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.StartOperationRequest, _worker_service_pb2.StartOperationResponse]  # type: ignore[assignment]
     """Starts one operation by its id, without a lease.
@@ -263,8 +268,8 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     * ILLEGAL_MOVE (FAILED_PRECONDITION): names the status found and those allowed.
     * REVISION_MISMATCH (ABORTED): the revision is not `expected_revision`; names both.
     * LOST_RACE (ABORTED): other writers were faster three times in a row; read again and retry.
-    * REQUEST_ID_REUSED (ALREADY_EXISTS): the `request_id` made another move of this operation.
-    Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+    Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+    INTERNAL.
     """
     UpdateProgress: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.UpdateProgressRequest, _worker_service_pb2.UpdateProgressResponse]  # type: ignore[assignment]
     """Reports progress of one operation and renews its lease; answers when that is committed.
@@ -290,10 +295,10 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     * STALE_ATTEMPT (ABORTED): `attempt` is not the present one, or its lease is lost; stop
       working.
     * LOST_RACE (ABORTED): other writers were faster three times in a row; read again and retry.
-    * REQUEST_ID_REUSED (ALREADY_EXISTS): the `request_id` made another move of this operation.
     * RATE_LIMITED (RESOURCE_EXHAUSTED): also when updates of this operation come faster than the
       operator's interval, off by default.
-    Also: UNAUTHENTICATED, PERMISSION_DENIED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+    Also: UNAUTHENTICATED, PERMISSION_DENIED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+    INTERNAL.
     """
     StreamProgress: _aio.StreamStreamMultiCallable[_worker_service_pb2.StreamProgressRequest, _worker_service_pb2.StreamProgressResponse]  # type: ignore[assignment]
     """Reports progress of many operations on one stream, and tells at once when to stop.
@@ -317,7 +322,8 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     STALE_ATTEMPT, LOST_RACE, RATE_LIMITED, STORE_UNAVAILABLE, INTERNAL.
 
     Errors that end the stream:
-    Also: UNAUTHENTICATED, PERMISSION_DENIED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+    Also: UNAUTHENTICATED, PERMISSION_DENIED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+    INTERNAL.
     """
     CompleteOperation: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.CompleteOperationRequest, _worker_service_pb2.CompleteOperationResponse]  # type: ignore[assignment]
     """Completes an operation: stores its result and sets progress to 1.0.
@@ -340,8 +346,8 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     * STALE_ATTEMPT (ABORTED): `attempt` is not the present one, or its lease is lost; stop
       working.
     * LOST_RACE (ABORTED): other writers were faster three times in a row; read again and retry.
-    * REQUEST_ID_REUSED (ALREADY_EXISTS): the `request_id` made another move of this operation.
-    Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+    Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+    INTERNAL.
     """
     FailOperation: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.FailOperationRequest, _worker_service_pb2.FailOperationResponse]  # type: ignore[assignment]
     """Fails an operation: stores its errors and keeps its progress.
@@ -366,8 +372,8 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     * STALE_ATTEMPT (ABORTED): `attempt` is not the present one, or its lease is lost; stop
       working.
     * LOST_RACE (ABORTED): other writers were faster three times in a row; read again and retry.
-    * REQUEST_ID_REUSED (ALREADY_EXISTS): the `request_id` made another move of this operation.
-    Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+    Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+    INTERNAL.
     """
 
 class WorkerServiceServicer:
@@ -390,6 +396,7 @@ class WorkerServiceServicer:
     * RATE_LIMITED (RESOURCE_EXHAUSTED): more than 6,000 writes of the principal in 60 s, by default;
       RetryInfo tells when to come back.
     * STORE_UNAVAILABLE (UNAVAILABLE): the database is away; RetryInfo tells when to come back.
+    * OVERLOADED (UNAVAILABLE): more calls wait than this replica holds; RetryInfo says when again.
     * DRAINING (UNAVAILABLE): this replica is stopping; the next call finds another one.
     * INTERNAL (INTERNAL): a defect of the service; the trace id leads to its log.
     """
@@ -416,7 +423,8 @@ class WorkerServiceServicer:
         * INVALID_REQUEST (INVALID_ARGUMENT): a field is malformed.
         * PERMISSION_DENIED (PERMISSION_DENIED): the caller is no worker, or not granted one of the
           functions; names it.
-        Also: UNAUTHENTICATED, RATE_LIMITED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+        Also: UNAUTHENTICATED, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+        INTERNAL.
         """
 
     def StartOperation(
@@ -441,8 +449,8 @@ class WorkerServiceServicer:
         * ILLEGAL_MOVE (FAILED_PRECONDITION): names the status found and those allowed.
         * REVISION_MISMATCH (ABORTED): the revision is not `expected_revision`; names both.
         * LOST_RACE (ABORTED): other writers were faster three times in a row; read again and retry.
-        * REQUEST_ID_REUSED (ALREADY_EXISTS): the `request_id` made another move of this operation.
-        Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+        Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+        INTERNAL.
         """
 
     def UpdateProgress(
@@ -473,10 +481,10 @@ class WorkerServiceServicer:
         * STALE_ATTEMPT (ABORTED): `attempt` is not the present one, or its lease is lost; stop
           working.
         * LOST_RACE (ABORTED): other writers were faster three times in a row; read again and retry.
-        * REQUEST_ID_REUSED (ALREADY_EXISTS): the `request_id` made another move of this operation.
         * RATE_LIMITED (RESOURCE_EXHAUSTED): also when updates of this operation come faster than the
           operator's interval, off by default.
-        Also: UNAUTHENTICATED, PERMISSION_DENIED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+        Also: UNAUTHENTICATED, PERMISSION_DENIED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+        INTERNAL.
         """
 
     def StreamProgress(
@@ -505,7 +513,8 @@ class WorkerServiceServicer:
         STALE_ATTEMPT, LOST_RACE, RATE_LIMITED, STORE_UNAVAILABLE, INTERNAL.
 
         Errors that end the stream:
-        Also: UNAUTHENTICATED, PERMISSION_DENIED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+        Also: UNAUTHENTICATED, PERMISSION_DENIED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+        INTERNAL.
         """
 
     def CompleteOperation(
@@ -533,8 +542,8 @@ class WorkerServiceServicer:
         * STALE_ATTEMPT (ABORTED): `attempt` is not the present one, or its lease is lost; stop
           working.
         * LOST_RACE (ABORTED): other writers were faster three times in a row; read again and retry.
-        * REQUEST_ID_REUSED (ALREADY_EXISTS): the `request_id` made another move of this operation.
-        Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+        Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+        INTERNAL.
         """
 
     def FailOperation(
@@ -564,8 +573,8 @@ class WorkerServiceServicer:
         * STALE_ATTEMPT (ABORTED): `attempt` is not the present one, or its lease is lost; stop
           working.
         * LOST_RACE (ABORTED): other writers were faster three times in a row; read again and retry.
-        * REQUEST_ID_REUSED (ALREADY_EXISTS): the `request_id` made another move of this operation.
-        Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+        Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+        INTERNAL.
         """
 
 def add_WorkerServiceServicer_to_server(servicer: WorkerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -36,6 +36,7 @@ class AdminServiceStub:
     * PERMISSION_DENIED (PERMISSION_DENIED): the caller is no admin.
     * RATE_LIMITED (RESOURCE_EXHAUSTED): too many calls; RetryInfo tells when to come back.
     * STORE_UNAVAILABLE (UNAVAILABLE): the database is away; RetryInfo tells when to come back.
+    * OVERLOADED (UNAVAILABLE): more calls wait than this replica holds; RetryInfo says when again.
     * DRAINING (UNAVAILABLE): this replica is stopping; the next call finds another one.
     * INTERNAL (INTERNAL): a defect of the service; the trace id leads to its log.
     """
@@ -79,6 +80,7 @@ class AdminServiceServicer:
     * PERMISSION_DENIED (PERMISSION_DENIED): the caller is no admin.
     * RATE_LIMITED (RESOURCE_EXHAUSTED): too many calls; RetryInfo tells when to come back.
     * STORE_UNAVAILABLE (UNAVAILABLE): the database is away; RetryInfo tells when to come back.
+    * OVERLOADED (UNAVAILABLE): more calls wait than this replica holds; RetryInfo says when again.
     * DRAINING (UNAVAILABLE): this replica is stopping; the next call finds another one.
     * INTERNAL (INTERNAL): a defect of the service; the trace id leads to its log.
     """
@@ -94,7 +96,8 @@ class AdminServiceServicer:
         Idempotent: what is cleaned up stays so. Best effort beside other passes; each counts its own.
 
         Errors: none of its own.
-        Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+        Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+        INTERNAL.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -109,7 +112,8 @@ class AdminServiceServicer:
         Errors:
         * INVALID_REQUEST (INVALID_ARGUMENT): a field is malformed.
         * REQUEST_ID_REUSED (ALREADY_EXISTS): the `request_id` created a key of other content.
-        Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+        Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+        INTERNAL.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -124,7 +128,8 @@ class AdminServiceServicer:
         * INVALID_REQUEST (INVALID_ARGUMENT): a filter or the page size is out of range, or the page
         token is not one of this caller and these filters.
         * RATE_LIMITED (RESOURCE_EXHAUSTED): more than 30 lists of the principal in 60 s, by default.
-        Also: UNAUTHENTICATED, PERMISSION_DENIED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+        Also: UNAUTHENTICATED, PERMISSION_DENIED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+        INTERNAL.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -140,7 +145,8 @@ class AdminServiceServicer:
         Errors:
         * INVALID_REQUEST (INVALID_ARGUMENT): a field is malformed.
         * API_KEY_NOT_FOUND (NOT_FOUND): there is no such key.
-        Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+        Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+        INTERNAL.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -188,6 +194,7 @@ class AdminService:
     * PERMISSION_DENIED (PERMISSION_DENIED): the caller is no admin.
     * RATE_LIMITED (RESOURCE_EXHAUSTED): too many calls; RetryInfo tells when to come back.
     * STORE_UNAVAILABLE (UNAVAILABLE): the database is away; RetryInfo tells when to come back.
+    * OVERLOADED (UNAVAILABLE): more calls wait than this replica holds; RetryInfo says when again.
     * DRAINING (UNAVAILABLE): this replica is stopping; the next call finds another one.
     * INTERNAL (INTERNAL): a defect of the service; the trace id leads to its log.
     """

@@ -37,6 +37,7 @@ class AdminServiceStub:
     * PERMISSION_DENIED (PERMISSION_DENIED): the caller is no admin.
     * RATE_LIMITED (RESOURCE_EXHAUSTED): too many calls; RetryInfo tells when to come back.
     * STORE_UNAVAILABLE (UNAVAILABLE): the database is away; RetryInfo tells when to come back.
+    * OVERLOADED (UNAVAILABLE): more calls wait than this replica holds; RetryInfo says when again.
     * DRAINING (UNAVAILABLE): this replica is stopping; the next call finds another one.
     * INTERNAL (INTERNAL): a defect of the service; the trace id leads to its log.
     """
@@ -56,7 +57,8 @@ class AdminServiceStub:
     Idempotent: what is cleaned up stays so. Best effort beside other passes; each counts its own.
 
     Errors: none of its own.
-    Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+    Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+    INTERNAL.
     """
     CreateApiKey: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.CreateApiKeyRequest, _admin_service_pb2.CreateApiKeyResponse]
     """Creates an API key and shows its secret, this once.
@@ -67,7 +69,8 @@ class AdminServiceStub:
     Errors:
     * INVALID_REQUEST (INVALID_ARGUMENT): a field is malformed.
     * REQUEST_ID_REUSED (ALREADY_EXISTS): the `request_id` created a key of other content.
-    Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+    Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+    INTERNAL.
     """
     ListApiKeys: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListApiKeysRequest, _admin_service_pb2.ListApiKeysResponse]
     """Lists API keys, newest first, without their secrets.
@@ -78,7 +81,8 @@ class AdminServiceStub:
     * INVALID_REQUEST (INVALID_ARGUMENT): a filter or the page size is out of range, or the page
       token is not one of this caller and these filters.
     * RATE_LIMITED (RESOURCE_EXHAUSTED): more than 30 lists of the principal in 60 s, by default.
-    Also: UNAUTHENTICATED, PERMISSION_DENIED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+    Also: UNAUTHENTICATED, PERMISSION_DENIED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+    INTERNAL.
     """
     RevokeApiKey: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.RevokeApiKeyRequest, _admin_service_pb2.RevokeApiKeyResponse]
     """Revokes an API key for good; every replica refuses it within 5 s.
@@ -90,7 +94,8 @@ class AdminServiceStub:
     Errors:
     * INVALID_REQUEST (INVALID_ARGUMENT): a field is malformed.
     * API_KEY_NOT_FOUND (NOT_FOUND): there is no such key.
-    Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+    Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+    INTERNAL.
     """
 
 @_typing.type_check_only
@@ -105,6 +110,7 @@ class AdminServiceAsyncStub(AdminServiceStub):
     * PERMISSION_DENIED (PERMISSION_DENIED): the caller is no admin.
     * RATE_LIMITED (RESOURCE_EXHAUSTED): too many calls; RetryInfo tells when to come back.
     * STORE_UNAVAILABLE (UNAVAILABLE): the database is away; RetryInfo tells when to come back.
+    * OVERLOADED (UNAVAILABLE): more calls wait than this replica holds; RetryInfo says when again.
     * DRAINING (UNAVAILABLE): this replica is stopping; the next call finds another one.
     * INTERNAL (INTERNAL): a defect of the service; the trace id leads to its log.
     """
@@ -121,7 +127,8 @@ class AdminServiceAsyncStub(AdminServiceStub):
     Idempotent: what is cleaned up stays so. Best effort beside other passes; each counts its own.
 
     Errors: none of its own.
-    Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+    Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+    INTERNAL.
     """
     CreateApiKey: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.CreateApiKeyRequest, _admin_service_pb2.CreateApiKeyResponse]  # type: ignore[assignment]
     """Creates an API key and shows its secret, this once.
@@ -132,7 +139,8 @@ class AdminServiceAsyncStub(AdminServiceStub):
     Errors:
     * INVALID_REQUEST (INVALID_ARGUMENT): a field is malformed.
     * REQUEST_ID_REUSED (ALREADY_EXISTS): the `request_id` created a key of other content.
-    Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+    Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+    INTERNAL.
     """
     ListApiKeys: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListApiKeysRequest, _admin_service_pb2.ListApiKeysResponse]  # type: ignore[assignment]
     """Lists API keys, newest first, without their secrets.
@@ -143,7 +151,8 @@ class AdminServiceAsyncStub(AdminServiceStub):
     * INVALID_REQUEST (INVALID_ARGUMENT): a filter or the page size is out of range, or the page
       token is not one of this caller and these filters.
     * RATE_LIMITED (RESOURCE_EXHAUSTED): more than 30 lists of the principal in 60 s, by default.
-    Also: UNAUTHENTICATED, PERMISSION_DENIED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+    Also: UNAUTHENTICATED, PERMISSION_DENIED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+    INTERNAL.
     """
     RevokeApiKey: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.RevokeApiKeyRequest, _admin_service_pb2.RevokeApiKeyResponse]  # type: ignore[assignment]
     """Revokes an API key for good; every replica refuses it within 5 s.
@@ -155,7 +164,8 @@ class AdminServiceAsyncStub(AdminServiceStub):
     Errors:
     * INVALID_REQUEST (INVALID_ARGUMENT): a field is malformed.
     * API_KEY_NOT_FOUND (NOT_FOUND): there is no such key.
-    Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+    Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+    INTERNAL.
     """
 
 class AdminServiceServicer:
@@ -169,6 +179,7 @@ class AdminServiceServicer:
     * PERMISSION_DENIED (PERMISSION_DENIED): the caller is no admin.
     * RATE_LIMITED (RESOURCE_EXHAUSTED): too many calls; RetryInfo tells when to come back.
     * STORE_UNAVAILABLE (UNAVAILABLE): the database is away; RetryInfo tells when to come back.
+    * OVERLOADED (UNAVAILABLE): more calls wait than this replica holds; RetryInfo says when again.
     * DRAINING (UNAVAILABLE): this replica is stopping; the next call finds another one.
     * INTERNAL (INTERNAL): a defect of the service; the trace id leads to its log.
     """
@@ -188,7 +199,8 @@ class AdminServiceServicer:
         Idempotent: what is cleaned up stays so. Best effort beside other passes; each counts its own.
 
         Errors: none of its own.
-        Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+        Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+        INTERNAL.
         """
 
     def CreateApiKey(
@@ -204,7 +216,8 @@ class AdminServiceServicer:
         Errors:
         * INVALID_REQUEST (INVALID_ARGUMENT): a field is malformed.
         * REQUEST_ID_REUSED (ALREADY_EXISTS): the `request_id` created a key of other content.
-        Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+        Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+        INTERNAL.
         """
 
     def ListApiKeys(
@@ -220,7 +233,8 @@ class AdminServiceServicer:
         * INVALID_REQUEST (INVALID_ARGUMENT): a filter or the page size is out of range, or the page
           token is not one of this caller and these filters.
         * RATE_LIMITED (RESOURCE_EXHAUSTED): more than 30 lists of the principal in 60 s, by default.
-        Also: UNAUTHENTICATED, PERMISSION_DENIED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+        Also: UNAUTHENTICATED, PERMISSION_DENIED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+        INTERNAL.
         """
 
     def RevokeApiKey(
@@ -237,7 +251,8 @@ class AdminServiceServicer:
         Errors:
         * INVALID_REQUEST (INVALID_ARGUMENT): a field is malformed.
         * API_KEY_NOT_FOUND (NOT_FOUND): there is no such key.
-        Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+        Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+        INTERNAL.
         """
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -40,6 +40,7 @@ class WebhookServiceStub:
     * PERMISSION_DENIED (PERMISSION_DENIED): the credential lacks the role for this RPC.
     * RATE_LIMITED (RESOURCE_EXHAUSTED): too many calls; RetryInfo tells when to come back.
     * STORE_UNAVAILABLE (UNAVAILABLE): the database is away; RetryInfo tells when to come back.
+    * OVERLOADED (UNAVAILABLE): more calls wait than this replica holds; RetryInfo says when again.
     * DRAINING (UNAVAILABLE): this replica is stopping; the next call finds another one.
     * INTERNAL (INTERNAL): a defect of the service; the trace id leads to its log.
     """
@@ -92,6 +93,7 @@ class WebhookServiceServicer:
     * PERMISSION_DENIED (PERMISSION_DENIED): the credential lacks the role for this RPC.
     * RATE_LIMITED (RESOURCE_EXHAUSTED): too many calls; RetryInfo tells when to come back.
     * STORE_UNAVAILABLE (UNAVAILABLE): the database is away; RetryInfo tells when to come back.
+    * OVERLOADED (UNAVAILABLE): more calls wait than this replica holds; RetryInfo says when again.
     * DRAINING (UNAVAILABLE): this replica is stopping; the next call finds another one.
     * INTERNAL (INTERNAL): a defect of the service; the trace id leads to its log.
     """
@@ -102,8 +104,9 @@ class WebhookServiceServicer:
         Idempotent.
 
         Errors:
-        * WEBHOOKS_DISABLED (FAILED_PRECONDITION): the operator has set no master key.
-        Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+        * WEBHOOKS_NOT_CONFIGURED (FAILED_PRECONDITION): the operator has set no master key.
+        Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+        INTERNAL.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -118,8 +121,9 @@ class WebhookServiceServicer:
 
         Errors:
         * INVALID_REQUEST (INVALID_ARGUMENT): the `request_id` is malformed.
-        * WEBHOOKS_DISABLED (FAILED_PRECONDITION): the operator has set no master key.
-        Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+        * WEBHOOKS_NOT_CONFIGURED (FAILED_PRECONDITION): the operator has set no master key.
+        Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+        INTERNAL.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -136,7 +140,8 @@ class WebhookServiceServicer:
         * INVALID_REQUEST (INVALID_ARGUMENT): a filter or the page size is out of range, or the page
         token is not one of this caller and these filters.
         * RATE_LIMITED (RESOURCE_EXHAUSTED): more than 30 lists of the principal in 60 s, by default.
-        Also: UNAUTHENTICATED, PERMISSION_DENIED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+        Also: UNAUTHENTICATED, PERMISSION_DENIED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+        INTERNAL.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -155,8 +160,9 @@ class WebhookServiceServicer:
         * INVALID_REQUEST (INVALID_ARGUMENT): a field is malformed.
         * DELIVERY_NOT_FOUND (NOT_FOUND): the caller has no such delivery.
         * ILLEGAL_MOVE (FAILED_PRECONDITION): the delivery is not settled; names the status found.
-        * WEBHOOKS_DISABLED (FAILED_PRECONDITION): the operator has set no master key.
-        Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+        * WEBHOOKS_NOT_CONFIGURED (FAILED_PRECONDITION): the operator has set no master key.
+        Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+        INTERNAL.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -172,8 +178,9 @@ class WebhookServiceServicer:
 
         Errors:
         * INVALID_REQUEST (INVALID_ARGUMENT): the URL is refused; nothing was contacted.
-        * WEBHOOKS_DISABLED (FAILED_PRECONDITION): the operator has set no master key.
-        Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+        * WEBHOOKS_NOT_CONFIGURED (FAILED_PRECONDITION): the operator has set no master key.
+        Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+        INTERNAL.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -230,6 +237,7 @@ class WebhookService:
     * PERMISSION_DENIED (PERMISSION_DENIED): the credential lacks the role for this RPC.
     * RATE_LIMITED (RESOURCE_EXHAUSTED): too many calls; RetryInfo tells when to come back.
     * STORE_UNAVAILABLE (UNAVAILABLE): the database is away; RetryInfo tells when to come back.
+    * OVERLOADED (UNAVAILABLE): more calls wait than this replica holds; RetryInfo says when again.
     * DRAINING (UNAVAILABLE): this replica is stopping; the next call finds another one.
     * INTERNAL (INTERNAL): a defect of the service; the trace id leads to its log.
     """

@@ -41,6 +41,7 @@ class WebhookServiceStub:
     * PERMISSION_DENIED (PERMISSION_DENIED): the credential lacks the role for this RPC.
     * RATE_LIMITED (RESOURCE_EXHAUSTED): too many calls; RetryInfo tells when to come back.
     * STORE_UNAVAILABLE (UNAVAILABLE): the database is away; RetryInfo tells when to come back.
+    * OVERLOADED (UNAVAILABLE): more calls wait than this replica holds; RetryInfo says when again.
     * DRAINING (UNAVAILABLE): this replica is stopping; the next call finds another one.
     * INTERNAL (INTERNAL): a defect of the service; the trace id leads to its log.
     """
@@ -55,8 +56,9 @@ class WebhookServiceStub:
     Idempotent.
 
     Errors:
-    * WEBHOOKS_DISABLED (FAILED_PRECONDITION): the operator has set no master key.
-    Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+    * WEBHOOKS_NOT_CONFIGURED (FAILED_PRECONDITION): the operator has set no master key.
+    Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+    INTERNAL.
     """
     RotateSigningSecret: _grpc.UnaryUnaryMultiCallable[_webhook_service_pb2.RotateSigningSecretRequest, _webhook_service_pb2.RotateSigningSecretResponse]
     """Replaces the secret by a new one; for 24 h webhooks carry a signature of each.
@@ -67,8 +69,9 @@ class WebhookServiceStub:
 
     Errors:
     * INVALID_REQUEST (INVALID_ARGUMENT): the `request_id` is malformed.
-    * WEBHOOKS_DISABLED (FAILED_PRECONDITION): the operator has set no master key.
-    Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+    * WEBHOOKS_NOT_CONFIGURED (FAILED_PRECONDITION): the operator has set no master key.
+    Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+    INTERNAL.
     """
     ListDeliveries: _grpc.UnaryUnaryMultiCallable[_webhook_service_pb2.ListDeliveriesRequest, _webhook_service_pb2.ListDeliveriesResponse]
     """Lists the deliveries of the caller's operations with every attempt made, newest first.
@@ -81,7 +84,8 @@ class WebhookServiceStub:
     * INVALID_REQUEST (INVALID_ARGUMENT): a filter or the page size is out of range, or the page
       token is not one of this caller and these filters.
     * RATE_LIMITED (RESOURCE_EXHAUSTED): more than 30 lists of the principal in 60 s, by default.
-    Also: UNAUTHENTICATED, PERMISSION_DENIED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+    Also: UNAUTHENTICATED, PERMISSION_DENIED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+    INTERNAL.
     """
     RedeliverWebhook: _grpc.UnaryUnaryMultiCallable[_webhook_service_pb2.RedeliverWebhookRequest, _webhook_service_pb2.RedeliverWebhookResponse]
     """Puts a settled delivery back in the queue, with the same id and the schedule begun anew.
@@ -96,8 +100,9 @@ class WebhookServiceStub:
     * INVALID_REQUEST (INVALID_ARGUMENT): a field is malformed.
     * DELIVERY_NOT_FOUND (NOT_FOUND): the caller has no such delivery.
     * ILLEGAL_MOVE (FAILED_PRECONDITION): the delivery is not settled; names the status found.
-    * WEBHOOKS_DISABLED (FAILED_PRECONDITION): the operator has set no master key.
-    Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+    * WEBHOOKS_NOT_CONFIGURED (FAILED_PRECONDITION): the operator has set no master key.
+    Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+    INTERNAL.
     """
     SendTestWebhook: _grpc.UnaryUnaryMultiCallable[_webhook_service_pb2.SendTestWebhookRequest, _webhook_service_pb2.SendTestWebhookResponse]
     """Sends one signed webhook of the type `webhook.test` to a URL and answers with what came of it.
@@ -109,8 +114,9 @@ class WebhookServiceStub:
 
     Errors:
     * INVALID_REQUEST (INVALID_ARGUMENT): the URL is refused; nothing was contacted.
-    * WEBHOOKS_DISABLED (FAILED_PRECONDITION): the operator has set no master key.
-    Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+    * WEBHOOKS_NOT_CONFIGURED (FAILED_PRECONDITION): the operator has set no master key.
+    Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+    INTERNAL.
     """
 
 @_typing.type_check_only
@@ -129,6 +135,7 @@ class WebhookServiceAsyncStub(WebhookServiceStub):
     * PERMISSION_DENIED (PERMISSION_DENIED): the credential lacks the role for this RPC.
     * RATE_LIMITED (RESOURCE_EXHAUSTED): too many calls; RetryInfo tells when to come back.
     * STORE_UNAVAILABLE (UNAVAILABLE): the database is away; RetryInfo tells when to come back.
+    * OVERLOADED (UNAVAILABLE): more calls wait than this replica holds; RetryInfo says when again.
     * DRAINING (UNAVAILABLE): this replica is stopping; the next call finds another one.
     * INTERNAL (INTERNAL): a defect of the service; the trace id leads to its log.
     """
@@ -140,8 +147,9 @@ class WebhookServiceAsyncStub(WebhookServiceStub):
     Idempotent.
 
     Errors:
-    * WEBHOOKS_DISABLED (FAILED_PRECONDITION): the operator has set no master key.
-    Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+    * WEBHOOKS_NOT_CONFIGURED (FAILED_PRECONDITION): the operator has set no master key.
+    Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+    INTERNAL.
     """
     RotateSigningSecret: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.RotateSigningSecretRequest, _webhook_service_pb2.RotateSigningSecretResponse]  # type: ignore[assignment]
     """Replaces the secret by a new one; for 24 h webhooks carry a signature of each.
@@ -152,8 +160,9 @@ class WebhookServiceAsyncStub(WebhookServiceStub):
 
     Errors:
     * INVALID_REQUEST (INVALID_ARGUMENT): the `request_id` is malformed.
-    * WEBHOOKS_DISABLED (FAILED_PRECONDITION): the operator has set no master key.
-    Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+    * WEBHOOKS_NOT_CONFIGURED (FAILED_PRECONDITION): the operator has set no master key.
+    Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+    INTERNAL.
     """
     ListDeliveries: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.ListDeliveriesRequest, _webhook_service_pb2.ListDeliveriesResponse]  # type: ignore[assignment]
     """Lists the deliveries of the caller's operations with every attempt made, newest first.
@@ -166,7 +175,8 @@ class WebhookServiceAsyncStub(WebhookServiceStub):
     * INVALID_REQUEST (INVALID_ARGUMENT): a filter or the page size is out of range, or the page
       token is not one of this caller and these filters.
     * RATE_LIMITED (RESOURCE_EXHAUSTED): more than 30 lists of the principal in 60 s, by default.
-    Also: UNAUTHENTICATED, PERMISSION_DENIED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+    Also: UNAUTHENTICATED, PERMISSION_DENIED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+    INTERNAL.
     """
     RedeliverWebhook: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.RedeliverWebhookRequest, _webhook_service_pb2.RedeliverWebhookResponse]  # type: ignore[assignment]
     """Puts a settled delivery back in the queue, with the same id and the schedule begun anew.
@@ -181,8 +191,9 @@ class WebhookServiceAsyncStub(WebhookServiceStub):
     * INVALID_REQUEST (INVALID_ARGUMENT): a field is malformed.
     * DELIVERY_NOT_FOUND (NOT_FOUND): the caller has no such delivery.
     * ILLEGAL_MOVE (FAILED_PRECONDITION): the delivery is not settled; names the status found.
-    * WEBHOOKS_DISABLED (FAILED_PRECONDITION): the operator has set no master key.
-    Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+    * WEBHOOKS_NOT_CONFIGURED (FAILED_PRECONDITION): the operator has set no master key.
+    Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+    INTERNAL.
     """
     SendTestWebhook: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.SendTestWebhookRequest, _webhook_service_pb2.SendTestWebhookResponse]  # type: ignore[assignment]
     """Sends one signed webhook of the type `webhook.test` to a URL and answers with what came of it.
@@ -194,8 +205,9 @@ class WebhookServiceAsyncStub(WebhookServiceStub):
 
     Errors:
     * INVALID_REQUEST (INVALID_ARGUMENT): the URL is refused; nothing was contacted.
-    * WEBHOOKS_DISABLED (FAILED_PRECONDITION): the operator has set no master key.
-    Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+    * WEBHOOKS_NOT_CONFIGURED (FAILED_PRECONDITION): the operator has set no master key.
+    Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+    INTERNAL.
     """
 
 class WebhookServiceServicer:
@@ -213,6 +225,7 @@ class WebhookServiceServicer:
     * PERMISSION_DENIED (PERMISSION_DENIED): the credential lacks the role for this RPC.
     * RATE_LIMITED (RESOURCE_EXHAUSTED): too many calls; RetryInfo tells when to come back.
     * STORE_UNAVAILABLE (UNAVAILABLE): the database is away; RetryInfo tells when to come back.
+    * OVERLOADED (UNAVAILABLE): more calls wait than this replica holds; RetryInfo says when again.
     * DRAINING (UNAVAILABLE): this replica is stopping; the next call finds another one.
     * INTERNAL (INTERNAL): a defect of the service; the trace id leads to its log.
     """
@@ -227,8 +240,9 @@ class WebhookServiceServicer:
         Idempotent.
 
         Errors:
-        * WEBHOOKS_DISABLED (FAILED_PRECONDITION): the operator has set no master key.
-        Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+        * WEBHOOKS_NOT_CONFIGURED (FAILED_PRECONDITION): the operator has set no master key.
+        Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+        INTERNAL.
         """
 
     def RotateSigningSecret(
@@ -244,8 +258,9 @@ class WebhookServiceServicer:
 
         Errors:
         * INVALID_REQUEST (INVALID_ARGUMENT): the `request_id` is malformed.
-        * WEBHOOKS_DISABLED (FAILED_PRECONDITION): the operator has set no master key.
-        Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+        * WEBHOOKS_NOT_CONFIGURED (FAILED_PRECONDITION): the operator has set no master key.
+        Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+        INTERNAL.
         """
 
     def ListDeliveries(
@@ -263,7 +278,8 @@ class WebhookServiceServicer:
         * INVALID_REQUEST (INVALID_ARGUMENT): a filter or the page size is out of range, or the page
           token is not one of this caller and these filters.
         * RATE_LIMITED (RESOURCE_EXHAUSTED): more than 30 lists of the principal in 60 s, by default.
-        Also: UNAUTHENTICATED, PERMISSION_DENIED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+        Also: UNAUTHENTICATED, PERMISSION_DENIED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+        INTERNAL.
         """
 
     def RedeliverWebhook(
@@ -283,8 +299,9 @@ class WebhookServiceServicer:
         * INVALID_REQUEST (INVALID_ARGUMENT): a field is malformed.
         * DELIVERY_NOT_FOUND (NOT_FOUND): the caller has no such delivery.
         * ILLEGAL_MOVE (FAILED_PRECONDITION): the delivery is not settled; names the status found.
-        * WEBHOOKS_DISABLED (FAILED_PRECONDITION): the operator has set no master key.
-        Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+        * WEBHOOKS_NOT_CONFIGURED (FAILED_PRECONDITION): the operator has set no master key.
+        Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+        INTERNAL.
         """
 
     def SendTestWebhook(
@@ -301,8 +318,9 @@ class WebhookServiceServicer:
 
         Errors:
         * INVALID_REQUEST (INVALID_ARGUMENT): the URL is refused; nothing was contacted.
-        * WEBHOOKS_DISABLED (FAILED_PRECONDITION): the operator has set no master key.
-        Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, DRAINING, INTERNAL.
+        * WEBHOOKS_NOT_CONFIGURED (FAILED_PRECONDITION): the operator has set no master key.
+        Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
+        INTERNAL.
         """
 
 def add_WebhookServiceServicer_to_server(servicer: WebhookServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

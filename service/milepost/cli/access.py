@@ -1,0 +1,134 @@
+"""Calling the service, as a client like any other: the options of it, and what it may answer."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import socket
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from milepost.cli.errors import CommandError, ExitCode, wrong_usage
+
+if TYPE_CHECKING:
+    from milepost_client import Milepost, MilepostError
+
+DEFAULT_ADDRESS: Final = "127.0.0.1:7450"
+_CONNECT_S: Final = 2.0
+_LAST_PORT: Final = 65_535
+_HOST_PORT: Final = re.compile(r"(?:\[[^\]\s]+\]|[^\s:/\[\]]+):(\d{1,5})")
+_SCHEMES: Final = ("dns:", "ipv4:", "ipv6:", "unix:")
+"""Further names of targets that gRPC knows."""
+
+
+def _address(text: str) -> str:
+    found = _HOST_PORT.fullmatch(text)
+    known = text.startswith(_SCHEMES) or (found and int(found[1]) <= _LAST_PORT)
+    if not known:
+        raise typer.BadParameter(f"{text!r} must be HOST:PORT")
+    return text
+
+
+AddressOption = Annotated[
+    str,
+    typer.Option(
+        "--address",
+        envvar="MILEPOST_ADDRESS",
+        parser=_address,
+        metavar="HOST:PORT",
+        help="Where the service is.",
+    ),
+]
+KeyOption = Annotated[
+    str | None,
+    typer.Option(
+        "--api-key",
+        envvar="MILEPOST_API_KEY",
+        metavar="KEY",
+        help="Who calls. Better given by the variable: others can see arguments.",
+    ),
+]
+InsecureOption = Annotated[
+    bool,
+    typer.Option("--insecure", help="Call another machine without TLS, which exposes the key."),
+]
+
+
+@contextlib.asynccontextmanager
+async def connected(
+    address: str, api_key: str | None, *, insecure: bool
+) -> AsyncIterator[Milepost]:
+    """Open a client; whatever the service answers inside that is an error is a `CommandError`."""
+    if not api_key:
+        raise wrong_usage(
+            "an API key is needed: set MILEPOST_API_KEY or give --api-key"
+            " (milepost keys create makes one)",
+            reason="API_KEY_NEEDED",
+        )
+    from milepost_client import Milepost, MilepostError
+
+    try:
+        client = Milepost(address, api_key=api_key, insecure=insecure)
+    except ValueError as error:
+        raise wrong_usage(str(error)) from error
+    if refuses(address):
+        raise CommandError(
+            f"nothing listens on {address}: is the service running? (milepost serve)",
+            reason="NOT_LISTENING",
+            code="UNAVAILABLE",
+            exit_code=ExitCode.UNAVAILABLE,
+        )
+    async with client:
+        try:
+            yield client
+        except MilepostError as error:
+            raise _failure(error, address) from error
+
+
+def local_port(address: str) -> tuple[str, int] | None:
+    """Return host and port of an address of this machine, nothing for any other target."""
+    from milepost.config import is_loopback
+
+    host, _, port = address.rpartition(":")
+    plain = is_loopback(address) and port.isascii() and port.isdigit()
+    return (host.strip("[]"), int(port)) if plain else None
+
+
+def refuses(address: str) -> bool:
+    """Tell whether nothing listens on an address of this machine; the client would try for long."""
+    target = local_port(address)
+    if target is None:
+        return False
+    try:
+        socket.create_connection(target, timeout=_CONNECT_S).close()
+    except ConnectionRefusedError:
+        return True
+    except OSError:
+        return False  # the client finds out, and says it better
+    return False
+
+
+def _failure(error: MilepostError, address: str) -> CommandError:
+    import milepost_client as client
+
+    if isinstance(error, client.NotFound):
+        exit_code = ExitCode.NOT_FOUND
+    elif isinstance(error, client.Unavailable | client.DeadlineExceeded):
+        exit_code = ExitCode.UNAVAILABLE
+    elif isinstance(error, client.Unauthenticated | client.PermissionDenied):
+        exit_code = ExitCode.DENIED
+    else:
+        exit_code = ExitCode.REFUSED
+    code = error.code.name if error.code else "UNKNOWN"
+    text = (str(error).strip() or code).splitlines()[0]
+    violations = [{"field": v.field, "problem": v.problem} for v in error.violations]
+    return CommandError(
+        text if error.reason else f"{address}: {text}",  # without a reason, gRPC itself says it
+        reason=error.reason or code,
+        code=code,
+        exit_code=exit_code,
+        **({"metadata": error.metadata} if error.metadata else {}),
+        **({"violations": violations} if violations else {}),
+    )

@@ -1,0 +1,219 @@
+"""``demo``: one operation lives and finishes before your eyes, with real work in it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+import milepost
+from milepost.cli.access import (
+    DEFAULT_ADDRESS,
+    AddressOption,
+    InsecureOption,
+    KeyOption,
+    connected,
+    local_port,
+    refuses,
+)
+from milepost.cli.errors import CommandError, ExitCode, wrong_usage
+from milepost.cli.output import (
+    Output,
+    OutputOption,
+    print_facts,
+    print_json,
+    print_line,
+    size_text,
+)
+from milepost.domain.operation import Role
+
+if TYPE_CHECKING:
+    from milepost.cli.display import Show
+    from milepost.cli.hashing import Folder
+    from milepost.cli.own_service import OwnService
+    from milepost_client import Json, Milepost, Operation
+
+FUNCTION: Final = "demo.hash-folder"
+GRANT: Final = "demo.*"
+CALLER, WORKER = "demo-caller", "demo-worker"
+_PAUSE_S: Final = 0.02
+"""Between two looks of the caller: the work is short."""
+
+_KEPT: Final = "\nThe service runs until Ctrl-C."
+_STOPPED: Final = """
+The demo's service and its store are gone now. With `milepost demo --keep` they stay until Ctrl-C,
+and these commands can be pasted into another terminal."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """Where the demo happens, and who plays in it."""
+
+    address: str
+    caller_key: str
+    worker_key: str
+    insecure: bool = False
+    service: OwnService | None = None
+    """The one that the demo has started, if it has."""
+
+
+def demo(
+    folder: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[FOLDER]",
+            help="Whose files are hashed; by default those of Milepost itself.",
+            show_default=False,
+        ),
+    ] = None,
+    *,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Let the demo's own service run until Ctrl-C.")
+    ] = False,
+    address: AddressOption = DEFAULT_ADDRESS,
+    api_key: KeyOption = None,
+    insecure: InsecureOption = False,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """See an operation live and finish: a caller creates it, a worker hashes a folder, you watch.
+
+    Uses the service at the address with your API key, if one is running there. If not, starts
+    one of its own on a temporary store, and stops it at the end.
+    """
+    from milepost.cli import tour
+    from milepost.cli.watching import require_completed
+
+    path = folder if folder is not None else Path(milepost.__file__).parent
+    found = _scan(path.resolve())
+    if output is Output.TEXT:
+        print_line(
+            f"Milepost demo: {len(found.files)} files, {size_text(found.size)}, {found.path}"
+        )
+    with _stage(address, api_key, insecure=insecure) as stage:
+        operation = asyncio.run(_play(stage, found, output))
+        kept = stage.service if keep else None
+        if output is Output.JSON:
+            print_json(_document(stage, operation, kept=kept is not None))
+        else:
+            tour.print_result(operation, found)
+            tour.print_calls(
+                operation.id, stage.address, stage.caller_key if kept else None, insecure=insecure
+            )
+            if stage.service:
+                print_line(_KEPT if kept else _STOPPED)
+        require_completed(operation)
+        if kept:
+            _wait(kept)
+
+
+def _scan(path: Path) -> Folder:
+    from milepost.cli.hashing import scan
+
+    try:
+        found = scan(path)
+    except OSError as error:
+        raise wrong_usage(f"{path}: {(error.strerror or str(error)).lower()}") from error
+    if not found.files:
+        raise wrong_usage(f"{path}: there are no files in it")
+    return found
+
+
+@contextlib.contextmanager
+def _stage(address: str, api_key: str | None, *, insecure: bool) -> Iterator[Stage]:
+    """Find a service or start one, and keys of a caller and a worker."""
+    if local_port(address) is None or not refuses(address):
+        if not api_key:
+            raise wrong_usage(
+                f"a service is running at {address}: give a key of it (--api-key or"
+                f" MILEPOST_API_KEY) with the roles CALLER and WORKER and --function '{GRANT}',"
+                " or another --address to start one",
+                reason="API_KEY_NEEDED",
+            )
+        yield Stage(address=address, caller_key=api_key, worker_key=api_key, insecure=insecure)
+        return
+    from milepost.cli.own_service import own_service
+
+    with own_service() as service:
+        from milepost import main  # takes as long as the service takes to start, and meanwhile
+
+        service.wait_until_listening()
+        url = service.database_url
+        yield Stage(
+            address=service.address,
+            caller_key=main.create_key(url, subject=CALLER, roles=[Role.CALLER], functions=[])[1],
+            worker_key=main.create_key(url, subject=WORKER, roles=[Role.WORKER], functions=[GRANT])[
+                1
+            ],
+            service=service,
+        )
+
+
+async def _play(stage: Stage, folder: Folder, output: Output) -> Operation:
+    """Let the caller create and watch, and the worker work, each with its own key."""
+    from milepost.cli.display import live
+    from milepost.cli.watching import follow
+
+    async with (
+        connected(stage.address, stage.caller_key, insecure=stage.insecure) as caller,
+        connected(stage.address, stage.worker_key, insecure=stage.insecure) as worker,
+    ):
+        metadata: dict[str, Json] = {"folder": _travelling(folder.path), "files": len(folder.files)}
+        operation = await caller.create(FUNCTION, version=milepost.__version__, metadata=metadata)
+        display: AbstractContextManager[Show] = nullcontext(lambda _: None)
+        if output is Output.TEXT:
+            started = "started, on a temporary store" if stage.service else "found"
+            print_facts(
+                [
+                    ("service", f"{stage.address}, {started}"),
+                    ("caller", f"created {operation.id}, and watches it"),
+                    ("worker", f"starts {FUNCTION}, and reports the bytes that are done"),
+                ]
+            )
+            display = live()
+        working = asyncio.ensure_future(_work(worker, operation.id, folder))
+        watching = asyncio.ensure_future(follow(caller, operation.id, display, pause=_PAUSE_S))
+        try:
+            await asyncio.wait({working, watching}, return_when=asyncio.FIRST_EXCEPTION)
+            if working.done():
+                await working  # if it could not even start, there is no end to be watched for
+            return await watching
+        finally:
+            working.cancel()
+            watching.cancel()
+            await asyncio.gather(working, watching, return_exceptions=True)
+
+
+async def _work(worker: Milepost, operation_id: str, folder: Folder) -> None:
+    from milepost.cli.hashing import hash_folder
+
+    async with worker.work(operation_id, worker=WORKER) as work:
+        work.result = await hash_folder(folder, work.progress)
+
+
+def _travelling(path: Path) -> str:
+    return str(path).encode("utf-8", "backslashreplace").decode()
+
+
+def _wait(service: OwnService) -> None:
+    """Return at Ctrl-C or a signal to end."""
+    with contextlib.suppress(KeyboardInterrupt):
+        code = service.process.wait()
+        raise CommandError(
+            f"the service of the demo has ended with {code}",
+            reason="SERVICE_ENDED",
+            code="UNAVAILABLE",
+            exit_code=ExitCode.UNAVAILABLE,
+        )
+
+
+def _document(stage: Stage, operation: Operation, *, kept: bool) -> dict[str, Any]:
+    from milepost.cli.display import document
+
+    access = {"address": stage.address, "api_key": stage.caller_key}
+    return {**document(operation), **({"service": access} if kept else {})}

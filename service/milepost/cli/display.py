@@ -1,0 +1,186 @@
+"""Operations as people and programs see them."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, fields
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from google.protobuf.any_pb2 import Any as Packed
+
+from milepost.cli.output import (
+    age_text,
+    console,
+    one_line,
+    print_facts,
+    print_json,
+    print_line,
+    print_table,
+    time_json,
+    time_text,
+)
+from milepost_client import Operation
+
+_LEFT_OUT: Final = ("metadata", "result", "errors")
+"""What lists do not tell."""
+_LINE: Final = 60
+"""Characters up to which JSON stays on one line."""
+_COLOURS: Final = {"COMPLETED": "green", "FAILED": "red", "CANCELLED": "yellow"}
+
+Show = Callable[[Operation], None]
+
+
+def document(operation: Operation) -> dict[str, Any]:
+    """Return the operation for programs: times as RFC 3339, lengths of time in seconds."""
+    members: dict[str, Any] = {}
+    for field in fields(operation):
+        value = getattr(operation, field.name)
+        if isinstance(value, timedelta):
+            members[f"{field.name}_seconds"] = value.total_seconds()
+        elif isinstance(value, datetime):
+            members[field.name] = time_json(value)
+        else:
+            members[field.name] = value
+    members["result"] = _result(operation)
+    members["errors"] = [asdict(error) for error in operation.errors]
+    return members
+
+
+def brief_document(operation: Operation) -> dict[str, Any]:
+    """Return the operation for programs, as a list tells of it."""
+    return {name: v for name, v in document(operation).items() if name not in _LEFT_OUT}
+
+
+def _result(operation: Operation) -> Any:
+    result = operation.result
+    if isinstance(result, Packed):
+        return {"@type": result.type_url, "value": base64.b64encode(result.value).decode()}
+    return result
+
+
+def print_operation(operation: Operation) -> None:
+    """Write all that is known of the operation, for people."""
+    version = f" {operation.version}" if operation.version else ""
+    times = ("create_time", "start_time", "complete_time", "cancel_time", "expire_time")
+    print_facts(
+        [
+            ("id", operation.id),
+            ("function", f"{operation.function}{version}"),
+            ("status", f"{operation.status} {_percent(operation)}".rstrip()),
+            ("message", operation.progress_message or ""),
+            ("owner", operation.owner),
+            ("worker", operation.worker or ""),
+            ("attempt", f"{operation.attempt} of {operation.max_attempts}"),
+            ("revision", str(operation.revision)),
+            *((_TIMES[name], time_text(getattr(operation, name))) for name in times),
+            ("poll after", f"{operation.retry_after.total_seconds():g} s"),
+            ("metadata", _json(operation.metadata) if operation.metadata else ""),
+            *_end(operation),
+        ]
+    )
+
+
+_TIMES: Final = {
+    "create_time": "created",
+    "start_time": "started",
+    "complete_time": "ended",
+    "cancel_time": "cancelled",
+    "expire_time": "kept until",
+}
+
+
+def print_operations(operations: Iterable[Operation]) -> None:
+    """Write one line for each operation, for people; with owners if there are several."""
+    found = list(operations)
+    headings = ("ID", "STATUS", "DONE", "CREATED", "OWNER", "FUNCTION")
+    rows = [
+        (o.id, o.status, _percent(o), age_text(o.create_time), o.owner, o.function) for o in found
+    ]
+    if len({o.owner for o in found}) > 1:
+        print_table(headings, rows)
+    else:
+        print_table((*headings[:4], headings[5]), [(*row[:4], row[5]) for row in rows])
+
+
+def print_end(operation: Operation) -> None:
+    """Write what became of the operation, for people."""
+    print_facts([("status", operation.status), *_end(operation)])
+
+
+def _end(operation: Operation) -> list[tuple[str, str]]:
+    errors = [("error", f"{error.code}: {error.message}") for error in operation.errors]
+    result = _result(operation)
+    return [*errors, ("result", "" if result is None else _json(result))]
+
+
+def _json(value: Any) -> str:
+    line = json.dumps(value, ensure_ascii=False)
+    return line if len(line) <= _LINE else json.dumps(value, ensure_ascii=False, indent=2)
+
+
+def _percent(operation: Operation) -> str:
+    return "" if operation.progress is None else f"{operation.progress:.0%}"
+
+
+# --- while it runs ---
+
+
+def show_json(operation: Operation) -> None:
+    """Write a change for programs."""
+    print_json(document(operation), on_one_line=True)
+
+
+def show_line(operation: Operation) -> None:
+    """Write a change for people who read it later."""
+    message = f"  {one_line(operation.progress_message)}" if operation.progress_message else ""
+    percent = _percent(operation) or "-"
+    print_line(f"revision {operation.revision:<3} {operation.status:<10} {percent:>4}{message}")
+
+
+@contextmanager
+def live() -> Iterator[Show]:
+    """Keep a progress bar while the block runs; lines instead where nothing can move."""
+    out = console()
+    if not out.is_terminal or out.is_dumb_terminal:
+        yield show_line
+        return
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+    from rich.table import Column
+
+    progress = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(
+            bar_width=None,
+            style="bright_black",
+            complete_style="cyan",
+            finished_style="green",
+            table_column=Column(ratio=2, min_width=8),
+        ),
+        TaskProgressColumn(),
+        TextColumn(
+            "{task.fields[message]}",
+            markup=False,
+            table_column=Column(ratio=2, no_wrap=True, overflow="ellipsis"),
+        ),
+        console=out,
+        expand=True,
+    )
+    task = progress.add_task("", total=1.0, message="")
+
+    def show(operation: Operation) -> None:
+        colour = _COLOURS.get(operation.status, "cyan")
+        message = one_line(operation.progress_message or "")
+        progress.update(
+            task,
+            description=f"[{colour}]{operation.status}[/]",
+            completed=operation.progress or 0.0,
+            message=message,
+            refresh=True,
+        )
+
+    with progress:
+        yield show

@@ -1,0 +1,249 @@
+"""``ops``: what callers do, one command each."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import sys
+from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
+
+import typer
+
+from milepost.cli.access import (
+    DEFAULT_ADDRESS,
+    AddressOption,
+    InsecureOption,
+    KeyOption,
+    connected,
+)
+from milepost.cli.errors import wrong_usage
+from milepost.cli.output import Output, OutputOption, print_json, print_line
+from milepost.domain.operation import Status
+
+if TYPE_CHECKING:
+    from milepost_client import Milepost, Operation
+
+T = TypeVar("T")
+
+_UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
+_DURATION: Final = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)([smhd]?)")
+_LARGEST_PAGE: Final = 100
+
+app = typer.Typer(help="Operations: create, read, list, watch and cancel them. Needs an API key.")
+
+
+def _duration(text: str) -> timedelta:
+    found = _DURATION.fullmatch(text.strip())
+    if found is None:
+        raise typer.BadParameter(f"{text!r} must be like 90, 90s, 15m, 24h or 7d")
+    return timedelta(seconds=float(found[1]) * _UNITS[found[2]])
+
+
+def _metadata(text: str) -> dict[str, Any]:
+    source = ""
+    if text.startswith("@"):
+        source = text[1:]
+        try:
+            text = sys.stdin.read() if text == "@-" else Path(text[1:]).read_text(encoding="utf-8")
+        except OSError as error:
+            raise typer.BadParameter(f"{source}: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise typer.BadParameter(f"{source} is no text in UTF-8") from error
+    try:
+        metadata = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise typer.BadParameter(f"{source} is not JSON: {error}".strip()) from error
+    if not isinstance(metadata, dict):
+        example = '{"source": "in.mov"}'
+        raise typer.BadParameter(f"{source} must be a JSON object, such as {example}".strip())
+    return metadata
+
+
+IdArgument = Annotated[
+    str, typer.Argument(metavar="ID", help="Such as op_0123456789abcdef01234567.")
+]
+
+
+@app.command()
+def create(
+    function: Annotated[
+        str, typer.Argument(metavar="FUNCTION", help="What is to be done: video.transcode.")
+    ],
+    *,
+    version: Annotated[str | None, typer.Option(help="The version of the function.")] = None,
+    metadata: Annotated[
+        dict[str, Any] | None,
+        typer.Option(
+            parser=_metadata,
+            metavar="JSON",
+            help="Data of your own: a JSON object, @FILE that has one, or @- for standard input.",
+        ),
+    ] = None,
+    ttl: Annotated[
+        timedelta | None,
+        typer.Option(
+            parser=_duration, metavar="DURATION", help="How long to keep it, such as 90s or 7d."
+        ),
+    ] = None,
+    retry_after: Annotated[
+        timedelta | None,
+        typer.Option(
+            parser=_duration, metavar="DURATION", help="The pause to suggest between two polls."
+        ),
+    ] = None,
+    request_id: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="Makes the command repeatable: it finds the operation."),
+    ] = None,
+    address: AddressOption = DEFAULT_ADDRESS,
+    api_key: KeyOption = None,
+    insecure: InsecureOption = False,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Create an operation, and show it with its id."""
+
+    async def call(client: Milepost) -> Operation:
+        try:
+            return await client.create(
+                function,
+                version=version,
+                metadata=metadata,
+                ttl=ttl,
+                retry_after=retry_after,
+                request_id=request_id,
+            )
+        except (TypeError, ValueError) as error:  # a number that JSON cannot carry, say
+            raise wrong_usage(f"--metadata: {error}") from error
+
+    _show(_run(call, address, api_key, insecure=insecure), output)
+
+
+@app.command()
+def get(
+    id_: IdArgument,
+    *,
+    address: AddressOption = DEFAULT_ADDRESS,
+    api_key: KeyOption = None,
+    insecure: InsecureOption = False,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Show an operation as it stands."""
+    _show(_run(lambda client: client.get(id_), address, api_key, insecure=insecure), output)
+
+
+@app.command("list")
+def list_(
+    *,
+    status: Annotated[
+        list[Status] | None,
+        typer.Option(case_sensitive=False, help="Only of this status; can be repeated."),
+    ] = None,
+    function: Annotated[str | None, typer.Option(help="Only of this function.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many, newest first.")] = 20,
+    everything: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
+    address: AddressOption = DEFAULT_ADDRESS,
+    api_key: KeyOption = None,
+    insecure: InsecureOption = False,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """List your operations, newest first; as an admin, those of all owners.
+
+    Metadata, results and errors are not in the list: `ops get` shows them.
+    """
+    from milepost.cli.display import brief_document, print_operations
+    from milepost_client import Status as ClientStatus
+
+    async def call(client: Milepost) -> tuple[list[Operation], bool]:
+        found: list[Operation] = []
+        async for operation in client.list(
+            statuses=[ClientStatus(name) for name in status or ()],
+            function=function,
+            page_size=_LARGEST_PAGE if everything else min(limit + 1, _LARGEST_PAGE),
+        ):
+            if len(found) == limit and not everything:
+                return found, True
+            found.append(operation)
+        return found, False
+
+    found, more = _run(call, address, api_key, insecure=insecure)
+    if output is Output.JSON:
+        print_json({"operations": [brief_document(item) for item in found], "more": more})
+    elif not found:
+        print_line("There is no such operation.")
+    else:
+        print_operations(found)
+        if more:
+            print_line("There are more: see --limit and --all.")
+
+
+@app.command()
+def watch(
+    id_: IdArgument,
+    *,
+    timeout: Annotated[
+        timedelta | None,
+        typer.Option(
+            parser=_duration, metavar="DURATION", help="How long at most, such as 30s; exit code 4."
+        ),
+    ] = None,
+    address: AddressOption = DEFAULT_ADDRESS,
+    api_key: KeyOption = None,
+    insecure: InsecureOption = False,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Follow an operation to its end; exit code 5 if it ends FAILED or CANCELLED."""
+    from milepost.cli.display import live, print_end, show_json
+    from milepost.cli.watching import follow, require_completed
+
+    display = live() if output is Output.TEXT else nullcontext(show_json)
+    operation = _run(
+        lambda client: follow(client, id_, display, within=timeout),
+        address,
+        api_key,
+        insecure=insecure,
+    )
+    if output is Output.TEXT:
+        print_end(operation)
+    require_completed(operation, timeout)
+
+
+@app.command()
+def cancel(
+    id_: IdArgument,
+    *,
+    reason: Annotated[str | None, typer.Option(metavar="TEXT", help="Why, in words.")] = None,
+    address: AddressOption = DEFAULT_ADDRESS,
+    api_key: KeyOption = None,
+    insecure: InsecureOption = False,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Cancel an operation that has not ended."""
+    _show(
+        _run(lambda client: client.cancel(id_, reason), address, api_key, insecure=insecure), output
+    )
+
+
+def _run(
+    call: Callable[[Milepost], Awaitable[T]], address: str, api_key: str | None, *, insecure: bool
+) -> T:
+    """Return what the call makes of a client, or fail as the service says."""
+
+    async def run() -> T:
+        async with connected(address, api_key, insecure=insecure) as client:
+            return await call(client)
+
+    return asyncio.run(run())
+
+
+def _show(operation: Operation, output: Output) -> None:
+    from milepost.cli.display import document, print_operation
+
+    if output is Output.JSON:
+        print_json(document(operation))
+    else:
+        print_operation(operation)

@@ -1,0 +1,148 @@
+"""Standard output: JSON for programs, tables for people."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+_CONTROL: Final = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_NARROWEST: Final = 16
+"""Characters that the last column of a table needs at least."""
+_ENDLESS: Final = 100_000
+"""Columns of what is no terminal: nothing is cut or wrapped there."""
+
+
+class Output(StrEnum):
+    """For whom a command writes."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+OutputOption = Annotated[Output, typer.Option("--output", help="For people, or for programs.")]
+
+
+def print_json(document: Any, *, on_one_line: bool = False) -> None:
+    """Write one JSON document: indented on a terminal, on one line elsewhere."""
+    indent = 2 if sys.stdout.isatty() and not on_one_line else None
+    sys.stdout.write(json.dumps(document, indent=indent, ensure_ascii=False) + "\n")
+    sys.stdout.flush()
+
+
+def console(*, to_errors: bool = False) -> Console:
+    """Return the console of people. What is printed on it is text, never markup."""
+    from rich.console import Console
+
+    stream = sys.stderr if to_errors else sys.stdout
+    width = None if stream.isatty() else _ENDLESS
+    return Console(stderr=to_errors, width=width, markup=False, highlight=False, emoji=False)
+
+
+def print_line(text: str) -> None:
+    """Write one line for people."""
+    sys.stdout.write(printable(text) + "\n")
+    sys.stdout.flush()
+
+
+def warn(text: str) -> None:
+    """Write one line for people that does not belong to the answer."""
+    sys.stderr.write(f"warning: {printable(text)}\n")
+
+
+def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Write a table; only its last column is wrapped.
+
+    On a terminal that is too narrow for that, the cells of a row stand below each other.
+    """
+    from rich.measure import Measurement
+    from rich.table import Table
+
+    out = console()
+    cells = [[printable(cell) for cell in row] for row in rows]
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for heading in headings[:-1]:
+        table.add_column(heading, no_wrap=True)
+    table.add_column(headings[-1], overflow="fold", min_width=_NARROWEST)
+    for row in cells:
+        table.add_row(*row)
+    if Measurement.get(out, out.options.update(max_width=_ENDLESS), table).minimum <= out.width:
+        _print(out, table)
+        return
+    for row in cells:
+        print_facts(zip((heading.lower() for heading in headings), row, strict=True))
+        print_line("")
+
+
+def print_facts(facts: Iterable[tuple[str, str]]) -> None:
+    """Write names and values, one pair below the other; empty values are left out."""
+    from rich.table import Table
+
+    out = console()
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim" if out.is_terminal else "", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in facts:
+        if value:
+            table.add_row(name, printable(value))
+    _print(out, table)
+
+
+def _print(out: Console, table: Table) -> None:
+    """Print the table; what is no terminal gets no spaces at the ends of lines."""
+    if out.is_terminal:
+        out.print(table)
+        return
+    with out.capture() as captured:
+        out.print(table)
+    sys.stdout.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
+    sys.stdout.flush()
+
+
+def printable(text: str) -> str:
+    """Return `text` without what could steer a terminal: others may have written it."""
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def one_line(text: str) -> str:
+    """Return `text` fit for one line."""
+    return printable(" ".join(text.splitlines()))
+
+
+def time_text(time: datetime | None) -> str:
+    """Return a time for people, in UTC, or nothing."""
+    return "" if time is None else f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%SZ}"
+
+
+def age_text(time: datetime) -> str:
+    """Return for people how long ago that was."""
+    seconds = max(0, int((datetime.now(UTC) - time).total_seconds()))
+    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds // size} {unit} ago"
+    return f"{seconds} s ago"
+
+
+def time_json(time: datetime | None) -> str | None:
+    """Return a time for programs (RFC 3339)."""
+    return None if time is None else time.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def size_text(count: int) -> str:
+    """Return a number of bytes for people."""
+    size, unit = float(count), "bytes"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if size < 1000:  # noqa: PLR2004 - kilo
+            break
+        size, unit = size / 1000, larger
+    return f"{size:.1f} {unit}" if unit != "bytes" else f"{count} {unit}"

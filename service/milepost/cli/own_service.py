@@ -1,0 +1,117 @@
+"""A service of one's own for a short while: a process on a temporary embedded store."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from milepost.cli.errors import CommandError, ExitCode
+from milepost.config import without_settings
+
+_START_S: Final = 60.0
+_STOP_S: Final = 10.0
+_LOOK_S: Final = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class OwnService:
+    """The process, where it listens, and its store."""
+
+    process: subprocess.Popen[bytes]
+    address: str
+    database_url: str
+    log: Path
+
+    def wait_until_listening(self) -> None:
+        """Return when the service takes calls."""
+        host, _, port = self.address.rpartition(":")
+        end = time.monotonic() + _START_S
+        while time.monotonic() < end and self.process.poll() is None:
+            with contextlib.suppress(OSError):
+                socket.create_connection((host, int(port)), timeout=1).close()
+                return
+            time.sleep(_LOOK_S)
+        raise CommandError(
+            f"the service of the demo did not start: {self._last_line()}",
+            reason="SERVICE_DID_NOT_START",
+            code="UNAVAILABLE",
+            exit_code=ExitCode.UNAVAILABLE,
+        )
+
+    def _last_line(self) -> str:
+        lines = self.log.read_text(errors="replace").splitlines()
+        last = lines[-1] if lines else "it wrote nothing"
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            last = json.loads(last)["error"]["message"]
+        return last
+
+
+@contextlib.contextmanager
+def own_service() -> Iterator[OwnService]:
+    """Start a service, and stop it and remove its store afterwards, whatever happens inside."""
+    with (
+        _terminations_as_interrupts(),
+        tempfile.TemporaryDirectory(prefix="milepost-demo-", ignore_cleanup_errors=True) as folder,
+    ):
+        service = _start(Path(folder))
+        try:
+            yield service
+        finally:
+            _stop(service.process)
+
+
+def _start(folder: Path) -> OwnService:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    url, log = f"sqlite:///{folder / 'milepost.db'}", folder / "service.log"
+    with log.open("wb") as stream:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "milepost", "serve", "--output", "json"],
+            env={
+                **without_settings(),
+                "MILEPOST_DATABASE_URL": url,
+                "MILEPOST_LISTEN": address,
+                "MILEPOST_HTTP_LISTEN": "",
+                "MILEPOST_DRAIN_SECONDS": "2",
+            },
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=stream,
+            start_new_session=True,  # Ctrl-C is for us; the service is stopped in its turn
+        )
+    return OwnService(process, address, url, log)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # once is enough
+    try:
+        process.terminate()
+        process.wait(_STOP_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextlib.contextmanager
+def _terminations_as_interrupts() -> Iterator[None]:
+    """Let SIGTERM, and the end of the terminal, clean up as Ctrl-C does."""
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(number, signal.default_int_handler) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)

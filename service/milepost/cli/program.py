@@ -1,0 +1,69 @@
+"""The outermost command: runs the others, and turns whatever they raise into an exit."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+from typer import TyperException
+from typer.core import TyperGroup
+
+from milepost.cli.errors import CommandError, ExitCode, refused, report, unexpected, wrong_usage
+
+
+class Program(TyperGroup):
+    """All commands. None of them ever ends with a traceback, unless the log level is debug."""
+
+    def main(self, args: Sequence[str] | None = None, *_: object, **__: object) -> Any:
+        """Run the command that the arguments name, and exit with its code."""
+        arguments = list(sys.argv[1:] if args is None else args)
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            # A name that the terminal cannot show is no reason to fail.
+            sys.stdout.reconfigure(errors="backslashreplace")
+        if not arguments:
+            arguments = ["--help"]
+        failure = self._run(arguments)
+        if isinstance(failure, CommandError):
+            report(failure, as_json=_wants_json(arguments))
+            sys.exit(failure.exit_code)
+        sys.exit(failure)
+
+    def _run(self, arguments: list[str]) -> CommandError | int:
+        """Return why the command failed, or the exit code."""
+        try:
+            code = super().main(arguments, "milepost", standalone_mode=False) or ExitCode.OK
+        except CommandError as error:
+            return error
+        except TyperException as error:
+            return wrong_usage(_sentence(error))
+        except SystemExit as end:
+            if not isinstance(end.code, str):
+                raise
+            return refused(end.code.removeprefix("error: "))
+        except Exception as error:  # noqa: BLE001 - whatever it is, people get one line
+            failure = unexpected(error)
+            failure.__cause__ = error
+            return failure
+        if code == ExitCode.INTERRUPTED:
+            return CommandError(
+                "interrupted",
+                reason="INTERRUPTED",
+                code="CANCELLED",
+                exit_code=ExitCode.INTERRUPTED,
+            )
+        return int(code)
+
+
+def _sentence(error: TyperException) -> str:
+    """Return what is wrong with the arguments, on one line, and where to read more."""
+    text = " ".join(error.format_message().replace("Value error, ", "").split()).rstrip(".")
+    context = getattr(error, "ctx", None)
+    return f"{text}; see {context.command_path} --help" if context else text
+
+
+def _wants_json(arguments: Sequence[str]) -> bool:
+    """Tell whether errors are for programs, even if the arguments cannot be understood."""
+    return "--output=json" in arguments or ("--output", "json") in pairwise(arguments)

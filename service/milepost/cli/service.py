@@ -1,0 +1,130 @@
+"""``serve`` and ``migrate``: running the service itself."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from milepost.cli.errors import CommandError, ExitCode, refused, wrong_usage
+from milepost.cli.output import Output, OutputOption, print_json, print_line
+
+if TYPE_CHECKING:
+    from milepost.config import Settings
+
+
+def serve(*, output: OutputOption = Output.TEXT) -> None:
+    """Run the service until SIGTERM or Ctrl-C, then let running calls finish.
+
+    Log lines go to standard error: readable on a terminal, as JSON elsewhere and with
+    `--output json`.
+    """
+    settings = load_settings()
+    require_free_ports(settings)
+    from milepost import main, telemetry
+    from milepost.config import is_loopback
+
+    as_json = output is Output.JSON or _logs_as_json(settings)
+    telemetry.configure_logs(level=settings.log_level, as_json=as_json)
+    if not is_loopback(settings.listen):
+        telemetry.log.warning(
+            "gRPC WITHOUT TLS ON AN ADDRESS THAT OTHERS CAN REACH: API keys travel in the clear;"
+            " a proxy in front must do TLS",
+            listen=settings.listen,
+        )
+    run = asyncio.run
+    with contextlib.suppress(ImportError):
+        from uvloop import run
+    run(main.serve(settings))
+
+
+def _logs_as_json(settings: Settings) -> bool:
+    if settings.log_format == "auto":
+        return not sys.stderr.isatty()
+    return settings.log_format == "json"
+
+
+def require_free_ports(settings: Settings) -> None:
+    """Fail, naming the address, if it cannot be listened on.
+
+    gRPC would say so much later, in many words.
+    """
+    for variable, address in (
+        ("MILEPOST_LISTEN", settings.listen),
+        ("MILEPOST_HTTP_LISTEN", settings.http_listen),
+    ):
+        if address and (problem := _bind_problem(address)):
+            raise refused(
+                f"cannot listen on {address} ({variable}): {problem}", reason="CANNOT_LISTEN"
+            )
+
+
+def _bind_problem(address: str) -> str | None:
+    """Return why nobody can listen on `address` now, or nothing if one can."""
+    host, _, port = address.rpartition(":")
+    try:
+        family, _, _, _, target = socket.getaddrinfo(
+            host.strip("[]"), int(port), type=socket.SOCK_STREAM
+        )[0]
+        socket.create_server(target[:2], family=family).close()
+    except socket.gaierror as error:
+        return str(error.strerror).lower()
+    except OSError as error:
+        return os.strerror(error.errno).lower() if error.errno else str(error)
+    return None
+
+
+def migrate(
+    *,
+    to: Annotated[
+        str, typer.Option(metavar="REVISION", help="A revision, `head`, or `base`: no tables.")
+    ] = "head",
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Bring the schema of the database up to date, or to a revision, back or forth."""
+    url = database_url()
+    from milepost import main
+
+    with database_failures():
+        revision = main.migrate(url, to)
+    if output is Output.JSON:
+        print_json({"revision": revision})
+    else:
+        print_line(f"the schema is at {revision}" if revision else "the schema is gone")
+
+
+def load_settings() -> Settings:
+    """Return the settings, or fail with every problem at once."""
+    from milepost import config
+
+    try:
+        return config.load()
+    except config.SettingsError as error:
+        raise wrong_usage(str(error), reason="INVALID_SETTINGS", problems=error.problems) from error
+
+
+def database_url() -> str:
+    """Return where the operations live."""
+    return load_settings().database_url.get_secret_value()
+
+
+@contextlib.contextmanager
+def database_failures() -> Iterator[None]:
+    """Turn what is wrong with the database into a `CommandError`."""
+    from milepost import main
+
+    try:
+        yield
+    except main.DatabaseError as error:
+        raise CommandError(
+            str(error).partition("\n")[0],
+            reason="STORE_UNAVAILABLE" if error.away else "STORE_REFUSED",
+            code="UNAVAILABLE" if error.away else "FAILED_PRECONDITION",
+            exit_code=ExitCode.UNAVAILABLE if error.away else ExitCode.REFUSED,
+        ) from error

@@ -1,0 +1,48 @@
+"""``check-config`` and ``version``: what is in force."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import asdict
+
+from milepost import __version__
+from milepost.cli.errors import wrong_usage
+from milepost.cli.output import Output, OutputOption, print_json, print_line, print_table, warn
+
+
+def version(*, output: OutputOption = Output.TEXT) -> None:
+    """Show which release this is."""
+    if output is Output.JSON:
+        print_json({"version": __version__, "python": platform.python_version()})
+    else:
+        print_line(f"milepost {__version__} (Python {platform.python_version()})")
+
+
+def check_config(*, output: OutputOption = Output.TEXT) -> None:
+    """Show every setting in force, where it comes from, and every problem at once."""
+    from milepost import config
+
+    settings, problems = None, []
+    try:
+        settings = config.load()
+    except config.SettingsError as error:
+        problems = error.problems
+    entries, warnings = config.entries(settings), config.unknown_variables()
+    if output is Output.JSON:
+        listed = [asdict(entry) for entry in entries]
+        print_json({"settings": listed, "warnings": warnings, "problems": problems})
+    else:
+        rows = [(e.name, _text(e.value), e.source, e.description) for e in entries]
+        print_table(("NAME", "VALUE", "FROM", "MEANING"), rows)
+        for line in warnings:
+            warn(line)
+    if problems:
+        raise wrong_usage("; ".join(problems), reason="INVALID_SETTINGS", problems=problems)
+
+
+def _text(value: object) -> str:
+    if value is None or value == "":
+        return "-"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,84 @@
+"""What the demo prints at its end: the stored result, and how to call the service oneself."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from milepost.cli.output import print_facts, print_line, print_table
+from milepost.config import is_loopback
+
+if TYPE_CHECKING:
+    from milepost.cli.hashing import Folder
+    from milepost_client import Operation
+
+_DIGITS: Final = 16
+
+
+def print_result(operation: Operation, folder: Folder) -> None:
+    """Write the result as the caller has read it."""
+    if not isinstance(operation.result, dict):
+        return
+    result = operation.result
+    unreadable = result["unreadable"]
+    print_line("\nThe stored result")
+    print_facts(
+        [
+            ("  files", str(result["files"]) + (f", {unreadable} unreadable" * bool(unreadable))),
+            ("  bytes", str(result["bytes"])),
+            ("  sha256", result["sha256"]),
+        ]
+    )
+    print_line("\nand of the largest files")
+    print_table(
+        ("SHA-256", "BYTES", "FILE"),
+        [
+            (f"{entry['sha256'][:_DIGITS]}…", str(entry["bytes"]), entry["path"])
+            for entry in result["largest"]
+        ],
+    )
+    print_line(f"""
+Check it with the tools of the system
+  cd {shlex.quote(str(folder.path))}
+  find . -name __pycache__ -prune -o -type f -printf '%P\\n' | LC_ALL=C sort |
+    xargs -d '\\n' sha256sum | sha256sum""")
+
+
+def print_calls(operation_id: str, address: str, api_key: str | None, *, insecure: bool) -> None:
+    """Write how to read the operation from a shell, grpcurl and Python."""
+    plain = is_loopback(address) or insecure
+    key = f"\n  export MILEPOST_API_KEY={api_key}" if api_key else ""
+    python = f'"{address}", api_key=os.environ["MILEPOST_API_KEY"]' + ", insecure=True" * (
+        insecure and not is_loopback(address)
+    )
+    print_line(f"""
+Read it yourself, with the key of the caller in MILEPOST_API_KEY{key}
+
+  {_milepost()} ops get {operation_id} --address {address}
+
+  grpcurl{" -plaintext" if plain else ""} -H "authorization: Bearer $MILEPOST_API_KEY" \\
+    -d '{{"operation_id": "{operation_id}"}}' \\
+    {address} milepost.v1.OperationService/GetOperation
+
+  {shlex.quote(_near(sys.executable))} - <<'END'
+  import os
+  from milepost_client import SyncMilepost
+  with SyncMilepost({python}) as milepost:
+      print(milepost.result("{operation_id}"))
+  END""")
+
+
+def _milepost() -> str:
+    """Return how this very program is called."""
+    script = Path(sys.argv[0])
+    if script.name == "__main__.py":
+        return f"{shlex.quote(_near(sys.executable))} -m milepost"
+    return shlex.quote(_near(sys.argv[0]))
+
+
+def _near(program: str) -> str:
+    """Return the path of a program, from here if it is below."""
+    path = Path(program)
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)

@@ -1,0 +1,65 @@
+"""Who may touch what: the WHERE conditions that every statement shares.
+
+What is outside the asker's scope, or past its time, does not exist for it: the condition is part
+of the one statement, so that a foreign operation and a missing one take the same path.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Final
+
+import sqlalchemy as sa
+
+from milepost.domain.operation import Scope, Status
+from milepost.storage.tables import clock, operations
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sqlalchemy import ColumnElement
+    from sqlalchemy.types import TypeEngine
+
+_o = operations.c
+
+SCOPE: Final[Mapping[str, TypeEngine[Any]]] = {
+    "subject": sa.Text(),
+    "everything": sa.Boolean(),
+    "functions": sa.Text(),
+}
+"""The inputs of `in_scope`."""
+
+_NO_FUNCTION: Final = r"\Z."
+"""A pattern that matches nothing; NULL would do on PostgreSQL alone."""
+
+
+def scope_values(scope: Scope) -> tuple[str, bool, str]:
+    """Return the values of the `SCOPE` inputs: grants become one anchored regular expression.
+
+    It means the same to Python and to PostgreSQL: no ``.``, ``^`` and ``$``, which do not.
+    """
+    if not scope.functions:
+        return scope.subject, scope.everything, _NO_FUNCTION
+    alternatives = (
+        re.escape(grant[:-1]) if grant.endswith("*") else re.escape(grant) + r"\Z"
+        for grant in scope.functions
+    )
+    return scope.subject, scope.everything, rf"\A({'|'.join(alternatives)})"
+
+
+def in_scope(m: Mapping[str, ColumnElement[Any]]) -> ColumnElement[bool]:
+    """Inside the asker's scope: what is outside does not exist for it."""
+    return sa.or_(
+        _o.owner == m["subject"], m["everything"], _o.function.regexp_match(m["functions"])
+    )
+
+
+def visible() -> ColumnElement[bool]:
+    """Not expired. What is being worked on stays visible until it is failed with EXPIRED."""
+    return sa.or_(_o.expire_time >= clock(), _o.status == Status.PROCESSING.value)
+
+
+def literal_scope(scope: Scope) -> Mapping[str, ColumnElement[Any]]:
+    """Return the inputs of `in_scope` for a statement that is built for one asker."""
+    values = zip(SCOPE.items(), scope_values(scope), strict=True)
+    return {name: sa.literal(value, type_) for (name, type_), value in values}

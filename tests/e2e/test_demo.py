@@ -1,0 +1,201 @@
+"""The demo as a newcomer runs it: a service of its own, real work, nothing left behind."""
+
+import hashlib
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from milepost_client import SyncMilepost
+
+PATIENCE_S = 50.0
+INTERRUPTED = 130
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with files of several sizes, one of them empty and one in a folder below."""
+    path = tmp_path / "input"
+    (path / "below").mkdir(parents=True)
+    (path / "a.bin").write_bytes(b"a" * 100_000)
+    (path / "below" / "b ü.txt").write_text("b" * 5_000)
+    (path / "empty").touch()
+    return path
+
+
+@pytest.fixture
+def temporary(tmp_path: Path) -> Path:
+    """Where the demo keeps its store."""
+    path = tmp_path / "tmp"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def nowhere() -> Iterator[str]:
+    """An address of this machine at which nothing listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{probe.getsockname()[1]}"
+
+
+def start(*arguments: str, temporary: Path, **settings: str) -> subprocess.Popen[str]:
+    """Start the demo, with these settings and no others."""
+    outside = {k: v for k, v in os.environ.items() if not k.startswith("MILEPOST_")}
+    return subprocess.Popen(
+        [sys.executable, "-m", "milepost", "demo", *arguments],
+        env={**outside, **settings, "TMPDIR": str(temporary)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run(*arguments: str, temporary: Path, **settings: str) -> tuple[int, str, str]:
+    """Run the demo to its end: exit code, standard output, standard error."""
+    with start(*arguments, temporary=temporary, **settings) as process:
+        out, err = process.communicate(timeout=PATIENCE_S)
+    assert "Traceback" not in err
+    return process.returncode, out, err
+
+
+def combined_digest(folder: Path) -> str:
+    """What ``sha256sum`` would write about the files, hashed in turn."""
+    names = sorted(
+        os.fsencode(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()
+    )
+    lines = b""
+    for name in names:
+        content = (folder / os.fsdecode(name)).read_bytes()
+        lines += hashlib.sha256(content).hexdigest().encode() + b"  " + name + b"\n"
+    return hashlib.sha256(lines).hexdigest()
+
+
+def is_listening(address: str) -> bool:
+    """Whether somebody listens there."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def test_demo_hashes_a_folder_and_leaves_nothing(folder, temporary, nowhere):
+    """The stored result is that of the real files; service and store are gone afterwards."""
+    code, out, err = run(str(folder), "--address", nowhere, "--output", "json", temporary=temporary)
+    assert (code, err) == (0, "")
+    operation = json.loads(out)
+    assert (operation["status"], operation["progress"]) == ("COMPLETED", 1.0)
+    assert (operation["owner"], operation["worker"]) == ("demo-caller", "demo-worker")
+    assert operation["revision"] > 5  # created, started, several times progress, completed
+    result = operation["result"]
+    assert (result["files"], result["bytes"], result["unreadable"]) == (3, 105_000, 0)
+    assert result["sha256"] == combined_digest(folder)
+    assert result["largest"][0] == {
+        "path": "a.bin",
+        "bytes": 100_000,
+        "sha256": hashlib.sha256(b"a" * 100_000).hexdigest(),
+    }
+    assert "service" not in operation
+    assert list(temporary.iterdir()) == []
+
+
+def test_demo_needs_no_arguments(temporary, nowhere):
+    """Without a folder, the files of Milepost itself are hashed, and people can follow it."""
+    code, out, err = run(temporary=temporary, MILEPOST_ADDRESS=nowhere)
+    assert (code, err) == (0, "")
+    found = re.search(r"created (op_[0-9a-f]{24})", out)
+    assert found
+    assert re.search(r"revision \d+ +COMPLETED +100%", out)
+    assert out.count(found[1]) >= 4  # and in the three ways to read it oneself
+    for text in ("The stored result", "grpcurl -plaintext", "SyncMilepost(", "ops get"):
+        assert text in out
+    address = re.search(r"service +(\S+), started", out)
+    assert address
+    assert not is_listening(address[1])
+
+
+def test_kept_service_can_be_called_until_ctrl_c(folder, temporary, nowhere):
+    """With --keep, the printed key and address read the result; Ctrl-C ends and cleans up."""
+    words = (str(folder), "--address", nowhere, "--keep", "--output", "json")
+    with start(*words, temporary=temporary) as process:
+        try:
+            assert process.stdout is not None
+            operation = json.loads(process.stdout.readline())
+            service = operation["service"]
+            with SyncMilepost(service["address"], api_key=service["api_key"]) as client:
+                assert client.result(operation["id"]) == operation["result"]
+        finally:
+            process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=PATIENCE_S)
+    assert (process.returncode, err) == (0, "")
+    assert not is_listening(service["address"])
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_demo_leaves_nothing(temporary, nowhere, tmp_path, number):
+    """A demo that is interrupted at work stops its service and removes its store."""
+    large = tmp_path / "large"
+    large.mkdir()
+    for name in range(16):  # sparse: much to hash, nothing to write
+        with (large / str(name)).open("wb") as file:
+            file.truncate(1 << 28)
+    with start(str(large), "--address", nowhere, temporary=temporary) as process:
+        assert process.stdout is not None
+        lines: list[str] = []
+        while not lines or "PROCESSING" not in lines[-1]:
+            lines.append(process.stdout.readline())
+            assert lines[-1], lines
+        process.send_signal(number)
+        _, err = process.communicate(timeout=PATIENCE_S)
+    assert (process.returncode, err) == (INTERRUPTED, "error: interrupted\n")
+    address = re.search(r"service +(\S+), started", "".join(lines))
+    assert address
+    assert not is_listening(address[1])
+    assert list(temporary.iterdir()) == []
+
+
+def test_demo_uses_the_service_that_is_running(service, folder, temporary):
+    """Where a service runs, the demo is a client of it, with the key it is given."""
+    key = service.api_key("both", roles=("CALLER", "WORKER"), functions=("demo.*",))
+    words = (str(folder), "--address", service.address)
+    code, out, err = run(*words, "--output", "json", temporary=temporary, MILEPOST_API_KEY=key)
+    assert (code, err) == (0, "")
+    operation = json.loads(out)
+    assert (operation["status"], operation["owner"]) == ("COMPLETED", "both")
+    assert operation["result"]["sha256"] == combined_digest(folder)
+
+    code, out, err = run(*words, "--output", "json", temporary=temporary)
+    assert (code, out) == (2, "")
+    assert json.loads(err)["error"]["reason"] == "API_KEY_NEEDED"
+
+
+def test_demo_without_the_role_is_refused(service, folder, temporary):
+    """A key that may not create operations ends the demo with the reason."""
+    key = service.api_key("idle", roles=("WORKER",), functions=("demo.*",))
+    words = (str(folder), "--address", service.address, "--api-key", key)
+    code, _, err = run(*words, temporary=temporary)
+    assert (code, err) == (6, "error: this call needs the role CALLER\n")
+
+
+def test_what_is_no_folder_is_refused(tmp_path, temporary, nowhere):
+    """A folder that is not there, is a file, or is empty is a wrong argument."""
+    (tmp_path / "file").touch()
+    (tmp_path / "empty").mkdir()
+    for name, problem in (
+        ("missing", "no such file or directory"),
+        ("file", "not a directory"),
+        ("empty", "there are no files in it"),
+    ):
+        code, out, err = run(str(tmp_path / name), "--address", nowhere, temporary=temporary)
+        assert (code, out, err) == (2, "", f"error: {tmp_path / name}: {problem}\n")
