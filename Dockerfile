@@ -25,10 +25,13 @@ FROM python:3.12-slim
 COPY --from=build /opt/milepost /opt/milepost
 COPY --from=build --chown=10001:10001 /data /var/lib/milepost
 ENV PATH=/opt/milepost/bin:$PATH PYTHONUNBUFFERED=1
-# Where the embedded store puts its file; PostgreSQL needs nothing here.
+# Where the embedded store puts its file, unless it is told otherwise; PostgreSQL needs nothing here.
 WORKDIR /var/lib/milepost
+ENV MILEPOST_DATABASE_URL=sqlite:////var/lib/milepost/milepost.db
+# Others can reach these, so `serve` asks for MILEPOST_ALLOW_PLAINTEXT=true: TLS is the proxy's part.
+ENV MILEPOST_LISTEN=0.0.0.0:7450 MILEPOST_HTTP_LISTEN=0.0.0.0:7451
 USER 10001:10001
-EXPOSE 50051 8080
+EXPOSE 7450 7451
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["/opt/milepost/bin/milepost"]
 CMD ["serve"]

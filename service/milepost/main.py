@@ -81,7 +81,7 @@ async def serve(settings: Settings) -> None:
             stack.enter_context(_only_process(url))
             await asyncio.to_thread(prepare_embedded, url)
         engine = open_engine(url)
-        if not await _schema_is_current(engine, readiness, stop):
+        if not await _schema_is_usable(engine, readiness, stop):
             return
         page_tokens = PageTokens(await asyncio.to_thread(service_key, engine, "page_tokens"))
         store = SqlOperationStore(engine, gathering=settings.gathering)
@@ -157,7 +157,7 @@ async def _probes(address: str, readiness: Readiness) -> AsyncIterator[None]:
         await runner.cleanup()
 
 
-async def _schema_is_current(engine: Engine, readiness: Readiness, stop: asyncio.Event) -> bool:
+async def _schema_is_usable(engine: Engine, readiness: Readiness, stop: asyncio.Event) -> bool:
     """Return once the database has the schema that this code needs, or false at a signal."""
     needed = schema.latest()
     while not stop.is_set():
@@ -168,7 +168,7 @@ async def _schema_is_current(engine: Engine, readiness: Readiness, stop: asyncio
             if not isinstance(translate(error), StoreUnavailable):
                 raise
             found, problem = None, "the database does not answer"
-        if found == needed:
+        if schema.is_usable(found):
             return True
         if problem != readiness.problem:
             readiness.problem = problem
@@ -204,7 +204,8 @@ def migrate(url: str, revision: str = schema.HEAD) -> str | None:
 def prepare_embedded(url: str) -> None:
     """Make the embedded store ready for use: its folder, and its schema."""
     _make_folder(url)
-    schema.upgrade(url)
+    if not schema.is_usable(schema.current(open_engine(url))):
+        schema.upgrade(url)
 
 
 def create_key(
@@ -233,9 +234,10 @@ def revoke_key(url: str, key_id: str) -> bool:
 def _keys(url: str) -> Iterator[KeyRing]:
     with _database(url) as engine:
         found, needed = schema.current(engine), schema.latest()
-        if found != needed and url.startswith("sqlite"):
+        usable = schema.is_usable(found)
+        if not usable and url.startswith("sqlite"):
             schema.upgrade(url)
-        elif found != needed:
+        elif not usable:
             raise DatabaseError(
                 f"the schema is at {found}, {needed} is needed: run milepost migrate"
             )

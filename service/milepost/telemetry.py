@@ -6,11 +6,12 @@ and tokens never come this far: every field of a line is named where it is writt
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 import sys
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TextIO
 
 import structlog
 from opentelemetry import trace
@@ -22,6 +23,8 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from milepost.domain.lifecycle import Move
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import timedelta
@@ -29,7 +32,6 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span, SpanContext
     from structlog.typing import EventDict, FilteringBoundLogger
 
-    from milepost.domain.lifecycle import Move
     from milepost.domain.operation import OperationId, Principal
     from milepost.domain.ports import Outcome
 
@@ -75,9 +77,36 @@ def configure_logs(*, level: str, as_json: bool) -> None:
             structlog.processors.format_exc_info,
             renderer,
         ],
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=lambda *_: _LineWriter(sys.stderr),
         cache_logger_on_first_use=True,
     )
+
+
+class _LineWriter:
+    """Writes the lines of one turn of the event loop at once; outside of a loop, each at once.
+
+    A write for every line would let go of the interpreter lock in the middle of every call.
+    """
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+        self._lines: list[str] = []
+
+    def msg(self, line: str) -> None:
+        self._lines.append(line)
+        if len(self._lines) > 1:
+            return
+        try:
+            asyncio.get_running_loop().call_soon(self._write)
+        except RuntimeError:
+            self._write()
+
+    debug = info = warning = error = critical = exception = msg
+
+    def _write(self) -> None:
+        lines, self._lines = self._lines, []
+        self._file.write("\n".join(lines) + "\n")
+        self._file.flush()
 
 
 def _add_trace(_logger: object, _method: str, event: EventDict) -> EventDict:
@@ -119,7 +148,7 @@ class Tracing:
         when somebody asks for it. Attributes follow the RPC semantic conventions of
         OpenTelemetry (release candidate).
         """
-        parent = next((value for name, value in metadata if name == "traceparent"), None)
+        parent = dict(metadata).get("traceparent")
         unsampled = _Unsampled()
         _call.set(unsampled)
         if parent is None and random.random() >= self._ratio:  # noqa: S311 - a sample
@@ -208,8 +237,9 @@ def _join_trace(operation_id: OperationId, trace_context: str | None) -> None:
 
 # --- what happened to operations ---
 
-_QUIET: Final = frozenset({"progress"})
+_QUIET: Final = frozenset({Move.PROGRESS})
 """Moves that are too many for a log line each."""
+_moves: Final = {move: moves.labels(move.value) for move in Move}
 
 
 def record_move(move: Move, outcome: Outcome, by: Principal) -> None:
@@ -218,7 +248,7 @@ def record_move(move: Move, outcome: Outcome, by: Principal) -> None:
     _join_trace(operation.id, operation.trace_context)
     if outcome.replayed:
         return
-    moves.labels(move).inc()
+    _moves[move].inc()
     if (end := operation.complete_time or operation.cancel_time) and operation.start_time:
         durations.labels(operation.status).observe(_seconds(end - operation.start_time))
     if move in _QUIET:
@@ -239,7 +269,7 @@ def record_move(move: Move, outcome: Outcome, by: Principal) -> None:
 
 def record_forget(operation_id: OperationId, by: Principal) -> None:
     """Count and log that an operation was removed."""
-    moves.labels("forget").inc()
+    _moves[Move.FORGET].inc()
     log.info(
         "operation moved",
         move="forget",

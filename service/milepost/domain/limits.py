@@ -20,6 +20,8 @@ class Limits:
     metadata_bytes: int = 65_536
     """Of the JSON encoding."""
     result_bytes: int = 1_048_576
+    type_url_length: int = 2_048
+    """Of a result, beside its bytes."""
     errors_bytes: int = 1_048_576
     message_length: int = 1_000
     reason_length: int = 1_000

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import secrets
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, NewType
 
@@ -126,8 +125,7 @@ class Proposal:
     @property
     def fingerprint(self) -> str:
         """A digest that is equal for equal content: it decides what a reused request_id means."""
-        content = [getattr(self, field.name) for field in fields(self)]
-        return hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()
+        return hashlib.sha256(repr(self).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

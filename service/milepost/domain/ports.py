@@ -73,7 +73,7 @@ class OperationStore(Protocol):
         """
 
     async def forget(self, change: Change) -> None:
-        """Remove a terminal operation; only its last event remains.
+        """Remove a terminal operation; only its events remain.
 
         Returns also when this very call (same request_id and actor) has removed it before.
 

@@ -164,7 +164,7 @@ class Fields:
             return None
         if not math.isfinite(value):
             self.refuse("progress", f"must be a number from 0 to 1, found {value}")
-        return min(max(value, 0.0), 1.0)
+        return min(max(0.0, value), 1.0)  # in this order -0.0 becomes 0.0
 
     def duration(self, field: str) -> timedelta | None:
         """Return a duration of any size; it is clamped later."""
@@ -220,8 +220,14 @@ class Fields:
         value: any_pb2.Any | None = self.optional("result")
         if value is None:
             return None
-        if not value.type_url:
+        if not value.type_url or _CONTROL.search(value.type_url):
             self.refuse("result", "must be a packed message with a type_url")
+        elif len(value.type_url) > self._limits.type_url_length:
+            self.refuse(
+                "result",
+                f"must have a type_url of at most {self._limits.type_url_length} characters,"
+                f" found {len(value.type_url)}",
+            )
         if len(value.value) > self._limits.result_bytes:
             self.refuse(
                 "result",
@@ -307,8 +313,11 @@ _NUMBER_OF: Final[Mapping[Status, pb.OperationStatus.ValueType]] = {
 _STATUS_OF: Final = {int(number): status for status, number in _NUMBER_OF.items()}
 
 
-def operation_message(operation: Operation, viewer: str) -> pb.Operation:
-    """Return the message of an operation. Only its owner sees the callback URL, without query."""
+def operation_message(operation: Operation, viewer: str, *, full: bool = True) -> pb.Operation:
+    """Return the message of an operation. Only its owner sees the callback URL, without query.
+
+    Without `full`, result, errors and metadata are left out.
+    """
     message = pb.Operation(
         id=operation.id,
         function=operation.function,
@@ -332,6 +341,14 @@ def operation_message(operation: Operation, viewer: str) -> pb.Operation:
         worker=operation.worker,
         lease_expire_time=_timestamp(operation.lease_expire_time),
     )
+    if operation.callback_url is not None and operation.owner == viewer:
+        message.callback_url = urlsplit(operation.callback_url)._replace(query="").geturl()
+    if full:
+        _add_payloads(message, operation)
+    return message
+
+
+def _add_payloads(message: pb.Operation, operation: Operation) -> None:
     if operation.metadata is not None:
         message.metadata.CopyFrom(_struct(operation.metadata))
     if operation.result is not None:
@@ -339,9 +356,6 @@ def operation_message(operation: Operation, viewer: str) -> pb.Operation:
         message.result.value = operation.result.value
     if operation.errors:
         message.errors.extend(_error_messages(operation.errors))
-    if operation.callback_url is not None and operation.owner == viewer:
-        message.callback_url = urlsplit(operation.callback_url)._replace(query="").geturl()
-    return message
 
 
 def _error_messages(errors: Iterable[OperationError]) -> Iterable[pb.OperationError]:

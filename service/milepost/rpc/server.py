@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -55,6 +56,8 @@ METADATA_BYTES: Final = 16_384
 """Soft and hard limit alike: between two different ones gRPC refuses calls at random."""
 CONCURRENT_STREAMS: Final = 1_000
 """Per connection. A proxy multiplexes many callers over one."""
+FAREWELL_S: Final = 0.25
+"""How long a draining replica goes on telling callers to go elsewhere."""
 _MINUTE_MS: Final = 60_000
 
 
@@ -129,7 +132,13 @@ class RpcServer:
         """Take no more calls, and let the running ones finish for `grace` seconds."""
         self._admission.close()
         await self._health.enter_graceful_shutdown()
-        await self._server.stop(grace)
+        # What reaches gRPC while it stops is answered CANCELLED, which nobody tries again: until
+        # the callers of this replica know, they are told DRAINING.
+        farewell = min(FAREWELL_S, grace)
+        await asyncio.sleep(farewell)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._admission.idle(), grace - farewell)
+        await self._server.stop(farewell)
         try:
             await asyncio.wait_for(self._observe.idle(), timeout=1.0)
         except TimeoutError:

@@ -52,7 +52,8 @@ class WorkerService(WorkerServiceServicer):
             by, operation_id, guards, progress=progress, message=message
         )
         return pb.UpdateProgressResponse(
-            operation=operation_message(outcome.operation, by.subject), replayed=outcome.replayed
+            operation=operation_message(outcome.operation, by.subject, full=False),
+            replayed=outcome.replayed,
         )
 
     async def CompleteOperation(

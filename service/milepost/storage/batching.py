@@ -36,6 +36,8 @@ Answer = TypeVar("Answer")
 MOST_WAITING: Final = 10_000
 """Calls that one lane holds; more are refused at once."""
 LARGEST_BATCH: Final = 256
+ENOUGH: Final = 16
+"""Calls that make a batch worth its while: the rest may form the next one meanwhile."""
 PATIENT_TURNS: Final = 8
 """Turns of the event loop without another call after which a batch is complete."""
 PATIENCE_S: Final = 0.85
@@ -89,7 +91,7 @@ class Lane(Generic[Item, Answer]):
         self._running: list[_Call[Item, Answer]] = []
         self._running_since = 0.0
         self._dispatching = False
-        self._good_size = 1
+        self._last_size = 0
         self._seen = 0
         self._turns_left = 0
         self._watcher: asyncio.TimerHandle | None = None
@@ -146,12 +148,13 @@ class Lane(Generic[Item, Answer]):
     def _more_is_coming(self) -> bool:
         """Tell whether the event loop still has calls for this batch in its hands.
 
-        Half of the calls at work make a good batch: the database has one half while the event
-        loop has the other. No timer waits for them: the loop takes another turn, and another, as
-        long as that brings in calls. A caller that is alone is never kept waiting for company.
+        No timer waits for them: the loop takes another turn, and another, as long as that brings
+        in calls, and until there are enough. A caller that is alone is not kept waiting for
+        company.
         """
         waiting = len(self._waiting)
-        if waiting >= min(self._good_size, self._largest):
+        alone = waiting < 2 and self._last_size < 2  # noqa: PLR2004 - company begins with two
+        if alone or waiting >= min(ENOUGH, self._largest):
             return False
         if waiting > self._seen:
             self._seen = waiting
@@ -187,7 +190,7 @@ class Lane(Generic[Item, Answer]):
     def _settle(self, answers: Sequence[Answer | Exception]) -> None:
         """Hand each caller of the finished batch its answer."""
         batch, self._running = self._running, []
-        self._good_size = (len(batch) + len(self._waiting)) // 2
+        self._last_size = len(batch)
         for call, answer in zip(batch, answers, strict=True):
             if call.future.done():
                 continue

@@ -38,6 +38,16 @@ def latest() -> str | None:
     return ScriptDirectory.from_config(_config()).get_current_head()
 
 
+def is_usable(revision: str | None) -> bool:
+    """Tell whether this code can work on a database at `revision`.
+
+    It can where it is at the latest revision it knows, and where it is further: migrations leave
+    the previous release working.
+    """
+    known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+    return revision is not None and (revision == latest() or revision not in known)
+
+
 def current(engine: Engine) -> str | None:
     """Return the revision of the database, or nothing if it was never migrated."""
     with engine.connect() as connection:

@@ -39,8 +39,7 @@ class PageTokens:
         packed = _POSITION.pack(
             (position.create_time - _EPOCH) // _MICROSECOND, position.id.encode()
         )
-        mac = self._mac(packed, subject, selection)
-        return base64.urlsafe_b64encode(mac + packed).decode().rstrip("=")
+        return _text(self._mac(packed, subject, selection) + packed)
 
     def read(self, token: str, *, subject: str, selection: Selection) -> Position:
         """Return the position of a token that this service issued for this very list.
@@ -67,9 +66,15 @@ class PageTokens:
             raw = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
         except ValueError:
             return None
+        if _text(raw) != token:  # decoding skips over what is no base64
+            return None
         mac, packed = raw[:_MAC_BYTES], raw[_MAC_BYTES:]
         return packed if hmac.compare_digest(mac, self._mac(packed, subject, selection)) else None
 
     def _mac(self, packed: bytes, subject: str, selection: Selection) -> bytes:
         bound = repr((subject, selection)).encode()
         return hmac.digest(self._key, packed + bound, hashlib.sha256)[:_MAC_BYTES]
+
+
+def _text(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).decode().rstrip("=")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from milepost import telemetry
-from milepost.domain.errors import IdsExhausted, WebhooksNotConfigured
+from milepost.domain.errors import IdsExhausted, PermissionDenied, WebhooksNotConfigured
 from milepost.domain.lifecycle import TABLE, TERMINAL, Actor, Change, Move
-from milepost.domain.operation import Draft, OperationId, new_operation_id
+from milepost.domain.operation import Draft, OperationId, Role, new_operation_id
 from milepost.domain.ports import Position
 
 if TYPE_CHECKING:
@@ -92,8 +92,14 @@ class Tracker:
         page_token: str = "",
         full: bool = False,
     ) -> tuple[list[Operation], str]:
-        """Return one page, newest first, and the token of the next one; empty at the end."""
+        """Return one page, newest first, and the token of the next one; empty at the end.
+
+        Raises:
+            PermissionDenied: somebody else's were asked for, and `by` is no admin.
+        """
         scope = by.scope(admin=True)
+        if selection.owner not in (None, by.subject) and not scope.everything:
+            raise PermissionDenied(role=Role.ADMIN)
         after = self._after(page_token, by, selection)
         limit = page_size or self._limits.page_size_default
         # One more than asked for tells whether there is a next page, without counting.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 from milepost.domain.errors import Draining
@@ -17,13 +18,29 @@ class Admission:
     def __init__(self) -> None:
         """Take calls."""
         self._draining = False
+        self._running = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     def close(self) -> None:
         """Take no more calls; those that run go on."""
         self._draining = True
 
-    async def around(self, method: str, request: Any, context: Context, proceed: Proceed) -> Any:
+    async def idle(self) -> None:
+        """Return when no call runs that was let in; whoever watches health may go on."""
+        await self._idle.wait()
+
+    async def around(self, proceed: Proceed, method: str, request: Any, context: Context) -> Any:
         """Let the call in, or say that another replica will answer it."""
-        if self._draining and not is_public(method):
+        if is_public(method):
+            return await proceed(request, context)
+        if self._draining:
             raise Draining
-        return await proceed(request, context)
+        self._running += 1
+        self._idle.clear()
+        try:
+            return await proceed(request, context)
+        finally:
+            self._running -= 1
+            if self._running == 0:
+                self._idle.set()

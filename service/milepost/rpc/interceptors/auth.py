@@ -83,7 +83,7 @@ class Auth:
         self._clock = clock
         self._known: dict[str, tuple[float, asyncio.Future[Principal | None]]] = {}
 
-    async def around(self, method: str, request: Any, context: Context, proceed: Proceed) -> Any:
+    async def around(self, proceed: Proceed, method: str, request: Any, context: Context) -> Any:
         """Let the call in as its principal."""
         if is_public(method):
             return await proceed(request, context)

@@ -94,7 +94,7 @@ def _details(error: MilepostError) -> list[Message]:
 class Errors:
     """Turns domain errors into statuses, and anything else into INTERNAL with a trace id."""
 
-    async def around(self, method: str, request: Any, context: Context, proceed: Proceed) -> Any:
+    async def around(self, proceed: Proceed, method: str, request: Any, context: Context) -> Any:
         """Answer the call, whatever happens inside. Cancellation passes untouched."""
         try:
             return await proceed(request, context)

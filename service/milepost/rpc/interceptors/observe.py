@@ -42,7 +42,7 @@ class Observe:
         """Return when no call is running."""
         await self._idle.wait()
 
-    async def around(self, method: str, request: Any, context: Context, proceed: Proceed) -> Any:
+    async def around(self, proceed: Proceed, method: str, request: Any, context: Context) -> Any:
         """Measure the call."""
         self._running += 1
         self._idle.clear()

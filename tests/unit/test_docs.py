@@ -1,0 +1,454 @@
+"""The documents say what the code does: their tables are made from it, their examples run.
+
+``python -m tests.unit.test_docs`` writes the parts that are made from the code.
+"""
+
+import json
+import os
+import re
+import shlex
+import string
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import typer
+import yaml
+from google.protobuf import descriptor_pool, json_format, message_factory
+
+from milepost import config, telemetry
+from milepost.cli import app
+from milepost.domain.lifecycle import PROGRESS_TOLERANCE, TABLE
+from milepost.domain.limits import Limits
+from milepost.rpc.convert import REPORTED_CHARACTERS
+from milepost.rpc.server import METADATA_BYTES, NOT_AVAILABLE
+from milepost.storage.batching import MOST_WAITING
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+README: Final = ROOT / "README.md"
+ARCHITECTURE: Final = ROOT / "docs/architecture.md"
+OPERATING: Final = ROOT / "docs/operating.md"
+RECORDS: Final = sorted((ROOT / "docs/adr").glob("*.md"))
+DOCUMENTS: Final = sorted(
+    [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("clients/**/README.md")]
+)
+OURS: Final = [path for path in DOCUMENTS if "clients" not in path.parts]
+LONGEST_RECORD: Final = 60
+_NOTHING: Final = "-"
+
+LIMITS: Final = (
+    ("ttl", "{ttl_default}; {ttl_min} … {ttl_max}", "clamped; the operation shows the value used"),
+    (
+        "retry_after",
+        "{retry_after_default}; {retry_after_min} … {retry_after_max}",
+        "clamped, likewise",
+    ),
+    ("max_attempts", "{max_attempts_default}; at least 1", "clamped, likewise"),
+    ("progress", "0.0 … 1.0; goes back by at most {tolerance}", "clamped; refused if it goes back"),
+    ("metadata", "{metadata_bytes} bytes of JSON", "INVALID_ARGUMENT"),
+    (
+        "result",
+        "{result_bytes} bytes, and {type_url_length} characters of its type_url",
+        "INVALID_ARGUMENT",
+    ),
+    ("errors", "{errors_bytes} bytes together", "INVALID_ARGUMENT"),
+    ("progress message", "{message_length} characters", "INVALID_ARGUMENT"),
+    ("reason of a cancel", "{reason_length} characters", "INVALID_ARGUMENT"),
+    (
+        "function, version, worker, original_request_id",
+        "{name_length} characters",
+        "INVALID_ARGUMENT",
+    ),
+    ("callback_url", "{callback_url_length} characters", "INVALID_ARGUMENT"),
+    (
+        "request_id",
+        "1 … 255 characters: letters, digits, `_` `.` `:` `-`",
+        "INVALID_ARGUMENT",
+    ),
+    (
+        "page_size",
+        "{page_size_default}; 1 … {page_size_max}; 0 means the default",
+        "INVALID_ARGUMENT",
+    ),
+    (
+        "violations that are told at once",
+        "{violations} characters",
+        "the rest is counted",
+    ),
+    ("request message", "{request_bytes} bytes", "RESOURCE_EXHAUSTED, by gRPC itself"),
+    ("metadata of a call", "{call_metadata_bytes} bytes", "RESOURCE_EXHAUSTED, by gRPC itself"),
+    ("calls that wait for the database", "{waiting} in each queue", "UNAVAILABLE, at once"),
+)
+"""What, how much, and what happens beyond: the table of limits, without its numbers."""
+
+
+# --- what is made from the code ---
+
+
+def settings_table() -> str:
+    """Every setting, with its default and its meaning."""
+    rows = ["| variable | default | meaning |", "| --- | --- | --- |"]
+    for name, field in config.Settings.model_fields.items():
+        variable = f"{config.PREFIX}{name.upper()}"
+        rows.append(f"| `{variable}` | {_default(field)} | {field.description} |")
+    return "\n".join(rows)
+
+
+def _default(field: Any) -> str:
+    if field.default_factory is not None:  # it depends on who runs it
+        return "`milepost/milepost.db` in `$XDG_DATA_HOME` or `~/.local/share`"
+    if field.default is None:
+        return _NOTHING
+    if isinstance(field.default, bool):
+        return f"`{str(field.default).lower()}`"
+    return f"`{field.default:g}`" if isinstance(field.default, float) else f"`{field.default}`"
+
+
+def limits_table() -> str:
+    """Every limit, and what happens beyond it."""
+    values = {field.name: getattr(Limits(), field.name) for field in fields(Limits)}
+    values |= {
+        "tolerance": PROGRESS_TOLERANCE,
+        "request_bytes": config.Settings.model_fields["request_bytes_max"].default,
+        "call_metadata_bytes": METADATA_BYTES,
+        "waiting": MOST_WAITING,
+        "violations": REPORTED_CHARACTERS,
+    }
+    texts = {name: _quantity(value) for name, value in values.items()}
+    rows = [f"| {what} | {much.format(**texts)} | {beyond} |" for what, much, beyond in LIMITS]
+    return "\n".join(["| what | how much | beyond |", "| --- | --- | --- |", *rows])
+
+
+def _quantity(value: float | timedelta) -> str:
+    if not isinstance(value, timedelta):
+        return f"{value:,}"
+    seconds = int(value.total_seconds())
+    for size, unit in ((86_400, "d"), (3600, "h")):
+        if seconds % size == 0 and seconds // size > (unit == "d"):
+            return f"{seconds // size} {unit}"
+    return f"{seconds} s"
+
+
+def not_available_list() -> str:
+    """The calls that this release refuses, by service."""
+    methods: dict[str, list[str]] = {}
+    for method in sorted(NOT_AVAILABLE):
+        service, name = method.removeprefix("milepost.v1.").split("/")
+        methods.setdefault(service, []).append(f"`{name}`")
+    return "\n".join(f"* {service}: {', '.join(names)}" for service, names in methods.items())
+
+
+def state_diagram() -> str:
+    """The table of moves, as a picture: one arrow for each pair of statuses."""
+    arrows: dict[tuple[str, str], list[str]] = {}
+    for move, rule in TABLE.items():
+        for status in sorted(str(status) for status in rule.leaves) or ["[*]"]:
+            arrows.setdefault((status, rule.enters or "[*]"), []).append(move)
+    lines = [f"    {old} --> {new}: {', '.join(moves)}" for (old, new), moves in arrows.items()]
+    return "\n".join(["```mermaid", "stateDiagram-v2", *lines, "```"])
+
+
+def moves_table() -> str:
+    """The table of moves itself."""
+    rows = ["| move | from | to | done by | event |", "| --- | --- | --- | --- | --- |"]
+    for move, rule in TABLE.items():
+        leaves = ", ".join(sorted(rule.leaves)) or _NOTHING
+        by = ", ".join(sorted(rule.by))
+        event = f"`{rule.event}`" if rule.changing or not rule.leaves else _NOTHING
+        rows.append(f"| {move} | {leaves} | {rule.enters or 'gone'} | {by} | {event} |")
+    return "\n".join(rows)
+
+
+GENERATED: Final[dict[tuple[Path, str], Callable[[], str]]] = {
+    (README, "settings"): settings_table,
+    (README, "limits"): limits_table,
+    (README, "not available"): not_available_list,
+    (ARCHITECTURE, "state diagram"): state_diagram,
+    (ARCHITECTURE, "moves"): moves_table,
+}
+
+
+def renewed(text: str, name: str, part: str) -> str:
+    """Return `text` with the part of this name made anew."""
+    begin, end = f"<!-- generated: {name} -->\n", "<!-- end -->"
+    before, found, rest = text.partition(begin)
+    assert found, f"there is no place for {name}"
+    _, found, after = rest.partition(end)
+    assert found, f"the place for {name} has no end"
+    return f"{before}{begin}\n{part}\n\n{end}{after}"
+
+
+def write() -> None:
+    """Write every part that is made from the code."""
+    for (path, name), make in GENERATED.items():
+        text = path.read_text(encoding="utf-8")
+        path.write_text(renewed(text, name, make()), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("path", "name"), GENERATED, ids=lambda value: getattr(value, "name", value)
+)
+def test_generated_part_is_up_to_date(path, name):
+    """What a document repeats of the code is what the code says now."""
+    text = path.read_text(encoding="utf-8")
+    assert text == renewed(text, name, GENERATED[path, name]()), "python -m tests.unit.test_docs"
+
+
+def test_every_limit_is_in_the_table():
+    """No limit of the product is left out of the table of limits."""
+    named = {name for _, much, _ in LIMITS for _, name, _, _ in string.Formatter().parse(much)}
+    assert {field.name for field in fields(Limits)} <= named
+
+
+def test_diagram_has_the_arrows_of_the_table():
+    """The arrows of the picture, read back, are the moves of the table."""
+    text = ARCHITECTURE.read_text(encoding="utf-8")
+    drawn = {
+        (move, old, new)
+        for old, new, moves in re.findall(r"^ +(\S+) --> (\S+): (.+)$", text, re.MULTILINE)
+        for move in moves.split(", ")
+    }
+    assert drawn == {
+        (move, status, rule.enters or "[*]")
+        for move, rule in TABLE.items()
+        for status in rule.leaves or {"[*]"}
+    }
+
+
+# --- examples ---
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    """The examples of a document in one language."""
+    text = path.read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+
+
+def commands(program: str) -> Iterator[list[str]]:
+    """The words of every command line of our documents that calls `program`."""
+    for path in OURS:
+        for block in blocks(path, "sh"):
+            # A line goes on after a backslash, and inside of quotes.
+            text = re.sub(r"(?m)(^|\s)#.*$", "", block.replace("\\\n", " "))
+            lexer = shlex.shlex(text, posix=True, punctuation_chars="\n|;&>")
+            lexer.whitespace, lexer.whitespace_split, lexer.commenters = " \t", True, ""
+            words: list[str] = []
+            for word in [*lexer, "\n"]:
+                if not set(word) <= set("\n|;&>"):
+                    words.append(word)
+                    continue
+                while words and re.match(r"\w+=", words[0]):
+                    words.pop(0)
+                if words and Path(words[0]).name == program:
+                    yield words[1:]
+                words = []
+
+
+def test_python_examples_run(tmp_path):
+    """The caller and the worker of the README, as printed there, do what the README says."""
+    from milepost import main  # noqa: PLC0415 - only this test needs it
+    from milepost.cli.own_service import own_service  # noqa: PLC0415
+    from milepost.domain.operation import Role  # noqa: PLC0415
+
+    with own_service() as service:
+        service.wait_until_listening()
+        scripts = {}
+        for block in blocks(README, "python"):
+            scripts[block.partition("\n")[0]] = tmp_path / block.split()[1]
+            scripts[block.partition("\n")[0]].write_text(
+                block.replace("127.0.0.1:7450", service.address), encoding="utf-8"
+            )
+        url = service.database_url
+        caller = main.create_key(url, subject="alice", roles=[Role.CALLER], functions=[])[1]
+        worker = main.create_key(url, subject="enc", roles=[Role.WORKER], functions=["video.*"])[1]
+        environment = {**os.environ, "MILEPOST_API_KEY": caller, "WORKER_KEY": worker}
+        with subprocess.Popen(
+            [sys.executable, scripts["# caller.py"]],
+            env=environment,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as waiting:
+            assert waiting.stdout is not None
+            operation_id, status = waiting.stdout.readline().split()
+            assert status == "PENDING"
+            work = [sys.executable, scripts["# worker.py"], operation_id]
+            subprocess.run(work, env=environment, check=True, timeout=30)
+            assert waiting.communicate(timeout=30)[0] == "{'frames': 1200}\n"
+        assert waiting.returncode == 0
+
+
+def test_grpcurl_examples_fit_the_protos():
+    """Every grpcurl command names a method that there is, and data that its request can hold."""
+    called = set()
+    for words in commands("grpcurl"):
+        if "-d" not in words:
+            continue
+        service, method = words[-1].split("/")
+        described = descriptor_pool.Default().FindServiceByName(service)
+        request = message_factory.GetMessageClass(described.methods_by_name[method].input_type)
+        data = json.loads(words[words.index("-d") + 1])
+        result = data.pop("result", {"@type": "/google.protobuf.Value"})
+        assert result["@type"].endswith("/google.protobuf.Value")
+        json_format.ParseDict(data, request())
+        called.add(method)
+    assert {"CreateOperation", "StartOperation", "UpdateProgress", "CompleteOperation"} <= called
+
+
+def test_commands_are_understood():
+    """Every `milepost` command of the documents has the arguments that it takes."""
+    understood = set()
+    for words in commands("milepost"):
+        command: Any = typer.main.get_command(app)
+        names = []
+        while hasattr(command, "commands"):
+            names.append(words.pop(0))
+            command = command.commands[names[-1]]
+        command.make_context(" ".join(names), words)
+        understood.add(" ".join(names))
+    assert {"serve", "migrate", "keys create", "ops create", "ops watch"} <= understood
+
+
+def test_make_targets_exist():
+    """Every `make` command of the documents has a target."""
+    text = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^(\w+):.*## ", text, re.MULTILINE))
+    called = {words[0] for words in commands("make")}
+    assert {"demo", "test"} <= called <= targets
+
+
+# --- names ---
+
+
+def texts() -> Iterator[tuple[str, str]]:
+    """Everything for operators, by name."""
+    for path in [*DOCUMENTS, ROOT / "compose.yaml", ROOT / "Dockerfile"]:
+        yield path.relative_to(ROOT).as_posix(), path.read_text(encoding="utf-8")
+
+
+def test_variables_are_settings():
+    """No document, image or composition names a variable that nobody reads."""
+    known = {f"{config.PREFIX}{name.upper()}" for name in config.Settings.model_fields}
+    for name, text in texts():
+        named = set(re.findall(rf"\b{config.PREFIX}[A-Z_]*[A-Z]", text))
+        strange = {each for each in named - known - config.OTHERS if config.TESTS not in each}
+        assert not strange, name
+
+
+def test_containers_use_the_ports_of_the_defaults():
+    """What the image and the composition listen on and publish are the ports of the settings."""
+    ports = {
+        config.Settings.model_fields[name].default.rpartition(":")[2]
+        for name in ("listen", "http_listen")
+    }
+    image = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    assert set(re.findall(r"_LISTEN=[\d.]+:(\d+)", image)) == ports
+    content = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))
+    service = content["services"]["milepost"]
+    listening = {
+        service["environment"][f"{config.PREFIX}{name}"].rpartition(":")[2]
+        for name in ("LISTEN", "HTTP_LISTEN")
+    }
+    assert listening == {port.rpartition(":")[2] for port in service["ports"]} == ports
+
+
+def test_composition_has_settings_that_are_accepted(monkeypatch):
+    """The service of the composition would start with the settings that it is given."""
+    content = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))
+    for service in ("milepost", "migrate"):
+        for name, value in content["services"][service]["environment"].items():
+            monkeypatch.setenv(name, re.sub(r"\$\{\w+:-(.*?)\}", r"\1", value))
+        assert not config.load().embedded
+
+
+def test_image_needs_only_the_word_about_plaintext(monkeypatch):
+    """The image starts once it is told that a proxy does TLS, and says so before."""
+    image = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    for name, value in re.findall(rf"({config.PREFIX}\w+)=(\S+)", image.replace("TEXT=true", "")):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(config.SettingsError, match="ALLOW_PLAINTEXT"):
+        config.load()
+    monkeypatch.setenv("MILEPOST_ALLOW_PLAINTEXT", "true")
+    assert config.load().embedded
+
+
+def test_metrics_are_documented():
+    """Every metric of the service stands in the guide for operators, and no other."""
+    exported = {
+        family.name + "_total" * (family.type == "counter")
+        for family in telemetry.registry.collect()
+    }
+    text = OPERATING.read_text(encoding="utf-8")
+    assert set(re.findall(r"`(milepost_\w+)`", text)) == exported
+
+
+def test_log_lines_are_documented():
+    """Every line that the service may write to its log stands in the guide for operators."""
+    text = OPERATING.read_text(encoding="utf-8")
+    written = {
+        event
+        for path in (ROOT / "service/milepost").rglob("*.py")
+        for event in re.findall(
+            r"\blog\.(?:info|warning|error|exception)\(\s*\"([\w ]+)",
+            path.read_text(encoding="utf-8"),
+        )
+    }
+    assert {"serving", "operation moved", "call refused"} <= written
+    assert {event for event in written if f"`{event}" not in text} == set()
+
+
+# --- links, and what is named ---
+
+
+def anchors(path: Path) -> set[str]:
+    """The headings of a document, as GitHub links to them."""
+    headings = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_links_lead_somewhere(path):
+    """Every link of a document leads to a file, and to a heading where it names one."""
+    for link in re.findall(r"\]\(([^)\s]+)\)", path.read_text(encoding="utf-8")):
+        if "://" in link:
+            continue
+        file, _, anchor = link.partition("#")
+        target = (path.parent / file).resolve() if file else path
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+@pytest.mark.parametrize("path", OURS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_files_that_are_named_exist(path):
+    """Every file that a document names in code is there: from the root, or from the service."""
+    places = (ROOT, ROOT / "service/milepost", ROOT / "clients/python/milepost_client", path.parent)
+    text = re.sub(
+        r"^```.*?^```$", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL
+    )
+    for name in re.findall(r"`([\w./-]+\.(?:py|proto|toml|md|mako|yaml))`", text):
+        assert any((place / name).exists() for place in places), name
+
+
+def test_records_are_numbered():
+    """The records of decisions are numbered from 1, without a gap."""
+    assert [path.name[:5] for path in RECORDS] == [
+        f"{number:04}-" for number in range(1, len(RECORDS) + 1)
+    ]
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.name[:4])
+def test_record_has_its_parts(path):
+    """A record of a decision is short, names its alternatives, and says what stays open."""
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= LONGEST_RECORD
+    assert text.startswith(f"# {path.name[:4]}. ")
+    headings = re.findall(r"^## (.+)$", text, re.MULTILINE)
+    assert headings == ["Context", "Decision", "Alternatives", "Consequences", "Open"]
+
+
+if __name__ == "__main__":
+    write()
