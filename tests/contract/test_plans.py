@@ -117,6 +117,11 @@ class Plan:
         found = self._cursor.fetchall()
         self.steps += [row[3] for row in found] if self._sqlite else _steps(found[0][0][0]["Plan"])
 
+    def executemany(self, sql, parameters):
+        """Note the steps of the statement, each time."""
+        for each in parameters:
+            self.execute(sql, each)
+
     def fetchall(self):
         """Nothing was run."""
         return []

@@ -92,6 +92,9 @@ class Cursor(Protocol):
     def execute(self, sql: str, parameters: Any = ..., /) -> Any:
         """Run one statement."""
 
+    def executemany(self, sql: str, parameters: Sequence[Any], /) -> Any:
+        """Run one statement that returns nothing for each set of parameters."""
+
     def fetchall(self) -> list[tuple[Any, ...]]:
         """Return all rows."""
 
@@ -129,10 +132,7 @@ class Prepared:
         """Run the statement for `rows`, each with a value for every input; return its rows."""
         if self._batched is not None and len(rows) > 1:
             return self._batched.run(cursor, [array(column) for column in zip(*rows, strict=True)])
-        found: list[tuple[Any, ...]] = []
-        for row in rows:
-            found += self._plain.run(cursor, row)
-        return found
+        return self._plain.run_singly(cursor, rows)
 
 
 class _Compiled:
@@ -162,14 +162,22 @@ class _Compiled:
         self._binders = [(n, b) for n, b in binders if b is not None and dialect.name == "sqlite"]
 
     def run(self, cursor: Cursor, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+        cursor.execute(self._sql, self._parameters(values))
+        return cursor.fetchall() if self._returns else []
+
+    def run_singly(self, cursor: Cursor, rows: Sequence[Sequence[Any]]) -> list[tuple[Any, ...]]:
+        if not self._returns:
+            cursor.executemany(self._sql, [self._parameters(row) for row in rows])
+            return []
+        return [found for row in rows for found in self.run(cursor, row)]
+
+    def _parameters(self, values: Sequence[Any]) -> Any:
         parameters = [*values, *self._fixed]
         for n, bind in self._binders:
             parameters[n] = bind(parameters[n])
         if self._order is None:
-            cursor.execute(self._sql, dict(zip(self._names, parameters, strict=True)))
-        else:
-            cursor.execute(self._sql, [parameters[n] for n in self._order])
-        return cursor.fetchall() if self._returns else []
+            return dict(zip(self._names, parameters, strict=True))
+        return [parameters[n] for n in self._order]
 
 
 def array(values: Sequence[Any]) -> str:

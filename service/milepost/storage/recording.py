@@ -40,6 +40,7 @@ _CHANGED: Final[Mapping[str, TypeEngine[Any]]] = {
     "callback_events": sa.Text(),
 }
 """What it says of the operation as the change left it."""
+_URL: Final = list(_CHANGED).index("callback_url")
 
 
 class Recording:
@@ -76,20 +77,21 @@ class Recording:
         self._asked = [list(inputs).index(name) for name in ASKED]
         names = [column.name for column in change(_nothing(inputs)).exported_columns]
         self._changed = [names.index(name) for name in _CHANGED]
-        self._callback_url = names.index("callback_url")
 
     def run(self, cursor: Cursor, rows: Sequence[Sequence[Any]]) -> list[tuple[Any, ...]]:
         """Change what may be changed, and return the operations as they are now."""
         if self._at_once:
             return self._whole.run(cursor, rows)
         found: list[tuple[Any, ...]] = []
+        recorded: list[list[Any]] = []
         for row in rows:
             for changed in self._whole.run(cursor, [row]):
-                values = [changed[n] for n in self._changed] + [row[n] for n in self._asked]
-                self._event_part.run(cursor, [values])
-                if changed[self._callback_url] is not None:
-                    self._delivery_part.run(cursor, [values])
                 found.append(changed)
+                recorded.append(
+                    [*(changed[n] for n in self._changed), *(row[n] for n in self._asked)]
+                )
+        self._event_part.run(cursor, recorded)
+        self._delivery_part.run(cursor, [each for each in recorded if each[_URL] is not None])
         return found
 
     def _one_statement(self, change: Change, m: Columns) -> sa.Select[Any]:

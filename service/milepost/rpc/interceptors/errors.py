@@ -28,6 +28,7 @@ from milepost.domain.errors import (
     Unavailable,
     WebhooksNotConfigured,
 )
+from milepost.domain.operation import ID_LENGTH
 from milepost.rpc.caller import caller_subject
 
 if TYPE_CHECKING:
@@ -134,7 +135,8 @@ def _log_refusal(method: str, request: Any, context: Context, error: MilepostErr
         method=method,
         code=code_of(error).name,
         reason=error.reason,
-        operation_id=getattr(request, "operation_id", None),
+        # Whatever was sent as an id, strangers included: never more of it than an id has.
+        operation_id=getattr(request, "operation_id", "")[:ID_LENGTH] or None,
         principal=caller_subject(),
         peer=context.peer(),
         **{f"fact_{name}": value for name, value in error.facts.items()},

@@ -1,0 +1,1 @@
+"""The service as the outside sees it: real processes, real sockets, real databases."""

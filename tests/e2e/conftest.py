@@ -1,0 +1,63 @@
+"""Services for the end-to-end tests: one for each database, shared by all tests of the session."""
+
+import uuid
+from collections.abc import Iterator
+
+import pytest
+
+from milepost.storage.engine import open_engine
+from tests.contract.stored import Stored
+from tests.e2e.service import Client, Service
+from tests.postgres import PostgresServer
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service on its embedded store."""
+    folder = tmp_path_factory.mktemp("embedded")
+    with Service(f"sqlite:///{folder / 'milepost.db'}", folder) as service:
+        yield service
+
+
+@pytest.fixture(scope="session")
+def postgres_service(
+    tmp_path_factory: pytest.TempPathFactory, postgres: PostgresServer, postgres_template: str
+) -> Iterator[Service]:
+    """A service on PostgreSQL."""
+    name = f"milepost_e2e_{uuid.uuid4().hex}"
+    postgres.create_database(name, template=postgres_template)
+    with Service(postgres.url(name), tmp_path_factory.mktemp("server")) as service:
+        yield service
+    postgres.drop_database(name)
+
+
+@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
+def any_service(request: pytest.FixtureRequest) -> Service:
+    """A service: the test runs on each database, without exclusions."""
+    fixtures = {"sqlite": "service", "postgresql": "postgres_service"}
+    service: Service = request.getfixturevalue(fixtures[request.param])
+    return service
+
+
+@pytest.fixture
+def alice(any_service: Service) -> Client:
+    """A caller that nobody was before."""
+    return any_service.client("alice")
+
+
+@pytest.fixture(scope="session")
+def worker(any_service: Service) -> Client:
+    """A worker for all functions."""
+    return any_service.worker()
+
+
+@pytest.fixture
+def admin(any_service: Service) -> Client:
+    """An admin, who sees the operations of all."""
+    return any_service.client("root", roles=("ADMIN",))
+
+
+@pytest.fixture
+def stored(any_service: Service) -> Stored:
+    """What the database of the service holds."""
+    return Stored(open_engine(any_service.database_url))

@@ -1,0 +1,198 @@
+"""Who is let in: by credential, then by role."""
+
+import itertools
+import operator
+
+import grpc
+import pytest
+from grpc import StatusCode
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from milepost import main
+from milepost.domain.api_key import CHECKSUM_LENGTH, _checksum, issue_key
+from milepost.domain.operation import Role
+from milepost.rpc.interceptors.auth import FRESH_S, PUBLIC, ROLES
+from milepost.rpc.server import NOT_AVAILABLE
+from tests.e2e.service import AVAILABLE, CALL_SECONDS, RPCS, eventually, refused
+
+rpcs = pytest.mark.parametrize("rpc", RPCS, ids=operator.attrgetter("method"))
+
+
+def well_formed() -> str:
+    """A key that nobody issued."""
+    key, _ = issue_key(subject="nobody", roles=[Role.ADMIN])
+    return key
+
+
+def other_secret(key: str) -> str:
+    """A well-formed key with the id of `key` and another secret."""
+    body = "_".join((*key.split("_")[:2], well_formed().split("_")[2][:-CHECKSUM_LENGTH]))
+    return body + _checksum(body)
+
+
+@pytest.fixture(scope="module")
+def bad_headers(any_service):
+    """Headers that prove nothing, by what is wrong with them."""
+    key = any_service.api_key("alice")
+    revoked = any_service.api_key("alice")
+    assert main.revoke_key(any_service.database_url, revoked.split("_")[1])
+    last = "1" if key[-1] == "0" else "0"
+    return {
+        "no header": (),
+        "empty": (("authorization", ""),),
+        "scheme alone": (("authorization", "Bearer"),),
+        "no key": (("authorization", "Bearer "),),
+        "wrong scheme": (("authorization", f"Basic {key}"),),
+        "no scheme": (("authorization", key),),
+        "garbage": (("authorization", "Bearer ~!@#$%^&*()"),),
+        "long garbage": (("authorization", "Bearer " + "x" * 6_000),),
+        "unknown key": (("authorization", f"Bearer {well_formed()}"),),
+        "other secret": (("authorization", f"Bearer {other_secret(key)}"),),
+        "revoked": (("authorization", f"Bearer {revoked}"),),
+        "wrong checksum": (("authorization", f"Bearer {key[:-1]}{last}"),),
+        "two spaces": (("authorization", f"Bearer  {key}"),),
+        "trailing text": (("authorization", f"Bearer {key}x"),),
+        "other header": (("x-api-key", key),),
+        "as bytes": (("authorization-bin", f"Bearer {key}".encode()),),
+    }
+
+
+@rpcs
+def test_nobody_is_let_in_without_a_key(any_service, bad_headers, rpc):
+    """Without a valid credential every RPC is UNAUTHENTICATED, with one text for all (B164)."""
+    told = set()
+    for header in bad_headers.values():
+        with refused(StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED") as refusal:
+            rpc.send(any_service.channel, rpc.request(), header)
+        told.add(refusal.status.SerializeToString(deterministic=True))
+    assert len(told) == 1
+
+
+def test_nothing_is_read_without_a_key(any_service, alice):
+    """The same answer comes for a good request and for one that is malformed (B164)."""
+    operation = alice.create()
+    get = next(rpc for rpc in RPCS if rpc.method == "GetOperation")
+    for operation_id in (operation.id, "invalid-id", ""):
+        with refused(StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED"):
+            get.send(any_service.channel, get.request(operation_id=operation_id), ())
+
+
+@rpcs
+@pytest.mark.parametrize(
+    "roles",
+    [set(roles) for size in (1, 2) for roles in itertools.combinations(Role, size)],
+    ids="+".join,
+)
+def test_role_decides_what_may_be_called(any_service, rpc, roles):
+    """A credential without a role of the RPC is PERMISSION_DENIED, which names the roles."""
+    client = any_service.client("somebody", roles=sorted(roles), functions=("*",))
+    allowed = ROLES[rpc.name]
+    if allowed.isdisjoint(roles):
+        with refused(StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED") as refusal:
+            client.send(rpc, rpc.request())
+        assert refusal.facts == {"role": " or ".join(sorted(allowed))}
+        return
+    try:
+        client.send(rpc, rpc.request())
+    except grpc.RpcError as error:
+        assert error.code() in {StatusCode.INVALID_ARGUMENT, StatusCode.UNIMPLEMENTED}
+
+
+@pytest.mark.parametrize(
+    "rpc",
+    [rpc for rpc in RPCS if rpc.name in NOT_AVAILABLE],
+    ids=operator.attrgetter("method"),
+)
+def test_what_is_not_available_says_so(any_service, rpc):
+    """An RPC of a later release is UNIMPLEMENTED, for whoever may call it (issue 2)."""
+    everything = any_service.client("all", roles=tuple(Role), functions=("*",))
+    with refused(StatusCode.UNIMPLEMENTED, "NOT_AVAILABLE") as refusal:
+        everything.send(rpc, rpc.request())
+    assert refusal.facts == {"method": rpc.name}
+
+
+def test_every_rpc_has_its_roles():
+    """Every RPC of the protos is listed with the roles it is for, and nothing else is."""
+    assert set(ROLES) == {rpc.name for rpc in RPCS}
+    assert all(ROLES.values())
+    assert NOT_AVAILABLE <= set(ROLES)
+
+
+def test_served_are_the_services_of_the_protos(any_service):
+    """The port serves what the protos describe, health and reflection; nothing is forgotten."""
+    stub = reflection_pb2_grpc.ServerReflectionStub(any_service.channel)
+    ask = reflection_pb2.ServerReflectionRequest(list_services="")
+    (answer,) = stub.ServerReflectionInfo(iter([ask]), timeout=CALL_SECONDS)
+    served = {service.name for service in answer.list_services_response.service}
+    ours = {rpc.name.partition("/")[0] for rpc in RPCS}
+    assert served == ours | PUBLIC | {"grpc.reflection.v1alpha.ServerReflection"}
+
+
+def test_health_needs_no_key(any_service):
+    """Health answers without a credential, for the server and for each service (B164)."""
+    stub = health_pb2_grpc.HealthStub(any_service.channel)
+    for service in ("", "milepost.v1.OperationService", "milepost.v1.WorkerService"):
+        request = health_pb2.HealthCheckRequest(service=service)
+        response = stub.Check(request, timeout=CALL_SECONDS)
+        assert response.status == health_pb2.HealthCheckResponse.SERVING
+
+
+def test_unknown_method_is_unimplemented(any_service, alice):
+    """A method that there is not is UNIMPLEMENTED."""
+    for path in ("/milepost.v1.OperationService/Explode", "/nobody.v1.Nothing/Here"):
+        call = alice.channel.unary_unary(path)
+        with pytest.raises(grpc.RpcError) as caught:
+            call(b"", metadata=alice.metadata, timeout=CALL_SECONDS)
+        assert caught.value.code() is StatusCode.UNIMPLEMENTED
+
+
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
+def test_scheme_is_in_any_letter_case(any_service, scheme):
+    """The name of the scheme is in any letter case (RFC 9110)."""
+    client = any_service.client("alice")
+    client.metadata = (("authorization", f"{scheme} {client.key}"),)
+    assert client.create().owner == client.subject
+
+
+def test_revoked_key_is_refused_soon(service):
+    """A key that was just used is refused within 5 s of being revoked."""
+    client = service.client("alice")
+    client.create()
+    assert main.revoke_key(service.database_url, client.key.split("_")[1])
+
+    def is_refused() -> bool:
+        try:
+            client.create()
+        except grpc.RpcError as error:
+            assert error.code() is StatusCode.UNAUTHENTICATED
+            return True
+        return False
+
+    assert FRESH_S < 5.0
+    eventually(is_refused, within=5.0, what="the revoked key is refused")
+
+
+def test_subject_may_have_many_keys(any_service, alice):
+    """Two keys of one subject own the same operations."""
+    operation = alice.create()
+    other = any_service.client("alice")
+    key = any_service.api_key(alice.subject)
+    other.metadata = (("authorization", f"Bearer {key}"),)
+    assert other.get(operation.id) == operation
+
+
+@pytest.mark.parametrize(
+    "rpc",
+    [rpc for rpc in AVAILABLE if rpc.shape == "unary_unary"],
+    ids=operator.attrgetter("method"),
+)
+def test_bytes_that_are_no_message_are_refused(any_service, rpc):
+    """Bytes that are no message are an invalid request, and for strangers not even that."""
+    client = any_service.client("all", roles=tuple(Role), functions=("*",))
+    call = client.channel.unary_unary(f"/{rpc.name}")
+    with refused(StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST") as refusal:
+        call(b"\xff\xff\xff", metadata=client.metadata, timeout=CALL_SECONDS)
+    assert set(refusal.violations) == {"request"}
+    with refused(StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED"):
+        call(b"\xff\xff\xff", timeout=CALL_SECONDS)

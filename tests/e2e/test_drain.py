@@ -1,0 +1,135 @@
+"""SIGTERM: what runs is finished, what was acknowledged is kept."""
+
+import asyncio
+import http
+import json
+import signal
+import time
+
+import pytest
+from grpc import StatusCode
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from milepost.domain.operation import OperationId
+from milepost.storage.engine import open_engine
+from tests.contract.stored import Stored
+from tests.e2e.service import CALL_SECONDS, FUNCTION, Client, Service, eventually, refused
+
+KILLED_BY_SIGTERM = 128 + signal.SIGTERM
+SOON_S = 2.0
+
+
+@pytest.fixture
+def own_service(database_url, tmp_path):
+    """A service that the test may stop, on each database."""
+    service = Service(database_url, tmp_path)
+    service.start()
+    yield service
+    service.kill()
+
+
+def running(service):
+    """How many calls run."""
+    return service.metric("milepost_rpcs_running")
+
+
+def is_draining(service):
+    """Whether it says that it stops."""
+    status, body = service.probe("/readyz")
+    return status == http.HTTPStatus.SERVICE_UNAVAILABLE and "draining" in json.loads(body)["reason"]
+
+
+def test_running_call_is_finished(own_service):
+    """A call that runs at SIGTERM is answered and kept, new ones are sent away; exit code 0."""
+    alice = own_service.client("alice")
+    operation = alice.create_in("PROCESSING")
+    stored = Stored(open_engine(own_service.database_url))
+    with stored.held(OperationId(operation.id)):
+        call = alice.future("UpdateProgress", operation_id=operation.id, progress=0.5)
+        eventually(lambda: running(own_service) == 1, within=SOON_S, what="the call runs")
+        own_service.process.send_signal(signal.SIGTERM)
+        eventually(lambda: is_draining(own_service), within=SOON_S, what="draining")
+        for client in (alice, Client(own_service.channel, "nobody", frozenset(), "no key")):
+            with refused(StatusCode.UNAVAILABLE, "DRAINING") as refusal:
+                client.get(operation.id)
+            assert refusal.retry_after == 1.0
+        assert not call.done()
+    assert call.result().operation.progress == 0.5
+    assert own_service.end() == 0
+    assert stored.operation(OperationId(operation.id))["progress"] == 0.5
+    assert [line["event"] for line in own_service.log_lines(level="info")][-2:] == [
+        "draining",
+        "stopped",
+    ]
+
+
+def test_second_signal_ends_at_once(own_service):
+    """A second SIGTERM ends the process at once, whatever runs."""
+    alice = own_service.client("alice")
+    operation = alice.create_in("PROCESSING")
+    stored = Stored(open_engine(own_service.database_url))
+    with stored.held(OperationId(operation.id)):
+        call = alice.future("UpdateProgress", operation_id=operation.id, progress=0.5)
+        eventually(lambda: running(own_service) == 1, within=SOON_S, what="the call runs")
+        own_service.process.send_signal(signal.SIGTERM)
+        eventually(lambda: is_draining(own_service), within=SOON_S, what="draining")
+        own_service.process.send_signal(signal.SIGTERM)
+        start = time.monotonic()
+        assert own_service.end() == KILLED_BY_SIGTERM
+        assert time.monotonic() - start < 0.5
+        assert call.code() is StatusCode.UNAVAILABLE
+
+
+async def test_drain_under_load(own_service):
+    """Callers who are turned away by SIGTERM are told so; whatever was acknowledged is there."""
+    alice = own_service.client("alice")
+    acknowledged, refusals = [], []
+
+    async def work(channel):
+        with refused(StatusCode.UNAVAILABLE, "DRAINING") as refusal:
+            while True:
+                created = await alice.begin(channel, "CreateOperation", function=FUNCTION)
+                acknowledged.append(created.operation)
+                started = await alice.begin(
+                    channel, "StartOperation", operation_id=created.operation.id
+                )
+                acknowledged.append(started.operation)
+        refusals.append(refusal)
+
+    async with own_service.aio_channel() as channel:
+        workers = [asyncio.create_task(work(channel)) for _ in range(20)]
+        while len(acknowledged) < 200:
+            await asyncio.wait(workers, timeout=0.01)
+        own_service.process.send_signal(signal.SIGTERM)
+        await asyncio.gather(*workers)
+    assert own_service.end() == 0
+    assert {refusal.retry_after for refusal in refusals} == {1.0}
+    stored = Stored(open_engine(own_service.database_url))
+    for operation in acknowledged:
+        row = stored.operation(OperationId(operation.id))
+        assert row is not None
+        assert row["revision"] >= operation.revision
+
+
+def test_everything_is_there_after_a_restart(own_service):
+    """After a restart everything is as it was, page tokens included."""
+    alice = own_service.client("alice")
+    operations = [alice.create() for _ in range(3)]
+    page = alice.call("ListOperations", page_size=2)
+    own_service.stop()
+    own_service.start()
+    assert [alice.get(operation.id) for operation in operations] == operations
+    rest = alice.call("ListOperations", page_size=2, page_token=page.next_page_token)
+    assert [*page.operations, *rest.operations] == list(alice.call("ListOperations").operations)
+
+
+def test_health_watchers_are_told(own_service):
+    """Who watches the health service is told NOT_SERVING, and does not hold the service up."""
+    stub = health_pb2_grpc.HealthStub(own_service.channel)
+    watch = stub.Watch(health_pb2.HealthCheckRequest(), timeout=CALL_SECONDS)
+    assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
+    own_service.process.send_signal(signal.SIGTERM)
+    assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
+    start = time.monotonic()
+    assert own_service.end() == 0
+    assert time.monotonic() - start < SOON_S

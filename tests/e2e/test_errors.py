@@ -1,0 +1,162 @@
+"""What happens to a call at its edges: defects, deadlines, callers that go away."""
+
+import asyncio
+from functools import partial
+
+import grpc
+import pytest
+import sqlalchemy as sa
+from grpc import StatusCode
+
+from milepost.domain.operation import OperationId, new_operation_id
+from milepost.storage.tables import operations
+from tests.contract.stored import until
+from tests.e2e.service import FUNCTION, RPCS, Client, eventually, refused
+
+SOON_S = 5.0
+GET = "milepost.v1.OperationService/GetOperation"
+CREATE = "milepost.v1.OperationService/CreateOperation"
+PROGRESS = "milepost.v1.WorkerService/UpdateProgress"
+
+
+def counted(service, method, code):
+    """How many calls of the method ended with the code."""
+    return service.metric("milepost_rpc_duration_seconds_count", method=method, code=code)
+
+
+def running(service):
+    """How many calls run."""
+    return service.metric("milepost_rpcs_running")
+
+
+def becomes(value, expected):
+    """A call is counted a little after its caller was answered."""
+    eventually(lambda: value() == expected, within=SOON_S, what=f"{expected}")
+
+
+def test_defect_is_internal(any_service, alice, stored):
+    """A defect is INTERNAL, with a constant text and a trace id; the detail is in the log alone."""
+    operation = alice.create()
+    mine = operations.c.id == operation.id
+    stored.execute(sa.update(operations).where(mine).values(metadata="broken on purpose"))
+    before = counted(any_service, GET, "INTERNAL")
+    with refused(StatusCode.INTERNAL, "INTERNAL") as refusal:
+        alice.get(operation.id)
+    trace_id = refusal.facts["trace_id"]
+    assert len(trace_id) == 32
+    assert refusal.message == f"internal error, trace id {trace_id}"
+    assert refusal.facts == {"trace_id": trace_id}
+    line = any_service.logged(event="call failed", trace_id=trace_id)
+    assert (line["level"], line["method"]) == ("error", GET)
+    assert "JSONDecodeError" in line["exception"]
+    becomes(lambda: counted(any_service, GET, "INTERNAL"), before + 1)
+
+
+def test_refused_calls_are_counted_with_their_code(any_service, alice, worker):
+    """Every refusal, of whichever link, is counted once with the code that its caller saw."""
+    unknown = Client(any_service.channel, "nobody", frozenset(), "no key")
+    missing = new_operation_id()
+    operation = alice.create()
+    for client, method, fields, code in (
+        (unknown, "GetOperation", {}, StatusCode.UNAUTHENTICATED),
+        (worker, "CreateOperation", {}, StatusCode.PERMISSION_DENIED),
+        (alice, "GetOperation", {}, StatusCode.INVALID_ARGUMENT),
+        (alice, "GetOperation", {"operation_id": missing}, StatusCode.NOT_FOUND),
+        (alice, "CompleteOperation", {"operation_id": operation.id}, StatusCode.FAILED_PRECONDITION),
+        (
+            alice,
+            "StartOperation",
+            {"operation_id": operation.id, "expected_revision": 9},
+            StatusCode.ABORTED,
+        ),
+        (alice, "WaitOperation", {}, StatusCode.UNIMPLEMENTED),
+    ):
+        (rpc,) = (rpc for rpc in RPCS if rpc.method == method)
+        before = counted(any_service, rpc.name, code.name)
+        others = any_service.metric("milepost_rpc_duration_seconds_count", method=rpc.name)
+        with refused(code):
+            client.call(method, **fields)
+        becomes(partial(counted, any_service, rpc.name, code.name), before + 1)
+        after = any_service.metric("milepost_rpc_duration_seconds_count", method=rpc.name)
+        assert after == others + 1
+
+
+async def test_cancelled_write_is_neither_lost_nor_undone(any_service, alice, stored):
+    """A move whose caller goes away in the middle of it is made as a whole, and the call ends.
+
+    The metric says CANCELLED, and no task is left.
+    """
+    operation = alice.create_in("PROCESSING")
+    id_ = OperationId(operation.id)
+    before = counted(any_service, PROGRESS, "CANCELLED")
+    async with any_service.aio_channel() as channel:
+        with stored.held(id_):
+            call = alice.begin(channel, "UpdateProgress", operation_id=id_, progress=0.5)
+            await until(lambda: running(any_service) == 1)
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
+            await until(lambda: running(any_service) == 0)
+            assert alice.get(id_) == operation
+        await until(lambda: stored.operation(id_)["revision"] == operation.revision + 1)
+    assert stored.operation(id_)["progress"] == 0.5
+    assert alice.move("UpdateProgress", id_, progress=0.6).revision == operation.revision + 2
+    becomes(lambda: counted(any_service, PROGRESS, "CANCELLED"), before + 1)
+
+
+async def test_many_cancelled_calls_leave_nothing_behind(any_service, alice, stored):
+    """After many calls that were cancelled at any moment no call runs, and none is half done."""
+    ids = [alice.create_in("PROCESSING").id for _ in range(10)]
+    async with any_service.aio_channel() as channel:
+        calls = [
+            alice.begin(channel, "UpdateProgress", operation_id=id_, progress=0.5)
+            for id_ in ids * 10
+        ]
+        for call in calls[::2]:
+            call.cancel()
+        answers = await asyncio.gather(*calls[1::2])
+        calls += [alice.begin(channel, "CreateOperation", function=FUNCTION) for _ in range(50)]
+        await calls[-50].code()
+        for call in calls:
+            call.cancel()
+    becomes(lambda: running(any_service), 0)
+    highest = {
+        answer.operation.id: max(a.operation.revision for a in answers if a.operation.id == id_)
+        for id_ in ids
+        for answer in answers
+        if answer.operation.id == id_
+    }
+    for id_, revision in highest.items():
+        assert stored.operation(OperationId(id_))["revision"] >= revision
+    assert alice.create().revision == 1
+
+
+async def test_deadline_is_told_and_counted(any_service, alice, stored):
+    """A call whose deadline passes is DEADLINE_EXCEEDED, for its caller and in the metric."""
+    operation = alice.create_in("PROCESSING")
+    id_ = OperationId(operation.id)
+    before = counted(any_service, PROGRESS, "DEADLINE_EXCEEDED")
+    (rpc,) = (rpc for rpc in RPCS if rpc.name == PROGRESS)
+    async with any_service.aio_channel() as channel:
+        with stored.held(id_):
+            request = rpc.about(id_, progress=0.5)
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await rpc.on(channel)(request, metadata=alice.metadata, timeout=0.2)
+            assert caught.value.code() is StatusCode.DEADLINE_EXCEEDED
+            await until(lambda: running(any_service) == 0)
+    becomes(lambda: counted(any_service, PROGRESS, "DEADLINE_EXCEEDED"), before + 1)
+
+
+async def test_cancelled_create_is_whole(any_service, alice, stored):
+    """A create whose caller went away, at whatever moment, can be repeated and is made once."""
+    async with any_service.aio_channel() as channel:
+        for turns in range(0, 40, 4):
+            call = alice.begin(channel, "CreateOperation", function=FUNCTION, request_id=f"{turns}")
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            call.cancel()
+            first = alice.create(request_id=f"{turns}")
+            assert alice.create(request_id=f"{turns}") == first
+            events = stored.events(OperationId(first.id))
+            assert [event["type"] for event in events] == ["operation.created"]
+    assert len(alice.call("ListOperations").operations) == 10

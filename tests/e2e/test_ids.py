@@ -1,0 +1,82 @@
+"""Ids of the wrong form, at every RPC that is about one operation."""
+
+import pytest
+from grpc import StatusCode
+
+from milepost.domain.operation import ID_LENGTH
+from tests.e2e.service import ABOUT_ONE, Client, refused
+
+VALID = "op_0123456789abcdef01234567"
+rpcs = pytest.mark.parametrize("rpc", ABOUT_ONE, ids=lambda rpc: rpc.method)
+
+
+@pytest.fixture(scope="module")
+def both(any_service) -> Client:
+    """A caller that is a worker too."""
+    return any_service.client("both", roles=("CALLER", "WORKER"), functions=("*",))
+
+
+@rpcs
+@pytest.mark.parametrize(
+    "operation_id",
+    [
+        pytest.param("", id="empty-B10"),
+        pytest.param("invalid-id", id="B8"),
+        pytest.param("invalid-format", id="B9"),
+        pytest.param(VALID[:-1], id="26-B5"),
+        pytest.param(VALID + "0", id="28-B5"),
+        pytest.param(VALID + "\n", id="newline-B11"),
+        pytest.param("x" * 100_000, id="huge-B5"),
+    ],
+)
+def test_wrong_length_is_named(both, rpc, operation_id):
+    """An id of the wrong length is refused, with the length expected and the length found.
+
+    Proves B5, B8, B9, B10 and B11.
+    """
+    with refused(StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST") as refusal:
+        both.send(rpc, rpc.about(operation_id))
+    problem = refusal.violations["operation_id"]
+    assert "wrong format" in problem
+    assert f"expected {ID_LENGTH} characters, found {len(operation_id)}" in problem
+    assert set(refusal.violations) == {"operation_id"}
+
+
+@rpcs
+@pytest.mark.parametrize(
+    "operation_id",
+    [
+        pytest.param("xx_" + VALID[3:], id="prefix-B6"),
+        pytest.param("OP_" + VALID[3:], id="upper-prefix-B6"),
+        pytest.param(VALID.replace("a", "g"), id="no-hex-B7"),
+        pytest.param(VALID.replace("a", "A"), id="upper-hex-B11"),
+        pytest.param(VALID[:-1] + "\n", id="newline-B11"),
+        pytest.param(VALID[:-1] + "\u0661", id="other-digit-B7"),
+    ],
+)
+def test_wrong_form_is_refused(both, rpc, operation_id):
+    """An id of the right length that does not match the pattern is refused (B6, B7, B11)."""
+    with refused(StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST") as refusal:
+        both.send(rpc, rpc.about(operation_id))
+    assert set(refusal.violations) == {"operation_id"}
+    assert "wrong format" in refusal.violations["operation_id"]
+
+
+@rpcs
+def test_every_field_of_a_request_is_checked_at_once(both, rpc):
+    """A wrong id is reported together with whatever else is wrong."""
+    wrong = {
+        "operation_id": "invalid-id",
+        "request_id": "not allowed",
+        "expected_revision": 0,
+        "attempt": -1,
+        "progress": float("nan"),
+        "message": "x" * 1001,
+        "worker": " ",
+        "reason": "",
+    }
+    fields = rpc.request.DESCRIPTOR.fields_by_name
+    given = {name: value for name, value in wrong.items() if name in fields}
+    with refused(StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST") as refusal:
+        both.send(rpc, rpc.about(**given))
+    assert set(refusal.violations) == set(given)

@@ -1,0 +1,188 @@
+"""The database is away: told within a second, healthy again within five, without a restart."""
+
+import json
+import sqlite3
+import time
+from contextlib import closing, contextmanager
+from datetime import timedelta
+
+import grpc
+import psutil
+import pytest
+import sqlalchemy as sa
+from grpc import StatusCode
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from milepost.storage.schema import upgrade
+from tests.e2e.service import (
+    ABOUT_ONE,
+    AVAILABLE,
+    CALL_SECONDS,
+    Service,
+    eventually,
+    refused,
+)
+from tests.postgres import PostgresCluster
+
+TOLD_WITHIN_S = 1.0
+NOT_READY_WITHIN_S = 2.0
+BACK_WITHIN_S = 5.0
+WIRE_S = 0.25
+"""What a call takes beside the time that the service waits, on a machine that is busy."""
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A PostgreSQL that may be stopped: nobody else uses it."""
+    with PostgresCluster(durable=False) as cluster:
+        cluster.create_database("outage")
+        upgrade(cluster.url("outage"))
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def own_service(cluster, tmp_path_factory):
+    """The service on it: the same process through all outages."""
+    with Service(cluster.url("outage"), tmp_path_factory.mktemp("outage")) as service:
+        yield service
+
+
+@contextmanager
+def killed(cluster):
+    """There is no server."""
+    cluster.kill()
+    try:
+        yield
+    finally:
+        cluster.start()
+
+
+@contextmanager
+def frozen(cluster):
+    """The server accepts connections, and says nothing to them, the old ones included."""
+    postmaster = psutil.Process(cluster.pid)
+    processes = [postmaster, *postmaster.children(recursive=True)]
+    for process in processes:
+        process.suspend()
+    try:
+        yield
+    finally:
+        for process in reversed(processes):
+            if process.is_running():
+                process.resume()
+
+
+def health(service):
+    """What the health service says of the whole server."""
+    stub = health_pb2_grpc.HealthStub(service.channel)
+    return stub.Check(health_pb2.HealthCheckRequest(), timeout=CALL_SECONDS).status
+
+
+@contextmanager
+def told_in_time(reason="STORE_UNAVAILABLE", code=StatusCode.UNAVAILABLE):
+    """The call inside is refused within a second."""
+    start = time.monotonic()
+    with refused(code, reason) as refusal:
+        yield refusal
+    assert time.monotonic() - start < TOLD_WITHIN_S + WIRE_S
+
+
+def recover(service, client):
+    """The service is ready, reads and writes, within the time that it has."""
+    start = time.monotonic()
+    eventually(service.is_ready, within=BACK_WITHIN_S, what="ready again")
+    left = BACK_WITHIN_S - (time.monotonic() - start)
+    eventually(lambda: can_write(client), within=left, what="writes again")
+    assert health(service) == health_pb2.HealthCheckResponse.SERVING
+
+
+@pytest.mark.parametrize("outage", [killed, frozen])
+def test_outage_and_return(cluster, own_service, outage):
+    """Every call is told UNAVAILABLE with RetryInfo within a second, and served again after.
+
+    Proves B30, B129, B142 and B168: a failure of the store is never a false success.
+    """
+    both = own_service.client("both", roles=("CALLER", "WORKER"), functions=("*",))
+    operation = both.create_in("PROCESSING")
+    with outage(cluster):
+        start = time.monotonic()
+        calls = {rpc.method: both.ask(rpc, operation.id) for rpc in AVAILABLE}
+        for call in calls.values():
+            with refused(StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE") as refusal:
+                call.result()
+            assert refusal.retry_after == 1.0
+            assert "postgres" not in str(refusal.status).lower()
+        assert time.monotonic() - start < TOLD_WITHIN_S + WIRE_S
+        eventually(
+            lambda: health(own_service) == health_pb2.HealthCheckResponse.NOT_SERVING,
+            within=NOT_READY_WITHIN_S,
+            what="not serving",
+        )
+        assert own_service.probe("/healthz")[0] == 200
+        assert own_service.probe("/metrics")[0] == 200
+    recover(own_service, both)
+    assert both.get(operation.id).id == operation.id
+
+
+@pytest.mark.parametrize("outage", [killed, frozen])
+def test_readiness_follows_the_database(cluster, own_service, outage):
+    """The service is not ready within 2 s of an outage, and says why; ready again within 5 s."""
+    with outage(cluster):
+        eventually(
+            lambda: own_service.probe("/readyz")[0] == 503,
+            within=NOT_READY_WITHIN_S,
+            what="not ready",
+        )
+        reason = json.loads(own_service.probe("/readyz")[1])["reason"]
+        assert reason == "the database does not answer"
+    recover(own_service, own_service.client("alice"))
+
+
+@pytest.mark.parametrize("outage", [killed, frozen])
+def test_malformed_requests_need_no_database(cluster, own_service, outage):
+    """A malformed id is refused at every RPC without a look into the database.
+
+    Proves B5: the database is away, and the answer is INVALID_ARGUMENT all the same.
+    """
+    both = own_service.client("both", roles=("CALLER", "WORKER"), functions=("*",))
+    both.create()  # the key is known from here on
+    with outage(cluster):
+        for rpc in ABOUT_ONE:
+            with told_in_time("INVALID_REQUEST", StatusCode.INVALID_ARGUMENT):
+                both.send(rpc, rpc.about("invalid-id"))
+        with told_in_time("UNAUTHENTICATED", StatusCode.UNAUTHENTICATED):
+            ABOUT_ONE[0].send(own_service.channel, ABOUT_ONE[0].about("invalid-id"), ())
+    recover(own_service, both)
+
+
+@pytest.mark.parametrize("outage", [killed, frozen])
+def test_unknown_key_is_not_judged_without_the_database(cluster, own_service, outage):
+    """A key that cannot be looked up is UNAVAILABLE, neither let in nor refused for good."""
+    bob = own_service.client("bob")
+    with outage(cluster), told_in_time():
+        bob.create()
+    recover(own_service, bob)
+
+
+def test_locked_file(service):
+    """While somebody else writes to the embedded store, reads go on and writes are UNAVAILABLE."""
+    alice = service.client("alice")
+    operation = alice.create()
+    path = sa.make_url(service.database_url).database
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with told_in_time() as refusal:
+            alice.create()
+        assert refusal.retry_after == timedelta(seconds=1).total_seconds()
+        assert alice.get(operation.id) == operation
+        other.execute("ROLLBACK")
+    eventually(lambda: can_write(alice), within=BACK_WITHIN_S, what="writes again")
+
+
+def can_write(client):
+    """Whether a create is accepted."""
+    try:
+        client.create()
+    except grpc.RpcError:
+        return False
+    return True

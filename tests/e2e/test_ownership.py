@@ -1,0 +1,171 @@
+"""What is none of the asker's business does not exist for it."""
+
+import operator
+from datetime import timedelta
+
+import pytest
+import sqlalchemy as sa
+from grpc import StatusCode
+
+from milepost.domain.operation import OperationId, Status, new_operation_id
+from milepost.gen.milepost.v1 import operation_pb2 as pb
+from milepost.rpc.interceptors.auth import ROLES
+from milepost.storage.engine import open_engine
+from milepost.storage.tables import operations
+from tests import factories
+from tests.e2e.service import ABOUT_ONE, FUNCTION, Client, Refusal, Rpc, refused
+
+METHOD = operator.attrgetter("method")
+rpcs = pytest.mark.parametrize("rpc", ABOUT_ONE, ids=METHOD)
+PLACEHOLDER = "op_xxxxxxxxxxxxxxxxxxxxxxxx"
+
+
+@pytest.fixture
+def strangers(any_service) -> list[Client]:
+    """Everybody who has some role, and nothing to do with the operation."""
+    return [
+        any_service.client("bob"),
+        any_service.client("wendy", roles=("WORKER",), functions=("audio.*", FUNCTION + ".x")),
+        any_service.client("both", roles=("CALLER", "WORKER"), functions=("video.transcod",)),
+    ]
+
+
+def let_in(clients: list[Client], rpc: Rpc) -> list[Client]:
+    """Those who may call the RPC at all."""
+    return [client for client in clients if not ROLES[rpc.name].isdisjoint(client.roles)]
+
+
+def told(client: Client, rpc: Rpc, operation_id: str, **fields: object) -> Refusal:
+    """What the client is told about an operation that it must not know of."""
+    with refused(StatusCode.NOT_FOUND, "OPERATION_NOT_FOUND") as refusal:
+        client.send(rpc, rpc.about(operation_id, **fields))
+    assert refusal.facts == {"operation_id": operation_id}
+    assert operation_id in refusal.message
+    return refusal
+
+
+def on_the_wire(refusal: Refusal) -> tuple[object, ...]:
+    """Every byte of a refusal, without the id."""
+    operation_id = refusal.facts["operation_id"]
+
+    def hidden(value: str | bytes) -> str | bytes:
+        if isinstance(value, bytes):
+            return value.replace(operation_id.encode(), PLACEHOLDER.encode())
+        return value.replace(operation_id, PLACEHOLDER)
+
+    return (
+        refusal.code,
+        hidden(refusal.message),
+        [hidden(detail.value) for detail in refusal.status.details],
+        [(key, hidden(value)) for key, value in refusal.trailers],
+        list(refusal.error.initial_metadata() or ()),
+    )
+
+
+@rpcs
+@pytest.mark.parametrize("fate", [*Status, "DELETED", "EXPIRED"])
+def test_foreign_is_as_missing(any_service, alice, strangers, rpc, fate):
+    """A foreign operation is, to the byte, as one that never was, whatever became of it.
+
+    Proves B125, B141, B171 and B174.
+    """
+    operation = alice.create_in(fate if isinstance(fate, Status) else "COMPLETED")
+    if fate == "DELETED":
+        alice.call("DeleteOperation", operation_id=operation.id)
+    if fate == "EXPIRED":
+        engine = open_engine(any_service.database_url)
+        factories.age(engine, OperationId(operation.id), timedelta(days=2))
+    for stranger in let_in(strangers, rpc):
+        about_foreign = told(stranger, rpc, operation.id)
+        about_missing = told(stranger, rpc, new_operation_id())
+        assert on_the_wire(about_foreign) == on_the_wire(about_missing)
+
+
+@rpcs
+def test_guards_give_nothing_away(alice, strangers, rpc):
+    """A stranger learns nothing from a revision, attempt or request_id that fits (B171)."""
+    operation = alice.create()
+    alice.move("StartOperation", operation.id, request_id="r")
+    fields = rpc.request.DESCRIPTOR.fields_by_name
+    fitting = {"request_id": "r", "expected_revision": 2, "attempt": 1}
+    given = {name: value for name, value in fitting.items() if name in fields}
+    for stranger in let_in(strangers, rpc):
+        about_foreign = told(stranger, rpc, operation.id, **given)
+        about_missing = told(stranger, rpc, new_operation_id(), **given)
+        assert on_the_wire(about_foreign) == on_the_wire(about_missing)
+
+
+def test_refused_strangers_change_nothing(alice, strangers, stored):
+    """After all that strangers tried, the operation and its events are as before (B171)."""
+    operation = alice.create()
+    before = stored.everything(OperationId(operation.id))
+    for rpc in ABOUT_ONE:
+        for stranger in let_in(strangers, rpc):
+            told(stranger, rpc, operation.id)
+    assert stored.everything(OperationId(operation.id)) == before
+
+
+@pytest.mark.parametrize("rpc", [r for r in ABOUT_ONE if r.method != "GetOperation"], ids=METHOD)
+def test_owner_is_told_what_became_of_it(any_service, alice, rpc):
+    """Only the owner learns that an operation was deleted or has expired."""
+    deleted, expired = alice.create_in("COMPLETED"), alice.create_in("FAILED")
+    alice.call("DeleteOperation", operation_id=deleted.id)
+    engine = open_engine(any_service.database_url)
+    factories.age(engine, OperationId(expired.id), timedelta(days=2))
+    for operation, reason in ((deleted, "OPERATION_DELETED"), (expired, "OPERATION_EXPIRED")):
+        with refused(StatusCode.NOT_FOUND, reason) as refusal:
+            alice.send(rpc, rpc.about(operation.id))
+        assert refusal.facts == {"operation_id": operation.id}
+
+
+def test_granted_worker_does_the_work_of_any_owner(any_service, alice):
+    """A worker moves foreign operations of the functions it is granted, exact or by pattern."""
+    exact = any_service.client("exact", roles=("WORKER",), functions=(FUNCTION,))
+    pattern = any_service.client("pattern", roles=("WORKER",), functions=("audio.*", "video.*"))
+    operation = alice.create()
+    exact.move("StartOperation", operation.id)
+    assert exact.get(operation.id).owner == alice.subject
+    pattern.move("UpdateProgress", operation.id, progress=0.5)
+    assert pattern.move("CompleteOperation", operation.id).owner == alice.subject
+
+
+def test_owner_may_do_the_work(alice):
+    """An owner may do the worker's part for its own operations, without the role of a worker."""
+    assert alice.create_in("COMPLETED").status == pb.OPERATION_STATUS_COMPLETED
+    assert alice.create_in("FAILED").status == pb.OPERATION_STATUS_FAILED
+
+
+def test_worker_cannot_cancel_or_delete(any_service, alice):
+    """A grant to work on operations is none to cancel or delete them (B176)."""
+    both = any_service.client("both", roles=("CALLER", "WORKER"), functions=("*",))
+    operation = alice.create_in("PROCESSING")
+    with refused(StatusCode.NOT_FOUND, "OPERATION_NOT_FOUND"):
+        both.move("CancelOperation", operation.id)
+    both.move("CompleteOperation", operation.id)
+    with refused(StatusCode.NOT_FOUND, "OPERATION_NOT_FOUND"):
+        both.call("DeleteOperation", operation_id=operation.id)
+
+
+def test_admin_sees_and_cancels_but_does_not_work(any_service, alice, admin):
+    """An admin reads, cancels and deletes what others own, and does none of the work (B176)."""
+    operation = alice.create()
+    assert admin.get(operation.id) == operation
+    assert admin.move("CancelOperation", operation.id).status == pb.OPERATION_STATUS_CANCELLED
+    admin.call("DeleteOperation", operation_id=operation.id)
+    with refused(StatusCode.NOT_FOUND, "OPERATION_NOT_FOUND"):
+        admin.get(operation.id)
+    everything = any_service.client("root", roles=("ADMIN", "CALLER"))
+    other = alice.create()
+    with refused(StatusCode.NOT_FOUND, "OPERATION_NOT_FOUND"):
+        everything.move("StartOperation", other.id)
+
+
+def test_only_the_owner_sees_the_callback_url(alice, worker, admin, stored):
+    """The callback URL is shown to the owner alone, and without its query."""
+    operation = alice.create()
+    url = "https://example.com/hook?token=secret"
+    mine = operations.c.id == operation.id
+    stored.execute(sa.update(operations).where(mine).values(callback_url=url))
+    assert alice.get(operation.id).callback_url == "https://example.com/hook"
+    for other in (worker, admin):
+        assert not other.get(operation.id).HasField("callback_url")

@@ -1,0 +1,188 @@
+"""The HTTP port, the schema, and what a process needs before it serves."""
+
+import http
+import json
+import subprocess
+import sys
+import uuid
+
+import grpc
+import pytest
+from google.protobuf import struct_pb2
+from grpc import StatusCode
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from milepost.storage import schema
+from milepost.storage.engine import open_engine
+from tests.e2e.service import (
+    CALL_SECONDS,
+    START_SECONDS,
+    STOP_SECONDS,
+    Service,
+    environment,
+    eventually,
+    refused,
+)
+
+SOON_S = 5.0
+MESSAGE_BYTES = 2 * 1024 * 1024
+
+
+@pytest.fixture
+def empty_database(postgres):
+    """The URL of a PostgreSQL database without tables."""
+    name = f"milepost_empty_{uuid.uuid4().hex}"
+    postgres.create_database(name)
+    yield postgres.url(name)
+    postgres.drop_database(name)
+
+
+def milepost(*arguments, **settings):
+    """One command, run to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "milepost", *arguments],
+        env=environment(**settings),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=STOP_SECONDS,
+    )
+
+
+def readiness(service):
+    """The status of the readiness probe, and the reason it gives."""
+    status, body = service.probe("/readyz")
+    return status, json.loads(body).get("reason")
+
+
+def health(service):
+    """What the health service says of the whole server."""
+    with grpc.insecure_channel(service.address) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        return stub.Check(health_pb2.HealthCheckRequest(), timeout=CALL_SECONDS).status
+
+
+def test_probes(any_service):
+    """A running service is alive, ready and serving."""
+    assert any_service.probe("/healthz") == (200, '{"status": "alive"}')
+    assert any_service.probe("/readyz") == (200, '{"status": "ready"}')
+    assert health(any_service) == health_pb2.HealthCheckResponse.SERVING
+    assert any_service.probe("/nothing")[0] == http.HTTPStatus.NOT_FOUND
+
+
+def test_metrics(any_service, alice):
+    """The metrics page counts calls by method and code, moves, and the time to the end (B108)."""
+
+    def counts():
+        return (
+            any_service.metric(
+                "milepost_rpc_duration_seconds_count",
+                method="milepost.v1.WorkerService/CompleteOperation",
+                code="OK",
+            ),
+            any_service.metric("milepost_moves_total", move="complete"),
+            any_service.metric("milepost_operation_duration_seconds_count", status="COMPLETED"),
+        )
+
+    before = counts()
+    alice.create_in("COMPLETED")
+    after = tuple(count + 1 for count in before)
+    eventually(lambda: counts() == after, within=SOON_S, what="counted")
+
+
+def test_repetition_is_no_move(any_service, alice):
+    """A repeated call is counted as a call, not as a move."""
+    operation = alice.create()
+    before = any_service.metric("milepost_moves_total", move="start")
+    for _ in range(2):
+        alice.move("StartOperation", operation.id, request_id="once")
+    assert any_service.metric("milepost_moves_total", move="start") == before + 1
+
+
+def test_large_messages(any_service, alice):
+    """A request above 2 MiB is RESOURCE_EXHAUSTED by gRPC; one just below is read."""
+    metadata = struct_pb2.Struct()
+    metadata.update({"k": "x" * (MESSAGE_BYTES - 1_000)})
+    with refused(StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST") as refusal:
+        alice.create(metadata=metadata)
+    assert set(refusal.violations) == {"metadata"}
+    metadata.update({"k": "x" * MESSAGE_BYTES})
+    with pytest.raises(grpc.RpcError) as caught:
+        alice.create(metadata=metadata)
+    assert caught.value.code() is StatusCode.RESOURCE_EXHAUSTED
+    assert alice.create().owner == alice.subject
+
+
+def test_embedded_store_migrates_itself(tmp_path):
+    """A service on a file that is not there, in a folder that is not, makes both."""
+    url = f"sqlite:///{tmp_path / 'a' / 'b' / 'new.db'}"
+    with Service(url, tmp_path) as service:
+        assert service.client("alice").create().revision == 1
+    assert schema.current(open_engine(url)) == schema.latest()
+
+
+def test_second_process_on_the_file_is_refused(service, tmp_path):
+    """Another service on the same file ends at once, with a sentence; the first goes on."""
+    second = Service(service.database_url, tmp_path)
+    second.start(ready=False)
+    assert second.end() == 1
+    assert "another milepost serves" in second.log()
+    assert "Traceback" not in second.log()
+    assert service.is_ready()
+
+
+def test_service_waits_for_its_schema(empty_database, tmp_path):
+    """A PostgreSQL service whose schema is behind is alive, not ready, and says what to do.
+
+    After `milepost migrate` it is ready without a restart.
+    """
+    service = Service(empty_database, tmp_path)
+    service.start(ready=False)
+    try:
+
+        def reason():
+            try:
+                return readiness(service)[1]
+            except OSError:
+                return None
+
+        eventually(
+            lambda: "run milepost migrate" in (reason() or ""),
+            within=START_SECONDS,
+            what="told to migrate",
+        )
+        assert readiness(service)[0] == http.HTTPStatus.SERVICE_UNAVAILABLE
+        assert service.probe("/healthz")[0] == http.HTTPStatus.OK
+        with pytest.raises(grpc.RpcError) as caught:
+            health(service)
+        assert caught.value.code() is StatusCode.UNAVAILABLE
+        migrated = milepost("migrate", database_url=empty_database)
+        assert migrated.returncode == 0, migrated.stderr
+        service.wait_until_ready()
+        assert service.client("alice").create().revision == 1
+    finally:
+        service.stop()
+
+
+def test_waiting_service_stops_in_order(empty_database, tmp_path):
+    """SIGTERM ends a service that still waits for its schema, with exit code 0."""
+    service = Service(empty_database, tmp_path)
+    service.start(ready=False)
+    eventually(
+        lambda: service.log_lines(event="not ready"), within=START_SECONDS, what="waiting"
+    )
+    service.stop()
+
+
+def test_service_waits_for_its_database(postgres, tmp_path):
+    """A service whose database is not there waits for it instead of ending."""
+    service = Service(postgres.url("milepost_not_there_yet"), tmp_path)
+    service.start(ready=False)
+    try:
+        eventually(
+            lambda: service.log_lines(event="not ready"), within=START_SECONDS, what="waiting"
+        )
+        assert readiness(service)[0] == http.HTTPStatus.SERVICE_UNAVAILABLE
+    finally:
+        service.stop()

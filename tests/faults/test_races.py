@@ -1,0 +1,147 @@
+"""Racing ends of operations, over two processes of the service."""
+
+import asyncio
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import grpc
+import pytest
+from google.protobuf import any_pb2
+from grpc import StatusCode
+
+from milepost.domain.lifecycle import Move
+from tests.e2e.service import BROKEN, FUNCTION, Client
+from tests.faults.history import histories
+
+AT_ONCE = 32
+ENDS = {
+    "CompleteOperation": (Move.COMPLETE, "COMPLETED", {"result": any_pb2.Any(type_url="x/y")}),
+    "FailOperation": (Move.FAIL, "FAILED", {"errors": [BROKEN]}),
+    "CancelOperation": (Move.CANCEL, "CANCELLED", {}),
+}
+sizes = pytest.mark.parametrize(
+    "count", [100, pytest.param(1_000, marks=[pytest.mark.faults, pytest.mark.timeout(600)])]
+)
+
+
+@dataclass
+class Race:
+    """What was answered about one operation."""
+
+    operation_id: str
+    reports: int = 0
+    codes: dict[str, StatusCode] = field(default_factory=dict)
+
+    @property
+    def winners(self) -> list[str]:
+        """The methods that were told that they did it."""
+        return [method for method in ENDS if self.codes[method] is StatusCode.OK]
+
+
+async def race(client: Client, channels: Sequence[grpc.aio.Channel]) -> Race:
+    """One operation that is worked on, then completed, failed and cancelled at once."""
+    created = await client.begin(random.choice(channels), "CreateOperation", function=FUNCTION)
+    operation_id = created.operation.id
+    await client.begin(random.choice(channels), "StartOperation", operation_id=operation_id)
+    calls = {
+        method: client.begin(
+            random.choice(channels), method, operation_id=operation_id, **more
+        )
+        for method, (_, _, more) in random.sample(sorted(ENDS.items()), len(ENDS))
+    }
+    reports = [
+        client.begin(
+            random.choice(channels), "UpdateProgress", operation_id=operation_id, progress=0.5
+        )
+        for _ in range(2)
+    ]
+    found = Race(operation_id)
+    for method, call in calls.items():
+        found.codes[method] = await call.code()
+    for call in reports:
+        code = await call.code()
+        assert code in {StatusCode.OK, StatusCode.FAILED_PRECONDITION}
+        found.reports += code is StatusCode.OK
+    return found
+
+
+async def races(client: Client, channels: Sequence[grpc.aio.Channel], count: int) -> list[Race]:
+    """`count` races, some of them at once."""
+    turns = asyncio.Semaphore(AT_ONCE)
+
+    async def one() -> Race:
+        async with turns:
+            return await race(client, channels)
+
+    return await asyncio.gather(*(one() for _ in range(count)))
+
+
+@sizes
+async def test_exactly_one_end_wins(replicas, count):
+    """Of a complete, a fail and a cancel at once, over two processes, exactly one wins.
+
+    The losers are told FAILED_PRECONDITION, all readers agree on the winner, every history is
+    legal, and every revision is that of an acknowledged move (B94, B106, B128, B193).
+    """
+    client = replicas[0].client("both", roles=("CALLER", "WORKER"), functions=("*",))
+    channels = [service.aio_channel() for service in replicas]
+    try:
+        found = await races(client, channels, count)
+        for one in found:
+            (winner,) = one.winners
+            losers = {code for method, code in one.codes.items() if method != winner}
+            assert losers == {StatusCode.FAILED_PRECONDITION}
+            reads = [
+                await client.begin(channel, "GetOperation", operation_id=one.operation_id)
+                for channel in channels
+            ]
+            assert reads[0] == reads[1]
+    finally:
+        for channel in channels:
+            await channel.close()
+    stored = histories(replicas[0].database_url)
+    assert len(stored) == count
+    for one in found:
+        history = stored[one.operation_id]
+        history.check()
+        move, status, _ = ENDS[one.winners[0]]
+        assert history.moves == [Move.CREATE, Move.START, move]
+        assert history.row["status"] == status
+        assert history.row["revision"] == len(history.events) + one.reports
+    wins = {method: sum(one.winners == [method] for one in found) for method in ENDS}
+    assert all(wins.values()), f"no race at all: {wins}"
+
+
+@sizes
+async def test_cancel_and_start_never_revive(replicas, count):
+    """A start that races a cancel never leads from CANCELLED to PROCESSING (B78, B193)."""
+    client = replicas[0].client("both", roles=("CALLER", "WORKER"), functions=("*",))
+    channels = [service.aio_channel() for service in replicas]
+    turns = asyncio.Semaphore(AT_ONCE)
+
+    async def one() -> tuple[str, StatusCode]:
+        async with turns:
+            created = await client.begin(channels[0], "CreateOperation", function=FUNCTION)
+            operation_id: str = created.operation.id
+            calls = [
+                client.begin(random.choice(channels), method, operation_id=operation_id)
+                for method in ("StartOperation", "StartOperation", "CancelOperation")
+            ]
+            codes = [await call.code() for call in calls]
+            assert codes[:2].count(StatusCode.OK) <= 1
+            assert codes[2] is StatusCode.OK
+            return operation_id, codes[0] if codes[0] is StatusCode.OK else codes[1]
+
+    try:
+        found = await asyncio.gather(*(one() for _ in range(count)))
+    finally:
+        for channel in channels:
+            await channel.close()
+    stored = histories(replicas[0].database_url)
+    for operation_id, started in found:
+        history = stored[operation_id]
+        history.check()
+        assert history.row["status"] == "CANCELLED"
+        began = [Move.START] if started is StatusCode.OK else []
+        assert history.moves == [Move.CREATE, *began, Move.CANCEL]

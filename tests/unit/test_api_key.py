@@ -1,0 +1,120 @@
+"""API keys: their shape, their checksum, and what is stored of them."""
+
+import hashlib
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from milepost.domain.api_key import (
+    CHECKSUM_LENGTH,
+    KEY_ID_BYTES,
+    SECRET_BYTES,
+    _checksum,
+    issue_key,
+    key_id_of,
+    verify_key,
+)
+from milepost.domain.operation import Principal, Role
+from milepost.domain.ports import StoredKey
+
+ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+@pytest.fixture
+def issued() -> tuple[str, StoredKey]:
+    """A key, and what is stored of it."""
+    return issue_key(subject="alice", roles=[Role.CALLER, Role.WORKER], functions=["video.*"])
+
+
+def test_key_has_the_shape(issued):
+    """A key is mp_, its public id, and 192 random bits with a checksum, in letters and digits."""
+    key, stored = issued
+    assert re.fullmatch(r"mp_[0-9a-f]{16}_[0-9A-Za-z]{39}", key)
+    assert stored.principal.credential_id == key[3 : 3 + 2 * KEY_ID_BYTES] == key_id_of(key)
+    assert SECRET_BYTES * 8 == 192
+
+
+def test_key_speaks_for_its_principal(issued):
+    """Whoever presents the key is its subject, with its roles and grants."""
+    key, stored = issued
+    assert verify_key(key, stored) == Principal(
+        subject="alice",
+        roles=frozenset({Role.CALLER, Role.WORKER}),
+        credential_id=stored.principal.credential_id,
+        functions=("video.*",),
+    )
+
+
+def test_only_a_digest_is_stored(issued):
+    """What is stored is the SHA-256 of the key, from which nobody gets the key back."""
+    key, stored = issued
+    assert stored.digest == hashlib.sha256(key.encode()).digest()
+    assert key.split("_")[2] not in repr(stored)
+
+
+def test_keys_differ():
+    """No two keys share an id or a secret."""
+    keys = [issue_key(subject="alice", roles=[Role.CALLER])[0] for _ in range(200)]
+    for part in (1, 2):
+        assert len({key.split("_")[part] for key in keys}) == len(keys)
+
+
+def test_every_character_of_a_secret_varies():
+    """The secret uses its whole alphabet but for its first digit, which holds the last bits."""
+    secrets = [
+        issue_key(subject="a", roles=[Role.CALLER])[0].split("_")[2] for _ in range(2_000)
+    ]
+    for place in range(1, 33):
+        assert {secret[place] for secret in secrets} == set(ALPHABET)
+
+
+def test_unknown_key_is_refused(issued):
+    """A key of which nothing is stored speaks for nobody."""
+    assert verify_key(issued[0], None) is None
+
+
+def test_another_key_is_refused(issued):
+    """A key with the same public id but another secret speaks for nobody."""
+    key, stored = issued
+    other, _ = issue_key(subject="mallory", roles=[Role.ADMIN])
+    body = f"{key.rpartition('_')[0]}_{other.rpartition('_')[2][:-CHECKSUM_LENGTH]}"
+    forged = body + _checksum(body)
+    assert key_id_of(forged) == stored.principal.credential_id
+    assert verify_key(forged, stored) is None
+
+
+def test_every_typing_error_is_noticed(issued):
+    """A key with any one character changed is no key: nobody has to be asked."""
+    key, _ = issued
+    for place, character in enumerate(key):
+        for other in "0aZ_":
+            if other != character:
+                assert key_id_of(key[:place] + other + key[place + 1 :]) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda key: "",
+        lambda key: key[:-1],
+        lambda key: key + "0",
+        lambda key: key + "\n",
+        lambda key: " " + key,
+        lambda key: key.upper(),
+        lambda key: key.replace("mp_", "mq_"),
+        lambda key: key.replace("_", "-"),
+    ],
+    ids=["empty", "short", "long", "newline", "space", "upper", "prefix", "dashes"],
+)
+def test_what_is_no_key(issued, change):
+    """Only the one pattern, matched whole, is a key."""
+    assert key_id_of(change(issued[0])) is None
+
+
+@given(st.text())
+def test_any_text_can_be_asked(text):
+    """Whatever is sent as a key gets an answer, not an exception."""
+    assert key_id_of(text) is None
+    assert verify_key(text, None) is None

@@ -1,0 +1,399 @@
+"""The chain around every RPC, on a real server with a service of its own."""
+
+import asyncio
+import inspect
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf import wrappers_pb2
+from google.rpc import error_details_pb2
+from grpc import StatusCode
+from grpc_status import rpc_status
+
+from milepost import telemetry
+from milepost.domain import errors
+from milepost.domain.errors import IllegalMove, InvalidRequest, MilepostError, Violation
+from milepost.domain.lifecycle import Move
+from milepost.rpc.interceptors.admission import Admission
+from milepost.rpc.interceptors.chain import ChainedServer
+from milepost.rpc.interceptors.errors import MAPPING, Errors, code_of, status_of
+from milepost.rpc.interceptors.observe import CODES, Observe
+
+SERVICE = "test.v1.Chain"
+SHAPES = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
+SECONDS = 10.0
+ILLEGAL = IllegalMove(move=Move.START, status="FAILED", allowed=("PENDING",))
+
+Text = wrappers_pb2.StringValue
+Behaviour = Callable[..., Awaitable[Any]]
+
+# One of each leaf, as a call may meet it, and the code of its kind in the specification.
+SAMPLES: dict[MilepostError, StatusCode] = {
+    InvalidRequest(Violation("a", "b"), Violation("c", "d")): StatusCode.INVALID_ARGUMENT,
+    errors.ProgressDecrease(current=0.5, requested=0.25): StatusCode.INVALID_ARGUMENT,
+    errors.Unauthenticated(): StatusCode.UNAUTHENTICATED,
+    errors.PermissionDenied(role="ADMIN"): StatusCode.PERMISSION_DENIED,
+    errors.OperationNotFound("op_1"): StatusCode.NOT_FOUND,
+    errors.OperationExpired("op_1"): StatusCode.NOT_FOUND,
+    errors.OperationDeleted("op_1", request_id="r"): StatusCode.NOT_FOUND,
+    ILLEGAL: StatusCode.FAILED_PRECONDITION,
+    errors.RevisionMismatch(expected=1, actual=2): StatusCode.ABORTED,
+    errors.StaleAttempt(expected=1, actual=2): StatusCode.ABORTED,
+    errors.LostRace("op_1", tries=3): StatusCode.ABORTED,
+    errors.RequestIdReused("r"): StatusCode.ALREADY_EXISTS,
+    errors.WebhooksNotConfigured(): StatusCode.FAILED_PRECONDITION,
+    errors.NotAvailable("a/b"): StatusCode.UNIMPLEMENTED,
+    errors.StoreUnavailable(): StatusCode.UNAVAILABLE,
+    errors.Overloaded(): StatusCode.UNAVAILABLE,
+    errors.Draining(): StatusCode.UNAVAILABLE,
+    errors.IdsExhausted(tries=10): StatusCode.INTERNAL,
+}
+samples = pytest.mark.parametrize("error", SAMPLES, ids=lambda error: type(error).__name__)
+
+
+def tree(kind: type[MilepostError] = MilepostError) -> list[type[MilepostError]]:
+    """Every class of the tree."""
+    return [kind, *(found for child in kind.__subclasses__() for found in tree(child))]
+
+
+RAISED = [kind for kind in tree() if "reason" in vars(kind)]
+
+
+# --- the tree of errors ---
+
+
+def test_every_error_has_a_sample():
+    """No error that can be raised is missing in these tests, every leaf included."""
+    leaves = {kind for kind in tree() if not kind.__subclasses__()}
+    assert {type(error) for error in SAMPLES} == set(RAISED)
+    assert leaves <= set(RAISED)
+
+
+def test_tree_is_drawn_as_it_is():
+    """The drawing of the tree names every class under its parent, and no other."""
+    parents: dict[int, str] = {}
+    drawn = {}
+    for line in inspect.getdoc(errors).splitlines():  # type: ignore[union-attr]
+        found = re.match(r"( {4}[│├└─ ]*)([A-Z]\w+)", line)
+        if found:
+            depth = len(found[1])
+            parents[depth] = found[2]
+            drawn[found[2]] = parents.get(depth - 4)
+    assert drawn == {
+        kind.__name__: kind.__bases__[0].__name__ if kind is not MilepostError else None
+        for kind in tree()
+    }
+
+
+@samples
+def test_code_is_that_of_the_specification(error):
+    """Every error has the code that the specification has for its kind."""
+    assert code_of(error) is SAMPLES[error]
+
+
+def test_mapping_has_no_dead_entry():
+    """Every entry of the mapping serves an error that can be raised."""
+    used = {next(kind for kind in error.__mro__ if kind in MAPPING) for error in RAISED}
+    assert used == set(MAPPING)
+
+
+def test_reasons():
+    """Every reason is UPPER_SNAKE, at most 63 characters, and names one error."""
+    reasons = [kind.reason for kind in RAISED]
+    assert len(set(reasons)) == len(reasons)
+    for reason in [*reasons, "INTERNAL"]:
+        assert re.fullmatch(r"[A-Z][A-Z0-9_]{0,61}[A-Z0-9]", reason)
+
+
+@samples
+def test_status_has_its_details(error):
+    """Every status has one ErrorInfo, and the detail that its kind calls for."""
+    status = status_of(error)
+    info = error_details_pb2.ErrorInfo()
+    assert status.details[0].Unpack(info)
+    assert (info.domain, info.reason) == ("milepost", error.reason)
+    assert dict(info.metadata) == dict(error.facts)
+    kinds = [detail.TypeName().rpartition(".")[2] for detail in status.details[1:]]
+    expected = {
+        StatusCode.INVALID_ARGUMENT: ["BadRequest"],
+        StatusCode.UNAVAILABLE: ["RetryInfo"],
+    }
+    assert kinds == expected.get(SAMPLES[error], [])
+
+
+@samples
+def test_facts_repeat_the_sentence(error):
+    """Every dynamic part of the sentence is a fact too, so that nobody parses text (AIP-193)."""
+    for name, value in error.facts.items():
+        assert re.fullmatch(r"[a-z][a-zA-Z0-9_]{1,63}", name)
+        for part in value.split(","):
+            assert part in str(error)
+
+
+@samples
+def test_status_fits_into_metadata(error):
+    """Every status is small enough for the metadata of a client that was never configured."""
+    assert 3 * status_of(error).ByteSize() < 8_192
+
+
+# --- the chain ---
+
+
+class Recorder:
+    """A link that remembers which calls came by, and what became of them."""
+
+    def __init__(self, name: str, seen: list[str]) -> None:
+        self._name = name
+        self._seen = seen
+
+    async def around(self, proceed, method, request, context) -> Any:  # noqa: ANN001
+        """Remember."""
+        self._seen.append(f"{self._name} in")
+        try:
+            return await proceed(request, context)
+        except BaseException as error:
+            self._seen.append(f"{self._name} {type(error).__name__}")
+            raise
+        else:
+            self._seen.append(f"{self._name} out")
+
+
+class Chain:
+    """A server whose one service has a method of each shape, with one behaviour for all."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+        self.observe = Observe(telemetry.configure_traces(endpoint=None, ratio=0.0, version="0"))
+        self.admission = Admission()
+        self.behaviour: Behaviour = _nothing
+        self._server = grpc.aio.server()
+        links = (
+            self.observe,
+            Recorder("outer", self.seen),
+            Errors(),
+            self.admission,
+            Recorder("inner", self.seen),
+        )
+        chained = ChainedServer(self._server, links, {})
+        chained.add_registered_method_handlers(SERVICE, {s: self._handler(s) for s in SHAPES})
+        self.port = self._server.add_insecure_port("127.0.0.1:0")
+
+    async def __aenter__(self) -> "Chain":
+        """Listen."""
+        await self._server.start()
+        self.channel = grpc.aio.insecure_channel(f"127.0.0.1:{self.port}")
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        """Stop."""
+        await self.channel.close()
+        await self._server.stop(0)
+
+    def _handler(self, shape: str) -> Any:
+        async def once(request: Any, context: Any) -> Any:
+            return await self.behaviour(request, context)
+
+        async def stream(request: Any, context: Any) -> AsyncIterator[Any]:
+            yield await self.behaviour(request, context)
+            yield Text(value="and more")
+
+        behaviour = stream if shape.endswith("stream") else once
+        make = getattr(grpc, f"{shape}_rpc_method_handler")
+        return make(behaviour, Text.FromString, Text.SerializeToString)
+
+    async def call(self, shape: str = "unary_unary", timeout: float = SECONDS) -> list[str]:
+        """What the method of this shape answers."""
+        call = self.begin(shape, timeout)
+        if shape.endswith("stream"):
+            return [answer.value async for answer in call]
+        return [(await call).value]
+
+    def begin(self, shape: str = "unary_unary", timeout: float = SECONDS) -> Any:
+        """A call that runs."""
+        make = getattr(self.channel, shape)
+        method = make(f"/{SERVICE}/{shape}", Text.SerializeToString, Text.FromString)
+        request: Any = Text(value="x")
+        return method(iter([request]) if shape.startswith("stream") else request, timeout=timeout)
+
+
+async def _nothing(_request: Any, _context: Any) -> Any:
+    return Text(value="done")
+
+
+def raising(error: BaseException) -> Behaviour:
+    """A behaviour that fails."""
+
+    async def behaviour(_request: Any, _context: Any) -> Any:
+        raise error
+
+    return behaviour
+
+
+@pytest.fixture
+async def chain() -> AsyncIterator[Chain]:
+    """A server that listens."""
+    async with Chain() as chain:
+        yield chain
+
+
+def counted(shape: str, code: str) -> float:
+    """How many calls of this shape were counted with this code."""
+    labels = {"method": f"{SERVICE}/{shape}", "code": code}
+    value = telemetry.registry.get_sample_value("milepost_rpc_duration_seconds_count", labels)
+    return value or 0.0
+
+
+async def idle(chain: Chain) -> None:
+    """No call runs any more."""
+    await asyncio.wait_for(chain.observe.idle(), SECONDS)
+
+
+shapes = pytest.mark.parametrize("shape", SHAPES)
+
+
+@shapes
+async def test_links_surround_every_shape(chain, shape):
+    """Unary calls and streams pass through the same links, in the same order."""
+    before = counted(shape, "OK")
+    answers = await chain.call(shape)
+    assert answers == (["done", "and more"] if shape.endswith("stream") else ["done"])
+    await idle(chain)
+    assert chain.seen == ["outer in", "inner in", "inner out", "outer out"]
+    assert counted(shape, "OK") == before + 1
+
+
+@shapes
+@samples
+async def test_error_becomes_its_status(chain, shape, error):
+    """Whatever is raised inside is one status, counted with its code, for every shape."""
+    code = SAMPLES[error]
+    before = counted(shape, code.name)
+    chain.behaviour = raising(error)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await chain.call(shape)
+    assert caught.value.code() is code
+    assert caught.value.details() == str(error)
+    assert rpc_status.from_call(caught.value) == status_of(error)  # type: ignore[arg-type]
+    await idle(chain)
+    assert chain.seen == [
+        "outer in",
+        "inner in",
+        f"inner {type(error).__name__}",
+        "outer AbortError",
+    ]
+    assert counted(shape, code.name) == before + 1
+
+
+@shapes
+async def test_defect_is_internal_with_a_constant_text(chain, shape):
+    """Any other exception is INTERNAL with a trace id; its text never leaves the service."""
+    before = counted(shape, "INTERNAL")
+    chain.behaviour = raising(RuntimeError("secret of the house"))
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await chain.call(shape)
+    assert caught.value.code() is StatusCode.INTERNAL
+    assert re.fullmatch(r"internal error, trace id [0-9a-f]{32}", caught.value.details() or "")
+    assert "secret" not in str(caught.value.trailing_metadata())
+    await idle(chain)
+    assert counted(shape, "INTERNAL") == before + 1
+
+
+async def test_abort_of_a_servicer_is_kept(chain):
+    """A servicer that aborts by itself gets what it asked for."""
+
+    async def behaviour(_request: Any, context: Any) -> Any:
+        await context.abort(StatusCode.OUT_OF_RANGE, "by itself")
+
+    before = counted("unary_unary", "OUT_OF_RANGE")
+    chain.behaviour = behaviour
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await chain.call()
+    assert (caught.value.code(), caught.value.details()) == (StatusCode.OUT_OF_RANGE, "by itself")
+    await idle(chain)
+    assert counted("unary_unary", "OUT_OF_RANGE") == before + 1
+
+
+class Held:
+    """A behaviour that runs until it is let go, and notices when it is cancelled."""
+
+    def __init__(self) -> None:
+        self.began = asyncio.Event()
+        self.go = asyncio.Event()
+        self.cancelled = asyncio.Event()
+
+    async def __call__(self, _request: Any, _context: Any) -> Any:
+        """Wait."""
+        self.began.set()
+        try:
+            await self.go.wait()
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            raise
+        return Text(value="done")
+
+
+@shapes
+async def test_cancelled_call_is_counted_as_cancelled(chain, shape):
+    """A call whose caller goes away ends at once, is counted CANCELLED, and leaves no task."""
+    before = counted(shape, "CANCELLED")
+    chain.behaviour = held = Held()
+    call = chain.begin(shape)
+    await asyncio.wait_for(held.began.wait(), SECONDS)
+    assert chain.observe._running == 1
+    call.cancel()
+    await asyncio.wait_for(held.cancelled.wait(), SECONDS)
+    await idle(chain)
+    assert counted(shape, "CANCELLED") == before + 1
+    assert chain.observe._running == 0
+    assert chain.seen[-1] == "outer CancelledError"
+
+
+@shapes
+async def test_late_call_is_counted_as_late(chain, shape):
+    """A call whose deadline passes is DEADLINE_EXCEEDED for its caller and for the metric."""
+    before = counted(shape, "DEADLINE_EXCEEDED")
+    chain.behaviour = held = Held()
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await chain.call(shape, timeout=0.1)
+    assert caught.value.code() is StatusCode.DEADLINE_EXCEEDED
+    await asyncio.wait_for(held.cancelled.wait(), SECONDS)
+    await idle(chain)
+    assert counted(shape, "DEADLINE_EXCEEDED") == before + 1
+
+
+async def test_drain_turns_new_calls_away(chain):
+    """Once it is closed, new calls are told to go elsewhere; the running one goes on."""
+    chain.behaviour = held = Held()
+    running = chain.begin()
+    await asyncio.wait_for(held.began.wait(), SECONDS)
+    chain.admission.close()
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await chain.call()
+    assert caught.value.code() is StatusCode.UNAVAILABLE
+    waiting = asyncio.create_task(chain.admission.idle())
+    await asyncio.wait([waiting], timeout=0)
+    assert not waiting.done()
+    held.go.set()
+    assert (await running).value == "done"
+    await asyncio.wait_for(waiting, SECONDS)
+
+
+async def test_bytes_that_are_no_message(chain):
+    """Bytes that cannot be read pass the links like a request, and are refused inside."""
+    before = counted("unary_unary", "INVALID_ARGUMENT")
+    call = chain.channel.unary_unary(f"/{SERVICE}/unary_unary")
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call(b"\xff\xff", timeout=SECONDS)
+    assert caught.value.code() is StatusCode.INVALID_ARGUMENT
+    await idle(chain)
+    assert chain.seen == ["outer in", "inner in", "inner InvalidRequest", "outer AbortError"]
+    assert counted("unary_unary", "INVALID_ARGUMENT") == before + 1
+
+
+def test_every_code_has_a_name():
+    """Whichever way gRPC tells a code, it has a name."""
+    for code in StatusCode:
+        assert CODES[code] == CODES[code.value[0]] == code.name

@@ -1,0 +1,156 @@
+"""Traces, metrics and log lines, without anybody to receive them."""
+
+import asyncio
+import json
+import re
+from collections.abc import Callable, Iterator
+
+import pytest
+import structlog
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from milepost import telemetry
+from milepost.telemetry import Tracing
+
+METHOD = "milepost.v1.OperationService/GetOperation"
+PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+@pytest.fixture
+def spans() -> InMemorySpanExporter:
+    """Where spans end."""
+    return InMemorySpanExporter()
+
+
+def tracing(spans: InMemorySpanExporter, ratio: float) -> Tracing:
+    """What samples this share of the traces that begin here."""
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(spans))
+    return Tracing(provider, ratio)
+
+
+@pytest.fixture
+def lines(capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[[], list[str]]]:
+    """What was logged since the last look."""
+    before = structlog.get_config()
+    yield lambda: capsys.readouterr().err.splitlines()
+    structlog.configure(**before)
+
+
+def test_without_a_collector_nothing_is_recorded():
+    """A service without a collector records no trace, and stops all the same (B224)."""
+    made = telemetry.configure_traces(endpoint=None, ratio=1.0, version="0")
+    assert made.start(METHOD, ()) is None
+    made.stop()
+
+
+@pytest.mark.parametrize(("ratio", "recorded"), [(0.0, 0), (1.0, 50)])
+def test_ratio_is_that_of_new_traces(spans, ratio, recorded):
+    """Of the traces that begin here the sampled share is recorded."""
+    made = tracing(spans, ratio)
+    found = [made.start(METHOD, ()) for _ in range(50)]
+    assert sum(span is not None for span in found) == recorded
+
+
+def test_callers_decide_for_their_traces(spans):
+    """A trace that a caller has begun is recorded if the caller records it (B225)."""
+    made = tracing(spans, 0.0)
+    span = made.start(METHOD, (("traceparent", PARENT),))
+    assert span is not None
+    assert span.is_recording()
+    assert trace.format_trace_id(span.get_span_context().trace_id) == PARENT.split("-")[1]
+    quiet = made.start(METHOD, (("traceparent", PARENT[:-1] + "0"),))
+    assert quiet is not None
+    assert not quiet.is_recording()
+    assert quiet.get_span_context().trace_id == span.get_span_context().trace_id
+
+
+@pytest.mark.parametrize(("failed", "status"), [(True, "ERROR"), (False, "UNSET")])
+def test_span_ends_with_its_code(spans, failed, status):
+    """A span has the code of its call, and is an error only when that is our fault."""
+    span = tracing(spans, 1.0).start(METHOD, ())
+    assert span is not None
+    telemetry.end_span(span, "ABORTED", failed=failed)
+    (ended,) = spans.get_finished_spans()
+    assert ended.attributes is not None
+    assert ended.attributes["rpc.response.status_code"] == "ABORTED"
+    assert ended.status.status_code.name == status
+
+
+def test_every_call_has_a_trace_id(spans):
+    """A call that is not sampled has a trace id too, the same one each time it is asked (B226)."""
+    made = tracing(spans, 0.0)
+    ids = set()
+    for _ in range(3):
+        made.start(METHOD, ())
+        assert telemetry.current_trace_id() == telemetry.current_trace_id()
+        traceparent = telemetry.current_traceparent()
+        assert traceparent is not None
+        assert re.fullmatch(r"00-[0-9a-f]{32}-[0-9a-f]{16}-00", traceparent)
+        assert traceparent.split("-")[1] == telemetry.current_trace_id()
+        ids.add(telemetry.current_trace_id())
+    assert len(ids) == 3
+
+
+def test_lines_are_json(lines, spans):
+    """A line is one JSON object with event, level, time and the trace of its call (B222)."""
+    telemetry.configure_logs(level="info", as_json=True)
+    made = tracing(spans, 0.0)
+    made.start(METHOD, ())
+    structlog.get_logger().info("something happened", operation_id="op_1", text="ä\n")
+    structlog.get_logger().debug("not important")
+    (line,) = lines()
+    found = json.loads(line)
+    assert (found["event"], found["level"]) == ("something happened", "info")
+    assert (found["operation_id"], found["text"]) == ("op_1", "ä\n")
+    assert found["trace_id"] == telemetry.current_trace_id()
+    assert found["timestamp"].endswith("Z")
+
+
+def test_exceptions_stay_on_their_line(lines):
+    """The traceback of a defect is part of its one line."""
+    telemetry.configure_logs(level="info", as_json=True)
+    try:
+        raise ZeroDivisionError("on purpose")
+    except ZeroDivisionError:
+        structlog.get_logger().exception("call failed")
+    (line,) = lines()
+    assert "ZeroDivisionError: on purpose" in json.loads(line)["exception"]
+
+
+def test_lines_can_be_read_by_people(lines):
+    """Without JSON a line is text."""
+    telemetry.configure_logs(level="warning", as_json=False)
+    structlog.get_logger().warning("something happened", operation_id="op_1")
+    (line,) = lines()
+    assert "something happened" in line
+    assert "op_1" in line
+
+
+async def test_lines_of_one_turn_keep_their_order(lines):
+    """Lines that are written in one turn of the event loop all arrive, in order."""
+    telemetry.configure_logs(level="info", as_json=True)
+    log = structlog.get_logger()
+    for number in range(10):
+        log.info(f"line {number}")
+    assert lines() == []
+    await asyncio.sleep(0)
+    events = [json.loads(line)["event"] for line in lines()]
+    assert events == [f"line {number}" for number in range(10)]
+
+
+def test_metrics_page():
+    """The page has every metric in the text format of Prometheus."""
+    telemetry.record_call(METHOD, "OK", 0.002)
+    page = telemetry.metrics_page().decode()
+    for name in (
+        "milepost_rpc_duration_seconds",
+        "milepost_rpcs_running",
+        "milepost_moves_total",
+        "milepost_operation_duration_seconds",
+    ):
+        assert f"# TYPE {name.removesuffix('_total')}" in page
+    assert f'milepost_rpc_duration_seconds_count{{code="OK",method="{METHOD}"}}' in page

@@ -1,0 +1,200 @@
+"""The use cases over a real store: what they add to it."""
+
+import dataclasses
+import secrets
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import pytest
+
+from milepost import telemetry
+from milepost.domain.errors import (
+    IdsExhausted,
+    IllegalMove,
+    OperationNotFound,
+    PermissionDenied,
+    WebhooksNotConfigured,
+)
+from milepost.domain.lifecycle import Guards
+from milepost.domain.limits import Limits
+from milepost.domain.operation import (
+    OperationError,
+    OperationId,
+    Payload,
+    Principal,
+    Proposal,
+    Role,
+    Status,
+    new_operation_id,
+)
+from milepost.domain.ports import Selection
+from milepost.storage.engine import open_engine
+from milepost.storage.store import SqlOperationStore
+from milepost.tracking.paging import PageTokens
+from milepost.tracking.tracker import ID_TRIES, WEBHOOK_EVENTS, Tracker
+from tests.contract.stored import Stored
+
+ALICE = Principal(subject="alice", roles=frozenset({Role.CALLER}), credential_id="a")
+ROOT = Principal(subject="root", roles=frozenset({Role.ADMIN}), credential_id="r")
+WALLY = Principal(
+    subject="wally", roles=frozenset({Role.WORKER}), credential_id="w", functions=("video.*",)
+)
+PROPOSAL = Proposal(function="video.transcode")
+NO_GUARDS = Guards()
+ERRORS = (OperationError(code="A", message="b"),)
+
+
+@pytest.fixture
+async def store(sqlite_url: str) -> AsyncIterator[SqlOperationStore]:
+    """The store over a fresh database."""
+    store = SqlOperationStore(open_engine(sqlite_url))
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+def stored(sqlite_url: str) -> Stored:
+    """What the database holds."""
+    return Stored(open_engine(sqlite_url))
+
+
+@pytest.fixture
+def tracker(store: SqlOperationStore) -> Tracker:
+    """The use cases over it."""
+    return tracker_of(store)
+
+
+def tracker_of(store: SqlOperationStore, *ids: str) -> Tracker:
+    """The use cases, with these ids for new operations, or else random ones."""
+    source = iter(ids)
+    return Tracker(
+        store,
+        limits=Limits(),
+        page_tokens=PageTokens(secrets.token_bytes(32)),
+        new_id=(lambda: OperationId(next(source))) if ids else new_operation_id,
+    )
+
+
+def moves(move: str) -> float:
+    """How many of these moves were counted."""
+    return telemetry.registry.get_sample_value("milepost_moves_total", {"move": move}) or 0.0
+
+
+async def test_taken_id_is_tried_again(store, tracker):
+    """An id that is taken is no failure: another is tried, up to ten times (B3)."""
+    taken = (await tracker.create(ALICE, PROPOSAL)).operation.id
+    fresh = new_operation_id()
+    unlucky = tracker_of(store, *[taken] * (ID_TRIES - 1), fresh)
+    assert (await unlucky.create(ALICE, PROPOSAL)).operation.id == fresh
+
+
+async def test_ten_taken_ids_are_a_defect(store, stored, tracker):
+    """After ten taken ids in a row the create fails, and nothing is stored (B4)."""
+    taken = (await tracker.create(ALICE, PROPOSAL)).operation.id
+    before = stored.everything(taken)
+    counted = moves("create")
+    unlucky = tracker_of(store, *[taken] * ID_TRIES, new_operation_id())
+    with pytest.raises(IdsExhausted):
+        await unlucky.create(ALICE, PROPOSAL)
+    assert ID_TRIES == 10
+    assert stored.count() == 1
+    assert stored.everything(taken) == before
+    assert moves("create") == counted
+
+
+async def test_create_clamps(tracker):
+    """What is stored is within the limits, whatever was proposed (B56, B57)."""
+    proposal = dataclasses.replace(
+        PROPOSAL, ttl=timedelta(days=30), retry_after=timedelta(0), max_attempts=0
+    )
+    operation = (await tracker.create(ALICE, proposal)).operation
+    assert operation.ttl == timedelta(days=7)
+    assert operation.retry_after == timedelta(seconds=1)
+    assert operation.max_attempts == 1
+    assert operation.owner == ALICE.subject
+
+
+async def test_callback_needs_a_key(tracker, stored):
+    """Without a key to sign webhooks with, a callback URL is refused, and nothing stored (B54)."""
+    with pytest.raises(WebhooksNotConfigured):
+        await tracker.create(
+            ALICE, dataclasses.replace(PROPOSAL, callback_url="https://example.com/")
+        )
+    assert stored.count() == 0
+
+
+def test_webhooks_are_sent_for_ends():
+    """Unless the caller chooses, webhooks tell of the ways an operation ends."""
+    assert WEBHOOK_EVENTS == (
+        "operation.cancelled",
+        "operation.completed",
+        "operation.expired",
+        "operation.failed",
+    )
+
+
+async def test_life(tracker):
+    """Owner, worker and admin each do their part, and every move is counted once (B108)."""
+    names = ("create", "start", "progress", "complete", "forget")
+    before = {name: moves(name) for name in names}
+    operation = (await tracker.create(ALICE, PROPOSAL)).operation
+    started = await tracker.start(WALLY, operation.id, Guards(request_id="r"), progress=0.1)
+    again = await tracker.start(WALLY, operation.id, Guards(request_id="r"), progress=0.1)
+    assert (started.replayed, again.replayed) == (False, True)
+    assert started.operation.worker == WALLY.subject
+    await tracker.update_progress(WALLY, operation.id, NO_GUARDS, progress=0.5, message="m")
+    payload = Payload(type_url="x/y", value=b"z")
+    done = (await tracker.complete(WALLY, operation.id, NO_GUARDS, result=payload)).operation
+    assert (done.status, done.result, done.progress) == (Status.COMPLETED, payload, 1.0)
+    assert await tracker.get(ROOT, operation.id) == done
+    await tracker.delete(ROOT, operation.id, NO_GUARDS)
+    assert {name: moves(name) - before[name] for name in names} == dict.fromkeys(names, 1)
+
+
+async def test_who_may_do_what(tracker):
+    """Workers do not cancel, admins do not work, strangers do nothing (B171)."""
+    operation = (await tracker.create(ALICE, PROPOSAL)).operation
+    bob = dataclasses.replace(ALICE, subject="bob")
+    calls = [
+        *(tracker.cancel(who, operation.id, NO_GUARDS) for who in (WALLY, bob)),
+        *(tracker.delete(who, operation.id, NO_GUARDS) for who in (WALLY, bob)),
+        *(tracker.start(who, operation.id, NO_GUARDS) for who in (ROOT, bob)),
+        *(tracker.fail(who, operation.id, NO_GUARDS, errors=ERRORS) for who in (ROOT, bob)),
+        tracker.get(bob, operation.id),
+    ]
+    for call in calls:
+        with pytest.raises(OperationNotFound):
+            await call
+    assert await tracker.get(ALICE, operation.id) == operation
+
+
+async def test_refused_moves_are_not_counted(tracker):
+    """Only what was committed is counted (B108)."""
+    operation = (await tracker.create(ALICE, PROPOSAL)).operation
+    before = moves("complete")
+    with pytest.raises(IllegalMove):
+        await tracker.complete(ALICE, operation.id, NO_GUARDS)
+    assert moves("complete") == before
+
+
+async def test_pages(tracker):
+    """Pages follow each other to the end, and the last one has no token (B156, B157)."""
+    ids = {(await tracker.create(ALICE, PROPOSAL)).operation.id for _ in range(5)}
+    token, sizes, found = "", [], set()
+    while True:
+        page, token = await tracker.list(ALICE, Selection(), page_size=2, page_token=token)
+        sizes.append(len(page))
+        found |= {operation.id for operation in page}
+        if not token:
+            break
+    assert (sizes, found) == ([2, 2, 1], ids)
+
+
+async def test_list_of_others(tracker):
+    """Only an admin lists what others own (B162, B169)."""
+    operation = (await tracker.create(ALICE, PROPOSAL)).operation
+    theirs = Selection(owner=ALICE.subject)
+    assert (await tracker.list(ROOT, theirs))[0][0].id == operation.id
+    assert (await tracker.list(ALICE, theirs))[0][0].id == operation.id
+    with pytest.raises(PermissionDenied):
+        await tracker.list(dataclasses.replace(ALICE, subject="bob"), theirs)
