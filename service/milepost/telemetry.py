@@ -7,6 +7,7 @@ and tokens never come this far: every field of a line is named where it is writt
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import random
 import sys
@@ -26,7 +27,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from milepost.domain.lifecycle import Move
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Mapping
     from datetime import timedelta
 
     from opentelemetry.trace import Span, SpanContext
@@ -67,7 +68,7 @@ _propagator: Final = TraceContextTextMapPropagator()
 
 def configure_logs(*, level: str, as_json: bool) -> None:
     """Write log lines to standard error: JSON, or readable with colours."""
-    renderer = structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer()
+    renderer = _as_json if as_json else structlog.dev.ConsoleRenderer()
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
         processors=[
@@ -109,6 +110,13 @@ class _LineWriter:
         self._file.flush()
 
 
+_encode: Final = json.JSONEncoder(default=repr).encode
+
+
+def _as_json(_logger: object, _method: str, event: EventDict) -> str:
+    return _encode(event)
+
+
 def _add_trace(_logger: object, _method: str, event: EventDict) -> EventDict:
     context = _current_context()
     if context is not None:
@@ -141,14 +149,14 @@ class Tracing:
         self._tracer = provider.get_tracer("milepost")
         self._ratio = ratio
 
-    def start(self, method: str, metadata: Iterable[tuple[str, str | bytes]]) -> Span | None:
+    def start(self, method: str, metadata: Mapping[str, str | bytes]) -> Span | None:
         """Start the span of one call, as a child of the caller's if it sent a traceparent.
 
         A call that is not sampled gets no span: it costs nothing but a trace id, and that only
         when somebody asks for it. Attributes follow the RPC semantic conventions of
         OpenTelemetry (release candidate).
         """
-        parent = dict(metadata).get("traceparent")
+        parent = metadata.get("traceparent")
         unsampled = _Unsampled()
         _call.set(unsampled)
         if parent is None and random.random() >= self._ratio:  # noqa: S311 - a sample

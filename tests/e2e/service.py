@@ -1,10 +1,10 @@
 """A running service (one `milepost serve` process, its ports and its log), and calls to it.
 
-    with Service(f"sqlite:///{folder / 'milepost.db'}", folder) as service:
-        alice = service.client("alice")
-        operation = alice.create(function="video.transcode")
-        with refused(StatusCode.FAILED_PRECONDITION) as refusal:
-            alice.call("CompleteOperation", operation_id=operation.id)
+with Service(f"sqlite:///{folder / 'milepost.db'}", folder) as service:
+    alice = service.client("alice")
+    operation = alice.create(function="video.transcode")
+    with refused(StatusCode.FAILED_PRECONDITION) as refusal:
+        alice.call("CompleteOperation", operation_id=operation.id)
 """
 
 import http.client
@@ -178,9 +178,10 @@ class Service:
 
     def logged(self, **facts: object) -> Mapping[str, Any]:
         """The one log line that says all of these facts; it may be written a little later."""
-        (line,) = eventually(
+        lines: list[Mapping[str, Any]] = eventually(
             lambda: self.log_lines(**facts), within=LOG_SECONDS, what=f"logged: {facts}"
         )
+        (line,) = lines
         return line
 
     def api_key(
@@ -403,7 +404,7 @@ class Refusal:
     @cached_property
     def status(self) -> status_pb2.Status:
         """The status with its details."""
-        status = rpc_status.from_call(self.error)
+        status: status_pb2.Status | None = rpc_status.from_call(self.error)
         assert status is not None, f"without details: {self.code} {self.message}"
         assert (status.code, status.message) == (self.code.value[0], self.message)
         return status

@@ -229,7 +229,9 @@ def test_names_are_one_line_of_text(alice, field, name):
     assert owned(alice) == 0
 
 
-@pytest.mark.parametrize("request_id", ["a", string.ascii_letters + string.digits + "_.:-", "x" * 255])
+@pytest.mark.parametrize(
+    "request_id", ["a", string.ascii_letters + string.digits + "_.:-", "x" * 255]
+)
 def test_request_ids_that_are_taken(alice, request_id):
     """A request_id has 1 to 255 letters, digits, and _ . : - characters."""
     first = alice.create(request_id=request_id)

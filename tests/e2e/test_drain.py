@@ -12,7 +12,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from milepost.domain.operation import OperationId
 from milepost.storage.engine import open_engine
-from tests.contract.stored import Stored
+from tests.contract.stored import Stored, until
 from tests.e2e.service import CALL_SECONDS, FUNCTION, Client, Service, eventually, refused
 
 KILLED_BY_SIGTERM = 128 + signal.SIGTERM
@@ -36,7 +36,9 @@ def running(service):
 def is_draining(service):
     """Whether it says that it stops."""
     status, body = service.probe("/readyz")
-    return status == http.HTTPStatus.SERVICE_UNAVAILABLE and "draining" in json.loads(body)["reason"]
+    return (
+        status == http.HTTPStatus.SERVICE_UNAVAILABLE and "draining" in json.loads(body)["reason"]
+    )
 
 
 def test_running_call_is_finished(own_service):
@@ -56,7 +58,9 @@ def test_running_call_is_finished(own_service):
         assert not call.done()
     assert call.result().operation.progress == 0.5
     assert own_service.end() == 0
-    assert stored.operation(OperationId(operation.id))["progress"] == 0.5
+    row = stored.operation(OperationId(operation.id))
+    assert row is not None
+    assert row["progress"] == 0.5
     assert [line["event"] for line in own_service.log_lines(level="info")][-2:] == [
         "draining",
         "stopped",
@@ -87,6 +91,7 @@ async def test_drain_under_load(own_service):
 
     async def work(channel):
         with refused(StatusCode.UNAVAILABLE, "DRAINING") as refusal:
+            refusals.append(refusal)
             while True:
                 created = await alice.begin(channel, "CreateOperation", function=FUNCTION)
                 acknowledged.append(created.operation)
@@ -94,12 +99,10 @@ async def test_drain_under_load(own_service):
                     channel, "StartOperation", operation_id=created.operation.id
                 )
                 acknowledged.append(started.operation)
-        refusals.append(refusal)
 
     async with own_service.aio_channel() as channel:
         workers = [asyncio.create_task(work(channel)) for _ in range(20)]
-        while len(acknowledged) < 200:
-            await asyncio.wait(workers, timeout=0.01)
+        await until(lambda: len(acknowledged) >= 200)
         own_service.process.send_signal(signal.SIGTERM)
         await asyncio.gather(*workers)
     assert own_service.end() == 0

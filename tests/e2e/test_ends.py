@@ -39,7 +39,10 @@ def error(code="BROKEN", message="it broke", **more) -> pb.OperationError:
 
 
 def test_start(alice, worker):
-    """A started operation is PROCESSING, with its start time, attempt and worker (B71, B73, B74)."""
+    """A started operation has its start time, attempt and worker, and its metadata.
+
+    Proves B71, B73 and B74.
+    """
     operation = alice.create(metadata=struct(a=1))
     started = worker.move("StartOperation", operation.id, worker="machine-7")
     assert started.status == pb.OPERATION_STATUS_PROCESSING

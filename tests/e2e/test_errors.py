@@ -62,7 +62,12 @@ def test_refused_calls_are_counted_with_their_code(any_service, alice, worker):
         (worker, "CreateOperation", {}, StatusCode.PERMISSION_DENIED),
         (alice, "GetOperation", {}, StatusCode.INVALID_ARGUMENT),
         (alice, "GetOperation", {"operation_id": missing}, StatusCode.NOT_FOUND),
-        (alice, "CompleteOperation", {"operation_id": operation.id}, StatusCode.FAILED_PRECONDITION),
+        (
+            alice,
+            "CompleteOperation",
+            {"operation_id": operation.id},
+            StatusCode.FAILED_PRECONDITION,
+        ),
         (
             alice,
             "StartOperation",

@@ -4,14 +4,14 @@ import pytest
 from grpc import StatusCode
 
 from milepost.domain.operation import ID_LENGTH
-from tests.e2e.service import ABOUT_ONE, Client, refused
+from tests.e2e.service import ABOUT_ONE, Client, Service, refused
 
 VALID = "op_0123456789abcdef01234567"
 rpcs = pytest.mark.parametrize("rpc", ABOUT_ONE, ids=lambda rpc: rpc.method)
 
 
 @pytest.fixture(scope="module")
-def both(any_service) -> Client:
+def both(any_service: Service) -> Client:
     """A caller that is a worker too."""
     return any_service.client("both", roles=("CALLER", "WORKER"), functions=("*",))
 

@@ -8,13 +8,13 @@ from grpc import StatusCode
 
 from milepost.gen.milepost.v1 import operation_pb2 as pb
 from milepost.tracking.paging import MOST_CHARACTERS
-from tests.e2e.service import FUNCTION, Client, refused
+from tests.e2e.service import FUNCTION, Client, Service, refused
 
 STATUSES = ("PENDING", "PROCESSING", "COMPLETED", "FAILED", "CANCELLED")
 
 
 @pytest.fixture(scope="module")
-def full(any_service) -> Client:
+def full(any_service: Service) -> Client:
     """A caller with 101 operations."""
     client = any_service.client("full")
     calls = [client.future("CreateOperation", function=FUNCTION) for _ in range(101)]
@@ -24,7 +24,7 @@ def full(any_service) -> Client:
 
 
 @pytest.fixture(scope="module")
-def mixed(any_service) -> Client:
+def mixed(any_service: Service) -> Client:
     """A caller with an operation of each status, of two functions each."""
     client = any_service.client("mixed")
     for status in STATUSES:
@@ -213,7 +213,10 @@ def test_page_size_may_change_between_pages(full):
     """A token goes on with another page size and another view."""
     first = full.call("ListOperations", page_size=60)
     second = full.call(
-        "ListOperations", page_size=100, page_token=first.next_page_token, view="OPERATION_VIEW_FULL"
+        "ListOperations",
+        page_size=100,
+        page_token=first.next_page_token,
+        view="OPERATION_VIEW_FULL",
     )
     assert len(second.operations) == 41
     assert second.next_page_token == ""

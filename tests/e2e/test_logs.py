@@ -59,10 +59,15 @@ def test_refused_access_is_logged(any_service, alice):
 
 
 def test_every_kind_of_refusal_is_logged(any_service, alice):
-    """Invalid input, missing and illegal are logged with reason, id, principal and method (B222)."""
+    """Every refusal is logged with reason, id, principal and method (B222)."""
     operation, missing = alice.create(), new_operation_id()
     for method, operation_id, code, reason in (
-        ("GetOperation", f"no-id-{uuid.uuid4().hex}"[:ID_LENGTH], "INVALID_ARGUMENT", "INVALID_REQUEST"),
+        (
+            "GetOperation",
+            f"no-id-{uuid.uuid4().hex}"[:ID_LENGTH],
+            "INVALID_ARGUMENT",
+            "INVALID_REQUEST",
+        ),
         ("GetOperation", missing, "NOT_FOUND", "OPERATION_NOT_FOUND"),
         ("CompleteOperation", operation.id, "FAILED_PRECONDITION", "ILLEGAL_MOVE"),
     ):

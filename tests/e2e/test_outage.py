@@ -168,7 +168,7 @@ def test_locked_file(service):
     """While somebody else writes to the embedded store, reads go on and writes are UNAVAILABLE."""
     alice = service.client("alice")
     operation = alice.create()
-    path = sa.make_url(service.database_url).database
+    path = str(sa.make_url(service.database_url).database)
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         with told_in_time() as refusal:

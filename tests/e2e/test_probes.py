@@ -100,7 +100,7 @@ def test_repetition_is_no_move(any_service, alice):
     assert any_service.metric("milepost_moves_total", move="start") == before + 1
 
 
-def test_large_messages(any_service, alice):
+def test_large_messages(alice):
     """A request above 2 MiB is RESOURCE_EXHAUSTED by gRPC; one just below is read."""
     metadata = struct_pb2.Struct()
     metadata.update({"k": "x" * (MESSAGE_BYTES - 1_000)})
@@ -169,9 +169,7 @@ def test_waiting_service_stops_in_order(empty_database, tmp_path):
     """SIGTERM ends a service that still waits for its schema, with exit code 0."""
     service = Service(empty_database, tmp_path)
     service.start(ready=False)
-    eventually(
-        lambda: service.log_lines(event="not ready"), within=START_SECONDS, what="waiting"
-    )
+    eventually(lambda: service.log_lines(event="not ready"), within=START_SECONDS, what="waiting")
     service.stop()
 
 

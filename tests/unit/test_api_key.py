@@ -63,9 +63,7 @@ def test_keys_differ():
 
 def test_every_character_of_a_secret_varies():
     """The secret uses its whole alphabet but for its first digit, which holds the last bits."""
-    secrets = [
-        issue_key(subject="a", roles=[Role.CALLER])[0].split("_")[2] for _ in range(2_000)
-    ]
+    secrets = [issue_key(subject="a", roles=[Role.CALLER])[0].split("_")[2] for _ in range(2_000)]
     for place in range(1, 33):
         assert {secret[place] for secret in secrets} == set(ALPHABET)
 
@@ -97,7 +95,7 @@ def test_every_typing_error_is_noticed(issued):
 @pytest.mark.parametrize(
     "change",
     [
-        lambda key: "",
+        lambda _: "",
         lambda key: key[:-1],
         lambda key: key + "0",
         lambda key: key + "\n",

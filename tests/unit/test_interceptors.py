@@ -4,7 +4,7 @@ import asyncio
 import inspect
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from typing import Any, Self
 
 import grpc
 import pytest
@@ -149,16 +149,16 @@ class Recorder:
         self._name = name
         self._seen = seen
 
-    async def around(self, proceed, method, request, context) -> Any:  # noqa: ANN001
+    async def around(self, proceed, call, request, context) -> Any:
         """Remember."""
         self._seen.append(f"{self._name} in")
         try:
-            return await proceed(request, context)
+            answer = await proceed(call, request, context)
         except BaseException as error:
             self._seen.append(f"{self._name} {type(error).__name__}")
             raise
-        else:
-            self._seen.append(f"{self._name} out")
+        self._seen.append(f"{self._name} out")
+        return answer
 
 
 class Chain:
@@ -181,7 +181,7 @@ class Chain:
         chained.add_registered_method_handlers(SERVICE, {s: self._handler(s) for s in SHAPES})
         self.port = self._server.add_insecure_port("127.0.0.1:0")
 
-    async def __aenter__(self) -> "Chain":
+    async def __aenter__(self) -> Self:
         """Listen."""
         await self._server.start()
         self.channel = grpc.aio.insecure_channel(f"127.0.0.1:{self.port}")
@@ -204,19 +204,19 @@ class Chain:
         make = getattr(grpc, f"{shape}_rpc_method_handler")
         return make(behaviour, Text.FromString, Text.SerializeToString)
 
-    async def call(self, shape: str = "unary_unary", timeout: float = SECONDS) -> list[str]:
+    async def call(self, shape: str = "unary_unary", patience: float = SECONDS) -> list[str]:
         """What the method of this shape answers."""
-        call = self.begin(shape, timeout)
+        call = self.begin(shape, patience)
         if shape.endswith("stream"):
             return [answer.value async for answer in call]
         return [(await call).value]
 
-    def begin(self, shape: str = "unary_unary", timeout: float = SECONDS) -> Any:
+    def begin(self, shape: str = "unary_unary", patience: float = SECONDS) -> Any:
         """A call that runs."""
         make = getattr(self.channel, shape)
         method = make(f"/{SERVICE}/{shape}", Text.SerializeToString, Text.FromString)
         request: Any = Text(value="x")
-        return method(iter([request]) if shape.startswith("stream") else request, timeout=timeout)
+        return method(iter([request]) if shape.startswith("stream") else request, timeout=patience)
 
 
 async def _nothing(_request: Any, _context: Any) -> Any:
@@ -276,7 +276,7 @@ async def test_error_becomes_its_status(chain, shape, error):
         await chain.call(shape)
     assert caught.value.code() is code
     assert caught.value.details() == str(error)
-    assert rpc_status.from_call(caught.value) == status_of(error)  # type: ignore[arg-type]
+    assert rpc_status.from_call(caught.value) == status_of(error)
     await idle(chain)
     assert chain.seen == [
         "outer in",
@@ -357,7 +357,7 @@ async def test_late_call_is_counted_as_late(chain, shape):
     before = counted(shape, "DEADLINE_EXCEEDED")
     chain.behaviour = held = Held()
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await chain.call(shape, timeout=0.1)
+        await chain.call(shape, patience=0.1)
     assert caught.value.code() is StatusCode.DEADLINE_EXCEEDED
     await asyncio.wait_for(held.cancelled.wait(), SECONDS)
     await idle(chain)

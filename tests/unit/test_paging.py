@@ -4,6 +4,7 @@ import base64
 import dataclasses
 import secrets
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -32,9 +33,7 @@ def test_token_leads_back(create_time, subject):
     token = TOKENS.issue(position, subject=subject, selection=Selection())
     assert TOKENS.read(token, subject=subject, selection=Selection()) == position
     assert len(token) <= MOST_CHARACTERS
-    assert set(token) <= set(
-        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
-    )
+    assert set(token) <= set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
 
 
 def test_token_of_somebody_else():
@@ -47,7 +46,7 @@ def test_token_of_somebody_else():
 @pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(Selection)])
 def test_token_of_other_filters(field):
     """A token with any filter changed is refused (B160)."""
-    others = {
+    others: dict[str, Any] = {
         "statuses": (Status.FAILED,),
         "function": "g",
         "owner": None,

@@ -11,7 +11,7 @@ import json
 import math
 import re
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from google.protobuf import any_pb2, duration_pb2, struct_pb2, timestamp_pb2
@@ -103,13 +103,10 @@ class Fields:
 
     def guards(self) -> Guards:
         """Return what the change depends on."""
-        request = self._request
         return Guards(
             request_id=self.request_id(),
             expected_revision=self.positive("expected_revision"),
-            attempt=self.positive("attempt")
-            if "attempt" in request.DESCRIPTOR.fields_by_name
-            else None,
+            attempt=self.positive("attempt") if hasattr(self._request, "attempt") else None,
         )
 
     def request_id(self) -> str | None:
@@ -370,12 +367,14 @@ def _error_messages(errors: Iterable[OperationError]) -> Iterable[pb.OperationEr
     )
 
 
+# An operation is shown again and again, and most of its times stay what they were.
+@functools.lru_cache(maxsize=16_384)
 def _timestamp(instant: datetime | None) -> timestamp_pb2.Timestamp | None:
     if instant is None:
         return None
-    # The constructor of the message takes its parts in this form too, at half the cost.
-    parts = {"seconds": math.floor(instant.timestamp()), "nanos": instant.microsecond * 1000}
-    return cast("timestamp_pb2.Timestamp", parts)
+    return timestamp_pb2.Timestamp(
+        seconds=math.floor(instant.timestamp()), nanos=instant.microsecond * 1000
+    )
 
 
 @functools.lru_cache(maxsize=1024)

@@ -30,7 +30,7 @@ from milepost.rpc.workers import WorkerService
 if TYPE_CHECKING:
     from milepost.domain.limits import Limits
     from milepost.domain.ports import CredentialStore
-    from milepost.rpc.interceptors.chain import Context, Link, Proceed
+    from milepost.rpc.interceptors.chain import Behaviour, Context, Link
     from milepost.tracking.tracker import Tracker
 
 NOT_AVAILABLE: Final = frozenset(
@@ -145,7 +145,7 @@ class RpcServer:
             telemetry.log.warning("calls still running after the drain")
 
 
-def _refuse(method: str) -> Proceed:
+def _refuse(method: str) -> Behaviour:
     async def refuse(_request: Any, _context: Context) -> None:
         raise NotAvailable(method)
 

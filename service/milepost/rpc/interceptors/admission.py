@@ -9,7 +9,7 @@ from milepost.domain.errors import Draining
 from milepost.rpc.interceptors.auth import is_public
 
 if TYPE_CHECKING:
-    from milepost.rpc.interceptors.chain import Context, Proceed
+    from milepost.rpc.interceptors.chain import Call, Context, Proceed
 
 
 class Admission:
@@ -30,16 +30,16 @@ class Admission:
         """Return when no call runs that was let in; whoever watches health may go on."""
         await self._idle.wait()
 
-    async def around(self, proceed: Proceed, method: str, request: Any, context: Context) -> Any:
+    async def around(self, proceed: Proceed, call: Call, request: Any, context: Context) -> Any:
         """Let the call in, or say that another replica will answer it."""
-        if is_public(method):
-            return await proceed(request, context)
+        if is_public(call.method):
+            return await proceed(call, request, context)
         if self._draining:
             raise Draining
         self._running += 1
         self._idle.clear()
         try:
-            return await proceed(request, context)
+            return await proceed(call, request, context)
         finally:
             self._running -= 1
             if self._running == 0:

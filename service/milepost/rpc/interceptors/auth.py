@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from milepost.domain.operation import Principal
     from milepost.domain.ports import CredentialStore
-    from milepost.rpc.interceptors.chain import Context, Proceed
+    from milepost.rpc.interceptors.chain import Call, Context, Proceed
 
 PUBLIC: Final = frozenset({"grpc.health.v1.Health"})
 """Services that answer without a credential."""
@@ -81,49 +81,50 @@ class Auth:
         """Look keys up in `credentials`; `clock` gives seconds that never go back."""
         self._credentials = credentials
         self._clock = clock
-        self._known: dict[str, tuple[float, asyncio.Future[Principal | None]]] = {}
+        self._known: dict[str | bytes, tuple[float, asyncio.Future[Principal | None]]] = {}
 
-    async def around(self, proceed: Proceed, method: str, request: Any, context: Context) -> Any:
+    async def around(self, proceed: Proceed, call: Call, request: Any, context: Context) -> Any:
         """Let the call in as its principal."""
-        if is_public(method):
-            return await proceed(request, context)
-        principal = await self._principal(context)
+        if is_public(call.method):
+            return await proceed(call, request, context)
+        header = call.metadata.get("authorization", "")
+        principal = self._remembered(header) or await self._verified(header)
         admit(principal)
-        allowed = ROLES.get(method, frozenset())
+        allowed = ROLES.get(call.method, frozenset())
         if allowed.isdisjoint(principal.roles):
             raise PermissionDenied(role=" or ".join(sorted(allowed)) or "none")
-        return await proceed(request, context)
+        return await proceed(call, request, context)
 
-    async def _principal(self, context: Context) -> Principal:
-        headers = dict(context.invocation_metadata() or ())
-        header = headers.get("authorization", "")
+    def _remembered(self, header: str | bytes) -> Principal | None:
+        """Return whom the header speaks for if that was found out a moment ago."""
+        known = self._known.get(header)
+        if known is None or known[0] < self._clock() or not known[1].done():
+            return None
+        return None if known[1].exception() else known[1].result()
+
+    async def _verified(self, header: str | bytes) -> Principal:
+        """Find out whom the header speaks for; calls with the same one share the look-up."""
         if not isinstance(header, str) or header[: len(_SCHEME)].lower() != _SCHEME:
             raise Unauthenticated
-        principal = await self._verified(header[len(_SCHEME) :])
+        key = header[len(_SCHEME) :]
+        key_id = key_id_of(key)
+        if key_id is None:
+            raise Unauthenticated
+        known = self._known.get(header)
+        if known is None or known[0] < self._clock():
+            if len(self._known) >= MOST_REMEMBERED:
+                self._known.clear()
+            look_up = asyncio.ensure_future(self._look_up(key_id, key))
+            known = self._known[header] = (self._clock() + FRESH_S, look_up)
+        try:
+            # Shielded: the others that wait for it must not fail when this call is cancelled.
+            principal = await asyncio.shield(known[1])
+        except Exception:
+            self._known.pop(header, None)
+            raise
         if principal is None:
             raise Unauthenticated
         return principal
-
-    async def _verified(self, key: str) -> Principal | None:
-        """Return whom the key speaks for; calls with the same key share one look-up."""
-        now = self._clock()
-        known = self._known.get(key)
-        if known is None or known[0] < now:
-            key_id = key_id_of(key)
-            if key_id is None:
-                return None
-            if len(self._known) >= MOST_REMEMBERED:
-                self._known.clear()
-            known = (now + FRESH_S, asyncio.ensure_future(self._look_up(key_id, key)))
-            self._known[key] = known
-        if known[1].done() and known[1].exception() is None:
-            return known[1].result()
-        try:
-            # Shielded: the others that wait for it must not fail when this call is cancelled.
-            return await asyncio.shield(known[1])
-        except Exception:
-            self._known.pop(key, None)
-            raise
 
     async def _look_up(self, key_id: str, key: str) -> Principal | None:
         return verify_key(key, await self._credentials.find_key(key_id))

@@ -21,14 +21,26 @@ if TYPE_CHECKING:
     from grpc.aio import Server, ServicerContext
 
     Context = ServicerContext[Any, Any]
-    Proceed = Callable[[Any, Context], Awaitable[Any]]
+    Behaviour = Callable[[Any, Context], Awaitable[Any]]
+    Proceed = Callable[["Call", Any, Context], Awaitable[Any]]
+
+
+class Call:
+    """One call on its way through the links."""
+
+    __slots__ = ("metadata", "method")
+
+    def __init__(self, method: str, context: Context) -> None:
+        """Read the metadata once, for all links."""
+        self.method = method
+        self.metadata = dict(context.invocation_metadata() or ())
 
 
 class Link(Protocol):
     """Something that every call passes through."""
 
-    async def around(self, proceed: Proceed, method: str, request: Any, context: Context) -> Any:
-        """Call `proceed` with the request (a message, or an iterator of them) and the context.
+    async def around(self, proceed: Proceed, call: Call, request: Any, context: Context) -> Any:
+        """Call `proceed` with the call, the request (a message, or an iterator) and the context.
 
         What it returns is the answer: a message, or nothing for a stream.
         """
@@ -38,7 +50,7 @@ class ChainedServer:
     """Stands in for the server while services are added, and puts the links around them."""
 
     def __init__(
-        self, server: Server, links: Iterable[Link], refused: Mapping[str, Proceed]
+        self, server: Server, links: Iterable[Link], refused: Mapping[str, Behaviour]
     ) -> None:
         """Wrap `links`, outermost first; the methods in `refused` are answered by theirs."""
         self._server = server
@@ -67,30 +79,42 @@ class ChainedServer:
         shape = ("stream_" if handler.request_streaming else "unary_") + (
             "stream" if handler.response_streaming else "unary"
         )
-        run = self._refused.get(method) or _readable(_awaitable(getattr(handler, shape)))
+        proceed = _innermost(self._refused.get(method) or _awaitable(getattr(handler, shape)))
         for link in reversed(self._links):
-            run = functools.partial(link.around, run, method)
-        run = _function(run)
+            proceed = functools.partial(link.around, proceed)
         make = getattr(grpc, f"{shape}_rpc_method_handler")
         wrapped: grpc.RpcMethodHandler[Any, Any] = make(
-            run, _lenient(handler.request_deserializer), handler.response_serializer
+            _outermost(method, proceed),
+            _lenient(handler.request_deserializer),
+            handler.response_serializer,
         )
         return wrapped
 
 
-def _function(proceed: Proceed) -> Proceed:
-    """Return a plain function: gRPC asks at every call what it has, and knows one fastest."""
+def _outermost(method: str, proceed: Proceed) -> Behaviour:
+    """Return what gRPC calls. A plain function: it asks at every call what it has been given."""
 
     async def run(request: Any, context: Context) -> Any:
-        return await proceed(request, context)
+        return await proceed(Call(method, context), request, context)
 
     return run
 
 
-def _awaitable(behaviour: Any) -> Proceed:
+def _innermost(behaviour: Behaviour) -> Proceed:
+    """Return what is inside of all links: the servicer's method, if the request could be read."""
+
+    async def run(_call: Call, request: Any, context: Context) -> Any:
+        if request is _UNREADABLE:
+            raise InvalidRequest(Violation("request", "is not a message of its type"))
+        return await behaviour(request, context)
+
+    return run
+
+
+def _awaitable(behaviour: Any) -> Behaviour:
     if not inspect.isasyncgenfunction(behaviour):
-        proceed: Proceed = behaviour
-        return proceed
+        plain: Behaviour = behaviour
+        return plain
 
     async def run(request: Any, context: Context) -> None:
         async for response in behaviour(request, context):
@@ -111,16 +135,5 @@ def _lenient(deserialize: Any) -> Callable[[bytes], Any]:
             return deserialize(data)
         except DecodeError:
             return _UNREADABLE
-
-    return run
-
-
-def _readable(proceed: Proceed) -> Proceed:
-    """Refuse what could not be read, inside of all links."""
-
-    async def run(request: Any, context: Context) -> Any:
-        if request is _UNREADABLE:
-            raise InvalidRequest(Violation("request", "is not a message of its type"))
-        return await proceed(request, context)
 
     return run

@@ -34,7 +34,7 @@ from milepost.rpc.caller import caller_subject
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
-    from milepost.rpc.interceptors.chain import Context, Proceed
+    from milepost.rpc.interceptors.chain import Call, Context, Proceed
 
 DOMAIN: Final = "milepost"
 MAPPING: Final[dict[type[MilepostError], grpc.StatusCode]] = {
@@ -95,18 +95,18 @@ def _details(error: MilepostError) -> list[Message]:
 class Errors:
     """Turns domain errors into statuses, and anything else into INTERNAL with a trace id."""
 
-    async def around(self, proceed: Proceed, method: str, request: Any, context: Context) -> Any:
+    async def around(self, proceed: Proceed, call: Call, request: Any, context: Context) -> Any:
         """Answer the call, whatever happens inside. Cancellation passes untouched."""
         try:
-            return await proceed(request, context)
+            return await proceed(call, request, context)
         except MilepostError as error:
-            _log_refusal(method, request, context, error)
+            _log_refusal(call.method, request, context, error)
             await _abort(context, status_of(error))
         except (grpc.aio.AbortError, grpc.aio.BaseError):
             raise
         except Exception:  # noqa: BLE001 - the one place where nothing may get through
             trace_id = telemetry.current_trace_id()
-            telemetry.log.exception("call failed", method=method, trace_id=trace_id)
+            telemetry.log.exception("call failed", method=call.method, trace_id=trace_id)
             await _abort(context, _internal(trace_id))
 
 

@@ -12,7 +12,7 @@ from opentelemetry import trace
 from milepost import telemetry
 
 if TYPE_CHECKING:
-    from milepost.rpc.interceptors.chain import Context, Proceed
+    from milepost.rpc.interceptors.chain import Call, Context, Proceed
 
 CODES: Final[dict[object, str]] = {code.value[0]: code.name for code in grpc.StatusCode} | {
     code: code.name for code in grpc.StatusCode
@@ -42,19 +42,19 @@ class Observe:
         """Return when no call is running."""
         await self._idle.wait()
 
-    async def around(self, proceed: Proceed, method: str, request: Any, context: Context) -> Any:
+    async def around(self, proceed: Proceed, call: Call, request: Any, context: Context) -> Any:
         """Measure the call."""
         self._running += 1
         self._idle.clear()
         start = time.perf_counter()
-        span = self._tracing.start(method, context.invocation_metadata() or ())
+        span = self._tracing.start(call.method, call.metadata)
         code = "OK"
         try:
             if span is None:
-                answer = await proceed(request, context)
+                answer = await proceed(call, request, context)
             else:
                 with trace.use_span(span, record_exception=False, set_status_on_exception=False):
-                    answer = await proceed(request, context)
+                    answer = await proceed(call, request, context)
             code = _code(context)
         except asyncio.CancelledError:
             # Nobody has set a code: the caller went away, or its deadline passed.
@@ -70,7 +70,7 @@ class Observe:
         finally:
             if span is not None:
                 telemetry.end_span(span, code, failed=code in _OUR_FAULT)
-            telemetry.record_call(method, code, time.perf_counter() - start)
+            telemetry.record_call(call.method, code, time.perf_counter() - start)
             self._running -= 1
             if self._running == 0:
                 self._idle.set()

@@ -1,0 +1,323 @@
+"""Messages in, values out, and back."""
+
+import dataclasses
+import math
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from google.protobuf import duration_pb2, struct_pb2, timestamp_pb2
+from hypothesis import given
+from hypothesis import strategies as st
+
+from milepost.domain.errors import InvalidRequest
+from milepost.domain.lifecycle import Guards
+from milepost.domain.limits import Limits
+from milepost.domain.operation import (
+    Operation,
+    OperationError,
+    Payload,
+    Proposal,
+    Status,
+    new_operation_id,
+)
+from milepost.domain.ports import Selection
+from milepost.gen.milepost.v1 import operation_pb2, operation_service_pb2, worker_service_pb2
+from milepost.rpc.convert import REPORTED_CHARACTERS, Fields, _struct, operation_message
+
+CREATE = operation_service_pb2.CreateOperationRequest
+LIST = operation_service_pb2.ListOperationsRequest
+PROGRESS = worker_service_pb2.UpdateProgressRequest
+COMPLETE = worker_service_pb2.CompleteOperationRequest
+FAIL = worker_service_pb2.FailOperationRequest
+NOON = datetime(2026, 1, 2, 12, 0, 0, 123_456, UTC)
+WHOLE = Operation(
+    id=new_operation_id(),
+    function="video.transcode",
+    version="2",
+    owner="alice",
+    status=Status.PROCESSING,
+    progress=0.5,
+    progress_message="m",
+    progress_time=NOON + timedelta(seconds=3),
+    result=Payload(type_url="x/y", value=b"z"),
+    errors=(OperationError(code="A", message="b", source="s", details='{"n":1}'),),
+    metadata='{"a":[1,null]}',
+    original_request_id="their-1",
+    callback_url="https://example.com/hook?token=secret",
+    create_time=NOON,
+    start_time=NOON + timedelta(seconds=1),
+    complete_time=NOON + timedelta(seconds=4),
+    cancel_time=NOON + timedelta(seconds=5),
+    expire_time=NOON + timedelta(days=1),
+    ttl=timedelta(days=1, microseconds=5),
+    retry_after=timedelta(seconds=5),
+    revision=2**40,
+    attempt=2,
+    max_attempts=3,
+    worker="w",
+    lease_expire_time=NOON + timedelta(seconds=30),
+    trace_context="00-" + "1" * 32 + "-" + "2" * 16 + "-01",
+)
+
+numbers = st.floats(allow_nan=False, allow_infinity=False).map(lambda number: number + 0.0)
+"""Without -0.0, which is 0 like the other."""
+json_values = st.recursive(
+    st.none() | st.booleans() | numbers | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=20,
+)
+
+
+def fields(request, **limits) -> Fields:
+    """The fields of a request."""
+    return Fields(request, Limits(**limits))
+
+
+def violations(read: Fields) -> dict[str, str]:
+    """What was found to be wrong."""
+    with pytest.raises(InvalidRequest) as caught:
+        read.done()
+    return {violation.field: violation.problem for violation in caught.value.violations}
+
+
+# --- in ---
+
+
+def test_empty_request_says_nothing():
+    """What a request does not say is absent."""
+    read = fields(CREATE(function="f"))
+    assert read.proposal() == Proposal(function="f")
+    read.done()
+    assert fields(LIST()).selection() == Selection()
+    assert fields(PROGRESS()).guards() == Guards()
+
+
+def test_every_field_of_a_create_is_read():
+    """Every field of a create arrives in the proposal."""
+    request = CREATE(
+        request_id="r",
+        function="f",
+        version="v",
+        original_request_id="o",
+        callback_url="https://example.com/",
+        ttl=duration_pb2.Duration(seconds=90, nanos=1_500),
+        retry_after=duration_pb2.Duration(seconds=7),
+        max_attempts=4,
+        callback_events=["operation.failed", "operation.completed", "operation.failed"],
+    )
+    request.metadata.update({"b": 1, "a": {}})
+    read = fields(request)
+    assert read.proposal() == Proposal(
+        function="f",
+        version="v",
+        metadata='{"a":{},"b":1}',
+        original_request_id="o",
+        callback_url="https://example.com/",
+        callback_events=("operation.completed", "operation.failed"),
+        ttl=timedelta(seconds=90, microseconds=1),
+        retry_after=timedelta(seconds=7),
+        max_attempts=4,
+        request_id="r",
+    )
+    read.done()
+    assert {field.name for field, _ in request.ListFields()} == {
+        field.name for field in CREATE.DESCRIPTOR.fields
+    }
+
+
+def test_every_filter_of_a_list_is_read():
+    """Every filter arrives in the selection; order and repetition of statuses mean nothing."""
+    request = LIST(
+        statuses=[
+            operation_pb2.OPERATION_STATUS_PENDING,
+            operation_pb2.OPERATION_STATUS_FAILED,
+            operation_pb2.OPERATION_STATUS_PENDING,
+        ],
+        function="f",
+        owner="o",
+        create_time_from=timestamp_pb2.Timestamp(seconds=1, nanos=1_000),
+        create_time_to=timestamp_pb2.Timestamp(seconds=2),
+    )
+    read = fields(request)
+    assert read.selection() == Selection(
+        statuses=(Status.FAILED, Status.PENDING),
+        function="f",
+        owner="o",
+        create_time_from=datetime(1970, 1, 1, 0, 0, 1, 1, UTC),
+        create_time_to=datetime(1970, 1, 1, 0, 0, 2, 0, UTC),
+    )
+    read.done()
+
+
+def test_limits_are_those_configured():
+    """Every limit can be another one than the default."""
+    create = fields(CREATE(function="ffff"), name_length=3)
+    create.proposal()
+    assert set(violations(create)) == {"function"}
+    progress = fields(PROGRESS(message="1234"), message_length=3)
+    progress.message()
+    assert set(violations(progress)) == {"message"}
+    listing = fields(LIST(page_size=11), page_size_max=10)
+    listing.page_size()
+    assert set(violations(listing)) == {"page_size"}
+    request = COMPLETE()
+    request.result.type_url, request.result.value = "x/y", b"1234"
+    complete = fields(request, result_bytes=3)
+    complete.result()
+    assert set(violations(complete)) == {"result"}
+    fail = fields(
+        FAIL(errors=[operation_pb2.OperationError(code="c", message="m")]), errors_bytes=5
+    )
+    fail.errors()
+    assert set(violations(fail)) == {"errors"}
+
+
+@given(json_values)
+def test_json_is_kept(value):
+    """Whatever JSON a Struct holds comes back equal, and equal content is equal text (B203)."""
+    request = CREATE(function="f")
+    request.metadata.update({"value": value})
+    text = fields(request).metadata()
+    assert text is not None
+    assert _struct(text) == request.metadata
+    again = struct_pb2.Struct.FromString(request.metadata.SerializeToString())
+    assert fields(CREATE(function="f", metadata=again)).metadata() == text
+
+
+@given(st.dictionaries(st.text(), st.integers(-(2**53), 2**53), min_size=2))
+def test_order_means_nothing(content):
+    """Metadata in another order is the same text, so that a repetition is known (B32)."""
+    texts = set()
+    for order in (list(content), list(content)[::-1]):
+        request = CREATE(function="f")
+        for name in order:
+            request.metadata.fields[name].number_value = content[name]
+        texts.add(fields(request).metadata())
+    assert len(texts) == 1
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(1.0, "1"), (-3.0, "-3"), (0.1, "0.1"), (2.0**53, "9007199254740992.0"), (1e300, "1e+300")],
+)
+def test_whole_numbers_are_integers(number, text):
+    """A whole number is an integer in JSON as far as a double is exact."""
+    request = CREATE(function="f")
+    request.metadata.fields["n"].number_value = number
+    assert fields(request).metadata() == f'{{"n":{text}}}'
+
+
+def test_value_without_a_kind_is_null():
+    """A Value that says nothing is null."""
+    request = CREATE(function="f")
+    request.metadata.fields["n"].SetInParent()
+    assert fields(request).metadata() == '{"n":null}'
+
+
+@given(st.floats())
+def test_progress_is_clamped_or_refused(value):
+    """Any finite number is clamped to 0.0 … 1.0, the others are refused (B81, B82, B85)."""
+    read = fields(PROGRESS(progress=value))
+    found = read.progress()
+    if math.isfinite(value):
+        read.done()
+        assert found == min(1.0, max(0.0, value))
+    else:
+        assert set(violations(read)) == {"progress"}
+
+
+@given(
+    st.integers(-(2**63), 2**63 - 1),
+    st.integers(-(2**31), 2**31 - 1),
+)
+def test_any_duration_and_time_can_be_sent(seconds, nanos):
+    """Whatever is sent as a duration or a time is read or refused, and never a defect."""
+    request = CREATE(function="f", ttl=duration_pb2.Duration(seconds=seconds, nanos=nanos))
+    read = fields(request)
+    span = read.duration("ttl")
+    if span is not None:
+        Limits().ttl(span)
+    time = timestamp_pb2.Timestamp(seconds=seconds, nanos=nanos)
+    read = fields(LIST(create_time_from=time))
+    instant = read.instant("create_time_from")
+    assert instant is None or instant.tzinfo is UTC
+
+
+def test_violations_are_told_up_to_a_size():
+    """Of very many violations so many are told as fit, and how many more there are."""
+    read = fields(FAIL(errors=[operation_pb2.OperationError()] * 1_000))
+    read.errors()
+    found = violations(read)
+    told = [field for field in found if field != "request"]
+    assert len(told) > 10
+    assert found["request"] == f"has {2_000 - len(told)} more violations"
+    size = sum(len(field) + len(problem) for field, problem in found.items())
+    assert size < REPORTED_CHARACTERS + 100
+
+
+# --- out ---
+
+
+def test_every_field_is_told():
+    """Every fact of an operation is in its message, and every field of the message is filled."""
+    message = operation_message(WHOLE, WHOLE.owner)
+    filled = {field.name for field, _ in message.ListFields()}
+    assert filled == {field.name for field in operation_pb2.Operation.DESCRIPTOR.fields}
+    told = {field.name for field in dataclasses.fields(Operation)} - {"trace_context"}
+    assert told == filled
+    for name in ("id", "function", "version", "owner", "progress", "progress_message", "worker"):
+        assert getattr(message, name) == getattr(WHOLE, name)
+    for name in ("original_request_id", "revision", "attempt", "max_attempts"):
+        assert getattr(message, name) == getattr(WHOLE, name)
+    for name in told:
+        if name.endswith("_time"):
+            assert getattr(message, name).ToDatetime(tzinfo=UTC) == getattr(WHOLE, name)
+    for name in ("ttl", "retry_after"):
+        assert getattr(message, name).ToTimedelta() == getattr(WHOLE, name)
+    assert message.status == operation_pb2.OPERATION_STATUS_PROCESSING
+    assert (message.result.type_url, message.result.value) == ("x/y", b"z")
+    assert message.errors[0].details == struct_pb2.Struct(
+        fields={"n": struct_pb2.Value(number_value=1)}
+    )
+
+
+def test_basic_view_leaves_out_what_may_be_large():
+    """Without the payloads a message is the same but for them (B167)."""
+    message = operation_message(WHOLE, WHOLE.owner)
+    for name in ("result", "errors", "metadata"):
+        message.ClearField(name)
+    assert operation_message(WHOLE, WHOLE.owner, full=False) == message
+
+
+@pytest.mark.parametrize("viewer", ["bob", "", "Alice"])
+def test_others_do_not_see_the_callback_url(viewer):
+    """Only the owner sees the callback URL, and nobody its query."""
+    message = operation_message(WHOLE, viewer)
+    assert not message.HasField("callback_url")
+    assert operation_message(WHOLE, "alice").callback_url == "https://example.com/hook"
+    assert "secret" not in str(operation_message(WHOLE, "alice"))
+
+
+@pytest.mark.parametrize("status", list(Status))
+def test_every_status_has_its_number(status):
+    """Every status is told by its own name (B144, B246)."""
+    message = operation_message(dataclasses.replace(WHOLE, status=status), "bob")
+    assert operation_pb2.OperationStatus.Name(message.status) == f"OPERATION_STATUS_{status}"
+
+
+@given(
+    st.datetimes(
+        min_value=datetime(1900, 1, 1),  # noqa: DTZ001
+        max_value=datetime(2100, 1, 1),  # noqa: DTZ001
+        timezones=st.just(UTC),
+    ),
+    st.timedeltas(min_value=timedelta(days=-3650), max_value=timedelta(days=3650)),
+)
+def test_times_are_exact(instant, span):
+    """Times and durations are told to the microsecond, before 1970 too."""
+    operation = dataclasses.replace(WHOLE, create_time=instant, ttl=span)
+    message = operation_message(operation, "bob")
+    assert message.create_time.ToDatetime(tzinfo=UTC) == instant
+    assert 0 <= message.create_time.nanos < 10**9
+    if span >= timedelta(0):
+        assert message.ttl.ToTimedelta() == span
