@@ -5,7 +5,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from milepost.storage.engine import open_engine
 from tests.contract.stored import Stored
 from tests.e2e.service import Client, Service
 from tests.postgres import PostgresServer
@@ -60,4 +59,4 @@ def admin(any_service: Service) -> Client:
 @pytest.fixture
 def stored(any_service: Service) -> Stored:
     """What the database of the service holds."""
-    return Stored(open_engine(any_service.database_url))
+    return Stored(any_service.engine)

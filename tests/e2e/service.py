@@ -10,6 +10,7 @@ with Service(f"sqlite:///{folder / 'milepost.db'}", folder) as service:
 import http.client
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -28,7 +29,7 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
-from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy.engine import Engine
 
 from milepost.domain.api_key import issue_key
 from milepost.domain.operation import Role
@@ -48,12 +49,17 @@ STOP_SECONDS = 30.0
 LOG_SECONDS = 5.0
 POLL_SECONDS = 0.01
 CALL_SECONDS = 20.0
-RECONNECT = (("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 200))
-"""A service that was away is called again soon."""
+RECONNECT = (
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.max_reconnect_backoff_ms", 200),
+    ("grpc.use_local_subchannel_pool", 1),
+)
+"""A service that was away is called again soon, and at once over another channel."""
 FUNCTION = "video.transcode"
 
 BROKEN = pb.OperationError(code="BROKEN", message="it broke")
 
+_LABEL = re.compile(r'(\w+)="([^"]*)"')
 Metadata = tuple[tuple[str, str | bytes], ...]
 
 
@@ -160,11 +166,13 @@ class Service:
 
     def metric(self, name: str, **labels: str) -> float:
         """The sum of the samples of one metric that have these labels."""
+        samples = re.findall(
+            rf"^{name}(?:{{(.*)}})? (\S+)$", self.probe("/metrics")[1], re.MULTILINE
+        )
         return sum(
-            sample.value
-            for family in text_string_to_metric_families(self.probe("/metrics")[1])
-            for sample in family.samples
-            if sample.name == name and labels.items() <= sample.labels.items()
+            float(value)
+            for found, value in samples
+            if labels.items() <= dict(_LABEL.findall(found)).items()
         )
 
     def log(self) -> str:
@@ -191,10 +199,13 @@ class Service:
         key, stored = issue_key(
             subject=subject, roles=[Role(role) for role in roles], functions=functions
         )
-        engine = open_engine(self.database_url)
-        KeyRing(engine).add(stored)
-        engine.dispose()
+        KeyRing(self.engine).add(stored)
         return key
+
+    @cached_property
+    def engine(self) -> Engine:
+        """The way to its database, beside it; it holds no connection."""
+        return open_engine(self.database_url)
 
     @cached_property
     def channel(self) -> grpc.Channel:

@@ -11,7 +11,6 @@ from grpc import StatusCode
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from milepost.domain.operation import OperationId
-from milepost.storage.engine import open_engine
 from tests.contract.stored import Stored, until
 from tests.e2e.service import CALL_SECONDS, FUNCTION, Client, Service, eventually, refused
 
@@ -23,6 +22,15 @@ SOON_S = 2.0
 def own_service(database_url, tmp_path):
     """A service that the test may stop, on each database."""
     service = Service(database_url, tmp_path)
+    service.start()
+    yield service
+    service.kill()
+
+
+@pytest.fixture
+def embedded_service(sqlite_url, tmp_path):
+    """A service that the test may stop, on its embedded store."""
+    service = Service(sqlite_url, tmp_path)
     service.start()
     yield service
     service.kill()
@@ -45,7 +53,7 @@ def test_running_call_is_finished(own_service):
     """A call that runs at SIGTERM is answered and kept, new ones are sent away; exit code 0."""
     alice = own_service.client("alice")
     operation = alice.create_in("PROCESSING")
-    stored = Stored(open_engine(own_service.database_url))
+    stored = Stored(own_service.engine)
     with stored.held(OperationId(operation.id)):
         call = alice.future("UpdateProgress", operation_id=operation.id, progress=0.5)
         eventually(lambda: running(own_service) == 1, within=SOON_S, what="the call runs")
@@ -67,19 +75,19 @@ def test_running_call_is_finished(own_service):
     ]
 
 
-def test_second_signal_ends_at_once(own_service):
+def test_second_signal_ends_at_once(embedded_service):
     """A second SIGTERM ends the process at once, whatever runs."""
-    alice = own_service.client("alice")
+    alice = embedded_service.client("alice")
     operation = alice.create_in("PROCESSING")
-    stored = Stored(open_engine(own_service.database_url))
+    stored = Stored(embedded_service.engine)
     with stored.held(OperationId(operation.id)):
         call = alice.future("UpdateProgress", operation_id=operation.id, progress=0.5)
-        eventually(lambda: running(own_service) == 1, within=SOON_S, what="the call runs")
-        own_service.process.send_signal(signal.SIGTERM)
-        eventually(lambda: is_draining(own_service), within=SOON_S, what="draining")
-        own_service.process.send_signal(signal.SIGTERM)
+        eventually(lambda: running(embedded_service) == 1, within=SOON_S, what="the call runs")
+        embedded_service.process.send_signal(signal.SIGTERM)
+        eventually(lambda: is_draining(embedded_service), within=SOON_S, what="draining")
+        embedded_service.process.send_signal(signal.SIGTERM)
         start = time.monotonic()
-        assert own_service.end() == KILLED_BY_SIGTERM
+        assert embedded_service.end() == KILLED_BY_SIGTERM
         assert time.monotonic() - start < 0.5
         assert call.code() is StatusCode.UNAVAILABLE
 
@@ -107,7 +115,7 @@ async def test_drain_under_load(own_service):
         await asyncio.gather(*workers)
     assert own_service.end() == 0
     assert {refusal.retry_after for refusal in refusals} == {1.0}
-    stored = Stored(open_engine(own_service.database_url))
+    stored = Stored(own_service.engine)
     for operation in acknowledged:
         row = stored.operation(OperationId(operation.id))
         assert row is not None
@@ -126,13 +134,13 @@ def test_everything_is_there_after_a_restart(own_service):
     assert [*page.operations, *rest.operations] == list(alice.call("ListOperations").operations)
 
 
-def test_health_watchers_are_told(own_service):
+def test_health_watchers_are_told(embedded_service):
     """Who watches the health service is told NOT_SERVING, and does not hold the service up."""
-    stub = health_pb2_grpc.HealthStub(own_service.channel)
+    stub = health_pb2_grpc.HealthStub(embedded_service.channel)
     watch = stub.Watch(health_pb2.HealthCheckRequest(), timeout=CALL_SECONDS)
     assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
-    own_service.process.send_signal(signal.SIGTERM)
+    embedded_service.process.send_signal(signal.SIGTERM)
     assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
     start = time.monotonic()
-    assert own_service.end() == 0
+    assert embedded_service.end() == 0
     assert time.monotonic() - start < SOON_S

@@ -8,7 +8,6 @@ from grpc import StatusCode
 
 from milepost.domain.operation import OperationId, new_operation_id
 from milepost.gen.milepost.v1 import operation_pb2 as pb
-from milepost.storage.engine import open_engine
 from tests import factories
 from tests.e2e.service import BROKEN, FUNCTION, refused
 
@@ -75,8 +74,7 @@ def test_unknown_id_is_not_found(alice, admin):
 def test_expired_operation_is_gone_before_the_sweep(any_service, alice, worker, status):
     """An expired operation, unless processing, is as gone for every read and move (B61)."""
     operation = alice.create_in(status)
-    engine = open_engine(any_service.database_url)
-    factories.age(engine, OperationId(operation.id), timedelta(days=2))
+    factories.age(any_service.engine, OperationId(operation.id), timedelta(days=2))
     with refused(StatusCode.NOT_FOUND, "OPERATION_EXPIRED"):
         alice.get(operation.id)
     with refused(StatusCode.NOT_FOUND, "OPERATION_EXPIRED"):
@@ -89,8 +87,7 @@ def test_expired_operation_is_gone_before_the_sweep(any_service, alice, worker, 
 def test_expired_work_can_be_finished(any_service, alice, worker):
     """An operation in the works outlives its ttl until it is swept: nobody's work vanishes."""
     operation = alice.create_in("PROCESSING")
-    engine = open_engine(any_service.database_url)
-    factories.age(engine, OperationId(operation.id), timedelta(days=2))
+    factories.age(any_service.engine, OperationId(operation.id), timedelta(days=2))
     assert alice.get(operation.id).status == pb.OPERATION_STATUS_PROCESSING
     done = worker.move("CompleteOperation", operation.id)
     assert alice.get(operation.id) == done

@@ -10,18 +10,17 @@ from grpc import StatusCode
 from milepost.domain.operation import OperationId, Status, new_operation_id
 from milepost.gen.milepost.v1 import operation_pb2 as pb
 from milepost.rpc.interceptors.auth import ROLES
-from milepost.storage.engine import open_engine
 from milepost.storage.tables import operations
 from tests import factories
-from tests.e2e.service import ABOUT_ONE, FUNCTION, Client, Refusal, Rpc, refused
+from tests.e2e.service import ABOUT_ONE, FUNCTION, Client, Refusal, Rpc, Service, refused
 
 METHOD = operator.attrgetter("method")
 rpcs = pytest.mark.parametrize("rpc", ABOUT_ONE, ids=METHOD)
 PLACEHOLDER = "op_xxxxxxxxxxxxxxxxxxxxxxxx"
 
 
-@pytest.fixture
-def strangers(any_service) -> list[Client]:
+@pytest.fixture(scope="module")
+def strangers(any_service: Service) -> list[Client]:
     """Everybody who has some role, and nothing to do with the operation."""
     return [
         any_service.client("bob"),
@@ -73,8 +72,7 @@ def test_foreign_is_as_missing(any_service, alice, strangers, rpc, fate):
     if fate == "DELETED":
         alice.call("DeleteOperation", operation_id=operation.id)
     if fate == "EXPIRED":
-        engine = open_engine(any_service.database_url)
-        factories.age(engine, OperationId(operation.id), timedelta(days=2))
+        factories.age(any_service.engine, OperationId(operation.id), timedelta(days=2))
     for stranger in let_in(strangers, rpc):
         about_foreign = told(stranger, rpc, operation.id)
         about_missing = told(stranger, rpc, new_operation_id())
@@ -110,8 +108,7 @@ def test_owner_is_told_what_became_of_it(any_service, alice, rpc):
     """Only the owner learns that an operation was deleted or has expired."""
     deleted, expired = alice.create_in("COMPLETED"), alice.create_in("FAILED")
     alice.call("DeleteOperation", operation_id=deleted.id)
-    engine = open_engine(any_service.database_url)
-    factories.age(engine, OperationId(expired.id), timedelta(days=2))
+    factories.age(any_service.engine, OperationId(expired.id), timedelta(days=2))
     for operation, reason in ((deleted, "OPERATION_DELETED"), (expired, "OPERATION_EXPIRED")):
         with refused(StatusCode.NOT_FOUND, reason) as refusal:
             alice.send(rpc, rpc.about(operation.id))

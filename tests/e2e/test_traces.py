@@ -14,7 +14,6 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_serv
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from milepost.domain.operation import OperationId
-from milepost.storage.engine import open_engine
 from milepost.storage.tables import operations
 from tests.contract.stored import Stored, until
 from tests.e2e.service import FUNCTION, RPCS, Client, Service, eventually, refused
@@ -181,7 +180,7 @@ def test_stranger_has_a_span(spans, traced):
 def test_defect_is_an_error_span(spans, traced, alice):
     """A defect makes its span an error, found by the trace id that the caller was told."""
     operation = alice.create()
-    stored = Stored(open_engine(traced.database_url))
+    stored = Stored(traced.engine)
     mine = operations.c.id == operation.id
     stored.execute(sa.update(operations).where(mine).values(metadata="broken"))
     trace_id, _ = under(alice)
@@ -197,7 +196,7 @@ def test_defect_is_an_error_span(spans, traced, alice):
 async def test_call_that_is_cut_off_has_its_code(spans, traced, alice, code):
     """A cancelled call and one that is late have their true code on the span (B225)."""
     operation = alice.create_in("PROCESSING")
-    stored = Stored(open_engine(traced.database_url))
+    stored = Stored(traced.engine)
     trace_id, _ = under(alice)
     (rpc,) = (rpc for rpc in RPCS if rpc.method == "UpdateProgress")
     async with traced.aio_channel() as channel:

@@ -88,7 +88,9 @@ async def work_until_killed(service: Service, client: Client, count: int) -> lis
     async with service.aio_channel() as channel:
         work = Work(client, channel)
         workers = [asyncio.create_task(work.go_on()) for _ in range(WORKERS)]
-        await work.until(count)
+        enough = asyncio.create_task(work.until(count))
+        await asyncio.wait([enough, *workers], return_when=asyncio.FIRST_COMPLETED)
+        assert enough.done(), "the service was gone before it was killed"
         service.kill()
         await asyncio.gather(*workers)
     return work.lives

@@ -47,7 +47,7 @@ def lines(capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[[], list[str]
 def test_without_a_collector_nothing_is_recorded():
     """A service without a collector records no trace, and stops all the same (B224)."""
     made = telemetry.configure_traces(endpoint=None, ratio=1.0, version="0")
-    assert made.start(METHOD, ()) is None
+    assert made.start(METHOD, {}) is None
     made.stop()
 
 
@@ -55,18 +55,18 @@ def test_without_a_collector_nothing_is_recorded():
 def test_ratio_is_that_of_new_traces(spans, ratio, recorded):
     """Of the traces that begin here the sampled share is recorded."""
     made = tracing(spans, ratio)
-    found = [made.start(METHOD, ()) for _ in range(50)]
+    found = [made.start(METHOD, {}) for _ in range(50)]
     assert sum(span is not None for span in found) == recorded
 
 
 def test_callers_decide_for_their_traces(spans):
     """A trace that a caller has begun is recorded if the caller records it (B225)."""
     made = tracing(spans, 0.0)
-    span = made.start(METHOD, (("traceparent", PARENT),))
+    span = made.start(METHOD, {"traceparent": PARENT})
     assert span is not None
     assert span.is_recording()
     assert trace.format_trace_id(span.get_span_context().trace_id) == PARENT.split("-")[1]
-    quiet = made.start(METHOD, (("traceparent", PARENT[:-1] + "0"),))
+    quiet = made.start(METHOD, {"traceparent": PARENT[:-1] + "0"})
     assert quiet is not None
     assert not quiet.is_recording()
     assert quiet.get_span_context().trace_id == span.get_span_context().trace_id
@@ -75,7 +75,7 @@ def test_callers_decide_for_their_traces(spans):
 @pytest.mark.parametrize(("failed", "status"), [(True, "ERROR"), (False, "UNSET")])
 def test_span_ends_with_its_code(spans, failed, status):
     """A span has the code of its call, and is an error only when that is our fault."""
-    span = tracing(spans, 1.0).start(METHOD, ())
+    span = tracing(spans, 1.0).start(METHOD, {})
     assert span is not None
     telemetry.end_span(span, "ABORTED", failed=failed)
     (ended,) = spans.get_finished_spans()
@@ -89,7 +89,7 @@ def test_every_call_has_a_trace_id(spans):
     made = tracing(spans, 0.0)
     ids = set()
     for _ in range(3):
-        made.start(METHOD, ())
+        made.start(METHOD, {})
         assert telemetry.current_trace_id() == telemetry.current_trace_id()
         traceparent = telemetry.current_traceparent()
         assert traceparent is not None
@@ -103,7 +103,7 @@ def test_lines_are_json(lines, spans):
     """A line is one JSON object with event, level, time and the trace of its call (B222)."""
     telemetry.configure_logs(level="info", as_json=True)
     made = tracing(spans, 0.0)
-    made.start(METHOD, ())
+    made.start(METHOD, {})
     structlog.get_logger().info("something happened", operation_id="op_1", text="ä\n")
     structlog.get_logger().debug("not important")
     (line,) = lines()
