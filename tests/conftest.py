@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import sqlite3
 import uuid
 from collections import deque
@@ -15,6 +16,11 @@ import pytest
 from tests.postgres import URL_VARIABLE, PostgresCluster, PostgresServer
 
 _COPIES_AHEAD = 2
+
+
+# A shell that runs the tests in its background lets them, and what they start, ignore SIGINT. What
+# a test interrupts must be as interruptible as on a terminal.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def prepare_template(url: str) -> None:

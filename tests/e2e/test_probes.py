@@ -16,6 +16,7 @@ from milepost.storage import schema
 from milepost.storage.engine import open_engine
 from tests.e2e.service import (
     CALL_SECONDS,
+    RPCS,
     START_SECONDS,
     STOP_SECONDS,
     Service,
@@ -112,6 +113,31 @@ def test_large_messages(alice):
         alice.create(metadata=metadata)
     assert caught.value.code() is StatusCode.RESOURCE_EXHAUSTED
     assert alice.create().owner == alice.subject
+
+
+def test_compressed_requests_are_refused(alice):
+    """A compressed request is UNIMPLEMENTED: nothing is inflated that may be a bomb."""
+    (create,) = (rpc for rpc in RPCS if rpc.method == "CreateOperation")
+    request = create.request(function="f" * 200)
+    with pytest.raises(grpc.RpcError) as caught:
+        create.on(alice.channel)(
+            request,
+            metadata=alice.metadata,
+            compression=grpc.Compression.Gzip,
+            timeout=CALL_SECONDS,
+        )
+    assert caught.value.code() is StatusCode.UNIMPLEMENTED
+
+
+def test_large_headers(alice):
+    """Metadata above 16 KiB is RESOURCE_EXHAUSTED by gRPC; below it is read."""
+    key = alice.metadata
+    alice.metadata = (*key, ("x-large", "x" * 15_000))
+    assert alice.create().owner == alice.subject
+    alice.metadata = (*key, ("x-large", "x" * 17_000))
+    with pytest.raises(grpc.RpcError) as caught:
+        alice.create()
+    assert caught.value.code() is StatusCode.RESOURCE_EXHAUSTED
 
 
 def test_embedded_store_migrates_itself(tmp_path):
