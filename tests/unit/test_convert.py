@@ -255,6 +255,75 @@ def test_violations_are_told_up_to_a_size():
     assert size < REPORTED_CHARACTERS + 100
 
 
+def result(type_url: str = "x/y", value: bytes = b""):
+    """A request to complete with this result."""
+    request = COMPLETE()
+    request.result.type_url, request.result.value = type_url, value
+    return request
+
+
+def failure(**fields):
+    """A request to fail with one error."""
+    return FAIL(errors=[operation_pb2.OperationError(**{"code": "c", "message": "m", **fields})])
+
+
+NOT_A_NUMBER = struct_pb2.Struct(fields={"n": struct_pb2.Value(number_value=math.inf)})
+
+
+@pytest.mark.parametrize(
+    ("request_", "method", "field"),
+    [
+        (PROGRESS(operation_id="op_short"), "operation_id", "operation_id"),
+        (PROGRESS(operation_id="op_" + "g" * 24), "operation_id", "operation_id"),
+        (PROGRESS(request_id="a b"), "guards", "request_id"),
+        (PROGRESS(expected_revision=0), "guards", "expected_revision"),
+        (PROGRESS(attempt=-1), "guards", "attempt"),
+        (PROGRESS(message="a\0"), "message", "message"),
+        (CREATE(), "proposal", "function"),
+        (CREATE(function="a\nb"), "proposal", "function"),
+        (CREATE(function="f", callback_url=" "), "proposal", "callback_url"),
+        (CREATE(function="f", callback_events=["x"]), "proposal", "callback_events[0]"),
+        (CREATE(function="f", metadata=NOT_A_NUMBER), "proposal", "metadata"),
+        (
+            CREATE(function="f", ttl=duration_pb2.Duration(seconds=2**60)),
+            "proposal",
+            "ttl",
+        ),
+        (result(""), "result", "result"),
+        (result("a\0b"), "result", "result"),
+        (result("x" * 2_049), "result", "result"),
+        (result(value=b"x" * 1_048_577), "result", "result"),
+        (FAIL(), "errors", "errors"),
+        (failure(code=" "), "errors", "errors[0].code"),
+        (failure(message=""), "errors", "errors[0].message"),
+        (failure(details=NOT_A_NUMBER), "errors", "errors[0].details"),
+        (LIST(page_size=-1), "page_size", "page_size"),
+        (LIST(statuses=[operation_pb2.OPERATION_STATUS_UNSPECIFIED]), "selection", "statuses[0]"),
+        (LIST(view=9), "full_view", "view"),  # type: ignore[arg-type]
+        (LIST(create_time_from=timestamp_pb2.Timestamp(nanos=-1)), "selection", "create_time_from"),
+    ],
+    ids=range(24),
+)
+def test_what_is_malformed_is_named(request_, method, field):
+    """Whatever is malformed is refused by the name of its field, and by no other."""
+    read = fields(request_)
+    getattr(read, method)()
+    assert set(violations(read)) == {field}
+
+
+def test_largest_values_are_accepted():
+    """What is exactly at its limit is read as it is."""
+    read = fields(result("x" * 2_048, b"x" * 1_048_576))
+    assert read.result() == Payload(type_url="x" * 2_048, value=b"x" * 1_048_576)
+    read.done()
+    full = fields(LIST(view=operation_pb2.OPERATION_VIEW_FULL, page_size=100))
+    assert (full.full_view(), full.page_size()) == (True, 100)
+    full.done()
+    failed = fields(failure(source="", details=struct_pb2.Struct()))
+    assert failed.errors() == (OperationError(code="c", message="m", source="", details="{}"),)
+    failed.done()
+
+
 # --- out ---
 
 
