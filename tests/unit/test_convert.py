@@ -22,7 +22,8 @@ from milepost.domain.operation import (
 )
 from milepost.domain.ports import Selection
 from milepost.gen.milepost.v1 import operation_pb2, operation_service_pb2, worker_service_pb2
-from milepost.rpc.convert import REPORTED_CHARACTERS, Fields, _struct, operation_message
+from milepost.rpc.convert import REPORTED_CHARACTERS, Fields
+from milepost.rpc.messages import _struct, operation_message
 
 CREATE = operation_service_pb2.CreateOperationRequest
 LIST = operation_service_pb2.ListOperationsRequest

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from milepost.gen.milepost.v1 import operation_service_pb2 as pb
 from milepost.gen.milepost.v1.operation_service_pb2_grpc import OperationServiceServicer
 from milepost.rpc.caller import caller
-from milepost.rpc.convert import Fields, operation_message
+from milepost.rpc.convert import Fields
+from milepost.rpc.messages import operation_message
 
 if TYPE_CHECKING:
     from milepost.domain.limits import Limits
