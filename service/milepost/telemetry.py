@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import timedelta
 
-    from opentelemetry.trace import Span, SpanContext
+    from opentelemetry.trace import Span
     from structlog.typing import EventDict, FilteringBoundLogger
 
     from milepost.domain.operation import OperationId, Principal
@@ -118,9 +118,9 @@ def _as_json(_logger: object, _method: str, event: EventDict) -> str:
 
 
 def _add_trace(_logger: object, _method: str, event: EventDict) -> EventDict:
-    context = _current_context()
-    if context is not None:
-        event["trace_id"] = trace.format_trace_id(context.trace_id)
+    current = _current.get()
+    if current is not None:
+        event["trace_id"] = current.ids[0]
     return event
 
 
@@ -157,16 +157,17 @@ class Tracing:
         OpenTelemetry (release candidate).
         """
         parent = metadata.get("traceparent")
-        unsampled = _Unsampled()
-        _call.set(unsampled)
+        current = _Trace()
+        _current.set(current)
         if parent is None and random.random() >= self._ratio:  # noqa: S311 - a sample
             return None
-        return self._tracer.start_span(
+        current.span = self._tracer.start_span(
             method,
             context=_propagator.extract({"traceparent": parent}) if parent else None,
             kind=trace.SpanKind.SERVER,
             attributes={"rpc.system.name": "grpc", "rpc.method": method},
         )
+        return current.span
 
     def stop(self) -> None:
         """Send what is left, within a bounded time."""
@@ -183,56 +184,56 @@ def end_span(span: Span, code: str, *, failed: bool) -> None:
     span.end()
 
 
-class _Unsampled:
-    """The trace of a call without a span; its ids are made when they are needed."""
+class _Trace:
+    """The trace of a call. Without a span, its ids are made when they are needed."""
 
-    __slots__ = ("_context",)
+    __slots__ = ("_ids", "span")
 
     def __init__(self) -> None:
-        self._context: SpanContext | None = None
+        self.span: Span | None = None
+        self._ids: tuple[str, str, int] | None = None
 
     @property
-    def context(self) -> SpanContext:
-        if self._context is None:
-            self._context = trace.SpanContext(
-                random.getrandbits(128) or 1, random.getrandbits(64) or 1, is_remote=False
-            )
-        return self._context
+    def ids(self) -> tuple[str, str, int]:
+        """The trace id and the span id in hexadecimal digits, and the trace flags."""
+        if self._ids is None:
+            self._ids = _fresh_ids() if self.span is None else _ids_of(self.span)
+        return self._ids
 
 
-_call: Final[ContextVar[_Unsampled]] = ContextVar("milepost_call")
+def _fresh_ids() -> tuple[str, str, int]:
+    return f"{random.getrandbits(128) or 1:032x}", f"{random.getrandbits(64) or 1:016x}", 0
 
 
-def _current_context() -> SpanContext | None:
-    """Return the trace of the current call, sampled or not; nothing outside of a call."""
-    context = trace.get_current_span().get_span_context()
-    if context.is_valid:
-        return context
-    unsampled = _call.get(None)
-    return unsampled.context if unsampled is not None else None
+def _ids_of(span: Span) -> tuple[str, str, int]:
+    context = span.get_span_context()
+    return (
+        trace.format_trace_id(context.trace_id),
+        trace.format_span_id(context.span_id),
+        context.trace_flags,
+    )
+
+
+_current: Final[ContextVar[_Trace | None]] = ContextVar("milepost_trace", default=None)
 
 
 def current_traceparent() -> str | None:
     """Return the W3C traceparent of the current call."""
-    context = _current_context()
-    if context is None:
-        return None
-    return (
-        f"00-{trace.format_trace_id(context.trace_id)}"
-        f"-{trace.format_span_id(context.span_id)}-{context.trace_flags:02x}"
-    )
+    current = _current.get()
+    return None if current is None else "00-{}-{}-{:02x}".format(*current.ids)
 
 
 def current_trace_id() -> str:
     """Return the id under which the log has the detail of this call."""
-    context = _current_context()
-    return trace.format_trace_id(context.trace_id) if context is not None else "none"
+    current = _current.get()
+    return "none" if current is None else current.ids[0]
 
 
 def _join_trace(operation_id: OperationId, trace_context: str | None) -> None:
     """Make the current span findable by operation, and link it to the trace of the create."""
-    span = trace.get_current_span()
-    if not span.is_recording():
+    current = _current.get()
+    span = current.span if current is not None else None
+    if span is None or not span.is_recording():
         return
     span.set_attribute("milepost.operation.id", operation_id)
     if trace_context is not None:

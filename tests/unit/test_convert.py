@@ -23,7 +23,7 @@ from milepost.domain.operation import (
 from milepost.domain.ports import Selection
 from milepost.gen.milepost.v1 import operation_pb2, operation_service_pb2, worker_service_pb2
 from milepost.rpc.convert import REPORTED_CHARACTERS, Fields
-from milepost.rpc.messages import _struct, operation_message
+from milepost.rpc.messages import _struct, fill
 
 CREATE = operation_service_pb2.CreateOperationRequest
 LIST = operation_service_pb2.ListOperationsRequest
@@ -326,6 +326,13 @@ def test_largest_values_are_accepted():
 
 
 # --- out ---
+
+
+def operation_message(operation, viewer, *, full=True):
+    """The message of an operation, as `viewer` may see it."""
+    message = operation_pb2.Operation()
+    fill(message, operation, viewer, full=full)
+    return message
 
 
 def test_every_field_is_told():

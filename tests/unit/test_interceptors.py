@@ -248,7 +248,7 @@ def counted(shape: str, code: str) -> float:
 
 async def idle(chain: Chain) -> None:
     """No call runs any more."""
-    await asyncio.wait_for(chain.observe.idle(), SECONDS)
+    await asyncio.wait_for(chain.observe.running.idle(), SECONDS)
 
 
 shapes = pytest.mark.parametrize("shape", SHAPES)
@@ -342,12 +342,12 @@ async def test_cancelled_call_is_counted_as_cancelled(chain, shape):
     chain.behaviour = held = Held()
     call = chain.begin(shape)
     await asyncio.wait_for(held.began.wait(), SECONDS)
-    assert chain.observe._running == 1
+    assert chain.observe.running.count == 1
     call.cancel()
     await asyncio.wait_for(held.cancelled.wait(), SECONDS)
     await idle(chain)
     assert counted(shape, "CANCELLED") == before + 1
-    assert chain.observe._running == 0
+    assert chain.observe.running.count == 0
     assert chain.seen[-1] == "outer CancelledError"
 
 
@@ -373,7 +373,7 @@ async def test_drain_turns_new_calls_away(chain):
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await chain.call()
     assert caught.value.code() is StatusCode.UNAVAILABLE
-    waiting = asyncio.create_task(chain.admission.idle())
+    waiting = asyncio.create_task(chain.admission.running.idle())
     await asyncio.wait([waiting], timeout=0)
     assert not waiting.done()
     held.go.set()

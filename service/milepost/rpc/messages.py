@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import math
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from google.protobuf import duration_pb2, struct_pb2, timestamp_pb2
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
     from milepost.domain.operation import Operation, OperationError
+    from milepost.domain.ports import Outcome
+
+Moved = TypeVar("Moved", bound="_Moved")
 
 _STATUS_PREFIX: Final = "OPERATION_STATUS_"
 STATUS_NUMBERS: Final[Mapping[Status, pb.OperationStatus.ValueType]] = {
@@ -25,39 +28,66 @@ STATUS_NUMBERS: Final[Mapping[Status, pb.OperationStatus.ValueType]] = {
 }
 
 
-def operation_message(operation: Operation, viewer: str, *, full: bool = True) -> pb.Operation:
-    """Return the message of an operation. Only its owner sees the callback URL, without query.
+class _Moved(Protocol):
+    """The response of every move."""
 
-    Without `full`, result, errors and metadata are left out.
+    replayed: bool
+
+    @property
+    def operation(self) -> pb.Operation: ...
+
+
+def moved(response: Moved, outcome: Outcome, viewer: str, *, full: bool = True) -> Moved:
+    """Return the empty `response` with the operation as a move left it, as `viewer` may see it."""
+    fill(response.operation, outcome.operation, viewer, full=full)
+    response.replayed = outcome.replayed
+    return response
+
+
+_OPTIONAL: Final = (
+    "version",
+    "progress",
+    "progress_message",
+    "original_request_id",
+    "worker",
+)
+_TIMES: Final = (
+    "progress_time",
+    "create_time",
+    "start_time",
+    "complete_time",
+    "cancel_time",
+    "expire_time",
+    "lease_expire_time",
+)
+
+
+def fill(message: pb.Operation, operation: Operation, viewer: str, *, full: bool = True) -> None:
+    """Say in the empty `message` what `operation` is, as `viewer` may see it.
+
+    Only its owner sees the callback URL, without its query. Without `full`, result, errors and
+    metadata are left out. The message is filled where it stands, inside of a response: putting a
+    finished one there would copy it.
     """
-    message = pb.Operation(
-        id=operation.id,
-        function=operation.function,
-        version=operation.version,
-        owner=operation.owner,
-        status=STATUS_NUMBERS[operation.status],
-        progress=operation.progress,
-        progress_message=operation.progress_message,
-        progress_time=_timestamp(operation.progress_time),
-        original_request_id=operation.original_request_id,
-        create_time=_timestamp(operation.create_time),
-        start_time=_timestamp(operation.start_time),
-        complete_time=_timestamp(operation.complete_time),
-        cancel_time=_timestamp(operation.cancel_time),
-        expire_time=_timestamp(operation.expire_time),
-        ttl=_duration(operation.ttl),
-        retry_after=_duration(operation.retry_after),
-        revision=operation.revision,
-        attempt=operation.attempt,
-        max_attempts=operation.max_attempts,
-        worker=operation.worker,
-        lease_expire_time=_timestamp(operation.lease_expire_time),
-    )
+    message.id = operation.id
+    message.function = operation.function
+    message.owner = operation.owner
+    message.status = STATUS_NUMBERS[operation.status]
+    message.revision = operation.revision
+    message.attempt = operation.attempt
+    message.max_attempts = operation.max_attempts
+    message.ttl.CopyFrom(_duration(operation.ttl))
+    message.retry_after.CopyFrom(_duration(operation.retry_after))
+    for name in _OPTIONAL:
+        if (value := getattr(operation, name)) is not None:
+            setattr(message, name, value)
+    for name in _TIMES:
+        if (instant := getattr(operation, name)) is not None:
+            getattr(message, name).CopyFrom(_timestamp(instant))
     if operation.callback_url is not None and operation.owner == viewer:
         message.callback_url = urlsplit(operation.callback_url)._replace(query="").geturl()
     if full:
         _add_payloads(message, operation)
-    return message
 
 
 def _add_payloads(message: pb.Operation, operation: Operation) -> None:
@@ -84,9 +114,7 @@ def _error_messages(errors: Iterable[OperationError]) -> Iterable[pb.OperationEr
 
 # An operation is shown again and again, and most of its times stay what they were.
 @functools.lru_cache(maxsize=16_384)
-def _timestamp(instant: datetime | None) -> timestamp_pb2.Timestamp | None:
-    if instant is None:
-        return None
+def _timestamp(instant: datetime) -> timestamp_pb2.Timestamp:
     return timestamp_pb2.Timestamp(
         seconds=math.floor(instant.timestamp()), nanos=instant.microsecond * 1000
     )

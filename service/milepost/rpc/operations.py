@@ -8,7 +8,7 @@ from milepost.gen.milepost.v1 import operation_service_pb2 as pb
 from milepost.gen.milepost.v1.operation_service_pb2_grpc import OperationServiceServicer
 from milepost.rpc.caller import caller
 from milepost.rpc.convert import Fields
-from milepost.rpc.messages import operation_message
+from milepost.rpc.messages import fill, moved
 
 if TYPE_CHECKING:
     from milepost.domain.limits import Limits
@@ -33,9 +33,7 @@ class OperationService(OperationServiceServicer):
         fields.done()
         by = caller()
         outcome = await self._tracker.create(by, proposal)
-        return pb.CreateOperationResponse(
-            operation=operation_message(outcome.operation, by.subject), replayed=outcome.replayed
-        )
+        return moved(pb.CreateOperationResponse(), outcome, by.subject)
 
     async def GetOperation(
         self, request: pb.GetOperationRequest, _context: Context
@@ -46,7 +44,9 @@ class OperationService(OperationServiceServicer):
         fields.done()
         by = caller()
         operation = await self._tracker.get(by, operation_id)
-        return pb.GetOperationResponse(operation=operation_message(operation, by.subject))
+        response = pb.GetOperationResponse()
+        fill(response.operation, operation, by.subject)
+        return response
 
     async def ListOperations(
         self, request: pb.ListOperationsRequest, _context: Context
@@ -59,10 +59,10 @@ class OperationService(OperationServiceServicer):
         operations, next_page_token = await self._tracker.list(
             by, selection, page_size=page_size, page_token=request.page_token, full=full
         )
-        return pb.ListOperationsResponse(
-            operations=[operation_message(operation, by.subject) for operation in operations],
-            next_page_token=next_page_token,
-        )
+        response = pb.ListOperationsResponse(next_page_token=next_page_token)
+        for operation in operations:
+            fill(response.operations.add(), operation, by.subject)
+        return response
 
     async def CancelOperation(
         self, request: pb.CancelOperationRequest, _context: Context
@@ -74,9 +74,7 @@ class OperationService(OperationServiceServicer):
         fields.done()
         by = caller()
         outcome = await self._tracker.cancel(by, operation_id, guards, reason=reason)
-        return pb.CancelOperationResponse(
-            operation=operation_message(outcome.operation, by.subject), replayed=outcome.replayed
-        )
+        return moved(pb.CancelOperationResponse(), outcome, by.subject)
 
     async def DeleteOperation(
         self, request: pb.DeleteOperationRequest, _context: Context

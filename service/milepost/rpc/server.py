@@ -137,10 +137,10 @@ class RpcServer:
         farewell = min(FAREWELL_S, grace)
         await asyncio.sleep(farewell)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._admission.idle(), grace - farewell)
+            await asyncio.wait_for(self._admission.running.idle(), grace - farewell)
         await self._server.stop(farewell)
         try:
-            await asyncio.wait_for(self._observe.idle(), timeout=1.0)
+            await asyncio.wait_for(self._observe.running.idle(), timeout=1.0)
         except TimeoutError:
             telemetry.log.warning("calls still running after the drain")
 

@@ -8,7 +8,7 @@ from milepost.gen.milepost.v1 import worker_service_pb2 as pb
 from milepost.gen.milepost.v1.worker_service_pb2_grpc import WorkerServiceServicer
 from milepost.rpc.caller import caller
 from milepost.rpc.convert import Fields
-from milepost.rpc.messages import operation_message
+from milepost.rpc.messages import moved
 
 if TYPE_CHECKING:
     from milepost.domain.limits import Limits
@@ -36,9 +36,7 @@ class WorkerService(WorkerServiceServicer):
         outcome = await self._tracker.start(
             by, operation_id, guards, progress=progress, worker=worker
         )
-        return pb.StartOperationResponse(
-            operation=operation_message(outcome.operation, by.subject), replayed=outcome.replayed
-        )
+        return moved(pb.StartOperationResponse(), outcome, by.subject)
 
     async def UpdateProgress(
         self, request: pb.UpdateProgressRequest, _context: Context
@@ -52,10 +50,7 @@ class WorkerService(WorkerServiceServicer):
         outcome = await self._tracker.update_progress(
             by, operation_id, guards, progress=progress, message=message
         )
-        return pb.UpdateProgressResponse(
-            operation=operation_message(outcome.operation, by.subject, full=False),
-            replayed=outcome.replayed,
-        )
+        return moved(pb.UpdateProgressResponse(), outcome, by.subject, full=False)
 
     async def CompleteOperation(
         self, request: pb.CompleteOperationRequest, _context: Context
@@ -66,9 +61,7 @@ class WorkerService(WorkerServiceServicer):
         fields.done()
         by = caller()
         outcome = await self._tracker.complete(by, operation_id, guards, result=result)
-        return pb.CompleteOperationResponse(
-            operation=operation_message(outcome.operation, by.subject), replayed=outcome.replayed
-        )
+        return moved(pb.CompleteOperationResponse(), outcome, by.subject)
 
     async def FailOperation(
         self, request: pb.FailOperationRequest, _context: Context
@@ -79,6 +72,4 @@ class WorkerService(WorkerServiceServicer):
         fields.done()
         by = caller()
         outcome = await self._tracker.fail(by, operation_id, guards, errors=errors)
-        return pb.FailOperationResponse(
-            operation=operation_message(outcome.operation, by.subject), replayed=outcome.replayed
-        )
+        return moved(pb.FailOperationResponse(), outcome, by.subject)

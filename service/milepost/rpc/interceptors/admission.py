@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any
 
 from milepost.domain.errors import Draining
 from milepost.rpc.interceptors.auth import is_public
+from milepost.rpc.interceptors.running import Running
 
 if TYPE_CHECKING:
     from milepost.rpc.interceptors.chain import Call, Context, Proceed
@@ -18,17 +18,12 @@ class Admission:
     def __init__(self) -> None:
         """Take calls."""
         self._draining = False
-        self._running = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self.running = Running()
+        """Those that were let in. Whoever watches health is not among them, and may go on."""
 
     def close(self) -> None:
         """Take no more calls; those that run go on."""
         self._draining = True
-
-    async def idle(self) -> None:
-        """Return when no call runs that was let in; whoever watches health may go on."""
-        await self._idle.wait()
 
     async def around(self, proceed: Proceed, call: Call, request: Any, context: Context) -> Any:
         """Let the call in, or say that another replica will answer it."""
@@ -36,11 +31,8 @@ class Admission:
             return await proceed(call, request, context)
         if self._draining:
             raise Draining
-        self._running += 1
-        self._idle.clear()
+        self.running.enter()
         try:
             return await proceed(call, request, context)
         finally:
-            self._running -= 1
-            if self._running == 0:
-                self._idle.set()
+            self.running.leave()

@@ -7,6 +7,7 @@ move; this link only knows which roles a method is for at all.
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -64,6 +65,7 @@ MOST_REMEMBERED: Final = 10_000
 _SCHEME: Final = "bearer "
 
 
+@functools.cache
 def is_public(method: str) -> bool:
     """Tell whether a method answers without a credential."""
     return method.partition("/")[0] in PUBLIC

@@ -10,6 +10,7 @@ import grpc
 from opentelemetry import trace
 
 from milepost import telemetry
+from milepost.rpc.interceptors.running import Running
 
 if TYPE_CHECKING:
     from milepost.rpc.interceptors.chain import Call, Context, Proceed
@@ -33,19 +34,12 @@ class Observe:
     def __init__(self, tracing: telemetry.Tracing) -> None:
         """Start with no call running."""
         self._tracing = tracing
-        self._running = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
-        telemetry.rpcs_running.set_function(lambda: self._running)
-
-    async def idle(self) -> None:
-        """Return when no call is running."""
-        await self._idle.wait()
+        self.running = Running()
+        telemetry.rpcs_running.set_function(lambda: self.running.count)
 
     async def around(self, proceed: Proceed, call: Call, request: Any, context: Context) -> Any:
         """Measure the call."""
-        self._running += 1
-        self._idle.clear()
+        self.running.enter()
         start = time.perf_counter()
         span = self._tracing.start(call.method, call.metadata)
         code = "OK"
@@ -71,9 +65,7 @@ class Observe:
             if span is not None:
                 telemetry.end_span(span, code, failed=code in _OUR_FAULT)
             telemetry.record_call(call.method, code, time.perf_counter() - start)
-            self._running -= 1
-            if self._running == 0:
-                self._idle.set()
+            self.running.leave()
 
 
 def _code(context: Context) -> str:
