@@ -24,6 +24,7 @@ from milepost.storage.credentials import KeyRing, service_key
 from milepost.storage.engine import open_engine
 from milepost.storage.store import SqlOperationStore
 from milepost.storage.translate import translate
+from milepost.tracking.changes import Changes
 from milepost.tracking.paging import PageTokens
 from milepost.tracking.tracker import Tracker
 from milepost.web.probes import probe_app
@@ -86,7 +87,8 @@ async def serve(settings: Settings) -> None:
         page_tokens = PageTokens(await asyncio.to_thread(service_key, engine, "page_tokens"))
         store = SqlOperationStore(engine, gathering=settings.gathering)
         stack.push_async_callback(store.close)
-        tracker = Tracker(store, limits=settings.limits, page_tokens=page_tokens)
+        changes = Changes()
+        tracker = Tracker(store, limits=settings.limits, page_tokens=page_tokens, changes=changes)
         server = RpcServer(
             tracker,
             store,

@@ -30,6 +30,7 @@ from milepost.domain.operation import (
 from milepost.domain.ports import Selection
 from milepost.storage.engine import open_engine
 from milepost.storage.store import SqlOperationStore
+from milepost.tracking.changes import Changes
 from milepost.tracking.paging import PageTokens
 from milepost.tracking.tracker import ID_TRIES, WEBHOOK_EVENTS, Tracker
 from tests.contract.stored import Stored
@@ -71,6 +72,7 @@ def tracker_of(store: SqlOperationStore, *ids: str) -> Tracker:
         store,
         limits=Limits(),
         page_tokens=PageTokens(secrets.token_bytes(32)),
+        changes=Changes(),
         new_id=(lambda: OperationId(next(source))) if ids else new_operation_id,
     )
 

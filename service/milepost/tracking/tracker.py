@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from milepost.domain.limits import Limits
     from milepost.domain.operation import Operation, OperationError, Payload, Principal, Proposal
     from milepost.domain.ports import OperationStore, Outcome, Selection
+    from milepost.tracking.changes import Changes
     from milepost.tracking.paging import PageTokens
 
 ID_TRIES: Final = 10
@@ -36,10 +37,12 @@ class Tracker:
         *,
         limits: Limits,
         page_tokens: PageTokens,
+        changes: Changes,
         new_id: Callable[[], OperationId] = new_operation_id,
     ) -> None:
-        """Work on `store`; clamp to `limits`."""
+        """Work on `store`; clamp to `limits`; tell `changes` of every move."""
         self._store = store
+        self._changes = changes
         self._limits = limits
         self._page_tokens = page_tokens
         self._new_id = new_id
@@ -124,6 +127,7 @@ class Tracker:
     async def delete(self, by: Principal, operation_id: OperationId, guards: Guards) -> None:
         """Forget a terminal operation before its time."""
         await self._store.forget(_change(by, Move.FORGET, operation_id, guards))
+        self._changes.publish(operation_id)
         telemetry.record_forget(operation_id, by)
 
     async def start(
@@ -187,6 +191,7 @@ class Tracker:
         self, by: Principal, move: Move, operation_id: OperationId, guards: Guards, **effects: Any
     ) -> Outcome:
         outcome = await self._store.apply(_change(by, move, operation_id, guards, **effects))
+        self._changes.publish(operation_id)
         telemetry.record_move(move, outcome, by)
         return outcome
 
