@@ -30,10 +30,10 @@ class Listener:
         """Let `wait` return, now or when it is called next."""
         self._event.set()
 
-    async def wait(self, timeout: float) -> bool:
-        """Return true at the first hint since the last call, or false after `timeout` seconds."""
+    async def wait(self, seconds: float) -> bool:
+        """Return true at the first hint since the last call, or false after `seconds`."""
         try:
-            await asyncio.wait_for(self._event.wait(), timeout)
+            await asyncio.wait_for(self._event.wait(), seconds)
         except TimeoutError:
             return False
         self._event.clear()
