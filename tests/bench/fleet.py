@@ -39,6 +39,7 @@ class Fleet:
         self._subjects: dict[str, Subject] = {}
         self._postgres: PostgresCluster | None = None
         self._template_secret: str | None = None
+        self._collector: servers.Server | None = None
 
     def __enter__(self) -> Self:
         """Nothing runs yet."""
@@ -118,8 +119,16 @@ class Fleet:
 
     def _service(self, name: str, url: str, secret: str, settings: Mapping[str, str]) -> Subject:
         book = self._open(Book(url, operations), self._started)
+        settings = {**settings, "MILEPOST_OTLP_ENDPOINT": self._otlp_endpoint()}
         server = servers.start_service(url, self._log(f"service-{name}"), settings)
         return grpc_subject(self._stack.enter_context(server), secret, book)
+
+    def _otlp_endpoint(self) -> str:
+        if self._collector is None:
+            collector = servers.start_collector(self._log("collector"))
+            self._collector = self._stack.enter_context(collector)
+            collector.wait_until_listening()
+        return f"http://127.0.0.1:{self._collector.port}"
 
     def _aiosqlite(self) -> Subject:
         path = self._folder / "peer.db"

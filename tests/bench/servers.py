@@ -13,7 +13,7 @@ from typing import Self
 
 import psutil
 
-from tests.bench.cores import SERVER_CORE, pin
+from tests.bench.cores import LOAD_CORE, SERVER_CORE, pin
 from tests.bench.messages import OWNER
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,9 +41,16 @@ class Server:
     """One process that listens on `port`, its output in a file."""
 
     def __init__(
-        self, command: Sequence[str], port: int, log: Path, environment: Mapping[str, str]
+        self,
+        command: Sequence[str],
+        port: int,
+        log: Path,
+        environment: Mapping[str, str],
+        *,
+        core: int = SERVER_CORE,
     ) -> None:
         self.port = port
+        self._core = core
         self._log = log
         with log.open("wb") as output:
             self._process = subprocess.Popen(
@@ -81,7 +88,7 @@ class Server:
                 text = self._log.read_text(errors="replace").splitlines()
                 raise ServerError("\n".join([f"{self._log.name} does not listen", *text[-30:]]))
             time.sleep(0.02)
-        pin(self._process.pid, SERVER_CORE)
+        pin(self._process.pid, self._core)
 
     def cpu_seconds(self) -> float:
         """The time that the process has spent on a core."""
@@ -100,6 +107,13 @@ def start_module(module: str, log: Path, *arguments: str) -> Server:
     """A server of the bench itself, which takes its port as the first argument."""
     port = free_port()
     return Server([sys.executable, "-m", module, str(port), *arguments], port, log, {})
+
+
+def start_collector(log: Path) -> Server:
+    """What takes the traces of the services, on the core of the load."""
+    port = free_port()
+    command = [sys.executable, "-m", "tests.bench.collector", str(port)]
+    return Server(command, port, log, {}, core=LOAD_CORE)
 
 
 def start_service(url: str, log: Path, settings: Mapping[str, str]) -> Server:

@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from rich.console import Console
 
 from tests.bench import plan, rounds
@@ -14,6 +15,7 @@ STARTED = 256
 """As many as the largest batch, which must not hold an operation twice."""
 
 
+@pytest.mark.timeout(180)  # it starts ten servers
 def test_one_tiny_round_of_everything(tmp_path):
     """Every server starts, answers every kind of call, and keeps what it acknowledged."""
     comparisons = [each for each in plan.comparisons() if each.callers == CALLERS]
