@@ -18,19 +18,20 @@ from alembic.util import CommandError
 from milepost import __version__, telemetry
 from milepost.domain.api_key import issue_key
 from milepost.domain.errors import StoreUnavailable
-from milepost.rpc.server import RpcServer, Wire
+from milepost.rpc.server import RpcServer, UseCases, Wire
 from milepost.storage import schema
 from milepost.storage.credentials import KeyRing, service_key
 from milepost.storage.engine import open_engine
 from milepost.storage.store import SqlOperationStore
 from milepost.storage.translate import translate
 from milepost.tracking.changes import Changes
+from milepost.tracking.claiming import Claiming, PendingWork
 from milepost.tracking.paging import PageTokens
 from milepost.tracking.tracker import Tracker
 from milepost.web.probes import probe_app
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Iterator
+    from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
     from typing import Any
 
     from sqlalchemy.engine import Engine
@@ -88,9 +89,15 @@ async def serve(settings: Settings) -> None:
         store = SqlOperationStore(engine, gathering=settings.gathering)
         stack.push_async_callback(store.close)
         changes = Changes()
-        tracker = Tracker(store, limits=settings.limits, page_tokens=page_tokens, changes=changes)
+        work = PendingWork(store)
+        tracker = Tracker(
+            store, limits=settings.limits, page_tokens=page_tokens, changes=changes, work=work
+        )
         server = RpcServer(
-            tracker,
+            UseCases(
+                tracker=tracker,
+                claiming=Claiming(store, limits=settings.limits, changes=changes, work=work),
+            ),
             store,
             settings.limits,
             Wire(
@@ -103,6 +110,7 @@ async def serve(settings: Settings) -> None:
         await server.start()
         _settle_heap()
         watch = asyncio.create_task(readiness.watch(store, server))
+        await stack.enter_async_context(_running(work.watch()))
         telemetry.log.info(
             "serving",
             listen=settings.listen,
@@ -115,8 +123,20 @@ async def serve(settings: Settings) -> None:
         readiness.problem = DRAINING
         await server.report(ready=False)
         await asyncio.sleep(settings.not_ready_seconds)
+        work.close()
         await server.stop(settings.drain_seconds)
     telemetry.log.info("stopped")
+
+
+@contextlib.asynccontextmanager
+async def _running(loop: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run `loop` beside what happens inside, and end it after that."""
+    task = asyncio.create_task(loop)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
 
 
 def _settle_heap() -> None:

@@ -31,13 +31,13 @@ if TYPE_CHECKING:
     from milepost.domain.limits import Limits
     from milepost.domain.ports import CredentialStore
     from milepost.rpc.interceptors.chain import Behaviour, Context, Link
+    from milepost.tracking.claiming import Claiming
     from milepost.tracking.tracker import Tracker
 
 NOT_AVAILABLE: Final = frozenset(
     {
         "milepost.v1.OperationService/WaitOperation",
         "milepost.v1.OperationService/WatchOperation",
-        "milepost.v1.WorkerService/ClaimOperations",
         "milepost.v1.WorkerService/StreamProgress",
         "milepost.v1.WebhookService/GetSigningSecret",
         "milepost.v1.WebhookService/RotateSigningSecret",
@@ -70,12 +70,20 @@ class Wire:
     reflection: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UseCases:
+    """What the services serve."""
+
+    tracker: Tracker
+    claiming: Claiming
+
+
 class RpcServer:
     """The services on one port. Create it on a running event loop."""
 
     def __init__(
         self,
-        tracker: Tracker,
+        serves: UseCases,
         credentials: CredentialStore,
         limits: Limits,
         wire: Wire,
@@ -97,10 +105,10 @@ class RpcServer:
         )
         add: Any = chained  # it has the two methods of a server that these functions call
         operation_service_pb2_grpc.add_OperationServiceServicer_to_server(
-            OperationService(tracker, limits), add
+            OperationService(serves.tracker, limits), add
         )
         worker_service_pb2_grpc.add_WorkerServiceServicer_to_server(
-            WorkerService(tracker, limits), add
+            WorkerService(serves.tracker, serves.claiming, limits), add
         )
         webhook_service_pb2_grpc.add_WebhookServiceServicer_to_server(
             webhook_service_pb2_grpc.WebhookServiceServicer(), add
