@@ -17,9 +17,7 @@ from tests import factories
 from tests.contract.stored import answers
 
 LEASE = timedelta(seconds=30)
-CLAIM = Claim(
-    functions=(factories.FUNCTION,), most=1, lease=LEASE, actor="wally", worker="wally-1"
-)
+CLAIM = Claim(functions=(factories.FUNCTION,), most=1, lease=LEASE, actor="wally", worker="wally-1")
 WORKER = factories.scope("wally", functions=("video.*",))
 
 
