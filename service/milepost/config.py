@@ -134,6 +134,9 @@ class Settings(BaseSettings):
     cleanup_seconds: Seconds = Field(
         60.0, description="Pause between two removals of what is past its time"
     )
+    measure_seconds: Seconds = Field(
+        5.0, description="Pause between two counts of operations that are overdue"
+    )
     events_kept_seconds: Seconds = Field(
         604_800.0, description="How long the events of a removed operation are kept"
     )
