@@ -35,7 +35,7 @@ def only(move, operation):
     return {**{each: [] for each in SWEEPS}, move: [operation.id]}
 
 
-NOTHING = {move: [] for move in SWEEPS}
+NOTHING: dict[Move, list[str]] = {move: [] for move in SWEEPS}
 
 
 async def claimed(store, **overrides):
@@ -253,7 +253,7 @@ async def test_overdue_is_what_a_sweep_would_have_done(store, engine):
     assert await store.overdue(Move.RELEASE, timedelta(), 10) == 0
 
 
-async def test_events_of_the_long_gone_are_removed(store, engine, stored):
+async def test_events_of_the_long_gone_are_removed(store, stored):
     """Events are kept while their operation lives, and for a time after it is gone."""
     kept = timedelta(days=7)
     living = await factories.reach(store, Status.COMPLETED)
