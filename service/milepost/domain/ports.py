@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from datetime import datetime
+    from collections.abc import Collection
+    from datetime import datetime, timedelta
 
-    from milepost.domain.lifecycle import Change
+    from milepost.domain.lifecycle import Change, Move
     from milepost.domain.operation import Draft, Operation, OperationId, Principal, Scope, Status
 
 
@@ -96,6 +97,54 @@ class OperationStore(Protocol):
 
         Without `full`, result, errors and metadata are left out and not even read.
         """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """What one worker asks to be given."""
+
+    functions: tuple[str, ...]
+    """Exact names."""
+    most: int
+    """Operations, at least 1."""
+    lease: timedelta
+    actor: str
+    """The subject that asks."""
+    worker: str
+
+
+class WorkStore(Protocol):
+    """Where workers find work. Raises what `OperationStore` raises."""
+
+    async def claim(self, claim: Claim) -> list[Operation]:
+        """Lease up to `most` pending operations to one worker; none if there are none.
+
+        No operation goes to two workers. Owners take turns: a busy one does not keep others from
+        being served.
+        """
+
+    async def pending(self, functions: Collection[str]) -> list[str]:
+        """Return those of `functions` that have work to be claimed."""
+
+
+class SweepStore(Protocol):
+    """Where what is due is done. The clock of the database decides what that is."""
+
+    async def sweep(self, move: Move, most: int) -> list[Operation]:
+        """Make one of the sweeper's moves of up to `most` operations that are due.
+
+        Returns them as the move left them (as they were, if it removed them), without payloads.
+        What another sweeper has in its hands is passed over.
+        """
+
+    async def forget_events(self, kept: timedelta, most: int) -> int:
+        """Remove the events of up to `most` operations that were removed longer ago than `kept`."""
+
+    async def due(self, move: Move) -> int:
+        """Return how many operations a sweep would move now."""
+
+    async def overdue(self, move: Move, since: timedelta, most: int) -> int:
+        """Return how many operations have been due for longer than `since`, counted to `most`."""
 
 
 class CredentialStore(Protocol):

@@ -19,6 +19,7 @@ from milepost.gen.milepost.v1 import (
     webhook_service_pb2_grpc,
     worker_service_pb2_grpc,
 )
+from milepost.rpc.admin import AdminService
 from milepost.rpc.interceptors.admission import Admission
 from milepost.rpc.interceptors.auth import Auth
 from milepost.rpc.interceptors.chain import ChainedServer
@@ -31,20 +32,20 @@ if TYPE_CHECKING:
     from milepost.domain.limits import Limits
     from milepost.domain.ports import CredentialStore
     from milepost.rpc.interceptors.chain import Behaviour, Context, Link
+    from milepost.tracking.claiming import Claiming
+    from milepost.tracking.sweeping import Sweeping
     from milepost.tracking.tracker import Tracker
 
 NOT_AVAILABLE: Final = frozenset(
     {
         "milepost.v1.OperationService/WaitOperation",
         "milepost.v1.OperationService/WatchOperation",
-        "milepost.v1.WorkerService/ClaimOperations",
         "milepost.v1.WorkerService/StreamProgress",
         "milepost.v1.WebhookService/GetSigningSecret",
         "milepost.v1.WebhookService/RotateSigningSecret",
         "milepost.v1.WebhookService/ListDeliveries",
         "milepost.v1.WebhookService/RedeliverWebhook",
         "milepost.v1.WebhookService/SendTestWebhook",
-        "milepost.v1.AdminService/CleanupExpired",
         "milepost.v1.AdminService/CreateApiKey",
         "milepost.v1.AdminService/ListApiKeys",
         "milepost.v1.AdminService/RevokeApiKey",
@@ -70,12 +71,21 @@ class Wire:
     reflection: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UseCases:
+    """What the services serve."""
+
+    tracker: Tracker
+    claiming: Claiming
+    sweeping: Sweeping
+
+
 class RpcServer:
     """The services on one port. Create it on a running event loop."""
 
     def __init__(
         self,
-        tracker: Tracker,
+        serves: UseCases,
         credentials: CredentialStore,
         limits: Limits,
         wire: Wire,
@@ -97,16 +107,16 @@ class RpcServer:
         )
         add: Any = chained  # it has the two methods of a server that these functions call
         operation_service_pb2_grpc.add_OperationServiceServicer_to_server(
-            OperationService(tracker, limits), add
+            OperationService(serves.tracker, limits), add
         )
         worker_service_pb2_grpc.add_WorkerServiceServicer_to_server(
-            WorkerService(tracker, limits), add
+            WorkerService(serves.tracker, serves.claiming, limits), add
         )
         webhook_service_pb2_grpc.add_WebhookServiceServicer_to_server(
             webhook_service_pb2_grpc.WebhookServiceServicer(), add
         )
         admin_service_pb2_grpc.add_AdminServiceServicer_to_server(
-            admin_service_pb2_grpc.AdminServiceServicer(), add
+            AdminService(serves.sweeping), add
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, add)
         if wire.reflection:  # outside the links: it knows nothing but the public .proto files

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     Columns = Mapping[str, ColumnElement[Any]]
     Change = Callable[[Columns], Any]
+    Condition = Callable[[Columns], ColumnElement[bool]]
 
 ASKED: Final[Mapping[str, TypeEngine[Any]]] = {
     "actor": sa.Text(),
@@ -36,6 +37,7 @@ _CHANGED: Final[Mapping[str, TypeEngine[Any]]] = {
     "id": sa.Text(),
     "revision": sa.BigInteger(),
     "owner": sa.Text(),
+    "status": sa.Text(),
     "callback_url": sa.Text(),
     "callback_events": sa.Text(),
 }
@@ -54,6 +56,7 @@ class Recording:
         *,
         move: Move,
         event: str | None = None,
+        told: Condition | None = None,
     ) -> None:
         """Compile it.
 
@@ -63,7 +66,9 @@ class Recording:
             change: makes the statement, which returns the operation's columns.
             move: what happens.
             event: its type, where it is not the one of the move.
+            told: of which of the changed operations a webhook is due; of all of them if absent.
         """
+        self._told = told or (lambda _changed: sa.true())
         self._event = event or TABLE[move].event
         self._move = move
         self._at_once = dialect.name == "postgresql"
@@ -96,7 +101,9 @@ class Recording:
 
     def _one_statement(self, change: Change, m: Columns) -> sa.Select[Any]:
         changed = change(m).cte("changed")
-        event = self._insert_event(changed.c, m, changed.c.id == m["id"]).cte("event")
+        # Where the change finds its operations itself, one request asks for all of them.
+        named = (changed.c.id == m["id"],) if "id" in m else ()
+        event = self._insert_event(changed.c, m, *named).cte("event")
         delivery = self._insert_delivery(changed.c).cte("delivery")
         return sa.select(*changed.c).add_cte(event, delivery)
 
@@ -127,7 +134,9 @@ class Recording:
         }
         # The types are separated by spaces, and none is part of another.
         wanted = changed["callback_events"].contains(self._event)
-        rows = sa.select(*values.values()).where(changed["callback_url"].is_not(None), wanted)
+        rows = sa.select(*values.values()).where(
+            changed["callback_url"].is_not(None), wanted, self._told(changed)
+        )
         return sa.insert(deliveries).from_select(list(values), rows)
 
     def _revision(self, changed: Columns) -> ColumnElement[int]:
@@ -137,4 +146,4 @@ class Recording:
 
 
 def _nothing(inputs: Mapping[str, TypeEngine[Any]]) -> Columns:
-    return {name: sa.null() for name in inputs}
+    return {name: sa.cast(sa.null(), type_) for name, type_ in inputs.items()}

@@ -8,16 +8,21 @@ from typing import TYPE_CHECKING, Any, Final
 
 from milepost.domain.errors import LostRace, OperationDeleted
 from milepost.domain.lifecycle import Change, Move
-from milepost.storage import queries
+from milepost.domain.ports import Claim
+from milepost.storage import claims, queries, sweeps
 from milepost.storage.batching import LARGEST_BATCH, Lane
+from milepost.storage.claims import Claims
 from milepost.storage.credentials import find_key
 from milepost.storage.engine import Session
 from milepost.storage.operations import Operations
 from milepost.storage.rows import operation_from
+from milepost.storage.sweeps import Sweeps
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
+    from datetime import timedelta
 
+    import sqlalchemy as sa
     from sqlalchemy.engine import Engine
 
     from milepost.domain.operation import Draft, Operation, OperationId, Scope
@@ -28,6 +33,10 @@ if TYPE_CHECKING:
 TRIES: Final = 3
 """How often a move is tried that other changes overtook."""
 LONGEST_PAUSE_S: Final = 0.02
+MOST_FUNCTIONS: Final = 100
+"""Functions that one read of pending work asks for."""
+SWEEP_PATIENCE_S: Final = 4.5
+"""How long one part of a sweep may take: nobody waits for it."""
 QUERY_LANES: Final = 2
 """How many lists and other rare reads run at once."""
 
@@ -45,6 +54,25 @@ class SqlOperationStore:
             self._write,
             kind=_kind,
             largest_batch=largest,
+        )
+        self._claims = Claims(engine.dialect)
+        # Where writers do not exclude each other, claims need not wait for the other writes.
+        self._claiming: Lane[Any, Any] = (
+            self._writes
+            if engine.dialect.name == "sqlite"
+            else Lane("claims", Session(engine, pinned_plans=True), self._write, largest_batch=1)
+        )
+        self._sweeps = Sweeps(engine.dialect)
+        self._sweeping: Lane[Any, Any] = (
+            self._writes
+            if engine.dialect.name == "sqlite"
+            else Lane(
+                "sweeps",
+                Session(engine, pinned_plans=True),
+                self._write,
+                largest_batch=1,
+                patience=SWEEP_PATIENCE_S,
+            )
         )
         self._reads: Lane[tuple[OperationId, Scope], Operation] = Lane(
             "reads",
@@ -66,7 +94,11 @@ class SqlOperationStore:
         self._turn = 0
 
     def _write(self, session: Session, items: Sequence[Any]) -> Sequence[Any]:
-        """Run the creates or the moves of one kind."""
+        """Run the creates, the claims, the moves of one kind, or one part of a sweep."""
+        if callable(items[0]):
+            return [part(session) for part in items]
+        if isinstance(items[0], Claim):
+            return self._claims.claim(session, items)
         if isinstance(items[0], Change):
             return self._operations.apply(session, items)
         return self._operations.insert(session, items)
@@ -101,6 +133,52 @@ class SqlOperationStore:
             if change.request_id is None or deleted.request_id != change.request_id:
                 raise
 
+    async def claim(self, claim: Claim) -> list[Operation]:
+        """See `WorkStore.claim`."""
+        found: list[Operation] = await self._claiming.submit(claim, object())
+        return found
+
+    async def pending(self, functions: Collection[str]) -> list[str]:
+        """See `WorkStore.pending`."""
+        asked = sorted(functions)
+        queries = [
+            claims.pending(asked[n : n + MOST_FUNCTIONS])
+            for n in range(0, len(asked), MOST_FUNCTIONS)
+        ]
+        found: list[tuple[str]] = await self._run(
+            lambda session: [row for query in queries for row in session.fetch(query)]
+        )
+        return [function for (function,) in found]
+
+    async def sweep(self, move: Move, most: int) -> list[Operation]:
+        """See `SweepStore.sweep`."""
+        swept: list[Operation] = await self._sweep(
+            lambda session: self._sweeps.sweep(session, move, most)
+        )
+        return swept
+
+    async def forget_events(self, kept: timedelta, most: int) -> int:
+        """See `SweepStore.forget_events`."""
+        forgotten: int = await self._sweep(
+            lambda session: self._sweeps.forget_events(session, kept, most)
+        )
+        return forgotten
+
+    async def due(self, move: Move) -> int:
+        """See `SweepStore.due`."""
+        return await self._count(sweeps.count(move))
+
+    async def overdue(self, move: Move, since: timedelta, most: int) -> int:
+        """See `SweepStore.overdue`."""
+        return await self._count(sweeps.count(move, since=since, most=most))
+
+    async def _count(self, query: sa.Select[Any]) -> int:
+        rows = await self._run(lambda session: session.fetch(query))
+        return int(rows[0][0])
+
+    async def _sweep(self, part: Query) -> Any:
+        return await self._sweeping.submit(part, object())
+
     async def get(self, operation_id: OperationId, scope: Scope) -> Operation:
         """See `OperationStore.get`."""
         asked = (operation_id, scope)
@@ -129,12 +207,15 @@ class SqlOperationStore:
 
     async def close(self) -> None:
         """Finish what was taken, then close every connection."""
-        await asyncio.gather(
-            *(lane.close() for lane in (self._writes, self._reads, *self._queries))
-        )
+        lanes = {self._writes, self._claiming, self._sweeping, self._reads, *self._queries}
+        await asyncio.gather(*(lane.close() for lane in lanes))
 
 
-def _kind(item: Change | tuple[OperationId, Draft]) -> Move:
+def _kind(item: Change | Claim | Query | tuple[OperationId, Draft]) -> Move | Query:
+    if callable(item):  # alone: nothing else is of its kind
+        return item
+    if isinstance(item, Claim):
+        return Move.CLAIM
     return item.move if isinstance(item, Change) else Move.CREATE
 
 
