@@ -26,6 +26,8 @@ from milepost.storage.store import SqlOperationStore
 from milepost.storage.translate import translate
 from milepost.tracking.changes import Changes
 from milepost.tracking.paging import PageTokens
+from milepost.tracking.pending import PendingProgress
+from milepost.tracking.streaming import Streams
 from milepost.tracking.tracker import Tracker
 from milepost.web.probes import probe_app
 
@@ -88,9 +90,20 @@ async def serve(settings: Settings) -> None:
         store = SqlOperationStore(engine, gathering=settings.gathering)
         stack.push_async_callback(store.close)
         changes = Changes()
-        tracker = Tracker(store, limits=settings.limits, page_tokens=page_tokens, changes=changes)
+        pending = PendingProgress()
+        tracker = Tracker(
+            store,
+            limits=settings.limits,
+            page_tokens=page_tokens,
+            changes=changes,
+            pending=pending,
+        )
+        streams = Streams(
+            tracker, store, changes=changes, pending=pending, limits=settings.limits
+        )
         server = RpcServer(
             tracker,
+            streams,
             store,
             settings.limits,
             Wire(

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from milepost.domain.limits import Limits
     from milepost.domain.ports import CredentialStore
     from milepost.rpc.interceptors.chain import Behaviour, Context, Link
+    from milepost.tracking.streaming import Streams
     from milepost.tracking.tracker import Tracker
 
 NOT_AVAILABLE: Final = frozenset(
@@ -38,7 +39,6 @@ NOT_AVAILABLE: Final = frozenset(
         "milepost.v1.OperationService/WaitOperation",
         "milepost.v1.OperationService/WatchOperation",
         "milepost.v1.WorkerService/ClaimOperations",
-        "milepost.v1.WorkerService/StreamProgress",
         "milepost.v1.WebhookService/GetSigningSecret",
         "milepost.v1.WebhookService/RotateSigningSecret",
         "milepost.v1.WebhookService/ListDeliveries",
@@ -76,6 +76,7 @@ class RpcServer:
     def __init__(
         self,
         tracker: Tracker,
+        streams: Streams,
         credentials: CredentialStore,
         limits: Limits,
         wire: Wire,
@@ -84,6 +85,7 @@ class RpcServer:
         """Register every service inside the links; nothing listens yet."""
         self._observe = Observe(tracing)
         self._admission = Admission()
+        self._streams = streams
         links: tuple[Link, ...] = (
             self._observe,  # outermost: it must see refused calls too, with their final code
             Errors(),  # before whoever may refuse: turns whatever happens inside into a status
@@ -100,7 +102,7 @@ class RpcServer:
             OperationService(tracker, limits), add
         )
         worker_service_pb2_grpc.add_WorkerServiceServicer_to_server(
-            WorkerService(tracker, limits), add
+            WorkerService(tracker, streams, limits), add
         )
         webhook_service_pb2_grpc.add_WebhookServiceServicer_to_server(
             webhook_service_pb2_grpc.WebhookServiceServicer(), add
@@ -135,6 +137,7 @@ class RpcServer:
         # What reaches gRPC while it stops is answered CANCELLED, which nobody tries again: until
         # the callers of this replica know, they are told DRAINING.
         farewell = min(FAREWELL_S, grace)
+        self._streams.drain()
         await asyncio.sleep(farewell)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._admission.running.idle(), grace - farewell)
