@@ -98,12 +98,9 @@ async def serve(settings: Settings) -> None:
             changes=changes,
             pending=pending,
         )
-        streams = Streams(
-            tracker, store, changes=changes, pending=pending, limits=settings.limits
-        )
+        streams = Streams(tracker, store, changes=changes, pending=pending, limits=settings.limits)
         server = RpcServer(
             tracker,
-            streams,
             store,
             settings.limits,
             Wire(
@@ -112,6 +109,7 @@ async def serve(settings: Settings) -> None:
                 reflection=settings.reflection,
             ),
             tracing,
+            streams=streams,
         )
         await server.start()
         _settle_heap()

@@ -76,11 +76,12 @@ class RpcServer:
     def __init__(
         self,
         tracker: Tracker,
-        streams: Streams,
         credentials: CredentialStore,
         limits: Limits,
         wire: Wire,
         tracing: telemetry.Tracing,
+        *,
+        streams: Streams,
     ) -> None:
         """Register every service inside the links; nothing listens yet."""
         self._observe = Observe(tracing)

@@ -41,9 +41,7 @@ async def converse(
         await asyncio.wait({listening})
 
 
-async def _listen(
-    requests: AsyncIterator[Any], stream: ProgressStream, limits: Limits
-) -> None:
+async def _listen(requests: AsyncIterator[Any], stream: ProgressStream, limits: Limits) -> None:
     async for request in requests:
         try:
             update = _update(request, limits)

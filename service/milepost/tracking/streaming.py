@@ -225,7 +225,9 @@ class Streams:
             async with stream.patience:
                 yield stream
         except TimeoutError:
-            raise Draining from None
+            if stream.patience.expired():
+                raise Draining from None
+            raise
         finally:
             stream.close()
             self._open.discard(stream)

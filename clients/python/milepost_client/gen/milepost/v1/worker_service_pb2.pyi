@@ -495,7 +495,9 @@ class UpdateError(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     operation_id: _builtins.str
-    """Names the operation, exactly as the request named it, however malformed."""
+    """Names the operation, exactly as the request named it, however malformed; of more than 255
+    characters, the first 255.
+    """
     reason: _builtins.str
     """Names the error for programs: the reason an ErrorInfo would hold, such as `PROGRESS_DECREASE`."""
     message: _builtins.str
