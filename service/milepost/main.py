@@ -18,13 +18,14 @@ from alembic.util import CommandError
 from milepost import __version__, telemetry
 from milepost.domain.api_key import issue_key
 from milepost.domain.errors import StoreUnavailable
-from milepost.rpc.server import RpcServer, Wire
+from milepost.rpc.server import RpcServer, UseCases, Wire
 from milepost.storage import schema
 from milepost.storage.credentials import KeyRing, service_key
 from milepost.storage.engine import open_engine
 from milepost.storage.store import SqlOperationStore
 from milepost.storage.translate import translate
 from milepost.tracking.changes import Changes
+from milepost.tracking.claiming import Claiming, PendingWork
 from milepost.tracking.paging import PageTokens
 from milepost.tracking.pending import PendingProgress
 from milepost.tracking.streaming import Streams
@@ -32,7 +33,7 @@ from milepost.tracking.tracker import Tracker
 from milepost.web.probes import probe_app
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Iterator
+    from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
     from typing import Any
 
     from sqlalchemy.engine import Engine
@@ -90,17 +91,24 @@ async def serve(settings: Settings) -> None:
         store = SqlOperationStore(engine, gathering=settings.gathering)
         stack.push_async_callback(store.close)
         changes = Changes()
+        work = PendingWork(store)
         pending = PendingProgress()
         tracker = Tracker(
             store,
             limits=settings.limits,
             page_tokens=page_tokens,
             changes=changes,
+            work=work,
             pending=pending,
         )
-        streams = Streams(tracker, store, changes=changes, pending=pending, limits=settings.limits)
         server = RpcServer(
-            tracker,
+            UseCases(
+                tracker=tracker,
+                claiming=Claiming(store, limits=settings.limits, changes=changes, work=work),
+                streams=Streams(
+                    tracker, store, changes=changes, pending=pending, limits=settings.limits
+                ),
+            ),
             store,
             settings.limits,
             Wire(
@@ -109,11 +117,11 @@ async def serve(settings: Settings) -> None:
                 reflection=settings.reflection,
             ),
             tracing,
-            streams=streams,
         )
         await server.start()
         _settle_heap()
         watch = asyncio.create_task(readiness.watch(store, server))
+        await stack.enter_async_context(_running(work.watch()))
         telemetry.log.info(
             "serving",
             listen=settings.listen,
@@ -126,8 +134,20 @@ async def serve(settings: Settings) -> None:
         readiness.problem = DRAINING
         await server.report(ready=False)
         await asyncio.sleep(settings.not_ready_seconds)
+        work.close()
         await server.stop(settings.drain_seconds)
     telemetry.log.info("stopped")
+
+
+@contextlib.asynccontextmanager
+async def _running(loop: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run `loop` beside what happens inside, and end it after that."""
+    task = asyncio.create_task(loop)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
 
 
 def _settle_heap() -> None:

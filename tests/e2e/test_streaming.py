@@ -115,7 +115,7 @@ async def test_bad_updates_do_not_end_the_stream(any_service, alice):
     theirs = any_service.client("bob").create()
     async with streaming(any_service, alice) as stream:
         first = await stream.ask(operation.id, progress=0.5)
-        for bad in (
+        updates: tuple[dict[str, Any], ...] = (
             {"operation_id": "nonsense", "progress": 0.1},
             {"operation_id": "x" * 10_000},
             {"operation_id": operation.id, "progress": float("nan"), "message": "x" * 1_001},
@@ -124,7 +124,8 @@ async def test_bad_updates_do_not_end_the_stream(any_service, alice):
             {"operation_id": done.id, "progress": 0.2},
             {"operation_id": UNKNOWN},
             {"operation_id": theirs.id, "progress": 0.9},
-        ):
+        )
+        for bad in updates:
             item = await stream.ask(**bad)
             assert isinstance(item, pb.UpdateError), item
             assert item.operation_id == bad["operation_id"][:255]
@@ -174,6 +175,16 @@ async def test_end_before_the_first_update_is_told(any_service, alice, worker):
             )
 
 
+def received(service: Service) -> float:
+    """How many updates have arrived."""
+    return service.metric("milepost_progress_updates_total", fate="received")
+
+
+async def until_received(service: Service, count: float) -> None:
+    """So many updates have arrived."""
+    await until(lambda: received(service) >= count)
+
+
 async def test_pending_progress_is_committed_before_the_end(any_service, alice, worker):
     """A terminal move finds the newest progress of the stream committed (B97)."""
     kept = []
@@ -181,13 +192,9 @@ async def test_pending_progress_is_committed_before_the_end(any_service, alice, 
         for method in ("FailOperation", "CancelOperation"):
             operation = alice.create()
             await stream.ask(operation.id, progress=0.1)
-            received = any_service.metric("milepost_progress_updates_total", fate="received")
+            before = received(any_service)
             await stream.send(operation.id, progress=0.7, message="nearly")
-            await until(
-                lambda before=received: (
-                    any_service.metric("milepost_progress_updates_total", fate="received") > before
-                )
-            )
+            await until_received(any_service, before + 1)
             fields = {"errors": [BROKEN]} if method == "FailOperation" else {}
             response = await alice.begin(channel, method, operation_id=operation.id, **fields)
             kept.append((response.operation.progress, response.operation.progress_message))

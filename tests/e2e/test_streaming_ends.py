@@ -153,9 +153,10 @@ async def test_bytes_that_are_no_message_are_answered(any_service, alice):
     """Bytes that are no update are an error item too; the stream goes on."""
     operation = alice.create()
     async with any_service.aio_channel() as channel:
-        call = channel.stream_stream(
-            f"/{STREAM.name}", lambda data: data, STREAM.response.FromString
-        )(metadata=alice.metadata)
+        open_raw = channel.stream_stream(
+            f"/{STREAM.name}", response_deserializer=STREAM.response.FromString
+        )
+        call = open_raw(metadata=alice.metadata)
         await call.write(b"\xff\xff\xff")
         answer = await asyncio.wait_for(call.read(), SOON_S)
         assert answer.error.reason == "INVALID_REQUEST"

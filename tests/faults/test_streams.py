@@ -32,8 +32,7 @@ async def work(stream: Stream, operation_id: str, progress: float) -> tuple[floa
             assert isinstance(answer, pb.Acknowledgement), answer
             acknowledged = (progress, answer.revision)
             progress = min(1.0, progress + 0.001)
-    except (grpc.aio.AioRpcError, asyncio.InvalidStateError, AssertionError) as error:
-        assert not isinstance(error, AssertionError) or "ended" in str(error)
+    except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
         return acknowledged
 
 
@@ -68,12 +67,12 @@ async def test_what_streams_acknowledged_survives_a_kill(service, count):
             assert row["revision"] - revision in {0, 1}, "at most the one in flight is ahead"
             assert row["progress"] >= last
             progress[operation_id] = row["progress"]
-    for history in stored.values():
-        history.check()
+        for history in stored.values():
+            history.check()
 
 
 async def test_cancel_through_another_replica_is_pushed(replicas):
-    """A cancel that one replica takes reaches a worker that streams to another within 1 s (B132)."""
+    """A cancel on one replica reaches a worker that streams to another within 1 s (B132)."""
     here, there = replicas
     worker: Client = here.worker()
     alice = there.client("alice")

@@ -31,6 +31,7 @@ from milepost.domain.ports import Selection
 from milepost.storage.engine import open_engine
 from milepost.storage.store import SqlOperationStore
 from milepost.tracking.changes import Changes
+from milepost.tracking.claiming import PendingWork
 from milepost.tracking.paging import PageTokens
 from milepost.tracking.tracker import ID_TRIES, WEBHOOK_EVENTS, Tracker
 from tests.contract.stored import Stored
@@ -73,6 +74,7 @@ def tracker_of(store: SqlOperationStore, *ids: str) -> Tracker:
         limits=Limits(),
         page_tokens=PageTokens(secrets.token_bytes(32)),
         changes=Changes(),
+        work=PendingWork(store),
         new_id=(lambda: OperationId(next(source))) if ids else new_operation_id,
     )
 

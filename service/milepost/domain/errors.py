@@ -103,15 +103,17 @@ class PermissionDenied(MilepostError):
 
     reason = "PERMISSION_DENIED"
 
-    def __init__(self, *, role: str) -> None:
-        """Name the role that is missing."""
-        self.role = role
-        super().__init__(f"this call needs the role {role}")
+    def __init__(self, *, role: str, function: str | None = None) -> None:
+        """Name the role that is missing, or the function that is not granted to the role."""
+        self.role, self.function = role, function
+        granted = "" if function is None else f", granted the function {function}"
+        super().__init__(f"this call needs the role {role}{granted}")
 
     @property
     def facts(self) -> Mapping[str, str]:
-        """The role."""
-        return {"role": self.role}
+        """The role, and the function if it is one that is missing."""
+        function = {} if self.function is None else {"function": self.function}
+        return {"role": self.role, **function}
 
 
 class OperationNotFound(MilepostError):
@@ -203,7 +205,8 @@ class StaleAttempt(Conflict):
     def __init__(self, *, expected: int | None, actual: int) -> None:
         """Name both attempts."""
         self.expected, self.actual = expected, actual
-        super().__init__(f"attempt {expected} is over, the operation is at attempt {actual}")
+        where = "its lease is lost" if expected == actual else f"this is attempt {actual}"
+        super().__init__(f"attempt {expected} is over: {where}")
 
     @property
     def facts(self) -> Mapping[str, str]:

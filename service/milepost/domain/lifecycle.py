@@ -156,7 +156,7 @@ def refusal(change: Change, found: Operation) -> MilepostError | None:
     """
     if change.expected_revision not in (None, found.revision):
         return RevisionMismatch(expected=change.expected_revision, actual=found.revision)
-    if change.attempt not in (None, found.attempt):
+    if change.attempt is not None and is_over(change.attempt, found):
         return StaleAttempt(expected=change.attempt, actual=found.attempt)
     if found.status not in change.leaves:
         return IllegalMove(
@@ -165,6 +165,21 @@ def refusal(change: Change, found: Operation) -> MilepostError | None:
     if is_decrease(change.progress, found.progress):
         return ProgressDecrease(current=found.progress, requested=change.progress)
     return None
+
+
+LEASE_LOST: Final = "LEASE_LOST"
+"""The error code of what was abandoned."""
+EXPIRED: Final = "EXPIRED"
+"""The error code of what ran past its `expire_time`."""
+
+
+def is_over(attempt: int, found: Operation) -> bool:
+    """Tell whether this attempt at the operation `found` has ended by its lease, or by another.
+
+    A pending operation has no running attempt: the last one was released.
+    """
+    lost = found.status is Status.FAILED and any(e.code == LEASE_LOST for e in found.errors)
+    return attempt != found.attempt or found.status is Status.PENDING or lost
 
 
 def is_decrease(requested: float | None, current: float | None) -> bool:

@@ -17,6 +17,15 @@ class Limits:
     retry_after_min: timedelta = timedelta(seconds=1)
     retry_after_max: timedelta = timedelta(hours=1)
     max_attempts_default: int = 3
+    lease_default: timedelta = timedelta(seconds=30)
+    lease_min: timedelta = timedelta(seconds=5)
+    lease_max: timedelta = timedelta(hours=1)
+    claim_functions: int = 100
+    """That one claim may name."""
+    claim_operations: int = 100
+    """That one claim may be answered with."""
+    claim_wait: timedelta = timedelta(seconds=60)
+    """How long a claim waits for work if its caller and its deadline allow."""
     metadata_bytes: int = 65_536
     """Of the JSON encoding."""
     result_bytes: int = 1_048_576
@@ -42,6 +51,10 @@ class Limits:
     def retry_after(self, asked: timedelta | None) -> timedelta:
         """Return the delay that is suggested before the next poll."""
         return _clamped(asked, self.retry_after_default, self.retry_after_min, self.retry_after_max)
+
+    def lease(self, asked: timedelta | None) -> timedelta:
+        """Return how long a claim, and each renewal of it, holds."""
+        return _clamped(asked, self.lease_default, self.lease_min, self.lease_max)
 
     def max_attempts(self, asked: int | None) -> int:
         """Return how often the work may be started."""

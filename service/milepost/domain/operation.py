@@ -184,6 +184,13 @@ class Principal:
     functions: tuple[str, ...] = ()
     """The functions a worker is granted."""
 
+    def may_work_on(self, function: str) -> bool:
+        """Tell whether this principal is granted `function`, by its name or by a prefix."""
+        return Role.WORKER in self.roles and any(
+            function.startswith(grant[:-1]) if grant.endswith("*") else function == grant
+            for grant in self.functions
+        )
+
     def scope(self, *, worker: bool = False, admin: bool = False) -> Scope:
         """Return what this principal may touch where workers or admins are let in too."""
         return Scope(

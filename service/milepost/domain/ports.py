@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from datetime import datetime
+    from collections.abc import Collection, Sequence
+    from datetime import datetime, timedelta
 
     from milepost.domain.interruption import Standing
     from milepost.domain.lifecycle import Change
@@ -104,6 +104,34 @@ class OperationStore(Protocol):
 
         Within no scope: for those who have moved the operations before. Up to some hundred ids.
         """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """What one worker asks to be given."""
+
+    functions: tuple[str, ...]
+    """Exact names."""
+    most: int
+    """Operations, at least 1."""
+    lease: timedelta
+    actor: str
+    """The subject that asks."""
+    worker: str
+
+
+class WorkStore(Protocol):
+    """Where workers find work. Raises what `OperationStore` raises."""
+
+    async def claim(self, claim: Claim) -> list[Operation]:
+        """Lease up to `most` pending operations to one worker; none if there are none.
+
+        No operation goes to two workers. Owners take turns: a busy one does not keep others from
+        being served.
+        """
+
+    async def pending(self, functions: Collection[str]) -> list[str]:
+        """Return those of `functions` that have work to be claimed."""
 
 
 class CredentialStore(Protocol):

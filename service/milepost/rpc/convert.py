@@ -126,15 +126,17 @@ class Fields:
     def text(self, field: str, most: int, *, required: bool = False) -> str | None:
         """Return a text of one line that is not blank, of at most `most` characters."""
         value: str | None = getattr(self._request, field) if required else self.optional(field)
-        if value is None:
-            return None
+        if value is not None:
+            self._line(field, value, most)
+        return value
+
+    def _line(self, field: str, value: str, most: int) -> None:
         if not value.strip():
             self.refuse(field, "must not be blank")
         elif len(value) > most:
             self.refuse(field, f"must be at most {most} characters, found {len(value)}")
         elif _CONTROL.search(value):
             self.refuse(field, "must not contain control characters")
-        return value
 
     def name(self, field: str, *, required: bool = False) -> str | None:
         """Return a name: of a function, version or worker, or another service's request."""
@@ -288,6 +290,31 @@ class Fields:
         most = self._limits.page_size_max
         if not 0 <= value <= most:
             self.refuse("page_size", f"must be from 0 to {most}, found {value}")
+        return value
+
+    def functions(self) -> tuple[str, ...]:
+        """Return the functions to claim work of, each once."""
+        given = tuple(dict.fromkeys(self._request.functions))
+        most = self._limits.claim_functions
+        if not 1 <= len(given) <= most:
+            self.refuse("functions", f"must name 1 to {most} functions, found {len(given)}")
+        for n, function in enumerate(given[:most]):
+            self._line(f"functions[{n}]", function, self._limits.name_length)
+        return given
+
+    def most_operations(self) -> int:
+        """Return how many operations to claim; 0 means 1."""
+        value: int = self._request.max_operations
+        most = self._limits.claim_operations
+        if not 0 <= value <= most:
+            self.refuse("max_operations", f"must be from 0 to {most}, found {value}")
+        return value or 1
+
+    def timeout(self) -> timedelta | None:
+        """Return how long to wait, at least 0."""
+        value = self.duration("timeout")
+        if value is not None and value < timedelta():
+            self.refuse("timeout", "must not be negative")
         return value
 
     def full_view(self) -> bool:

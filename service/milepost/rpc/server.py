@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from milepost.domain.limits import Limits
     from milepost.domain.ports import CredentialStore
     from milepost.rpc.interceptors.chain import Behaviour, Context, Link
+    from milepost.tracking.claiming import Claiming
     from milepost.tracking.streaming import Streams
     from milepost.tracking.tracker import Tracker
 
@@ -38,7 +39,6 @@ NOT_AVAILABLE: Final = frozenset(
     {
         "milepost.v1.OperationService/WaitOperation",
         "milepost.v1.OperationService/WatchOperation",
-        "milepost.v1.WorkerService/ClaimOperations",
         "milepost.v1.WebhookService/GetSigningSecret",
         "milepost.v1.WebhookService/RotateSigningSecret",
         "milepost.v1.WebhookService/ListDeliveries",
@@ -70,23 +70,30 @@ class Wire:
     reflection: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UseCases:
+    """What the services serve."""
+
+    tracker: Tracker
+    claiming: Claiming
+    streams: Streams
+
+
 class RpcServer:
     """The services on one port. Create it on a running event loop."""
 
     def __init__(
         self,
-        tracker: Tracker,
+        serves: UseCases,
         credentials: CredentialStore,
         limits: Limits,
         wire: Wire,
         tracing: telemetry.Tracing,
-        *,
-        streams: Streams,
     ) -> None:
         """Register every service inside the links; nothing listens yet."""
         self._observe = Observe(tracing)
         self._admission = Admission()
-        self._streams = streams
+        self._streams = serves.streams
         links: tuple[Link, ...] = (
             self._observe,  # outermost: it must see refused calls too, with their final code
             Errors(),  # before whoever may refuse: turns whatever happens inside into a status
@@ -100,10 +107,10 @@ class RpcServer:
         )
         add: Any = chained  # it has the two methods of a server that these functions call
         operation_service_pb2_grpc.add_OperationServiceServicer_to_server(
-            OperationService(tracker, limits), add
+            OperationService(serves.tracker, limits), add
         )
         worker_service_pb2_grpc.add_WorkerServiceServicer_to_server(
-            WorkerService(tracker, streams, limits), add
+            WorkerService(serves.tracker, serves.claiming, serves.streams, limits), add
         )
         webhook_service_pb2_grpc.add_WebhookServiceServicer_to_server(
             webhook_service_pb2_grpc.WebhookServiceServicer(), add

@@ -8,7 +8,7 @@ from milepost.gen.milepost.v1 import worker_service_pb2 as pb
 from milepost.gen.milepost.v1.worker_service_pb2_grpc import WorkerServiceServicer
 from milepost.rpc.caller import caller
 from milepost.rpc.convert import Fields
-from milepost.rpc.messages import moved
+from milepost.rpc.messages import fill, moved
 from milepost.rpc.streams import converse
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from milepost.domain.limits import Limits
     from milepost.rpc.interceptors.chain import Context
+    from milepost.tracking.claiming import Claiming
     from milepost.tracking.streaming import Streams
     from milepost.tracking.tracker import Tracker
 
@@ -23,11 +24,37 @@ if TYPE_CHECKING:
 class WorkerService(WorkerServiceServicer):
     """Each method: convert in, await, convert out."""
 
-    def __init__(self, tracker: Tracker, streams: Streams, limits: Limits) -> None:
-        """Serve `tracker` and `streams`; check requests against `limits`."""
+    def __init__(
+        self, tracker: Tracker, claiming: Claiming, streams: Streams, limits: Limits
+    ) -> None:
+        """Serve `tracker`, `claiming` and `streams`; check requests against `limits`."""
         self._streams = streams
         self._tracker = tracker
+        self._claiming = claiming
         self._limits = limits
+
+    async def ClaimOperations(
+        self, request: pb.ClaimOperationsRequest, context: Context
+    ) -> pb.ClaimOperationsResponse:
+        """See the proto."""
+        fields = Fields(request, self._limits)
+        functions, most = fields.functions(), fields.most_operations()
+        lease, worker, timeout = fields.duration("lease"), fields.name("worker"), fields.timeout()
+        fields.done()
+        by = caller()
+        claimed = await self._claiming.claim(
+            by,
+            functions,
+            most=most,
+            lease=lease,
+            worker=worker,
+            timeout=timeout,
+            time_left=context.time_remaining(),
+        )
+        response = pb.ClaimOperationsResponse()
+        for operation in claimed:
+            fill(response.operations.add(), operation, by.subject)
+        return response
 
     async def StartOperation(
         self, request: pb.StartOperationRequest, _context: Context

@@ -96,7 +96,9 @@ class Recording:
 
     def _one_statement(self, change: Change, m: Columns) -> sa.Select[Any]:
         changed = change(m).cte("changed")
-        event = self._insert_event(changed.c, m, changed.c.id == m["id"]).cte("event")
+        # Where the change finds its operations itself, one request asks for all of them.
+        named = (changed.c.id == m["id"],) if "id" in m else ()
+        event = self._insert_event(changed.c, m, *named).cte("event")
         delivery = self._insert_delivery(changed.c).cte("delivery")
         return sa.select(*changed.c).add_cte(event, delivery)
 
@@ -137,4 +139,4 @@ class Recording:
 
 
 def _nothing(inputs: Mapping[str, TypeEngine[Any]]) -> Columns:
-    return {name: sa.null() for name in inputs}
+    return {name: sa.cast(sa.null(), type_) for name, type_ in inputs.items()}

@@ -50,6 +50,9 @@ EFFECTS: Final[Mapping[Move, Inputs]] = {
 _o = operations.c
 
 
+_PENDING: Final[ColumnElement[str]] = sa.literal_column(f"'{Status.PENDING}'")
+
+
 def condition_values(change: Change) -> tuple[Any, ...]:
     """Return the values of the `CONDITIONS` inputs."""
     return (
@@ -88,7 +91,11 @@ def _may_move(
         in_scope(m),
         visible(),
         sa.or_(m["expected_revision"].is_(None), m["expected_revision"] == _o.revision),
-        sa.or_(m["expected_attempt"].is_(None), m["expected_attempt"] == _o.attempt),
+        sa.or_(
+            m["expected_attempt"].is_(None),
+            # While nobody works on it, every attempt is over.
+            sa.and_(m["expected_attempt"] == _o.attempt, _o.status != _PENDING),
+        ),
     )
 
 

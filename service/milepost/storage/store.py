@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 from milepost.domain.errors import LostRace, OperationDeleted
 from milepost.domain.lifecycle import Change, Move
-from milepost.storage import queries
+from milepost.domain.ports import Claim
+from milepost.storage import claims, queries
 from milepost.storage.batching import LARGEST_BATCH, Lane
+from milepost.storage.claims import Claims
 from milepost.storage.credentials import find_key
 from milepost.storage.engine import Session
 from milepost.storage.operations import Operations
 from milepost.storage.rows import operation_from, standing_from
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from sqlalchemy.engine import Engine
 
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 TRIES: Final = 3
 """How often a move is tried that other changes overtook."""
 LONGEST_PAUSE_S: Final = 0.02
+MOST_FUNCTIONS: Final = 100
+"""Functions that one read of pending work asks for."""
 QUERY_LANES: Final = 2
 """How many lists and other rare reads run at once."""
 
@@ -46,6 +50,13 @@ class SqlOperationStore:
             self._write,
             kind=_kind,
             largest_batch=largest,
+        )
+        self._claims = Claims(engine.dialect)
+        # Where writers do not exclude each other, claims need not wait for the other writes.
+        self._claiming: Lane[Any, Any] = (
+            self._writes
+            if engine.dialect.name == "sqlite"
+            else Lane("claims", Session(engine, pinned_plans=True), self._write, largest_batch=1)
         )
         self._reads: Lane[tuple[OperationId, Scope], Operation] = Lane(
             "reads",
@@ -67,7 +78,9 @@ class SqlOperationStore:
         self._turn = 0
 
     def _write(self, session: Session, items: Sequence[Any]) -> Sequence[Any]:
-        """Run the creates or the moves of one kind."""
+        """Run the creates, the claims, or the moves of one kind."""
+        if isinstance(items[0], Claim):
+            return self._claims.claim(session, items)
         if isinstance(items[0], Change):
             return self._operations.apply(session, items)
         return self._operations.insert(session, items)
@@ -101,6 +114,23 @@ class SqlOperationStore:
         except OperationDeleted as deleted:
             if change.request_id is None or deleted.request_id != change.request_id:
                 raise
+
+    async def claim(self, claim: Claim) -> list[Operation]:
+        """See `WorkStore.claim`."""
+        found: list[Operation] = await self._claiming.submit(claim, object())
+        return found
+
+    async def pending(self, functions: Collection[str]) -> list[str]:
+        """See `WorkStore.pending`."""
+        asked = sorted(functions)
+        queries = [
+            claims.pending(asked[n : n + MOST_FUNCTIONS])
+            for n in range(0, len(asked), MOST_FUNCTIONS)
+        ]
+        found: list[tuple[str]] = await self._run(
+            lambda session: [row for query in queries for row in session.fetch(query)]
+        )
+        return [function for (function,) in found]
 
     async def get(self, operation_id: OperationId, scope: Scope) -> Operation:
         """See `OperationStore.get`."""
@@ -136,12 +166,13 @@ class SqlOperationStore:
 
     async def close(self) -> None:
         """Finish what was taken, then close every connection."""
-        await asyncio.gather(
-            *(lane.close() for lane in (self._writes, self._reads, *self._queries))
-        )
+        lanes = {self._writes, self._claiming, self._reads, *self._queries}
+        await asyncio.gather(*(lane.close() for lane in lanes))
 
 
-def _kind(item: Change | tuple[OperationId, Draft]) -> Move:
+def _kind(item: Change | Claim | tuple[OperationId, Draft]) -> Move:
+    if isinstance(item, Claim):
+        return Move.CLAIM
     return item.move if isinstance(item, Change) else Move.CREATE
 
 

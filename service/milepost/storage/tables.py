@@ -219,6 +219,20 @@ operations = sa.Table(
     sa.Index(None, "function", "status", "create_time", "id"),
     sa.Index(None, "create_time", "id"),
     sa.Index(None, "expire_time"),
+    # Small ones, of what somebody waits for: their size is that of the work at hand.
+    *(
+        sa.Index(
+            f"operations_{name}_idx",
+            *columns,
+            postgresql_where=sa.text(condition),
+            sqlite_where=sa.text(condition),
+        )
+        for name, columns, condition in (
+            ("pending", ("function", "owner", "create_time", "id"), "status = 'PENDING'"),
+            ("leased", ("id",), "status = 'PROCESSING' AND lease IS NOT NULL"),
+            ("processing_expire_time", ("expire_time",), "status = 'PROCESSING'"),
+        )
+    ),
     postgresql_with={"fillfactor": 80},
 )
 """One row per operation."""
@@ -237,6 +251,12 @@ events = sa.Table(
     sa.Column("time", Instant, nullable=False),
     sa.CheckConstraint("revision >= 1", name="revision"),
     sa.Index(None, "time"),
+    sa.Index(
+        "events_forget_time_idx",
+        "time",
+        postgresql_where=sa.text("move = 'forget'"),
+        sqlite_where=sa.text("move = 'forget'"),
+    ),
 )
 """One row per change of status. No foreign key: the last event outlives its operation."""
 

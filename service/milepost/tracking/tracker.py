@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from milepost.domain.operation import Operation, OperationError, Payload, Principal, Proposal
     from milepost.domain.ports import OperationStore, Outcome, Selection
     from milepost.tracking.changes import Changes
+    from milepost.tracking.claiming import PendingWork
     from milepost.tracking.paging import PageTokens
 
 ID_TRIES: Final = 10
@@ -39,14 +40,16 @@ class Tracker:
         limits: Limits,
         page_tokens: PageTokens,
         changes: Changes,
+        work: PendingWork,
         pending: PendingProgress | None = None,
         new_id: Callable[[], OperationId] = new_operation_id,
     ) -> None:
-        """Work on `store`; clamp to `limits`; tell `changes` of every move.
+        """Work on `store`; clamp to `limits`; tell `changes` of every move, `work` of new work.
 
         What is `pending` of an operation is committed before its end.
         """
         self._store = store
+        self._work = work
         self._changes = changes
         self._pending = pending or PendingProgress()
         self._limits = limits
@@ -67,6 +70,7 @@ class Tracker:
             outcome = await self._store.insert(self._new_id(), draft)
             if outcome is not None:
                 telemetry.record_move(Move.CREATE, outcome, by)
+                self._work.publish(proposal.function)
                 return outcome
         raise IdsExhausted(tries=ID_TRIES)
 
