@@ -159,6 +159,13 @@ class Settings(BaseSettings):
     page_size_max: Count = Field(
         _DEFAULTS.page_size_max, description="Most operations on one page of a list"
     )
+    stream_interval_seconds: Pause = Field(
+        _DEFAULTS.stream_interval.total_seconds(),
+        description="Shortest time between two commits of one operation on a progress stream",
+    )
+    stream_operations_max: Count = Field(
+        _DEFAULTS.stream_operations, description="Most operations on one progress stream"
+    )
     page_size_default: Count = Field(
         _DEFAULTS.page_size_default,
         description="Operations on a page of a list if its reader does not say",
@@ -247,6 +254,8 @@ class Settings(BaseSettings):
             message_length=self.message_length_max,
             page_size_default=self.page_size_default,
             page_size_max=self.page_size_max,
+            stream_interval=timedelta(seconds=self.stream_interval_seconds),
+            stream_operations=self.stream_operations_max,
         )
 
     @property

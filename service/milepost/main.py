@@ -28,6 +28,8 @@ from milepost.storage.translate import translate
 from milepost.tracking.changes import Changes
 from milepost.tracking.claiming import LOOK_INTERVAL_S, Claiming, PendingWork
 from milepost.tracking.paging import PageTokens
+from milepost.tracking.pending import PendingProgress
+from milepost.tracking.streaming import Streams
 from milepost.tracking.sweeping import Sweeping, Swept
 from milepost.tracking.tracker import Tracker
 from milepost.web.probes import probe_app
@@ -98,14 +100,23 @@ async def serve(settings: Settings) -> None:
             work=work,
             events_kept=timedelta(seconds=settings.events_kept_seconds),
         )
+        pending = PendingProgress()
         tracker = Tracker(
-            store, limits=settings.limits, page_tokens=page_tokens, changes=changes, work=work
+            store,
+            limits=settings.limits,
+            page_tokens=page_tokens,
+            changes=changes,
+            work=work,
+            pending=pending,
         )
         server = RpcServer(
             UseCases(
                 tracker=tracker,
                 claiming=Claiming(store, limits=settings.limits, changes=changes, work=work),
                 sweeping=sweeping,
+                streams=Streams(
+                    tracker, store, changes=changes, pending=pending, limits=settings.limits
+                ),
             ),
             store,
             settings.limits,

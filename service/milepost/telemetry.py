@@ -76,6 +76,16 @@ overdue: Final = Gauge(
     ["move"],
     registry=registry,
 )
+progress_streams: Final = Gauge(
+    "milepost_progress_streams", "Progress streams that are open", registry=registry
+)
+progress_updates: Final = Counter(
+    "milepost_progress_updates_total",
+    "Updates on progress streams: received, and of these coalesced with a newer one, committed or"
+    " refused",
+    ["fate"],
+    registry=registry,
+)
 
 log: FilteringBoundLogger = structlog.get_logger()
 _propagator: Final = TraceContextTextMapPropagator()
@@ -361,6 +371,14 @@ def record_failure(task: str, error: Exception, *, expected: bool) -> None:
 
 def _seconds(duration: timedelta) -> float:
     return duration.total_seconds()
+
+
+# --- progress streams ---
+
+update_received: Final = progress_updates.labels("received").inc
+update_coalesced: Final = progress_updates.labels("coalesced").inc
+update_committed: Final = progress_updates.labels("committed").inc
+update_refused: Final = progress_updates.labels("refused").inc
 
 
 # --- calls ---

@@ -315,8 +315,8 @@ RPCS = tuple(
 )
 """Every RPC of Milepost's own protos."""
 AVAILABLE = tuple(rpc for rpc in RPCS if rpc.name not in NOT_AVAILABLE)
-ABOUT_ONE = tuple(rpc for rpc in AVAILABLE if rpc.takes_id)
-"""Those that are about one operation, which their request names."""
+ABOUT_ONE = tuple(rpc for rpc in AVAILABLE if rpc.takes_id and rpc.shape != "stream_stream")
+"""Those that are about one operation, which their request names; each refusal ends the call."""
 _BY_METHOD = {rpc.method: rpc for rpc in RPCS}
 
 
@@ -458,14 +458,14 @@ class Refusal:
 
 
 @contextmanager
-def refused(code: grpc.StatusCode, reason: str | None = None) -> Iterator[Refusal]:
-    """The call inside is refused with `code` and, where one is given, `reason`."""
+def refused(code: grpc.StatusCode | None, reason: str | None = None) -> Iterator[Refusal]:
+    """The call inside is refused, with `code` and, where one is given, `reason`."""
     refusal = Refusal()
     try:
         yield refusal
     except grpc.RpcError as error:
         refusal.error = error
-        assert refusal.code is code, refusal.message
+        assert code in {None, refusal.code}, refusal.message
         assert reason in {None, refusal.reason}
     else:
         raise AssertionError(f"not refused with {code}")

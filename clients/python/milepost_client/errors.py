@@ -21,7 +21,8 @@
     ├── WebhooksNotConfigured      this service sends no webhooks
     ├── LimitReached               too much at once: come back after `retry_after`
     │   ├── RateLimited            too many calls
-    │   └── QuotaExceeded          too many active operations
+    │   ├── QuotaExceeded          too many active operations
+    │   └── StreamFull             too many operations on one progress stream
     ├── Unavailable                nothing is wrong with the request; it was retried in vain
     │   ├── StoreUnavailable       the database is away
     │   ├── Overloaded             more calls wait than the service is willing to hold
@@ -174,6 +175,10 @@ class RateLimited(LimitReached):
 
 class QuotaExceeded(LimitReached):
     """The owner has as many active operations as allowed."""
+
+
+class StreamFull(LimitReached):
+    """The progress stream carries as many operations as one may."""
 
 
 class Unavailable(MilepostError):

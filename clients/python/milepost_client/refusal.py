@@ -36,6 +36,7 @@ BY_REASON: Final[Mapping[str, type[MilepostError]]] = {
     "WEBHOOKS_NOT_CONFIGURED": errors.WebhooksNotConfigured,
     "RATE_LIMITED": errors.RateLimited,
     "QUOTA_EXCEEDED": errors.QuotaExceeded,
+    "STREAM_FULL": errors.StreamFull,
     "STORE_UNAVAILABLE": errors.StoreUnavailable,
     "OVERLOADED": errors.Overloaded,
     "DRAINING": errors.Draining,

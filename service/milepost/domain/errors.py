@@ -18,6 +18,7 @@
     ├── RequestIdReused         the same request_id with other content
     ├── WebhooksNotConfigured   a callback URL, but nothing to sign its webhooks with
     ├── NotAvailable            documented, but not in this release
+    ├── StreamFull              one progress stream, too many operations
     ├── Unavailable             try again soon: nothing is wrong with the request
     │   ├── StoreUnavailable
     │   ├── Overloaded
@@ -269,6 +270,22 @@ class NotAvailable(MilepostError):
     def facts(self) -> Mapping[str, str]:
         """The method."""
         return {"method": self.method}
+
+
+class StreamFull(MilepostError):
+    """The progress stream carries as many operations as one may. Open another one."""
+
+    reason = "STREAM_FULL"
+
+    def __init__(self, *, most: int) -> None:
+        """Name how many operations one stream carries."""
+        self.most = most
+        super().__init__(f"this stream has {most} operations already, open another one")
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """How many."""
+        return {"most": str(self.most)}
 
 
 class Unavailable(MilepostError):

@@ -39,6 +39,10 @@ class Limits:
     """Of a function, version, worker and original_request_id."""
     page_size_default: int = 50
     page_size_max: int = 100
+    stream_interval: timedelta = timedelta(seconds=1)
+    """Between two commits of one operation on a progress stream."""
+    stream_operations: int = 1_000
+    """Of one progress stream."""
 
     def ttl(self, asked: timedelta | None) -> timedelta:
         """Return how long an operation is kept, whatever was asked for."""

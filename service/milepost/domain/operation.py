@@ -162,6 +162,17 @@ class Scope:
     functions: tuple[str, ...] = ()
     """Exact names, or prefixes that end in ``*`` such as ``video.*``."""
 
+    def covers(self, *, owner: str, function: str) -> bool:
+        """Tell whether an operation of this owner and function is inside."""
+        return (
+            self.everything
+            or owner == self.subject
+            or any(
+                function.startswith(grant[:-1]) if grant.endswith("*") else function == grant
+                for grant in self.functions
+            )
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Principal:

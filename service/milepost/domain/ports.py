@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
     from datetime import datetime, timedelta
 
+    from milepost.domain.interruption import Standing
     from milepost.domain.lifecycle import Change, Move
     from milepost.domain.operation import Draft, Operation, OperationId, Principal, Scope, Status
 
@@ -96,6 +97,12 @@ class OperationStore(Protocol):
         """Return up to `limit` operations, newest first by (create_time, id), after a position.
 
         Without `full`, result, errors and metadata are left out and not even read.
+        """
+
+    async def standings(self, operation_ids: Sequence[OperationId]) -> Sequence[Standing]:
+        """Return how each of these operations stands, in any order; one that is gone is left out.
+
+        Within no scope: for those who have moved the operations before. Up to some hundred ids.
         """
 
 

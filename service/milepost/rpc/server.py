@@ -34,13 +34,13 @@ if TYPE_CHECKING:
     from milepost.rpc.interceptors.chain import Behaviour, Context, Link
     from milepost.tracking.claiming import Claiming
     from milepost.tracking.sweeping import Sweeping
+    from milepost.tracking.streaming import Streams
     from milepost.tracking.tracker import Tracker
 
 NOT_AVAILABLE: Final = frozenset(
     {
         "milepost.v1.OperationService/WaitOperation",
         "milepost.v1.OperationService/WatchOperation",
-        "milepost.v1.WorkerService/StreamProgress",
         "milepost.v1.WebhookService/GetSigningSecret",
         "milepost.v1.WebhookService/RotateSigningSecret",
         "milepost.v1.WebhookService/ListDeliveries",
@@ -78,6 +78,7 @@ class UseCases:
     tracker: Tracker
     claiming: Claiming
     sweeping: Sweeping
+    streams: Streams
 
 
 class RpcServer:
@@ -94,6 +95,7 @@ class RpcServer:
         """Register every service inside the links; nothing listens yet."""
         self._observe = Observe(tracing)
         self._admission = Admission()
+        self._streams = serves.streams
         links: tuple[Link, ...] = (
             self._observe,  # outermost: it must see refused calls too, with their final code
             Errors(),  # before whoever may refuse: turns whatever happens inside into a status
@@ -110,7 +112,7 @@ class RpcServer:
             OperationService(serves.tracker, limits), add
         )
         worker_service_pb2_grpc.add_WorkerServiceServicer_to_server(
-            WorkerService(serves.tracker, serves.claiming, limits), add
+            WorkerService(serves.tracker, serves.claiming, serves.streams, limits), add
         )
         webhook_service_pb2_grpc.add_WebhookServiceServicer_to_server(
             webhook_service_pb2_grpc.WebhookServiceServicer(), add
@@ -145,6 +147,7 @@ class RpcServer:
         # What reaches gRPC while it stops is answered CANCELLED, which nobody tries again: until
         # the callers of this replica know, they are told DRAINING.
         farewell = min(FAREWELL_S, grace)
+        self._streams.drain()
         await asyncio.sleep(farewell)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._admission.running.idle(), grace - farewell)

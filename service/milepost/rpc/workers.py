@@ -9,19 +9,26 @@ from milepost.gen.milepost.v1.worker_service_pb2_grpc import WorkerServiceServic
 from milepost.rpc.caller import caller
 from milepost.rpc.convert import Fields
 from milepost.rpc.messages import fill, moved
+from milepost.rpc.streams import converse
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from milepost.domain.limits import Limits
     from milepost.rpc.interceptors.chain import Context
     from milepost.tracking.claiming import Claiming
+    from milepost.tracking.streaming import Streams
     from milepost.tracking.tracker import Tracker
 
 
 class WorkerService(WorkerServiceServicer):
     """Each method: convert in, await, convert out."""
 
-    def __init__(self, tracker: Tracker, claiming: Claiming, limits: Limits) -> None:
-        """Serve `tracker` and `claiming`; check requests against `limits`."""
+    def __init__(
+        self, tracker: Tracker, claiming: Claiming, streams: Streams, limits: Limits
+    ) -> None:
+        """Serve `tracker`, `claiming` and `streams`; check requests against `limits`."""
+        self._streams = streams
         self._tracker = tracker
         self._claiming = claiming
         self._limits = limits
@@ -76,6 +83,13 @@ class WorkerService(WorkerServiceServicer):
             by, operation_id, guards, progress=progress, message=message
         )
         return moved(pb.UpdateProgressResponse(), outcome, by.subject, full=False)
+
+    async def StreamProgress(  # type: ignore[override] # it writes to the context
+        self, request_iterator: AsyncIterator[pb.StreamProgressRequest], context: Context
+    ) -> None:
+        """See the proto."""
+        async with self._streams.open(caller()) as stream:
+            await converse(request_iterator, context, stream, self._limits)
 
     async def CompleteOperation(
         self, request: pb.CompleteOperationRequest, _context: Context

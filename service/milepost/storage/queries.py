@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any, Final
 import sqlalchemy as sa
 
 from milepost.domain.lifecycle import TABLE, Move
+from milepost.domain.operation import Status
 from milepost.storage.engine import Prepared
 from milepost.storage.rows import COLUMNS, SUMMARY_COLUMNS
 from milepost.storage.scoping import SCOPE, in_scope, literal_scope, visible
 from milepost.storage.tables import events, operations
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from sqlalchemy import ColumnElement
     from sqlalchemy.engine import Dialect
@@ -52,6 +53,17 @@ def why_not(change: Change) -> sa.Select[Any]:
         repeated = sa.or_(repeated, _o.progress_request_id == change.request_id)
     return sa.select(*COLUMNS, repeated).where(
         _o.id == change.id, in_scope(literal_scope(change.scope)), visible()
+    )
+
+
+def standings(operation_ids: Sequence[OperationId]) -> sa.Select[Any]:
+    """Return the read of how some operations stand; the last column has the errors of failed ones.
+
+    Nothing large is read of the others.
+    """
+    errors = sa.case((_o.status == Status.FAILED.value, _o.errors))
+    return sa.select(_o.id, _o.status, _o.revision, _o.attempt, errors).where(
+        _o.id.in_(operation_ids)
     )
 
 

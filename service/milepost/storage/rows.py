@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 
+from milepost.domain.interruption import Standing
 from milepost.domain.operation import Operation, OperationError, Payload, Status
 from milepost.storage.tables import Instant, Span, operations
 
@@ -114,6 +115,19 @@ def operation_from(row: Sequence[Any]) -> Operation:
         worker=row[24],
         lease_expire_time=row[25],
         trace_context=row[26],
+    )
+
+
+def standing_from(row: Sequence[Any]) -> Standing:
+    """Return how the operation of one row of `queries.standings` stands."""
+    operation_id, status, revision, attempt, errors = row
+    codes = [error.code for error in errors_from_json(errors)] if errors else []
+    return Standing(
+        id=operation_id,
+        status=_STATUS[status],
+        revision=revision,
+        attempt=attempt,
+        error_code=codes[0] if codes else None,
     )
 
 

@@ -15,7 +15,7 @@ from milepost.storage.claims import Claims
 from milepost.storage.credentials import find_key
 from milepost.storage.engine import Session
 from milepost.storage.operations import Operations
-from milepost.storage.rows import operation_from
+from milepost.storage.rows import operation_from, standing_from
 from milepost.storage.sweeps import Sweeps
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
     from sqlalchemy.engine import Engine
 
+    from milepost.domain.interruption import Standing
     from milepost.domain.operation import Draft, Operation, OperationId, Scope
     from milepost.domain.ports import Outcome, Position, Selection, StoredKey
 
@@ -191,6 +192,12 @@ class SqlOperationStore:
         query = queries.select_page(scope, selection, after, limit, full=full)
         rows = await self._run(lambda session: session.fetch(query))
         return [operation_from(row) for row in rows]
+
+    async def standings(self, operation_ids: Sequence[OperationId]) -> Sequence[Standing]:
+        """See `OperationStore.standings`."""
+        query = queries.standings(operation_ids)
+        rows = await self._run(lambda session: session.fetch(query))
+        return [standing_from(row) for row in rows]
 
     async def find_key(self, key_id: str) -> StoredKey | None:
         """See `CredentialStore.find_key`."""

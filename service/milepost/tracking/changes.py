@@ -60,6 +60,17 @@ class Changes:
             if not group and self._listeners.get(operation_id) is group:
                 del self._listeners[operation_id]
 
+    def join(self, operation_id: OperationId, listener: Listener) -> None:
+        """Wake this listener too at every change of the operation, until it leaves."""
+        self._listeners.setdefault(operation_id, set()).add(listener)
+
+    def leave(self, operation_id: OperationId, listener: Listener) -> None:
+        """Do not wake this listener any more."""
+        group = self._listeners.get(operation_id, set())
+        group.discard(listener)
+        if not group:
+            self._listeners.pop(operation_id, None)
+
     def publish(self, operation_id: OperationId) -> None:
         """Wake whoever listens to this operation."""
         for listener in self._listeners.get(operation_id, ()):

@@ -9,6 +9,7 @@ from milepost.domain.errors import IdsExhausted, PermissionDenied, WebhooksNotCo
 from milepost.domain.lifecycle import TABLE, TERMINAL, Actor, Change, Move
 from milepost.domain.operation import Draft, OperationId, Role, new_operation_id
 from milepost.domain.ports import Position
+from milepost.tracking.pending import PendingProgress
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,12 +41,17 @@ class Tracker:
         page_tokens: PageTokens,
         changes: Changes,
         work: PendingWork,
+        pending: PendingProgress | None = None,
         new_id: Callable[[], OperationId] = new_operation_id,
     ) -> None:
-        """Work on `store`; clamp to `limits`; tell `changes` of every move, `work` of new work."""
+        """Work on `store`; clamp to `limits`; tell `changes` of every move, `work` of new work.
+
+        What is `pending` of an operation is committed before its end.
+        """
         self._store = store
         self._work = work
         self._changes = changes
+        self._pending = pending or PendingProgress()
         self._limits = limits
         self._page_tokens = page_tokens
         self._new_id = new_id
@@ -194,7 +200,10 @@ class Tracker:
     async def _move(
         self, by: Principal, move: Move, operation_id: OperationId, guards: Guards, **effects: Any
     ) -> Outcome:
-        outcome = await self._store.apply(_change(by, move, operation_id, guards, **effects))
+        change = _change(by, move, operation_id, guards, **effects)
+        if TABLE[move].enters in TERMINAL:
+            await self._pending.flush(operation_id, change.scope)
+        outcome = await self._store.apply(change)
         self._changes.publish(operation_id)
         telemetry.record_move(move, outcome, by)
         return outcome

@@ -24,6 +24,7 @@ from milepost.domain.errors import (
     OperationNotFound,
     PermissionDenied,
     RequestIdReused,
+    StreamFull,
     Unauthenticated,
     Unavailable,
     WebhooksNotConfigured,
@@ -47,6 +48,7 @@ MAPPING: Final[dict[type[MilepostError], grpc.StatusCode]] = {
     RequestIdReused: grpc.StatusCode.ALREADY_EXISTS,
     WebhooksNotConfigured: grpc.StatusCode.FAILED_PRECONDITION,
     NotAvailable: grpc.StatusCode.UNIMPLEMENTED,
+    StreamFull: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Unavailable: grpc.StatusCode.UNAVAILABLE,
     IdsExhausted: grpc.StatusCode.INTERNAL,
 }

@@ -140,12 +140,18 @@ class WorkerServiceStub:
     an interruption as soon as an operation of this stream is cancelled, expires, or loses its
     lease.
 
+    A stopping replica commits what it has, says so, and ends the stream with DRAINING. An update
+    that is refused because of an interruption is answered by the interruption.
+
     A broken update is answered by an error item and never ends the stream for the other
     operations. A worker that was cut off opens another stream and sends its newest progress again.
 
     Errors of items, with the meaning they have in UpdateProgress: INVALID_REQUEST,
     PROGRESS_DECREASE, OPERATION_NOT_FOUND, OPERATION_EXPIRED, OPERATION_DELETED, ILLEGAL_MOVE,
-    STALE_ATTEMPT, LOST_RACE, RATE_LIMITED, STORE_UNAVAILABLE, INTERNAL.
+    STALE_ATTEMPT, LOST_RACE, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, INTERNAL. And one more:
+
+    * STREAM_FULL (RESOURCE_EXHAUSTED): the stream carries as many operations as one may, 1,000 by
+      default; open another one.
 
     Errors that end the stream:
     Also: UNAUTHENTICATED, PERMISSION_DENIED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
@@ -314,12 +320,18 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     an interruption as soon as an operation of this stream is cancelled, expires, or loses its
     lease.
 
+    A stopping replica commits what it has, says so, and ends the stream with DRAINING. An update
+    that is refused because of an interruption is answered by the interruption.
+
     A broken update is answered by an error item and never ends the stream for the other
     operations. A worker that was cut off opens another stream and sends its newest progress again.
 
     Errors of items, with the meaning they have in UpdateProgress: INVALID_REQUEST,
     PROGRESS_DECREASE, OPERATION_NOT_FOUND, OPERATION_EXPIRED, OPERATION_DELETED, ILLEGAL_MOVE,
-    STALE_ATTEMPT, LOST_RACE, RATE_LIMITED, STORE_UNAVAILABLE, INTERNAL.
+    STALE_ATTEMPT, LOST_RACE, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, INTERNAL. And one more:
+
+    * STREAM_FULL (RESOURCE_EXHAUSTED): the stream carries as many operations as one may, 1,000 by
+      default; open another one.
 
     Errors that end the stream:
     Also: UNAUTHENTICATED, PERMISSION_DENIED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
@@ -505,12 +517,18 @@ class WorkerServiceServicer:
         an interruption as soon as an operation of this stream is cancelled, expires, or loses its
         lease.
 
+        A stopping replica commits what it has, says so, and ends the stream with DRAINING. An update
+        that is refused because of an interruption is answered by the interruption.
+
         A broken update is answered by an error item and never ends the stream for the other
         operations. A worker that was cut off opens another stream and sends its newest progress again.
 
         Errors of items, with the meaning they have in UpdateProgress: INVALID_REQUEST,
         PROGRESS_DECREASE, OPERATION_NOT_FOUND, OPERATION_EXPIRED, OPERATION_DELETED, ILLEGAL_MOVE,
-        STALE_ATTEMPT, LOST_RACE, RATE_LIMITED, STORE_UNAVAILABLE, INTERNAL.
+        STALE_ATTEMPT, LOST_RACE, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, INTERNAL. And one more:
+
+        * STREAM_FULL (RESOURCE_EXHAUSTED): the stream carries as many operations as one may, 1,000 by
+          default; open another one.
 
         Errors that end the stream:
         Also: UNAUTHENTICATED, PERMISSION_DENIED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,

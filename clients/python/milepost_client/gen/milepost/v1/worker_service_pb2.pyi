@@ -407,10 +407,13 @@ class Acknowledgement(_message.Message):
     OPERATION_ID_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     LEASE_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
     operation_id: _builtins.str
     """Names the operation."""
     revision: _builtins.int
     """Tells the last committed revision of the operation."""
+    attempt: _builtins.int
+    """Tells the attempt that the updates were committed for."""
     @_builtins.property
     def lease_expire_time(self) -> _timestamp_pb2.Timestamp:
         """Tells until when the worker now holds the operation. Absent if it has no lease."""
@@ -421,10 +424,11 @@ class Acknowledgement(_message.Message):
         operation_id: _builtins.str = ...,
         revision: _builtins.int = ...,
         lease_expire_time: _timestamp_pb2.Timestamp | None = ...,
+        attempt: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["lease_expire_time", b"lease_expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["lease_expire_time", b"lease_expire_time", "operation_id", b"operation_id", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "lease_expire_time", b"lease_expire_time", "operation_id", b"operation_id", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -491,7 +495,9 @@ class UpdateError(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     operation_id: _builtins.str
-    """Names the operation, exactly as the request named it, however malformed."""
+    """Names the operation, exactly as the request named it, however malformed; of more than 255
+    characters, the first 255.
+    """
     reason: _builtins.str
     """Names the error for programs: the reason an ErrorInfo would hold, such as `PROGRESS_DECREASE`."""
     message: _builtins.str

@@ -1,0 +1,227 @@
+"""StreamProgress over the wire: acknowledgements, error items, interruptions, and its ends."""
+
+import asyncio
+import statistics
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+from grpc import StatusCode
+
+from milepost.gen.milepost.v1 import operation_pb2
+from milepost.gen.milepost.v1 import worker_service_pb2 as pb
+from tests.contract.stored import until
+from tests.e2e.service import BROKEN, RPCS, Client, Refusal, Service, refused
+
+SOON_S = 5.0
+UNKNOWN = "op_000000000000000000000000"
+(STREAM,) = (rpc for rpc in RPCS if rpc.method == "StreamProgress")
+
+
+class Stream:
+    """One progress stream of a client."""
+
+    def __init__(self, client: Client, channel: grpc.aio.Channel) -> None:
+        self.call = STREAM.on(channel)(metadata=client.metadata)
+
+    async def send(self, operation_id: str, **fields: Any) -> None:
+        """One update."""
+        await self.call.write(pb.StreamProgressRequest(operation_id=operation_id, **fields))
+
+    async def item(self) -> Any:
+        """The next answer: the message of the item."""
+        response = await asyncio.wait_for(self.call.read(), SOON_S)
+        assert response is not grpc.aio.EOF, "the stream has ended"
+        return getattr(response, response.WhichOneof("item"))
+
+    async def ask(self, operation_id: str, **fields: Any) -> Any:
+        """The answer to one update."""
+        await self.send(operation_id, **fields)
+        return await self.item()
+
+    async def rest(self) -> list[Any]:
+        """All answers up to the end of the stream, after the last update."""
+        await self.call.done_writing()
+        items = []
+        while (response := await asyncio.wait_for(self.call.read(), SOON_S)) is not grpc.aio.EOF:
+            items.append(getattr(response, response.WhichOneof("item")))
+        return items
+
+    async def interruption(self) -> Any:
+        """The next answer that is no acknowledgement."""
+        while isinstance(item := await self.item(), pb.Acknowledgement):
+            pass
+        return item
+
+
+@asynccontextmanager
+async def streaming(service: Service, client: Client) -> AsyncIterator[Stream]:
+    """A progress stream over a connection of its own."""
+    async with service.aio_channel() as channel:
+        stream = Stream(client, channel)
+        yield stream
+        stream.call.cancel()
+
+
+async def test_first_update_is_acknowledged_at_once(any_service, alice, worker):
+    """The first update is committed at once; its acknowledgement names revision and attempt."""
+    operation = alice.create()
+    async with streaming(any_service, worker) as stream:
+        acknowledgement = await stream.ask(operation.id, progress=0.25, message="a quarter")
+    stored = alice.get(operation.id)
+    assert acknowledgement == pb.Acknowledgement(
+        operation_id=operation.id, revision=stored.revision, attempt=1
+    )
+    assert (stored.status, stored.progress) == (pb_status("PROCESSING"), 0.25)
+    assert stored.progress_message == "a quarter"
+    assert stored.worker == worker.subject
+
+
+def pb_status(name: str) -> int:
+    """The number of a status."""
+    return operation_pb2.OperationStatus.Value(f"OPERATION_STATUS_{name}")
+
+
+async def test_fast_updates_are_coalesced(any_service, alice):
+    """Of updates faster than one a second the newest is kept, and committed at half-close (B97)."""
+    operation = alice.create()
+    async with streaming(any_service, alice) as stream:
+        await stream.ask(operation.id, progress=0.0)
+        start = time.monotonic()
+        for number in range(1, 101):
+            await stream.send(operation.id, progress=number / 100, message=f"step {number}")
+        items = await stream.rest()
+        took = time.monotonic() - start
+        assert await stream.call.code() is StatusCode.OK
+    stored = alice.get(operation.id)
+    assert (stored.progress, stored.progress_message) == (1.0, "step 100")
+    assert items[-1].revision == stored.revision
+    assert len(items) <= 2 + took
+    assert stored.revision <= 4 + took
+
+
+def refusal_of(client: Client, update: dict[str, Any]) -> Refusal:
+    """How the unary call refuses an update."""
+    with refused(None) as refusal:
+        client.call("UpdateProgress", **update)
+    return refusal
+
+
+async def test_bad_updates_do_not_end_the_stream(any_service, alice):
+    """A broken update is answered by the error of the unary call, the other operations go on."""
+    operation, done = alice.create(), alice.create_in("COMPLETED")
+    theirs = any_service.client("bob").create()
+    async with streaming(any_service, alice) as stream:
+        first = await stream.ask(operation.id, progress=0.5)
+        updates: tuple[dict[str, Any], ...] = (
+            {"operation_id": "nonsense", "progress": 0.1},
+            {"operation_id": "x" * 10_000},
+            {"operation_id": operation.id, "progress": float("nan"), "message": "x" * 1_001},
+            {"operation_id": operation.id, "attempt": 0},
+            {"operation_id": operation.id, "progress": 0.2},
+            {"operation_id": done.id, "progress": 0.2},
+            {"operation_id": UNKNOWN},
+            {"operation_id": theirs.id, "progress": 0.9},
+        )
+        for bad in updates:
+            item = await stream.ask(**bad)
+            assert isinstance(item, pb.UpdateError), item
+            assert item.operation_id == bad["operation_id"][:255]
+            expected = await asyncio.to_thread(refusal_of, alice, bad)
+            assert item.reason == expected.reason
+            assert item.message == expected.message
+            assert dict(item.metadata) == expected.facts
+        await stream.send(operation.id, progress=0.6)
+        (last,) = await stream.rest()
+        assert last.revision == first.revision + 1
+        assert await stream.call.code() is StatusCode.OK
+    assert alice.get(operation.id).progress == 0.6
+    assert any_service.worker().get(theirs.id).revision == 1
+
+
+async def test_cancel_is_pushed_at_once(any_service, alice, worker):
+    """Who streams is told of a cancel without asking, on the same replica in 50 ms (B132)."""
+    took = []
+    async with streaming(any_service, worker) as stream, any_service.aio_channel() as channel:
+        for _ in range(7):
+            operation = alice.create()
+            await stream.ask(operation.id, progress=0.5)
+            response, start = (
+                await alice.begin(channel, "CancelOperation", operation_id=operation.id),
+                time.monotonic(),
+            )
+            interruption = await stream.interruption()
+            took.append(time.monotonic() - start)
+            assert interruption == pb.Interruption(
+                operation_id=operation.id,
+                kind=pb.INTERRUPTION_KIND_CANCELLED,
+                revision=response.operation.revision,
+            )
+    assert statistics.median(took) < 0.05, took
+
+
+async def test_end_before_the_first_update_is_told(any_service, alice, worker):
+    """A worker that comes back to an operation that was cancelled is told so (B132)."""
+    operation = alice.create_in("CANCELLED")
+    async with streaming(any_service, worker) as stream:
+        for _ in range(2):
+            item = await stream.ask(operation.id, progress=0.5)
+            assert item == pb.Interruption(
+                operation_id=operation.id,
+                kind=pb.INTERRUPTION_KIND_CANCELLED,
+                revision=operation.revision,
+            )
+
+
+def received(service: Service) -> float:
+    """How many updates have arrived."""
+    return service.metric("milepost_progress_updates_total", fate="received")
+
+
+async def until_received(service: Service, count: float) -> None:
+    """So many updates have arrived."""
+    await until(lambda: received(service) >= count)
+
+
+async def test_pending_progress_is_committed_before_the_end(any_service, alice, worker):
+    """A terminal move finds the newest progress of the stream committed (B97)."""
+    kept = []
+    async with streaming(any_service, worker) as stream, any_service.aio_channel() as channel:
+        for method in ("FailOperation", "CancelOperation"):
+            operation = alice.create()
+            await stream.ask(operation.id, progress=0.1)
+            before = received(any_service)
+            await stream.send(operation.id, progress=0.7, message="nearly")
+            await until_received(any_service, before + 1)
+            fields = {"errors": [BROKEN]} if method == "FailOperation" else {}
+            response = await alice.begin(channel, method, operation_id=operation.id, **fields)
+            kept.append((response.operation.progress, response.operation.progress_message))
+            assert (await stream.item()).revision == response.operation.revision - 1
+            if method == "CancelOperation":
+                assert (await stream.item()).kind == pb.INTERRUPTION_KIND_CANCELLED
+    assert kept == [(0.7, "nearly")] * 2
+
+
+async def test_stale_attempt_is_told(any_service, alice):
+    """A worker with another attempt is told that the work is no longer its own."""
+    operation = alice.create_in("PROCESSING")
+    async with streaming(any_service, alice) as stream:
+        item = await stream.ask(operation.id, attempt=operation.attempt + 1, progress=0.5)
+        assert (item.operation_id, item.kind) == (
+            operation.id,
+            pb.INTERRUPTION_KIND_LEASE_LOST,
+        )
+
+
+async def test_stream_is_not_for_everybody(any_service, admin):
+    """A stream is for those who work: an admin, or nobody, is refused as a whole."""
+    async with any_service.aio_channel() as channel:
+        for client, code in (
+            (admin, StatusCode.PERMISSION_DENIED),
+            (Client(any_service.channel, "x", frozenset(), "no"), StatusCode.UNAUTHENTICATED),
+        ):
+            stream = Stream(client, channel)
+            with refused(code):
+                await stream.ask(UNKNOWN)

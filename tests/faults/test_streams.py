@@ -1,0 +1,91 @@
+"""Progress streams through a kill of the service, and over two replicas."""
+
+import asyncio
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import grpc
+import pytest
+
+from milepost.gen.milepost.v1 import worker_service_pb2 as pb
+from tests.e2e.service import Client, Service
+from tests.e2e.test_streaming import Stream, streaming
+from tests.faults.history import histories
+
+
+@pytest.fixture
+def service(database_url: str, tmp_path: Path) -> Iterator[Service]:
+    """A service on each database, which takes every update at once."""
+    with Service(database_url, tmp_path, stream_interval_seconds="0.01") as service:
+        yield service
+
+
+async def work(stream: Stream, operation_id: str, progress: float) -> tuple[float, int]:
+    """Report until the service is gone; return the last progress and revision acknowledged."""
+    acknowledged = (0.0, 0)
+    try:
+        while True:
+            answer = await stream.ask(operation_id, progress=progress)
+            assert isinstance(answer, pb.Acknowledgement), answer
+            acknowledged = (progress, answer.revision)
+            progress = min(1.0, progress + 0.001)
+    except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+        return acknowledged
+
+
+@pytest.mark.parametrize(
+    "count", [20, pytest.param(200, marks=[pytest.mark.faults, pytest.mark.timeout(600)])]
+)
+async def test_what_streams_acknowledged_survives_a_kill(service, count):
+    """Kill -9 during many streams: nothing acknowledged is lost, and the workers go on."""
+    client = service.client("both", roles=("CALLER", "WORKER"), functions=("*",))
+    ids = [client.create().id for _ in range(count)]
+    progress = dict.fromkeys(ids, 0.0)
+    for _ in range(2):
+        async with AsyncExitStack() as stack:
+            channel = await stack.enter_async_context(service.aio_channel())
+            workers = [
+                asyncio.create_task(work(Stream(client, channel), o, progress[o])) for o in ids
+            ]
+            await asyncio.sleep(0)
+            committed = service.metric("milepost_progress_updates_total", fate="committed")
+            deadline = time.monotonic() + 60
+            while committed < 5 * count:
+                assert time.monotonic() < deadline, "too few commits"
+                await asyncio.sleep(0.01)
+                committed = service.metric("milepost_progress_updates_total", fate="committed")
+            service.kill()
+            acknowledged = dict(zip(ids, await asyncio.gather(*workers), strict=True))
+        service.start()
+        stored = histories(service.database_url)
+        for operation_id, (last, revision) in acknowledged.items():
+            row = stored[operation_id].row
+            assert revision > 0
+            assert row["revision"] - revision in {0, 1}, "at most the one in flight is ahead"
+            assert row["progress"] >= last
+            progress[operation_id] = row["progress"]
+        for history in stored.values():
+            history.check()
+
+
+async def test_cancel_through_another_replica_is_pushed(replicas):
+    """A cancel on one replica reaches a worker that streams to another within 1 s (B132)."""
+    here, there = replicas
+    worker: Client = here.worker()
+    alice = there.client("alice")
+    took = []
+    async with streaming(here, worker) as stream, there.aio_channel() as channel:
+        for _ in range(5):
+            operation = alice.create()
+            await stream.ask(operation.id, progress=0.5)
+            response = await alice.begin(channel, "CancelOperation", operation_id=operation.id)
+            start = time.monotonic()
+            interruption = await stream.interruption()
+            took.append(time.monotonic() - start)
+            assert interruption.kind == pb.INTERRUPTION_KIND_CANCELLED
+            assert interruption.revision == response.operation.revision
+    assert max(took) < 1.0, took
+    assert statistics.median(took) < 1.0

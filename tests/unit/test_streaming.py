@@ -1,0 +1,339 @@
+"""Progress streams over a real store, with a clock of the test's own."""
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from milepost.domain.errors import (
+    Draining,
+    IllegalMove,
+    OperationNotFound,
+    ProgressDecrease,
+    StoreUnavailable,
+    StreamFull,
+)
+from milepost.domain.interruption import InterruptionKind
+from milepost.domain.lifecycle import Guards
+from milepost.domain.limits import Limits
+from milepost.domain.operation import (
+    OperationId,
+    Principal,
+    Proposal,
+    Role,
+    Scope,
+    new_operation_id,
+)
+from milepost.storage.engine import open_engine
+from milepost.storage.store import SqlOperationStore
+from milepost.tracking.changes import Changes
+from milepost.tracking.claiming import PendingWork
+from milepost.tracking.paging import PageTokens
+from milepost.tracking.pending import PendingProgress
+from milepost.tracking.reports import Acknowledgement, Interruption, Refused, Update
+from milepost.tracking.streaming import MOST_UNREAD, SILENCE_S, ProgressStream, Streams
+from milepost.tracking.tracker import Tracker
+from tests.contract.stored import Stored, until
+
+ALICE = Principal(subject="alice", roles=frozenset({Role.CALLER}), credential_id="a")
+BOB = Principal(subject="bob", roles=frozenset({Role.CALLER}), credential_id="b")
+PROPOSAL = Proposal(function="video.transcode")
+INTERVAL_S = 1.0
+MOST = 300
+SOON_S = 5.0
+
+
+class Timer(asyncio.TimerHandle):
+    """Something to be called when the test's clock comes to it."""
+
+
+class Clock:
+    """Time stands still until the test lets it go on."""
+
+    def __init__(self) -> None:
+        self._now = 1_000.0
+        self._timers: list[Timer] = []
+
+    def time(self) -> float:
+        """Now."""
+        return self._now
+
+    def call_later(self, delay: float, callback: Callable[[], None]) -> Timer:
+        """Call back later."""
+        timer = Timer(self._now + delay, callback, (), asyncio.get_running_loop())
+        self._timers.append(timer)
+        return timer
+
+    def advance(self, seconds: float) -> None:
+        """So much later: what is due by then is called."""
+        self._now += seconds
+        due = [timer for timer in self._timers if timer.when() <= self._now]
+        self._timers = [timer for timer in self._timers if timer not in due]
+        for timer in due:
+            timer._run()
+
+
+class House:
+    """A replica: its use cases and its progress streams, over a fresh database."""
+
+    def __init__(self, url: str) -> None:
+        self.store = SqlOperationStore(open_engine(url))
+        self.stored = Stored(open_engine(url))
+        self.clock = Clock()
+        self.pending = PendingProgress()
+        self.changes = Changes()
+        self.tracker = self.another_replica(self.changes, self.pending)
+        self.streams = Streams(
+            self.tracker,
+            self.store,
+            changes=self.changes,
+            pending=self.pending,
+            limits=Limits(stream_interval=timedelta(seconds=INTERVAL_S), stream_operations=MOST),
+            clock=self.clock,
+        )
+
+    def another_replica(
+        self, changes: Changes | None = None, pending: PendingProgress | None = None
+    ) -> Tracker:
+        """The use cases on the same store; the streams here learn nothing of them by themselves."""
+        return Tracker(
+            self.store,
+            limits=Limits(),
+            page_tokens=PageTokens(secrets.token_bytes(32)),
+            changes=changes or Changes(),
+            work=PendingWork(self.store),
+            pending=pending,
+        )
+
+    async def create(self) -> OperationId:
+        """A new operation of Alice's."""
+        return (await self.tracker.create(ALICE, PROPOSAL)).operation.id
+
+
+@pytest.fixture
+async def house(sqlite_url: str) -> AsyncIterator[House]:
+    """A replica."""
+    house = House(sqlite_url)
+    yield house
+    await house.store.close()
+
+
+async def told(stream: ProgressStream) -> Any:
+    """What the worker is told next."""
+    return await asyncio.wait_for(stream.next(), SOON_S)
+
+
+@asynccontextmanager
+async def reporting(house: House) -> AsyncIterator[tuple[ProgressStream, OperationId]]:
+    """A stream with one operation, whose first update was acknowledged."""
+    operation_id = await house.create()
+    async with house.streams.open(ALICE) as stream:
+        stream.offer(Update(id=operation_id, progress=0.1, message="begun"))
+        first = await told(stream)
+        assert isinstance(first, Acknowledgement)
+        assert (first.id, first.revision, first.attempt) == (operation_id, 2, 1)
+        yield stream, operation_id
+
+
+async def test_updates_within_the_interval_are_one_commit(house):
+    """The first update is committed at once, those of the next second as one, the newest (B97)."""
+    async with reporting(house) as (stream, operation_id):
+        for hundredth in range(20, 60):
+            stream.offer(Update(id=operation_id, progress=hundredth / 100))
+        stream.offer(Update(id=operation_id, message="going on"))
+        house.clock.advance(INTERVAL_S * 0.99)
+        await asyncio.sleep(0)
+        assert house.stored.operation(operation_id)["revision"] == 2
+        house.clock.advance(INTERVAL_S * 0.02)
+        assert (await told(stream)).revision == 3
+        row = house.stored.operation(operation_id)
+        assert (row["progress"], row["progress_message"]) == (0.59, "going on")
+
+
+async def test_later_update_is_committed_at_once(house):
+    """An update that comes after a quiet interval does not wait."""
+    async with reporting(house) as (stream, operation_id):
+        house.clock.advance(INTERVAL_S)
+        stream.offer(Update(id=operation_id, progress=0.4))
+        assert (await told(stream)).revision == 3
+
+
+async def test_end_of_the_worker_commits_the_last(house):
+    """When the worker says no more, what is pending is committed at once, and then told."""
+    async with reporting(house) as (stream, operation_id):
+        stream.offer(Update(id=operation_id, progress=0.4))
+        stream.finish()
+        assert (await told(stream)).revision == 3
+        assert await told(stream) is None
+        stream.offer(Update(id=operation_id, progress=0.5))
+        assert await told(stream) is None
+
+
+async def test_drain_commits_and_sends_away(house):
+    """A replica that stops commits what is pending, says so, and sends the worker elsewhere."""
+    async with reporting(house) as (stream, operation_id):
+        stream.offer(Update(id=operation_id, progress=0.4))
+        house.streams.drain()
+        assert (await told(stream)).revision == 3
+        with pytest.raises(Draining):
+            await told(stream)
+
+
+@pytest.mark.parametrize("move", ["complete", "cancel", "fail"])
+async def test_terminal_move_comes_after_what_is_pending(house, move):
+    """Pending progress is committed before the end, and the stream forgets the operation (B97)."""
+    async with reporting(house) as (stream, operation_id):
+        stream.offer(Update(id=operation_id, progress=0.4, message="nearly"))
+        effects = {"errors": ()} if move == "fail" else {}
+        outcome = await getattr(house.tracker, move)(ALICE, operation_id, Guards(), **effects)
+        assert outcome.operation.revision == 4
+        assert outcome.operation.progress_message == "nearly"
+        assert (await told(stream)).revision == 3
+        if move == "cancel":
+            kind = InterruptionKind.CANCELLED
+            assert await told(stream) == Interruption(id=operation_id, kind=kind, revision=4)
+        stream.offer(Update(id=operation_id, progress=0.9))
+        answer = await told(stream)
+        assert isinstance(answer, Interruption if move == "cancel" else Refused)
+        if isinstance(answer, Refused):
+            assert isinstance(answer.error, IllegalMove)
+    assert not house.pending._holders
+    assert not house.changes._listeners
+
+
+async def test_strangers_end_flushes_nothing(house):
+    """Who may not touch an operation cannot make the service commit what is pending of it."""
+    async with reporting(house) as (stream, operation_id):
+        stream.offer(Update(id=operation_id, progress=0.4))
+        await house.pending.flush(operation_id, BOB.scope(worker=True, admin=True))
+        assert house.stored.operation(operation_id)["revision"] == 2
+        granted = Scope(subject="wally", functions=("video.*",))
+        await house.pending.flush(operation_id, granted)
+        assert house.stored.operation(operation_id)["revision"] == 3
+
+
+async def test_end_through_another_replica_is_found_by_looking(house):
+    """A cancel of which no hint comes is found when the operation was silent for a while (B132)."""
+    async with reporting(house) as (stream, operation_id):
+        await house.another_replica().cancel(ALICE, operation_id, Guards())
+        house.clock.advance(SILENCE_S)
+        house.streams.find_silent()
+        await house.streams.look()
+        kind = InterruptionKind.CANCELLED
+        assert await told(stream) == Interruption(id=operation_id, kind=kind, revision=3)
+
+
+async def test_own_commits_cause_no_look(house):
+    """A commit of the stream itself is no reason to read what has become of the operation."""
+    async with reporting(house) as (stream, operation_id):
+        assert not house.streams._due
+        house.changes.publish(operation_id)
+        assert len(house.streams._due) == 1
+        assert stream.ending is False
+
+
+async def test_decrease_is_refused_even_while_pending(house):
+    """An update below the pending one is refused, as it would be unary; the larger is kept."""
+    async with reporting(house) as (stream, operation_id):
+        stream.offer(Update(id=operation_id, progress=0.8))
+        stream.offer(Update(id=operation_id, progress=0.5))
+        answer = await told(stream)
+        assert isinstance(answer.error, ProgressDecrease)
+        stream.offer(Update(id=operation_id, progress=0.7995))
+        stream.finish()
+        assert (await told(stream)).revision == 3
+        assert house.stored.operation(operation_id)["progress"] == 0.8
+
+
+def test_updates_of_another_attempt_are_not_mixed():
+    """What was said for one attempt is not kept for the next one."""
+    earlier = Update(id=new_operation_id(), attempt=1, progress=0.9, message="old")
+    later = Update(id=earlier.id, attempt=2)
+    assert later.after(earlier) == later
+
+
+async def test_one_operation_too_many(house):
+    """A stream carries so many operations and no more; the others go on."""
+    async with house.streams.open(ALICE) as stream:
+        ids = [await house.create() for _ in range(MOST + 1)]
+        answers: list[Any] = []
+        for operation_id in ids:
+            stream.offer(Update(id=operation_id))
+            if len(answers) < MOST // 2:
+                answers.append(await told(stream))
+        stream.finish()
+        while (answer := await told(stream)) is not None:
+            answers.append(answer)
+    refused = [answer for answer in answers if isinstance(answer, Refused)]
+    assert [answer.id for answer in refused] == ids[MOST:]
+    assert isinstance(refused[0].error, StreamFull)
+    assert len(answers) == MOST + 1
+
+
+async def until_committed(stream: ProgressStream, operation_id: OperationId, revision: int) -> None:
+    """The stream knows that the operation has come to this revision."""
+    await until(lambda: stream._reports[operation_id].revision >= revision)
+
+
+async def test_unread_answers_stop_the_reading(house):
+    """When the worker reads nothing, nothing more is taken from it; acknowledgements are merged."""
+    async with reporting(house) as (stream, operation_id):
+        for _ in range(MOST_UNREAD):
+            stream.refuse("nonsense", StreamFull(most=1))
+        room = asyncio.create_task(stream.room())
+        await asyncio.sleep(0)
+        assert not room.done()
+        for revision in (3, 4, 5):
+            house.clock.advance(INTERVAL_S)
+            stream.offer(Update(id=operation_id))
+            await until_committed(stream, operation_id, revision)
+        for _ in range(MOST_UNREAD):
+            assert isinstance(await told(stream), Refused)
+        await asyncio.wait_for(room, SOON_S)
+        stream.finish()
+        assert (await told(stream)).revision == 5
+        assert await told(stream) is None
+
+
+async def test_store_that_is_away_refuses_the_update(house):
+    """When the store is away the update is refused, and the end of the operation not tried."""
+    async with reporting(house) as (stream, operation_id):
+        await house.store.close()
+        stream.offer(Update(id=operation_id, progress=0.4))
+        with pytest.raises(StoreUnavailable):
+            await house.tracker.complete(ALICE, operation_id, Guards())
+        assert isinstance((await told(stream)).error, StoreUnavailable)
+        house.clock.advance(SILENCE_S)
+        house.streams.find_silent()
+        await house.streams.look()  # survives it
+
+
+async def test_deleted_operation_is_told(house):
+    """An operation that is gone is answered as the unary call would."""
+    async with reporting(house) as (stream, operation_id):
+        replica = house.another_replica()
+        await replica.complete(ALICE, operation_id, Guards())
+        await replica.delete(ALICE, operation_id, Guards())
+        house.clock.advance(SILENCE_S)
+        house.streams.find_silent()
+        await house.streams.look()
+        answer = await told(stream)
+        assert isinstance(answer, Refused)
+        assert isinstance(answer.error, OperationNotFound)
+
+
+async def test_nothing_is_left_of_a_stream(house):
+    """When the stream ends, in whatever way, no task, listener or update is left of it."""
+    with contextlib.suppress(ZeroDivisionError):
+        async with reporting(house) as (stream, operation_id):
+            stream.offer(Update(id=operation_id, progress=0.4))
+            raise ZeroDivisionError
+    assert not house.changes._listeners
+    assert not house.pending._holders
+    assert not house.streams._due
+    await until(lambda: asyncio.all_tasks() == {asyncio.current_task()})
