@@ -23,8 +23,9 @@ from google.protobuf import descriptor_pool, json_format, message_factory
 
 from milepost import config, telemetry
 from milepost.cli import app
-from milepost.domain.lifecycle import PROGRESS_TOLERANCE, TABLE
+from milepost.domain.lifecycle import PROGRESS_TOLERANCE, TABLE, Actor
 from milepost.domain.limits import Limits
+from milepost.domain.policy import POLICY, Access
 from milepost.rpc.convert import REPORTED_CHARACTERS
 from milepost.rpc.server import METADATA_BYTES, NOT_AVAILABLE
 from milepost.storage.batching import MOST_WAITING
@@ -164,10 +165,32 @@ def moves_table() -> str:
     return "\n".join(rows)
 
 
+REACHED: Final = {
+    Actor.OWNER: "its owner",
+    Actor.WORKER: "a worker with the grant",
+    Actor.ADMIN: "an admin",
+}
+
+
+def policy_table() -> str:
+    """Who may call each RPC, and whose operations it reaches."""
+    rows = ["| call | a role of | reached by | move |", "| --- | --- | --- | --- |"]
+    for method, access in POLICY.items():
+        name = method.removeprefix("milepost.v1.").replace("/", ".")
+        roles = ", ".join(sorted(role.lower() for role in access.roles))
+        rows.append(f"| `{name}` | {roles} | {_reached_by(access)} | {access.move or _NOTHING} |")
+    return "\n".join(rows)
+
+
+def _reached_by(access: Access) -> str:
+    return ", ".join(text for actor, text in REACHED.items() if actor in access.reaches) or _NOTHING
+
+
 GENERATED: Final[dict[tuple[Path, str], Callable[[], str]]] = {
     (README, "settings"): settings_table,
     (README, "limits"): limits_table,
     (README, "not available"): not_available_list,
+    (OPERATING, "who may do what"): policy_table,
     (ARCHITECTURE, "state diagram"): state_diagram,
     (ARCHITECTURE, "moves"): moves_table,
 }
