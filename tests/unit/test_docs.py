@@ -25,7 +25,7 @@ from milepost import config, telemetry
 from milepost.cli import app
 from milepost.domain.lifecycle import PROGRESS_TOLERANCE, TABLE, Actor
 from milepost.domain.limits import Limits
-from milepost.domain.policy import POLICY, Access
+from milepost.domain.policy import POLICY
 from milepost.rpc.convert import REPORTED_CHARACTERS
 from milepost.rpc.server import METADATA_BYTES, NOT_AVAILABLE
 from milepost.storage.batching import MOST_WAITING
@@ -165,7 +165,8 @@ def moves_table() -> str:
     return "\n".join(rows)
 
 
-REACHED: Final = {
+FOR: Final = {
+    Actor.CALLER: "whoever creates it",
     Actor.OWNER: "its owner",
     Actor.WORKER: "a worker with the grant",
     Actor.ADMIN: "an admin",
@@ -174,16 +175,13 @@ REACHED: Final = {
 
 def policy_table() -> str:
     """Who may call each RPC, and whose operations it reaches."""
-    rows = ["| call | a role of | reached by | move |", "| --- | --- | --- | --- |"]
+    rows = ["| call | a role of | for | move |", "| --- | --- | --- | --- |"]
     for method, access in POLICY.items():
         name = method.removeprefix("milepost.v1.").replace("/", ".")
         roles = ", ".join(sorted(role.lower() for role in access.roles))
-        rows.append(f"| `{name}` | {roles} | {_reached_by(access)} | {access.move or _NOTHING} |")
+        whom = ", ".join(text for actor, text in FOR.items() if actor in access.by)
+        rows.append(f"| `{name}` | {roles} | {whom} | {access.move or _NOTHING} |")
     return "\n".join(rows)
-
-
-def _reached_by(access: Access) -> str:
-    return ", ".join(text for actor, text in REACHED.items() if actor in access.reaches) or _NOTHING
 
 
 GENERATED: Final[dict[tuple[Path, str], Callable[[], str]]] = {
