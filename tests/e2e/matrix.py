@@ -27,6 +27,7 @@ from milepost.gen.milepost.v1 import admin_service_pb2
 from milepost.rpc.server import NOT_AVAILABLE
 from milepost.storage.tables import api_keys, events, operations
 from tests import factories
+from tests.canaries import CANARIES
 from tests.e2e.service import CALL_SECONDS, Metadata, Rpc, Service
 
 AT_ONCE: Final = 16
@@ -34,7 +35,7 @@ AT_ONCE: Final = 16
 DETAILS: Final = "grpc-status-details-bin"
 
 GIVEN: Final[Mapping[str, Mapping[str, Any]]] = {
-    "RedeliverWebhook": {"delivery_id": "whd_" + 24 * "0"},
+    "RedeliverWebhook": {"delivery_id": "msg_" + 32 * "0"},
     "SendTestWebhook": {"callback_url": "https://localhost/"},
     "CleanupExpired": {"dry_run": True},
     "CreateApiKey": {"subject": "matrix", "roles": [admin_service_pb2.ROLE_CALLER]},
@@ -189,6 +190,7 @@ def _person(
 ) -> tuple[Person, dict[str, Any]]:
     subject = f"{kind}-{fresh}".replace(" ", "-")
     key, stored = issue_key(subject=subject, roles=roles, functions=functions)
+    CANARIES.guard("API key", key.split("_")[2])
     person = Person(
         kind=kind,
         subject=subject,
@@ -365,6 +367,7 @@ _CODE_OF: Final = {
 
 def _ended(code: StatusCode, message: str, initial: Any, trailing: Any, response: Any) -> Answer:
     details = dict(trailing or ()).get(DETAILS, b"")
+    CANARIES.saw("an error", details)
     info = error_details_pb2.ErrorInfo()
     for packed in status_pb2.Status.FromString(details).details:
         packed.Unpack(info)

@@ -15,8 +15,9 @@ import sqlalchemy as sa
 from grpc import StatusCode
 
 from milepost.domain.lifecycle import Move
-from milepost.domain.operation import ID_LENGTH, OperationId
+from milepost.domain.operation import OperationId
 from milepost.domain.policy import POLICY
+from milepost.rpc.named import shown
 from milepost.rpc.server import NOT_AVAILABLE
 from milepost.storage.tables import operations
 from tests.e2e import matrix
@@ -112,8 +113,7 @@ def check_line(line: Mapping[str, Any], cell: Cell, answer: Answer) -> None:
     assert line.get("reason", "") == answer.reason, str(cell)
     if cell.rpc.takes_id and cell.rpc.shape == "unary_unary":
         asked: str = getattr(cell.request, "operation_id", "")
-        shown = asked[:ID_LENGTH].replace("\n", "\\n")
-        assert (line["operation_id"] or "") == shown, str(cell)
+        assert (line["operation_id"] or "") == shown(asked), str(cell)
 
 
 def cells_about(people: list[Person], rpc: Rpc, function: str, service: Service) -> list[Cell]:

@@ -1,6 +1,7 @@
 """How long it takes to be told that an operation does not exist says nothing of whether it does."""
 
 import itertools
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from milepost.domain.operation import new_operation_id
 from tests.e2e.service import CALL_SECONDS, RPCS, Client, Rpc, Service
 from tests.faults.timing import Interval, Rounds, difference, measure, slower
 
+_log = logging.getLogger(__name__)
 FOREIGN, MISSING, DELAYED = "foreign", "missing", "delayed"
 CALLS_OF_ONE = 300
 """How many calls a stranger makes before another one goes on: below every limit of rates."""
@@ -88,14 +90,14 @@ def rounds_of(service: Service, rpc: Rpc, size: Size) -> Rounds:
 
 @sizes
 @rpcs
-def test_foreign_takes_as_long_as_missing(service, rpc, size, record_property):
+def test_foreign_takes_as_long_as_missing(service, rpc, size):
     """No time tells a foreign operation from a missing one, and a delay would be found (B174)."""
     found: Rounds = []
     for _ in range(size.looks):
         found += rounds_of(service, rpc, size)
         foreign = difference(found, FOREIGN, MISSING)
         delayed = difference(found, DELAYED, MISSING)
-        record_property("microseconds", f"{foreign}, delayed {delayed}, {len(found)} rounds")
+        _log.info("foreign %s, delayed %s, %d rounds", foreign, delayed, len(found))
         if foreign.within(size.bound) and delayed.beyond(size.bound):
             return
         if foreign.beyond(size.bound):
