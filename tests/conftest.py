@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.canaries import CANARIES
 from tests.postgres import URL_VARIABLE, PostgresCluster, PostgresServer
 
 _COPIES_AHEAD = 2
@@ -29,6 +30,13 @@ def prepare_template(url: str) -> None:
     from milepost.storage.schema import upgrade  # noqa: PLC0415
 
     upgrade(url)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_canary_gets_out() -> Iterator[None]:
+    """After all tests, and after all their services, no secret stands in what those let out."""
+    yield
+    assert CANARIES.leaks() == []
 
 
 @pytest.fixture(scope="session")

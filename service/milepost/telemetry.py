@@ -6,13 +6,11 @@ and tokens never come this far: every field of a line is named where it is writt
 
 from __future__ import annotations
 
-import asyncio
-import json
 import logging
 import random
 import sys
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Final, TextIO
+from typing import TYPE_CHECKING, Final
 
 import structlog
 from opentelemetry import trace
@@ -25,15 +23,17 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from milepost.domain.lifecycle import Move
+from milepost.domain.operation import ID_PATTERN, OperationId
+from milepost.logtext import LineWriter, as_json_line, for_people, neutralise
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import timedelta
 
     from opentelemetry.trace import Span
     from structlog.typing import EventDict, FilteringBoundLogger
 
-    from milepost.domain.operation import Operation, OperationId, Principal
+    from milepost.domain.operation import Operation, Principal
     from milepost.domain.ports import Outcome
 
 LEVELS: Final = ("debug", "info", "warning", "error")
@@ -96,7 +96,7 @@ _propagator: Final = TraceContextTextMapPropagator()
 
 def configure_logs(*, level: str, as_json: bool) -> None:
     """Write log lines to standard error: JSON, or readable with colours."""
-    renderer = _as_json if as_json else structlog.dev.ConsoleRenderer()
+    renderer = as_json_line if as_json else for_people(structlog.dev.ConsoleRenderer())
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
         processors=[
@@ -104,45 +104,12 @@ def configure_logs(*, level: str, as_json: bool) -> None:
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             _add_trace,
             structlog.processors.format_exc_info,
+            neutralise,
             renderer,
         ],
-        logger_factory=lambda *_: _LineWriter(sys.stderr),
+        logger_factory=lambda *_: LineWriter(sys.stderr),
         cache_logger_on_first_use=True,
     )
-
-
-class _LineWriter:
-    """Writes the lines of one turn of the event loop at once; outside of a loop, each at once.
-
-    A write for every line would let go of the interpreter lock in the middle of every call.
-    """
-
-    def __init__(self, file: TextIO) -> None:
-        self._file = file
-        self._lines: list[str] = []
-
-    def msg(self, line: str) -> None:
-        self._lines.append(line)
-        if len(self._lines) > 1:
-            return
-        try:
-            asyncio.get_running_loop().call_soon(self._write)
-        except RuntimeError:
-            self._write()
-
-    debug = info = warning = error = critical = exception = msg
-
-    def _write(self) -> None:
-        lines, self._lines = self._lines, []
-        self._file.write("\n".join(lines) + "\n")
-        self._file.flush()
-
-
-_encode: Final = json.JSONEncoder(default=repr).encode
-
-
-def _as_json(_logger: object, _method: str, event: EventDict) -> str:
-    return _encode(event)
 
 
 def _add_trace(_logger: object, _method: str, event: EventDict) -> EventDict:
@@ -177,15 +144,20 @@ class Tracing:
         self._tracer = provider.get_tracer("milepost")
         self._ratio = ratio
 
-    def start(self, method: str, metadata: Mapping[str, str | bytes]) -> Span | None:
+    def start(
+        self,
+        method: str,
+        metadata: Mapping[str, str | bytes],
+        peer: Callable[[], str] = str,
+    ) -> Span | None:
         """Start the span of one call, as a child of the caller's if it sent a traceparent.
 
         A call that is not sampled gets no span: it costs nothing but a trace id, and that only
-        when somebody asks for it. Attributes follow the RPC semantic conventions of
-        OpenTelemetry (release candidate).
+        when somebody asks for it; `peer` tells where it came from, and is asked likewise.
+        Attributes follow the RPC semantic conventions of OpenTelemetry (release candidate).
         """
         parent = metadata.get("traceparent")
-        current = _Trace()
+        current = _Trace(method, peer)
         _current.set(current)
         if parent is None and random.random() >= self._ratio:  # noqa: S311 - a sample
             return None
@@ -213,11 +185,13 @@ def end_span(span: Span, code: str, *, failed: bool) -> None:
 
 
 class _Trace:
-    """The trace of a call. Without a span, its ids are made when they are needed."""
+    """A call and its trace. Without a span, its ids are made when they are needed."""
 
-    __slots__ = ("_ids", "span")
+    __slots__ = ("_ids", "method", "peer", "span")
 
-    def __init__(self) -> None:
+    def __init__(self, method: str, peer: Callable[[], str]) -> None:
+        self.method = method
+        self.peer = peer
         self.span: Span | None = None
         self._ids: tuple[str, str, int] | None = None
 
@@ -257,7 +231,7 @@ def current_trace_id() -> str:
     return "none" if current is None else current.ids[0]
 
 
-def _join_trace(operation_id: OperationId, trace_context: str | None) -> None:
+def join_trace(operation_id: OperationId, trace_context: str | None) -> None:
     """Make the current span findable by operation, and link it to the trace of the create."""
     current = _current.get()
     span = current.span if current is not None else None
@@ -275,20 +249,21 @@ def _join_trace(operation_id: OperationId, trace_context: str | None) -> None:
 # --- what happened to operations ---
 
 _QUIET: Final = frozenset({Move.PROGRESS})
-"""Moves that are too many for a log line each."""
+"""Moves that are too many for a log line each: they have theirs at the level debug."""
 _moves: Final = {move: moves.labels(move.value) for move in Move}
 
 
 def record_move(move: Move, outcome: Outcome, by: Principal) -> None:
     """Count a committed move, log it, and join its span to the trace of the operation."""
     operation = outcome.operation
-    _join_trace(operation.id, operation.trace_context)
+    join_trace(operation.id, operation.trace_context)
     if outcome.replayed:
         return
     _moves[move].inc()
     _observe_end(operation)
-    if move not in _QUIET:
-        _log_move(move, operation, principal=by.subject, credential_id=by.credential_id)
+    level = logging.DEBUG if move in _QUIET else logging.INFO
+    if log.is_enabled_for(level):
+        _log_move(level, move, operation, code="OK", **_call(), **_identity(by))
 
 
 def _observe_end(operation: Operation) -> None:
@@ -296,8 +271,9 @@ def _observe_end(operation: Operation) -> None:
         durations.labels(operation.status).observe(_seconds(end - operation.start_time))
 
 
-def _log_move(move: Move, operation: Operation, **who: str) -> None:
-    log.info(
+def _log_move(level: int, move: Move, operation: Operation, **who: str | None) -> None:
+    log.log(
+        level,
         "operation moved",
         move=str(move),
         operation_id=operation.id,
@@ -311,14 +287,16 @@ def _log_move(move: Move, operation: Operation, **who: str) -> None:
 
 
 def record_forget(operation_id: OperationId, by: Principal) -> None:
-    """Count and log that an operation was removed."""
+    """Count and log that an operation was removed, and name it on the span."""
+    join_trace(operation_id, None)
     _moves[Move.FORGET].inc()
     log.info(
         "operation moved",
         move="forget",
         operation_id=operation_id,
-        principal=by.subject,
-        credential_id=by.credential_id,
+        code="OK",
+        **_call(),
+        **_identity(by),
     )
 
 
@@ -336,7 +314,7 @@ def record_sweep(move: Move, swept: Sequence[Operation]) -> None:
         return
     for operation in swept:
         _observe_end(operation)
-        _log_move(move, operation, principal="milepost")
+        _log_move(logging.INFO, move, operation, principal="milepost")
 
 
 def record_pass(kind: str, moved: Mapping[Move, int], *, more: bool) -> None:
@@ -367,6 +345,75 @@ def record_failure(task: str, error: Exception, *, expected: bool) -> None:
         error=type(error).__name__,
         exc_info=None if expected else error,
     )
+
+
+# --- the rest of the audit log ---
+
+
+def record_change(by: Principal, named: Mapping[str, str]) -> None:
+    """Log that a call changed, or gave away, something that is no operation.
+
+    Args:
+        by: who called.
+        named: the ids of what it was about, by the names of their fields.
+    """
+    log.info("call answered", code="OK", **named, **_call(), **_identity(by))
+
+
+def record_refusal(
+    by: Principal | None,
+    named: Mapping[str, str],
+    *,
+    code: str,
+    reason: str,
+    facts: Mapping[str, str],
+) -> None:
+    """Log that a call, or one item of a stream, was refused; its span gets the operation's id.
+
+    Args:
+        by: who called, if that was found out.
+        named: the ids that were asked about, by the names of their fields, however malformed.
+        code: of gRPC.
+        reason: of the error.
+        facts: of the error.
+    """
+    operation_id = named.get("operation_id")
+    if operation_id is not None and ID_PATTERN.fullmatch(operation_id):
+        join_trace(OperationId(operation_id), None)
+    log.warning(
+        "call refused",
+        code=code,
+        reason=reason,
+        **{"operation_id": None, **named},
+        **_call(),
+        **_identity(by),
+        **{f"fact_{name}": value for name, value in facts.items()},
+    )
+
+
+def record_defect(error: Exception, by: Principal | None, named: Mapping[str, str]) -> None:
+    """Log an exception that nobody foresaw, and that its caller is not told."""
+    log.error(
+        "call failed",
+        code="INTERNAL",
+        reason="INTERNAL",
+        exc_info=error,
+        **named,
+        **_call(),
+        **_identity(by),
+    )
+
+
+def _call() -> dict[str, str]:
+    """Return which call it is, and from where."""
+    current = _current.get()
+    return {} if current is None else {"method": current.method, "peer": current.peer()}
+
+
+def _identity(by: Principal | None) -> dict[str, str | None]:
+    if by is None:
+        return {"principal": None, "credential_id": None}
+    return {"principal": by.subject, "credential_id": by.credential_id}
 
 
 def _seconds(duration: timedelta) -> float:

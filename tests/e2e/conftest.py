@@ -4,7 +4,9 @@ import uuid
 from collections.abc import Iterator
 
 import pytest
+import sqlalchemy as sa
 
+from tests import canaries
 from tests.contract.stored import Stored
 from tests.e2e.service import Client, Service
 from tests.postgres import PostgresServer
@@ -25,7 +27,11 @@ def postgres_service(
     """A service on PostgreSQL."""
     name = f"milepost_e2e_{uuid.uuid4().hex}"
     postgres.create_database(name, template=postgres_template)
-    with Service(postgres.url(name), tmp_path_factory.mktemp("server")) as service:
+    url = sa.make_url(postgres.url(name))
+    if url.password is None:  # the server trusts everybody, and takes any
+        url = url.set(password=canaries.fresh())
+    where = url.render_as_string(hide_password=False)
+    with Service(where, tmp_path_factory.mktemp("server")) as service:
         yield service
     postgres.drop_database(name)
 

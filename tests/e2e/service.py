@@ -18,7 +18,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -31,6 +31,7 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 from sqlalchemy.engine import Engine
 
+from milepost.config import Settings
 from milepost.domain.api_key import issue_key
 from milepost.domain.operation import Role
 from milepost.gen.milepost.v1 import (
@@ -43,6 +44,7 @@ from milepost.gen.milepost.v1 import operation_pb2 as pb
 from milepost.rpc.server import NOT_AVAILABLE
 from milepost.storage.credentials import KeyRing
 from milepost.storage.engine import open_engine
+from tests.canaries import CANARIES
 
 START_SECONDS = 30.0
 STOP_SECONDS = 30.0
@@ -107,6 +109,10 @@ class Service:
         self.process: subprocess.Popen[bytes] | None = None
         self._settings = settings
         self._log = folder / f"service-{grpc_port}.log"
+        CANARIES.watch(self._log)
+        for name, value in {"database_url": database_url, **settings}.items():
+            if "SecretStr" in str(Settings.model_fields[name].annotation):
+                CANARIES.guard_setting(name, value)
 
     def __enter__(self) -> Self:
         """Start, and wait until it is ready."""
@@ -200,6 +206,7 @@ class Service:
             subject=subject, roles=[Role(role) for role in roles], functions=functions
         )
         KeyRing(self.engine).add(stored)
+        CANARIES.guard("API key", key.split("_")[2])
         return key
 
     @cached_property
@@ -232,6 +239,8 @@ class Service:
         """It has finished what ran and has ended well. Nothing happens if it was killed."""
         if self.process is None:
             return
+        with suppress(OSError):  # one that is not ready yet, or stopping already, has no page
+            CANARIES.saw("a page of metrics", self.probe("/metrics")[1])
         self.process.terminate()
         code = self.end()
         assert code == 0, f"exit code {code} after SIGTERM:\n{self.log()}"
@@ -266,8 +275,9 @@ class Rpc:
 
     @property
     def takes_id(self) -> bool:
-        """Whether its request names an operation."""
-        return "operation_id" in self.request.DESCRIPTOR.fields_by_name
+        """Whether its request names an operation, and not just as a filter."""
+        field = self.request.DESCRIPTOR.fields_by_name.get("operation_id")
+        return field is not None and not field.has_presence
 
     @property
     def method(self) -> str:
@@ -465,6 +475,7 @@ def refused(code: grpc.StatusCode | None, reason: str | None = None) -> Iterator
         yield refusal
     except grpc.RpcError as error:
         refusal.error = error
+        CANARIES.saw_error(error)
         assert code in {None, refusal.code}, refusal.message
         assert reason in {None, refusal.reason}
     else:

@@ -15,7 +15,9 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from milepost.domain.operation import OperationId
 from milepost.storage.tables import operations
+from tests.canaries import CANARIES
 from tests.contract.stored import Stored, until
+from tests.e2e.confiding import confide
 from tests.e2e.service import FUNCTION, RPCS, Client, Service, eventually, refused
 
 ARRIVES_WITHIN_S = 10.0
@@ -32,6 +34,7 @@ class Collector(trace_service_pb2_grpc.TraceServiceServicer):
 
     def Export(self, request, _context):  # noqa: N802 - named by the proto
         """Take some spans."""
+        CANARIES.saw("a span", request.SerializeToString())
         for resource in request.resource_spans:
             self.resources.append(str(resource.resource))
             for scope in resource.scope_spans:
@@ -273,3 +276,40 @@ def test_secrets_and_payloads_never_reach_a_span(spans, alice):
     everything = "".join(str(span) for span in spans.spans)
     assert CANARY not in everything
     assert alice.key.split("_")[2] not in everything
+
+
+def test_no_confidence_reaches_a_span(spans, traced, alice):
+    """No secret of any kind is in any span, in any form (B221)."""
+    confide(traced)
+    trace_id, _ = under(alice)
+    alice.create()
+    spans.one(trace_id)
+    assert CANARIES.leaks() == []
+
+
+def test_reads_and_refused_calls_name_the_operation(spans, traced, alice):
+    """A read, a refused move and a stranger's call have the operation's id on their spans."""
+    created, _ = under(alice)
+    operation = alice.create_in("COMPLETED")
+    read, _ = under(alice)
+    alice.get(operation.id)
+    span = spans.one(read)
+    assert attributes(span)["milepost.operation.id"] == operation.id
+    assert [link.trace_id.hex() for link in span.links] == [created]
+    refusals = [
+        (alice, StatusCode.FAILED_PRECONDITION),
+        (traced.client("bob"), StatusCode.NOT_FOUND),
+    ]
+    for client, code in refusals:
+        trace_id, _ = under(client)
+        with refused(code):
+            client.move("CompleteOperation", operation.id)
+        assert attributes(spans.one(trace_id))["milepost.operation.id"] == operation.id
+
+
+def test_text_that_is_no_id_is_on_no_span(spans, alice):
+    """What is sent in the place of an id, and is none, stays out of the span."""
+    trace_id, _ = under(alice)
+    with refused(StatusCode.INVALID_ARGUMENT):
+        alice.get("op_" + 24 * "X")
+    assert "milepost.operation.id" not in attributes(spans.one(trace_id))

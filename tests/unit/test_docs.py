@@ -23,8 +23,9 @@ from google.protobuf import descriptor_pool, json_format, message_factory
 
 from milepost import config, telemetry
 from milepost.cli import app
-from milepost.domain.lifecycle import PROGRESS_TOLERANCE, TABLE
+from milepost.domain.lifecycle import PROGRESS_TOLERANCE, TABLE, Actor
 from milepost.domain.limits import Limits
+from milepost.domain.policy import POLICY
 from milepost.rpc.convert import REPORTED_CHARACTERS
 from milepost.rpc.server import METADATA_BYTES, NOT_AVAILABLE
 from milepost.storage.batching import MOST_WAITING
@@ -171,10 +172,30 @@ def moves_table() -> str:
     return "\n".join(rows)
 
 
+FOR: Final = {
+    Actor.CALLER: "whoever creates it",
+    Actor.OWNER: "its owner",
+    Actor.WORKER: "a worker with the grant",
+    Actor.ADMIN: "an admin",
+}
+
+
+def policy_table() -> str:
+    """Who may call each RPC, and whose operations it reaches."""
+    rows = ["| call | a role of | for | move |", "| --- | --- | --- | --- |"]
+    for method, access in POLICY.items():
+        name = method.removeprefix("milepost.v1.").replace("/", ".")
+        roles = ", ".join(sorted(role.lower() for role in access.roles))
+        whom = ", ".join(text for actor, text in FOR.items() if actor in access.by)
+        rows.append(f"| `{name}` | {roles} | {whom} | {access.move or _NOTHING} |")
+    return "\n".join(rows)
+
+
 GENERATED: Final[dict[tuple[Path, str], Callable[[], str]]] = {
     (README, "settings"): settings_table,
     (README, "limits"): limits_table,
     (README, "not available"): not_available_list,
+    (OPERATING, "who may do what"): policy_table,
     (ARCHITECTURE, "state diagram"): state_diagram,
     (ARCHITECTURE, "moves"): moves_table,
 }

@@ -109,7 +109,7 @@ def test_lines_are_json(lines, spans):
     (line,) = lines()
     found = json.loads(line)
     assert (found["event"], found["level"]) == ("something happened", "info")
-    assert (found["operation_id"], found["text"]) == ("op_1", "ä\n")
+    assert (found["operation_id"], found["text"]) == ("op_1", "ä\\n")
     assert found["trace_id"] == telemetry.current_trace_id()
     assert found["timestamp"].endswith("Z")
 

@@ -21,7 +21,6 @@ def caller() -> Principal:
     return _principal.get()
 
 
-def caller_subject() -> str | None:
-    """Return the subject of the current call, if it was let in."""
-    principal = _principal.get(None)
-    return principal.subject if principal is not None else None
+def known_caller() -> Principal | None:
+    """Return who makes the current call, if that was found out: also of a refused one."""
+    return _principal.get(None)

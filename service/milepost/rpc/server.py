@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from milepost.domain.ports import CredentialStore
     from milepost.rpc.interceptors.chain import Behaviour, Context, Link
     from milepost.tracking.claiming import Claiming
-    from milepost.tracking.sweeping import Sweeping
     from milepost.tracking.streaming import Streams
+    from milepost.tracking.sweeping import Sweeping
     from milepost.tracking.tracker import Tracker
 
 NOT_AVAILABLE: Final = frozenset(

@@ -55,6 +55,7 @@ def _open_postgresql(url: str) -> Engine:
     return sa.create_engine(
         url,
         poolclass=sa.NullPool,
+        hide_parameters=True,  # they are results and metadata: not for the log
         connect_args={
             "connect_timeout": CONNECT_TIMEOUT_S,
             "application_name": "milepost",
@@ -67,6 +68,7 @@ def _open_sqlite(url: str) -> Engine:
     engine = sa.create_engine(
         url,
         poolclass=sa.NullPool,
+        hide_parameters=True,  # they are results and metadata: not for the log
         # A session moves between threads only while it is opened and closed.
         connect_args={"check_same_thread": False, "timeout": BUSY_TIMEOUT_MS / 1000},
     )

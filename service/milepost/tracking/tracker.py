@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from milepost import telemetry
 from milepost.domain.errors import IdsExhausted, PermissionDenied, WebhooksNotConfigured
-from milepost.domain.lifecycle import TABLE, TERMINAL, Actor, Change, Move
+from milepost.domain.lifecycle import TABLE, TERMINAL, Change, Move
 from milepost.domain.operation import Draft, OperationId, Role, new_operation_id
+from milepost.domain.policy import LISTERS, VIEWERS, scope
 from milepost.domain.ports import Position
 from milepost.tracking.pending import PendingProgress
 
@@ -94,7 +95,9 @@ class Tracker:
 
     async def get(self, by: Principal, operation_id: OperationId) -> Operation:
         """Return the operation as last committed."""
-        return await self._store.get(operation_id, by.scope(worker=True, admin=True))
+        operation = await self._store.get(operation_id, scope(by, VIEWERS))
+        telemetry.join_trace(operation.id, operation.trace_context)
+        return operation
 
     async def list(
         self,
@@ -110,13 +113,13 @@ class Tracker:
         Raises:
             PermissionDenied: somebody else's were asked for, and `by` is no admin.
         """
-        scope = by.scope(admin=True)
-        if selection.owner not in (None, by.subject) and not scope.everything:
+        shown = scope(by, LISTERS)
+        if selection.owner not in (None, by.subject) and not shown.everything:
             raise PermissionDenied(role=Role.ADMIN)
         after = self._after(page_token, by, selection)
         limit = page_size or self._limits.page_size_default
         # One more than asked for tells whether there is a next page, without counting.
-        found = await self._store.list(scope, selection, after, limit + 1, full=full)
+        found = await self._store.list(shown, selection, after, limit + 1, full=full)
         page = found[:limit]
         if len(found) <= limit:
             return page, ""
@@ -213,11 +216,10 @@ def _change(
     by: Principal, move: Move, operation_id: OperationId, guards: Guards, **effects: Any
 ) -> Change:
     """Return what `by` asks for, within what the table of moves lets it touch."""
-    rule = TABLE[move]
     return Change(
         move=move,
         id=operation_id,
-        scope=by.scope(worker=Actor.WORKER in rule.by, admin=Actor.ADMIN in rule.by),
+        scope=scope(by, TABLE[move].by),
         actor=by.subject,
         request_id=guards.request_id,
         expected_revision=guards.expected_revision,

@@ -1,7 +1,7 @@
 """Auth: every call but the public ones speaks for a principal, or is refused unread.
 
-What a principal may do with one operation is not decided here but in the WHERE clause of the
-move; this link only knows which roles a method is for at all.
+Which roles a method is for is a column of `domain.policy.POLICY`. What a principal may do with one
+operation is another, and is not decided here but in the WHERE clause of the read or the move.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ import functools
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+from milepost import telemetry
 from milepost.domain.api_key import key_id_of, verify_key
 from milepost.domain.errors import PermissionDenied, Unauthenticated
-from milepost.domain.operation import Role
+from milepost.domain.policy import POLICY
 from milepost.rpc.caller import admit
+from milepost.rpc.named import named
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,38 +28,10 @@ if TYPE_CHECKING:
 PUBLIC: Final = frozenset({"grpc.health.v1.Health"})
 """Services that answer without a credential."""
 
-_CALLER: Final = frozenset({Role.CALLER})
-_READER: Final = frozenset({Role.CALLER, Role.WORKER, Role.ADMIN})
-_CANCELLER: Final = frozenset({Role.CALLER, Role.ADMIN})
-_DOER: Final = frozenset({Role.CALLER, Role.WORKER})
-_WORKER: Final = frozenset({Role.WORKER})
-_ADMIN: Final = frozenset({Role.ADMIN})
-
-ROLES: Final = {
-    "milepost.v1.OperationService/CreateOperation": _CALLER,
-    "milepost.v1.OperationService/GetOperation": _READER,
-    "milepost.v1.OperationService/ListOperations": _CANCELLER,
-    "milepost.v1.OperationService/WaitOperation": _READER,
-    "milepost.v1.OperationService/WatchOperation": _READER,
-    "milepost.v1.OperationService/CancelOperation": _CANCELLER,
-    "milepost.v1.OperationService/DeleteOperation": _CANCELLER,
-    "milepost.v1.WorkerService/ClaimOperations": _WORKER,
-    "milepost.v1.WorkerService/StartOperation": _DOER,
-    "milepost.v1.WorkerService/UpdateProgress": _DOER,
-    "milepost.v1.WorkerService/StreamProgress": _DOER,
-    "milepost.v1.WorkerService/CompleteOperation": _DOER,
-    "milepost.v1.WorkerService/FailOperation": _DOER,
-    "milepost.v1.WebhookService/GetSigningSecret": _CALLER,
-    "milepost.v1.WebhookService/RotateSigningSecret": _CALLER,
-    "milepost.v1.WebhookService/ListDeliveries": _CALLER,
-    "milepost.v1.WebhookService/RedeliverWebhook": _CALLER,
-    "milepost.v1.WebhookService/SendTestWebhook": _CALLER,
-    "milepost.v1.AdminService/CleanupExpired": _ADMIN,
-    "milepost.v1.AdminService/CreateApiKey": _ADMIN,
-    "milepost.v1.AdminService/ListApiKeys": _ADMIN,
-    "milepost.v1.AdminService/RevokeApiKey": _ADMIN,
-}
+ROLES: Final = {method: access.roles for method, access in POLICY.items()}
 """Which roles each method is for; one of them is enough. An unlisted method is refused."""
+_AUDITED: Final = frozenset(method for method, access in POLICY.items() if access.changes)
+"""The methods whose every success is a line of the audit log. Moves have lines of their own."""
 
 FRESH_S: Final = 4.0
 """How long a verified key is trusted without asking the store: revocation works within 5 s."""
@@ -95,7 +69,10 @@ class Auth:
         allowed = ROLES.get(call.method, frozenset())
         if allowed.isdisjoint(principal.roles):
             raise PermissionDenied(role=" or ".join(sorted(allowed)) or "none")
-        return await proceed(call, request, context)
+        answer = await proceed(call, request, context)
+        if call.method in _AUDITED:
+            telemetry.record_change(principal, named(request) | named(answer))
+        return answer
 
     def _remembered(self, header: str | bytes) -> Principal | None:
         """Return whom the header speaks for if that was found out a moment ago."""

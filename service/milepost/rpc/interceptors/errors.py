@@ -29,8 +29,8 @@ from milepost.domain.errors import (
     Unavailable,
     WebhooksNotConfigured,
 )
-from milepost.domain.operation import ID_LENGTH
-from milepost.rpc.caller import caller_subject
+from milepost.rpc.caller import known_caller
+from milepost.rpc.named import named
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -102,13 +102,19 @@ class Errors:
         try:
             return await proceed(call, request, context)
         except MilepostError as error:
-            _log_refusal(call.method, request, context, error)
+            telemetry.record_refusal(
+                known_caller(),
+                named(request),
+                code=code_of(error).name,
+                reason=error.reason,
+                facts=error.facts,
+            )
             await _abort(context, status_of(error))
         except (grpc.aio.AbortError, grpc.aio.BaseError):
             raise
-        except Exception:  # noqa: BLE001 - the one place where nothing may get through
+        except Exception as error:  # noqa: BLE001 - the one place where nothing may get through
             trace_id = telemetry.current_trace_id()
-            telemetry.log.exception("call failed", method=call.method, trace_id=trace_id)
+            telemetry.record_defect(error, known_caller(), named(request))
             await _abort(context, _internal(trace_id))
 
 
@@ -129,17 +135,3 @@ def _internal(trace_id: str) -> status_pb2.Status:
     )
     status.details.append(packed)
     return status
-
-
-def _log_refusal(method: str, request: Any, context: Context, error: MilepostError) -> None:
-    telemetry.log.warning(
-        "call refused",
-        method=method,
-        code=code_of(error).name,
-        reason=error.reason,
-        # Whatever was sent as an id, strangers included: never more of it than an id has.
-        operation_id=getattr(request, "operation_id", "")[:ID_LENGTH] or None,
-        principal=caller_subject(),
-        peer=context.peer(),
-        **{f"fact_{name}": value for name, value in error.facts.items()},
-    )

@@ -41,7 +41,7 @@ class Observe:
         """Measure the call."""
         self.running.enter()
         start = time.perf_counter()
-        span = self._tracing.start(call.method, call.metadata)
+        span = self._tracing.start(call.method, call.metadata, context.peer)
         code = "OK"
         try:
             if span is None:

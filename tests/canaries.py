@@ -1,0 +1,101 @@
+"""Secrets that must not get out, and everything that the services let out.
+
+The tests guard what they hand to a service in confidence (keys, payloads, passwords), and keep what
+comes out of it: logs, spans, pages of metrics, errors. At the end of the session no secret may
+stand in any of it, as it is, in base64 or in hexadecimal digits.
+"""
+
+import base64
+import re
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+SHOWN: Final = 16
+"""So many characters of a secret, from its beginning, count as the secret."""
+_RUN: Final = re.compile(rb"[A-Za-z0-9+/_-]{%d,}" % SHOWN)
+_WITHOUT_NEIGHBOURS: Final = (0, 2, 3)
+"""How many characters of base64 also depend on what stands before, by the bytes before modulo 3."""
+
+
+def fresh() -> str:
+    """A secret that nobody has used."""
+    return f"k{secrets.token_hex(16)}"
+
+
+def forms(secret: str) -> Iterator[tuple[str, str]]:
+    """Every form that is looked for, with its name; base64 wherever in a text the secret began."""
+    raw = secret.encode()
+    yield "plain", secret
+    yield "hex", raw.hex()
+    yield "hex", raw.hex().upper()
+    for before, skipped in enumerate(_WITHOUT_NEIGHBOURS):
+        whole = (before + len(raw)) * 8 // 6  # the last character may depend on what comes after
+        for encode in (base64.b64encode, base64.urlsafe_b64encode):
+            yield "base64", encode(bytes(before) + raw).decode()[skipped:whole]
+
+
+class Canaries:
+    """What is guarded, and where it is looked for."""
+
+    def __init__(self) -> None:
+        self._beginnings: dict[bytes, str] = {}
+        self._seen: set[tuple[str, bytes]] = set()
+        self._files: set[Path] = set()
+
+    def guard(self, kind: str, secret: str) -> str:
+        """Look for `secret` from now on; it is returned."""
+        if len(secret) < SHOWN:
+            raise ValueError(f"{kind}: too short to be told from chance")
+        for form, text in forms(secret):
+            self._beginnings[text[:SHOWN].encode()] = f"{kind} in {form}"
+        return secret
+
+    def fresh(self, kind: str) -> str:
+        """A new secret that is guarded."""
+        return self.guard(kind, fresh())
+
+    def guard_setting(self, name: str, value: str) -> None:
+        """Look for a secret setting; of an address, for its password."""
+        secret = urlsplit(value).password if "://" in value else value
+        if secret is not None and len(secret) >= SHOWN:
+            self.guard(f"setting {name}", secret)
+
+    def saw(self, place: str, text: str | bytes) -> None:
+        """Keep what came out."""
+        self._seen.add((place, text.encode() if isinstance(text, str) else text))
+
+    def saw_error(self, error: object) -> None:
+        """Keep what a caller was told with a refusal, of grpc or of grpc.aio."""
+        for part in ("details", "initial_metadata", "trailing_metadata"):
+            told = getattr(error, part, lambda: None)()
+            for item in [told] if isinstance(told, str) else told or ():
+                for text in [item] if isinstance(item, str) else tuple(item):
+                    self.saw("an error", text)
+
+    def watch(self, file: Path) -> None:
+        """Look into `file` too."""
+        self._files.add(file)
+
+    def leaks(self) -> list[str]:
+        """Which secrets got out, in which form and where; never the secrets themselves."""
+        found = set()
+        for place, content in self._contents():
+            for run in set(_RUN.findall(content)):
+                for start in range(len(run) - SHOWN + 1):
+                    kind = self._beginnings.get(run[start : start + SHOWN])
+                    if kind is not None:
+                        found.add(f"{kind}, in {place}")
+        return sorted(found)
+
+    def _contents(self) -> Iterator[tuple[str, bytes]]:
+        yield from self._seen
+        for file in self._files:
+            if file.exists():
+                yield f"the log {file.name}", file.read_bytes()
+
+
+CANARIES: Final = Canaries()
+"""Those of this session."""

@@ -1,0 +1,117 @@
+"""Everything that may be told to a service in confidence, accepted and refused."""
+
+import base64
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+from google.protobuf import any_pb2, struct_pb2
+
+from milepost.domain.api_key import issue_key
+from milepost.domain.operation import Role, new_operation_id
+from milepost.gen.milepost.v1 import operation_pb2 as pb
+from tests.canaries import CANARIES
+from tests.e2e.service import FUNCTION, RPCS, Client, Service
+
+
+def confide(service: Service) -> None:
+    """Every kind of secret was sent to the service, each another one, wherever it fits."""
+    alice = service.client("alice")
+    _payloads(alice)
+    _refused_payloads(alice)
+    _wrong_credentials(service)
+    _out_of_place(alice)
+    CANARIES.saw("a page of metrics", service.probe("/metrics")[1])
+
+
+def _struct() -> struct_pb2.Struct:
+    struct = struct_pb2.Struct()
+    name, value = CANARIES.fresh("name in metadata"), CANARIES.fresh("value in metadata")
+    struct.update({name: {"deep": [value, 1]}})
+    return struct
+
+
+def _result() -> any_pb2.Any:
+    value = struct_pb2.Value(string_value=CANARIES.fresh("result"))
+    return any_pb2.Any(
+        type_url=f"example.com/{CANARIES.fresh('type of a result')}",
+        value=value.SerializeToString(),
+    )
+
+
+def _error() -> pb.OperationError:
+    return pb.OperationError(
+        code=CANARIES.fresh("code of an error"),
+        message=CANARIES.fresh("message of an error"),
+        source=CANARIES.fresh("source of an error"),
+        details=_struct(),
+    )
+
+
+def _payloads(alice: Client) -> None:
+    done = alice.create(metadata=_struct())
+    alice.move("StartOperation", done.id)
+    alice.move("UpdateProgress", done.id, message=CANARIES.fresh("progress message"))
+    alice.move("CompleteOperation", done.id, result=_result())
+    failed = alice.create(metadata=_struct())
+    alice.move("FailOperation", failed.id, errors=[_error()])
+    cancelled = alice.create()
+    alice.move("CancelOperation", cancelled.id, reason=CANARIES.fresh("reason of a cancel"))
+
+
+def _refused_payloads(alice: Client) -> None:
+    done = alice.create_in("COMPLETED")
+    for operation_id in (done.id, new_operation_id(), "no-id"):
+        for method, fields in (
+            ("CompleteOperation", {"result": _result()}),
+            ("FailOperation", {"errors": [_error()]}),
+            ("UpdateProgress", {"message": CANARIES.fresh("refused progress message")}),
+            ("CancelOperation", {"reason": CANARIES.fresh("refused reason")}),
+        ):
+            _try(alice.move, method, operation_id, **fields)
+    query = CANARIES.fresh("query of a callback URL")
+    _try(alice.create, callback_url=f"https://example.com/hook?token={query}")
+    _try(alice.create, callback_url=f"https://user:{query}@localhost/hook?token={query}")
+    _try(alice.create, metadata=_struct(), version="\n", request_id="no request id")
+    _try(alice.create, request_id="once", metadata=_struct())
+    _try(alice.create, request_id="once", metadata=_struct())
+
+
+def _wrong_credentials(service: Service) -> None:
+    unknown = issue_key(subject="mallory", roles=list(Role))[0]
+    CANARIES.guard("unknown API key", unknown.split("_")[2])
+    password = CANARIES.fresh("password of another scheme")
+    basic = base64.b64encode(f"user:{password}".encode()).decode()
+    for header, value in (
+        ("authorization", f"Bearer {unknown}"),
+        ("authorization", f"Bearer {CANARIES.fresh('malformed token')}"),
+        ("authorization", f"Basic {basic}"),
+        ("authorization", CANARIES.fresh("token without a scheme")),
+        ("x-api-key", CANARIES.fresh("token in another header")),
+        ("cookie", f"session={CANARIES.fresh('cookie')}"),
+    ):
+        stranger = Client(service.channel, "nobody", frozenset(), "")
+        stranger.metadata = ((header, value), ("traceparent", f"00-{CANARIES.fresh('trace')}-1-01"))
+        for rpc in RPCS:
+            _try(stranger.send, rpc, rpc.request())
+
+
+def _out_of_place(alice: Client) -> None:
+    """Keys and tokens where something else belongs."""
+    for method, field in (
+        ("GetOperation", "operation_id"),
+        ("ListOperations", "page_token"),
+        ("RevokeApiKey", "key_id"),
+        ("RedeliverWebhook", "delivery_id"),
+    ):
+        _try(alice.call, method, **{field: alice.key})
+        _try(alice.call, method, **{field: CANARIES.fresh(f"secret sent as {field}")})
+    _try(alice.create, function=FUNCTION + "\n" + CANARIES.fresh("second line of a function"))
+
+
+def _try(call: Callable[..., Any], *arguments: Any, **fields: Any) -> None:
+    """Make the call; what its caller is told when it is refused is kept."""
+    try:
+        call(*arguments, **fields)
+    except grpc.RpcError as error:
+        CANARIES.saw_error(error)

@@ -1,0 +1,382 @@
+"""The cells of the matrix: somebody calls an RPC about something, and what must come of it.
+
+What is expected derives from the policy and the table of moves; nothing of it is written here.
+"""
+
+import asyncio
+import contextlib
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import grpc
+import sqlalchemy as sa
+from google.protobuf import duration_pb2
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+from grpc import StatusCode
+from sqlalchemy.engine import Engine
+
+from milepost.domain.api_key import issue_key
+from milepost.domain.lifecycle import DELETABLE, TABLE, Actor, Move
+from milepost.domain.operation import Role, Status, new_operation_id
+from milepost.domain.policy import POLICY
+from milepost.gen.milepost.v1 import admin_service_pb2
+from milepost.rpc.server import NOT_AVAILABLE
+from milepost.storage.tables import api_keys, events, operations
+from tests import factories
+from tests.canaries import CANARIES
+from tests.e2e.service import CALL_SECONDS, Metadata, Rpc, Service
+
+AT_ONCE: Final = 16
+"""Calls in flight: enough to be quick, too few to be turned away."""
+DETAILS: Final = "grpc-status-details-bin"
+
+GIVEN: Final[Mapping[str, Mapping[str, Any]]] = {
+    "RedeliverWebhook": {"delivery_id": "msg_" + 32 * "0"},
+    "SendTestWebhook": {"callback_url": "https://localhost/"},
+    "CleanupExpired": {"dry_run": True},
+    "CreateApiKey": {"subject": "matrix", "roles": [admin_service_pb2.ROLE_CALLER]},
+    "RevokeApiKey": {"key_id": 16 * "0"},
+}
+"""What complete requests hold, where that is not about an operation or a function."""
+
+MISSING: Final = "missing"
+EXPIRED: Final = "expired"
+DELETED: Final = "deleted"
+FATES: Final[tuple[str, ...]] = (*Status, EXPIRED, DELETED)
+"""What an operation that was once created may be."""
+MALFORMED: Final[Mapping[str, str]] = {
+    "no id": "",
+    "short id": "op_0123",
+    "upper case id": "op_" + 24 * "A",
+    "id with a line break": "op_" + 23 * "0" + "\n",
+    "id of another kind": "mp_" + 24 * "0",
+    "huge id": 100_000 * "x",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Person:
+    """One kind of principal, with a credential that is good or bad."""
+
+    kind: str
+    subject: str = ""
+    roles: frozenset[Role] = frozenset()
+    functions: tuple[str, ...] = ()
+    metadata: Metadata = ()
+    known: bool = True
+    """Whether the credential is valid."""
+
+    def relations(self, owner: str, function: str) -> frozenset[Actor]:
+        """What the person is to an operation of this owner and function."""
+        granted = Role.WORKER in self.roles and any(
+            function.startswith(grant[:-1]) if grant.endswith("*") else function == grant
+            for grant in self.functions
+        )
+        are = {
+            Actor.OWNER: self.subject == owner,
+            Actor.WORKER: granted,
+            Actor.ADMIN: Role.ADMIN in self.roles,
+        }
+        return frozenset(actor for actor, is_one in are.items() if is_one)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One call: who, which RPC, about what."""
+
+    person: Person
+    rpc: Rpc
+    request: Message
+    what: str
+    """One of `FATES`, `MISSING` or `MALFORMED`; or what is asked instead."""
+    owner: str = ""
+    function: str = ""
+    trace_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    def __str__(self) -> str:
+        """Name the cell for whoever reads a failure."""
+        return f"{self.person.kind} calls {self.rpc.method} about {self.what}"
+
+    @property
+    def refused_at_the_door(self) -> tuple[StatusCode, str] | None:
+        """The code and the reason of a refusal that has nothing to do with any operation."""
+        if not self.person.known:
+            return StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED"
+        if POLICY[self.rpc.name].roles.isdisjoint(self.person.roles):
+            return StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED"
+        if self.rpc.name in NOT_AVAILABLE:
+            return StatusCode.UNIMPLEMENTED, "NOT_AVAILABLE"
+        return None
+
+    @property
+    def relations(self) -> frozenset[Actor]:
+        """Through which of the RPC's relations the call reaches the operation."""
+        mine = self.person.relations(self.owner, self.function)
+        return mine & POLICY[self.rpc.name].reaches
+
+    @property
+    def expected(self) -> tuple[StatusCode, str]:
+        """The code and the reason of the answer to a call about one operation."""
+        if self.refused_at_the_door is not None:
+            return self.refused_at_the_door
+        if self.what in MALFORMED:
+            return StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST"
+        if not self.relations or self.what == MISSING:
+            return StatusCode.NOT_FOUND, "OPERATION_NOT_FOUND"
+        if self.what in {EXPIRED, DELETED}:
+            known_as = self.what.upper() if Actor.OWNER in self.relations else "NOT_FOUND"
+            return StatusCode.NOT_FOUND, f"OPERATION_{known_as}"
+        move = POLICY[self.rpc.name].move
+        leaves = DELETABLE if move is Move.FORGET else TABLE[move].leaves if move else set(Status)
+        if self.what not in leaves:
+            return StatusCode.FAILED_PRECONDITION, "ILLEGAL_MOVE"
+        return StatusCode.OK, ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """Everything that came back: equal answers are equal to the byte."""
+
+    code: StatusCode
+    message: str
+    reason: str
+    details: bytes
+    initial: tuple[tuple[str, str | bytes], ...]
+    trailing: tuple[tuple[str, str | bytes], ...]
+    response: Any = None
+
+
+def people(function: str, engine: Engine) -> list[Person]:
+    """Every kind of principal, none of whom was there before, with their keys in the database."""
+    fresh = uuid.uuid4().hex[:12]
+    grant = (function.rpartition(".")[0] + ".*",)
+    made = [
+        _person("owner", fresh, [Role.CALLER]),
+        _person("another owner", fresh, [Role.CALLER]),
+        _person("worker with the grant", fresh, [Role.WORKER], grant),
+        _person("worker with another grant", fresh, [Role.WORKER], ("audio.*", function + ".x")),
+        _person("worker without a grant", fresh, [Role.WORKER]),
+        _person("grant without the role", fresh, [Role.CALLER], ("*",)),
+        _person("nobody's role", fresh, [], ("*",)),
+        _person("admin", fresh, [Role.ADMIN]),
+        _person("caller and worker", fresh, [Role.CALLER, Role.WORKER], (function,)),
+        _person("caller and admin", fresh, [Role.CALLER, Role.ADMIN]),
+        _person("all roles", fresh, list(Role), ("*",)),
+    ]
+    past = datetime.now(UTC) - timedelta(minutes=1)
+    revoked = _person("revoked key", fresh, list(Role), ("*",))
+    expired = _person("expired key", fresh, list(Role), ("*",))
+    rows = [
+        *(row for _, row in made),
+        revoked[1] | {"revoke_time": past},
+        expired[1] | {"expire_time": past},
+    ]
+    with engine.begin() as connection:
+        connection.execute(sa.insert(api_keys), [_NEITHER | row for row in rows])
+    unknown = _person("unknown key", fresh, list(Role))
+    bad = [_stranger(person.kind, person.metadata) for person, _ in (revoked, expired, unknown)]
+    return [person for person, _ in made] + bad + _without_a_key()
+
+
+_NEITHER: Final = {"revoke_time": None, "expire_time": None}
+
+
+def _person(
+    kind: str, fresh: str, roles: Sequence[Role], functions: Iterable[str] = ()
+) -> tuple[Person, dict[str, Any]]:
+    subject = f"{kind}-{fresh}".replace(" ", "-")
+    key, stored = issue_key(subject=subject, roles=roles, functions=functions)
+    CANARIES.guard("API key", key.split("_")[2])
+    person = Person(
+        kind=kind,
+        subject=subject,
+        roles=frozenset(roles),
+        functions=tuple(functions),
+        metadata=(("authorization", f"Bearer {key}"),),
+    )
+    row = {
+        "key_id": stored.principal.credential_id,
+        "digest": stored.digest,
+        "subject": subject,
+        "roles": " ".join(roles),
+        "functions": " ".join(functions),
+        "create_time": factories.LONG_AGO,
+    }
+    return person, row
+
+
+def _stranger(kind: str, metadata: Metadata) -> Person:
+    return Person(kind=kind, metadata=metadata, known=False)
+
+
+def _without_a_key() -> list[Person]:
+    headers = {
+        "malformed credential": "Bearer mp_nonsense",
+        "credential of another scheme": "Basic YWxpY2U6c2VjcmV0",
+        "empty credential": "Bearer ",
+    }
+    return [
+        _stranger("anonymous", ()),
+        *(_stranger(kind, (("authorization", text),)) for kind, text in headers.items()),
+    ]
+
+
+def store(engine: Engine, made: Iterable[tuple[str, str, str, str]]) -> None:
+    """Let there be operations, each given by its id, owner, function and fate."""
+    rows, recorded = [], []
+    for operation_id, owner, function, fate in made:
+        recorded.append(_event(operation_id, owner, TABLE[Move.CREATE].event, Move.CREATE, 1))
+        if fate == DELETED:
+            recorded.append(_event(operation_id, owner, TABLE[Move.FORGET].event, Move.FORGET, 2))
+            continue
+        status = Status(fate) if fate in set(Status) else Status.COMPLETED
+        given: dict[str, Any] = {"id": operation_id, "owner": owner, "function": function}
+        if fate == EXPIRED:
+            given |= {"expire_time": factories.LONG_AGO + timedelta(days=1)}
+        rows.append(factories.row(status, **given))
+    with engine.begin() as connection:
+        if rows:
+            connection.execute(sa.insert(operations), rows)
+        connection.execute(sa.insert(events), recorded)
+
+
+def _event(operation_id: str, owner: str, type_: str, move: Move, revision: int) -> dict[str, Any]:
+    return {
+        "operation_id": operation_id,
+        "revision": revision,
+        "type": type_,
+        "move": move.value,
+        "owner": owner,
+        "actor": owner,
+        "time": factories.LONG_AGO,
+    }
+
+
+def about(person: Person, rpc: Rpc, function: str, owner: str) -> list[tuple[Cell, str]]:
+    """One cell for every fate of an operation, and for every id that there is none of."""
+    ids = {what: new_operation_id() for what in (*FATES, MISSING)} | dict(MALFORMED)
+    return [
+        (
+            Cell(
+                person=person,
+                rpc=rpc,
+                request=complete(rpc, function, operation_id=operation_id),
+                what=what,
+                owner=owner,
+                function=function,
+            ),
+            operation_id,
+        )
+        for what, operation_id in ids.items()
+    ]
+
+
+def complete(rpc: Rpc, function: str, **fields: Any) -> Message:
+    """A complete request: it is refused for what it is about, not for what it lacks."""
+    known = rpc.request.DESCRIPTOR.fields_by_name
+    if "timeout" in known:
+        fields["timeout"] = duration_pb2.Duration()  # answers at once
+    if rpc.method == "ClaimOperations":
+        fields["functions"] = [function]
+    if rpc.method == "CreateOperation":
+        fields["function"] = function
+    if "operation_id" in fields:
+        return rpc.about(**fields)
+    return rpc.request(**{**GIVEN.get(rpc.method, {}), **fields})
+
+
+async def ask_all(service: Service, cells: Iterable[Cell]) -> list[tuple[Cell, Answer]]:
+    """What the calls of all cells come to; of a stream, its first message."""
+    gate = asyncio.Semaphore(AT_ONCE)
+    async with service.aio_channel() as channel:
+
+        async def one(cell: Cell) -> tuple[Cell, Answer]:
+            async with gate:
+                if cell.rpc.shape.startswith("stream"):
+                    # Not with grpc.aio: it calls a stream INTERNAL that the service ends before
+                    # its last request was sent.
+                    return cell, await asyncio.to_thread(_ask_stream, service.channel, cell)
+                return cell, await _ask(channel, cell)
+
+        return await asyncio.gather(*(one(cell) for cell in cells))
+
+
+def _metadata(cell: Cell) -> Metadata:
+    return (*cell.person.metadata, ("traceparent", f"00-{cell.trace_id}-{16 * '1'}-00"))
+
+
+async def _ask(channel: grpc.aio.Channel, cell: Cell) -> Answer:
+    call = cell.rpc.on(channel)(cell.request, metadata=_metadata(cell), timeout=CALL_SECONDS)
+    response = None
+    with contextlib.suppress(grpc.aio.AioRpcError):  # the code says why
+        response = await (call.read() if cell.rpc.shape.endswith("stream") else call)
+    if isinstance(response, Message) and cell.rpc.shape.endswith("stream"):
+        call.cancel()
+        return _opened(response)
+    return _ended(
+        await call.code(),
+        await call.details(),
+        await call.initial_metadata(),
+        await call.trailing_metadata(),
+        response,
+    )
+
+
+def _ask_stream(channel: grpc.Channel, cell: Cell) -> Answer:
+    call = cell.rpc.on(channel)(
+        iter([cell.request]), metadata=_metadata(cell), timeout=CALL_SECONDS
+    )
+    try:
+        response = next(call)
+    except (grpc.RpcError, StopIteration):
+        ended = call.code(), call.details(), call.initial_metadata(), call.trailing_metadata()
+        return _ended(*ended, None)
+    call.cancel()
+    return _opened(response)
+
+
+def _opened(response: Any) -> Answer:
+    """A stream that is open. What it says of one operation may be a refusal all the same."""
+    is_item = "error" in response.DESCRIPTOR.fields_by_name
+    refused = response.error if is_item and response.HasField("error") else None
+    code = StatusCode.OK if refused is None else _CODE_OF[refused.reason]
+    return Answer(
+        code=code,
+        message="" if refused is None else refused.message,
+        reason="" if refused is None else refused.reason,
+        details=b"" if refused is None else refused.SerializeToString(deterministic=True),
+        initial=(),
+        trailing=(),
+        response=response,
+    )
+
+
+_CODE_OF: Final = {
+    "INVALID_REQUEST": StatusCode.INVALID_ARGUMENT,
+    "OPERATION_NOT_FOUND": StatusCode.NOT_FOUND,
+    "OPERATION_EXPIRED": StatusCode.NOT_FOUND,
+    "OPERATION_DELETED": StatusCode.NOT_FOUND,
+    "ILLEGAL_MOVE": StatusCode.FAILED_PRECONDITION,
+}
+"""The codes that the reasons of an item stand for: a stream has no code for each of its items."""
+
+
+def _ended(code: StatusCode, message: str, initial: Any, trailing: Any, response: Any) -> Answer:
+    details = dict(trailing or ()).get(DETAILS, b"")
+    CANARIES.saw("an error", details)
+    info = error_details_pb2.ErrorInfo()
+    for packed in status_pb2.Status.FromString(details).details:
+        packed.Unpack(info)
+    return Answer(
+        code=code,
+        message=message or "",
+        reason=info.reason,
+        details=details,
+        initial=tuple(map(tuple, initial or ())),
+        trailing=tuple(map(tuple, trailing or ())),
+        response=response,
+    )

@@ -1,0 +1,304 @@
+"""The matrix: every RPC, called by every kind of principal, about every kind of operation."""
+
+import json
+import operator
+import re
+import uuid
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+import sqlalchemy as sa
+from grpc import StatusCode
+
+from milepost.domain.lifecycle import Move
+from milepost.domain.operation import OperationId
+from milepost.domain.policy import POLICY
+from milepost.rpc.named import shown
+from milepost.rpc.server import NOT_AVAILABLE
+from milepost.storage.tables import operations
+from tests.e2e import matrix
+from tests.e2e.matrix import Answer, Cell, Person
+from tests.e2e.service import LOG_SECONDS, RPCS, Refusal, Rpc, Service, eventually, refused
+
+NAME = operator.attrgetter("method")
+ABOUT_ONE = [rpc for rpc in RPCS if rpc.takes_id]
+OTHERS = [rpc for rpc in RPCS if not rpc.takes_id]
+LISTS = [rpc for rpc in RPCS if "page_token" in rpc.request.DESCRIPTOR.fields_by_name]
+EXACT = {"CreateOperation", "ListOperations", "ClaimOperations"}
+"""The RPCs about no single operation whose complete requests must succeed."""
+MAY_HAPPEN = {
+    StatusCode.OK,
+    StatusCode.INVALID_ARGUMENT,
+    StatusCode.NOT_FOUND,
+    StatusCode.FAILED_PRECONDITION,
+}
+"""What may come of a call to another RPC that is let in: never a refusal of who calls."""
+
+
+def new_function() -> str:
+    """A function that no other test knows."""
+    return f"matrix.{uuid.uuid4().hex[:12]}.job"
+
+
+class Log:
+    """What a service writes to its log from now on."""
+
+    def __init__(self, service: Service) -> None:
+        self._path: Path = service._log
+        self._start = self._path.stat().st_size
+
+    def lines(self) -> list[Mapping[str, Any]]:
+        """The whole lines so far."""
+        with self._path.open("rb") as file:
+            file.seek(self._start)
+            text = file.read()
+        return [json.loads(line) for line in text[: text.rfind(b"\n") + 1].splitlines()]
+
+    def lines_of(self, cells: Iterable[Cell], count: int) -> Mapping[str, list[Mapping[str, Any]]]:
+        """The lines of each call, by its trace; there are `count` of them, soon."""
+        traces: dict[str, list[Mapping[str, Any]]] = {cell.trace_id: [] for cell in cells}
+
+        def found() -> list[Mapping[str, Any]]:
+            return [line for line in self.lines() if line.get("trace_id") in traces]
+
+        eventually(
+            lambda: len(found()) >= count,
+            within=LOG_SECONDS,
+            what=f"{count} lines, there are {len(found())}",
+        )
+        for line in found():
+            traces[line["trace_id"]].append(line)
+        return traces
+
+
+def expected_lines(cell: Cell, answer: Answer) -> list[str]:
+    """The events of the lines that the audit log must have of one call."""
+    if answer.code is not StatusCode.OK:
+        return ["call refused"]
+    access = POLICY[cell.rpc.name]
+    if access.changes:
+        return ["call answered"]
+    if access.move in {None, Move.PROGRESS}:
+        return []
+    count = len(answer.response.operations) if access.move is Move.CLAIM else 1
+    return ["operation moved"] * count
+
+
+def check_audit(log: Log, answers: list[tuple[Cell, Answer]]) -> None:
+    """Every change and every refusal has one line, which says who, what, which and how."""
+    expected = {cell.trace_id: expected_lines(cell, answer) for cell, answer in answers}
+    total = sum(map(len, expected.values()))
+    found = log.lines_of([cell for cell, _ in answers], total)
+    for cell, answer in answers:
+        lines = found[cell.trace_id]
+        assert [line["event"] for line in lines] == expected[cell.trace_id], str(cell)
+        for line in lines:
+            check_line(line, cell, answer)
+
+
+def check_line(line: Mapping[str, Any], cell: Cell, answer: Answer) -> None:
+    """A line of the audit log has every field, and its values are those of the call."""
+    person = cell.person
+    assert line["principal"] == (person.subject if person.known else None), str(cell)
+    key = dict(person.metadata).get("authorization", "") if person.known else ""
+    assert (line["credential_id"] or "") == str(key).removeprefix("Bearer mp_").partition("_")[0]
+    assert line["method"] == cell.rpc.name
+    assert line["peer"].startswith("ipv4:127.0.0.1:")
+    assert line["timestamp"].endswith("Z")
+    assert line["code"] == answer.code.name, str(cell)
+    assert line.get("reason", "") == answer.reason, str(cell)
+    if cell.rpc.takes_id and cell.rpc.shape == "unary_unary":
+        asked: str = getattr(cell.request, "operation_id", "")
+        assert (line["operation_id"] or "") == shown(asked), str(cell)
+
+
+def cells_about(people: list[Person], rpc: Rpc, function: str, service: Service) -> list[Cell]:
+    """A cell for everybody and everything; each has an operation of its own."""
+    fresh = uuid.uuid4().hex[:12]
+    cells, made = [], []
+    for number, person in enumerate(people):
+        whose = person.subject if person.kind == "owner" else f"alice-{fresh}-{number}"
+        for cell, operation_id in matrix.about(person, rpc, function, whose):
+            cells.append(cell)
+            if cell.what in matrix.FATES:
+                made.append((operation_id, whose, function, cell.what))
+    matrix.store(service.engine, made)
+    return cells
+
+
+@pytest.mark.parametrize("rpc", ABOUT_ONE, ids=NAME)
+async def test_answer_about_an_operation_is_what_the_policy_says(any_service, rpc):
+    """Code, reason and audit line of every cell are those of the policy (B171, B178, B222)."""
+    function = new_function()
+    people = matrix.people(function, any_service.engine)
+    cells = cells_about(people, rpc, function, any_service)
+    log = Log(any_service)
+    answers = await matrix.ask_all(any_service, cells)
+    wrong = [
+        f"{cell}: {answer.code.name} {answer.reason}, expected {cell.expected}"
+        for cell, answer in answers
+        if (answer.code, answer.reason) != cell.expected
+    ]
+    assert not wrong, "\n".join(wrong)
+    check_audit(log, answers)
+
+
+@pytest.mark.parametrize("rpc", OTHERS, ids=NAME)
+async def test_answer_about_nothing_is_what_the_policy_says(any_service, rpc):
+    """Roles and grants decide over the calls that are about no single operation, exactly."""
+    function = new_function()
+    people = matrix.people(function, any_service.engine)
+    cells = [
+        Cell(
+            person=person,
+            rpc=rpc,
+            request=matrix.complete(rpc, function),
+            what="nothing",
+            owner=person.subject,
+            function=function,
+        )
+        for person in people
+    ]
+    log = Log(any_service)
+    answers = await matrix.ask_all(any_service, cells)
+    for cell, answer in answers:
+        said = (answer.code, answer.reason)
+        if cell.refused_at_the_door is not None:
+            assert said == cell.refused_at_the_door, str(cell)
+        elif rpc.method == "ClaimOperations" and not cell.relations:
+            assert said == (StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED"), str(cell)
+        elif rpc.method in EXACT:
+            assert answer.code is StatusCode.OK, str(cell)
+        else:
+            assert answer.code in MAY_HAPPEN, str(cell)
+    check_audit(log, answers)
+
+
+@pytest.mark.parametrize("rpc", LISTS, ids=NAME)
+async def test_malformed_page_is_refused_after_the_person(any_service, rpc):
+    """Whoever may list is told that a page token is malformed; others are not even told that."""
+    people = matrix.people(new_function(), any_service.engine)
+    fields: list[dict[str, Any]] = [
+        {"page_token": "x"},
+        {"page_token": 500 * "A"},
+        {"page_size": -1},
+    ]
+    cells = [
+        Cell(person=person, rpc=rpc, request=rpc.request(**each), what=f"page {n}")
+        for person in people
+        for n, each in enumerate(fields)
+    ]
+    answers = await matrix.ask_all(any_service, cells)
+    for cell, answer in answers:
+        expected = cell.refused_at_the_door or (StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
+        assert (answer.code, answer.reason) == expected, str(cell)
+
+
+@pytest.mark.parametrize("rpc", ABOUT_ONE, ids=NAME)
+async def test_stranger_gets_the_same_bytes_before_and_after_it_exists(any_service, rpc):
+    """To a stranger the very same id is the same before, while and after it exists (B171, B174)."""
+    people = matrix.people(new_function(), any_service.engine)
+    function, owner = "elsewhere." + new_function(), f"alice-{uuid.uuid4().hex[:12]}"
+    found = [
+        (cell, operation_id)
+        for person in people
+        for cell, operation_id in matrix.about(person, rpc, function, owner)
+        if cell.what in matrix.FATES and not cell.relations
+    ]
+    cells = [cell for cell, _ in found]
+    before = await matrix.ask_all(any_service, cells)
+    matrix.store(any_service.engine, [(id_, owner, function, c.what) for c, id_ in found])
+    after = await matrix.ask_all(any_service, cells)
+    assert before == after
+    strangers = Counter(cell.person.kind for cell, answer in after if answer.reason)
+    assert {"another owner", "anonymous", "worker with another grant"} <= strangers.keys()
+
+
+def test_no_label_of_a_metric_names_somebody_or_something(any_service, alice):
+    """No label of any metric has an owner, a subject, an id or a key in it."""
+    operation = alice.create()
+    stranger = any_service.client("bob")
+    with refused(StatusCode.NOT_FOUND):
+        stranger.get(operation.id)
+    page = any_service.probe("/metrics")[1]
+    labels = re.findall(r'(\w+)="([^"]*)"', page)
+    assert ("code", "NOT_FOUND") in labels
+    names = {name for name, _ in labels}
+    assert names.isdisjoint({"owner", "subject", "principal", "operation_id", "credential_id"})
+    for _, value in labels:
+        assert not re.search(r"op_[0-9a-f]{24}|mp_[0-9a-f]{16}|[0-9a-f]{32}", value), value
+        assert alice.subject not in value
+        assert stranger.subject not in value
+
+
+def test_owner_of_the_first_request_id_stays_unknown(any_service, alice):
+    """A request_id of somebody else is as one that nobody has used, for creates and for moves."""
+    mine = alice.create(request_id="shared")
+    bob = any_service.client("bob")
+    theirs = bob.call("CreateOperation", function="other", request_id="shared")
+    fresh = bob.call("CreateOperation", function="other", request_id="never-used")
+    assert not theirs.replayed
+    assert theirs.operation.id != mine.id
+    assert theirs.operation.owner == bob.subject
+    for each in (theirs, fresh):
+        each.operation.ClearField("id")
+        each.operation.ClearField("create_time")
+        each.operation.ClearField("expire_time")
+    assert theirs == fresh
+
+
+def test_lists_show_nothing_of_others(any_service, alice):
+    """No filter and no page token makes a foreign operation differ from one that never was."""
+    function = new_function()
+    made = [alice.create(function=function) for _ in range(3)]
+    bob = any_service.client("bob")
+    for selection in (
+        {"function": function},
+        {"function": function, "statuses": [made[0].status]},
+        {"create_time_from": made[0].create_time},
+    ):
+        found = bob.call("ListOperations", **selection)
+        assert (list(found.operations), found.next_page_token) == ([], "")
+    told = []
+    for owner in (alice.subject, "nobody-" + uuid.uuid4().hex):
+        with refused(StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED") as refusal:
+            bob.call("ListOperations", owner=owner)
+        told.append((refusal.message, refusal.trailers))
+    token = alice.call("ListOperations", page_size=1, function=function).next_page_token
+    for text in (token, token[::-1]):
+        with refused(StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST") as refusal:
+            bob.call("ListOperations", page_size=1, function=function, page_token=text)
+        told.append((refusal.message, refusal.trailers))
+    assert told[0] == told[1]
+    assert told[2] == told[3]
+
+
+def test_foreign_delivery_is_as_missing(any_service, alice, stored):
+    """A delivery of somebody else's operation is, to the byte, as one that never was."""
+    operation = alice.create_in("PROCESSING")
+    mine = operations.c.id == operation.id
+    given = {
+        "callback_url": "https://example.com/hook",
+        "callback_events": "operation.completed",
+    }
+    stored.execute(sa.update(operations).where(mine).values(**given))
+    alice.move("CompleteOperation", operation.id)
+    (delivery,) = stored.deliveries(OperationId(operation.id))
+    bob = any_service.client("bob")
+    rpc = next(rpc for rpc in RPCS if rpc.method == "RedeliverWebhook")
+    other = delivery["id"][:-1] + ("0" if delivery["id"][-1] != "0" else "1")
+    told = []
+    for delivery_id in (delivery["id"], other):
+        with pytest.raises(grpc.RpcError) as caught:
+            bob.send(rpc, rpc.request(delivery_id=delivery_id))
+        refusal = Refusal()
+        refusal.error = caught.value
+        known_as = "NOT_AVAILABLE" if rpc.name in NOT_AVAILABLE else "DELIVERY_NOT_FOUND"
+        assert refusal.reason == known_as
+        hidden = [str(item).replace(delivery_id, "whd_x") for item in refusal.trailers]
+        told.append((refusal.message.replace(delivery_id, "whd_x"), hidden))
+    assert told[0] == told[1]

@@ -1,0 +1,119 @@
+"""How long it takes to be told that an operation does not exist says nothing of whether it does."""
+
+import itertools
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import grpc
+import pytest
+from grpc import StatusCode
+
+from milepost.domain.operation import new_operation_id
+from tests.e2e.service import CALL_SECONDS, RPCS, Client, Rpc, Service
+from tests.faults.timing import Interval, Rounds, difference, measure, slower
+
+_log = logging.getLogger(__name__)
+FOREIGN, MISSING, DELAYED = "foreign", "missing", "delayed"
+CALLS_OF_ONE = 300
+"""How many calls a stranger makes before another one goes on: below every limit of rates."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """How well to measure: the more rounds, the smaller a difference can be told."""
+
+    rounds: int
+    """Before the first look; as many again before each later one."""
+    looks: int
+    bound: float
+    """Microseconds that count as none."""
+    injected: float
+    """Microseconds that must be found."""
+
+
+SMALL = Size(rounds=300, looks=6, bound=100.0, injected=400.0)
+FULL = Size(rounds=2_000, looks=6, bound=25.0, injected=100.0)
+sizes = pytest.mark.parametrize(
+    "size",
+    [
+        pytest.param(SMALL, id="small"),
+        pytest.param(FULL, id="full", marks=[pytest.mark.faults, pytest.mark.timeout(600)]),
+    ],
+)
+rpcs = pytest.mark.parametrize(
+    "rpc",
+    [rpc for rpc in RPCS if rpc.method in {"GetOperation", "UpdateProgress"}],
+    ids=lambda rpc: rpc.method,
+)
+
+
+@pytest.fixture(params=["sqlite_url", "postgres_url"])
+def service(request: pytest.FixtureRequest, tmp_path) -> Iterator[Service]:
+    """A service that nobody else calls, over each database."""
+    with Service(request.getfixturevalue(request.param), tmp_path) as service:
+        yield service
+
+
+def asking(stranger: Client, rpc: Rpc, next_id: Callable[[], str]) -> Callable[[], None]:
+    """A call that is told that there is no such operation; its bytes are what they would be."""
+    call = stranger.channel.unary_unary(f"/{rpc.name}")
+    missing = StatusCode.NOT_FOUND
+    ready = (rpc.about(next_id()).SerializeToString() for _ in itertools.count())
+
+    def ask() -> None:
+        try:
+            call(next(ready), metadata=stranger.metadata, timeout=CALL_SECONDS)
+        except grpc.RpcError as error:
+            assert error.code() is missing, error.details()  # noqa: PT017 - it must be quick
+
+    return ask
+
+
+def rounds_of(service: Service, rpc: Rpc, size: Size) -> Rounds:
+    """Rounds of one call about a foreign operation, one about none, and one that is delayed."""
+    alice = service.client("alice")
+    foreign = itertools.cycle([alice.create().id for _ in range(8)])
+    found: Rounds = []
+    while len(found) < size.rounds:
+        stranger = service.client("mallory")
+        calls = {
+            FOREIGN: asking(stranger, rpc, lambda: next(foreign)),
+            MISSING: asking(stranger, rpc, new_operation_id),
+        }
+        calls[DELAYED] = slower(asking(stranger, rpc, new_operation_id), size.injected)
+        for call in calls.values():
+            call()  # the first one has the key looked up
+        found += measure(calls, CALLS_OF_ONE // len(calls))
+    return found
+
+
+@sizes
+@rpcs
+def test_foreign_takes_as_long_as_missing(service, rpc, size):
+    """No time tells a foreign operation from a missing one, and a delay would be found (B174)."""
+    found: Rounds = []
+    for _ in range(size.looks):
+        found += rounds_of(service, rpc, size)
+        foreign = difference(found, FOREIGN, MISSING)
+        delayed = difference(found, DELAYED, MISSING)
+        _log.info("foreign %s, delayed %s, %d rounds", foreign, delayed, len(found))
+        if foreign.within(size.bound) and delayed.beyond(size.bound):
+            return
+        if foreign.beyond(size.bound):
+            break
+    pytest.fail(f"foreign {foreign}, delayed by {size.injected}: {delayed}, {len(found)} rounds")
+
+
+def test_interval_tells_equal_from_slower():
+    """Differences around zero are within a bound, shifted ones beyond it, few ones neither."""
+    equal = [{"a": 500.0 + n % 7, "b": 500.0 + n * 3 % 7} for n in range(700)]
+    shifted = [{"a": each["a"] + 100.0, "b": each["b"]} for each in equal]
+    busy = {"a": 90_000.0, "b": 1.0}
+    assert difference([*equal, busy], "a", "b").within(25.0)
+    assert not difference(equal, "a", "b").beyond(25.0)
+    assert difference([*shifted, busy], "a", "b").beyond(25.0)
+    assert difference(shifted, "b", "a").beyond(25.0)
+    wide = Interval(-80.0, 90.0)
+    assert not wide.within(25.0)
+    assert not wide.beyond(25.0)

@@ -1,0 +1,93 @@
+"""Whether two calls take the same time: paired measurements, and an interval for their difference.
+
+Answers are not independent: a busy moment makes all of them slow. So the calls of one round are
+made one right after the other, in random order, and only their differences count; what a
+round's slowest call says of the machine is left out. The median of the differences has a bootstrap
+interval (Marvin, ePrint 2023/1441; Welch's test assumes too much).
+"""
+
+import gc
+import random
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+RESAMPLES: Final = 500
+SLOW: Final = 3.0
+"""A round with a call that took this many times the median is left out."""
+_TAIL: Final = 0.005
+"""On each side of an interval of 99 %."""
+
+Rounds = list[dict[str, float]]
+"""For each round, how many microseconds the call of each kind took."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Where the median of a difference lies, in microseconds."""
+
+    low: float
+    high: float
+
+    def within(self, bound: float) -> bool:
+        """Whether no value of it is further from zero than `bound`: the calls are equally fast."""
+        return -bound < self.low <= self.high < bound
+
+    def beyond(self, bound: float) -> bool:
+        """Whether every value of it is further from zero than `bound`: one call is slower."""
+        return self.low > bound or self.high < -bound
+
+
+def measure(calls: Mapping[str, Callable[[], object]], rounds: int) -> Rounds:
+    """Call each kind once a round, in random order."""
+    order = list(calls)
+    found = []
+    with _without_collector():
+        for _ in range(rounds):
+            random.shuffle(order)
+            found.append({kind: _timed(calls[kind]) for kind in order})
+    return found
+
+
+def difference(rounds: Rounds, one: str, other: str) -> Interval:
+    """How much longer `one` takes than `other`, with 99 % confidence."""
+    usual = statistics.median(took for each in rounds for took in each.values())
+    quiet = [each for each in rounds if max(each.values()) < SLOW * usual]
+    differences = [each[one] - each[other] for each in quiet]
+    chance = random.Random(len(differences))  # noqa: S311 - the same for the same data
+    medians = sorted(
+        statistics.median(chance.choices(differences, k=len(differences))) for _ in range(RESAMPLES)
+    )
+    cut = int(_TAIL * RESAMPLES)
+    return Interval(medians[cut], medians[-1 - cut])
+
+
+def slower(call: Callable[[], object], microseconds: float) -> Callable[[], object]:
+    """The call, with a delay in its path: what a leak would look like."""
+
+    def delayed() -> None:
+        until = time.perf_counter_ns() + microseconds * 1000
+        while time.perf_counter_ns() < until:
+            pass
+        call()
+
+    return delayed
+
+
+def _timed(call: Callable[[], object]) -> float:
+    start = time.perf_counter_ns()
+    call()
+    return (time.perf_counter_ns() - start) / 1000
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()

@@ -1,0 +1,135 @@
+"""The audit lines of calls about what is no operation, and of defects."""
+
+import json
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from typing import Any
+
+import grpc
+import pytest
+import structlog
+from opentelemetry.sdk.trace import TracerProvider
+
+from milepost import telemetry
+from milepost.domain.api_key import issue_key
+from milepost.domain.errors import InvalidRequest, Violation
+from milepost.domain.operation import Role
+from milepost.gen.milepost.v1 import admin_service_pb2 as pb
+from milepost.rpc.interceptors.auth import Auth
+from milepost.rpc.interceptors.chain import ChainedServer
+from milepost.rpc.interceptors.errors import Errors
+from milepost.rpc.interceptors.observe import Observe
+from milepost.rpc.named import SHOWN, named
+from milepost.storage.credentials import KeyRing
+from milepost.storage.engine import open_engine
+from milepost.storage.store import SqlOperationStore
+
+METHOD = "milepost.v1.AdminService/RevokeApiKey"
+KEY_ID = "0123456789abcdef"
+
+Lines = Callable[[], list[Mapping[str, Any]]]
+Revoke = Callable[[str], Any]
+
+
+@pytest.fixture
+def lines(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Lines]:
+    """The lines of the log since the last look."""
+    before = structlog.get_config()
+    telemetry.configure_logs(level="info", as_json=True)
+    monkeypatch.setattr(telemetry, "log", structlog.get_logger())  # one that knows this stderr
+    yield lambda: [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    structlog.configure(**before)
+
+
+async def _answer(request: pb.RevokeApiKeyRequest, _context: object) -> pb.RevokeApiKeyResponse:
+    if request.key_id == "defect":
+        raise ZeroDivisionError("on purpose")
+    if len(request.key_id) != len(KEY_ID):
+        raise InvalidRequest(Violation("key_id", "wrong format"))
+    return pb.RevokeApiKeyResponse(api_key=pb.ApiKey(key_id=request.key_id))
+
+
+@pytest.fixture
+async def admin(sqlite_url: str) -> AsyncIterator[tuple[str, Revoke]]:
+    """The credential id of an admin, and its call to a server inside the real links."""
+    store = SqlOperationStore(open_engine(sqlite_url))
+    key, stored = issue_key(subject="root", roles=[Role.ADMIN])
+    KeyRing(open_engine(sqlite_url)).add(stored)
+    server = grpc.aio.server()
+    observe = Observe(telemetry.Tracing(TracerProvider(), 0.0))
+    chained = ChainedServer(server, (observe, Errors(), Auth(store)), {})
+    handler = grpc.unary_unary_rpc_method_handler(
+        _answer, pb.RevokeApiKeyRequest.FromString, pb.RevokeApiKeyResponse.SerializeToString
+    )
+    service, _, name = METHOD.partition("/")
+    chained.add_registered_method_handlers(service, {name: handler})
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        call = channel.unary_unary(
+            f"/{METHOD}",
+            pb.RevokeApiKeyRequest.SerializeToString,
+            pb.RevokeApiKeyResponse.FromString,
+        )
+        header = (("authorization", f"Bearer {key}"),)
+        yield (
+            stored.principal.credential_id,
+            lambda key_id: call(pb.RevokeApiKeyRequest(key_id=key_id), metadata=header, timeout=10),
+        )
+    await server.stop(0)
+    await store.close()
+
+
+def check(line: Mapping[str, Any], credential_id: str) -> None:
+    """The line says who called what, from where and when."""
+    assert (line["principal"], line["credential_id"]) == ("root", credential_id)
+    assert line["method"] == METHOD
+    assert line["peer"].startswith("ipv4:127.0.0.1:")
+    assert len(line["trace_id"]) == 32
+    assert line["timestamp"].endswith("Z")
+
+
+async def test_change_of_what_is_no_operation_has_its_line(lines, admin):
+    """An admin call that changed something is one line with who, what, which and outcome."""
+    credential_id, revoke = admin
+    await revoke(KEY_ID)
+    (line,) = lines()
+    assert (line["event"], line["level"], line["code"]) == ("call answered", "info", "OK")
+    assert line["key_id"] == KEY_ID
+    check(line, credential_id)
+
+
+async def test_refused_change_has_one_line(lines, admin):
+    """A refused one has the line of the refusal alone, and of a text that is no id its start."""
+    credential_id, revoke = admin
+    with pytest.raises(grpc.aio.AioRpcError):
+        await revoke("mp_0123456789abcdef_secret")
+    (line,) = lines()
+    assert (line["event"], line["code"]) == ("call refused", "INVALID_ARGUMENT")
+    assert line["reason"] == "INVALID_REQUEST"
+    assert line["key_id"] == "mp_012345678…"
+    check(line, credential_id)
+
+
+async def test_defect_has_one_line(lines, admin):
+    """A defect is an error with the same fields, and the exception that nobody foresaw."""
+    credential_id, revoke = admin
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await revoke("defect")
+    (line,) = lines()
+    assert (line["event"], line["level"]) == ("call failed", "error")
+    assert (line["code"], line["reason"]) == ("INTERNAL", "INTERNAL")
+    assert "ZeroDivisionError: on purpose" in line["exception"]
+    assert line["trace_id"] in (caught.value.details() or "")
+    check(line, credential_id)
+
+
+def test_ids_are_named_by_their_fields():
+    """Requests and answers name what they are about; what names nothing names nothing."""
+    assert named(pb.RevokeApiKeyRequest(key_id=KEY_ID)) == {"key_id": KEY_ID}
+    created = pb.CreateApiKeyResponse(api_key=pb.ApiKey(key_id=KEY_ID))
+    assert named(created) == {"key_id": KEY_ID}
+    assert named(pb.ListApiKeysRequest()) == {}
+    assert named(iter([])) == {}
+    assert named(None) == {}
+    huge = named(pb.RevokeApiKeyRequest(key_id="a" * 10_000))
+    assert len(huge["key_id"]) == SHOWN + 1

@@ -1,0 +1,102 @@
+"""No text that a stranger sends acts on whoever reads the log."""
+
+import json
+import re
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from milepost import telemetry
+from milepost.logtext import harmless, harmless_lines
+
+HOSTILE = {
+    "line feed": "a\n{forged}",
+    "carriage return": "a\r{forged}",
+    "line separator": "a\u2028{forged}",
+    "paragraph separator": "a\u2029{forged}",
+    "next line": "a\x85{forged}",
+    "vertical tab": "a\x0b{forged}",
+    "clear the screen": "a\x1b[2J",
+    "title of the window": "a\x1b]0;owned\x07",
+    "escape of eight bits": "a\x9b2J",
+    "backspace": "a\x08\x08b",
+    "NUL": "a\x00b",
+    "right to left": "a\u202eb",
+    "isolate": "a\u2066b",
+    "zero width": "a\u200bb",
+    "byte order mark": "a\ufeffb",
+    "tag": "a\U000e0041b",
+    "lone surrogate": "a\ud800b",
+}
+hostile = pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
+
+
+@pytest.fixture(autouse=True)
+def _configuration() -> Iterator[None]:
+    before = structlog.get_config()
+    yield
+    structlog.configure(**before)
+
+
+@hostile
+def test_hostile_text_is_escaped(text):
+    """Every character that is not printed becomes its escape; the others stay."""
+    found = harmless(text)
+    assert found.isprintable()
+    assert found.startswith("a\\")
+    assert found.encode().decode("unicode_escape", "surrogatepass") == text
+
+
+@pytest.mark.parametrize("text", ["", "video.transcode", "größer 日本語 🎬", "C:\\temp", "100 %"])
+def test_harmless_text_stays(text):
+    """What can be printed is logged as it is, in every language."""
+    assert harmless(text) == text
+
+
+def test_everything_inside_is_escaped():
+    """Lists, mappings, their names and other objects are treated alike; numbers stay."""
+    given = {"n\n": ["a\x1b", ("b\r", 1)], "f": 0.5, "b": True, "none": None, "o": OSError("x\n")}
+    assert harmless(given) == {
+        "n\\n": ["a\\x1b", ["b\\r", 1]],
+        "f": 0.5,
+        "b": True,
+        "none": None,
+        "o": "x\\n",
+    }
+
+
+@hostile
+@pytest.mark.parametrize("as_json", [True, False])
+def test_hostile_text_makes_one_harmless_line(capsys, text, as_json):
+    """In JSON and for people, an event with such a text is one line that is only printed."""
+    telemetry.configure_logs(level="info", as_json=as_json)
+    structlog.get_logger().warning("call refused", operation_id=text, principal=[text])
+    written = capsys.readouterr().err
+    assert written.endswith("\n")
+    line = re.sub(r"\x1b\[\d*m", "", written[:-1])  # the colours of the renderer itself
+    assert line.isprintable()
+    assert "\\" in line
+    if as_json:
+        assert json.loads(line)["operation_id"] == harmless(text)
+
+
+def test_traceback_cannot_forge_a_line(capsys):
+    """For people the lines of a traceback are set in, whatever the exception says."""
+    telemetry.configure_logs(level="info", as_json=False)
+    error = ValueError("bad\n2026-01-01 [info] operation moved\x1b[2J")
+    structlog.get_logger().error("call failed", exc_info=error)
+    first, *others = capsys.readouterr().err.rstrip("\n").splitlines()
+    assert "call failed" in first
+    assert any("operation moved" in line for line in others)
+    assert all(line.startswith("    | ") for line in others[1:])
+    assert not any("\x1b[2J" in line for line in others)
+
+
+def test_traceback_in_json_keeps_its_lines(capsys):
+    """In JSON a traceback is one text on one line, with its line breaks and without escapes."""
+    telemetry.configure_logs(level="info", as_json=True)
+    structlog.get_logger().error("call failed", exc_info=ValueError("bad\n\x1b[2J\u2028"))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert json.loads(line)["exception"] == "ValueError: bad\n\\x1b[2J\\u2028"
+    assert harmless_lines("a\r\nb", margin="> ") == "a\\r\n> b"
