@@ -137,4 +137,4 @@ class Recording:
 
 
 def _nothing(inputs: Mapping[str, TypeEngine[Any]]) -> Columns:
-    return {name: sa.null() for name in inputs}
+    return {name: sa.cast(sa.null(), type_) for name, type_ in inputs.items()}

@@ -9,6 +9,7 @@ from milepost.domain.errors import IdsExhausted, PermissionDenied, WebhooksNotCo
 from milepost.domain.lifecycle import TABLE, TERMINAL, Actor, Change, Move
 from milepost.domain.operation import Draft, OperationId, Role, new_operation_id
 from milepost.domain.ports import Position
+from milepost.domain.rates import Allowances
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from milepost.tracking.changes import Changes
     from milepost.tracking.paging import PageTokens
 
+EVERYBODY_ALIKE: Final = Allowances()
+"""The product's defaults, for all."""
 ID_TRIES: Final = 10
 """How many fresh ids are tried before the source of randomness is blamed."""
 WEBHOOK_EVENTS: Final = tuple(
@@ -38,12 +41,17 @@ class Tracker:
         limits: Limits,
         page_tokens: PageTokens,
         changes: Changes,
+        allowances: Allowances = EVERYBODY_ALIKE,
         new_id: Callable[[], OperationId] = new_operation_id,
     ) -> None:
-        """Work on `store`; clamp to `limits`; tell `changes` of every move."""
+        """Work on `store`; clamp to `limits`; tell `changes` of every move.
+
+        What is created counts against the quota that its owner has by `allowances`.
+        """
         self._store = store
         self._changes = changes
         self._limits = limits
+        self._allowances = allowances
         self._page_tokens = page_tokens
         self._new_id = new_id
 
@@ -52,6 +60,7 @@ class Tracker:
 
         Raises:
             WebhooksNotConfigured: a callback URL was given.
+            QuotaExceeded: `by` has as many active operations as it may have.
             IdsExhausted: no free id was found.
         """
         if proposal.callback_url is not None:
@@ -80,6 +89,7 @@ class Tracker:
             request_id=proposal.request_id,
             fingerprint=proposal.fingerprint,
             trace_context=telemetry.current_traceparent(),
+            quota=self._allowances.of(by.subject).active,
         )
 
     async def get(self, by: Principal, operation_id: OperationId) -> Operation:

@@ -19,10 +19,13 @@ from milepost.domain.errors import (
     IdsExhausted,
     IllegalMove,
     InvalidRequest,
+    LimitReached,
     MilepostError,
     NotAvailable,
     OperationNotFound,
     PermissionDenied,
+    QuotaExceeded,
+    RateLimited,
     RequestIdReused,
     Unauthenticated,
     Unavailable,
@@ -46,6 +49,7 @@ MAPPING: Final[dict[type[MilepostError], grpc.StatusCode]] = {
     Conflict: grpc.StatusCode.ABORTED,
     RequestIdReused: grpc.StatusCode.ALREADY_EXISTS,
     WebhooksNotConfigured: grpc.StatusCode.FAILED_PRECONDITION,
+    LimitReached: grpc.StatusCode.RESOURCE_EXHAUSTED,
     NotAvailable: grpc.StatusCode.UNIMPLEMENTED,
     Unavailable: grpc.StatusCode.UNAVAILABLE,
     IdsExhausted: grpc.StatusCode.INTERNAL,
@@ -84,7 +88,12 @@ def _details(error: MilepostError) -> list[Message]:
                     ]
                 )
             ]
-        case Unavailable():
+        case QuotaExceeded():
+            violation = error_details_pb2.QuotaFailure.Violation(
+                subject=error.limit, description=str(error)
+            )
+            return [error_details_pb2.QuotaFailure(violations=[violation])]
+        case Unavailable() | RateLimited():
             delay = duration_pb2.Duration()
             delay.FromTimedelta(error.retry_after)
             return [error_details_pb2.RetryInfo(retry_delay=delay)]
