@@ -58,6 +58,20 @@ durations: Final = Histogram(
     registry=registry,
     buckets=(0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 24 * 3600),
 )
+refusals: Final = Counter(
+    "milepost_limited_total", "Calls refused by a limit", ["limit"], registry=registry
+)
+buckets: Final = Gauge(
+    "milepost_limit_buckets", "Token buckets that this replica remembers", registry=registry
+)
+limits_shared: Final = Gauge(
+    "milepost_limits_shared", "1 while all replicas share their limits, else 0", registry=registry
+)
+limits_lost: Final = Counter(
+    "milepost_limits_lost_total",
+    "How often the shared limits were lost, and limits became local",
+    registry=registry,
+)
 
 log: FilteringBoundLogger = structlog.get_logger()
 _propagator: Final = TraceContextTextMapPropagator()
@@ -303,6 +317,11 @@ def record_call(method: str, code: str, seconds: float) -> None:
     if child is None:
         child = _durations[method, code] = rpcs.labels(method, code)
     child.observe(seconds)
+
+
+def record_refusal(limit: str) -> None:
+    """Count a call that a limit refused; `limit` is a word, never a principal."""
+    refusals.labels(limit).inc()
 
 
 def metrics_page() -> bytes:

@@ -1,4 +1,4 @@
-"""The quota of active operations: exact on each database, whoever creates and however many at once."""
+"""The quota of active operations: exact on each database, however many create at once."""
 
 from datetime import timedelta
 
@@ -31,7 +31,7 @@ async def fill(store, count=QUOTA, **overrides):
 
 
 async def test_one_too_many_is_refused(store, stored):
-    """With 9 active operations a create is allowed; with 10 it is refused with both numbers (B182)."""
+    """With 9 active operations a create is allowed; with 10 refused, with both numbers (B182)."""
     await fill(store)
     with pytest.raises(QuotaExceeded) as caught:
         await create(store)
@@ -41,7 +41,7 @@ async def test_one_too_many_is_refused(store, stored):
 
 @pytest.mark.parametrize("end", ENDS)
 async def test_an_end_makes_room(store, end):
-    """When one of 10 active operations ends, there is room for one more, and only one (B183, B185)."""
+    """When one of 10 active operations ends, there is room for just one more (B183, B185)."""
     first, *_ = await fill(store)
     if end is Move.COMPLETE:
         await store.apply(factories.change(Move.START, first.id))

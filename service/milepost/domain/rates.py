@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
-from types import MappingProxyType
 from typing import Any, Final
 
 MINUTE: Final = timedelta(seconds=60)
@@ -67,7 +66,7 @@ class Allowances:
     """What every principal may do: the same for all, but for some."""
 
     default: Allowance = Allowance()
-    by_subject: Mapping[str, Allowance] = MappingProxyType({})
+    by_subject: Mapping[str, Allowance] = field(default_factory=dict)
 
     def of(self, subject: str) -> Allowance:
         """Return what this principal may do."""

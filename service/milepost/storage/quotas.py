@@ -47,7 +47,7 @@ def reserve(m: Columns) -> tuple[Columns, ColumnElement[bool]]:
     nothing: the same call again is answered at the limit too. The first row of an owner is full,
     so that nobody begins with a count that was never made.
     """
-    # A scalar, looked up for each draft: of an EXISTS the planner might make a hash of all requests.
+    # A scalar, looked up for each draft: of an EXISTS the planner might make a hash of them all.
     known = (
         sa.select(_o.id)
         .where(_o.owner == m["owner"], _o.request_id == m["request_id"])
@@ -88,7 +88,7 @@ def reserve(m: Columns) -> tuple[Columns, ColumnElement[bool]]:
         .returning(_q.owner, _q.granted)
         .cte("room")
     )
-    return fresh.c, sa.and_(room.c.owner == fresh.c.owner, fresh.c.number <= room.c.granted)
+    return dict(fresh.c), sa.and_(room.c.owner == fresh.c.owner, fresh.c.number <= room.c.granted)
 
 
 def has_room(m: Columns) -> ColumnElement[bool]:

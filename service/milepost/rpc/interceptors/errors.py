@@ -109,6 +109,8 @@ class Errors:
         try:
             return await proceed(call, request, context)
         except MilepostError as error:
+            if isinstance(error, LimitReached):
+                telemetry.record_refusal(error.limit)
             _log_refusal(call.method, request, context, error)
             await _abort(context, status_of(error))
         except (grpc.aio.AbortError, grpc.aio.BaseError):
