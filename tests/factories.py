@@ -27,6 +27,8 @@ STRANGER: Final = "mallory"
 FUNCTION: Final = "video.transcode"
 LONG_AGO: Final = datetime(2020, 1, 1, tzinfo=UTC)
 FAR_AWAY: Final = datetime(2100, 1, 1, tzinfo=UTC)
+PLENTY: Final = 1_000_000
+"""A quota that no test reaches by accident."""
 EVENT_TYPES: Final = ("started", "completed", "failed", "cancelled", "expired")
 
 _PATHS: Final[dict[Status, Sequence[Move]]] = {
@@ -54,6 +56,7 @@ def draft(**overrides: Any) -> Draft:
         request_id=None,
         fingerprint="as asked",
         trace_context=None,
+        quota=PLENTY,
     )
     return dataclasses.replace(plain, **overrides)
 

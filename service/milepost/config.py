@@ -17,6 +17,7 @@ from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_va
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from milepost.domain.limits import Limits
+from milepost.domain.rates import Allowance, Allowances, read_allowances
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,9 +26,12 @@ PREFIX: Final = "MILEPOST_"
 FILE_VARIABLE: Final = f"{PREFIX}CONFIG_FILE"
 OTHERS: Final = frozenset({FILE_VARIABLE, f"{PREFIX}ADDRESS", f"{PREFIX}API_KEY"})
 """Variables that are no settings: where the settings are, and what the command line calls with."""
+SECRET: Final = frozenset({"database_url", "limits_url"})
+"""Settings that are never shown as they are."""
 TESTS: Final = f"{PREFIX}TEST_"
 """Variables of the test suite begin with this."""
 _DEFAULTS: Final = Limits()
+_ALLOWANCE: Final = Allowance()
 _ADDRESS: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[\w.-]+):(?P<port>\d{1,5})", re.ASCII)
 _PASSWORD: Final = re.compile(
     r"(://[^:@/]*):.*@|([?&](?:password|secret|token)=)[^&]*", re.IGNORECASE
@@ -171,6 +175,45 @@ class Settings(BaseSettings):
         description="Operations on a page of a list if its reader does not say",
     )
 
+    active_operations_max: Count = Field(
+        _ALLOWANCE.active, description="Active operations of one owner, replicas included"
+    )
+    creates_per_minute: Count = Field(
+        _ALLOWANCE.creates, description="Creates of one principal in 60 s"
+    )
+    lists_per_minute: Count = Field(_ALLOWANCE.lists, description="Lists of one principal in 60 s")
+    reads_per_minute: Count = Field(
+        _ALLOWANCE.reads, description="Other reads of one principal in 60 s"
+    )
+    changes_per_minute: Count = Field(
+        _ALLOWANCE.changes,
+        description="Cancels, deletes and other changes by one principal in 60 s",
+    )
+    worker_writes_per_minute: Count = Field(
+        _ALLOWANCE.worker_writes,
+        description="Writes of one worker in 60 s, messages of streams included",
+    )
+    principal_limits: str = Field(
+        "{}",
+        description="Other limits for some principals, as JSON by subject:"
+        ' {"alice": {"creates": 500, "active": 100}}',
+    )
+    limits_url: SecretStr | None = Field(
+        None,
+        description="Redis or Valkey in which all replicas share their limits,"
+        " redis://HOST:6379/0; without it each has its own",
+    )
+    progress_interval_seconds: Pause = Field(
+        0.0, description="Shortest time between two unary progress updates of one operation"
+    )
+    auth_failures_per_minute: Annotated[int, Field(ge=0, lt=2**31)] = Field(
+        60, description="Bad credentials that one address may try in 60 s; 0 for any number"
+    )
+    calls_max: Count = Field(1_000, description="Calls that run at once; more are refused")
+    waiting_calls_max: Count = Field(
+        20_000, description="Streams and waiting calls at once; more are refused"
+    )
+
     @field_validator("database_url")
     @classmethod
     def _known_database(cls, value: SecretStr) -> SecretStr:
@@ -218,6 +261,22 @@ class Settings(BaseSettings):
             raise ValueError("must begin with http:// or https://")
         return value or None
 
+    @field_validator("principal_limits")
+    @classmethod
+    def _readable(cls, value: str) -> str:
+        _, problems = read_allowances(value, _ALLOWANCE)
+        if problems:
+            raise ValueError("; ".join(problems))
+        return value
+
+    @field_validator("limits_url")
+    @classmethod
+    def _limits_store(cls, value: SecretStr | None) -> SecretStr | None:
+        url = value.get_secret_value() if value else ""
+        if url and not url.startswith(("redis://", "rediss://")):
+            raise ValueError("must begin with redis:// or rediss://")
+        return value if url else None
+
     @field_validator(
         "ttl_default_seconds",
         "retry_after_default_seconds",
@@ -259,6 +318,20 @@ class Settings(BaseSettings):
         )
 
     @property
+    def allowances(self) -> Allowances:
+        """What each principal may do, as configured."""
+        default = Allowance(
+            creates=self.creates_per_minute,
+            lists=self.lists_per_minute,
+            reads=self.reads_per_minute,
+            changes=self.changes_per_minute,
+            worker_writes=self.worker_writes_per_minute,
+            active=self.active_operations_max,
+        )
+        special, _ = read_allowances(self.principal_limits, default)
+        return Allowances(default=default, by_subject=special)
+
+    @property
     def embedded(self) -> bool:
         """Whether operations live in a SQLite file beside the one process that serves them."""
         return self.database_url.get_secret_value().startswith("sqlite")
@@ -296,7 +369,7 @@ def _line(item: Any) -> str:
     """Return one problem as a line: the variable, what is wrong, and what it is unless secret."""
     name = str(item["loc"][0]) if item["loc"] else ""
     text = str(item["msg"]).removeprefix("Value error, ")
-    found = "" if name == "database_url" else f" (found {mask(repr(item['input']))})"
+    found = "" if name in SECRET else f" (found {mask(repr(item['input']))})"
     return f"{_variable(name)}: {text}{found}"
 
 

@@ -19,10 +19,12 @@ from alembic.util import CommandError
 from milepost import __version__, telemetry
 from milepost.domain.api_key import issue_key
 from milepost.domain.errors import StoreUnavailable, Unavailable
-from milepost.rpc.server import RpcServer, UseCases, Wire
+from milepost.rpc.interceptors.limits import local_buckets
+from milepost.rpc.server import Gates, RpcServer, UseCases, Wire
 from milepost.storage import schema
 from milepost.storage.credentials import KeyRing, service_key
 from milepost.storage.engine import open_engine
+from milepost.storage.shared_buckets import SharedBuckets
 from milepost.storage.store import SqlOperationStore
 from milepost.storage.translate import translate
 from milepost.tracking.changes import Changes
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
 
     from milepost.config import Settings
     from milepost.domain.operation import Role
+    from milepost.domain.ports import RateLimiter
 
 PROBE_INTERVAL_S: Final = 0.5
 """How often the database is asked whether it is there: readiness is known within 2 s."""
@@ -108,7 +111,13 @@ async def serve(settings: Settings) -> None:
             changes=changes,
             work=work,
             pending=pending,
+            allowances=settings.allowances,
         )
+        limiter: RateLimiter = local_buckets()
+        if settings.limits_url is not None:
+            shared = SharedBuckets(settings.limits_url.get_secret_value(), limiter)
+            stack.push_async_callback(shared.close)
+            limiter = shared
         server = RpcServer(
             UseCases(
                 tracker=tracker,
@@ -126,6 +135,14 @@ async def serve(settings: Settings) -> None:
                 reflection=settings.reflection,
             ),
             tracing,
+            gates=Gates(
+                limiter=limiter,
+                allowances=settings.allowances,
+                progress_interval=timedelta(seconds=settings.progress_interval_seconds),
+                calls_max=settings.calls_max,
+                waiting_max=settings.waiting_calls_max,
+                auth_failures_per_minute=settings.auth_failures_per_minute,
+            ),
         )
         await server.start()
         _settle_heap()

@@ -86,6 +86,20 @@ progress_updates: Final = Counter(
     ["fate"],
     registry=registry,
 )
+refusals: Final = Counter(
+    "milepost_limited_total", "Calls refused by a limit", ["limit"], registry=registry
+)
+buckets: Final = Gauge(
+    "milepost_limit_buckets", "Token buckets that this replica remembers", registry=registry
+)
+limits_shared: Final = Gauge(
+    "milepost_limits_shared", "1 while all replicas share their limits, else 0", registry=registry
+)
+limits_lost: Final = Counter(
+    "milepost_limits_lost_total",
+    "How often the shared limits were lost, and limits became local",
+    registry=registry,
+)
 
 log: FilteringBoundLogger = structlog.get_logger()
 _propagator: Final = TraceContextTextMapPropagator()
@@ -439,6 +453,11 @@ def record_call(method: str, code: str, seconds: float) -> None:
     if child is None:
         child = _durations[method, code] = rpcs.labels(method, code)
     child.observe(seconds)
+
+
+def record_limited(limit: str) -> None:
+    """Count a call that a limit refused; `limit` is a word, never a principal."""
+    refusals.labels(limit).inc()
 
 
 def metrics_page() -> bytes:

@@ -50,6 +50,13 @@ class Stored:
         """How many operations there are."""
         return len(self._rows(sa.select(operations.c.id)))
 
+    def active(self, owner: str) -> int:
+        """How many operations of an owner are pending or processing."""
+        status = operations.c.status.in_(["PENDING", "PROCESSING"])
+        return len(
+            self._rows(sa.select(operations.c.id).where(operations.c.owner == owner, status))
+        )
+
     def execute(self, statement: sa.Executable, rows: list[Row] | None = None) -> None:
         """Change rows behind the back of the store."""
         with self._engine.begin() as connection:

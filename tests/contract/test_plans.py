@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from milepost.domain.lifecycle import Move
 from milepost.domain.operation import Status, new_operation_id
 from milepost.domain.ports import Position, Selection
-from milepost.storage import queries, scoping, statements
+from milepost.storage import queries, quotas, scoping, statements
 from milepost.storage.engine import Runnable, Session, open_engine
 from milepost.storage.schema import upgrade
 from milepost.storage.tables import clock, events, operations
@@ -219,6 +219,24 @@ def test_request_of_an_owner(session):
     plan = query(session, queries.of_request(factories.draft(request_id="r-1")))
     assert plan.scans == []
     assert plan.uses("operations_owner_request_id_idx")
+
+
+@pytest.mark.parametrize("asked", [1, 32])
+def test_create(session, asked):
+    """Creates, one or many, read no table, whatever their owners have (B254)."""
+    drafts = [factories.draft(owner="busy", request_id=f"r-{n}") for n in range(asked)]
+    rows = [statements.draft_values(new_operation_id(), draft) for draft in drafts]
+    plan = prepared(session, statements.insert(session.dialect), rows)
+    assert plan.scans == []
+    if session.dialect.name == "postgresql":
+        assert plan.uses("operations_owner_request_id_idx")
+
+
+def test_count_of_active_operations(session):
+    """What an owner has active is counted by the index of owner and status (B254)."""
+    plan = query(session, quotas.count_active("owner-3", 11))
+    assert plan.scans == []
+    assert plan.uses("operations_owner_status_create_time_id_idx")
 
 
 @pytest.mark.parametrize("after", [None, AFTER], ids=["first page", "later page"])

@@ -22,7 +22,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import grpc
 from google.protobuf.message import Message
@@ -91,16 +91,35 @@ def eventually(condition: Callable[[], Any], *, within: float, what: str) -> Any
         time.sleep(POLL_SECONDS)
 
 
+LIFTED: Final = dict.fromkeys(
+    (
+        "active_operations_max",
+        "creates_per_minute",
+        "lists_per_minute",
+        "reads_per_minute",
+        "changes_per_minute",
+        "worker_writes_per_minute",
+        "auth_failures_per_minute",
+    ),
+    "1000000",
+)
+"""Limits that no test reaches by accident; those about limits say which they mean."""
+
+
 class Service:
     """A service on free ports of the loopback. It can be killed, and started again on its data.
 
     Args:
         database_url: where its operations live.
         folder: where its log goes.
+        limited: with the limits of the product, which are otherwise lifted.
         settings: by the names of `milepost.config.Settings`.
     """
 
-    def __init__(self, database_url: str, folder: Path, **settings: str) -> None:
+    def __init__(
+        self, database_url: str, folder: Path, *, limited: bool = False, **settings: str
+    ) -> None:
+        self._limited = limited
         grpc_port, http_port = free_ports(2)
         self.database_url = database_url
         self.address = f"127.0.0.1:{grpc_port}"
@@ -130,6 +149,7 @@ class Service:
             "listen": self.address,
             "http_listen": self.http_address,
             "log_format": "json",
+            **({} if self._limited else LIFTED),
             **self._settings,
         }
         with self._log.open("ab") as log:

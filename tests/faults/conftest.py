@@ -1,18 +1,50 @@
 """Databases and services of the fault tests: nobody else uses them."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Final
 
 import pytest
 
 from tests.e2e.service import Service
+from tests.redis import RedisServer
+
+READS_PER_MINUTE: Final = 1_200
+"""Of the services whose limits are shared: 20 a second, and the burst at the start."""
 
 
 @pytest.fixture
 def replicas(postgres_url: str, tmp_path: Path) -> Iterator[list[Service]]:
     """Two services on one PostgreSQL database."""
-    services = [Service(postgres_url, tmp_path) for _ in range(2)]
+    with started([Service(postgres_url, tmp_path) for _ in range(2)]) as services:
+        yield services
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[RedisServer]:
+    """A Redis that nobody else uses."""
+    with RedisServer(tmp_path) as server:
+        yield server
+
+
+@pytest.fixture
+def limited_replicas(
+    postgres_url: str, tmp_path: Path, redis: RedisServer
+) -> Iterator[list[Service]]:
+    """Two services on one PostgreSQL database, with the default quota, and limits in one Redis."""
+    chosen = {
+        "limits_url": redis.url,
+        "active_operations_max": "10",
+        "reads_per_minute": str(READS_PER_MINUTE),
+    }
+    with started([Service(postgres_url, tmp_path, **chosen) for _ in range(2)]) as services:
+        yield services
+
+
+@contextmanager
+def started(services: list[Service]) -> Iterator[list[Service]]:
+    """The services are ready; they are stopped at the end."""
     with ExitStack() as stack:
         for service in services:
             service.start(ready=False)

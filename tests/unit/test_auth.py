@@ -18,6 +18,7 @@ from milepost.rpc.interceptors import auth
 from milepost.rpc.interceptors.auth import FRESH_S, Auth, is_public
 from milepost.rpc.interceptors.chain import ChainedServer
 from milepost.rpc.interceptors.errors import Errors
+from milepost.rpc.interceptors.failures import FAILURES_PER_MINUTE
 from milepost.storage.credentials import KeyRing
 from milepost.storage.engine import open_engine
 from milepost.storage.store import SqlOperationStore
@@ -181,3 +182,57 @@ def test_only_health_is_public():
     assert is_public("grpc.health.v1.Health/Check")
     assert not is_public("grpc.health.v1.HealthX/Check")
     assert not is_public("milepost.v1.OperationService/GetOperation")
+
+
+# --- bad credentials ---
+
+
+def unknown_key() -> str:
+    """A key of the right form that nobody has."""
+    return issue_key(subject="nobody", roles=[Role.CALLER])[0]
+
+
+async def test_guessing_is_stopped(gate):
+    """After 60 bad credentials from one address nothing is looked up for it any more."""
+    codes = [await gate.ask(unknown_key()) for _ in range(FAILURES_PER_MINUTE)]
+    assert set(codes) == {StatusCode.UNAUTHENTICATED}
+    assert gate.lookups == FAILURES_PER_MINUTE
+    assert await gate.ask(unknown_key()) is StatusCode.RESOURCE_EXHAUSTED
+    assert await gate.ask("no key at all") is StatusCode.RESOURCE_EXHAUSTED
+    assert gate.lookups == FAILURES_PER_MINUTE
+
+
+async def test_guessing_goes_on_slowly(gate):
+    """Once a second there is room for one more; after a minute for as many as before."""
+    for _ in range(FAILURES_PER_MINUTE):
+        await gate.ask("bad")
+    gate.now += 1.0
+    assert await gate.ask("bad") is StatusCode.UNAUTHENTICATED
+    assert await gate.ask("bad") is StatusCode.RESOURCE_EXHAUSTED
+    gate.now += 60.0
+    codes = [await gate.ask("bad") for _ in range(FAILURES_PER_MINUTE)]
+    assert set(codes) == {StatusCode.UNAUTHENTICATED}
+
+
+async def test_good_credentials_pass_beside_bad_ones(gate):
+    """A key that was good before passes, whatever else its address tries, also when it is stale."""
+    key, late = gate.key(), gate.key("bob")
+    assert await gate.ask(key) == "alice"
+    for _ in range(FAILURES_PER_MINUTE + 1):
+        await gate.ask("bad")
+    assert await gate.ask(key) == "alice"
+    gate.now += FRESH_S + 0.1
+    for _ in range(10):
+        await gate.ask("bad")
+    assert await gate.ask(key) == "alice"
+    # One that was never seen has to wait for its turn.
+    assert await gate.ask(late) is StatusCode.RESOURCE_EXHAUSTED
+    gate.now += 1.0
+    assert await gate.ask(late) == "bob"
+
+
+async def test_good_credentials_cost_nothing(gate):
+    """However many good keys come from one address, none of them is a failure."""
+    keys = [gate.key(f"user-{n}") for n in range(FAILURES_PER_MINUTE + 5)]
+    for n, key in enumerate(keys):
+        assert await gate.ask(key) == f"user-{n}"

@@ -26,7 +26,10 @@ from milepost.cli import app
 from milepost.domain.lifecycle import PROGRESS_TOLERANCE, TABLE, Actor
 from milepost.domain.limits import Limits
 from milepost.domain.policy import POLICY
+from milepost.domain.rates import Allowance
 from milepost.rpc.convert import REPORTED_CHARACTERS
+from milepost.rpc.interceptors.admission import CALLS_MAX, WAITING_MAX
+from milepost.rpc.interceptors.failures import FAILURES_PER_MINUTE
 from milepost.rpc.server import METADATA_BYTES, NOT_AVAILABLE
 from milepost.storage.batching import MOST_WAITING
 
@@ -88,6 +91,26 @@ LIMITS: Final = (
         "{violations} characters",
         "the rest is counted",
     ),
+    (
+        "creates of one principal",
+        "{creates} in 60 s",
+        "RESOURCE_EXHAUSTED with RetryInfo",
+    ),
+    ("lists of one principal", "{lists} in 60 s", "likewise"),
+    ("other reads of one principal", "{reads} in 60 s", "likewise"),
+    ("cancels, deletes and other changes by one principal", "{changes} in 60 s", "likewise"),
+    (
+        "writes of one worker, messages of streams included",
+        "{worker_writes} in 60 s",
+        "likewise; a stream ends",
+    ),
+    (
+        "active operations of one owner",
+        "{active}, exact over all replicas",
+        "RESOURCE_EXHAUSTED with QuotaFailure",
+    ),
+    ("bad credentials from one address", "{auth_failures} in 60 s", "RESOURCE_EXHAUSTED"),
+    ("calls at once", "{calls} that run, {waiting_calls} that wait or stream", "UNAVAILABLE"),
     ("request message", "{request_bytes} bytes", "RESOURCE_EXHAUSTED, by gRPC itself"),
     ("metadata of a call", "{call_metadata_bytes} bytes", "RESOURCE_EXHAUSTED, by gRPC itself"),
     ("calls that wait for the database", "{waiting} in each queue", "UNAVAILABLE, at once"),
@@ -120,7 +143,11 @@ def _default(field: Any) -> str:
 def limits_table() -> str:
     """Every limit, and what happens beyond it."""
     values = {field.name: getattr(Limits(), field.name) for field in fields(Limits)}
+    values |= {field.name: getattr(Allowance(), field.name) for field in fields(Allowance)}
     values |= {
+        "auth_failures": FAILURES_PER_MINUTE,
+        "calls": CALLS_MAX,
+        "waiting_calls": WAITING_MAX,
         "tolerance": PROGRESS_TOLERANCE,
         "request_bytes": config.Settings.model_fields["request_bytes_max"].default,
         "call_metadata_bytes": METADATA_BYTES,
@@ -230,7 +257,7 @@ def test_generated_part_is_up_to_date(path, name):
 def test_every_limit_is_in_the_table():
     """No limit of the product is left out of the table of limits."""
     named = {name for _, much, _ in LIMITS for _, name, _, _ in string.Formatter().parse(much)}
-    assert {field.name for field in fields(Limits)} <= named
+    assert {field.name for kind in (Limits, Allowance) for field in fields(kind)} <= named
 
 
 def test_diagram_has_the_arrows_of_the_table():

@@ -4,6 +4,7 @@ import asyncio
 import inspect
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import timedelta
 from typing import Any, Self
 
 import grpc
@@ -45,6 +46,13 @@ SAMPLES: dict[MilepostError, StatusCode] = {
     errors.LostRace("op_1", tries=3): StatusCode.ABORTED,
     errors.RequestIdReused("r"): StatusCode.ALREADY_EXISTS,
     errors.WebhooksNotConfigured(): StatusCode.FAILED_PRECONDITION,
+    errors.RateLimited(
+        limit="worker_writes",
+        count=6_000,
+        period=timedelta(seconds=60),
+        retry_after=timedelta(milliseconds=10),
+    ): StatusCode.RESOURCE_EXHAUSTED,
+    errors.QuotaExceeded(active=10, quota=10): StatusCode.RESOURCE_EXHAUSTED,
     errors.NotAvailable("a/b"): StatusCode.UNIMPLEMENTED,
     errors.StoreUnavailable(): StatusCode.UNAVAILABLE,
     errors.Overloaded(): StatusCode.UNAVAILABLE,
@@ -121,6 +129,9 @@ def test_status_has_its_details(error):
         StatusCode.INVALID_ARGUMENT: ["BadRequest"],
         StatusCode.UNAVAILABLE: ["RetryInfo"],
     }
+    if SAMPLES[error] is StatusCode.RESOURCE_EXHAUSTED:
+        limited = isinstance(error, errors.RateLimited)
+        expected[SAMPLES[error]] = ["RetryInfo"] if limited else ["QuotaFailure"]
     assert kinds == expected.get(SAMPLES[error], [])
 
 

@@ -17,6 +17,9 @@
     │   └── LostRace
     ├── RequestIdReused         the same request_id with other content
     ├── WebhooksNotConfigured   a callback URL, but nothing to sign its webhooks with
+    ├── LimitReached            too much of it: nothing was changed
+    │   ├── RateLimited         too many calls in a short time
+    │   └── QuotaExceeded       too many active operations
     ├── NotAvailable            documented, but not in this release
     ├── StreamFull              one progress stream, too many operations
     ├── Unavailable             try again soon: nothing is wrong with the request
@@ -254,6 +257,54 @@ class WebhooksNotConfigured(MilepostError):
     def __init__(self) -> None:
         """Say what the caller can do."""
         super().__init__("this service sends no webhooks: create without callback_url and poll")
+
+
+class LimitReached(MilepostError):
+    """Too much of something for one principal. Nothing was read or changed."""
+
+    limit: str
+    """What there was too much of, in one word: for metrics, never the principal's name."""
+
+
+class RateLimited(LimitReached):
+    """Too many calls in a short time. After `retry_after` there is room for one."""
+
+    reason = "RATE_LIMITED"
+
+    def __init__(
+        self, *, limit: str, count: int, period: timedelta, retry_after: timedelta
+    ) -> None:
+        """Name what is limited, and how many are allowed in which period."""
+        self.limit, self.count, self.period = limit, count, period
+        self.retry_after = retry_after
+        words = limit.replace("_", " ")
+        super().__init__(f"too many {words}: at most {count} in {period.total_seconds():g} s")
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """The limit, as a word, a count and a period."""
+        return {
+            "limit": self.limit.replace("_", " "),
+            "count": str(self.count),
+            "period_seconds": f"{self.period.total_seconds():g}",
+        }
+
+
+class QuotaExceeded(LimitReached):
+    """The owner has as many active operations as it may have. One that ends makes room."""
+
+    reason = "QUOTA_EXCEEDED"
+    limit = "active_operations"
+
+    def __init__(self, *, active: int, quota: int) -> None:
+        """Name how many there are, and how many there may be."""
+        self.active, self.quota = active, quota
+        super().__init__(f"{active} operations are active, at most {quota} may be")
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """Both numbers."""
+        return {"active": str(self.active), "quota": str(self.quota)}
 
 
 class NotAvailable(MilepostError):

@@ -147,6 +147,8 @@ class Draft:
     """Of the proposal."""
     trace_context: str | None
     """The ``traceparent`` under which the operation was created (W3C Trace Context)."""
+    quota: int
+    """How many active operations the owner may have, this one included."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from milepost.domain.interruption import Standing
     from milepost.domain.lifecycle import Change, Move
     from milepost.domain.operation import Draft, Operation, OperationId, Principal, Scope, Status
+    from milepost.domain.rates import Rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,8 @@ class OperationStore(Protocol):
 
         Raises:
             RequestIdReused: that operation was created with other content.
+            QuotaExceeded: the owner has as many active operations as the draft's quota allows,
+                counted exactly, however many are created at once.
         """
 
     async def apply(self, change: Change) -> Outcome:
@@ -159,6 +162,17 @@ class CredentialStore(Protocol):
 
     async def find_key(self, key_id: str) -> StoredKey | None:
         """Return the key with this public id if it is neither revoked nor expired."""
+
+
+BucketKey: TypeAlias = tuple[str, ...]
+"""What a bucket is for: a word for the limit, and whom or what it limits."""
+
+
+class RateLimiter(Protocol):
+    """Where token buckets live."""
+
+    async def take(self, key: BucketKey, rate: Rate) -> float:
+        """Take one from a bucket if there is one; return 0, or the seconds until there is one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

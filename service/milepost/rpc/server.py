@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc
@@ -24,13 +25,15 @@ from milepost.rpc.interceptors.admission import Admission
 from milepost.rpc.interceptors.auth import Auth
 from milepost.rpc.interceptors.chain import ChainedServer
 from milepost.rpc.interceptors.errors import Errors
+from milepost.rpc.interceptors.limits import RateLimits
 from milepost.rpc.interceptors.observe import Observe
 from milepost.rpc.operations import OperationService
 from milepost.rpc.workers import WorkerService
 
 if TYPE_CHECKING:
     from milepost.domain.limits import Limits
-    from milepost.domain.ports import CredentialStore
+    from milepost.domain.ports import CredentialStore, RateLimiter
+    from milepost.domain.rates import Allowances
     from milepost.rpc.interceptors.chain import Behaviour, Context, Link
     from milepost.tracking.claiming import Claiming
     from milepost.tracking.streaming import Streams
@@ -81,6 +84,20 @@ class UseCases:
     streams: Streams
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gates:
+    """What an operator chooses about who gets in, and how often."""
+
+    limiter: RateLimiter
+    allowances: Allowances
+    progress_interval: timedelta
+    """Between two unary progress updates of one operation; 0 is none."""
+    calls_max: int
+    waiting_max: int
+    auth_failures_per_minute: int
+    """Per address; 0 is no limit."""
+
+
 class RpcServer:
     """The services on one port. Create it on a running event loop."""
 
@@ -91,16 +108,21 @@ class RpcServer:
         limits: Limits,
         wire: Wire,
         tracing: telemetry.Tracing,
+        *,
+        gates: Gates,
     ) -> None:
         """Register every service inside the links; nothing listens yet."""
         self._observe = Observe(tracing)
-        self._admission = Admission()
         self._streams = serves.streams
+        self._admission = Admission(calls_max=gates.calls_max, waiting_max=gates.waiting_max)
         links: tuple[Link, ...] = (
             self._observe,  # outermost: it must see refused calls too, with their final code
             Errors(),  # before whoever may refuse: turns whatever happens inside into a status
-            self._admission,  # before auth: a replica that stops asks nobody about anybody
-            Auth(credentials),  # innermost: the servicers need the principal
+            self._admission,  # before auth: a replica that stops, or is full, asks nobody anything
+            Auth(credentials, failures_per_minute=gates.auth_failures_per_minute),
+            RateLimits(  # innermost: limits are the principal's, and auth says who that is
+                gates.limiter, gates.allowances, progress_interval=gates.progress_interval
+            ),
         )
         self._server = grpc.aio.server(options=_options(wire))
         self._health = health.aio.HealthServicer()

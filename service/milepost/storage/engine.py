@@ -278,6 +278,13 @@ class Session:
         """Keep what happens inside, or none of it, within a transaction."""
         return self._bracket("SAVEPOINT kind", "RELEASE kind", "ROLLBACK TO kind")
 
+    def whole(self) -> AbstractContextManager[Cursor]:
+        """Let several runs and reads happen as one, or none of them, wherever this is."""
+        if self._shared:
+            # A name of its own: what runs inside has savepoints too.
+            return self._bracket("SAVEPOINT whole", "RELEASE whole", "ROLLBACK TO whole")
+        return self.transaction()
+
     @contextlib.contextmanager
     def _bracket(self, begin: str, keep: str, undo: str) -> Iterator[Cursor]:
         cursor = self.cursor

@@ -15,11 +15,14 @@ from milepost.domain.errors import (
     OperationDeleted,
     OperationExpired,
     OperationNotFound,
+    QuotaExceeded,
     RequestIdReused,
+    Unavailable,
 )
 from milepost.domain.lifecycle import TABLE, Change, Move, refusal
 from milepost.domain.ports import Outcome
 from milepost.storage import queries, statements
+from milepost.storage.quotas import Recount
 from milepost.storage.rows import RowReader, operation_from
 from milepost.storage.scoping import scope_values
 
@@ -45,6 +48,7 @@ class Operations:
         self._rows = RowReader(dialect)
         self._get = queries.get(dialect)
         self._insert = statements.insert(dialect)
+        self._recount = Recount(dialect)
         self._forget_expired = statements.forget_expired(dialect)
         self._keeping = {Move.PROGRESS: statements.keeping_progress(dialect)}
         self._changing = {move: statements.changing(dialect, move) for move in statements.EFFECTS}
@@ -148,7 +152,8 @@ class Operations:
         """Store each draft as a pending operation, with its event.
 
         A draft whose request_id the owner has used is answered with the living operation of that
-        request (or `RequestIdReused`); one whose id is taken, with nothing.
+        request (or `RequestIdReused`); one whose owner has no quota left, with `QuotaExceeded`;
+        one whose id is taken, with nothing.
         """
         # All stores claim request_ids in one order. Of two drafts with one id the first gets it.
         order = sorted(range(len(drafts)), key=lambda n: _claim_order(drafts[n][1]))
@@ -161,16 +166,55 @@ class Operations:
                 if operation is not None
                 else self._explained(session, self._conflict, *drafts[n])
             )
+        lacking: dict[tuple[str, int], list[int]] = {}
+        for n in order:
+            if answers[n] is None:  # its id is taken, or there is no quota left, as far as known
+                lacking.setdefault((drafts[n][1].owner, drafts[n][1].quota), []).append(n)
+        for places in lacking.values():
+            answers.update(
+                zip(places, self._recounted(session, [drafts[n] for n in places]), strict=True)
+            )
         return [answers[n] for n in range(len(drafts))]
+
+    def _recounted(
+        self, session: Session, drafts: Sequence[tuple[OperationId, Draft]]
+    ) -> Sequence[Answer | None]:
+        """Create what one owner has quota for, which is counted; refuse the rest."""
+        owner, quota = drafts[0][1].owner, drafts[0][1].quota
+        try:
+            with session.whole():
+                self._recount.lock(session, owner)
+                # Whoever created with the same request_id meanwhile has come to an end.
+                answers = [self._conflict(session, *draft) for draft in drafts]
+                lacking = [n for n, answer in enumerate(answers) if answer is None]
+                active = self._recount.run(session, owner, quota)
+                granted = lacking[: max(0, quota - active)]
+                created = self._create(session, [drafts[n] for n in granted])
+        except Exception as error:  # noqa: BLE001 - told to those whom it concerns
+            failure = session.failed(error)
+            if len(drafts) == 1 or isinstance(failure, Unavailable):
+                return [failure] * len(drafts)
+            # One draft that the database refuses must not fail its neighbours.
+            return [answer for draft in drafts for answer in self._recounted(session, [draft])]
+        refused = QuotaExceeded(active=active + len(created), quota=quota)
+        for n in lacking:
+            operation = created.pop(drafts[n][0], None)
+            if n not in granted:
+                answers[n] = refused
+            elif operation is not None:
+                answers[n] = Outcome(operation)
+        return answers
 
     def _create(
         self, session: Session, drafts: Sequence[tuple[OperationId, Draft]]
     ) -> dict[OperationId, Operation]:
+        if not drafts:
+            return {}
         rows = session.run(self._insert, [statements.draft_values(*draft) for draft in drafts])
         return {row[0]: self._rows.operation(row) for row in rows}
 
     def _conflict(self, session: Session, operation_id: OperationId, draft: Draft) -> Answer | None:
-        """Answer a create that met an existing row: the same request, or the same id."""
+        """Answer a create that met the same request; with nothing if that was not the cause."""
         if draft.request_id is None:
             return None
         rows = session.fetch(queries.of_request(draft))

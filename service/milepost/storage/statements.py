@@ -13,6 +13,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from milepost.domain.lifecycle import DELETABLE, PROGRESS_TOLERANCE, TABLE, Move
 from milepost.domain.operation import OperationId, Status
 from milepost.storage.engine import Prepared
+from milepost.storage.quotas import Reserving, has_room, reserve
 from milepost.storage.recording import ASKED, Recording
 from milepost.storage.rows import COLUMNS, SUMMARY_COLUMNS, errors_to_json
 from milepost.storage.scoping import SCOPE, in_scope, scope_values, visible
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from milepost.domain.lifecycle import Change
     from milepost.domain.operation import Draft
+    from milepost.storage.engine import Runnable
 
     Build = Callable[[Mapping[str, ColumnElement[Any]]], Any]
 
@@ -228,13 +230,18 @@ INSERT: Final[Inputs] = {
     "max_attempts": sa.Integer(),
     "fingerprint": sa.Text(),
     "trace_context": sa.Text(),
+    "quota": sa.Integer(),
 }
 
 
-def insert(dialect: Dialect) -> Recording:
-    """Return the statement that stores drafts; a conflicting one is passed over."""
+def insert(dialect: Dialect) -> Runnable:
+    """Return what stores drafts; one that conflicts or finds no quota left is passed over."""
 
     def build(m: Mapping[str, ColumnElement[Any]]) -> Any:
+        if dialect.name == "sqlite":
+            granted = has_room(m)
+        else:
+            m, granted = reserve(m)
         values: dict[str, Any] = {
             **{name: value for name, value in m.items() if name in _o},
             "status": sa.literal_column(f"'{TABLE[Move.CREATE].enters}'"),
@@ -243,21 +250,18 @@ def insert(dialect: Dialect) -> Recording:
             "create_time": clock(),
             "expire_time": later(clock(), m["ttl"]),
         }
-        if dialect.name == "sqlite":
-            return (
-                sqlite.insert(operations)
-                .values(values)
-                .on_conflict_do_nothing()
-                .returning(*COLUMNS)
-            )
+        kind = sqlite.insert if dialect.name == "sqlite" else postgresql.insert
         return (
-            postgresql.insert(operations)
-            .from_select(list(values), sa.select(*values.values()))
+            kind(operations)
+            .from_select(list(values), sa.select(*values.values()).where(granted))
             .on_conflict_do_nothing()
             .returning(*COLUMNS)
         )
 
-    return Recording(dialect, INSERT, build, move=Move.CREATE)
+    recording = Recording(dialect, INSERT, build, move=Move.CREATE)
+    if dialect.name == "sqlite":
+        return Reserving(dialect, recording, owner=list(INSERT).index("owner"))
+    return recording
 
 
 def draft_values(operation_id: OperationId, draft: Draft) -> tuple[Any, ...]:
@@ -279,6 +283,7 @@ def draft_values(operation_id: OperationId, draft: Draft) -> tuple[Any, ...]:
         draft.max_attempts,
         draft.fingerprint,
         draft.trace_context,
+        draft.quota,
     )
 
 

@@ -274,6 +274,20 @@ deliveries = sa.Table(
 )
 """One row per webhook to be sent, written with the move it tells of."""
 
+quotas = sa.Table(
+    "quotas",
+    metadata,
+    sa.Column("owner", sa.Text, primary_key=True),
+    sa.Column(
+        "reserved", sa.Integer, nullable=False, comment="at least the number of active operations"
+    ),
+    sa.Column("asked", sa.Integer, nullable=False, comment="by the last creates"),
+    sa.Column("granted", sa.Integer, nullable=False, comment="of what was asked last"),
+    sa.CheckConstraint("reserved >= 0 AND asked >= 0 AND granted >= 0", name="counts"),
+    postgresql_with={"fillfactor": 50},  # it is updated in place by every create
+)
+"""One row per owner who has ever created anything: the lock that its creates take turns at."""
+
 api_keys = sa.Table(
     "api_keys",
     metadata,

@@ -10,6 +10,7 @@ from milepost.domain.lifecycle import TABLE, TERMINAL, Change, Move
 from milepost.domain.operation import Draft, OperationId, Role, new_operation_id
 from milepost.domain.policy import LISTERS, VIEWERS, scope
 from milepost.domain.ports import Position
+from milepost.domain.rates import Allowances
 from milepost.tracking.pending import PendingProgress
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from milepost.tracking.claiming import PendingWork
     from milepost.tracking.paging import PageTokens
 
+EVERYBODY_ALIKE: Final = Allowances()
+"""The product's defaults, for all."""
 ID_TRIES: Final = 10
 """How many fresh ids are tried before the source of randomness is blamed."""
 WEBHOOK_EVENTS: Final = tuple(
@@ -43,17 +46,20 @@ class Tracker:
         changes: Changes,
         work: PendingWork,
         pending: PendingProgress | None = None,
+        allowances: Allowances = EVERYBODY_ALIKE,
         new_id: Callable[[], OperationId] = new_operation_id,
     ) -> None:
         """Work on `store`; clamp to `limits`; tell `changes` of every move, `work` of new work.
 
-        What is `pending` of an operation is committed before its end.
+        What is `pending` of an operation is committed before its end. What is created counts
+        against the quota that its owner has by `allowances`.
         """
         self._store = store
         self._work = work
         self._changes = changes
         self._pending = pending or PendingProgress()
         self._limits = limits
+        self._allowances = allowances
         self._page_tokens = page_tokens
         self._new_id = new_id
 
@@ -62,6 +68,7 @@ class Tracker:
 
         Raises:
             WebhooksNotConfigured: a callback URL was given.
+            QuotaExceeded: `by` has as many active operations as it may have.
             IdsExhausted: no free id was found.
         """
         if proposal.callback_url is not None:
@@ -91,6 +98,7 @@ class Tracker:
             request_id=proposal.request_id,
             fingerprint=proposal.fingerprint,
             trace_context=telemetry.current_traceparent(),
+            quota=self._allowances.of(by.subject).active,
         )
 
     async def get(self, by: Principal, operation_id: OperationId) -> Operation:

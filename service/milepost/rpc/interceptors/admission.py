@@ -1,10 +1,11 @@
-"""Admission: whether this replica takes calls at all."""
+"""Admission: whether this replica takes calls at all, and how many at once."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from milepost.domain.errors import Draining
+from milepost import telemetry
+from milepost.domain.errors import Draining, Overloaded
 from milepost.rpc.interceptors.auth import is_public
 from milepost.rpc.interceptors.running import Running
 
@@ -12,12 +13,35 @@ if TYPE_CHECKING:
     from milepost.rpc.interceptors.chain import Call, Context, Proceed
 
 
-class Admission:
-    """Turns calls away once the replica is draining; health goes on answering."""
+CALLS_MAX: Final = 1_000
+WAITING_MAX: Final = 20_000
 
-    def __init__(self) -> None:
-        """Take calls."""
+LONG: Final = frozenset(
+    {
+        "milepost.v1.OperationService/WaitOperation",
+        "milepost.v1.WorkerService/ClaimOperations",
+        "google.longrunning.Operations/WaitOperation",
+    }
+)
+"""Unary calls that wait for something to happen."""
+PREFER: Final = "prefer"
+"""The metadata by which a caller asks any read to wait (RFC 7240)."""
+
+
+class Admission:
+    """Turns calls away once the replica is draining or too many run; health goes on answering.
+
+    Calls that run and calls that wait are counted apart. Ten thousand that wait for a change cost
+    memory and nothing else; a thousand that run are more than one process can do in a second, and
+    whoever came after them would wait in vain.
+    """
+
+    def __init__(self, *, calls_max: int = CALLS_MAX, waiting_max: int = WAITING_MAX) -> None:
+        """Take at most so many calls at once that run, and so many streams and calls that wait."""
         self._draining = False
+        self._calls_max = calls_max
+        self._waiting_max = waiting_max
+        self._waiting = 0
         self.running = Running()
         """Those that were let in. Whoever watches health is not among them, and may go on."""
 
@@ -26,13 +50,23 @@ class Admission:
         self._draining = True
 
     async def around(self, proceed: Proceed, call: Call, request: Any, context: Context) -> Any:
-        """Let the call in, or say that another replica will answer it."""
+        """Let the call in, or say at once that another replica, or a later try, will be served."""
         if is_public(call.method):
             return await proceed(call, request, context)
         if self._draining:
             raise Draining
+        waits = call.streams or call.method in LONG or PREFER in call.metadata
+        if waits:
+            if self._waiting >= self._waiting_max:
+                telemetry.record_limited("waiting_calls")
+                raise Overloaded
+        elif self.running.count - self._waiting >= self._calls_max:
+            telemetry.record_limited("calls")
+            raise Overloaded
         self.running.enter()
+        self._waiting += waits
         try:
             return await proceed(call, request, context)
         finally:
+            self._waiting -= waits
             self.running.leave()

@@ -16,6 +16,7 @@ from milepost.domain.api_key import key_id_of, verify_key
 from milepost.domain.errors import PermissionDenied, Unauthenticated
 from milepost.domain.policy import POLICY
 from milepost.rpc.caller import admit
+from milepost.rpc.interceptors.failures import FAILURES_PER_MINUTE, Failures
 from milepost.rpc.named import named
 
 if TYPE_CHECKING:
@@ -52,10 +53,15 @@ class Auth:
         self,
         credentials: CredentialStore,
         *,
+        failures_per_minute: int = FAILURES_PER_MINUTE,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Look keys up in `credentials`; `clock` gives seconds that never go back."""
+        """Look keys up in `credentials`; `clock` gives seconds that never go back.
+
+        `failures_per_minute` bad credentials are looked at from one address; 0 is no limit.
+        """
         self._credentials = credentials
+        self._failures = Failures(failures_per_minute, clock)
         self._clock = clock
         self._known: dict[str | bytes, tuple[float, asyncio.Future[Principal | None]]] = {}
 
@@ -64,7 +70,7 @@ class Auth:
         if is_public(call.method):
             return await proceed(call, request, context)
         header = call.metadata.get("authorization", "")
-        principal = self._remembered(header) or await self._verified(header)
+        principal = self._remembered(header) or await self._attempted(header, context)
         admit(principal)
         allowed = ROLES.get(call.method, frozenset())
         if allowed.isdisjoint(principal.roles):
@@ -80,6 +86,23 @@ class Auth:
         if known is None or known[0] < self._clock() or not known[1].done():
             return None
         return None if known[1].exception() else known[1].result()
+
+    async def _attempted(self, header: str | bytes, context: Context) -> Principal:
+        """Find out whom the header speaks for, unless its peer has guessed too often.
+
+        What was good before is always looked up, so that a peer with bad credentials cannot shut
+        out those who share its address.
+        """
+        known = self._known.get(header)
+        was_good = known is not None and known[1].done() and _is_good(known[1])
+        peer = context.peer()
+        if not was_good:
+            self._failures.check(peer)
+        try:
+            return await self._verified(header)
+        except Unauthenticated:
+            self._failures.count(peer)
+            raise
 
     async def _verified(self, header: str | bytes) -> Principal:
         """Find out whom the header speaks for; calls with the same one share the look-up."""
@@ -107,3 +130,7 @@ class Auth:
 
     async def _look_up(self, key_id: str, key: str) -> Principal | None:
         return verify_key(key, await self._credentials.find_key(key_id))
+
+
+def _is_good(look_up: asyncio.Future[Principal | None]) -> bool:
+    return not look_up.cancelled() and not look_up.exception() and look_up.result() is not None

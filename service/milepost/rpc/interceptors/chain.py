@@ -28,11 +28,12 @@ if TYPE_CHECKING:
 class Call:
     """One call on its way through the links."""
 
-    __slots__ = ("metadata", "method")
+    __slots__ = ("metadata", "method", "streams")
 
-    def __init__(self, method: str, context: Context) -> None:
-        """Read the metadata once, for all links."""
+    def __init__(self, method: str, context: Context, *, streams: bool = False) -> None:
+        """Read the metadata once, for all links; `streams` if either side sends a stream."""
         self.method = method
+        self.streams = streams
         self.metadata = dict(context.invocation_metadata() or ())
 
 
@@ -84,18 +85,18 @@ class ChainedServer:
             proceed = functools.partial(link.around, proceed)
         make = getattr(grpc, f"{shape}_rpc_method_handler")
         wrapped: grpc.RpcMethodHandler[Any, Any] = make(
-            _outermost(method, proceed),
+            _outermost(method, proceed, streams=shape != "unary_unary"),
             _lenient(handler.request_deserializer),
             handler.response_serializer,
         )
         return wrapped
 
 
-def _outermost(method: str, proceed: Proceed) -> Behaviour:
+def _outermost(method: str, proceed: Proceed, *, streams: bool) -> Behaviour:
     """Return what gRPC calls. A plain function: it asks at every call what it has been given."""
 
     async def run(request: Any, context: Context) -> Any:
-        return await proceed(Call(method, context), request, context)
+        return await proceed(Call(method, context, streams=streams), request, context)
 
     return run
 

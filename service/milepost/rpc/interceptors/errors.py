@@ -19,10 +19,13 @@ from milepost.domain.errors import (
     IdsExhausted,
     IllegalMove,
     InvalidRequest,
+    LimitReached,
     MilepostError,
     NotAvailable,
     OperationNotFound,
     PermissionDenied,
+    QuotaExceeded,
+    RateLimited,
     RequestIdReused,
     StreamFull,
     Unauthenticated,
@@ -47,6 +50,7 @@ MAPPING: Final[dict[type[MilepostError], grpc.StatusCode]] = {
     Conflict: grpc.StatusCode.ABORTED,
     RequestIdReused: grpc.StatusCode.ALREADY_EXISTS,
     WebhooksNotConfigured: grpc.StatusCode.FAILED_PRECONDITION,
+    LimitReached: grpc.StatusCode.RESOURCE_EXHAUSTED,
     NotAvailable: grpc.StatusCode.UNIMPLEMENTED,
     StreamFull: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Unavailable: grpc.StatusCode.UNAVAILABLE,
@@ -86,7 +90,12 @@ def _details(error: MilepostError) -> list[Message]:
                     ]
                 )
             ]
-        case Unavailable():
+        case QuotaExceeded():
+            violation = error_details_pb2.QuotaFailure.Violation(
+                subject=error.limit, description=str(error)
+            )
+            return [error_details_pb2.QuotaFailure(violations=[violation])]
+        case Unavailable() | RateLimited():
             delay = duration_pb2.Duration()
             delay.FromTimedelta(error.retry_after)
             return [error_details_pb2.RetryInfo(retry_delay=delay)]
@@ -109,6 +118,8 @@ class Errors:
                 reason=error.reason,
                 facts=error.facts,
             )
+            if isinstance(error, LimitReached):
+                telemetry.record_limited(error.limit)
             await _abort(context, status_of(error))
         except (grpc.aio.AbortError, grpc.aio.BaseError):
             raise

@@ -1,0 +1,196 @@
+"""The quota of active operations: exact on each database, however many create at once."""
+
+from datetime import timedelta
+
+import pytest
+import sqlalchemy as sa
+
+from milepost.domain.errors import QuotaExceeded, RequestIdReused
+from milepost.domain.lifecycle import Move
+from milepost.domain.operation import Status, new_operation_id
+from milepost.domain.ports import Outcome
+from milepost.storage.tables import operations, quotas
+from tests import factories
+from tests.contract.stored import answers
+from tests.contract.test_gathering import gathered
+from tests.contract.test_records import squat
+
+QUOTA = 10
+ENDS = (Move.CANCEL, Move.FAIL, Move.COMPLETE)
+
+
+async def create(store, **overrides):
+    """A create by an owner that may have `QUOTA` active operations."""
+    overrides = {"quota": QUOTA, **overrides}
+    return await store.insert(new_operation_id(), factories.draft(**overrides))
+
+
+async def fill(store, count=QUOTA, **overrides):
+    """The operations of an owner who is at its limit."""
+    return [(await create(store, **overrides)).operation for _ in range(count)]
+
+
+async def test_one_too_many_is_refused(store, stored):
+    """With 9 active operations a create is allowed; with 10 refused, with both numbers (B182)."""
+    await fill(store)
+    with pytest.raises(QuotaExceeded) as caught:
+        await create(store)
+    assert (caught.value.active, caught.value.quota) == (QUOTA, QUOTA)
+    assert stored.count() == QUOTA
+
+
+@pytest.mark.parametrize("end", ENDS)
+async def test_an_end_makes_room(store, end):
+    """When one of 10 active operations ends, there is room for just one more (B183, B185)."""
+    first, *_ = await fill(store)
+    if end is Move.COMPLETE:
+        await store.apply(factories.change(Move.START, first.id))
+    await store.apply(factories.change(end, first.id))
+    assert isinstance(await create(store), Outcome)
+    with pytest.raises(QuotaExceeded):
+        await create(store)
+
+
+async def test_pending_and_processing_count(store):
+    """What waits and what is being worked on count alike (B184)."""
+    for operation in (await fill(store))[: QUOTA // 2]:
+        await store.apply(factories.change(Move.START, operation.id))
+    with pytest.raises(QuotaExceeded):
+        await create(store)
+
+
+async def test_expired_ones_do_not_count(store, engine):
+    """A pending operation past its time is not active, though its row is still there (B185)."""
+    first, second, *_ = await fill(store, ttl=timedelta(minutes=1))
+    await store.apply(factories.change(Move.START, second.id))
+    for operation in (first, second):
+        factories.age(engine, operation.id, timedelta(hours=1))
+    assert isinstance(await create(store), Outcome)
+    with pytest.raises(QuotaExceeded):  # the second is still being worked on
+        await create(store)
+
+
+async def test_owners_do_not_share(store):
+    """One owner at its limit leaves the others alone."""
+    await fill(store)
+    assert isinstance(await create(store, owner="bob"), Outcome)
+
+
+async def test_replays_work_at_the_limit(store, stored):
+    """A repeated create is answered at the limit too, and takes nothing of the quota."""
+    drafts = [f"r-{n}" for n in range(QUOTA)]
+    made = [(await create(store, request_id=each)).operation for each in drafts]
+    for _ in range(3):
+        found = await answers(*(create(store, request_id=each) for each in drafts))
+        assert [(each.operation.id, each.replayed) for each in found] == [
+            (operation.id, True) for operation in made
+        ]
+    with pytest.raises(RequestIdReused):
+        await create(store, request_id="r-0", fingerprint="other")
+    with pytest.raises(QuotaExceeded):
+        await create(store, request_id="r-new")
+    await store.apply(factories.change(Move.CANCEL, made[0].id))
+    assert not (await create(store, request_id="r-new")).replayed
+    assert stored.count() == QUOTA + 1
+
+
+async def test_request_id_of_an_expired_one_takes_a_place(store, engine):
+    """A create that takes over the request_id of an expired operation counts like any other."""
+    old = (await create(store, request_id="r-1", ttl=timedelta(minutes=1))).operation
+    factories.age(engine, old.id, timedelta(hours=1))
+    await fill(store, QUOTA - 1)
+    again = await create(store, request_id="r-1")
+    assert again.operation.id != old.id
+    with pytest.raises(QuotaExceeded):
+        await create(store)
+
+
+@pytest.mark.parametrize("quota", [0, 3])
+async def test_lowered_quota(store, quota):
+    """After the quota was lowered an owner keeps what it has, and gets no more."""
+    await fill(store)
+    with pytest.raises(QuotaExceeded) as caught:
+        await create(store, quota=quota)
+    assert (caught.value.active, caught.value.quota) == (QUOTA, quota)
+
+
+async def test_raised_quota(store):
+    """After the quota was raised an owner has room for the difference."""
+    await fill(store)
+    found = await answers(*(create(store, quota=QUOTA + 5) for _ in range(20)))
+    assert sum(isinstance(each, Outcome) for each in found) == 5
+
+
+async def test_what_was_there_before_quotas_counts(store, stored):
+    """Operations of a release without quotas count for the first create that knows of them."""
+    rows = [factories.row(Status.PENDING) for _ in range(QUOTA - 1)]
+    stored.execute(sa.insert(operations), rows)
+    assert isinstance(await create(store), Outcome)
+    with pytest.raises(QuotaExceeded):
+        await create(store)
+
+
+async def test_one_batch_never_exceeds(store, stored):
+    """Of many creates in one statement exactly as many are granted as there is room for (B186)."""
+    await fill(store, 4)
+    async with gathered(store, stored) as batch:
+        for n in range(50):
+            batch.add(create(store, request_id=f"r-{n}" if n % 2 else None))
+        for _ in range(5):
+            batch.add(create(store, owner="bob"))
+    found = await batch.answers()
+    alice, bob = found[:50], found[50:]
+    # One more is active: what the batch was held at.
+    assert sum(isinstance(each, Outcome) for each in alice) == QUOTA - 5
+    assert {type(each) for each in alice} == {Outcome, QuotaExceeded}
+    assert {type(each) for each in bob} == {Outcome}
+
+
+async def test_many_at_once_over_two_replicas(store, replica, stored):
+    """Of 200 creates at once over two replicas exactly as many as allowed are made (B186)."""
+    found = await answers(
+        *(create((store, replica)[n % 2]) for n in range(100)),
+        *(create((store, replica)[n % 2], owner="bob") for n in range(100)),
+    )
+    for half in (found[:100], found[100:]):
+        assert {type(each) for each in half} == {Outcome, QuotaExceeded}
+        assert sum(isinstance(each, Outcome) for each in half) == QUOTA
+    assert stored.count() == 2 * QUOTA
+
+
+async def test_creates_and_ends_at_once(store, replica, stored):
+    """While operations end and others are created, never more are active than allowed (B186)."""
+
+    async def live(each):
+        outcome = await create(each)
+        active = stored.active(factories.OWNER)
+        await each.apply(factories.change(Move.CANCEL, outcome.operation.id))
+        return active
+
+    found = await answers(*(live((store, replica)[n % 2]) for n in range(120)))
+    counts = [each for each in found if isinstance(each, int)]
+    assert len(counts) >= QUOTA
+    assert max(counts) <= QUOTA
+    assert all(isinstance(each, int | QuotaExceeded) for each in found), found
+
+
+async def test_a_create_that_the_database_refuses_takes_only_itself(store, stored):
+    """A create that the database refuses at the limit is undone; its neighbours are granted."""
+    await fill(store, QUOTA - 3)
+    stored.execute(sa.update(quotas).values(reserved=QUOTA))  # so that all of them are recounted
+    fresh = [new_operation_id() for _ in range(3)]
+    squat(stored, fresh[1], 1)
+    found = await answers(*(store.insert(each, factories.draft(quota=QUOTA)) for each in fresh))
+    assert [isinstance(each, Outcome) for each in found] == [True, False, True]
+    assert not isinstance(found[1], QuotaExceeded)
+    assert stored.active(factories.OWNER) == QUOTA - 1
+
+
+async def test_leaked_reservations_are_repaired(store, stored):
+    """A reservation that nothing came of is not lost: a recount finds the room again."""
+    taken = (await create(store)).operation.id
+    for _ in range(3 * QUOTA):  # an id that is taken
+        assert await store.insert(taken, factories.draft(quota=QUOTA)) is None
+    found = await answers(*(create(store) for _ in range(QUOTA)))
+    assert sum(isinstance(each, Outcome) for each in found) == QUOTA - 1
+    assert stored.active(factories.OWNER) == QUOTA

@@ -1,0 +1,151 @@
+"""Limits over two processes of the service: the quota on PostgreSQL, and rates in one Redis."""
+
+import asyncio
+import contextlib
+import signal
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+
+import grpc
+import pytest
+from grpc import StatusCode
+
+from tests.contract.stored import Stored
+from tests.e2e.service import FUNCTION, Client, Service, eventually
+from tests.faults.conftest import READS_PER_MINUTE
+
+QUOTA = 10
+CONNECTIONS = 16
+SECONDS = 6.0
+sizes = pytest.mark.parametrize(
+    "count", [200, pytest.param(1_000, marks=[pytest.mark.faults, pytest.mark.timeout(600)])]
+)
+
+
+@contextlib.asynccontextmanager
+async def connections(services: Sequence[Service], count: int) -> AsyncIterator[list]:
+    """So many connections, to each service as many."""
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    channels = [
+        grpc.aio.insecure_channel(services[n % len(services)].address, options=options)
+        for n in range(count)
+    ]
+    try:
+        yield channels
+    finally:
+        for channel in channels:
+            await channel.close()
+
+
+def are_shared(services: Sequence[Service]) -> bool:
+    """Whether all of them have their limits in the one store."""
+    return all(each.metric("milepost_limits_shared") == 1 for each in services)
+
+
+@sizes
+async def test_quota_is_exact_over_two_processes(limited_replicas, count):
+    """Of very many creates at once over two processes exactly 10 are made, and stay made (B186)."""
+    client = limited_replicas[0].client("alice")
+    async with connections(limited_replicas, CONNECTIONS) as channels:
+        calls = [
+            client.begin(channels[n % CONNECTIONS], "CreateOperation", function=FUNCTION)
+            for n in range(count)
+        ]
+        codes = Counter([await call.code() for call in calls])
+        stored = Stored(limited_replicas[0].engine)
+        assert stored.active(client.subject) == QUOTA
+        assert codes == {StatusCode.OK: QUOTA, StatusCode.RESOURCE_EXHAUSTED: count - QUOTA}
+
+
+@sizes
+async def test_quota_holds_while_operations_end(limited_replicas, count):
+    """While operations end on two processes, never more than 10 are active (B183, B186)."""
+    client = limited_replicas[0].client("alice")
+    stored = Stored(limited_replicas[0].engine)
+    seen = []
+
+    async def live(channel: grpc.aio.Channel) -> bool:
+        call = client.begin(channel, "CreateOperation", function=FUNCTION)
+        if await call.code() is not StatusCode.OK:
+            return False
+        seen.append(stored.active(client.subject))
+        operation_id = (await call).operation.id
+        await client.begin(channel, "CancelOperation", operation_id=operation_id)
+        return True
+
+    async with connections(limited_replicas, CONNECTIONS) as channels:
+        made = await asyncio.gather(*(live(channels[n % CONNECTIONS]) for n in range(count)))
+    assert sum(made) >= QUOTA
+    assert max(seen) <= QUOTA
+    assert stored.active(client.subject) == 0
+
+
+async def flood(client: Client, channels: Sequence[grpc.aio.Channel], seconds: float) -> Counter:
+    """The codes of as many lists of operations that are not there as can be asked for."""
+    codes: Counter = Counter()
+    end = time.monotonic() + seconds
+    asked = f"op_{'0' * 24}"
+
+    async def one(channel: grpc.aio.Channel) -> None:
+        while time.monotonic() < end:
+            codes[await client.begin(channel, "GetOperation", operation_id=asked).code()] += 1
+
+    await asyncio.gather(*(one(channel) for channel in channels))
+    return codes
+
+
+async def test_rates_hold_over_replicas(limited_replicas):
+    """Over 16 connections to two replicas that share a Redis, the limit holds within 5 %."""
+    eventually(lambda: are_shared(limited_replicas), within=10, what="shared")
+    client = limited_replicas[0].client("alice")
+    async with connections(limited_replicas, CONNECTIONS) as channels:
+        begun = time.monotonic()
+        codes = await flood(client, channels, SECONDS)
+        took = time.monotonic() - begun
+    assert set(codes) == {StatusCode.NOT_FOUND, StatusCode.RESOURCE_EXHAUSTED}
+    allowed = READS_PER_MINUTE + READS_PER_MINUTE / 60 * took
+    assert codes[StatusCode.NOT_FOUND] <= allowed * 1.05
+    assert codes[StatusCode.NOT_FOUND] >= allowed * 0.95
+    assert are_shared(limited_replicas)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+async def test_calls_go_on_without_the_store(limited_replicas, redis, how):
+    """When the Redis dies or hangs, calls go on under local limits; it is used again when back."""
+    eventually(lambda: are_shared(limited_replicas), within=10, what="shared")
+    client = limited_replicas[0].client("alice")
+    operation = client.create()
+    async with connections(limited_replicas, CONNECTIONS) as channels:
+
+        async def read(seconds: float) -> Counter:
+            codes: Counter = Counter()
+            end = time.monotonic() + seconds
+            while time.monotonic() < end:
+                calls = [
+                    client.begin(channel, "GetOperation", operation_id=operation.id)
+                    for channel in channels[:4]
+                ]
+                codes.update([await call.code() for call in calls])
+                await asyncio.sleep(0.05)
+            return codes
+
+        running = asyncio.create_task(read(3.0))
+        await asyncio.sleep(0.5)
+        if how == signal.SIGKILL:
+            redis.kill()
+        else:
+            redis.signal(how)
+        assert set(await running) == {StatusCode.OK}
+        for service in limited_replicas:
+            eventually(
+                lambda s=service: s.metric("milepost_limits_shared") == 0, within=5, what="local"
+            )
+            assert service.metric("milepost_limits_lost_total") == 1
+            assert len(service.log_lines(event="shared limits lost")) == 1
+        if how == signal.SIGKILL:
+            redis.start()
+        else:
+            redis.signal(signal.SIGCONT)
+        eventually(lambda: are_shared(limited_replicas), within=10, what="shared again")
+        assert set(await read(0.3)) == {StatusCode.OK}

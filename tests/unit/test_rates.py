@@ -1,0 +1,176 @@
+"""Token buckets: how many, how soon again, and what is remembered of whom."""
+
+import time
+
+import pytest
+
+from milepost.domain.rates import MOST, NAMES, Allowance, Kind, Rate, read_allowances
+from milepost.tracking.buckets import LocalBuckets
+
+KEY = ("creates", "alice")
+OTHER = ("creates", "bob")
+RATE = Rate(count=100)
+
+
+class Clock:
+    """Seconds that pass when the test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1_000_000.0
+
+    def __call__(self) -> float:
+        """The time."""
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    """A clock that stands."""
+    return Clock()
+
+
+@pytest.fixture
+def buckets(clock):
+    """Empty-handed: every bucket is full."""
+    return LocalBuckets(clock=clock)
+
+
+def takes(buckets, count, key=KEY, rate=RATE):
+    """How many of so many tries were allowed."""
+    return sum(buckets.take_now(key, rate) == 0 for _ in range(count))
+
+
+def test_as_many_as_the_rate_at_once(buckets):
+    """100 in 60 s are allowed at once, and the 101st is not (B179)."""
+    assert takes(buckets, 101) == 100
+    assert buckets.take_now(KEY, RATE) > 0
+
+
+def test_all_again_after_the_period(buckets, clock):
+    """When the period has passed, as many are allowed again (B180)."""
+    takes(buckets, 100)
+    clock.now += 60.0
+    assert takes(buckets, 101) == 100
+
+
+def test_buckets_are_apart(buckets):
+    """One that is limited leaves the others alone (B181)."""
+    takes(buckets, 101)
+    assert takes(buckets, 101, OTHER) == 100
+
+
+@pytest.mark.parametrize("count", [1, 7, 30, 100, 6_000, 10**9])
+def test_the_wait_is_true(buckets, clock, count):
+    """Who waits as long as it was told gets through, and who comes earlier does not."""
+    rate = Rate(count=count)
+    buckets._full[KEY] = clock.now + rate.period_s
+    for _ in range(20):
+        wait = buckets.take_now(KEY, rate)
+        if count == 10**9 and wait == 0:  # less than a microsecond: as good as none
+            break
+        assert 0 < wait <= rate.interval_s + 1e-6
+        if wait > 1e-3:
+            clock.now += wait * 0.99
+            assert buckets.take_now(KEY, rate) > 0
+            clock.now += wait * 0.01
+        else:
+            clock.now += wait
+        assert buckets.take_now(KEY, rate) == 0
+
+
+def test_never_more_than_burst_and_rate(buckets, clock):
+    """Over any stretch, at most the burst and what came back since are allowed."""
+    allowed = 0
+    for step in range(6_000):  # ten minutes, a try every 0.1 s
+        clock.now = 1_000_000.0 + step / 10
+        allowed += buckets.take_now(KEY, RATE) == 0
+    assert allowed <= 100 + 100 * 10
+    assert allowed >= 100 + 100 * 10 - 2
+
+
+def test_refused_tries_cost_nothing(buckets, clock):
+    """Trying again and again does not put off the time at which there is one."""
+    takes(buckets, 100)
+    wait = buckets.take_now(KEY, RATE)
+    takes(buckets, 1_000)
+    assert buckets.take_now(KEY, RATE) == wait
+    clock.now += wait
+    assert buckets.take_now(KEY, RATE) == 0
+
+
+def test_looking_takes_nothing(buckets):
+    """Asking how long to wait takes none, and tells what taking would."""
+    assert buckets.wait(KEY, RATE) == 0
+    takes(buckets, 100)
+    assert buckets.wait(KEY, RATE) == pytest.approx(buckets.take_now(KEY, RATE))
+
+
+def test_a_bounded_number_is_remembered(clock):
+    """What was used longest ago is forgotten first; what is forgotten then was full by then."""
+    buckets = LocalBuckets(most=3, clock=clock)
+    takes(buckets, 100)
+    for name in ("b", "c", "d"):
+        clock.now += 61
+        assert takes(buckets, 1, ("creates", name)) == 1
+        assert takes(buckets, 1, ("creates", "b")) == 1
+    assert len(buckets) == 3
+    assert KEY not in buckets._full
+    assert ("creates", "b") in buckets._full
+
+
+async def test_the_wait_is_true_by_the_real_clock():
+    """By the clock of the machine too: after the wait there is one."""
+    buckets = LocalBuckets()
+    rate = Rate(count=1_000)
+    while not (wait := await buckets.take(KEY, rate)):
+        pass
+    end = time.monotonic() + wait
+    while time.monotonic() < end:
+        pass
+    assert await buckets.take(KEY, rate) == 0
+
+
+# --- what an operator may allow ---
+
+
+def test_the_defaults_are_those_of_the_product():
+    """100 creates, 30 lists, 600 reads and 6,000 worker writes in 60 s; 10 active operations."""
+    allowed = Allowance()
+    rates = {kind: allowed.rate(kind) for kind in Kind}
+    assert {kind: rate.count for kind, rate in rates.items()} == {
+        "creates": 100,
+        "lists": 30,
+        "reads": 600,
+        "changes": 600,
+        "worker_writes": 6_000,
+    }
+    assert {rate.period_s for rate in rates.values()} == {60.0}
+    assert allowed.active == 10
+
+
+def test_some_principals_may_more():
+    """What is not said about a principal is as for everybody."""
+    default = Allowance(lists=7)
+    found, problems = read_allowances('{"alice": {"creates": 500, "active": 100}}', default)
+    assert problems == []
+    assert found == {"alice": Allowance(creates=500, lists=7, active=100)}
+
+
+def test_every_problem_is_told():
+    """Whatever is wrong with the JSON is told at once, by subject."""
+    text = f'{{"a": {{"creates": 0, "bogus": 1, "reads": true, "active": {MOST + 1}}}, "b": 5}}'
+    found, problems = read_allowances(text, Allowance())
+    assert found == {}
+    assert len(problems) == 5
+    assert [problem.partition(":")[0] for problem in problems] == ["a", "a", "a", "a", "b"]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "5", "null"])
+def test_what_is_no_object_is_refused(text):
+    """Only an object of objects will do."""
+    assert len(read_allowances(text, Allowance())[1]) == 1
+
+
+def test_every_kind_has_an_allowance():
+    """There is a number for every kind of call, and one for active operations."""
+    assert set(NAMES) == {kind.value for kind in Kind} | {"active"}
