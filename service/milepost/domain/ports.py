@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
+    from milepost.domain.history import Passage
     from milepost.domain.lifecycle import Change
     from milepost.domain.operation import Draft, Operation, OperationId, Principal, Scope, Status
 
@@ -96,6 +98,18 @@ class OperationStore(Protocol):
 
         Without `full`, result, errors and metadata are left out and not even read.
         """
+
+
+class HistoryStore(Protocol):
+    """Where it is written what has become of operations. Raises as `OperationStore` does."""
+
+    async def revisions(self, ids: Sequence[OperationId]) -> Mapping[OperationId, int]:
+        """Return the revisions of those operations that are there and have not expired."""
+
+    async def passages(
+        self, operation_id: OperationId, *, after: int, before: int, limit: int
+    ) -> Sequence[Passage]:
+        """Return the changes of status between two revisions, the oldest `limit` of them."""
 
 
 class CredentialStore(Protocol):

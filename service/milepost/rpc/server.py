@@ -32,11 +32,10 @@ if TYPE_CHECKING:
     from milepost.domain.ports import CredentialStore
     from milepost.rpc.interceptors.chain import Behaviour, Context, Link
     from milepost.tracking.tracker import Tracker
+    from milepost.tracking.watching import Watching
 
 NOT_AVAILABLE: Final = frozenset(
     {
-        "milepost.v1.OperationService/WaitOperation",
-        "milepost.v1.OperationService/WatchOperation",
         "milepost.v1.WorkerService/ClaimOperations",
         "milepost.v1.WorkerService/StreamProgress",
         "milepost.v1.WebhookService/GetSigningSecret",
@@ -80,8 +79,11 @@ class RpcServer:
         limits: Limits,
         wire: Wire,
         tracing: telemetry.Tracing,
+        *,
+        watching: Watching,
     ) -> None:
         """Register every service inside the links; nothing listens yet."""
+        self._watching = watching
         self._observe = Observe(tracing)
         self._admission = Admission()
         links: tuple[Link, ...] = (
@@ -97,7 +99,7 @@ class RpcServer:
         )
         add: Any = chained  # it has the two methods of a server that these functions call
         operation_service_pb2_grpc.add_OperationServiceServicer_to_server(
-            OperationService(tracker, limits), add
+            OperationService(tracker, watching, limits), add
         )
         worker_service_pb2_grpc.add_WorkerServiceServicer_to_server(
             WorkerService(tracker, limits), add
@@ -131,6 +133,7 @@ class RpcServer:
     async def stop(self, grace: float) -> None:
         """Take no more calls, and let the running ones finish for `grace` seconds."""
         self._admission.close()
+        self._watching.close()  # who waits for what may take hours is not waited for
         await self._health.enter_graceful_shutdown()
         # What reaches gRPC while it stops is answered CANCELLED, which nobody tries again: until
         # the callers of this replica know, they are told DRAINING.

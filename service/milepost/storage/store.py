@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from milepost.domain.errors import LostRace, OperationDeleted
 from milepost.domain.lifecycle import Change, Move
-from milepost.storage import queries
+from milepost.storage import history, queries
 from milepost.storage.batching import LARGEST_BATCH, Lane
 from milepost.storage.credentials import find_key
 from milepost.storage.engine import Session
@@ -16,10 +16,11 @@ from milepost.storage.operations import Operations
 from milepost.storage.rows import operation_from
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from sqlalchemy.engine import Engine
 
+    from milepost.domain.history import Passage
     from milepost.domain.operation import Draft, Operation, OperationId, Scope
     from milepost.domain.ports import Outcome, Position, Selection, StoredKey
 
@@ -38,6 +39,7 @@ class SqlOperationStore:
     def __init__(self, engine: Engine, *, gathering: bool = True) -> None:
         """Start the lanes; `gathering` off runs every call in a transaction of its own."""
         self._operations = Operations(engine.dialect)
+        self._revisions = history.revisions(engine.dialect)
         largest = LARGEST_BATCH if gathering else 1
         self._writes: Lane[Any, Any] = Lane(
             "writes",
@@ -113,6 +115,19 @@ class SqlOperationStore:
         query = queries.select_page(scope, selection, after, limit, full=full)
         rows = await self._run(lambda session: session.fetch(query))
         return [operation_from(row) for row in rows]
+
+    async def revisions(self, ids: Sequence[OperationId]) -> Mapping[OperationId, int]:
+        """See `HistoryStore.revisions`."""
+        rows = [(operation_id,) for operation_id in ids]
+        return dict(await self._run(lambda session: session.read(self._revisions, rows)))
+
+    async def passages(
+        self, operation_id: OperationId, *, after: int, before: int, limit: int
+    ) -> Sequence[Passage]:
+        """See `HistoryStore.passages`."""
+        query = history.passages(operation_id, after, before, limit)
+        rows = await self._run(lambda session: session.fetch(query))
+        return [history.passage_from(row) for row in rows]
 
     async def find_key(self, key_id: str) -> StoredKey | None:
         """See `CredentialStore.find_key`."""

@@ -1,0 +1,34 @@
+"""The preference ``wait`` of a request (RFC 7240): for how long the answer may be held back."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+HEADER: Final = "prefer"
+_PREFERENCE: Final = re.compile(
+    r"""\s* (?P<name>[!#$%&'*+.^_`|~0-9A-Za-z-]+)           # a token
+        \s* (?:=\s* (?:"(?P<quoted>(?:[^"\\]|\\.)*)" | (?P<value>[^\s;,"]*)) )?
+        \s* (?:;(?:[^",]|"(?:[^"\\]|\\.)*")*)?              # parameters say nothing to us
+        (?:,|$)""",
+    re.VERBOSE | re.ASCII,
+)
+_SECONDS: Final = re.compile(r"\d{1,9}", re.ASCII)
+
+
+def preferred_wait(metadata: Iterable[tuple[str, str | bytes]]) -> int:
+    """Return the seconds of the preference ``wait``; 0 if there is none, or none that is valid.
+
+    Where there are several the first one counts. What is malformed is as if it were not there.
+    """
+    for header, text in metadata:
+        if header != HEADER or isinstance(text, bytes):
+            continue
+        for found in _PREFERENCE.finditer(text):
+            if found["name"].lower() == "wait":
+                value = found["value"] if found["quoted"] is None else found["quoted"]
+                return int(value) if value and _SECONDS.fullmatch(value) else 0
+    return 0
