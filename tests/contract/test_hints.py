@@ -21,7 +21,7 @@ class Replica:
     """One who tells and hears."""
 
     def __init__(self, engine):
-        self.heard = []
+        self.heard: list[str] = []
         self.lost = 0
         self.hints = Hints(engine, heard=self.heard.append, lost=self._count)
 

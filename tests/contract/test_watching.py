@@ -134,6 +134,7 @@ async def test_slow_reader_misses_progress_and_no_status(store, changes, watchin
     operation = await factories.create(store)
     with watching.watch(ALICE, operation.id, 0) as slow:
         await taken(slow, 1)
+        latest = operation
         for progress in (0.1, 0.2, 0.3):  # the first one starts it
             latest = await moved(store, changes, Move.PROGRESS, operation, progress=progress)
         seen = await taken(slow, 2)

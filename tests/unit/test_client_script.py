@@ -177,6 +177,11 @@ def got(status: str = "PENDING", **fields: Any) -> operation_service_pb2.GetOper
     return operation_service_pb2.GetOperationResponse(operation=operation(status, **fields))
 
 
+def awaited(status: str = "PENDING", **fields: Any) -> operation_service_pb2.WaitOperationResponse:
+    """Return the answer to a wait."""
+    return operation_service_pb2.WaitOperationResponse(operation=operation(status, **fields))
+
+
 def page(*ids: str, then: str = "") -> operation_service_pb2.ListOperationsResponse:
     """Return one page of a list; `then` leads to the next one."""
     operations = [operation(id=name) for name in ids]
