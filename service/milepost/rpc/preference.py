@@ -9,10 +9,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 HEADER: Final = "prefer"
+# Possessive throughout (`*+`): what does not fit is found out in one go, however long it is.
 _PREFERENCE: Final = re.compile(
-    r"""\s* (?P<name>[!#$%&'*+.^_`|~0-9A-Za-z-]+)           # a token
-        \s* (?:=\s* (?:"(?P<quoted>(?:[^"\\]|\\.)*)" | (?P<value>[^\s;,"]*)) )?
-        \s* (?:;(?:[^",]|"(?:[^"\\]|\\.)*")*)?              # parameters say nothing to us
+    r"""\s*+ (?P<name>[!#$%&'*+.^_`|~0-9A-Za-z-]++)?           # a token
+        \s*+ (?:=\s*+ (?:"(?P<quoted>(?:[^"\\]|\\.)*+)" | (?P<value>[^\s;,"]*+)) )?
+        \s*+ (?:;(?:[^",]|"(?:[^"\\]|\\.)*+")*+)?              # parameters say nothing to us
         (?:,|$)""",
     re.VERBOSE | re.ASCII,
 )
@@ -27,8 +28,10 @@ def preferred_wait(metadata: Iterable[tuple[str, str | bytes]]) -> int:
     for header, text in metadata:
         if header != HEADER or isinstance(text, bytes):
             continue
-        for found in _PREFERENCE.finditer(text):
-            if found["name"].lower() == "wait":
+        place = 0
+        while place < len(text) and (found := _PREFERENCE.match(text, place)):
+            if (found["name"] or "").lower() == "wait":
                 value = found["value"] if found["quoted"] is None else found["quoted"]
                 return int(value) if value and _SECONDS.fullmatch(value) else 0
+            place = found.end()
     return 0
