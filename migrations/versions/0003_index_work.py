@@ -3,8 +3,8 @@
 Each index holds only the rows it is for, and none a column that progress changes: reports of
 progress are still updated in place.
 
-Revision: 0002
-Follows: 0001
+Revision: 0003
+Follows: 0002
 """
 
 from __future__ import annotations

@@ -96,6 +96,12 @@ class Settings(BaseSettings):
     not_ready_seconds: Pause = Field(
         0.0, description="Pause between reporting not ready and refusing calls, for balancers"
     )
+    wait_seconds_max: Seconds = Field(
+        60.0, description="Longest wait of WaitOperation and of GetOperation with `prefer: wait`"
+    )
+    keep_alive_seconds: Seconds = Field(
+        20.0, description="Quiet time after which WatchOperation sends a sign of life"
+    )
     request_bytes_max: Count = Field(
         2 * 1024 * 1024, description="Largest request message; larger ones are refused by gRPC"
     )

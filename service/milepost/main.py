@@ -24,6 +24,7 @@ from milepost.rpc.server import Gates, RpcServer, UseCases, Wire
 from milepost.storage import schema
 from milepost.storage.credentials import KeyRing, service_key
 from milepost.storage.engine import open_engine
+from milepost.storage.hints import Hints
 from milepost.storage.shared_buckets import SharedBuckets
 from milepost.storage.store import SqlOperationStore
 from milepost.storage.translate import translate
@@ -31,9 +32,11 @@ from milepost.tracking.changes import Changes
 from milepost.tracking.claiming import LOOK_INTERVAL_S, Claiming, PendingWork
 from milepost.tracking.paging import PageTokens
 from milepost.tracking.pending import PendingProgress
+from milepost.tracking.polling import Poller
 from milepost.tracking.streaming import Streams
 from milepost.tracking.sweeping import Sweeping, Swept
 from milepost.tracking.tracker import Tracker
+from milepost.tracking.watching import Watching
 from milepost.web.probes import probe_app
 
 if TYPE_CHECKING:
@@ -48,6 +51,10 @@ if TYPE_CHECKING:
 
 PROBE_INTERVAL_S: Final = 0.5
 """How often the database is asked whether it is there: readiness is known within 2 s."""
+POLL_INTERVAL_S: Final = 0.8
+"""How often watched operations are looked at: what another replica did is seen within 1 s."""
+EMBEDDED_POLL_INTERVAL_S: Final = 5.0
+"""The same where there is no other replica, and only the passing of time goes unannounced."""
 STARTING, DRAINING = "starting", "draining"
 
 
@@ -118,11 +125,20 @@ async def serve(settings: Settings) -> None:
             shared = SharedBuckets(settings.limits_url.get_secret_value(), limiter)
             stack.push_async_callback(shared.close)
             limiter = shared
+        watching = Watching(
+            store,
+            store,
+            changes,
+            longest=settings.wait_seconds_max,
+            keep_alive=settings.keep_alive_seconds,
+        )
+        await stack.enter_async_context(_heeded(changes, store, engine))
         server = RpcServer(
             UseCases(
                 tracker=tracker,
                 claiming=Claiming(store, limits=settings.limits, changes=changes, work=work),
                 sweeping=sweeping,
+                watching=watching,
                 streams=Streams(
                     tracker, store, changes=changes, pending=pending, limits=settings.limits
                 ),
@@ -235,6 +251,34 @@ async def _probes(address: str, readiness: Readiness) -> AsyncIterator[None]:
         yield
     finally:
         await runner.cleanup()
+
+
+@contextlib.asynccontextmanager
+async def _heeded(
+    changes: Changes, store: SqlOperationStore, engine: Engine
+) -> AsyncIterator[None]:
+    """Let listeners hear what happens: from other replicas, and by looking where nobody tells."""
+    embedded = engine.dialect.name == "sqlite"
+    interval = EMBEDDED_POLL_INTERVAL_S if embedded else POLL_INTERVAL_S
+    poller = Poller(store, changes, interval=interval)
+    polling = asyncio.create_task(poller.run())
+    try:
+        if embedded:
+            yield
+            return
+
+        def lost() -> None:
+            poller.look_now()
+            changes.publish_unseen()
+
+        hints = Hints(engine, heard=changes.hear, lost=lost)
+        changes.tell_others(hints.tell)
+        try:
+            yield
+        finally:
+            await hints.close()
+    finally:
+        polling.cancel()
 
 
 async def _schema_is_usable(engine: Engine, readiness: Readiness, stop: asyncio.Event) -> bool:

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 import grpc
+from google.protobuf import duration_pb2
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from google.rpc import error_details_pb2, status_pb2
@@ -306,8 +307,11 @@ class Rpc:
 
     def about(self, operation_id: str, **fields: Any) -> Message:
         """A complete request about one operation."""
-        if "errors" in self.request.DESCRIPTOR.fields_by_name:
+        known = self.request.DESCRIPTOR.fields_by_name
+        if "errors" in known:
             fields = {"errors": [BROKEN], **fields}
+        if "timeout" in known:  # of a wait: the answer comes at once
+            fields = {"timeout": duration_pb2.Duration(), **fields}
         return self.request(operation_id=operation_id, **fields)
 
     def on(self, channel: Any) -> Any:
@@ -378,16 +382,24 @@ class Client:
         return call.future(rpc.request(**fields), metadata=self.metadata, timeout=CALL_SECONDS)
 
     def ask(self, rpc: Rpc, operation_id: str) -> Any:
-        """The answer to come of a unary RPC to a complete request, about one operation or none."""
+        """The answer to come of an RPC to a complete request, about one operation or none."""
         request = rpc.about(operation_id) if rpc.takes_id else rpc.request()
         if rpc.method == "CreateOperation":
             request = rpc.request(function=FUNCTION)
-        return rpc.on(self.channel).future(request, metadata=self.metadata, timeout=CALL_SECONDS)
+        call = rpc.on(self.channel)
+        begin = call.future if rpc.shape == "unary_unary" else call
+        return begin(request, metadata=self.metadata, timeout=CALL_SECONDS)
 
     def begin(self, channel: grpc.aio.Channel, method: str, **fields: Any) -> Any:
         """The call of a unary RPC over a channel of grpc.aio, to be awaited or cancelled."""
         rpc = _BY_METHOD[method]
         request = rpc.request(**fields)
+        return rpc.on(channel)(request, metadata=self.metadata, timeout=CALL_SECONDS)
+
+    def watch(self, channel: Any, operation_id: str, after_revision: int = 0) -> Any:
+        """A watch over a channel of grpc or grpc.aio, to be iterated over and cancelled."""
+        rpc = _BY_METHOD["WatchOperation"]
+        request = rpc.request(operation_id=operation_id, after_revision=after_revision)
         return rpc.on(channel)(request, metadata=self.metadata, timeout=CALL_SECONDS)
 
     def create(self, **fields: Any) -> pb.Operation:

@@ -156,7 +156,7 @@ def test_broken_traceparent_is_ignored(spans, traced, alice, broken):
         ("GetOperation", StatusCode.INVALID_ARGUMENT, False),
         ("CreateOperation", StatusCode.INVALID_ARGUMENT, False),
         ("ClaimOperations", StatusCode.PERMISSION_DENIED, False),
-        ("WaitOperation", StatusCode.UNIMPLEMENTED, True),
+        ("GetSigningSecret", StatusCode.UNIMPLEMENTED, True),
     ],
 )
 def test_span_has_the_true_code(spans, alice, method, code, failed):

@@ -67,6 +67,14 @@ class Never:
 
 
 @dataclass(frozen=True)
+class Streamed:
+    """The answers of a stream, and how it ends."""
+
+    items: tuple[Message, ...] = ()
+    then: "Refusal | Never | None" = None
+
+
+@dataclass(frozen=True)
 class Asked:
     """One call as it arrived."""
 
@@ -82,7 +90,7 @@ class Asked:
 class ScriptedService(grpc.GenericRpcHandler):
     """Answers each call with the next item of its script."""
 
-    def __init__(self, *script: Message | Refusal | Never) -> None:
+    def __init__(self, *script: Message | Refusal | Never | Streamed) -> None:
         """Take the answers in their order."""
         self.script = list(script)
         self.asked: list[Asked] = []
@@ -100,14 +108,26 @@ class ScriptedService(grpc.GenericRpcHandler):
             self.asked.append(Asked(method.name, request, metadata, left, time))
             return await self._follow(context)
 
-        return grpc.unary_unary_rpc_method_handler(
+        make = grpc.unary_unary_rpc_method_handler
+        if method.server_streaming:
+            make = grpc.unary_stream_rpc_method_handler
+        return make(
             answer,
             request_deserializer=message_factory.GetMessageClass(method.input_type).FromString,
             response_serializer=lambda message: message.SerializeToString(),
         )
 
     async def _follow(self, context):
-        match self.script.pop(0) if self.script else Refusal(grpc.StatusCode.UNKNOWN):
+        return await self._play(
+            self.script.pop(0) if self.script else Refusal(grpc.StatusCode.UNKNOWN), context
+        )
+
+    async def _play(self, item, context):
+        match item:
+            case Streamed():
+                for answer in item.items:
+                    await context.write(answer)
+                return item.then and await self._play(item.then, context)
             case Never():
                 return await asyncio.Event().wait()
             case Refusal() as refusal:
@@ -129,7 +149,7 @@ class ScriptedService(grpc.GenericRpcHandler):
 
 @asynccontextmanager
 async def serving(
-    *script: Message | Refusal | Never, address: str = "127.0.0.1:0"
+    *script: Message | Refusal | Never | Streamed, address: str = "127.0.0.1:0"
 ) -> AsyncGenerator[ScriptedService, None]:
     """Run a service that follows the script."""
     service = ScriptedService(*script)
@@ -145,7 +165,7 @@ async def serving(
 
 @asynccontextmanager
 async def talking(
-    *script: Message | Refusal | Never, deadline: float = 10.0
+    *script: Message | Refusal | Never | Streamed, deadline: float = 10.0
 ) -> AsyncGenerator[tuple[Milepost, ScriptedService], None]:
     """Run a service that follows the script, and a client of it."""
     async with (
@@ -175,6 +195,22 @@ def operation(status: str = "PENDING", **fields: Any) -> pb.Operation:
 def got(status: str = "PENDING", **fields: Any) -> operation_service_pb2.GetOperationResponse:
     """Return the answer to a read."""
     return operation_service_pb2.GetOperationResponse(operation=operation(status, **fields))
+
+
+def awaited(status: str = "PENDING", **fields: Any) -> operation_service_pb2.WaitOperationResponse:
+    """Return the answer to a wait."""
+    return operation_service_pb2.WaitOperationResponse(operation=operation(status, **fields))
+
+
+def changed(*revisions: int, then: Refusal | Never | None = None, **fields: Any) -> Streamed:
+    """Return a watch that tells of these revisions, then that it lives, and then ends."""
+    pb2 = operation_service_pb2
+    items = [
+        pb2.WatchOperationResponse(operation=operation("PROCESSING", revision=revision, **fields))
+        for revision in revisions
+    ]
+    alive = pb2.WatchOperationResponse(keep_alive=pb2.KeepAlive())
+    return Streamed((*items, alive), then)
 
 
 def page(*ids: str, then: str = "") -> operation_service_pb2.ListOperationsResponse:

@@ -6,7 +6,6 @@ from itertools import islice
 
 import grpc
 import pytest
-from google.protobuf import duration_pb2
 
 from milepost_client import (
     OperationCancelled,
@@ -19,9 +18,15 @@ from milepost_client import (
 from milepost_client.convert import to_any
 from milepost_client.gen.milepost.v1 import operation_pb2 as pb
 from milepost_client.pace import growing_pauses
-from tests.unit.test_client_script import ID, Refusal, got, talking
-
-SLOW = duration_pb2.Duration(seconds=3600)
+from milepost_client.waiting import LONGEST_WAIT
+from tests.unit.test_client_script import (
+    ID,
+    Never,
+    Refusal,
+    awaited,
+    talking,
+    unavailable,
+)
 
 
 def limited(**pause):
@@ -30,37 +35,63 @@ def limited(**pause):
     return Refusal(code, "RATE_LIMITED", retry_after=timedelta(**pause) if pause else None)
 
 
-async def test_wait_reads_until_the_end():
-    """Waiting ends with the first read that finds the operation terminal."""
-    async with talking(got(), got("PROCESSING"), got("FAILED"), got()) as (milepost, service):
+async def test_wait_asks_until_the_end():
+    """Waiting ends with the first answer that finds the operation terminal."""
+    async with talking(awaited(), awaited("PROCESSING"), awaited("FAILED"), awaited()) as (
+        milepost,
+        service,
+    ):
         operation = await milepost.wait(ID)
     assert operation.status is Status.FAILED
-    assert service.methods == ["GetOperation"] * 3
+    assert service.methods == ["WaitOperation"] * 3
+
+
+async def test_wait_lets_the_service_wait():
+    """The service is asked to wait for the time that is left, in calls that it may well answer."""
+    script = [awaited("PROCESSING"), awaited("COMPLETED")]
+    async with talking(*script, deadline=7.0) as (milepost, service):
+        await milepost.wait(ID, timeout=20)
+        service.script = [awaited("COMPLETED")]
+        await milepost.wait(ID)
+    first, second, unbounded = service.asked
+    assert 19 < first.request.timeout.ToTimedelta().total_seconds() <= 20
+    assert 26 < first.left <= 27
+    assert second.request.timeout.ToTimedelta() < first.request.timeout.ToTimedelta()
+    assert unbounded.request.timeout.ToTimedelta().total_seconds() == LONGEST_WAIT
 
 
 async def test_wait_tells_how_it_stands_when_the_timeout_passes():
     """When the timeout passes, waiting answers with the operation as it then stands."""
-    script = [got("PENDING", retry_after=SLOW), *[got("PROCESSING", retry_after=SLOW)] * 5]
-    async with talking(*script) as (milepost, service):
+    async with talking(*[awaited("PROCESSING")] * 9) as (milepost, service):
         operation = await milepost.wait(ID, timeout=0.02)
     assert operation.status is Status.PROCESSING
     assert service.asked[-1].time - service.asked[0].time < 5
 
 
-async def test_wait_of_no_time_reads_once():
-    """A timeout of zero is one read."""
-    async with talking(got("PROCESSING")) as (milepost, service):
+async def test_wait_of_no_time_asks_once():
+    """A timeout of zero is one look."""
+    async with talking(awaited("PROCESSING")) as (milepost, service):
         assert (await milepost.wait(ID, timeout=0)).status is Status.PROCESSING
-    assert len(service.asked) == 1
+    assert service.requests[0].timeout.ToTimedelta() == timedelta(0)
 
 
-async def test_short_work_is_noticed_long_before_retry_after():
-    """The first looks come soon, whatever pause the operation suggests as the longest."""
-    script = [got("PROCESSING", retry_after=SLOW), got("COMPLETED")]
-    async with talking(*script) as (milepost, service):
+async def test_answers_before_their_time_do_not_make_a_storm():
+    """When the service answers at once, again and again, the client takes ever longer pauses."""
+    async with talking(*[awaited()] * 4, awaited("COMPLETED")) as (milepost, service):
         await milepost.wait(ID)
-    first, second = service.asked
-    assert second.time - first.time < 1
+    times = [asked.time for asked in service.asked]
+    assert times[1] - times[0] >= 0.025
+    assert times[4] - times[3] >= 0.2
+
+
+async def test_waiting_survives_a_service_that_is_away():
+    """A wait that finds the service unavailable asks again."""
+    async with talking(unavailable(), unavailable("DRAINING"), awaited("COMPLETED")) as (
+        milepost,
+        service,
+    ):
+        assert (await milepost.wait(ID)).status is Status.COMPLETED
+    assert len(service.asked) == 3
 
 
 def test_pauses_grow_up_to_the_longest_and_never_agree():
@@ -74,7 +105,7 @@ def test_pauses_grow_up_to_the_longest_and_never_agree():
 
 async def test_limit_on_the_way_only_slows_the_waiting_down():
     """Being told to read less often delays the next look by what was asked, and no more."""
-    async with talking(got(), limited(milliseconds=200), limited(), got("COMPLETED")) as (
+    async with talking(awaited(), limited(milliseconds=200), limited(), awaited("COMPLETED")) as (
         milepost,
         service,
     ):
@@ -93,31 +124,31 @@ async def test_limit_at_the_first_look_is_told():
 async def test_vanished_operation_ends_the_waiting():
     """An operation that vanishes while it is waited for ends the waiting with its error."""
     gone = Refusal(grpc.StatusCode.NOT_FOUND, "OPERATION_NOT_FOUND")
-    async with talking(got(), gone) as (milepost, _):
+    async with talking(awaited(), gone) as (milepost, _):
         with pytest.raises(OperationNotFound):
             await milepost.wait(ID)
 
 
 async def test_unknown_status_is_waited_out():
     """A status that only a newer client knows is not taken for the end."""
-    unknown = got()
+    unknown = awaited()
     unknown.operation.status = 99  # type: ignore[assignment]
-    async with talking(unknown, got("COMPLETED")) as (milepost, _):
+    async with talking(unknown, awaited("COMPLETED")) as (milepost, _):
         assert (await milepost.wait(ID)).status is Status.COMPLETED
 
 
 @pytest.mark.parametrize("value", [None, 7, [1, "two", None], {"frames": 1200}])
 async def test_result_is_what_the_work_produced(value):
     """The result of a completed operation is returned as a plain value."""
-    done = got("COMPLETED", result=to_any(value))
-    async with talking(got(), done) as (milepost, _):
+    done = awaited("COMPLETED", result=to_any(value))
+    async with talking(awaited(), done) as (milepost, _):
         assert await milepost.result(ID) == value
 
 
 async def test_result_of_a_failed_operation_is_its_failure():
     """Asking for the result of a failed operation raises why it failed."""
     failure = pb.OperationError(code="CODEC", message="no such codec")
-    async with talking(got("FAILED", errors=[failure])) as (milepost, _):
+    async with talking(awaited("FAILED", errors=[failure])) as (milepost, _):
         with pytest.raises(OperationFailed) as caught:
             await milepost.result(ID)
     assert [error.code for error in caught.value.errors] == ["CODEC"]
@@ -126,14 +157,14 @@ async def test_result_of_a_failed_operation_is_its_failure():
 
 async def test_result_of_a_cancelled_operation_is_its_cancellation():
     """Asking for the result of a cancelled operation raises that it was cancelled."""
-    async with talking(got("CANCELLED")) as (milepost, _):
+    async with talking(awaited("CANCELLED")) as (milepost, _):
         with pytest.raises(OperationCancelled):
             await milepost.result(ID)
 
 
 async def test_result_that_is_not_there_in_time_is_a_timeout():
     """When the timeout passes, StillRunning tells how far it is; it is a TimeoutError, too."""
-    async with talking(got("PROCESSING", progress=0.4)) as (milepost, _):
+    async with talking(awaited("PROCESSING", progress=0.4)) as (milepost, _):
         with pytest.raises(TimeoutError) as caught:
             await milepost.result(ID, timeout=timedelta(0))
     assert isinstance(caught.value, StillRunning)
@@ -142,7 +173,7 @@ async def test_result_that_is_not_there_in_time_is_a_timeout():
 
 async def test_waiting_can_be_cancelled():
     """A task that waits can be cancelled at any time."""
-    async with talking(got(retry_after=SLOW)) as (milepost, _):
+    async with talking(Never()) as (milepost, _):
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.01):
                 await milepost.wait(ID)

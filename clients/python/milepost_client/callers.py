@@ -1,6 +1,7 @@
 """The verbs of callers: create an operation, read it, wait for it, cancel it, delete it."""
 
 from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import aclosing
 from datetime import datetime
 from typing import Any
 
@@ -18,6 +19,7 @@ from milepost_client.gen.milepost.v1 import operation_service_pb2 as pb
 from milepost_client.operation import Json, Operation, Status
 from milepost_client.pace import Duration, seconds
 from milepost_client.waiting import until_terminal
+from milepost_client.watching import watching
 
 
 class Callers(Connection):
@@ -101,9 +103,38 @@ class Callers(Connection):
         Raises:
             OperationNotFound: There is none for you, or it vanished meanwhile.
         """
-        return await until_terminal(
-            lambda: self.get(operation_id), None if timeout is None else seconds(timeout)
-        )
+        calls = self._calls
+
+        async def wait(waiting: float) -> Operation:
+            request = pb.WaitOperationRequest(
+                operation_id=operation_id, timeout=to_duration(waiting)
+            )
+            answer = await calls.send(calls.operations.WaitOperation, request, waiting=waiting)
+            return from_operation(answer.operation)
+
+        return await until_terminal(wait, None if timeout is None else seconds(timeout))
+
+    async def watch(self, operation_id: str, after_revision: int = 0) -> AsyncIterator[Operation]:
+        """Iterate over the changes of the operation, up to its end.
+
+        Begins with the operation as it stands, if it has moved since `after_revision`. Then every
+        change of status comes exactly once, in the order of revisions, and of the progress in
+        between the newest. A connection that is lost, or a service that is away for a while,
+        only delays: the next one goes on where the last one was cut.
+
+        Args:
+            operation_id: The operation.
+            after_revision: The last revision that you know of, to go on from there: then also
+                the changes of status since then come one by one, as far as it is known how the
+                operation stood: without progress, worker and lease.
+
+        Raises:
+            OperationNotFound: There is none for you, or it vanished meanwhile.
+            Unavailable: The service could not be reached, or has been away for 5 minutes.
+        """
+        async with aclosing(watching(self._calls, operation_id, after_revision)) as changes:
+            async for operation in changes:
+                yield operation
 
     async def result(self, operation_id: str, timeout: Duration | None = None) -> Any:
         """Wait for the end of the operation and return what it produced.

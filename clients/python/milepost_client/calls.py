@@ -17,7 +17,7 @@ FIRST_PAUSE: Final = 0.05
 LONGEST_PAUSE: Final = 2.0
 """Bounds, in seconds, of what is added to the pause that the service asks for."""
 
-READS: Final = (pb.GetOperationRequest, pb.ListOperationsRequest)
+READS: Final = (pb.GetOperationRequest, pb.ListOperationsRequest, pb.WaitOperationRequest)
 """The requests that change nothing."""
 
 Request = TypeVar("Request", bound=Message)
@@ -37,11 +37,15 @@ class Calls:
     def __init__(self, channel: grpc.aio.Channel, *, api_key: str, deadline: float) -> None:
         self.operations = OperationServiceStub(channel)
         self.workers = WorkerServiceStub(channel)
-        self._credential = (("authorization", f"Bearer {api_key}"),)
-        self._deadline = deadline
+        self.credential = (("authorization", f"Bearer {api_key}"),)
+        self.deadline = deadline
 
     async def send(
-        self, method: grpc.aio.UnaryUnaryMultiCallable[Request, Response], request: Request
+        self,
+        method: grpc.aio.UnaryUnaryMultiCallable[Request, Response],
+        request: Request,
+        *,
+        waiting: float = 0.0,
     ) -> Response:
         """Return the answer to the request.
 
@@ -49,17 +53,22 @@ class Calls:
         the service is unavailable, the request is sent again after the pause the service asks
         for and one of our own, as long as the deadline admits, which bounds all tries together.
 
+        Args:
+            method: Which call.
+            request: What to send.
+            waiting: For how many seconds the service is asked to wait, beside the deadline.
+
         Raises:
             MilepostError: The service refused, or did not answer in time.
         """
         _identify(request)
         clock = asyncio.get_running_loop().time
-        end = clock() + self._deadline
+        end = clock() + self.deadline + waiting
         pauses = growing_pauses(first=FIRST_PAUSE, most=LONGEST_PAUSE)
         while True:
             try:
                 return await method(
-                    request, timeout=end - clock(), metadata=self._credential, wait_for_ready=False
+                    request, timeout=end - clock(), metadata=self.credential, wait_for_ready=False
                 )
             except grpc.aio.AioRpcError as failure:
                 error = rebuild(failure)

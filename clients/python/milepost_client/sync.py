@@ -64,6 +64,7 @@ class SyncMilepost(Blocking[Milepost]):
     create = blocking(Milepost.create)
     get = blocking(Milepost.get)
     wait = blocking(Milepost.wait)
+    watch = iterating(Milepost.watch)
     result = blocking(Milepost.result)
     cancel = blocking(Milepost.cancel)
     delete = blocking(Milepost.delete)

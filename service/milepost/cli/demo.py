@@ -42,8 +42,6 @@ if TYPE_CHECKING:
 FUNCTION: Final = "demo.hash-folder"
 GRANT: Final = "demo.*"
 CALLER, WORKER = "demo-caller", "demo-worker"
-_PAUSE_S: Final = 0.02
-"""Between two looks of the caller: the work is short."""
 
 _KEPT: Final = "\nThe service runs until Ctrl-C."
 _STOPPED: Final = """
@@ -177,7 +175,7 @@ async def _play(stage: Stage, folder: Folder, output: Output) -> Operation:
             )
             display = live()
         working = asyncio.ensure_future(_work(worker, operation.id, folder))
-        watching = asyncio.ensure_future(follow(caller, operation.id, display, pause=_PAUSE_S))
+        watching = asyncio.ensure_future(follow(caller, operation.id, display))
         try:
             await asyncio.wait({working, watching}, return_when=asyncio.FIRST_EXCEPTION)
             if working.done():

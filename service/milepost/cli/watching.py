@@ -3,51 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import math
-from collections.abc import AsyncIterator
+import contextlib
 from contextlib import AbstractContextManager
 from datetime import timedelta
-from typing import Final
 
 from milepost.cli.display import Show
 from milepost.cli.errors import CommandError, ExitCode
-from milepost_client import LimitReached, Milepost, Operation, Status
-
-FIRST_PAUSE_S: Final = 0.1
-LONGEST_PAUSE_S: Final = 1.0
-"""Between two looks at an operation in which nothing happens."""
-
-
-async def changes(
-    client: Milepost,
-    operation_id: str,
-    *,
-    within: timedelta | None = None,
-    pause: float = FIRST_PAUSE_S,
-) -> AsyncIterator[Operation]:
-    """Yield the operation as it stands, and again after every change that is seen.
-
-    Ends after the terminal one, or when the time is up. Polls, and so may see several changes as
-    one; what becomes of the operation is never missed.
-    """
-    clock = asyncio.get_running_loop().time
-    end = math.inf if within is None else clock() + within.total_seconds()
-    revision, wait = 0, pause
-    while True:
-        try:
-            operation = await client.get(operation_id)
-        except LimitReached as limit:
-            wait = max(wait, limit.retry_after.total_seconds() if limit.retry_after else wait)
-        else:
-            wait = min(2 * wait, LONGEST_PAUSE_S) if operation.revision == revision else pause
-            if operation.revision != revision:
-                revision = operation.revision
-                yield operation
-            if operation.status.is_terminal:
-                return
-        if revision and clock() >= end:
-            return
-        await asyncio.sleep(min(wait, end - clock()) if revision else wait)
+from milepost_client import Milepost, Operation, Status
 
 
 async def follow(
@@ -56,13 +18,19 @@ async def follow(
     display: AbstractContextManager[Show],
     *,
     within: timedelta | None = None,
-    pause: float = FIRST_PAUSE_S,
 ) -> Operation:
-    """Show every change of the operation, and return it as it was last seen."""
+    """Show every change of the operation, and return it as it was last seen.
+
+    The service tells of each at once. The time that is given bounds the watching, not the first
+    look.
+    """
+    seen: Operation | None = None
     with display as show:
-        async for operation in changes(client, operation_id, within=within, pause=pause):
-            show(operation)
-    return operation
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within.total_seconds() if within else None):
+                async for seen in client.watch(operation_id):
+                    show(seen)
+        return seen or await client.get(operation_id)
 
 
 def require_completed(operation: Operation, within: timedelta | None = None) -> None:

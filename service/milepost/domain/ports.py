@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from datetime import datetime, timedelta
 
+    from milepost.domain.history import Passage
     from milepost.domain.interruption import Standing
     from milepost.domain.lifecycle import Change, Move
     from milepost.domain.operation import Draft, Operation, OperationId, Principal, Scope, Status
@@ -155,6 +156,18 @@ class SweepStore(Protocol):
 
     async def overdue(self, move: Move, since: timedelta, most: int) -> int:
         """Return how many operations have been due for longer than `since`, counted to `most`."""
+
+
+class HistoryStore(Protocol):
+    """Where it is written what has become of operations. Raises as `OperationStore` does."""
+
+    async def revisions(self, ids: Sequence[OperationId]) -> Mapping[OperationId, int]:
+        """Return the revisions of those operations that are there and have not expired."""
+
+    async def passages(
+        self, operation_id: OperationId, *, after: int, before: int, limit: int
+    ) -> Sequence[Passage]:
+        """Return the changes of status between two revisions, the oldest `limit` of them."""
 
 
 class CredentialStore(Protocol):

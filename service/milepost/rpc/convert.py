@@ -171,6 +171,20 @@ class Fields:
             return None
         return timedelta(seconds=value.seconds, microseconds=value.nanos // 1000)
 
+    def timeout(self) -> timedelta:
+        """Return how long to wait at most; a very long time if the request does not say."""
+        value = self.duration("timeout")
+        if value is not None and value < timedelta(0):
+            self.refuse("timeout", "must not be negative")
+        return timedelta.max if value is None else value
+
+    def after_revision(self) -> int:
+        """Return the last revision seen; 0 for none."""
+        value: int = self._request.after_revision
+        if value < 0:
+            self.refuse("after_revision", "must not be negative")
+        return value
+
     def instant(self, field: str) -> datetime | None:
         """Return a point in time."""
         value: timestamp_pb2.Timestamp | None = self.optional(field)

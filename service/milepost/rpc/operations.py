@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from milepost.gen.milepost.v1 import operation_service_pb2 as pb
 from milepost.gen.milepost.v1.operation_service_pb2_grpc import OperationServiceServicer
 from milepost.rpc.caller import caller
 from milepost.rpc.convert import Fields
 from milepost.rpc.messages import fill, moved
+from milepost.rpc.preference import preferred_wait
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from milepost.domain.limits import Limits
+    from milepost.domain.operation import Operation
     from milepost.rpc.interceptors.chain import Context
     from milepost.tracking.tracker import Tracker
+    from milepost.tracking.watching import Watching
+
+MARGIN_S: Final = 0.5
+"""Of a call's deadline that is kept for the answer to travel: an answer in time is worth more than
+a longer wait."""
+MARGIN_SHARE: Final = 0.2
+"""Of a deadline that is near, at most."""
 
 
 class OperationService(OperationServiceServicer):
     """Each method: convert in, await, convert out."""
 
-    def __init__(self, tracker: Tracker, limits: Limits) -> None:
-        """Serve `tracker`; check requests against `limits`."""
+    def __init__(self, tracker: Tracker, watching: Watching, limits: Limits) -> None:
+        """Serve `tracker` and `watching`; check requests against `limits`."""
         self._tracker = tracker
+        self._watching = watching
         self._limits = limits
 
     async def CreateOperation(
@@ -36,14 +48,18 @@ class OperationService(OperationServiceServicer):
         return moved(pb.CreateOperationResponse(), outcome, by.subject)
 
     async def GetOperation(
-        self, request: pb.GetOperationRequest, _context: Context
+        self, request: pb.GetOperationRequest, context: Context
     ) -> pb.GetOperationResponse:
         """See the proto."""
         fields = Fields(request, self._limits)
         operation_id = fields.operation_id()
         fields.done()
         by = caller()
-        operation = await self._tracker.get(by, operation_id)
+        seconds = preferred_wait(context.invocation_metadata() or ())
+        if seconds:
+            operation = await self._watching.hold(by, operation_id, _in_time(seconds, context))
+        else:
+            operation = await self._tracker.get(by, operation_id)
         response = pb.GetOperationResponse()
         fill(response.operation, operation, by.subject)
         return response
@@ -63,6 +79,34 @@ class OperationService(OperationServiceServicer):
         for operation in operations:
             fill(response.operations.add(), operation, by.subject)
         return response
+
+    async def WaitOperation(
+        self, request: pb.WaitOperationRequest, context: Context
+    ) -> pb.WaitOperationResponse:
+        """See the proto."""
+        fields = Fields(request, self._limits)
+        operation_id, timeout = fields.operation_id(), fields.timeout()
+        fields.done()
+        by = caller()
+        operation = await self._watching.wait(
+            by, operation_id, _in_time(timeout.total_seconds(), context)
+        )
+        response = pb.WaitOperationResponse()
+        fill(response.operation, operation, by.subject)
+        return response
+
+    async def WatchOperation(
+        self, request: pb.WatchOperationRequest, _context: Context
+    ) -> AsyncIterator[pb.WatchOperationResponse]:
+        """See the proto."""
+        fields = Fields(request, self._limits)
+        operation_id, after_revision = fields.operation_id(), fields.after_revision()
+        fields.done()
+        by = caller()
+        with self._watching.watch(by, operation_id, after_revision) as changes:
+            async for operation in changes:
+                yield _item(operation, by.subject)
+                del operation  # while the stream is quiet nothing of it is kept
 
     async def CancelOperation(
         self, request: pb.CancelOperationRequest, _context: Context
@@ -85,3 +129,20 @@ class OperationService(OperationServiceServicer):
         fields.done()
         await self._tracker.delete(caller(), operation_id, guards)
         return pb.DeleteOperationResponse()
+
+
+def _in_time(seconds: float, context: Context) -> float:
+    """Return for how many seconds of those asked for the deadline of the call admits to wait."""
+    left: float | None = context.time_remaining()
+    if left is None:
+        return seconds
+    return min(seconds, left - min(MARGIN_S, left * MARGIN_SHARE))
+
+
+def _item(operation: Operation | None, viewer: str) -> pb.WatchOperationResponse:
+    response = pb.WatchOperationResponse()
+    if operation is None:
+        response.keep_alive.SetInParent()
+    else:
+        fill(response.operation, operation, viewer)
+    return response

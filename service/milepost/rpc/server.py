@@ -39,11 +39,10 @@ if TYPE_CHECKING:
     from milepost.tracking.streaming import Streams
     from milepost.tracking.sweeping import Sweeping
     from milepost.tracking.tracker import Tracker
+    from milepost.tracking.watching import Watching
 
 NOT_AVAILABLE: Final = frozenset(
     {
-        "milepost.v1.OperationService/WaitOperation",
-        "milepost.v1.OperationService/WatchOperation",
         "milepost.v1.WebhookService/GetSigningSecret",
         "milepost.v1.WebhookService/RotateSigningSecret",
         "milepost.v1.WebhookService/ListDeliveries",
@@ -82,6 +81,7 @@ class UseCases:
     claiming: Claiming
     sweeping: Sweeping
     streams: Streams
+    watching: Watching
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +112,7 @@ class RpcServer:
         gates: Gates,
     ) -> None:
         """Register every service inside the links; nothing listens yet."""
+        self._watching = serves.watching
         self._observe = Observe(tracing)
         self._streams = serves.streams
         self._admission = Admission(calls_max=gates.calls_max, waiting_max=gates.waiting_max)
@@ -131,7 +132,7 @@ class RpcServer:
         )
         add: Any = chained  # it has the two methods of a server that these functions call
         operation_service_pb2_grpc.add_OperationServiceServicer_to_server(
-            OperationService(serves.tracker, limits), add
+            OperationService(serves.tracker, serves.watching, limits), add
         )
         worker_service_pb2_grpc.add_WorkerServiceServicer_to_server(
             WorkerService(serves.tracker, serves.claiming, serves.streams, limits), add
@@ -165,6 +166,7 @@ class RpcServer:
     async def stop(self, grace: float) -> None:
         """Take no more calls, and let the running ones finish for `grace` seconds."""
         self._admission.close()
+        self._watching.close()  # who waits for what may take hours is not waited for
         await self._health.enter_graceful_shutdown()
         # What reaches gRPC while it stops is answered CANCELLED, which nobody tries again: until
         # the callers of this replica know, they are told DRAINING.

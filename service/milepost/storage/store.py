@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from milepost.domain.errors import LostRace, OperationDeleted
 from milepost.domain.lifecycle import Change, Move
 from milepost.domain.ports import Claim
-from milepost.storage import claims, queries, sweeps
+from milepost.storage import claims, history, queries, sweeps
 from milepost.storage.batching import LARGEST_BATCH, Lane
 from milepost.storage.claims import Claims
 from milepost.storage.credentials import find_key
@@ -19,12 +19,13 @@ from milepost.storage.rows import operation_from, standing_from
 from milepost.storage.sweeps import Sweeps
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from datetime import timedelta
 
     import sqlalchemy as sa
     from sqlalchemy.engine import Engine
 
+    from milepost.domain.history import Passage
     from milepost.domain.interruption import Standing
     from milepost.domain.operation import Draft, Operation, OperationId, Scope
     from milepost.domain.ports import Outcome, Position, Selection, StoredKey
@@ -48,6 +49,7 @@ class SqlOperationStore:
     def __init__(self, engine: Engine, *, gathering: bool = True) -> None:
         """Start the lanes; `gathering` off runs every call in a transaction of its own."""
         self._operations = Operations(engine.dialect)
+        self._revisions = history.revisions(engine.dialect)
         largest = LARGEST_BATCH if gathering else 1
         self._writes: Lane[Any, Any] = Lane(
             "writes",
@@ -198,6 +200,19 @@ class SqlOperationStore:
         query = queries.standings(operation_ids)
         rows = await self._run(lambda session: session.fetch(query))
         return [standing_from(row) for row in rows]
+
+    async def revisions(self, ids: Sequence[OperationId]) -> Mapping[OperationId, int]:
+        """See `HistoryStore.revisions`."""
+        rows = [(operation_id,) for operation_id in ids]
+        return dict(await self._run(lambda session: session.read(self._revisions, rows)))
+
+    async def passages(
+        self, operation_id: OperationId, *, after: int, before: int, limit: int
+    ) -> Sequence[Passage]:
+        """See `HistoryStore.passages`."""
+        query = history.passages(operation_id, after, before, limit)
+        rows = await self._run(lambda session: session.fetch(query))
+        return [history.passage_from(row) for row in rows]
 
     async def find_key(self, key_id: str) -> StoredKey | None:
         """See `CredentialStore.find_key`."""

@@ -6,6 +6,7 @@ innermost function, so that a link sees each RPC, of whatever shape, as one awai
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -118,8 +119,12 @@ def _awaitable(behaviour: Any) -> Behaviour:
         return plain
 
     async def run(request: Any, context: Context) -> None:
-        async for response in behaviour(request, context):
-            await context.write(response)
+        # Closed when the call ends, however it does; and what was sent is not kept while the
+        # stream is quiet.
+        async with contextlib.aclosing(behaviour(request, context)) as responses:
+            async for response in responses:
+                await context.write(response)
+                del response
 
     return run
 

@@ -1,0 +1,58 @@
+"""The reads of what has become of operations: their revisions, and their changes of status."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from milepost.domain.history import Passage
+from milepost.domain.lifecycle import TABLE, Move
+from milepost.domain.operation import Status
+from milepost.storage.engine import Prepared
+from milepost.storage.scoping import visible
+from milepost.storage.tables import events, operations
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from sqlalchemy import ColumnElement
+    from sqlalchemy.engine import Dialect
+
+    from milepost.domain.operation import OperationId
+
+_STARTING = sorted(move for move, rule in TABLE.items() if rule.enters is Status.PROCESSING)
+"""Each of their events is the beginning of an attempt."""
+
+
+def revisions(dialect: Dialect) -> Prepared:
+    """Return the read of the revisions of many operations, as far as they are visible."""
+
+    def build(m: Mapping[str, ColumnElement[Any]]) -> sa.Executable:
+        o = operations.c
+        return sa.select(o.id, o.revision).where(o.id == m["id"], visible())
+
+    return Prepared(dialect, {"id": sa.Text()}, build)
+
+
+def passages(operation_id: OperationId, after: int, before: int, limit: int) -> sa.Select[Any]:
+    """Return the read of the changes of status between two revisions, oldest first."""
+    e = events.c
+    starts = sa.case((e.move.in_([move.value for move in _STARTING]), 1), else_=0)
+    mine = (
+        sa.select(
+            e.revision,
+            e.move,
+            e.time,
+            sa.func.sum(starts).over(order_by=e.revision).label("attempt"),
+        )
+        .where(e.operation_id == operation_id, e.revision < before)
+        .subquery("mine")
+    )
+    return sa.select(mine).where(mine.c.revision > after).order_by(mine.c.revision).limit(limit)
+
+
+def passage_from(row: Sequence[Any]) -> Passage:
+    """Return the change of status of one row."""
+    revision, move, time, attempt = row
+    return Passage(revision=revision, move=Move(move), time=time, attempt=int(attempt))

@@ -1,0 +1,211 @@
+"""WaitOperation, WatchOperation and held answers over the wire."""
+
+import signal
+import threading
+import time
+from datetime import timedelta
+
+import grpc
+import pytest
+from google.protobuf import duration_pb2
+from grpc import StatusCode
+
+from milepost.domain.operation import OperationId
+from tests import factories
+from tests.e2e.service import CALL_SECONDS, RPCS, Service, eventually, refused
+
+GET, WAIT = (
+    next(rpc for rpc in RPCS if rpc.method == name) for name in ("GetOperation", "WaitOperation")
+)
+SOON_S = 2.0
+EXPIRED_WITHIN_S = 10.0
+
+
+def length(seconds):
+    """A length of time as messages have it."""
+    duration = duration_pb2.Duration()
+    duration.FromTimedelta(timedelta(seconds=seconds))
+    return duration
+
+
+def held(client, operation_id, preference, deadline=CALL_SECONDS):
+    """The answer to come to a read with this preference."""
+    metadata = (*client.metadata, ("prefer", preference))
+    request = GET.about(operation_id)
+    return GET.on(client.channel).future(request, metadata=metadata, timeout=deadline)
+
+
+def waited(client, operation_id, deadline=CALL_SECONDS, **fields):
+    """The answer to come to a wait."""
+    request = WAIT.request(operation_id=operation_id, **fields)
+    return WAIT.on(client.channel).future(request, metadata=client.metadata, timeout=deadline)
+
+
+class Reader:
+    """Reads a watch in the background."""
+
+    def __init__(self, client, operation_id, after_revision=0):
+        self.items = []
+        self.code = None
+        self.call = client.watch(client.channel, operation_id, after_revision)
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _read(self):
+        try:
+            for item in self.call:
+                self.items.append(item)
+        except grpc.RpcError:
+            pass
+        self.code = self.call.code()
+
+    @property
+    def operations(self):
+        """What it was told of the operation so far."""
+        return [item.operation for item in self.items if item.HasField("operation")]
+
+    def has_read(self, count):
+        """It was told so much."""
+        eventually(lambda: len(self.operations) >= count, within=SOON_S, what=f"{count} items")
+        return self.operations
+
+    def ended(self, within=SOON_S):
+        """The code with which the stream has ended."""
+        self._thread.join(within)
+        assert not self._thread.is_alive(), "the stream goes on"
+        return self.code
+
+
+@pytest.fixture
+def own_service(database_url, tmp_path):
+    """A service that the test may stop, with many signs of life, on each database."""
+    service = Service(database_url, tmp_path, keep_alive_seconds="0.05", wait_seconds_max="0.2")
+    service.start()
+    yield service
+    service.kill()
+
+
+def test_wait_ends_with_the_operation(alice):
+    """A wait is answered when the operation ends, and not before."""
+    operation = alice.create_in("PROCESSING")
+    answer = waited(alice, operation.id)
+    alice.move("UpdateProgress", operation.id, progress=0.5)
+    done = alice.move("CompleteOperation", operation.id)
+    assert answer.result(SOON_S).operation == done
+
+
+def test_wait_is_answered_in_time(alice):
+    """A wait is answered at its timeout, or in time for the deadline of the call."""
+    operation = alice.create()
+    for fields in ({"timeout": length(0)}, {"timeout": length(0.05)}, {"deadline": 1.0}):
+        assert waited(alice, operation.id, **fields).result(SOON_S).operation == operation
+
+
+def test_wait_of_less_than_nothing_is_refused(alice):
+    """A negative timeout, and a watch after a negative revision, are refused."""
+    operation = alice.create()
+    with refused(StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST") as refusal:
+        waited(alice, operation.id, timeout=length(-1)).result()
+    assert set(refusal.violations) == {"timeout"}
+    with refused(StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST") as refusal:
+        next(alice.watch(alice.channel, operation.id, -1))
+    assert set(refusal.violations) == {"after_revision"}
+
+
+def test_held_answer_comes_with_the_change(alice):
+    """A read that prefers to wait is answered at the first change, or in time without one."""
+    operation = alice.create()
+    answer = held(alice, operation.id, "respond-async, Wait=15")
+    reader = Reader(alice, operation.id)
+    reader.has_read(1)
+    started = alice.move("StartOperation", operation.id)
+    assert answer.result(SOON_S).operation in (operation, started)
+    assert held(alice, operation.id, "wait=1").result(SOON_S).operation == started
+    start = time.monotonic()
+    assert held(alice, operation.id, "wait=60", deadline=1.0).result().operation == started
+    assert time.monotonic() - start > 0.5
+    for preference in ("wait=", "wait=-1", "wait=soon", "waiting=9", "wait"):
+        assert held(alice, operation.id, preference).result(SOON_S).operation == started
+    reader.call.cancel()
+
+
+def test_watch_tells_every_change_to_the_end(alice):
+    """A watch tells of the operation as it stands, then of each change, and ends with its end."""
+    operation = alice.create(metadata={"a": 1})
+    reader = Reader(alice, operation.id)
+    told = [reader.has_read(1)[0]]
+    steps = [
+        ("StartOperation", {}),
+        ("UpdateProgress", {"progress": 0.5}),
+        ("CompleteOperation", {}),
+    ]
+    for count, (method, fields) in enumerate(steps, start=2):
+        told.append(alice.move(method, operation.id, **fields))
+        reader.has_read(count)
+    assert reader.ended() is StatusCode.OK
+    assert [o.revision for o in reader.operations] == [1, 2, 3, 4]
+    assert reader.operations[-1] == told[-1]
+    assert reader.operations[0] == operation
+
+
+def test_watch_goes_on_where_it_was_cut(alice):
+    """A reader that comes back with the last revision it saw misses no status, sees none twice."""
+    operation = alice.create_in("COMPLETED")
+    for after, revisions in ((0, [3]), (1, [2, 3]), (2, [3]), (3, []), (99, [])):
+        reader = Reader(alice, operation.id, after)
+        assert reader.ended() is StatusCode.OK
+        assert [o.revision for o in reader.operations] == revisions
+    cut = Reader(alice, alice.create().id)
+    cut.has_read(1)
+    cut.call.cancel()
+    assert cut.ended() is StatusCode.CANCELLED
+
+
+def test_watched_operation_may_vanish(any_service, alice):
+    """The owner who watches is told that the operation was deleted, or has expired (B61)."""
+    expiring = alice.create()
+    reader = Reader(alice, expiring.id)
+    reader.has_read(1)
+    answer = waited(alice, expiring.id)
+    factories.age(any_service.engine, OperationId(expiring.id), timedelta(days=2))
+    assert reader.ended(EXPIRED_WITHIN_S) is StatusCode.NOT_FOUND
+    with refused(StatusCode.NOT_FOUND, "OPERATION_EXPIRED"):
+        answer.result()
+    with refused(StatusCode.NOT_FOUND, "OPERATION_EXPIRED"):
+        next(alice.watch(alice.channel, expiring.id))
+
+
+def test_quiet_stream_carries_signs_of_life(own_service):
+    """A stream on which nothing happens carries keep-alives; no wait is longer than configured."""
+    alice = own_service.client("alice")
+    operation = alice.create()
+    reader = Reader(alice, operation.id)
+    eventually(lambda: len(reader.items) > 3, within=SOON_S, what="signs of life")
+    assert [item.WhichOneof("item") for item in reader.items[:3]] == [
+        "operation",
+        "keep_alive",
+        "keep_alive",
+    ]
+    assert waited(alice, operation.id).result(SOON_S).operation == operation
+    reader.call.cancel()
+
+
+def test_drain_lets_those_who_wait_go(database_url, tmp_path):
+    """A replica that stops answers who waits and sends on who watches: neither holds it up."""
+    with Service(database_url, tmp_path) as service:
+        alice = service.client("alice")
+        operation = alice.create()
+        reader = Reader(alice, operation.id)
+        reader.has_read(1)
+        answer = waited(alice, operation.id)
+        eventually(
+            lambda: service.metric("milepost_rpcs_running") == 2, within=SOON_S, what="both run"
+        )
+        assert service.process is not None
+        service.process.send_signal(signal.SIGTERM)
+        start = time.monotonic()
+        assert answer.result(SOON_S).operation == operation
+        assert reader.ended() is StatusCode.UNAVAILABLE
+        assert "stopping" in reader.call.details()
+        assert service.end() == 0
+        assert time.monotonic() - start < SOON_S
