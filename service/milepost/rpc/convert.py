@@ -171,12 +171,12 @@ class Fields:
             return None
         return timedelta(seconds=value.seconds, microseconds=value.nanos // 1000)
 
-    def timeout(self) -> timedelta:
-        """Return how long to wait at most; a very long time if the request does not say."""
+    def timeout(self) -> timedelta | None:
+        """Return how long to wait at most, at least 0; nothing if the request does not say."""
         value = self.duration("timeout")
-        if value is not None and value < timedelta(0):
+        if value is not None and value < timedelta():
             self.refuse("timeout", "must not be negative")
-        return timedelta.max if value is None else value
+        return value
 
     def after_revision(self) -> int:
         """Return the last revision seen; 0 for none."""
@@ -323,13 +323,6 @@ class Fields:
         if not 0 <= value <= most:
             self.refuse("max_operations", f"must be from 0 to {most}, found {value}")
         return value or 1
-
-    def timeout(self) -> timedelta | None:
-        """Return how long to wait, at least 0."""
-        value = self.duration("timeout")
-        if value is not None and value < timedelta():
-            self.refuse("timeout", "must not be negative")
-        return value
 
     def full_view(self) -> bool:
         """Tell whether everything is asked for, not just the summary."""

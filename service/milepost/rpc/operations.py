@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Final
 
 from milepost.gen.milepost.v1 import operation_service_pb2 as pb
@@ -88,9 +89,8 @@ class OperationService(OperationServiceServicer):
         operation_id, timeout = fields.operation_id(), fields.timeout()
         fields.done()
         by = caller()
-        operation = await self._watching.wait(
-            by, operation_id, _in_time(timeout.total_seconds(), context)
-        )
+        seconds = math.inf if timeout is None else timeout.total_seconds()
+        operation = await self._watching.wait(by, operation_id, _in_time(seconds, context))
         response = pb.WaitOperationResponse()
         fill(response.operation, operation, by.subject)
         return response

@@ -72,17 +72,16 @@ class Changes:
     @contextlib.contextmanager
     def listen(self, operation_id: OperationId) -> Iterator[Listener]:
         """Wake the listener at every change of the operation from now on."""
-        listener = self.join(operation_id)
+        listener = Listener()
+        self.join(operation_id, listener)
         try:
             yield listener
         finally:
             self.leave(operation_id, listener)
 
-    def join(self, operation_id: OperationId) -> Listener:
-        """Return a new listener, which must leave. Where a block is too much, see `listen`."""
-        listener = Listener()
+    def join(self, operation_id: OperationId, listener: Listener) -> None:
+        """Wake the listener at every change of the operation, until it leaves."""
         self._listeners.setdefault(operation_id, set()).add(listener)
-        return listener
 
     def leave(self, operation_id: OperationId, listener: Listener) -> None:
         """Wake the listener no more."""
@@ -97,17 +96,6 @@ class Changes:
     def listened(self) -> Mapping[OperationId, set[Listener]]:
         """Who listens, by operation."""
         return self._listeners
-
-    def join(self, operation_id: OperationId, listener: Listener) -> None:
-        """Wake this listener too at every change of the operation, until it leaves."""
-        self._listeners.setdefault(operation_id, set()).add(listener)
-
-    def leave(self, operation_id: OperationId, listener: Listener) -> None:
-        """Do not wake this listener any more."""
-        group = self._listeners.get(operation_id, set())
-        group.discard(listener)
-        if not group:
-            self._listeners.pop(operation_id, None)
 
     def publish(self, operation_id: OperationId) -> None:
         """Wake whoever listens to this operation, which has moved here, on every replica."""

@@ -139,15 +139,16 @@ class Report(Listener):
         "_timer",
         "attempt",
         "function",
+        "held_at",
         "id",
         "known",
         "owner",
         "revision",
-        "seen",
     )
 
     def __init__(self, outlet: Outlet, operation_id: OperationId) -> None:
         """Nothing was reported yet, and nothing is known of the operation."""
+        super().__init__()
         self._outlet = outlet
         self.id = operation_id
         self.known = False
@@ -155,7 +156,7 @@ class Report(Listener):
         self.owner = self.function = ""
         self.revision = 0
         self.attempt: int | None = None
-        self.seen = 0.0
+        self.held_at = 0.0
         """When the operation was last known to be in this worker's hands."""
         self._pending: Update | None = None
         self._commit: asyncio.Task[Exception | None] | None = None
@@ -217,7 +218,7 @@ class Report(Listener):
         if self._commit is not None:  # it knows better; look again when it is done
             self._hints += OWN_HINT + 1
             return
-        self.seen = self._outlet.clock.time()
+        self.held_at = self._outlet.clock.time()
         if standing is None:
             self._outlet.tell(Refused(id=self.id, error=OperationNotFound(self.id)))
             self._outlet.drop(self)
@@ -289,7 +290,7 @@ class Report(Listener):
         self.known = True
         self.owner, self.function = operation.owner, operation.function
         self.revision, self.attempt = operation.revision, operation.attempt
-        self.seen = self._outlet.clock.time()
+        self.held_at = self._outlet.clock.time()
         if self._pending is not None:
             self._outlet.hold(self)
         self._outlet.tell(

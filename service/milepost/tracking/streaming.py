@@ -181,7 +181,7 @@ class ProgressStream:
 
     def silent(self, since: float) -> Iterable[Report]:
         """Return the operations of which nothing was heard since then."""
-        return (r for r in self._reports.values() if r.known and r.seen <= since)
+        return (r for r in self._reports.values() if r.known and r.held_at <= since)
 
 
 class Streams:

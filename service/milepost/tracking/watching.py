@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from milepost.domain.errors import Draining
 from milepost.domain.history import as_it_stood, has_ended, has_passed_unseen
+from milepost.tracking.changes import Listener
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -128,7 +129,8 @@ class Watch:
 
     def __enter__(self) -> Self:
         """Listen from now on."""
-        self._listener = self._watching.changes.join(self._id)
+        self._listener = Listener()
+        self._watching.changes.join(self._id, self._listener)
         self._listener.wake()  # the first look is due
         return self
 
