@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from milepost.domain.errors import LostRace, OperationDeleted
 from milepost.domain.lifecycle import Change, Move
@@ -16,7 +16,7 @@ from milepost.storage.operations import Operations
 from milepost.storage.rows import operation_from
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Hashable, Sequence
 
     from sqlalchemy.engine import Engine
 
@@ -24,6 +24,15 @@ if TYPE_CHECKING:
     from milepost.domain.ports import Outcome, Position, Selection, StoredKey
 
     Query = Callable[[Session], Any]
+
+Found = TypeVar("Found")
+
+class Work(NamedTuple):
+    """Something else to write: `run` gets the items that come together, and answers each."""
+
+    run: Callable[[Session, Sequence[Any]], Sequence[Any]]
+    item: Any
+
 
 TRIES: Final = 3
 """How often a move is tried that other changes overtook."""
@@ -66,7 +75,9 @@ class SqlOperationStore:
         self._turn = 0
 
     def _write(self, session: Session, items: Sequence[Any]) -> Sequence[Any]:
-        """Run the creates or the moves of one kind."""
+        """Run the creates or the moves of one kind, or what else there is to write."""
+        if isinstance(items[0], Work):
+            return items[0].run(session, [work.item for work in items])
         if isinstance(items[0], Change):
             return self._operations.apply(session, items)
         return self._operations.insert(session, items)
@@ -123,6 +134,15 @@ class SqlOperationStore:
         """Return when the database answers; raise `StoreUnavailable` when it does not."""
         await self._run(lambda session: session.fetch(queries.PING))
 
+    async def read(self, query: Callable[[Session], Found]) -> Found:
+        """Return what `query` finds; it may run again after a lost connection."""
+        found: Found = await self._run(query)
+        return found
+
+    async def work(self, work: Work, key: Hashable) -> Any:
+        """Return the answer to the item of `work`, written between the moves."""
+        return await self._writes.submit(work, key)
+
     async def _run(self, query: Query) -> Any:
         self._turn = (self._turn + 1) % len(self._queries)
         return await self._queries[self._turn].submit(query, object())
@@ -134,7 +154,9 @@ class SqlOperationStore:
         )
 
 
-def _kind(item: Change | tuple[OperationId, Draft]) -> Move:
+def _kind(item: Change | tuple[OperationId, Draft] | Work) -> Hashable:
+    if isinstance(item, Work):
+        return item.run
     return item.move if isinstance(item, Change) else Move.CREATE
 
 
