@@ -16,7 +16,7 @@ from datetime import timedelta
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from aiohttp import ClientError, ClientTimeout, TCPConnector
+from aiohttp import ClientConnectorError, ClientError, ClientTimeout, TCPConnector
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.client_proto import ResponseHandler
 
@@ -51,8 +51,11 @@ class Unresolvable(Exception):
     """The name has no address at this moment. Another time it may."""
 
 
-class ForbiddenPeer(ClientError):
-    """What was about to be contacted, or was, is not one of the checked addresses."""
+class ForbiddenPeer(ClientError, PermissionError):
+    """What was about to be contacted, or was, is not one of the checked addresses.
+
+    An OSError, like every other reason why there is no socket: aiohttp expects no others there.
+    """
 
 
 class HeadTooLong(ClientError):
@@ -227,7 +230,12 @@ class GuardedConnector(TCPConnector):
         timeout: ClientTimeout,  # noqa: ASYNC109 - of aiohttp
     ) -> Connection:
         """Return a connection whose peer is one of the checked addresses."""
-        connection = await super().connect(req, traces, timeout)
+        try:
+            connection = await super().connect(req, traces, timeout)
+        except ClientConnectorError as error:
+            if isinstance(error.os_error, ForbiddenPeer):
+                raise error.os_error from None
+            raise
         try:
             transport = connection.transport
             self._passage.check(transport.get_extra_info("peername") if transport else None)

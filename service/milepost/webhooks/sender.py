@@ -189,7 +189,7 @@ def _target(url: CallbackUrl) -> URL:
     path, _, query = url.path_and_query.partition("?")
     return URL.build(
         scheme=url.scheme,
-        host=url.host,
+        host=f"[{url.host}]" if ":" in url.host else url.host,
         port=url.port,
         path=path,
         query_string=query,
