@@ -7,6 +7,7 @@ and tokens never come this far: every field of a line is named where it is writt
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import random
@@ -27,10 +28,10 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from milepost.domain.lifecycle import Move
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from datetime import timedelta
 
-    from opentelemetry.trace import Span
+    from opentelemetry.trace import Span, SpanContext
     from structlog.typing import EventDict, FilteringBoundLogger
 
     from milepost.domain.operation import OperationId, Principal
@@ -169,6 +170,32 @@ class Tracing:
         )
         return current.span
 
+    @contextlib.contextmanager
+    def joining(
+        self, name: str, created: str | None, attributes: Mapping[str, str | int]
+    ) -> Iterator[tuple[Span | None, str | None]]:
+        """Go on with the trace `created`, of an operation, in work that no call asked for.
+
+        Gives a span, if that trace is recorded, and the traceparent to send on. Whoever takes
+        the span ends it; it ends anyway when the work breaks.
+        """
+        current = _Trace()
+        context = _propagator.extract({"traceparent": created}) if created else None
+        parent = trace.get_current_span(context).get_span_context()
+        if context is not None and parent.is_valid:
+            current.known = _ids_of(parent)
+            if parent.trace_flags.sampled:
+                current.span = self._tracer.start_span(
+                    name, context=context, kind=trace.SpanKind.CLIENT, attributes=dict(attributes)
+                )
+        token = _current.set(current)
+        try:
+            yield current.span, current_traceparent() if created else None
+        finally:
+            _current.reset(token)
+            if current.span is not None and current.span.is_recording():
+                current.span.end()
+
     def stop(self) -> None:
         """Send what is left, within a bounded time."""
         self._provider.force_flush(FLUSH_TIMEOUT_MS)
@@ -187,17 +214,19 @@ def end_span(span: Span, code: str, *, failed: bool) -> None:
 class _Trace:
     """The trace of a call. Without a span, its ids are made when they are needed."""
 
-    __slots__ = ("_ids", "span")
+    __slots__ = ("_ids", "known", "span")
 
     def __init__(self) -> None:
         self.span: Span | None = None
+        self.known: tuple[str, str, int] | None = None
         self._ids: tuple[str, str, int] | None = None
 
     @property
     def ids(self) -> tuple[str, str, int]:
         """The trace id and the span id in hexadecimal digits, and the trace flags."""
         if self._ids is None:
-            self._ids = _fresh_ids() if self.span is None else _ids_of(self.span)
+            own = self.known or _fresh_ids()
+            self._ids = own if self.span is None else _ids_of(self.span.get_span_context())
         return self._ids
 
 
@@ -205,8 +234,7 @@ def _fresh_ids() -> tuple[str, str, int]:
     return f"{random.getrandbits(128) or 1:032x}", f"{random.getrandbits(64) or 1:016x}", 0
 
 
-def _ids_of(span: Span) -> tuple[str, str, int]:
-    context = span.get_span_context()
+def _ids_of(context: SpanContext) -> tuple[str, str, int]:
     return (
         trace.format_trace_id(context.trace_id),
         trace.format_span_id(context.span_id),

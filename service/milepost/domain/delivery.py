@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
@@ -23,6 +24,11 @@ _STATUS_AFTER: Final = {
 }
 _EXPIRED: Final = TABLE[Move.EXPIRE].event
 """Happens to what is processed, which fails; and to what is pending, which is forgotten."""
+
+
+def new_delivery_id() -> str:
+    """Return a fresh random ``webhook-id``, for what is sent without being stored."""
+    return f"msg_{secrets.token_hex(16)}"
 
 
 class DeliveryStatus(StrEnum):
@@ -180,3 +186,9 @@ class SigningSecrets:
     previous: SigningSecret | None = None
     replayed: bool = False
     """An earlier call with the same request_id made the current one."""
+
+    @property
+    def keys(self) -> tuple[bytes, ...]:
+        """What signs, the current one first."""
+        both = (self.current, self.previous)
+        return tuple(secret.key for secret in both if secret is not None)

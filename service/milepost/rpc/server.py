@@ -25,6 +25,7 @@ from milepost.rpc.interceptors.chain import ChainedServer
 from milepost.rpc.interceptors.errors import Errors
 from milepost.rpc.interceptors.observe import Observe
 from milepost.rpc.operations import OperationService
+from milepost.rpc.webhooks import WebhookService
 from milepost.rpc.workers import WorkerService
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from milepost.domain.ports import CredentialStore
     from milepost.rpc.interceptors.chain import Behaviour, Context, Link
     from milepost.tracking.tracker import Tracker
+    from milepost.tracking.webhooks import Webhooks
 
 NOT_AVAILABLE: Final = frozenset(
     {
@@ -39,11 +41,6 @@ NOT_AVAILABLE: Final = frozenset(
         "milepost.v1.OperationService/WatchOperation",
         "milepost.v1.WorkerService/ClaimOperations",
         "milepost.v1.WorkerService/StreamProgress",
-        "milepost.v1.WebhookService/GetSigningSecret",
-        "milepost.v1.WebhookService/RotateSigningSecret",
-        "milepost.v1.WebhookService/ListDeliveries",
-        "milepost.v1.WebhookService/RedeliverWebhook",
-        "milepost.v1.WebhookService/SendTestWebhook",
         "milepost.v1.AdminService/CleanupExpired",
         "milepost.v1.AdminService/CreateApiKey",
         "milepost.v1.AdminService/ListApiKeys",
@@ -73,9 +70,10 @@ class Wire:
 class RpcServer:
     """The services on one port. Create it on a running event loop."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the use cases, and what surrounds them
         self,
         tracker: Tracker,
+        webhooks: Webhooks,
         credentials: CredentialStore,
         limits: Limits,
         wire: Wire,
@@ -103,7 +101,7 @@ class RpcServer:
             WorkerService(tracker, limits), add
         )
         webhook_service_pb2_grpc.add_WebhookServiceServicer_to_server(
-            webhook_service_pb2_grpc.WebhookServiceServicer(), add
+            WebhookService(webhooks, limits), add
         )
         admin_service_pb2_grpc.add_AdminServiceServicer_to_server(
             admin_service_pb2_grpc.AdminServiceServicer(), add

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from milepost.domain.lifecycle import Guards
     from milepost.domain.limits import Limits
     from milepost.domain.operation import Operation, OperationError, Payload, Principal, Proposal
-    from milepost.domain.ports import OperationStore, Outcome, Selection
+    from milepost.domain.ports import Callbacks, OperationStore, Outcome, Selection
     from milepost.tracking.changes import Changes
     from milepost.tracking.paging import PageTokens
 
@@ -38,9 +38,14 @@ class Tracker:
         limits: Limits,
         page_tokens: PageTokens,
         changes: Changes,
+        callbacks: Callbacks | None = None,
         new_id: Callable[[], OperationId] = new_operation_id,
     ) -> None:
-        """Work on `store`; clamp to `limits`; tell `changes` of every move."""
+        """Work on `store`; clamp to `limits`; tell `changes` of every move.
+
+        Without `callbacks` no webhooks are sent, and none are promised.
+        """
+        self._callbacks = callbacks
         self._store = store
         self._changes = changes
         self._limits = limits
@@ -51,11 +56,12 @@ class Tracker:
         """Store a new pending operation that `by` owns, or return the one of this request_id.
 
         Raises:
-            WebhooksNotConfigured: a callback URL was given.
+            WebhooksNotConfigured: a callback URL was given, and no webhooks are sent.
+            InvalidRequest: webhooks may not be sent to the callback URL.
             IdsExhausted: no free id was found.
         """
         if proposal.callback_url is not None:
-            raise WebhooksNotConfigured
+            await self._invited(proposal.callback_url)
         draft = self._draft(by, proposal)
         for _ in range(ID_TRIES):
             outcome = await self._store.insert(self._new_id(), draft)
@@ -63,6 +69,11 @@ class Tracker:
                 telemetry.record_move(Move.CREATE, outcome, by)
                 return outcome
         raise IdsExhausted(tries=ID_TRIES)
+
+    async def _invited(self, callback_url: str) -> None:
+        if self._callbacks is None:
+            raise WebhooksNotConfigured
+        await self._callbacks.check(callback_url)
 
     def _draft(self, by: Principal, proposal: Proposal) -> Draft:
         """Return what is stored of a proposal: within the limits, and with its owner."""
@@ -192,8 +203,15 @@ class Tracker:
     ) -> Outcome:
         outcome = await self._store.apply(_change(by, move, operation_id, guards, **effects))
         self._changes.publish(operation_id)
+        self._tell_of_delivery(move, outcome)
         telemetry.record_move(move, outcome, by)
         return outcome
+
+    def _tell_of_delivery(self, move: Move, outcome: Outcome) -> None:
+        """Have a webhook sent at once. Progress is too frequent for it: it seldom causes one."""
+        called = outcome.operation.callback_url is not None and move is not Move.PROGRESS
+        if called and self._callbacks is not None:
+            self._callbacks.wake()
 
 
 def _change(
