@@ -1,7 +1,7 @@
 """Receivers of webhooks, polite and hostile ones, a name server, and an authority for their TLS.
 
-As a program (``python -m tests.unit.receivers``) it serves every kind of hostile receiver outside
-of the process that is measured, and prints their ports.
+As a program (``python -m tests.unit.receivers NAME``) it serves every kind of hostile receiver
+outside of the process that is measured, and prints their ports.
 """
 
 import asyncio
@@ -99,11 +99,11 @@ def answering(answer: bytes) -> Behaviour:
 
 
 def repeating(begin: bytes, part: bytes, *, pause: float = 0) -> Behaviour:
-    """Sends `begin`, and then `part` for ever."""
+    """Sends `begin`, and then `part` until the other side goes."""
 
     async def behave(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(begin)
-        while True:
+        while not writer.is_closing():
             writer.write(part)
             await writer.drain()
             await asyncio.sleep(pause)
@@ -155,10 +155,14 @@ class Authority:
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Authority of the tests")])
         self._certificate = self._sign(self._name, self._key, authority=True)
 
+    @property
+    def certificate(self) -> str:
+        """Its own certificate, as PEM."""
+        return self._certificate.public_bytes(serialization.Encoding.PEM).decode()
+
     def trusted(self) -> ssl.SSLContext:
         """What a client needs to trust this authority, and no other."""
-        pem = self._certificate.public_bytes(serialization.Encoding.PEM)
-        return ssl.create_default_context(cadata=pem.decode())
+        return ssl.create_default_context(cadata=self.certificate)
 
     def certified(self, *names: str) -> ssl.SSLContext:
         """What a server needs to be `names`."""
@@ -270,12 +274,23 @@ class NameServer:
             self._socket.sendto(head + question[12:] + records, client)
 
 
-async def serve_hostile_ones() -> None:
-    """Serve every kind of `HOSTILE`, and print their ports, until standard input ends."""
-    receivers = {name: await Receiver(behave).start() for name, behave in HOSTILE.items()}
-    print(json.dumps({name: each.port for name, each in receivers.items()}), flush=True)  # noqa: T201
+async def serve_hostile_ones(name: str) -> None:
+    """Serve every kind of `HOSTILE`, plainly and as `name` over TLS, until standard input ends.
+
+    Prints the ports of both and the certificate of the authority.
+    """
+    authority = Authority()
+    kinds = HOSTILE.items()
+    plain = {kind: await Receiver(behave).start() for kind, behave in kinds}
+    tls = {kind: await Receiver(behave).start(authority.certified(name)) for kind, behave in kinds}
+    places = {
+        "http": {kind: receiver.port for kind, receiver in plain.items()},
+        "https": {kind: receiver.port for kind, receiver in tls.items()},
+        "authority": authority.certificate,
+    }
+    print(json.dumps(places), flush=True)  # noqa: T201 - what the parent process reads
     await asyncio.to_thread(sys.stdin.read)
 
 
 if __name__ == "__main__":
-    asyncio.run(serve_hostile_ones())
+    asyncio.run(serve_hostile_ones(sys.argv[1]))

@@ -9,6 +9,7 @@ from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from milepost.domain.callback_url import CallbackRules, CallbackUrl, read_callback_url
 from milepost.webhooks.guard import HEAD_BYTES, Resolver
@@ -398,6 +399,44 @@ async def test_cancelled_attempt_closes_its_connection(start: Start):
         with pytest.raises(asyncio.CancelledError):
             await attempt
         await gone.wait()
+
+
+async def lingering(scheme: str, behaviour: Behaviour, authority: Authority) -> Answer:
+    """The answer to one large webhook, when the receiver has seen the connection end."""
+    gone = asyncio.Event()
+
+    async def behave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await behaviour(reader, writer)
+            while not writer.is_closing():
+                writer.write(b"x" * 65_536)
+                await writer.drain()
+        finally:
+            gone.set()
+
+    receiver = await Receiver(behave).start(
+        authority.certified(NAME) if scheme == "https" else None
+    )
+    try:
+        answer = await sent(f"{scheme}://{NAME}:{receiver.port}/", tls=authority.trusted())
+        async with asyncio.timeout(5):
+            await gone.wait()
+    finally:
+        await receiver.stop()
+    return answer
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize(
+    "loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"]
+)
+def test_connection_ends_with_its_attempt(
+    authority: Authority, scheme: str, loop: Callable[[], asyncio.AbstractEventLoop]
+):
+    """A receiver that goes on sending sees the connection end as soon as its answer is taken."""
+    with asyncio.Runner(loop_factory=loop) as runner:
+        answer = runner.run(lingering(scheme, answering(b"HTTP/1.1 200 OK\r\n\r\n"), authority))
+    assert answer.status == 200
 
 
 async def test_words_are_fixed(start: Start):

@@ -44,6 +44,8 @@ ADDRESSES_TRIED: Final = 8
 """Of one name. All its addresses are judged, but not all of a thousand are knocked at."""
 HEAD_BYTES: Final = 65_536
 """Of status lines and headers, interim answers (1xx) included."""
+RECEIVE_BYTES: Final = 16_384
+"""That the system keeps for us of what a receiver sends. Linux doubles it for its own needs."""
 _FINAL_STATUS: Final = 200
 
 
@@ -148,7 +150,10 @@ class Passage:
         """
         family, kind, protocol, _, address = info
         self.check(address)
-        return socket.socket(family, kind, protocol)
+        opened = socket.socket(family, kind, protocol)
+        # Otherwise the system takes megabytes from whoever sends them, and TLS keeps up with it.
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)
+        return opened
 
     def check(self, peer: tuple[object, ...] | None) -> None:
         """Do nothing if the socket address `peer` is one of the checked ones.
@@ -181,12 +186,17 @@ class _Answers(AbstractResolver):
 
 
 class _BoundedResponse(ResponseHandler):
-    """Takes at most `HEAD_BYTES` from a receiver before its answer begins."""
+    """Takes at most `HEAD_BYTES` before the answer begins, and has no patience after its end."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
         self._room = HEAD_BYTES
         self._answered = False
+
+    def close(self) -> None:
+        # A connection that is closed politely lives on until the receiver has read what is still to
+        # be sent to it, and TLS reads on until the receiver says good-bye, for up to 30 seconds.
+        self.abort()
 
     def feed_data(self, data: tuple[RawResponseMessage, StreamReader], size: int = 0) -> None:
         self._answered = self._answered or data[0].code >= _FINAL_STATUS
