@@ -190,14 +190,14 @@ class Memory:
             await asyncio.sleep(0.01)
 
 
-async def paced(sender: Sender, url: CallbackUrl, seconds: float) -> list[timedelta]:
-    """How long deliveries to a good receiver take, one after the other, for some time."""
+async def paced(sender: Sender, url: CallbackUrl, seconds: float) -> list[float]:
+    """How many seconds deliveries to a good receiver take, one after the other, for some time."""
     took = []
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         answer = await post(sender, url)
         assert answer.status == 200, answer
-        took.append(answer.duration)
+        took.append(answer.duration.total_seconds())
         await asyncio.sleep(0.01)
     return took
 
