@@ -16,8 +16,10 @@ from dotenv.parser import parse_stream
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from milepost.domain.callback_url import CallbackRules
 from milepost.domain.limits import Limits
 from milepost.domain.rates import Allowance, Allowances, read_allowances
+from milepost.webhooks.masterkeys import read_keys
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,7 +28,7 @@ PREFIX: Final = "MILEPOST_"
 FILE_VARIABLE: Final = f"{PREFIX}CONFIG_FILE"
 OTHERS: Final = frozenset({FILE_VARIABLE, f"{PREFIX}ADDRESS", f"{PREFIX}API_KEY"})
 """Variables that are no settings: where the settings are, and what the command line calls with."""
-SECRET: Final = frozenset({"database_url", "limits_url"})
+SECRET: Final = frozenset({"database_url", "limits_url", "webhook_keys"})
 """Settings that are never shown as they are."""
 TESTS: Final = f"{PREFIX}TEST_"
 """Variables of the test suite begin with this."""
@@ -49,6 +51,7 @@ def _default_database() -> SecretStr:
 
 Source: TypeAlias = Literal["environment", "file", "default"]
 Share = Annotated[float, Field(ge=0, le=1)]
+_MONTH_S: Final = 31 * 86_400
 Seconds = Annotated[float, Field(gt=0, le=10 * 365 * 86_400)]
 Pause = Annotated[float, Field(ge=0, le=86_400)]
 Count = Annotated[int, Field(gt=0, lt=2**31)]
@@ -220,6 +223,76 @@ class Settings(BaseSettings):
         20_000, description="Streams and waiting calls at once; more are refused"
     )
 
+    webhook_keys: SecretStr | None = Field(
+        None,
+        description="Master keys that encrypt signing secrets: ID:BASE64 of 32 bytes, the current"
+        " one first, separated by commas",
+    )
+    webhook_keys_file: Path | None = Field(
+        None, description="File with the master keys, instead of MILEPOST_WEBHOOK_KEYS"
+    )
+    webhook_allow_http: bool = Field(
+        default=False, description="Let callback URLs be http, on the ports 80 and 8080 too"
+    )
+    webhook_allowed_domains: str = Field(
+        "", description="The only domains of callback URLs, separated by commas; empty for any"
+    )
+    webhook_allowed_networks: str = Field(
+        "", description="Private networks that webhooks may go to, such as 10.1.0.0/16"
+    )
+    webhook_refused_networks: str = Field(
+        "", description="Networks that webhooks may not go to, beside those that are not public"
+    )
+    webhook_allowed_ports: str = Field(
+        "", description="Ports of callback URLs beside 443 and 8443, separated by commas"
+    )
+    webhook_timeout_seconds: Seconds = Field(
+        5.0, description="How long one attempt to send a webhook may take"
+    )
+    webhook_schedule_seconds: str = Field(
+        "0,1,2,4,30,300,1800,7200",
+        description="Pause before each attempt to send a webhook; as many as there are attempts",
+    )
+    webhook_concurrency: Count = Field(64, description="Webhooks that a replica sends at once")
+    webhook_concurrency_per_host: Count = Field(
+        8, description="Webhooks that a replica sends to one host at once"
+    )
+
+    @field_validator("webhook_keys")
+    @classmethod
+    def _usable_keys(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None or not value.get_secret_value():
+            return None
+        read_keys(value.get_secret_value())
+        return value
+
+    @field_validator("webhook_allowed_networks", "webhook_refused_networks")
+    @classmethod
+    def _networks(cls, value: str) -> str:
+        networks(value)
+        return value
+
+    @field_validator("webhook_allowed_ports")
+    @classmethod
+    def _ports(cls, value: str) -> str:
+        if not all(port.isdecimal() and 0 < int(port) < 2**16 for port in listed(value)):
+            raise ValueError("must be ports, separated by commas")
+        return value
+
+    @field_validator("webhook_schedule_seconds")
+    @classmethod
+    def _schedule(cls, value: str) -> str:
+        if not durations(value):
+            raise ValueError("must have one pause at least")
+        return value
+
+    @field_validator("webhook_keys_file")
+    @classmethod
+    def _one_source_of_keys(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if value is not None and info.data.get("webhook_keys") is not None:
+            raise ValueError(f"must not be set together with {PREFIX}WEBHOOK_KEYS")
+        return value
+
     @field_validator("database_url")
     @classmethod
     def _known_database(cls, value: SecretStr) -> SecretStr:
@@ -338,9 +411,39 @@ class Settings(BaseSettings):
         return Allowances(default=default, by_subject=special)
 
     @property
+    def callback_rules(self) -> CallbackRules:
+        """Where webhooks may go, as configured."""
+        return CallbackRules(
+            allow_http=self.webhook_allow_http,
+            allowed_domains=tuple(listed(self.webhook_allowed_domains)),
+            allowed_networks=networks(self.webhook_allowed_networks),
+            refused_networks=networks(self.webhook_refused_networks),
+            allowed_ports=tuple(int(port) for port in listed(self.webhook_allowed_ports)),
+            length=self.limits.callback_url_length,
+        )
+
+    @property
     def embedded(self) -> bool:
         """Whether operations live in a SQLite file beside the one process that serves them."""
         return self.database_url.get_secret_value().startswith("sqlite")
+
+
+def listed(text: str) -> list[str]:
+    """Return the items of a list that is separated by commas."""
+    return [item for part in text.split(",") if (item := part.strip())]
+
+
+def networks(text: str) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+    """Return the networks of a list; raise ValueError if one is none."""
+    return tuple(ipaddress.ip_network(item) for item in listed(text))
+
+
+def durations(text: str) -> tuple[timedelta, ...]:
+    """Return the durations of a list of seconds; raise ValueError if one is none."""
+    seconds = [float(item) for item in listed(text)]
+    if not all(0 <= each <= _MONTH_S for each in seconds):
+        raise ValueError("must be from 0 to a month")
+    return tuple(timedelta(seconds=each) for each in seconds)
 
 
 class SettingsError(ValueError):
@@ -426,7 +529,7 @@ def entries(settings: Settings | None) -> list[Entry]:
         shown.append(
             Entry(
                 name=variable,
-                value=_shown(value),
+                value=_shown(value) if name not in _KEYS else _only_ids(value),
                 source=source,
                 description=field.description or "",
             )
@@ -484,7 +587,21 @@ def _file_values() -> dict[str, str | None]:
         return {line.key: line.value for line in parse_stream(stream) if line.key}
 
 
+_KEYS: Final = frozenset({"webhook_keys"})
+"""Settings of which only the ids of keys are ever shown."""
+
+
+def _only_ids(value: Any) -> str | None:
+    text = value.get_secret_value() if isinstance(value, SecretStr) else value
+    if text is None:
+        return None
+    ids = (item.partition(":") for item in listed(text))
+    return ",".join(f"{id_}:***" if colon else "***" for id_, colon, _ in ids)
+
+
 def _shown(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
     if isinstance(value, SecretStr):
         value = value.get_secret_value()
     return mask(value) if isinstance(value, str) else value

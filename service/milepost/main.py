@@ -8,6 +8,7 @@ import gc
 import os
 import signal
 import sys
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -17,6 +18,7 @@ from aiohttp import web
 from alembic.util import CommandError
 
 from milepost import __version__, telemetry
+from milepost.config import SettingsError, durations
 from milepost.domain.api_key import issue_key
 from milepost.domain.errors import StoreUnavailable, Unavailable
 from milepost.rpc.interceptors.limits import local_buckets
@@ -25,6 +27,8 @@ from milepost.storage import schema
 from milepost.storage.credentials import KeyRing, service_key
 from milepost.storage.engine import open_engine
 from milepost.storage.hints import Hints
+from milepost.storage.outbox import SqlOutbox
+from milepost.storage.secrets import reencrypt
 from milepost.storage.shared_buckets import SharedBuckets
 from milepost.storage.store import SqlOperationStore
 from milepost.storage.translate import translate
@@ -33,11 +37,20 @@ from milepost.tracking.claiming import LOOK_INTERVAL_S, Claiming, PendingWork
 from milepost.tracking.paging import PageTokens
 from milepost.tracking.pending import PendingProgress
 from milepost.tracking.polling import Poller
+from milepost.tracking.secrets import Secrets
 from milepost.tracking.streaming import Streams
 from milepost.tracking.sweeping import Sweeping, Swept
 from milepost.tracking.tracker import Tracker
 from milepost.tracking.watching import Watching
+from milepost.tracking.webhooks import Webhooks
 from milepost.web.probes import probe_app
+from milepost.webhooks.attempting import Attempts
+from milepost.webhooks.callbacks import CheckedCallbacks
+from milepost.webhooks.dispatcher import Dispatcher, Room
+from milepost.webhooks.guard import Resolver
+from milepost.webhooks.masterkeys import key_beside, read_keys
+from milepost.webhooks.sender import Sender
+from milepost.webhooks.vault import Vault
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
@@ -102,6 +115,9 @@ async def serve(settings: Settings) -> None:
         page_tokens = PageTokens(await asyncio.to_thread(service_key, engine, "page_tokens"))
         store = SqlOperationStore(engine, gathering=settings.gathering)
         stack.push_async_callback(store.close)
+        outbox = SqlOutbox(engine, store)
+        stack.push_async_callback(outbox.close)
+        sending = await stack.enter_async_context(_sending(settings, outbox, tracing))
         changes = Changes()
         work = PendingWork(store)
         sweeping = Sweeping(
@@ -119,6 +135,7 @@ async def serve(settings: Settings) -> None:
             work=work,
             pending=pending,
             allowances=settings.allowances,
+            callbacks=sending.callbacks,
         )
         limiter: RateLimiter = local_buckets()
         if settings.limits_url is not None:
@@ -133,12 +150,21 @@ async def serve(settings: Settings) -> None:
             keep_alive=settings.keep_alive_seconds,
         )
         await stack.enter_async_context(_heeded(changes, store, engine))
+        webhooks = Webhooks(
+            outbox,
+            sending.secrets,
+            limits=settings.limits,
+            page_tokens=page_tokens,
+            callbacks=sending.callbacks,
+            prober=sending.attempts,
+        )
         server = RpcServer(
             UseCases(
                 tracker=tracker,
                 claiming=Claiming(store, limits=settings.limits, changes=changes, work=work),
                 sweeping=sweeping,
                 watching=watching,
+                webhooks=webhooks,
                 streams=Streams(
                     tracker, store, changes=changes, pending=pending, limits=settings.limits
                 ),
@@ -211,6 +237,51 @@ async def repeatedly(task: str, once: Callable[[], Awaitable[Any]], seconds: flo
         except Exception as error:  # noqa: BLE001 - whatever it is, the next round may do better
             expected = isinstance(error, Unavailable)
             telemetry.record_failure(task, error, expected=expected)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sending:
+    """What sends webhooks; without master keys there is nothing to sign them with."""
+
+    secrets: Secrets
+    attempts: Attempts | None = None
+    callbacks: CheckedCallbacks | None = None
+
+
+@contextlib.asynccontextmanager
+async def _sending(
+    settings: Settings, outbox: SqlOutbox, tracing: telemetry.Tracing
+) -> AsyncIterator[_Sending]:
+    """Send what is due until left; what is being sent then is settled first."""
+    keys = await asyncio.to_thread(master_keys, settings)
+    if keys is None:
+        telemetry.log.warning("webhooks are off", cause="there are no master keys")
+        yield _Sending(secrets=Secrets(outbox, None))
+        return
+    rules, timeout = settings.callback_rules, timedelta(seconds=settings.webhook_timeout_seconds)
+    room = Room(
+        total=settings.webhook_concurrency,
+        per_host=settings.webhook_concurrency_per_host,
+        timeout=timeout,
+    )
+    resolver = Resolver(rules)
+    sender = Sender(rules, resolver, total=timeout)
+    secrets = Secrets(outbox, Vault(keys))
+    schedule = durations(settings.webhook_schedule_seconds)
+    attempts = Attempts(sender, secrets, rules, schedule)
+    dispatcher = Dispatcher(outbox, attempts, room, tracing)
+    loop = asyncio.create_task(dispatcher.run())
+    try:
+        yield _Sending(
+            secrets=secrets,
+            attempts=attempts,
+            callbacks=CheckedCallbacks(rules, resolver, dispatcher.wake),
+        )
+    finally:
+        dispatcher.finish()
+        await loop
+        await dispatcher.stop(room.lease.total_seconds())
+        await sender.close()
 
 
 def _settle_heap() -> None:
@@ -300,6 +371,39 @@ async def _schema_is_usable(engine: Engine, readiness: Readiness, stop: asyncio.
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), PROBE_INTERVAL_S)
     return False
+
+
+def master_keys(settings: Settings) -> dict[str, bytes] | None:
+    """Return the keys that signing secrets are encrypted with, the current one first, if any.
+
+    The embedded store has one of its own beside it, unless the operator gives others.
+
+    Raises:
+        SettingsError: there is a file of keys that cannot be used.
+    """
+    if settings.webhook_keys is not None:
+        return read_keys(settings.webhook_keys.get_secret_value())
+    path = settings.webhook_keys_file
+    try:
+        if path is not None:
+            return read_keys(path.read_text(encoding="ascii"))
+        if settings.embedded:
+            database = _sqlite_path(settings.database_url.get_secret_value())
+            path = database.with_suffix(".webhook-keys")
+            return key_beside(path)
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        raise SettingsError([f"MILEPOST_WEBHOOK_KEYS_FILE: {path}: {why}"]) from None
+    return None
+
+
+def reencrypt_secrets(settings: Settings) -> int:
+    """Encrypt every signing secret under the current master key; return how many were not."""
+    keys = master_keys(settings)
+    if keys is None:
+        raise SettingsError(["MILEPOST_WEBHOOK_KEYS: there are no master keys"])
+    with _database(settings.database_url.get_secret_value()) as engine:
+        return reencrypt(engine, Vault(keys))
 
 
 # --- what the command line needs of the database ---

@@ -6,6 +6,7 @@ and tokens never come this far: every field of a line is named where it is writt
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 import sys
@@ -27,10 +28,10 @@ from milepost.domain.operation import ID_PATTERN, OperationId
 from milepost.logtext import LineWriter, as_json_line, for_people, neutralise
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from datetime import timedelta
 
-    from opentelemetry.trace import Span
+    from opentelemetry.trace import Span, SpanContext
     from structlog.typing import EventDict, FilteringBoundLogger
 
     from milepost.domain.operation import Operation, Principal
@@ -183,6 +184,32 @@ class Tracing:
         )
         return current.span
 
+    @contextlib.contextmanager
+    def joining(
+        self, name: str, created: str | None, attributes: Mapping[str, str | int]
+    ) -> Iterator[tuple[Span | None, str | None]]:
+        """Go on with the trace `created`, of an operation, in work that no call asked for.
+
+        Gives a span, if that trace is recorded, and the traceparent to send on. Whoever takes
+        the span ends it; it ends anyway when the work breaks.
+        """
+        current = _Trace()
+        context = _propagator.extract({"traceparent": created}) if created else None
+        parent = trace.get_current_span(context).get_span_context()
+        if context is not None and parent.is_valid:
+            current.known = _ids_of(parent)
+            if parent.trace_flags.sampled:
+                current.span = self._tracer.start_span(
+                    name, context=context, kind=trace.SpanKind.CLIENT, attributes=dict(attributes)
+                )
+        token = _current.set(current)
+        try:
+            yield current.span, current_traceparent() if created else None
+        finally:
+            _current.reset(token)
+            if current.span is not None and current.span.is_recording():
+                current.span.end()
+
     def stop(self) -> None:
         """Send what is left, within a bounded time."""
         self._provider.force_flush(FLUSH_TIMEOUT_MS)
@@ -201,19 +228,21 @@ def end_span(span: Span, code: str, *, failed: bool) -> None:
 class _Trace:
     """A call and its trace. Without a span, its ids are made when they are needed."""
 
-    __slots__ = ("_ids", "method", "peer", "span")
+    __slots__ = ("_ids", "known", "method", "peer", "span")
 
-    def __init__(self, method: str, peer: Callable[[], str]) -> None:
+    def __init__(self, method: str = "", peer: Callable[[], str] = str) -> None:
         self.method = method
         self.peer = peer
         self.span: Span | None = None
+        self.known: tuple[str, str, int] | None = None
         self._ids: tuple[str, str, int] | None = None
 
     @property
     def ids(self) -> tuple[str, str, int]:
         """The trace id and the span id in hexadecimal digits, and the trace flags."""
         if self._ids is None:
-            self._ids = _fresh_ids() if self.span is None else _ids_of(self.span)
+            own = self.known or _fresh_ids()
+            self._ids = own if self.span is None else _ids_of(self.span.get_span_context())
         return self._ids
 
 
@@ -221,8 +250,7 @@ def _fresh_ids() -> tuple[str, str, int]:
     return f"{random.getrandbits(128) or 1:032x}", f"{random.getrandbits(64) or 1:016x}", 0
 
 
-def _ids_of(span: Span) -> tuple[str, str, int]:
-    context = span.get_span_context()
+def _ids_of(context: SpanContext) -> tuple[str, str, int]:
     return (
         trace.format_trace_id(context.trace_id),
         trace.format_span_id(context.span_id),
@@ -421,7 +449,7 @@ def record_defect(error: Exception, by: Principal | None, named: Mapping[str, st
 def _call() -> dict[str, str]:
     """Return which call it is, and from where."""
     current = _current.get()
-    return {} if current is None else {"method": current.method, "peer": current.peer()}
+    return {} if current is None or not current.method else {"method": current.method, "peer": current.peer()}
 
 
 def _identity(by: Principal | None) -> dict[str, str | None]:

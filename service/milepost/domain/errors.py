@@ -10,6 +10,7 @@
     ├── OperationNotFound       unknown, or none of the asker's business
     │   ├── OperationExpired    told to the owner only
     │   └── OperationDeleted    told to the owner only
+    ├── DeliveryNotFound        unknown, or of somebody else's operation
     ├── IllegalMove             the table of moves does not allow it from this status
     ├── Conflict                decided on an old copy: read again and retry
     │   ├── RevisionMismatch
@@ -162,6 +163,22 @@ class OperationDeleted(OperationNotFound):
     @staticmethod
     def _sentence(operation_id: str) -> str:
         return f"operation {operation_id} was deleted"
+
+
+class DeliveryNotFound(MilepostError):
+    """The asker has no such delivery: unknown, foreign and forgotten alike."""
+
+    reason = "DELIVERY_NOT_FOUND"
+
+    def __init__(self, delivery_id: str) -> None:
+        """Name the id that was asked for."""
+        self.delivery_id = delivery_id
+        super().__init__(f"delivery {delivery_id} does not exist")
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """The id."""
+        return {"delivery_id": self.delivery_id}
 
 
 class IllegalMove(MilepostError):

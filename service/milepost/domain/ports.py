@@ -9,6 +9,14 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
     from datetime import datetime, timedelta
 
+    from milepost.domain.delivery import (
+        Attempt,
+        Claimed,
+        Delivery,
+        DeliverySelection,
+        SealedSecret,
+        Settlement,
+    )
     from milepost.domain.history import Passage
     from milepost.domain.interruption import Standing
     from milepost.domain.lifecycle import Change, Move
@@ -39,10 +47,10 @@ class Selection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Position:
-    """A place between two operations of a list, newest first."""
+    """A place between two operations, or two deliveries, of a list, newest first."""
 
     create_time: datetime
-    id: OperationId
+    id: str
 
 
 class OperationStore(Protocol):
@@ -194,3 +202,111 @@ class StoredKey:
 
     principal: Principal
     digest: bytes
+
+
+# --- webhooks ---
+
+
+class DeliveryStore(Protocol):
+    """Where deliveries live. They are written by the moves of `OperationStore`, not here.
+
+    Every method may raise `StoreUnavailable` and `Overloaded`, as those of `OperationStore`.
+    """
+
+    async def claim(
+        self, *, limit: int, per_host: int, busy: Collection[str], lease: timedelta
+    ) -> list[Claimed]:
+        """Take up to `limit` due deliveries for `lease`; no other dispatcher gets them meanwhile.
+
+        At most `per_host` of one host, and none of a `busy` host. A lease that runs out makes the
+        delivery due again.
+        """
+
+    async def settle(self, settlement: Settlement) -> bool:
+        """Record an attempt, and move its delivery on; false if the lease was lost meanwhile."""
+
+    async def deliveries(
+        self, owner: str, selection: DeliverySelection, after: Position | None, limit: int
+    ) -> list[Delivery]:
+        """Return up to `limit` deliveries, newest first, with every attempt, after a position."""
+
+    async def redeliver(
+        self, owner: str, delivery_id: str, request_id: str | None
+    ) -> tuple[Delivery, bool]:
+        """Make a settled delivery due again; the flag tells that this very call did so before.
+
+        Raises:
+            DeliveryNotFound: `owner` has none such.
+            IllegalMove: it is not settled.
+        """
+
+    async def forget_deliveries(self, kept: timedelta) -> int:
+        """Remove deliveries of operations that are gone, `kept` after they were settled."""
+
+
+class SecretStore(Protocol):
+    """Where signing secrets live, encrypted. Raises as `OperationStore` does."""
+
+    async def secrets(self, owner: str) -> Sequence[SealedSecret]:
+        """Return the secrets of `owner` that sign now: the current one first, if there is any."""
+
+    async def first_secret(self, owner: str, key_id: str, sealed: bytes) -> None:
+        """Store the first secret of `owner`, unless there is one by now."""
+
+    async def rotate_secret(
+        self, owner: str, key_id: str, sealed: bytes, request_id: str | None, overlap: timedelta
+    ) -> bool:
+        """Replace the current secret, which signs on for `overlap`; end the one before at once.
+
+        False means that a rotation with this request_id has been made, and nothing was done.
+
+        Raises:
+            LostRace: other rotations came first three times in a row.
+        """
+
+
+class SecretVault(Protocol):
+    """Encrypts signing secrets under the operator's master keys."""
+
+    def seal(self, owner: str, secret: bytes) -> tuple[str, bytes]:
+        """Return the id of the master key and the encrypted secret."""
+
+    def unseal(self, secret: SealedSecret) -> bytes:
+        """Return the secret.
+
+        Raises:
+            WebhooksNotConfigured: its master key is not among those that are configured.
+        """
+
+
+class Callbacks(Protocol):
+    """What creating an operation with a callback URL needs of the sender of webhooks."""
+
+    async def check(self, callback_url: str) -> None:
+        """Return if webhooks may be sent to this URL; it takes 2 s at most.
+
+        Raises:
+            InvalidRequest: naming ``callback_url``.
+        """
+
+    def wake(self) -> None:
+        """Take the hint that a delivery has been written on this replica."""
+
+
+class Prober(Protocol):
+    """Sends one webhook at once."""
+
+    async def probe(self, owner: str, callback_url: str, keys: Sequence[bytes]) -> Probe:
+        """Send a signed webhook to a URL under all rules for them, and say what came of it.
+
+        Raises:
+            InvalidRequest: the URL is refused; nothing was contacted.
+        """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """What came of a webhook that was sent as a test."""
+
+    webhook_id: str
+    attempt: Attempt

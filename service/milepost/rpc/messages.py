@@ -80,17 +80,17 @@ def fill(message: pb.Operation, operation: Operation, viewer: str, *, full: bool
     message.revision = operation.revision
     message.attempt = operation.attempt
     message.max_attempts = operation.max_attempts
-    message.ttl.CopyFrom(_duration(operation.ttl))
-    message.retry_after.CopyFrom(_duration(operation.retry_after))
+    message.ttl.CopyFrom(duration_message(operation.ttl))
+    message.retry_after.CopyFrom(duration_message(operation.retry_after))
     for name in _OPTIONAL:
         if (value := getattr(operation, name)) is not None:
             setattr(message, name, value)
     for name in _TIMES:
         if (instant := getattr(operation, name)) is not None:
-            getattr(message, name).CopyFrom(_timestamp(instant))
+            getattr(message, name).CopyFrom(timestamp_message(instant))
     if (expected := expectation(operation)) is not None:
         message.next_step = NEXT_STEP_NUMBERS[expected.step]
-        message.next_step_deadline.CopyFrom(_timestamp(expected.deadline))
+        message.next_step_deadline.CopyFrom(timestamp_message(expected.deadline))
     if operation.callback_url is not None and operation.owner == viewer:
         message.callback_url = urlsplit(operation.callback_url)._replace(query="").geturl()
     if full:
@@ -121,14 +121,16 @@ def _error_messages(errors: Iterable[OperationError]) -> Iterable[pb.OperationEr
 
 # An operation is shown again and again, and most of its times stay what they were.
 @functools.lru_cache(maxsize=16_384)
-def _timestamp(instant: datetime) -> timestamp_pb2.Timestamp:
+def timestamp_message(instant: datetime) -> timestamp_pb2.Timestamp:
+    """Return the message of a point in time. It may be shared: copy it, never change it."""
     return timestamp_pb2.Timestamp(
         seconds=math.floor(instant.timestamp()), nanos=instant.microsecond * 1000
     )
 
 
 @functools.lru_cache(maxsize=1024)
-def _duration(span: timedelta) -> duration_pb2.Duration:
+def duration_message(span: timedelta) -> duration_pb2.Duration:
+    """Return the message of a duration. It may be shared: copy it, never change it."""
     return duration_pb2.Duration(
         seconds=span.days * 86_400 + span.seconds, nanos=span.microseconds * 1000
     )

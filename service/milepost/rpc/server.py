@@ -28,6 +28,7 @@ from milepost.rpc.interceptors.errors import Errors
 from milepost.rpc.interceptors.limits import RateLimits
 from milepost.rpc.interceptors.observe import Observe
 from milepost.rpc.operations import OperationService
+from milepost.rpc.webhooks import WebhookService
 from milepost.rpc.workers import WorkerService
 
 if TYPE_CHECKING:
@@ -40,14 +41,10 @@ if TYPE_CHECKING:
     from milepost.tracking.sweeping import Sweeping
     from milepost.tracking.tracker import Tracker
     from milepost.tracking.watching import Watching
+    from milepost.tracking.webhooks import Webhooks
 
 NOT_AVAILABLE: Final = frozenset(
     {
-        "milepost.v1.WebhookService/GetSigningSecret",
-        "milepost.v1.WebhookService/RotateSigningSecret",
-        "milepost.v1.WebhookService/ListDeliveries",
-        "milepost.v1.WebhookService/RedeliverWebhook",
-        "milepost.v1.WebhookService/SendTestWebhook",
         "milepost.v1.AdminService/CreateApiKey",
         "milepost.v1.AdminService/ListApiKeys",
         "milepost.v1.AdminService/RevokeApiKey",
@@ -82,6 +79,7 @@ class UseCases:
     sweeping: Sweeping
     streams: Streams
     watching: Watching
+    webhooks: Webhooks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +136,7 @@ class RpcServer:
             WorkerService(serves.tracker, serves.claiming, serves.streams, limits), add
         )
         webhook_service_pb2_grpc.add_WebhookServiceServicer_to_server(
-            webhook_service_pb2_grpc.WebhookServiceServicer(), add
+            WebhookService(serves.webhooks, limits), add
         )
         admin_service_pb2_grpc.add_AdminServiceServicer_to_server(
             AdminService(serves.sweeping), add

@@ -12,7 +12,7 @@ import contextlib
 import os
 import socket
 import sqlite3
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 import sqlalchemy as sa
@@ -209,6 +209,8 @@ def _element(value: Any) -> str:
             return f'"\\\\x{value.hex()}"'
         case timedelta():
             return f'"{value // _MICROSECOND} microseconds"'
+        case datetime():
+            return f'"{value.isoformat()}"'
         case _:
             raise TypeError(type(value))
 
@@ -274,6 +276,10 @@ class Session:
         begin = "BEGIN" if self.dialect.name == "postgresql" else "BEGIN IMMEDIATE"
         return self._bracket(begin, "COMMIT", "ROLLBACK")
 
+    def atomic(self) -> AbstractContextManager[Cursor]:
+        """Keep what happens inside, or none of it, whatever else shares the commit."""
+        return self.savepoint() if self._shared else self.transaction()
+
     def savepoint(self) -> AbstractContextManager[Cursor]:
         """Keep what happens inside, or none of it, within a transaction."""
         return self._bracket("SAVEPOINT kind", "RELEASE kind", "ROLLBACK TO kind")
@@ -318,7 +324,7 @@ class Session:
         """Run a statement for `rows`: for all of them, or for none if it fails."""
         if self.dialect.name == "postgresql":
             return statement.run(self.cursor, rows)
-        with self.savepoint() if self._shared else self.transaction() as cursor:
+        with self.atomic() as cursor:
             return statement.run(cursor, rows)
 
     def read(self, prepared: Prepared, rows: Sequence[Sequence[Any]]) -> list[tuple[Any, ...]]:

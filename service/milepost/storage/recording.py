@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Final
 import sqlalchemy as sa
 
 from milepost.domain.lifecycle import TABLE, Move
+from milepost.storage import leaving
 from milepost.storage.engine import Prepared
-from milepost.storage.tables import clock, deliveries, events, random_delivery_id
+from milepost.storage.tables import clock, deliveries, events, host_of, random_delivery_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -71,17 +72,21 @@ class Recording:
         self._told = told or (lambda _changed: sa.true())
         self._event = event or TABLE[move].event
         self._move = move
+        self._removes = TABLE[move].enters is None
+        self._steps = leaving.STEPS if self._removes else ()
         self._at_once = dialect.name == "postgresql"
         if self._at_once:
             self._whole = Prepared(dialect, inputs, lambda m: self._one_statement(change, m))
             return
         self._whole = Prepared(dialect, inputs, change)
-        both = {**_CHANGED, **ASKED}
+        changed = {**_CHANGED, **leaving.TOLD} if self._removes else _CHANGED
+        both = {**changed, **ASKED}
         self._event_part = Prepared(dialect, both, lambda m: self._insert_event(m, m))
         self._delivery_part = Prepared(dialect, both, self._insert_delivery)
         self._asked = [list(inputs).index(name) for name in ASKED]
         names = [column.name for column in change(_nothing(inputs)).exported_columns]
-        self._changed = [names.index(name) for name in _CHANGED]
+        self._changed = [names.index(name) for name in changed]
+        self._left = [Prepared(dialect, both, build) for build in self._steps]
 
     def run(self, cursor: Cursor, rows: Sequence[Sequence[Any]]) -> list[tuple[Any, ...]]:
         """Change what may be changed, and return the operations as they are now."""
@@ -96,7 +101,11 @@ class Recording:
                     [*(changed[n] for n in self._changed), *(row[n] for n in self._asked)]
                 )
         self._event_part.run(cursor, recorded)
-        self._delivery_part.run(cursor, [each for each in recorded if each[_URL] is not None])
+        self._delivery_part.run(
+            cursor, called := [row for row in recorded if row[_URL] is not None]
+        )
+        for part in self._left:
+            part.run(cursor, called)
         return found
 
     def _one_statement(self, change: Change, m: Columns) -> sa.Select[Any]:
@@ -105,7 +114,8 @@ class Recording:
         named = (changed.c.id == m["id"],) if "id" in m else ()
         event = self._insert_event(changed.c, m, *named).cte("event")
         delivery = self._insert_delivery(changed.c).cte("delivery")
-        return sa.select(*changed.c).add_cte(event, delivery)
+        left = [build(changed.c).cte(f"left_{n}") for n, build in enumerate(self._steps)]
+        return sa.select(*changed.c).add_cte(event, delivery, *left)
 
     def _insert_event(
         self, changed: Columns, m: Columns, *joined: ColumnElement[bool]
@@ -131,7 +141,11 @@ class Recording:
             "owner": changed["owner"],
             "callback_url": changed["callback_url"],
             "create_time": clock(),
+            "host": host_of(changed["callback_url"]),
+            "next_attempt_time": clock(),
         }
+        if self._removes:
+            values["payload"] = leaving.snapshot(changed)
         # The types are separated by spaces, and none is part of another.
         wanted = changed["callback_events"].contains(self._event)
         rows = sa.select(*values.values()).where(
@@ -141,8 +155,8 @@ class Recording:
 
     def _revision(self, changed: Columns) -> ColumnElement[int]:
         """Return the revision of the event; a removed operation still shows the one before."""
-        removed = TABLE[self._move].enters is None
-        return changed["revision"] + sa.literal_column("1") if removed else changed["revision"]
+        one = sa.literal_column("1")
+        return changed["revision"] + one if self._removes else changed["revision"]
 
 
 def _nothing(inputs: Mapping[str, TypeEngine[Any]]) -> Columns:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from milepost.domain.errors import LostRace, OperationDeleted
 from milepost.domain.lifecycle import Change, Move
@@ -19,7 +19,7 @@ from milepost.storage.rows import operation_from, standing_from
 from milepost.storage.sweeps import Sweeps
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
     from datetime import timedelta
 
     import sqlalchemy as sa
@@ -31,6 +31,16 @@ if TYPE_CHECKING:
     from milepost.domain.ports import Outcome, Position, Selection, StoredKey
 
     Query = Callable[[Session], Any]
+
+Found = TypeVar("Found")
+
+
+class Work(NamedTuple):
+    """Something else to write: `run` gets the items that come together, and answers each."""
+
+    run: Callable[[Session, Sequence[Any]], Sequence[Any]]
+    item: Any
+
 
 TRIES: Final = 3
 """How often a move is tried that other changes overtook."""
@@ -97,7 +107,9 @@ class SqlOperationStore:
         self._turn = 0
 
     def _write(self, session: Session, items: Sequence[Any]) -> Sequence[Any]:
-        """Run the creates, the claims, the moves of one kind, or one part of a sweep."""
+        """Run the creates, the claims, the moves of one kind, a part of a sweep, or other work."""
+        if isinstance(items[0], Work):
+            return items[0].run(session, [work.item for work in items])
         if callable(items[0]):
             return [part(session) for part in items]
         if isinstance(items[0], Claim):
@@ -223,6 +235,15 @@ class SqlOperationStore:
         """Return when the database answers; raise `StoreUnavailable` when it does not."""
         await self._run(lambda session: session.fetch(queries.PING))
 
+    async def read(self, query: Callable[[Session], Found]) -> Found:
+        """Return what `query` finds; it may run again after a lost connection."""
+        found: Found = await self._run(query)
+        return found
+
+    async def work(self, work: Work, key: Hashable) -> Any:
+        """Return the answer to the item of `work`, written between the moves."""
+        return await self._writes.submit(work, key)
+
     async def _run(self, query: Query) -> Any:
         self._turn = (self._turn + 1) % len(self._queries)
         return await self._queries[self._turn].submit(query, object())
@@ -233,7 +254,9 @@ class SqlOperationStore:
         await asyncio.gather(*(lane.close() for lane in lanes))
 
 
-def _kind(item: Change | Claim | Query | tuple[OperationId, Draft]) -> Move | Query:
+def _kind(item: Change | Claim | Query | tuple[OperationId, Draft] | Work) -> Hashable:
+    if isinstance(item, Work):
+        return item.run
     if callable(item):  # alone: nothing else is of its kind
         return item
     if isinstance(item, Claim):

@@ -15,6 +15,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
+from milepost.domain.delivery import DeliveryStatus
 from milepost.domain.operation import ID_LENGTH, ID_PREFIX, Status
 
 if TYPE_CHECKING:
@@ -98,6 +99,45 @@ def _clock_sqlite(_element: clock, _compiler: SQLCompiler, **_kw: object) -> str
     return "(CAST((julianday('now') - 2440587.5) * 86400000.0 + 0.5 AS INTEGER) * 1000)"
 
 
+class long_ago(FunctionElement[datetime]):  # noqa: N801 - reads as the SQL constant it is
+    """1970: before everything. As a default it must be a constant, which `clock` is not."""
+
+    type = Instant()
+    inherit_cache = True
+
+
+@compiles(long_ago, "postgresql")
+def _long_ago_postgresql(_element: long_ago, _compiler: SQLCompiler, **_kw: object) -> str:
+    return "'1970-01-01 00:00:00+00'"
+
+
+@compiles(long_ago, "sqlite")
+def _long_ago_sqlite(_element: long_ago, _compiler: SQLCompiler, **_kw: object) -> str:
+    return "0"
+
+
+class host_of(FunctionElement[str]):  # noqa: N801 - reads as the SQL function it is
+    """The host and port of a URL, as they are written but in lower case."""
+
+    type = sa.Text()
+    inherit_cache = True
+
+
+@compiles(host_of, "postgresql")
+def _host_postgresql(element: Any, compiler: SQLCompiler, **kw: Any) -> str:
+    url = compiler.process(element.clauses, **kw)
+    after = f"split_part({url}, '://', 2)"
+    return f"lower(split_part(split_part({after}, '/', 1), '?', 1))"
+
+
+@compiles(host_of, "sqlite")
+def _host_sqlite(element: Any, compiler: SQLCompiler, **kw: Any) -> str:
+    url = compiler.process(element.clauses, **kw)
+    after = f"substr({url}, instr({url}, '://') + 3)"
+    end = f"min(instr({after} || '/', '/'), instr({after} || '?', '?'))"
+    return f"lower(substr({after}, 1, {end} - 1))"
+
+
 class random_delivery_id(FunctionElement[str]):  # noqa: N801 - reads as the SQL function it is
     """A new webhook-id: ``msg_`` and 128 random bits (122 on PostgreSQL), without dots."""
 
@@ -137,7 +177,7 @@ metadata = sa.MetaData(
 )
 
 
-def _quoted(statuses: type[Status]) -> str:
+def _quoted(statuses: type[Status | DeliveryStatus]) -> str:
     return ", ".join(f"'{status}'" for status in sorted(statuses))
 
 
@@ -270,7 +310,45 @@ deliveries = sa.Table(
     sa.Column("owner", sa.Text, nullable=False),
     sa.Column("callback_url", sa.Text, nullable=False),
     sa.Column("create_time", Instant, nullable=False),
+    # What has a default is left out by the release before webhooks were sent.
+    sa.Column("host", sa.Text, nullable=False, server_default="-", comment="of the URL"),
+    sa.Column("status", sa.Text, nullable=False, server_default="PENDING"),
+    sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
+    sa.Column(
+        "tries",
+        sa.Integer,
+        nullable=False,
+        server_default="0",
+        comment="failed attempts of the schedule as it runs now",
+    ),
+    sa.Column(
+        "next_attempt_time",
+        Instant,
+        nullable=False,
+        server_default=long_ago(),
+        comment="while it is being sent: when its lease runs out",
+    ),
+    sa.Column("lease", sa.Text, comment="of the dispatcher that holds it"),
+    sa.Column("settle_time", Instant),
+    sa.Column("request_id", sa.Text, comment="of the last redelivery"),
+    sa.Column("payload", sa.Text, comment="JSON of the operation, once that is gone"),
+    sa.CheckConstraint(f"status IN ({_quoted(DeliveryStatus)})", name="status"),
+    sa.CheckConstraint("(status = 'PENDING') = (settle_time IS NULL)", name="settled"),
     sa.Index(None, "operation_id", "revision", unique=True),
+    # What is settled is in neither of the next two: a claim costs the same after a million.
+    sa.Index(
+        "deliveries_due_idx",
+        "next_attempt_time",
+        postgresql_where=sa.text("status = 'PENDING'"),
+        sqlite_where=sa.text("status = 'PENDING'"),
+    ),
+    sa.Index(
+        "deliveries_left_idx",
+        "settle_time",
+        postgresql_where=sa.text("payload IS NOT NULL"),
+        sqlite_where=sa.text("payload IS NOT NULL"),
+    ),
+    sa.Index(None, "owner", "create_time", "id"),
 )
 """One row per webhook to be sent, written with the move it tells of."""
 
@@ -287,6 +365,40 @@ quotas = sa.Table(
     postgresql_with={"fillfactor": 50},  # it is updated in place by every create
 )
 """One row per owner who has ever created anything: the lock that its creates take turns at."""
+delivery_attempts = sa.Table(
+    "delivery_attempts",
+    metadata,
+    sa.Column("delivery_id", sa.Text, primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("start_time", Instant, nullable=False),
+    sa.Column("duration", Span, nullable=False),
+    sa.Column("status_code", sa.Integer),
+    sa.Column("error", sa.Text),
+    sa.CheckConstraint("number >= 1", name="number"),
+)
+"""One row per attempt to send a webhook; goes with its delivery."""
+
+signing_secrets = sa.Table(
+    "signing_secrets",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("owner", sa.Text, nullable=False),
+    sa.Column("key_id", sa.Text, nullable=False, comment="of the master key"),
+    sa.Column("sealed", sa.LargeBinary, nullable=False, comment="encrypted by that key"),
+    sa.Column("create_time", Instant, nullable=False),
+    sa.Column("expire_time", Instant, comment="when it stops signing; absent while current"),
+    sa.Column("request_id", sa.Text, comment="of the rotation that made it"),
+    sa.CheckConstraint("trim(owner) <> ''", name="owner"),
+    sa.Index(
+        "signing_secrets_current_idx",
+        "owner",
+        unique=True,
+        postgresql_where=sa.text("expire_time IS NULL"),
+        sqlite_where=sa.text("expire_time IS NULL"),
+    ),
+    sa.Index(None, "owner", "create_time"),
+)
+"""The secrets that sign webhooks: of each owner the current one, and the one before for a day."""
 
 api_keys = sa.Table(
     "api_keys",

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from milepost.domain.lifecycle import Guards
     from milepost.domain.limits import Limits
     from milepost.domain.operation import Operation, OperationError, Payload, Principal, Proposal
-    from milepost.domain.ports import OperationStore, Outcome, Selection
+    from milepost.domain.ports import Callbacks, OperationStore, Outcome, Selection
     from milepost.tracking.changes import Changes
     from milepost.tracking.claiming import PendingWork
     from milepost.tracking.paging import PageTokens
@@ -47,13 +47,16 @@ class Tracker:
         work: PendingWork,
         pending: PendingProgress | None = None,
         allowances: Allowances = EVERYBODY_ALIKE,
+        callbacks: Callbacks | None = None,
         new_id: Callable[[], OperationId] = new_operation_id,
     ) -> None:
         """Work on `store`; clamp to `limits`; tell `changes` of every move, `work` of new work.
 
         What is `pending` of an operation is committed before its end. What is created counts
-        against the quota that its owner has by `allowances`.
+        against the quota that its owner has by `allowances`. Without `callbacks` no webhooks are
+        sent, and none are promised.
         """
+        self._callbacks = callbacks
         self._store = store
         self._work = work
         self._changes = changes
@@ -67,12 +70,13 @@ class Tracker:
         """Store a new pending operation that `by` owns, or return the one of this request_id.
 
         Raises:
-            WebhooksNotConfigured: a callback URL was given.
+            WebhooksNotConfigured: a callback URL was given, and no webhooks are sent.
+            InvalidRequest: webhooks may not be sent to the callback URL.
             QuotaExceeded: `by` has as many active operations as it may have.
             IdsExhausted: no free id was found.
         """
         if proposal.callback_url is not None:
-            raise WebhooksNotConfigured
+            await self._invited(proposal.callback_url)
         draft = self._draft(by, proposal)
         for _ in range(ID_TRIES):
             outcome = await self._store.insert(self._new_id(), draft)
@@ -81,6 +85,11 @@ class Tracker:
                 self._work.publish(proposal.function)
                 return outcome
         raise IdsExhausted(tries=ID_TRIES)
+
+    async def _invited(self, callback_url: str) -> None:
+        if self._callbacks is None:
+            raise WebhooksNotConfigured
+        await self._callbacks.check(callback_url)
 
     def _draft(self, by: Principal, proposal: Proposal) -> Draft:
         """Return what is stored of a proposal: within the limits, and with its owner."""
@@ -216,8 +225,15 @@ class Tracker:
             await self._pending.flush(operation_id, change.scope)
         outcome = await self._store.apply(change)
         self._changes.publish(operation_id)
+        self._tell_of_delivery(move, outcome)
         telemetry.record_move(move, outcome, by)
         return outcome
+
+    def _tell_of_delivery(self, move: Move, outcome: Outcome) -> None:
+        """Have a webhook sent at once. Progress is too frequent for it: it seldom causes one."""
+        called = outcome.operation.callback_url is not None and move is not Move.PROGRESS
+        if called and self._callbacks is not None:
+            self._callbacks.wake()
 
 
 def _change(

@@ -1,0 +1,116 @@
+"""Signing secrets at rest. They come here encrypted and leave encrypted."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from milepost.domain.delivery import SealedSecret
+from milepost.domain.errors import LostRace
+from milepost.storage.tables import Span, clock, later, signing_secrets
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from sqlalchemy.engine import Engine
+
+    from milepost.domain.ports import SecretVault
+    from milepost.storage.engine import Session
+
+_s = signing_secrets.c
+_COLUMNS: Final = (
+    _s.owner,
+    _s.key_id,
+    _s.sealed,
+    _s.create_time,
+    _s.expire_time,
+    _s.request_id,
+)
+_SIGNING: Final = sa.or_(_s.expire_time.is_(None), _s.expire_time > clock())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rotation:
+    """A new secret that is to replace the current one."""
+
+    owner: str
+    key_id: str
+    sealed: bytes
+    request_id: str | None
+    overlap: timedelta
+
+
+def find(session: Session, owner: str) -> list[SealedSecret]:
+    """Return what signs now, the current one first."""
+    query = (
+        sa.select(*_COLUMNS)
+        .where(_s.owner == owner, _SIGNING)
+        .order_by(_s.expire_time.is_not(None), _s.create_time.desc())
+    )
+    return [_secret(row) for row in session.fetch(query)]
+
+
+def _secret(row: tuple[Any, ...]) -> SealedSecret:
+    return SealedSecret(
+        owner=row[0],
+        key_id=row[1],
+        sealed=bytes(row[2]),
+        create_time=row[3],
+        expire_time=row[4],
+        request_id=row[5],
+    )
+
+
+def add_current(session: Session, rotation: Rotation) -> bool:
+    """Store a current secret, unless there is one; tell whether it was stored."""
+    insert = sqlite.insert if session.dialect.name == "sqlite" else postgresql.insert
+    stored = session.fetch(
+        insert(signing_secrets)
+        .values(
+            id=uuid.uuid4().hex,
+            owner=rotation.owner,
+            key_id=rotation.key_id,
+            sealed=rotation.sealed,
+            create_time=clock(),
+            request_id=rotation.request_id,
+        )
+        .on_conflict_do_nothing()
+        .returning(_s.id)
+    )
+    return bool(stored)
+
+
+def rotate(session: Session, rotation: Rotation) -> bool:
+    """Replace the current secret; false if this very rotation was made before."""
+    mine = _s.owner == rotation.owner
+    if rotation.request_id is not None and session.fetch(
+        sa.select(_s.id).where(mine, _SIGNING, _s.request_id == rotation.request_id)
+    ):
+        return False
+    session.connection.execute(sa.delete(signing_secrets).where(mine, _s.expire_time.is_not(None)))
+    session.connection.execute(
+        sa.update(signing_secrets)
+        .where(mine, _s.expire_time.is_(None))
+        .values(expire_time=later(clock(), sa.literal(rotation.overlap, Span())))
+    )
+    if not add_current(session, rotation):
+        raise LostRace("", tries=1)
+    return True
+
+
+def reencrypt(engine: Engine, vault: SecretVault) -> int:
+    """Encrypt every secret under the current master key; return how many were under another."""
+    changed = 0
+    with engine.begin() as connection:
+        for id_, *row in connection.execute(sa.select(_s.id, *_COLUMNS).with_for_update()):
+            secret = _secret(tuple(row))
+            key_id, sealed = vault.seal(secret.owner, vault.unseal(secret))
+            if key_id == secret.key_id:
+                continue
+            mine = sa.update(signing_secrets).where(_s.id == id_, _s.sealed == secret.sealed)
+            changed += connection.execute(mine.values(key_id=key_id, sealed=sealed)).rowcount
+    return changed

@@ -1,0 +1,94 @@
+"""The use cases of webhooks: secrets, what was delivered, and sending it again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from milepost import telemetry
+from milepost.domain.ports import Position
+
+if TYPE_CHECKING:
+    from milepost.domain.delivery import Delivery, DeliverySelection, SigningSecrets
+    from milepost.domain.limits import Limits
+    from milepost.domain.operation import Principal
+    from milepost.domain.ports import Callbacks, DeliveryStore, Probe, Prober
+    from milepost.tracking.paging import PageTokens
+    from milepost.tracking.secrets import Secrets
+
+
+class Webhooks:
+    """What callers may do about their webhooks. Raises the errors of `DeliveryStore` too."""
+
+    def __init__(
+        self,
+        store: DeliveryStore,
+        secrets: Secrets,
+        *,
+        limits: Limits,
+        page_tokens: PageTokens,
+        callbacks: Callbacks | None,
+        prober: Prober | None,
+    ) -> None:
+        """Work on `store`; without a `prober` and `callbacks` nothing is sent."""
+        self._store = store
+        self._secrets = secrets
+        self._limits = limits
+        self._page_tokens = page_tokens
+        self._callbacks = callbacks
+        self._prober = prober
+
+    async def secrets(self, by: Principal) -> SigningSecrets:
+        """Return what signs the webhooks of `by`; the first call makes it."""
+        found = await self._secrets.of(by.subject)
+        _record("signing secret shown", by)
+        return found
+
+    async def rotate(self, by: Principal, request_id: str | None) -> SigningSecrets:
+        """Replace the secret of `by`."""
+        found = await self._secrets.rotate(by.subject, request_id)
+        _record("signing secret rotated", by, replayed=found.replayed)
+        return found
+
+    async def list(
+        self, by: Principal, selection: DeliverySelection, *, page_size: int, page_token: str
+    ) -> tuple[list[Delivery], str]:
+        """Return one page, newest first, and the token of the next one; empty at the end."""
+        after = None
+        if page_token:
+            after = self._page_tokens.read(page_token, subject=by.subject, selection=selection)
+        limit = page_size or self._limits.page_size_default
+        # One more than asked for tells whether there is a next page, without counting.
+        found = await self._store.deliveries(by.subject, selection, after, limit + 1)
+        page = found[:limit]
+        if len(found) <= limit:
+            return page, ""
+        position = Position(create_time=page[-1].create_time, id=page[-1].id)
+        return page, self._page_tokens.issue(position, subject=by.subject, selection=selection)
+
+    async def redeliver(
+        self, by: Principal, delivery_id: str, request_id: str | None
+    ) -> tuple[Delivery, bool]:
+        """Queue a settled delivery of `by` anew; the flag tells that this very call did before."""
+        self._secrets.require()
+        delivery, replayed = await self._store.redeliver(by.subject, delivery_id, request_id)
+        if self._callbacks is not None:
+            self._callbacks.wake()
+        _record("webhook redelivered", by, delivery_id=delivery.id, replayed=replayed)
+        return delivery, replayed
+
+    async def probe(self, by: Principal, callback_url: str) -> Probe:
+        """Send a test to a URL, once and at once.
+
+        Raises:
+            InvalidRequest: the URL is refused.
+            WebhooksNotConfigured: there is no master key.
+        """
+        secrets = await self._secrets.of(by.subject)
+        assert self._prober is not None, "whoever has a master key has a prober"  # noqa: S101
+        found = await self._prober.probe(by.subject, callback_url, secrets.keys)
+        _record("test webhook sent", by, delivery_id=found.webhook_id)
+        return found
+
+
+def _record(event: str, by: Principal, **facts: object) -> None:
+    telemetry.log.info(event, principal=by.subject, credential_id=by.credential_id, **facts)

@@ -1,0 +1,1 @@
+"""Webhooks: owners are told how their operations end."""

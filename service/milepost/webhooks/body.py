@@ -1,0 +1,94 @@
+"""The body of a webhook: what happened to which operation, as JSON."""
+
+from __future__ import annotations
+
+import base64
+import json
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from google.protobuf import json_format, struct_pb2
+from google.protobuf.message import DecodeError
+
+from milepost.domain.delivery import TEST_EVENT, status_after
+from milepost.domain.lifecycle import TERMINAL
+
+if TYPE_CHECKING:
+    from milepost.domain.delivery import Claimed, Subject
+    from milepost.domain.operation import OperationError, Payload
+
+_JSON: Final = {
+    kind.DESCRIPTOR.full_name: kind
+    for kind in (struct_pb2.Value, struct_pb2.Struct, struct_pb2.ListValue)
+}
+"""The types that are JSON in the clothes of protobuf."""
+
+
+def body_of(claimed: Claimed, subject: Subject) -> bytes:
+    """Return the exact bytes that are signed and sent.
+
+    The operation is told as the event left it: it may have moved on since, so what is not final
+    says nothing of its end.
+    """
+    status = status_after(claimed.type, subject.status)
+    data: dict[str, Any] = {
+        "operation_id": claimed.operation_id,
+        "function": subject.function,
+        "version": subject.version,
+        "status": status.value,
+        "revision": claimed.revision,
+    }
+    if status in TERMINAL:
+        data |= {
+            "result": _result(subject.result),
+            "errors": [_error(error) for error in subject.errors],
+        }
+    data["create_time"] = _time(subject.create_time)
+    if status in TERMINAL:
+        ends = {"complete_time": subject.complete_time, "cancel_time": subject.cancel_time}
+        data |= {name: _time(end) for name, end in ends.items() if end is not None}
+    data |= {
+        "original_request_id": subject.original_request_id,
+        "metadata": None if subject.metadata is None else json.loads(subject.metadata),
+    }
+    return _bytes(claimed.type, claimed.create_time, data)
+
+
+def body_of_test(time: datetime) -> bytes:
+    """Return the body of a webhook that tells of no operation."""
+    return _bytes(TEST_EVENT, time, {})
+
+
+def _bytes(event: str, time: datetime, data: dict[str, Any]) -> bytes:
+    body = {"type": event, "timestamp": _time(time), "data": data}
+    return json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+
+
+def _time(instant: datetime) -> str:
+    return instant.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def _error(error: OperationError) -> dict[str, Any]:
+    return {
+        "code": error.code,
+        "message": error.message,
+        "source": error.source,
+        "details": None if error.details is None else json.loads(error.details),
+    }
+
+
+def _result(result: Payload | None) -> Any:
+    """Return JSON as it is, and any other message by its type and its encoding."""
+    if result is None:
+        return None
+    kind = _JSON.get(result.type_url.rpartition("/")[2])
+    if kind is not None:
+        try:
+            message = kind.FromString(result.value)
+            found = json_format.MessageToDict(message)
+            json.dumps(found, allow_nan=False)
+        except (DecodeError, ValueError, RecursionError, json_format.SerializeToJsonError):
+            pass  # no JSON after all: broken, or with a number that is not finite
+        else:
+            return found
+    return {"@type": result.type_url, "value": base64.b64encode(result.value).decode()}

@@ -1,0 +1,197 @@
+"""The dispatcher: takes what is due out of the outbox, and has it sent.
+
+The loop and a pass of it are two functions. A pass claims as much as there is room for and
+starts an attempt for each; nothing here waits for a receiver, so a slow one holds up nobody
+else. HTTP happens outside of any transaction, between a short claim and a short settlement; a
+dispatcher that dies in between leaves a lease that runs out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+
+from milepost import telemetry
+from milepost.domain.delivery import DeliveryStatus
+from milepost.domain.errors import MilepostError, Unavailable
+from milepost.webhooks import observing
+from milepost.webhooks.hosts import Hosts
+
+if TYPE_CHECKING:
+    from milepost.domain.delivery import Claimed, Settlement
+    from milepost.domain.ports import DeliveryStore
+    from milepost.webhooks.attempting import Attempts
+
+POLL_S: Final = 1.0
+"""How long something due may wait when no hint came: another replica wrote it, or it was delayed."""
+SETTLE_TRIES: Final = 5
+"""How often a settlement is tried while the store is away. After that the lease runs out."""
+PAUSE_S: Final = 1.0
+"""While the store is away."""
+TIDY_S: Final = 60.0
+KEPT: Final = timedelta(hours=24)
+"""How long settled deliveries of operations that are gone are kept."""
+_LEASE_MARGIN: Final = timedelta(seconds=5)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Room:
+    """How much is sent at once."""
+
+    total: int = 64
+    per_host: int = 8
+    timeout: timedelta = timedelta(seconds=5)
+    """Of one attempt; leases are long enough for it."""
+
+    @property
+    def lease(self) -> timedelta:
+        """How long a claim holds: an attempt, and settling it while the store is away a while."""
+        return self.timeout + timedelta(seconds=SETTLE_TRIES * PAUSE_S) + _LEASE_MARGIN
+
+
+class Dispatcher:
+    """Sends the webhooks of one replica's share. Create it on a running event loop."""
+
+    def __init__(
+        self,
+        store: DeliveryStore,
+        attempts: Attempts,
+        room: Room,
+        tracing: telemetry.Tracing,
+        hosts: Hosts | None = None,
+    ) -> None:
+        """Take from `store`, send through `attempts`, within `room`."""
+        self._loop = asyncio.get_running_loop()
+        self._store = store
+        self._attempts = attempts
+        self._room = room
+        self._tracing = tracing
+        self._hosts = hosts or Hosts(self._loop.time, per_host=room.per_host)
+        self._running: set[asyncio.Task[None]] = set()
+        self._hint = asyncio.Event()
+        self._finishing = False
+        self._tidied = self._loop.time()
+
+    def wake(self) -> None:
+        """Look for something due soon: there may be."""
+        self._hint.set()
+
+    async def run(self) -> None:
+        """Dispatch until `finish` is called."""
+        away = False
+        while not self._finishing:
+            self._hint.clear()
+            try:
+                claimed = await self.dispatch()
+                await self._tidy()
+                away = False
+            except MilepostError as error:
+                if not away:
+                    telemetry.log.warning("webhooks wait for the store", cause=error.reason)
+                away = True
+                await asyncio.sleep(PAUSE_S)
+                continue
+            if not claimed and not self._finishing:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._hint.wait(), POLL_S)
+
+    async def dispatch(self) -> int:
+        """Make one pass: claim what is due and there is room for; return how much that was."""
+        free = self._room.total - len(self._running)
+        if free <= 0:
+            return 0
+        claimed = await self._store.claim(
+            limit=free,
+            per_host=self._room.per_host,
+            busy=self._hosts.busy(),
+            lease=self._room.lease,
+        )
+        for each in claimed:
+            self._hosts.begin(each.host)
+            task = self._loop.create_task(self._deliver(each, self._loop.time()))
+            self._running.add(task)
+            task.add_done_callback(self._done)
+        observing.running.set(len(self._running))
+        return len(claimed)
+
+    async def idle(self) -> None:
+        """Return when every attempt that was begun is settled."""
+        while self._running:
+            await asyncio.wait(self._running)
+
+    def finish(self) -> None:
+        """Let `run` return after its present pass."""
+        self._finishing = True
+        self._hint.set()
+
+    async def stop(self, seconds: float) -> None:
+        """Give running attempts `seconds` to settle, then give them up: their leases run out."""
+        if self._running:
+            await asyncio.wait(self._running, timeout=seconds)
+        for task in self._running:
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        observing.running.set(len(self._running))
+        self._hint.set()  # there is room again
+        if not task.cancelled() and (error := task.exception()) is not None:
+            telemetry.log.error("webhook attempt broke", exc_info=error)
+
+    async def _deliver(self, claimed: Claimed, claimed_at: float) -> None:
+        failed = False
+        try:
+            settlement = await self._attempt(claimed, claimed_at)
+            # What the rules refuse, or nobody could sign, says nothing about the host.
+            failed = settlement.attempt.error is not None and bool(settlement.attempt.duration)
+            held = await self._settle(settlement)
+            observing.record_attempt(claimed, settlement, held=held)
+            if settlement.status is DeliveryStatus.PENDING:
+                self._loop.call_later(settlement.delay.total_seconds(), self.wake)
+        except Unavailable as error:
+            telemetry.log.warning(
+                "webhook left to its lease", delivery_id=claimed.id, cause=error.reason
+            )
+        finally:
+            if self._hosts.end(claimed.host, failed=failed):
+                telemetry.log.warning("host is left alone for a while", host=claimed.host)
+
+    async def _attempt(self, claimed: Claimed, claimed_at: float) -> Settlement:
+        # By the clock of the database, like every time that is stored.
+        start_time = claimed.claim_time + timedelta(seconds=self._loop.time() - claimed_at)
+        created = claimed.subject.trace_context if claimed.subject else None
+        with self._tracing.joining(
+            "webhook",
+            created,
+            {
+                "milepost.operation.id": claimed.operation_id,
+                "milepost.webhook.id": claimed.id,
+                "milepost.webhook.attempt": claimed.number,
+                "http.request.method": "POST",
+                "server.address": claimed.host,
+            },
+        ) as (span, traceparent):
+            settlement = await self._attempts.make(
+                claimed, start_time=start_time, traceparent=traceparent
+            )
+            observing.end_attempt(span, settlement)
+        return settlement
+
+    async def _settle(self, settlement: Settlement) -> bool:
+        """Store what came of an attempt; tell whether the lease still held."""
+        for _ in range(SETTLE_TRIES - 1):
+            with contextlib.suppress(Unavailable):
+                return await self._store.settle(settlement)
+            await asyncio.sleep(PAUSE_S)
+        return await self._store.settle(settlement)
+
+    async def _tidy(self) -> None:
+        """Now and then, remove what nobody can ask for any more."""
+        if self._loop.time() - self._tidied < TIDY_S:
+            return
+        self._tidied = self._loop.time()
+        await self._store.forget_deliveries(KEPT)

@@ -1,0 +1,289 @@
+"""The outbox: what is due is claimed once, settled by whoever holds it, and shown to its owner."""
+
+import dataclasses
+from datetime import timedelta
+
+import pytest
+import sqlalchemy as sa
+
+from milepost.domain.delivery import Attempt, DeliverySelection, DeliveryStatus, Settlement
+from milepost.domain.errors import DeliveryNotFound, IllegalMove
+from milepost.domain.lifecycle import Move
+from milepost.domain.operation import Status
+from milepost.domain.ports import Position
+from milepost.storage.operations import SWEEPER
+from milepost.storage.outbox import SqlOutbox
+from milepost.storage.tables import Instant, Span, deliveries
+from tests import factories
+from tests.contract.stored import answers
+
+LEASE = timedelta(seconds=30)
+MINUTE = timedelta(minutes=1)
+ENDS = ("operation.completed", "operation.failed", "operation.cancelled", "operation.expired")
+
+
+@pytest.fixture
+async def outbox(engine, store):
+    """The outbox over a fresh database."""
+    outbox = SqlOutbox(engine, store)
+    yield outbox
+    await outbox.close()
+
+
+@pytest.fixture
+async def other(engine, replica):
+    """The outbox of another replica."""
+    outbox = SqlOutbox(engine, replica)
+    yield outbox
+    await outbox.close()
+
+
+async def ended(store, **overrides):
+    """An operation that has completed, with one delivery."""
+    overrides = {"callback_events": ENDS, **overrides}
+    return await factories.reach(store, Status.COMPLETED, **overrides)
+
+
+async def claim(outbox, limit=10, per_host=10, busy=(), lease=LEASE):
+    """What is due, claimed."""
+    return await outbox.claim(limit=limit, per_host=per_host, busy=busy, lease=lease)
+
+
+def settlement(claimed, status=DeliveryStatus.DELIVERED, delay=MINUTE, **overrides):
+    """What came of an attempt to send what was claimed."""
+    failed = status is not DeliveryStatus.DELIVERED
+    attempt = Attempt(
+        number=claimed.number,
+        start_time=claimed.claim_time,
+        duration=timedelta(milliseconds=12),
+        status_code=500 if failed else 204,
+        error="answered 500" if failed else None,
+    )
+    plain = Settlement(
+        id=claimed.id,
+        lease=claimed.lease,
+        attempt=attempt,
+        status=status,
+        tries=claimed.tries + failed,
+        delay=delay,
+    )
+    return dataclasses.replace(plain, **overrides)
+
+
+def hurry(engine):
+    """Every wait and every lease is over."""
+    hour = sa.literal(timedelta(hours=1), Span())
+    due = sa.type_coerce(deliveries.c.next_attempt_time.op("-")(hour), Instant())
+    with engine.begin() as connection:
+        connection.execute(sa.update(deliveries).values(next_attempt_time=due))
+
+
+async def listed(outbox, owner=factories.OWNER, after=None, limit=10, **selection):
+    """The deliveries that an owner sees."""
+    return await outbox.deliveries(owner, DeliverySelection(**selection), after, limit)
+
+
+async def test_claim_has_what_the_body_needs(outbox, store):
+    """A delivery is claimed with the operation as it ended (B107, B205)."""
+    operation = await ended(store, metadata='{"a":1}', trace_context="00-1-2-01")
+    (claimed,) = await claim(outbox)
+    assert (claimed.operation_id, claimed.revision) == (operation.id, operation.revision)
+    assert (claimed.type, claimed.owner) == ("operation.completed", factories.OWNER)
+    assert (claimed.callback_url, claimed.host) == (operation.callback_url, "example.com")
+    assert (claimed.number, claimed.tries) == (1, 0)
+    assert claimed.claim_time >= claimed.create_time
+    subject = claimed.subject
+    for name in ("function", "status", "result", "errors", "metadata", "create_time"):
+        assert getattr(subject, name) == getattr(operation, name), name
+    assert subject.complete_time == operation.complete_time
+    assert subject.trace_context == "00-1-2-01"
+
+
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [
+        ("https://Example.COM/hook", "example.com"),
+        ("http://127.0.0.1:8080?x=/y", "127.0.0.1:8080"),
+        ("https://[2001:db8::1]:8443", "[2001:db8::1]:8443"),
+        ("https://a.example/b?c=d", "a.example"),
+    ],
+)
+async def test_host_of_a_delivery(outbox, store, url, host):
+    """Limits per host go by the host and port of the URL, whatever else is in it."""
+    await ended(store, callback_url=url)
+    (claimed,) = await claim(outbox)
+    assert claimed.host == host
+
+
+async def test_one_dispatcher_gets_it(outbox, other, store):
+    """Of many claims at once each delivery comes out of one; a leased one is not due."""
+    operations = [await ended(store) for _ in range(12)]
+    found = await answers(*(claim(who, limit=4) for who in (outbox, other) * 3))
+    ids = [claimed.operation_id for batch in found for claimed in batch]
+    while more := await claim(outbox):
+        ids += [claimed.operation_id for claimed in more]
+    assert sorted(ids) == sorted(operation.id for operation in operations)
+
+
+async def test_claim_is_fair_between_hosts(outbox, store):
+    """No host gets more than its share, and a busy one gets nothing."""
+    for n in range(5):
+        await ended(store, callback_url=f"https://slow.example/{n}")
+    await ended(store, callback_url="https://fast.example/")
+    await ended(store, callback_url="https://down.example/")
+    hosts = [each.host for each in await claim(outbox, per_host=2, busy=["down.example"])]
+    assert sorted(hosts) == ["fast.example", "slow.example", "slow.example"]
+    assert len(await claim(outbox, limit=1)) == 1
+
+
+async def test_lost_lease_makes_it_due_again(engine, outbox, other, store):
+    """What a dispatcher that died held is sent by another; the old lease settles nothing."""
+    await ended(store)
+    (first,) = await claim(outbox)
+    assert await claim(other) == []
+    hurry(engine)
+    (second,) = await claim(other)
+    assert (second.id, second.number) == (first.id, 2)
+    assert not await outbox.settle(settlement(first))
+    (shown,) = await listed(outbox)
+    assert shown.status is DeliveryStatus.PENDING
+    assert await other.settle(settlement(second))
+    (shown,) = await listed(outbox)
+    assert shown.status is DeliveryStatus.DELIVERED
+    assert [attempt.number for attempt in shown.attempts] == [1, 2]
+
+
+async def test_retry_waits_its_time(engine, outbox, store):
+    """A failed attempt is kept, and the next is due after its delay, with the same id (B216)."""
+    await ended(store)
+    (first,) = await claim(outbox)
+    assert await outbox.settle(settlement(first, DeliveryStatus.PENDING))
+    assert await claim(outbox) == []
+    (shown,) = await listed(outbox)
+    assert shown.next_attempt_time - first.claim_time >= MINUTE
+    assert shown.settle_time is None
+    assert shown.attempts == (settlement(first, DeliveryStatus.PENDING).attempt,)
+    hurry(engine)
+    (second,) = await claim(outbox)
+    assert (second.id, second.number, second.tries) == (first.id, 2, 1)
+
+
+async def test_many_are_settled_at_once(outbox, store):
+    """Settlements that come together are all made, each by itself."""
+    for n in range(9):
+        await ended(store, callback_url=f"https://h{n}.example/")
+    claimed = await claim(outbox)
+    outcomes = [
+        settlement(each, DeliveryStatus.PENDING if n % 2 else DeliveryStatus.DELIVERED)
+        for n, each in enumerate(claimed)
+    ]
+    assert await answers(*(outbox.settle(each) for each in outcomes)) == [True] * 9
+    shown = {each.id: each for each in await listed(outbox)}
+    for outcome in outcomes:
+        assert shown[outcome.id].status is outcome.status
+        assert shown[outcome.id].attempts == (outcome.attempt,)
+
+
+async def test_owner_sees_only_its_own(outbox, store):
+    """A list is of one owner, newest first, page by page, by status and by operation."""
+    mine = [await ended(store) for _ in range(5)]
+    await ended(store, owner="mallory")
+    everything = await listed(outbox)
+    assert [each.operation_id for each in everything] == [each.id for each in reversed(mine)]
+    last = everything[1]
+    after = Position(create_time=last.create_time, id=last.id)
+    assert await listed(outbox, after=after, limit=2) == everything[2:4]
+    (one,) = await listed(outbox, operation_id=mine[0].id)
+    assert one == everything[-1]
+    assert await listed(outbox, statuses=(DeliveryStatus.EXHAUSTED,)) == []
+    assert await listed(outbox, statuses=(DeliveryStatus.PENDING,)) == everything
+
+
+async def test_redelivery_begins_anew(outbox, store):
+    """A settled delivery is due again at once, its schedule begun anew, its attempts kept (B210)."""
+    await ended(store)
+    (claimed,) = await claim(outbox)
+    await outbox.settle(settlement(claimed, DeliveryStatus.EXHAUSTED))
+    delivery, replayed = await outbox.redeliver(factories.OWNER, claimed.id, "again")
+    assert (delivery.status, replayed) == (DeliveryStatus.PENDING, False)
+    assert len(delivery.attempts) == 1
+    assert (await outbox.redeliver(factories.OWNER, claimed.id, "again"))[1]
+    with pytest.raises(IllegalMove) as refused:
+        await outbox.redeliver(factories.OWNER, claimed.id, None)
+    assert refused.value.facts["status"] == "PENDING"
+    (again,) = await claim(outbox)
+    assert (again.id, again.number, again.tries) == (claimed.id, 2, 0)
+    await outbox.settle(settlement(again))
+    delivery, replayed = await outbox.redeliver(factories.OWNER, claimed.id, "again")
+    assert (delivery.status, replayed) == (DeliveryStatus.DELIVERED, True)
+
+
+async def test_foreign_delivery_is_missing(outbox, store):
+    """A stranger's redelivery of a delivery is refused as if there were none."""
+    await ended(store)
+    (claimed,) = await claim(outbox)
+    for delivery_id in (claimed.id, "msg_" + "0" * 32):
+        with pytest.raises(DeliveryNotFound) as refused:
+            await outbox.redeliver("mallory", delivery_id, None)
+        assert refused.value.facts == {"delivery_id": delivery_id}
+
+
+async def test_deleted_operation_leaves_its_unsent_webhook(engine, outbox, store):
+    """A webhook that is still to be sent outlives its operation, with all that its body needs."""
+    operation = await ended(
+        store, metadata='{"a":"ü"}', callback_events=(*ENDS, "operation.deleted")
+    )
+    (before,) = await claim(outbox)
+    await store.forget(factories.change(Move.FORGET, operation.id))
+    hurry(engine)
+    kept, deleted = sorted(await claim(outbox), key=lambda each: each.revision)
+    assert (kept.id, kept.subject) == (before.id, before.subject)
+    assert (deleted.type, deleted.subject) == ("operation.deleted", before.subject)
+    await outbox.settle(settlement(kept))
+    assert await outbox.forget_deliveries(MINUTE) == 0
+    assert await outbox.forget_deliveries(-MINUTE) == 1
+    (left,) = await listed(outbox)
+    assert left.id == deleted.id
+
+
+async def test_settled_deliveries_go_with_their_operation(outbox, store, stored):
+    """Once it is deleted nothing is left of an operation's webhooks that were sent."""
+    operation = await ended(store)
+    (claimed,) = await claim(outbox)
+    await outbox.settle(settlement(claimed))
+    await store.forget(factories.change(Move.FORGET, operation.id))
+    assert stored.deliveries(operation.id) == []
+    assert await listed(outbox) == []
+
+
+@pytest.mark.parametrize(("status", "told"), [(Status.PENDING, True), (Status.COMPLETED, False)])
+async def test_expiry_is_told_of_what_has_not_ended(engine, outbox, store, stored, status, told):
+    """Expiry of a pending operation is told; that of one whose end was told is not told again."""
+    operation = await factories.reach(store, status, callback_events=ENDS, request_id="r")
+    await claim(outbox)
+    factories.age(engine, operation.id, timedelta(days=30))
+    await factories.create(store, request_id="r")  # sweeps the one before it
+    assert stored.events(operation.id)[-1]["actor"] == SWEEPER
+    types = [row["type"] for row in stored.deliveries(operation.id)]
+    assert ("operation.expired" in types) is told
+    for claimed in await claim(outbox):
+        assert claimed.subject.status is Status.PENDING
+
+
+async def test_previous_release_writes_what_is_due(outbox, store, stored):
+    """A delivery without the new columns, as the release before writes it, is due at once."""
+    operation = await ended(store, callback_url=None)
+    row = {
+        "id": "msg_" + "1" * 32,
+        "operation_id": operation.id,
+        "revision": operation.revision,
+        "type": "operation.completed",
+        "owner": operation.owner,
+        "callback_url": "https://example.com/",
+        "create_time": operation.complete_time,
+    }
+    stored.execute(sa.insert(deliveries), [row])
+    (claimed,) = await claim(outbox)
+    assert claimed.id == row["id"]
+    (shown,) = await listed(outbox)
+    assert shown.next_attempt_time >= shown.create_time

@@ -1,0 +1,428 @@
+"""Webhooks, from the move of an operation to a receiver on the loopback."""
+
+import base64
+import re
+import uuid
+from datetime import datetime
+
+import pytest
+from aiohttp import web
+from google.protobuf import any_pb2, struct_pb2, wrappers_pb2
+from grpc import StatusCode
+from standardwebhooks import Webhook
+
+from milepost.gen.milepost.v1 import webhook_service_pb2 as pb
+from milepost.webhooks.masterkeys import new_key
+from tests.e2e.receiver import Receiver, reset, stall
+from tests.e2e.service import BROKEN, LAST_MOVES, Service, eventually, refused
+
+PENDING = pb.DELIVERY_STATUS_PENDING
+DELIVERED = pb.DELIVERY_STATUS_DELIVERED
+EXHAUSTED = pb.DELIVERY_STATUS_EXHAUSTED
+STOPPED = pb.DELIVERY_STATUS_STOPPED
+TRIES = 4
+MISSING = "msg_" + "0" * 32
+
+
+@pytest.fixture(scope="module")
+def receiver():
+    """A receiver."""
+    with Receiver() as receiver:
+        yield receiver
+
+
+@pytest.fixture(scope="module")
+def other():
+    """Another receiver, which is another host to the limits."""
+    with Receiver() as receiver:
+        yield receiver
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def any_service(request, tmp_path_factory, receiver, other):
+    """A service that may send webhooks to the receiver, and retries them soon."""
+    folder = tmp_path_factory.mktemp("webhooks")
+    settings = {
+        "webhook_allow_http": "true",
+        "webhook_allowed_networks": "127.0.0.1/32",
+        "webhook_allowed_ports": f"{receiver.port},{other.port}",
+        "webhook_schedule_seconds": "0,0.1,0.1,0.2",
+        "webhook_timeout_seconds": "1",
+    }
+    if request.param == "sqlite":
+        with Service(f"sqlite:///{folder / 'milepost.db'}", folder, **settings) as service:
+            yield service
+        return
+    postgres = request.getfixturevalue("postgres")
+    name = f"milepost_webhooks_{uuid.uuid4().hex}"
+    postgres.create_database(name, template=request.getfixturevalue("postgres_template"))
+    url = postgres.url(name)
+    with Service(url, folder, webhook_keys=new_key(), **settings) as service:
+        yield service
+    postgres.drop_database(name)
+
+
+@pytest.fixture
+def path():
+    """A path of the receiver that no other test uses."""
+    return f"/{uuid.uuid4().hex}"
+
+
+def secret_of(client):
+    """The secret that signs now."""
+    return client.call("GetSigningSecret").current.value
+
+
+def settled(client, operation_id):
+    """The one delivery of an operation, once it is settled."""
+
+    def found():
+        (delivery,) = client.call("ListDeliveries", operation_id=operation_id).deliveries
+        return delivery if delivery.status != PENDING else None
+
+    return eventually(found, within=20, what="settled")
+
+
+@pytest.mark.parametrize("status", LAST_MOVES)
+def test_end_is_told(alice, receiver, path, status):
+    """Every end is told once: a signed POST with id, status, result, errors, time (B205, B206)."""
+    operation = alice.create_in(
+        status, callback_url=receiver.url(path + "?token=1"), metadata={"a": 1}, version="2"
+    )
+    (hook,) = receiver.wait_for(path)
+    assert hook.verify(secret_of(alice)) is not None
+    assert hook.headers["X-Operation-Id"] == operation.id
+    assert hook.headers["User-Agent"] == "Milepost-Webhook/1"
+    assert hook.headers["Content-Type"] == "application/json"
+    assert re.fullmatch("00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}", hook.headers["traceparent"])
+    body = hook.json
+    assert body["type"] == f"operation.{status.lower()}"
+    data = body["data"]
+    end = "cancel_time" if status == "CANCELLED" else "complete_time"
+    assert datetime.fromisoformat(data.pop(end)) >= datetime.fromisoformat(data.pop("create_time"))
+    failed = status == "FAILED"
+    error = {"code": BROKEN.code, "message": BROKEN.message, "source": None, "details": None}
+    assert data == {
+        "operation_id": operation.id,
+        "function": "video.transcode",
+        "version": "2",
+        "status": status,
+        "revision": operation.revision,
+        "result": None,
+        "errors": [error] if failed else [],
+        "original_request_id": None,
+        "metadata": {"a": 1},
+    }
+    assert settled(alice, operation.id).status == DELIVERED
+    assert len(receiver.got(path)) == 1
+
+
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        (struct_pb2.Value(number_value=3), 3),
+        (struct_pb2.Value(null_value=0), None),
+        (struct_pb2.Struct(fields={"a": struct_pb2.Value(string_value="ü")}), {"a": "ü"}),
+        (
+            wrappers_pb2.Int32Value(value=7),
+            {
+                "@type": "type.googleapis.com/google.protobuf.Int32Value",
+                "value": base64.b64encode(b"\x08\x07").decode(),
+            },
+        ),
+    ],
+)
+def test_result_travels_as_json(alice, receiver, path, message, told):
+    """A result that is JSON is told as JSON, any other by its type and its encoding (B205)."""
+    result = any_pb2.Any()
+    result.Pack(message)
+    operation = alice.create_in("PROCESSING", callback_url=receiver.url(path))
+    alice.move("CompleteOperation", operation.id, result=result)
+    (hook,) = receiver.wait_for(path)
+    assert hook.json["data"]["result"] == told
+
+
+def test_delivery_is_logged_with_its_attempt(alice, any_service, receiver, path):
+    """After 2xx there is no other attempt, and an info log has the attempt's number (B208)."""
+    receiver.answer(path, 500)
+    operation = alice.create_in("COMPLETED", callback_url=receiver.url(path))
+    delivery = settled(alice, operation.id)
+    line = any_service.logged(event="webhook delivered", operation_id=operation.id)
+    assert (line["level"], line["attempt"], line["delivery_id"]) == ("info", 2, delivery.id)
+
+
+def test_failure_is_tried_again(alice, receiver, path):
+    """500, then 200: two attempts with one id, each with its own timestamp (B209, B216)."""
+    receiver.answer(path, 500)
+    operation = alice.create_in("COMPLETED", callback_url=receiver.url(path))
+    delivery = settled(alice, operation.id)
+    first, second = receiver.got(path)
+    assert first.id == second.id == delivery.id
+    assert delivery.status == DELIVERED
+    assert [attempt.number for attempt in delivery.attempts] == [1, 2]
+    assert [attempt.status_code for attempt in delivery.attempts] == [500, 200]
+    assert delivery.attempts[0].error == "answered 500"
+    assert not delivery.attempts[1].HasField("error")
+    for hook, attempt in zip((first, second), delivery.attempts, strict=True):
+        assert int(hook.headers["webhook-timestamp"]) == attempt.start_time.seconds
+        hook.verify(secret_of(alice))
+
+
+def test_exhausted_delivery_can_be_sent_again(alice, any_service, receiver, path):
+    """After its last attempt a delivery is exhausted, logged, listed, and can be redelivered.
+
+    The operation is unchanged by all of it (B210, B213).
+    """
+    receiver.answer(path, *[503] * TRIES)
+    operation = alice.create_in("COMPLETED", callback_url=receiver.url(path))
+    delivery = settled(alice, operation.id)
+    assert delivery.status == EXHAUSTED
+    assert len(delivery.attempts) == TRIES
+    assert delivery.HasField("settle_time")
+    assert not delivery.HasField("next_attempt_time")
+    line = any_service.logged(event="webhook exhausted", operation_id=operation.id)
+    assert (line["level"], line["attempt"], line["tries"]) == ("warning", TRIES, TRIES)
+    assert alice.get(operation.id) == operation
+    request = {"delivery_id": delivery.id, "request_id": "again"}
+    queued = alice.call("RedeliverWebhook", **request)
+    assert (queued.delivery.id, queued.replayed) == (delivery.id, False)
+    again = settled(alice, operation.id)
+    assert again.status == DELIVERED
+    assert len(again.attempts) == TRIES + 1
+    assert {hook.id for hook in receiver.got(path)} == {delivery.id}
+    assert alice.call("RedeliverWebhook", **request).replayed
+    assert len(receiver.got(path)) == TRIES + 1
+
+
+@pytest.mark.parametrize(("behaviour", "error"), [(reset, "connection"), (stall, "timed out")])
+def test_no_answer_is_a_failed_attempt(alice, receiver, path, behaviour, error):
+    """A broken connection and a timeout count as failed attempts (B211)."""
+    receiver.answer(path, behaviour)
+    operation = alice.create_in("COMPLETED", callback_url=receiver.url(path))
+    delivery = settled(alice, operation.id)
+    failed, succeeded = delivery.attempts
+    assert error in failed.error
+    assert not failed.HasField("status_code")
+    assert succeeded.status_code == 200
+    assert delivery.status == DELIVERED
+
+
+def test_nobody_is_at_the_port(alice, any_service, receiver):
+    """A receiver that is down is tried to the end of the schedule (B211)."""
+    url = f"http://127.0.0.2:{receiver.port}/"  # refused by the rules of this service
+    with refused(StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST") as refusal:
+        alice.create(callback_url=url)
+    assert set(refusal.violations) == {"callback_url"}
+    assert any_service.log_lines(event="operation moved", principal=alice.subject) == []
+
+
+def test_nothing_without_callback_url(alice, receiver):
+    """Without a callback URL nothing is queued and nothing is sent (B38, B214)."""
+    operation = alice.create_in("COMPLETED")
+    assert not operation.HasField("callback_url")
+    assert not alice.call("ListDeliveries").deliveries
+
+
+def test_gone_stops_for_good(alice, receiver, path):
+    """410 stops the delivery at once (B215)."""
+    receiver.answer(path, 410)
+    operation = alice.create_in("COMPLETED", callback_url=receiver.url(path))
+    delivery = settled(alice, operation.id)
+    assert (delivery.status, len(delivery.attempts)) == (STOPPED, 1)
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_retry_after_is_honoured(alice, receiver, path, status):
+    """429 and 503 with Retry-After are left alone for as long as they ask (B215)."""
+    receiver.answer(path, web.Response(status=status, headers={"Retry-After": "2"}))
+    alice.create_in("COMPLETED", callback_url=receiver.url(path))
+    first, second = receiver.wait_for(path, 2)
+    assert second.time - first.time >= 1.9
+
+
+def test_redirect_is_a_failure(alice, receiver, path):
+    """A redirect is not followed; the attempt has failed (B219)."""
+    away = web.Response(status=302, headers={"Location": receiver.url(path + "/away")})
+    receiver.answer(path, away)
+    operation = alice.create_in("COMPLETED", callback_url=receiver.url(path))
+    delivery = settled(alice, operation.id)
+    assert [attempt.status_code for attempt in delivery.attempts] == [302, 200]
+    assert receiver.got(path + "/away") == []
+
+
+def test_only_chosen_events_are_told(alice, receiver, path):
+    """Events outside of the filter are not told; a start is told where it is asked for (B218)."""
+    operation = alice.create(
+        callback_url=receiver.url(path), callback_events=["operation.started", "operation.failed"]
+    )
+    alice.move("StartOperation", operation.id)
+    alice.move("CompleteOperation", operation.id)
+    delivery = settled(alice, operation.id)
+    assert delivery.event_type == "operation.started"
+    (hook,) = receiver.got(path)
+    assert hook.json["type"] == "operation.started"
+    assert hook.json["data"]["status"] == "PROCESSING"
+    assert hook.json["data"]["revision"] == delivery.revision == 2
+    assert "result" not in hook.json["data"]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ftp://example.com/",
+        "https://user@example.com/",
+        "https://localhost/",
+        "https://169.254.169.254/latest",
+        "https://[::1]/",
+        "http://127.0.0.1:22/",
+        "https://nothing.invalid/",
+        " ",
+        "",
+    ],
+)
+def test_bad_callback_url_creates_nothing(alice, url):
+    """A callback URL that may not be called is refused by name, and nothing stored (B40, B54)."""
+    with refused(StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST") as refusal:
+        alice.create(callback_url=url)
+    assert set(refusal.violations) == {"callback_url"}
+    assert not alice.call("ListOperations").operations
+
+
+# --- secrets ---
+
+
+def test_secret_is_made_once(alice):
+    """The first call makes the secret, later ones show it; each owner has one of its own."""
+    first = alice.call("GetSigningSecret")
+    assert re.fullmatch(r"whsec_[A-Za-z0-9+/]{43}=", first.current.value)
+    assert not first.HasField("previous")
+    assert alice.call("GetSigningSecret") == first
+
+
+def test_both_secrets_sign_after_a_rotation(alice, receiver, path):
+    """For 24 h after a rotation each webhook carries a signature of both secrets (B206)."""
+    old = secret_of(alice)
+    rotated = alice.call("RotateSigningSecret", request_id="r1")
+    assert rotated.current.value != old == rotated.previous.value
+    assert not rotated.replayed
+    lasts = rotated.previous.expire_time.seconds - rotated.current.create_time.seconds
+    assert abs(lasts - 24 * 3600) <= 1
+    assert alice.call("RotateSigningSecret", request_id="r1").replayed
+    assert secret_of(alice) == rotated.current.value
+    alice.create_in("COMPLETED", callback_url=receiver.url(path))
+    (hook,) = receiver.wait_for(path)
+    assert len(hook.headers["webhook-signature"].split(" ")) == 2
+    for secret in (old, rotated.current.value):
+        Webhook(secret).verify(hook.body, dict(hook.headers))
+    third = alice.call("RotateSigningSecret")
+    assert third.previous.value == rotated.current.value
+
+
+def test_secrets_are_stored_encrypted_and_never_logged(alice, any_service, receiver, path):
+    """Neither the database nor the log has a secret, or the query of a callback URL (B221)."""
+    secret = secret_of(alice)
+    receiver.answer(path, 500)
+    alice.create_in("COMPLETED", callback_url=receiver.url(path + "?token=hush"))
+    receiver.wait_for(path, 2)
+    key = base64.b64decode(secret.removeprefix("whsec_"))
+    with any_service.engine.connect() as connection:
+        rows = connection.exec_driver_sql("SELECT sealed FROM signing_secrets").fetchall()
+    assert rows
+    assert not any(key in bytes(sealed) for (sealed,) in rows)
+    log = any_service.log()
+    assert secret not in log
+    assert "hush" not in log
+
+
+# --- what owners see ---
+
+
+def test_foreign_delivery_is_missing(alice, any_service, receiver, path):
+    """A stranger's delivery and one that never was are refused with the same bytes."""
+    operation = alice.create_in("COMPLETED", callback_url=receiver.url(path))
+    delivery = settled(alice, operation.id)
+    mallory = any_service.client("mallory")
+    assert not mallory.call("ListDeliveries", operation_id=operation.id).deliveries
+    told = []
+    for delivery_id in (delivery.id, MISSING):
+        with refused(StatusCode.NOT_FOUND, "DELIVERY_NOT_FOUND") as refusal:
+            mallory.call("RedeliverWebhook", delivery_id=delivery_id)
+        told.append(refusal.status.SerializeToString().replace(delivery_id.encode(), b"ID"))
+    assert told[0] == told[1]
+
+
+def test_deliveries_come_page_by_page(alice, receiver, path):
+    """A list goes on where its page ended; a token is good for this list and caller alone."""
+    for _ in range(3):
+        operation = alice.create_in("COMPLETED", callback_url=receiver.url(path + "?token=hush"))
+    settled(alice, operation.id)
+    first = alice.call("ListDeliveries", page_size=2)
+    rest = alice.call("ListDeliveries", page_size=2, page_token=first.next_page_token)
+    found = [*first.deliveries, *rest.deliveries]
+    assert len({delivery.id for delivery in found}) == 3
+    assert found[0].operation_id == operation.id
+    assert found[0].callback_url == receiver.url(path)
+    assert not rest.next_page_token
+    with refused(StatusCode.INVALID_ARGUMENT) as refusal:
+        alice.call("ListDeliveries", page_token=first.next_page_token, statuses=[DELIVERED])
+    assert set(refusal.violations) == {"page_token"}
+
+
+def test_bad_requests_name_their_fields(alice):
+    """Every field that is not as it must be is named."""
+    with refused(StatusCode.INVALID_ARGUMENT) as refusal:
+        alice.call("ListDeliveries", statuses=[0, 9], page_size=-1, operation_id="x")
+    assert set(refusal.violations) == {"statuses[0]", "statuses[1]", "page_size", "operation_id"}
+    with refused(StatusCode.INVALID_ARGUMENT) as refusal:
+        alice.call("RedeliverWebhook", delivery_id="msg_x", request_id="")
+    assert set(refusal.violations) == {"delivery_id", "request_id"}
+
+
+def test_pending_delivery_is_not_redelivered(alice, receiver, path):
+    """What is still to be sent needs no redelivery, and gets none."""
+    receiver.answer(path, web.Response(status=429, headers={"Retry-After": "60"}))
+    operation = alice.create_in("COMPLETED", callback_url=receiver.url(path))
+    receiver.wait_for(path)
+    (delivery,) = alice.call("ListDeliveries", operation_id=operation.id).deliveries
+    with refused(StatusCode.FAILED_PRECONDITION, "ILLEGAL_MOVE") as refusal:
+        alice.call("RedeliverWebhook", delivery_id=delivery.id)
+    assert refusal.facts["status"] == "PENDING"
+
+
+def test_test_webhook(alice, receiver, path):
+    """A test is sent at once, signed, and answered with what came of it; it is never listed."""
+    receiver.answer(path, 204, 500)
+    good = alice.call("SendTestWebhook", callback_url=receiver.url(path))
+    bad = alice.call("SendTestWebhook", callback_url=receiver.url(path))
+    first, second = receiver.got(path)
+    assert first.verify(secret_of(alice))["type"] == "webhook.test"
+    assert (good.webhook_id, good.attempt.status_code) == (first.id, 204)
+    assert not good.attempt.HasField("error")
+    assert (bad.webhook_id, bad.attempt.error) == (second.id, "answered 500")
+    assert not alice.call("ListDeliveries").deliveries
+    with refused(StatusCode.INVALID_ARGUMENT) as refusal:
+        alice.call("SendTestWebhook", callback_url="https://10.0.0.1/")
+    assert set(refusal.violations) == {"callback_url"}
+
+
+def test_slow_host_holds_up_nobody(alice, receiver, other, path):
+    """While one receiver stalls many webhooks, one to another arrives within its first timeout."""
+    receiver.answer(path, *[stall] * 200)
+    for _ in range(30):
+        alice.create_in("CANCELLED", callback_url=receiver.url(path))
+    (first, *_) = receiver.wait_for(path)
+    alice.create_in("CANCELLED", callback_url=other.url(path))
+    (quick,) = other.wait_for(path)
+    assert quick.time - first.time < 5
+    slow = alice.call("ListDeliveries", statuses=[DELIVERED], page_size=100).deliveries
+    assert len(slow) <= 1
+
+
+def test_webhooks_are_counted(alice, any_service, other, path):
+    """The metrics count attempts by where they left the webhook, and how late the first was."""
+    before = any_service.metric("milepost_webhook_attempts_total", outcome="delivered")
+    operation = alice.create_in("COMPLETED", callback_url=other.url(path))
+    settled(alice, operation.id)
+    after = any_service.metric("milepost_webhook_attempts_total", outcome="delivered")
+    assert after == before + 1
+    assert any_service.metric("milepost_webhook_lag_seconds_count") >= 1

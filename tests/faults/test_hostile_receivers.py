@@ -1,0 +1,246 @@
+"""Receivers and name servers that mean harm: nothing of it reaches this network or other owners."""
+
+import asyncio
+import json
+import socket
+import ssl
+import statistics
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from ipaddress import ip_network
+
+import psutil
+import pytest
+import uvloop
+from aiohttp import ClientError, ClientSession, TCPConnector
+from aiohttp.abc import AbstractResolver, ResolveResult
+
+from milepost.domain.callback_url import CallbackRules, CallbackUrl, read_callback_url
+from milepost.webhooks.guard import Resolver
+from milepost.webhooks.sender import Answer, Failure, Sender
+from tests.unit.receivers import OK, NameServer, Receiver, answering
+
+pytestmark = pytest.mark.faults
+
+FLIPS = 1_000
+PARALLEL = 64
+MEGABYTE = 1_000_000
+NAME = "hooks.example.com"
+TURNS = [
+    ["127.0.0.1"],
+    ["127.0.0.2"],
+    ["127.0.0.1", "127.0.0.2"],
+    ["127.0.0.1"],
+    ["127.0.0.2", "127.0.0.1"],
+    ["::1"],
+    ["127.0.0.1", "::1"],
+    ["127.0.0.1"] * 64 + ["127.0.0.2"],
+    ["127.0.0.1", "::ffff:127.0.0.2"],
+]
+"""Only 127.0.0.1 is allowed. Nine turns for A and for AAAA, which do not keep step for long."""
+
+
+def rules_for(*ports: int) -> CallbackRules:
+    """Rules that allow one address of loopback, and these ports."""
+    networks = (ip_network("127.0.0.1/32"),)
+    return CallbackRules(allow_http=True, allowed_networks=networks, allowed_ports=ports)
+
+
+async def post(sender: Sender, url: CallbackUrl) -> Answer:
+    """One attempt."""
+    return await sender.post(url, owner="alice", headers={"webhook-id": "msg_1"}, body=b"{}")
+
+
+class Trap:
+    """One allowed receiver and two forbidden ones, on the same port."""
+
+    async def start(self) -> "Trap":
+        """All three listen."""
+        self.allowed = await Receiver(answering(OK)).start()
+        port = self.allowed.port
+        self.forbidden = [
+            await Receiver(answering(OK), address=address, port=port).start()
+            for address in ("127.0.0.2", "::1")
+        ]
+        return self
+
+    @property
+    def sprung(self) -> int:
+        """How many connections the forbidden receivers have seen."""
+        return sum(receiver.connections for receiver in self.forbidden)
+
+    async def stop(self) -> None:
+        """Nobody listens."""
+        for receiver in (self.allowed, *self.forbidden):
+            await receiver.stop()
+
+
+@pytest.fixture
+async def trap() -> AsyncIterator[Trap]:
+    """Receivers at an allowed address and at forbidden ones."""
+    trap = await Trap().start()
+    yield trap
+    await trap.stop()
+
+
+@pytest.fixture
+def names() -> Iterator[NameServer]:
+    """A name server whose answers flip with every question."""
+    with NameServer(TURNS).running() as server:
+        yield server
+
+
+class Trusting(AbstractResolver):
+    """Asks the same name server, checks the first answer, and then asks again: a usual mistake."""
+
+    def __init__(self, names: NameServer) -> None:
+        self._names = names
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """Return the second answer."""
+        await asyncio.to_thread(self._names.look_up, host, port)
+        found = await asyncio.to_thread(self._names.look_up, host, port)
+        return [
+            ResolveResult(hostname=host, host=each, port=port, family=family, proto=0, flags=0)
+            for each in found
+        ]
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+async def test_flipping_names(trap: Trap, names: NameServer):
+    """A name that flips 1,000 times never leads to a forbidden address (B51, B219)."""
+    rules = rules_for(trap.allowed.port)
+    sender = Sender(rules, Resolver(rules, look_up=names.look_up))
+    url = read_callback_url(f"http://{NAME}:{trap.allowed.port}/", rules)
+    answers = [await post(sender, url) for _ in range(FLIPS)]
+    await sender.close()
+    assert trap.sprung == 0
+    assert names.questions == 2 * FLIPS
+    reached = sum(answer.status == 200 for answer in answers)
+    refused = sum(answer.refused for answer in answers)
+    assert trap.allowed.connections == reached
+    # Every way out was taken often: allowed, refused, and no address at all.
+    assert min(reached, refused) >= FLIPS // 10
+    assert {answer.error for answer in answers} <= {None, Failure.REFUSED, Failure.UNRESOLVABLE}
+
+
+async def test_the_trap_would_be_sprung(trap: Trap, names: NameServer):
+    """A client that checks one answer and connects to the next one is caught by this very test."""
+    async with ClientSession(
+        connector=TCPConnector(resolver=Trusting(names), use_dns_cache=False, force_close=True)
+    ) as session:
+        for _ in range(50):
+            try:
+                async with session.post(f"http://{NAME}:{trap.allowed.port}/") as response:
+                    await response.read()
+            except (ClientError, ValueError):
+                continue
+    assert trap.sprung > 0
+
+
+@dataclass(frozen=True)
+class Zoo:
+    """Hostile receivers in a process of their own."""
+
+    ports: Mapping[str, Mapping[str, int]]
+    """By scheme and by the kind of hostility."""
+    authority: str
+    """Who vouches for them, as PEM."""
+
+    def urls(self, scheme: str) -> list[str]:
+        """One URL for each of them, and one for a receiver that never answers a TLS handshake."""
+        texts = [f"{scheme}://{NAME}:{port}/" for port in self.ports[scheme].values()]
+        return [*texts, f"https://{NAME}:{self.ports['http']['silence']}/"]
+
+
+@pytest.fixture(scope="module")
+def zoo() -> Iterator[Zoo]:
+    """Every kind of hostile receiver."""
+    command = [sys.executable, "-m", "tests.unit.receivers", NAME]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        places = json.loads(process.stdout.readline())
+        yield Zoo(ports=places, authority=places.pop("authority"))
+        process.kill()
+
+
+class Memory:
+    """The most memory that this process had, above what it has at the beginning."""
+
+    def __init__(self) -> None:
+        self._process = psutil.Process()
+        self._begin = self._process.memory_info().rss
+        self.growth = 0
+
+    async def watch(self) -> None:
+        """Look again and again, until cancelled."""
+        while True:
+            self.growth = max(self.growth, self._process.memory_info().rss - self._begin)
+            await asyncio.sleep(0.01)
+
+
+async def paced(sender: Sender, url: CallbackUrl, seconds: float) -> list[float]:
+    """How many seconds deliveries to a good receiver take, one after the other, for some time."""
+    took = []
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        answer = await post(sender, url)
+        assert answer.status == 200, answer
+        took.append(answer.duration.total_seconds())
+        await asyncio.sleep(0.01)
+    return took
+
+
+async def attacked(zoo: Zoo, scheme: str) -> tuple[list[Answer], int, float]:
+    """The answers of 64 hostile receivers, the memory they cost, and how much slower others are."""
+    good = await Receiver(answering(OK)).start()
+    ports = {port for kinds in zoo.ports.values() for port in kinds.values()}
+    rules = rules_for(good.port, *ports)
+    tls = ssl.create_default_context(cadata=zoo.authority)
+    sender = Sender(rules, Resolver(rules, look_up=lambda _host, _port: ["127.0.0.1"]), tls=tls)
+    good_url = read_callback_url(f"http://127.0.0.1:{good.port}/", rules)
+    urls = [read_callback_url(text, rules) for text in zoo.urls(scheme)]
+
+    usual = await paced(sender, good_url, seconds=2)
+    memory = Memory()
+    watching = asyncio.create_task(memory.watch())
+    attack = [asyncio.create_task(post(sender, urls[n % len(urls)])) for n in range(PARALLEL)]
+    meanwhile = await paced(sender, good_url, seconds=4)
+    answers = await asyncio.gather(*attack)
+    watching.cancel()
+    await sender.close()
+    await good.stop()
+    return answers, memory.growth, statistics.median(meanwhile) / statistics.median(usual)
+
+
+@pytest.mark.parametrize("scheme", ["https", "http"])
+def test_hostile_receivers(zoo: Zoo, scheme: str):
+    """64 hostile receivers at once end in time, cost at most 20 MB, and slow nobody else down.
+
+    On uvloop, as the service runs: the other event loop keeps 256 KiB for each TLS connection.
+    """
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        answers, growth, ratio = runner.run(attacked(zoo, scheme))
+    slowest = max(answer.duration for answer in answers)
+    print(  # noqa: T201 - to be read with -s
+        f"memory +{growth / MEGABYTE:.1f} MB, others {ratio:.2f} times as long, slowest {slowest}"
+    )
+    outcomes = Counter(answer.error or answer.status for answer in answers)
+    # Who drips or says nothing: 3 of 11. Who does not even answer the handshake: 1 of 11.
+    assert outcomes[Failure.TIMEOUT] >= 3 * (PARALLEL // 11)
+    assert outcomes[Failure.CONNECT_TIMEOUT] >= PARALLEL // 11
+    assert outcomes[Failure.INTERNAL] == 0
+    assert slowest < timedelta(seconds=6)
+    assert growth <= 20 * MEGABYTE
+    assert ratio <= 2
