@@ -17,20 +17,25 @@ from alembic.util import CommandError
 
 from milepost import __version__, telemetry
 from milepost.domain.api_key import issue_key
-from milepost.domain.errors import StoreUnavailable
-from milepost.rpc.server import RpcServer, Wire
+from milepost.domain.errors import StoreUnavailable, Unavailable
+from milepost.rpc import jwks
+from milepost.rpc.certificates import TlsFiles
+from milepost.rpc.server import Access, RpcServer, Wire
+from milepost.rpc.tokens import Tokens
 from milepost.storage import schema
 from milepost.storage.credentials import KeyRing, service_key
 from milepost.storage.engine import open_engine
 from milepost.storage.store import SqlOperationStore
 from milepost.storage.translate import translate
 from milepost.tracking.changes import Changes
+from milepost.tracking.keys import Keys
 from milepost.tracking.paging import PageTokens
 from milepost.tracking.tracker import Tracker
 from milepost.web.probes import probe_app
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator
+    from datetime import datetime, timedelta
     from typing import Any
 
     from sqlalchemy.engine import Engine
@@ -40,6 +45,8 @@ if TYPE_CHECKING:
 
 PROBE_INTERVAL_S: Final = 0.5
 """How often the database is asked whether it is there: readiness is known within 2 s."""
+KEY_USE_INTERVAL_S: Final = 5.0
+"""How often it is written which keys were used."""
 STARTING, DRAINING = "starting", "draining"
 
 
@@ -88,25 +95,36 @@ async def serve(settings: Settings) -> None:
         store = SqlOperationStore(engine, gathering=settings.gathering)
         stack.push_async_callback(store.close)
         changes = Changes()
+        keys = Keys(store, limits=settings.limits, page_tokens=page_tokens)
+        tokens = _tokens(settings)
+        stack.push_async_callback(tokens.close)
         tracker = Tracker(store, limits=settings.limits, page_tokens=page_tokens, changes=changes)
         server = RpcServer(
             tracker,
-            store,
+            Access(
+                credentials=store,
+                keys=keys,
+                tokens=tokens,
+                certificates=settings.mtls_certificates,
+            ),
             settings.limits,
             Wire(
                 address=settings.listen,
                 request_bytes=settings.request_bytes_max,
                 reflection=settings.reflection,
+                tls=_tls(settings),
             ),
             tracing,
         )
         await server.start()
         _settle_heap()
         watch = asyncio.create_task(readiness.watch(store, server))
+        uses = asyncio.create_task(_write_key_uses(keys))
         telemetry.log.info(
             "serving",
             listen=settings.listen,
             http_listen=settings.http_listen,
+            tls=settings.tls_cert_file is not None,
             database=sa.make_url(url).render_as_string(hide_password=True),
         )
         await stop.wait()
@@ -116,7 +134,39 @@ async def serve(settings: Settings) -> None:
         await server.report(ready=False)
         await asyncio.sleep(settings.not_ready_seconds)
         await server.stop(settings.drain_seconds)
+        uses.cancel()
     telemetry.log.info("stopped")
+
+
+def _tokens(settings: Settings) -> Tokens:
+    """Return what verifies the tokens of the issuers that are trusted; there may be none."""
+    trusted = {}
+    for issuer in settings.trusted_issuers:
+        source = (
+            jwks.from_url(issuer.jwks_url)
+            if issuer.jwks_url
+            else jwks.from_file(Path(issuer.jwks_file or ""))
+        )
+        trusted[issuer.issuer] = (issuer, jwks.KeySet(issuer.issuer, source, issuer.algorithms))
+    return Tokens(trusted)
+
+
+def _tls(settings: Settings) -> TlsFiles | None:
+    if settings.tls_cert_file is None or settings.tls_key_file is None:
+        return None
+    return TlsFiles(
+        certificate=settings.tls_cert_file,
+        key=settings.tls_key_file,
+        client_authorities=settings.tls_client_ca_file,
+    )
+
+
+async def _write_key_uses(keys: Keys) -> None:
+    """Write which keys were used, now and then, until cancelled: it may fail, and harms nobody."""
+    while True:
+        await asyncio.sleep(KEY_USE_INTERVAL_S)
+        with contextlib.suppress(Unavailable):
+            await keys.write_uses()
 
 
 def _settle_heap() -> None:
@@ -211,13 +261,18 @@ def prepare_embedded(url: str) -> None:
 
 
 def create_key(
-    url: str, *, subject: str, roles: Iterable[Role], functions: Iterable[str]
-) -> tuple[str, str]:
-    """Store a new API key; return its public id and the key, which is never shown again."""
+    url: str,
+    *,
+    subject: str,
+    roles: Iterable[Role],
+    functions: Iterable[str],
+    lifetime: timedelta | None = None,
+) -> tuple[str, str, datetime | None]:
+    """Store a new API key; return its public id, the key, never shown again, and its end."""
     key, stored = issue_key(subject=subject, roles=roles, functions=functions)
     with _keys(url) as keys:
-        keys.add(stored)
-    return stored.principal.credential_id, key
+        expire_time = keys.add(stored, lifetime=lifetime)
+    return stored.principal.credential_id, key, expire_time
 
 
 def list_keys(url: str) -> list[dict[str, Any]]:

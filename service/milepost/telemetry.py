@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span
     from structlog.typing import EventDict, FilteringBoundLogger
 
+    from milepost.domain.api_key import ApiKey
     from milepost.domain.operation import OperationId, Principal
     from milepost.domain.ports import Outcome
 
@@ -283,6 +284,21 @@ def record_forget(operation_id: OperationId, by: Principal) -> None:
         "operation moved",
         move="forget",
         operation_id=operation_id,
+        principal=by.subject,
+        credential_id=by.credential_id,
+    )
+
+
+def record_key(change: str, key: ApiKey, by: Principal) -> None:
+    """Log that an API key was created or revoked."""
+    log.info(
+        "API key changed",
+        change=change,
+        key_id=key.key_id,
+        subject=key.subject,
+        roles=" ".join(sorted(key.roles)),
+        functions=" ".join(key.functions),
+        expire_time=key.expire_time.isoformat() if key.expire_time else None,
         principal=by.subject,
         credential_id=by.credential_id,
     )

@@ -6,6 +6,7 @@ are the tree drawn in `milepost_client.errors`.
 
 from milepost_client.client import Milepost
 from milepost_client.errors import (
+    ApiKeyNotFound,
     Cancelled,
     Conflict,
     DeadlineExceeded,
@@ -47,6 +48,7 @@ from milepost_client.work import Work
 
 __all__ = [
     "VERSION",
+    "ApiKeyNotFound",
     "Cancelled",
     "Conflict",
     "DeadlineExceeded",

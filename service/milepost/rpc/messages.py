@@ -83,7 +83,7 @@ def fill(message: pb.Operation, operation: Operation, viewer: str, *, full: bool
             setattr(message, name, value)
     for name in _TIMES:
         if (instant := getattr(operation, name)) is not None:
-            getattr(message, name).CopyFrom(_timestamp(instant))
+            getattr(message, name).CopyFrom(timestamp(instant))
     if operation.callback_url is not None and operation.owner == viewer:
         message.callback_url = urlsplit(operation.callback_url)._replace(query="").geturl()
     if full:
@@ -114,7 +114,8 @@ def _error_messages(errors: Iterable[OperationError]) -> Iterable[pb.OperationEr
 
 # An operation is shown again and again, and most of its times stay what they were.
 @functools.lru_cache(maxsize=16_384)
-def _timestamp(instant: datetime) -> timestamp_pb2.Timestamp:
+def timestamp(instant: datetime) -> timestamp_pb2.Timestamp:
+    """Return an aware point in time as a message."""
     return timestamp_pb2.Timestamp(
         seconds=math.floor(instant.timestamp()), nanos=instant.microsecond * 1000
     )

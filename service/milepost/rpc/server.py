@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc
@@ -19,6 +19,8 @@ from milepost.gen.milepost.v1 import (
     webhook_service_pb2_grpc,
     worker_service_pb2_grpc,
 )
+from milepost.rpc.admin import AdminService
+from milepost.rpc.certificates import Certificates, TlsFiles, server_credentials
 from milepost.rpc.interceptors.admission import Admission
 from milepost.rpc.interceptors.auth import Auth
 from milepost.rpc.interceptors.chain import ChainedServer
@@ -28,9 +30,14 @@ from milepost.rpc.operations import OperationService
 from milepost.rpc.workers import WorkerService
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from milepost.domain.limits import Limits
+    from milepost.domain.operation import Principal
     from milepost.domain.ports import CredentialStore
     from milepost.rpc.interceptors.chain import Behaviour, Context, Link
+    from milepost.rpc.tokens import Tokens
+    from milepost.tracking.keys import Keys
     from milepost.tracking.tracker import Tracker
 
 NOT_AVAILABLE: Final = frozenset(
@@ -45,9 +52,6 @@ NOT_AVAILABLE: Final = frozenset(
         "milepost.v1.WebhookService/RedeliverWebhook",
         "milepost.v1.WebhookService/SendTestWebhook",
         "milepost.v1.AdminService/CleanupExpired",
-        "milepost.v1.AdminService/CreateApiKey",
-        "milepost.v1.AdminService/ListApiKeys",
-        "milepost.v1.AdminService/RevokeApiKey",
     }
 )
 """Documented, but not in this release: answered UNIMPLEMENTED, after authentication."""
@@ -68,6 +72,17 @@ class Wire:
     address: str
     request_bytes: int
     reflection: bool
+    tls: TlsFiles | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """Who is let in: by API key, and by what else the operator trusts."""
+
+    credentials: CredentialStore
+    keys: Keys
+    tokens: Tokens | None = None
+    certificates: Mapping[str, Principal] = field(default_factory=dict)
 
 
 class RpcServer:
@@ -76,7 +91,7 @@ class RpcServer:
     def __init__(
         self,
         tracker: Tracker,
-        credentials: CredentialStore,
+        access: Access,
         limits: Limits,
         wire: Wire,
         tracing: telemetry.Tracing,
@@ -88,7 +103,7 @@ class RpcServer:
             self._observe,  # outermost: it must see refused calls too, with their final code
             Errors(),  # before whoever may refuse: turns whatever happens inside into a status
             self._admission,  # before auth: a replica that stops asks nobody about anybody
-            Auth(credentials),  # innermost: the servicers need the principal
+            _auth(access),  # innermost: the servicers need the principal
         )
         self._server = grpc.aio.server(options=_options(wire))
         self._health = health.aio.HealthServicer()
@@ -106,7 +121,7 @@ class RpcServer:
             webhook_service_pb2_grpc.WebhookServiceServicer(), add
         )
         admin_service_pb2_grpc.add_AdminServiceServicer_to_server(
-            admin_service_pb2_grpc.AdminServiceServicer(), add
+            AdminService(access.keys, limits), add
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, add)
         if wire.reflection:  # outside the links: it knows nothing but the public .proto files
@@ -114,7 +129,10 @@ class RpcServer:
                 [*chained.services, reflection.SERVICE_NAME], self._server
             )
         self._services = ("", *chained.services)
-        self.port = self._server.add_insecure_port(wire.address)
+        if wire.tls is None:
+            self.port = self._server.add_insecure_port(wire.address)
+        else:
+            self.port = self._server.add_secure_port(wire.address, server_credentials(wire.tls))
 
     async def start(self) -> None:
         """Listen. The health service says NOT_SERVING until `report` says otherwise."""
@@ -143,6 +161,15 @@ class RpcServer:
             await asyncio.wait_for(self._observe.running.idle(), timeout=1.0)
         except TimeoutError:
             telemetry.log.warning("calls still running after the drain")
+
+
+def _auth(access: Access) -> Auth:
+    return Auth(
+        access.credentials,
+        tokens=access.tokens,
+        certificates=Certificates(access.certificates) if access.certificates else None,
+        note_use=access.keys.note_use,
+    )
 
 
 def _refuse(method: str) -> Behaviour:

@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Any, Final
 
 from milepost.domain.errors import LostRace, OperationDeleted
 from milepost.domain.lifecycle import Change, Move
-from milepost.storage import queries
+from milepost.storage import credentials, queries
 from milepost.storage.batching import LARGEST_BATCH, Lane
-from milepost.storage.credentials import find_key
 from milepost.storage.engine import Session
 from milepost.storage.operations import Operations
 from milepost.storage.rows import operation_from
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Hashable, Iterable, Sequence
 
     from sqlalchemy.engine import Engine
 
+    from milepost.domain.api_key import ApiKey, KeyProposal, KeySelection
     from milepost.domain.operation import Draft, Operation, OperationId, Scope
-    from milepost.domain.ports import Outcome, Position, Selection, StoredKey
+    from milepost.domain.ports import KeyOutcome, Outcome, Position, Selection, StoredKey
 
     Query = Callable[[Session], Any]
 
@@ -66,9 +66,11 @@ class SqlOperationStore:
         self._turn = 0
 
     def _write(self, session: Session, items: Sequence[Any]) -> Sequence[Any]:
-        """Run the creates or the moves of one kind."""
+        """Run the creates or the moves of one kind, or one write of another nature."""
         if isinstance(items[0], Change):
             return self._operations.apply(session, items)
+        if callable(items[0]):
+            return [write(session) for write in items]
         return self._operations.insert(session, items)
 
     async def insert(self, operation_id: OperationId, draft: Draft) -> Outcome | None:
@@ -106,6 +108,15 @@ class SqlOperationStore:
         asked = (operation_id, scope)
         return await self._reads.submit(asked, object())
 
+    async def list_keys(
+        self, selection: KeySelection, after: Position | None, limit: int
+    ) -> list[ApiKey]:
+        """See `KeyStore.list_keys`."""
+        keys: list[ApiKey] = await self._run(
+            lambda session: credentials.list_keys(session, selection, after, limit)
+        )
+        return keys
+
     async def list(
         self, scope: Scope, selection: Selection, after: Position | None, limit: int, *, full: bool
     ) -> list[Operation]:
@@ -116,8 +127,27 @@ class SqlOperationStore:
 
     async def find_key(self, key_id: str) -> StoredKey | None:
         """See `CredentialStore.find_key`."""
-        key: StoredKey | None = await self._run(lambda session: find_key(session, key_id))
+        key: StoredKey | None = await self._run(
+            lambda session: credentials.find_key(session, key_id)
+        )
         return key
+
+    async def add_key(self, key: StoredKey, proposal: KeyProposal, *, creator: str) -> KeyOutcome:
+        """See `KeyStore.add_key`."""
+        outcome: KeyOutcome = await self._alone(
+            lambda session: credentials.add_key(session, key, proposal, creator)
+        )
+        return outcome
+
+    async def revoke_key(self, key_id: str) -> ApiKey:
+        """See `KeyStore.revoke_key`."""
+        key: ApiKey = await self._alone(lambda session: credentials.revoke_key(session, key_id))
+        return key
+
+    async def record_key_use(self, key_ids: Iterable[str]) -> None:
+        """See `KeyStore.record_key_use`."""
+        used = sorted(key_ids)
+        await self._alone(lambda session: credentials.record_key_use(session, used))
 
     async def ping(self) -> None:
         """Return when the database answers; raise `StoreUnavailable` when it does not."""
@@ -127,6 +157,10 @@ class SqlOperationStore:
         self._turn = (self._turn + 1) % len(self._queries)
         return await self._queries[self._turn].submit(query, object())
 
+    async def _alone(self, write: Query) -> Any:
+        """Run a write that shares its statement with no other."""
+        return await self._writes.submit(write, object())
+
     async def close(self) -> None:
         """Finish what was taken, then close every connection."""
         await asyncio.gather(
@@ -134,8 +168,10 @@ class SqlOperationStore:
         )
 
 
-def _kind(item: Change | tuple[OperationId, Draft]) -> Move:
-    return item.move if isinstance(item, Change) else Move.CREATE
+def _kind(item: Change | tuple[OperationId, Draft] | Query) -> Hashable:
+    if isinstance(item, Change):
+        return item.move
+    return item if callable(item) else Move.CREATE  # each write of another nature is its own kind
 
 
 def _query(session: Session, queries: Sequence[Query]) -> Sequence[Any]:

@@ -14,10 +14,11 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from milepost.domain.errors import InvalidRequest, Violation
-from milepost.domain.operation import ID_LENGTH, OperationId
+from milepost.domain.operation import ID_LENGTH
 from milepost.domain.ports import Position
 
 if TYPE_CHECKING:
+    from milepost.domain.api_key import KeySelection
     from milepost.domain.ports import Selection
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -34,14 +35,16 @@ class PageTokens:
         """Use `key`, at least 32 random bytes."""
         self._key = key
 
-    def issue(self, position: Position, *, subject: str, selection: Selection) -> str:
+    def issue(
+        self, position: Position, *, subject: str, selection: Selection | KeySelection
+    ) -> str:
         """Return the token that goes on after `position` in this list of this subject."""
         packed = _POSITION.pack(
             (position.create_time - _EPOCH) // _MICROSECOND, position.id.encode()
         )
         return _text(self._mac(packed, subject, selection) + packed)
 
-    def read(self, token: str, *, subject: str, selection: Selection) -> Position:
+    def read(self, token: str, *, subject: str, selection: Selection | KeySelection) -> Position:
         """Return the position of a token that this service issued for this very list.
 
         Raises:
@@ -52,13 +55,15 @@ class PageTokens:
         if packed is None:
             problem = "is not a token of this list; start again without one"
             raise InvalidRequest(Violation("page_token", problem))
-        microseconds, operation_id = _POSITION.unpack(packed)
+        microseconds, padded = _POSITION.unpack(packed)
         return Position(
             create_time=_EPOCH + timedelta(microseconds=microseconds),
-            id=OperationId(operation_id.decode()),
+            id=padded.rstrip(b"\0").decode(),  # the id of a key is shorter
         )
 
-    def _checked(self, token: str, subject: str, selection: Selection) -> bytes | None:
+    def _checked(
+        self, token: str, subject: str, selection: Selection | KeySelection
+    ) -> bytes | None:
         """Return the packed position if the token is genuine: nobody else can make its MAC."""
         if len(token) > MOST_CHARACTERS:
             return None
@@ -71,7 +76,7 @@ class PageTokens:
         mac, packed = raw[:_MAC_BYTES], raw[_MAC_BYTES:]
         return packed if hmac.compare_digest(mac, self._mac(packed, subject, selection)) else None
 
-    def _mac(self, packed: bytes, subject: str, selection: Selection) -> bytes:
+    def _mac(self, packed: bytes, subject: str, selection: Selection | KeySelection) -> bytes:
         bound = repr((subject, selection)).encode()
         return hmac.digest(self._key, packed + bound, hashlib.sha256)[:_MAC_BYTES]
 

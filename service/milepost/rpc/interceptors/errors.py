@@ -15,6 +15,7 @@ from grpc_status import rpc_status
 
 from milepost import telemetry
 from milepost.domain.errors import (
+    ApiKeyNotFound,
     Conflict,
     IdsExhausted,
     IllegalMove,
@@ -42,6 +43,7 @@ MAPPING: Final[dict[type[MilepostError], grpc.StatusCode]] = {
     Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
     PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
     OperationNotFound: grpc.StatusCode.NOT_FOUND,
+    ApiKeyNotFound: grpc.StatusCode.NOT_FOUND,
     IllegalMove: grpc.StatusCode.FAILED_PRECONDITION,
     Conflict: grpc.StatusCode.ABORTED,
     RequestIdReused: grpc.StatusCode.ALREADY_EXISTS,
