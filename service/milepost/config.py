@@ -28,12 +28,14 @@ if TYPE_CHECKING:
 
 PREFIX: Final = "MILEPOST_"
 FILE_VARIABLE: Final = f"{PREFIX}CONFIG_FILE"
+CLIENT_FILES: Final = {
+    "ca_file": f"{PREFIX}CA_FILE",
+    "certificate_file": f"{PREFIX}CLIENT_CERT_FILE",
+    "key_file": f"{PREFIX}CLIENT_KEY_FILE",
+}
+"""What the command line calls with over TLS: files in PEM."""
 OTHERS: Final = frozenset(
-    {FILE_VARIABLE}
-    | {
-        f"{PREFIX}{name}"
-        for name in ("ADDRESS", "API_KEY", "CA_FILE", "CLIENT_CERT_FILE", "CLIENT_KEY_FILE")
-    }
+    {FILE_VARIABLE, f"{PREFIX}ADDRESS", f"{PREFIX}API_KEY", *CLIENT_FILES.values()}
 )
 """Variables that are no settings: where the settings are, and what the command line calls with."""
 TESTS: Final = f"{PREFIX}TEST_"
@@ -436,6 +438,12 @@ def unknown_variables() -> list[str]:
 def mask(text: str) -> str:
     """Return `text` with the passwords inside URLs replaced."""
     return _PASSWORD.sub(lambda found: f"{found[1]}:***@" if found[1] else f"{found[2]}***", text)
+
+
+def client_tls_files() -> dict[str, str]:
+    """Return the files that the command line's own TLS is configured with, if any."""
+    given = {name: os.environ.get(variable) for name, variable in CLIENT_FILES.items()}
+    return {name: file for name, file in given.items() if file}
 
 
 def without_settings() -> dict[str, str]:

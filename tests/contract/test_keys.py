@@ -77,7 +77,7 @@ async def test_request_id_is_for_one_content(keys):
     assert len(found) == 1
 
 
-async def test_concurrent_creates_with_one_request_id_make_one_key(keys, store, replica):
+async def test_concurrent_creates_with_one_request_id_make_one_key(keys, replica):
     """However many calls with one request_id run at once, on two replicas, one creates."""
     other = Keys(replica, limits=Limits(), page_tokens=PageTokens(bytes(32)))
     outcomes = await asyncio.gather(
@@ -192,7 +192,7 @@ async def test_use_is_written_once_a_minute(keys, engine):
     assert again >= first
 
 
-async def test_noted_uses_are_bounded(keys, engine):
+async def test_noted_uses_are_bounded(keys):
     """However many keys are used between two writes, only so many are remembered."""
     for number in range(MOST_NOTED + 10):
         keys.note_use(f"{number:016x}")

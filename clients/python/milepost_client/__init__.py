@@ -4,6 +4,7 @@
 are the tree drawn in `milepost_client.errors`.
 """
 
+from milepost_client.channel import read_tls
 from milepost_client.client import Milepost
 from milepost_client.errors import (
     ApiKeyNotFound,
@@ -90,4 +91,5 @@ __all__ = [
     "Violation",
     "WebhooksNotConfigured",
     "Work",
+    "read_tls",
 ]

@@ -191,7 +191,7 @@ def revoke(
         if not main.revoke_key(url, key_id):
             raise CommandError(
                 "there is no such API key: milepost keys list",
-                reason="KEY_NOT_FOUND",
+                reason="API_KEY_NOT_FOUND",
                 code="NOT_FOUND",
                 exit_code=ExitCode.NOT_FOUND,
             )
