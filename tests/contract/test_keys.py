@@ -1,7 +1,6 @@
 """API keys as they are stored: created once, listed page by page, revoked, expired, used."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -22,7 +21,7 @@ LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
 
 @pytest.fixture
-async def keys(store) -> AsyncIterator[Keys]:
+def keys(store) -> Keys:
     """The use cases over the store."""
     return Keys(store, limits=Limits(), page_tokens=PageTokens(bytes(32)))
 
@@ -179,7 +178,8 @@ async def test_use_is_written_once_a_minute(keys, engine):
         keys.note_use(key_id)
         await keys.write_uses()
         [key], _ = await keys.list(ADMIN, KeySelection())
-        return key.last_used_time
+        found: datetime | None = key.last_used_time
+        return found
 
     first = await last_used()
     assert first is not None

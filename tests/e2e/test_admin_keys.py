@@ -1,5 +1,6 @@
 """API keys from their creation to their end: over the API and on the command line."""
 
+import functools
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -75,7 +76,7 @@ def test_key_lives_and_dies_over_the_api(any_service, replica, admin, alice):
     deadline = time.monotonic() + REVOKED_S
     for client in clients:
         left = deadline - time.monotonic()
-        eventually(lambda client=client: is_refused(client), within=left, what="revoked")
+        eventually(functools.partial(is_refused, client), within=left, what="revoked")
     assert alice.get(operation.id) == operation  # what a subject owns does not hang on its key
 
     listed = admin.call("ListApiKeys", subject=alice.subject).api_keys
@@ -155,11 +156,11 @@ def test_pages_of_keys(admin):
         token = page.next_page_token
     assert (set(found), len(found), token) == (made, 5, "")
     with refused(StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST") as refusal:
-        admin.call("ListApiKeys", page_token="nonsense")
+        admin.call("ListApiKeys", page_token="nonsense")  # noqa: S106 - of a page
     assert set(refusal.violations) == {"page_token"}
 
 
-BAD = {
+BAD: dict[str, tuple[dict[str, Any], set[str]]] = {
     "no subject": ({"subject": ""}, {"subject"}),
     "blank subject": ({"subject": " "}, {"subject"}),
     "long subject": ({"subject": "a" * 256}, {"subject"}),

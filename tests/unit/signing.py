@@ -108,6 +108,7 @@ class Endpoint:
         self.status = 200
         self.headers: dict[str, str] = {}
         self.fetches = 0
+        self.asked = asyncio.Event()
         self.held = asyncio.Event()
         self.held.set()
 
@@ -131,6 +132,7 @@ class Endpoint:
 
     async def _answer(self, _request: web.Request) -> web.Response:
         self.fetches += 1
+        self.asked.set()
         await self.held.wait()
         return web.Response(body=self.body, status=self.status, headers=self.headers)
 

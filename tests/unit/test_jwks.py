@@ -211,9 +211,7 @@ async def test_cancelled_call_leaves_the_fetch_to_the_others(keys, endpoint):
     endpoint.held.clear()
     first = asyncio.create_task(keys.knows("RS256"))
     second = asyncio.create_task(keys.knows("RS256"))
-    async with asyncio.timeout(5):
-        while not endpoint.fetches:
-            await asyncio.sleep(0)
+    await asyncio.wait_for(endpoint.asked.wait(), 5)
     first.cancel()
     endpoint.held.set()
     assert await second

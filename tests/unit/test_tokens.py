@@ -325,13 +325,8 @@ async def test_claims_are_those_that_are_configured(endpoint):
         functions_claim="work",
         lifetime_max_seconds=300,
     )
-    body = claims(
-        client_id="encoder",
-        roles=...,
-        work="video.* audio.*",
-        exp=NOW + 200,
-        **{"https://milepost/roles": ["WORKER"]},
-    )
+    body = claims(client_id="encoder", roles=..., work="video.* audio.*", exp=NOW + 200)
+    body["https://milepost/roles"] = ["WORKER"]
     principal = await verifier.principal(token(body))
     assert principal is not None
     assert principal.subject == "encoder"

@@ -23,8 +23,8 @@ class Connection:
             with every call, and shown nowhere. ``None`` where the client certificate in `tls`
             says who calls.
         tls: The credentials of the channel, for an authority or a client certificate of your own
-            (`read_tls`, or ``grpc.ssl_channel_credentials``). By default TLS with the roots of the system, and
-            no encryption to the loopback interface.
+            (`read_tls`, or ``grpc.ssl_channel_credentials``). By default TLS with the roots of the
+            system, and no encryption to the loopback interface.
         insecure: Admit an unencrypted channel to another machine, which exposes the API key.
         deadline: How long one call may take, all its tries together.
 
