@@ -91,15 +91,11 @@ class Settings(BaseSettings):
         None,
         description="Authorities (PEM) of client certificates; then every connection must show one",
     )
-    mtls_principals: str = Field(
-        "",
-        description="Whom client certificates speak for: a JSON object, see"
-        " [Credentials](docs/operating.md#credentials)",
+    mtls_principals: str | None = Field(
+        None, description="Whom client certificates speak for: JSON, see docs/operating.md"
     )
-    jwt_issuers: str = Field(
-        "",
-        description="Issuers of tokens (JWT) that are trusted: a JSON list, see"
-        " [Credentials](docs/operating.md#credentials)",
+    jwt_issuers: str | None = Field(
+        None, description="Issuers of tokens (JWT) that are trusted: JSON, see docs/operating.md"
     )
     listen: str = Field("127.0.0.1:7450", description="Address of the gRPC port")
     http_listen: str = Field(
@@ -205,7 +201,10 @@ class Settings(BaseSettings):
             )
         return value
 
-    @field_validator("tls_cert_file", "tls_key_file", "tls_client_ca_file", mode="before")
+    @field_validator(
+        *("tls_cert_file", "tls_key_file", "tls_client_ca_file", "mtls_principals", "jwt_issuers"),
+        mode="before",
+    )
     @classmethod
     def _none_if_empty(cls, value: Any) -> Any:
         return value or None
@@ -248,16 +247,16 @@ class Settings(BaseSettings):
 
     @field_validator("mtls_principals")
     @classmethod
-    def _certificates(cls, value: str, info: ValidationInfo) -> str:
-        found = certificates_from(value)
+    def _certificates(cls, value: str | None, info: ValidationInfo) -> str | None:
+        found = certificates_from(value or "")
         if found and info.data.get("tls_client_ca_file", value) is None:
             raise ValueError(f"needs {PREFIX}TLS_CLIENT_CA_FILE")
         return value
 
     @field_validator("jwt_issuers")
     @classmethod
-    def _issuers(cls, value: str) -> str:
-        for issuer in issuers_from(value):
+    def _issuers(cls, value: str | None) -> str | None:
+        for issuer in issuers_from(value or ""):
             if issuer.jwks_file is not None:
                 _require_file(Path(issuer.jwks_file))
         return value
@@ -308,12 +307,12 @@ class Settings(BaseSettings):
     @property
     def trusted_issuers(self) -> tuple[Issuer, ...]:
         """Whose tokens are believed."""
-        return issuers_from(self.jwt_issuers)
+        return issuers_from(self.jwt_issuers or "")
 
     @property
     def mtls_certificates(self) -> dict[str, Principal]:
         """Whom client certificates speak for, by their names."""
-        return certificates_from(self.mtls_principals)
+        return certificates_from(self.mtls_principals or "")
 
     @property
     def embedded(self) -> bool:
