@@ -7,6 +7,7 @@ import ipaddress
 import logging
 import os
 import re
+import ssl
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -19,14 +20,26 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from milepost.domain.callback_url import CallbackRules
 from milepost.domain.limits import Limits
 from milepost.domain.rates import Allowance, Allowances, read_allowances
+from milepost.domain.trust import certificates_from, issuers_from
 from milepost.webhooks.masterkeys import read_keys
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from milepost.domain.operation import Principal
+    from milepost.domain.trust import Issuer
+
 PREFIX: Final = "MILEPOST_"
 FILE_VARIABLE: Final = f"{PREFIX}CONFIG_FILE"
-OTHERS: Final = frozenset({FILE_VARIABLE, f"{PREFIX}ADDRESS", f"{PREFIX}API_KEY"})
+CLIENT_FILES: Final = {
+    "ca_file": f"{PREFIX}CA_FILE",
+    "certificate_file": f"{PREFIX}CLIENT_CERT_FILE",
+    "key_file": f"{PREFIX}CLIENT_KEY_FILE",
+}
+"""What the command line calls with over TLS: files in PEM."""
+OTHERS: Final = frozenset(
+    {FILE_VARIABLE, f"{PREFIX}ADDRESS", f"{PREFIX}API_KEY", *CLIENT_FILES.values()}
+)
 """Variables that are no settings: where the settings are, and what the command line calls with."""
 SECRET: Final = frozenset({"database_url", "limits_url", "webhook_keys"})
 """Settings that are never shown as they are."""
@@ -76,6 +89,20 @@ class Settings(BaseSettings):
     )
     allow_plaintext: bool = Field(
         default=False, description="Serve gRPC without TLS on other addresses than loopback"
+    )
+    tls_cert_file: Path | None = Field(
+        None, description="Certificate chain of the gRPC port (PEM); its TLS needs the key too"
+    )
+    tls_key_file: Path | None = Field(None, description="Key of that certificate (PEM)")
+    tls_client_ca_file: Path | None = Field(
+        None,
+        description="Authorities (PEM) of client certificates; then every connection must show one",
+    )
+    mtls_principals: str | None = Field(
+        None, description="Whom client certificates speak for: JSON, see docs/operating.md"
+    )
+    jwt_issuers: str | None = Field(
+        None, description="Issuers of tokens (JWT) that are trusted: JSON, see docs/operating.md"
     )
     listen: str = Field("127.0.0.1:7450", description="Address of the gRPC port")
     http_listen: str = Field(
@@ -319,11 +346,73 @@ class Settings(BaseSettings):
     @field_validator("listen")
     @classmethod
     def _encrypted(cls, value: str, info: ValidationInfo) -> str:
-        if not is_loopback(value) and info.data.get("allow_plaintext") is False:
+        # A file that was refused is not in the data; that is then the problem, not this.
+        plaintext = info.data.get("tls_cert_file", True) is None
+        if plaintext and not is_loopback(value) and info.data.get("allow_plaintext") is False:
             raise ValueError(
-                "is reachable from outside, without TLS: listen on loopback, or set"
-                f" {PREFIX}ALLOW_PLAINTEXT=true behind a proxy that does TLS"
+                f"is reachable from outside, without TLS: set {PREFIX}TLS_CERT_FILE, listen on"
+                f" loopback, or set {PREFIX}ALLOW_PLAINTEXT=true behind a proxy that does TLS"
             )
+        return value
+
+    @field_validator(
+        *("tls_cert_file", "tls_key_file", "tls_client_ca_file", "mtls_principals", "jwt_issuers"),
+        mode="before",
+    )
+    @classmethod
+    def _none_if_empty(cls, value: Any) -> Any:
+        return value or None
+
+    @field_validator("tls_cert_file", "tls_key_file", "tls_client_ca_file")
+    @classmethod
+    def _readable(cls, value: Path | None) -> Path | None:
+        if value is not None:
+            _require_file(value)
+        return value
+
+    @field_validator("tls_key_file")
+    @classmethod
+    def _pair(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        certificate = info.data.get("tls_cert_file")
+        if (value is None) != (certificate is None) and "tls_cert_file" in info.data:
+            raise ValueError(f"and {PREFIX}TLS_CERT_FILE need each other")
+        if value is not None and certificate is not None:
+            try:
+                context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+                context.load_cert_chain(certificate, value, password="")
+            except (ssl.SSLError, OSError):
+                raise ValueError(
+                    f"is not the unencrypted key of the certificate in {PREFIX}TLS_CERT_FILE"
+                ) from None
+        return value
+
+    @field_validator("tls_client_ca_file")
+    @classmethod
+    def _authorities(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if value is None:
+            return value
+        if info.data.get("tls_cert_file", value) is None:
+            raise ValueError(f"needs {PREFIX}TLS_CERT_FILE")
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(value)
+        except ssl.SSLError:
+            raise ValueError("has no certificate (PEM)") from None
+        return value
+
+    @field_validator("mtls_principals")
+    @classmethod
+    def _certificates(cls, value: str | None, info: ValidationInfo) -> str | None:
+        found = certificates_from(value or "")
+        if found and info.data.get("tls_client_ca_file", value) is None:
+            raise ValueError(f"needs {PREFIX}TLS_CLIENT_CA_FILE")
+        return value
+
+    @field_validator("jwt_issuers")
+    @classmethod
+    def _issuers(cls, value: str | None) -> str | None:
+        for issuer in issuers_from(value or ""):
+            if issuer.jwks_file is not None:
+                _require_file(Path(issuer.jwks_file))
         return value
 
     @field_validator("http_listen")
@@ -342,7 +431,7 @@ class Settings(BaseSettings):
 
     @field_validator("principal_limits")
     @classmethod
-    def _readable(cls, value: str) -> str:
+    def _trusted(cls, value: str) -> str:
         _, problems = read_allowances(value, _ALLOWANCE)
         if problems:
             raise ValueError("; ".join(problems))
@@ -423,6 +512,16 @@ class Settings(BaseSettings):
         )
 
     @property
+    def trusted_issuers(self) -> tuple[Issuer, ...]:
+        """Whose tokens are believed."""
+        return issuers_from(self.jwt_issuers or "")
+
+    @property
+    def mtls_certificates(self) -> dict[str, Principal]:
+        """Whom client certificates speak for, by their names."""
+        return certificates_from(self.mtls_principals or "")
+
+    @property
     def embedded(self) -> bool:
         """Whether operations live in a SQLite file beside the one process that serves them."""
         return self.database_url.get_secret_value().startswith("sqlite")
@@ -472,6 +571,14 @@ def load(**overrides: Any) -> Settings:
         if not problems:
             return settings
     raise SettingsError(problems)
+
+
+def _require_file(path: Path) -> None:
+    try:
+        with path.open("rb") as file:
+            file.read(1)
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror}") from None
 
 
 def _line(item: Any) -> str:
@@ -557,6 +664,12 @@ def mask(text: str) -> str:
     return _PASSWORD.sub(lambda found: f"{found[1]}:***@" if found[1] else f"{found[2]}***", text)
 
 
+def client_tls_files() -> dict[str, str]:
+    """Return the files that the command line's own TLS is configured with, if any."""
+    given = {name: os.environ.get(variable) for name, variable in CLIENT_FILES.items()}
+    return {name: file for name, file in given.items() if file}
+
+
 def without_settings() -> dict[str, str]:
     """Return the environment of this process less every variable of Milepost."""
     return {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
@@ -600,10 +713,10 @@ def _only_ids(value: Any) -> str | None:
 
 
 def _shown(value: Any) -> Any:
-    if isinstance(value, Path):
-        return str(value)
     if isinstance(value, SecretStr):
         value = value.get_secret_value()
+    if isinstance(value, Path):
+        value = str(value)
     return mask(value) if isinstance(value, str) else value
 
 

@@ -21,8 +21,11 @@ from milepost import __version__, telemetry
 from milepost.config import SettingsError, durations
 from milepost.domain.api_key import issue_key
 from milepost.domain.errors import StoreUnavailable, Unavailable
+from milepost.rpc import jwks
+from milepost.rpc.certificates import TlsFiles
 from milepost.rpc.interceptors.limits import local_buckets
-from milepost.rpc.server import Gates, RpcServer, UseCases, Wire
+from milepost.rpc.server import Access, Gates, RpcServer, UseCases, Wire
+from milepost.rpc.tokens import Tokens
 from milepost.storage import schema
 from milepost.storage.credentials import KeyRing, service_key
 from milepost.storage.engine import open_engine
@@ -34,6 +37,7 @@ from milepost.storage.store import SqlOperationStore
 from milepost.storage.translate import translate
 from milepost.tracking.changes import Changes
 from milepost.tracking.claiming import LOOK_INTERVAL_S, Claiming, PendingWork
+from milepost.tracking.keys import Keys
 from milepost.tracking.paging import PageTokens
 from milepost.tracking.pending import PendingProgress
 from milepost.tracking.polling import Poller
@@ -54,6 +58,7 @@ from milepost.webhooks.vault import Vault
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+    from datetime import datetime
     from typing import Any
 
     from sqlalchemy.engine import Engine
@@ -68,6 +73,8 @@ POLL_INTERVAL_S: Final = 0.8
 """How often watched operations are looked at: what another replica did is seen within 1 s."""
 EMBEDDED_POLL_INTERVAL_S: Final = 5.0
 """The same where there is no other replica, and only the passing of time goes unannounced."""
+KEY_USE_INTERVAL_S: Final = 5.0
+"""How often it is written which keys were used."""
 STARTING, DRAINING = "starting", "draining"
 
 
@@ -119,6 +126,9 @@ async def serve(settings: Settings) -> None:
         stack.push_async_callback(outbox.close)
         sending = await stack.enter_async_context(_sending(settings, outbox, tracing))
         changes = Changes()
+        keys = Keys(store, limits=settings.limits, page_tokens=page_tokens)
+        tokens = _tokens(settings)
+        stack.push_async_callback(tokens.close)
         work = PendingWork(store)
         sweeping = Sweeping(
             store,
@@ -169,12 +179,18 @@ async def serve(settings: Settings) -> None:
                     tracker, store, changes=changes, pending=pending, limits=settings.limits
                 ),
             ),
-            store,
+            Access(
+                credentials=store,
+                keys=keys,
+                tokens=tokens,
+                certificates=settings.mtls_certificates,
+            ),
             settings.limits,
             Wire(
                 address=settings.listen,
                 request_bytes=settings.request_bytes_max,
                 reflection=settings.reflection,
+                tls=_tls(settings),
             ),
             tracing,
             gates=Gates(
@@ -189,11 +205,12 @@ async def serve(settings: Settings) -> None:
         await server.start()
         _settle_heap()
         watch = asyncio.create_task(readiness.watch(store, server))
-        await stack.enter_async_context(_background(settings, work, sweeping))
+        await stack.enter_async_context(_background(settings, work, sweeping, keys))
         telemetry.log.info(
             "serving",
             listen=settings.listen,
             http_listen=settings.http_listen,
+            tls=settings.tls_cert_file is not None,
             database=sa.make_url(url).render_as_string(hide_password=True),
         )
         await stop.wait()
@@ -209,7 +226,7 @@ async def serve(settings: Settings) -> None:
 
 @contextlib.asynccontextmanager
 async def _background(
-    settings: Settings, work: PendingWork, sweeping: Sweeping
+    settings: Settings, work: PendingWork, sweeping: Sweeping, keys: Keys
 ) -> AsyncIterator[None]:
     """Run the loops of this replica beside what happens inside, and end them after that."""
     rounds: tuple[tuple[str, Callable[[], Awaitable[Any]], float], ...] = (
@@ -218,6 +235,7 @@ async def _background(
         ("clean up", sweeping.clean_up, settings.cleanup_seconds),
         ("forget events", sweeping.forget_events, settings.cleanup_seconds),
         ("measure", sweeping.measure, settings.measure_seconds),
+        ("note key use", keys.write_uses, KEY_USE_INTERVAL_S),
     )
     tasks = [asyncio.create_task(repeatedly(*each)) for each in rounds]
     try:
@@ -282,6 +300,29 @@ async def _sending(
         await loop
         await dispatcher.stop(room.lease.total_seconds())
         await sender.close()
+
+
+def _tokens(settings: Settings) -> Tokens:
+    """Return what verifies the tokens of the issuers that are trusted; there may be none."""
+    trusted = {}
+    for issuer in settings.trusted_issuers:
+        source = (
+            jwks.from_url(issuer.jwks_url)
+            if issuer.jwks_url
+            else jwks.from_file(Path(issuer.jwks_file or ""))
+        )
+        trusted[issuer.issuer] = (issuer, jwks.KeySet(issuer.issuer, source, issuer.algorithms))
+    return Tokens(trusted)
+
+
+def _tls(settings: Settings) -> TlsFiles | None:
+    if settings.tls_cert_file is None or settings.tls_key_file is None:
+        return None
+    return TlsFiles(
+        certificate=settings.tls_cert_file,
+        key=settings.tls_key_file,
+        client_authorities=settings.tls_client_ca_file,
+    )
 
 
 def _settle_heap() -> None:
@@ -454,13 +495,18 @@ async def _clean_up(engine: Engine, *, dry_run: bool) -> Swept:
 
 
 def create_key(
-    url: str, *, subject: str, roles: Iterable[Role], functions: Iterable[str]
-) -> tuple[str, str]:
-    """Store a new API key; return its public id and the key, which is never shown again."""
+    url: str,
+    *,
+    subject: str,
+    roles: Iterable[Role],
+    functions: Iterable[str],
+    lifetime: timedelta | None = None,
+) -> tuple[str, str, datetime | None]:
+    """Store a new API key; return its public id, the key, never shown again, and its end."""
     key, stored = issue_key(subject=subject, roles=roles, functions=functions)
     with _keys(url) as keys:
-        keys.add(stored)
-    return stored.principal.credential_id, key
+        expire_time = keys.add(stored, lifetime=lifetime)
+    return stored.principal.credential_id, key, expire_time
 
 
 def list_keys(url: str) -> list[dict[str, Any]]:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span, SpanContext
     from structlog.typing import EventDict, FilteringBoundLogger
 
+    from milepost.domain.api_key import ApiKey
     from milepost.domain.operation import Operation, Principal
     from milepost.domain.ports import Outcome
 
@@ -449,13 +450,32 @@ def record_defect(error: Exception, by: Principal | None, named: Mapping[str, st
 def _call() -> dict[str, str]:
     """Return which call it is, and from where."""
     current = _current.get()
-    return {} if current is None or not current.method else {"method": current.method, "peer": current.peer()}
+    return (
+        {}
+        if current is None or not current.method
+        else {"method": current.method, "peer": current.peer()}
+    )
 
 
 def _identity(by: Principal | None) -> dict[str, str | None]:
     if by is None:
         return {"principal": None, "credential_id": None}
     return {"principal": by.subject, "credential_id": by.credential_id}
+
+
+def record_key(change: str, key: ApiKey, by: Principal) -> None:
+    """Log that an API key was created or revoked."""
+    log.info(
+        "API key changed",
+        change=change,
+        key_id=key.key_id,
+        subject=key.subject,
+        roles=" ".join(sorted(key.roles)),
+        functions=" ".join(key.functions),
+        expire_time=key.expire_time.isoformat() if key.expire_time else None,
+        principal=by.subject,
+        credential_id=by.credential_id,
+    )
 
 
 def _seconds(duration: timedelta) -> float:

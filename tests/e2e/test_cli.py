@@ -326,7 +326,7 @@ def test_wrong_keys_are_refused(store, option, value, text):
 def test_unknown_key_cannot_be_revoked(store):
     """An unknown key has an exit code of its own."""
     done = milepost("keys", "revoke", "nope", "--output", "json", **store)
-    assert (done.code, done.error["reason"]) == (NOT_FOUND, "KEY_NOT_FOUND")
+    assert (done.code, done.error["reason"]) == (NOT_FOUND, "API_KEY_NOT_FOUND")
 
 
 def test_database_that_is_away_is_one_line():

@@ -40,7 +40,23 @@ def describe(engine: Engine) -> dict[str, list[str]]:
 
 
 def _line(row: sa.Row[tuple[object, ...]]) -> str:
-    """The row as text; the clauses of a CREATE TABLE in an order of their own."""
-    text = " | ".join(str(value) for value in row)
-    clauses = sorted(clause.strip().rstrip(",") for clause in text.splitlines())
-    return re.sub(r"\s+", " ", "; ".join(clauses))
+    """The row as text; the clauses of a CREATE TABLE in an order of their own.
+
+    SQLite puts a column that was added later behind the last constraint.
+    """
+    text = re.sub(r"\s+", " ", " | ".join(str(value) for value in row))
+    head, bracket, body = text.partition("(")
+    clauses = sorted(clause.strip() for clause in _clauses(body.strip().removesuffix(")")))
+    return head + bracket + "; ".join(clauses)
+
+
+def _clauses(body: str) -> list[str]:
+    """The parts between the commas that stand in no brackets."""
+    clauses, depth = [""], 0
+    for character in body:
+        depth += {"(": 1, ")": -1}.get(character, 0)
+        if character == "," and not depth:
+            clauses.append("")
+        else:
+            clauses[-1] += character
+    return clauses

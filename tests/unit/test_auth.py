@@ -31,13 +31,13 @@ Text = wrappers_pb2.StringValue
 class Gate:
     """A server whose one method answers with the subject of its caller."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, **access: Any) -> None:
         self.now = 1_000.0
         self.lookups = 0
         self.engine = open_engine(url)
         self.ring = KeyRing(open_engine(url))
         self._store = SqlOperationStore(self.engine)
-        self.auth = Auth(self._store, clock=lambda: self.now)
+        self.auth = Auth(self._store, clock=lambda: self.now, **access)
         sa.event.listen(self.engine, "before_cursor_execute", self._count)
         self._server = grpc.aio.server()
         chained = ChainedServer(self._server, (Errors(), self.auth), {})

@@ -37,6 +37,7 @@ SAMPLES: dict[MilepostError, StatusCode] = {
     errors.ProgressDecrease(current=0.5, requested=0.25): StatusCode.INVALID_ARGUMENT,
     errors.Unauthenticated(): StatusCode.UNAUTHENTICATED,
     errors.PermissionDenied(role="ADMIN"): StatusCode.PERMISSION_DENIED,
+    errors.ApiKeyNotFound("0" * 16): StatusCode.NOT_FOUND,
     errors.OperationNotFound("op_1"): StatusCode.NOT_FOUND,
     errors.OperationExpired("op_1"): StatusCode.NOT_FOUND,
     errors.OperationDeleted("op_1", request_id="r"): StatusCode.NOT_FOUND,

@@ -4,8 +4,10 @@
 are the tree drawn in `milepost_client.errors`.
 """
 
+from milepost_client.channel import read_tls
 from milepost_client.client import Milepost
 from milepost_client.errors import (
+    ApiKeyNotFound,
     Cancelled,
     Conflict,
     DeadlineExceeded,
@@ -48,6 +50,7 @@ from milepost_client.work import Work
 
 __all__ = [
     "VERSION",
+    "ApiKeyNotFound",
     "Cancelled",
     "Conflict",
     "DeadlineExceeded",
@@ -90,4 +93,5 @@ __all__ = [
     "Violation",
     "WebhooksNotConfigured",
     "Work",
+    "read_tls",
 ]

@@ -34,10 +34,10 @@ class _Repeatable(Protocol):
 class Calls:
     """The services behind one channel, and the way to call them."""
 
-    def __init__(self, channel: grpc.aio.Channel, *, api_key: str, deadline: float) -> None:
+    def __init__(self, channel: grpc.aio.Channel, *, api_key: str | None, deadline: float) -> None:
         self.operations = OperationServiceStub(channel)
         self.workers = WorkerServiceStub(channel)
-        self.credential = (("authorization", f"Bearer {api_key}"),)
+        self.credential = (("authorization", f"Bearer {api_key}"),) if api_key is not None else ()
         self.deadline = deadline
 
     async def send(

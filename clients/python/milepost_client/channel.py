@@ -2,6 +2,7 @@
 
 import ipaddress
 import re
+from pathlib import Path
 from typing import Final
 
 import grpc
@@ -47,6 +48,33 @@ def open_channel(
     if insecure or (tls is None and is_loopback(address)):
         return grpc.aio.insecure_channel(address, (*OPTIONS, ("grpc.enable_http_proxy", 0)))
     return grpc.aio.secure_channel(address, tls or grpc.ssl_channel_credentials(), OPTIONS)
+
+
+def read_tls(
+    *,
+    ca_file: str | Path | None = None,
+    certificate_file: str | Path | None = None,
+    key_file: str | Path | None = None,
+) -> grpc.ChannelCredentials:
+    """Return the credentials of a channel from files in PEM.
+
+    Args:
+        ca_file: The authorities that the service's certificate is checked with. By default the
+            roots of the system.
+        certificate_file: The certificate of this client, with its chain.
+        key_file: The key of that certificate.
+
+    Raises:
+        ValueError: Certificate and key are not given together.
+        OSError: A file cannot be read.
+    """
+    if (certificate_file is None) != (key_file is None):
+        raise ValueError("a client certificate and its key need each other")
+    roots, key, chain = (
+        Path(file).read_bytes() if file is not None else None
+        for file in (ca_file, key_file, certificate_file)
+    )
+    return grpc.ssl_channel_credentials(roots, key, chain)
 
 
 def is_loopback(address: str) -> bool:

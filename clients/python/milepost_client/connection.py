@@ -19,10 +19,12 @@ class Connection:
 
     Args:
         address: Where the service is, such as ``127.0.0.1:7450`` or ``dns:///milepost:7450``.
-        api_key: Who calls. Sent with every call, and shown nowhere.
+        api_key: Who calls: an API key, or a token (JWT) of an issuer that the service trusts. Sent
+            with every call, and shown nowhere. ``None`` where the client certificate in `tls`
+            says who calls.
         tls: The credentials of the channel, for an authority or a client certificate of your own
-            (``grpc.ssl_channel_credentials``). By default TLS with the roots of the system, and
-            no encryption to the loopback interface.
+            (`read_tls`, or ``grpc.ssl_channel_credentials``). By default TLS with the roots of the
+            system, and no encryption to the loopback interface.
         insecure: Admit an unencrypted channel to another machine, which exposes the API key.
         deadline: How long one call may take, all its tries together.
 
@@ -34,12 +36,12 @@ class Connection:
         self,
         address: str,
         *,
-        api_key: str,
+        api_key: str | None,
         tls: grpc.ChannelCredentials | None = None,
         insecure: bool = False,
         deadline: Duration = DEADLINE,
     ) -> None:
-        if not (api_key.isascii() and api_key.isprintable() and len(api_key.split()) == 1):
+        if api_key is not None and not _is_word(api_key):
             raise ValueError("an API key is one word of ASCII; is there a line end in it?")
         if tls and insecure:
             raise ValueError("tls and insecure exclude each other")
@@ -82,3 +84,7 @@ class Connection:
         if self._channel is None:
             raise RuntimeError(f"{self!r} is not open: use it in a with statement")
         return self._opened
+
+
+def _is_word(text: str) -> bool:
+    return text.isascii() and text.isprintable() and len(text.split()) == 1

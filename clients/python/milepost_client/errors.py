@@ -8,6 +8,7 @@
     ├── Unauthenticated            the API key is missing or not valid
     ├── PermissionDenied           the API key lacks the role for this call
     ├── NotFound                   there is no such thing for you
+    │   ├── ApiKeyNotFound         no such API key
     │   └── OperationNotFound      unknown, or none of your business
     │       ├── OperationExpired   your own, but it outlived its ttl
     │       └── OperationDeleted   your own, but it was deleted
@@ -104,6 +105,10 @@ class PermissionDenied(MilepostError):
 
 class NotFound(MilepostError):
     """There is no such thing for the asker."""
+
+
+class ApiKeyNotFound(NotFound):
+    """There is no API key with this id."""
 
 
 class OperationNotFound(NotFound):

@@ -25,6 +25,7 @@ BY_REASON: Final[Mapping[str, type[MilepostError]]] = {
     "PROGRESS_DECREASE": errors.ProgressDecrease,
     "UNAUTHENTICATED": errors.Unauthenticated,
     "PERMISSION_DENIED": errors.PermissionDenied,
+    "API_KEY_NOT_FOUND": errors.ApiKeyNotFound,
     "OPERATION_NOT_FOUND": errors.OperationNotFound,
     "OPERATION_EXPIRED": errors.OperationExpired,
     "OPERATION_DELETED": errors.OperationDeleted,

@@ -61,16 +61,22 @@ async def connected(
     address: str, api_key: str | None, *, insecure: bool
 ) -> AsyncIterator[Milepost]:
     """Open a client; whatever the service answers inside that is an error is a `CommandError`."""
-    if not api_key:
+    from milepost.config import client_tls_files
+
+    files = client_tls_files()
+    if not api_key and "certificate_file" not in files:
         raise wrong_usage(
             "an API key is needed: set MILEPOST_API_KEY or give --api-key"
             " (milepost keys create makes one)",
             reason="API_KEY_NEEDED",
         )
-    from milepost_client import Milepost, MilepostError
+    from milepost_client import Milepost, MilepostError, read_tls
 
     try:
-        client = Milepost(address, api_key=api_key, insecure=insecure)
+        tls = read_tls(**files) if files else None
+        client = Milepost(address, api_key=api_key or None, tls=tls, insecure=insecure)
+    except OSError as error:
+        raise wrong_usage(f"{error.filename}: {error.strerror}") from error
     except ValueError as error:
         raise wrong_usage(str(error)) from error
     if refuses(address):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final
 
 import typer
@@ -21,12 +21,13 @@ from milepost.cli.output import (
     warn,
 )
 from milepost.cli.service import database_failures, database_url
-from milepost.domain.api_key import key_id_of
+from milepost.domain.api_key import is_grant, key_id_of
 from milepost.domain.limits import Limits
 from milepost.domain.operation import Role
 
 _LONGEST: Final = Limits().name_length
-_GRANT: Final = re.compile(r"[^\s*]*\*?")
+_SPAN: Final = re.compile(r"(?P<number>[1-9]\d{0,4})(?P<unit>[smhd])")
+_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 app = typer.Typer(
     help="API keys: create, list and revoke them. Needs the database (MILEPOST_DATABASE_URL).",
@@ -50,12 +51,19 @@ def _subject(text: str) -> str:
 
 
 def _grant(text: str) -> str:
-    if not 0 < len(text) <= _LONGEST or not text.isprintable() or not _GRANT.fullmatch(text):
+    if len(text) > _LONGEST or not is_grant(text):
         raise typer.BadParameter(
             f"{text!r} must be the name of a function, or the beginning of names and a final *,"
             f" such as 'video.*'; without spaces, at most {_LONGEST} characters"
         )
     return text
+
+
+def _span(text: str) -> timedelta:
+    found = _SPAN.fullmatch(text)
+    if found is None:
+        raise typer.BadParameter(f"{text!r} must be a number and one of s, m, h, d, such as 90d")
+    return timedelta(**{_UNITS[found["unit"]]: int(found["number"])})
 
 
 @app.command()
@@ -76,6 +84,12 @@ def create(
             " such as 'video.*'; can be repeated.",
         ),
     ] = None,
+    expires_in: Annotated[
+        timedelta | None,
+        typer.Option(
+            parser=_span, metavar="TIME", help="How long it is valid, such as 90d; else for ever."
+        ),
+    ] = None,
     output: OutputOption = Output.TEXT,
 ) -> None:
     """Create an API key, and show it this once."""
@@ -84,7 +98,9 @@ def create(
 
     roles, functions = sorted(set(role)), sorted(set(function or ()))
     with database_failures():
-        key_id, secret = main.create_key(url, subject=subject, roles=roles, functions=functions)
+        key_id, secret, expire_time = main.create_key(
+            url, subject=subject, roles=roles, functions=functions, lifetime=expires_in
+        )
     if output is Output.JSON:
         print_json(
             {
@@ -93,6 +109,7 @@ def create(
                 "subject": subject,
                 "roles": roles,
                 "functions": functions,
+                "expire_time": time_json(expire_time),
             }
         )
         return
@@ -102,6 +119,7 @@ def create(
             ("subject", subject),
             ("roles", " ".join(roles)),
             ("functions", " ".join(functions)),
+            ("expires", time_text(expire_time) if expire_time else "never"),
             ("key", secret),
         ]
     )
@@ -127,7 +145,7 @@ def list_(*, output: OutputOption = Output.TEXT) -> None:
         print_line("There is no API key yet: milepost keys create --subject NAME --role CALLER")
     else:
         print_table(
-            ("KEY ID", "SUBJECT", "ROLES", "FUNCTIONS", "CREATED", "STATE"),
+            ("KEY ID", "SUBJECT", "ROLES", "FUNCTIONS", "CREATED", "EXPIRES", "LAST USED", "STATE"),
             [
                 (
                     key["key_id"],
@@ -135,6 +153,8 @@ def list_(*, output: OutputOption = Output.TEXT) -> None:
                     key["roles"],
                     key["functions"] or "-",
                     time_text(key["create_time"]),
+                    time_text(key["expire_time"]) if key["expire_time"] else "never",
+                    time_text(key["last_used_time"]) if key["last_used_time"] else "-",
                     _state(key),
                 )
                 for key in keys
@@ -171,7 +191,7 @@ def revoke(
         if not main.revoke_key(url, key_id):
             raise CommandError(
                 "there is no such API key: milepost keys list",
-                reason="KEY_NOT_FOUND",
+                reason="API_KEY_NOT_FOUND",
                 code="NOT_FOUND",
                 exit_code=ExitCode.NOT_FOUND,
             )

@@ -32,7 +32,7 @@ def serve(*, output: OutputOption = Output.TEXT) -> None:
 
     as_json = output is Output.JSON or _logs_as_json(settings)
     telemetry.configure_logs(level=settings.log_level, as_json=as_json)
-    if not is_loopback(settings.listen):
+    if settings.tls_cert_file is None and not is_loopback(settings.listen):
         telemetry.log.warning(
             "gRPC WITHOUT TLS ON AN ADDRESS THAT OTHERS CAN REACH: API keys travel in the clear;"
             " a proxy in front must do TLS",

@@ -13,6 +13,7 @@ import re
 import secrets
 import string
 import zlib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from milepost.domain.operation import Principal
@@ -20,6 +21,7 @@ from milepost.domain.ports import StoredKey
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from datetime import datetime
 
     from milepost.domain.operation import Role
 
@@ -36,6 +38,48 @@ _PATTERN: Final = re.compile(
     rf"([0-9A-Za-z]{{{CHECKSUM_LENGTH}}})"
 )
 _NO_DIGEST: Final = bytes(32)
+_GRANT: Final = re.compile(r"(?=.)[^\s*]*\*?")
+MOST_GRANTS: Final = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiKey:
+    """What may be told about an API key: everything but the key. Times are aware and in UTC."""
+
+    key_id: str
+    subject: str
+    roles: frozenset[Role]
+    functions: tuple[str, ...]
+    create_time: datetime
+    expire_time: datetime | None
+    last_used_time: datetime | None
+    """May lag by a minute and a half."""
+    revoke_time: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyProposal:
+    """A key that an admin asks to create."""
+
+    subject: str
+    roles: tuple[Role, ...]
+    functions: tuple[str, ...] = ()
+    expire_time: datetime | None = None
+    request_id: str | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest that is equal for equal content: it decides what a reused request_id means."""
+        return hashlib.sha256(repr(self).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeySelection:
+    """Which keys to list. Absent means: no condition."""
+
+    subject: str | None = None
+    inactive: bool = False
+    """Revoked and expired ones too."""
 
 
 def issue_key(
@@ -61,6 +105,11 @@ def key_id_of(key: str) -> str | None:
     if match is None or match[2] != _checksum(key[:-CHECKSUM_LENGTH]):
         return None
     return match[1]
+
+
+def is_grant(text: str) -> bool:
+    """Tell whether `text` grants functions: a name, or the beginning of names and a ``*``."""
+    return text.isprintable() and _GRANT.fullmatch(text) is not None
 
 
 def verify_key(key: str, stored: StoredKey | None) -> Principal | None:

@@ -11,6 +11,7 @@
     │   ├── OperationExpired    told to the owner only
     │   └── OperationDeleted    told to the owner only
     ├── DeliveryNotFound        unknown, or of somebody else's operation
+    ├── ApiKeyNotFound          there is no such key: told to admins only
     ├── IllegalMove             the table of moves does not allow it from this status
     ├── Conflict                decided on an old copy: read again and retry
     │   ├── RevisionMismatch
@@ -179,6 +180,22 @@ class DeliveryNotFound(MilepostError):
     def facts(self) -> Mapping[str, str]:
         """The id."""
         return {"delivery_id": self.delivery_id}
+
+
+class ApiKeyNotFound(MilepostError):
+    """There is no API key with this id. Only admins can ask."""
+
+    reason = "API_KEY_NOT_FOUND"
+
+    def __init__(self, key_id: str) -> None:
+        """Name the id that was asked for."""
+        self.key_id = key_id
+        super().__init__(f"API key {key_id} does not exist")
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """The id."""
+        return {"key_id": self.key_id}
 
 
 class IllegalMove(MilepostError):

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
     from datetime import datetime, timedelta
 
+    from milepost.domain.api_key import ApiKey, KeyProposal, KeySelection
     from milepost.domain.delivery import (
         Attempt,
         Claimed,
@@ -47,7 +48,7 @@ class Selection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Position:
-    """A place between two operations, or two deliveries, of a list, newest first."""
+    """A place between two items of a list, newest first."""
 
     create_time: datetime
     id: str
@@ -194,6 +195,44 @@ class RateLimiter(Protocol):
 
     async def take(self, key: BucketKey, rate: Rate) -> float:
         """Take one from a bucket if there is one; return 0, or the seconds until there is one."""
+
+
+class KeyStore(Protocol):
+    """Where admins look after API keys. Errors of the database are as in `OperationStore`."""
+
+    async def add_key(self, key: StoredKey, proposal: KeyProposal, *, creator: str) -> KeyOutcome:
+        """Store a key of this proposal: it is valid from now on.
+
+        If the same creator has used the proposal's request_id before, the key of that time is
+        returned as replayed, and nothing is stored.
+
+        Raises:
+            RequestIdReused: that key was created with other content.
+            InvalidRequest: its expire_time is not in the future.
+        """
+
+    async def list_keys(
+        self, selection: KeySelection, after: Position | None, limit: int
+    ) -> list[ApiKey]:
+        """Return up to `limit` keys, newest first by (create_time, key_id), after a position."""
+
+    async def revoke_key(self, key_id: str) -> ApiKey:
+        """Make a key worthless for good; doing it twice changes nothing.
+
+        Raises:
+            ApiKeyNotFound: there is no such key.
+        """
+
+    async def record_key_use(self, key_ids: Iterable[str]) -> None:
+        """Note that these keys were used just now, at most once a minute for each."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyOutcome:
+    """A key as a create left it, or as an earlier call with this request_id left it."""
+
+    key: ApiKey
+    replayed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

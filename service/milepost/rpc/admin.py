@@ -1,24 +1,79 @@
-"""AdminService: for those who look after the service."""
+"""AdminService: for admins, who look after API keys and what is past its time."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Final
 
+from milepost.domain.api_key import MOST_GRANTS, KeyProposal, KeySelection, is_grant
 from milepost.domain.lifecycle import Move
+from milepost.domain.operation import Role
 from milepost.gen.milepost.v1 import admin_service_pb2 as pb
 from milepost.gen.milepost.v1.admin_service_pb2_grpc import AdminServiceServicer
+from milepost.rpc.caller import caller
+from milepost.rpc.convert import Fields
+from milepost.rpc.messages import timestamp_message
 
 if TYPE_CHECKING:
+    from milepost.domain.api_key import ApiKey
+    from milepost.domain.limits import Limits
     from milepost.rpc.interceptors.chain import Context
+    from milepost.tracking.keys import Keys
     from milepost.tracking.sweeping import Sweeping
+
+ROLE_NUMBERS: Final = {role: pb.Role.Value(f"ROLE_{role}") for role in Role}
+_ROLE_OF: Final = {int(number): role for role, number in ROLE_NUMBERS.items()}
+_KEY_ID: Final = re.compile(r"[0-9a-f]{16}")
+_TIMES: Final = ("create_time", "expire_time", "last_used_time", "revoke_time")
 
 
 class AdminService(AdminServiceServicer):
     """Each method: convert in, await, convert out."""
 
-    def __init__(self, sweeping: Sweeping) -> None:
-        """Serve `sweeping`."""
+    def __init__(self, keys: Keys, sweeping: Sweeping, limits: Limits) -> None:
+        """Serve `keys` and `sweeping`; check requests against `limits`."""
+        self._keys = keys
         self._sweeping = sweeping
+        self._limits = limits
+
+    async def CreateApiKey(
+        self, request: pb.CreateApiKeyRequest, _context: Context
+    ) -> pb.CreateApiKeyResponse:
+        """See the proto."""
+        fields = KeyFields(request, self._limits)
+        proposal = fields.key_proposal()
+        fields.done()
+        created = await self._keys.create(caller(), proposal)
+        response = pb.CreateApiKeyResponse(secret=created.secret, replayed=created.replayed)
+        _fill(response.api_key, created.key)
+        return response
+
+    async def ListApiKeys(
+        self, request: pb.ListApiKeysRequest, _context: Context
+    ) -> pb.ListApiKeysResponse:
+        """See the proto."""
+        fields = KeyFields(request, self._limits)
+        selection = KeySelection(subject=fields.name("subject"), inactive=request.show_inactive)
+        page_size = fields.page_size()
+        fields.done()
+        keys, next_page_token = await self._keys.list(
+            caller(), selection, page_size=page_size, page_token=request.page_token
+        )
+        response = pb.ListApiKeysResponse(next_page_token=next_page_token)
+        for key in keys:
+            _fill(response.api_keys.add(), key)
+        return response
+
+    async def RevokeApiKey(
+        self, request: pb.RevokeApiKeyRequest, _context: Context
+    ) -> pb.RevokeApiKeyResponse:
+        """See the proto."""
+        fields = KeyFields(request, self._limits)
+        key_id = fields.key_id()
+        fields.done()
+        response = pb.RevokeApiKeyResponse()
+        _fill(response.api_key, await self._keys.revoke(caller(), key_id))
+        return response
 
     async def CleanupExpired(
         self, request: pb.CleanupExpiredRequest, _context: Context
@@ -31,3 +86,61 @@ class AdminService(AdminServiceServicer):
             failed_count=swept.moved[Move.EXPIRE],
             more_remaining=swept.more,
         )
+
+
+class KeyFields(Fields):
+    """Reads the fields of requests about API keys."""
+
+    def key_id(self) -> str:
+        """Return the public id of a key. Never repeated in a problem: it may be a whole key."""
+        value: str = self._request.key_id
+        if _KEY_ID.fullmatch(value) is None:
+            self.refuse("key_id", f"must match {_KEY_ID.pattern}, matched whole")
+        return value
+
+    def key_proposal(self) -> KeyProposal:
+        """Return the key that the request asks to create."""
+        roles = self._roles()
+        return KeyProposal(
+            subject=self.name("subject", required=True) or "",
+            roles=roles,
+            functions=self._functions(worker=Role.WORKER in roles),
+            expire_time=self.instant("expire_time"),
+            request_id=self.request_id(),
+        )
+
+    def _roles(self) -> tuple[Role, ...]:
+        given = self._request.roles
+        if not given:
+            self.refuse("roles", "must name at least one role")
+        for n, number in enumerate(given):
+            if number not in _ROLE_OF:
+                self.refuse(f"roles[{n}]", f"is not a role: {number}")
+        return tuple(sorted({_ROLE_OF[number] for number in given if number in _ROLE_OF}))
+
+    def _functions(self, *, worker: bool) -> tuple[str, ...]:
+        given = tuple(self._request.functions)
+        if worker and not given:
+            self.refuse("functions", "must name at least one function for a worker, or *")
+        if given and not worker:
+            self.refuse("functions", "must be empty without the role WORKER")
+        if len(given) > MOST_GRANTS:
+            self.refuse("functions", f"must be at most {MOST_GRANTS}, found {len(given)}")
+        for n, grant in enumerate(given[:MOST_GRANTS]):
+            if len(grant) > self._limits.name_length or not is_grant(grant):
+                self.refuse(
+                    f"functions[{n}]",
+                    "must be the name of a function, or the beginning of names and a final *;"
+                    f" without spaces, at most {self._limits.name_length} characters",
+                )
+        return tuple(sorted(set(given)))
+
+
+def _fill(message: pb.ApiKey, key: ApiKey) -> None:
+    message.key_id = key.key_id
+    message.subject = key.subject
+    message.roles.extend(ROLE_NUMBERS[role] for role in sorted(key.roles))
+    message.functions.extend(key.functions)
+    for name in _TIMES:
+        if (instant := getattr(key, name)) is not None:
+            getattr(message, name).CopyFrom(timestamp_message(instant))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,6 +21,7 @@ from milepost.gen.milepost.v1 import (
     worker_service_pb2_grpc,
 )
 from milepost.rpc.admin import AdminService
+from milepost.rpc.certificates import Certificates, TlsFiles, server_credentials
 from milepost.rpc.interceptors.admission import Admission
 from milepost.rpc.interceptors.auth import Auth
 from milepost.rpc.interceptors.chain import ChainedServer
@@ -32,24 +33,23 @@ from milepost.rpc.webhooks import WebhookService
 from milepost.rpc.workers import WorkerService
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from milepost.domain.limits import Limits
+    from milepost.domain.operation import Principal
     from milepost.domain.ports import CredentialStore, RateLimiter
     from milepost.domain.rates import Allowances
     from milepost.rpc.interceptors.chain import Behaviour, Context, Link
+    from milepost.rpc.tokens import Tokens
     from milepost.tracking.claiming import Claiming
+    from milepost.tracking.keys import Keys
     from milepost.tracking.streaming import Streams
     from milepost.tracking.sweeping import Sweeping
     from milepost.tracking.tracker import Tracker
     from milepost.tracking.watching import Watching
     from milepost.tracking.webhooks import Webhooks
 
-NOT_AVAILABLE: Final = frozenset(
-    {
-        "milepost.v1.AdminService/CreateApiKey",
-        "milepost.v1.AdminService/ListApiKeys",
-        "milepost.v1.AdminService/RevokeApiKey",
-    }
-)
+NOT_AVAILABLE: Final[frozenset[str]] = frozenset()
 """Documented, but not in this release: answered UNIMPLEMENTED, after authentication."""
 
 METADATA_BYTES: Final = 16_384
@@ -68,6 +68,17 @@ class Wire:
     address: str
     request_bytes: int
     reflection: bool
+    tls: TlsFiles | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """Who is let in: by API key, and by what else the operator trusts."""
+
+    credentials: CredentialStore
+    keys: Keys
+    tokens: Tokens | None = None
+    certificates: Mapping[str, Principal] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +113,7 @@ class RpcServer:
     def __init__(
         self,
         serves: UseCases,
-        credentials: CredentialStore,
+        access: Access,
         limits: Limits,
         wire: Wire,
         tracing: telemetry.Tracing,
@@ -118,7 +129,7 @@ class RpcServer:
             self._observe,  # outermost: it must see refused calls too, with their final code
             Errors(),  # before whoever may refuse: turns whatever happens inside into a status
             self._admission,  # before auth: a replica that stops, or is full, asks nobody anything
-            Auth(credentials, failures_per_minute=gates.auth_failures_per_minute),
+            _auth(access, gates),
             RateLimits(  # innermost: limits are the principal's, and auth says who that is
                 gates.limiter, gates.allowances, progress_interval=gates.progress_interval
             ),
@@ -139,7 +150,7 @@ class RpcServer:
             WebhookService(serves.webhooks, limits), add
         )
         admin_service_pb2_grpc.add_AdminServiceServicer_to_server(
-            AdminService(serves.sweeping), add
+            AdminService(access.keys, serves.sweeping, limits), add
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, add)
         if wire.reflection:  # outside the links: it knows nothing but the public .proto files
@@ -147,7 +158,10 @@ class RpcServer:
                 [*chained.services, reflection.SERVICE_NAME], self._server
             )
         self._services = ("", *chained.services)
-        self.port = self._server.add_insecure_port(wire.address)
+        if wire.tls is None:
+            self.port = self._server.add_insecure_port(wire.address)
+        else:
+            self.port = self._server.add_secure_port(wire.address, server_credentials(wire.tls))
 
     async def start(self) -> None:
         """Listen. The health service says NOT_SERVING until `report` says otherwise."""
@@ -178,6 +192,16 @@ class RpcServer:
             await asyncio.wait_for(self._observe.running.idle(), timeout=1.0)
         except TimeoutError:
             telemetry.log.warning("calls still running after the drain")
+
+
+def _auth(access: Access, gates: Gates) -> Auth:
+    return Auth(
+        access.credentials,
+        tokens=access.tokens,
+        certificates=Certificates(access.certificates) if access.certificates else None,
+        note_use=access.keys.note_use,
+        failures_per_minute=gates.auth_failures_per_minute,
+    )
 
 
 def _refuse(method: str) -> Behaviour:

@@ -9,26 +9,26 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 from milepost.domain.errors import LostRace, OperationDeleted
 from milepost.domain.lifecycle import Change, Move
 from milepost.domain.ports import Claim
-from milepost.storage import claims, history, queries, sweeps
+from milepost.storage import claims, credentials, history, queries, sweeps
 from milepost.storage.batching import LARGEST_BATCH, Lane
 from milepost.storage.claims import Claims
-from milepost.storage.credentials import find_key
 from milepost.storage.engine import Session
 from milepost.storage.operations import Operations
 from milepost.storage.rows import operation_from, standing_from
 from milepost.storage.sweeps import Sweeps
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
     from datetime import timedelta
 
     import sqlalchemy as sa
     from sqlalchemy.engine import Engine
 
+    from milepost.domain.api_key import ApiKey, KeyProposal, KeySelection
     from milepost.domain.history import Passage
     from milepost.domain.interruption import Standing
     from milepost.domain.operation import Draft, Operation, OperationId, Scope
-    from milepost.domain.ports import Outcome, Position, Selection, StoredKey
+    from milepost.domain.ports import KeyOutcome, Outcome, Position, Selection, StoredKey
 
     Query = Callable[[Session], Any]
 
@@ -199,6 +199,15 @@ class SqlOperationStore:
         asked = (operation_id, scope)
         return await self._reads.submit(asked, object())
 
+    async def list_keys(
+        self, selection: KeySelection, after: Position | None, limit: int
+    ) -> list[ApiKey]:
+        """See `KeyStore.list_keys`."""
+        keys: list[ApiKey] = await self._run(
+            lambda session: credentials.list_keys(session, selection, after, limit)
+        )
+        return keys
+
     async def list(
         self, scope: Scope, selection: Selection, after: Position | None, limit: int, *, full: bool
     ) -> list[Operation]:
@@ -228,8 +237,27 @@ class SqlOperationStore:
 
     async def find_key(self, key_id: str) -> StoredKey | None:
         """See `CredentialStore.find_key`."""
-        key: StoredKey | None = await self._run(lambda session: find_key(session, key_id))
+        key: StoredKey | None = await self._run(
+            lambda session: credentials.find_key(session, key_id)
+        )
         return key
+
+    async def add_key(self, key: StoredKey, proposal: KeyProposal, *, creator: str) -> KeyOutcome:
+        """See `KeyStore.add_key`."""
+        outcome: KeyOutcome = await self._alone(
+            lambda session: credentials.add_key(session, key, proposal, creator)
+        )
+        return outcome
+
+    async def revoke_key(self, key_id: str) -> ApiKey:
+        """See `KeyStore.revoke_key`."""
+        key: ApiKey = await self._alone(lambda session: credentials.revoke_key(session, key_id))
+        return key
+
+    async def record_key_use(self, key_ids: Iterable[str]) -> None:
+        """See `KeyStore.record_key_use`."""
+        used = sorted(key_ids)
+        await self._alone(lambda session: credentials.record_key_use(session, used))
 
     async def ping(self) -> None:
         """Return when the database answers; raise `StoreUnavailable` when it does not."""
@@ -247,6 +275,10 @@ class SqlOperationStore:
     async def _run(self, query: Query) -> Any:
         self._turn = (self._turn + 1) % len(self._queries)
         return await self._queries[self._turn].submit(query, object())
+
+    async def _alone(self, write: Query) -> Any:
+        """Run a write that shares its statement with no other."""
+        return await self._writes.submit(write, object())
 
     async def close(self) -> None:
         """Finish what was taken, then close every connection."""

@@ -411,8 +411,14 @@ api_keys = sa.Table(
     sa.Column("create_time", Instant, nullable=False),
     sa.Column("expire_time", Instant),
     sa.Column("revoke_time", Instant),
+    sa.Column("last_used_time", Instant),
+    sa.Column("creator", sa.Text, comment="the subject that created it over the API"),
+    sa.Column("request_id", sa.Text),
+    sa.Column("fingerprint", sa.Text),
     sa.CheckConstraint("trim(subject) <> ''", name="subject"),
     sa.CheckConstraint("length(digest) = 32", name="digest"),
+    sa.Index(None, "creator", "request_id", unique=True),
+    sa.Index(None, "create_time", "key_id"),
 )
 """One row per API key. The key itself is shown once and never stored."""
 

@@ -17,8 +17,11 @@ from milepost.domain.errors import InvalidRequest, Violation
 from milepost.domain.ports import Position
 
 if TYPE_CHECKING:
+    from milepost.domain.api_key import KeySelection
     from milepost.domain.delivery import DeliverySelection
     from milepost.domain.ports import Selection
+
+    AnySelection = Selection | DeliverySelection | KeySelection
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -34,17 +37,13 @@ class PageTokens:
         """Use `key`, at least 32 random bytes."""
         self._key = key
 
-    def issue(
-        self, position: Position, *, subject: str, selection: Selection | DeliverySelection
-    ) -> str:
+    def issue(self, position: Position, *, subject: str, selection: AnySelection) -> str:
         """Return the token that goes on after `position` in this list of this subject."""
         microseconds = (position.create_time - _EPOCH) // _MICROSECOND
         packed = _TIME.pack(microseconds) + position.id.encode()
         return _text(self._mac(packed, subject, selection) + packed)
 
-    def read(
-        self, token: str, *, subject: str, selection: Selection | DeliverySelection
-    ) -> Position:
+    def read(self, token: str, *, subject: str, selection: AnySelection) -> Position:
         """Return the position of a token that this service issued for this very list.
 
         Raises:
@@ -61,9 +60,7 @@ class PageTokens:
             id=packed[_TIME.size :].decode(),
         )
 
-    def _checked(
-        self, token: str, subject: str, selection: Selection | DeliverySelection
-    ) -> bytes | None:
+    def _checked(self, token: str, subject: str, selection: AnySelection) -> bytes | None:
         """Return the packed position if the token is genuine: nobody else can make its MAC."""
         if len(token) > MOST_CHARACTERS:
             return None
@@ -76,7 +73,7 @@ class PageTokens:
         mac, packed = raw[:_MAC_BYTES], raw[_MAC_BYTES:]
         return packed if hmac.compare_digest(mac, self._mac(packed, subject, selection)) else None
 
-    def _mac(self, packed: bytes, subject: str, selection: Selection | DeliverySelection) -> bytes:
+    def _mac(self, packed: bytes, subject: str, selection: AnySelection) -> bytes:
         bound = repr((subject, selection)).encode()
         return hmac.digest(self._key, packed + bound, hashlib.sha256)[:_MAC_BYTES]
 

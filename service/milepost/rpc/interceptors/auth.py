@@ -18,13 +18,16 @@ from milepost.domain.policy import POLICY
 from milepost.rpc.caller import admit
 from milepost.rpc.interceptors.failures import FAILURES_PER_MINUTE, Failures
 from milepost.rpc.named import named
+from milepost.rpc.tokens import is_token
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from milepost.domain.operation import Principal
     from milepost.domain.ports import CredentialStore
+    from milepost.rpc.certificates import Certificates
     from milepost.rpc.interceptors.chain import Call, Context, Proceed
+    from milepost.rpc.tokens import Tokens
 
 PUBLIC: Final = frozenset({"grpc.health.v1.Health"})
 """Services that answer without a credential."""
@@ -35,7 +38,7 @@ _AUDITED: Final = frozenset(method for method, access in POLICY.items() if acces
 """The methods whose every success is a line of the audit log. Moves have lines of their own."""
 
 FRESH_S: Final = 4.0
-"""How long a verified key is trusted without asking the store: revocation works within 5 s."""
+"""How long a credential is trusted without a new look: revocation works within 5 s."""
 MOST_REMEMBERED: Final = 10_000
 _SCHEME: Final = "bearer "
 
@@ -46,31 +49,64 @@ def is_public(method: str) -> bool:
     return method.partition("/")[0] in PUBLIC
 
 
+class _Known:
+    """What is found, or being found out, about one header."""
+
+    __slots__ = ("look_up", "until")
+
+    look_up: asyncio.Future[Principal | None]
+
+    def __init__(self, until: float) -> None:
+        """Trust it until then."""
+        self.until = until
+
+
 class Auth:
-    """Finds out who calls, from ``authorization: Bearer <API key>``."""
+    """Finds out who calls: from ``authorization: Bearer <API key or token>``.
+
+    A call without that header is its client certificate's, if that stands for somebody. With the
+    header the certificate says nothing: one call has one credential.
+    """
 
     def __init__(
         self,
         credentials: CredentialStore,
         *,
+        tokens: Tokens | None = None,
+        certificates: Certificates | None = None,
+        note_use: Callable[[str], None] | None = None,
         failures_per_minute: int = FAILURES_PER_MINUTE,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Look keys up in `credentials`; `clock` gives seconds that never go back.
+        """Trust API keys in `credentials`, and `tokens` and `certificates` where there are any.
 
-        `failures_per_minute` bad credentials are looked at from one address; 0 is no limit.
+        Args:
+            credentials: where keys are looked up.
+            tokens: verifies tokens.
+            certificates: knows client certificates.
+            note_use: is told the id of each key that was looked up, and does not wait.
+            failures_per_minute: how many bad credentials are looked at from one address; 0 is no
+                limit.
+            clock: gives seconds that never go back.
         """
         self._credentials = credentials
+        self._tokens = tokens
+        self._certificates = certificates
+        self._note_use = note_use
         self._failures = Failures(failures_per_minute, clock)
         self._clock = clock
-        self._known: dict[str | bytes, tuple[float, asyncio.Future[Principal | None]]] = {}
+        self._known: dict[str | bytes, _Known] = {}
 
     async def around(self, proceed: Proceed, call: Call, request: Any, context: Context) -> Any:
         """Let the call in as its principal."""
         if is_public(call.method):
             return await proceed(call, request, context)
-        header = call.metadata.get("authorization", "")
-        principal = self._remembered(header) or await self._attempted(header, context)
+        header = call.metadata.get("authorization")
+        if header is None and self._certificates is not None:
+            principal = self._certificates.principal(context)
+        else:
+            header = header or ""
+            principal = self._remembered(header) or await self._attempted(header, context)
         admit(principal)
         allowed = ROLES.get(call.method, frozenset())
         if allowed.isdisjoint(principal.roles):
@@ -83,9 +119,9 @@ class Auth:
     def _remembered(self, header: str | bytes) -> Principal | None:
         """Return whom the header speaks for if that was found out a moment ago."""
         known = self._known.get(header)
-        if known is None or known[0] < self._clock() or not known[1].done():
+        if known is None or known.until < self._clock() or not known.look_up.done():
             return None
-        return None if known[1].exception() else known[1].result()
+        return None if known.look_up.exception() else known.look_up.result()
 
     async def _attempted(self, header: str | bytes, context: Context) -> Principal:
         """Find out whom the header speaks for, unless its peer has guessed too often.
@@ -94,7 +130,7 @@ class Auth:
         out those who share its address.
         """
         known = self._known.get(header)
-        was_good = known is not None and known[1].done() and _is_good(known[1])
+        was_good = known is not None and known.look_up.done() and _is_good(known.look_up)
         peer = context.peer()
         if not was_good:
             self._failures.check(peer)
@@ -108,28 +144,49 @@ class Auth:
         """Find out whom the header speaks for; calls with the same one share the look-up."""
         if not isinstance(header, str) or header[: len(_SCHEME)].lower() != _SCHEME:
             raise Unauthenticated
-        key = header[len(_SCHEME) :]
-        key_id = key_id_of(key)
-        if key_id is None:
-            raise Unauthenticated
+        credential = header[len(_SCHEME) :]
         known = self._known.get(header)
-        if known is None or known[0] < self._clock():
+        if known is None or known.until < self._clock():
+            known = _Known(self._clock() + FRESH_S)
+            known.look_up = asyncio.ensure_future(self._begin(credential, known))
             if len(self._known) >= MOST_REMEMBERED:
                 self._known.clear()
-            look_up = asyncio.ensure_future(self._look_up(key_id, key))
-            known = self._known[header] = (self._clock() + FRESH_S, look_up)
+            self._known[header] = known
         try:
             # Shielded: the others that wait for it must not fail when this call is cancelled.
-            principal = await asyncio.shield(known[1])
+            principal = await asyncio.shield(known.look_up)
         except Exception:
-            self._known.pop(header, None)
+            if self._known.get(header) is known:
+                del self._known[header]
             raise
         if principal is None:
             raise Unauthenticated
         return principal
 
+    def _begin(self, credential: str, known: _Known) -> Coroutine[Any, Any, Principal | None]:
+        """Return the look-up of a credential that has the form of one.
+
+        Raises:
+            Unauthenticated: it has not, so there is nothing to remember.
+        """
+        key_id = key_id_of(credential)
+        if key_id is not None:
+            return self._look_up(key_id, credential)
+        if self._tokens is not None and is_token(credential):
+            return self._verify(self._tokens, credential, known)
+        raise Unauthenticated
+
     async def _look_up(self, key_id: str, key: str) -> Principal | None:
-        return verify_key(key, await self._credentials.find_key(key_id))
+        principal = verify_key(key, await self._credentials.find_key(key_id))
+        if principal is not None and self._note_use is not None:
+            self._note_use(key_id)
+        return principal
+
+    async def _verify(self, tokens: Tokens, token: str, known: _Known) -> Principal:
+        verified = await tokens.verify(token)
+        # Not trusted from memory beyond its own end.
+        known.until = min(known.until, self._clock() + verified.remaining)
+        return verified.principal
 
 
 def _is_good(look_up: asyncio.Future[Principal | None]) -> bool:

@@ -15,6 +15,7 @@ from grpc_status import rpc_status
 
 from milepost import telemetry
 from milepost.domain.errors import (
+    ApiKeyNotFound,
     Conflict,
     DeliveryNotFound,
     IdsExhausted,
@@ -48,6 +49,7 @@ MAPPING: Final[dict[type[MilepostError], grpc.StatusCode]] = {
     PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
     OperationNotFound: grpc.StatusCode.NOT_FOUND,
     DeliveryNotFound: grpc.StatusCode.NOT_FOUND,
+    ApiKeyNotFound: grpc.StatusCode.NOT_FOUND,
     IllegalMove: grpc.StatusCode.FAILED_PRECONDITION,
     Conflict: grpc.StatusCode.ABORTED,
     RequestIdReused: grpc.StatusCode.ALREADY_EXISTS,

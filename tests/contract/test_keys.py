@@ -1,0 +1,213 @@
+"""API keys as they are stored: created once, listed page by page, revoked, expired, used."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import sqlalchemy as sa
+
+from milepost.domain.api_key import KeyProposal, KeySelection, issue_key, verify_key
+from milepost.domain.errors import ApiKeyNotFound, InvalidRequest, RequestIdReused
+from milepost.domain.limits import Limits
+from milepost.domain.operation import Principal, Role
+from milepost.storage.credentials import KeyRing
+from milepost.storage.tables import api_keys
+from milepost.tracking.keys import MOST_NOTED, Keys
+from milepost.tracking.paging import PageTokens
+
+ADMIN = Principal(subject="root", roles=frozenset({Role.ADMIN}), credential_id="0" * 16)
+OTHER = Principal(subject="toor", roles=frozenset({Role.ADMIN}), credential_id="1" * 16)
+LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def keys(store) -> Keys:
+    """The use cases over the store."""
+    return Keys(store, limits=Limits(), page_tokens=PageTokens(bytes(32)))
+
+
+def proposal(**fields) -> KeyProposal:
+    """What a key shall be."""
+    return KeyProposal(**{"subject": "alice", "roles": (Role.CALLER,), **fields})
+
+
+def in_an_hour() -> datetime:
+    """A time that is not reached soon, to the microsecond that both databases keep."""
+    return (datetime.now(UTC) + timedelta(hours=1)).replace(microsecond=123_000)
+
+
+async def test_created_key_speaks_for_its_subject(keys, store):
+    """The secret that a create shows is that of the stored key, with its roles and grants."""
+    end = in_an_hour()
+    created = await keys.create(
+        ADMIN,
+        proposal(roles=(Role.CALLER, Role.WORKER), functions=("video.*",), expire_time=end),
+    )
+    assert created.secret is not None
+    found = verify_key(created.secret, await store.find_key(created.key.key_id))
+    assert found == Principal(
+        subject="alice",
+        roles=frozenset({Role.CALLER, Role.WORKER}),
+        credential_id=created.key.key_id,
+        functions=("video.*",),
+    )
+    assert created.key.expire_time == end
+    assert (created.key.last_used_time, created.key.revoke_time) == (None, None)
+    assert abs(created.key.create_time - datetime.now(UTC)) < timedelta(minutes=1)
+
+
+async def test_repeated_create_returns_the_key_without_its_secret(keys):
+    """The same creator and request_id create one key; its secret is shown once."""
+    first = await keys.create(ADMIN, proposal(request_id="r1"))
+    again = await keys.create(ADMIN, proposal(request_id="r1"))
+    assert (first.replayed, again.replayed) == (False, True)
+    assert again.key == first.key
+    assert again.secret is None
+    other = await keys.create(OTHER, proposal(request_id="r1"))
+    assert other.key.key_id != first.key.key_id
+
+
+async def test_request_id_is_for_one_content(keys):
+    """A request_id that created a key of other content is refused, and nothing is stored."""
+    await keys.create(ADMIN, proposal(request_id="r1"))
+    with pytest.raises(RequestIdReused):
+        await keys.create(ADMIN, proposal(request_id="r1", subject="bob"))
+    found, _ = await keys.list(ADMIN, KeySelection(inactive=True))
+    assert len(found) == 1
+
+
+async def test_concurrent_creates_with_one_request_id_make_one_key(keys, replica):
+    """However many calls with one request_id run at once, on two replicas, one creates."""
+    other = Keys(replica, limits=Limits(), page_tokens=PageTokens(bytes(32)))
+    outcomes = await asyncio.gather(
+        *(k.create(ADMIN, proposal(request_id="r1")) for k in (keys, other) * 5)
+    )
+    assert sorted(outcome.replayed for outcome in outcomes) == [False] + [True] * 9
+    assert len({outcome.key.key_id for outcome in outcomes}) == 1
+
+
+async def test_end_lies_in_the_future(keys):
+    """A key that the clock of the database calls expired is not created."""
+    with pytest.raises(InvalidRequest, match="expire_time"):
+        await keys.create(ADMIN, proposal(expire_time=LONG_AGO))
+    assert await keys.list(ADMIN, KeySelection(inactive=True)) == ([], "")
+
+
+async def test_two_keys_of_a_subject_are_valid_at_once(keys, store):
+    """A subject has as many live keys as a rotation needs; revoking one leaves the other."""
+    old, new = [await keys.create(ADMIN, proposal()) for _ in range(2)]
+    assert await store.find_key(old.key.key_id)
+    assert await store.find_key(new.key.key_id)
+    await keys.revoke(ADMIN, old.key.key_id)
+    assert await store.find_key(old.key.key_id) is None
+    assert await store.find_key(new.key.key_id)
+
+
+async def test_revoking_twice_changes_nothing(keys):
+    """The time of the first revocation stays."""
+    created = await keys.create(ADMIN, proposal())
+    first = await keys.revoke(ADMIN, created.key.key_id)
+    assert first.revoke_time is not None
+    assert await keys.revoke(OTHER, created.key.key_id) == first
+
+
+async def test_unknown_key_is_not_found(keys):
+    """There is nothing to revoke, and the answer names what was asked for."""
+    with pytest.raises(ApiKeyNotFound) as caught:
+        await keys.revoke(ADMIN, "f" * 16)
+    assert caught.value.facts == {"key_id": "f" * 16}
+
+
+def expire(engine, key_id: str) -> None:
+    """The end of the key has passed."""
+    with engine.begin() as connection:
+        connection.execute(
+            sa.update(api_keys)
+            .where(api_keys.c.key_id == key_id)
+            .values(create_time=LONG_AGO, expire_time=LONG_AGO)
+        )
+
+
+async def test_expired_key_is_no_key(keys, store, engine):
+    """Beyond its end, by the clock of the database, a key is not found, and not listed."""
+    created = await keys.create(ADMIN, proposal(expire_time=in_an_hour()))
+    expire(engine, created.key.key_id)
+    assert await store.find_key(created.key.key_id) is None
+    assert await keys.list(ADMIN, KeySelection()) == ([], "")
+    found, _ = await keys.list(ADMIN, KeySelection(inactive=True))
+    assert [key.key_id for key in found] == [created.key.key_id]
+
+
+async def test_keys_are_listed_newest_first(keys):
+    """Pages have no overlap and no gap, and follow each other from the newest key (B156)."""
+    made = [(await keys.create(ADMIN, proposal())).key.key_id for _ in range(5)]
+    await keys.revoke(ADMIN, made[2])
+    listed, token, pages = [], "", 0
+    while token or not pages:
+        page, token = await keys.list(ADMIN, KeySelection(), page_size=2, page_token=token)
+        listed += page
+        pages += 1
+    assert pages == 2
+    assert {key.key_id for key in listed} == {*made} - {made[2]}
+    assert listed == sorted(listed, key=lambda k: (k.create_time, k.key_id), reverse=True)
+
+
+async def test_token_of_a_page_is_for_its_reader_and_filters(keys):
+    """A page token of another admin, or with other filters, is refused (B160)."""
+    for _ in range(3):
+        await keys.create(ADMIN, proposal())
+    _, token = await keys.list(ADMIN, KeySelection(), page_size=1)
+    assert token
+    for by, selection in ((OTHER, KeySelection()), (ADMIN, KeySelection(inactive=True))):
+        with pytest.raises(InvalidRequest, match="page_token"):
+            await keys.list(by, selection, page_size=1, page_token=token)
+
+
+async def test_keys_of_one_subject(keys):
+    """The filter keeps the keys of one subject."""
+    await keys.create(ADMIN, proposal())
+    bob = await keys.create(ADMIN, proposal(subject="bob"))
+    assert await keys.list(ADMIN, KeySelection(subject="bob")) == ([bob.key], "")
+
+
+async def test_use_is_written_once_a_minute(keys, engine):
+    """The last use of a key is stored, and again only when a minute has passed since."""
+    key_id = (await keys.create(ADMIN, proposal())).key.key_id
+
+    async def last_used() -> datetime | None:
+        keys.note_use(key_id)
+        await keys.write_uses()
+        [key], _ = await keys.list(ADMIN, KeySelection())
+        found: datetime | None = key.last_used_time
+        return found
+
+    first = await last_used()
+    assert first is not None
+    assert await last_used() == first
+    earlier = first - timedelta(seconds=61)
+    with engine.begin() as connection:
+        connection.execute(sa.update(api_keys).values(last_used_time=earlier))
+    again = await last_used()
+    assert again is not None
+    assert again >= first
+
+
+async def test_noted_uses_are_bounded(keys):
+    """However many keys are used between two writes, only so many are remembered."""
+    for number in range(MOST_NOTED + 10):
+        keys.note_use(f"{number:016x}")
+    assert len(keys._used) == MOST_NOTED
+    await keys.write_uses()
+    assert not keys._used
+
+
+def test_lifetime_counts_by_the_clock_of_the_database(engine):
+    """A key made on the command line ends its lifetime after its creation."""
+    ring = KeyRing(engine)
+    _, stored = issue_key(subject="alice", roles=[Role.CALLER])
+    end = ring.add(stored, lifetime=timedelta(days=90))
+    [row] = ring.rows()
+    assert row["expire_time"] == end
+    assert row["expire_time"] - row["create_time"] == timedelta(days=90)
+    _, stored = issue_key(subject="alice", roles=[Role.CALLER])
+    assert ring.add(stored) is None

@@ -1,0 +1,171 @@
+"""Tokens of an issuer, end to end: a real service, and a real endpoint of keys."""
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from grpc import StatusCode
+
+from tests.e2e.service import Client, Service, refused
+from tests.unit.signing import AUDIENCE, ISSUER, KEYS, Endpoint, claims, key_set, rsa_key, token
+from tests.unit.test_tokens import FORGED
+
+FILE_ISSUER = "https://file.example"
+
+
+@contextmanager
+def endpoint_in_background() -> Iterator[Endpoint]:
+    """An endpoint of keys on an event loop of its own."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+
+    async def begin() -> Endpoint:
+        return await Endpoint().__aenter__()
+
+    endpoint = asyncio.run_coroutine_threadsafe(begin(), loop).result(10)
+    try:
+        yield endpoint
+    finally:
+        asyncio.run_coroutine_threadsafe(endpoint.__aexit__(), loop).result(10)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(10)
+        loop.close()
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[Endpoint]:
+    """Where the service finds the keys of the issuer."""
+    with endpoint_in_background() as endpoint:
+        yield endpoint
+
+
+@pytest.fixture(scope="module")
+def trusting(tmp_path_factory: pytest.TempPathFactory, endpoint: Endpoint) -> Iterator[Service]:
+    """A service that trusts two issuers, one by address and one by file."""
+    folder = tmp_path_factory.mktemp("jwt")
+    keys = folder / "keys.json"
+    keys.write_text(json.dumps(key_set(EdDSA=KEYS["EdDSA"])), encoding="utf-8")
+    issuers = [
+        {
+            "issuer": ISSUER,
+            "audience": AUDIENCE,
+            "algorithms": ["RS256", "ES256"],
+            "jwks_url": endpoint.url,
+            "subject_prefix": "web:",
+        },
+        {
+            "issuer": FILE_ISSUER,
+            "audience": AUDIENCE,
+            "algorithms": ["EdDSA"],
+            "jwks_file": str(keys),
+            "subject_prefix": "file:",
+        },
+    ]
+    with Service(
+        f"sqlite:///{folder}/jwt.db", folder, jwt_issuers=json.dumps(issuers), log_level="debug"
+    ) as service:
+        yield service
+
+
+def holder(service: Service, text: str) -> Client:
+    """Who calls with a token."""
+    return Client(service.channel, "somebody", frozenset(), text)
+
+
+def now_claims(**changes: Any) -> dict[str, Any]:
+    """The claims of a token that is good now."""
+    return claims(time.time(), **changes)
+
+
+def test_token_speaks_for_its_subject(trusting):
+    """Tokens of both issuers work beside API keys, each with subjects of its own."""
+    alice = holder(trusting, token(now_claims(jti="t-1")))
+    operation = alice.create()
+    assert operation.owner == "web:alice"
+    same = holder(trusting, token(now_claims(), algorithm="ES256"))
+    assert same.get(operation.id) == operation
+    by_file = holder(trusting, token(now_claims(iss=FILE_ISSUER), algorithm="EdDSA"))
+    assert by_file.create().owner == "file:alice"
+    for stranger in (by_file, trusting.client("alice")):
+        with refused(StatusCode.NOT_FOUND, "OPERATION_NOT_FOUND"):
+            stranger.get(operation.id)
+    line = trusting.logged(event="operation moved", operation_id=operation.id)
+    assert line["credential_id"] == f"{ISSUER} t-1"
+
+
+def test_roles_and_grants_come_from_the_token(trusting):
+    """A worker's token does the work of the functions that it names, and nothing else."""
+    operation = holder(trusting, token(now_claims())).create(function="video.transcode")
+    worker = holder(
+        trusting, token(now_claims(sub="wally", roles=["worker"], functions=["video.*"]))
+    )
+    assert worker.move("StartOperation", operation.id).worker == "web:wally"
+    with refused(StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED"):
+        worker.create()
+    other = holder(
+        trusting, token(now_claims(sub="wally", roles=["worker"], functions=["audio.*"]))
+    )
+    with refused(StatusCode.NOT_FOUND, "OPERATION_NOT_FOUND"):
+        other.move("CompleteOperation", operation.id)
+
+
+def test_every_refusal_says_the_same(trusting):
+    """Forged, expired, unknown or malformed: one answer in every byte, and no token in the log."""
+    told, sent = set(), []
+    bad = [make() for make in FORGED.values()]  # all of them are of another time, too
+    bad += [
+        token(now_claims(), key=rsa_key()),
+        token(now_claims(aud="other")),
+        token(now_claims(iss=FILE_ISSUER)),
+        token(now_claims(), algorithm="EdDSA"),
+        token(claims(time.time() - 3_600)),
+        "mp_nonsense",
+    ]
+    for text in bad:
+        if not text.isprintable() or len(text) > 10_000:  # gRPC itself does not send these
+            continue
+        with refused(StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED") as refusal:
+            holder(trusting, text).call("ListOperations")
+        told.add(refusal.status.SerializeToString(deterministic=True))
+        sent.append(text)
+    assert len(sent) >= 60
+    assert len(told) == 1
+    log = trusting.log()
+    assert "token refused" in log
+    assert not [text for text in sent if len(text) > 40 and text in log]
+
+
+def test_outage_of_the_endpoint_refuses_nobody(trusting, endpoint):
+    """While the endpoint fails, tokens of known keys are accepted, and others still are not."""
+    assert holder(trusting, token(now_claims())).create().revision == 1
+    endpoint.status = 503
+    try:
+        assert holder(trusting, token(now_claims(jti="during"))).create().revision == 1
+        with refused(StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED"):
+            holder(trusting, token(now_claims(), kid="unknown")).create()
+    finally:
+        endpoint.status = 200
+
+
+def test_without_keys_the_call_may_be_repeated(tmp_path: Path, endpoint):
+    """A service that has never seen the keys cannot tell, and says so: UNAVAILABLE, try again."""
+    issuer = {
+        "issuer": ISSUER,
+        "audience": AUDIENCE,
+        "algorithms": ["RS256"],
+        "jwks_url": endpoint.base + "/nothing-here",
+    }
+    with Service(
+        f"sqlite:///{tmp_path}/x.db", tmp_path, jwt_issuers=json.dumps([issuer])
+    ) as service:
+        with refused(StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE"):
+            holder(service, token(now_claims())).create()
+        assert service.client("alice").create().revision == 1  # keys do not hang on the issuer
+        service.logged(event="keys of the issuer not fetched")

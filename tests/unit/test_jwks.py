@@ -1,0 +1,240 @@
+"""Keys of an issuer: how often it is asked, and what serves while it does not answer."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from milepost.domain.errors import StoreUnavailable
+from milepost.rpc import jwks
+from milepost.rpc.jwks import COOLDOWN_S, FRESH_S, KEPT_S, BadKeySet, KeySet, from_file, from_url
+from tests.unit.signing import KEYS, Endpoint, claims, jwk, key_set, rsa_key, token
+from tests.unit.test_tokens import Verifier
+
+ALGORITHMS = ("RS256", "ES256", "EdDSA")
+HOUR = 3_600
+STRANGER = rsa_key()
+
+
+class Keys:
+    """A set over a real endpoint, and the clock that it follows."""
+
+    def __init__(self, source: Callable[[], Awaitable[bytes]]) -> None:
+        self.now = 0.0
+        self.set = KeySet("issuer", source, ALGORITHMS, clock=lambda: self.now)
+
+    async def knows(self, key_id: str) -> bool:
+        """Whether the key is found, once what is under way in the background has ended."""
+        found = await self.set.find(key_id, key_id if key_id in ALGORITHMS else "RS256")
+        if self.set._refresh is not None:
+            await self.set._refresh
+        return found is not None
+
+
+@pytest.fixture
+async def endpoint() -> AsyncIterator[Endpoint]:
+    """The endpoint of the issuer."""
+    async with Endpoint() as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+async def keys(endpoint) -> AsyncIterator[Keys]:
+    """A set that has not been fetched yet."""
+    keys = Keys(from_url(endpoint.url))
+    yield keys
+    await keys.set.close()
+
+
+async def test_keys_are_fetched_once_while_they_are_fresh(keys, endpoint):
+    """The first token fetches the set; it serves until it is ten minutes old."""
+    for keys.now in (0, 1, COOLDOWN_S, FRESH_S):
+        for algorithm in ALGORITHMS:
+            assert await keys.knows(algorithm)
+    assert endpoint.fetches == 1
+    keys.now = FRESH_S + 1
+    assert await keys.knows("RS256")
+    assert endpoint.fetches == 2
+
+
+async def test_old_keys_do_not_wait_for_new_ones(keys, endpoint):
+    """While an old set is fetched again in the background, its keys serve at once."""
+    assert await keys.knows("RS256")
+    endpoint.held.clear()
+    keys.now = FRESH_S + 1
+    assert await asyncio.wait_for(keys.set.find("RS256", "RS256"), 5) is not None
+    endpoint.held.set()
+
+
+async def test_calls_share_a_fetch(keys, endpoint):
+    """Many first tokens share one request."""
+    assert all(await asyncio.gather(*(keys.knows("RS256") for _ in range(500))))
+    assert endpoint.fetches == 1
+
+
+async def test_unknown_keys_cause_at_most_one_fetch_in_30_seconds(keys, endpoint):
+    """10,000 tokens with invented key ids over five minutes cause a request per 30 s, no more."""
+    for number in range(10_000):
+        keys.now = number * 0.03
+        assert not await keys.knows(f"invented-{number}")
+        assert endpoint.fetches <= 1 + keys.now / COOLDOWN_S
+    assert keys.now == pytest.approx(300, abs=1)
+    assert endpoint.fetches == 10
+
+
+async def test_unknown_keys_at_once_cause_one_fetch(keys, endpoint):
+    """10,000 invented key ids at the same moment cause one request."""
+    found = await asyncio.gather(*(keys.knows(f"invented-{n}") for n in range(10_000)))
+    assert not any(found)
+    assert endpoint.fetches == 1
+
+
+async def test_new_key_of_the_issuer_is_found(keys, endpoint):
+    """A key that the issuer adds serves with the first token that names it, after the cooldown."""
+    fresh = rsa_key()
+    assert await keys.knows("RS256")
+    endpoint.body = json.dumps(key_set(**KEYS, fresh=fresh)).encode()
+    keys.now = COOLDOWN_S - 1
+    assert not await keys.knows("fresh")
+    keys.now = COOLDOWN_S
+    assert await keys.knows("fresh")
+    assert endpoint.fetches == 2
+
+
+async def test_withdrawn_key_serves_no_longer(keys, endpoint):
+    """A key that the issuer takes away is refused when the set is fetched again."""
+    assert await keys.knows("RS256")
+    endpoint.body = json.dumps(key_set(ES256=KEYS["ES256"])).encode()
+    keys.now = FRESH_S + 1
+    assert await keys.knows("RS256")  # it serves while the set is being fetched
+    assert not await keys.knows("RS256")
+    assert await keys.knows("ES256")
+
+
+async def test_outage_of_an_hour_refuses_no_valid_token(endpoint):
+    """While the endpoint of keys is away for an hour, every valid token is accepted."""
+    verifier = Verifier(endpoint)
+    start = verifier.now
+    assert await verifier.principal(token()) is not None
+    endpoint.status = 503
+    for second in range(0, HOUR + 1, 10):
+        verifier.ticks, verifier.now = second, start + second
+        assert await verifier.principal(token(claims(start + second))) is not None
+        forged = token(claims(start + second), key=STRANGER)
+        assert await verifier.principal(forged) is None
+        if verifier.keys._refresh is not None:
+            await verifier.keys._refresh
+    assert endpoint.fetches == 1 + (HOUR - FRESH_S) / COOLDOWN_S
+    await verifier.tokens.close()
+
+
+async def test_outage_where_nobody_listens(keys, endpoint):
+    """When nothing listens at the address any more, the last good set serves on."""
+    assert await keys.knows("RS256")
+    await endpoint._runner.cleanup()
+    for keys.now in (FRESH_S + 1, FRESH_S + 2 * COOLDOWN_S, HOUR, KEPT_S):
+        assert await keys.knows("RS256")
+
+
+async def test_last_good_set_ends_after_a_day(keys, endpoint):
+    """A set that could not be renewed for a day serves no longer: nobody can tell, so try again."""
+    assert await keys.knows("RS256")
+    endpoint.status = 500
+    keys.now = KEPT_S + 1
+    with pytest.raises(StoreUnavailable):
+        await keys.knows("RS256")
+    endpoint.status = 200
+    keys.now += COOLDOWN_S
+    assert await keys.knows("RS256")
+
+
+async def test_no_set_at_all_is_no_verdict(keys, endpoint):
+    """Before the first set is there a token is neither good nor bad: the call may be repeated."""
+    endpoint.status = 500
+    for keys.now in (0, 1, COOLDOWN_S - 1):
+        with pytest.raises(StoreUnavailable):
+            await keys.knows("RS256")
+    assert endpoint.fetches == 1
+    endpoint.status = 200
+    keys.now = COOLDOWN_S
+    assert await keys.knows("RS256")
+
+
+BAD_ANSWERS = {
+    "too large": b" " * (jwks.LARGEST + 1) + json.dumps(key_set(**KEYS)).encode(),
+    "no JSON": b"<html>",
+    "no UTF-8": b"\xff\xfe\xff",
+    "deep": b"[" * 100_000,
+    "no keys": b"{}",
+    "a list": b"[]",
+    "keys no list": b'{"keys": {}}',
+    "no key": b'{"keys": []}',
+    "too many": json.dumps({"keys": [{}] * (jwks.MOST_KEYS + 1)}).encode(),
+    "none usable": json.dumps({"keys": [{"kty": "oct", "k": "AA", "kid": "RS256"}]}).encode(),
+    "wrong curve": json.dumps(
+        {"keys": [jwk(ec.generate_private_key(ec.SECP384R1()), kid="ES256")]}
+    ).encode(),
+}
+
+
+@pytest.mark.parametrize("name", BAD_ANSWERS)
+async def test_bad_answer_leaves_the_last_good_set(keys, endpoint, name):
+    """What is too large, or is no set with a key that can be used, replaces nothing."""
+    assert await keys.knows("RS256")
+    endpoint.body = BAD_ANSWERS[name]
+    keys.now = FRESH_S + 1
+    for _ in range(2):
+        assert await keys.knows("RS256")
+    assert endpoint.fetches == 2
+
+
+async def test_redirect_is_not_followed(keys, endpoint):
+    """The endpoint cannot send the service elsewhere."""
+    endpoint.status, endpoint.headers = 302, {"Location": f"{endpoint.base}/elsewhere"}
+    with pytest.raises(StoreUnavailable):
+        await keys.knows("RS256")
+
+
+async def test_fetch_is_bounded_in_time(keys, endpoint, monkeypatch):
+    """An endpoint that never answers holds up nobody for longer than a fetch may take."""
+    monkeypatch.setattr(jwks, "FETCH_S", 0.05)
+    endpoint.held.clear()
+    with pytest.raises(StoreUnavailable):
+        await asyncio.wait_for(keys.knows("RS256"), 5)
+    endpoint.held.set()
+
+
+async def test_cancelled_call_leaves_the_fetch_to_the_others(keys, endpoint):
+    """Who goes away while the set is being fetched takes nothing from those who wait too."""
+    endpoint.held.clear()
+    first = asyncio.create_task(keys.knows("RS256"))
+    second = asyncio.create_task(keys.knows("RS256"))
+    await asyncio.wait_for(endpoint.asked.wait(), 5)
+    first.cancel()
+    endpoint.held.set()
+    assert await second
+    assert first.cancelled()
+    assert endpoint.fetches == 1
+
+
+async def test_keys_may_come_from_a_file(tmp_path):
+    """A file of keys is read like an endpoint; when it is replaced, the new one is found."""
+    path = tmp_path / "keys.json"
+    keys = Keys(from_file(path))
+    with pytest.raises(StoreUnavailable):
+        await keys.knows("RS256")
+    path.write_text(json.dumps(key_set(RS256=KEYS["RS256"])), encoding="utf-8")
+    keys.now = COOLDOWN_S
+    assert await keys.knows("RS256")
+    path.write_text(json.dumps(key_set(ES256=KEYS["ES256"])), encoding="utf-8")
+    keys.now = 2 * COOLDOWN_S
+    assert await keys.knows("ES256")
+
+
+def test_problem_of_a_set_quotes_nothing_of_it():
+    """What is said about a bad set, which goes to the log, repeats none of its bytes."""
+    with pytest.raises(BadKeySet) as caught:
+        jwks.keys_from(b'{"keys": [{"kty": "oct", "k": "secret"}]}', ALGORITHMS)
+    assert "secret" not in str(caught.value)
