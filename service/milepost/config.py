@@ -431,7 +431,7 @@ class Settings(BaseSettings):
 
     @field_validator("principal_limits")
     @classmethod
-    def _trusted(cls, value: str) -> str:
+    def _allowances_given(cls, value: str) -> str:
         _, problems = read_allowances(value, _ALLOWANCE)
         if problems:
             raise ValueError("; ".join(problems))
