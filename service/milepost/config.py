@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
+from urllib.parse import urlsplit
 
 from dotenv.parser import parse_stream
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
@@ -25,6 +26,7 @@ from milepost.webhooks.masterkeys import read_keys
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from urllib.parse import SplitResult
 
     from milepost.domain.operation import Principal
     from milepost.domain.trust import Issuer
@@ -441,9 +443,14 @@ class Settings(BaseSettings):
     @classmethod
     def _limits_store(cls, value: SecretStr | None) -> SecretStr | None:
         url = value.get_secret_value() if value else ""
-        if url and not url.startswith(("redis://", "rediss://")):
-            raise ValueError("must begin with redis:// or rediss://")
-        return value if url else None
+        if not url:
+            return None
+        parts = urlsplit(url)
+        if parts.scheme not in {"redis", "rediss"} or not parts.hostname:
+            raise ValueError("must be redis://HOST:PORT/NUMBER, or rediss:// with TLS")
+        if _port(parts) is None or not re.fullmatch(r"/?\d*", parts.path, re.ASCII):
+            raise ValueError("must have a port from 1 to 65535 and a number as its path, if any")
+        return value
 
     @field_validator(
         "ttl_default_seconds",
@@ -673,6 +680,14 @@ def client_tls_files() -> dict[str, str]:
 def without_settings() -> dict[str, str]:
     """Return the environment of this process less every variable of Milepost."""
     return {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+
+
+def _port(parts: SplitResult) -> int | None:
+    """Return the port of a URL, the usual one of Redis if it has none, or nothing if it is bad."""
+    try:
+        return parts.port or 6_379
+    except ValueError:
+        return None
 
 
 def is_loopback(address: str) -> bool:

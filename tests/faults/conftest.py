@@ -33,12 +33,18 @@ def limited_replicas(
     postgres_url: str, tmp_path: Path, redis: RedisServer
 ) -> Iterator[list[Service]]:
     """Two services on one PostgreSQL database, with the default quota, and limits in one Redis."""
-    chosen = {
-        "limits_url": redis.url,
-        "active_operations_max": "10",
-        "reads_per_minute": str(READS_PER_MINUTE),
-    }
-    with started([Service(postgres_url, tmp_path, **chosen) for _ in range(2)]) as services:
+    with started(
+        [
+            Service(
+                postgres_url,
+                tmp_path,
+                limits_url=redis.url,
+                active_operations_max="10",
+                reads_per_minute=str(READS_PER_MINUTE),
+            )
+            for _ in range(2)
+        ]
+    ) as services:
         yield services
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import signal
 import time
 from collections import Counter
@@ -15,6 +16,7 @@ from tests.contract.stored import Stored
 from tests.e2e.service import FUNCTION, Client, Service, eventually
 from tests.faults.conftest import READS_PER_MINUTE
 
+Codes = Counter[StatusCode]
 QUOTA = 10
 CONNECTIONS = 16
 SECONDS = 6.0
@@ -24,7 +26,9 @@ sizes = pytest.mark.parametrize(
 
 
 @contextlib.asynccontextmanager
-async def connections(services: Sequence[Service], count: int) -> AsyncIterator[list]:
+async def connections(
+    services: Sequence[Service], count: int
+) -> AsyncIterator[list[grpc.aio.Channel]]:
     """So many connections, to each service as many."""
     options = [("grpc.use_local_subchannel_pool", 1)]
     channels = [
@@ -43,6 +47,11 @@ def are_shared(services: Sequence[Service]) -> bool:
     return all(each.metric("milepost_limits_shared") == 1 for each in services)
 
 
+def is_local(service: Service) -> bool:
+    """Whether it has limits of its own."""
+    return service.metric("milepost_limits_shared") == 0
+
+
 @sizes
 async def test_quota_is_exact_over_two_processes(limited_replicas, count):
     """Of very many creates at once over two processes exactly 10 are made, and stay made (B186)."""
@@ -53,9 +62,13 @@ async def test_quota_is_exact_over_two_processes(limited_replicas, count):
             for n in range(count)
         ]
         codes = Counter([await call.code() for call in calls])
-        stored = Stored(limited_replicas[0].engine)
-        assert stored.active(client.subject) == QUOTA
-        assert codes == {StatusCode.OK: QUOTA, StatusCode.RESOURCE_EXHAUSTED: count - QUOTA}
+    stored = Stored(limited_replicas[0].engine)
+    assert stored.active(client.subject) == stored.count() == QUOTA
+    # On a busy machine the last ones wait too long; one of these may have been made after all.
+    late = codes.pop(StatusCode.UNAVAILABLE, 0)
+    assert QUOTA - late <= codes[StatusCode.OK] <= QUOTA
+    assert codes[StatusCode.RESOURCE_EXHAUSTED] == count - late - codes[StatusCode.OK]
+    assert late < count / 2
 
 
 @sizes
@@ -81,9 +94,9 @@ async def test_quota_holds_while_operations_end(limited_replicas, count):
     assert stored.active(client.subject) == 0
 
 
-async def flood(client: Client, channels: Sequence[grpc.aio.Channel], seconds: float) -> Counter:
+async def flood(client: Client, channels: Sequence[grpc.aio.Channel], seconds: float) -> Codes:
     """The codes of as many lists of operations that are not there as can be asked for."""
-    codes: Counter = Counter()
+    codes: Codes = Counter()
     end = time.monotonic() + seconds
     asked = f"op_{'0' * 24}"
 
@@ -118,8 +131,8 @@ async def test_calls_go_on_without_the_store(limited_replicas, redis, how):
     operation = client.create()
     async with connections(limited_replicas, CONNECTIONS) as channels:
 
-        async def read(seconds: float) -> Counter:
-            codes: Counter = Counter()
+        async def read(seconds: float) -> Codes:
+            codes: Codes = Counter()
             end = time.monotonic() + seconds
             while time.monotonic() < end:
                 calls = [
@@ -138,9 +151,8 @@ async def test_calls_go_on_without_the_store(limited_replicas, redis, how):
             redis.signal(how)
         assert set(await running) == {StatusCode.OK}
         for service in limited_replicas:
-            eventually(
-                lambda s=service: s.metric("milepost_limits_shared") == 0, within=5, what="local"
-            )
+            lost = functools.partial(is_local, service)
+            eventually(lost, within=5, what="local")
             assert service.metric("milepost_limits_lost_total") == 1
             assert len(service.log_lines(event="shared limits lost")) == 1
         if how == signal.SIGKILL:

@@ -7,6 +7,7 @@ import pytest
 
 from milepost import config
 from milepost.domain.limits import Limits
+from milepost.domain.rates import Allowance, Allowances
 
 
 @pytest.fixture(autouse=True)
@@ -229,3 +230,55 @@ def test_overrides_go_before_everything(monkeypatch):
     monkeypatch.setenv("MILEPOST_DRAIN_SECONDS", "3")
     settings = config.load(log_level="debug", drain_seconds=None)
     assert (settings.log_level, settings.drain_seconds) == ("debug", 3.0)
+
+
+# --- limits per principal ---
+
+
+def test_rates_and_quota_can_be_configured(monkeypatch):
+    """Every limit per principal follows its variable, for all and for one (B187)."""
+    assert config.load().allowances == Allowances()
+    monkeypatch.setenv("MILEPOST_CREATES_PER_MINUTE", "5")
+    monkeypatch.setenv("MILEPOST_ACTIVE_OPERATIONS_MAX", "3")
+    monkeypatch.setenv("MILEPOST_PRINCIPAL_LIMITS", '{"vip": {"creates": 500, "lists": 60}}')
+    allowances = config.load().allowances
+    assert allowances.of("somebody") == Allowance(creates=5, active=3)
+    assert allowances.of("vip") == Allowance(creates=500, lists=60, active=3)
+
+
+def test_every_problem_of_principal_limits_is_told(monkeypatch):
+    """What is wrong with the limits of some principals is one line that names all of it."""
+    monkeypatch.setenv("MILEPOST_PRINCIPAL_LIMITS", '{"a": {"creates": 0}, "b": {"bogus": 1}}')
+    [line] = problems()
+    assert line.startswith("MILEPOST_PRINCIPAL_LIMITS: a: creates must be a whole number")
+    assert "; b: bogus is none of creates" in line
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["redis://h", "rediss://:secret@h:6380/2", "redis://user:secret@[::1]:6379", "redis://h/"],
+)
+def test_stores_of_limits(monkeypatch, url):
+    """A Redis is named by its URL, which is never shown with its password."""
+    monkeypatch.setenv("MILEPOST_LIMITS_URL", url)
+    found = config.load().limits_url
+    assert found is not None
+    assert found.get_secret_value() == url
+    assert "secret" not in str(entry("MILEPOST_LIMITS_URL").value)
+
+
+@pytest.mark.parametrize(
+    "url", ["h:6379", "http://h", "redis://", "redis://:secret@h:0x1", "redis://h/x"]
+)
+def test_unusable_stores_of_limits_are_refused(monkeypatch, url):
+    """What is no URL of a Redis is a problem of its variable, told without secrets."""
+    monkeypatch.setenv("MILEPOST_LIMITS_URL", url)
+    [line] = problems()
+    assert line.startswith("MILEPOST_LIMITS_URL: must ")
+    assert "secret" not in line
+
+
+def test_no_store_of_limits(monkeypatch):
+    """An empty URL is none."""
+    monkeypatch.setenv("MILEPOST_LIMITS_URL", "")
+    assert config.load().limits_url is None

@@ -139,7 +139,7 @@ async def gate() -> AsyncIterator[Gate]:
 
 def retry_after(error: grpc.aio.AioRpcError) -> float:
     """How long the refusal asks to wait, in seconds."""
-    status = rpc_status.from_call(error)  # type: ignore[arg-type]
+    status = rpc_status.from_call(error)
     found = error_details_pb2.RetryInfo()
     assert status.details[1].Unpack(found)
     return found.retry_delay.ToTimedelta().total_seconds()

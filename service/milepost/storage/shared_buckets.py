@@ -96,6 +96,11 @@ class SharedBuckets:
         wait = await answer
         return await self._local.take(key, rate) if wait is None else wait
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether the store is there and decides."""
+        return not self._away
+
     async def close(self) -> None:
         """Let go of the connection."""
         for task in (self._returning, self._sender):

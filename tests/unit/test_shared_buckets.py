@@ -1,0 +1,150 @@
+"""Buckets in a Redis: the same for all who share it, and no condition for anybody."""
+
+import asyncio
+import signal
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack
+
+import pytest
+from redis.asyncio import Redis
+
+from milepost.domain.rates import Rate
+from milepost.storage import shared_buckets
+from milepost.storage.shared_buckets import PREFIX, SharedBuckets
+from milepost.tracking.buckets import LocalBuckets
+from tests.contract.stored import until
+from tests.redis import RedisServer
+
+KEY = ("creates", "alice:\u00e9 x")
+RATE = Rate(count=100)
+ONE = Rate(count=1)
+
+Make = Callable[[], SharedBuckets]
+
+
+@pytest.fixture
+def redis(tmp_path) -> Iterator[RedisServer]:
+    """A Redis that nobody else uses."""
+    with RedisServer(tmp_path) as server:
+        yield server
+
+
+@pytest.fixture
+async def make(redis, monkeypatch) -> AsyncIterator[Make]:
+    """Makes buckets in that Redis, which are closed at the end."""
+    monkeypatch.setattr(shared_buckets, "PAUSE_S", 0.05)
+    async with AsyncExitStack() as stack:
+
+        def one() -> SharedBuckets:
+            buckets = SharedBuckets(redis.url, LocalBuckets())
+            stack.push_async_callback(buckets.close)
+            return buckets
+
+        yield one
+
+
+@pytest.fixture
+async def buckets(make) -> SharedBuckets:
+    """Buckets that are shared already."""
+    found = make()
+    await until(lambda: found.is_shared)
+    return found
+
+
+async def takes(buckets, count, key=KEY, rate=RATE):
+    """How many of so many tries at once were allowed."""
+    waits = await asyncio.gather(*(buckets.take(key, rate) for _ in range(count)))
+    return waits.count(0.0)
+
+
+async def test_as_many_as_the_rate_over_two_replicas(make):
+    """Two that share a store allow together what one alone would (B179)."""
+    both = [make(), make()]
+    await until(lambda: all(each.is_shared for each in both))
+    begun = time.monotonic()
+    found = await asyncio.gather(*(takes(both[n % 2], 30) for n in range(10)))
+    back = int((time.monotonic() - begun) / RATE.interval_s) + 1
+    assert 100 <= sum(found) <= 100 + back
+    assert await takes(both[0], 5, ("creates", "bob")) == 5
+
+
+async def test_the_wait_is_true(buckets):
+    """Who waits as long as it was told gets through, by the clock of the store."""
+    rate = Rate(count=600)
+    await takes(buckets, 600, rate=rate)
+    while not (wait := await buckets.take(KEY, rate)):
+        pass
+    assert 0 < wait <= rate.interval_s
+    await asyncio.sleep(wait)  # as long as the answer says, and not a moment longer
+    assert await buckets.take(KEY, rate) == 0
+
+
+async def test_a_clock_that_was_set_back_locks_nobody_out(buckets, redis):
+    """A bucket from the future is at worst an empty one."""
+    client = Redis.from_url(redis.url)
+    await client.set(PREFIX + ":".join(KEY), f"{(time.time() + 86_400) * 1e6:.0f}")
+    await client.aclose()
+    wait = await buckets.take(KEY, RATE)
+    assert 0 < wait <= RATE.interval_s
+
+
+async def test_what_is_full_is_forgotten(buckets, redis):
+    """The store keeps a bucket no longer than it takes to become full."""
+    await buckets.take(KEY, RATE)
+    client = Redis.from_url(redis.url)
+    assert 0 < await client.pttl(PREFIX + ":".join(KEY)) <= RATE.interval_s * 1_000 + 1
+    await client.aclose()
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+async def test_without_the_store_limits_are_local(buckets, redis, how):
+    """When the store dies or hangs, local buckets decide in time; it is asked again when back."""
+    assert await takes(buckets, 1, rate=ONE) == 1
+    redis.signal(how)
+    begun = time.monotonic()
+    assert await takes(buckets, 5, rate=ONE) == 1
+    assert time.monotonic() - begun < 1.0
+    assert not buckets.is_shared
+    assert await takes(buckets, 5, rate=ONE) == 0
+    if how == signal.SIGKILL:
+        redis.kill()
+        redis.start()
+    else:
+        redis.signal(signal.SIGCONT)
+    await until(lambda: buckets.is_shared)
+    # A store that hung still knows what was taken; one that died knows nothing.
+    assert await takes(buckets, 5, rate=ONE) == (how == signal.SIGKILL)
+
+
+async def test_a_store_that_is_not_there_yet(redis, make):
+    """Nobody waits for a store that is not there when the service starts."""
+    redis.kill()
+    buckets = make()
+    assert await takes(buckets, 150) == 100
+    assert not buckets.is_shared
+    redis.start()
+    await until(lambda: buckets.is_shared)
+    assert await takes(buckets, 150) >= 100
+
+
+async def test_callers_that_leave_harm_nobody(buckets):
+    """A caller that goes away while it waits neither stops nor confuses the others."""
+    calls = [asyncio.ensure_future(buckets.take(("reads", str(n)), ONE)) for n in range(50)]
+    await asyncio.sleep(0)
+    for call in calls[::2]:
+        call.cancel()
+    found = await asyncio.gather(*calls, return_exceptions=True)
+    assert [type(each) for each in found] == [asyncio.CancelledError, float] * 25
+    assert await takes(buckets, 1, ("reads", "again")) == 1
+    assert buckets.is_shared
+
+
+async def test_closing_answers_whoever_waits(buckets):
+    """Whoever waits while the buckets are closed is answered by the local ones."""
+    calls = [asyncio.ensure_future(buckets.take(KEY, ONE)) for _ in range(3)]
+    await asyncio.sleep(0)
+    await buckets.close()
+    async with asyncio.timeout(5):
+        waits = await asyncio.gather(*calls)
+    assert waits.count(0.0) == 1
