@@ -4,6 +4,7 @@ import itertools
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import grpc
 import pytest
@@ -57,7 +58,7 @@ def service(request: pytest.FixtureRequest, tmp_path) -> Iterator[Service]:
 
 def asking(stranger: Client, rpc: Rpc, next_id: Callable[[], str]) -> Callable[[], None]:
     """A call that is told that there is no such operation; its bytes are what they would be."""
-    call = stranger.channel.unary_unary(f"/{rpc.name}")
+    call: Any = stranger.channel.unary_unary(f"/{rpc.name}")
     missing = StatusCode.NOT_FOUND
     ready = (rpc.about(next_id()).SerializeToString() for _ in itertools.count())
 
@@ -77,7 +78,7 @@ def rounds_of(service: Service, rpc: Rpc, size: Size) -> Rounds:
     found: Rounds = []
     while len(found) < size.rounds:
         stranger = service.client("mallory")
-        calls = {
+        calls: dict[str, Callable[[], object]] = {
             FOREIGN: asking(stranger, rpc, lambda: next(foreign)),
             MISSING: asking(stranger, rpc, new_operation_id),
         }
@@ -93,16 +94,18 @@ def rounds_of(service: Service, rpc: Rpc, size: Size) -> Rounds:
 def test_foreign_takes_as_long_as_missing(service, rpc, size):
     """No time tells a foreign operation from a missing one, and a delay would be found (B174)."""
     found: Rounds = []
+    looks = ""
     for _ in range(size.looks):
         found += rounds_of(service, rpc, size)
         foreign = difference(found, FOREIGN, MISSING)
         delayed = difference(found, DELAYED, MISSING)
-        _log.info("foreign %s, delayed %s, %d rounds", foreign, delayed, len(found))
+        looks += f"\n{len(found)} rounds: foreign {foreign}, delayed by {size.injected}: {delayed}"
+        _log.info(looks.rpartition("\n")[2])
         if foreign.within(size.bound) and delayed.beyond(size.bound):
             return
         if foreign.beyond(size.bound):
             break
-    pytest.fail(f"foreign {foreign}, delayed by {size.injected}: {delayed}, {len(found)} rounds")
+    pytest.fail(f"not equally fast, or the delay was not found{looks}")
 
 
 def test_interval_tells_equal_from_slower():
