@@ -4,6 +4,7 @@ import itertools
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import grpc
 import pytest
@@ -15,6 +16,7 @@ from tests.faults.timing import Interval, Rounds, difference, measure, slower
 
 _log = logging.getLogger(__name__)
 FOREIGN, MISSING, DELAYED = "foreign", "missing", "delayed"
+MORE_TRIES = 5
 CALLS_OF_ONE = 300
 """How many calls a stranger makes before another one goes on: below every limit of rates."""
 
@@ -57,15 +59,18 @@ def service(request: pytest.FixtureRequest, tmp_path) -> Iterator[Service]:
 
 def asking(stranger: Client, rpc: Rpc, next_id: Callable[[], str]) -> Callable[[], None]:
     """A call that is told that there is no such operation; its bytes are what they would be."""
-    call = stranger.channel.unary_unary(f"/{rpc.name}")
-    missing = StatusCode.NOT_FOUND
+    call: Any = stranger.channel.unary_unary(f"/{rpc.name}")
     ready = (rpc.about(next_id()).SerializeToString() for _ in itertools.count())
 
     def ask() -> None:
-        try:
-            call(next(ready), metadata=stranger.metadata, timeout=CALL_SECONDS)
-        except grpc.RpcError as error:
-            assert error.code() is missing, error.details()  # noqa: PT017 - it must be quick
+        for _ in range(MORE_TRIES + 1):
+            with pytest.raises(grpc.RpcError) as caught:
+                call(next(ready), metadata=stranger.metadata, timeout=CALL_SECONDS)
+            if caught.value.code() is StatusCode.NOT_FOUND:
+                return
+            # The machine is too busy even for the database. This round will be too slow to count.
+            assert caught.value.code() is StatusCode.UNAVAILABLE, caught.value.details()
+        pytest.fail("the service is not available")
 
     return ask
 
@@ -77,7 +82,7 @@ def rounds_of(service: Service, rpc: Rpc, size: Size) -> Rounds:
     found: Rounds = []
     while len(found) < size.rounds:
         stranger = service.client("mallory")
-        calls = {
+        calls: dict[str, Callable[[], object]] = {
             FOREIGN: asking(stranger, rpc, lambda: next(foreign)),
             MISSING: asking(stranger, rpc, new_operation_id),
         }
@@ -93,16 +98,18 @@ def rounds_of(service: Service, rpc: Rpc, size: Size) -> Rounds:
 def test_foreign_takes_as_long_as_missing(service, rpc, size):
     """No time tells a foreign operation from a missing one, and a delay would be found (B174)."""
     found: Rounds = []
+    looks = ""
     for _ in range(size.looks):
         found += rounds_of(service, rpc, size)
         foreign = difference(found, FOREIGN, MISSING)
         delayed = difference(found, DELAYED, MISSING)
-        _log.info("foreign %s, delayed %s, %d rounds", foreign, delayed, len(found))
+        looks += f"\n{len(found)} rounds: foreign {foreign}, delayed by {size.injected}: {delayed}"
+        _log.info(looks.rpartition("\n")[2])
         if foreign.within(size.bound) and delayed.beyond(size.bound):
             return
         if foreign.beyond(size.bound):
             break
-    pytest.fail(f"foreign {foreign}, delayed by {size.injected}: {delayed}, {len(found)} rounds")
+    pytest.fail(f"not equally fast, or the delay was not found{looks}")
 
 
 def test_interval_tells_equal_from_slower():
