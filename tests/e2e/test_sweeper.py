@@ -126,8 +126,10 @@ def test_overdue_operations_are_none_in_a_healthy_service(any_service, alice, wo
         what="the lease is counted as lost",
     )
     eventually(
-        lambda: "milepost_operations_overdue{" in any_service.probe("/metrics")[1]
-        and any_service.metric("milepost_operations_overdue") == 0,
+        lambda: (
+            "milepost_operations_overdue{" in any_service.probe("/metrics")[1]
+            and any_service.metric("milepost_operations_overdue") == 0
+        ),
         within=2 * SOON,
         what="nothing is overdue",
     )
