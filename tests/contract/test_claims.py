@@ -112,19 +112,17 @@ async def test_each_operation_goes_to_one_worker(store, replica, stored, size):
     rows = [factories.row(owner=owners[n % 10]) for n in range(size)]
     stored.execute(sa.insert(operations), rows)
 
+    counts = Counter()
+
     async def work(over):
-        found = []
-        while claimed := await over.claim(claim(most=7)):
-            found += [operation.id for operation in claimed]
-        return found
+        while await over.pending([factories.FUNCTION]):
+            counts.update([operation.id for operation in await over.claim(claim(most=7))])
 
     async with asyncio.timeout(50):
-        found = await asyncio.gather(*(work(over) for over in [store, replica] * 4))
-    while claimed := await store.claim(claim(most=100)):  # what two of them fought for at the end
-        found.append([operation.id for operation in claimed])
-    counts = Counter(operation_id for ids in found for operation_id in ids)
+        await asyncio.gather(*(work(over) for over in [store, replica] * 4))
     assert set(counts.values()) == {1}
     assert set(counts) == {row["id"] for row in rows}
+    assert all(stored.operation(operation_id)["attempt"] == 1 for operation_id in counts)
 
 
 async def test_progress_renews_the_lease(store, engine):

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from milepost.domain.lifecycle import Move
 from milepost.domain.operation import Status, new_operation_id
 from milepost.domain.ports import Position, Selection
-from milepost.storage import queries, quotas, scoping, statements
+from milepost.storage import claims, queries, quotas, scoping, statements, sweeps
 from milepost.storage.engine import Runnable, Session, open_engine
 from milepost.storage.schema import upgrade
 from milepost.storage.tables import clock, events, operations
@@ -90,6 +90,14 @@ def fill(engine):
 def session(engine, request):
     """A session of the store: one for statements by id, and one for everything else."""
     session = Session(engine, pinned_plans=request.param == "pinned plans")
+    yield session
+    session.reset()
+
+
+@pytest.fixture
+def pinned(engine):
+    """A session whose plans are pinned, as for claims and sweeps."""
+    session = Session(engine, pinned_plans=True)
     yield session
     session.reset()
 
@@ -274,6 +282,61 @@ def test_expiry(free):
     assert plan.scans == []
     assert plan.sorts == []
     assert plan.uses("operations_expire_time_idx")
+
+
+@pytest.mark.parametrize("most", [1, 100])
+def test_claims(pinned, most):
+    """A claim leaps through the index of pending work, and never reads the others."""
+    asked = ("wally", None, None, "function-3", "", min(most, 16), most + 8, most)
+    rows = [(*asked, "wally", timedelta(seconds=30))]
+    plan = prepared(pinned, claims.claiming(pinned.dialect), rows)
+    assert plan.scans == []
+    assert plan.uses("operations_pending_idx")
+    assert plan.uses("operations_pkey")
+
+
+def test_look_for_work(free):
+    """Whether there is pending work of some functions is one leap for each of them."""
+    plan = query(free, claims.pending([f"function-{n}" for n in range(20)]))
+    assert plan.scans == []
+    assert plan.uses("operations_pending_idx")
+
+
+@pytest.mark.parametrize(
+    ("move", "index"),
+    [
+        (Move.RELEASE, "operations_leased_idx"),
+        (Move.ABANDON, "operations_leased_idx"),
+        (Move.EXPIRE, "operations_processing_expire_time_idx"),
+        (Move.FORGET, "operations_expire_time_idx"),
+    ],
+)
+def test_sweeps(session, move, index):
+    """A sweep reads what may be due by an index, and moves it by the primary key."""
+    plan = prepared(session, sweeps.sweeping(session.dialect, move), [("m", None, None, "[]", 9)])
+    assert plan.scans == []
+    # Either is small: SQLite does not know which of them is smaller.
+    others = {"operations_leased_idx": "operations_processing_expire_time_idx"}
+    assert plan.uses(index) or plan.uses(others.get(index, index)), plan.steps
+    assert plan.uses("operations_pkey")
+
+
+def test_events_to_forget(session):
+    """Old events are found by the events of removals, and removed by their primary key."""
+    rows = [(timedelta(days=7), 9)]
+    plan = prepared(session, sweeps.forgetting_events(session.dialect), rows)
+    assert plan.scans == []
+    assert plan.uses("events_forget_time_idx"), plan.steps
+    assert plan.uses("events_pkey")
+
+
+def test_progress_changes_no_indexed_column():
+    """What a report of progress changes is in no index: it is updated in place."""
+    renewed = {"revision", "lease_expire_time", "progress", "progress_time", "progress_message"}
+    indexed = {column.name for index in operations.indexes for column in index.columns}
+    conditions = [str(index.dialect_options["postgresql"]["where"]) for index in operations.indexes]
+    assert not indexed & renewed
+    assert not any(name in condition for name in renewed for condition in conditions)
 
 
 def test_a_scan_would_be_seen(free):

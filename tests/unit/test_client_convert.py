@@ -143,16 +143,25 @@ def test_operation_tells_every_field():
             callback_url="https://example.com/hook",
             worker="w1",
             attempt=2,
+            next_step=pb.NEXT_STEP_END,
+            next_step_deadline=time,
             **{f"{name}_time": time for name in times},
         )
     )
     fields = {field.name for field in pb.Operation.DESCRIPTOR.fields}
     assert {name for name in type(told).__slots__ if name != "replayed"} == fields
     assert all(getattr(told, name) not in (None, "", {}, ()) for name in fields)
+    assert told.next_step == "END"
     assert told.start_time == datetime(1970, 1, 1, 0, 0, 1, 5, UTC)
     assert (told.ttl, told.retry_after) == (timedelta(days=1), timedelta(milliseconds=10))
     assert (told.result, told.metadata) == ({"frames": 7}, {"source": "in.mov"})
     assert told.errors == (OperationError("E", "e", "s"),)
+
+
+@pytest.mark.parametrize("number", [0, 99])
+def test_step_that_is_unknown_or_none_is_none(number):
+    """An operation that has ended, or a step that only a newer service has, tells no step."""
+    assert from_operation(operation(next_step=number)).next_step is None
 
 
 def test_absent_fields_are_none():

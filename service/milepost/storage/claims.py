@@ -163,6 +163,7 @@ def pending(functions: Collection[str]) -> sa.Select[Any]:
         sa.select(_ONE)
         .select_from(work)
         .where(*_claimable(work, asked.c.function))
+        .order_by(work.c.owner, work.c.create_time, work.c.id)  # so that no planner tries a scan
         .limit(_ONE)
         .correlate(asked)
         .scalar_subquery()

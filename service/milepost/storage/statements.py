@@ -16,7 +16,7 @@ from milepost.storage.engine import Prepared
 from milepost.storage.quotas import Reserving, has_room, reserve
 from milepost.storage.recording import ASKED, Recording
 from milepost.storage.rows import COLUMNS, SUMMARY_COLUMNS, errors_to_json
-from milepost.storage.scoping import SCOPE, in_scope, scope_values, visible
+from milepost.storage.scoping import SCOPE, in_scope, is_among, scope_values, visible
 from milepost.storage.tables import clock, later, latest, operations
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def _may_move(
 ) -> tuple[ColumnElement[bool], ...]:
     return (
         _o.id == m["id"],
-        _o.status.in_([sa.literal_column(f"'{status}'") for status in sorted(leaves)]),
+        is_among(operations, leaves),
         in_scope(m),
         visible(),
         sa.or_(m["expected_revision"].is_(None), m["expected_revision"] == _o.revision),

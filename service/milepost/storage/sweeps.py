@@ -108,7 +108,11 @@ def forgetting_events(dialect: Dialect) -> Prepared:
         old = sa.type_coerce(clock().op("-")(m["kept"]), last.c.time.type)
         gone = (
             sa.select(last.c.operation_id)
-            .where(last.c.move == sa.literal_column(f"'{Move.FORGET}'"), last.c.time < old)
+            .where(
+                last.c.move == sa.literal_column(f"'{Move.FORGET}'"),
+                last.c.revision > sa.literal_column("1"),
+                last.c.time < old,
+            )
             .order_by(last.c.time)
             .limit(m["most"])
             .with_for_update(skip_locked=True)

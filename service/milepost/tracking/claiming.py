@@ -56,8 +56,10 @@ class Waiter:
 
     async def wait(self, seconds: float) -> None:
         """Return at a hint, or after `seconds`."""
+        # Not wait_for: before Python 3.12 it may swallow a cancellation that comes with the hint.
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._event.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._event.wait()
 
     def follow(self) -> None:
         """The hints so far are followed now; later ones are new."""
