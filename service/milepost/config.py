@@ -115,6 +115,31 @@ class Settings(BaseSettings):
         _DEFAULTS.retry_after_default.total_seconds(),
         description="Pause between two polls that is suggested if the caller does not say",
     )
+    lease_min_seconds: Seconds = Field(
+        _DEFAULTS.lease_min.total_seconds(), description="Shortest lease of a claim"
+    )
+    lease_max_seconds: Seconds = Field(
+        _DEFAULTS.lease_max.total_seconds(), description="Longest lease of a claim"
+    )
+    lease_default_seconds: Seconds = Field(
+        _DEFAULTS.lease_default.total_seconds(),
+        description="How long a claim, and each renewal of it, holds if its worker does not say",
+    )
+    claim_wait_seconds: Seconds = Field(
+        _DEFAULTS.claim_wait.total_seconds(), description="How long a claim may wait for work"
+    )
+    lease_sweep_seconds: Seconds = Field(
+        1.0, description="Pause between two looks for leases that have run out"
+    )
+    cleanup_seconds: Seconds = Field(
+        60.0, description="Pause between two removals of what is past its time"
+    )
+    measure_seconds: Seconds = Field(
+        5.0, description="Pause between two counts of operations that are overdue"
+    )
+    events_kept_seconds: Seconds = Field(
+        604_800.0, description="How long the events of a removed operation are kept"
+    )
     max_attempts_default: Count = Field(
         _DEFAULTS.max_attempts_default,
         description="How many workers may lose an operation before it fails",
@@ -193,7 +218,12 @@ class Settings(BaseSettings):
             raise ValueError("must begin with http:// or https://")
         return value or None
 
-    @field_validator("ttl_default_seconds", "retry_after_default_seconds", "page_size_default")
+    @field_validator(
+        "ttl_default_seconds",
+        "retry_after_default_seconds",
+        "lease_default_seconds",
+        "page_size_default",
+    )
     @classmethod
     def _between(cls, value: float, info: ValidationInfo) -> float:
         name = str(info.field_name)
@@ -213,6 +243,10 @@ class Settings(BaseSettings):
             retry_after_default=timedelta(seconds=self.retry_after_default_seconds),
             retry_after_min=timedelta(seconds=self.retry_after_min_seconds),
             retry_after_max=timedelta(seconds=self.retry_after_max_seconds),
+            lease_default=timedelta(seconds=self.lease_default_seconds),
+            lease_min=timedelta(seconds=self.lease_min_seconds),
+            lease_max=timedelta(seconds=self.lease_max_seconds),
+            claim_wait=timedelta(seconds=self.claim_wait_seconds),
             max_attempts_default=self.max_attempts_default,
             metadata_bytes=self.metadata_bytes_max,
             result_bytes=self.result_bytes_max,

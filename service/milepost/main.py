@@ -8,6 +8,7 @@ import gc
 import os
 import signal
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -17,7 +18,7 @@ from alembic.util import CommandError
 
 from milepost import __version__, telemetry
 from milepost.domain.api_key import issue_key
-from milepost.domain.errors import StoreUnavailable
+from milepost.domain.errors import StoreUnavailable, Unavailable
 from milepost.rpc.server import RpcServer, UseCases, Wire
 from milepost.storage import schema
 from milepost.storage.credentials import KeyRing, service_key
@@ -25,15 +26,16 @@ from milepost.storage.engine import open_engine
 from milepost.storage.store import SqlOperationStore
 from milepost.storage.translate import translate
 from milepost.tracking.changes import Changes
-from milepost.tracking.claiming import Claiming, PendingWork
+from milepost.tracking.claiming import LOOK_INTERVAL_S, Claiming, PendingWork
 from milepost.tracking.paging import PageTokens
 from milepost.tracking.pending import PendingProgress
 from milepost.tracking.streaming import Streams
+from milepost.tracking.sweeping import Sweeping, Swept
 from milepost.tracking.tracker import Tracker
 from milepost.web.probes import probe_app
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
     from typing import Any
 
     from sqlalchemy.engine import Engine
@@ -92,6 +94,12 @@ async def serve(settings: Settings) -> None:
         stack.push_async_callback(store.close)
         changes = Changes()
         work = PendingWork(store)
+        sweeping = Sweeping(
+            store,
+            changes=changes,
+            work=work,
+            events_kept=timedelta(seconds=settings.events_kept_seconds),
+        )
         pending = PendingProgress()
         tracker = Tracker(
             store,
@@ -105,6 +113,7 @@ async def serve(settings: Settings) -> None:
             UseCases(
                 tracker=tracker,
                 claiming=Claiming(store, limits=settings.limits, changes=changes, work=work),
+                sweeping=sweeping,
                 streams=Streams(
                     tracker, store, changes=changes, pending=pending, limits=settings.limits
                 ),
@@ -121,7 +130,7 @@ async def serve(settings: Settings) -> None:
         await server.start()
         _settle_heap()
         watch = asyncio.create_task(readiness.watch(store, server))
-        await stack.enter_async_context(_running(work.watch()))
+        await stack.enter_async_context(_background(settings, work, sweeping))
         telemetry.log.info(
             "serving",
             listen=settings.listen,
@@ -140,14 +149,35 @@ async def serve(settings: Settings) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _running(loop: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Run `loop` beside what happens inside, and end it after that."""
-    task = asyncio.create_task(loop)
+async def _background(
+    settings: Settings, work: PendingWork, sweeping: Sweeping
+) -> AsyncIterator[None]:
+    """Run the loops of this replica beside what happens inside, and end them after that."""
+    rounds: tuple[tuple[str, Callable[[], Awaitable[Any]], float], ...] = (
+        ("look for work", work.look, LOOK_INTERVAL_S),
+        ("sweep leases", sweeping.sweep_leases, settings.lease_sweep_seconds),
+        ("clean up", sweeping.clean_up, settings.cleanup_seconds),
+        ("forget events", sweeping.forget_events, settings.cleanup_seconds),
+        ("measure", sweeping.measure, settings.measure_seconds),
+    )
+    tasks = [asyncio.create_task(repeatedly(*each)) for each in rounds]
     try:
         yield
     finally:
-        task.cancel()
-        await asyncio.wait([task])
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+
+async def repeatedly(task: str, once: Callable[[], Awaitable[Any]], seconds: float) -> None:
+    """Do it once every so many seconds until cancelled; a failure is logged and tried again."""
+    while True:
+        await asyncio.sleep(seconds)
+        try:
+            await once()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the next round may do better
+            expected = isinstance(error, Unavailable)
+            telemetry.record_failure(task, error, expected=expected)
 
 
 def _settle_heap() -> None:
@@ -241,6 +271,23 @@ def prepare_embedded(url: str) -> None:
         schema.upgrade(url)
 
 
+def clean_up(url: str, *, dry_run: bool) -> Swept:
+    """Make one pass over what is past its time; with `dry_run` only count it."""
+    with _usable(url) as engine:
+        return asyncio.run(_clean_up(engine, dry_run=dry_run))
+
+
+async def _clean_up(engine: Engine, *, dry_run: bool) -> Swept:
+    store = SqlOperationStore(engine)
+    try:
+        sweeping = Sweeping(store, changes=Changes(), work=PendingWork(store))
+        return await (sweeping.preview() if dry_run else sweeping.clean_up())
+    except StoreUnavailable as error:
+        raise DatabaseError("database: it does not answer", away=True) from error
+    finally:
+        await store.close()
+
+
 def create_key(
     url: str, *, subject: str, roles: Iterable[Role], functions: Iterable[str]
 ) -> tuple[str, str]:
@@ -265,6 +312,13 @@ def revoke_key(url: str, key_id: str) -> bool:
 
 @contextlib.contextmanager
 def _keys(url: str) -> Iterator[KeyRing]:
+    with _usable(url) as engine:
+        yield KeyRing(engine)
+
+
+@contextlib.contextmanager
+def _usable(url: str) -> Iterator[Engine]:
+    """Open a database with the schema that this code needs."""
     with _database(url) as engine:
         found, needed = schema.current(engine), schema.latest()
         usable = schema.is_usable(found)
@@ -274,7 +328,7 @@ def _keys(url: str) -> Iterator[KeyRing]:
             raise DatabaseError(
                 f"the schema is at {found}, {needed} is needed: run milepost migrate"
             )
-        yield KeyRing(engine)
+        yield engine
 
 
 @contextlib.contextmanager

@@ -27,13 +27,13 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from milepost.domain.lifecycle import Move
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from datetime import timedelta
 
     from opentelemetry.trace import Span
     from structlog.typing import EventDict, FilteringBoundLogger
 
-    from milepost.domain.operation import OperationId, Principal
+    from milepost.domain.operation import Operation, OperationId, Principal
     from milepost.domain.ports import Outcome
 
 LEVELS: Final = ("debug", "info", "warning", "error")
@@ -57,6 +57,24 @@ durations: Final = Histogram(
     ["status"],
     registry=registry,
     buckets=(0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 24 * 3600),
+)
+leases_lost: Final = Counter(
+    "milepost_leases_lost_total", "Leases that ran out before the work was done", registry=registry
+)
+passes: Final = Counter(
+    "milepost_sweeper_passes_total", "Passes of the sweeper that ended", ["kind"], registry=registry
+)
+failures: Final = Counter(
+    "milepost_background_failures_total",
+    "Failed rounds of work in the background",
+    ["task"],
+    registry=registry,
+)
+overdue: Final = Gauge(
+    "milepost_operations_overdue",
+    "Operations whose instant has passed without the move that was due then; 0 if all is well",
+    ["move"],
+    registry=registry,
 )
 progress_streams: Final = Gauge(
     "milepost_progress_streams", "Progress streams that are open", registry=registry
@@ -268,10 +286,17 @@ def record_move(move: Move, outcome: Outcome, by: Principal) -> None:
     if outcome.replayed:
         return
     _moves[move].inc()
+    _observe_end(operation)
+    if move not in _QUIET:
+        _log_move(move, operation, principal=by.subject, credential_id=by.credential_id)
+
+
+def _observe_end(operation: Operation) -> None:
     if (end := operation.complete_time or operation.cancel_time) and operation.start_time:
         durations.labels(operation.status).observe(_seconds(end - operation.start_time))
-    if move in _QUIET:
-        return
+
+
+def _log_move(move: Move, operation: Operation, **who: str) -> None:
     log.info(
         "operation moved",
         move=str(move),
@@ -281,8 +306,7 @@ def record_move(move: Move, outcome: Outcome, by: Principal) -> None:
         revision=operation.revision,
         ttl_s=_seconds(operation.ttl),
         expire_time=operation.expire_time.isoformat(),
-        principal=by.subject,
-        credential_id=by.credential_id,
+        **who,
     )
 
 
@@ -295,6 +319,53 @@ def record_forget(operation_id: OperationId, by: Principal) -> None:
         operation_id=operation_id,
         principal=by.subject,
         credential_id=by.credential_id,
+    )
+
+
+# --- what the sweeper did ---
+
+_LOSSES: Final = frozenset({Move.RELEASE, Move.ABANDON})
+
+
+def record_sweep(move: Move, swept: Sequence[Operation]) -> None:
+    """Count the sweeper's moves of one batch, and log those that changed a status."""
+    _moves[move].inc(len(swept))
+    if move in _LOSSES:
+        leases_lost.inc(len(swept))
+    if move is Move.FORGET:  # removals are many, and told by the line of their pass
+        return
+    for operation in swept:
+        _observe_end(operation)
+        _log_move(move, operation, principal="milepost")
+
+
+def record_pass(kind: str, moved: Mapping[Move, int], *, more: bool) -> None:
+    """Count a pass of the sweeper, and log it if it did something."""
+    passes.labels(kind).inc()
+    if any(moved.values()):
+        log.info("swept", kind=kind, more=more, **{str(m): n for m, n in moved.items() if n})
+
+
+def record_forgotten_events(operations: int) -> None:
+    """Log of how many operations the events were removed, if of any."""
+    if operations:
+        log.info("events removed", operations=operations)
+
+
+def record_overdue(counts: Mapping[Move, int]) -> None:
+    """Show how many operations are overdue, by the move that is due."""
+    for move, number in counts.items():
+        overdue.labels(move.value).set(number)
+
+
+def record_failure(task: str, error: Exception, *, expected: bool) -> None:
+    """Count and log a failed round of work in the background, which goes on."""
+    failures.labels(task).inc()
+    log.warning(
+        "background task failed",
+        task=task,
+        error=type(error).__name__,
+        exc_info=None if expected else error,
     )
 
 

@@ -8,8 +8,8 @@ import subprocess
 import sys
 import threading
 import uuid
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import pytest
@@ -187,12 +187,7 @@ async def test_lease_is_renewed_while_the_work_is_silent(any_service, caller, fu
         await until_so(caller, operation.id, lambda o: o.lease_expire_time is not None)
         first = (await caller.get(operation.id)).lease_expire_time
         assert first is not None
-        end = first
-        await until_so(
-            caller,
-            operation.id,
-            lambda o: o.lease_expire_time > end if o.lease_expire_time else False,
-        )
+        await until_so(caller, operation.id, lambda o: o.lease_expire_time not in {None, first})
         finish.set()
         assert await caller.result(operation.id, timeout=SOON_S) == "kept"
     assert (await caller.get(operation.id)).attempt == 1
@@ -292,19 +287,14 @@ async def test_stopped_worker_has_lost_its_lease(any_service, caller, function):
     """A worker that was frozen past its lease has all its writes refused with ABORTED."""
     key = any_service.api_key("wally", roles=("WORKER",), functions=("test.*",))
     operation = await caller.create(function)
-    frozen = subprocess.Popen(  # noqa: ASYNC220 - it is not waited for
-        [sys.executable, "-c", FROZEN, any_service.address, key, function],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert frozen.stdin is not None
-    assert frozen.stdout is not None
-    try:
-        assert await asyncio.to_thread(frozen.stdout.readline) == f"{operation.id}\n"
+    command = [sys.executable, "-c", FROZEN, any_service.address, key, function]
+    pipe = subprocess.PIPE
+    with (
+        subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as frozen,  # noqa: ASYNC220
+        killing(frozen) as (say, hear),
+    ):
+        assert await asyncio.to_thread(hear) == f"{operation.id}\n"
         frozen.send_signal(signal.SIGSTOP)
-        held = (await caller.get(operation.id)).lease_expire_time
-        assert held is not None
         async with Milepost(any_service.address, api_key=key) as other:
             again: list[Operation] = []
             async with asyncio.timeout(LEASE_S * 4):
@@ -312,15 +302,29 @@ async def test_stopped_worker_has_lost_its_lease(any_service, caller, function):
                     again = await other.claim([function], timeout=5)
             assert [(o.id, o.attempt) for o in again] == [(operation.id, 2)]
             frozen.send_signal(signal.SIGCONT)
-            frozen.stdin.write("go on\n")
-            frozen.stdin.flush()
-            codes = json.loads(await asyncio.to_thread(frozen.stdout.readline))
-            assert codes == ["ABORTED"] * 3
+            say("go on\n")
+            assert json.loads(await asyncio.to_thread(hear)) == ["ABORTED"] * 3
             await other.complete(operation.id, "second", attempt=2)
-        assert await caller.result(operation.id) == "second"
+    assert await caller.result(operation.id) == "second"
+
+
+@contextmanager
+def killing(
+    process: subprocess.Popen[str],
+) -> Iterator[tuple[Callable[[str], None], Callable[[], str]]]:
+    """What to tell the process and to hear of it; it is killed after the block."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    stdin = process.stdin
+
+    def say(text: str) -> None:
+        stdin.write(text)
+        stdin.flush()
+
+    try:
+        yield say, process.stdout.readline
     finally:
-        frozen.kill()
-        frozen.wait()
+        process.kill()
 
 
 LEASE_S = 5.0

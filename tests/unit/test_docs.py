@@ -70,6 +70,13 @@ LIMITS: Final = (
         "1 … 255 characters: letters, digits, `_` `.` `:` `-`",
         "INVALID_ARGUMENT",
     ),
+    ("lease", "{lease_default}; {lease_min} … {lease_max}", "clamped"),
+    (
+        "functions and operations of one claim",
+        "1 … {claim_functions} and 1 … {claim_operations}",
+        "INVALID_ARGUMENT",
+    ),
+    ("wait of a claim", "{claim_wait}", "answered with nothing"),
     (
         "page_size",
         "{page_size_default}; 1 … {page_size_max}; 0 means the default",

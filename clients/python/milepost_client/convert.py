@@ -16,6 +16,7 @@ EXACT_INTEGERS: Final = 2**53
 """Up to here a JSON number, which is a double, tells every integer from its neighbours."""
 
 _PREFIX: Final = "OPERATION_STATUS_"
+_STEP_PREFIX: Final = "NEXT_STEP_"
 
 
 def to_any(value: Json | Message) -> any_pb2.Any | None:
@@ -190,6 +191,8 @@ def from_operation(message: pb.Operation, *, replayed: bool = False) -> Operatio
         cancel_time=_time(message, "cancel_time"),
         lease_expire_time=_time(message, "lease_expire_time"),
         expire_time=message.expire_time.ToDatetime(UTC),
+        next_step=_next_step(message.next_step),
+        next_step_deadline=_time(message, "next_step_deadline"),
         replayed=replayed,
     )
 
@@ -199,6 +202,12 @@ def _from_status(number: pb.OperationStatus.ValueType) -> Status:
     names = pb.OperationStatus.DESCRIPTOR.values_by_number
     name = names[number].name.removeprefix(_PREFIX) if number in names else ""
     return Status(name) if name in Status.__members__ else Status.UNKNOWN
+
+
+def _next_step(number: pb.NextStep.ValueType) -> str | None:
+    """Return the step, nothing for none and for one that a newer service has."""
+    names = pb.NextStep.DESCRIPTOR.values_by_number
+    return names[number].name.removeprefix(_STEP_PREFIX) if number and number in names else None
 
 
 def _from_error(error: pb.OperationError) -> OperationError:

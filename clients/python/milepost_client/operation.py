@@ -86,6 +86,11 @@ class Operation:
     lease_expire_time: datetime | None
     expire_time: datetime
 
+    next_step: str | None
+    """What must happen next: ``CLAIM`` by a worker, ``RENEWAL`` of its lease, or its ``END``."""
+    next_step_deadline: datetime | None
+    """By when; nothing must happen to an operation that has ended."""
+
     replayed: bool = field(default=False, compare=False)
     """Tells that the call answered with this changed nothing: an earlier one, with the same
     request_id, had made the change."""

@@ -32,6 +32,7 @@ app = typer.Typer(
 )
 app.command()(service.serve)
 app.command()(service.migrate)
+app.command()(service.cleanup)
 app.command()(demo.demo)
 app.add_typer(keys.app, name="keys")
 app.add_typer(operations.app, name="ops")

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, fields
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from google.protobuf.any_pb2 import Any as Packed
@@ -77,6 +77,7 @@ def print_operation(operation: Operation) -> None:
             ("attempt", f"{operation.attempt} of {operation.max_attempts}"),
             ("revision", str(operation.revision)),
             *((_TIMES[name], time_text(getattr(operation, name))) for name in times),
+            ("next", _next(operation)),
             ("poll after", f"{operation.retry_after.total_seconds():g} s"),
             ("metadata", _json(operation.metadata) if operation.metadata else ""),
             *_end(operation),
@@ -96,14 +97,28 @@ _TIMES: Final = {
 def print_operations(operations: Iterable[Operation]) -> None:
     """Write one line for each operation, for people; with owners if there are several."""
     found = list(operations)
-    headings = ("ID", "STATUS", "DONE", "CREATED", "OWNER", "FUNCTION")
+    headings = ("ID", "STATUS", "DONE", "NEXT", "CREATED", "OWNER", "FUNCTION")
     rows = [
-        (o.id, o.status, _percent(o), age_text(o.create_time), o.owner, o.function) for o in found
+        (o.id, o.status, _percent(o), _next(o), age_text(o.create_time), o.owner, o.function)
+        for o in found
     ]
     if len({o.owner for o in found}) > 1:
         print_table(headings, rows)
     else:
-        print_table((*headings[:4], headings[5]), [(*row[:4], row[5]) for row in rows])
+        print_table((*headings[:5], headings[6]), [(*row[:5], row[6]) for row in rows])
+
+
+def _next(operation: Operation) -> str:
+    """Return what must happen next, and in which time or since when it is late."""
+    if operation.next_step is None or operation.next_step_deadline is None:
+        return ""
+    left = (operation.next_step_deadline - datetime.now(UTC)).total_seconds()
+    size, unit = next(((s, u) for s, u in _UNITS if abs(left) >= s), _UNITS[-1])
+    when = f"in {left / size:.0f} {unit}" if left >= 0 else f"{-left / size:.0f} {unit} LATE"
+    return f"{operation.next_step.lower()} {when}"
+
+
+_UNITS: Final = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 
 def print_end(operation: Operation) -> None:

@@ -1,4 +1,4 @@
-"""``serve`` and ``migrate``: running the service itself."""
+"""``serve``, ``migrate`` and ``cleanup``: running the service itself."""
 
 from __future__ import annotations
 
@@ -97,6 +97,41 @@ def migrate(
         print_json({"revision": revision})
     else:
         print_line(f"the schema is at {revision}" if revision else "the schema is gone")
+
+
+def cleanup(
+    *,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only count what would be done.")
+    ] = False,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Make one pass over what is past its time, as every replica does by itself now and then.
+
+    Operations that wait or have ended are deleted; those that are being worked on are failed with
+    the error code EXPIRED. Works on the database, not on the service.
+    """
+    url = database_url()
+    from milepost import main, telemetry
+    from milepost.domain.lifecycle import Move
+
+    telemetry.configure_logs(level="warning", as_json=output is Output.JSON)
+    with database_failures():
+        swept = main.clean_up(url, dry_run=dry_run)
+    deleted, failed = swept.moved[Move.FORGET], swept.moved[Move.EXPIRE]
+    if output is Output.JSON:
+        print_json(
+            {
+                "dry_run": dry_run,
+                "deleted_count": deleted,
+                "failed_count": failed,
+                "more_remaining": swept.more,
+            }
+        )
+        return
+    would = "would be " if dry_run else ""
+    more = "; more remain: run it again" if swept.more else ""
+    print_line(f"{deleted} {would}deleted, {failed} {would}failed with EXPIRED{more}")
 
 
 def load_settings() -> Settings:

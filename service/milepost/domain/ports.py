@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
     from milepost.domain.interruption import Standing
-    from milepost.domain.lifecycle import Change
+    from milepost.domain.lifecycle import Change, Move
     from milepost.domain.operation import Draft, Operation, OperationId, Principal, Scope, Status
 
 
@@ -132,6 +132,26 @@ class WorkStore(Protocol):
 
     async def pending(self, functions: Collection[str]) -> list[str]:
         """Return those of `functions` that have work to be claimed."""
+
+
+class SweepStore(Protocol):
+    """Where what is due is done. The clock of the database decides what that is."""
+
+    async def sweep(self, move: Move, most: int) -> list[Operation]:
+        """Make one of the sweeper's moves of up to `most` operations that are due.
+
+        Returns them as the move left them (as they were, if it removed them), without payloads.
+        What another sweeper has in its hands is passed over.
+        """
+
+    async def forget_events(self, kept: timedelta, most: int) -> int:
+        """Remove the events of up to `most` operations that were removed longer ago than `kept`."""
+
+    async def due(self, move: Move) -> int:
+        """Return how many operations a sweep would move now."""
+
+    async def overdue(self, move: Move, since: timedelta, most: int) -> int:
+        """Return how many operations have been due for longer than `since`, counted to `most`."""
 
 
 class CredentialStore(Protocol):

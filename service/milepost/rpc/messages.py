@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from google.protobuf import duration_pb2, struct_pb2, timestamp_pb2
 
+from milepost.domain.expectation import NextStep, expectation
 from milepost.domain.operation import Status
 from milepost.gen.milepost.v1 import operation_pb2 as pb
 
@@ -25,6 +26,9 @@ Moved = TypeVar("Moved", bound="_Moved")
 _STATUS_PREFIX: Final = "OPERATION_STATUS_"
 STATUS_NUMBERS: Final[Mapping[Status, pb.OperationStatus.ValueType]] = {
     status: pb.OperationStatus.Value(f"{_STATUS_PREFIX}{status}") for status in Status
+}
+NEXT_STEP_NUMBERS: Final[Mapping[NextStep, pb.NextStep.ValueType]] = {
+    step: pb.NextStep.Value(f"NEXT_STEP_{step}") for step in NextStep
 }
 
 
@@ -84,6 +88,9 @@ def fill(message: pb.Operation, operation: Operation, viewer: str, *, full: bool
     for name in _TIMES:
         if (instant := getattr(operation, name)) is not None:
             getattr(message, name).CopyFrom(_timestamp(instant))
+    if (expected := expectation(operation)) is not None:
+        message.next_step = NEXT_STEP_NUMBERS[expected.step]
+        message.next_step_deadline.CopyFrom(_timestamp(expected.deadline))
     if operation.callback_url is not None and operation.owner == viewer:
         message.callback_url = urlsplit(operation.callback_url)._replace(query="").geturl()
     if full:

@@ -19,6 +19,7 @@ from milepost.gen.milepost.v1 import (
     webhook_service_pb2_grpc,
     worker_service_pb2_grpc,
 )
+from milepost.rpc.admin import AdminService
 from milepost.rpc.interceptors.admission import Admission
 from milepost.rpc.interceptors.auth import Auth
 from milepost.rpc.interceptors.chain import ChainedServer
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from milepost.rpc.interceptors.chain import Behaviour, Context, Link
     from milepost.tracking.claiming import Claiming
     from milepost.tracking.streaming import Streams
+    from milepost.tracking.sweeping import Sweeping
     from milepost.tracking.tracker import Tracker
 
 NOT_AVAILABLE: Final = frozenset(
@@ -44,7 +46,6 @@ NOT_AVAILABLE: Final = frozenset(
         "milepost.v1.WebhookService/ListDeliveries",
         "milepost.v1.WebhookService/RedeliverWebhook",
         "milepost.v1.WebhookService/SendTestWebhook",
-        "milepost.v1.AdminService/CleanupExpired",
         "milepost.v1.AdminService/CreateApiKey",
         "milepost.v1.AdminService/ListApiKeys",
         "milepost.v1.AdminService/RevokeApiKey",
@@ -76,6 +77,7 @@ class UseCases:
 
     tracker: Tracker
     claiming: Claiming
+    sweeping: Sweeping
     streams: Streams
 
 
@@ -116,7 +118,7 @@ class RpcServer:
             webhook_service_pb2_grpc.WebhookServiceServicer(), add
         )
         admin_service_pb2_grpc.add_AdminServiceServicer_to_server(
-            admin_service_pb2_grpc.AdminServiceServicer(), add
+            AdminService(serves.sweeping), add
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, add)
         if wire.reflection:  # outside the links: it knows nothing but the public .proto files

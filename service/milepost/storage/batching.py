@@ -79,8 +79,14 @@ class Lane(Generic[Item, Answer]):
         kind: Callable[[Item], Hashable] = type,
         largest_batch: int = LARGEST_BATCH,
         repeatable: bool = False,
+        patience: float = PATIENCE_S,
     ) -> None:
-        """Start the thread. `repeatable` work may run again after a lost connection."""
+        """Start the thread.
+
+        `repeatable` work may run again after a lost connection. `patience` is how long a call
+        waits for the database, in seconds.
+        """
+        self._patience = patience
         self._loop = asyncio.get_running_loop()
         self._session = session
         self._work = work
@@ -111,7 +117,7 @@ class Lane(Generic[Item, Answer]):
 
         Raises:
             Overloaded: at once, when too many calls wait.
-            StoreUnavailable: when the database has not answered for `PATIENCE_S`.
+            StoreUnavailable: when the database has not answered for the patience of this lane.
         """
         if self._closing:
             raise StoreUnavailable
@@ -203,7 +209,7 @@ class Lane(Generic[Item, Answer]):
     def _watch(self) -> None:
         """Answer the calls that have waited too long, and free the thread if it hangs."""
         self._watcher = None
-        late = self._loop.time() - PATIENCE_S
+        late = self._loop.time() - self._patience
         # In the order of arrival each; what runs may have come before or after what waits.
         for calls in (self._running, self._waiting):
             for call in itertools.takewhile(lambda call: call.arrival <= late, calls):

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from milepost.domain.lifecycle import TABLE, Move
 from milepost.storage.recording import ASKED, Recording
 from milepost.storage.rows import COLUMNS, RowReader
+from milepost.storage.scoping import is_among
 from milepost.storage.tables import clock, later, operations
 
 if TYPE_CHECKING:
@@ -59,7 +60,9 @@ def claiming(dialect: Dialect) -> Recording:
         picked = _picked(m, lateral=dialect.name == "postgresql")
         return (
             sa.update(operations)
-            .where(_o.id.in_(sa.select(picked.c.id)), _o.status == _PENDING)
+            .where(
+                _o.id.in_(sa.select(picked.c.id)), is_among(operations, TABLE[Move.CLAIM].leaves)
+            )
             .values(
                 status=sa.literal_column(f"'{TABLE[Move.CLAIM].enters}'"),
                 revision=_o.revision + _ONE,
@@ -107,7 +110,7 @@ def _picked(m: Mapping[str, ColumnElement[Any]], *, lateral: bool) -> sa.CTE:
     return (
         sa.select(free.c.id)
         .join(candidates, candidates.c.id == free.c.id)
-        .where(free.c.status == _PENDING)
+        .where(is_among(free, TABLE[Move.CLAIM].leaves))
         .order_by(candidates.c.place, candidates.c.number)
         .limit(m["most"])
         .with_for_update(skip_locked=True, of=free)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     Columns = Mapping[str, ColumnElement[Any]]
     Change = Callable[[Columns], Any]
+    Condition = Callable[[Columns], ColumnElement[bool]]
 
 ASKED: Final[Mapping[str, TypeEngine[Any]]] = {
     "actor": sa.Text(),
@@ -36,6 +37,7 @@ _CHANGED: Final[Mapping[str, TypeEngine[Any]]] = {
     "id": sa.Text(),
     "revision": sa.BigInteger(),
     "owner": sa.Text(),
+    "status": sa.Text(),
     "callback_url": sa.Text(),
     "callback_events": sa.Text(),
 }
@@ -54,6 +56,7 @@ class Recording:
         *,
         move: Move,
         event: str | None = None,
+        told: Condition | None = None,
     ) -> None:
         """Compile it.
 
@@ -63,7 +66,9 @@ class Recording:
             change: makes the statement, which returns the operation's columns.
             move: what happens.
             event: its type, where it is not the one of the move.
+            told: of which of the changed operations a webhook is due; of all of them if absent.
         """
+        self._told = told or (lambda _changed: sa.true())
         self._event = event or TABLE[move].event
         self._move = move
         self._at_once = dialect.name == "postgresql"
@@ -129,7 +134,9 @@ class Recording:
         }
         # The types are separated by spaces, and none is part of another.
         wanted = changed["callback_events"].contains(self._event)
-        rows = sa.select(*values.values()).where(changed["callback_url"].is_not(None), wanted)
+        rows = sa.select(*values.values()).where(
+            changed["callback_url"].is_not(None), wanted, self._told(changed)
+        )
         return sa.insert(deliveries).from_select(list(values), rows)
 
     def _revision(self, changed: Columns) -> ColumnElement[int]:

@@ -59,6 +59,16 @@ def visible() -> ColumnElement[bool]:
     return sa.or_(_o.expire_time >= clock(), _o.status == Status.PROCESSING.value)
 
 
+def is_among(table: sa.FromClause, statuses: frozenset[Status]) -> ColumnElement[bool]:
+    """In one of `statuses`, for rows that are found by their ids.
+
+    It is said by naming the others: a partial index of these statuses would offer itself to a
+    planner that does not know how many rows are in it, and be read as a whole.
+    """
+    others = sorted(set(Status) - statuses)
+    return sa.and_(*(table.c.status != sa.literal_column(f"'{status}'") for status in others))
+
+
 def literal_scope(scope: Scope) -> Mapping[str, ColumnElement[Any]]:
     """Return the inputs of `in_scope` for a statement that is built for one asker."""
     values = zip(SCOPE.items(), scope_values(scope), strict=True)

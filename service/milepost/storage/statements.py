@@ -19,7 +19,7 @@ from milepost.storage.scoping import SCOPE, in_scope, scope_values, visible
 from milepost.storage.tables import clock, later, latest, operations
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from sqlalchemy import ColumnElement
     from sqlalchemy.engine import Dialect
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from milepost.domain.lifecycle import Change
     from milepost.domain.operation import Draft
+
+    Build = Callable[[Mapping[str, ColumnElement[Any]]], Any]
 
 Inputs = dict[str, "TypeEngine[Any]"]
 
@@ -99,7 +101,19 @@ def _may_move(
     )
 
 
-def _sets(move: Move, m: Mapping[str, ColumnElement[Any]]) -> dict[str, Any]:
+_OF_AN_ATTEMPT: Final = (
+    "progress",
+    "progress_time",
+    "progress_request_id",
+    "start_time",
+    "worker",
+    "lease",
+    "lease_expire_time",
+)
+"""What a release clears."""
+
+
+def sets(move: Move, m: Mapping[str, ColumnElement[Any]]) -> dict[str, Any]:
     """Return what `move` writes, beside the status and the revision."""
     started = {"start_time": clock(), "attempt": _o.attempt + _ONE, "worker": m.get("worker")}
     end = latest(_o.start_time, clock())
@@ -125,8 +139,10 @@ def _sets(move: Move, m: Mapping[str, ColumnElement[Any]]) -> dict[str, Any]:
                 "result_type": m["result_type"],
                 "result_value": m["result_value"],
             }
-        case Move.FAIL:
+        case Move.FAIL | Move.ABANDON | Move.EXPIRE:
             return {**ended, "complete_time": end, "errors": m["errors"]}
+        case Move.RELEASE:
+            return dict.fromkeys(_OF_AN_ATTEMPT, sa.null())
         case Move.CANCEL:
             return {**ended, "cancel_time": end}
         case _:
@@ -162,7 +178,7 @@ def changing(dialect: Dialect, move: Move) -> Recording:
             .values(
                 status=sa.literal_column(f"'{rule.enters}'"),
                 revision=_o.revision + _ONE,
-                **_sets(move, m),
+                **sets(move, m),
             )
             .returning(*COLUMNS)
         )
@@ -272,5 +288,16 @@ def forget_expired(dialect: Dialect) -> Recording:
     def build(m: Mapping[str, ColumnElement[Any]]) -> Any:
         return sa.delete(operations).where(_o.id == m["id"], sa.not_(visible())).returning(*COLUMNS)
 
-    expired = TABLE[Move.EXPIRE].event
-    return Recording(dialect, {"id": sa.Text(), **ASKED}, build, move=Move.FORGET, event=expired)
+    return expiring(dialect, {"id": sa.Text(), **ASKED}, build)
+
+
+def expiring(dialect: Dialect, inputs: Inputs, build: Build) -> Recording:
+    """Return the removal of what is past its time: only of what never ended is a webhook due."""
+    return Recording(
+        dialect,
+        inputs,
+        build,
+        move=Move.FORGET,
+        event=TABLE[Move.EXPIRE].event,
+        told=lambda removed: removed["status"] == _PENDING,
+    )

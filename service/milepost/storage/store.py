@@ -9,17 +9,20 @@ from typing import TYPE_CHECKING, Any, Final
 from milepost.domain.errors import LostRace, OperationDeleted
 from milepost.domain.lifecycle import Change, Move
 from milepost.domain.ports import Claim
-from milepost.storage import claims, queries
+from milepost.storage import claims, queries, sweeps
 from milepost.storage.batching import LARGEST_BATCH, Lane
 from milepost.storage.claims import Claims
 from milepost.storage.credentials import find_key
 from milepost.storage.engine import Session
 from milepost.storage.operations import Operations
 from milepost.storage.rows import operation_from, standing_from
+from milepost.storage.sweeps import Sweeps
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
+    from datetime import timedelta
 
+    import sqlalchemy as sa
     from sqlalchemy.engine import Engine
 
     from milepost.domain.interruption import Standing
@@ -33,6 +36,8 @@ TRIES: Final = 3
 LONGEST_PAUSE_S: Final = 0.02
 MOST_FUNCTIONS: Final = 100
 """Functions that one read of pending work asks for."""
+SWEEP_PATIENCE_S: Final = 4.5
+"""How long one part of a sweep may take: nobody waits for it."""
 QUERY_LANES: Final = 2
 """How many lists and other rare reads run at once."""
 
@@ -58,6 +63,18 @@ class SqlOperationStore:
             if engine.dialect.name == "sqlite"
             else Lane("claims", Session(engine, pinned_plans=True), self._write, largest_batch=1)
         )
+        self._sweeps = Sweeps(engine.dialect)
+        self._sweeping: Lane[Any, Any] = (
+            self._writes
+            if engine.dialect.name == "sqlite"
+            else Lane(
+                "sweeps",
+                Session(engine, pinned_plans=True),
+                self._write,
+                largest_batch=1,
+                patience=SWEEP_PATIENCE_S,
+            )
+        )
         self._reads: Lane[tuple[OperationId, Scope], Operation] = Lane(
             "reads",
             Session(engine, pinned_plans=True, read_only=True),
@@ -78,7 +95,9 @@ class SqlOperationStore:
         self._turn = 0
 
     def _write(self, session: Session, items: Sequence[Any]) -> Sequence[Any]:
-        """Run the creates, the claims, or the moves of one kind."""
+        """Run the creates, the claims, the moves of one kind, or one part of a sweep."""
+        if callable(items[0]):
+            return [part(session) for part in items]
         if isinstance(items[0], Claim):
             return self._claims.claim(session, items)
         if isinstance(items[0], Change):
@@ -132,6 +151,35 @@ class SqlOperationStore:
         )
         return [function for (function,) in found]
 
+    async def sweep(self, move: Move, most: int) -> list[Operation]:
+        """See `SweepStore.sweep`."""
+        swept: list[Operation] = await self._sweep(
+            lambda session: self._sweeps.sweep(session, move, most)
+        )
+        return swept
+
+    async def forget_events(self, kept: timedelta, most: int) -> int:
+        """See `SweepStore.forget_events`."""
+        forgotten: int = await self._sweep(
+            lambda session: self._sweeps.forget_events(session, kept, most)
+        )
+        return forgotten
+
+    async def due(self, move: Move) -> int:
+        """See `SweepStore.due`."""
+        return await self._count(sweeps.count(move))
+
+    async def overdue(self, move: Move, since: timedelta, most: int) -> int:
+        """See `SweepStore.overdue`."""
+        return await self._count(sweeps.count(move, since=since, most=most))
+
+    async def _count(self, query: sa.Select[Any]) -> int:
+        rows = await self._run(lambda session: session.fetch(query))
+        return int(rows[0][0])
+
+    async def _sweep(self, part: Query) -> Any:
+        return await self._sweeping.submit(part, object())
+
     async def get(self, operation_id: OperationId, scope: Scope) -> Operation:
         """See `OperationStore.get`."""
         asked = (operation_id, scope)
@@ -166,11 +214,13 @@ class SqlOperationStore:
 
     async def close(self) -> None:
         """Finish what was taken, then close every connection."""
-        lanes = {self._writes, self._claiming, self._reads, *self._queries}
+        lanes = {self._writes, self._claiming, self._sweeping, self._reads, *self._queries}
         await asyncio.gather(*(lane.close() for lane in lanes))
 
 
-def _kind(item: Change | Claim | tuple[OperationId, Draft]) -> Move:
+def _kind(item: Change | Claim | Query | tuple[OperationId, Draft]) -> Move | Query:
+    if callable(item):  # alone: nothing else is of its kind
+        return item
     if isinstance(item, Claim):
         return Move.CLAIM
     return item.move if isinstance(item, Change) else Move.CREATE

@@ -13,7 +13,7 @@ import contextlib
 from typing import TYPE_CHECKING, Final
 
 from milepost import telemetry
-from milepost.domain.errors import Draining, Overloaded, PermissionDenied, Unavailable
+from milepost.domain.errors import Draining, Overloaded, PermissionDenied
 from milepost.domain.lifecycle import Move
 from milepost.domain.operation import Role
 from milepost.domain.ports import Claim, Outcome
@@ -105,15 +105,8 @@ class PendingWork:
         for waiter in self._waiters:
             waiter.wake()
 
-    async def watch(self) -> None:
-        """Look for work at an interval, as long as somebody waits for it, until cancelled."""
-        while True:
-            await asyncio.sleep(LOOK_INTERVAL_S)
-            with contextlib.suppress(Unavailable):  # those who wait find out by themselves
-                await self.look()
-
     async def look(self) -> None:
-        """Look once for work of all functions that somebody waits for."""
+        """Look once for work of all functions that somebody waits for, if somebody does."""
         functions = frozenset[str]().union(*(waiter.functions for waiter in self._waiters))
         if functions:
             self.publish(*await self._store.pending(functions))

@@ -110,6 +110,42 @@ Moves from here: forget.
 """
 Global___OperationStatus: _TypeAlias = OperationStatus  # noqa: Y015
 
+class _NextStep:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _NextStepEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_NextStep.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    NEXT_STEP_UNSPECIFIED: _NextStep.ValueType  # 0
+    """Says nothing. The operation is terminal: nothing must happen any more."""
+    NEXT_STEP_CLAIM: _NextStep.ValueType  # 1
+    """A worker must claim or start it. If none does before it expires, it is removed."""
+    NEXT_STEP_RENEWAL: _NextStep.ValueType  # 2
+    """Its worker must renew the lease or end the work. If it does not, the operation goes to another
+    worker, or fails with the error code LEASE_LOST.
+    """
+    NEXT_STEP_END: _NextStep.ValueType  # 3
+    """Its worker must end the work: no renewal goes beyond `expire_time`. If it does not, the
+    operation fails with the error code EXPIRED.
+    """
+
+class NextStep(_NextStep, metaclass=_NextStepEnumTypeWrapper):
+    """What must happen next to an active operation, by its `next_step_deadline`."""
+
+NEXT_STEP_UNSPECIFIED: NextStep.ValueType  # 0
+"""Says nothing. The operation is terminal: nothing must happen any more."""
+NEXT_STEP_CLAIM: NextStep.ValueType  # 1
+"""A worker must claim or start it. If none does before it expires, it is removed."""
+NEXT_STEP_RENEWAL: NextStep.ValueType  # 2
+"""Its worker must renew the lease or end the work. If it does not, the operation goes to another
+worker, or fails with the error code LEASE_LOST.
+"""
+NEXT_STEP_END: NextStep.ValueType  # 3
+"""Its worker must end the work: no renewal goes beyond `expire_time`. If it does not, the
+operation fails with the error code EXPIRED.
+"""
+Global___NextStep: _TypeAlias = NextStep  # noqa: Y015
+
 class _OperationView:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -168,6 +204,8 @@ class Operation(_message.Message):
     MAX_ATTEMPTS_FIELD_NUMBER: _builtins.int
     WORKER_FIELD_NUMBER: _builtins.int
     LEASE_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    NEXT_STEP_FIELD_NUMBER: _builtins.int
+    NEXT_STEP_DEADLINE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Names the operation: `op_` and 24 lower-case hexadecimal characters. Unique, never used again."""
     function: _builtins.str
@@ -211,6 +249,8 @@ class Operation(_message.Message):
     """Names the worker of the present attempt, as it called itself. Absent while PENDING, and if it
     gave no name.
     """
+    next_step: Global___NextStep.ValueType
+    """Tells what must happen next. UNSPECIFIED once the operation is terminal."""
     @_builtins.property
     def progress_time(self) -> _timestamp_pb2.Timestamp:
         """Tells when progress was last reported. Absent until then, and again after a release."""
@@ -278,6 +318,12 @@ class Operation(_message.Message):
         while PROCESSING after a claim; a started operation has no lease.
         """
 
+    @_builtins.property
+    def next_step_deadline(self) -> _timestamp_pb2.Timestamp:
+        """Tells by when it must happen; the sweeper acts within seconds after that, so one that is long
+        past means that no sweeper runs. Present only while the operation is active.
+        """
+
     def __init__(
         self,
         *,
@@ -306,10 +352,12 @@ class Operation(_message.Message):
         max_attempts: _builtins.int = ...,
         worker: _builtins.str | None = ...,
         lease_expire_time: _timestamp_pb2.Timestamp | None = ...,
+        next_step: Global___NextStep.ValueType = ...,
+        next_step_deadline: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_callback_url", b"_callback_url", "_original_request_id", b"_original_request_id", "_progress", b"_progress", "_progress_message", b"_progress_message", "_version", b"_version", "_worker", b"_worker", "callback_url", b"callback_url", "cancel_time", b"cancel_time", "complete_time", b"complete_time", "create_time", b"create_time", "expire_time", b"expire_time", "lease_expire_time", b"lease_expire_time", "metadata", b"metadata", "original_request_id", b"original_request_id", "progress", b"progress", "progress_message", b"progress_message", "progress_time", b"progress_time", "result", b"result", "retry_after", b"retry_after", "start_time", b"start_time", "ttl", b"ttl", "version", b"version", "worker", b"worker"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_callback_url", b"_callback_url", "_original_request_id", b"_original_request_id", "_progress", b"_progress", "_progress_message", b"_progress_message", "_version", b"_version", "_worker", b"_worker", "callback_url", b"callback_url", "cancel_time", b"cancel_time", "complete_time", b"complete_time", "create_time", b"create_time", "expire_time", b"expire_time", "lease_expire_time", b"lease_expire_time", "metadata", b"metadata", "next_step_deadline", b"next_step_deadline", "original_request_id", b"original_request_id", "progress", b"progress", "progress_message", b"progress_message", "progress_time", b"progress_time", "result", b"result", "retry_after", b"retry_after", "start_time", b"start_time", "ttl", b"ttl", "version", b"version", "worker", b"worker"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_callback_url", b"_callback_url", "_original_request_id", b"_original_request_id", "_progress", b"_progress", "_progress_message", b"_progress_message", "_version", b"_version", "_worker", b"_worker", "attempt", b"attempt", "callback_url", b"callback_url", "cancel_time", b"cancel_time", "complete_time", b"complete_time", "create_time", b"create_time", "errors", b"errors", "expire_time", b"expire_time", "function", b"function", "id", b"id", "lease_expire_time", b"lease_expire_time", "max_attempts", b"max_attempts", "metadata", b"metadata", "original_request_id", b"original_request_id", "owner", b"owner", "progress", b"progress", "progress_message", b"progress_message", "progress_time", b"progress_time", "result", b"result", "retry_after", b"retry_after", "revision", b"revision", "start_time", b"start_time", "status", b"status", "ttl", b"ttl", "version", b"version", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_callback_url", b"_callback_url", "_original_request_id", b"_original_request_id", "_progress", b"_progress", "_progress_message", b"_progress_message", "_version", b"_version", "_worker", b"_worker", "attempt", b"attempt", "callback_url", b"callback_url", "cancel_time", b"cancel_time", "complete_time", b"complete_time", "create_time", b"create_time", "errors", b"errors", "expire_time", b"expire_time", "function", b"function", "id", b"id", "lease_expire_time", b"lease_expire_time", "max_attempts", b"max_attempts", "metadata", b"metadata", "next_step", b"next_step", "next_step_deadline", b"next_step_deadline", "original_request_id", b"original_request_id", "owner", b"owner", "progress", b"progress", "progress_message", b"progress_message", "progress_time", b"progress_time", "result", b"result", "retry_after", b"retry_after", "revision", b"revision", "start_time", b"start_time", "status", b"status", "ttl", b"ttl", "version", b"version", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__callback_url: _TypeAlias = _typing.Literal["callback_url"]  # noqa: Y015
     _WhichOneofArgType__callback_url: _TypeAlias = _typing.Literal["_callback_url", b"_callback_url"]  # noqa: Y015

@@ -1,0 +1,133 @@
+"""Sweeping: lost leases are given back, and what is past its time is failed or removed.
+
+Every replica sweeps, and none needs to be chosen for it: batches are shared through the database.
+A pass works in batches until nothing is due or its time is spent. The loops around the passes are
+in ``main.py``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+
+from milepost import telemetry
+from milepost.domain.lifecycle import Move
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from milepost.domain.operation import Operation
+    from milepost.domain.ports import SweepStore
+    from milepost.tracking.changes import Changes
+    from milepost.tracking.claiming import PendingWork
+
+BATCH: Final = 1_000
+"""Operations of one transaction."""
+BUDGET: Final = timedelta(seconds=15)
+"""How long one pass may take."""
+EVENTS_KEPT: Final = timedelta(days=7)
+OVERDUE_COUNTED: Final = 10_000
+"""More are not counted: the number is bad enough then."""
+FORGET_GRACE: Final = timedelta(minutes=5)
+"""How long what is past its time may stay before it is overdue: it is invisible meanwhile."""
+
+_LEASES: Final = (Move.EXPIRE, Move.ABANDON, Move.RELEASE)
+"""What must happen soon to operations that nobody works on any more."""
+_CLEANUP: Final = (Move.EXPIRE, Move.FORGET)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Swept:
+    """What one pass did, or would do."""
+
+    moved: Mapping[Move, int]
+    more: bool = False
+    """Whether time ran out before all was done."""
+
+
+class Sweeping:
+    """Does what is due."""
+
+    def __init__(
+        self,
+        store: SweepStore,
+        *,
+        changes: Changes,
+        work: PendingWork,
+        events_kept: timedelta = EVENTS_KEPT,
+        budget: timedelta = BUDGET,
+    ) -> None:
+        """Sweep `store`; tell `changes` of every move and `work` of every release."""
+        self._store = store
+        self._changes = changes
+        self._work = work
+        self._events_kept = events_kept
+        self._budget = budget.total_seconds()
+
+    async def sweep_leases(self) -> Swept:
+        """End every attempt whose time is over: release, abandon, or expire its operation."""
+        return await self._pass("leases", _LEASES)
+
+    async def clean_up(self) -> Swept:
+        """Fail what is past its time while it is worked on, and remove everything else that is."""
+        return await self._pass("cleanup", _CLEANUP)
+
+    async def forget_events(self) -> int:
+        """Remove the events of operations that are long gone; return of how many operations."""
+        end, total = self._end(), 0
+        while True:
+            forgotten = await self._store.forget_events(self._events_kept, BATCH)
+            total += forgotten
+            if forgotten < BATCH or asyncio.get_running_loop().time() >= end:
+                telemetry.record_forgotten_events(total)
+                return total
+
+    async def preview(self) -> Swept:
+        """Return what `clean_up` would do now. Changes nothing."""
+        return Swept(moved={move: await self._store.due(move) for move in _CLEANUP})
+
+    async def measure(self) -> Mapping[Move, int]:
+        """Count the operations whose instant has passed without what must happen then."""
+        overdue = {
+            move: await self._store.overdue(
+                move, FORGET_GRACE if move is Move.FORGET else timedelta(), OVERDUE_COUNTED
+            )
+            for move in (*_LEASES, Move.FORGET)
+        }
+        telemetry.record_overdue(overdue)
+        return overdue
+
+    async def _pass(self, name: str, moves: tuple[Move, ...]) -> Swept:
+        end = self._end()
+        moved = Counter[Move]()
+        more = False
+        for move in moves:
+            moved[move], unfinished = await self._all_due(move, end)
+            more = more or unfinished
+        telemetry.record_pass(name, moved, more=more)
+        return Swept(moved=moved, more=more)
+
+    async def _all_due(self, move: Move, end: float) -> tuple[int, bool]:
+        """Make `move` of all that is due; return how many, and whether time ran out."""
+        total = 0
+        while True:
+            swept = await self._store.sweep(move, BATCH)
+            total += len(swept)
+            self._tell(move, swept)
+            if len(swept) < BATCH:
+                return total, False
+            if asyncio.get_running_loop().time() >= end:
+                return total, True
+
+    def _tell(self, move: Move, swept: list[Operation]) -> None:
+        for operation in swept:
+            self._changes.publish(operation.id)
+            if move is Move.RELEASE:
+                self._work.publish(operation.function)
+        telemetry.record_sweep(move, swept)
+
+    def _end(self) -> float:
+        return asyncio.get_running_loop().time() + self._budget

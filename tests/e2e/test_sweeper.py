@@ -1,0 +1,135 @@
+"""The sweeper of a running service: nobody calls it, and yet nothing stays undone."""
+
+from datetime import timedelta
+
+import pytest
+from google.protobuf import duration_pb2
+from grpc import StatusCode
+
+from milepost.domain.operation import OperationId
+from milepost.gen.milepost.v1 import operation_pb2 as pb
+from tests import factories
+from tests.e2e.service import BROKEN, eventually, refused
+from tests.e2e.test_claim import claim
+
+SOON = 5.0
+TTL = duration_pb2.Duration(seconds=3600)
+
+
+@pytest.fixture
+def function(alice):
+    """The name of a function that no other test uses."""
+    return f"sweeps.{alice.subject}"
+
+
+def age(service, operation, **by):
+    """Everything in the life of the operation happened earlier than it did."""
+    factories.age(service.engine, OperationId(operation.id), timedelta(**by))
+
+
+def test_late_worker_is_fenced_off(any_service, alice, worker, function):
+    """A worker past its lease loses the operation, another ends it, and its writes are aborted."""
+    alice.create(function=function)
+    (claimed,) = claim(worker, function)
+    waiting = worker.future("ClaimOperations", functions=[function])
+    age(any_service, claimed, seconds=40)
+    (again,) = waiting.result().operations
+    assert (again.id, again.attempt) == (claimed.id, 2)
+    done = worker.move("CompleteOperation", again.id, attempt=2)
+    for method, more in (
+        ("UpdateProgress", {}),
+        ("CompleteOperation", {}),
+        ("FailOperation", {"errors": [BROKEN]}),
+    ):
+        with refused(StatusCode.ABORTED, "STALE_ATTEMPT") as refusal:
+            worker.move(method, claimed.id, attempt=1, **more)
+        assert refusal.facts == {"expected": "1", "actual": "2"}
+    assert alice.get(claimed.id) == done
+
+
+def test_last_lost_lease_fails_the_operation(any_service, alice, worker, function):
+    """When no attempt is left, a lost lease fails the operation with LEASE_LOST."""
+    alice.create(function=function, max_attempts=1)
+    (claimed,) = claim(worker, function)
+    age(any_service, claimed, seconds=40)
+    eventually(
+        lambda: alice.get(claimed.id).status == pb.OPERATION_STATUS_FAILED,
+        within=SOON,
+        what="it is abandoned",
+    )
+    assert [error.code for error in alice.get(claimed.id).errors] == ["LEASE_LOST"]
+    assert any_service.logged(move="abandon", operation_id=claimed.id)["principal"] == "milepost"
+
+
+def test_nothing_stays_processing_past_its_time(any_service, alice, function):
+    """What is worked on past its expire_time fails with EXPIRED by itself (B66, B70)."""
+    operation = alice.create_in("PROCESSING", function=function, ttl=TTL)
+    age(any_service, operation, hours=2)
+    eventually(
+        lambda: alice.get(operation.id).status == pb.OPERATION_STATUS_FAILED,
+        within=SOON,
+        what="it is expired",
+    )
+    assert [error.code for error in alice.get(operation.id).errors] == ["EXPIRED"]
+
+
+def test_clean_up_by_an_admin(any_service, alice, admin, stored):
+    """An admin sees what would be removed, has it removed, and is told how much it was.
+
+    Proves B62, B67, B68.
+    """
+    operations = [alice.create(ttl=TTL) for _ in range(3)]
+    for operation in operations:
+        age(any_service, operation, hours=2)
+    preview = admin.call("CleanupExpired", dry_run=True)
+    assert preview.deleted_count >= 3
+    assert all(stored.operation(operation.id) for operation in operations)
+    done = admin.call("CleanupExpired")
+    assert done.deleted_count >= 3
+    assert not done.more_remaining
+    assert not any(stored.operation(operation.id) for operation in operations)
+    assert admin.call("CleanupExpired", dry_run=True).deleted_count == 0
+    assert any_service.metric("milepost_moves_total", move="forget") >= 3
+    with refused(StatusCode.NOT_FOUND, "OPERATION_EXPIRED"):
+        alice.get(operations[0].id)
+
+
+def test_clean_up_is_for_admins(alice, worker):
+    """Nobody but an admin may clean up."""
+    for client in (alice, worker):
+        with refused(StatusCode.PERMISSION_DENIED):
+            client.call("CleanupExpired")
+
+
+def test_active_operation_says_what_must_happen_next(alice, worker, function):
+    """Every active operation tells its next step and the deadline of it; an ended one does not."""
+    created = alice.create(function=function)
+    assert created.next_step == pb.NEXT_STEP_CLAIM
+    assert created.next_step_deadline == created.expire_time
+    (claimed,) = claim(worker, function)
+    assert claimed.next_step == pb.NEXT_STEP_RENEWAL
+    assert claimed.next_step_deadline == claimed.lease_expire_time
+    done = worker.move("CompleteOperation", claimed.id, attempt=1)
+    assert done.next_step == pb.NEXT_STEP_UNSPECIFIED
+    assert not done.HasField("next_step_deadline")
+
+
+def test_overdue_operations_are_none_in_a_healthy_service(any_service, alice, worker, function):
+    """The metric of overdue operations is there, and 0 again after a lease was lost."""
+    alice.create(function=function)
+    (claimed,) = claim(worker, function)
+    lost = any_service.metric("milepost_leases_lost_total")
+    age(any_service, claimed, seconds=40)
+    eventually(
+        lambda: any_service.metric("milepost_leases_lost_total") > lost,
+        within=SOON,
+        what="the lease is counted as lost",
+    )
+    eventually(
+        lambda: (
+            "milepost_operations_overdue{" in any_service.probe("/metrics")[1]
+            and any_service.metric("milepost_operations_overdue") == 0
+        ),
+        within=2 * SOON,
+        what="nothing is overdue",
+    )

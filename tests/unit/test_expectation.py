@@ -1,0 +1,53 @@
+"""What must happen next to an operation, and by when."""
+
+import dataclasses
+from datetime import timedelta
+
+import pytest
+
+from milepost.domain.expectation import Expectation, NextStep, expectation
+from milepost.domain.lifecycle import ACTIVE
+from milepost.domain.operation import Operation, Status
+from milepost.rpc.messages import NEXT_STEP_NUMBERS
+from tests import factories
+
+LEASED_UNTIL = factories.FAR_AWAY - timedelta(days=1)
+
+
+def operation(status: Status, **overrides: object) -> Operation:
+    """An operation in `status`."""
+    names = {field.name for field in dataclasses.fields(Operation)}
+    row = {name: value for name, value in factories.row(status).items() if name in names}
+    return Operation(**{**row, "status": status, "result": None, "errors": (), **overrides})
+
+
+def test_pending_operation_waits_for_a_worker():
+    """Somebody must claim or start a pending operation before it expires."""
+    assert expectation(operation(Status.PENDING)) == Expectation(
+        step=NextStep.CLAIM, deadline=factories.FAR_AWAY
+    )
+
+
+def test_leased_operation_waits_for_its_renewal():
+    """The worker of a leased operation must renew the lease before it runs out."""
+    leased = operation(Status.PROCESSING, lease_expire_time=LEASED_UNTIL)
+    assert expectation(leased) == Expectation(step=NextStep.RENEWAL, deadline=LEASED_UNTIL)
+
+
+@pytest.mark.parametrize("lease", [None, factories.FAR_AWAY + timedelta(hours=1)])
+def test_operation_waits_for_its_end(lease):
+    """Without a lease, or with one that outlasts it, the work must end before it expires."""
+    started = operation(Status.PROCESSING, lease_expire_time=lease)
+    assert expectation(started) == Expectation(step=NextStep.END, deadline=factories.FAR_AWAY)
+
+
+@pytest.mark.parametrize("status", Status)
+def test_only_active_operations_wait(status):
+    """Nothing must happen to an operation that has ended, and something to any other."""
+    assert (expectation(operation(status)) is not None) == (status in ACTIVE)
+
+
+def test_every_step_has_a_number():
+    """The steps of the proto are those of the domain."""
+    assert set(NEXT_STEP_NUMBERS) == set(NextStep)
+    assert len(set(NEXT_STEP_NUMBERS.values())) == len(NextStep)
