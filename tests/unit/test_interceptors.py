@@ -46,6 +46,7 @@ SAMPLES: dict[MilepostError, StatusCode] = {
     errors.RequestIdReused("r"): StatusCode.ALREADY_EXISTS,
     errors.WebhooksNotConfigured(): StatusCode.FAILED_PRECONDITION,
     errors.NotAvailable("a/b"): StatusCode.UNIMPLEMENTED,
+    errors.StreamFull(most=1): StatusCode.RESOURCE_EXHAUSTED,
     errors.StoreUnavailable(): StatusCode.UNAVAILABLE,
     errors.Overloaded(): StatusCode.UNAVAILABLE,
     errors.Draining(): StatusCode.UNAVAILABLE,

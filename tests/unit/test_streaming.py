@@ -19,7 +19,7 @@ from milepost.domain.errors import (
     StreamFull,
 )
 from milepost.domain.interruption import InterruptionKind
-from milepost.domain.lifecycle import Guards
+from milepost.domain.lifecycle import Change, Guards
 from milepost.domain.limits import Limits
 from milepost.domain.operation import (
     OperationId,
@@ -29,8 +29,10 @@ from milepost.domain.operation import (
     Scope,
     new_operation_id,
 )
+from milepost.domain.ports import Outcome
 from milepost.storage.engine import open_engine
 from milepost.storage.store import SqlOperationStore
+from milepost.tracking import streaming
 from milepost.tracking.changes import Changes
 from milepost.tracking.claiming import PendingWork
 from milepost.tracking.paging import PageTokens
@@ -337,3 +339,78 @@ async def test_nothing_is_left_of_a_stream(house):
     assert not house.pending._holders
     assert not house.streams._due
     await until(lambda: asyncio.all_tasks() == {asyncio.current_task()})
+
+
+class Broken(SqlOperationStore):
+    """A store with a defect, as soon as that is switched on."""
+
+    broken = False
+
+    async def apply(self, change: Change) -> Outcome:
+        """Make the move, or fail."""
+        if self.broken:
+            raise ZeroDivisionError
+        return await super().apply(change)
+
+
+async def test_defect_concerns_one_update(house):
+    """An unforeseen error refuses one update; the stream goes on."""
+    async with reporting(house) as (stream, operation_id):
+        house.store.__class__ = Broken
+        house.store.broken = True
+        house.clock.advance(INTERVAL_S)
+        stream.offer(Update(id=operation_id, progress=0.4))
+        assert isinstance((await told(stream)).error, ZeroDivisionError)
+        house.store.broken = False
+        house.clock.advance(INTERVAL_S)
+        stream.offer(Update(id=operation_id, progress=0.4))
+        assert (await told(stream)).revision == 3
+
+
+async def test_released_operation_is_lost(house):
+    """A worker of which another attempt took over is told by the refusal of its next update."""
+    async with reporting(house) as (stream, operation_id):
+        house.clock.advance(INTERVAL_S)
+        stream.offer(Update(id=operation_id, attempt=7, progress=0.4))
+        kind = InterruptionKind.LEASE_LOST
+        assert await told(stream) == Interruption(id=operation_id, kind=kind, revision=2)
+
+
+async def test_hints_are_followed_by_a_look(house):
+    """A cancel on the same replica is told at once, without an update (B132)."""
+    async with reporting(house) as (stream, operation_id):
+        await house.tracker.cancel(ALICE, operation_id, Guards())
+        assert (await told(stream)).kind is InterruptionKind.CANCELLED
+        assert (await house.tracker.get(ALICE, operation_id)).revision == 3
+
+
+async def test_two_streams_of_one_operation(house):
+    """Two streams may report on one operation; a terminal move flushes both."""
+    async with reporting(house) as (stream, operation_id), house.streams.open(ALICE) as second:
+        second.offer(Update(id=operation_id, progress=0.2))
+        assert (await told(second)).revision == 3
+        stream.offer(Update(id=operation_id, progress=0.3))
+        second.offer(Update(id=operation_id, progress=0.35))
+        outcome = await house.tracker.complete(ALICE, operation_id, Guards())
+        assert outcome.operation.revision in {5, 6}
+
+
+async def test_timeout_of_the_body_stays_a_timeout(house):
+    """A timeout inside of a stream is not taken for a drain."""
+    with pytest.raises(TimeoutError):
+        async with house.streams.open(ALICE):
+            raise TimeoutError
+
+
+async def test_who_does_not_read_is_left_behind(house, monkeypatch):
+    """A drain waits for a worker that does not read, but not for ever."""
+    monkeypatch.setattr(streaming, "FAREWELL_S", 0.01)
+
+    async def stay() -> None:
+        async with house.streams.open(ALICE):
+            house.streams.drain()
+            house.streams.drain()
+            await asyncio.Event().wait()
+
+    with pytest.raises(Draining):
+        await stay()
