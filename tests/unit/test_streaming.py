@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from milepost import telemetry
 from milepost.domain.errors import (
     Draining,
     IllegalMove,
@@ -18,7 +19,7 @@ from milepost.domain.errors import (
     StoreUnavailable,
     StreamFull,
 )
-from milepost.domain.interruption import InterruptionKind
+from milepost.domain.interruption import InterruptionKind, Standing
 from milepost.domain.lifecycle import Change, Guards
 from milepost.domain.limits import Limits
 from milepost.domain.operation import (
@@ -27,6 +28,7 @@ from milepost.domain.operation import (
     Proposal,
     Role,
     Scope,
+    Status,
     new_operation_id,
 )
 from milepost.domain.ports import Outcome
@@ -37,7 +39,7 @@ from milepost.tracking.changes import Changes
 from milepost.tracking.claiming import PendingWork
 from milepost.tracking.paging import PageTokens
 from milepost.tracking.pending import PendingProgress
-from milepost.tracking.reports import Acknowledgement, Interruption, Refused, Update
+from milepost.tracking.reports import Acknowledgement, Interruption, Refused, Report, Update
 from milepost.tracking.streaming import MOST_UNREAD, SILENCE_S, ProgressStream, Streams
 from milepost.tracking.tracker import Tracker
 from tests.contract.stored import Stored, until
@@ -302,6 +304,13 @@ async def test_unread_answers_stop_the_reading(house):
         assert await told(stream) is None
 
 
+def background_failures() -> float:
+    """How often the look around has failed."""
+    labels = {"task": "progress streams"}
+    name = "milepost_background_failures_total"
+    return telemetry.registry.get_sample_value(name, labels) or 0.0
+
+
 async def test_store_that_is_away_refuses_the_update(house):
     """When the store is away the update is refused, and the end of the operation not tried."""
     async with reporting(house) as (stream, operation_id):
@@ -312,7 +321,10 @@ async def test_store_that_is_away_refuses_the_update(house):
         assert isinstance((await told(stream)).error, StoreUnavailable)
         house.clock.advance(SILENCE_S)
         house.streams.find_silent()
-        await house.streams.look()  # survives it
+        failures = background_failures()
+        await until(lambda: background_failures() > failures)
+        assert house.streams._looking is not None
+        assert not house.streams._looking.done()
 
 
 async def test_deleted_operation_is_told(house):
@@ -414,3 +426,84 @@ async def test_who_does_not_read_is_left_behind(house, monkeypatch):
 
     with pytest.raises(Draining):
         await stay()
+
+
+async def test_flush_waits_for_what_runs_and_what_waits(house):
+    """A terminal move comes after the commit that runs and the update that waits behind it."""
+    async with reporting(house) as (stream, operation_id):
+        house.clock.advance(INTERVAL_S)
+        stream.offer(Update(id=operation_id, progress=0.2))
+        stream.offer(Update(id=operation_id, progress=0.3, message="last"))
+        outcome = await house.tracker.complete(ALICE, operation_id, Guards())
+        assert outcome.operation.revision == 5
+        assert outcome.operation.progress_message == "last"
+
+
+async def test_update_that_waits_behind_the_first_is_held(house):
+    """What waits behind the first commit is flushed too, once the operation is known."""
+    operation_id = await house.create()
+    async with house.streams.open(ALICE) as stream:
+        stream.offer(Update(id=operation_id, progress=0.2))
+        stream.offer(Update(id=operation_id, progress=0.3))
+        assert (await told(stream)).revision == 2
+        assert (await house.tracker.cancel(ALICE, operation_id, Guards())).operation.progress == 0.3
+
+
+async def test_hint_during_a_commit_is_followed(house):
+    """A hint that comes while a commit runs is followed when it is done."""
+    async with reporting(house) as (stream, operation_id):
+        house.clock.advance(INTERVAL_S)
+        stream.offer(Update(id=operation_id, progress=0.2))
+        (report,) = stream._reports.values()
+        house.changes.publish(operation_id)
+        report.found(None)  # read before the commit: it knows better
+        assert not house.streams._due
+        assert (await told(stream)).revision == 3
+        await until(lambda: report in house.streams._due)
+
+
+async def test_look_that_finds_nothing_new_says_nothing(house):
+    """An operation that goes on, an old reading, and a report that is over are no news."""
+    async with reporting(house) as (stream, operation_id):
+        (report,) = stream._reports.values()
+        old = Standing(
+            id=operation_id, status=Status.CANCELLED, revision=1, attempt=1, error_code=None
+        )
+        report.found(old)
+        house.streams.look_soon(report)
+        house.streams.look_soon(Report(stream, operation_id))
+        await house.streams.look()
+        stream.drop(Report(stream, operation_id))
+        stream.finish()
+        assert await told(stream) is None
+
+
+async def test_end_during_a_commit(house):
+    """A stream may end while a commit runs."""
+    async with reporting(house) as (stream, operation_id):
+        house.clock.advance(INTERVAL_S)
+        stream.offer(Update(id=operation_id, progress=0.2))
+    await until(lambda: asyncio.all_tasks() == {asyncio.current_task()})
+
+
+async def test_refusal_is_told_even_if_its_cause_cannot_be_read(house, monkeypatch):
+    """When the store goes away between a refusal and its cause, the refusal is told as it is."""
+
+    async def away(_ids: object) -> None:
+        raise StoreUnavailable
+
+    async with reporting(house) as (stream, operation_id):
+        await house.another_replica().cancel(ALICE, operation_id, Guards())
+        monkeypatch.setattr(house.store, "standings", away)
+        house.clock.advance(INTERVAL_S)
+        stream.offer(Update(id=operation_id, progress=0.2))
+        assert isinstance((await told(stream)).error, IllegalMove)
+
+
+async def test_update_after_the_end_is_refused_at_once(house):
+    """An update that waits when the operation is found completed is refused without more ado."""
+    async with reporting(house) as (stream, operation_id):
+        stream.offer(Update(id=operation_id, progress=0.2))
+        await house.another_replica().complete(ALICE, operation_id, Guards())
+        house.streams.look_soon(stream._reports[operation_id])
+        assert isinstance((await told(stream)).error, IllegalMove)
