@@ -507,3 +507,12 @@ async def test_update_after_the_end_is_refused_at_once(house):
         await house.another_replica().complete(ALICE, operation_id, Guards())
         house.streams.look_soon(stream._reports[operation_id])
         assert isinstance((await told(stream)).error, IllegalMove)
+
+
+async def test_completed_operation_is_forgotten(house):
+    """The stream lets go of an operation that its worker has completed, and says nothing."""
+    async with reporting(house) as (stream, operation_id):
+        await house.tracker.complete(ALICE, operation_id, Guards())
+        await until(lambda: operation_id not in stream._reports)
+        stream.finish()
+        assert await told(stream) is None
