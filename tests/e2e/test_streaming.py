@@ -3,11 +3,13 @@
 import asyncio
 import statistics
 import time
+import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
+from google.protobuf import duration_pb2
 from grpc import StatusCode
 
 from milepost.gen.milepost.v1 import operation_pb2
@@ -30,9 +32,9 @@ class Stream:
         """One update."""
         await self.call.write(pb.StreamProgressRequest(operation_id=operation_id, **fields))
 
-    async def item(self) -> Any:
+    async def item(self, patience: float = SOON_S) -> Any:
         """The next answer: the message of the item."""
-        response = await asyncio.wait_for(self.call.read(), SOON_S)
+        response = await asyncio.wait_for(self.call.read(), patience)
         assert response is not grpc.aio.EOF, "the stream has ended"
         return getattr(response, response.WhichOneof("item"))
 
@@ -49,9 +51,9 @@ class Stream:
             items.append(getattr(response, response.WhichOneof("item")))
         return items
 
-    async def interruption(self) -> Any:
+    async def interruption(self, patience: float = SOON_S) -> Any:
         """The next answer that is no acknowledgement."""
-        while isinstance(item := await self.item(), pb.Acknowledgement):
+        while isinstance(item := await self.item(patience), pb.Acknowledgement):
             pass
         return item
 
@@ -225,3 +227,25 @@ async def test_stream_is_not_for_everybody(any_service, admin):
             stream = Stream(client, channel)
             with refused(code):
                 await stream.ask(UNKNOWN)
+
+
+async def test_lost_lease_is_pushed(any_service, alice):
+    """A worker that let its lease run out is told LEASE_LOST, unasked, after the sweep."""
+    function = f"test.{uuid.uuid4().hex}"
+    worker = any_service.worker()
+    operation = alice.create(function=function)
+    (claimed,) = worker.call(
+        "ClaimOperations", functions=[function], lease=duration_pb2.Duration(seconds=5)
+    ).operations
+    async with streaming(any_service, worker) as stream:
+        acknowledgement = await stream.ask(operation.id, attempt=1, progress=0.5)
+        held = acknowledgement.lease_expire_time.ToNanoseconds()
+        assert held >= claimed.lease_expire_time.ToNanoseconds()
+        interruption = await asyncio.wait_for(stream.interruption(patience=20.0), 25.0)
+        assert (interruption.operation_id, interruption.kind) == (
+            operation.id,
+            pb.INTERRUPTION_KIND_LEASE_LOST,
+        )
+        late = await stream.ask(operation.id, attempt=1, progress=0.6)
+        assert late.kind == pb.INTERRUPTION_KIND_LEASE_LOST
+    assert alice.get(operation.id).status == pb_status("PENDING")

@@ -87,6 +87,16 @@ LIMITS: Final = (
         "INVALID_ARGUMENT",
     ),
     (
+        "progress on a stream",
+        "one commit per {stream_interval} and operation, the first and the last at once",
+        "coalesced, the newest kept",
+    ),
+    (
+        "operations of one progress stream",
+        "{stream_operations}",
+        "RESOURCE_EXHAUSTED, in an error item",
+    ),
+    (
         "violations that are told at once",
         "{violations} characters",
         "the rest is counted",
@@ -335,6 +345,14 @@ def test_python_examples_run(tmp_path):
             subprocess.run(work, env=environment, check=True, timeout=30)
             assert waiting.communicate(timeout=30)[0] == "{'frames': 1200}\n"
         assert waiting.returncode == 0
+        with subprocess.Popen([sys.executable, scripts["# crew.py"]], env=environment) as crew:
+            call = [sys.executable, scripts["# caller.py"]]
+            called = subprocess.run(
+                call, env=environment, check=True, timeout=30, stdout=subprocess.PIPE, text=True
+            )
+            assert called.stdout.splitlines()[1] == "{'frames': 1200}"
+            crew.terminate()
+        assert crew.returncode == 0
 
 
 def test_grpcurl_examples_fit_the_protos():

@@ -55,6 +55,7 @@ SAMPLES: dict[MilepostError, StatusCode] = {
     ): StatusCode.RESOURCE_EXHAUSTED,
     errors.QuotaExceeded(active=10, quota=10): StatusCode.RESOURCE_EXHAUSTED,
     errors.NotAvailable("a/b"): StatusCode.UNIMPLEMENTED,
+    errors.StreamFull(most=1): StatusCode.RESOURCE_EXHAUSTED,
     errors.StoreUnavailable(): StatusCode.UNAVAILABLE,
     errors.Overloaded(): StatusCode.UNAVAILABLE,
     errors.Draining(): StatusCode.UNAVAILABLE,

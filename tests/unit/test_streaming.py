@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from milepost import telemetry
 from milepost.domain.errors import (
     Draining,
     IllegalMove,
@@ -18,8 +19,8 @@ from milepost.domain.errors import (
     StoreUnavailable,
     StreamFull,
 )
-from milepost.domain.interruption import InterruptionKind
-from milepost.domain.lifecycle import Guards
+from milepost.domain.interruption import InterruptionKind, Standing
+from milepost.domain.lifecycle import Change, Guards
 from milepost.domain.limits import Limits
 from milepost.domain.operation import (
     OperationId,
@@ -27,15 +28,18 @@ from milepost.domain.operation import (
     Proposal,
     Role,
     Scope,
+    Status,
     new_operation_id,
 )
+from milepost.domain.ports import Outcome
 from milepost.storage.engine import open_engine
 from milepost.storage.store import SqlOperationStore
+from milepost.tracking import streaming
 from milepost.tracking.changes import Changes
 from milepost.tracking.claiming import PendingWork
 from milepost.tracking.paging import PageTokens
 from milepost.tracking.pending import PendingProgress
-from milepost.tracking.reports import Acknowledgement, Interruption, Refused, Update
+from milepost.tracking.reports import Acknowledgement, Interruption, Refused, Report, Update
 from milepost.tracking.streaming import MOST_UNREAD, SILENCE_S, ProgressStream, Streams
 from milepost.tracking.tracker import Tracker
 from tests.contract.stored import Stored, until
@@ -300,6 +304,13 @@ async def test_unread_answers_stop_the_reading(house):
         assert await told(stream) is None
 
 
+def background_failures() -> float:
+    """How often the look around has failed."""
+    labels = {"task": "progress streams"}
+    name = "milepost_background_failures_total"
+    return telemetry.registry.get_sample_value(name, labels) or 0.0
+
+
 async def test_store_that_is_away_refuses_the_update(house):
     """When the store is away the update is refused, and the end of the operation not tried."""
     async with reporting(house) as (stream, operation_id):
@@ -310,7 +321,10 @@ async def test_store_that_is_away_refuses_the_update(house):
         assert isinstance((await told(stream)).error, StoreUnavailable)
         house.clock.advance(SILENCE_S)
         house.streams.find_silent()
-        await house.streams.look()  # survives it
+        failures = background_failures()
+        await until(lambda: background_failures() > failures)
+        assert house.streams._looking is not None
+        assert not house.streams._looking.done()
 
 
 async def test_deleted_operation_is_told(house):
@@ -337,3 +351,168 @@ async def test_nothing_is_left_of_a_stream(house):
     assert not house.pending._holders
     assert not house.streams._due
     await until(lambda: asyncio.all_tasks() == {asyncio.current_task()})
+
+
+class Broken(SqlOperationStore):
+    """A store with a defect, as soon as that is switched on."""
+
+    broken = False
+
+    async def apply(self, change: Change) -> Outcome:
+        """Make the move, or fail."""
+        if self.broken:
+            raise ZeroDivisionError
+        return await super().apply(change)
+
+
+async def test_defect_concerns_one_update(house):
+    """An unforeseen error refuses one update; the stream goes on."""
+    async with reporting(house) as (stream, operation_id):
+        house.store.__class__ = Broken
+        house.store.broken = True
+        house.clock.advance(INTERVAL_S)
+        stream.offer(Update(id=operation_id, progress=0.4))
+        assert isinstance((await told(stream)).error, ZeroDivisionError)
+        house.store.broken = False
+        house.clock.advance(INTERVAL_S)
+        stream.offer(Update(id=operation_id, progress=0.4))
+        assert (await told(stream)).revision == 3
+
+
+async def test_released_operation_is_lost(house):
+    """A worker of which another attempt took over is told by the refusal of its next update."""
+    async with reporting(house) as (stream, operation_id):
+        house.clock.advance(INTERVAL_S)
+        stream.offer(Update(id=operation_id, attempt=7, progress=0.4))
+        kind = InterruptionKind.LEASE_LOST
+        assert await told(stream) == Interruption(id=operation_id, kind=kind, revision=2)
+
+
+async def test_hints_are_followed_by_a_look(house):
+    """A cancel on the same replica is told at once, without an update (B132)."""
+    async with reporting(house) as (stream, operation_id):
+        await house.tracker.cancel(ALICE, operation_id, Guards())
+        assert (await told(stream)).kind is InterruptionKind.CANCELLED
+        assert (await house.tracker.get(ALICE, operation_id)).revision == 3
+
+
+async def test_two_streams_of_one_operation(house):
+    """Two streams may report on one operation; a terminal move flushes both."""
+    async with reporting(house) as (stream, operation_id), house.streams.open(ALICE) as second:
+        second.offer(Update(id=operation_id, progress=0.2))
+        assert (await told(second)).revision == 3
+        stream.offer(Update(id=operation_id, progress=0.3))
+        second.offer(Update(id=operation_id, progress=0.35))
+        outcome = await house.tracker.complete(ALICE, operation_id, Guards())
+        assert outcome.operation.revision in {5, 6}
+
+
+async def test_timeout_of_the_body_stays_a_timeout(house):
+    """A timeout inside of a stream is not taken for a drain."""
+    with pytest.raises(TimeoutError):
+        async with house.streams.open(ALICE):
+            raise TimeoutError
+
+
+async def test_who_does_not_read_is_left_behind(house, monkeypatch):
+    """A drain waits for a worker that does not read, but not for ever."""
+    monkeypatch.setattr(streaming, "FAREWELL_S", 0.01)
+
+    async def stay() -> None:
+        async with house.streams.open(ALICE):
+            house.streams.drain()
+            house.streams.drain()
+            await asyncio.Event().wait()
+
+    with pytest.raises(Draining):
+        await stay()
+
+
+async def test_flush_waits_for_what_runs_and_what_waits(house):
+    """A terminal move comes after the commit that runs and the update that waits behind it."""
+    async with reporting(house) as (stream, operation_id):
+        house.clock.advance(INTERVAL_S)
+        stream.offer(Update(id=operation_id, progress=0.2))
+        stream.offer(Update(id=operation_id, progress=0.3, message="last"))
+        outcome = await house.tracker.complete(ALICE, operation_id, Guards())
+        assert outcome.operation.revision == 5
+        assert outcome.operation.progress_message == "last"
+
+
+async def test_update_that_waits_behind_the_first_is_held(house):
+    """What waits behind the first commit is flushed too, once the operation is known."""
+    operation_id = await house.create()
+    async with house.streams.open(ALICE) as stream:
+        stream.offer(Update(id=operation_id, progress=0.2))
+        stream.offer(Update(id=operation_id, progress=0.3))
+        assert (await told(stream)).revision == 2
+        assert (await house.tracker.cancel(ALICE, operation_id, Guards())).operation.progress == 0.3
+
+
+async def test_hint_during_a_commit_is_followed(house):
+    """A hint that comes while a commit runs is followed when it is done."""
+    async with reporting(house) as (stream, operation_id):
+        house.clock.advance(INTERVAL_S)
+        stream.offer(Update(id=operation_id, progress=0.2))
+        (report,) = stream._reports.values()
+        house.changes.publish(operation_id)
+        report.found(None)  # read before the commit: it knows better
+        assert not house.streams._due
+        assert (await told(stream)).revision == 3
+        await until(lambda: report in house.streams._due)
+
+
+async def test_look_that_finds_nothing_new_says_nothing(house):
+    """An operation that goes on, an old reading, and a report that is over are no news."""
+    async with reporting(house) as (stream, operation_id):
+        (report,) = stream._reports.values()
+        old = Standing(
+            id=operation_id, status=Status.CANCELLED, revision=1, attempt=1, error_code=None
+        )
+        report.found(old)
+        house.streams.look_soon(report)
+        house.streams.look_soon(Report(stream, operation_id))
+        await house.streams.look()
+        stream.drop(Report(stream, operation_id))
+        stream.finish()
+        assert await told(stream) is None
+
+
+async def test_end_during_a_commit(house):
+    """A stream may end while a commit runs."""
+    async with reporting(house) as (stream, operation_id):
+        house.clock.advance(INTERVAL_S)
+        stream.offer(Update(id=operation_id, progress=0.2))
+    await until(lambda: asyncio.all_tasks() == {asyncio.current_task()})
+
+
+async def test_refusal_is_told_even_if_its_cause_cannot_be_read(house, monkeypatch):
+    """When the store goes away between a refusal and its cause, the refusal is told as it is."""
+
+    async def away(_ids: object) -> None:
+        raise StoreUnavailable
+
+    async with reporting(house) as (stream, operation_id):
+        await house.another_replica().cancel(ALICE, operation_id, Guards())
+        monkeypatch.setattr(house.store, "standings", away)
+        house.clock.advance(INTERVAL_S)
+        stream.offer(Update(id=operation_id, progress=0.2))
+        assert isinstance((await told(stream)).error, IllegalMove)
+
+
+async def test_update_after_the_end_is_refused_at_once(house):
+    """An update that waits when the operation is found completed is refused without more ado."""
+    async with reporting(house) as (stream, operation_id):
+        stream.offer(Update(id=operation_id, progress=0.2))
+        await house.another_replica().complete(ALICE, operation_id, Guards())
+        house.streams.look_soon(stream._reports[operation_id])
+        assert isinstance((await told(stream)).error, IllegalMove)
+
+
+async def test_completed_operation_is_forgotten(house):
+    """The stream lets go of an operation that its worker has completed, and says nothing."""
+    async with reporting(house) as (stream, operation_id):
+        await house.tracker.complete(ALICE, operation_id, Guards())
+        await until(lambda: operation_id not in stream._reports)
+        stream.finish()
+        assert await told(stream) is None

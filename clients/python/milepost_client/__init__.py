@@ -47,6 +47,7 @@ from milepost_client.operation import Json, Operation, OperationError, Status
 from milepost_client.sync import SyncMilepost, SyncWork
 from milepost_client.version import VERSION
 from milepost_client.work import Work
+from milepost_client.worker import Worker
 
 __all__ = [
     "VERSION",
@@ -93,5 +94,6 @@ __all__ = [
     "Violation",
     "WebhooksNotConfigured",
     "Work",
+    "Worker",
     "read_tls",
 ]

@@ -29,6 +29,13 @@ class LoopThread:
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
 
+    @classmethod
+    def of(cls, loop: asyncio.AbstractEventLoop) -> "LoopThread":
+        """Stand for a loop that runs already, in a thread that this object does not end."""
+        thread = cls()
+        thread._loop = loop
+        return thread
+
     def start(self) -> None:
         """Start the thread; return when its loop runs.
 

@@ -2,12 +2,13 @@
 
 import asyncio
 import uuid
-from typing import Final, Protocol, TypeVar, runtime_checkable
+from typing import Final, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import grpc
 from google.protobuf.message import Message
 
 from milepost_client.gen.milepost.v1 import operation_service_pb2 as pb
+from milepost_client.gen.milepost.v1 import worker_service_pb2 as worker_pb
 from milepost_client.gen.milepost.v1.operation_service_pb2_grpc import OperationServiceStub
 from milepost_client.gen.milepost.v1.worker_service_pb2_grpc import WorkerServiceStub
 from milepost_client.pace import growing_pauses, seconds
@@ -20,6 +21,9 @@ LONGEST_PAUSE: Final = 2.0
 READS: Final = (pb.GetOperationRequest, pb.ListOperationsRequest, pb.WaitOperationRequest)
 """The requests that change nothing."""
 
+ProgressCall: TypeAlias = grpc.aio.StreamStreamCall[
+    worker_pb.StreamProgressRequest, worker_pb.StreamProgressResponse
+]
 Request = TypeVar("Request", bound=Message)
 Response = TypeVar("Response")
 
@@ -77,6 +81,10 @@ class Calls:
                 if not helps or clock() + pause >= end:
                     raise error from failure
             await asyncio.sleep(pause)
+
+    def stream_progress(self) -> ProgressCall:
+        """Open a progress stream, without a deadline."""
+        return self.workers.StreamProgress(metadata=self._credential)
 
 
 def _identify(request: Message) -> None:

@@ -3,7 +3,8 @@
 from contextlib import AbstractAsyncContextManager
 
 from milepost_client.callers import Callers
-from milepost_client.work import Work, working
+from milepost_client.streamed_work import working
+from milepost_client.work import Work
 from milepost_client.workers import Workers
 
 
@@ -18,7 +19,7 @@ class Milepost(Callers, Workers):
     """
 
     def work(
-        self, operation_id: str, *, worker: str | None = None
+        self, operation_id: str, *, worker: str | None = None, stream: bool = False
     ) -> AbstractAsyncContextManager[Work]:
         """Do the work of an operation: started before the block, and ended with it.
 
@@ -41,9 +42,16 @@ class Milepost(Callers, Workers):
         Args:
             operation_id: The operation.
             worker: Your name, for people who look for you.
+            stream: Report on the progress stream that all work of this client shares: reports
+                cost next to nothing, and a cancel is known at once.
 
         Raises:
             IllegalMove: It is not pending.
             OperationNotFound: There is none for you.
         """
-        return working(self, operation_id, worker=worker)
+        return working(
+            self,
+            operation_id,
+            worker=worker,
+            stream=self._progress_stream if stream else None,
+        )

@@ -44,6 +44,7 @@ All but the last branch are answers to a call, rebuilt from the reason that the 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Final
 
 import grpc
 
@@ -160,6 +161,10 @@ class StaleAttempt(Conflict):
 
 class LostRace(Conflict):
     """Other changes came first, every time the move was tried."""
+
+
+OVER: Final = (IllegalMove, StaleAttempt, NotFound)
+"""The refusals that mean that the work is somebody else's by now, or nobody's."""
 
 
 class RequestIdReused(MilepostError):

@@ -71,7 +71,7 @@ def rebuild(failure: grpc.aio.AioRpcError) -> MilepostError:
     if info.domain != DOMAIN:
         info = ErrorInfo()
     retry = _detail(status, RetryInfo)
-    return _class(failure.code(), info)(
+    return error_class(info.reason, info.metadata, failure.code())(
         failure.details() or f"the call ended with {failure.code().name}",
         code=failure.code(),
         reason=info.reason,
@@ -84,10 +84,14 @@ def rebuild(failure: grpc.aio.AioRpcError) -> MilepostError:
     )
 
 
-def _class(code: grpc.StatusCode, info: ErrorInfo) -> type[MilepostError]:
-    if info.reason == "ILLEGAL_MOVE" and info.metadata["status"] == Status.CANCELLED:
+def error_class(
+    reason: str, facts: Mapping[str, str], code: grpc.StatusCode | None = None
+) -> type[MilepostError]:
+    """Return the class of a refusal, by its reason, or by its code where that is unknown."""
+    if reason == "ILLEGAL_MOVE" and facts.get("status") == Status.CANCELLED:
         return errors.Cancelled
-    return BY_REASON.get(info.reason) or BY_CODE.get(code, MilepostError)
+    known = BY_REASON.get(reason)
+    return known or (BY_CODE.get(code, MilepostError) if code else MilepostError)
 
 
 def _status(failure: grpc.aio.AioRpcError) -> RpcStatus:

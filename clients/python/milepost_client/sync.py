@@ -70,6 +70,7 @@ class SyncMilepost(Blocking[Milepost]):
     delete = blocking(Milepost.delete)
     list = iterating(Milepost.list)
 
+    claim = blocking(Milepost.claim)
     start = blocking(Milepost.start)
     update_progress = blocking(Milepost.update_progress)
     complete = blocking(Milepost.complete)

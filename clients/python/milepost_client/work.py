@@ -6,18 +6,9 @@ from typing import Final
 
 from google.protobuf.message import Message
 
-from milepost_client.errors import (
-    IllegalMove,
-    InvalidRequest,
-    MilepostError,
-    NotFound,
-    StaleAttempt,
-)
+from milepost_client.errors import OVER, InvalidRequest, MilepostError
 from milepost_client.operation import Json, Operation, OperationError
 from milepost_client.workers import Workers
-
-OVER: Final = (IllegalMove, StaleAttempt, NotFound)
-"""The refusals that mean that the work is somebody else's by now, or nobody's."""
 
 LONGEST_MESSAGE: Final = 10_000
 """How much of the text of an exception is stored, in characters."""
@@ -125,11 +116,8 @@ class Work:
 
 
 @asynccontextmanager
-async def working(
-    workers: Workers, operation_id: str, *, worker: str | None = None
-) -> AsyncGenerator[Work, None]:
-    """Start the operation, and end it with the block. `Milepost.work` tells how."""
-    work = Work(workers, await workers.start(operation_id, worker=worker))
+async def ending(work: Work) -> AsyncGenerator[Work, None]:
+    """Complete the operation when the block ends, or fail it when the block raises."""
     try:
         yield work
         if work.is_open:

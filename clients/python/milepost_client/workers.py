@@ -1,13 +1,16 @@
 """The verbs of workers: start an operation, report its progress, complete or fail it."""
 
 from collections.abc import Iterable
+from types import TracebackType
 
 from google.protobuf.message import Message
 
 from milepost_client.connection import Connection
-from milepost_client.convert import from_operation, to_any, to_errors
+from milepost_client.convert import from_operation, to_any, to_duration, to_errors
 from milepost_client.gen.milepost.v1 import worker_service_pb2 as pb
 from milepost_client.operation import Json, Operation, OperationError
+from milepost_client.pace import Duration
+from milepost_client.progress_stream import ProgressStream
 
 
 class Workers(Connection):
@@ -18,6 +21,56 @@ class Workers(Connection):
     `OperationNotFound`, and `IllegalMove`, as `Cancelled` where somebody has cancelled the
     operation.
     """
+
+    _stream: ProgressStream | None = None
+
+    @property
+    def _progress_stream(self) -> ProgressStream:
+        """The stream that all work of this client reports on; opened by the first report."""
+        if self._stream is None:
+            self._stream = ProgressStream(self._calls)
+        return self._stream
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        problem: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the progress stream, once the last report is acknowledged, and the channel."""
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            await stream.close()
+        await super().__aexit__(kind, problem, traceback)
+
+    async def claim(
+        self,
+        functions: Iterable[str],
+        *,
+        max_operations: int = 1,
+        lease: Duration | None = None,
+        worker: str | None = None,
+        timeout: Duration = 0,
+    ) -> list[Operation]:
+        """Claim pending operations of these functions, each held until its lease runs out.
+
+        Args:
+            functions: Their exact names.
+            max_operations: How many at most, up to 100.
+            lease: How long each is held until progress renews it; 30 s by default.
+            worker: Your name, for people who look for you.
+            timeout: How long to wait for work, within the deadline of a call.
+        """
+        calls = self._calls
+        request = pb.ClaimOperationsRequest(
+            functions=functions,
+            max_operations=max_operations,
+            lease=to_duration(lease),
+            worker=worker,
+            timeout=to_duration(timeout),
+        )
+        answer = await calls.send(calls.workers.ClaimOperations, request)
+        return [from_operation(operation) for operation in answer.operations]
 
     async def start(
         self,

@@ -230,11 +230,9 @@ class Report(Listener):
         if kind is not None:
             self._outlet.tell(Interruption(id=self.id, kind=kind, revision=standing.revision))
             self._outlet.drop(self)
-        elif standing.status not in TERMINAL:
-            pass
-        elif self._pending is None:
+        elif standing.status in TERMINAL and self._pending is None:
             self._outlet.drop(self)
-        else:  # it came too late; why, the store says best
+        elif standing.status in TERMINAL:  # what is pending came too late: let the store say why
             self._begin()
 
     def close(self) -> None:

@@ -263,7 +263,12 @@ class Streams:
             if self.clock.time() >= rounds:
                 rounds = self.clock.time() + ROUND_S
                 self.find_silent()
-            await self.look()
+            try:
+                await self.look()
+            except Exception as error:  # noqa: BLE001 - no worker must go without news for it
+                telemetry.record_failure(
+                    "progress streams", error, expected=isinstance(error, Unavailable)
+                )
 
     def find_silent(self) -> None:
         """Make everything due that nothing was heard of for `SILENCE_S`."""
@@ -272,13 +277,14 @@ class Streams:
             self._due.update(stream.silent(since))
 
     async def look(self) -> None:
-        """Read how the operations stand that are due, many at a time, and tell their workers."""
+        """Read how the operations stand that are due, many at a time, and tell their workers.
+
+        Raises:
+            StoreUnavailable, Overloaded: those that are silent are looked at again soon.
+        """
         while self._due:
             reports = [self._due.pop() for _ in range(min(LOOK_SIZE, len(self._due)))]
-            try:
-                standings = await self.store.standings(list({report.id for report in reports}))
-            except Unavailable:
-                return  # what has become of them is found out when the store is back
+            standings = await self.store.standings(list({report.id for report in reports}))
             by_id = {standing.id: standing for standing in standings}
             for report in reports:
                 if report.known:

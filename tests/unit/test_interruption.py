@@ -1,0 +1,33 @@
+"""Which standing of an operation stops its worker."""
+
+import pytest
+
+from milepost.domain.interruption import InterruptionKind, Standing
+from milepost.domain.operation import Status, new_operation_id
+
+CANCELLED, EXPIRED, LEASE_LOST = InterruptionKind
+
+
+@pytest.mark.parametrize(
+    ("status", "attempt", "error_code", "mine", "kind"),
+    [
+        (Status.PROCESSING, 1, None, 1, None),
+        (Status.PROCESSING, 1, None, None, None),
+        (Status.PROCESSING, 2, None, 1, LEASE_LOST),
+        (Status.PENDING, 1, None, 1, LEASE_LOST),
+        (Status.PENDING, 0, None, None, None),
+        (Status.CANCELLED, 1, None, 1, CANCELLED),
+        (Status.CANCELLED, 2, None, 1, CANCELLED),
+        (Status.FAILED, 1, "EXPIRED", 1, EXPIRED),
+        (Status.FAILED, 3, "LEASE_LOST", 3, LEASE_LOST),
+        (Status.FAILED, 1, "CODEC", 1, None),
+        (Status.COMPLETED, 1, None, 1, None),
+        (Status.COMPLETED, 2, None, 1, LEASE_LOST),
+    ],
+)
+def test_standing_says_whether_the_worker_must_stop(status, attempt, error_code, mine, kind):
+    """A worker stops for a cancel, an expiry, a lost lease or a newer attempt, and nothing else."""
+    standing = Standing(
+        id=new_operation_id(), status=status, revision=5, attempt=attempt, error_code=error_code
+    )
+    assert standing.interruption(mine) is kind
