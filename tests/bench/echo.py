@@ -10,6 +10,7 @@ the plain echo is not a strict floor for a service that gathers.
 
 import argparse
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
@@ -78,6 +79,13 @@ class EchoOperations(operation_service_pb2_grpc.OperationServiceServicer):
         await self._tick.wait()
         return self._read
 
+    async def WatchOperation(  # noqa: N802 - named by the proto
+        self, _request: operation_service_pb2.WatchOperationRequest, _context: Any
+    ) -> AsyncIterator[operation_service_pb2.WatchOperationResponse]:
+        """Tell one thing, and then nothing more."""
+        yield operation_service_pb2.WatchOperationResponse(operation=self._read.operation)
+        await asyncio.Event().wait()
+
 
 class EchoWork(worker_service_pb2_grpc.WorkerServiceServicer):
     """The calls of workers."""
@@ -113,7 +121,14 @@ class EchoWork(worker_service_pb2_grpc.WorkerServiceServicer):
 
 async def serve(port: int, tick: Tick) -> None:
     """Answer calls until the process is ended."""
-    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+    server = grpc.aio.server(
+        options=[
+            ("grpc.so_reuseport", 0),
+            # Above its default limits gRPC answers calls with CANCELLED, silently.
+            ("grpc.server.max_pending_requests", 100_000),
+            ("grpc.server.max_pending_requests_hard_limit", 100_000),
+        ]
+    )
     operation_service_pb2_grpc.add_OperationServiceServicer_to_server(EchoOperations(tick), server)
     worker_service_pb2_grpc.add_WorkerServiceServicer_to_server(EchoWork(tick), server)
     server.add_insecure_port(f"127.0.0.1:{port}")

@@ -396,11 +396,18 @@ class Client:
         request = rpc.request(**fields)
         return rpc.on(channel)(request, metadata=self.metadata, timeout=CALL_SECONDS)
 
-    def watch(self, channel: Any, operation_id: str, after_revision: int = 0) -> Any:
+    def watch(
+        self,
+        channel: Any,
+        operation_id: str,
+        after_revision: int = 0,
+        *,
+        seconds: float = CALL_SECONDS,
+    ) -> Any:
         """A watch over a channel of grpc or grpc.aio, to be iterated over and cancelled."""
         rpc = _BY_METHOD["WatchOperation"]
         request = rpc.request(operation_id=operation_id, after_revision=after_revision)
-        return rpc.on(channel)(request, metadata=self.metadata, timeout=CALL_SECONDS)
+        return rpc.on(channel)(request, metadata=self.metadata, timeout=seconds)
 
     def create(self, **fields: Any) -> pb.Operation:
         """A new operation."""

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
 
 CHANNEL: Final = "milepost_moved"
+APPLICATION: Final = "milepost-hints"
+"""How the server's list of sessions shows the connection."""
 BEAT_S: Final = 0.05
 """At most so often something is told: what moves again and again is one hint."""
 MOST_COLLECTED: Final = 1_000
@@ -116,6 +118,7 @@ class Hints:
     def _connect(self) -> Any:
         """Return a connection that listens. What moved before it did must be looked for."""
         cursor = self._session.cursor
+        cursor.execute(f"SET application_name = '{APPLICATION}'")
         cursor.execute("SET synchronous_commit = off")  # a hint need not outlive the server
         cursor.execute(f"LISTEN {CHANNEL}")
         self._call(self._lost)

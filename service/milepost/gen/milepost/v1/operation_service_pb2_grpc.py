@@ -201,11 +201,18 @@ class OperationServiceServicer:
     def WatchOperation(self, request, context):
         """Streams the changes of one operation, and ends after the terminal one.
 
-        Sends the current operation first if its revision is higher than `after_revision`, then every
-        status change exactly once, in the order of revisions. Progress is best effort: a slow reader
-        gets only the newest. A reader that was cut off goes on with the last revision it saw and
-        misses no status change, on any replica, across a restart. A quiet stream carries keep-alive
-        items.
+        Without `after_revision`, begins with the operation as it stands. Then sends every status change
+        exactly once, in the order of revisions. Progress is best effort: a slow reader gets only the
+        newest. A reader that was cut off goes on with the last revision it saw and misses no status
+        change, on any replica, across a restart. An operation that is already terminal at
+        `after_revision` ends the stream at once. A quiet stream carries keep-alive items.
+
+        A status change that other changes have followed before it was sent is shown as the operation
+        stood then, as far as that is known: status, revision, attempt and start_time are exact; what has
+        come later, and progress, worker and lease, are absent.
+
+        The stream stays open while the database is away, until there is something to be read: then it
+        ends with STORE_UNAVAILABLE, to be opened again.
 
         Idempotent; changes nothing.
 

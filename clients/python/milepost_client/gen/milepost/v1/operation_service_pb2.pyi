@@ -355,7 +355,9 @@ class WatchOperationRequest(_message.Message):
     operation_id: _builtins.str
     """Names the operation: `op_` and 24 lower-case hexadecimal characters. Required."""
     after_revision: _builtins.int
-    """Tells the last revision seen; only later ones are sent. 0 sends the current operation first."""
+    """Tells the last revision seen; only later ones are sent. 0, none, begins with the operation as it
+    stands, and leaves out how it came there.
+    """
     def __init__(
         self,
         *,
