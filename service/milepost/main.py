@@ -130,7 +130,7 @@ async def serve(settings: Settings) -> None:
                 request_bytes=settings.request_bytes_max,
                 reflection=settings.reflection,
             ),
-            tracing,
+            tracing=tracing,
         )
         await server.start()
         _settle_heap()

@@ -8,6 +8,7 @@
     ├── Unauthenticated            the API key is missing or not valid
     ├── PermissionDenied           the API key lacks the role for this call
     ├── NotFound                   there is no such thing for you
+    │   ├── DeliveryNotFound       unknown, or of somebody else's operation
     │   └── OperationNotFound      unknown, or none of your business
     │       ├── OperationExpired   your own, but it outlived its ttl
     │       └── OperationDeleted   your own, but it was deleted
@@ -103,6 +104,10 @@ class PermissionDenied(MilepostError):
 
 class NotFound(MilepostError):
     """There is no such thing for the asker."""
+
+
+class DeliveryNotFound(NotFound):
+    """You have no such delivery: unknown, somebody else's, or forgotten."""
 
 
 class OperationNotFound(NotFound):

@@ -70,13 +70,14 @@ class Wire:
 class RpcServer:
     """The services on one port. Create it on a running event loop."""
 
-    def __init__(  # noqa: PLR0913 - the use cases, and what surrounds them
+    def __init__(
         self,
         tracker: Tracker,
         webhooks: Webhooks,
         credentials: CredentialStore,
         limits: Limits,
         wire: Wire,
+        *,
         tracing: telemetry.Tracing,
     ) -> None:
         """Register every service inside the links; nothing listens yet."""

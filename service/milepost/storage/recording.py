@@ -97,7 +97,9 @@ class Recording:
                     [*(changed[n] for n in self._changed), *(row[n] for n in self._asked)]
                 )
         self._event_part.run(cursor, recorded)
-        self._delivery_part.run(cursor, called := [row for row in recorded if row[_URL] is not None])
+        self._delivery_part.run(
+            cursor, called := [row for row in recorded if row[_URL] is not None]
+        )
         for part in self._left:
             part.run(cursor, called)
         return found
@@ -148,7 +150,7 @@ class Recording:
 
     def _revision(self, changed: Columns) -> ColumnElement[int]:
         """Return the revision of the event; a removed operation still shows the one before."""
-        one = sa.literal_column("1")
+        one = sa.literal_column("1", sa.BigInteger)
         return changed["revision"] + one if self._removes else changed["revision"]
 
 

@@ -91,9 +91,7 @@ def rotate(session: Session, rotation: Rotation) -> bool:
         sa.select(_s.id).where(mine, _SIGNING, _s.request_id == rotation.request_id)
     ):
         return False
-    session.connection.execute(
-        sa.delete(signing_secrets).where(mine, _s.expire_time.is_not(None))
-    )
+    session.connection.execute(sa.delete(signing_secrets).where(mine, _s.expire_time.is_not(None)))
     session.connection.execute(
         sa.update(signing_secrets)
         .where(mine, _s.expire_time.is_(None))

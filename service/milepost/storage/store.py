@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 Found = TypeVar("Found")
 
+
 class Work(NamedTuple):
     """Something else to write: `run` gets the items that come together, and answers each."""
 

@@ -34,13 +34,17 @@ class PageTokens:
         """Use `key`, at least 32 random bytes."""
         self._key = key
 
-    def issue(self, position: Position, *, subject: str, selection: Selection | DeliverySelection) -> str:
+    def issue(
+        self, position: Position, *, subject: str, selection: Selection | DeliverySelection
+    ) -> str:
         """Return the token that goes on after `position` in this list of this subject."""
         microseconds = (position.create_time - _EPOCH) // _MICROSECOND
         packed = _TIME.pack(microseconds) + position.id.encode()
         return _text(self._mac(packed, subject, selection) + packed)
 
-    def read(self, token: str, *, subject: str, selection: Selection | DeliverySelection) -> Position:
+    def read(
+        self, token: str, *, subject: str, selection: Selection | DeliverySelection
+    ) -> Position:
         """Return the position of a token that this service issued for this very list.
 
         Raises:
@@ -57,7 +61,9 @@ class PageTokens:
             id=packed[_TIME.size :].decode(),
         )
 
-    def _checked(self, token: str, subject: str, selection: Selection | DeliverySelection) -> bytes | None:
+    def _checked(
+        self, token: str, subject: str, selection: Selection | DeliverySelection
+    ) -> bytes | None:
         """Return the packed position if the token is genuine: nobody else can make its MAC."""
         if len(token) > MOST_CHARACTERS:
             return None

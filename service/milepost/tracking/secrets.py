@@ -49,9 +49,7 @@ class Secrets:
         key_id, sealed = self._configured().seal(owner, _fresh())
         rotated = await self._store.rotate_secret(owner, key_id, sealed, request_id, OVERLAP)
         now = await self.of(owner)
-        return SigningSecrets(
-            current=now.current, previous=now.previous, replayed=not rotated
-        )
+        return SigningSecrets(current=now.current, previous=now.previous, replayed=not rotated)
 
     def require(self) -> None:
         """Return if webhooks can be signed.

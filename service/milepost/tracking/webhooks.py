@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class Webhooks:
     """What callers may do about their webhooks. Raises the errors of `DeliveryStore` too."""
 
-    def __init__(  # noqa: PLR0913 - each is used by one use case
+    def __init__(
         self,
         store: DeliveryStore,
         secrets: Secrets,

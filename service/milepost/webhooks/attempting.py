@@ -74,7 +74,9 @@ class Attempts:
         """
         sent = await self._send(claimed, start_time, traceparent)
         if isinstance(sent, _NotSent):
-            return self._settlement(claimed, start_time, NOT_SENT, None, sent.error, final=sent.final)
+            return self._settlement(
+                claimed, start_time, NOT_SENT, None, sent.error, final=sent.final
+            )
         return self._settlement(
             claimed,
             start_time,
@@ -93,7 +95,9 @@ class Attempts:
         try:
             url = read_callback_url(claimed.callback_url, self._rules)
         except RefusedUrl as refused:
-            return _NotSent(f"refused by the rules for callback URLs: {refused.problem}", final=True)
+            return _NotSent(
+                f"refused by the rules for callback URLs: {refused.problem}", final=True
+            )
         try:
             secrets = await self._secrets.of(claimed.owner)
         except WebhooksNotConfigured:
@@ -129,7 +133,7 @@ class Attempts:
         )
         return Probe(webhook_id=webhook_id, attempt=attempt)
 
-    def _settlement(  # noqa: PLR0913 - the parts of an attempt
+    def _settlement(
         self,
         claimed: Claimed,
         start_time: datetime,

@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 class CheckedCallbacks:
     """Fills the port `Callbacks`."""
 
-    def __init__(
-        self, rules: CallbackRules, resolver: Resolver, wake: Callable[[], None]
-    ) -> None:
+    def __init__(self, rules: CallbackRules, resolver: Resolver, wake: Callable[[], None]) -> None:
         """Judge by `rules`; pass hints on to `wake`."""
         self._rules = rules
         self._resolver = resolver

@@ -47,7 +47,5 @@ class Vault:
             problem = "its master key is not configured"
         except InvalidTag:
             problem = "its master key is another one under the same id"
-        telemetry.log.error(
-            "signing secret cannot be read", key_id=secret.key_id, problem=problem
-        )
+        telemetry.log.error("signing secret cannot be read", key_id=secret.key_id, problem=problem)
         raise WebhooksNotConfigured
