@@ -65,6 +65,7 @@ def misbehaviours(dice):
         yield dice.choice([500, 503, slow_down, reset, stall, early_close])
 
 
+@pytest.mark.timeout(240)
 def test_nothing_is_lost_or_made_up(service, receiver):
     """Killed again and again, the service delivers every event, at least once, under one id.
 

@@ -34,7 +34,7 @@ PAUSE_S: Final = 1.0
 TIDY_S: Final = 60.0
 KEPT: Final = timedelta(hours=24)
 """How long settled deliveries of operations that are gone are kept."""
-_LEASE_MARGIN: Final = timedelta(seconds=5)
+_LEASE_MARGIN: Final = timedelta(seconds=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
