@@ -192,7 +192,7 @@ async def serve(settings: Settings) -> None:
                 reflection=settings.reflection,
                 tls=_tls(settings),
             ),
-            tracing,
+            tracing=tracing,
             gates=Gates(
                 limiter=limiter,
                 allowances=settings.allowances,

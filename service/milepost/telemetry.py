@@ -309,7 +309,14 @@ def record_move(move: Move, outcome: Outcome, by: Principal) -> None:
     _observe_end(operation)
     quiet = move in _QUIET
     if not quiet or _threshold.isEnabledFor(logging.DEBUG):
-        _log_move(logging.DEBUG if quiet else logging.INFO, move, operation, code="OK", **_call(), **_identity(by))
+        _log_move(
+            logging.DEBUG if quiet else logging.INFO,
+            move,
+            operation,
+            code="OK",
+            **_call(),
+            **_identity(by),
+        )
 
 
 def _observe_end(operation: Operation) -> None:

@@ -21,7 +21,7 @@ class Stored:
     """The rows of a database."""
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+        self.engine = engine
 
     def operation(self, operation_id: OperationId) -> Row | None:
         """The row of an operation."""
@@ -59,19 +59,19 @@ class Stored:
 
     def execute(self, statement: sa.Executable, rows: list[Row] | None = None) -> None:
         """Change rows behind the back of the store."""
-        with self._engine.begin() as connection:
+        with self.engine.begin() as connection:
             connection.execute(statement, rows)
 
     @contextmanager
     def held(self, operation_id: OperationId) -> Iterator[None]:
         """Whoever moves this operation meanwhile waits: on SQLite, whoever writes at all."""
         query = sa.select(operations.c.id).where(operations.c.id == operation_id)
-        with self._engine.begin() as connection:
+        with self.engine.begin() as connection:
             connection.execute(query.with_for_update())
             yield
 
     def _rows(self, query: sa.Select[Any]) -> list[Row]:
-        with self._engine.connect() as connection:
+        with self.engine.connect() as connection:
             return [dict(row) for row in connection.execute(query).mappings()]
 
 

@@ -216,7 +216,7 @@ def test_nobody_is_at_the_port(alice, any_service, receiver):
     assert any_service.log_lines(event="operation moved", principal=alice.subject) == []
 
 
-def test_nothing_without_callback_url(alice, receiver):
+def test_nothing_without_callback_url(alice):
     """Without a callback URL nothing is queued and nothing is sent (B38, B214)."""
     operation = alice.create_in("COMPLETED")
     assert not operation.HasField("callback_url")

@@ -29,6 +29,8 @@ pytestmark = pytest.mark.faults
 
 FLIPS = 1_000
 PARALLEL = 64
+ROUNDS = 3
+"""Of which the middle one counts where times are compared: other programs may run as well."""
 MEGABYTE = 1_000_000
 NAME = "hooks.example.com"
 TURNS = [
@@ -231,15 +233,18 @@ def test_hostile_receivers(zoo: Zoo, scheme: str):
     On uvloop, as the service runs: the other event loop keeps 256 KiB for each TLS connection.
     """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        answers, growth, ratio = runner.run(attacked(zoo, scheme))
+        rounds = [runner.run(attacked(zoo, scheme)) for _ in range(ROUNDS)]
+    answers = [answer for answers, _, _ in rounds for answer in answers]
+    growth = max(growth for _, growth, _ in rounds)
+    ratio = statistics.median(ratio for _, _, ratio in rounds)
     slowest = max(answer.duration for answer in answers)
     print(  # noqa: T201 - to be read with -s
         f"memory +{growth / MEGABYTE:.1f} MB, others {ratio:.2f} times as long, slowest {slowest}"
     )
     outcomes = Counter(answer.error or answer.status for answer in answers)
     # Who drips or says nothing: 3 of 11. Who does not even answer the handshake: 1 of 11.
-    assert outcomes[Failure.TIMEOUT] >= 3 * (PARALLEL // 11)
-    assert outcomes[Failure.CONNECT_TIMEOUT] >= PARALLEL // 11
+    assert outcomes[Failure.TIMEOUT] >= ROUNDS * 3 * (PARALLEL // 11)
+    assert outcomes[Failure.CONNECT_TIMEOUT] >= ROUNDS * (PARALLEL // 11)
     assert outcomes[Failure.INTERNAL] == 0
     assert slowest < timedelta(seconds=6)
     assert growth <= 20 * MEGABYTE

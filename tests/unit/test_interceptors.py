@@ -41,6 +41,7 @@ SAMPLES: dict[MilepostError, StatusCode] = {
     errors.OperationNotFound("op_1"): StatusCode.NOT_FOUND,
     errors.OperationExpired("op_1"): StatusCode.NOT_FOUND,
     errors.OperationDeleted("op_1", request_id="r"): StatusCode.NOT_FOUND,
+    errors.DeliveryNotFound("msg_1"): StatusCode.NOT_FOUND,
     ILLEGAL: StatusCode.FAILED_PRECONDITION,
     errors.RevisionMismatch(expected=1, actual=2): StatusCode.ABORTED,
     errors.StaleAttempt(expected=1, actual=2): StatusCode.ABORTED,

@@ -11,6 +11,7 @@ from milepost_client.errors import (
     Cancelled,
     Conflict,
     DeadlineExceeded,
+    DeliveryNotFound,
     Draining,
     IdsExhausted,
     IllegalMove,
@@ -44,6 +45,13 @@ from milepost_client.errors import (
     WebhooksNotConfigured,
 )
 from milepost_client.operation import Json, Operation, OperationError, Status
+from milepost_client.receivers import (
+    Delivery,
+    DeliveryAttempt,
+    DeliveryStatus,
+    SigningSecret,
+    SigningSecrets,
+)
 from milepost_client.sync import SyncMilepost, SyncWork
 from milepost_client.version import VERSION
 from milepost_client.work import Work
@@ -55,6 +63,10 @@ __all__ = [
     "Cancelled",
     "Conflict",
     "DeadlineExceeded",
+    "Delivery",
+    "DeliveryAttempt",
+    "DeliveryNotFound",
+    "DeliveryStatus",
     "Draining",
     "IdsExhausted",
     "IllegalMove",
@@ -82,6 +94,8 @@ __all__ = [
     "RateLimited",
     "RequestIdReused",
     "RevisionMismatch",
+    "SigningSecret",
+    "SigningSecrets",
     "StaleAttempt",
     "Status",
     "StillRunning",

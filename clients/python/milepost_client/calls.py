@@ -8,8 +8,10 @@ import grpc
 from google.protobuf.message import Message
 
 from milepost_client.gen.milepost.v1 import operation_service_pb2 as pb
+from milepost_client.gen.milepost.v1 import webhook_service_pb2
 from milepost_client.gen.milepost.v1 import worker_service_pb2 as worker_pb
 from milepost_client.gen.milepost.v1.operation_service_pb2_grpc import OperationServiceStub
+from milepost_client.gen.milepost.v1.webhook_service_pb2_grpc import WebhookServiceStub
 from milepost_client.gen.milepost.v1.worker_service_pb2_grpc import WorkerServiceStub
 from milepost_client.pace import growing_pauses, seconds
 from milepost_client.refusal import rebuild
@@ -18,7 +20,13 @@ FIRST_PAUSE: Final = 0.05
 LONGEST_PAUSE: Final = 2.0
 """Bounds, in seconds, of what is added to the pause that the service asks for."""
 
-READS: Final = (pb.GetOperationRequest, pb.ListOperationsRequest, pb.WaitOperationRequest)
+READS: Final = (
+    pb.GetOperationRequest,
+    pb.ListOperationsRequest,
+    pb.WaitOperationRequest,
+    webhook_service_pb2.GetSigningSecretRequest,
+    webhook_service_pb2.ListDeliveriesRequest,
+)
 """The requests that change nothing."""
 
 ProgressCall: TypeAlias = grpc.aio.StreamStreamCall[
@@ -40,6 +48,7 @@ class Calls:
 
     def __init__(self, channel: grpc.aio.Channel, *, api_key: str | None, deadline: float) -> None:
         self.operations = OperationServiceStub(channel)
+        self.webhooks = WebhookServiceStub(channel)
         self.workers = WorkerServiceStub(channel)
         self.credential = (("authorization", f"Bearer {api_key}"),) if api_key is not None else ()
         self.deadline = deadline

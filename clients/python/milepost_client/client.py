@@ -3,12 +3,13 @@
 from contextlib import AbstractAsyncContextManager
 
 from milepost_client.callers import Callers
+from milepost_client.receivers import Receivers
 from milepost_client.streamed_work import working
 from milepost_client.work import Work
 from milepost_client.workers import Workers
 
 
-class Milepost(Callers, Workers):
+class Milepost(Callers, Receivers, Workers):
     """A client of the service at one address.
 
     ::

@@ -168,28 +168,28 @@ def from_operation(message: pb.Operation, *, replayed: bool = False) -> Operatio
     return Operation(
         id=message.id,
         function=message.function,
-        version=_optional(message, "version"),
+        version=optional_field(message, "version"),
         owner=message.owner,
         metadata=from_struct(message.metadata),
-        original_request_id=_optional(message, "original_request_id"),
-        callback_url=_optional(message, "callback_url"),
+        original_request_id=optional_field(message, "original_request_id"),
+        callback_url=optional_field(message, "callback_url"),
         status=_from_status(message.status),
-        progress=_optional(message, "progress"),
-        progress_message=_optional(message, "progress_message"),
+        progress=optional_field(message, "progress"),
+        progress_message=optional_field(message, "progress_message"),
         result=from_any(message.result) if message.HasField("result") else None,
         errors=tuple(map(_from_error, message.errors)),
         revision=message.revision,
         attempt=message.attempt,
         max_attempts=message.max_attempts,
-        worker=_optional(message, "worker"),
+        worker=optional_field(message, "worker"),
         ttl=message.ttl.ToTimedelta(),
         retry_after=message.retry_after.ToTimedelta(),
         create_time=message.create_time.ToDatetime(UTC),
-        start_time=_time(message, "start_time"),
-        progress_time=_time(message, "progress_time"),
-        complete_time=_time(message, "complete_time"),
-        cancel_time=_time(message, "cancel_time"),
-        lease_expire_time=_time(message, "lease_expire_time"),
+        start_time=time_field(message, "start_time"),
+        progress_time=time_field(message, "progress_time"),
+        complete_time=time_field(message, "complete_time"),
+        cancel_time=time_field(message, "cancel_time"),
+        lease_expire_time=time_field(message, "lease_expire_time"),
         expire_time=message.expire_time.ToDatetime(UTC),
         next_step=_next_step(message.next_step),
         next_step_deadline=_time(message, "next_step_deadline"),
@@ -214,14 +214,16 @@ def _from_error(error: pb.OperationError) -> OperationError:
     return OperationError(
         code=error.code,
         message=error.message,
-        source=_optional(error, "source"),
+        source=optional_field(error, "source"),
         details=from_struct(error.details),
     )
 
 
-def _optional(message: Message, field: str) -> Any:
+def optional_field(message: Message, field: str) -> Any:
+    """Return the value of a field, or None if it is not set."""
     return getattr(message, field) if message.HasField(field) else None
 
 
-def _time(message: Message, field: str) -> datetime | None:
+def time_field(message: Message, field: str) -> datetime | None:
+    """Return the time in a field, or None if it is not set."""
     return getattr(message, field).ToDatetime(UTC) if message.HasField(field) else None

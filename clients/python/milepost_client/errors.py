@@ -9,6 +9,7 @@
     ├── PermissionDenied           the API key lacks the role for this call
     ├── NotFound                   there is no such thing for you
     │   ├── ApiKeyNotFound         no such API key
+    │   ├── DeliveryNotFound       unknown, or of somebody else's operation
     │   └── OperationNotFound      unknown, or none of your business
     │       ├── OperationExpired   your own, but it outlived its ttl
     │       └── OperationDeleted   your own, but it was deleted
@@ -110,6 +111,10 @@ class NotFound(MilepostError):
 
 class ApiKeyNotFound(NotFound):
     """There is no API key with this id."""
+
+
+class DeliveryNotFound(NotFound):
+    """You have no such delivery: unknown, somebody else's, or forgotten."""
 
 
 class OperationNotFound(NotFound):

@@ -29,6 +29,7 @@ BY_REASON: Final[Mapping[str, type[MilepostError]]] = {
     "OPERATION_NOT_FOUND": errors.OperationNotFound,
     "OPERATION_EXPIRED": errors.OperationExpired,
     "OPERATION_DELETED": errors.OperationDeleted,
+    "DELIVERY_NOT_FOUND": errors.DeliveryNotFound,
     "ILLEGAL_MOVE": errors.IllegalMove,
     "REVISION_MISMATCH": errors.RevisionMismatch,
     "STALE_ATTEMPT": errors.StaleAttempt,

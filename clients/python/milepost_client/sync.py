@@ -69,6 +69,11 @@ class SyncMilepost(Blocking[Milepost]):
     cancel = blocking(Milepost.cancel)
     delete = blocking(Milepost.delete)
     list = iterating(Milepost.list)
+    signing_secrets = blocking(Milepost.signing_secrets)
+    rotate_signing_secret = blocking(Milepost.rotate_signing_secret)
+    deliveries = iterating(Milepost.deliveries)
+    redeliver = blocking(Milepost.redeliver)
+    send_test_webhook = blocking(Milepost.send_test_webhook)
 
     claim = blocking(Milepost.claim)
     start = blocking(Milepost.start)

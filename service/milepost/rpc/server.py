@@ -116,8 +116,8 @@ class RpcServer:
         access: Access,
         limits: Limits,
         wire: Wire,
-        tracing: telemetry.Tracing,
         *,
+        tracing: telemetry.Tracing,
         gates: Gates,
     ) -> None:
         """Register every service inside the links; nothing listens yet."""

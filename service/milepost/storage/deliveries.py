@@ -48,7 +48,7 @@ LOOKED_AT: Final = 1_000
 FORGOTTEN_AT_ONCE: Final = 1_000
 _d = deliveries.c
 _a = delivery_attempts.c
-_PENDING: Final = sa.literal_column("'PENDING'")  # as the partial index has it
+_PENDING: Final[ColumnElement[str]] = sa.literal_column("'PENDING'")  # as the partial index has it
 _NOTHING: Final = sa.null()
 
 

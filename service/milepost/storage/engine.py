@@ -194,7 +194,7 @@ def array(values: Sequence[Any]) -> str:
     return f"{{{','.join(map(_element, values))}}}"
 
 
-def _element(value: Any) -> str:
+def _element(value: Any) -> str:  # noqa: PLR0911 - one for each type
     match value:
         case None:
             return "NULL"

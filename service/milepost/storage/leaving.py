@@ -54,7 +54,7 @@ TOLD: Final[Mapping[str, TypeEngine[Any]]] = {
 _BYTES: Final = frozenset({"result_value"})
 _TIMES: Final = frozenset({"create_time", "complete_time", "cancel_time"})
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_PENDING: Final = sa.literal_column("'PENDING'")
+_PENDING: Final[ColumnElement[str]] = sa.literal_column("'PENDING'")
 
 
 class json_of(FunctionElement[str]):  # noqa: N801 - reads as the SQL function it is

@@ -155,7 +155,7 @@ class Recording:
 
     def _revision(self, changed: Columns) -> ColumnElement[int]:
         """Return the revision of the event; a removed operation still shows the one before."""
-        one = sa.literal_column("1")
+        one = sa.literal_column("1", sa.BigInteger)
         return changed["revision"] + one if self._removes else changed["revision"]
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from milepost.webhooks.attempting import Attempts
 
 POLL_S: Final = 1.0
-"""How long something due may wait when no hint came: another replica wrote it, or it was delayed."""
+"""How long something due may wait when no hint came, as when another replica wrote it."""
 SETTLE_TRIES: Final = 5
 """How often a settlement is tried while the store is away. After that the lease runs out."""
 PAUSE_S: Final = 1.0
@@ -34,7 +34,7 @@ PAUSE_S: Final = 1.0
 TIDY_S: Final = 60.0
 KEPT: Final = timedelta(hours=24)
 """How long settled deliveries of operations that are gone are kept."""
-_LEASE_MARGIN: Final = timedelta(seconds=5)
+_LEASE_MARGIN: Final = timedelta(seconds=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,118 @@
+"""What follows an attempt, and when a host is left alone."""
+
+from datetime import timedelta
+
+import pytest
+
+from milepost.domain.delivery import DeliveryStatus
+from milepost.webhooks.hosts import MOST_REMEMBERED, Hosts
+from milepost.webhooks.schedule import LONGEST_RETRY_AFTER, verdict
+
+SECOND = timedelta(seconds=1)
+SCHEDULE = (timedelta(0), SECOND, 2 * SECOND)
+
+
+def after(code=None, *, refused=False, retry_after=None, tries=1, dice=0.0):
+    """What follows an attempt."""
+    return verdict(
+        code=code,
+        refused=refused,
+        retry_after=retry_after,
+        tries=tries,
+        schedule=SCHEDULE,
+        dice=dice,
+    )
+
+
+@pytest.mark.parametrize("code", [200, 201, 204, 299])
+def test_2xx_is_success(code):
+    """Any 2xx delivers, even at the last attempt (B208)."""
+    assert after(code, tries=9).status is DeliveryStatus.DELIVERED
+
+
+@pytest.mark.parametrize("code", [None, 100, 301, 302, 400, 404, 429, 500, 503])
+def test_anything_else_is_tried_again_until_the_schedule_ends(code):
+    """A failure waits for its place in the schedule; after the last it is exhausted (B210)."""
+    assert after(code).status is DeliveryStatus.PENDING
+    assert after(code, tries=3).status is DeliveryStatus.EXHAUSTED
+
+
+@pytest.mark.parametrize("answer", [{"code": 410}, {"refused": True}])
+def test_final_failures_stop(answer):
+    """410 and a refused URL stop at the first attempt (B215, B219)."""
+    assert after(**answer).status is DeliveryStatus.STOPPED
+
+
+def test_delays_are_those_of_the_schedule_with_jitter():
+    """A delay is never shorter than the schedule says, and at most a fifth longer."""
+    assert after(500, tries=2).delay == 2 * SECOND
+    assert after(500, tries=2, dice=1.0).delay == 2.4 * SECOND
+
+
+@pytest.mark.parametrize("code", [429, 503])
+def test_retry_after_lengthens_the_delay(code):
+    """Retry-After is honoured where it means something, and bounded (B215)."""
+    assert after(code, retry_after=timedelta(hours=1)).delay == timedelta(hours=1)
+    assert after(code, retry_after=timedelta(days=9)).delay == LONGEST_RETRY_AFTER
+    assert after(code, retry_after=timedelta(0)).delay >= SECOND
+    assert after(500, retry_after=timedelta(hours=1)).delay == SECOND
+
+
+def test_too_many_requests_waits_longer():
+    """429 doubles the delay even without Retry-After (B215)."""
+    assert after(429).delay == 2 * after(500).delay
+
+
+class Clock:
+    """Time that is set by hand."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        """The time."""
+        return self.now
+
+
+def fail(hosts, host, times):
+    """The host fails."""
+    opened = []
+    for _ in range(times):
+        hosts.begin(host)
+        opened.append(hosts.end(host, failed=True))
+    return opened
+
+
+def test_failing_host_is_left_alone_for_a_while():
+    """After failures in a row a host is busy, then tried again; one more failure is enough."""
+    clock = Clock()
+    hosts = Hosts(clock, per_host=2, failures=3, open_s=60)
+    assert fail(hosts, "a", 3) == [False, False, True]
+    assert hosts.busy() == {"a"}
+    clock.now = 61
+    assert hosts.busy() == set()
+    assert fail(hosts, "a", 1) == [True]
+    clock.now = 200
+    hosts.begin("a")
+    assert not hosts.end("a", failed=False)
+    assert fail(hosts, "a", 2) == [False, False]
+
+
+def test_full_host_is_busy():
+    """No host gets more attempts at once than its limit, and others are not concerned."""
+    hosts = Hosts(Clock(), per_host=2)
+    hosts.begin("a")
+    hosts.begin("b")
+    assert hosts.busy() == set()
+    hosts.begin("a")
+    assert hosts.busy() == {"a"}
+    hosts.end("a", failed=False)
+    assert hosts.busy() == set()
+
+
+def test_memory_is_bounded():
+    """Of endless failing hosts only the latest are remembered."""
+    hosts = Hosts(Clock(), per_host=2, failures=1)
+    for n in range(MOST_REMEMBERED + 10):
+        fail(hosts, f"h{n}", 1)
+    assert len(hosts.busy()) == MOST_REMEMBERED
