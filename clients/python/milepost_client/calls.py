@@ -93,7 +93,7 @@ class Calls:
 
     def stream_progress(self) -> ProgressCall:
         """Open a progress stream, without a deadline."""
-        return self.workers.StreamProgress(metadata=self._credential)
+        return self.workers.StreamProgress(metadata=self.credential)
 
 
 def _identify(request: Message) -> None:

@@ -192,7 +192,7 @@ def from_operation(message: pb.Operation, *, replayed: bool = False) -> Operatio
         lease_expire_time=time_field(message, "lease_expire_time"),
         expire_time=message.expire_time.ToDatetime(UTC),
         next_step=_next_step(message.next_step),
-        next_step_deadline=_time(message, "next_step_deadline"),
+        next_step_deadline=time_field(message, "next_step_deadline"),
         replayed=replayed,
     )
 
