@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from milepost.storage.schema import latest
 from milepost_client import OperationError, SyncMilepost
 
 OK, REFUSED, USAGE, NOT_FOUND, UNAVAILABLE, ENDED_BADLY, DENIED = range(7)
@@ -258,7 +259,7 @@ def test_check_config_reports_every_problem():
 
 def test_migrate_goes_forth_and_back(store):
     """The schema is brought up to date, back to nothing, and to a revision."""
-    assert milepost("migrate", "--output", "json", **store).json == {"revision": "0001"}
+    assert milepost("migrate", "--output", "json", **store).json == {"revision": latest()}
     assert milepost("migrate", "--to", "base", "--output", "json", **store).json == {
         "revision": None
     }
@@ -309,6 +310,8 @@ def test_created_key_is_shown_to_people_once(store):
         ("--function", "a*b", "a final *"),
         ("--function", "", "must be the name of a function"),
         ("--function", "a" * 256, "at most 255 characters"),
+        ("--expires-in", "90", "must be a number and one of s, m, h, d"),
+        ("--expires-in", "0d", "must be a number and one of s, m, h, d"),
         ("--role", "BOSS", "'BOSS' is not one of 'caller', 'worker', 'admin'"),
     ],
 )
