@@ -47,7 +47,7 @@ async def make(redis, monkeypatch) -> AsyncIterator[Make]:
 @pytest.fixture
 async def buckets(make) -> SharedBuckets:
     """Buckets that are shared already."""
-    found = make()
+    found: SharedBuckets = make()
     await until(lambda: found.is_shared)
     return found
 
