@@ -10,8 +10,8 @@ import sqlalchemy as sa
 from milepost.domain.lifecycle import Move
 from milepost.domain.operation import Status, new_operation_id
 from milepost.domain.ports import Position, Selection
-from milepost.storage import claims, queries, quotas, scoping, statements, sweeps
-from milepost.storage.engine import Runnable, Session, open_engine
+from milepost.storage import claims, history, queries, quotas, scoping, statements, sweeps
+from milepost.storage.engine import Prepared, Runnable, Session, open_engine
 from milepost.storage.schema import upgrade
 from milepost.storage.tables import clock, events, operations
 from tests import factories
@@ -158,7 +158,7 @@ def _steps(node):
         yield from _steps(child)
 
 
-def prepared(session, statement: Runnable, rows):
+def prepared(session, statement: Runnable | Prepared, rows):
     """The plan of a prepared statement for rows of input."""
     plan = Plan(session)
     statement.run(plan, rows)
@@ -218,6 +218,21 @@ def test_why_not(session, move):
 def test_last_event(session, request_id):
     """The read of what became of an operation goes by the primary key of the events (B254)."""
     plan = query(session, queries.last_event(IDS[5], "owner-3", request_id))
+    assert plan.scans == []
+    assert plan.uses("events_pkey")
+
+
+@pytest.mark.parametrize("asked", [1, 32])
+def test_revisions(free, asked):
+    """The poll of those who wait goes by the primary key, for one operation or many (B254)."""
+    plan = prepared(free, history.revisions(free.dialect), [(i,) for i in IDS[:asked]])
+    assert plan.scans == []
+    assert plan.uses("operations_pkey")
+
+
+def test_passages(free):
+    """The read of what a watcher has missed goes by the primary key of the events (B254)."""
+    plan = query(free, history.passages(IDS[5], 1, 9, 100))
     assert plan.scans == []
     assert plan.uses("events_pkey")
 

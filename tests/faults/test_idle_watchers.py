@@ -1,6 +1,7 @@
 """Thousands who watch while nothing happens: what they cost, and how soon they are told."""
 
 import asyncio
+import logging
 import statistics
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import sqlalchemy as sa
 
 from milepost.storage.tables import operations
 from tests import factories
-from tests.contract.stored import Stored, until
+from tests.contract.stored import Stored
 from tests.e2e.service import Client, Service, eventually, free_ports
 
 STREAMS_PER_CHANNEL = 500
@@ -27,7 +28,8 @@ MOST_MEMORY = 1.4
 """Of what an empty stream of grpc.aio takes."""
 SOON_S = 0.02
 CHANGES = 100
-OPEN_S = 600.0
+OPEN_S = 900.0
+PATIENCE_S = 60.0
 
 
 @contextmanager
@@ -54,14 +56,20 @@ class Idle:
     def __init__(self, call: Any) -> None:
         self._call = call
         self.told_at = 0.0
-        self.count = 0
+        self.told = asyncio.Event()
         self.task = asyncio.create_task(self._read())
 
     async def _read(self) -> None:
         while (item := await self._call.read()) is not grpc.aio.EOF:
             if item.HasField("operation"):
                 self.told_at = time.perf_counter()
-                self.count += 1
+                self.told.set()
+
+    async def next(self) -> None:
+        """It has been told something since the last time."""
+        async with asyncio.timeout(PATIENCE_S):
+            await self.told.wait()
+        self.told.clear()
 
     async def close(self) -> None:
         """It watches no more."""
@@ -86,7 +94,7 @@ async def watchers(address: str, client: Client, ids: list[str]) -> AsyncIterato
                 for id_ in ids[start : start + OPENED_AT_ONCE]
             ]
             found += some
-            await until(lambda: all(idle.count for idle in some), OPEN_S)  # noqa: B023
+            await asyncio.gather(*(idle.next() for idle in some))
         yield found
         await asyncio.gather(*(idle.close() for idle in found))
 
@@ -101,9 +109,7 @@ def rss(pid: int) -> int:
     "count",
     [500, pytest.param(10_000, marks=[pytest.mark.faults, pytest.mark.timeout(900)])],
 )
-async def test_idle_watchers_are_cheap_and_learn_soon(
-    database_url, tmp_path, count, record_property
-):
+async def test_idle_watchers_are_cheap_and_learn_soon(database_url, tmp_path, count):
     """An idle watcher takes at most 1.4 times an empty stream's memory, and is told in 20 ms."""
     with Service(database_url, tmp_path) as service, empty_server() as (address, empty):
         alice = service.client("alice")
@@ -125,7 +131,7 @@ async def test_idle_watchers_are_cheap_and_learn_soon(
             for place in range(0, count, count // CHANGES):
                 idle, start = found[place], time.perf_counter()
                 await alice.begin(channel, "CancelOperation", operation_id=ids[place])
-                await until(lambda: idle.count == 2)  # noqa: B023
+                await idle.next()
                 delays.append(idle.told_at - start)
         percentiles = statistics.quantiles(delays, n=100)
         figures = {
@@ -134,8 +140,7 @@ async def test_idle_watchers_are_cheap_and_learn_soon(
             "p50_s": percentiles[49],
             "p99_s": percentiles[98],
         }
-        for name, value in figures.items():
-            record_property(name, value)
+        logging.getLogger(__name__).info("%s watchers: %s", count, figures)
         assert cost <= MOST_MEMORY * floor, figures
         # The others of a hundred are the machine's, which may be busy with something else.
         assert percentiles[49] < SOON_S, figures
