@@ -112,7 +112,7 @@ async def test_each_operation_goes_to_one_worker(store, replica, stored, size):
     rows = [factories.row(owner=owners[n % 10]) for n in range(size)]
     stored.execute(sa.insert(operations), rows)
 
-    counts = Counter()
+    counts = Counter[str]()
 
     async def work(over):
         while await over.pending([factories.FUNCTION]):
