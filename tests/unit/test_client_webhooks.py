@@ -6,9 +6,9 @@ import os
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from milepost_client.webhooks import NotVerified, verify
 
 from milepost.webhooks.signing import signed_headers
+from milepost_client.webhooks import NotVerified, verify
 
 KEY = os.urandom(32)
 OTHER = os.urandom(32)

@@ -57,9 +57,7 @@ def verify(
     secrets = [secret] if isinstance(secret, str) else list(secret)
     expected = [hmac.digest(_key(each), signed, hashlib.sha256) for each in secrets]
     # Every signature is compared with every secret, whatever was found before: no time tells.
-    matches = [
-        hmac.compare_digest(given, one) for given in _given(signatures) for one in expected
-    ]
+    matches = [hmac.compare_digest(given, one) for given in _given(signatures) for one in expected]
     if not any(matches):
         raise NotVerified("no signature matches")
     content: dict[str, Any] = json.loads(body)
