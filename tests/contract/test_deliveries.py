@@ -200,7 +200,7 @@ async def test_owner_sees_only_its_own(outbox, store):
 
 
 async def test_redelivery_begins_anew(outbox, store):
-    """A settled delivery is due again at once, its schedule begun anew, its attempts kept (B210)."""
+    """A settled delivery is due again at once, on a new schedule, its attempts kept (B210)."""
     await ended(store)
     (claimed,) = await claim(outbox)
     await outbox.settle(settlement(claimed, DeliveryStatus.EXHAUSTED))

@@ -14,7 +14,8 @@ async def receive(request: web.Request) -> web.Response:
         event = verify(await request.read(), request.headers, os.environ["MILEPOST_WEBHOOK_SECRET"])
     except NotVerified as problem:
         return web.Response(status=401, text=str(problem))
-    print(request.headers["webhook-id"], event["type"], event["data"].get("status"), flush=True)
+    sys.stdout.write(f"{request.headers['webhook-id']} {event['type']}\n")
+    sys.stdout.flush()
     return web.Response(status=204)
 
 

@@ -6,7 +6,7 @@ from typing import Final
 
 import typer
 
-from milepost.cli import demo, keys, operations, service, settings
+from milepost.cli import demo, keys, operations, service, settings, webhooks
 from milepost.cli.errors import EXIT_CODES
 from milepost.cli.program import Program
 
@@ -36,5 +36,6 @@ app.command()(service.cleanup)
 app.command()(demo.demo)
 app.add_typer(keys.app, name="keys")
 app.add_typer(operations.app, name="ops")
+app.add_typer(webhooks.app, name="webhooks")
 app.command("check-config")(settings.check_config)
 app.command()(settings.version)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import re
 import socket
-from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Annotated, Final
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TYPE_CHECKING, Annotated, Final, TypeVar
 
 import typer
 
@@ -14,6 +15,8 @@ from milepost.cli.errors import CommandError, ExitCode, wrong_usage
 
 if TYPE_CHECKING:
     from milepost_client import Milepost, MilepostError
+
+T = TypeVar("T")
 
 DEFAULT_ADDRESS: Final = "127.0.0.1:7450"
 _CONNECT_S: Final = 2.0
@@ -91,6 +94,18 @@ async def connected(
             yield client
         except MilepostError as error:
             raise _failure(error, address) from error
+
+
+def run_call(
+    call: Callable[[Milepost], Awaitable[T]], address: str, api_key: str | None, *, insecure: bool
+) -> T:
+    """Return what the call makes of a client, or fail as the service says."""
+
+    async def run() -> T:
+        async with connected(address, api_key, insecure=insecure) as client:
+            return await call(client)
+
+    return asyncio.run(run())
 
 
 def local_port(address: str) -> tuple[str, int] | None:

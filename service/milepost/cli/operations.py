@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 import sys
-from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -19,7 +17,7 @@ from milepost.cli.access import (
     AddressOption,
     InsecureOption,
     KeyOption,
-    connected,
+    run_call,
 )
 from milepost.cli.errors import wrong_usage
 from milepost.cli.output import Output, OutputOption, print_json, print_line
@@ -27,8 +25,6 @@ from milepost.domain.operation import Status
 
 if TYPE_CHECKING:
     from milepost_client import Milepost, Operation
-
-T = TypeVar("T")
 
 _UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 _DURATION: Final = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)([smhd]?)")
@@ -120,7 +116,7 @@ def create(
         except (TypeError, ValueError) as error:  # a number that JSON cannot carry, say
             raise wrong_usage(f"--metadata: {error}") from error
 
-    _show(_run(call, address, api_key, insecure=insecure), output)
+    _show(run_call(call, address, api_key, insecure=insecure), output)
 
 
 @app.command()
@@ -133,7 +129,7 @@ def get(
     output: OutputOption = Output.TEXT,
 ) -> None:
     """Show an operation as it stands."""
-    _show(_run(lambda client: client.get(id_), address, api_key, insecure=insecure), output)
+    _show(run_call(lambda client: client.get(id_), address, api_key, insecure=insecure), output)
 
 
 @app.command("list")
@@ -170,7 +166,7 @@ def list_(
             found.append(operation)
         return found, False
 
-    found, more = _run(call, address, api_key, insecure=insecure)
+    found, more = run_call(call, address, api_key, insecure=insecure)
     if output is Output.JSON:
         print_json({"operations": [brief_document(item) for item in found], "more": more})
     elif not found:
@@ -201,7 +197,7 @@ def watch(
     from milepost.cli.watching import follow, require_completed
 
     display = live() if output is Output.TEXT else nullcontext(show_json)
-    operation = _run(
+    operation = run_call(
         lambda client: follow(client, id_, display, within=timeout),
         address,
         api_key,
@@ -224,20 +220,9 @@ def cancel(
 ) -> None:
     """Cancel an operation that has not ended."""
     _show(
-        _run(lambda client: client.cancel(id_, reason), address, api_key, insecure=insecure), output
+        run_call(lambda client: client.cancel(id_, reason), address, api_key, insecure=insecure),
+        output,
     )
-
-
-def _run(
-    call: Callable[[Milepost], Awaitable[T]], address: str, api_key: str | None, *, insecure: bool
-) -> T:
-    """Return what the call makes of a client, or fail as the service says."""
-
-    async def run() -> T:
-        async with connected(address, api_key, insecure=insecure) as client:
-            return await call(client)
-
-    return asyncio.run(run())
 
 
 def _show(operation: Operation, output: Output) -> None:

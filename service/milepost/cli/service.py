@@ -41,7 +41,8 @@ def serve(*, output: OutputOption = Output.TEXT) -> None:
     run = asyncio.run
     with contextlib.suppress(ImportError):
         from uvloop import run
-    run(main.serve(settings))
+    with settings_failures():
+        run(main.serve(settings))
 
 
 def _logs_as_json(settings: Settings) -> bool:
@@ -138,8 +139,17 @@ def load_settings() -> Settings:
     """Return the settings, or fail with every problem at once."""
     from milepost import config
 
-    try:
+    with settings_failures():
         return config.load()
+
+
+@contextlib.contextmanager
+def settings_failures() -> Iterator[None]:
+    """Turn what is wrong with the settings into a `CommandError`."""
+    from milepost import config
+
+    try:
+        yield
     except config.SettingsError as error:
         raise wrong_usage(str(error), reason="INVALID_SETTINGS", problems=error.problems) from error
 

@@ -1,0 +1,216 @@
+"""``webhooks``: what those who receive webhooks do, and how an operator changes master keys."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from milepost.cli.access import (
+    DEFAULT_ADDRESS,
+    AddressOption,
+    InsecureOption,
+    KeyOption,
+    run_call,
+)
+from milepost.cli.output import (
+    Output,
+    OutputOption,
+    print_facts,
+    print_json,
+    print_line,
+    print_table,
+    time_json,
+    time_text,
+)
+from milepost.cli.service import database_failures, load_settings, settings_failures
+
+if TYPE_CHECKING:
+    from milepost_client import Delivery, DeliveryAttempt, Milepost, SigningSecrets
+
+app = typer.Typer(
+    help="Webhooks: their secret, what was delivered, and sending it again. Needs an API key."
+)
+RequestIdOption = Annotated[
+    str | None, typer.Option(metavar="TEXT", help="Makes the command repeatable.")
+]
+
+
+@app.command()
+def secret(
+    *,
+    address: AddressOption = DEFAULT_ADDRESS,
+    api_key: KeyOption = None,
+    insecure: InsecureOption = False,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Show the secret that signs your webhooks; the first time, make it."""
+    found = run_call(lambda client: client.signing_secrets(), address, api_key, insecure=insecure)
+    _show_secrets(found, output)
+
+
+@app.command()
+def rotate(
+    *,
+    request_id: RequestIdOption = None,
+    address: AddressOption = DEFAULT_ADDRESS,
+    api_key: KeyOption = None,
+    insecure: InsecureOption = False,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Replace your secret by a new one; for 24 hours webhooks carry a signature of each."""
+    found = run_call(
+        lambda client: client.rotate_signing_secret(request_id=request_id),
+        address,
+        api_key,
+        insecure=insecure,
+    )
+    _show_secrets(found, output)
+
+
+@app.command()
+def deliveries(
+    *,
+    operation: Annotated[str | None, typer.Option(help="Only of this operation.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many, newest first.")] = 20,
+    address: AddressOption = DEFAULT_ADDRESS,
+    api_key: KeyOption = None,
+    insecure: InsecureOption = False,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """List your webhooks with what came of them, newest first."""
+
+    async def call(client: Milepost) -> list[Delivery]:
+        found: list[Delivery] = []
+        async for delivery in client.deliveries(operation_id=operation):
+            found.append(delivery)
+            if len(found) == limit:
+                break
+        return found
+
+    found = run_call(call, address, api_key, insecure=insecure)
+    if output is Output.JSON:
+        print_json({"deliveries": [_document(delivery) for delivery in found]})
+    elif not found:
+        print_line("There is no such delivery.")
+    else:
+        headings = ("id", "operation", "event", "status", "attempts", "last", "created")
+        print_table(headings, map(_row, found))
+
+
+@app.command()
+def redeliver(
+    id_: Annotated[str, typer.Argument(metavar="ID", help="The delivery, msg_…")],
+    *,
+    request_id: RequestIdOption = None,
+    address: AddressOption = DEFAULT_ADDRESS,
+    api_key: KeyOption = None,
+    insecure: InsecureOption = False,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Have a settled webhook sent again, with the same id."""
+    found = run_call(
+        lambda client: client.redeliver(id_, request_id=request_id),
+        address,
+        api_key,
+        insecure=insecure,
+    )
+    if output is Output.JSON:
+        print_json(_document(found))
+    else:
+        print_line(f"{found.id} is {found.status} again")
+
+
+@app.command()
+def test(
+    url: Annotated[str, typer.Argument(metavar="URL", help="Where to send it.")],
+    *,
+    address: AddressOption = DEFAULT_ADDRESS,
+    api_key: KeyOption = None,
+    insecure: InsecureOption = False,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Have a test sent to a URL, and show what came of it."""
+    found = run_call(
+        lambda client: client.send_test_webhook(url), address, api_key, insecure=insecure
+    )
+    if output is Output.JSON:
+        print_json(_attempt(found))
+    else:
+        print_line(_outcome(found))
+
+
+@app.command()
+def reencrypt(*, output: OutputOption = Output.TEXT) -> None:
+    """Encrypt all secrets under the first master key, so that the others can be removed.
+
+    Works on the database that the settings name, and needs no API key.
+    """
+    from milepost import main
+
+    settings = load_settings()
+    with settings_failures(), database_failures():
+        changed = main.reencrypt_secrets(settings)
+    if output is Output.JSON:
+        print_json({"reencrypted": changed})
+    else:
+        print_line(f"encrypted {changed} under the current key")
+
+
+def _show_secrets(found: SigningSecrets, output: Output) -> None:
+    both = {"current": found.current, "previous": found.previous}
+    if output is Output.JSON:
+        print_json(
+            {
+                name: {"value": each.value, "expire_time": time_json(each.expire_time)}
+                for name, each in both.items()
+                if each is not None
+            }
+        )
+        return
+    facts = [("current", found.current.value)]
+    if found.previous is not None:
+        facts.append(("previous", found.previous.value))
+        facts.append(("signs until", time_text(found.previous.expire_time)))
+    print_facts(facts)
+
+
+def _row(delivery: Delivery) -> tuple[str, ...]:
+    return (
+        delivery.id,
+        delivery.operation_id,
+        delivery.event_type,
+        str(delivery.status),
+        str(len(delivery.attempts)),
+        _outcome(delivery.attempts[-1]) if delivery.attempts else "",
+        time_text(delivery.create_time),
+    )
+
+
+def _outcome(attempt: DeliveryAttempt) -> str:
+    return attempt.error or f"answered {attempt.status_code}"
+
+
+def _document(delivery: Delivery) -> dict[str, Any]:
+    return {
+        "id": delivery.id,
+        "operation_id": delivery.operation_id,
+        "revision": delivery.revision,
+        "event_type": delivery.event_type,
+        "callback_url": delivery.callback_url,
+        "status": str(delivery.status),
+        "create_time": time_json(delivery.create_time),
+        "next_attempt_time": time_json(delivery.next_attempt_time),
+        "settle_time": time_json(delivery.settle_time),
+        "attempts": [_attempt(each) for each in delivery.attempts],
+    }
+
+
+def _attempt(attempt: DeliveryAttempt) -> dict[str, Any]:
+    return {
+        "number": attempt.number,
+        "start_time": time_json(attempt.start_time),
+        "duration_s": attempt.duration.total_seconds(),
+        "status_code": attempt.status_code,
+        "error": attempt.error,
+    }

@@ -1,0 +1,167 @@
+"""What surrounds webhooks: the command line, the receiver of the examples, another master key."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from milepost.storage.tables import signing_secrets
+from milepost.webhooks.masterkeys import new_key
+from tests.e2e.receiver import Receiver
+from tests.e2e.service import Client, Service, environment, eventually, free_ports
+
+EXAMPLE = Path(__file__).parents[2] / "clients/python/examples/receive_webhooks.py"
+DEADLINE_SECONDS = 30
+
+
+@pytest.fixture(scope="module")
+def receiver():
+    """A receiver."""
+    with Receiver() as receiver:
+        yield receiver
+
+
+@pytest.fixture(scope="module")
+def example_port():
+    """Where the receiver of the examples will listen."""
+    return free_ports(1)[0]
+
+
+@pytest.fixture(scope="module")
+def settings(receiver, example_port):
+    """Settings by which the receivers may be called."""
+    return {
+        "webhook_allow_http": "true",
+        "webhook_allowed_networks": "127.0.0.1/32",
+        "webhook_allowed_ports": f"{receiver.port},{example_port}",
+        "webhook_schedule_seconds": "0",
+    }
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory, settings):
+    """A service on its embedded store, with a master key of its own making."""
+    folder = tmp_path_factory.mktemp("tools")
+    with Service(f"sqlite:///{folder / 'milepost.db'}", folder, **settings) as service:
+        yield service
+
+
+@pytest.fixture
+def alice(service):
+    """A caller."""
+    return service.client("alice")
+
+
+@pytest.fixture
+def milepost(service, alice):
+    """The command line, called by the caller; it returns the JSON document."""
+
+    def run(*arguments):
+        done = subprocess.run(
+            [sys.executable, "-m", "milepost", "webhooks", *arguments, "--output", "json"],
+            env=environment(address=service.address, api_key=alice.key),
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE_SECONDS,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    return run
+
+
+def test_command_line(milepost, alice, receiver):
+    """The commands show and rotate the secret, list deliveries, send again, and send a test."""
+    secret = milepost("secret")["current"]["value"]
+    assert secret == alice.call("GetSigningSecret").current.value
+    rotated = milepost("rotate", "--request-id", "r")
+    assert rotated["previous"]["value"] == secret
+    receiver.answer("/cli", 500)
+    operation = alice.create_in("COMPLETED", callback_url=receiver.url("/cli"))
+
+    def exhausted():
+        (found,) = milepost("deliveries", "--operation", operation.id)["deliveries"]
+        return found if found["status"] == "EXHAUSTED" else None
+
+    delivery = eventually(exhausted, within=DEADLINE_SECONDS, what="exhausted")
+    assert delivery["attempts"][0]["error"] == "answered 500"
+    assert milepost("redeliver", delivery["id"])["id"] == delivery["id"]
+    receiver.wait_for("/cli", 2)
+    assert milepost("test", receiver.url("/test"))["status_code"] == 200
+
+
+def test_example_receiver(alice, example_port):
+    """The receiver of the examples takes a webhook that the service signed, and no other."""
+    secret = alice.call("GetSigningSecret").current.value
+    with subprocess.Popen(
+        [sys.executable, str(EXAMPLE), str(example_port)],
+        env=environment(webhook_secret=secret),
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            url = f"http://127.0.0.1:{example_port}/hook"
+
+            def taken():
+                attempt = alice.call("SendTestWebhook", callback_url=url).attempt
+                return attempt if attempt.HasField("status_code") else None
+
+            attempt = eventually(taken, within=DEADLINE_SECONDS, what="the receiver answers")
+            assert attempt.status_code == 204
+            assert process.stdout.readline().split()[1] == "webhook.test"
+            alice.call("RotateSigningSecret")
+            alice.call("RotateSigningSecret")  # both secrets are new
+            assert taken().status_code == 401
+        finally:
+            process.terminate()
+
+
+def test_master_key_can_be_replaced(tmp_path, settings):
+    """After reencrypt the first master key is enough, and the secret is the same."""
+    old, new = new_key(), new_key()
+    url = f"sqlite:///{tmp_path / 'milepost.db'}"
+    with Service(url, tmp_path, webhook_keys=old, **settings) as service:
+        alice = service.client("alice")
+        secret = alice.call("GetSigningSecret").current.value
+    done = subprocess.run(
+        [sys.executable, "-m", "milepost", "webhooks", "reencrypt"],
+        env=environment(database_url=url, webhook_keys=f"{new},{old}"),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_SECONDS,
+        check=True,
+    )
+    assert done.stdout == "encrypted 1 under the current key\n"
+    with service.engine.connect() as connection:
+        ids = connection.execute(sa.select(signing_secrets.c.key_id)).scalars().all()
+    assert ids == [new.partition(":")[0]]
+    with Service(url, tmp_path, webhook_keys=new, **settings) as service:
+        again = Client(service.channel, alice.subject, alice.roles, alice.key)
+        assert again.call("GetSigningSecret").current.value == secret
+
+
+def test_broken_key_file_is_a_problem_of_the_settings(tmp_path):
+    """A file of master keys that cannot be used stops the start with one line, without the key."""
+    file = tmp_path / "keys"
+    file.write_text("k1:hush")
+    done = subprocess.run(
+        [sys.executable, "-m", "milepost", "serve"],
+        env=environment(
+            database_url=f"sqlite:///{tmp_path / 'milepost.db'}",
+            webhook_keys_file=str(file),
+            listen="127.0.0.1:0",
+            http_listen="",
+        ),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_SECONDS,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "MILEPOST_WEBHOOK_KEYS_FILE" in done.stderr
+    assert "hush" not in done.stderr
+    assert "Traceback" not in done.stderr
