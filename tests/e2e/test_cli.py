@@ -15,13 +15,19 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
+from milepost.domain.operation import Status
+from milepost.storage.engine import open_engine
 from milepost.storage.schema import latest
+from milepost.storage.tables import operations
 from milepost_client import OperationError, SyncMilepost
+from tests import factories
 
 OK, REFUSED, USAGE, NOT_FOUND, UNAVAILABLE, ENDED_BADLY, DENIED = range(7)
 UNKNOWN = "op_000000000000000000000000"
@@ -267,6 +273,25 @@ def test_migrate_goes_forth_and_back(store):
     done = milepost("migrate", "--to", "nonsense", **store)
     assert (done.code, done.out) == (REFUSED, "")
     assert done.err == "error: Can't locate revision identified by 'nonsense'\n"
+
+
+def test_clean_up_without_a_service(store):
+    """One pass is previewed and made on the database, and says what it did (B68)."""
+    assert milepost("migrate", **store).code == OK
+    old = factories.LONG_AGO + timedelta(days=1)
+    rows = [factories.row(status, expire_time=old) for status in Status]
+    with open_engine(store["MILEPOST_DATABASE_URL"]).begin() as connection:
+        connection.execute(sa.insert(operations), rows)
+    preview = milepost("cleanup", "--dry-run", **store)
+    assert preview.out == "4 would be deleted, 1 would be failed with EXPIRED\n"
+    done = milepost("cleanup", "--output", "json", **store).json
+    assert done == {
+        "dry_run": False,
+        "deleted_count": 4,
+        "failed_count": 1,
+        "more_remaining": False,
+    }
+    assert milepost("cleanup", **store).out == "0 deleted, 0 failed with EXPIRED\n"
 
 
 def test_key_lives_and_dies(store):

@@ -132,7 +132,7 @@ def test_status_has_its_details(error):
         StatusCode.INVALID_ARGUMENT: ["BadRequest"],
         StatusCode.UNAVAILABLE: ["RetryInfo"],
     }
-    if SAMPLES[error] is StatusCode.RESOURCE_EXHAUSTED:
+    if isinstance(error, errors.LimitReached):
         limited = isinstance(error, errors.RateLimited)
         expected[SAMPLES[error]] = ["RetryInfo"] if limited else ["QuotaFailure"]
     assert kinds == expected.get(SAMPLES[error], [])
