@@ -266,8 +266,9 @@ class Rpc:
 
     @property
     def takes_id(self) -> bool:
-        """Whether its request names an operation."""
-        return "operation_id" in self.request.DESCRIPTOR.fields_by_name
+        """Whether its request names an operation, and not as a filter that may be absent."""
+        field = self.request.DESCRIPTOR.fields_by_name.get("operation_id")
+        return field is not None and not field.has_presence
 
     @property
     def method(self) -> str:
