@@ -9,6 +9,8 @@ Follows: 0004
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -92,7 +94,7 @@ def downgrade() -> None:
         op.drop_column("deliveries", column.name)
 
 
-def _first_columns() -> list[sa.Column]:
+def _first_columns() -> list[sa.Column[Any]]:
     return [
         sa.Column("id", sa.Text, nullable=False, comment="the webhook-id, stable over attempts"),
         sa.Column("operation_id", sa.Text, nullable=False),
@@ -104,7 +106,7 @@ def _first_columns() -> list[sa.Column]:
     ]
 
 
-def _new_columns() -> list[sa.Column]:
+def _new_columns() -> list[sa.Column[Any]]:
     sqlite = op.get_bind().dialect.name == "sqlite"
     due = sa.text("0") if sqlite else sa.text(f"'{LONG_AGO}'")
     return [
@@ -132,7 +134,7 @@ def _new_columns() -> list[sa.Column]:
     ]
 
 
-def _rebuild(columns: list[sa.Column], *, checked: bool) -> None:
+def _rebuild(columns: list[sa.Column[Any]], *, checked: bool) -> None:
     """Give the table these columns: SQLite cannot add a constraint to a table."""
     op.drop_index("deliveries_operation_id_revision_idx", "deliveries")
     op.rename_table("deliveries", "deliveries_before")

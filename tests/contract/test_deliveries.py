@@ -11,6 +11,7 @@ from milepost.domain.errors import DeliveryNotFound, IllegalMove
 from milepost.domain.lifecycle import Move
 from milepost.domain.operation import Status
 from milepost.domain.ports import Position
+from milepost.storage.deliveries import Claim, claiming
 from milepost.storage.operations import SWEEPER
 from milepost.storage.outbox import SqlOutbox
 from milepost.storage.tables import Instant, Span, deliveries
@@ -287,3 +288,40 @@ async def test_previous_release_writes_what_is_due(outbox, store, stored):
     assert claimed.id == row["id"]
     (shown,) = await listed(outbox)
     assert shown.next_attempt_time >= shown.create_time
+
+
+FINISHED = 20_000
+
+
+async def test_claim_costs_the_same_after_many_deliveries(engine, outbox, store):
+    """What is settled does not slow a claim: the index of what is due serves it."""
+    operation = await ended(store)
+    rows = [
+        {
+            "id": f"msg_{n:032x}",
+            "operation_id": f"op_{n:024x}",
+            "revision": 3,
+            "type": "operation.completed",
+            "owner": factories.OWNER,
+            "callback_url": "https://example.com/",
+            "create_time": factories.LONG_AGO,
+            "status": "DELIVERED",
+            "settle_time": factories.LONG_AGO,
+        }
+        for n in range(FINISHED)
+    ]
+    with engine.begin() as connection:
+        connection.execute(sa.insert(deliveries), rows)
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(sa.text("ANALYZE"))
+    statement = claiming(Claim(limit=10, per_host=10, busy=["a.example"], lease=LEASE), "token")
+    explained = statement.compile(engine, compile_kwargs={"literal_binds": True})
+    explain = "EXPLAIN " if engine.dialect.name == "postgresql" else "EXPLAIN QUERY PLAN "
+    with engine.connect() as connection:
+        plan = connection.exec_driver_sql(explain + str(explained)).fetchall()
+    text = "\n".join(str(row) for row in plan)
+    assert "deliveries_due_idx" in text
+    assert "Seq Scan on deliveries" not in text
+    assert "SCAN deliveries" not in text.replace("SCAN deliveries USING INDEX", "")
+    (claimed,) = await claim(outbox)
+    assert claimed.operation_id == operation.id

@@ -84,11 +84,12 @@ class Receiver:
 
     def wait_for(self, path: str, count: int = 1) -> list[Hook]:
         """What came, as soon as it is `count` requests."""
-        return eventually(
-            lambda: hooks if len(hooks := self.got(path)) >= count else None,
+        eventually(
+            lambda: len(self.got(path)) >= count,
             within=PATIENCE_SECONDS,
             what=f"{count} webhooks at {path}",
         )
+        return self.got(path)
 
     async def _start(self) -> None:
         app = web.Application()

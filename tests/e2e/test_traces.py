@@ -18,6 +18,7 @@ from milepost.storage.tables import operations
 from tests.canaries import CANARIES
 from tests.contract.stored import Stored, until
 from tests.e2e.confiding import confide
+from tests.e2e.receiver import Receiver
 from tests.e2e.service import FUNCTION, RPCS, Client, Service, eventually, refused
 
 ARRIVES_WITHIN_S = 10.0
@@ -67,13 +68,28 @@ def collector() -> Iterator[tuple[Collector, str]]:
 
 
 @pytest.fixture(scope="module")
-def traced(collector, tmp_path_factory) -> Iterator[Service]:
+def receiver() -> Iterator[Receiver]:
+    """A receiver of webhooks."""
+    with Receiver() as receiver:
+        yield receiver
+
+
+@pytest.fixture(scope="module")
+def traced(collector, receiver, tmp_path_factory) -> Iterator[Service]:
     """A service that sends every trace to the collector, soon."""
     folder = tmp_path_factory.mktemp("traced")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
         url = f"sqlite:///{folder / 'milepost.db'}"
-        service = Service(url, folder, otlp_endpoint=collector[1], trace_sample_ratio="1")
+        service = Service(
+            url,
+            folder,
+            otlp_endpoint=collector[1],
+            trace_sample_ratio="1",
+            webhook_allow_http="true",
+            webhook_allowed_networks="127.0.0.1/32",
+            webhook_allowed_ports=str(receiver.port),
+        )
         with service:
             yield service
 
@@ -313,3 +329,29 @@ def test_text_that_is_no_id_is_on_no_span(spans, alice):
     with refused(StatusCode.INVALID_ARGUMENT):
         alice.get("op_" + 24 * "X")
     assert "milepost.operation.id" not in attributes(spans.one(trace_id))
+
+
+@pytest.mark.parametrize("sampled", [True, False])
+def test_webhook_belongs_to_the_creating_trace(spans, alice, receiver, sampled):
+    """A webhook carries the creating trace on, and its attempt is a span of it (B228)."""
+    trace_id, _ = under(alice, sampled=sampled)
+    path = f"/{trace_id}"
+    operation = alice.create(callback_url=receiver.url(path + f"?{CANARY}"))
+    under(alice)
+    alice.move("CancelOperation", operation.id)
+    (hook,) = receiver.wait_for(path)
+    version, sent_trace, sent_span, flags = hook.headers["traceparent"].split("-")
+    assert (version, sent_trace, flags) == ("00", trace_id, f"0{int(sampled)}")
+    if not sampled:
+        assert spans.of(trace_id) == []
+        return
+    (attempt,) = eventually(
+        lambda: [span for span in spans.of(trace_id) if span.name == "webhook"],
+        within=ARRIVES_WITHIN_S,
+        what="the span of the attempt",
+    )
+    assert attempt.span_id.hex() == sent_span
+    assert attempt.kind == Span.SPAN_KIND_CLIENT
+    assert attributes(attempt)["milepost.operation.id"] == operation.id
+    assert attributes(attempt)["milepost.webhook.status"] == "DELIVERED"
+    assert CANARY not in str(attempt)

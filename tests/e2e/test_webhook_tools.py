@@ -112,6 +112,7 @@ def test_example_receiver(alice, example_port):
 
             attempt = eventually(taken, within=DEADLINE_SECONDS, what="the receiver answers")
             assert attempt.status_code == 204
+            assert process.stdout is not None
             assert process.stdout.readline().split()[1] == "webhook.test"
             alice.call("RotateSigningSecret")
             alice.call("RotateSigningSecret")  # both secrets are new

@@ -121,7 +121,7 @@ def test_end_is_told(alice, receiver, path, status):
     ("message", "told"),
     [
         (struct_pb2.Value(number_value=3), 3),
-        (struct_pb2.Value(null_value=0), None),
+        (struct_pb2.Value(null_value=struct_pb2.NULL_VALUE), None),
         (struct_pb2.Struct(fields={"a": struct_pb2.Value(string_value="ü")}), {"a": "ü"}),
         (
             wrappers_pb2.Int32Value(value=7),
@@ -353,8 +353,8 @@ def test_foreign_delivery_is_missing(alice, any_service, receiver, path):
 
 def test_deliveries_come_page_by_page(alice, receiver, path):
     """A list goes on where its page ended; a token is good for this list and caller alone."""
-    for _ in range(3):
-        operation = alice.create_in("COMPLETED", callback_url=receiver.url(path + "?token=hush"))
+    url = receiver.url(path + "?token=hush")
+    *_, operation = [alice.create_in("COMPLETED", callback_url=url) for _ in range(3)]
     settled(alice, operation.id)
     first = alice.call("ListDeliveries", page_size=2)
     rest = alice.call("ListDeliveries", page_size=2, page_token=first.next_page_token)

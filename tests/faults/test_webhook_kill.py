@@ -51,6 +51,7 @@ async def early_close(request: web.Request) -> web.StreamResponse:
     response = web.StreamResponse(headers={"Content-Length": "100"})
     await response.prepare(request)
     await response.write(b"not a hundred bytes")
+    assert request.transport is not None
     request.transport.abort()
     return response
 

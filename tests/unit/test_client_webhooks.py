@@ -23,9 +23,9 @@ def text(key):
 
 def headers(*keys, time=NOW, **overrides):
     """Signed headers, some of them replaced or removed."""
-    found = dict(signed_headers(keys or (KEY,), "msg_1", time, BODY))
-    found.update({name.replace("_", "-"): value for name, value in overrides.items()})
-    return {name.title(): value for name, value in found.items() if value is not None}
+    signed = signed_headers(keys or (KEY,), "msg_1", time, BODY)
+    found = {name: overrides.get(name.replace("-", "_"), value) for name, value in signed.items()}
+    return {name.title(): value for name, value in found.items() if value}
 
 
 def test_good_webhook_is_verified():

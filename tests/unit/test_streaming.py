@@ -22,6 +22,7 @@ from milepost.domain.errors import (
 from milepost.domain.interruption import InterruptionKind, Standing
 from milepost.domain.lifecycle import Change, Guards
 from milepost.domain.limits import Limits
+from milepost.domain.rates import Allowance, Allowances
 from milepost.domain.operation import (
     OperationId,
     Principal,
@@ -112,6 +113,7 @@ class House:
             changes=changes or Changes(),
             work=PendingWork(self.store),
             pending=pending,
+            allowances=Allowances(default=Allowance(active=1_000)),
         )
 
     async def create(self) -> OperationId:

@@ -98,7 +98,8 @@ class Receivers(Connection):
         """
         calls = self._calls
         request = pb.RotateSigningSecretRequest(request_id=request_id)
-        return _secrets(await calls.send(calls.webhooks.RotateSigningSecret, request))
+        answer = await calls.send(calls.webhooks.RotateSigningSecret, request)
+        return _secrets(answer)
 
     async def deliveries(
         self,
@@ -192,7 +193,7 @@ def _delivery(message: pb.Delivery) -> Delivery:
 def _status(number: pb.DeliveryStatus.ValueType) -> DeliveryStatus:
     known = {int(value): name.removeprefix(_PREFIX) for name, value in pb.DeliveryStatus.items()}
     name = known.get(number, "")
-    return DeliveryStatus(name) if name in DeliveryStatus else DeliveryStatus.UNKNOWN
+    return DeliveryStatus.__members__.get(name, DeliveryStatus.UNKNOWN)
 
 
 def _attempt(message: pb.DeliveryAttempt) -> DeliveryAttempt:

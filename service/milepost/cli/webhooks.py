@@ -121,8 +121,8 @@ def redeliver(
         print_line(f"{found.id} is {found.status} again")
 
 
-@app.command()
-def test(
+@app.command("test")
+def send_test(
     url: Annotated[str, typer.Argument(metavar="URL", help="Where to send it.")],
     *,
     address: AddressOption = DEFAULT_ADDRESS,
