@@ -4,6 +4,7 @@ import base64
 import re
 import uuid
 from datetime import datetime
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -42,7 +43,7 @@ def other():
 def any_service(request, tmp_path_factory, receiver, other):
     """A service that may send webhooks to the receiver, and retries them soon."""
     folder = tmp_path_factory.mktemp("webhooks")
-    settings = {
+    settings: dict[str, Any] = {
         "webhook_allow_http": "true",
         "webhook_allowed_networks": "127.0.0.1/32",
         "webhook_allowed_ports": f"{receiver.port},{other.port}",

@@ -4,6 +4,7 @@ import random
 import uuid
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -30,7 +31,7 @@ def receiver():
 @pytest.fixture(params=["sqlite", "postgresql"])
 def service(request, tmp_path, receiver):
     """A service with a short timeout, so that what a kill left behind is due again soon."""
-    settings = {
+    settings: dict[str, Any] = {
         "webhook_allow_http": "true",
         "webhook_allowed_networks": "127.0.0.1/32",
         "webhook_allowed_ports": str(receiver.port),

@@ -22,7 +22,6 @@ from milepost.domain.errors import (
 from milepost.domain.interruption import InterruptionKind, Standing
 from milepost.domain.lifecycle import Change, Guards
 from milepost.domain.limits import Limits
-from milepost.domain.rates import Allowance, Allowances
 from milepost.domain.operation import (
     OperationId,
     Principal,
@@ -33,6 +32,7 @@ from milepost.domain.operation import (
     new_operation_id,
 )
 from milepost.domain.ports import Outcome
+from milepost.domain.rates import Allowance, Allowances
 from milepost.storage.engine import open_engine
 from milepost.storage.store import SqlOperationStore
 from milepost.tracking import streaming
