@@ -25,7 +25,6 @@ from milepost.domain.lifecycle import DELETABLE, TABLE, Actor, Move
 from milepost.domain.operation import Role, Status, new_operation_id
 from milepost.domain.policy import POLICY
 from milepost.gen.milepost.v1 import admin_service_pb2
-from milepost.rpc.server import NOT_AVAILABLE
 from milepost.storage.tables import api_keys, events, operations
 from tests import factories
 from tests.canaries import CANARIES
@@ -110,8 +109,6 @@ class Cell:
             return StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED"
         if POLICY[self.rpc.name].roles.isdisjoint(self.person.roles):
             return StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED"
-        if self.rpc.name in NOT_AVAILABLE:
-            return StatusCode.UNIMPLEMENTED, "NOT_AVAILABLE"
         return None
 
     @property

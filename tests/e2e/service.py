@@ -42,7 +42,6 @@ from milepost.gen.milepost.v1 import (
     worker_service_pb2,
 )
 from milepost.gen.milepost.v1 import operation_pb2 as pb
-from milepost.rpc.server import NOT_AVAILABLE
 from milepost.storage.credentials import KeyRing
 from milepost.storage.engine import open_engine
 from tests.canaries import CANARIES
@@ -348,8 +347,7 @@ RPCS = tuple(
     for method in service.methods
 )
 """Every RPC of Milepost's own protos."""
-AVAILABLE = tuple(rpc for rpc in RPCS if rpc.name not in NOT_AVAILABLE)
-ABOUT_ONE = tuple(rpc for rpc in AVAILABLE if rpc.takes_id and rpc.shape != "stream_stream")
+ABOUT_ONE = tuple(rpc for rpc in RPCS if rpc.takes_id and rpc.shape != "stream_stream")
 """Those that are about one operation, which their request names; each refusal ends the call."""
 _BY_METHOD = {rpc.method: rpc for rpc in RPCS}
 

@@ -13,9 +13,7 @@ from milepost import main
 from milepost.domain.api_key import CHECKSUM_LENGTH, _checksum, issue_key
 from milepost.domain.operation import Role
 from milepost.rpc.interceptors.auth import PUBLIC, ROLES
-from milepost.rpc.server import NOT_AVAILABLE
 from tests.e2e.service import (
-    AVAILABLE,
     CALL_SECONDS,
     RPCS,
     Client,
@@ -124,24 +122,10 @@ def test_role_decides_what_may_be_called(by_roles, rpc):
         assert refusal.facts == {"role": " or ".join(sorted(allowed))}
 
 
-@pytest.mark.parametrize(
-    "rpc",
-    [rpc for rpc in RPCS if rpc.name in NOT_AVAILABLE],
-    ids=operator.attrgetter("method"),
-)
-def test_what_is_not_available_says_so(any_service, rpc):
-    """An RPC of a later release is UNIMPLEMENTED, for whoever may call it (issue 2)."""
-    everything = any_service.client("all", roles=tuple(Role), functions=("*",))
-    with refused(StatusCode.UNIMPLEMENTED, "NOT_AVAILABLE") as refusal:
-        everything.send(rpc, rpc.request())
-    assert refusal.facts == {"method": rpc.name}
-
-
 def test_every_rpc_has_its_roles():
     """Every RPC of the protos is listed with the roles it is for, and nothing else is."""
     assert set(ROLES) == {rpc.name for rpc in RPCS}
     assert all(ROLES.values())
-    assert set(ROLES) >= NOT_AVAILABLE
 
 
 def test_served_are_the_services_of_the_protos(any_service):
@@ -191,7 +175,7 @@ def test_subject_may_have_many_keys(any_service, alice):
 
 @pytest.mark.parametrize(
     "rpc",
-    [rpc for rpc in AVAILABLE if rpc.shape == "unary_unary"],
+    [rpc for rpc in RPCS if rpc.shape == "unary_unary"],
     ids=operator.attrgetter("method"),
 )
 def test_bytes_that_are_no_message_are_refused(any_service, rpc):

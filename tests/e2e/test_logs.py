@@ -8,7 +8,7 @@ from grpc import StatusCode
 
 from milepost.domain.operation import new_operation_id
 from milepost.gen.milepost.v1 import operation_pb2 as pb
-from tests.e2e.service import AVAILABLE, FUNCTION, RPCS, Client, refused
+from tests.e2e.service import FUNCTION, RPCS, Client, refused
 
 CANARY = "canary7f3a"
 
@@ -135,7 +135,7 @@ def test_secrets_and_payloads_never_reach_the_log(any_service, alice):
     for scheme in ("Basic", "Bearer"):
         stranger = Client(any_service.channel, "nobody", frozenset(), "")
         stranger.metadata = (("authorization", f"{scheme} {CANARY}"), ("x-secret", CANARY))
-        for rpc in AVAILABLE:
+        for rpc in RPCS:
             with refused(StatusCode.UNAUTHENTICATED):
                 stranger.send(rpc, rpc.request())
     last = new_operation_id()

@@ -16,8 +16,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from milepost.storage.schema import upgrade
 from tests.e2e.service import (
     ABOUT_ONE,
-    AVAILABLE,
     CALL_SECONDS,
+    RPCS,
     Service,
     eventually,
     refused,
@@ -112,7 +112,7 @@ def test_outage_and_return(cluster, own_service, outage):
     operation = both.create_in("PROCESSING")
     with outage(cluster):
         start = time.monotonic()
-        calls = {rpc.method: both.ask(rpc, operation.id) for rpc in AVAILABLE}
+        calls = {rpc.method: both.ask(rpc, operation.id) for rpc in RPCS}
         for call in calls.values():
             with refused(StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE") as refusal:
                 call.result()

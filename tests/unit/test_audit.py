@@ -56,7 +56,7 @@ async def admin(sqlite_url: str) -> AsyncIterator[tuple[str, Revoke]]:
     KeyRing(open_engine(sqlite_url)).add(stored)
     server = grpc.aio.server()
     observe = Observe(telemetry.Tracing(TracerProvider(), 0.0))
-    chained = ChainedServer(server, (observe, Errors(), Auth(store)), {})
+    chained = ChainedServer(server, (observe, Errors(), Auth(store)))
     handler = grpc.unary_unary_rpc_method_handler(
         _answer, pb.RevokeApiKeyRequest.FromString, pb.RevokeApiKeyResponse.SerializeToString
     )

@@ -40,7 +40,7 @@ class Gate:
         self.auth = Auth(self._store, clock=lambda: self.now, **access)
         sa.event.listen(self.engine, "before_cursor_execute", self._count)
         self._server = grpc.aio.server()
-        chained = ChainedServer(self._server, (Errors(), self.auth), {})
+        chained = ChainedServer(self._server, (Errors(), self.auth))
         handler = grpc.unary_unary_rpc_method_handler(
             self._answer, Text.FromString, Text.SerializeToString
         )

@@ -30,7 +30,7 @@ from milepost.domain.rates import Allowance
 from milepost.rpc.convert import REPORTED_CHARACTERS
 from milepost.rpc.interceptors.admission import CALLS_MAX, WAITING_MAX
 from milepost.rpc.interceptors.failures import FAILURES_PER_MINUTE
-from milepost.rpc.server import METADATA_BYTES, NOT_AVAILABLE
+from milepost.rpc.server import METADATA_BYTES
 from milepost.storage.batching import MOST_WAITING
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -179,15 +179,6 @@ def _quantity(value: float | timedelta) -> str:
     return f"{seconds} s"
 
 
-def not_available_list() -> str:
-    """The calls that this release refuses, by service."""
-    methods: dict[str, list[str]] = {}
-    for method in sorted(NOT_AVAILABLE):
-        service, name = method.removeprefix("milepost.v1.").split("/")
-        methods.setdefault(service, []).append(f"`{name}`")
-    return "\n".join(f"* {service}: {', '.join(names)}" for service, names in methods.items())
-
-
 def state_diagram() -> str:
     """The table of moves, as a picture: one arrow for each pair of statuses."""
     arrows: dict[tuple[str, str], list[str]] = {}
@@ -231,7 +222,6 @@ def policy_table() -> str:
 GENERATED: Final[dict[tuple[Path, str], Callable[[], str]]] = {
     (README, "settings"): settings_table,
     (README, "limits"): limits_table,
-    (README, "not available"): not_available_list,
     (OPERATING, "who may do what"): policy_table,
     (ARCHITECTURE, "state diagram"): state_diagram,
     (ARCHITECTURE, "moves"): moves_table,

@@ -55,7 +55,6 @@ SAMPLES: dict[MilepostError, StatusCode] = {
         retry_after=timedelta(milliseconds=10),
     ): StatusCode.RESOURCE_EXHAUSTED,
     errors.QuotaExceeded(active=10, quota=10): StatusCode.RESOURCE_EXHAUSTED,
-    errors.NotAvailable("a/b"): StatusCode.UNIMPLEMENTED,
     errors.StreamFull(most=1): StatusCode.RESOURCE_EXHAUSTED,
     errors.StoreUnavailable(): StatusCode.UNAVAILABLE,
     errors.Overloaded(): StatusCode.UNAVAILABLE,
@@ -191,7 +190,7 @@ class Chain:
             self.admission,
             Recorder("inner", self.seen),
         )
-        chained = ChainedServer(self._server, links, {})
+        chained = ChainedServer(self._server, links)
         chained.add_registered_method_handlers(SERVICE, {s: self._handler(s) for s in SHAPES})
         self.port = self._server.add_insecure_port("127.0.0.1:0")
 

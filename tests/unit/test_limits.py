@@ -61,7 +61,7 @@ class Gate:
         )
         self._server = grpc.aio.server()
         links = (Errors(), self.admission, Named(), limits)
-        chained = ChainedServer(self._server, links, {})
+        chained = ChainedServer(self._server, links)
         unary = grpc.unary_unary_rpc_method_handler(
             self._answer, Text.FromString, Text.SerializeToString
         )

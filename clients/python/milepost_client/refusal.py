@@ -42,7 +42,6 @@ BY_REASON: Final[Mapping[str, type[MilepostError]]] = {
     "STORE_UNAVAILABLE": errors.StoreUnavailable,
     "OVERLOADED": errors.Overloaded,
     "DRAINING": errors.Draining,
-    "NOT_AVAILABLE": errors.NotAvailable,
     "INTERNAL": errors.InternalError,
     "IDS_EXHAUSTED": errors.IdsExhausted,
 }

@@ -22,7 +22,6 @@
     ├── LimitReached            too much of it: nothing was changed
     │   ├── RateLimited         too many calls in a short time
     │   └── QuotaExceeded       too many active operations
-    ├── NotAvailable            documented, but not in this release
     ├── StreamFull              one progress stream, too many operations
     ├── Unavailable             try again soon: nothing is wrong with the request
     │   ├── StoreUnavailable
@@ -339,22 +338,6 @@ class QuotaExceeded(LimitReached):
     def facts(self) -> Mapping[str, str]:
         """Both numbers."""
         return {"active": str(self.active), "quota": str(self.quota)}
-
-
-class NotAvailable(MilepostError):
-    """The call is documented, but this release does not serve it yet."""
-
-    reason = "NOT_AVAILABLE"
-
-    def __init__(self, method: str) -> None:
-        """Name the method."""
-        self.method = method
-        super().__init__(f"{method} is not available in this release")
-
-    @property
-    def facts(self) -> Mapping[str, str]:
-        """The method."""
-        return {"method": self.method}
 
 
 class StreamFull(MilepostError):

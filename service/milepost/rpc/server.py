@@ -13,7 +13,6 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from milepost import telemetry
-from milepost.domain.errors import NotAvailable
 from milepost.gen.milepost.v1 import (
     admin_service_pb2_grpc,
     operation_service_pb2_grpc,
@@ -39,7 +38,7 @@ if TYPE_CHECKING:
     from milepost.domain.operation import Principal
     from milepost.domain.ports import CredentialStore, RateLimiter
     from milepost.domain.rates import Allowances
-    from milepost.rpc.interceptors.chain import Behaviour, Context, Link
+    from milepost.rpc.interceptors.chain import Link
     from milepost.rpc.tokens import Tokens
     from milepost.tracking.claiming import Claiming
     from milepost.tracking.keys import Keys
@@ -48,9 +47,6 @@ if TYPE_CHECKING:
     from milepost.tracking.tracker import Tracker
     from milepost.tracking.watching import Watching
     from milepost.tracking.webhooks import Webhooks
-
-NOT_AVAILABLE: Final[frozenset[str]] = frozenset()
-"""Documented, but not in this release: answered UNIMPLEMENTED, after authentication."""
 
 METADATA_BYTES: Final = 16_384
 """Soft and hard limit alike: between two different ones gRPC refuses calls at random."""
@@ -136,9 +132,7 @@ class RpcServer:
         )
         self._server = grpc.aio.server(options=_options(wire))
         self._health = health.aio.HealthServicer()
-        chained = ChainedServer(
-            self._server, links, {method: _refuse(method) for method in NOT_AVAILABLE}
-        )
+        chained = ChainedServer(self._server, links)
         add: Any = chained  # it has the two methods of a server that these functions call
         operation_service_pb2_grpc.add_OperationServiceServicer_to_server(
             OperationService(serves.tracker, serves.watching, limits), add
@@ -202,13 +196,6 @@ def _auth(access: Access, gates: Gates) -> Auth:
         note_use=access.keys.note_use,
         failures_per_minute=gates.auth_failures_per_minute,
     )
-
-
-def _refuse(method: str) -> Behaviour:
-    async def refuse(_request: Any, _context: Context) -> None:
-        raise NotAvailable(method)
-
-    return refuse
 
 
 def _options(wire: Wire) -> list[tuple[str, int]]:

@@ -51,13 +51,10 @@ class Link(Protocol):
 class ChainedServer:
     """Stands in for the server while services are added, and puts the links around them."""
 
-    def __init__(
-        self, server: Server, links: Iterable[Link], refused: Mapping[str, Behaviour]
-    ) -> None:
-        """Wrap `links`, outermost first; the methods in `refused` are answered by theirs."""
+    def __init__(self, server: Server, links: Iterable[Link]) -> None:
+        """Wrap `links`, outermost first, around what is added."""
         self._server = server
         self._links = tuple(links)
-        self._refused = refused
         self.services: list[str] = []
 
     def add_generic_rpc_handlers(self, handlers: object) -> None:
@@ -81,7 +78,7 @@ class ChainedServer:
         shape = ("stream_" if handler.request_streaming else "unary_") + (
             "stream" if handler.response_streaming else "unary"
         )
-        proceed = _innermost(self._refused.get(method) or _awaitable(getattr(handler, shape)))
+        proceed = _innermost(_awaitable(getattr(handler, shape)))
         for link in reversed(self._links):
             proceed = functools.partial(link.around, proceed)
         make = getattr(grpc, f"{shape}_rpc_method_handler")
