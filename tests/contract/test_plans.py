@@ -13,7 +13,7 @@ from milepost.domain.ports import Position, Selection
 from milepost.storage import claims, history, queries, quotas, scoping, statements, sweeps
 from milepost.storage.engine import Prepared, Runnable, Session, open_engine
 from milepost.storage.schema import upgrade
-from milepost.storage.tables import clock, events, operations
+from milepost.storage.tables import clock, deliveries, delivery_attempts, events, operations
 from tests import factories
 
 ROWS = 6_000
@@ -79,9 +79,35 @@ def fill(engine):
         }
         for n, operation_id in enumerate(IDS)
     ]
+    webhooks = [
+        {
+            "id": f"msg_{n:032x}",
+            "operation_id": operation_id,
+            "revision": 1,
+            "type": "operation.completed",
+            "owner": owners[n],
+            "callback_url": "https://example.com/",
+            "create_time": factories.LONG_AGO,
+            "status": "DELIVERED",
+            "settle_time": factories.LONG_AGO,
+        }
+        for n, operation_id in enumerate(IDS)
+    ]
+    attempts = [
+        {
+            "delivery_id": webhook["id"],
+            "number": 1,
+            "start_time": factories.LONG_AGO,
+            "duration": timedelta(seconds=1),
+            "status_code": 200,
+        }
+        for webhook in webhooks
+    ]
     with engine.begin() as connection:
         connection.execute(sa.insert(operations), rows)
         connection.execute(sa.insert(events), happened)
+        connection.execute(sa.insert(deliveries), webhooks)
+        connection.execute(sa.insert(delivery_attempts), attempts)
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(sa.text("ANALYZE"))
 

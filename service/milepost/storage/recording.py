@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from milepost.domain.lifecycle import TABLE, Move
 from milepost.storage import leaving
 from milepost.storage.engine import Prepared
+from milepost.storage.rows import HEAVY
 from milepost.storage.tables import clock, deliveries, events, host_of, random_delivery_id
 
 if TYPE_CHECKING:
@@ -115,7 +116,12 @@ class Recording:
         event = self._insert_event(changed.c, m, *named).cte("event")
         delivery = self._insert_delivery(changed.c).cte("delivery")
         left = [build(changed.c).cte(f"left_{n}") for n, build in enumerate(self._steps)]
-        return sa.select(*changed.c).add_cte(event, delivery, *left)
+        # Nobody reads the payloads of what is gone.
+        told = [
+            sa.null().label(column.name) if self._removes and column.name in HEAVY else column
+            for column in changed.c
+        ]
+        return sa.select(*told).add_cte(event, delivery, *left)
 
     def _insert_event(
         self, changed: Columns, m: Columns, *joined: ColumnElement[bool]

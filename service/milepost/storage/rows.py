@@ -49,9 +49,10 @@ COLUMNS: Final = (
     _o.trace_context,
     _o.callback_events,
 )
-_HEAVY: Final = frozenset({"result_type", "result_value", "errors", "metadata"})
+HEAVY: Final = frozenset({"result_type", "result_value", "errors", "metadata"})
+"""The payloads: what may be large."""
 SUMMARY_COLUMNS: Final = tuple(
-    sa.null().label(column.name) if column.name in _HEAVY else column for column in COLUMNS
+    sa.null().label(column.name) if column.name in HEAVY else column for column in COLUMNS
 )
 """The same columns, with the payloads left out and not even read."""
 

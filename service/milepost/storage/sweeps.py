@@ -16,7 +16,7 @@ from milepost.domain.operation import OperationError, Status
 from milepost.storage.engine import Prepared
 from milepost.storage.operations import SWEEPER
 from milepost.storage.recording import ASKED, Recording
-from milepost.storage.rows import SUMMARY_COLUMNS, RowReader, errors_to_json
+from milepost.storage.rows import COLUMNS, SUMMARY_COLUMNS, RowReader, errors_to_json
 from milepost.storage.scoping import is_among
 from milepost.storage.statements import expiring, sets
 from milepost.storage.tables import Span, clock, events, operations
@@ -83,7 +83,7 @@ def sweeping(dialect: Dialect, move: Move) -> Recording:
         )
         these = (_o.id.in_(sa.select(picked.c.id)), is_among(operations, rule.leaves))
         if rule.enters is None:
-            return sa.delete(operations).where(*these).returning(*SUMMARY_COLUMNS)
+            return sa.delete(operations).where(*these).returning(*COLUMNS)
         return (
             sa.update(operations)
             .where(*these)
