@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 import sqlalchemy as sa
 
+from milepost.webhooks.masterkeys import new_key
 from tests import canaries
 from tests.contract.stored import Stored
 from tests.e2e.service import Client, Service
@@ -31,7 +32,7 @@ def postgres_service(
     if url.password is None:  # the server trusts everybody, and takes any
         url = url.set(password=canaries.fresh())
     where = url.render_as_string(hide_password=False)
-    with Service(where, tmp_path_factory.mktemp("server")) as service:
+    with Service(where, tmp_path_factory.mktemp("server"), webhook_keys=new_key()) as service:
         yield service
     postgres.drop_database(name)
 

@@ -131,7 +131,9 @@ class Cell:
             return StatusCode.NOT_FOUND, f"OPERATION_{known_as}"
         move = POLICY[self.rpc.name].move
         leaves = DELETABLE if move is Move.FORGET else TABLE[move].leaves if move else set(Status)
-        if self.what not in leaves:
+        # A stream tells its worker of the cancel, which is no refusal (B132).
+        told = self.rpc.method == "StreamProgress" and self.what == Status.CANCELLED
+        if self.what not in leaves and not told:
             return StatusCode.FAILED_PRECONDITION, "ILLEGAL_MOVE"
         return StatusCode.OK, ""
 

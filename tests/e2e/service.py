@@ -207,7 +207,9 @@ class Service:
 
     def log_lines(self, **facts: object) -> list[Mapping[str, Any]]:
         """The log lines so far that say all of these facts."""
-        lines = (json.loads(line) for line in self.log().splitlines())
+        # gRPC writes lines of its own.
+        written = (line for line in self.log().splitlines() if line.startswith("{"))
+        lines = (json.loads(line) for line in written)
         return [line for line in lines if facts.items() <= line.items()]
 
     def logged(self, **facts: object) -> Mapping[str, Any]:
@@ -384,6 +386,8 @@ class Client:
         request = rpc.about(operation_id) if rpc.takes_id else rpc.request()
         if rpc.method == "CreateOperation":
             request = rpc.request(function=FUNCTION)
+        if rpc.method == "ClaimOperations":
+            request = rpc.request(functions=[FUNCTION])
         call = rpc.on(self.channel)
         begin = call.future if rpc.shape == "unary_unary" else call
         return begin(request, metadata=self.metadata, timeout=CALL_SECONDS)

@@ -10,7 +10,7 @@ from google.protobuf import duration_pb2, struct_pb2
 from grpc import StatusCode
 
 from milepost.gen.milepost.v1 import operation_pb2 as pb
-from tests.e2e.service import FUNCTION, refused
+from tests.e2e.service import FUNCTION, Service, refused
 
 METADATA_BYTES = 65_536
 DAY_S = 86_400
@@ -67,6 +67,8 @@ def test_minimal_operation_has_nothing_else(alice):
         "retry_after",
         "revision",
         "max_attempts",
+        "next_step",
+        "next_step_deadline",
     }
     assert not operation.HasField("progress")
     assert not operation.HasField("version")
@@ -277,7 +279,7 @@ def test_every_violation_is_reported_at_once(alice):
         assert f"{field}: {problem}" in refusal.message
 
 
-def test_callback_url_has_2048_characters(alice, any_service):
+def test_callback_url_has_2048_characters(alice):
     """A callback URL of 2,048 characters is accepted unchanged; one more is refused (B39, B52).
 
     Proves B54 too: with a refused URL nothing is stored.
@@ -287,11 +289,16 @@ def test_callback_url_has_2048_characters(alice, any_service):
         alice.create(callback_url=url + "x")
     assert set(refusal.violations) == {"callback_url"}
     assert owned(alice) == 0
-    if any_service.database_url.startswith("sqlite"):
-        assert alice.create(callback_url=url).callback_url == url
-        return
-    with refused(StatusCode.FAILED_PRECONDITION, "WEBHOOKS_NOT_CONFIGURED"):  # it has no keys
-        alice.create(callback_url=url)
+    assert alice.create(callback_url=url).callback_url == url
+
+
+def test_callback_url_needs_master_keys(postgres_url, tmp_path):
+    """A service on PostgreSQL without master keys promises no webhooks (B54)."""
+    with Service(postgres_url, tmp_path) as service:
+        alice = service.client("alice")
+        with refused(StatusCode.FAILED_PRECONDITION, "WEBHOOKS_NOT_CONFIGURED"):
+            alice.create(callback_url="https://93.184.215.14/")
+        assert owned(alice) == 0
 
 
 def test_many_violations_still_arrive(alice, worker):

@@ -267,7 +267,16 @@ def test_cancel(alice, status):
 def test_cancel_keeps_what_there_is(alice, processing):
     """Progress, message, metadata and times are kept (B130)."""
     cancelled = alice.move("CancelOperation", processing.id)
-    for field in ("status", "cancel_time", "revision", "expire_time"):
+    assert processing.HasField("next_step_deadline")
+    assert not cancelled.next_step
+    for field in (
+        "status",
+        "cancel_time",
+        "revision",
+        "expire_time",
+        "next_step",
+        "next_step_deadline",
+    ):
         cancelled.ClearField(field)
         processing.ClearField(field)
     assert cancelled == processing

@@ -74,7 +74,7 @@ def test_refused_calls_are_counted_with_their_code(any_service, alice, worker):
             {"operation_id": operation.id, "expected_revision": 9},
             StatusCode.ABORTED,
         ),
-        (alice, "WaitOperation", {}, StatusCode.UNIMPLEMENTED),
+        (alice, "WaitOperation", {"operation_id": missing}, StatusCode.NOT_FOUND),
     ):
         (rpc,) = (rpc for rpc in RPCS if rpc.method == method)
         before = counted(any_service, rpc.name, code.name)

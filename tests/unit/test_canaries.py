@@ -10,7 +10,7 @@ from tests.canaries import SHOWN, Canaries
 SECRETS = ["hunter2hunter2hunter2", canaries.fresh(), "whsec_" + 20 * "aB3"]
 
 
-@pytest.mark.parametrize("secret", SECRETS)
+@pytest.mark.parametrize("secret", SECRETS, ids=["word", "fresh", "prefixed"])
 @pytest.mark.parametrize("before", ["", "x", "xy", "xyz", '{"key":"'])
 @pytest.mark.parametrize("after", ["", "x", "xy", '"}'])
 def test_every_form_is_found_in_every_place(secret, before, after):

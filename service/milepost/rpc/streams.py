@@ -10,6 +10,7 @@ from milepost.domain.errors import InvalidRequest, MilepostError, Violation
 from milepost.domain.interruption import InterruptionKind
 from milepost.gen.milepost.v1 import worker_service_pb2 as pb
 from milepost.rpc.convert import Fields
+from milepost.rpc.interceptors.errors import record_refusal
 from milepost.tracking.reports import Acknowledgement, Interruption, Item, Refused, Update
 
 if TYPE_CHECKING:
@@ -86,12 +87,14 @@ def _response(item: Item) -> pb.StreamProgressResponse:
 
 def _error(operation_id: str, error: Exception) -> pb.UpdateError:
     if isinstance(error, MilepostError):
-        return pb.UpdateError(
+        refused = pb.UpdateError(
             operation_id=operation_id,
             reason=error.reason,
             message=str(error),
             metadata=dict(error.facts),
         )
+        record_refusal(error, refused)
+        return refused
     trace_id = telemetry.current_trace_id()
     telemetry.log.error("update failed", exc_info=error, trace_id=trace_id)
     return pb.UpdateError(

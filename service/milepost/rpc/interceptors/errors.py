@@ -105,6 +105,22 @@ def _details(error: MilepostError) -> list[Message]:
             return []
 
 
+def record_refusal(error: MilepostError, message: Any) -> None:
+    """Log that a call, or one item of a stream, was refused, and count it if a limit did so.
+
+    `message` names what it was about.
+    """
+    telemetry.record_refusal(
+        known_caller(),
+        named(message),
+        code=code_of(error).name,
+        reason=error.reason,
+        facts=error.facts,
+    )
+    if isinstance(error, LimitReached):
+        telemetry.record_limited(error.limit)
+
+
 class Errors:
     """Turns domain errors into statuses, and anything else into INTERNAL with a trace id."""
 
@@ -113,15 +129,7 @@ class Errors:
         try:
             return await proceed(call, request, context)
         except MilepostError as error:
-            telemetry.record_refusal(
-                known_caller(),
-                named(request),
-                code=code_of(error).name,
-                reason=error.reason,
-                facts=error.facts,
-            )
-            if isinstance(error, LimitReached):
-                telemetry.record_limited(error.limit)
+            record_refusal(error, request)
             await _abort(context, status_of(error))
         except (grpc.aio.AbortError, grpc.aio.BaseError):
             raise
