@@ -5,11 +5,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 UV ?= $(BIN)/uv
-# Processes that run the tests: `make test WORKERS=2`, each with a PostgreSQL of its own. Empty: this one process, so
-# that deadlines in tests are not measured on a machine that is busy with another test.
-WORKERS ?=
+# Processes that run the tests, each with a PostgreSQL of its own; 0 is one process. Tests that measure, or kill, run
+# alone after the others: their deadlines are not for a machine that is busy with another test.
+WORKERS ?= 2
+TOGETHER := tests/unit tests/contract tests/migration tests/e2e
+ALONE := tests/bench tests/faults
 # More words for the command of a target: `make test ARGS="-k lifecycle -x"`.
-ARGS ?=
 
 SOURCES := service/milepost clients/python/milepost_client protos/generate.py migrations tests
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input --quiet
@@ -60,7 +61,12 @@ run: $(VENV)/.run ## Run the service on its embedded store
 	@$(BIN)/milepost serve $(ARGS)
 
 test: $(VENV)/.dev ## Run every test, on SQLite and on a PostgreSQL of its own
-	$(BIN)/python -m pytest $(if $(WORKERS),-n $(WORKERS)) $(ARGS)
+ifdef ARGS
+	$(BIN)/python -m pytest $(ARGS)
+else
+	$(BIN)/python -m pytest -n $(WORKERS) $(TOGETHER)
+	$(BIN)/python -m pytest $(ALONE)
+endif
 
 lint: $(VENV)/.dev ## Check style, types, imports, duplicates, .proto files and generated code
 	$(BIN)/ruff check

@@ -237,9 +237,15 @@ async def _nothing(_request: Any, _context: Any) -> Any:
 
 
 def raising(error: BaseException) -> Behaviour:
-    """A behaviour that fails."""
+    """A behaviour that fails, once it has what was asked.
 
-    async def behaviour(_request: Any, _context: Any) -> Any:
+    A client of grpc.aio that is refused while it still writes says INTERNAL now and then.
+    """
+
+    async def behaviour(request: Any, _context: Any) -> Any:
+        if not isinstance(request, Text):
+            async for _ in request:
+                pass
         raise error
 
     return behaviour
