@@ -95,10 +95,17 @@ def sample_operation() -> operation_pb2.Operation:
         revision=20,
         attempt=1,
         max_attempts=MAX_ATTEMPTS,
+        next_step=operation_pb2.NEXT_STEP_END,
     )
     operation.ttl.seconds = TTL_SECONDS
     operation.retry_after.seconds = RETRY_AFTER_SECONDS
-    for time in ("progress_time", "create_time", "start_time", "expire_time"):
+    for time in (
+        "progress_time",
+        "create_time",
+        "start_time",
+        "expire_time",
+        "next_step_deadline",
+    ):
         _set_time(getattr(operation, time))
     return operation
 
