@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from milepost import telemetry
 from milepost.domain.ports import Position
 
 if TYPE_CHECKING:
@@ -39,15 +38,11 @@ class Webhooks:
 
     async def secrets(self, by: Principal) -> SigningSecrets:
         """Return what signs the webhooks of `by`; the first call makes it."""
-        found = await self._secrets.of(by.subject)
-        _record("signing secret shown", by)
-        return found
+        return await self._secrets.of(by.subject)
 
     async def rotate(self, by: Principal, request_id: str | None) -> SigningSecrets:
         """Replace the secret of `by`."""
-        found = await self._secrets.rotate(by.subject, request_id)
-        _record("signing secret rotated", by, replayed=found.replayed)
-        return found
+        return await self._secrets.rotate(by.subject, request_id)
 
     async def list(
         self, by: Principal, selection: DeliverySelection, *, page_size: int, page_token: str
@@ -73,7 +68,6 @@ class Webhooks:
         delivery, replayed = await self._store.redeliver(by.subject, delivery_id, request_id)
         if self._callbacks is not None:
             self._callbacks.wake()
-        _record("webhook redelivered", by, delivery_id=delivery.id, replayed=replayed)
         return delivery, replayed
 
     async def probe(self, by: Principal, callback_url: str) -> Probe:
@@ -85,10 +79,4 @@ class Webhooks:
         """
         secrets = await self._secrets.of(by.subject)
         assert self._prober is not None, "whoever has a master key has a prober"  # noqa: S101
-        found = await self._prober.probe(by.subject, callback_url, secrets.keys)
-        _record("test webhook sent", by, delivery_id=found.webhook_id)
-        return found
-
-
-def _record(event: str, by: Principal, **facts: object) -> None:
-    telemetry.log.info(event, principal=by.subject, credential_id=by.credential_id, **facts)
+        return await self._prober.probe(by.subject, callback_url, secrets.keys)
