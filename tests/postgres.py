@@ -19,7 +19,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -251,6 +251,25 @@ class PostgresCluster(PostgresServer):
             if time.monotonic() > deadline:
                 raise PostgresError(f"processes of PostgreSQL survive SIGKILL: {children}")
             time.sleep(_POLL_SECONDS)
+
+    @contextlib.contextmanager
+    def frozen(self, *, whole: bool = True) -> Iterator[None]:
+        """Its sessions neither answer nor end, and new ones are not answered either if `whole`."""
+        postmaster = psutil.Process(self.pid)
+        postmaster.suspend()  # so that it starts no child while they are listed
+        children = postmaster.children(recursive=True)
+        for child in children:
+            with contextlib.suppress(psutil.NoSuchProcess):  # it had just finished
+                child.suspend()
+        if not whole:
+            postmaster.resume()
+        try:
+            yield
+        finally:
+            for child in children:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    child.resume()
+            postmaster.resume()
 
     def remove(self) -> None:
         """Nothing is left: no process, no folder."""

@@ -4,7 +4,6 @@ import asyncio
 import time
 from contextlib import contextmanager
 
-import psutil
 import pytest
 import sqlalchemy as sa
 
@@ -38,31 +37,14 @@ def database_url(cluster):
     return cluster.url("outage")
 
 
-@contextmanager
 def frozen(cluster):
     """The sessions of the server neither answer nor end."""
-    postmaster = psutil.Process(cluster.pid)
-    children = postmaster.children(recursive=True)
-    for child in children:
-        child.suspend()
-    try:
-        yield
-    finally:
-        for child in children:
-            if child.is_running():
-                child.resume()
+    return cluster.frozen(whole=False)
 
 
-@contextmanager
 def unreachable(cluster):
     """The server accepts connections, and says nothing to them."""
-    postmaster = psutil.Process(cluster.pid)
-    with frozen(cluster):
-        postmaster.suspend()
-        try:
-            yield
-        finally:
-            postmaster.resume()
+    return cluster.frozen()
 
 
 @contextmanager

@@ -7,7 +7,6 @@ from contextlib import closing, contextmanager
 from datetime import timedelta
 
 import grpc
-import psutil
 import pytest
 import sqlalchemy as sa
 from grpc import StatusCode
@@ -57,19 +56,9 @@ def killed(cluster):
         cluster.start()
 
 
-@contextmanager
 def frozen(cluster):
     """The server accepts connections, and says nothing to them, the old ones included."""
-    postmaster = psutil.Process(cluster.pid)
-    processes = [postmaster, *postmaster.children(recursive=True)]
-    for process in processes:
-        process.suspend()
-    try:
-        yield
-    finally:
-        for process in reversed(processes):
-            if process.is_running():
-                process.resume()
+    return cluster.frozen()
 
 
 def problem(service):
