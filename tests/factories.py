@@ -58,7 +58,7 @@ def draft(**overrides: Any) -> Draft:
         trace_context=None,
         quota=PLENTY,
     )
-    return dataclasses.replace(plain, **overrides)
+    return plain._replace(**overrides)
 
 
 def scope(
@@ -92,7 +92,7 @@ def change(move: Move, id: OperationId, **overrides: Any) -> Change:  # noqa: A0
         result=payload() if move is Move.COMPLETE else None,
         errors=(error(),) if move is Move.FAIL else (),
     )
-    return dataclasses.replace(plain, **overrides)
+    return plain._replace(**overrides)
 
 
 async def create(store: OperationStore, **overrides: Any) -> Operation:

@@ -1,6 +1,5 @@
 """What must happen next to an operation, and by when."""
 
-import dataclasses
 from datetime import timedelta
 
 import pytest
@@ -16,8 +15,7 @@ LEASED_UNTIL = factories.FAR_AWAY - timedelta(days=1)
 
 def operation(status: Status, **overrides: object) -> Operation:
     """An operation in `status`."""
-    names = {field.name for field in dataclasses.fields(Operation)}
-    row = {name: value for name, value in factories.row(status).items() if name in names}
+    row = {k: v for k, v in factories.row(status).items() if k in Operation._fields}
     return Operation(**{**row, "status": status, "result": None, "errors": (), **overrides})
 
 

@@ -1,6 +1,5 @@
 """The table of moves, what derives from it, and what repeats it."""
 
-import dataclasses
 import re
 from datetime import timedelta
 from pathlib import Path
@@ -52,9 +51,7 @@ SPECIFIED = {
 def found(status=Status.PROCESSING, **overrides):
     """An operation as it was found when a move did not happen."""
     row = factories.row(status, revision=7, attempt=2, progress=0.5)
-    fields: dict[str, Any] = {
-        field.name: row.get(field.name) for field in dataclasses.fields(Operation)
-    }
+    fields: dict[str, Any] = {name: row.get(name) for name in Operation._fields}
     return Operation(**fields | {"status": status, "errors": (), "result": None} | overrides)
 
 

@@ -108,9 +108,7 @@ async def test_ten_taken_ids_are_a_defect(store, stored, tracker):
 
 async def test_create_clamps(tracker):
     """What is stored is within the limits, whatever was proposed (B56, B57)."""
-    proposal = dataclasses.replace(
-        PROPOSAL, ttl=timedelta(days=30), retry_after=timedelta(0), max_attempts=0
-    )
+    proposal = PROPOSAL._replace(ttl=timedelta(days=30), retry_after=timedelta(0), max_attempts=0)
     operation = (await tracker.create(ALICE, proposal)).operation
     assert operation.ttl == timedelta(days=7)
     assert operation.retry_after == timedelta(seconds=1)
@@ -121,9 +119,7 @@ async def test_create_clamps(tracker):
 async def test_callback_needs_a_key(tracker, stored):
     """Without a key to sign webhooks with, a callback URL is refused, and nothing stored (B54)."""
     with pytest.raises(WebhooksNotConfigured):
-        await tracker.create(
-            ALICE, dataclasses.replace(PROPOSAL, callback_url="https://example.com/")
-        )
+        await tracker.create(ALICE, PROPOSAL._replace(callback_url="https://example.com/"))
     assert stored.count() == 0
 
 

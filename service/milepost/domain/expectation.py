@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from milepost.domain.operation import Status
 
@@ -25,8 +24,7 @@ class NextStep(StrEnum):
     """Its worker ends the work, or it is failed with EXPIRED."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Expectation:
+class Expectation(NamedTuple):
     """The next step of an operation, and the instant by which it is taken or the sweeper acts."""
 
     step: NextStep

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -53,8 +52,7 @@ def as_it_stood(operation: Operation, passage: Passage) -> Operation:
     worker and lease.
     """
     status = TABLE[passage.move].enters or operation.status
-    return dataclasses.replace(
-        operation,
+    return operation._replace(
         status=status,
         revision=passage.revision,
         attempt=passage.attempt,

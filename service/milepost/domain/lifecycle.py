@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from milepost.domain.errors import (
     IllegalMove,
@@ -113,8 +113,7 @@ TERMINAL: Final = frozenset(
 ACTIVE: Final = frozenset(Status) - TERMINAL
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Guards:
+class Guards(NamedTuple):
     """What a change depends on beside the table of moves. Absent means: no condition."""
 
     request_id: str | None = None
@@ -123,9 +122,11 @@ class Guards:
     attempt: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
-    """One move that somebody asks for, with every condition it depends on."""
+class Change(NamedTuple):
+    """One move that somebody asks for, with every condition it depends on.
+
+    A tuple like the operation, and for the same reason.
+    """
 
     move: Move
     id: OperationId

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _o = operations.c
 
+# In the order of the fields of `Operation`, which is made of one row without naming them.
 COLUMNS: Final = (
     _o.id,
     _o.function,
@@ -89,33 +90,16 @@ def _conversion(type_: TypeEngine[Any], dialect: Dialect) -> Callable[[Any], Any
 def operation_from(row: Sequence[Any]) -> Operation:
     """Return the operation of one row of `COLUMNS` in Python types."""
     result_type, errors = row[8], row[10]
-    return Operation(
-        id=row[0],
-        function=row[1],
-        version=row[2],
-        owner=row[3],
-        status=_STATUS[row[4]],
-        progress=row[5],
-        progress_message=row[6],
-        progress_time=row[7],
-        result=None if result_type is None else Payload(type_url=result_type, value=bytes(row[9])),
-        errors=errors_from_json(errors) if errors else (),
-        metadata=row[11],
-        original_request_id=row[12],
-        callback_url=row[13],
-        create_time=row[14],
-        start_time=row[15],
-        complete_time=row[16],
-        cancel_time=row[17],
-        expire_time=row[18],
-        ttl=row[19],
-        retry_after=row[20],
-        revision=row[21],
-        attempt=row[22],
-        max_attempts=row[23],
-        worker=row[24],
-        lease_expire_time=row[25],
-        trace_context=row[26],
+    result = None if result_type is None else Payload(type_url=result_type, value=bytes(row[9]))
+    return Operation._make(
+        (
+            *row[:4],
+            _STATUS[row[4]],
+            *row[5:8],
+            result,
+            errors_from_json(errors) if errors else (),
+            *row[11:27],
+        )
     )
 
 
