@@ -18,7 +18,7 @@ from aiohttp import web
 from alembic.util import CommandError
 
 from milepost import __version__, telemetry
-from milepost.config import SettingsError, durations
+from milepost.config import SettingsError
 from milepost.domain.api_key import issue_key
 from milepost.domain.errors import StoreUnavailable, Unavailable
 from milepost.rpc import jwks
@@ -285,7 +285,7 @@ async def _sending(
     resolver = Resolver(rules)
     sender = Sender(rules, resolver, total=timeout)
     secrets = Secrets(outbox, Vault(keys))
-    schedule = durations(settings.webhook_schedule_seconds)
+    schedule = settings.webhook_schedule
     attempts = Attempts(sender, secrets, rules, schedule)
     dispatcher = Dispatcher(outbox, attempts, room, tracing)
     loop = asyncio.create_task(dispatcher.run())
