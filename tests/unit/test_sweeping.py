@@ -11,7 +11,7 @@ from milepost.domain.errors import StoreUnavailable
 from milepost.domain.lifecycle import Move
 from milepost.domain.operation import Status
 from milepost.domain.ports import Claim
-from milepost.main import repeatedly
+from milepost.main.rounds import repeatedly
 from milepost.storage.engine import open_engine
 from milepost.storage.store import SqlOperationStore
 from milepost.storage.tables import operations
