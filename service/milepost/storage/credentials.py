@@ -13,7 +13,8 @@ from milepost.domain.api_key import ApiKey
 from milepost.domain.errors import ApiKeyNotFound, InvalidRequest, RequestIdReused, Violation
 from milepost.domain.operation import Principal, Role
 from milepost.domain.ports import KeyOutcome, StoredKey
-from milepost.storage.tables import Span, api_keys, clock, later, service_keys
+from milepost.storage.dialects import Span, clock, later
+from milepost.storage.tables import api_keys, service_keys
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

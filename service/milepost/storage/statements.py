@@ -12,12 +12,13 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from milepost.domain.lifecycle import DELETABLE, PROGRESS_TOLERANCE, TABLE, Move
 from milepost.domain.operation import OperationId, Status
+from milepost.storage.dialects import clock, later, latest
 from milepost.storage.engine import Prepared
 from milepost.storage.quotas import Reserving, has_room, reserve
 from milepost.storage.recording import ASKED, Recording
 from milepost.storage.rows import COLUMNS, SUMMARY_COLUMNS, errors_to_json
 from milepost.storage.scoping import SCOPE, in_scope, is_among, scope_values, visible
-from milepost.storage.tables import clock, later, latest, operations
+from milepost.storage.tables import operations
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
