@@ -18,7 +18,8 @@ from typing import Any, Self
 from aiohttp import web
 from standardwebhooks import Webhook
 
-from tests.e2e.service import eventually, free_ports
+from tests.machine import free_ports
+from tests.waiting import eventually
 
 PATIENCE_SECONDS = 20.0
 Answer = int | web.Response | Callable[[web.Request], Awaitable[web.StreamResponse]]

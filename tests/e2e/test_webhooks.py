@@ -14,8 +14,12 @@ from standardwebhooks import Webhook
 
 from milepost.gen.milepost.v1 import webhook_service_pb2 as pb
 from milepost.webhooks.masterkeys import new_key
+from tests.e2e.client import LAST_MOVES
 from tests.e2e.receiver import Receiver, reset, stall
-from tests.e2e.service import BROKEN, LAST_MOVES, Service, eventually, refused
+from tests.e2e.refusals import refused
+from tests.e2e.rpcs import BROKEN
+from tests.e2e.service import Service
+from tests.waiting import eventually
 
 PENDING = pb.DELIVERY_STATUS_PENDING
 DELIVERED = pb.DELIVERY_STATUS_DELIVERED

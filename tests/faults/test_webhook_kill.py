@@ -12,7 +12,8 @@ from aiohttp import web
 from milepost.gen.milepost.v1 import webhook_service_pb2 as pb
 from milepost.webhooks.masterkeys import new_key
 from tests.e2e.receiver import Receiver, reset, stall
-from tests.e2e.service import Service, eventually
+from tests.e2e.service import Service
+from tests.waiting import eventually
 
 EVENTS = 200
 KILLS = 5

@@ -19,7 +19,8 @@ from milepost.tracking.changes import Changes
 from milepost.tracking.claiming import PendingWork
 from milepost.tracking.sweeping import BATCH, Sweeping
 from tests import factories
-from tests.contract.stored import Stored, until
+from tests.contract.stored import Stored
+from tests.waiting import until
 
 TTL = timedelta(hours=1)
 CLAIM = Claim(
