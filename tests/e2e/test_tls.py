@@ -11,7 +11,7 @@ from cryptography import x509
 from grpc import StatusCode
 
 from milepost_client import SyncMilepost, Unauthenticated, Unavailable, read_tls
-from tests.e2e.certificates import SERVER, Authority, Pair
+from tests.certificates import SERVER, Authority, Pair
 from tests.e2e.client import Client
 from tests.e2e.commands import DENIED, OK, milepost
 from tests.e2e.rpcs import CALL_SECONDS

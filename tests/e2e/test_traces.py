@@ -19,10 +19,10 @@ from tests.canaries import CANARIES
 from tests.contract.stored import Stored
 from tests.e2e.client import FUNCTION, Client
 from tests.e2e.confiding import confide
-from tests.e2e.receiver import Receiver
 from tests.e2e.refusals import refused
 from tests.e2e.rpcs import RPCS
 from tests.e2e.service import Service
+from tests.inbox import Inbox
 from tests.waiting import eventually, until
 
 ARRIVES_WITHIN_S = 10.0
@@ -72,9 +72,9 @@ def collector() -> Iterator[tuple[Collector, str]]:
 
 
 @pytest.fixture(scope="module")
-def receiver() -> Iterator[Receiver]:
+def receiver() -> Iterator[Inbox]:
     """A receiver of webhooks."""
-    with Receiver() as receiver:
+    with Inbox() as receiver:
         yield receiver
 
 

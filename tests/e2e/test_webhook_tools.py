@@ -11,8 +11,8 @@ import sqlalchemy as sa
 from milepost.storage.tables import signing_secrets
 from milepost.webhooks.masterkeys import new_key
 from tests.e2e.client import Client
-from tests.e2e.receiver import Receiver
 from tests.e2e.service import Service
+from tests.inbox import Inbox
 from tests.machine import environment, free_ports
 from tests.waiting import eventually
 
@@ -23,7 +23,7 @@ DEADLINE_SECONDS = 30
 @pytest.fixture(scope="module")
 def receiver():
     """A receiver."""
-    with Receiver() as receiver:
+    with Inbox() as receiver:
         yield receiver
 
 
