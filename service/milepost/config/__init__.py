@@ -12,7 +12,7 @@ from milepost.config.environment import (
     without_settings,
 )
 from milepost.config.settings import Settings, SettingsError, load
-from milepost.config.values import is_loopback
+from milepost.config.values import is_loopback, split_address
 
 __all__ = [
     "OTHERS",
@@ -25,6 +25,7 @@ __all__ = [
     "entries",
     "is_loopback",
     "load",
+    "split_address",
     "unknown_variables",
     "without_settings",
 ]

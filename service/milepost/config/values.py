@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from milepost.domain.trust import is_this_machine
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -59,11 +61,13 @@ def require_address(text: str) -> None:
 
 def is_loopback(address: str) -> bool:
     """Tell whether only this machine can reach `address`, a HOST:PORT."""
-    host = address.rpartition(":")[0].strip("[]")
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    return is_this_machine(split_address(address)[0])
+
+
+def split_address(address: str) -> tuple[str, str]:
+    """Return host and port of a HOST:PORT, an IPv6 address without its brackets."""
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), port
 
 
 def listed(text: str) -> list[str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from aiohttp import web
 
 from milepost import telemetry
+from milepost.config import split_address
 from milepost.domain.errors import StoreUnavailable
 from milepost.storage import schema
 from milepost.storage.translate import translate
@@ -76,11 +77,11 @@ async def probes(address: str, readiness: Readiness) -> AsyncIterator[None]:
     if not address:
         yield
         return
-    host, _, port = address.rpartition(":")
+    host, port = split_address(address)
     runner = web.AppRunner(probe_app(lambda: readiness.problem), access_log=None)
     await runner.setup()
     try:
-        await web.TCPSite(runner, host.strip("[]"), int(port)).start()
+        await web.TCPSite(runner, host, int(port)).start()
         yield
     finally:
         await runner.cleanup()

@@ -1,4 +1,4 @@
-"""What both databases have, each in words of its own: types of time, the clock, and some text."""
+"""What both databases have, in words of their own: types of time, the clock, text, inserts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
@@ -157,3 +157,8 @@ def later(
 def latest(a: ColumnElement[datetime], b: ColumnElement[datetime]) -> ColumnElement[datetime]:
     """Return the SQL for the later of two instants; `b` if `a` is absent."""
     return sa.case((a > b, a), else_=b)
+
+
+def insert_into(table: sa.Table, dialect: Dialect) -> postgresql.Insert | sqlite.Insert:
+    """Return the insert that can say what is to happen where the row is there already."""
+    return sqlite.insert(table) if dialect.name == "sqlite" else postgresql.insert(table)

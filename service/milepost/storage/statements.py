@@ -8,11 +8,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 from milepost.domain.lifecycle import DELETABLE, PROGRESS_TOLERANCE, TABLE, Move
 from milepost.domain.operation import OperationId, Status
-from milepost.storage.dialects import clock, later, latest
+from milepost.storage.dialects import clock, insert_into, later, latest
 from milepost.storage.engine import Prepared
 from milepost.storage.quotas import Reserving, has_room, reserve
 from milepost.storage.recording import ASKED, Recording
@@ -251,9 +250,8 @@ def insert(dialect: Dialect) -> Runnable:
             "create_time": clock(),
             "expire_time": later(clock(), m["ttl"]),
         }
-        kind = sqlite.insert if dialect.name == "sqlite" else postgresql.insert
         return (
-            kind(operations)
+            insert_into(operations, dialect)
             .from_select(list(values), sa.select(*values.values()).where(granted))
             .on_conflict_do_nothing()
             .returning(*COLUMNS)
