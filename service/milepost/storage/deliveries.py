@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 
 from milepost.domain.delivery import SETTLED, Attempt, Claimed, Delivery, DeliveryStatus, Settlement
 from milepost.domain.errors import DeliveryNotFound, IllegalMove
-from milepost.storage.dialects import Instant, Span, clock, insert_into, later
+from milepost.storage.dialects import Instant, Span, clock, later
 from milepost.storage.engine import Prepared
 from milepost.storage.leaving import SUBJECT, subject_from, subject_from_snapshot
 from milepost.storage.tables import deliveries, delivery_attempts, operations
@@ -175,7 +176,7 @@ class Settling:
 
     def __init__(self, dialect: Dialect) -> None:
         """Compile it."""
-        self._dialect = dialect
+        self._insert = postgresql.insert if dialect.name == "postgresql" else sqlite.insert
         self._at_once = dialect.name == "postgresql"
         if self._at_once:
             self._whole = Prepared(dialect, _INPUTS, self._one_statement)
@@ -218,7 +219,7 @@ class Settling:
             **{name: m[name] for name in _INPUTS if name in _a},
         }
         rows = sa.select(*values.values()).where(sa.exists().where(_d.id == m["id"]))
-        insert = insert_into(delivery_attempts, self._dialect).from_select(list(values), rows)
+        insert = self._insert(delivery_attempts).from_select(list(values), rows)
         return insert.on_conflict_do_nothing()
 
 
