@@ -20,7 +20,8 @@ from milepost.domain.operation import (
     new_operation_id,
 )
 from milepost.domain.ports import OperationStore
-from milepost.storage.tables import Instant, Span, operations
+from milepost.storage.dialects import Instant, Span
+from milepost.storage.tables import operations
 
 OWNER: Final = "alice"
 STRANGER: Final = "mallory"

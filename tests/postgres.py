@@ -15,7 +15,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -30,6 +29,7 @@ import psycopg
 from psycopg import sql
 from sqlalchemy import make_url
 
+from tests.machine import free_port
 from tests.postgres_binaries import (
     PostgresError,
     copy_binaries,
@@ -215,7 +215,7 @@ class PostgresCluster(PostgresServer):
             self._create()
         attempts = 1 if self.port else _PORT_ATTEMPTS
         for attempt in range(1, attempts + 1):
-            port = self.port or _free_port()
+            port = self.port or free_port()
             self._launch(port)
             if self._wait_until_ready():
                 self.port = port
@@ -381,9 +381,3 @@ def _alive(process: psutil.Process) -> bool:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -19,8 +19,8 @@ from milepost.rpc.interceptors.auth import Auth
 from milepost.rpc.interceptors.limits import RateLimits
 from milepost.storage.shared_buckets import SharedBuckets
 from milepost.tracking.buckets import LocalBuckets
-from tests.contract.stored import until
 from tests.redis import RedisServer
+from tests.waiting import until
 
 METHOD: Final = "milepost.v1.OperationService/GetOperation"
 EMPTY_CALL_US: Final = 200.0

@@ -1,7 +1,6 @@
 """The processes that are measured."""
 
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -13,8 +12,10 @@ from typing import Self
 
 import psutil
 
+from milepost.config import without_settings
 from tests.bench.cores import LOAD_CORE, SERVER_CORE, pin
 from tests.bench.messages import OWNER
+from tests.machine import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -64,7 +65,7 @@ class Server:
             self._process = subprocess.Popen(
                 command,
                 cwd=ROOT,
-                env={**_outside(), **environment},
+                env={**without_settings(), **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -149,7 +150,7 @@ def _milepost(url: str, *arguments: str) -> str:
     done = subprocess.run(
         [sys.executable, "-m", "milepost", *arguments],
         cwd=ROOT,
-        env={**_outside(), **_settings(url)},
+        env={**without_settings(), **_settings(url)},
         capture_output=True,
         text=True,
         check=False,
@@ -159,24 +160,5 @@ def _milepost(url: str, *arguments: str) -> str:
     return done.stdout
 
 
-def _outside() -> dict[str, str]:
-    """The environment without settings of the service that happen to be in it."""
-    return {k: v for k, v in os.environ.items() if not k.startswith("MILEPOST_")}
-
-
 def _settings(url: str) -> dict[str, str]:
     return {**SETTINGS, "MILEPOST_DATABASE_URL": url}
-
-
-_given: set[int] = set()
-
-
-def free_port() -> int:
-    """A port that nobody listens on, and that was not given out before."""
-    while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
-        if port not in _given:
-            _given.add(port)
-            return port

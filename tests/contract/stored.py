@@ -1,18 +1,15 @@
 """What the database holds, read beside the store that is tested."""
 
 import asyncio
-import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 
 from milepost.domain.operation import OperationId
 from milepost.storage.tables import deliveries, events, operations
-
-PATIENCE_S: Final = 10.0
 
 Row = dict[str, Any]
 
@@ -78,11 +75,3 @@ class Stored:
 async def answers(*calls: Awaitable[Any]) -> list[Any]:
     """What each of the calls, all made at once, was answered: a value or an error."""
     return await asyncio.gather(*calls, return_exceptions=True)
-
-
-async def until(condition: Callable[[], bool], patience: float = PATIENCE_S) -> None:
-    """The condition holds; other tasks run meanwhile."""
-    deadline = time.monotonic() + patience
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        await asyncio.sleep(0)

@@ -12,9 +12,10 @@ from milepost.domain.lifecycle import Move
 from milepost.domain.operation import Status
 from milepost.domain.ports import Position
 from milepost.storage.deliveries import Claim, claiming
+from milepost.storage.dialects import Instant, Span
 from milepost.storage.operations import SWEEPER
 from milepost.storage.outbox import SqlOutbox
-from milepost.storage.tables import Instant, Span, deliveries
+from milepost.storage.tables import deliveries
 from tests import factories
 from tests.contract.stored import answers
 

@@ -9,9 +9,10 @@ from milepost.domain.errors import OperationExpired, OperationNotFound
 from milepost.domain.lifecycle import Move
 from milepost.domain.operation import Status
 from milepost.domain.ports import Selection
+from milepost.storage.dialects import clock, later
 from milepost.storage.scoping import visible
 from milepost.storage.statements import EFFECTS
-from milepost.storage.tables import clock, later, operations
+from milepost.storage.tables import operations
 from tests import factories
 
 TTL = timedelta(hours=1)

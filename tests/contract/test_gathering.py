@@ -14,8 +14,9 @@ from milepost.storage import batching
 from milepost.storage.store import SqlOperationStore
 from milepost.storage.tables import events
 from tests import factories
-from tests.contract.stored import answers, until
+from tests.contract.stored import answers
 from tests.contract.test_records import squat
+from tests.waiting import until
 
 
 class Batch:

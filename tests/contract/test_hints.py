@@ -10,8 +10,8 @@ import sqlalchemy as sa
 from milepost.domain.operation import new_operation_id
 from milepost.storage.engine import open_engine
 from milepost.storage.hints import MOST_COLLECTED, Hints
-from tests.contract.stored import until
 from tests.postgres import PostgresCluster
+from tests.waiting import until
 
 WITHIN_S = 1.0
 BACK_WITHIN_S = 5.0

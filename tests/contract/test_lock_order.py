@@ -11,7 +11,8 @@ from milepost.domain.lifecycle import Move
 from milepost.domain.operation import Status
 from milepost.domain.ports import Outcome
 from tests import factories
-from tests.contract.stored import answers, until
+from tests.contract.stored import answers
+from tests.waiting import until
 
 WAITING = sa.text(
     "SELECT count(*) FROM pg_stat_activity"

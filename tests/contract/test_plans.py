@@ -11,9 +11,10 @@ from milepost.domain.lifecycle import Move
 from milepost.domain.operation import Status, new_operation_id
 from milepost.domain.ports import Position, Selection
 from milepost.storage import claims, history, queries, quotas, scoping, statements, sweeps
+from milepost.storage.dialects import clock
 from milepost.storage.engine import Prepared, Runnable, Session, open_engine
 from milepost.storage.schema import upgrade
-from milepost.storage.tables import clock, deliveries, delivery_attempts, events, operations
+from milepost.storage.tables import deliveries, delivery_attempts, events, operations
 from tests import factories
 
 ROWS = 6_000

@@ -15,7 +15,8 @@ from milepost.domain.errors import (
 )
 from milepost.domain.lifecycle import EXPIRED, LEASE_LOST, TABLE, Move
 from milepost.domain.operation import Status
-from milepost.storage.tables import clock, events, later, operations
+from milepost.storage.dialects import clock, later
+from milepost.storage.tables import events, operations
 from tests import factories
 from tests.contract.test_claims import CLAIM, LEASE, WORKER
 

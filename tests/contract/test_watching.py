@@ -14,7 +14,7 @@ from milepost.tracking.changes import Changes
 from milepost.tracking.polling import Poller
 from milepost.tracking.watching import PAGE, Watching
 from tests import factories
-from tests.contract.stored import until
+from tests.waiting import until
 
 ALICE = Principal(
     subject=factories.OWNER, roles=frozenset({Role.CALLER}), credential_id="a", functions=()

@@ -11,7 +11,9 @@ from milepost.domain.api_key import issue_key
 from milepost.domain.operation import Role, new_operation_id
 from milepost.gen.milepost.v1 import operation_pb2 as pb
 from tests.canaries import CANARIES
-from tests.e2e.service import FUNCTION, RPCS, Client, Service
+from tests.e2e.client import FUNCTION, Client
+from tests.e2e.rpcs import RPCS
+from tests.e2e.service import Service
 
 
 def confide(service: Service) -> None:

@@ -9,7 +9,8 @@ import sqlalchemy as sa
 from milepost.webhooks.masterkeys import new_key
 from tests import canaries
 from tests.contract.stored import Stored
-from tests.e2e.service import Client, Service
+from tests.e2e.client import Client
+from tests.e2e.service import Service
 from tests.postgres import PostgresServer
 
 

@@ -28,7 +28,8 @@ from milepost.gen.milepost.v1 import admin_service_pb2
 from milepost.storage.tables import api_keys, events, operations
 from tests import factories
 from tests.canaries import CANARIES
-from tests.e2e.service import CALL_SECONDS, Metadata, Rpc, Service
+from tests.e2e.rpcs import CALL_SECONDS, Metadata, Rpc
+from tests.e2e.service import Service
 
 AT_ONCE: Final = 16
 """Calls in flight: enough to be quick, too few to be turned away."""

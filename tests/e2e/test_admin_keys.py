@@ -12,8 +12,11 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from grpc import StatusCode
 
 from milepost.gen.milepost.v1 import admin_service_pb2 as pb
-from tests.e2e.service import Client, Service, eventually, refused
-from tests.e2e.test_cli import NOT_FOUND, OK, milepost
+from tests.e2e.client import Client
+from tests.e2e.commands import NOT_FOUND, OK, milepost
+from tests.e2e.refusals import refused
+from tests.e2e.service import Service
+from tests.waiting import eventually
 
 REVOKED_S = 5.0
 """Within this time a revoked or expired key is worthless, on every replica."""

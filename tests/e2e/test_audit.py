@@ -7,7 +7,9 @@ import uuid
 
 from grpc import StatusCode
 
-from tests.e2e.service import FUNCTION, Service, refused
+from tests.e2e.client import FUNCTION
+from tests.e2e.refusals import refused
+from tests.e2e.service import Service
 
 HOSTILE = '\u2028{"event": "operation moved"}\u202e\x85\x9b2J'
 

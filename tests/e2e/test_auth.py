@@ -13,15 +13,10 @@ from milepost import main
 from milepost.domain.api_key import CHECKSUM_LENGTH, _checksum, issue_key
 from milepost.domain.operation import Role
 from milepost.rpc.interceptors.auth import PUBLIC, ROLES
-from tests.e2e.service import (
-    CALL_SECONDS,
-    RPCS,
-    Client,
-    Metadata,
-    Rpc,
-    Service,
-    refused,
-)
+from tests.e2e.client import Client
+from tests.e2e.refusals import refused
+from tests.e2e.rpcs import CALL_SECONDS, RPCS, Metadata, Rpc
+from tests.e2e.service import Service
 
 rpcs = pytest.mark.parametrize("rpc", RPCS, ids=operator.attrgetter("method"))
 

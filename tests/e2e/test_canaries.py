@@ -5,7 +5,7 @@ from grpc import StatusCode
 from milepost.domain.operation import new_operation_id
 from tests.canaries import CANARIES
 from tests.e2e.confiding import confide
-from tests.e2e.service import refused
+from tests.e2e.refusals import refused
 
 
 def test_no_secret_gets_out(any_service, alice):

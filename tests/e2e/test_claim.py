@@ -7,7 +7,9 @@ from google.protobuf import duration_pb2
 from grpc import StatusCode
 
 from milepost.gen.milepost.v1 import operation_pb2 as pb
-from tests.e2e.service import RPCS, eventually, refused
+from tests.e2e.refusals import refused
+from tests.e2e.rpcs import RPCS
+from tests.waiting import eventually
 
 
 @pytest.fixture

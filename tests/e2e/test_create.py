@@ -10,7 +10,9 @@ from google.protobuf import duration_pb2, struct_pb2
 from grpc import StatusCode
 
 from milepost.gen.milepost.v1 import operation_pb2 as pb
-from tests.e2e.service import FUNCTION, Service, refused
+from tests.e2e.client import FUNCTION
+from tests.e2e.refusals import refused
+from tests.e2e.service import Service
 
 METADATA_BYTES = 65_536
 DAY_S = 86_400

@@ -11,8 +11,12 @@ from grpc import StatusCode
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from milepost.domain.operation import OperationId
-from tests.contract.stored import Stored, until
-from tests.e2e.service import CALL_SECONDS, FUNCTION, Client, Service, eventually, refused
+from tests.contract.stored import Stored
+from tests.e2e.client import FUNCTION, Client
+from tests.e2e.refusals import refused
+from tests.e2e.rpcs import CALL_SECONDS
+from tests.e2e.service import Service
+from tests.waiting import eventually, until
 
 KILLED_BY_SIGTERM = 128 + signal.SIGTERM
 SOON_S = 2.0

@@ -10,8 +10,10 @@ from grpc import StatusCode
 
 from milepost.domain.operation import OperationId, new_operation_id
 from milepost.storage.tables import operations
-from tests.contract.stored import until
-from tests.e2e.service import FUNCTION, RPCS, Client, eventually, refused
+from tests.e2e.client import FUNCTION, Client
+from tests.e2e.refusals import refused
+from tests.e2e.rpcs import RPCS
+from tests.waiting import eventually, until
 
 SOON_S = 5.0
 GET = "milepost.v1.OperationService/GetOperation"

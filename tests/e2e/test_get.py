@@ -9,7 +9,9 @@ from grpc import StatusCode
 from milepost.domain.operation import OperationId, new_operation_id
 from milepost.gen.milepost.v1 import operation_pb2 as pb
 from tests import factories
-from tests.e2e.service import BROKEN, FUNCTION, refused
+from tests.e2e.client import FUNCTION
+from tests.e2e.refusals import refused
+from tests.e2e.rpcs import BROKEN
 
 
 def test_pending_operation_is_read(alice):

@@ -4,7 +4,10 @@ import pytest
 from grpc import StatusCode
 
 from milepost.domain.operation import ID_LENGTH
-from tests.e2e.service import ABOUT_ONE, Client, Service, refused
+from tests.e2e.client import Client
+from tests.e2e.refusals import refused
+from tests.e2e.rpcs import ABOUT_ONE
+from tests.e2e.service import Service
 
 VALID = "op_0123456789abcdef01234567"
 rpcs = pytest.mark.parametrize("rpc", ABOUT_ONE, ids=lambda rpc: rpc.method)

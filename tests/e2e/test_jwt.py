@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 from grpc import StatusCode
 
-from tests.e2e.service import Client, Service, refused
+from tests.e2e.client import Client
+from tests.e2e.refusals import refused
+from tests.e2e.service import Service
 from tests.unit.signing import AUDIENCE, ISSUER, KEYS, Endpoint, claims, key_set, rsa_key, token
 from tests.unit.test_tokens import FORGED
 

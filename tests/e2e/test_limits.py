@@ -9,7 +9,10 @@ from google.rpc import error_details_pb2
 from grpc import StatusCode
 
 from tests.contract.stored import Stored
-from tests.e2e.service import Client, Service, eventually, refused
+from tests.e2e.client import Client
+from tests.e2e.refusals import refused
+from tests.e2e.service import Service
+from tests.waiting import eventually
 
 MORE_THAN_ENOUGH = 1_000
 

@@ -8,7 +8,9 @@ from grpc import StatusCode
 
 from milepost.gen.milepost.v1 import operation_pb2 as pb
 from milepost.tracking.paging import MOST_CHARACTERS
-from tests.e2e.service import FUNCTION, Client, Service, refused
+from tests.e2e.client import FUNCTION, Client
+from tests.e2e.refusals import refused
+from tests.e2e.service import Service
 
 STATUSES = ("PENDING", "PROCESSING", "COMPLETED", "FAILED", "CANCELLED")
 

@@ -8,7 +8,9 @@ from grpc import StatusCode
 
 from milepost.domain.operation import new_operation_id
 from milepost.gen.milepost.v1 import operation_pb2 as pb
-from tests.e2e.service import FUNCTION, RPCS, Client, refused
+from tests.e2e.client import FUNCTION, Client
+from tests.e2e.refusals import refused
+from tests.e2e.rpcs import RPCS
 
 CANARY = "canary7f3a"
 

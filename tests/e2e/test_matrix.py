@@ -21,7 +21,10 @@ from milepost.rpc.named import shown
 from milepost.storage.tables import operations
 from tests.e2e import matrix
 from tests.e2e.matrix import Answer, Cell, Person
-from tests.e2e.service import LOG_SECONDS, RPCS, Refusal, Rpc, Service, eventually, refused
+from tests.e2e.refusals import Refusal, refused
+from tests.e2e.rpcs import RPCS, Rpc
+from tests.e2e.service import LOG_SECONDS, Service
+from tests.waiting import eventually
 
 NAME = operator.attrgetter("method")
 ABOUT_ONE = [rpc for rpc in RPCS if rpc.takes_id]

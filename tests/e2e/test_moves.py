@@ -6,7 +6,8 @@ from grpc import StatusCode
 from milepost.domain.lifecycle import DELETABLE, TABLE, Move
 from milepost.domain.operation import OperationId, Status
 from milepost.gen.milepost.v1 import operation_pb2 as pb
-from tests.e2e.service import ABOUT_ONE, RPCS, refused
+from tests.e2e.refusals import refused
+from tests.e2e.rpcs import ABOUT_ONE, RPCS
 
 MOVES = {
     "StartOperation": Move.START,

@@ -13,15 +13,11 @@ from grpc import StatusCode
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from milepost.storage.schema import upgrade
-from tests.e2e.service import (
-    ABOUT_ONE,
-    CALL_SECONDS,
-    RPCS,
-    Service,
-    eventually,
-    refused,
-)
+from tests.e2e.refusals import refused
+from tests.e2e.rpcs import ABOUT_ONE, CALL_SECONDS, RPCS
+from tests.e2e.service import Service
 from tests.postgres import PostgresCluster
+from tests.waiting import eventually
 
 TOLD_WITHIN_S = 1.0
 NOT_READY_WITHIN_S = 2.0

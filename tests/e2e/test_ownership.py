@@ -12,7 +12,10 @@ from milepost.gen.milepost.v1 import operation_pb2 as pb
 from milepost.rpc.interceptors.auth import ROLES
 from milepost.storage.tables import operations
 from tests import factories
-from tests.e2e.service import ABOUT_ONE, FUNCTION, Client, Refusal, Rpc, Service, refused
+from tests.e2e.client import FUNCTION, Client
+from tests.e2e.refusals import Refusal, refused
+from tests.e2e.rpcs import ABOUT_ONE, Rpc
+from tests.e2e.service import Service
 
 METHOD = operator.attrgetter("method")
 rpcs = pytest.mark.parametrize("rpc", ABOUT_ONE, ids=METHOD)

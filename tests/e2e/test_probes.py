@@ -14,16 +14,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from milepost.storage import schema
 from milepost.storage.engine import open_engine
-from tests.e2e.service import (
-    CALL_SECONDS,
-    RPCS,
-    START_SECONDS,
-    STOP_SECONDS,
-    Service,
-    environment,
-    eventually,
-    refused,
-)
+from tests.e2e.refusals import refused
+from tests.e2e.rpcs import CALL_SECONDS, RPCS
+from tests.e2e.service import START_SECONDS, STOP_SECONDS, Service
+from tests.machine import environment
+from tests.waiting import eventually
 
 SOON_S = 5.0
 MESSAGE_BYTES = 2 * 1024 * 1024

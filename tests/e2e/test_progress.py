@@ -8,7 +8,7 @@ from grpc import StatusCode
 
 from milepost.domain.operation import OperationId, new_operation_id
 from milepost.gen.milepost.v1 import operation_pb2 as pb
-from tests.e2e.service import refused
+from tests.e2e.refusals import refused
 
 MESSAGE_LENGTH = 1_000
 

@@ -14,8 +14,11 @@ from grpc import StatusCode
 
 from milepost.gen.milepost.v1 import operation_pb2
 from milepost.gen.milepost.v1 import worker_service_pb2 as pb
-from tests.contract.stored import until
-from tests.e2e.service import BROKEN, RPCS, Client, Refusal, Service, refused
+from tests.e2e.client import Client
+from tests.e2e.refusals import Refusal, refused
+from tests.e2e.rpcs import BROKEN, RPCS
+from tests.e2e.service import Service
+from tests.waiting import until
 
 SOON_S = 5.0
 UNKNOWN = "op_000000000000000000000000"

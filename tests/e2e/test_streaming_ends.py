@@ -10,9 +10,10 @@ import pytest
 from grpc import StatusCode
 
 from milepost.gen.milepost.v1 import worker_service_pb2 as pb
-from tests.contract.stored import until
-from tests.e2e.service import Service, eventually, refused
+from tests.e2e.refusals import refused
+from tests.e2e.service import Service
 from tests.e2e.test_streaming import STREAM, Stream, streaming
+from tests.waiting import eventually, until
 
 SOON_S = 5.0
 FLOOD = 5_000

@@ -9,8 +9,10 @@ from grpc import StatusCode
 from milepost.domain.operation import OperationId
 from milepost.gen.milepost.v1 import operation_pb2 as pb
 from tests import factories
-from tests.e2e.service import BROKEN, eventually, refused
+from tests.e2e.refusals import refused
+from tests.e2e.rpcs import BROKEN
 from tests.e2e.test_claim import claim
+from tests.waiting import eventually
 
 SOON = 5.0
 TTL = duration_pb2.Duration(seconds=3600)

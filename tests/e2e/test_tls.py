@@ -11,9 +11,12 @@ from cryptography import x509
 from grpc import StatusCode
 
 from milepost_client import SyncMilepost, Unauthenticated, Unavailable, read_tls
-from tests.e2e.certificates import SERVER, Authority, Pair
-from tests.e2e.service import CALL_SECONDS, Client, Service, eventually
-from tests.e2e.test_cli import DENIED, OK, milepost
+from tests.certificates import SERVER, Authority, Pair
+from tests.e2e.client import Client
+from tests.e2e.commands import DENIED, OK, milepost
+from tests.e2e.rpcs import CALL_SECONDS
+from tests.e2e.service import Service
+from tests.waiting import eventually
 
 ENCODER = x509.DNSName("encoder.example.com")
 WATCHER = x509.UniformResourceIdentifier("spiffe://example.com/watcher")

@@ -16,10 +16,14 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from milepost.domain.operation import OperationId
 from milepost.storage.tables import operations
 from tests.canaries import CANARIES
-from tests.contract.stored import Stored, until
+from tests.contract.stored import Stored
+from tests.e2e.client import FUNCTION, Client
 from tests.e2e.confiding import confide
-from tests.e2e.receiver import Receiver
-from tests.e2e.service import FUNCTION, RPCS, Client, Service, eventually, refused
+from tests.e2e.refusals import refused
+from tests.e2e.rpcs import RPCS
+from tests.e2e.service import Service
+from tests.inbox import Inbox
+from tests.waiting import eventually, until
 
 ARRIVES_WITHIN_S = 10.0
 CANARY = "canary51c2"
@@ -68,9 +72,9 @@ def collector() -> Iterator[tuple[Collector, str]]:
 
 
 @pytest.fixture(scope="module")
-def receiver() -> Iterator[Receiver]:
+def receiver() -> Iterator[Inbox]:
     """A receiver of webhooks."""
-    with Receiver() as receiver:
+    with Inbox() as receiver:
         yield receiver
 
 

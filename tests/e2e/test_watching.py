@@ -12,7 +12,10 @@ from grpc import StatusCode
 
 from milepost.domain.operation import OperationId
 from tests import factories
-from tests.e2e.service import CALL_SECONDS, RPCS, Service, eventually, refused
+from tests.e2e.refusals import refused
+from tests.e2e.rpcs import CALL_SECONDS, RPCS
+from tests.e2e.service import Service
+from tests.waiting import eventually
 
 GET, WAIT = (
     next(rpc for rpc in RPCS if rpc.method == name) for name in ("GetOperation", "WaitOperation")

@@ -10,8 +10,11 @@ import sqlalchemy as sa
 
 from milepost.storage.tables import signing_secrets
 from milepost.webhooks.masterkeys import new_key
-from tests.e2e.receiver import Receiver
-from tests.e2e.service import Client, Service, environment, eventually, free_ports
+from tests.e2e.client import Client
+from tests.e2e.service import Service
+from tests.inbox import Inbox
+from tests.machine import environment, free_ports
+from tests.waiting import eventually
 
 EXAMPLE = Path(__file__).parents[2] / "clients/python/examples/receive_webhooks.py"
 DEADLINE_SECONDS = 30
@@ -20,7 +23,7 @@ DEADLINE_SECONDS = 30
 @pytest.fixture(scope="module")
 def receiver():
     """A receiver."""
-    with Receiver() as receiver:
+    with Inbox() as receiver:
         yield receiver
 
 

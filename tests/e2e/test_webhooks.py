@@ -7,15 +7,19 @@ from datetime import datetime
 from typing import Any
 
 import pytest
-from aiohttp import web
 from google.protobuf import any_pb2, struct_pb2, wrappers_pb2
 from grpc import StatusCode
 from standardwebhooks import Webhook
 
 from milepost.gen.milepost.v1 import webhook_service_pb2 as pb
 from milepost.webhooks.masterkeys import new_key
-from tests.e2e.receiver import Receiver, reset, stall
-from tests.e2e.service import BROKEN, LAST_MOVES, Service, eventually, refused
+from tests.e2e.client import LAST_MOVES
+from tests.e2e.refusals import refused
+from tests.e2e.rpcs import BROKEN
+from tests.e2e.service import Service
+from tests.inbox import Inbox
+from tests.receivers import reply, reset, silence
+from tests.waiting import eventually
 
 PENDING = pb.DELIVERY_STATUS_PENDING
 DELIVERED = pb.DELIVERY_STATUS_DELIVERED
@@ -28,14 +32,14 @@ MISSING = "msg_" + "0" * 32
 @pytest.fixture(scope="module")
 def receiver():
     """A receiver."""
-    with Receiver() as receiver:
+    with Inbox() as receiver:
         yield receiver
 
 
 @pytest.fixture(scope="module")
 def other():
     """Another receiver, which is another host to the limits."""
-    with Receiver() as receiver:
+    with Inbox() as receiver:
         yield receiver
 
 
@@ -195,7 +199,7 @@ def test_exhausted_delivery_can_be_sent_again(alice, any_service, receiver, path
     assert len(receiver.got(path)) == TRIES + 1
 
 
-@pytest.mark.parametrize(("behaviour", "error"), [(reset, "connection"), (stall, "timed out")])
+@pytest.mark.parametrize(("behaviour", "error"), [(reset, "connection"), (silence, "timed out")])
 def test_no_answer_is_a_failed_attempt(alice, receiver, path, behaviour, error):
     """A broken connection and a timeout count as failed attempts (B211)."""
     receiver.answer(path, behaviour)
@@ -235,7 +239,7 @@ def test_gone_stops_for_good(alice, receiver, path):
 @pytest.mark.parametrize("status", [429, 503])
 def test_retry_after_is_honoured(alice, receiver, path, status):
     """429 and 503 with Retry-After are left alone for as long as they ask (B215)."""
-    receiver.answer(path, web.Response(status=status, headers={"Retry-After": "2"}))
+    receiver.answer(path, reply(status, {"Retry-After": "2"}))
     alice.create_in("COMPLETED", callback_url=receiver.url(path))
     first, second = receiver.wait_for(path, 2)
     assert second.time - first.time >= 1.9
@@ -243,7 +247,7 @@ def test_retry_after_is_honoured(alice, receiver, path, status):
 
 def test_redirect_is_a_failure(alice, receiver, path):
     """A redirect is not followed; the attempt has failed (B219)."""
-    away = web.Response(status=302, headers={"Location": receiver.url(path + "/away")})
+    away = reply(302, {"Location": receiver.url(path + "/away")})
     receiver.answer(path, away)
     operation = alice.create_in("COMPLETED", callback_url=receiver.url(path))
     delivery = settled(alice, operation.id)
@@ -381,7 +385,7 @@ def test_bad_requests_name_their_fields(alice):
 
 def test_pending_delivery_is_not_redelivered(alice, receiver, path):
     """What is still to be sent needs no redelivery, and gets none."""
-    receiver.answer(path, web.Response(status=429, headers={"Retry-After": "60"}))
+    receiver.answer(path, reply(429, {"Retry-After": "60"}))
     operation = alice.create_in("COMPLETED", callback_url=receiver.url(path))
     receiver.wait_for(path)
     (delivery,) = alice.call("ListDeliveries", operation_id=operation.id).deliveries
@@ -408,7 +412,7 @@ def test_test_webhook(alice, receiver, path):
 
 def test_slow_host_holds_up_nobody(alice, receiver, other, path):
     """While one receiver stalls many webhooks, one to another arrives within its first timeout."""
-    receiver.answer(path, *[stall] * 200)
+    receiver.answer(path, *[silence] * 200)
     for _ in range(30):
         alice.create_in("CANCELLED", callback_url=receiver.url(path))
     (first, *_) = receiver.wait_for(path)

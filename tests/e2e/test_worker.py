@@ -24,8 +24,8 @@ from milepost_client import (
     Work,
     Worker,
 )
-from tests.contract.stored import until
 from tests.e2e.service import Service
+from tests.waiting import until
 
 SOON_S = 10.0
 

@@ -14,7 +14,9 @@ from milepost.domain.operation import OperationId
 from milepost.storage.tables import events, operations
 from tests import factories
 from tests.contract.stored import Stored
-from tests.e2e.service import FUNCTION, eventually, refused
+from tests.e2e.client import FUNCTION
+from tests.e2e.refusals import refused
+from tests.waiting import eventually
 
 CLAIMERS = 8
 OWNERS = 50

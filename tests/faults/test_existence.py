@@ -11,7 +11,9 @@ import pytest
 from grpc import StatusCode
 
 from milepost.domain.operation import new_operation_id
-from tests.e2e.service import CALL_SECONDS, RPCS, Client, Rpc, Service
+from tests.e2e.client import Client
+from tests.e2e.rpcs import CALL_SECONDS, RPCS, Rpc
+from tests.e2e.service import Service
 from tests.faults.timing import Interval, Rounds, difference, measure, slower
 
 _log = logging.getLogger(__name__)

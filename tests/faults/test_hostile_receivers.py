@@ -23,7 +23,8 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from milepost.domain.callback_url import CallbackRules, CallbackUrl, read_callback_url
 from milepost.webhooks.guard import Resolver
 from milepost.webhooks.sender import Answer, Failure, Sender
-from tests.unit.receivers import OK, NameServer, Receiver, answering
+from tests.name_server import NameServer
+from tests.receivers import OK, Receiver, answering
 
 pytestmark = pytest.mark.faults
 
@@ -167,7 +168,7 @@ class Zoo:
 @pytest.fixture(scope="module")
 def zoo() -> Iterator[Zoo]:
     """Every kind of hostile receiver."""
-    command = [sys.executable, "-m", "tests.unit.receivers", NAME]
+    command = [sys.executable, "-m", "tests.receivers", NAME]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:

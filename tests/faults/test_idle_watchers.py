@@ -18,7 +18,10 @@ import sqlalchemy as sa
 from milepost.storage.tables import operations
 from tests import factories
 from tests.contract.stored import Stored
-from tests.e2e.service import Client, Service, eventually, free_ports
+from tests.e2e.client import Client
+from tests.e2e.service import Service
+from tests.machine import free_ports
+from tests.waiting import eventually
 
 STREAMS_PER_CHANNEL = 500
 OPENED_AT_ONCE = 100

@@ -11,7 +11,8 @@ from google.protobuf import any_pb2
 from grpc import StatusCode
 
 from milepost.gen.milepost.v1 import operation_pb2 as pb
-from tests.e2e.service import FUNCTION, Client, Service
+from tests.e2e.client import FUNCTION, Client
+from tests.e2e.service import Service
 from tests.faults.history import histories
 
 WORKERS = 32

@@ -13,8 +13,10 @@ import pytest
 from grpc import StatusCode
 
 from tests.contract.stored import Stored
-from tests.e2e.service import FUNCTION, Client, Service, eventually
+from tests.e2e.client import FUNCTION, Client
+from tests.e2e.service import Service
 from tests.faults.conftest import READS_PER_MINUTE
+from tests.waiting import eventually
 
 Codes = Counter[StatusCode]
 QUOTA = 10

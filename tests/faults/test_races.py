@@ -12,7 +12,8 @@ from google.protobuf import any_pb2
 from grpc import StatusCode
 
 from milepost.domain.lifecycle import Move
-from tests.e2e.service import BROKEN, FUNCTION, Client
+from tests.e2e.client import FUNCTION, Client
+from tests.e2e.rpcs import BROKEN
 from tests.faults.history import histories
 
 AT_ONCE = 32

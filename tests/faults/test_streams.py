@@ -12,7 +12,8 @@ import grpc
 import pytest
 
 from milepost.gen.milepost.v1 import worker_service_pb2 as pb
-from tests.e2e.service import Client, Service
+from tests.e2e.client import Client
+from tests.e2e.service import Service
 from tests.e2e.test_streaming import Stream, streaming
 from tests.faults.history import histories
 

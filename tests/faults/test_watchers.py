@@ -13,7 +13,8 @@ from milepost.domain.operation import OperationId
 from milepost.storage.schema import upgrade
 from milepost_client import Milepost, MilepostError, Operation, Status
 from tests.contract.stored import Stored
-from tests.e2e.service import FUNCTION, Service
+from tests.e2e.client import FUNCTION
+from tests.e2e.service import Service
 from tests.faults.proxy import proxy
 from tests.postgres import PostgresCluster
 

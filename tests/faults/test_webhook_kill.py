@@ -7,12 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from aiohttp import web
 
 from milepost.gen.milepost.v1 import webhook_service_pb2 as pb
 from milepost.webhooks.masterkeys import new_key
-from tests.e2e.receiver import Receiver, reset, stall
-from tests.e2e.service import Service, eventually
+from tests.e2e.service import Service
+from tests.inbox import Inbox
+from tests.receivers import reply, reset, silence
+from tests.waiting import eventually
 
 EVENTS = 200
 KILLS = 5
@@ -24,7 +25,7 @@ PATIENCE_SECONDS = 120.0
 @pytest.fixture
 def receiver():
     """A receiver."""
-    with Receiver() as receiver:
+    with Inbox() as receiver:
         yield receiver
 
 
@@ -47,14 +48,8 @@ def service(request, tmp_path, receiver):
         yield service
 
 
-async def early_close(request: web.Request) -> web.StreamResponse:
-    """The answer breaks off in the middle."""
-    response = web.StreamResponse(headers={"Content-Length": "100"})
-    await response.prepare(request)
-    await response.write(b"not a hundred bytes")
-    assert request.transport is not None
-    request.transport.abort()
-    return response
+EARLY_CLOSE = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nnot a hundred bytes"
+"""The answer breaks off in the middle."""
 
 
 def misbehaviours(dice):
@@ -63,8 +58,8 @@ def misbehaviours(dice):
         if dice.random() > FAILING:
             yield 200
             continue
-        slow_down = web.Response(status=429, headers={"Retry-After": "1"})
-        yield dice.choice([500, 503, slow_down, reset, stall, early_close])
+        slow_down = reply(429, {"Retry-After": "1"})
+        yield dice.choice([500, 503, slow_down, reset, silence, EARLY_CLOSE])
 
 
 @pytest.mark.timeout(240)

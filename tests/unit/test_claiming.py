@@ -15,7 +15,7 @@ from milepost.tracking import claiming
 from milepost.tracking.changes import Changes
 from milepost.tracking.claiming import Claiming, PendingWork
 from tests import factories
-from tests.contract.stored import until
+from tests.waiting import until
 
 WALLY = Principal(
     subject="wally", roles=frozenset({Role.WORKER}), credential_id="w", functions=("video.*", "a")

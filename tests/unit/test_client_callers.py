@@ -9,7 +9,7 @@ from milepost_client.convert import from_any, from_struct
 from milepost_client.gen.milepost.v1 import operation_pb2
 from milepost_client.gen.milepost.v1 import operation_service_pb2 as pb
 from milepost_client.gen.milepost.v1 import worker_service_pb2 as worker_pb
-from tests.unit.test_client_script import ID, operation, page, talking
+from tests.unit.client_script import ID, operation, page, talking
 
 
 async def test_create_sends_all_it_was_given():

@@ -17,7 +17,7 @@ from milepost_client import (
     Unavailable,
 )
 from milepost_client.gen.milepost.v1 import operation_service_pb2, worker_service_pb2
-from tests.unit.test_client_script import (
+from tests.unit.client_script import (
     API_KEY,
     ID,
     Never,

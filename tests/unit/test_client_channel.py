@@ -5,7 +5,7 @@ import pytest
 
 from milepost_client import Milepost, Unavailable
 from milepost_client.channel import is_loopback
-from tests.unit.test_client_script import API_KEY, ID, got, serving
+from tests.unit.client_script import API_KEY, ID, got, serving
 
 HERE = [
     "127.0.0.1:7450",

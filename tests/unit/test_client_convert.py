@@ -24,7 +24,7 @@ from milepost_client.convert import (
     to_timestamp,
 )
 from milepost_client.gen.milepost.v1 import operation_pb2 as pb
-from tests.unit.test_client_script import operation
+from tests.unit.client_script import operation
 
 
 def pack(value: Json | Message) -> any_pb2.Any:

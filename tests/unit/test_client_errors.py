@@ -13,7 +13,7 @@ from milepost_client.convert import from_operation
 from milepost_client.errors import no_result
 from milepost_client.gen.milepost.v1 import operation_pb2 as pb
 from milepost_client.refusal import BY_CODE, BY_REASON
-from tests.unit.test_client_script import ID, Refusal, illegal, operation, talking
+from tests.unit.client_script import ID, Refusal, illegal, operation, talking
 
 CODE = grpc.StatusCode
 

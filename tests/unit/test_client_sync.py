@@ -10,7 +10,7 @@ import pytest
 from milepost_client import Cancelled, Milepost, Operation, SyncMilepost, SyncWork, Work
 from milepost_client.convert import from_any
 from milepost_client.gen.milepost.v1 import worker_service_pb2 as worker_pb
-from tests.unit.test_client_script import (
+from tests.unit.client_script import (
     API_KEY,
     ID,
     Never,

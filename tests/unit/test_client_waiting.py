@@ -19,7 +19,7 @@ from milepost_client.convert import to_any
 from milepost_client.gen.milepost.v1 import operation_pb2 as pb
 from milepost_client.pace import growing_pauses
 from milepost_client.waiting import LONGEST_WAIT
-from tests.unit.test_client_script import (
+from tests.unit.client_script import (
     ID,
     Never,
     Refusal,

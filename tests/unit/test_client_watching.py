@@ -7,7 +7,7 @@ import grpc
 import pytest
 
 from milepost_client import OperationNotFound, RateLimited, SyncMilepost, Unavailable
-from tests.unit.test_client_script import (
+from tests.unit.client_script import (
     API_KEY,
     ID,
     Never,

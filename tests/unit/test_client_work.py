@@ -17,7 +17,7 @@ from milepost_client import (
 )
 from milepost_client.convert import from_any
 from milepost_client.gen.milepost.v1 import worker_service_pb2 as pb
-from tests.unit.test_client_script import ID, Refusal, illegal, operation, started, talking
+from tests.unit.client_script import ID, Refusal, illegal, operation, started, talking
 
 PROGRESSED = pb.UpdateProgressResponse(operation=operation("PROCESSING", attempt=1, progress=0.4))
 COMPLETED = pb.CompleteOperationResponse(operation=operation("COMPLETED", attempt=1))

@@ -10,9 +10,8 @@ import shlex
 import string
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import fields
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,226 +22,28 @@ from google.protobuf import descriptor_pool, json_format, message_factory
 
 from milepost import config, telemetry
 from milepost.cli import app
-from milepost.domain.lifecycle import PROGRESS_TOLERANCE, TABLE, Actor
+from milepost.domain.lifecycle import TABLE
 from milepost.domain.limits import Limits
-from milepost.domain.policy import POLICY
 from milepost.domain.rates import Allowance
-from milepost.rpc.convert import REPORTED_CHARACTERS
-from milepost.rpc.interceptors.admission import CALLS_MAX, WAITING_MAX
-from milepost.rpc.interceptors.failures import FAILURES_PER_MINUTE
-from milepost.rpc.server import METADATA_BYTES
-from milepost.storage.batching import MOST_WAITING
+from tests.unit.documents import (
+    ARCHITECTURE,
+    GENERATED,
+    LIMITS,
+    OPERATING,
+    README,
+    ROOT,
+    renewed,
+    write,
+)
 
-ROOT: Final = Path(__file__).resolve().parents[2]
-README: Final = ROOT / "README.md"
-ARCHITECTURE: Final = ROOT / "docs/architecture.md"
-OPERATING: Final = ROOT / "docs/operating.md"
 RECORDS: Final = sorted((ROOT / "docs/adr").glob("*.md"))
 DOCUMENTS: Final = sorted(
     [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("clients/**/README.md")]
 )
 OURS: Final = [path for path in DOCUMENTS if "clients" not in path.parts]
 LONGEST_RECORD: Final = 60
-_NOTHING: Final = "-"
-
-LIMITS: Final = (
-    ("ttl", "{ttl_default}; {ttl_min} … {ttl_max}", "clamped; the operation shows the value used"),
-    (
-        "retry_after",
-        "{retry_after_default}; {retry_after_min} … {retry_after_max}",
-        "clamped, likewise",
-    ),
-    ("max_attempts", "{max_attempts_default}; at least 1", "clamped, likewise"),
-    ("progress", "0.0 … 1.0; goes back by at most {tolerance}", "clamped; refused if it goes back"),
-    ("metadata", "{metadata_bytes} bytes of JSON", "INVALID_ARGUMENT"),
-    (
-        "result",
-        "{result_bytes} bytes, and {type_url_length} characters of its type_url",
-        "INVALID_ARGUMENT",
-    ),
-    ("errors", "{errors_bytes} bytes together", "INVALID_ARGUMENT"),
-    ("progress message", "{message_length} characters", "INVALID_ARGUMENT"),
-    ("reason of a cancel", "{reason_length} characters", "INVALID_ARGUMENT"),
-    (
-        "function, version, worker, original_request_id",
-        "{name_length} characters",
-        "INVALID_ARGUMENT",
-    ),
-    ("callback_url", "{callback_url_length} characters", "INVALID_ARGUMENT"),
-    (
-        "request_id",
-        "1 … 255 characters: letters, digits, `_` `.` `:` `-`",
-        "INVALID_ARGUMENT",
-    ),
-    ("lease", "{lease_default}; {lease_min} … {lease_max}", "clamped"),
-    (
-        "functions and operations of one claim",
-        "1 … {claim_functions} and 1 … {claim_operations}",
-        "INVALID_ARGUMENT",
-    ),
-    ("wait of a claim", "{claim_wait}", "answered with nothing"),
-    (
-        "page_size",
-        "{page_size_default}; 1 … {page_size_max}; 0 means the default",
-        "INVALID_ARGUMENT",
-    ),
-    (
-        "progress on a stream",
-        "one commit per {stream_interval} and operation, the first and the last at once",
-        "coalesced, the newest kept",
-    ),
-    (
-        "operations of one progress stream",
-        "{stream_operations}",
-        "RESOURCE_EXHAUSTED, in an error item",
-    ),
-    (
-        "violations that are told at once",
-        "{violations} characters",
-        "the rest is counted",
-    ),
-    (
-        "creates of one principal",
-        "{creates} in 60 s",
-        "RESOURCE_EXHAUSTED with RetryInfo",
-    ),
-    ("lists of one principal", "{lists} in 60 s", "likewise"),
-    ("other reads of one principal", "{reads} in 60 s", "likewise"),
-    ("cancels, deletes and other changes by one principal", "{changes} in 60 s", "likewise"),
-    (
-        "writes of one worker, messages of streams included",
-        "{worker_writes} in 60 s",
-        "likewise; a stream ends",
-    ),
-    (
-        "active operations of one owner",
-        "{active}, exact over all replicas",
-        "RESOURCE_EXHAUSTED with QuotaFailure",
-    ),
-    ("bad credentials from one address", "{auth_failures} in 60 s", "RESOURCE_EXHAUSTED"),
-    ("calls at once", "{calls} that run, {waiting_calls} that wait or stream", "UNAVAILABLE"),
-    ("request message", "{request_bytes} bytes", "RESOURCE_EXHAUSTED, by gRPC itself"),
-    ("metadata of a call", "{call_metadata_bytes} bytes", "RESOURCE_EXHAUSTED, by gRPC itself"),
-    ("calls that wait for the database", "{waiting} in each queue", "UNAVAILABLE, at once"),
-)
-"""What, how much, and what happens beyond: the table of limits, without its numbers."""
-
 
 # --- what is made from the code ---
-
-
-def settings_table() -> str:
-    """Every setting, with its default and its meaning."""
-    rows = ["| variable | default | meaning |", "| --- | --- | --- |"]
-    for name, field in config.Settings.model_fields.items():
-        variable = f"{config.PREFIX}{name.upper()}"
-        rows.append(f"| `{variable}` | {_default(field)} | {field.description} |")
-    return "\n".join(rows)
-
-
-def _default(field: Any) -> str:
-    if field.default_factory is not None:  # it depends on who runs it
-        return "`milepost/milepost.db` in `$XDG_DATA_HOME` or `~/.local/share`"
-    if field.default is None:
-        return _NOTHING
-    if isinstance(field.default, bool):
-        return f"`{str(field.default).lower()}`"
-    return f"`{field.default:g}`" if isinstance(field.default, float) else f"`{field.default}`"
-
-
-def limits_table() -> str:
-    """Every limit, and what happens beyond it."""
-    values = {field.name: getattr(Limits(), field.name) for field in fields(Limits)}
-    values |= {field.name: getattr(Allowance(), field.name) for field in fields(Allowance)}
-    values |= {
-        "auth_failures": FAILURES_PER_MINUTE,
-        "calls": CALLS_MAX,
-        "waiting_calls": WAITING_MAX,
-        "tolerance": PROGRESS_TOLERANCE,
-        "request_bytes": config.Settings.model_fields["request_bytes_max"].default,
-        "call_metadata_bytes": METADATA_BYTES,
-        "waiting": MOST_WAITING,
-        "violations": REPORTED_CHARACTERS,
-    }
-    texts = {name: _quantity(value) for name, value in values.items()}
-    rows = [f"| {what} | {much.format(**texts)} | {beyond} |" for what, much, beyond in LIMITS]
-    return "\n".join(["| what | how much | beyond |", "| --- | --- | --- |", *rows])
-
-
-def _quantity(value: float | timedelta) -> str:
-    if not isinstance(value, timedelta):
-        return f"{value:,}"
-    seconds = int(value.total_seconds())
-    for size, unit in ((86_400, "d"), (3600, "h")):
-        if seconds % size == 0 and seconds // size > (unit == "d"):
-            return f"{seconds // size} {unit}"
-    return f"{seconds} s"
-
-
-def state_diagram() -> str:
-    """The table of moves, as a picture: one arrow for each pair of statuses."""
-    arrows: dict[tuple[str, str], list[str]] = {}
-    for move, rule in TABLE.items():
-        for status in sorted(str(status) for status in rule.leaves) or ["[*]"]:
-            arrows.setdefault((status, rule.enters or "[*]"), []).append(move)
-    lines = [f"    {old} --> {new}: {', '.join(moves)}" for (old, new), moves in arrows.items()]
-    return "\n".join(["```mermaid", "stateDiagram-v2", *lines, "```"])
-
-
-def moves_table() -> str:
-    """The table of moves itself."""
-    rows = ["| move | from | to | done by | event |", "| --- | --- | --- | --- | --- |"]
-    for move, rule in TABLE.items():
-        leaves = ", ".join(sorted(rule.leaves)) or _NOTHING
-        by = ", ".join(sorted(rule.by))
-        event = f"`{rule.event}`" if rule.changing or not rule.leaves else _NOTHING
-        rows.append(f"| {move} | {leaves} | {rule.enters or 'gone'} | {by} | {event} |")
-    return "\n".join(rows)
-
-
-FOR: Final = {
-    Actor.CALLER: "whoever creates it",
-    Actor.OWNER: "its owner",
-    Actor.WORKER: "a worker with the grant",
-    Actor.ADMIN: "an admin",
-}
-
-
-def policy_table() -> str:
-    """Who may call each RPC, and whose operations it reaches."""
-    rows = ["| call | a role of | for | move |", "| --- | --- | --- | --- |"]
-    for method, access in POLICY.items():
-        name = method.removeprefix("milepost.v1.").replace("/", ".")
-        roles = ", ".join(sorted(role.lower() for role in access.roles))
-        whom = ", ".join(text for actor, text in FOR.items() if actor in access.by)
-        rows.append(f"| `{name}` | {roles} | {whom} | {access.move or _NOTHING} |")
-    return "\n".join(rows)
-
-
-GENERATED: Final[dict[tuple[Path, str], Callable[[], str]]] = {
-    (README, "settings"): settings_table,
-    (README, "limits"): limits_table,
-    (OPERATING, "who may do what"): policy_table,
-    (ARCHITECTURE, "state diagram"): state_diagram,
-    (ARCHITECTURE, "moves"): moves_table,
-}
-
-
-def renewed(text: str, name: str, part: str) -> str:
-    """Return `text` with the part of this name made anew."""
-    begin, end = f"<!-- generated: {name} -->\n", "<!-- end -->"
-    before, found, rest = text.partition(begin)
-    assert found, f"there is no place for {name}"
-    _, found, after = rest.partition(end)
-    assert found, f"the place for {name} has no end"
-    return f"{before}{begin}\n{part}\n\n{end}{after}"
-
-
-def write() -> None:
-    """Write every part that is made from the code."""
-    for (path, name), make in GENERATED.items():
-        text = path.read_text(encoding="utf-8")
-        path.write_text(renewed(text, name, make()), encoding="utf-8")
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from milepost.webhooks.guard import (
     Unresolvable,
     ask_system,
 )
-from tests.unit.receivers import OK, Receiver, answering
+from tests.receivers import OK, Receiver, answering
 
 RULES = CallbackRules(allow_http=True, allowed_networks=(ip_network("127.0.0.1/32"),))
 URL = read_callback_url("https://hooks.example.com/x", RULES)

@@ -23,9 +23,9 @@ from milepost.rpc.interceptors.errors import Errors
 from milepost.rpc.interceptors.failures import address_of
 from milepost.rpc.interceptors.limits import KINDS, PROGRESS, RateLimits
 from milepost.tracking.buckets import LocalBuckets
-from tests.contract.stored import until
-from tests.e2e.service import RPCS
+from tests.e2e.rpcs import RPCS
 from tests.unit.test_rates import Clock
+from tests.waiting import until
 
 SECONDS = 10.0
 WORKERS = "milepost.v1.WorkerService"

@@ -14,7 +14,8 @@ import uvloop
 from milepost.domain.callback_url import CallbackRules, CallbackUrl, read_callback_url
 from milepost.webhooks.guard import HEAD_BYTES, Resolver
 from milepost.webhooks.sender import BODY_BYTES, RETRY_AFTER_MAX, Answer, Failure, Sender
-from tests.unit.receivers import HOSTILE, OK, Authority, Behaviour, Receiver, answering, silence
+from tests.certificates import Authority
+from tests.receivers import HOSTILE, OK, Behaviour, Receiver, answering, silence
 
 NOW = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
 HEADERS = {
@@ -45,9 +46,9 @@ async def start() -> AsyncIterator[Start]:
 
 
 @pytest.fixture(scope="module")
-def authority() -> Authority:
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     """Whom the senders of these tests trust."""
-    return Authority()
+    return Authority(tmp_path_factory.mktemp("authority"))
 
 
 def rules_for(*ports: int) -> CallbackRules:

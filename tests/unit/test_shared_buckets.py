@@ -13,8 +13,8 @@ from milepost.domain.rates import Rate
 from milepost.storage import shared_buckets
 from milepost.storage.shared_buckets import PREFIX, SharedBuckets
 from milepost.tracking.buckets import LocalBuckets
-from tests.contract.stored import until
 from tests.redis import RedisServer
+from tests.waiting import until
 
 KEY = ("creates", "alice:\u00e9 x")
 RATE = Rate(count=100)

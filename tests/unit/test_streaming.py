@@ -43,7 +43,8 @@ from milepost.tracking.pending import PendingProgress
 from milepost.tracking.reports import Acknowledgement, Interruption, Refused, Report, Update
 from milepost.tracking.streaming import MOST_UNREAD, SILENCE_S, ProgressStream, Streams
 from milepost.tracking.tracker import Tracker
-from tests.contract.stored import Stored, until
+from tests.contract.stored import Stored
+from tests.waiting import until
 
 ALICE = Principal(subject="alice", roles=frozenset({Role.CALLER}), credential_id="a")
 BOB = Principal(subject="bob", roles=frozenset({Role.CALLER}), credential_id="b")

@@ -11,7 +11,7 @@ from milepost.domain.errors import StoreUnavailable
 from milepost.domain.lifecycle import Move
 from milepost.domain.operation import Status
 from milepost.domain.ports import Claim
-from milepost.main import repeatedly
+from milepost.main.rounds import repeatedly
 from milepost.storage.engine import open_engine
 from milepost.storage.store import SqlOperationStore
 from milepost.storage.tables import operations
@@ -19,7 +19,8 @@ from milepost.tracking.changes import Changes
 from milepost.tracking.claiming import PendingWork
 from milepost.tracking.sweeping import BATCH, Sweeping
 from tests import factories
-from tests.contract.stored import Stored, until
+from tests.contract.stored import Stored
+from tests.waiting import until
 
 TTL = timedelta(hours=1)
 CLAIM = Claim(

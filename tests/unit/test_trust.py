@@ -10,7 +10,7 @@ import pytest
 from milepost import config
 from milepost.domain.operation import Principal, Role
 from milepost.domain.trust import certificates_from, issuers_from
-from tests.e2e.certificates import SERVER, Authority
+from tests.certificates import SERVER, Authority
 
 ISSUER: dict[str, Any] = {
     "issuer": "https://issuer.example",

@@ -110,11 +110,11 @@ def run_call(
 
 def local_port(address: str) -> tuple[str, int] | None:
     """Return host and port of an address of this machine, nothing for any other target."""
-    from milepost.config import is_loopback
+    from milepost.config import is_loopback, split_address
 
-    host, _, port = address.rpartition(":")
+    host, port = split_address(address)
     plain = is_loopback(address) and port.isascii() and port.isdigit()
-    return (host.strip("[]"), int(port)) if plain else None
+    return (host, int(port)) if plain else None
 
 
 def refuses(address: str) -> bool:

@@ -68,11 +68,11 @@ def require_free_ports(settings: Settings) -> None:
 
 def _bind_problem(address: str) -> str | None:
     """Return why nobody can listen on `address` now, or nothing if one can."""
-    host, _, port = address.rpartition(":")
+    from milepost.config import split_address
+
+    host, port = split_address(address)
     try:
-        family, _, _, _, target = socket.getaddrinfo(
-            host.strip("[]"), int(port), type=socket.SOCK_STREAM
-        )[0]
+        family, _, _, _, target = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)[0]
         socket.create_server(target[:2], family=family).close()
     except socket.gaierror as error:
         return str(error.strerror).lower()

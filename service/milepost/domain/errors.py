@@ -48,11 +48,13 @@ class MilepostError(Exception):
     """The root of the tree. Never raised itself."""
 
     reason: ClassVar[str]
+    stated: ClassVar[tuple[str, ...]] = ()
+    """The fields that its sentence is built from."""
 
     @property
     def facts(self) -> Mapping[str, str]:
         """Every dynamic part of the sentence, by name."""
-        return {}
+        return {name: str(getattr(self, name)) for name in self.stated}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,7 @@ class ProgressDecrease(InvalidRequest):
     """Progress never goes back within one attempt, beyond a small tolerance."""
 
     reason = "PROGRESS_DECREASE"
+    stated = ("current", "requested")
 
     def __init__(self, *, current: float | None, requested: float | None) -> None:
         """Name the value stored and the value refused."""
@@ -85,11 +88,6 @@ class ProgressDecrease(InvalidRequest):
         super().__init__(
             Violation("progress", f"may not go back from {current} to {requested}"),
         )
-
-    @property
-    def facts(self) -> Mapping[str, str]:
-        """Both values."""
-        return {"current": str(self.current), "requested": str(self.requested)}
 
 
 class Unauthenticated(MilepostError):
@@ -124,6 +122,7 @@ class OperationNotFound(MilepostError):
     """There is no such operation for the asker: unknown, foreign, expired or deleted alike."""
 
     reason = "OPERATION_NOT_FOUND"
+    stated = ("operation_id",)
 
     def __init__(self, operation_id: str) -> None:
         """Name the id that was asked for."""
@@ -133,11 +132,6 @@ class OperationNotFound(MilepostError):
     @staticmethod
     def _sentence(operation_id: str) -> str:
         return f"operation {operation_id} does not exist"
-
-    @property
-    def facts(self) -> Mapping[str, str]:
-        """The id."""
-        return {"operation_id": self.operation_id}
 
 
 class OperationExpired(OperationNotFound):
@@ -169,32 +163,24 @@ class DeliveryNotFound(MilepostError):
     """The asker has no such delivery: unknown, foreign and forgotten alike."""
 
     reason = "DELIVERY_NOT_FOUND"
+    stated = ("delivery_id",)
 
     def __init__(self, delivery_id: str) -> None:
         """Name the id that was asked for."""
         self.delivery_id = delivery_id
         super().__init__(f"delivery {delivery_id} does not exist")
 
-    @property
-    def facts(self) -> Mapping[str, str]:
-        """The id."""
-        return {"delivery_id": self.delivery_id}
-
 
 class ApiKeyNotFound(MilepostError):
     """There is no API key with this id. Only admins can ask."""
 
     reason = "API_KEY_NOT_FOUND"
+    stated = ("key_id",)
 
     def __init__(self, key_id: str) -> None:
         """Name the id that was asked for."""
         self.key_id = key_id
         super().__init__(f"API key {key_id} does not exist")
-
-    @property
-    def facts(self) -> Mapping[str, str]:
-        """The id."""
-        return {"key_id": self.key_id}
 
 
 class IllegalMove(MilepostError):
@@ -221,22 +207,19 @@ class RevisionMismatch(Conflict):
     """The operation has moved since the revision that the asker expected."""
 
     reason = "REVISION_MISMATCH"
+    stated = ("expected", "actual")
 
     def __init__(self, *, expected: int | None, actual: int) -> None:
         """Name both revisions."""
         self.expected, self.actual = expected, actual
         super().__init__(f"expected revision {expected}, but the operation is at {actual}")
 
-    @property
-    def facts(self) -> Mapping[str, str]:
-        """Both revisions."""
-        return {"expected": str(self.expected), "actual": str(self.actual)}
-
 
 class StaleAttempt(Conflict):
     """The work was handed to another worker since: this attempt is over."""
 
     reason = "STALE_ATTEMPT"
+    stated = ("expected", "actual")
 
     def __init__(self, *, expected: int | None, actual: int) -> None:
         """Name both attempts."""
@@ -244,42 +227,29 @@ class StaleAttempt(Conflict):
         where = "its lease is lost" if expected == actual else f"this is attempt {actual}"
         super().__init__(f"attempt {expected} is over: {where}")
 
-    @property
-    def facts(self) -> Mapping[str, str]:
-        """Both attempts."""
-        return {"expected": str(self.expected), "actual": str(self.actual)}
-
 
 class LostRace(Conflict):
     """Other changes came first, every time the move was tried."""
 
     reason = "LOST_RACE"
+    stated = ("operation_id", "tries")
 
     def __init__(self, operation_id: str, *, tries: int) -> None:
         """Name the operation and how often the move was tried."""
         self.operation_id, self.tries = operation_id, tries
         super().__init__(f"operation {operation_id} changed under each of {tries} tries")
 
-    @property
-    def facts(self) -> Mapping[str, str]:
-        """The operation and the tries."""
-        return {"operation_id": self.operation_id, "tries": str(self.tries)}
-
 
 class RequestIdReused(MilepostError):
     """The owner has used this request_id for a create with other content."""
 
     reason = "REQUEST_ID_REUSED"
+    stated = ("request_id",)
 
     def __init__(self, request_id: str) -> None:
         """Name the request_id."""
         self.request_id = request_id
         super().__init__(f"request_id {request_id} was used for a create with other content")
-
-    @property
-    def facts(self) -> Mapping[str, str]:
-        """The request_id."""
-        return {"request_id": self.request_id}
 
 
 class WebhooksNotConfigured(MilepostError):
@@ -328,32 +298,24 @@ class QuotaExceeded(LimitReached):
 
     reason = "QUOTA_EXCEEDED"
     limit = "active_operations"
+    stated = ("active", "quota")
 
     def __init__(self, *, active: int, quota: int) -> None:
         """Name how many there are, and how many there may be."""
         self.active, self.quota = active, quota
         super().__init__(f"{active} operations are active, at most {quota} may be")
 
-    @property
-    def facts(self) -> Mapping[str, str]:
-        """Both numbers."""
-        return {"active": str(self.active), "quota": str(self.quota)}
-
 
 class StreamFull(MilepostError):
     """The progress stream carries as many operations as one may. Open another one."""
 
     reason = "STREAM_FULL"
+    stated = ("most",)
 
     def __init__(self, *, most: int) -> None:
         """Name how many operations one stream carries."""
         self.most = most
         super().__init__(f"this stream has {most} operations already, open another one")
-
-    @property
-    def facts(self) -> Mapping[str, str]:
-        """How many."""
-        return {"most": str(self.most)}
 
 
 class Unavailable(MilepostError):

@@ -92,7 +92,7 @@ def fill(message: pb.Operation, operation: Operation, viewer: str, *, full: bool
         message.next_step = NEXT_STEP_NUMBERS[expected.step]
         message.next_step_deadline.CopyFrom(timestamp_message(expected.deadline))
     if operation.callback_url is not None and operation.owner == viewer:
-        message.callback_url = urlsplit(operation.callback_url)._replace(query="").geturl()
+        message.callback_url = shown_url(operation.callback_url)
     if full:
         _add_payloads(message, operation)
 
@@ -121,6 +121,11 @@ def _error_messages(errors: Iterable[OperationError]) -> Iterable[pb.OperationEr
 
 # An operation is shown again and again, and most of its times stay what they were.
 @functools.lru_cache(maxsize=16_384)
+def shown_url(callback_url: str) -> str:
+    """Return a callback URL without its query, in which receivers may keep secrets."""
+    return urlsplit(callback_url)._replace(query="").geturl()
+
+
 def timestamp_message(instant: datetime) -> timestamp_pb2.Timestamp:
     """Return the message of a point in time. It may be shared: copy it, never change it."""
     return timestamp_pb2.Timestamp(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
 
 from milepost.domain.delivery import (
     DELIVERY_ID,
@@ -16,7 +15,7 @@ from milepost.gen.milepost.v1 import webhook_service_pb2 as pb
 from milepost.gen.milepost.v1.webhook_service_pb2_grpc import WebhookServiceServicer
 from milepost.rpc.caller import caller
 from milepost.rpc.convert import Fields
-from milepost.rpc.messages import duration_message, timestamp_message
+from milepost.rpc.messages import duration_message, shown_url, timestamp_message
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -140,7 +139,7 @@ def _fill_delivery(message: pb.Delivery, delivery: Delivery) -> None:
     message.operation_id = delivery.operation_id
     message.revision = delivery.revision
     message.event_type = delivery.type
-    message.callback_url = urlsplit(delivery.callback_url)._replace(query="").geturl()
+    message.callback_url = shown_url(delivery.callback_url)
     message.status = _STATUS_NUMBERS[delivery.status]
     message.create_time.CopyFrom(timestamp_message(delivery.create_time))
     if delivery.status not in SETTLED:

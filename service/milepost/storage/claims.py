@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, Final
 import sqlalchemy as sa
 
 from milepost.domain.lifecycle import TABLE, Move
+from milepost.storage.dialects import clock, later
 from milepost.storage.recording import ASKED, Recording
 from milepost.storage.rows import COLUMNS, RowReader
 from milepost.storage.scoping import is_among
-from milepost.storage.tables import clock, later, operations
+from milepost.storage.tables import operations
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence

@@ -13,13 +13,14 @@ from milepost.domain.api_key import ApiKey
 from milepost.domain.errors import ApiKeyNotFound, InvalidRequest, RequestIdReused, Violation
 from milepost.domain.operation import Principal, Role
 from milepost.domain.ports import KeyOutcome, StoredKey
-from milepost.storage.tables import Span, api_keys, clock, later, service_keys
+from milepost.storage.dialects import Span, clock, insert_into, later
+from milepost.storage.tables import api_keys, service_keys
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from datetime import datetime
 
-    from sqlalchemy.engine import Engine
+    from sqlalchemy.engine import Dialect, Engine
 
     from milepost.domain.api_key import KeyProposal, KeySelection
     from milepost.domain.ports import Position
@@ -69,7 +70,7 @@ def add_key(session: Session, key: StoredKey, proposal: KeyProposal, creator: st
     """See `KeyStore.add_key`."""
     rows = session.fetch(
         _insert(
-            session.dialect.name,
+            session.dialect,
             key,
             expire_time=sa.literal(proposal.expire_time, _k.expire_time.type),
             creator=creator,
@@ -95,7 +96,7 @@ def _earlier(session: Session, proposal: KeyProposal, creator: str) -> KeyOutcom
 
 
 def _insert(
-    dialect: str, key: StoredKey, *, expire_time: sa.ColumnElement[Any], **more: str | None
+    dialect: Dialect, key: StoredKey, *, expire_time: sa.ColumnElement[Any], **more: str | None
 ) -> sqlite.Insert | postgresql.Insert:
     """Return the insert of a key; none is made that the database's clock calls expired."""
     values: dict[str, sa.ColumnElement[Any]] = {
@@ -109,9 +110,8 @@ def _insert(
         **{name: sa.literal(value, sa.Text) for name, value in more.items()},
     }
     source = sa.select(*values.values()).where(sa.or_(expire_time.is_(None), expire_time > clock()))
-    insert = sqlite.insert if dialect == "sqlite" else postgresql.insert
     return (
-        insert(api_keys)
+        insert_into(api_keys, dialect)
         .from_select(list(values), source)
         .on_conflict_do_nothing(index_elements=["creator", "request_id"])
     )
@@ -181,8 +181,8 @@ def _roles(text: str) -> frozenset[Role]:
 
 def service_key(engine: Engine, name: str) -> bytes:
     """Return the random key that all replicas on this database share, making it at first use."""
-    insert = sqlite.insert if engine.dialect.name == "sqlite" else postgresql.insert
-    fresh = insert(service_keys).values(name=name, value=secrets.token_bytes(SERVICE_KEY_BYTES))
+    value = secrets.token_bytes(SERVICE_KEY_BYTES)
+    fresh = insert_into(service_keys, engine.dialect).values(name=name, value=value)
     with engine.begin() as connection:
         connection.execute(fresh.on_conflict_do_nothing())
         query = sa.select(service_keys.c.value).where(service_keys.c.name == name)
@@ -198,7 +198,7 @@ class KeyRing:
 
     def add(self, key: StoredKey, *, lifetime: timedelta | None = None) -> datetime | None:
         """Store a key; it is valid from now on, for `lifetime`. Return when it expires."""
-        dialect = self._engine.dialect.name
+        dialect = self._engine.dialect
         expire_time = (
             sa.null().cast(_k.expire_time.type)
             if lifetime is None

@@ -17,17 +17,10 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from milepost.domain.delivery import SETTLED, Attempt, Claimed, Delivery, DeliveryStatus, Settlement
 from milepost.domain.errors import DeliveryNotFound, IllegalMove
+from milepost.storage.dialects import Instant, Span, clock, later
 from milepost.storage.engine import Prepared
 from milepost.storage.leaving import SUBJECT, subject_from, subject_from_snapshot
-from milepost.storage.tables import (
-    Instant,
-    Span,
-    clock,
-    deliveries,
-    delivery_attempts,
-    later,
-    operations,
-)
+from milepost.storage.tables import deliveries, delivery_attempts, operations
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence

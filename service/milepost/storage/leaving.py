@@ -18,8 +18,9 @@ from sqlalchemy.sql.functions import FunctionElement
 
 from milepost.domain.delivery import Subject
 from milepost.domain.operation import Payload, Status
+from milepost.storage.dialects import Instant
 from milepost.storage.rows import errors_from_json
-from milepost.storage.tables import Instant, deliveries, delivery_attempts, operations
+from milepost.storage.tables import deliveries, delivery_attempts, operations
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

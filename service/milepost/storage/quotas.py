@@ -13,9 +13,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import postgresql
 
 from milepost.domain.operation import Status
+from milepost.storage.dialects import insert_into
 from milepost.storage.engine import Prepared
 from milepost.storage.scoping import visible
 from milepost.storage.tables import operations, quotas
@@ -151,10 +152,9 @@ class Recount:
 
 def _lock(dialect: Dialect, m: Columns) -> Any:
     """Return the upsert that locks the row of an owner, and makes it where there is none."""
-    kind = sqlite.insert if dialect.name == "sqlite" else postgresql.insert
     row = sa.select(m["owner"], _ZERO, _ZERO, _ZERO).where(m["owner"].is_not(None))
     return (
-        kind(quotas)
+        insert_into(quotas, dialect)
         .from_select([_q.owner, _q.reserved, _q.asked, _q.granted], row)
         .on_conflict_do_update(index_elements=[_q.owner], set_={"granted": _ZERO})
     )

@@ -12,9 +12,10 @@ import sqlalchemy as sa
 
 from milepost.domain.lifecycle import TABLE, Move
 from milepost.storage import leaving
+from milepost.storage.dialects import clock, host_of, random_delivery_id
 from milepost.storage.engine import Prepared
 from milepost.storage.rows import HEAVY
-from milepost.storage.tables import clock, deliveries, events, host_of, random_delivery_id
+from milepost.storage.tables import deliveries, events
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -9,7 +9,8 @@ import sqlalchemy as sa
 
 from milepost.domain.interruption import Standing
 from milepost.domain.operation import Operation, OperationError, Payload, Status
-from milepost.storage.tables import Instant, Span, operations
+from milepost.storage.dialects import Instant, Span
+from milepost.storage.tables import operations
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 import sqlalchemy as sa
 
 from milepost.domain.operation import Scope, Status
-from milepost.storage.tables import clock, operations
+from milepost.storage.dialects import clock
+from milepost.storage.tables import operations
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -11,7 +11,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from milepost.domain.delivery import SealedSecret
 from milepost.domain.errors import LostRace
-from milepost.storage.tables import Span, clock, later, signing_secrets
+from milepost.storage.dialects import Span, clock, later
+from milepost.storage.tables import signing_secrets
 
 if TYPE_CHECKING:
     from datetime import timedelta

@@ -8,16 +8,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 from milepost.domain.lifecycle import DELETABLE, PROGRESS_TOLERANCE, TABLE, Move
 from milepost.domain.operation import OperationId, Status
+from milepost.storage.dialects import clock, insert_into, later, latest
 from milepost.storage.engine import Prepared
 from milepost.storage.quotas import Reserving, has_room, reserve
 from milepost.storage.recording import ASKED, Recording
 from milepost.storage.rows import COLUMNS, SUMMARY_COLUMNS, errors_to_json
 from milepost.storage.scoping import SCOPE, in_scope, is_among, scope_values, visible
-from milepost.storage.tables import clock, later, latest, operations
+from milepost.storage.tables import operations
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -250,9 +250,8 @@ def insert(dialect: Dialect) -> Runnable:
             "create_time": clock(),
             "expire_time": later(clock(), m["ttl"]),
         }
-        kind = sqlite.insert if dialect.name == "sqlite" else postgresql.insert
         return (
-            kind(operations)
+            insert_into(operations, dialect)
             .from_select(list(values), sa.select(*values.values()).where(granted))
             .on_conflict_do_nothing()
             .returning(*COLUMNS)

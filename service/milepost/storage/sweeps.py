@@ -13,13 +13,14 @@ import sqlalchemy as sa
 
 from milepost.domain.lifecycle import EXPIRED, LEASE_LOST, TABLE, Move
 from milepost.domain.operation import OperationError, Status
+from milepost.storage.dialects import Span, clock
 from milepost.storage.engine import Prepared
 from milepost.storage.operations import SWEEPER
 from milepost.storage.recording import ASKED, Recording
 from milepost.storage.rows import COLUMNS, SUMMARY_COLUMNS, RowReader, errors_to_json
 from milepost.storage.scoping import is_among
 from milepost.storage.statements import expiring, sets
-from milepost.storage.tables import Span, clock, events, operations
+from milepost.storage.tables import events, operations
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

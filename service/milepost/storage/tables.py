@@ -7,165 +7,11 @@ a test compares the two on both databases.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, cast
-
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql
-from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.sql.functions import FunctionElement
 
 from milepost.domain.delivery import DeliveryStatus
 from milepost.domain.operation import ID_LENGTH, ID_PREFIX, Status
-
-if TYPE_CHECKING:
-    from sqlalchemy import ColumnElement
-    from sqlalchemy.engine import Dialect
-    from sqlalchemy.sql.compiler import SQLCompiler
-    from sqlalchemy.types import TypeEngine
-
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
-
-
-class Instant(sa.types.TypeDecorator[datetime]):
-    """An aware point in time: ``timestamptz`` on PostgreSQL, microseconds since 1970 on SQLite."""
-
-    impl = sa.DateTime(timezone=True)
-    cache_ok = True
-
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        """Choose the type that the database has."""
-        return dialect.type_descriptor(
-            sa.BigInteger() if dialect.name == "sqlite" else sa.DateTime(timezone=True)
-        )
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
-        """Convert to what the database stores."""
-        if value is None or dialect.name != "sqlite":
-            return value
-        return (value - _EPOCH) // _MICROSECOND
-
-    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
-        """Convert from what the database stores."""
-        if value is None or dialect.name != "sqlite":
-            return cast("datetime | None", value)
-        return _EPOCH + timedelta(microseconds=value)
-
-
-class Span(sa.types.TypeDecorator[timedelta]):
-    """A duration: ``interval`` on PostgreSQL, microseconds on SQLite."""
-
-    impl = sa.BigInteger  # not Interval, which would convert a second time
-    cache_ok = True
-
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        """Choose the type that the database has."""
-        return dialect.type_descriptor(
-            sa.BigInteger() if dialect.name == "sqlite" else postgresql.INTERVAL()
-        )
-
-    def process_bind_param(self, value: timedelta | None, dialect: Dialect) -> Any:
-        """Convert to what the database stores."""
-        if value is None or dialect.name != "sqlite":
-            return value
-        return value // _MICROSECOND
-
-    def process_result_value(self, value: Any, dialect: Dialect) -> timedelta | None:
-        """Convert from what the database stores."""
-        if value is None or dialect.name != "sqlite":
-            return cast("timedelta | None", value)
-        return timedelta(microseconds=value)
-
-
-class clock(FunctionElement[datetime]):  # noqa: N801 - reads as the SQL function it is
-    """The time of the database, the same all through one statement.
-
-    It is the one clock that decides about expiry and leases.
-    """
-
-    type = Instant()
-    inherit_cache = True
-
-
-@compiles(clock, "postgresql")
-def _clock_postgresql(_element: clock, _compiler: SQLCompiler, **_kw: object) -> str:
-    return "statement_timestamp()"
-
-
-@compiles(clock, "sqlite")
-def _clock_sqlite(_element: clock, _compiler: SQLCompiler, **_kw: object) -> str:
-    # 'now' is one value for a whole statement, to the millisecond; 2440587.5 is 1970 in days.
-    return "(CAST((julianday('now') - 2440587.5) * 86400000.0 + 0.5 AS INTEGER) * 1000)"
-
-
-class long_ago(FunctionElement[datetime]):  # noqa: N801 - reads as the SQL constant it is
-    """1970: before everything. As a default it must be a constant, which `clock` is not."""
-
-    type = Instant()
-    inherit_cache = True
-
-
-@compiles(long_ago, "postgresql")
-def _long_ago_postgresql(_element: long_ago, _compiler: SQLCompiler, **_kw: object) -> str:
-    return "'1970-01-01 00:00:00+00'"
-
-
-@compiles(long_ago, "sqlite")
-def _long_ago_sqlite(_element: long_ago, _compiler: SQLCompiler, **_kw: object) -> str:
-    return "0"
-
-
-class host_of(FunctionElement[str]):  # noqa: N801 - reads as the SQL function it is
-    """The host and port of a URL, as they are written but in lower case."""
-
-    type = sa.Text()
-    inherit_cache = True
-
-
-@compiles(host_of, "postgresql")
-def _host_postgresql(element: Any, compiler: SQLCompiler, **kw: Any) -> str:
-    url = compiler.process(element.clauses, **kw)
-    after = f"split_part({url}, '://', 2)"
-    return f"lower(split_part(split_part({after}, '/', 1), '?', 1))"
-
-
-@compiles(host_of, "sqlite")
-def _host_sqlite(element: Any, compiler: SQLCompiler, **kw: Any) -> str:
-    url = compiler.process(element.clauses, **kw)
-    after = f"substr({url}, instr({url}, '://') + 3)"
-    end = f"min(instr({after} || '/', '/'), instr({after} || '?', '?'))"
-    return f"lower(substr({after}, 1, {end} - 1))"
-
-
-class random_delivery_id(FunctionElement[str]):  # noqa: N801 - reads as the SQL function it is
-    """A new webhook-id: ``msg_`` and 128 random bits (122 on PostgreSQL), without dots."""
-
-    type = sa.Text()
-    inherit_cache = True
-
-
-@compiles(random_delivery_id, "postgresql")
-def _random_postgresql(_element: object, _compiler: SQLCompiler, **_kw: object) -> str:
-    return "('msg_' || replace(gen_random_uuid()::text, '-', ''))"
-
-
-@compiles(random_delivery_id, "sqlite")
-def _random_sqlite(_element: object, _compiler: SQLCompiler, **_kw: object) -> str:
-    return "('msg_' || lower(hex(randomblob(16))))"
-
-
-def later(
-    instant: ColumnElement[datetime], span: ColumnElement[timedelta]
-) -> ColumnElement[datetime]:
-    """Return the SQL for `instant` plus `span`."""
-    return sa.type_coerce(instant.op("+")(span), Instant())
-
-
-def latest(a: ColumnElement[datetime], b: ColumnElement[datetime]) -> ColumnElement[datetime]:
-    """Return the SQL for the later of two instants; `b` if `a` is absent."""
-    return sa.case((a > b, a), else_=b)
-
+from milepost.storage.dialects import Instant, Span, long_ago
 
 metadata = sa.MetaData(
     naming_convention={
@@ -367,6 +213,7 @@ quotas = sa.Table(
     postgresql_with={"fillfactor": 50},  # it is updated in place by every create
 )
 """One row per owner who has ever created anything: the lock that its creates take turns at."""
+
 delivery_attempts = sa.Table(
     "delivery_attempts",
     metadata,
@@ -423,7 +270,6 @@ api_keys = sa.Table(
     sa.Index(None, "create_time", "key_id"),
 )
 """One row per API key. The key itself is shown once and never stored."""
-
 
 service_keys = sa.Table(
     "service_keys",

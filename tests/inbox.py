@@ -1,9 +1,9 @@
-"""A receiver of webhooks on the loopback, that answers as it is told and keeps what it got.
+"""A receiver of webhooks that keeps what it got by path, and answers as it is told.
 
-with Receiver() as receiver:
-    receiver.answer("/hook", 500, 200)
-    alice.create(callback_url=receiver.url("/hook"))
-    first, second = receiver.wait_for("/hook", 2)
+with Inbox() as inbox:
+    inbox.answer("/hook", 500, 200)
+    alice.create(callback_url=inbox.url("/hook"))
+    first, second = inbox.wait_for("/hook", 2)
 """
 
 import asyncio
@@ -11,26 +11,37 @@ import json
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from email.parser import Parser
 from typing import Any, Self
+from urllib.parse import urlsplit
 
-from aiohttp import web
 from standardwebhooks import Webhook
 
-from tests.e2e.service import eventually, free_ports
+from tests.receivers import Behaviour, Receiver, answering, reply
+from tests.waiting import eventually
 
 PATIENCE_SECONDS = 20.0
-Answer = int | web.Response | Callable[[web.Request], Awaitable[web.StreamResponse]]
+Answer = int | bytes | Behaviour
 
 
 @dataclass(frozen=True, slots=True)
 class Hook:
     """One request, as it came."""
 
+    path: str
     headers: Mapping[str, str]
     body: bytes
     time: float = field(default_factory=time.time)
+
+    @classmethod
+    def read(cls, request: bytes) -> Self:
+        """The request that these bytes are."""
+        head, _, body = request.partition(b"\r\n\r\n")
+        first, _, lines = head.decode().partition("\r\n")
+        path = urlsplit(first.split()[1]).path
+        return cls(path, dict(Parser().parsestr(lines).items()), body)
 
     @property
     def id(self) -> str:
@@ -47,11 +58,11 @@ class Hook:
         return Webhook(secret).verify(self.body, dict(self.headers))
 
 
-class Receiver:
-    """It runs in a thread, until left."""
+class Inbox:
+    """Its receiver runs in a thread, until left."""
 
     def __init__(self) -> None:
-        (self.port,) = free_ports(1)
+        self._receiver = Receiver(self._behave)
         self._got: dict[str, list[Hook]] = defaultdict(list)
         self._answers: dict[str, deque[Answer]] = defaultdict(deque)
         self._loop = asyncio.new_event_loop()
@@ -60,15 +71,20 @@ class Receiver:
     def __enter__(self) -> Self:
         """It listens."""
         self._thread.start()
-        asyncio.run_coroutine_threadsafe(self._start(), self._loop).result(5)
+        asyncio.run_coroutine_threadsafe(self._receiver.start(), self._loop).result(5)
         return self
 
     def __exit__(self, *_error: object) -> None:
         """It is gone."""
-        asyncio.run_coroutine_threadsafe(self._runner.cleanup(), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(self._receiver.stop(), self._loop).result(10)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(5)
         self._loop.close()
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return self._receiver.port
 
     def url(self, path: str) -> str:
         """Where a webhook is to be sent."""
@@ -91,35 +107,12 @@ class Receiver:
         )
         return self.got(path)
 
-    async def _start(self) -> None:
-        app = web.Application()
-        app.router.add_route("*", "/{path:.*}", self._serve)
-        self._runner = web.AppRunner(
-            app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1
-        )
-        await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", self.port).start()
-
-    async def _serve(self, request: web.Request) -> web.StreamResponse:
-        hook = Hook(dict(request.headers), await request.read())
-        self._got[request.path].append(hook)
-        waiting = self._answers[request.path]
+    async def _behave(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        hook = Hook.read(self._receiver.requests[-1])  # nothing has run since it came
+        self._got[hook.path].append(hook)
+        waiting = self._answers[hook.path]
         answer = waiting.popleft() if waiting else 200
         if isinstance(answer, int):
-            return web.Response(status=answer)
-        if isinstance(answer, web.Response):
-            return answer
-        return await answer(request)
-
-
-async def stall(_request: web.Request) -> web.StreamResponse:
-    """No answer ever comes."""
-    await asyncio.Event().wait()
-    raise AssertionError
-
-
-async def reset(request: web.Request) -> web.StreamResponse:
-    """The connection breaks."""
-    assert request.transport is not None
-    request.transport.abort()
-    return web.Response()
+            answer = reply(answer)
+        behave = answering(answer) if isinstance(answer, bytes) else answer
+        await behave(reader, writer)

@@ -1,6 +1,7 @@
 """Certificates for the tests: an authority, and what it certifies."""
 
 import ipaddress
+import ssl
 import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -37,6 +38,22 @@ class Authority:
         certificate = builder.sign(self._key, hashes.SHA256())
         self.file.write_bytes(certificate.public_bytes(Encoding.PEM))
 
+    @property
+    def certificate(self) -> str:
+        """Its own certificate, as PEM."""
+        return self.file.read_text()
+
+    def trusted(self) -> ssl.SSLContext:
+        """What a client needs to trust this authority, and no other."""
+        return ssl.create_default_context(cafile=self.file)
+
+    def certified(self, *names: str) -> ssl.SSLContext:
+        """What a server needs to be `names`."""
+        pair = self.certify(*map(_general_name, names))
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(pair.certificate, pair.key)
+        return context
+
     def certify(self, *names: x509.GeneralName) -> Pair:
         """A certificate for these names, and its key."""
         key = ec.generate_private_key(ec.SECP256R1())
@@ -49,6 +66,13 @@ class Authority:
         pair.certificate.write_bytes(certificate.public_bytes(Encoding.PEM))
         pair.key.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
         return pair
+
+
+def _general_name(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
 
 
 def _name(text: str) -> x509.Name:

@@ -1,0 +1,99 @@
+"""Who may speak to the service: TLS, client certificates, and whose tokens are believed."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import BaseModel, Field, ValidationInfo, field_validator
+
+from milepost.config.environment import PREFIX
+from milepost.config.values import EMPTY_IS_NONE, ReadableFile, read_by, readable
+from milepost.domain.trust import certificates_from, issuers_from
+
+if TYPE_CHECKING:
+    from milepost.domain.operation import Principal
+    from milepost.domain.trust import Issuer
+
+
+def _issuers_with_files(text: str) -> tuple[Issuer, ...]:
+    issuers = issuers_from(text)
+    for issuer in issuers:
+        if issuer.jwks_file is not None:
+            readable(Path(issuer.jwks_file))
+    return issuers
+
+
+class AccessSettings(BaseModel):
+    """How the gRPC port is encrypted, and what proves who calls, beside API keys."""
+
+    allow_plaintext: bool = Field(
+        default=False, description="Serve gRPC without TLS on other addresses than loopback"
+    )
+    tls_cert_file: ReadableFile = Field(
+        None, description="Certificate chain of the gRPC port (PEM); its TLS needs the key too"
+    )
+    tls_key_file: ReadableFile = Field(None, description="Key of that certificate (PEM)")
+    tls_client_ca_file: ReadableFile = Field(
+        None,
+        description="Authorities (PEM) of client certificates; then every connection must show one",
+    )
+    mtls_principals: Annotated[str | None, EMPTY_IS_NONE] = Field(
+        None, description="Whom client certificates speak for: JSON, see docs/operating.md"
+    )
+    jwt_issuers: Annotated[Annotated[str, read_by(_issuers_with_files)] | None, EMPTY_IS_NONE] = (
+        Field(
+            None,
+            description="Issuers of tokens (JWT) that are trusted: JSON, see docs/operating.md",
+        )
+    )
+
+    # A field that was refused is not in `info.data`; that is then the problem, and no other.
+
+    @field_validator("tls_key_file")
+    @classmethod
+    def _pair(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        certificate = info.data.get("tls_cert_file")
+        if (value is None) != (certificate is None) and "tls_cert_file" in info.data:
+            raise ValueError(f"and {PREFIX}TLS_CERT_FILE need each other")
+        if value is not None and certificate is not None:
+            try:
+                context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+                context.load_cert_chain(certificate, value, password="")
+            except (ssl.SSLError, OSError):
+                raise ValueError(
+                    f"is not the unencrypted key of the certificate in {PREFIX}TLS_CERT_FILE"
+                ) from None
+        return value
+
+    @field_validator("tls_client_ca_file")
+    @classmethod
+    def _authorities(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if value is None:
+            return value
+        if info.data.get("tls_cert_file", value) is None:
+            raise ValueError(f"needs {PREFIX}TLS_CERT_FILE")
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(value)
+        except ssl.SSLError:
+            raise ValueError("has no certificate (PEM)") from None
+        return value
+
+    @field_validator("mtls_principals")
+    @classmethod
+    def _certificates(cls, value: str | None, info: ValidationInfo) -> str | None:
+        found = certificates_from(value or "")
+        if found and info.data.get("tls_client_ca_file", value) is None:
+            raise ValueError(f"needs {PREFIX}TLS_CLIENT_CA_FILE")
+        return value
+
+    @property
+    def trusted_issuers(self) -> tuple[Issuer, ...]:
+        """Whose tokens are believed."""
+        return issuers_from(self.jwt_issuers or "")
+
+    @property
+    def mtls_certificates(self) -> dict[str, Principal]:
+        """Whom client certificates speak for, by their names."""
+        return certificates_from(self.mtls_principals or "")

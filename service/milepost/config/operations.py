@@ -1,0 +1,133 @@
+"""How long operations live, how large they may be, and how they are swept."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Final
+
+from pydantic import BaseModel, Field, ValidationInfo, field_validator
+
+from milepost.config.values import Count, Pause, Seconds
+from milepost.domain.limits import Limits
+
+_DEFAULTS: Final = Limits()
+
+
+class OperationSettings(BaseModel):
+    """The limits of operations, their leases and lists, and the rounds that keep them."""
+
+    ttl_min_seconds: Seconds = Field(
+        _DEFAULTS.ttl_min.total_seconds(), description="Shortest ttl; shorter ones are raised to it"
+    )
+    ttl_max_seconds: Seconds = Field(
+        _DEFAULTS.ttl_max.total_seconds(), description="Longest ttl; longer ones are cut to it"
+    )
+    ttl_default_seconds: Seconds = Field(
+        _DEFAULTS.ttl_default.total_seconds(),
+        description="How long an operation is kept if its caller does not say",
+    )
+    retry_after_min_seconds: Seconds = Field(
+        _DEFAULTS.retry_after_min.total_seconds(), description="Shortest pause between two polls"
+    )
+    retry_after_max_seconds: Seconds = Field(
+        _DEFAULTS.retry_after_max.total_seconds(), description="Longest pause between two polls"
+    )
+    retry_after_default_seconds: Seconds = Field(
+        _DEFAULTS.retry_after_default.total_seconds(),
+        description="Pause between two polls that is suggested if the caller does not say",
+    )
+    lease_min_seconds: Seconds = Field(
+        _DEFAULTS.lease_min.total_seconds(), description="Shortest lease of a claim"
+    )
+    lease_max_seconds: Seconds = Field(
+        _DEFAULTS.lease_max.total_seconds(), description="Longest lease of a claim"
+    )
+    lease_default_seconds: Seconds = Field(
+        _DEFAULTS.lease_default.total_seconds(),
+        description="How long a claim, and each renewal of it, holds if its worker does not say",
+    )
+    claim_wait_seconds: Seconds = Field(
+        _DEFAULTS.claim_wait.total_seconds(), description="How long a claim may wait for work"
+    )
+    lease_sweep_seconds: Seconds = Field(
+        1.0, description="Pause between two looks for leases that have run out"
+    )
+    cleanup_seconds: Seconds = Field(
+        60.0, description="Pause between two removals of what is past its time"
+    )
+    measure_seconds: Seconds = Field(
+        5.0, description="Pause between two counts of operations that are overdue"
+    )
+    events_kept_seconds: Seconds = Field(
+        604_800.0, description="How long the events of a removed operation are kept"
+    )
+    max_attempts_default: Count = Field(
+        _DEFAULTS.max_attempts_default,
+        description="How many workers may lose an operation before it fails",
+    )
+    metadata_bytes_max: Count = Field(
+        _DEFAULTS.metadata_bytes, description="Largest metadata of an operation, as JSON"
+    )
+    result_bytes_max: Count = Field(
+        _DEFAULTS.result_bytes, description="Largest result of an operation"
+    )
+    errors_bytes_max: Count = Field(
+        _DEFAULTS.errors_bytes, description="Largest list of errors of an operation"
+    )
+    message_length_max: Count = Field(
+        _DEFAULTS.message_length, description="Longest progress message, in characters"
+    )
+    page_size_max: Count = Field(
+        _DEFAULTS.page_size_max, description="Most operations on one page of a list"
+    )
+    stream_interval_seconds: Pause = Field(
+        _DEFAULTS.stream_interval.total_seconds(),
+        description="Shortest time between two commits of one operation on a progress stream",
+    )
+    stream_operations_max: Count = Field(
+        _DEFAULTS.stream_operations, description="Most operations on one progress stream"
+    )
+    page_size_default: Count = Field(
+        _DEFAULTS.page_size_default,
+        description="Operations on a page of a list if its reader does not say",
+    )
+
+    @field_validator(
+        "ttl_default_seconds",
+        "retry_after_default_seconds",
+        "lease_default_seconds",
+        "page_size_default",
+    )
+    @classmethod
+    def _between(cls, value: float, info: ValidationInfo) -> float:
+        name = str(info.field_name)
+        least = info.data.get(name.replace("default", "min"), 1)
+        most = info.data.get(name.replace("default", "max"), value)
+        if not least <= value <= most:
+            raise ValueError(f"must lie between the smallest, {least}, and the largest, {most}")
+        return value
+
+    @property
+    def limits(self) -> Limits:
+        """The product's limits as configured."""
+        return Limits(
+            ttl_default=timedelta(seconds=self.ttl_default_seconds),
+            ttl_min=timedelta(seconds=self.ttl_min_seconds),
+            ttl_max=timedelta(seconds=self.ttl_max_seconds),
+            retry_after_default=timedelta(seconds=self.retry_after_default_seconds),
+            retry_after_min=timedelta(seconds=self.retry_after_min_seconds),
+            retry_after_max=timedelta(seconds=self.retry_after_max_seconds),
+            lease_default=timedelta(seconds=self.lease_default_seconds),
+            lease_min=timedelta(seconds=self.lease_min_seconds),
+            lease_max=timedelta(seconds=self.lease_max_seconds),
+            claim_wait=timedelta(seconds=self.claim_wait_seconds),
+            max_attempts_default=self.max_attempts_default,
+            metadata_bytes=self.metadata_bytes_max,
+            result_bytes=self.result_bytes_max,
+            errors_bytes=self.errors_bytes_max,
+            message_length=self.message_length_max,
+            page_size_default=self.page_size_default,
+            page_size_max=self.page_size_max,
+            stream_interval=timedelta(seconds=self.stream_interval_seconds),
+            stream_operations=self.stream_operations_max,
+        )

@@ -1,0 +1,79 @@
+"""All settings together, and how they are loaded: every problem at once."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from milepost.config.access import AccessSettings
+from milepost.config.environment import PREFIX, settings_file, variable_of
+from milepost.config.masking import SECRET, mask
+from milepost.config.operations import OperationSettings
+from milepost.config.rates import RateSettings
+from milepost.config.server import CallSettings, ServerSettings
+from milepost.config.store import StoreSettings
+from milepost.config.telemetry import TelemetrySettings
+from milepost.config.webhooks import WebhookSettings
+
+
+class Settings(
+    # From last to first: fields are checked, and shown, in the order of the ancestors.
+    WebhookSettings,
+    RateSettings,
+    OperationSettings,
+    CallSettings,
+    TelemetrySettings,
+    ServerSettings,
+    AccessSettings,
+    StoreSettings,
+    BaseSettings,
+):
+    """What an operator may choose. Each field is the variable ``MILEPOST_<NAME>``."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_file_encoding="utf-8",
+        extra="ignore",
+        frozen=True,
+        validate_default=True,  # so that a check of one field against another always runs
+        hide_input_in_errors=True,  # it may be a password
+    )
+
+
+class SettingsError(ValueError):
+    """The settings cannot be used; `problems` has one line for each reason, without secrets."""
+
+    def __init__(self, problems: list[str]) -> None:
+        """Name every problem at once."""
+        self.problems = problems
+        super().__init__("; ".join(problems))
+
+
+def load(**overrides: Any) -> Settings:
+    """Return the settings: `overrides` before environment before the file before defaults.
+
+    Raises:
+        SettingsError: naming every problem at once.
+    """
+    file, problems = settings_file()
+    logging.getLogger("dotenv.main").setLevel(logging.ERROR)  # what it warns of is a problem here
+    given = {name: value for name, value in overrides.items() if value is not None}
+    try:
+        settings = Settings(_env_file=file, **given)  # type: ignore[call-arg]
+    except ValidationError as error:
+        problems += [_line(item) for item in error.errors()]
+    else:
+        if not problems:
+            return settings
+    raise SettingsError(problems)
+
+
+def _line(item: Any) -> str:
+    """Return one problem as a line: the variable, what is wrong, and what it is unless secret."""
+    name = str(item["loc"][0]) if item["loc"] else ""
+    text = str(item["msg"]).removeprefix("Value error, ")
+    found = "" if name in SECRET else f" (found {mask(repr(item['input']))})"
+    return f"{variable_of(name)}: {text}{found}"

@@ -1,0 +1,45 @@
+"""Where operations live."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pydantic import BaseModel, Field, SecretStr, field_validator
+
+
+def _data_folder() -> Path:
+    home = os.environ.get("XDG_DATA_HOME")
+    return (Path(home) if home else Path.home() / ".local" / "share") / "milepost"
+
+
+def _default_database() -> SecretStr:
+    return SecretStr(f"sqlite:///{_data_folder() / 'milepost.db'}")
+
+
+class StoreSettings(BaseModel):
+    """The database."""
+
+    database_url: SecretStr = Field(
+        default_factory=_default_database,
+        description="Where operations live: sqlite:///PATH (embedded) or"
+        " postgresql+psycopg://USER:PASSWORD@HOST/NAME (server)",
+    )
+
+    @field_validator("database_url")
+    @classmethod
+    def _known_database(cls, value: SecretStr) -> SecretStr:
+        url = value.get_secret_value()
+        scheme, _, rest = url.partition("://")
+        if scheme not in {"sqlite", "postgresql+psycopg"} or not rest:
+            raise ValueError("must begin with sqlite:/// or postgresql+psycopg://")
+        if scheme == "sqlite" and rest.partition("?")[0].lstrip("/") in {"", ":memory:"}:
+            raise ValueError("must name a file: sqlite:///milepost.db, sqlite:////var/lib/x.db")
+        if scheme == "sqlite" and not rest.startswith("/"):
+            raise ValueError("must have three slashes before the file: sqlite:///milepost.db")
+        return value
+
+    @property
+    def embedded(self) -> bool:
+        """Whether operations live in a SQLite file beside the one process that serves them."""
+        return self.database_url.get_secret_value().startswith("sqlite")

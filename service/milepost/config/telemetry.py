@@ -1,0 +1,31 @@
+"""What the service tells about itself, and to whom."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field, field_validator
+
+from milepost.config.values import EMPTY_IS_NONE, Share
+
+
+class TelemetrySettings(BaseModel):
+    """Log lines and traces."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="The least important log line to write"
+    )
+    log_format: Literal["auto", "json", "text"] = Field(
+        "auto", description="auto: text on a terminal, JSON lines elsewhere"
+    )
+    otlp_endpoint: Annotated[str | None, EMPTY_IS_NONE] = Field(
+        None, description="OTLP/gRPC collector for traces, e.g. http://localhost:4317"
+    )
+    trace_sample_ratio: Share = Field(0.01, description="Share of new traces that are recorded")
+
+    @field_validator("otlp_endpoint")
+    @classmethod
+    def _collector(cls, value: str | None) -> str | None:
+        if value and not value.startswith(("http://", "https://")):
+            raise ValueError("must begin with http:// or https://")
+        return value

@@ -1,0 +1,98 @@
+"""What the value of a setting may be: its types, and how the text of a list becomes the list."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from milepost.domain.trust import is_this_machine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_MONTH_S: Final = 31 * 86_400
+_LAST_PORT: Final = 2**16 - 1
+_ADDRESS: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[\w.-]+):(?P<port>\d{1,5})", re.ASCII)
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Seconds = Annotated[float, Field(gt=0, le=10 * 365 * 86_400)]
+Pause = Annotated[float, Field(ge=0, le=86_400)]
+Count = Annotated[int, Field(gt=0, lt=2**31)]
+CountOrNone = Annotated[int, Field(ge=0, lt=2**31)]
+
+EMPTY_IS_NONE: Final = BeforeValidator(lambda value: value or None)
+"""A variable that is set to nothing is one that is not set."""
+
+
+def read_by(read: Callable[[str], object]) -> AfterValidator:
+    """Return the rule that a text must be one that `read` can read, and is kept as it is."""
+
+    def check(text: str) -> str:
+        read(text)
+        return text
+
+    return AfterValidator(check)
+
+
+def readable(path: Path) -> Path:
+    """Return the path; raise ValueError, saying why, if it is no file that can be read."""
+    try:
+        with path.open("rb") as file:
+            file.read(1)
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror}") from None
+    return path
+
+
+ReadableFile = Annotated[Annotated[Path, AfterValidator(readable)] | None, EMPTY_IS_NONE]
+
+
+def require_address(text: str) -> None:
+    """Raise ValueError unless this is HOST:PORT."""
+    found = _ADDRESS.fullmatch(text)
+    if found is None or int(found["port"]) > _LAST_PORT:
+        raise ValueError("must be HOST:PORT, an IPv6 address in brackets")
+
+
+def is_loopback(address: str) -> bool:
+    """Tell whether only this machine can reach `address`, a HOST:PORT."""
+    return is_this_machine(split_address(address)[0])
+
+
+def split_address(address: str) -> tuple[str, str]:
+    """Return host and port of a HOST:PORT, an IPv6 address without its brackets."""
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), port
+
+
+def listed(text: str) -> list[str]:
+    """Return the items of a list that is separated by commas."""
+    return [item for part in text.split(",") if (item := part.strip())]
+
+
+def networks(text: str) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+    """Return the networks of a list; raise ValueError if one is none."""
+    return tuple(ipaddress.ip_network(item) for item in listed(text))
+
+
+def ports(text: str) -> tuple[int, ...]:
+    """Return the ports of a list; raise ValueError if one is none."""
+    items = listed(text)
+    if not all(item.isdecimal() and 0 < int(item) <= _LAST_PORT for item in items):
+        raise ValueError("must be ports, separated by commas")
+    return tuple(int(item) for item in items)
+
+
+def pauses(text: str) -> tuple[timedelta, ...]:
+    """Return the pauses of a list of seconds; raise ValueError if one is none, or there is none."""
+    seconds = [float(item) for item in listed(text)]
+    if not all(0 <= each <= _MONTH_S for each in seconds):
+        raise ValueError("must be from 0 to a month")
+    if not seconds:
+        raise ValueError("must have one pause at least")
+    return tuple(timedelta(seconds=each) for each in seconds)

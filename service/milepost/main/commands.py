@@ -1,0 +1,148 @@
+"""What the command line asks of the database itself, without a service."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+from alembic.util import CommandError
+
+from milepost.config import SettingsError
+from milepost.domain.api_key import issue_key
+from milepost.domain.errors import StoreUnavailable
+from milepost.main.embedded import make_folder
+from milepost.main.sending import master_keys
+from milepost.storage import schema
+from milepost.storage.credentials import KeyRing
+from milepost.storage.engine import open_engine
+from milepost.storage.secrets import reencrypt
+from milepost.storage.store import SqlOperationStore
+from milepost.storage.translate import translate
+from milepost.tracking.changes import Changes
+from milepost.tracking.claiming import PendingWork
+from milepost.tracking.sweeping import Sweeping
+from milepost.webhooks.vault import Vault
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from datetime import datetime, timedelta
+    from typing import Any
+
+    from sqlalchemy.engine import Engine
+
+    from milepost.config import Settings
+    from milepost.domain.operation import Role
+    from milepost.tracking.sweeping import Swept
+
+
+class DatabaseError(Exception):
+    """The database cannot be used for this; the text says why, without its password."""
+
+    def __init__(self, message: str, *, away: bool = False) -> None:
+        """Keep whether it is `away`, so that trying again later may help."""
+        self.away = away
+        super().__init__(message)
+
+
+def migrate(url: str, revision: str = schema.HEAD) -> str | None:
+    """Bring the schema to `revision`, or back to it; return where it is now."""
+    with _database(url) as engine:
+        back = revision == "base" or (schema.current(engine) or "") > revision
+        if back and not revision.startswith("+"):
+            schema.downgrade(url, revision)
+        else:
+            schema.upgrade(url, revision)
+        return schema.current(engine)
+
+
+def clean_up(url: str, *, dry_run: bool) -> Swept:
+    """Make one pass over what is past its time; with `dry_run` only count it."""
+    with _usable(url) as engine:
+        return asyncio.run(_clean_up(engine, dry_run=dry_run))
+
+
+async def _clean_up(engine: Engine, *, dry_run: bool) -> Swept:
+    store = SqlOperationStore(engine)
+    try:
+        sweeping = Sweeping(store, changes=Changes(), work=PendingWork(store))
+        return await (sweeping.preview() if dry_run else sweeping.clean_up())
+    except StoreUnavailable as error:
+        raise DatabaseError("database: it does not answer", away=True) from error
+    finally:
+        await store.close()
+
+
+def create_key(
+    url: str,
+    *,
+    subject: str,
+    roles: Iterable[Role],
+    functions: Iterable[str],
+    lifetime: timedelta | None = None,
+) -> tuple[str, str, datetime | None]:
+    """Store a new API key; return its public id, the key, never shown again, and its end."""
+    key, stored = issue_key(subject=subject, roles=roles, functions=functions)
+    with _keys(url) as keys:
+        expire_time = keys.add(stored, lifetime=lifetime)
+    return stored.principal.credential_id, key, expire_time
+
+
+def list_keys(url: str) -> list[dict[str, Any]]:
+    """Return every API key, newest first, without secrets."""
+    with _keys(url) as keys:
+        return keys.rows()
+
+
+def revoke_key(url: str, key_id: str) -> bool:
+    """Make a key worthless; tell whether there is such a key."""
+    with _keys(url) as keys:
+        return keys.revoke(key_id)
+
+
+def reencrypt_secrets(settings: Settings) -> int:
+    """Encrypt every signing secret under the current master key; return how many were not."""
+    keys = master_keys(settings)
+    if keys is None:
+        raise SettingsError(["MILEPOST_WEBHOOK_KEYS: there are no master keys"])
+    with _database(settings.database_url.get_secret_value()) as engine:
+        return reencrypt(engine, Vault(keys))
+
+
+@contextlib.contextmanager
+def _keys(url: str) -> Iterator[KeyRing]:
+    with _usable(url) as engine:
+        yield KeyRing(engine)
+
+
+@contextlib.contextmanager
+def _usable(url: str) -> Iterator[Engine]:
+    """Open a database with the schema that this code needs."""
+    with _database(url) as engine:
+        found, needed = schema.current(engine), schema.latest()
+        usable = schema.is_usable(found)
+        if not usable and url.startswith("sqlite"):
+            schema.upgrade(url)
+        elif not usable:
+            raise DatabaseError(
+                f"the schema is at {found}, {needed} is needed: run milepost migrate"
+            )
+        yield engine
+
+
+@contextlib.contextmanager
+def _database(url: str) -> Iterator[Engine]:
+    """Open the database; whatever goes wrong with it inside is a `DatabaseError`."""
+    try:
+        if url.startswith("sqlite"):
+            make_folder(url)
+        yield open_engine(url)
+    except CommandError as error:
+        raise DatabaseError(str(error)) from error
+    except ValueError as error:
+        raise DatabaseError("database: its URL cannot be understood") from error
+    except (sa.exc.SQLAlchemyError, OSError) as error:
+        cause = getattr(error, "orig", None) or error
+        away = isinstance(translate(error), StoreUnavailable)
+        raise DatabaseError(f"database: {cause}", away=away) from error

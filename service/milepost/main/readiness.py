@@ -1,0 +1,87 @@
+"""Whether calls should be sent to this replica: what the probes say, and what they follow."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Final
+
+from aiohttp import web
+
+from milepost import telemetry
+from milepost.config import split_address
+from milepost.domain.errors import StoreUnavailable
+from milepost.storage import schema
+from milepost.storage.translate import translate
+from milepost.web.probes import probe_app
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from sqlalchemy.engine import Engine
+
+    from milepost.rpc.server import RpcServer
+    from milepost.storage.store import SqlOperationStore
+
+PROBE_INTERVAL_S: Final = 0.5
+"""How often the database is asked whether it is there: readiness is known within 2 s."""
+STARTING, DRAINING = "starting", "draining"
+
+
+class Readiness:
+    """Whether calls should be sent here, and if not, why."""
+
+    def __init__(self) -> None:
+        """Begin not ready."""
+        self.problem: str | None = STARTING
+
+    async def watch(self, store: SqlOperationStore, server: RpcServer) -> None:
+        """Follow the database until cancelled, and tell the health service of every change."""
+        while True:
+            try:
+                await store.ping()
+                problem = None
+            except StoreUnavailable:
+                problem = "the database does not answer"
+            if problem != self.problem:
+                self.problem = problem
+                telemetry.log.info("readiness changed", ready=problem is None, problem=problem)
+                await server.report(ready=problem is None)
+            await asyncio.sleep(PROBE_INTERVAL_S)
+
+
+async def schema_is_usable(engine: Engine, readiness: Readiness, stop: asyncio.Event) -> bool:
+    """Return once the database has the schema that this code needs, or false at a signal."""
+    needed = schema.latest()
+    while not stop.is_set():
+        try:
+            found = await asyncio.to_thread(schema.current, engine)
+            problem = f"the schema is at {found}, {needed} is needed: run milepost migrate"
+        except Exception as error:
+            if not isinstance(translate(error), StoreUnavailable):
+                raise
+            found, problem = None, "the database does not answer"
+        if schema.is_usable(found):
+            return True
+        if problem != readiness.problem:
+            readiness.problem = problem
+            telemetry.log.warning("not ready", problem=problem)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), PROBE_INTERVAL_S)
+    return False
+
+
+@contextlib.asynccontextmanager
+async def probes(address: str, readiness: Readiness) -> AsyncIterator[None]:
+    """Answer probes and show metrics on the HTTP port, if there is to be one."""
+    if not address:
+        yield
+        return
+    host, port = split_address(address)
+    runner = web.AppRunner(probe_app(lambda: readiness.problem), access_log=None)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, host, int(port)).start()
+        yield
+    finally:
+        await runner.cleanup()

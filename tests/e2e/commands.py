@@ -1,0 +1,79 @@
+"""Commands of the command line, run as people and scripts run them, and how they end."""
+
+import json
+import os
+import pty
+import select
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from milepost.config import without_settings
+
+OK, REFUSED, USAGE, NOT_FOUND, UNAVAILABLE, ENDED_BADLY, DENIED = range(7)
+PATIENCE_S = 30.0
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command has written, and how it ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """The one document on standard output."""
+        assert self.out.endswith("\n")
+        return json.loads(self.out)
+
+    @property
+    def error(self) -> dict[str, Any]:
+        """The one document on standard error."""
+        document: dict[str, Any] = json.loads(self.err)["error"]
+        assert document["exit_code"] == self.code
+        return document
+
+
+def milepost(*arguments: str, stdin: str = "", **settings: str) -> Done:
+    """Run one command to its end."""
+    done = subprocess.run(
+        [sys.executable, "-m", "milepost", *arguments],
+        env=without_settings() | settings,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE_S,
+    )
+    assert "Traceback" not in done.stderr
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+def on_a_terminal(*arguments: str, columns: int, **settings: str) -> str:
+    """Run one command on a terminal of this width, and return all that it wrote there."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "milepost", *arguments],
+        env=without_settings() | {"TERM": "xterm", "COLUMNS": str(columns)} | settings,
+        stdin=subprocess.DEVNULL,
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    written, end = b"", time.monotonic() + PATIENCE_S
+    try:
+        while select.select([ours], [], [], end - time.monotonic())[0]:
+            try:
+                written += os.read(ours, 65_536)
+            except OSError:  # the other side is closed
+                break
+        process.wait(max(0.0, end - time.monotonic()))
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+    return written.decode()

@@ -1,0 +1,91 @@
+"""Every RPC of the service, as the protos describe it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from google.protobuf import duration_pb2
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+
+from milepost.gen.milepost.v1 import (
+    admin_service_pb2,
+    operation_service_pb2,
+    webhook_service_pb2,
+    worker_service_pb2,
+)
+from milepost.gen.milepost.v1 import operation_pb2 as pb
+
+CALL_SECONDS = 20.0
+BROKEN = pb.OperationError(code="BROKEN", message="it broke")
+Metadata = tuple[tuple[str, str | bytes], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Rpc:
+    """One RPC, as its proto describes it."""
+
+    name: str
+    """Service and method, such as `milepost.v1.OperationService/GetOperation`."""
+    request: type[Message]
+    response: type[Message]
+    shape: str
+    """`unary_unary`, `unary_stream`, `stream_unary` or `stream_stream`."""
+
+    @property
+    def takes_id(self) -> bool:
+        """Whether its request names an operation, and not just as a filter."""
+        field = self.request.DESCRIPTOR.fields_by_name.get("operation_id")
+        return field is not None and not field.has_presence
+
+    @property
+    def method(self) -> str:
+        """The name of the method alone."""
+        return self.name.partition("/")[2]
+
+    def about(self, operation_id: str, **fields: Any) -> Message:
+        """A complete request about one operation."""
+        known = self.request.DESCRIPTOR.fields_by_name
+        if "errors" in known:
+            fields = {"errors": [BROKEN], **fields}
+        if "timeout" in known:  # of a wait: the answer comes at once
+            fields = {"timeout": duration_pb2.Duration(), **fields}
+        return self.request(operation_id=operation_id, **fields)
+
+    def on(self, channel: Any) -> Any:
+        """What calls it on `channel`, be it of grpc or of grpc.aio."""
+        make = getattr(channel, self.shape)
+        return make(f"/{self.name}", self.request.SerializeToString, self.response.FromString)
+
+    def send(self, channel: grpc.Channel, request: Message, metadata: Metadata) -> Any:
+        """The answer; for a stream the first one, or nothing if it is empty."""
+        given = iter([request]) if self.shape.startswith("stream") else request
+        answer = self.on(channel)(given, metadata=metadata, timeout=CALL_SECONDS)
+        return next(answer, None) if self.shape.endswith("stream") else answer
+
+
+def _shape(method: Any) -> str:
+    sides = (method.client_streaming, method.server_streaming)
+    return "_".join("stream" if streaming else "unary" for streaming in sides)
+
+
+RPCS = tuple(
+    Rpc(
+        name=f"{service.full_name}/{method.name}",
+        request=GetMessageClass(method.input_type),
+        response=GetMessageClass(method.output_type),
+        shape=_shape(method),
+    )
+    for file in (
+        operation_service_pb2,
+        worker_service_pb2,
+        webhook_service_pb2,
+        admin_service_pb2,
+    )
+    for service in file.DESCRIPTOR.services_by_name.values()
+    for method in service.methods
+)
+"""Every RPC of Milepost's own protos."""
+ABOUT_ONE = tuple(rpc for rpc in RPCS if rpc.takes_id and rpc.shape != "stream_stream")
+"""Those that are about one operation, which their request names; each refusal ends the call."""
+BY_METHOD = {rpc.method: rpc for rpc in RPCS}

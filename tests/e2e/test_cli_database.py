@@ -1,0 +1,195 @@
+"""Commands on the database: `migrate`, `cleanup`, `keys`, and `serve` itself."""
+
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from milepost.config import without_settings
+from milepost.domain.operation import Status
+from milepost.storage.engine import open_engine
+from milepost.storage.schema import latest
+from milepost.storage.tables import operations
+from tests import factories
+from tests.e2e.commands import NOT_FOUND, OK, REFUSED, UNAVAILABLE, USAGE, milepost
+from tests.machine import free_port
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> dict[str, str]:
+    """The settings of an embedded store of one's own that is not there yet."""
+    return {"MILEPOST_DATABASE_URL": f"sqlite:///{tmp_path}/new/milepost.db"}
+
+
+def test_migrate_goes_forth_and_back(store):
+    """The schema is brought up to date, back to nothing, and to a revision."""
+    assert milepost("migrate", "--output", "json", **store).json == {"revision": latest()}
+    assert milepost("migrate", "--to", "base", "--output", "json", **store).json == {
+        "revision": None
+    }
+    assert milepost("migrate", "--to", "0001", **store).out == "the schema is at 0001\n"
+    done = milepost("migrate", "--to", "nonsense", **store)
+    assert (done.code, done.out) == (REFUSED, "")
+    assert done.err == "error: Can't locate revision identified by 'nonsense'\n"
+
+
+def test_clean_up_without_a_service(store):
+    """One pass is previewed and made on the database, and says what it did (B68)."""
+    assert milepost("migrate", **store).code == OK
+    old = factories.LONG_AGO + timedelta(days=1)
+    rows = [factories.row(status, expire_time=old) for status in Status]
+    with open_engine(store["MILEPOST_DATABASE_URL"]).begin() as connection:
+        connection.execute(sa.insert(operations), rows)
+    preview = milepost("cleanup", "--dry-run", **store)
+    assert preview.out == "4 would be deleted, 1 would be failed with EXPIRED\n"
+    done = milepost("cleanup", "--output", "json", **store).json
+    assert done == {
+        "dry_run": False,
+        "deleted_count": 4,
+        "failed_count": 1,
+        "more_remaining": False,
+    }
+    assert milepost("cleanup", **store).out == "0 deleted, 0 failed with EXPIRED\n"
+
+
+def test_key_lives_and_dies(store):
+    """A key is created, shown once, listed without its secret, and revoked, twice if need be."""
+    words = ("keys", "create", "--subject", "bench", "--role", "CALLER", "--role", "WORKER")
+    created = milepost(*words, "--output", "json", **store)
+    assert (created.code, created.err) == (OK, "")
+    key_id, secret = created.json["key_id"], created.json["secret"]
+    assert secret.startswith(f"mp_{key_id}_")
+    listed = milepost("keys", "list", "--output", "json", **store)
+    assert secret not in listed.out
+    [key] = listed.json["keys"]
+    assert (key["key_id"], key["subject"]) == (key_id, "bench")
+    assert (key["roles"], key["functions"]) == (["CALLER", "WORKER"], [])
+    assert key["revoke_time"] is None
+    for _ in range(2):
+        revoked = milepost("keys", "revoke", key_id, "--output", "json", **store)
+        assert revoked.json == {"key_id": key_id, "revoked": True}
+    text = milepost("keys", "list", **store).out
+    assert re.search(rf"^{key_id}  bench .* revoked 2", text, re.MULTILINE)
+
+
+def test_created_key_is_shown_to_people_once(store):
+    """People read the key, that it is shown only now, and that a worker without grants is idle."""
+    words = ("keys", "create", "--subject", "w", "--role", "worker")
+    done = milepost(*words, **store)
+    assert re.search(r"^key +mp_\w+$", done.out, re.MULTILINE)
+    assert "only now" in done.out
+    assert done.err.startswith("warning: a WORKER without --function")
+    assert milepost(*words, "--function", "video.*", "--function", "audio", **store).err == ""
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "text"),
+    [
+        ("--subject", " ", "must not be blank"),
+        ("--subject", "a" * 256, "at most 255 characters, found 256"),
+        ("--subject", "a\tb", "control characters"),
+        ("--subject", "a ", "must not begin or end with a space"),
+        ("--function", "a b", "without spaces"),
+        ("--function", "a*b", "a final *"),
+        ("--function", "", "must be the name of a function"),
+        ("--function", "a" * 256, "at most 255 characters"),
+        ("--expires-in", "90", "must be a number and one of s, m, h, d"),
+        ("--expires-in", "0d", "must be a number and one of s, m, h, d"),
+        ("--role", "BOSS", "'BOSS' is not one of 'caller', 'worker', 'admin'"),
+    ],
+)
+def test_wrong_keys_are_refused(store, option, value, text):
+    """What a key may not be is said in one line, before anything is stored."""
+    words = {"--subject": "bench", "--role": "CALLER", option: value}
+    done = milepost("keys", "create", *(w for pair in words.items() for w in pair), **store)
+    assert (done.code, done.out) == (USAGE, "")
+    [line] = done.err.splitlines()
+    assert line.startswith(f"error: Invalid value for '{option}'")
+    assert text in line
+    assert not Path(store["MILEPOST_DATABASE_URL"].removeprefix("sqlite:///")).exists()
+
+
+def test_unknown_key_cannot_be_revoked(store):
+    """An unknown key has an exit code of its own."""
+    done = milepost("keys", "revoke", "nope", "--output", "json", **store)
+    assert (done.code, done.error["reason"]) == (NOT_FOUND, "API_KEY_NOT_FOUND")
+
+
+def test_database_that_is_away_is_one_line():
+    """A database that does not answer is exit code 4, without its password."""
+    url = "postgresql+psycopg://u:s3cret@127.0.0.1:1/name"
+    done = milepost("keys", "list", MILEPOST_DATABASE_URL=url)
+    assert (done.code, done.out) == (UNAVAILABLE, "")
+    [line] = done.err.splitlines()
+    assert line.startswith("error: database: ")
+    assert "s3cret" not in line
+
+
+def test_database_that_is_none_is_one_line(tmp_path):
+    """A file that is no database is refused."""
+    (tmp_path / "text").write_text("no database, but long enough to be looked at " * 50)
+    done = milepost("keys", "list", MILEPOST_DATABASE_URL=f"sqlite:///{tmp_path}/text")
+    assert (done.code, done.err) == (REFUSED, "error: database: file is not a database\n")
+
+
+def test_database_that_was_never_migrated_says_so(postgres):
+    """On a PostgreSQL without schema, the command to run is named."""
+    postgres.create_database("milepost_cli_empty")
+    try:
+        url = postgres.url("milepost_cli_empty")
+        done = milepost("keys", "list", MILEPOST_DATABASE_URL=url)
+        assert (done.code, done.out) == (REFUSED, "")
+        assert done.err.endswith("is needed: run milepost migrate\n")
+        assert milepost("migrate", MILEPOST_DATABASE_URL=url).code == OK
+        assert milepost("keys", "list", MILEPOST_DATABASE_URL=url).code == OK
+    finally:
+        postgres.drop_database("milepost_cli_empty")
+
+
+def test_serve_runs_until_sigterm(store):
+    """The service starts on a new store, logs JSON lines, warns, and ends with exit code 0."""
+    settings = {
+        **store,
+        "MILEPOST_LISTEN": f"0.0.0.0:{free_port()}",
+        "MILEPOST_ALLOW_PLAINTEXT": "true",
+        "MILEPOST_HTTP_LISTEN": "",
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-m", "milepost", "serve"],
+        env=without_settings() | settings,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        assert process.stderr is not None
+        lines = []
+        try:
+            for line in process.stderr:
+                lines.append(json.loads(line))
+                if lines[-1]["event"] == "serving":
+                    process.send_signal(signal.SIGTERM)
+        finally:
+            process.kill()
+    assert process.returncode == OK
+    assert lines[0]["level"] == "warning"
+    assert "WITHOUT TLS" in lines[0]["event"]
+    assert lines[-1]["event"] == "stopped"
+
+
+@pytest.mark.parametrize("variable", ["MILEPOST_LISTEN", "MILEPOST_HTTP_LISTEN"])
+def test_port_in_use_is_one_line(store, variable):
+    """A port that somebody else has is named with its variable."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        free = {"MILEPOST_LISTEN": "127.0.0.1:0", "MILEPOST_HTTP_LISTEN": ""}
+        done = milepost("serve", **{**store, **free, variable: address})
+    assert (done.code, done.out) == (REFUSED, "")
+    assert done.err == (f"error: cannot listen on {address} ({variable}): address already in use\n")
