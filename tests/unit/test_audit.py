@@ -31,12 +31,14 @@ Revoke = Callable[[str], Any]
 
 
 @pytest.fixture
-def lines(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Lines]:
+def lines(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Lines]:
     """The lines of the log since the last look."""
     before = structlog.get_config()
     telemetry.configure_logs(level="info", as_json=True)
-    monkeypatch.setattr(telemetry, "log", structlog.get_logger())  # one that knows this stderr
-    yield lambda: [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    monkeypatch.setattr(
+        telemetry.audit, "log", structlog.get_logger()
+    )  # one that knows this stderr
+    yield lambda: [json.loads(line) for line in capfd.readouterr().err.splitlines()]
     structlog.configure(**before)
 
 

@@ -68,11 +68,11 @@ def test_everything_inside_is_escaped():
 
 @hostile
 @pytest.mark.parametrize("as_json", [True, False])
-def test_hostile_text_makes_one_harmless_line(capsys, text, as_json):
+def test_hostile_text_makes_one_harmless_line(capfd, text, as_json):
     """In JSON and for people, an event with such a text is one line that is only printed."""
     telemetry.configure_logs(level="info", as_json=as_json)
     structlog.get_logger().warning("call refused", operation_id=text, principal=[text])
-    written = capsys.readouterr().err
+    written = capfd.readouterr().err
     assert written.endswith("\n")
     line = re.sub(r"\x1b\[\d*m", "", written[:-1])  # the colours of the renderer itself
     assert line.isprintable()
@@ -81,22 +81,22 @@ def test_hostile_text_makes_one_harmless_line(capsys, text, as_json):
         assert json.loads(line)["operation_id"] == harmless(text)
 
 
-def test_traceback_cannot_forge_a_line(capsys):
+def test_traceback_cannot_forge_a_line(capfd):
     """For people the lines of a traceback are set in, whatever the exception says."""
     telemetry.configure_logs(level="info", as_json=False)
     error = ValueError("bad\n2026-01-01 [info] operation moved\x1b[2J")
     structlog.get_logger().error("call failed", exc_info=error)
-    first, *others = capsys.readouterr().err.rstrip("\n").splitlines()
+    first, *others = capfd.readouterr().err.rstrip("\n").splitlines()
     assert "call failed" in first
     assert any("operation moved" in line for line in others)
     assert all(line.startswith("    | ") for line in others[1:])
     assert not any("\x1b[2J" in line for line in others)
 
 
-def test_traceback_in_json_keeps_its_lines(capsys):
+def test_traceback_in_json_keeps_its_lines(capfd):
     """In JSON a traceback is one text on one line, with its line breaks and without escapes."""
     telemetry.configure_logs(level="info", as_json=True)
     structlog.get_logger().error("call failed", exc_info=ValueError("bad\n\x1b[2J\u2028"))
-    (line,) = capsys.readouterr().err.splitlines()
+    (line,) = capfd.readouterr().err.splitlines()
     assert json.loads(line)["exception"] == "ValueError: bad\n\\x1b[2J\\u2028"
     assert harmless_lines("a\r\nb", margin="> ") == "a\\r\n> b"

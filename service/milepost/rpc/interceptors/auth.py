@@ -17,7 +17,7 @@ from milepost.domain.errors import PermissionDenied, Unauthenticated
 from milepost.domain.policy import POLICY
 from milepost.rpc.caller import admit
 from milepost.rpc.interceptors.failures import FAILURES_PER_MINUTE, Failures
-from milepost.rpc.named import named
+from milepost.rpc.named import granted, named
 from milepost.rpc.tokens import is_token
 
 if TYPE_CHECKING:
@@ -113,7 +113,8 @@ class Auth:
             raise PermissionDenied(role=" or ".join(sorted(allowed)) or "none")
         answer = await proceed(call, request, context)
         if call.method in _AUDITED:
-            telemetry.record_change(principal, named(request) | named(answer))
+            told = {**named(request), **named(answer), **granted(answer)}
+            telemetry.record_change(principal, told)
         return answer
 
     def _remembered(self, header: str | bytes) -> Principal | None:
