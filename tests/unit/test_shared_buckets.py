@@ -161,9 +161,7 @@ def asked(redis: RedisServer) -> int:
 
 
 async def test_credit_spares_most_questions_and_keeps_the_limit(make, redis):
-    """One call after the other over two replicas: few wait for the store, none is let through
-    that the limit forbids.
-    """
+    """Of calls over two replicas few wait for the store, and the limit lets no more through."""
     both = [make(), make()]
     await until(lambda: all(each.is_shared for each in both))
     before = asked(redis)

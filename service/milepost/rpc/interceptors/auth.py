@@ -102,11 +102,16 @@ class Auth:
         if is_public(call.method):
             return await proceed(call, request, context)
         header = call.metadata.get("authorization")
-        if header is None and self._certificates is not None:
-            principal = self._certificates.principal(context)
-        else:
-            header = header or ""
-            principal = self._remembered(header) or await self._attempted(header, context)
+        try:
+            if header is None and self._certificates is not None:
+                principal = self._certificates.principal(context)
+            else:
+                header = header or ""
+                principal = self._remembered(header) or await self._attempted(header, context)
+        except Unauthenticated:
+            raise Unauthenticated(
+                tokens=self._tokens is not None, certificates=self._certificates is not None
+            ) from None
         admit(principal)
         allowed = ROLES.get(call.method, frozenset())
         if allowed.isdisjoint(principal.roles):
