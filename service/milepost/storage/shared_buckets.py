@@ -41,6 +41,8 @@ CONNECT_PATIENCE_S: Final = 0.5
 PAUSE_S: Final = 1.0
 SETTLE_S: Final = 0.02
 """How long the store may not know of a call that was let through on credit."""
+KEPT_S: Final = 1.0
+"""How long credit is good for. Who calls now and then should not ask each time."""
 LARGEST_BATCH: Final = 256
 CREDIT_OF_FULL: Final = 100
 CREDIT_OF_LEFT: Final = 10
@@ -74,7 +76,7 @@ for each bucket how many it granted, how many are left, and in what time there w
 class _Share:
     """What this replica knows of one bucket."""
 
-    __slots__ = ("credit", "empty_until", "key", "owed", "rate", "waiting")
+    __slots__ = ("credit", "empty_until", "good_until", "key", "owed", "rate", "waiting")
 
     def __init__(self, key: BucketKey, rate: Rate) -> None:
         self.key = key
@@ -85,6 +87,8 @@ class _Share:
         """How many were, without its knowing."""
         self.empty_until = 0.0
         """Before this time, nobody gets anything from it."""
+        self.good_until = 0.0
+        """After this time, nothing of this is to be relied on."""
         self.waiting: list[_Answer] = []
 
     def settle(self, told: int, left: int) -> None:
@@ -119,6 +123,9 @@ class SharedBuckets:
         )
         self._script = self._redis.register_script(TAKE)
         self._shares: dict[BucketKey, _Share] = {}
+        self._due: dict[BucketKey, _Share] = {}
+        """Those of which the store is to be told, or asked."""
+        self._cleaning = 0.0
         self._wanted = asyncio.Event()
         self._sender: asyncio.Task[None] | None = None
         self._returning: asyncio.Task[None] | None = None
@@ -133,13 +140,14 @@ class SharedBuckets:
         share = self._shares.get(key)
         if share is None:
             share = self._shares[key] = _Share(key, rate)
-        if share.credit:
+        now = self._loop.time()
+        if share.credit and now < share.good_until:
             share.credit -= 1
             share.owed += 1
+            self._send_soon(share)
             return 0.0
-        wait = share.empty_until - self._loop.time()
-        if wait > 0:
-            return wait
+        if now < share.empty_until:
+            return share.empty_until - now
         told = await self._told(share)
         return await self._local.take(key, rate) if told is None else told
 
@@ -148,9 +156,13 @@ class SharedBuckets:
         answer: _Answer = self._loop.create_future()
         share.waiting.append(answer)
         self._wanted.set()
+        self._send_soon(share)
+        return await answer
+
+    def _send_soon(self, share: _Share) -> None:
+        self._due[share.key] = share
         if self._sender is None:
             self._sender = self._loop.create_task(self._send())
-        return await answer
 
     @property
     def is_shared(self) -> bool:
@@ -170,29 +182,41 @@ class SharedBuckets:
     async def _send(self) -> None:
         """Ask for all that wait and tell what is owed, until there is nothing of either."""
         try:
-            while batch := self._gathered():
-                self._wanted.clear()
+            while self._due:
+                batch = self._gathered()
                 for start in range(0, len(batch), LARGEST_BATCH):
                     await self._ask(batch[start : start + LARGEST_BATCH])
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._wanted.wait(), SETTLE_S)
+                    async with asyncio.timeout(SETTLE_S):
+                        await self._wanted.wait()
         except (RedisError, OSError, TimeoutError) as error:
             self._lose(error)
+            self._forget()
+        except BaseException:  # whatever it was, nobody may wait for ever
+            self._forget()
+            raise
         finally:
             self._sender = None
-            self._forget()
 
     def _gathered(self) -> list[_Asked]:
-        """Return what there is to ask and tell; forget the buckets that nobody used meanwhile."""
-        now = self._loop.time()
-        found = []
-        for key, share in tuple(self._shares.items()):
+        """Return what there is to ask and tell."""
+        self._wanted.clear()
+        due, self._due = self._due, {}
+        for share in due.values():
             share.waiting = [answer for answer in share.waiting if not answer.done()]
-            if share.owed or share.waiting:
-                found.append(_Asked(share, share.owed, len(share.waiting)))
-            elif share.empty_until <= now:
+        self._clean()
+        return [_Asked(share, share.owed, len(share.waiting)) for share in due.values()]
+
+    def _clean(self) -> None:
+        """Forget, now and then, what nobody used for a while."""
+        now = self._loop.time()
+        if now < self._cleaning:
+            return
+        self._cleaning = now + KEPT_S
+        for key, share in tuple(self._shares.items()):
+            idle = not share.owed and not share.waiting
+            if idle and max(share.empty_until, share.good_until) <= now:
                 del self._shares[key]
-        return found
 
     async def _ask(self, batch: Sequence[_Asked]) -> None:
         """Let those go on that wait, as far as the store says so, and tell the others when."""
@@ -201,6 +225,7 @@ class SharedBuckets:
         now = self._loop.time()
         for (share, owed, wanted), (granted, left, wait) in zip(batch, answers, strict=True):
             share.settle(owed, left)
+            share.good_until = now + KEPT_S
             seconds = wait / _MICROSECONDS
             share.empty_until = now + seconds if wait else 0.0
             waited, share.waiting = share.waiting[:wanted], share.waiting[wanted:]
@@ -220,7 +245,7 @@ class SharedBuckets:
 
     def _forget(self) -> None:
         """Let the local buckets decide for whoever waits."""
-        shares, self._shares = self._shares, {}
+        shares, self._shares, self._due = self._shares, {}, {}
         for share in shares.values():
             _answer(share.waiting, None)
 
