@@ -8,7 +8,7 @@ import pytest
 import structlog
 
 from milepost import telemetry
-from milepost.logtext import harmless, harmless_lines
+from milepost.logtext import as_json_line, harmless, harmless_lines
 
 HOSTILE = {
     "line feed": "a\n{forged}",
@@ -100,3 +100,21 @@ def test_traceback_in_json_keeps_its_lines(capfd):
     (line,) = capfd.readouterr().err.splitlines()
     assert json.loads(line)["exception"] == "ValueError: bad\n\\x1b[2J\\u2028"
     assert harmless_lines("a\r\nb", margin="> ") == "a\\r\n> b"
+
+
+def test_json_of_a_harmless_line_is_that_of_the_standard_library():
+    """The short way to JSON comes to the same as the long one, for every kind of value."""
+    event = {
+        "event": "operation moved",
+        "text": "a b/c",
+        "number": 7,
+        "seconds": 0.5,
+        "yes": True,
+        "none": None,
+        "list": ["x", 1],
+        "other": ValueError,
+    }
+    line = as_json_line(None, "info", dict(event))
+    assert line == json.dumps(event, default=repr)
+    assert as_json_line(None, "info", {"text": "\x7f"}) == '{"text": "\\\\x7f"}'
+    assert as_json_line(None, "info", {"text": "ä"}) == '{"text": "\\u00e4"}'

@@ -60,8 +60,9 @@ def configure_logs(*, level: str, as_json: bool) -> None:
     render = as_json_line if as_json else for_people(structlog.dev.ConsoleRenderer())
 
     def lost(number: int) -> str:
-        event = {"event": "log lines lost", "lines": number}
-        return str(render(None, "error", _stamp(None, "error", event)))
+        event = _stamp(None, "error", {"event": "log lines lost", "lines": number})
+        event.pop("trace_id", None)  # they were of many calls
+        return str(render(None, "error", event))
 
     writer = LineWriter(_STANDARD_ERROR, lost)
     atexit.register(writer.finish)
