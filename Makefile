@@ -87,7 +87,6 @@ coverage: $(VENV)/.dev ## Measure the branches that the tests take
 	$(BIN)/coverage report --fail-under=100 --include='*/milepost/domain/*,*/milepost/tracking/*'
 
 bench: $(VENV)/.dev ## Measure the service against its floors and its peers
-	$(BIN)/python -m tests.bench.links
 	$(BIN)/python -m tests.bench $(ARGS)
 
 faults: $(VENV)/.dev ## Kill servers, cut connections, and look at what is left

@@ -1,4 +1,4 @@
-"""The lines of the log: how they are written, and that no text in them acts on who reads it.
+"""The lines of the log: what they look like, and that no text in them acts on who reads it.
 
 Names, ids and messages come from strangers. A line break in one would forge a line, a terminal
 escape would act on a screen, a character that turns the direction of writing would hide a word.
@@ -6,11 +6,12 @@ escape would act on a screen, a character that turns the direction of writing wo
 
 from __future__ import annotations
 
-import asyncio
 import json
-from typing import TYPE_CHECKING, Any, Final, TextIO
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from structlog.typing import EventDict, Processor
 
 _MARGIN: Final = "    | "
@@ -55,47 +56,38 @@ def _escaped(text: str) -> str:
 # --- lines ---
 
 
-class LineWriter:
-    """Writes the lines of one turn of the event loop at once; outside of a loop, each at once.
+def _encoder() -> Callable[[EventDict], str]:
+    """Return what makes JSON of a dictionary.
 
-    A write for every line would let go of the interpreter lock in the middle of every call.
+    The standard library makes an encoder of its own for every text, which takes longer than the
+    text. This is that encoder, made once.
     """
-
-    def __init__(self, file: TextIO) -> None:
-        """Write to `file`, which is flushed after each turn."""
-        self._file = file
-        self._lines: list[str] = []
-
-    def msg(self, line: str) -> None:
-        """Take one line."""
-        self._lines.append(line)
-        if len(self._lines) > 1:
-            return
-        try:
-            asyncio.get_running_loop().call_soon(self._write)
-        except RuntimeError:
-            self._write()
-
-    debug = info = warning = error = critical = exception = msg
-
-    def _write(self) -> None:
-        lines, self._lines = self._lines, []
-        self._file.write("\n".join(lines) + "\n")
-        self._file.flush()
+    encoder = json.JSONEncoder(default=repr)
+    make = getattr(json.encoder, "c_make_encoder", None)
+    if make is None:  # not on every interpreter
+        return encoder.encode
+    quote = json.encoder.encode_basestring_ascii
+    chunks = make(None, repr, quote, None, ": ", ", ", False, False, True)  # noqa: FBT003 - C code
+    return lambda event: "".join(chunks(event, 0))
 
 
-_encode: Final = json.JSONEncoder(default=repr).encode
+_encode: Final = _encoder()
 
 
 def as_json_line(_logger: object, _method: str, event: EventDict) -> str:
-    """Return the line as one JSON object."""
-    return _encode(event)
+    """Return the line as one JSON object, in which every text is harmless."""
+    line = _encode(event)
+    # Without a backslash nothing had to be escaped: then no text has a letter that is not printed.
+    if "\\" not in line and line.isprintable():
+        return line
+    return _encode(_neutral(event))
 
 
 def for_people(console: Processor) -> Processor:
-    """Return `console` with tracebacks set in, so that no line of one looks like a log line."""
+    """Return `console` with harmless texts, and tracebacks set in."""
 
     def render(logger: object, method: str, event: EventDict) -> Any:
+        event = _neutral(event)
         if "exception" in event:
             event["exception"] = harmless_lines(event["exception"], margin=_MARGIN)
         return console(logger, method, event)
@@ -103,8 +95,9 @@ def for_people(console: Processor) -> Processor:
     return render
 
 
-def neutralise(_logger: object, _method: str, event: EventDict) -> EventDict:
-    """Make every text of a line harmless; of a traceback, each of its lines."""
-    for name, value in event.items():
-        event[name] = harmless_lines(value) if name == "exception" else harmless(value)
-    return event
+def _neutral(event: EventDict) -> dict[str, Any]:
+    """Return the event with every text harmless; of a traceback, each of its lines."""
+    return {
+        name: harmless_lines(value) if name == "exception" else harmless(value)
+        for name, value in event.items()
+    }

@@ -18,6 +18,7 @@ from tests.bench.peers.table import create_table, table
 from tests.bench.rounds import Block, Cell, Reading
 from tests.bench.subjects import Subject, grpc_subject, http_subject
 from tests.postgres import PostgresCluster
+from tests.redis import RedisServer
 
 _SECRET_OF_NOBODY = f"mp_{'0' * 60}"
 """Sent to servers that do not look at it, so that the headers are as long."""
@@ -88,6 +89,10 @@ class Fleet:
             plan.ECHO_GATHERED: partial(self._echo, "echo-gathered", "--gathered"),
             plan.POSTGRES: partial(self._service_on_postgres, "gathering", {}),
             plan.POSTGRES_PLAIN: partial(self._service_on_postgres, "plain", servers.GATHERING_OFF),
+            plan.POSTGRES_SHARED: self._service_with_redis,
+            plan.POSTGRES_OPEN: partial(
+                self._service_on_postgres, "open", {}, module="tests.bench.open_to_all"
+            ),
             plan.SQLITE: self._service_on_sqlite,
             plan.AIOSQLITE: self._aiosqlite,
             plan.FASTAPI: self._fastapi,
@@ -101,9 +106,15 @@ class Fleet:
         server = servers.start_module("tests.bench.echo", self._log(name), *flags)
         return grpc_subject(self._stack.enter_context(server), _SECRET_OF_NOBODY)
 
-    def _service_on_postgres(self, name: str, settings: Mapping[str, str]) -> Subject:
+    def _service_on_postgres(
+        self, name: str, settings: Mapping[str, str], module: str = "milepost"
+    ) -> Subject:
         secret = self._template()
-        return self._service(name, self._database(name, _TEMPLATE), secret, settings)
+        return self._service(name, self._database(name, _TEMPLATE), secret, settings, module)
+
+    def _service_with_redis(self) -> Subject:
+        redis = self._stack.enter_context(RedisServer(self._folder))
+        return self._service_on_postgres("shared", {"MILEPOST_LIMITS_URL": redis.url})
 
     def _template(self) -> str:
         """There is a migrated database with an API key, to be copied; returns the key's secret."""
@@ -117,10 +128,17 @@ class Fleet:
         url = f"sqlite:///{self._folder / 'service.db'}"
         return self._service("sqlite", url, servers.create_key(url), {})
 
-    def _service(self, name: str, url: str, secret: str, settings: Mapping[str, str]) -> Subject:
+    def _service(
+        self,
+        name: str,
+        url: str,
+        secret: str,
+        settings: Mapping[str, str],
+        module: str = "milepost",
+    ) -> Subject:
         book = self._open(Book(url, operations), self._started)
         settings = {**settings, "MILEPOST_OTLP_ENDPOINT": self._otlp_endpoint()}
-        server = servers.start_service(url, self._log(f"service-{name}"), settings)
+        server = servers.start_service(url, self._log(f"service-{name}"), settings, module)
         return grpc_subject(self._stack.enter_context(server), secret, book)
 
     def _otlp_endpoint(self) -> str:

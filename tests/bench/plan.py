@@ -11,6 +11,10 @@ POSTGRES = "PostgreSQL"
 """The service on PostgreSQL, as it comes."""
 POSTGRES_PLAIN = "PostgreSQL plain"
 """... with gathering off."""
+POSTGRES_SHARED = "limits in Redis"
+"""The service on PostgreSQL, with limits that replicas share."""
+POSTGRES_OPEN = "open to all"
+"""The service on PostgreSQL without authentication and limits, which only the bench can run."""
 SQLITE = "SQLite"
 """The service on its embedded store."""
 AIOSQLITE = "aiosqlite peer"
@@ -20,6 +24,9 @@ SCENARIOS = ("create", "get", "update", "complete")
 CALLERS = (1, 32, 256)
 LIFE = "life"
 LIFE_CALLERS = (1, 32)
+ACCESS = "access"
+"""Reads by what may be done at all: what authentication and limits cost."""
+ACCESS_CALLERS = 32
 
 SHORT = 1.0
 LONG = 3.0
@@ -35,11 +42,13 @@ class Comparison(NamedTuple):
     scenario: str
     callers: int
     subjects: Sequence[str]
+    about: str = ""
+    """What it is named after, if not its scenario."""
 
     @property
     def name(self) -> str:
         """How `--only` and the report name it."""
-        return block_name(self.scenario, self.callers)
+        return block_name(self.about or self.scenario, self.callers)
 
 
 class Floor(NamedTuple):
@@ -72,6 +81,8 @@ def comparisons() -> Iterator[Comparison]:
             yield Comparison(scenario, callers, tuple(_subjects(scenario, callers)))
     for callers in LIFE_CALLERS:
         yield Comparison(LIFE, callers, (ECHO, POSTGRES, SQLITE, FASTAPI))
+    guarded = (POSTGRES_OPEN, POSTGRES, POSTGRES_SHARED)
+    yield Comparison("get", ACCESS_CALLERS, guarded, about=ACCESS)
 
 
 def _subjects(scenario: str, callers: int) -> Iterator[str]:

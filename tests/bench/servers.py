@@ -125,15 +125,17 @@ def start_collector(log: Path) -> Server:
     return Server(command, port, log, {}, core=LOAD_CORE)
 
 
-def start_service(url: str, log: Path, settings: Mapping[str, str]) -> Server:
-    """The service on the database `url`."""
+def start_service(
+    url: str, log: Path, settings: Mapping[str, str], module: str = "milepost"
+) -> Server:
+    """The service on the database `url`; `module` has its command line."""
     port = free_port()
     addresses = {
         "MILEPOST_LISTEN": f"127.0.0.1:{port}",
         "MILEPOST_HTTP_LISTEN": f"127.0.0.1:{free_port()}",
     }
     environment = {**_settings(url), **addresses, **settings}
-    return Server([sys.executable, "-m", "milepost", "serve"], port, log, environment)
+    return Server([sys.executable, "-m", module, "serve"], port, log, environment)
 
 
 def migrate(url: str) -> None:

@@ -42,6 +42,8 @@ GATHERING_AT_32 = 1.8
 GATHERING_AT_1 = 0.9
 SQLITE_OF_AIOSQLITE = 3.0
 LIFE_OF_NAIVE = 6.0
+OF_OPEN = 0.9
+"""What authentication and limits leave of the throughput."""
 WRITES = ("update", "create", "complete")
 
 
@@ -61,6 +63,9 @@ def targets() -> Iterator[Target]:
         yield Target(block=block, cell=plan.SQLITE, base=plan.AIOSQLITE, wanted=SQLITE_OF_AIOSQLITE)
     life = plan.block_name(plan.LIFE, 32)
     yield Target(block=life, cell=plan.POSTGRES, base=plan.FASTAPI, wanted=LIFE_OF_NAIVE)
+    access = plan.block_name(plan.ACCESS, plan.ACCESS_CALLERS)
+    for cell in (plan.POSTGRES, plan.POSTGRES_SHARED):
+        yield Target(block=access, cell=cell, base=plan.POSTGRES_OPEN, wanted=OF_OPEN)
 
 
 def verdicts(results: Results) -> list[Verdict]:

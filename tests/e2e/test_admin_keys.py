@@ -87,9 +87,12 @@ def test_key_lives_and_dies_over_the_api(any_service, replica, admin, alice):
     everything = admin.call("ListApiKeys", subject=alice.subject, show_inactive=True).api_keys
     assert revoked.key_id in {found.key_id for found in everything}
     assert created.secret not in any_service.log()
-    line = any_service.logged(event="API key changed", change="created", key_id=key.key_id)
-    assert (line["principal"], line["subject"]) == (admin.subject, alice.subject)
-    assert any_service.log_lines(event="API key changed", change="revoked", key_id=key.key_id)
+    for method in ("CreateApiKey", "RevokeApiKey"):
+        name = f"milepost.v1.AdminService/{method}"
+        line, *others = any_service.log_lines(event="call answered", method=name, key_id=key.key_id)
+        assert (line["principal"], line["subject"]) == (admin.subject, alice.subject)
+        assert (line["roles"], line["functions"]) == ("CALLER WORKER", "video.*")
+        assert len(others) == (method == "RevokeApiKey")  # it was repeated
 
 
 def test_create_can_be_repeated_but_not_the_secret(admin):

@@ -3,13 +3,16 @@
 That every change and every refusal has one line is checked for every cell of the matrix.
 """
 
+import asyncio
 import uuid
+from collections.abc import Mapping
+from typing import Any
 
 from grpc import StatusCode
 
-from tests.e2e.client import FUNCTION
+from tests.e2e.client import FUNCTION, Client
 from tests.e2e.refusals import refused
-from tests.e2e.service import Service
+from tests.e2e.test_streaming import received, streaming, until_received
 
 HOSTILE = '\u2028{"event": "operation moved"}\u202e\x85\x9b2J'
 
@@ -35,17 +38,45 @@ def test_ids_cannot_forge_a_line(any_service, alice):
     assert line["event"] == "call refused"
 
 
-def test_progress_has_a_line_at_debug(tmp_path):
-    """Every committed progress is a line at the level debug, with the fields of every change."""
-    url = f"sqlite:///{tmp_path / 'milepost.db'}"
-    with Service(url, tmp_path, log_level="debug") as service:
-        alice = service.client("alice")
-        operation = alice.create_in("PROCESSING")
-        alice.move("UpdateProgress", operation.id, progress=0.5, request_id="once")
-        alice.move("UpdateProgress", operation.id, progress=0.5, request_id="once")
-        line = service.logged(operation_id=operation.id, move="progress")
-        assert (line["level"], line["function"], line["code"]) == ("debug", FUNCTION, "OK")
-        assert line["principal"] == alice.subject
-        assert line["credential_id"] == alice.key.split("_")[1]
-        assert line["method"] == "milepost.v1.WorkerService/UpdateProgress"
-        assert line["peer"].startswith("ipv4:127.0.0.1:")
+def check_progress(line: Mapping[str, Any], worker: Client, method: str) -> None:
+    """The line says who reported progress, and how."""
+    assert (line["event"], line["level"], line["code"]) == ("operation moved", "info", "OK")
+    assert (line["function"], line["status"]) == (FUNCTION, "PROCESSING")
+    assert line["principal"] == worker.subject
+    assert line["credential_id"] == worker.key.split("_")[1]
+    assert line["method"] == f"milepost.v1.WorkerService/{method}"
+    assert line["peer"].startswith("ipv4:127.0.0.1:")
+
+
+def test_progress_has_a_line(any_service, alice):
+    """Each committed progress has its line, also one that starts; a repeated one has no other."""
+    operation = alice.create()
+    for progress in (0.25, 0.5):
+        for _ in range(2):
+            alice.move("UpdateProgress", operation.id, progress=progress, request_id=str(progress))
+    alice.move("CompleteOperation", operation.id)
+    any_service.logged(operation_id=operation.id, move="complete")
+    started, other = any_service.log_lines(operation_id=operation.id, move="progress")
+    assert (started["revision"], other["revision"]) == (2, 3)
+    check_progress(started, alice, "UpdateProgress")
+    check_progress(other, alice, "UpdateProgress")
+
+
+async def test_progress_of_a_stream_has_its_line(any_service, worker):
+    """Each commit of a stream is a line of that stream, also one that another call hurried."""
+    alice = any_service.client("alice")
+    operation = alice.create()
+    async with streaming(any_service, worker) as stream:
+        await stream.ask(operation.id, progress=0.1)
+        before = received(any_service)
+        await stream.send(operation.id, progress=0.2)
+        await until_received(any_service, before + 1)
+        end = any_service.client("wanda", roles=("WORKER",), functions=("*",))
+        await asyncio.to_thread(end.move, "CompleteOperation", operation.id)
+    done = any_service.logged(operation_id=operation.id, move="complete")
+    assert done["principal"] == end.subject
+    lines = any_service.log_lines(operation_id=operation.id, move="progress")
+    assert [line["revision"] for line in lines] == [2, 3]
+    for line in lines:
+        check_progress(line, worker, "StreamProgress")
+        assert line["trace_id"] == lines[0]["trace_id"] != done["trace_id"]

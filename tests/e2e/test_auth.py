@@ -78,6 +78,7 @@ def test_nobody_is_let_in_without_a_key(any_service, bad_headers, rpc):
         with refused(StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED") as refusal:
             rpc.send(any_service.channel, rpc.request(), header)
         told.add(refusal.status.SerializeToString(deterministic=True))
+        assert refusal.message.endswith("send 'authorization: Bearer <API key>'")
     assert len(told) == 1
 
 

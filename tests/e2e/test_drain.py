@@ -73,8 +73,9 @@ def test_running_call_is_finished(own_service):
     row = stored.operation(OperationId(operation.id))
     assert row is not None
     assert row["progress"] == 0.5
-    assert [line["event"] for line in own_service.log_lines(level="info")][-2:] == [
+    assert [line["event"] for line in own_service.log_lines(level="info")][-3:] == [
         "draining",
+        "operation moved",
         "stopped",
     ]
 

@@ -135,6 +135,7 @@ def test_every_refusal_says_the_same(trusting):
             continue
         with refused(StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED") as refusal:
             holder(trusting, text).call("ListOperations")
+        assert refusal.message.endswith("send 'authorization: Bearer <API key or token>'")
         told.add(refusal.status.SerializeToString(deterministic=True))
         sent.append(text)
     assert len(sent) >= 60

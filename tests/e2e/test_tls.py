@@ -146,7 +146,7 @@ def test_certificate_of_nobody_is_no_credential(mtls_service, authority):
     for names in ((), (x509.DNSName("x.example.com"),), (ENCODER, WATCHER)):
         with (
             client(mtls_service, authority, authority.certify(*names)) as nobody,
-            pytest.raises(Unauthenticated),
+            pytest.raises(Unauthenticated, match="<API key>', or call with a trusted client cert"),
         ):
             nobody.create("video.transcode")
 

@@ -118,10 +118,12 @@ async def test_rates_hold_over_replicas(limited_replicas):
         begun = time.monotonic()
         codes = await flood(client, channels, SECONDS)
         took = time.monotonic() - begun
-    assert set(codes) == {StatusCode.NOT_FOUND, StatusCode.RESOURCE_EXHAUSTED}
+    refused = codes.pop(StatusCode.RESOURCE_EXHAUSTED)
+    # On a busy machine the database may be too late for one that the limit has let through.
+    assert set(codes) <= {StatusCode.NOT_FOUND, StatusCode.UNAVAILABLE}
     allowed = READS_PER_MINUTE + READS_PER_MINUTE / 60 * took
-    assert codes[StatusCode.NOT_FOUND] <= allowed * 1.05
-    assert codes[StatusCode.NOT_FOUND] >= allowed * 0.95
+    assert allowed * 0.95 <= codes.total() <= allowed * 1.05
+    assert refused > allowed
     assert are_shared(limited_replicas)
 
 

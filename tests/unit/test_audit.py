@@ -19,9 +19,11 @@ from milepost.rpc.interceptors.chain import ChainedServer
 from milepost.rpc.interceptors.errors import Errors
 from milepost.rpc.interceptors.observe import Observe
 from milepost.rpc.named import SHOWN, named
+from milepost.rpc.streams import _response
 from milepost.storage.credentials import KeyRing
 from milepost.storage.engine import open_engine
 from milepost.storage.store import SqlOperationStore
+from milepost.tracking.reports import Refused
 
 METHOD = "milepost.v1.AdminService/RevokeApiKey"
 KEY_ID = "0123456789abcdef"
@@ -31,12 +33,14 @@ Revoke = Callable[[str], Any]
 
 
 @pytest.fixture
-def lines(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Lines]:
+def lines(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Lines]:
     """The lines of the log since the last look."""
     before = structlog.get_config()
     telemetry.configure_logs(level="info", as_json=True)
-    monkeypatch.setattr(telemetry, "log", structlog.get_logger())  # one that knows this stderr
-    yield lambda: [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    monkeypatch.setattr(
+        telemetry.audit, "log", structlog.get_logger()
+    )  # one that knows this stderr
+    yield lambda: [json.loads(line) for line in capfd.readouterr().err.splitlines()]
     structlog.configure(**before)
 
 
@@ -121,6 +125,17 @@ async def test_defect_has_one_line(lines, admin):
     assert "ZeroDivisionError: on purpose" in line["exception"]
     assert line["trace_id"] in (caught.value.details() or "")
     check(line, credential_id)
+
+
+def test_defect_of_one_update_has_one_line(lines):
+    """A defect that one update of a stream meets has the line of any other, and names no more."""
+    operation_id = f"op_{'0' * 24}"
+    item = _response(Refused(id=operation_id, error=ZeroDivisionError("on purpose")))
+    (line,) = lines()
+    assert (line["event"], line["operation_id"]) == ("call failed", operation_id)
+    assert "ZeroDivisionError: on purpose" in line["exception"]
+    assert (item.error.operation_id, item.error.reason) == (operation_id, "INTERNAL")
+    assert "purpose" not in item.error.message
 
 
 def test_ids_are_named_by_their_fields():

@@ -257,11 +257,11 @@ def test_log_lines_are_documented():
         event
         for path in (ROOT / "service/milepost").rglob("*.py")
         for event in re.findall(
-            r"\blog\.(?:info|warning|error|exception)\(\s*\"([\w ]+)",
+            r"(?:\b(?:log|lines)\.(?:info|warning|error|exception)\(\s*|\"event\": )\"([\w ]+)",
             path.read_text(encoding="utf-8"),
         )
     }
-    assert {"serving", "operation moved", "call refused"} <= written
+    assert {"serving", "operation moved", "call refused", "log lines lost"} <= written
     assert {event for event in written if f"`{event}" not in text} == set()
 
 

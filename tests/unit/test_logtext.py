@@ -8,7 +8,7 @@ import pytest
 import structlog
 
 from milepost import telemetry
-from milepost.logtext import harmless, harmless_lines
+from milepost.logtext import as_json_line, harmless, harmless_lines
 
 HOSTILE = {
     "line feed": "a\n{forged}",
@@ -68,11 +68,11 @@ def test_everything_inside_is_escaped():
 
 @hostile
 @pytest.mark.parametrize("as_json", [True, False])
-def test_hostile_text_makes_one_harmless_line(capsys, text, as_json):
+def test_hostile_text_makes_one_harmless_line(capfd, text, as_json):
     """In JSON and for people, an event with such a text is one line that is only printed."""
     telemetry.configure_logs(level="info", as_json=as_json)
     structlog.get_logger().warning("call refused", operation_id=text, principal=[text])
-    written = capsys.readouterr().err
+    written = capfd.readouterr().err
     assert written.endswith("\n")
     line = re.sub(r"\x1b\[\d*m", "", written[:-1])  # the colours of the renderer itself
     assert line.isprintable()
@@ -81,22 +81,40 @@ def test_hostile_text_makes_one_harmless_line(capsys, text, as_json):
         assert json.loads(line)["operation_id"] == harmless(text)
 
 
-def test_traceback_cannot_forge_a_line(capsys):
+def test_traceback_cannot_forge_a_line(capfd):
     """For people the lines of a traceback are set in, whatever the exception says."""
     telemetry.configure_logs(level="info", as_json=False)
     error = ValueError("bad\n2026-01-01 [info] operation moved\x1b[2J")
     structlog.get_logger().error("call failed", exc_info=error)
-    first, *others = capsys.readouterr().err.rstrip("\n").splitlines()
+    first, *others = capfd.readouterr().err.rstrip("\n").splitlines()
     assert "call failed" in first
     assert any("operation moved" in line for line in others)
     assert all(line.startswith("    | ") for line in others[1:])
     assert not any("\x1b[2J" in line for line in others)
 
 
-def test_traceback_in_json_keeps_its_lines(capsys):
+def test_traceback_in_json_keeps_its_lines(capfd):
     """In JSON a traceback is one text on one line, with its line breaks and without escapes."""
     telemetry.configure_logs(level="info", as_json=True)
     structlog.get_logger().error("call failed", exc_info=ValueError("bad\n\x1b[2J\u2028"))
-    (line,) = capsys.readouterr().err.splitlines()
+    (line,) = capfd.readouterr().err.splitlines()
     assert json.loads(line)["exception"] == "ValueError: bad\n\\x1b[2J\\u2028"
     assert harmless_lines("a\r\nb", margin="> ") == "a\\r\n> b"
+
+
+def test_json_of_a_harmless_line_is_that_of_the_standard_library():
+    """The short way to JSON comes to the same as the long one, for every kind of value."""
+    event = {
+        "event": "operation moved",
+        "text": "a b/c",
+        "number": 7,
+        "seconds": 0.5,
+        "yes": True,
+        "none": None,
+        "list": ["x", 1],
+        "other": ValueError,
+    }
+    line = as_json_line(None, "info", dict(event))
+    assert line == json.dumps(event, default=repr)
+    assert as_json_line(None, "info", {"text": "\x7f"}) == '{"text": "\\\\x7f"}'
+    assert as_json_line(None, "info", {"text": "ä"}) == '{"text": "\\u00e4"}'

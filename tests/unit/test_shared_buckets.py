@@ -3,20 +3,24 @@
 import asyncio
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack
+from datetime import timedelta
+from typing import Any
 
 import pytest
+from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 
 from milepost.domain.rates import Rate
 from milepost.storage import shared_buckets
-from milepost.storage.shared_buckets import PREFIX, SharedBuckets
+from milepost.storage.shared_buckets import CREDIT_OF_FULL, PREFIX, SharedBuckets
 from milepost.tracking.buckets import LocalBuckets
 from tests.redis import RedisServer
 from tests.waiting import until
 
 KEY = ("creates", "alice:\u00e9 x")
+OTHER = ("creates", "bob")
 RATE = Rate(count=100)
 ONE = Rate(count=1)
 
@@ -66,7 +70,7 @@ async def test_as_many_as_the_rate_over_two_replicas(make):
     found = await asyncio.gather(*(takes(both[n % 2], 30) for n in range(10)))
     back = int((time.monotonic() - begun) / RATE.interval_s) + 1
     assert 100 <= sum(found) <= 100 + back
-    assert await takes(both[0], 5, ("creates", "bob")) == 5
+    assert await takes(both[0], 5, OTHER) == 5
 
 
 async def test_the_wait_is_true(buckets):
@@ -103,10 +107,10 @@ async def test_without_the_store_limits_are_local(buckets, redis, how):
     assert await takes(buckets, 1, rate=ONE) == 1
     redis.signal(how)
     begun = time.monotonic()
-    assert await takes(buckets, 5, rate=ONE) == 1
+    assert await takes(buckets, 5, OTHER, ONE) == 1
     assert time.monotonic() - begun < 1.0
     assert not buckets.is_shared
-    assert await takes(buckets, 5, rate=ONE) == 0
+    assert await takes(buckets, 5, OTHER, ONE) == 0
     if how == signal.SIGKILL:
         redis.kill()
         redis.start()
@@ -148,3 +152,74 @@ async def test_closing_answers_whoever_waits(buckets):
     async with asyncio.timeout(5):
         waits = await asyncio.gather(*calls)
     assert waits.count(0.0) == 1
+
+
+def asked(redis: RedisServer) -> int:
+    """How often the store was asked."""
+    with SyncRedis.from_url(redis.url) as client:
+        stats = client.info("commandstats")
+    return int(stats.get("cmdstat_evalsha", {"calls": 0})["calls"])
+
+
+async def test_credit_spares_most_questions_and_keeps_the_limit(make, redis):
+    """Of calls over two replicas few wait for the store, and the limit lets no more through."""
+    both = [make(), make()]
+    await until(lambda: all(each.is_shared for each in both))
+    before = asked(redis)
+    rate = Rate(count=3_000)
+    begun = time.monotonic()
+    taken = 0
+    while await both[taken % 2].take(KEY, rate) == 0:
+        taken += 1
+    back = int((time.monotonic() - begun) / rate.interval_s) + 1
+    assert 0.98 * rate.count <= taken <= rate.count + back
+    assert asked(redis) - before < rate.count / 4
+
+
+async def test_what_was_let_through_on_credit_is_told(make, redis):
+    """What one replica lets through without asking is missing at the other soon."""
+    first, second = make(), make()
+    await until(lambda: first.is_shared and second.is_shared)
+    rate = Rate(count=1_000, period=timedelta(hours=1))
+    before = asked(redis)
+    for _ in range(1 + rate.count // CREDIT_OF_FULL):  # the first one asks
+        assert await first.take(KEY, rate) == 0
+    assert asked(redis) == before + 1
+    await until(lambda: asked(redis) == before + 2)
+    assert await takes(second, rate.count, rate=rate) == rate.count - 11
+
+
+async def test_an_empty_bucket_is_not_asked_again(buckets, redis):
+    """Until a bucket has something again, who comes is refused without a question."""
+    assert await takes(buckets, 2, rate=ONE) == 1
+    before = asked(redis)
+    waits = [await buckets.take(KEY, ONE) for _ in range(100)]
+    assert waits == sorted(waits, reverse=True)
+    assert 50 < waits[-1] < waits[0] <= ONE.period_s
+    assert asked(redis) == before
+
+
+def at_once(take: Coroutine[Any, Any, float]) -> float | None:
+    """What came of a take that did not wait for anything; nothing if it waits."""
+    try:
+        take.send(None)
+    except StopIteration as ended:
+        return float(ended.value)
+    take.close()
+    return None
+
+
+async def test_who_calls_now_and_then_does_not_ask_each_time(buckets):
+    """Credit outlasts a pause, but not a long one; then it is forgotten."""
+    rate = Rate(count=1_000)
+    assert await buckets.take(KEY, rate) == 0
+    await until(lambda: buckets._sender is None)
+    assert at_once(buckets.take(KEY, rate)) == 0
+    await until(lambda: buckets._sender is None)  # the store is told
+    assert buckets._shares[KEY].owed == 0
+    buckets._shares[KEY].good_until = 0.0
+    assert at_once(buckets.take(KEY, rate)) is None
+    await until(lambda: buckets._sender is None)
+    buckets._shares[KEY].good_until = buckets._cleaning = 0.0
+    assert await buckets.take(OTHER, rate) == 0
+    assert set(buckets._shares) == {OTHER}

@@ -33,12 +33,12 @@ def tracing(spans: InMemorySpanExporter, ratio: float) -> Tracing:
 
 
 @pytest.fixture
-def lines(capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[[], list[str]]]:
+def lines(capfd: pytest.CaptureFixture[str]) -> Iterator[Callable[[], list[str]]]:
     """What was logged since the last look."""
     before = structlog.get_config()
 
     def look() -> list[str]:
-        return capsys.readouterr().err.splitlines()
+        return capfd.readouterr().err.splitlines()
 
     yield look
     structlog.configure(**before)

@@ -95,9 +95,16 @@ class Unauthenticated(MilepostError):
 
     reason = "UNAUTHENTICATED"
 
-    def __init__(self) -> None:
-        """One text for every cause: which part was wrong is nobody's business."""
-        super().__init__("a valid credential is required: send 'authorization: Bearer <API key>'")
+    def __init__(self, *, tokens: bool = False, certificates: bool = False) -> None:
+        """One text for every cause: which part was wrong is nobody's business.
+
+        It names the kinds of credential that the service takes: API keys, and what else it trusts.
+        """
+        bearer = "API key or token" if tokens else "API key"
+        otherwise = ", or call with a trusted client certificate" if certificates else ""
+        super().__init__(
+            f"a valid credential is required: send 'authorization: Bearer <{bearer}>'{otherwise}"
+        )
 
 
 class PermissionDenied(MilepostError):

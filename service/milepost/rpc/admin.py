@@ -72,7 +72,7 @@ class AdminService(AdminServiceServicer):
         key_id = fields.key_id()
         fields.done()
         response = pb.RevokeApiKeyResponse()
-        _fill(response.api_key, await self._keys.revoke(caller(), key_id))
+        _fill(response.api_key, await self._keys.revoke(key_id))
         return response
 
     async def CleanupExpired(

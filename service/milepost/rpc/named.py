@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from milepost.domain.api_key import KEY_ID_BYTES
 from milepost.domain.operation import ID_PATTERN
+from milepost.gen.milepost.v1 import admin_service_pb2 as pb
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,6 +34,20 @@ def named(message: Any) -> dict[str, str]:
         if value:
             found[field] = shown(value, pattern)
     return found
+
+
+def granted(answer: Any) -> dict[str, object]:
+    """Return whose API key an answer is about, and what that key allows; empty if about none."""
+    key = _api_key(answer)
+    if key is None:
+        return {}
+    until = {"expire_time": key.expire_time.ToJsonString()} if key.HasField("expire_time") else {}
+    return {
+        "subject": key.subject,
+        "roles": " ".join(pb.Role.Name(role).removeprefix("ROLE_") for role in key.roles),
+        "functions": " ".join(key.functions),
+        **until,
+    }
 
 
 def shown(text: str, pattern: re.Pattern[str] = ID_PATTERN) -> str:

@@ -191,7 +191,7 @@ class RpcServer:
 def _auth(access: Access, gates: Gates) -> Auth:
     return Auth(
         access.credentials,
-        tokens=access.tokens,
+        tokens=access.tokens or None,  # those of no issuer are none
         certificates=Certificates(access.certificates) if access.certificates else None,
         note_use=access.keys.note_use,
         failures_per_minute=gates.auth_failures_per_minute,

@@ -9,8 +9,10 @@ from milepost import telemetry
 from milepost.domain.errors import InvalidRequest, MilepostError, Violation
 from milepost.domain.interruption import InterruptionKind
 from milepost.gen.milepost.v1 import worker_service_pb2 as pb
+from milepost.rpc.caller import known_caller
 from milepost.rpc.convert import Fields
 from milepost.rpc.interceptors.errors import record_refusal
+from milepost.rpc.named import named
 from milepost.tracking.reports import Acknowledgement, Interruption, Item, Refused, Update
 
 if TYPE_CHECKING:
@@ -96,10 +98,11 @@ def _error(operation_id: str, error: Exception) -> pb.UpdateError:
         record_refusal(error, refused)
         return refused
     trace_id = telemetry.current_trace_id()
-    telemetry.log.error("update failed", exc_info=error, trace_id=trace_id)
-    return pb.UpdateError(
+    failed = pb.UpdateError(
         operation_id=operation_id,
         reason="INTERNAL",
         message=f"internal error, trace id {trace_id}",
         metadata={"trace_id": trace_id},
     )
+    telemetry.record_defect(error, known_caller(), named(failed))
+    return failed

@@ -1,8 +1,14 @@
 """Token buckets that all replicas share, in Redis or Valkey.
 
 One script takes from many buckets, by the clock of the store, so that replicas need not agree on
-the time. Calls gather in front of it as they do in front of the database: what arrives while a
-request is under way forms the next one, and a call waits for one round trip at most.
+the time. A call waits for the store only where that decides something. As long as a bucket holds
+plenty, the store gives each replica credit: it lets a few calls through at once, and tells the
+store within `SETTLE_S`. Once a bucket is empty, the replica knows until when. All that have to
+ask gather, as they do in front of the database: what arrives while a request is under way forms
+the next one.
+
+Credit is at most a hundredth of a full bucket and a tenth of what is in it, so limits are exact
+while a bucket is nearly empty, and otherwise never off by more than a hundredth for each replica.
 
 The store is a help, not a condition: when it does not answer within `PATIENCE_S`, the local buckets
 of each replica decide, and the store is asked again after `PAUSE_S`.
@@ -12,7 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
@@ -27,39 +33,77 @@ if TYPE_CHECKING:
     from milepost.domain.ports import BucketKey, RateLimiter
     from milepost.domain.rates import Rate
 
+    _Answer = asyncio.Future[float | None]
+
 PATIENCE_S: Final = 0.05
 CONNECT_PATIENCE_S: Final = 0.5
 """A connection is made in the background: no call waits for it."""
 PAUSE_S: Final = 1.0
+SETTLE_S: Final = 0.02
+"""How long the store may not know of a call that was let through on credit."""
+KEPT_S: Final = 1.0
+"""How long credit is good for. Who calls now and then should not ask each time."""
 LARGEST_BATCH: Final = 256
+CREDIT_OF_FULL: Final = 100
+CREDIT_OF_LEFT: Final = 10
 PREFIX: Final = "milepost:limit:"
 _MICROSECONDS: Final = 1_000_000
 
 TAKE: Final = """
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
-local waits = {}
+local answers = {}
 for n, key in ipairs(KEYS) do
-  local interval, burst = tonumber(ARGV[2 * n - 1]), tonumber(ARGV[2 * n])
+  local interval, burst = tonumber(ARGV[4 * n - 3]), tonumber(ARGV[4 * n - 2])
+  local owed, wanted = tonumber(ARGV[4 * n - 1]), tonumber(ARGV[4 * n])
   local full = tonumber(redis.call('GET', key) or now)
   -- Not beyond what can be taken: the clock may have been set back, or the limit.
-  full = math.max(now, math.min(full, now + burst)) + interval
-  if full - now > burst then
-    waits[n] = full - now - burst
-  else
+  full = math.max(now, math.min(full, now + burst)) + owed * interval
+  local left = math.max(0, math.floor((now + burst - full) / interval))
+  local granted = math.min(wanted, left)
+  full = full + granted * interval
+  if owed + granted > 0 then
     redis.call('SET', key, string.format('%.0f', full), 'PX', math.ceil((full - now) / 1000) + 1)
-    waits[n] = 0
   end
+  answers[n] = {granted, left - granted, math.max(0, full + interval - now - burst)}
 end
-return waits
+return answers
 """
-"""GCRA in whole microseconds: a value is the time at which its bucket would be full again."""
+"""GCRA in whole microseconds: a value is the time at which its bucket would be full again. Answers
+for each bucket how many it granted, how many are left, and in what time there will be one."""
 
 
-class _Taking(NamedTuple):
-    key: BucketKey
-    rate: Rate
-    answer: asyncio.Future[float | None]
+class _Share:
+    """What this replica knows of one bucket."""
+
+    __slots__ = ("credit", "empty_until", "good_until", "key", "owed", "rate", "waiting")
+
+    def __init__(self, key: BucketKey, rate: Rate) -> None:
+        self.key = key
+        self.rate = rate
+        self.credit = 0
+        """How many calls may be let through before the store is asked again."""
+        self.owed = 0
+        """How many were, without its knowing."""
+        self.empty_until = 0.0
+        """Before this time, nobody gets anything from it."""
+        self.good_until = 0.0
+        """After this time, nothing of this is to be relied on."""
+        self.waiting: list[_Answer] = []
+
+    def settle(self, told: int, left: int) -> None:
+        """The store knows of so many that were owed, and has so many left."""
+        self.owed -= told
+        credit = min(self.rate.count // CREDIT_OF_FULL, left // CREDIT_OF_LEFT)
+        self.credit = max(0, credit - self.owed)
+
+
+class _Asked(NamedTuple):
+    """What the store is told and asked about one bucket."""
+
+    share: _Share
+    owed: int
+    wanted: int
 
 
 class SharedBuckets:
@@ -78,7 +122,11 @@ class SharedBuckets:
             health_check_interval=0,
         )
         self._script = self._redis.register_script(TAKE)
-        self._waiting: list[_Taking] = []
+        self._shares: dict[BucketKey, _Share] = {}
+        self._due: dict[BucketKey, _Share] = {}
+        """Those of which the store is to be told, or asked."""
+        self._cleaning = 0.0
+        self._wanted = asyncio.Event()
         self._sender: asyncio.Task[None] | None = None
         self._returning: asyncio.Task[None] | None = None
         self._away = True
@@ -89,12 +137,32 @@ class SharedBuckets:
         """See `RateLimiter.take`."""
         if self._away:
             return await self._local.take(key, rate)
-        answer: asyncio.Future[float | None] = self._loop.create_future()
-        self._waiting.append(_Taking(key, rate, answer))
+        share = self._shares.get(key)
+        if share is None:
+            share = self._shares[key] = _Share(key, rate)
+        now = self._loop.time()
+        if share.credit and now < share.good_until:
+            share.credit -= 1
+            share.owed += 1
+            self._send_soon(share)
+            return 0.0
+        if now < share.empty_until:
+            return share.empty_until - now
+        told = await self._told(share)
+        return await self._local.take(key, rate) if told is None else told
+
+    async def _told(self, share: _Share) -> float | None:
+        """Return what the store says, or nothing when it is away."""
+        answer: _Answer = self._loop.create_future()
+        share.waiting.append(answer)
+        self._wanted.set()
+        self._send_soon(share)
+        return await answer
+
+    def _send_soon(self, share: _Share) -> None:
+        self._due[share.key] = share
         if self._sender is None:
             self._sender = self._loop.create_task(self._send())
-        wait = await answer
-        return await self._local.take(key, rate) if wait is None else wait
 
     @property
     def is_shared(self) -> bool:
@@ -108,40 +176,78 @@ class SharedBuckets:
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await task
-        _settle(self._waiting, [None] * len(self._waiting))
+        self._forget()
         await self._disconnect()
 
     async def _send(self) -> None:
-        """Ask for all that wait, and for what arrives meanwhile, until nobody waits."""
-        batch: list[_Taking] = []
+        """Ask for all that wait and tell what is owed, until there is nothing of either."""
         try:
-            while self._waiting:
-                batch = self._waiting[:LARGEST_BATCH]
-                del self._waiting[:LARGEST_BATCH]
-                waits = None if self._away else await self._ask(batch)
-                _settle(batch, waits or [None] * len(batch))
-        finally:
-            self._sender = None
-            _settle(batch, [None] * len(batch))
-
-    async def _ask(self, batch: Sequence[_Taking]) -> list[float] | None:
-        """Return how long each has to wait, or nothing when the store is away."""
-        try:
-            async with asyncio.timeout(PATIENCE_S):
-                waits: list[int] = await self._run(batch)
+            while self._due:
+                batch = self._gathered()
+                for start in range(0, len(batch), LARGEST_BATCH):
+                    await self._ask(batch[start : start + LARGEST_BATCH])
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(SETTLE_S):
+                        await self._wanted.wait()
         except (RedisError, OSError, TimeoutError) as error:
             self._lose(error)
-            return None
-        return [wait / _MICROSECONDS for wait in waits]
+            self._forget()
+        except BaseException:  # whatever it was, nobody may wait for ever
+            self._forget()
+            raise
+        finally:
+            self._sender = None
 
-    async def _run(self, batch: Sequence[_Taking]) -> Any:
+    def _gathered(self) -> list[_Asked]:
+        """Return what there is to ask and tell."""
+        self._wanted.clear()
+        due, self._due = self._due, {}
+        for share in due.values():
+            share.waiting = [answer for answer in share.waiting if not answer.done()]
+        self._clean()
+        return [_Asked(share, share.owed, len(share.waiting)) for share in due.values()]
+
+    def _clean(self) -> None:
+        """Forget, now and then, what nobody used for a while."""
+        now = self._loop.time()
+        if now < self._cleaning:
+            return
+        self._cleaning = now + KEPT_S
+        for key, share in tuple(self._shares.items()):
+            idle = not share.owed and not share.waiting
+            if idle and max(share.empty_until, share.good_until) <= now:
+                del self._shares[key]
+
+    async def _ask(self, batch: Sequence[_Asked]) -> None:
+        """Let those go on that wait, as far as the store says so, and tell the others when."""
+        async with asyncio.timeout(PATIENCE_S):
+            answers = await self._run(batch)
+        now = self._loop.time()
+        for (share, owed, wanted), (granted, left, wait) in zip(batch, answers, strict=True):
+            share.settle(owed, left)
+            share.good_until = now + KEPT_S
+            seconds = wait / _MICROSECONDS
+            share.empty_until = now + seconds if wait else 0.0
+            waited, share.waiting = share.waiting[:wanted], share.waiting[wanted:]
+            _answer(waited[:granted], 0.0)
+            _answer(waited[granted:], seconds)
+
+    async def _run(self, batch: Sequence[_Asked]) -> Sequence[tuple[int, int, int]]:
         arguments: list[int] = []
-        for _, rate, _ in batch:
-            interval = int(rate.period_s * _MICROSECONDS) // rate.count
-            arguments += interval, interval * rate.count
-        return await self._script(
-            keys=[PREFIX + ":".join(key) for key, _, _ in batch], args=arguments
+        for share, owed, wanted in batch:
+            rate = share.rate
+            interval = max(1, int(rate.period_s * _MICROSECONDS) // rate.count)
+            arguments += interval, interval * rate.count, owed, wanted
+        answers: Sequence[tuple[int, int, int]] = await self._script(
+            keys=[PREFIX + ":".join(share.key) for share, _, _ in batch], args=arguments
         )
+        return answers
+
+    def _forget(self) -> None:
+        """Let the local buckets decide for whoever waits."""
+        shares, self._shares, self._due = self._shares, {}, {}
+        for share in shares.values():
+            _answer(share.waiting, None)
 
     def _lose(self, error: Exception) -> None:
         self._away = True
@@ -175,7 +281,7 @@ class SharedBuckets:
                 await self._redis.aclose()
 
 
-def _settle(batch: Sequence[_Taking], waits: Sequence[float | None]) -> None:
-    for (_, _, answer), wait in zip(batch, waits, strict=True):
+def _answer(waiting: Sequence[_Answer], wait: float | None) -> None:
+    for answer in waiting:
         if not answer.done():
             answer.set_result(wait)

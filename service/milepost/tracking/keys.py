@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from milepost import telemetry
 from milepost.domain.api_key import issue_key
 from milepost.domain.ports import Position
 
@@ -47,7 +46,6 @@ class Keys:
         outcome = await self._store.add_key(stored, proposal, creator=by.subject)
         if outcome.replayed:
             return NewKey(key=outcome.key, secret=None, replayed=True)
-        telemetry.record_key("created", outcome.key, by)
         return NewKey(key=outcome.key, secret=secret, replayed=False)
 
     async def list(
@@ -65,11 +63,9 @@ class Keys:
         position = Position(create_time=page[-1].create_time, id=page[-1].key_id)
         return page, self._page_tokens.issue(position, subject=by.subject, selection=selection)
 
-    async def revoke(self, by: Principal, key_id: str) -> ApiKey:
+    async def revoke(self, key_id: str) -> ApiKey:
         """Make a key worthless for good, within 5 s on every replica."""
-        key = await self._store.revoke_key(key_id)
-        telemetry.record_key("revoked", key, by)
-        return key
+        return await self._store.revoke_key(key_id)
 
     def note_use(self, key_id: str) -> None:
         """Remember that a key was used, until that is written."""

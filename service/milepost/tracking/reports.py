@@ -7,6 +7,7 @@ that runs, one timer.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -132,6 +133,7 @@ class Report(Listener):
 
     __slots__ = (
         "_commit",
+        "_context",
         "_due",
         "_hints",
         "_outlet",
@@ -150,6 +152,8 @@ class Report(Listener):
         """Nothing was reported yet, and nothing is known of the operation."""
         super().__init__()
         self._outlet = outlet
+        self._context = contextvars.copy_context()
+        """The call that reports, whoever else's call makes its progress be committed."""
         self.id = operation_id
         self.known = False
         """Whether anything was committed: only then it is this worker's business."""
@@ -255,7 +259,7 @@ class Report(Listener):
         self._outlet.release(self)
         self._hints = 0
         self._due = self._outlet.clock.time() + self._outlet.interval
-        self._commit = asyncio.create_task(self._run(update))
+        self._commit = asyncio.create_task(self._run(update), context=self._context)
 
     async def _run(self, update: Update) -> Exception | None:
         """Commit the update, and tell what came of it. Return the error it was refused with."""

@@ -17,7 +17,7 @@ from milepost.domain.errors import PermissionDenied, Unauthenticated
 from milepost.domain.policy import POLICY
 from milepost.rpc.caller import admit
 from milepost.rpc.interceptors.failures import FAILURES_PER_MINUTE, Failures
-from milepost.rpc.named import named
+from milepost.rpc.named import granted, named
 from milepost.rpc.tokens import is_token
 
 if TYPE_CHECKING:
@@ -102,18 +102,24 @@ class Auth:
         if is_public(call.method):
             return await proceed(call, request, context)
         header = call.metadata.get("authorization")
-        if header is None and self._certificates is not None:
-            principal = self._certificates.principal(context)
-        else:
-            header = header or ""
-            principal = self._remembered(header) or await self._attempted(header, context)
+        try:
+            if header is None and self._certificates is not None:
+                principal = self._certificates.principal(context)
+            else:
+                header = header or ""
+                principal = self._remembered(header) or await self._attempted(header, context)
+        except Unauthenticated:
+            raise Unauthenticated(
+                tokens=self._tokens is not None, certificates=self._certificates is not None
+            ) from None
         admit(principal)
         allowed = ROLES.get(call.method, frozenset())
         if allowed.isdisjoint(principal.roles):
             raise PermissionDenied(role=" or ".join(sorted(allowed)) or "none")
         answer = await proceed(call, request, context)
         if call.method in _AUDITED:
-            telemetry.record_change(principal, named(request) | named(answer))
+            told = {**named(request), **named(answer), **granted(answer)}
+            telemetry.record_change(principal, told)
         return answer
 
     def _remembered(self, header: str | bytes) -> Principal | None:

@@ -1,0 +1,78 @@
+"""Traces, metrics and log lines: what the outside can see of the service.
+
+Nothing here changes what the service does, and a missing collector is fine.
+"""
+
+from milepost.telemetry.audit import (
+    record_change,
+    record_defect,
+    record_failure,
+    record_forget,
+    record_forgotten_events,
+    record_move,
+    record_pass,
+    record_refusal,
+    record_sweep,
+)
+from milepost.telemetry.logs import (
+    configure_logs,
+    log,
+)
+from milepost.telemetry.metrics import (
+    buckets,
+    limits_lost,
+    limits_shared,
+    metrics_page,
+    progress_streams,
+    record_call,
+    record_limited,
+    record_overdue,
+    registry,
+    rpcs_running,
+    update_coalesced,
+    update_committed,
+    update_received,
+    update_refused,
+)
+from milepost.telemetry.tracing import (
+    Tracing,
+    configure_traces,
+    current_trace_id,
+    current_traceparent,
+    end_span,
+    join_trace,
+)
+
+__all__ = [
+    "Tracing",
+    "buckets",
+    "configure_logs",
+    "configure_traces",
+    "current_trace_id",
+    "current_traceparent",
+    "end_span",
+    "join_trace",
+    "limits_lost",
+    "limits_shared",
+    "log",
+    "metrics_page",
+    "progress_streams",
+    "record_call",
+    "record_change",
+    "record_defect",
+    "record_failure",
+    "record_forget",
+    "record_forgotten_events",
+    "record_limited",
+    "record_move",
+    "record_overdue",
+    "record_pass",
+    "record_refusal",
+    "record_sweep",
+    "registry",
+    "rpcs_running",
+    "update_coalesced",
+    "update_committed",
+    "update_received",
+    "update_refused",
+]

@@ -1,0 +1,110 @@
+"""Metrics: what is counted and timed, and the page that shows it. No label names somebody."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from milepost.domain.lifecycle import Move
+
+registry: Final = CollectorRegistry()
+rpcs: Final = Histogram(
+    "milepost_rpc_duration_seconds",
+    "Time from the arrival of a call to its end",
+    ["method", "code"],
+    registry=registry,
+    buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),
+)
+rpcs_running: Final = Gauge("milepost_rpcs_running", "Calls in flight", registry=registry)
+moves: Final = Counter(
+    "milepost_moves_total", "Committed moves of operations", ["move"], registry=registry
+)
+durations: Final = Histogram(
+    "milepost_operation_duration_seconds",
+    "Time from the start of an operation to its end",
+    ["status"],
+    registry=registry,
+    buckets=(0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 24 * 3600),
+)
+leases_lost: Final = Counter(
+    "milepost_leases_lost_total", "Leases that ran out before the work was done", registry=registry
+)
+passes: Final = Counter(
+    "milepost_sweeper_passes_total", "Passes of the sweeper that ended", ["kind"], registry=registry
+)
+failures: Final = Counter(
+    "milepost_background_failures_total",
+    "Failed rounds of work in the background",
+    ["task"],
+    registry=registry,
+)
+overdue: Final = Gauge(
+    "milepost_operations_overdue",
+    "Operations whose instant has passed without the move that was due then; 0 if all is well",
+    ["move"],
+    registry=registry,
+)
+progress_streams: Final = Gauge(
+    "milepost_progress_streams", "Progress streams that are open", registry=registry
+)
+progress_updates: Final = Counter(
+    "milepost_progress_updates_total",
+    "Updates on progress streams: received, and of these coalesced with a newer one, committed or"
+    " refused",
+    ["fate"],
+    registry=registry,
+)
+refusals: Final = Counter(
+    "milepost_limited_total", "Calls refused by a limit", ["limit"], registry=registry
+)
+buckets: Final = Gauge(
+    "milepost_limit_buckets", "Token buckets that this replica remembers", registry=registry
+)
+limits_shared: Final = Gauge(
+    "milepost_limits_shared", "1 while all replicas share their limits, else 0", registry=registry
+)
+limits_lost: Final = Counter(
+    "milepost_limits_lost_total",
+    "How often the shared limits were lost, and limits became local",
+    registry=registry,
+)
+lines_lost: Final = Counter(
+    "milepost_log_lines_lost_total",
+    "Log lines that were not written, because nobody read those before them",
+    registry=registry,
+)
+
+update_received: Final = progress_updates.labels("received").inc
+update_coalesced: Final = progress_updates.labels("coalesced").inc
+update_committed: Final = progress_updates.labels("committed").inc
+update_refused: Final = progress_updates.labels("refused").inc
+
+_durations: Final[dict[tuple[str, str], Histogram]] = {}
+
+
+def record_call(method: str, code: str, seconds: float) -> None:
+    """Count one call, and how long it took, under its true code."""
+    child = _durations.get((method, code))
+    if child is None:
+        child = _durations[method, code] = rpcs.labels(method, code)
+    child.observe(seconds)
+
+
+def record_limited(limit: str) -> None:
+    """Count a call that a limit refused; `limit` is a word, never a principal."""
+    refusals.labels(limit).inc()
+
+
+def record_overdue(counts: Mapping[Move, int]) -> None:
+    """Show how many operations are overdue, by the move that is due."""
+    for move, number in counts.items():
+        overdue.labels(move.value).set(number)
+
+
+def metrics_page() -> bytes:
+    """Return all metrics in the text format of Prometheus."""
+    return generate_latest(registry)

@@ -1,0 +1,177 @@
+"""Traces: which call a thread of work belongs to, and the spans of those that are sampled."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Final
+
+from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from opentelemetry.trace import Span, SpanContext
+
+    from milepost.domain.operation import OperationId
+
+FLUSH_TIMEOUT_MS: Final = 5_000
+_propagator: Final = TraceContextTextMapPropagator()
+
+
+def configure_traces(*, endpoint: str | None, ratio: float, version: str) -> Tracing:
+    """Start traces, and send the sampled share of them to an OTLP collector if there is one."""
+    provider = TracerProvider(
+        # What begins here was sampled in `Tracing.start`, before anything was paid for it.
+        sampler=ParentBased(ALWAYS_ON),
+        resource=Resource.create({"service.name": "milepost", "service.version": version}),
+    )
+    if endpoint:
+        exporter = OTLPSpanExporter(endpoint=endpoint, insecure=endpoint.startswith("http://"))
+        provider.add_span_processor(BatchSpanProcessor(exporter))
+    return Tracing(provider, ratio if endpoint else 0.0)
+
+
+class Tracing:
+    """Makes spans, for the sampled share of the traces that begin here and all that go on."""
+
+    def __init__(self, provider: TracerProvider, ratio: float) -> None:
+        """Record `ratio` (0 to 1) of the traces that no caller has begun."""
+        self._provider = provider
+        self._tracer = provider.get_tracer("milepost")
+        self._ratio = ratio
+
+    def start(
+        self,
+        method: str,
+        metadata: Mapping[str, str | bytes],
+        peer: Callable[[], str] = str,
+    ) -> Span | None:
+        """Start the span of one call, as a child of the caller's if it sent a traceparent.
+
+        A call that is not sampled gets no span: it costs nothing but a trace id, and that only
+        when somebody asks for it; `peer` tells where it came from, and is asked likewise.
+        Attributes follow the RPC semantic conventions of OpenTelemetry (release candidate).
+        """
+        parent = metadata.get("traceparent")
+        call = Trace(method, peer)
+        current.set(call)
+        if parent is None and random.random() >= self._ratio:  # noqa: S311 - a sample
+            return None
+        call.span = self._tracer.start_span(
+            method,
+            context=_propagator.extract({"traceparent": parent}) if parent else None,
+            kind=trace.SpanKind.SERVER,
+            attributes={"rpc.system.name": "grpc", "rpc.method": method},
+        )
+        return call.span
+
+    @contextlib.contextmanager
+    def joining(
+        self, name: str, created: str | None, attributes: Mapping[str, str | int]
+    ) -> Iterator[tuple[Span | None, str | None]]:
+        """Go on with the trace `created`, of an operation, in work that no call asked for.
+
+        Gives a span, if that trace is recorded, and the traceparent to send on. Whoever takes
+        the span ends it; it ends anyway when the work breaks.
+        """
+        work = Trace()
+        context = _propagator.extract({"traceparent": created}) if created else None
+        parent = trace.get_current_span(context).get_span_context()
+        if context is not None and parent.is_valid:
+            work.known = _ids_of(parent)
+            if parent.trace_flags.sampled:
+                work.span = self._tracer.start_span(
+                    name, context=context, kind=trace.SpanKind.CLIENT, attributes=dict(attributes)
+                )
+        token = current.set(work)
+        try:
+            yield work.span, current_traceparent() if created else None
+        finally:
+            current.reset(token)
+            if work.span is not None and work.span.is_recording():
+                work.span.end()
+
+    def stop(self) -> None:
+        """Send what is left, within a bounded time."""
+        self._provider.force_flush(FLUSH_TIMEOUT_MS)
+        self._provider.shutdown()
+
+
+def end_span(span: Span, code: str, *, failed: bool) -> None:
+    """End the span of a call with its true code."""
+    if span.is_recording():
+        span.set_attribute("rpc.response.status_code", code)
+        if failed:
+            span.set_status(trace.StatusCode.ERROR)
+    span.end()
+
+
+class Trace:
+    """A call and its trace. Without a span, its ids are made when they are needed."""
+
+    __slots__ = ("_ids", "known", "method", "peer", "span")
+
+    def __init__(self, method: str = "", peer: Callable[[], str] = str) -> None:
+        self.method = method
+        self.peer = peer
+        self.span: Span | None = None
+        self.known: tuple[str, str, int] | None = None
+        self._ids: tuple[str, str, int] | None = None
+
+    @property
+    def ids(self) -> tuple[str, str, int]:
+        """The trace id and the span id in hexadecimal digits, and the trace flags."""
+        if self._ids is None:
+            own = self.known or _fresh_ids()
+            self._ids = own if self.span is None else _ids_of(self.span.get_span_context())
+        return self._ids
+
+
+def _fresh_ids() -> tuple[str, str, int]:
+    return f"{random.getrandbits(128) or 1:032x}", f"{random.getrandbits(64) or 1:016x}", 0
+
+
+def _ids_of(context: SpanContext) -> tuple[str, str, int]:
+    return (
+        trace.format_trace_id(context.trace_id),
+        trace.format_span_id(context.span_id),
+        context.trace_flags,
+    )
+
+
+current: Final[ContextVar[Trace | None]] = ContextVar("milepost_trace", default=None)
+
+
+def current_traceparent() -> str | None:
+    """Return the W3C traceparent of the current call."""
+    found = current.get()
+    return None if found is None else "00-{}-{}-{:02x}".format(*found.ids)
+
+
+def current_trace_id() -> str:
+    """Return the id under which the log has the detail of this call."""
+    found = current.get()
+    return "none" if found is None else found.ids[0]
+
+
+def join_trace(operation_id: OperationId, trace_context: str | None) -> None:
+    """Make the current span findable by operation, and link it to the trace of the create."""
+    found = current.get()
+    span = found.span if found is not None else None
+    if span is None or not span.is_recording():
+        return
+    span.set_attribute("milepost.operation.id", operation_id)
+    if trace_context is not None:
+        created = trace.get_current_span(
+            _propagator.extract({"traceparent": trace_context})
+        ).get_span_context()
+        if created.trace_id != span.get_span_context().trace_id:
+            span.add_link(created)

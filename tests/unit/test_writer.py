@@ -1,0 +1,116 @@
+"""Log lines arrive, in order, and wait for their reader instead of letting calls wait."""
+
+import asyncio
+import os
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from milepost import telemetry
+from milepost.telemetry import writer
+from milepost.telemetry.writer import LineWriter
+from tests.waiting import until
+
+LINE = "x" * 999
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    """Both ends of a pipe: where to read, and where to write."""
+    ends = os.pipe()
+    yield ends
+    for end in ends:
+        os.close(end)
+
+
+def to(descriptor: int) -> LineWriter:
+    """What writes there."""
+    return LineWriter(descriptor, "{} lost".format)
+
+
+def lost() -> float:
+    """How many lines were lost."""
+    return telemetry.registry.get_sample_value("milepost_log_lines_lost_total") or 0.0
+
+
+async def read(descriptor: int, lines: int) -> list[str]:
+    """So many lines, as they arrive."""
+    text = b""
+    while text.count(b"\n") < lines:
+        text += await asyncio.to_thread(os.read, descriptor, 1 << 16)
+    return text.decode().splitlines()
+
+
+async def test_lines_wait_for_a_reader_that_stands_still(pipe):
+    """Many more lines than a pipe holds hold nobody up, and all of them arrive later, in order."""
+    source, sink = pipe
+    lines = to(sink)
+    begun = time.monotonic()
+    for number in range(1_000):
+        lines.msg(f"{number} {LINE}")
+        if number % 10 == 0:
+            await asyncio.sleep(0)
+    assert time.monotonic() - begun < 1.0
+    assert [int(line.split()[0]) for line in await read(source, 1_000)] == list(range(1_000))
+
+
+async def test_lost_lines_are_counted_and_told_of(pipe, monkeypatch):
+    """With no room left lines are lost; the log says how many before it goes on."""
+    monkeypatch.setattr(writer, "MOST_KEPT", 1_000)
+    source, sink = pipe
+    lines = to(sink)
+    before = lost()
+    lines.msg(70 * LINE)
+    await asyncio.sleep(0)  # the pipe is full, and more than MOST_KEPT waits
+    for _ in range(3):
+        lines.msg("never seen")
+    await until(lambda: lost() == before + 3)
+    await read(source, 1)
+    lines.msg("seen")
+    assert await read(source, 2) == ["3 lost", "seen"]
+
+
+async def test_line_without_a_reader_is_lost():
+    """When the reader is gone, lines are lost and nothing breaks."""
+    source, sink = os.pipe()
+    os.close(source)
+    lines = to(sink)
+    before = lost()
+    lines.msg("into nothing")
+    await until(lambda: lost() == before + 1)
+    os.close(sink)
+
+
+def test_line_outside_of_a_loop_is_written_at_once(pipe):
+    """Before and after the event loop a line is there when the call returns."""
+    source, sink = pipe
+    to(sink).msg("at once")
+    assert os.read(source, 100) == b"at once\n"
+
+
+def test_lines_of_a_loop_that_ended_are_not_kept(pipe):
+    """What a loop left behind is written with the next line."""
+    source, sink = pipe
+    lines = to(sink)
+
+    async def last() -> None:
+        lines.msg("last words")
+        asyncio.get_running_loop().stop()
+
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(last())
+    loop.run_forever()
+    loop.close()
+    assert task.done()
+    lines.msg("afterwards")
+    assert os.read(source, 100) == b"last words\nafterwards\n"
+
+
+def test_end_does_not_wait_for_ever(pipe, monkeypatch):
+    """A reader that stands still holds up the end of the process for a moment only."""
+    monkeypatch.setattr(writer, "FAREWELL_MS", 50)
+    _source, sink = pipe
+    begun = time.monotonic()
+    to(sink).msg(100 * LINE)
+    assert 0.05 <= time.monotonic() - begun < 5
