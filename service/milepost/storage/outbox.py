@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-import random
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from milepost.domain.errors import LostRace
 from milepost.storage import deliveries, secrets
 from milepost.storage.batching import Lane
 from milepost.storage.deliveries import Claim, Settling
@@ -31,9 +28,6 @@ if TYPE_CHECKING:
     from milepost.storage.store import SqlOperationStore
 
 Answer = TypeVar("Answer")
-
-TRIES: Final = 3
-LONGEST_PAUSE_S: Final = 0.02
 
 
 class SqlOutbox:
@@ -94,7 +88,7 @@ class SqlOutbox:
         first = Rotation(
             owner=owner, key_id=key_id, sealed=sealed, request_id=None, overlap=timedelta(0)
         )
-        await self._write(lambda session: secrets.add_current(session, first))
+        await self._write(lambda session: secrets.add_first(session, first))
 
     async def rotate_secret(
         self, owner: str, key_id: str, sealed: bytes, request_id: str | None, overlap: timedelta
@@ -103,11 +97,6 @@ class SqlOutbox:
         rotation = Rotation(
             owner=owner, key_id=key_id, sealed=sealed, request_id=request_id, overlap=overlap
         )
-        for _ in range(TRIES - 1):
-            try:
-                return await self._write(lambda session: secrets.rotate(session, rotation))
-            except LostRace:
-                await asyncio.sleep(random.uniform(0, LONGEST_PAUSE_S))  # noqa: S311 - a pause
         return await self._write(lambda session: secrets.rotate(session, rotation))
 
     async def close(self) -> None:
