@@ -43,14 +43,17 @@ class SqlOutbox:
         self._store = store
         self._lane: Lane[Work, Any] | None = None
         if engine.dialect.name == "postgresql":
-            self._lane = Lane("outbox", Session(engine), _work, kind=lambda work: work.run)
+            self._lane = Lane(
+                "outbox", Session(engine, pinned_plans=True), _work, kind=lambda work: work.run
+            )
 
     async def claim(
         self, *, limit: int, per_host: int, busy: Collection[str], lease: timedelta
     ) -> list[Claimed]:
         """See `DeliveryStore.claim`."""
         asked = Claim(limit=limit, per_host=per_host, busy=busy, lease=lease)
-        return await self._write(lambda session: deliveries.claim(session, asked))
+        claimed: list[Claimed] = await self._submit(Work(_claim, asked), object())
+        return claimed
 
     async def settle(self, settlement: Settlement) -> bool:
         """See `DeliveryStore.settle`. Settlements that come together share a transaction."""
@@ -116,6 +119,10 @@ class SqlOutbox:
 
 def _work(session: Session, items: Sequence[Work]) -> Sequence[Any]:
     return items[0].run(session, [work.item for work in items])
+
+
+def _claim(session: Session, asked: Sequence[Claim]) -> Sequence[list[Claimed]]:
+    return [deliveries.claim(session, each) for each in asked]
 
 
 def _each(session: Session, runs: Sequence[Callable[[Session], Any]]) -> Sequence[Any]:

@@ -12,6 +12,7 @@ from milepost.domain.delivery import SealedSecret
 from milepost.storage.tables import Span, clock, later, signing_secrets
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from datetime import timedelta
 
     from sqlalchemy.engine import Engine
@@ -44,14 +45,22 @@ class Rotation:
     overlap: timedelta
 
 
-def find(session: Session, owner: str) -> list[SealedSecret]:
+def find(session: Session, owner: str) -> tuple[SealedSecret, ...]:
     """Return what signs now, the current one first."""
+    return find_all(session, [owner])[owner]
+
+
+def find_all(session: Session, owners: Iterable[str]) -> dict[str, tuple[SealedSecret, ...]]:
+    """Return what signs now, for each of the owners."""
+    found: dict[str, tuple[SealedSecret, ...]] = dict.fromkeys(owners, ())
     query = (
         sa.select(*_COLUMNS)
-        .where(_s.owner == owner, _SIGNING)
+        .where(_s.owner.in_(found), _SIGNING)
         .order_by(_s.expire_time.is_not(None), _s.create_time.desc())
     )
-    return [_secret(row) for row in session.fetch(query)]
+    for row in session.fetch(query) if found else ():
+        found[row[0]] += (_secret(row),)
+    return found
 
 
 def _secret(row: tuple[Any, ...]) -> SealedSecret:
