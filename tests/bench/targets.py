@@ -42,6 +42,7 @@ GATHERING_AT_32 = 1.8
 GATHERING_AT_1 = 0.9
 SQLITE_OF_AIOSQLITE = 3.0
 LIFE_OF_NAIVE = 6.0
+WEBHOOKS_OF_POSTS = 0.5
 WRITES = ("update", "create", "complete")
 
 
@@ -61,6 +62,9 @@ def targets() -> Iterator[Target]:
         yield Target(block=block, cell=plan.SQLITE, base=plan.AIOSQLITE, wanted=SQLITE_OF_AIOSQLITE)
     life = plan.block_name(plan.LIFE, 32)
     yield Target(block=life, cell=plan.POSTGRES, base=plan.FASTAPI, wanted=LIFE_OF_NAIVE)
+    yield Target(
+        block=plan.WEBHOOKS, cell=plan.DISPATCHER, base=plan.POSTS, wanted=WEBHOOKS_OF_POSTS
+    )
 
 
 def verdicts(results: Results) -> list[Verdict]:

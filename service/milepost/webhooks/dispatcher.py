@@ -55,13 +55,14 @@ class Room:
         return 2 * self.total
 
     @property
-    def lease(self) -> timedelta:
-        """How long a claim holds.
+    def patience(self) -> timedelta:
+        """How long something claimed waits for its turn: as long as what runs may take."""
+        return self.timeout + _LEASE_MARGIN
 
-        Waiting for a turn as long as an attempt may take, the attempt itself, and settling it while
-        the store is away a while.
-        """
-        return 2 * self.timeout + timedelta(seconds=SETTLE_TRIES * PAUSE_S) + _LEASE_MARGIN
+    @property
+    def lease(self) -> timedelta:
+        """How long a claim holds: wait, attempt, and settlement while the store is away a while."""
+        return self.patience + self.timeout + timedelta(seconds=SETTLE_TRIES * PAUSE_S)
 
 
 class Dispatcher:
@@ -121,7 +122,7 @@ class Dispatcher:
             return 0  # there is enough to send: one claim later is cheaper than many now
         claimed = await self._store.claim(
             limit=free,
-            per_host=self._room.per_host,
+            per_host=max(1, self._room.per_host // 2),
             busy=self._hosts.busy(),
             lease=self._room.lease,
         )
@@ -175,7 +176,7 @@ class Dispatcher:
         failed = False
         try:
             async with self._hosts.turn(claimed.host), self._turns:
-                if self._loop.time() - claimed_at > self._room.timeout.total_seconds():
+                if self._loop.time() - claimed_at > self._room.patience.total_seconds():
                     return None
                 with observing.running.track_inprogress():
                     settlement = await self._attempt(claimed, claimed_at)

@@ -41,12 +41,13 @@ class Hosts:
 
         Args:
             clock: in seconds, never set back.
-            per_host: attempts at once.
+            per_host: attempts at once; half as many again may be claimed for when these are done.
             failures: in a row.
             open_s: for how long; the first failure after it counts like all of them.
         """
         self._clock = clock
         self._per_host = per_host
+        self._enough = per_host * 3 // 2
         self._failures = failures
         self._open_s = open_s
         self._claimed: dict[str, int] = {}
@@ -56,7 +57,7 @@ class Hosts:
     def busy(self) -> set[str]:
         """Return the hosts for which nothing more is to be claimed now."""
         now = self._clock()
-        full = {host for host, claimed in self._claimed.items() if claimed >= self._per_host}
+        full = {host for host, claimed in self._claimed.items() if claimed >= self._enough}
         return full | {host for host, state in self._failing.items() if state.open_until > now}
 
     def begin(self, host: str) -> None:

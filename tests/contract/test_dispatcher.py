@@ -1,0 +1,140 @@
+"""The dispatcher over a real outbox: how much it sends at once, and what it leaves for later."""
+
+import asyncio
+from collections import Counter
+from datetime import timedelta
+
+import pytest
+import sqlalchemy as sa
+from opentelemetry.sdk.trace import TracerProvider
+
+from milepost.domain.callback_url import CallbackRules
+from milepost.storage.outbox import SqlOutbox
+from milepost.telemetry import Tracing
+from milepost.tracking.secrets import Secrets
+from milepost.webhooks.attempting import Attempts
+from milepost.webhooks.dispatcher import Dispatcher, Room
+from milepost.webhooks.hosts import Hosts
+from milepost.webhooks.masterkeys import new_key, read_keys
+from milepost.webhooks.sender import Answer
+from milepost.webhooks.vault import Vault
+from tests.contract.stored import until
+from tests.outbox import count_by_status, insert_due
+
+HOSTS = [f"https://h{n}.example/" for n in range(3)]
+ROOM = Room(total=5, per_host=2, timeout=timedelta(seconds=1))
+
+
+class Poster:
+    """Posts nothing: it counts, and answers after a while."""
+
+    def __init__(self, status=204, takes=0.02):
+        self.status = status
+        self.takes = takes
+        self.posts: Counter[str] = Counter()
+        self.most: Counter[str] = Counter()
+        self._running: Counter[str] = Counter()
+
+    async def post(self, url, *, owner, headers, body):  # noqa: ARG002 - not looked at
+        """Answer after a while."""
+        for key in (url.host, "all"):
+            self.posts[key] += 1
+            self._running[key] += 1
+            self.most[key] = max(self.most[key], self._running[key])
+        await asyncio.sleep(self.takes)
+        self._running.subtract((url.host, "all"))
+        took = timedelta(seconds=self.takes)
+        return Answer(
+            status=self.status, error=None, duration=took, retry_after=None, refused=False
+        )
+
+
+class Sending:
+    """A dispatcher that runs, until left, and what it has done."""
+
+    def __init__(self, engine, outbox, poster, *, room=ROOM, hosts=None, attempts=2):
+        secrets = Secrets(outbox, Vault(read_keys(new_key())))
+        schedule = [timedelta(0)] * attempts
+        tracing = Tracing(TracerProvider(), 0.0)
+        made = Attempts(poster, secrets, CallbackRules(), schedule)
+        self._engine = engine
+        self.dispatcher = Dispatcher(outbox, made, room, tracing, hosts)
+
+    async def __aenter__(self):
+        """It dispatches."""
+        self._loop = asyncio.create_task(self.dispatcher.run())
+        return self
+
+    async def __aexit__(self, *_error):
+        """What is being sent is settled."""
+        self.dispatcher.finish()
+        await self._loop
+        await self.dispatcher.idle()
+
+    def counts(self):
+        """How many deliveries are in each status."""
+        with self._engine.connect() as connection:
+            return count_by_status(connection)
+
+
+@pytest.fixture
+async def outbox(engine, store):
+    """The outbox over a fresh database."""
+    outbox = SqlOutbox(engine, store)
+    yield outbox
+    await outbox.close()
+
+
+def due(engine, count, urls=HOSTS):
+    """So many deliveries are due."""
+    with engine.begin() as connection:
+        insert_due(connection, count, urls)
+
+
+async def test_limits_hold_per_host_and_in_total(engine, outbox):
+    """At once no host gets more than its limit, and all together no more than theirs."""
+    due(engine, 90)
+    poster = Poster()
+    async with Sending(engine, outbox, poster) as sending:
+        await until(lambda: poster.posts["all"] == 90, patience=20)
+    assert sending.counts() == {"DELIVERED": 90}
+    assert poster.posts == {"all": 90, **{f"h{n}.example": 30 for n in range(3)}}
+    # The limits are used, and not just kept.
+    assert poster.most["all"] == ROOM.total
+    assert max(poster.most[f"h{n}.example"] for n in range(3)) == ROOM.per_host
+
+
+async def test_breaker_delays_and_drops_nothing(engine, outbox):
+    """A host that fails again and again is left alone: what waits stays due, no try is used up."""
+    due(engine, 20, HOSTS[:1])
+    now = [0.0]
+    hosts = Hosts(lambda: now[0], per_host=ROOM.per_host, failures=3, open_s=60)
+    poster = Poster(status=500)
+    async with Sending(engine, outbox, poster, hosts=hosts, attempts=50) as sending:
+        await until(lambda: bool(hosts.busy()))
+        await asyncio.sleep(0.3)
+        made = poster.posts["all"]
+        await asyncio.sleep(0.3)
+        assert poster.posts["all"] == made
+        assert sending.counts() == {"PENDING": 20}
+        poster.status = 204
+        now[0] = 61.0
+        sending.dispatcher.wake()
+        await until(lambda: poster.posts["all"] == made + 20, patience=20)
+    assert sending.counts() == {"DELIVERED": 20}
+
+
+async def test_what_waited_too_long_is_left_to_its_lease(engine, outbox):
+    """An attempt that would outlive its lease is not made: the delivery is due again later."""
+    room = Room(total=1, per_host=1, timeout=timedelta(seconds=-0.99))
+    due(engine, 4)
+    poster = Poster(takes=0.3)
+    async with Sending(engine, outbox, poster, room=room) as sending:
+        await asyncio.sleep(0.5)
+        sending.dispatcher.finish()
+    delivered = sending.counts()["DELIVERED"]
+    assert sending.counts()["PENDING"] == 4 - delivered > 0
+    assert poster.posts["all"] == delivered
+    with engine.connect() as connection:
+        tries = connection.scalar(sa.text("SELECT max(tries) FROM deliveries"))
+    assert tries == 0
