@@ -6,20 +6,14 @@ from datetime import timedelta
 
 import pytest
 import sqlalchemy as sa
-from opentelemetry.sdk.trace import TracerProvider
 
-from milepost.domain.callback_url import CallbackRules
 from milepost.storage.outbox import SqlOutbox
-from milepost.telemetry import Tracing
-from milepost.tracking.secrets import Secrets
-from milepost.webhooks.attempting import Attempts
-from milepost.webhooks.dispatcher import Dispatcher, Room
+from milepost.webhooks.dispatcher import Room
 from milepost.webhooks.hosts import Hosts
-from milepost.webhooks.masterkeys import new_key, read_keys
 from milepost.webhooks.sender import Answer
-from milepost.webhooks.vault import Vault
 from tests.contract.stored import until
-from tests.outbox import count_by_status, insert_due
+from tests.dispatching import Sending
+from tests.outbox import insert_due
 
 HOSTS = [f"https://h{n}.example/" for n in range(3)]
 ROOM = Room(total=5, per_host=2, timeout=timedelta(seconds=1))
@@ -49,34 +43,6 @@ class Poster:
         )
 
 
-class Sending:
-    """A dispatcher that runs, until left, and what it has done."""
-
-    def __init__(self, engine, outbox, poster, *, room=ROOM, hosts=None, attempts=2):
-        secrets = Secrets(outbox, Vault(read_keys(new_key())))
-        schedule = [timedelta(0)] * attempts
-        tracing = Tracing(TracerProvider(), 0.0)
-        made = Attempts(poster, secrets, CallbackRules(), schedule)
-        self._engine = engine
-        self.dispatcher = Dispatcher(outbox, made, room, tracing, hosts)
-
-    async def __aenter__(self):
-        """It dispatches."""
-        self._loop = asyncio.create_task(self.dispatcher.run())
-        return self
-
-    async def __aexit__(self, *_error):
-        """What is being sent is settled."""
-        self.dispatcher.finish()
-        await self._loop
-        await self.dispatcher.idle()
-
-    def counts(self):
-        """How many deliveries are in each status."""
-        with self._engine.connect() as connection:
-            return count_by_status(connection)
-
-
 @pytest.fixture
 async def outbox(engine, store):
     """The outbox over a fresh database."""
@@ -95,7 +61,7 @@ async def test_limits_hold_per_host_and_in_total(engine, outbox):
     """At once no host gets more than its limit, and all together no more than theirs."""
     due(engine, 90)
     poster = Poster()
-    async with Sending(engine, outbox, poster) as sending:
+    async with Sending(engine, outbox, poster, room=ROOM) as sending:
         await until(lambda: poster.posts["all"] == 90, patience=20)
     assert sending.counts() == {"DELIVERED": 90}
     assert poster.posts == {"all": 90, **{f"h{n}.example": 30 for n in range(3)}}
@@ -110,7 +76,7 @@ async def test_breaker_delays_and_drops_nothing(engine, outbox):
     now = [0.0]
     hosts = Hosts(lambda: now[0], per_host=ROOM.per_host, failures=3, open_s=60)
     poster = Poster(status=500)
-    async with Sending(engine, outbox, poster, hosts=hosts, attempts=50) as sending:
+    async with Sending(engine, outbox, poster, room=ROOM, hosts=hosts, attempts=50) as sending:
         await until(lambda: bool(hosts.busy()))
         await asyncio.sleep(0.3)
         made = poster.posts["all"]
