@@ -67,6 +67,7 @@ def _default_database() -> SecretStr:
 Source: TypeAlias = Literal["environment", "file", "default"]
 Share = Annotated[float, Field(ge=0, le=1)]
 _MONTH_S: Final = 31 * 86_400
+_DOMAIN: Final = re.compile(r"[\w-]+(\.[\w-]+)*")
 Seconds = Annotated[float, Field(gt=0, le=10 * 365 * 86_400)]
 Pause = Annotated[float, Field(ge=0, le=86_400)]
 Count = Annotated[int, Field(gt=0, lt=2**31)]
@@ -293,6 +294,13 @@ class Settings(BaseSettings):
         if value is None or not value.get_secret_value():
             return None
         read_keys(value.get_secret_value())
+        return value
+
+    @field_validator("webhook_allowed_domains")
+    @classmethod
+    def _domains(cls, value: str) -> str:
+        if not all(_DOMAIN.fullmatch(domain) for domain in listed(value)):
+            raise ValueError("must be names such as example.com; names below them need no asterisk")
         return value
 
     @field_validator("webhook_allowed_networks", "webhook_refused_networks")
