@@ -1,16 +1,20 @@
 """The dispatcher over a real outbox: how much it sends at once, and what it leaves for later."""
 
 import asyncio
+import json
 from collections import Counter
 from datetime import timedelta
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
+from milepost.domain.operation import Status
 from milepost.storage.outbox import SqlOutbox
 from milepost.webhooks.dispatcher import Room
 from milepost.webhooks.hosts import Hosts
 from milepost.webhooks.sender import Answer
+from tests import factories
 from tests.contract.stored import until
 from tests.dispatching import Sending
 from tests.outbox import insert_due
@@ -27,10 +31,12 @@ class Poster:
         self.takes = takes
         self.posts: Counter[str] = Counter()
         self.most: Counter[str] = Counter()
+        self.told: list[dict[str, Any]] = []
         self._running: Counter[str] = Counter()
 
-    async def post(self, url, *, owner, headers, body):  # noqa: ARG002 - not looked at
+    async def post(self, url, *, owner, headers, body):  # noqa: ARG002 - the signature
         """Answer after a while."""
+        self.told.append(json.loads(body))
         for key in (url.host, "all"):
             self.posts[key] += 1
             self._running[key] += 1
@@ -41,6 +47,17 @@ class Poster:
         return Answer(
             status=self.status, error=None, duration=took, retry_after=None, refused=False
         )
+
+
+class Reluctant(Poster):
+    """Takes a start only when it is told of it again."""
+
+    async def post(self, url, **request):
+        """Answer after a while."""
+        told_before = any(told["type"] == "operation.started" for told in self.told)
+        start = json.loads(request["body"])["type"] == "operation.started"
+        self.status = 500 if start and not told_before else 204
+        return await super().post(url, **request)
 
 
 @pytest.fixture
@@ -68,6 +85,25 @@ async def test_limits_hold_per_host_and_in_total(engine, outbox):
     # The limits are used, and not just kept.
     assert poster.most["all"] == ROOM.total
     assert max(poster.most[f"h{n}.example"] for n in range(3)) == ROOM.per_host
+
+
+async def test_revision_orders_the_events_of_an_operation(engine, outbox, store):
+    """One event does not wait for another that fails: each tells which revision it made.
+
+    Whoever sorts by revision has the order in which they happened, and each says what was then.
+    """
+    events = ("operation.started", "operation.completed")
+    url = HOSTS[0]
+    await factories.reach(store, Status.COMPLETED, callback_url=url, callback_events=events)
+    poster = Reluctant()
+    room = Room(total=1, per_host=1)
+    async with Sending(engine, outbox, poster, room=room, attempts=3):
+        await until(lambda: len(poster.told) == 3, patience=20)
+    told = [(each["type"].partition(".")[2], each["data"]["revision"]) for each in poster.told]
+    assert sorted(told) == [("completed", 3), ("started", 2), ("started", 2)]
+    by_revision = sorted(poster.told, key=lambda each: each["data"]["revision"])
+    statuses = [each["data"]["status"] for each in by_revision]
+    assert statuses == ["PROCESSING", "PROCESSING", "COMPLETED"]
 
 
 async def test_breaker_delays_and_drops_nothing(engine, outbox):
