@@ -76,12 +76,12 @@ def due(engine, count, urls=HOSTS):
 
 async def test_limits_hold_per_host_and_in_total(engine, outbox):
     """At once no host gets more than its limit, and all together no more than theirs."""
-    due(engine, 90)
-    poster = Poster()
+    due(engine, 45)
+    poster = Poster(takes=0.2)
     async with Sending(engine, outbox, poster, room=ROOM) as sending:
-        await until(lambda: poster.posts["all"] == 90, patience=20)
-    assert sending.counts() == {"DELIVERED": 90}
-    assert poster.posts == {"all": 90, **{f"h{n}.example": 30 for n in range(3)}}
+        await until(lambda: poster.posts["all"] == 45, patience=20)
+    assert sending.counts() == {"DELIVERED": 45}
+    assert poster.posts == {"all": 45, **{f"h{n}.example": 15 for n in range(3)}}
     # The limits are used, and not just kept.
     assert poster.most["all"] == ROOM.total
     assert max(poster.most[f"h{n}.example"] for n in range(3)) == ROOM.per_host
