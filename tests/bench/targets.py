@@ -44,6 +44,7 @@ SQLITE_OF_AIOSQLITE = 3.0
 LIFE_OF_NAIVE = 6.0
 OF_OPEN = 0.9
 """What authentication and limits leave of the throughput."""
+WEBHOOKS_OF_POSTS = 0.5
 WRITES = ("update", "create", "complete")
 
 
@@ -66,6 +67,9 @@ def targets() -> Iterator[Target]:
     access = plan.block_name(plan.ACCESS, plan.ACCESS_CALLERS)
     for cell in (plan.POSTGRES, plan.POSTGRES_SHARED):
         yield Target(block=access, cell=cell, base=plan.POSTGRES_OPEN, wanted=OF_OPEN)
+    yield Target(
+        block=plan.WEBHOOKS, cell=plan.DISPATCHER, base=plan.POSTS, wanted=WEBHOOKS_OF_POSTS
+    )
 
 
 def verdicts(results: Results) -> list[Verdict]:

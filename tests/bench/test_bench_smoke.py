@@ -20,7 +20,7 @@ def test_one_tiny_round_of_everything(tmp_path):
     """Every server starts, answers every kind of call, and keeps what it acknowledged."""
     comparisons = [each for each in plan.comparisons() if each.callers == CALLERS]
     with Fleet(tmp_path, started=STARTED) as fleet, running_on(LOAD_CORE):
-        blocks = fleet.blocks(comparisons, floors=True)
+        blocks = fleet.blocks(comparisons, floors=True, webhooks=True)
         results = rounds.run(blocks, 1, 0.02, lambda _text: None)
     report = Report(results=results, settings={})
     report.write(tmp_path / "bench.json")

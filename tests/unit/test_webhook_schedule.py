@@ -99,8 +99,9 @@ def test_failing_host_is_left_alone_for_a_while():
 
 
 def test_full_host_is_busy():
-    """No host gets more attempts at once than its limit, and others are not concerned."""
+    """A host with enough to be sent is busy, and others are not concerned."""
     hosts = Hosts(Clock(), per_host=2)
+    hosts.begin("a")
     hosts.begin("a")
     hosts.begin("b")
     assert hosts.busy() == set()

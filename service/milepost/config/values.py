@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _MONTH_S: Final = 31 * 86_400
 _LAST_PORT: Final = 2**16 - 1
+_DOMAIN: Final = re.compile(r"[\w-]+(\.[\w-]+)*")
 _ADDRESS: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[\w.-]+):(?P<port>\d{1,5})", re.ASCII)
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -73,6 +74,14 @@ def split_address(address: str) -> tuple[str, str]:
 def listed(text: str) -> list[str]:
     """Return the items of a list that is separated by commas."""
     return [item for part in text.split(",") if (item := part.strip())]
+
+
+def domains(text: str) -> tuple[str, ...]:
+    """Return the names of a list; raise ValueError if one is none, and so would match nothing."""
+    items = listed(text)
+    if not all(_DOMAIN.fullmatch(item) for item in items):
+        raise ValueError("must be names such as example.com; names below them need no asterisk")
+    return tuple(items)
 
 
 def networks(text: str) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:

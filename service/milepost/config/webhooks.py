@@ -13,7 +13,7 @@ from milepost.config.values import (
     EMPTY_IS_NONE,
     Count,
     Seconds,
-    listed,
+    domains,
     networks,
     pauses,
     ports,
@@ -32,13 +32,13 @@ class WebhookSettings(BaseModel):
         description="Master keys that encrypt signing secrets: ID:BASE64 of 32 bytes, the current"
         " one first, separated by commas",
     )
-    webhook_keys_file: Path | None = Field(
+    webhook_keys_file: Annotated[Path | None, EMPTY_IS_NONE] = Field(
         None, description="File with the master keys, instead of MILEPOST_WEBHOOK_KEYS"
     )
     webhook_allow_http: bool = Field(
         default=False, description="Let callback URLs be http, on the ports 80 and 8080 too"
     )
-    webhook_allowed_domains: str = Field(
+    webhook_allowed_domains: Annotated[str, read_by(domains)] = Field(
         "", description="The only domains of callback URLs, separated by commas; empty for any"
     )
     webhook_allowed_networks: Annotated[str, read_by(networks)] = Field(
@@ -81,7 +81,7 @@ class WebhookSettings(BaseModel):
         """Where webhooks may go, as configured."""
         return CallbackRules(
             allow_http=self.webhook_allow_http,
-            allowed_domains=tuple(listed(self.webhook_allowed_domains)),
+            allowed_domains=domains(self.webhook_allowed_domains),
             allowed_networks=networks(self.webhook_allowed_networks),
             refused_networks=networks(self.webhook_refused_networks),
             allowed_ports=ports(self.webhook_allowed_ports),

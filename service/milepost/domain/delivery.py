@@ -122,6 +122,8 @@ class Claimed:
     """When it was claimed, by the clock of the database."""
     subject: Subject | None
     """Absent when the operation is gone and left nothing behind."""
+    secrets: tuple[SealedSecret, ...]
+    """What signs the webhooks of its owner now, the current one first; none before the first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

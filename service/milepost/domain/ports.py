@@ -296,10 +296,8 @@ class SecretStore(Protocol):
     ) -> bool:
         """Replace the current secret, which signs on for `overlap`; end the one before at once.
 
-        False means that a rotation with this request_id has been made, and nothing was done.
-
-        Raises:
-            LostRace: other rotations came first three times in a row.
+        False means that a rotation with this request_id has been made, and nothing was done. Of
+        rotations at once each replaces what the one before it made.
         """
 
 

@@ -17,6 +17,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from milepost.domain.delivery import SETTLED, Attempt, Claimed, Delivery, DeliveryStatus, Settlement
 from milepost.domain.errors import DeliveryNotFound, IllegalMove
+from milepost.storage import secrets
 from milepost.storage.dialects import Instant, Span, clock, later
 from milepost.storage.engine import Prepared
 from milepost.storage.leaving import SUBJECT, subject_from, subject_from_snapshot
@@ -59,10 +60,14 @@ class Claim:
 
 
 def claim(session: Session, asked: Claim) -> list[Claimed]:
-    """Take what is due, and read what the bodies need."""
+    """Take what is due, and read what its bodies and signatures need.
+
+    One statement takes it. What follows only reads: there is nothing to undo if that fails.
+    """
     token = uuid.uuid4().hex
-    rows = session.fetch(claiming(asked, token))
+    rows = session.fetch(_CLAIMING, claiming_values(asked, token))
     subjects = _subjects(session, {row[0]: (row[1], row[10]) for row in rows})
+    signing = secrets.find_all(session, {row[4] for row in rows})
     return [
         Claimed(
             id=row[0],
@@ -78,16 +83,21 @@ def claim(session: Session, asked: Claim) -> list[Claimed]:
             lease=token,
             claim_time=row[11],
             subject=subjects.get(row[0]),
+            secrets=signing[row[4]],
         )
         for row in rows
     ]
 
 
-def claiming(asked: Claim, token: str) -> sa.Update:
+def claiming() -> sa.Update:
     """Return the statement that takes what is due: the longest due first, fair between hosts."""
     due = (
         sa.select(_d.id, _d.host, _d.next_attempt_time)
-        .where(*_due(), *([_d.host.not_in(sorted(asked.busy))] if asked.busy else []))
+        .where(
+            _d.status == _PENDING,
+            _d.next_attempt_time <= clock(),
+            _d.host.not_in(sa.bindparam("busy", expanding=True)),
+        )
         .order_by(_d.next_attempt_time)
         .limit(LOOKED_AT)
         .subquery("due")
@@ -96,13 +106,20 @@ def claiming(asked: Claim, token: str) -> sa.Update:
     ranked = sa.select(due.c.id, due.c.next_attempt_time, place.label("place")).subquery("ranked")
     chosen = (
         sa.select(ranked.c.id)
-        .where(ranked.c.place <= asked.per_host)
+        .where(ranked.c.place <= sa.bindparam("per_host", type_=sa.Integer()))
         .order_by(ranked.c.next_attempt_time)
-        .limit(asked.limit)
+        .limit(sa.bindparam("limit", type_=sa.Integer()))
+        .cte("chosen")
+    )
+    # What another replica took since this statement began is locked no more, and due no more. Said
+    # so that no index answers it: all that is due would be read, and what was chosen looked up.
+    still_due = (
+        sa.func.coalesce(_d.status, "") == _PENDING,
+        (sa.func.coalesce(_d.next_attempt_time, clock()) <= clock()),
     )
     locked = (
         sa.select(_d.id)
-        .where(_d.id.in_(chosen), *_due())
+        .where(_d.id.in_(sa.select(chosen.c.id)), *still_due)
         .with_for_update(skip_locked=True)
         .cte("locked")
     )
@@ -110,9 +127,9 @@ def claiming(asked: Claim, token: str) -> sa.Update:
         sa.update(deliveries)
         .where(_d.id == locked.c.id)
         .values(
-            lease=token,
+            lease=sa.bindparam("token"),
             attempts=_d.attempts + 1,
-            next_attempt_time=later(clock(), sa.literal(asked.lease, Span())),
+            next_attempt_time=later(clock(), sa.bindparam("lease_time", type_=Span())),
         )
         .returning(
             _d.id,
@@ -131,8 +148,18 @@ def claiming(asked: Claim, token: str) -> sa.Update:
     )
 
 
-def _due() -> tuple[ColumnElement[bool], ...]:
-    return _d.status == _PENDING, _d.next_attempt_time <= clock()
+_CLAIMING: Final = claiming()
+
+
+def claiming_values(asked: Claim, token: str) -> dict[str, Any]:
+    """Return what the statement takes."""
+    return {
+        "limit": asked.limit,
+        "per_host": asked.per_host,
+        "busy": sorted(asked.busy),
+        "lease_time": asked.lease,
+        "token": token,
+    }
 
 
 def _subjects(
@@ -188,11 +215,14 @@ class Settling:
         """Settle all, or none; tell of each whether its lease still held."""
         # Sorted: statements that lock several rows lock them in one order.
         rows = [_values(each) for each in sorted(settlements, key=lambda s: s.id)]
-        with session.atomic() as cursor:
-            if not self._at_once:
+        if self._at_once:
+            moved = self._whole.run(session.cursor, rows)
+        else:
+            with session.atomic() as cursor:
                 self._attempt_part.run(cursor, rows)
-            moved = {row[0] for row in self._whole.run(cursor, rows)}
-        return [each.id in moved for each in settlements]
+                moved = self._whole.run(cursor, rows)
+        held = {row[0] for row in moved}
+        return [each.id in held for each in settlements]
 
     def _one_statement(self, m: Columns) -> sa.Select[Any]:
         moved = self._move_on(m).cte("moved")

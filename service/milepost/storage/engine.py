@@ -241,8 +241,9 @@ class Session:
 
         Args:
             engine: where to connect.
-            pinned_plans: plan every prepared statement once, by primary key: a statement over a
-                handful of ids must never turn into a scan because the table was small once.
+            pinned_plans: plan every prepared statement once, by primary key or along an index: a
+                statement over a handful of rows must never turn into a scan because the table was
+                small once.
             read_only: refuse to write.
         """
         self.dialect = engine.dialect
@@ -331,9 +332,11 @@ class Session:
         """Run one statement that only reads, each row as last committed."""
         return prepared.run(self.cursor, rows)
 
-    def fetch(self, query: Executable) -> list[tuple[Any, ...]]:
-        """Run a query that is built anew each time, and return its rows in Python types."""
-        return [tuple(row) for row in self.connection.execute(query)]
+    def fetch(
+        self, query: Executable, values: Mapping[str, Any] | None = None
+    ) -> list[tuple[Any, ...]]:
+        """Run a query with its values, and return its rows in Python types."""
+        return [tuple(row) for row in self.connection.execute(query, values)]
 
     def failed(self, error: Exception) -> Exception:
         """Return what `error` means, and drop the connection if it is of no use any more."""
@@ -366,9 +369,9 @@ def _setup(dialect: str, *, pinned_plans: bool, read_only: bool) -> tuple[str, .
         # Only the writer checkpoints: two connections that do may corrupt the log (fixed in
         # SQLite 3.51.3, and Debian 12 has 3.40).
         return ("PRAGMA wal_autocheckpoint = 0", "PRAGMA query_only = ON") if read_only else ()
-    plans = ("enable_seqscan = off", "enable_hashjoin = off", "enable_mergejoin = off")
+    ways = ("seqscan", "bitmapscan", "hashjoin", "mergejoin")
     return (
-        *(f"SET {plan}" for plan in plans if pinned_plans),
+        *(f"SET enable_{way} = off" for way in ways if pinned_plans),
         *(("SET plan_cache_mode = force_generic_plan",) if pinned_plans else ()),
         *(("SET default_transaction_read_only = on",) if read_only else ()),
     )

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-import random
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from milepost.domain.errors import LostRace
 from milepost.storage import deliveries, secrets
 from milepost.storage.batching import Lane
 from milepost.storage.deliveries import Claim, Settling
@@ -32,9 +29,6 @@ if TYPE_CHECKING:
 
 Answer = TypeVar("Answer")
 
-TRIES: Final = 3
-LONGEST_PAUSE_S: Final = 0.02
-
 
 class SqlOutbox:
     """Deliveries and signing secrets in a SQL database. Fills `DeliveryStore` and `SecretStore`.
@@ -49,14 +43,17 @@ class SqlOutbox:
         self._store = store
         self._lane: Lane[Work, Any] | None = None
         if engine.dialect.name == "postgresql":
-            self._lane = Lane("outbox", Session(engine), _work, kind=lambda work: work.run)
+            self._lane = Lane(
+                "outbox", Session(engine, pinned_plans=True), _work, kind=lambda work: work.run
+            )
 
     async def claim(
         self, *, limit: int, per_host: int, busy: Collection[str], lease: timedelta
     ) -> list[Claimed]:
         """See `DeliveryStore.claim`."""
         asked = Claim(limit=limit, per_host=per_host, busy=busy, lease=lease)
-        return await self._write(lambda session: deliveries.claim(session, asked))
+        claimed: list[Claimed] = await self._submit(Work(_claim, asked), object())
+        return claimed
 
     async def settle(self, settlement: Settlement) -> bool:
         """See `DeliveryStore.settle`. Settlements that come together share a transaction."""
@@ -94,7 +91,7 @@ class SqlOutbox:
         first = Rotation(
             owner=owner, key_id=key_id, sealed=sealed, request_id=None, overlap=timedelta(0)
         )
-        await self._write(lambda session: secrets.add_current(session, first))
+        await self._write(lambda session: secrets.add_first(session, first))
 
     async def rotate_secret(
         self, owner: str, key_id: str, sealed: bytes, request_id: str | None, overlap: timedelta
@@ -103,11 +100,6 @@ class SqlOutbox:
         rotation = Rotation(
             owner=owner, key_id=key_id, sealed=sealed, request_id=request_id, overlap=overlap
         )
-        for _ in range(TRIES - 1):
-            try:
-                return await self._write(lambda session: secrets.rotate(session, rotation))
-            except LostRace:
-                await asyncio.sleep(random.uniform(0, LONGEST_PAUSE_S))  # noqa: S311 - a pause
         return await self._write(lambda session: secrets.rotate(session, rotation))
 
     async def close(self) -> None:
@@ -127,6 +119,10 @@ class SqlOutbox:
 
 def _work(session: Session, items: Sequence[Work]) -> Sequence[Any]:
     return items[0].run(session, [work.item for work in items])
+
+
+def _claim(session: Session, asked: Sequence[Claim]) -> Sequence[list[Claimed]]:
+    return [deliveries.claim(session, each) for each in asked]
 
 
 def _each(session: Session, runs: Sequence[Callable[[Session], Any]]) -> Sequence[Any]:

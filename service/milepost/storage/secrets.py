@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 from milepost.domain.delivery import SealedSecret
-from milepost.domain.errors import LostRace
 from milepost.storage.dialects import Span, clock, later
 from milepost.storage.tables import signing_secrets
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from datetime import timedelta
 
     from sqlalchemy.engine import Engine
@@ -31,6 +30,8 @@ _COLUMNS: Final = (
     _s.expire_time,
     _s.request_id,
 )
+_LOCK: Final = 0x5EC2E75
+"""Tells the advisory locks of secrets from all others."""
 _SIGNING: Final = sa.or_(_s.expire_time.is_(None), _s.expire_time > clock())
 
 
@@ -45,14 +46,22 @@ class Rotation:
     overlap: timedelta
 
 
-def find(session: Session, owner: str) -> list[SealedSecret]:
+def find(session: Session, owner: str) -> tuple[SealedSecret, ...]:
     """Return what signs now, the current one first."""
+    return find_all(session, [owner])[owner]
+
+
+def find_all(session: Session, owners: Iterable[str]) -> dict[str, tuple[SealedSecret, ...]]:
+    """Return what signs now, for each of the owners."""
+    found: dict[str, tuple[SealedSecret, ...]] = dict.fromkeys(owners, ())
     query = (
         sa.select(*_COLUMNS)
-        .where(_s.owner == owner, _SIGNING)
+        .where(_s.owner.in_(found), _SIGNING)
         .order_by(_s.expire_time.is_not(None), _s.create_time.desc())
     )
-    return [_secret(row) for row in session.fetch(query)]
+    for row in session.fetch(query) if found else ():
+        found[row[0]] += (_secret(row),)
+    return found
 
 
 def _secret(row: tuple[Any, ...]) -> SealedSecret:
@@ -66,27 +75,16 @@ def _secret(row: tuple[Any, ...]) -> SealedSecret:
     )
 
 
-def add_current(session: Session, rotation: Rotation) -> bool:
-    """Store a current secret, unless there is one; tell whether it was stored."""
-    insert = sqlite.insert if session.dialect.name == "sqlite" else postgresql.insert
-    stored = session.fetch(
-        insert(signing_secrets)
-        .values(
-            id=uuid.uuid4().hex,
-            owner=rotation.owner,
-            key_id=rotation.key_id,
-            sealed=rotation.sealed,
-            create_time=clock(),
-            request_id=rotation.request_id,
-        )
-        .on_conflict_do_nothing()
-        .returning(_s.id)
-    )
-    return bool(stored)
+def add_first(session: Session, first: Rotation) -> None:
+    """Store a current secret, unless there is one."""
+    _take_turn(session, first.owner)
+    if not session.fetch(sa.select(_s.id).where(_s.owner == first.owner, _s.expire_time.is_(None))):
+        _add_current(session, first)
 
 
 def rotate(session: Session, rotation: Rotation) -> bool:
     """Replace the current secret; false if this very rotation was made before."""
+    _take_turn(session, rotation.owner)
     mine = _s.owner == rotation.owner
     if rotation.request_id is not None and session.fetch(
         sa.select(_s.id).where(mine, _SIGNING, _s.request_id == rotation.request_id)
@@ -95,12 +93,34 @@ def rotate(session: Session, rotation: Rotation) -> bool:
     session.connection.execute(sa.delete(signing_secrets).where(mine, _s.expire_time.is_not(None)))
     session.connection.execute(
         sa.update(signing_secrets)
-        .where(mine, _s.expire_time.is_(None))
+        .where(mine)
         .values(expire_time=later(clock(), sa.literal(rotation.overlap, Span())))
     )
-    if not add_current(session, rotation):
-        raise LostRace("", tries=1)
+    _add_current(session, rotation)
     return True
+
+
+def _take_turn(session: Session, owner: str) -> None:
+    """Wait until no other transaction changes the secrets of `owner`, and let none until the end.
+
+    Locks of the rows would not do: there may be none yet, and whoever waits for one that is being
+    replaced holds it while it looks for its successor. On SQLite every transaction is alone.
+    """
+    if session.dialect.name == "postgresql":
+        session.fetch(sa.select(sa.func.pg_advisory_xact_lock(_LOCK, sa.func.hashtext(owner))))
+
+
+def _add_current(session: Session, rotation: Rotation) -> None:
+    session.connection.execute(
+        sa.insert(signing_secrets).values(
+            id=uuid.uuid4().hex,
+            owner=rotation.owner,
+            key_id=rotation.key_id,
+            sealed=rotation.sealed,
+            create_time=clock(),
+            request_id=rotation.request_id,
+        )
+    )
 
 
 def reencrypt(engine: Engine, vault: SecretVault) -> int:

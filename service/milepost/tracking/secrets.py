@@ -10,6 +10,8 @@ from milepost.domain.delivery import SigningSecret, SigningSecrets
 from milepost.domain.errors import WebhooksNotConfigured
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from milepost.domain.delivery import SealedSecret
     from milepost.domain.ports import SecretStore, SecretVault
 
@@ -26,14 +28,18 @@ class Secrets:
         self._store = store
         self._vault = vault
 
-    async def of(self, owner: str) -> SigningSecrets:
+    async def of(self, owner: str, found: Sequence[SealedSecret] = ()) -> SigningSecrets:
         """Return what signs the webhooks of `owner` now; the first call makes it.
+
+        Args:
+            owner: of the webhooks.
+            found: what signs now, where it was just read.
 
         Raises:
             WebhooksNotConfigured: there is no master key, or not the one they are encrypted with.
         """
         vault = self._configured()
-        found = await self._store.secrets(owner)
+        found = found or await self._store.secrets(owner)
         if not found:
             await self._store.first_secret(owner, *vault.seal(owner, _fresh()))
             found = await self._store.secrets(owner)

@@ -1,9 +1,10 @@
 """The dispatcher: takes what is due out of the outbox, and has it sent.
 
-The loop and a pass of it are two functions. A pass claims as much as there is room for and
-starts an attempt for each; nothing here waits for a receiver, so a slow one holds up nobody
-else. HTTP happens outside of any transaction, between a short claim and a short settlement; a
-dispatcher that dies in between leaves a lease that runs out.
+The loop and a pass of it are two functions. A pass claims as much as there is room for, and as
+much again to be sent next, so that claims are few and nobody waits for them. Each claimed webhook
+waits for its turn by itself: a slow receiver holds up nobody else. HTTP happens outside of any
+transaction, between a short claim and a short settlement; a dispatcher that dies in between leaves
+a lease that runs out.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from milepost import telemetry
 from milepost.domain.delivery import DeliveryStatus
-from milepost.domain.errors import MilepostError, Unavailable
+from milepost.domain.errors import MilepostError, Overloaded, Unavailable
 from milepost.webhooks import observing
 from milepost.webhooks.hosts import Hosts
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 POLL_S: Final = 1.0
 """How long something due may wait when no hint came, as when another replica wrote it."""
+PACE_S: Final = 0.01
+"""While something is being sent: one claim fills all the room that became free meanwhile."""
 SETTLE_TRIES: Final = 5
 """How often a settlement is tried while the store is away. After that the lease runs out."""
 PAUSE_S: Final = 1.0
@@ -47,9 +50,19 @@ class Room:
     """Of one attempt; leases are long enough for it."""
 
     @property
+    def claimed(self) -> int:
+        """How much is claimed at once: what is sent, and what is sent next."""
+        return 2 * self.total
+
+    @property
+    def patience(self) -> timedelta:
+        """How long something claimed waits for its turn: as long as what runs may take."""
+        return self.timeout + _LEASE_MARGIN
+
+    @property
     def lease(self) -> timedelta:
-        """How long a claim holds: an attempt, and settling it while the store is away a while."""
-        return self.timeout + timedelta(seconds=SETTLE_TRIES * PAUSE_S) + _LEASE_MARGIN
+        """How long a claim holds: wait, attempt, and settlement while the store is away a while."""
+        return self.patience + self.timeout + timedelta(seconds=SETTLE_TRIES * PAUSE_S)
 
 
 class Dispatcher:
@@ -70,6 +83,8 @@ class Dispatcher:
         self._room = room
         self._tracing = tracing
         self._hosts = hosts or Hosts(self._loop.time, per_host=room.per_host)
+        self._turns = asyncio.Semaphore(room.total)
+        self._unsent = 0
         self._running: set[asyncio.Task[None]] = set()
         self._hint = asyncio.Event()
         self._finishing = False
@@ -97,24 +112,26 @@ class Dispatcher:
             if not claimed and not self._finishing:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._hint.wait(), POLL_S)
+            if self._running:
+                await asyncio.sleep(PACE_S)
 
     async def dispatch(self) -> int:
         """Make one pass: claim what is due and there is room for; return how much that was."""
-        free = self._room.total - len(self._running)
-        if free <= 0:
-            return 0
+        free = self._room.claimed - self._unsent
+        if free < self._room.total // 2:
+            return 0  # there is enough to send: one claim later is cheaper than many now
         claimed = await self._store.claim(
             limit=free,
-            per_host=self._room.per_host,
+            per_host=max(1, self._room.per_host // 2),
             busy=self._hosts.busy(),
             lease=self._room.lease,
         )
         for each in claimed:
+            self._unsent += 1
             self._hosts.begin(each.host)
             task = self._loop.create_task(self._deliver(each, self._loop.time()))
             self._running.add(task)
             task.add_done_callback(self._done)
-        observing.running.set(len(self._running))
         return len(claimed)
 
     async def idle(self) -> None:
@@ -137,17 +154,14 @@ class Dispatcher:
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
-        observing.running.set(len(self._running))
-        self._hint.set()  # there is room again
         if not task.cancelled() and (error := task.exception()) is not None:
             telemetry.log.error("webhook attempt broke", exc_info=error)
 
     async def _deliver(self, claimed: Claimed, claimed_at: float) -> None:
-        failed = False
         try:
-            settlement = await self._attempt(claimed, claimed_at)
-            # What the rules refuse, or nobody could sign, says nothing about the host.
-            failed = settlement.attempt.error is not None and bool(settlement.attempt.duration)
+            settlement = await self._send(claimed, claimed_at)
+            if settlement is None:
+                raise Overloaded
             held = await self._settle(settlement)
             observing.record_attempt(claimed, settlement, held=held)
             if settlement.status is DeliveryStatus.PENDING:
@@ -156,9 +170,24 @@ class Dispatcher:
             telemetry.log.warning(
                 "webhook left to its lease", delivery_id=claimed.id, cause=error.reason
             )
+
+    async def _send(self, claimed: Claimed, claimed_at: float) -> Settlement | None:
+        """Make an attempt in its turn; nothing if it would outlive its lease by then."""
+        failed = False
+        try:
+            async with self._hosts.turn(claimed.host), self._turns:
+                if self._loop.time() - claimed_at > self._room.patience.total_seconds():
+                    return None
+                with observing.running.track_inprogress():
+                    settlement = await self._attempt(claimed, claimed_at)
+            # What the rules refuse, or nobody could sign, says nothing about the host.
+            failed = settlement.attempt.error is not None and bool(settlement.attempt.duration)
+            return settlement
         finally:
+            self._unsent -= 1
             if self._hosts.end(claimed.host, failed=failed):
                 telemetry.log.warning("host is left alone for a while", host=claimed.host)
+            self._hint.set()  # there is room again
 
     async def _attempt(self, claimed: Claimed, claimed_at: float) -> Settlement:
         # By the clock of the database, like every time that is stored.

@@ -6,6 +6,7 @@ sent there: nothing is dropped, and no attempt of a schedule is used up by waiti
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -40,32 +41,41 @@ class Hosts:
 
         Args:
             clock: in seconds, never set back.
-            per_host: attempts at once.
+            per_host: attempts at once; half as many again may be claimed for when these are done.
             failures: in a row.
             open_s: for how long; the first failure after it counts like all of them.
         """
         self._clock = clock
         self._per_host = per_host
+        self._enough = per_host * 3 // 2
         self._failures = failures
         self._open_s = open_s
-        self._running: dict[str, int] = {}
+        self._claimed: dict[str, int] = {}
+        self._turns: dict[str, asyncio.Semaphore] = {}
         self._failing: OrderedDict[str, _Failing] = OrderedDict()
 
     def busy(self) -> set[str]:
-        """Return the hosts that nothing may be sent to now."""
+        """Return the hosts for which nothing more is to be claimed now."""
         now = self._clock()
-        full = {host for host, running in self._running.items() if running >= self._per_host}
+        full = {host for host, claimed in self._claimed.items() if claimed >= self._enough}
         return full | {host for host, state in self._failing.items() if state.open_until > now}
 
     def begin(self, host: str) -> None:
-        """Note that an attempt begins."""
-        self._running[host] = self._running.get(host, 0) + 1
+        """Note that something for a host is claimed."""
+        self._claimed[host] = self._claimed.get(host, 0) + 1
+
+    def turn(self, host: str) -> asyncio.Semaphore:
+        """Return what is held while something is sent to a host, between `begin` and `end`."""
+        if host not in self._turns:
+            self._turns[host] = asyncio.Semaphore(self._per_host)
+        return self._turns[host]
 
     def end(self, host: str, *, failed: bool) -> bool:
         """Note that an attempt has ended; tell whether the host is left alone from now on."""
-        self._running[host] -= 1
-        if not self._running[host]:
-            del self._running[host]
+        self._claimed[host] -= 1
+        if not self._claimed[host]:
+            del self._claimed[host]
+            self._turns.pop(host, None)
         if not failed:
             self._failing.pop(host, None)
             return False

@@ -1,0 +1,142 @@
+"""The dispatcher over a real outbox: how much it sends at once, and what it leaves for later."""
+
+import asyncio
+import json
+from collections import Counter
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from milepost.domain.operation import Status
+from milepost.storage.outbox import SqlOutbox
+from milepost.webhooks.dispatcher import Room
+from milepost.webhooks.hosts import Hosts
+from milepost.webhooks.sender import Answer
+from tests import factories
+from tests.dispatching import Sending
+from tests.outbox import insert_due
+from tests.waiting import until
+
+HOSTS = [f"https://h{n}.example/" for n in range(3)]
+ROOM = Room(total=5, per_host=2, timeout=timedelta(seconds=1))
+
+
+class Poster:
+    """Posts nothing: it counts, and answers after a while."""
+
+    def __init__(self, status=204, takes=0.02):
+        self.status = status
+        self.takes = takes
+        self.posts: Counter[str] = Counter()
+        self.most: Counter[str] = Counter()
+        self.told: list[dict[str, Any]] = []
+        self._running: Counter[str] = Counter()
+
+    async def post(self, url, *, owner, headers, body):  # noqa: ARG002 - the signature
+        """Answer after a while."""
+        self.told.append(json.loads(body))
+        for key in (url.host, "all"):
+            self.posts[key] += 1
+            self._running[key] += 1
+            self.most[key] = max(self.most[key], self._running[key])
+        await asyncio.sleep(self.takes)
+        self._running.subtract((url.host, "all"))
+        took = timedelta(seconds=self.takes)
+        return Answer(
+            status=self.status, error=None, duration=took, retry_after=None, refused=False
+        )
+
+
+class Reluctant(Poster):
+    """Takes a start only when it is told of it again."""
+
+    async def post(self, url, **request):
+        """Answer after a while."""
+        told_before = any(told["type"] == "operation.started" for told in self.told)
+        start = json.loads(request["body"])["type"] == "operation.started"
+        self.status = 500 if start and not told_before else 204
+        return await super().post(url, **request)
+
+
+@pytest.fixture
+async def outbox(engine, store):
+    """The outbox over a fresh database."""
+    outbox = SqlOutbox(engine, store)
+    yield outbox
+    await outbox.close()
+
+
+def due(engine, count, urls=HOSTS):
+    """So many deliveries are due."""
+    with engine.begin() as connection:
+        insert_due(connection, count, urls)
+
+
+async def test_limits_hold_per_host_and_in_total(engine, outbox):
+    """At once no host gets more than its limit, and all together no more than theirs."""
+    due(engine, 45)
+    poster = Poster(takes=0.2)
+    async with Sending(engine, outbox, poster, room=ROOM) as sending:
+        await until(lambda: poster.posts["all"] == 45, patience=20)
+    assert sending.counts() == {"DELIVERED": 45}
+    assert poster.posts == {"all": 45, **{f"h{n}.example": 15 for n in range(3)}}
+    # The limits are used, and not just kept.
+    assert poster.most["all"] == ROOM.total
+    assert max(poster.most[f"h{n}.example"] for n in range(3)) == ROOM.per_host
+
+
+async def test_revision_orders_the_events_of_an_operation(engine, outbox, store):
+    """One event does not wait for another that fails: each tells which revision it made.
+
+    Whoever sorts by revision has the order in which they happened, and each says what was then.
+    """
+    events = ("operation.started", "operation.completed")
+    url = HOSTS[0]
+    await factories.reach(store, Status.COMPLETED, callback_url=url, callback_events=events)
+    poster = Reluctant()
+    room = Room(total=1, per_host=1)
+    async with Sending(engine, outbox, poster, room=room, attempts=3):
+        await until(lambda: len(poster.told) == 3, patience=20)
+    told = [(each["type"].partition(".")[2], each["data"]["revision"]) for each in poster.told]
+    assert sorted(told) == [("completed", 3), ("started", 2), ("started", 2)]
+    by_revision = sorted(poster.told, key=lambda each: each["data"]["revision"])
+    statuses = [each["data"]["status"] for each in by_revision]
+    assert statuses == ["PROCESSING", "PROCESSING", "COMPLETED"]
+
+
+async def test_breaker_delays_and_drops_nothing(engine, outbox):
+    """A host that fails again and again is left alone: what waits stays due, no try is used up."""
+    due(engine, 20, HOSTS[:1])
+    now = [0.0]
+    hosts = Hosts(lambda: now[0], per_host=ROOM.per_host, failures=3, open_s=60)
+    poster = Poster(status=500)
+    async with Sending(engine, outbox, poster, room=ROOM, hosts=hosts, attempts=50) as sending:
+        await until(lambda: bool(hosts.busy()))
+        await asyncio.sleep(0.3)
+        made = poster.posts["all"]
+        await asyncio.sleep(0.3)
+        assert poster.posts["all"] == made
+        assert sending.counts() == {"PENDING": 20}
+        poster.status = 204
+        now[0] = 61.0
+        sending.dispatcher.wake()
+        await until(lambda: poster.posts["all"] == made + 20, patience=20)
+    assert sending.counts() == {"DELIVERED": 20}
+
+
+async def test_what_waited_too_long_is_left_to_its_lease(engine, outbox):
+    """An attempt that would outlive its lease is not made: the delivery is due again later."""
+    room = Room(total=1, per_host=1, timeout=timedelta(seconds=-0.99))
+    due(engine, 4)
+    poster = Poster(takes=0.3)
+    async with Sending(engine, outbox, poster, room=room) as sending:
+        await asyncio.sleep(0.5)
+        sending.dispatcher.finish()
+    delivered = sending.counts()["DELIVERED"]
+    assert sending.counts()["PENDING"] == 4 - delivered > 0
+    assert poster.posts["all"] == delivered
+    with engine.connect() as connection:
+        tries = connection.scalar(sa.text("SELECT max(tries) FROM deliveries"))
+    assert tries == 0

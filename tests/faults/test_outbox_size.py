@@ -1,0 +1,101 @@
+"""What an outbox costs that has sent a million webhooks: a claim takes as long as in a new one."""
+
+import statistics
+import time
+from datetime import timedelta
+
+import pytest
+import sqlalchemy as sa
+
+from milepost.domain.delivery import Attempt, DeliveryStatus, Settlement
+from milepost.storage.engine import open_engine
+from milepost.storage.outbox import SqlOutbox
+from milepost.storage.store import SqlOperationStore
+from tests.contract.stored import answers
+from tests.outbox import count_by_status, insert_due, insert_finished
+
+HOSTS = [f"https://h{n}.example/hook" for n in range(50)]
+AT_ONCE = 5
+ROUNDS = 3
+"""Of which the middle one counts: other programs may run as well."""
+LONGEST_P99_MS = 50
+
+
+def fill(database_url, finished, live):
+    """So many deliveries were made, and so many are due."""
+    engine = sa.create_engine(database_url)  # without the timeouts of the service
+    with engine.begin() as connection:
+        insert_finished(connection, finished)
+        insert_due(connection, live, HOSTS)
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(sa.text("ANALYZE"))
+    engine.dispose()
+
+
+async def deliver(outbox):
+    """Claim some of what is due and settle it; how many that were, and how long the claim took."""
+    begun = time.perf_counter()
+    claimed = await outbox.claim(
+        limit=AT_ONCE, per_host=8, busy={"down.example"}, lease=timedelta(seconds=30)
+    )
+    took = time.perf_counter() - begun
+    await answers(
+        *(
+            outbox.settle(
+                Settlement(
+                    id=each.id,
+                    lease=each.lease,
+                    attempt=Attempt(
+                        number=each.number,
+                        start_time=each.claim_time,
+                        duration=timedelta(milliseconds=20),
+                        status_code=204,
+                        error=None,
+                    ),
+                    status=DeliveryStatus.DELIVERED,
+                    tries=0,
+                    delay=timedelta(0),
+                )
+            )
+            for each in claimed
+        )
+    )
+    return len(claimed), took
+
+
+def percentile(times, share):
+    """What `share` of the times did not exceed, in milliseconds: the median of the rounds."""
+    size = len(times) // ROUNDS
+    rounds = (sorted(times[n * size : (n + 1) * size]) for n in range(ROUNDS))
+    return statistics.median(each[int(share * size)] for each in rounds) * 1e3
+
+
+@pytest.mark.parametrize(
+    ("finished", "live"),
+    [
+        (20_000, 1_500),
+        pytest.param(1_000_000, 5_000, marks=[pytest.mark.faults, pytest.mark.timeout(600)]),
+    ],
+)
+async def test_claims_stay_fast(database_url, finished, live):
+    """After a million deliveries all but one claim in a hundred take 50 ms at most."""
+    fill(database_url, finished, live)
+    engine = open_engine(database_url)
+    store = SqlOperationStore(engine)
+    outbox = SqlOutbox(engine, store)
+    delivered, times = 0, []
+    while delivered < live:
+        count, took = await deliver(outbox)
+        assert count, "what is due was not claimed"
+        delivered += count
+        times.append(took)
+    await outbox.close()
+    await store.close()
+    with engine.connect() as connection:
+        assert count_by_status(connection) == {"DELIVERED": finished + live}
+    engine.dispose()
+    p50, p99 = percentile(times, 0.5), percentile(times, 0.99)
+    print(  # noqa: T201 - to be read with -s
+        f"{len(times)} claims after {finished:,} deliveries: p50 {p50:.1f} ms, p99 {p99:.1f} ms"
+    )
+    assert p99 <= LONGEST_P99_MS

@@ -1,0 +1,97 @@
+"""An outbox as it is after a long life, or before a busy moment: deliveries in bulk, by SQL."""
+
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+import sqlalchemy as sa
+
+from milepost.domain.operation import Status
+from milepost.storage.dialects import clock
+from milepost.storage.tables import deliveries, operations
+from tests import factories
+
+_FIRST = 10**14
+"""Of a counter whose numbers have 15 digits all: ids are as long as they must be."""
+
+
+def insert_finished(connection: sa.Connection, count: int) -> None:
+    """There are `count` more deliveries that were made long ago."""
+    number = _numbers(count)
+    _insert(
+        connection,
+        deliveries,
+        {
+            "id": sa.literal(f"msg_f{'0' * 16}") + sa.cast(number, sa.Text),
+            "operation_id": sa.literal("op_f00000000") + sa.cast(number, sa.Text),
+            "revision": 3,
+            "type": "operation.completed",
+            "owner": factories.OWNER,
+            "callback_url": "https://example.com/",
+            "host": "example.com",
+            "create_time": factories.LONG_AGO,
+            "status": "DELIVERED",
+            "attempts": 1,
+            "next_attempt_time": factories.LONG_AGO,
+            "settle_time": factories.LONG_AGO,
+        },
+    )
+
+
+def insert_due(
+    connection: sa.Connection, count: int, urls: Sequence[str], *, part: int = 0
+) -> None:
+    """There are `count` more completed operations, and a due delivery of each, to `urls` in turn.
+
+    Args:
+        connection: in a transaction.
+        count: of deliveries.
+        urls: of the receivers.
+        part: tells the ids of several calls apart.
+    """
+    number = _numbers(count)
+    digits = sa.cast(number, sa.Text)
+    identity = sa.literal(f"op_{part:09d}") + digits
+    row = factories.row(Status.COMPLETED, revision=3)
+    _insert(connection, operations, row | {"id": identity, "create_time": clock()})
+    turn = number % len(urls)
+    _insert(
+        connection,
+        deliveries,
+        {
+            "id": sa.literal(f"msg_{part:017d}") + digits,
+            "operation_id": identity,
+            "revision": 3,
+            "type": "operation.completed",
+            "owner": factories.OWNER,
+            "callback_url": _by_turn(turn, urls),
+            "host": _by_turn(turn, [urlsplit(url).netloc for url in urls]),
+            "create_time": clock(),
+            "next_attempt_time": clock(),
+        },
+    )
+
+
+def count_by_status(connection: sa.Connection) -> dict[str, int]:
+    """How many deliveries there are in each status."""
+    query = sa.select(deliveries.c.status, sa.func.count()).group_by(deliveries.c.status)
+    return dict(connection.execute(query).all())
+
+
+def _by_turn(turn: sa.ColumnElement[int], texts: Sequence[str]) -> sa.ColumnElement[str]:
+    return sa.case(dict(enumerate(texts)), value=turn)
+
+
+def _numbers(count: int) -> sa.ColumnElement[int]:
+    counter = sa.select(sa.literal(_FIRST, sa.BigInteger()).label("n")).cte(recursive=True)
+    following = sa.select(counter.c.n + 1).where(counter.c.n < _FIRST + count - 1)
+    number: sa.ColumnElement[int] = counter.union_all(following).c.n
+    return number
+
+
+def _insert(connection: sa.Connection, table: sa.Table, row: dict[str, Any]) -> None:
+    values = [
+        value if isinstance(value, sa.ColumnElement) else sa.literal(value, table.c[name].type)
+        for name, value in row.items()
+    ]
+    connection.execute(sa.insert(table).from_select(list(row), sa.select(*values)))
