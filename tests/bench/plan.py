@@ -15,15 +15,29 @@ SQLITE = "SQLite"
 """The service on its embedded store."""
 AIOSQLITE = "aiosqlite peer"
 FASTAPI = "FastAPI peer"
+POSTGRES_UNARY = "PostgreSQL unary"
+"""The service on PostgreSQL, with a call for each report instead of a stream."""
+SKIP_LOCKED = "SKIP LOCKED"
+"""The bare statement that claims, without a server."""
 
 SCENARIOS = ("create", "get", "update", "complete")
 CALLERS = (1, 32, 256)
 LIFE = "life"
 LIFE_CALLERS = (1, 32)
 
+STREAM = "stream"
+WATCH = "watch"
+CLAIM = "claim"
+LIVE = frozenset({STREAM, WATCH, CLAIM})
+"""What is not one call after the other, or not by itself."""
+
+HALF = 0.5
 SHORT = 1.0
 LONG = 3.0
 """A full life of the naive peer takes a second at 32 callers."""
+
+SERVERS = {POSTGRES_UNARY: POSTGRES}
+"""Who answers, where it is not the name."""
 
 DRIVER_BLOCK = "driver"
 """Updates without a server in front."""
@@ -50,6 +64,13 @@ class Floor(NamedTuple):
     batch: int
 
 
+def stretch(scenario: str, name: str) -> float:
+    """How much longer than others it is measured."""
+    if scenario == LIFE and name == FASTAPI:
+        return LONG
+    return HALF if scenario in {WATCH, CLAIM} else SHORT
+
+
 def block_name(scenario: str, callers: int) -> str:
     """The name of a block."""
     return f"{scenario}/{callers}"
@@ -72,6 +93,9 @@ def comparisons() -> Iterator[Comparison]:
             yield Comparison(scenario, callers, tuple(_subjects(scenario, callers)))
     for callers in LIFE_CALLERS:
         yield Comparison(LIFE, callers, (ECHO, POSTGRES, SQLITE, FASTAPI))
+    yield Comparison(STREAM, 32, (ECHO, POSTGRES, POSTGRES_UNARY))
+    yield Comparison(WATCH, 256, (ECHO, POSTGRES))
+    yield Comparison(CLAIM, 8, (SKIP_LOCKED, POSTGRES))
 
 
 def _subjects(scenario: str, callers: int) -> Iterator[str]:

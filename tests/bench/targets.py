@@ -42,6 +42,11 @@ GATHERING_AT_32 = 1.8
 GATHERING_AT_1 = 0.9
 SQLITE_OF_AIOSQLITE = 3.0
 LIFE_OF_NAIVE = 6.0
+STREAM_OF_ECHO = 0.6
+STREAM_OF_UNARY = 5.0
+WATCH_OF_ECHO = 0.77
+"""One change takes at most 1.3 times as long to all its watchers."""
+CLAIM_OF_BARE = 0.3
 WRITES = ("update", "create", "complete")
 
 
@@ -59,8 +64,20 @@ def targets() -> Iterator[Target]:
     for scenario in WRITES:
         block = plan.block_name(scenario, 32)
         yield Target(block=block, cell=plan.SQLITE, base=plan.AIOSQLITE, wanted=SQLITE_OF_AIOSQLITE)
+    yield from _live_targets()
     life = plan.block_name(plan.LIFE, 32)
     yield Target(block=life, cell=plan.POSTGRES, base=plan.FASTAPI, wanted=LIFE_OF_NAIVE)
+
+
+def _live_targets() -> Iterator[Target]:
+    """Of streams, watches and claims."""
+    stream = plan.block_name(plan.STREAM, 32)
+    yield Target(block=stream, cell=plan.POSTGRES, base=plan.ECHO, wanted=STREAM_OF_ECHO)
+    yield Target(block=stream, cell=plan.POSTGRES, base=plan.POSTGRES_UNARY, wanted=STREAM_OF_UNARY)
+    watch = plan.block_name(plan.WATCH, 256)
+    yield Target(block=watch, cell=plan.POSTGRES, base=plan.ECHO, wanted=WATCH_OF_ECHO)
+    claim = plan.block_name(plan.CLAIM, 8)
+    yield Target(block=claim, cell=plan.POSTGRES, base=plan.SKIP_LOCKED, wanted=CLAIM_OF_BARE)
 
 
 def verdicts(results: Results) -> list[Verdict]:
