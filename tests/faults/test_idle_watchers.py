@@ -27,6 +27,7 @@ OPTIONS = (("grpc.use_local_subchannel_pool", 1),)
 MOST_MEMORY = 1.4
 """Of what an empty stream of grpc.aio takes."""
 SOON_S = 0.02
+"""What 99 of 100 changes take at most to reach their watcher."""
 CHANGES = 100
 OPEN_S = 900.0
 PATIENCE_S = 60.0
@@ -142,5 +143,4 @@ async def test_idle_watchers_are_cheap_and_learn_soon(database_url, tmp_path, co
         }
         logging.getLogger(__name__).info("%s watchers: %s", count, figures)
         assert cost <= MOST_MEMORY * floor, figures
-        # The others of a hundred are the machine's, which may be busy with something else.
-        assert percentiles[49] < SOON_S, figures
+        assert percentiles[98] < SOON_S, figures
