@@ -135,6 +135,7 @@ async def serve(settings: Settings) -> None:
             changes=changes,
             work=work,
             events_kept=timedelta(seconds=settings.events_kept_seconds),
+            tracing=tracing,
         )
         pending = PendingProgress()
         tracker = Tracker(

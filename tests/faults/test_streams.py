@@ -76,8 +76,9 @@ async def test_what_streams_acknowledged_survives_a_kill(service, count):
                 for o in ids
             ]
             await until(
-                lambda told=acknowledged: committed(service) >= 5 * count
-                and all(each.revision for each in told.values()),
+                lambda told=acknowledged: (
+                    committed(service) >= 5 * count and all(each.revision for each in told.values())
+                ),
                 patience=PATIENCE_S,
             )
             service.kill()
