@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +59,11 @@ def committed(service: Service) -> float:
     return service.metric("milepost_progress_updates_total", fate="committed")
 
 
+def enough(service: Service, commits: int, told: Iterable[Told]) -> Callable[[], bool]:
+    """Whether the service has made so many updates durable, and has answered everybody."""
+    return lambda: committed(service) >= commits and all(each.revision for each in told)
+
+
 @pytest.mark.parametrize(
     "count", [20, pytest.param(200, marks=[pytest.mark.faults, pytest.mark.timeout(600)])]
 )
@@ -75,12 +80,7 @@ async def test_what_streams_acknowledged_survives_a_kill(service, count):
                 asyncio.create_task(work(Stream(client, channel), o, progress[o], acknowledged[o]))
                 for o in ids
             ]
-            await until(
-                lambda told=acknowledged: (
-                    committed(service) >= 5 * count and all(each.revision for each in told.values())
-                ),
-                patience=PATIENCE_S,
-            )
+            await until(enough(service, 5 * count, acknowledged.values()), patience=PATIENCE_S)
             service.kill()
             await asyncio.gather(*workers)
         service.start()
