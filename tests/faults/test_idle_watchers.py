@@ -28,7 +28,7 @@ MOST_MEMORY = 1.4
 """Of what an empty stream of grpc.aio takes."""
 SOON_S = 0.02
 """What 99 of 100 changes take at most to reach their watcher."""
-CHANGES = 100
+CHANGES = 300
 OPEN_S = 900.0
 PATIENCE_S = 60.0
 
