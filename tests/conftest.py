@@ -24,6 +24,10 @@ _COPIES_AHEAD = 2
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# While calls run, gRPC's handlers of a fork may crash the child that is to become PostgreSQL.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
+
 def prepare_template(url: str) -> None:
     """The database at `url` has the newest schema, and no connection to it is left open."""
     # Here and not above: most unit tests need no storage.

@@ -22,9 +22,11 @@ from milepost.gen.milepost.v1 import (
     worker_service_pb2,
     worker_service_pb2_grpc,
 )
-from tests.bench.messages import sample_operation
+from tests.bench.messages import sample_acknowledgement, sample_operation
 
 TICK = 0.002
+STREAM_INTERVAL = 1.0
+"""Seconds between two acknowledgements of one operation on a stream, as the service comes."""
 
 
 class Tick:
@@ -56,12 +58,29 @@ class NoTick(Tick):
         """Return at once."""
 
 
+class News:
+    """What all watchers wait for."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+
+    async def wait(self) -> None:
+        """Return when there are the next news."""
+        await self._event.wait()
+
+    def spread(self) -> None:
+        """Let everybody know who waits now."""
+        self._event.set()
+        self._event = asyncio.Event()
+
+
 class EchoOperations(operation_service_pb2_grpc.OperationServiceServicer):
     """The calls of callers."""
 
-    def __init__(self, tick: Tick) -> None:
+    def __init__(self, tick: Tick, news: News) -> None:
         operation = sample_operation()
         self._tick = tick
+        self._news = news
         self._created = operation_service_pb2.CreateOperationResponse(operation=operation)
         self._read = operation_service_pb2.GetOperationResponse(operation=operation)
 
@@ -82,17 +101,19 @@ class EchoOperations(operation_service_pb2_grpc.OperationServiceServicer):
     async def WatchOperation(  # noqa: N802 - named by the proto
         self, _request: operation_service_pb2.WatchOperationRequest, _context: Any
     ) -> AsyncIterator[operation_service_pb2.WatchOperationResponse]:
-        """Tell one thing, and then nothing more."""
-        yield operation_service_pb2.WatchOperationResponse(operation=self._read.operation)
-        await asyncio.Event().wait()
+        """Tell everybody the same, once at the beginning and then at every update."""
+        while True:
+            yield operation_service_pb2.WatchOperationResponse(operation=self._read.operation)
+            await self._news.wait()
 
 
 class EchoWork(worker_service_pb2_grpc.WorkerServiceServicer):
     """The calls of workers."""
 
-    def __init__(self, tick: Tick) -> None:
+    def __init__(self, tick: Tick, news: News) -> None:
         operation = sample_operation()
         self._tick = tick
+        self._news = news
         self._started = worker_service_pb2.StartOperationResponse(operation=operation)
         self._updated = worker_service_pb2.UpdateProgressResponse(operation=operation)
         self._completed = worker_service_pb2.CompleteOperationResponse(operation=operation)
@@ -109,7 +130,22 @@ class EchoWork(worker_service_pb2_grpc.WorkerServiceServicer):
     ) -> worker_service_pb2.UpdateProgressResponse:
         """Answer."""
         await self._tick.wait()
+        self._news.spread()
         return self._updated
+
+    async def StreamProgress(  # type: ignore[override] # noqa: N802 - named by the proto
+        self, requests: AsyncIterator[worker_service_pb2.StreamProgressRequest], context: Any
+    ) -> None:
+        """Acknowledge each operation as often as the service does, and keep nothing."""
+        clock = asyncio.get_running_loop().time
+        due: dict[str, float] = {}
+        async for request in requests:
+            identity, now = request.operation_id, clock()
+            if now >= due.get(identity, 0.0):
+                due[identity] = now + STREAM_INTERVAL
+                await context.write(sample_acknowledgement(identity))
+        for identity in due:
+            await context.write(sample_acknowledgement(identity))
 
     async def CompleteOperation(  # noqa: N802 - named by the proto
         self, _request: worker_service_pb2.CompleteOperationRequest, _context: Any
@@ -129,8 +165,10 @@ async def serve(port: int, tick: Tick) -> None:
             ("grpc.server.max_pending_requests_hard_limit", 100_000),
         ]
     )
-    operation_service_pb2_grpc.add_OperationServiceServicer_to_server(EchoOperations(tick), server)
-    worker_service_pb2_grpc.add_WorkerServiceServicer_to_server(EchoWork(tick), server)
+    news = News()
+    operations, work = EchoOperations(tick, news), EchoWork(tick, news)
+    operation_service_pb2_grpc.add_OperationServiceServicer_to_server(operations, server)
+    worker_service_pb2_grpc.add_WorkerServiceServicer_to_server(work, server)
     server.add_insecure_port(f"127.0.0.1:{port}")
     await server.start()
     await server.wait_for_termination()

@@ -11,12 +11,14 @@ import sqlalchemy as sa
 
 from milepost.storage.tables import operations
 from tests.bench import plan, servers
+from tests.bench.bare_claims import BareClaims
 from tests.bench.databases import STARTED, Book, postgres_on_load_core
 from tests.bench.floors import PostgresFloor, SqliteFloor, Update, run_floor
 from tests.bench.jobs import Tally
+from tests.bench.live import MEASURES, measure_bare_claims
 from tests.bench.peers.table import create_table, table
-from tests.bench.rounds import Block, Cell, Reading
-from tests.bench.subjects import Subject, grpc_subject, http_subject
+from tests.bench.rounds import Block, Cell, Measure, Reading
+from tests.bench.subjects import GrpcSubject, Subject, grpc_subject, http_subject
 from tests.bench.webhooks import Webhooks
 from tests.postgres import PostgresCluster
 from tests.redis import RedisServer
@@ -60,7 +62,8 @@ class Fleet:
         self, comparisons: Sequence[plan.Comparison], *, floors: bool, webhooks: bool
     ) -> list[Block]:
         """The blocks to run, with every server they need listening."""
-        self._start({name for each in comparisons for name in each.subjects})
+        names = {plan.SERVERS.get(name, name) for each in comparisons for name in each.subjects}
+        self._start(names - {plan.SKIP_LOCKED})
         blocks = [self._block(each) for each in comparisons]
         if floors:
             blocks.append(self._floor_block())
@@ -76,18 +79,27 @@ class Fleet:
         return None if self._postgres is None else self._postgres.folder
 
     def _block(self, comparison: plan.Comparison) -> Block:
-        cells = []
-        for name in comparison.subjects:
-            subject = self._subjects[name]
-            naive = comparison.scenario == plan.LIFE and name == plan.FASTAPI
-            cells.append(
-                Cell(
-                    name=name,
-                    measure=partial(subject.measure, comparison.scenario, comparison.callers),
-                    stretch=plan.LONG if naive else plan.SHORT,
-                )
+        cells = [
+            Cell(
+                name=name,
+                measure=self._measure(name, comparison.scenario, comparison.callers),
+                stretch=plan.stretch(comparison.scenario, name),
             )
+            for name in comparison.subjects
+        ]
         return Block(name=comparison.name, cells=cells)
+
+    def _measure(self, name: str, scenario: str, callers: int) -> Measure:
+        if name == plan.SKIP_LOCKED:
+            bare = BareClaims(self._database("claims"))
+            self._stack.callback(bare.book.close)
+            return partial(measure_bare_claims, bare, callers)
+        subject = self._subjects[plan.SERVERS.get(name, name)]
+        if isinstance(subject, GrpcSubject) and scenario in MEASURES and name not in plan.SERVERS:
+            return partial(MEASURES[scenario], subject, callers)
+        return partial(
+            subject.measure, "update" if name == plan.POSTGRES_UNARY else scenario, callers
+        )
 
     def _start(self, names: set[str]) -> None:
         makers: Mapping[str, Callable[[], Subject]] = {

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 FRAME_HEADER = 9
+GRPC_PREFIX = 5
 
 DATA = 0x0
 HEADERS = 0x1
@@ -62,6 +63,18 @@ def window_update(stream: int, increment: int) -> bytes:
 def grpc_message(message: bytes) -> bytes:
     """An uncompressed gRPC message."""
     return _LENGTH.pack(0, len(message)) + message
+
+
+def split_messages(data: bytes) -> tuple[list[bytes], bytes]:
+    """The gRPC messages that are whole, and what there is of the next one."""
+    found = []
+    while len(data) >= GRPC_PREFIX:
+        end = GRPC_PREFIX + int.from_bytes(data[1:GRPC_PREFIX], "big")
+        if len(data) < end:
+            break
+        found.append(data[GRPC_PREFIX:end])
+        data = data[end:]
+    return found, data
 
 
 def request_head(path: str, metadata: Iterable[tuple[str, str]] = ()) -> bytes:

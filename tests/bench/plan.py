@@ -19,6 +19,10 @@ SQLITE = "SQLite"
 """The service on its embedded store."""
 AIOSQLITE = "aiosqlite peer"
 FASTAPI = "FastAPI peer"
+POSTGRES_UNARY = "PostgreSQL unary"
+"""The service on PostgreSQL, with a call for each report instead of a stream."""
+SKIP_LOCKED = "SKIP LOCKED"
+"""The bare statement that claims, without a server."""
 
 SCENARIOS = ("create", "get", "update", "complete")
 CALLERS = (1, 32, 256)
@@ -28,9 +32,19 @@ ACCESS = "access"
 """Reads by what may be done at all: what authentication and limits cost."""
 ACCESS_CALLERS = 32
 
+STREAM = "stream"
+WATCH = "watch"
+CLAIM = "claim"
+LIVE = frozenset({STREAM, WATCH, CLAIM})
+"""What is not one call after the other, or not by itself."""
+
+HALF = 0.5
 SHORT = 1.0
 LONG = 3.0
 """A full life of the naive peer takes a second at 32 callers."""
+
+SERVERS = {POSTGRES_UNARY: POSTGRES}
+"""Who answers, where it is not the name."""
 
 DRIVER_BLOCK = "driver"
 """Updates without a server in front."""
@@ -66,6 +80,13 @@ class Floor(NamedTuple):
     batch: int
 
 
+def stretch(scenario: str, name: str) -> float:
+    """How much longer than others it is measured."""
+    if scenario == LIFE and name == FASTAPI:
+        return LONG
+    return HALF if scenario in {WATCH, CLAIM} else SHORT
+
+
 def block_name(scenario: str, callers: int) -> str:
     """The name of a block."""
     return f"{scenario}/{callers}"
@@ -90,6 +111,9 @@ def comparisons() -> Iterator[Comparison]:
         yield Comparison(LIFE, callers, (ECHO, POSTGRES, SQLITE, FASTAPI))
     guarded = (POSTGRES_OPEN, POSTGRES, POSTGRES_SHARED)
     yield Comparison("get", ACCESS_CALLERS, guarded, about=ACCESS)
+    yield Comparison(STREAM, 32, (ECHO, POSTGRES, POSTGRES_UNARY))
+    yield Comparison(WATCH, 256, (ECHO, POSTGRES))
+    yield Comparison(CLAIM, 8, (SKIP_LOCKED, POSTGRES))
 
 
 def _subjects(scenario: str, callers: int) -> Iterator[str]:

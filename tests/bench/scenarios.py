@@ -51,7 +51,7 @@ class GrpcScenarios:
     """The jobs of callers of the gRPC API, by name."""
 
     def __init__(self, secret: str, stock: Stock) -> None:
-        self._heads = messages.Heads(secret)
+        self.heads = messages.Heads(secret)
         self._stock = stock
         self._request_ids = (f"{secrets.token_hex(6)}-{n}" for n in itertools.count())
 
@@ -63,31 +63,37 @@ class GrpcScenarios:
             "update": self._update,
             "complete": lambda: self._complete,
             "life": lambda: self._life,
+            "claim": self._claim,
         }
         return makers[name]()
 
     def _get(self) -> Source:
-        head = self._heads.get
+        head = self.heads.get
         requests = [(x, Call(head, messages.get_request(x))) for x in self._stock.started]
         return _repeated(itertools.cycle(requests))
 
     def _update(self) -> Source:
-        head = self._heads.update
+        head = self.heads.update
         requests = [(x, Call(head, messages.update_request(x), 1)) for x in self._stock.started]
         return _repeated(itertools.cycle(requests))
 
+    def _claim(self) -> Source:
+        return _repeated(
+            itertools.repeat(("op_", Call(self.heads.claim, messages.claim_request(), 1)))
+        )
+
     def _create(self) -> Job:
         request = messages.create_request(next(self._request_ids))
-        payload = yield Call(self._heads.create, request, 1)
+        payload = yield Call(self.heads.create, request, 1)
         _expect("op_", messages.created_id(payload).encode())
 
     def _complete(self) -> Job:
         identity = self._stock.take()
         request = messages.complete_request(identity)
-        _expect(identity, (yield Call(self._heads.complete, request, 1)))
+        _expect(identity, (yield Call(self.heads.complete, request, 1)))
 
     def _life(self) -> Job:
-        heads = self._heads
+        heads = self.heads
         request = messages.create_request(next(self._request_ids))
         identity = messages.created_id((yield Call(heads.create, request, 1)))
         _expect(identity, (yield Call(heads.start, messages.start_request(identity), 1)))

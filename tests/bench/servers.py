@@ -14,7 +14,7 @@ import psutil
 
 from milepost.config import without_settings
 from tests.bench.cores import LOAD_CORE, SERVER_CORE, pin
-from tests.bench.messages import OWNER
+from tests.bench.messages import CLAIMED, OWNER
 from tests.machine import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,7 +39,8 @@ GATHERING_OFF = {"MILEPOST_GATHERING": "false"}
 
 _START_SECONDS = 60.0
 _STOP_SECONDS = 20.0
-_KEY = ("keys", "create", "--subject", OWNER, "--role", "CALLER", "--role", "WORKER")
+_ROLES = ("--role", "CALLER", "--role", "WORKER", "--function", CLAIMED)
+_KEY = ("keys", "create", "--subject", OWNER, *_ROLES)
 
 
 class ServerError(Exception):

@@ -8,6 +8,7 @@ from typing import Protocol
 from tests.bench import http1, load
 from tests.bench.databases import Book
 from tests.bench.jobs import Caller, Connection, Source, Tally, drive
+from tests.bench.messages import ECHO_ID
 from tests.bench.rounds import Reading
 from tests.bench.scenarios import EchoStock, GrpcScenarios, HttpScenarios
 from tests.bench.servers import Server
@@ -37,16 +38,18 @@ class Subject:
 
     def measure(self, scenario: str, callers: int, seconds: float) -> Reading:
         """Let `callers` do the jobs of `scenario` for `seconds`."""
-        before = 0
-        if self.book is not None:
-            if scenario == "complete":
-                self.book.stock(ceil(_COMPLETES_PER_SECOND * seconds) + callers)
-            before = self.book.revisions()
+        if self.book is not None and scenario == "complete":
+            self.book.stock(ceil(_COMPLETES_PER_SECOND * seconds) + callers)
         source = self.scenarios.source(scenario)
         tally = Tally()
         connections = self.connect(
             self.server.port, [Caller(source, tally) for _ in range(callers)]
         )
+        return self.driven(connections, tally, seconds)
+
+    def driven(self, connections: list[Connection], tally: Tally, seconds: float) -> Reading:
+        """Let the connections do what they do for `seconds`, and look at what has become of it."""
+        before = 0 if self.book is None else self.book.revisions()
         try:
             spent = self.server.cpu_seconds()
             drive(connections, tally, seconds)
@@ -57,10 +60,24 @@ class Subject:
         return Reading(tally, grown, spent)
 
 
-def grpc_subject(server: Server, secret: str, book: Book | None = None) -> Subject:
+@dataclass(slots=True, kw_only=True)
+class GrpcSubject(Subject):
+    """A server with the API of the service."""
+
+    scenarios: GrpcScenarios
+
+    def take(self, count: int) -> list[str]:
+        """So many operations in PROCESSING that nobody else uses; of an echo any ids."""
+        if self.book is None:
+            return [ECHO_ID, *(f"op_{number:024x}" for number in range(1, count))]
+        self.book.stock(count)
+        return [self.book.take() for _ in range(count)]
+
+
+def grpc_subject(server: Server, secret: str, book: Book | None = None) -> GrpcSubject:
     """A server with the API of the service."""
     scenarios = GrpcScenarios(secret, EchoStock() if book is None else book)
-    return Subject(server=server, scenarios=scenarios, connect=load.connect, book=book)
+    return GrpcSubject(server=server, scenarios=scenarios, connect=load.connect, book=book)
 
 
 def http_subject(server: Server, book: Book) -> Subject:

@@ -45,6 +45,10 @@ LIFE_OF_NAIVE = 6.0
 OF_OPEN = 0.9
 """What authentication and limits leave of the throughput."""
 WEBHOOKS_OF_POSTS = 0.5
+STREAM_OF_ECHO = 0.6
+STREAM_OF_UNARY = 5.0
+WATCH_OF_ECHO = 0.77
+"""One change takes at most 1.3 times as long to all its watchers."""
 WRITES = ("update", "create", "complete")
 
 
@@ -62,6 +66,7 @@ def targets() -> Iterator[Target]:
     for scenario in WRITES:
         block = plan.block_name(scenario, 32)
         yield Target(block=block, cell=plan.SQLITE, base=plan.AIOSQLITE, wanted=SQLITE_OF_AIOSQLITE)
+    yield from _live_targets()
     life = plan.block_name(plan.LIFE, 32)
     yield Target(block=life, cell=plan.POSTGRES, base=plan.FASTAPI, wanted=LIFE_OF_NAIVE)
     access = plan.block_name(plan.ACCESS, plan.ACCESS_CALLERS)
@@ -70,6 +75,15 @@ def targets() -> Iterator[Target]:
     yield Target(
         block=plan.WEBHOOKS, cell=plan.DISPATCHER, base=plan.POSTS, wanted=WEBHOOKS_OF_POSTS
     )
+
+
+def _live_targets() -> Iterator[Target]:
+    """Of streams and watches. Of claims nothing is wanted yet: the table shows what they cost."""
+    stream = plan.block_name(plan.STREAM, 32)
+    yield Target(block=stream, cell=plan.POSTGRES, base=plan.ECHO, wanted=STREAM_OF_ECHO)
+    yield Target(block=stream, cell=plan.POSTGRES, base=plan.POSTGRES_UNARY, wanted=STREAM_OF_UNARY)
+    watch = plan.block_name(plan.WATCH, 256)
+    yield Target(block=watch, cell=plan.POSTGRES, base=plan.ECHO, wanted=WATCH_OF_ECHO)
 
 
 def verdicts(results: Results) -> list[Verdict]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import tracemalloc
 from datetime import timedelta
 
 import pytest
@@ -22,6 +23,9 @@ from tests.contract.test_claims import CLAIM, LEASE, WORKER
 
 TTL = timedelta(hours=1)
 LATE = timedelta(seconds=1)
+MIB = 1 << 20
+LARGE = 60
+"""Operations with so large a result: several times as many as are removed in one piece."""
 SWEEPS = (Move.RELEASE, Move.ABANDON, Move.EXPIRE, Move.FORGET)
 WRITES = (Move.PROGRESS, Move.COMPLETE, Move.FAIL)
 
@@ -227,6 +231,21 @@ async def test_sweeps_are_batches(store, replica, stored):
     assert not {o.id for o in first} & {o.id for o in second}
     assert len(await store.sweep(Move.FORGET, 1_000)) == 500
     assert stored.count() == 0
+
+
+async def test_removing_large_results_takes_little_memory(store, stored):
+    """However many large results are past their time, a sweep holds few of them at once."""
+    large = {"result_type": "example.com/bytes", "result_value": b"x" * MIB}
+    old = {"expire_time": factories.LONG_AGO + timedelta(days=1)}
+    for _ in range(LARGE // 10):  # not all in one insert, which would take memory itself
+        rows = [factories.row(Status.COMPLETED, **large, **old) for _ in range(10)]
+        stored.execute(sa.insert(operations), rows)
+    tracemalloc.start()
+    try:
+        assert len(await store.sweep(Move.FORGET, 1_000)) == LARGE
+        assert tracemalloc.get_traced_memory()[1] < LARGE * MIB / 2
+    finally:
+        tracemalloc.stop()
 
 
 async def test_counting_changes_nothing(store, engine, stored):

@@ -6,14 +6,17 @@ import time
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any
 
 import grpc
 from google.protobuf import duration_pb2
 from grpc import StatusCode
 
+from milepost.domain.operation import OperationId
 from milepost.gen.milepost.v1 import operation_pb2
 from milepost.gen.milepost.v1 import worker_service_pb2 as pb
+from tests import factories
 from tests.e2e.client import Client
 from tests.e2e.refusals import Refusal, refused
 from tests.e2e.rpcs import BROKEN, RPCS
@@ -21,6 +24,10 @@ from tests.e2e.service import Service
 from tests.waiting import until
 
 SOON_S = 5.0
+SILENCE_S = 1.2
+"""Longer than a stream goes without looking at an operation of which nothing was heard."""
+AT_ONCE_S = 0.5
+HOUR = duration_pb2.Duration(seconds=3600)
 UNKNOWN = "op_000000000000000000000000"
 (STREAM,) = (rpc for rpc in RPCS if rpc.method == "StreamProgress")
 
@@ -252,3 +259,45 @@ async def test_lost_lease_is_pushed(any_service, alice):
         late = await stream.ask(operation.id, attempt=1, progress=0.6)
         assert late.kind == pb.INTERRUPTION_KIND_LEASE_LOST
     assert alice.get(operation.id).status == pb_status("PENDING")
+
+
+def overdue(service: Service, operation: operation_pb2.Operation) -> None:
+    """The operation is past its expire_time."""
+    factories.age(service.engine, OperationId(operation.id), timedelta(hours=2))
+
+
+async def test_expiry_is_pushed(any_service, alice, worker):
+    """A worker that has been silent is told EXPIRED when its operation expires, at once (B66)."""
+    operation = alice.create(ttl=HOUR)
+    async with streaming(any_service, worker) as stream:
+        await stream.ask(operation.id, progress=0.5)
+        await asyncio.sleep(SILENCE_S)
+        overdue(any_service, operation)
+        interruption = await stream.interruption()
+        told = time.time()
+        stored = alice.get(operation.id)
+        assert interruption == pb.Interruption(
+            operation_id=operation.id,
+            kind=pb.INTERRUPTION_KIND_EXPIRED,
+            revision=stored.revision,
+        )
+        assert [error.code for error in stored.errors] == ["EXPIRED"]
+        assert told - stored.complete_time.ToNanoseconds() / 1e9 < AT_ONCE_S
+        late = await stream.ask(operation.id, progress=0.6)
+        assert late.kind == pb.INTERRUPTION_KIND_EXPIRED
+
+
+async def test_expiry_is_told_to_a_worker_that_comes_back(any_service, alice, worker):
+    """A worker whose operation has expired while it was away is told so at its first word."""
+    operation = alice.create(ttl=HOUR)
+    async with streaming(any_service, worker) as stream:
+        acknowledged = await stream.ask(operation.id, progress=0.5)
+    overdue(any_service, operation)
+    await until(lambda: alice.get(operation.id).status == pb_status("FAILED"))
+    async with streaming(any_service, worker) as stream:
+        item = await stream.ask(operation.id, attempt=acknowledged.attempt, progress=0.6)
+        assert item == pb.Interruption(
+            operation_id=operation.id,
+            kind=pb.INTERRUPTION_KIND_EXPIRED,
+            revision=acknowledged.revision + 1,
+        )

@@ -4,17 +4,19 @@ import asyncio
 import secrets
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 
 import grpc
 import pytest
 import sqlalchemy as sa
-from google.protobuf import struct_pb2
+from google.protobuf import duration_pb2, struct_pb2
 from grpc import StatusCode
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from milepost.domain.operation import OperationId
 from milepost.storage.tables import operations
+from tests import factories
 from tests.canaries import CANARIES
 from tests.contract.stored import Stored
 from tests.e2e.client import FUNCTION, Client
@@ -346,6 +348,35 @@ def test_text_that_is_no_id_is_on_no_span(spans, alice):
     with refused(StatusCode.INVALID_ARGUMENT):
         alice.get("op_" + 24 * "X")
     assert "milepost.operation.id" not in attributes(spans.one(trace_id))
+
+
+@pytest.mark.parametrize("sampled", [True, False])
+def test_sweep_has_a_span_and_joins_the_creating_trace(spans, traced, alice, sampled):
+    """A sweep with something to do is a span, and its move one of the creating trace (B228)."""
+    trace_id, _ = under(alice, sampled=sampled)
+    operation = alice.create(ttl=duration_pb2.Duration(seconds=3600))
+    under(alice)
+    alice.move("StartOperation", operation.id)
+    before = len(sweeps_of(spans))
+    factories.age(traced.engine, OperationId(operation.id), timedelta(hours=2))
+    (sweep,) = eventually(
+        lambda: sweeps_of(spans)[before:], within=ARRIVES_WITHIN_S, what="the span of the sweep"
+    )
+    counts = {item.key: item.value.int_value for item in sweep.attributes}
+    assert counts["milepost.sweep.expire"] == 1
+    assert counts["milepost.sweep.release"] == counts["milepost.sweep.abandon"] == 0
+    assert (sweep.kind, sweep.parent_span_id) == (Span.SPAN_KIND_INTERNAL, b"")
+    assert sweep.end_time_unix_nano > sweep.start_time_unix_nano
+    joined = [span for span in spans.of(trace_id) if span.name == "sweeper expire"]
+    if not sampled:
+        assert joined == []
+        return
+    assert [attributes(span)["milepost.operation.id"] for span in joined] == [operation.id]
+
+
+def sweeps_of(spans: Collector) -> list[Span]:
+    """The spans of passes that looked for lost leases."""
+    return [span for span in spans.spans if span.name == "sweep leases"]
 
 
 @pytest.mark.parametrize("sampled", [True, False])

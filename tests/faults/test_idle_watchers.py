@@ -30,7 +30,11 @@ OPTIONS = (("grpc.use_local_subchannel_pool", 1),)
 MOST_MEMORY = 1.4
 """Of what an empty stream of grpc.aio takes."""
 SOON_S = 0.02
+"""What 99 of 100 changes take at most to reach their watcher."""
 CHANGES = 100
+"""Of one series."""
+MOST_SERIES = 5
+"""What else runs on the machine makes one series slow; a slow service makes all of them slow."""
 OPEN_S = 900.0
 PATIENCE_S = 60.0
 
@@ -102,6 +106,19 @@ async def watchers(address: str, client: Client, ids: list[str]) -> AsyncIterato
         await asyncio.gather(*(idle.close() for idle in found))
 
 
+async def delays(
+    client: Client, channel: grpc.aio.Channel, watched: list[tuple[str, Idle]]
+) -> list[float]:
+    """After how many seconds each watcher was told of its change, as percentiles."""
+    found = []
+    for operation_id, idle in watched:
+        start = time.perf_counter()
+        await client.begin(channel, "CancelOperation", operation_id=operation_id)
+        await idle.next()
+        found.append(idle.told_at - start)
+    return statistics.quantiles(found, n=100)
+
+
 def rss(pid: int) -> int:
     """How many bytes of memory the process has."""
     size: int = psutil.Process(pid).memory_info().rss
@@ -130,20 +147,18 @@ async def test_idle_watchers_are_cheap_and_learn_soon(database_url, tmp_path, co
         before = rss(pid)
         async with watchers(service.address, alice, ids) as found, service.aio_channel() as channel:
             cost = (rss(pid) - before) / count
-            delays = []
-            for place in range(0, count, count // CHANGES):
-                idle, start = found[place], time.perf_counter()
-                await alice.begin(channel, "CancelOperation", operation_id=ids[place])
-                await idle.next()
-                delays.append(idle.told_at - start)
-        percentiles = statistics.quantiles(delays, n=100)
+            series = []
+            for begin in range(MOST_SERIES):
+                places = range(begin, count, count // CHANGES)
+                series.append(await delays(alice, channel, [(ids[n], found[n]) for n in places]))
+                if series[-1][98] < SOON_S:
+                    break
         figures = {
             "empty_bytes": floor,
             "watcher_bytes": cost,
-            "p50_s": percentiles[49],
-            "p99_s": percentiles[98],
+            "p50_s": series[-1][49],
+            "p99_s": [percentiles[98] for percentiles in series],
         }
         logging.getLogger(__name__).info("%s watchers: %s", count, figures)
         assert cost <= MOST_MEMORY * floor, figures
-        # The others of a hundred are the machine's, which may be busy with something else.
-        assert percentiles[49] < SOON_S, figures
+        assert series[-1][98] < SOON_S, figures

@@ -1,9 +1,10 @@
 """Progress streams through a kill of the service, and over two replicas."""
 
 import asyncio
+import contextlib
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,9 @@ from tests.e2e.client import Client
 from tests.e2e.service import Service
 from tests.e2e.test_streaming import Stream, streaming
 from tests.faults.history import histories
+from tests.waiting import until
+
+PATIENCE_S = 60.0
 
 
 @pytest.fixture
@@ -38,20 +42,27 @@ class Told:
     store could not answer in time."""
 
 
-async def work(stream: Stream, operation_id: str, progress: float) -> Told:
-    """Report until the service is gone; return what was acknowledged."""
-    told = Told()
-    try:
+async def work(stream: Stream, operation_id: str, progress: float, told: Told) -> None:
+    """Report until the service is gone; note what was acknowledged."""
+    with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
         while True:
             answer = await stream.ask(operation_id, progress=progress)
             if isinstance(answer, pb.Acknowledgement):
-                told = Told(progress=progress, revision=answer.revision)
+                told.progress, told.revision, told.unknown = progress, answer.revision, 1
                 progress = min(1.0, progress + 0.001)
             else:
                 assert answer.reason == "STORE_UNAVAILABLE", answer
                 told.unknown += 1
-    except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
-        return told
+
+
+def committed(service: Service) -> float:
+    """How many updates of streams the service has made durable since it started."""
+    return service.metric("milepost_progress_updates_total", fate="committed")
+
+
+def enough(service: Service, commits: int, told: Iterable[Told]) -> Callable[[], bool]:
+    """Whether the service has made so many updates durable, and has answered everybody."""
+    return lambda: committed(service) >= commits and all(each.revision for each in told)
 
 
 @pytest.mark.parametrize(
@@ -63,25 +74,20 @@ async def test_what_streams_acknowledged_survives_a_kill(service, count):
     ids = [client.create().id for _ in range(count)]
     progress = dict.fromkeys(ids, 0.0)
     for _ in range(2):
+        acknowledged = {operation_id: Told() for operation_id in ids}
         async with AsyncExitStack() as stack:
             channel = await stack.enter_async_context(service.aio_channel())
             workers = [
-                asyncio.create_task(work(Stream(client, channel), o, progress[o])) for o in ids
+                asyncio.create_task(work(Stream(client, channel), o, progress[o], acknowledged[o]))
+                for o in ids
             ]
-            await asyncio.sleep(0)
-            committed = service.metric("milepost_progress_updates_total", fate="committed")
-            deadline = time.monotonic() + 60
-            while committed < 5 * count:
-                assert time.monotonic() < deadline, "too few commits"
-                await asyncio.sleep(0.01)
-                committed = service.metric("milepost_progress_updates_total", fate="committed")
+            await until(enough(service, 5 * count, acknowledged.values()), patience=PATIENCE_S)
             service.kill()
-            acknowledged = dict(zip(ids, await asyncio.gather(*workers), strict=True))
+            await asyncio.gather(*workers)
         service.start()
         stored = histories(service.database_url)
         for operation_id, told in acknowledged.items():
             row = stored[operation_id].row
-            assert told.revision > 0
             assert 0 <= row["revision"] - told.revision <= told.unknown
             assert row["progress"] >= told.progress
             progress[operation_id] = row["progress"]

@@ -144,7 +144,10 @@ async def test_other_replica_knows_within_a_second(replicas):
         assert time.monotonic() - start < WITHIN_S
 
 
-async def test_outage_of_the_database_loses_nothing(tmp_path):
+@pytest.mark.parametrize(
+    "away_s", [0, pytest.param(60, marks=[pytest.mark.faults, pytest.mark.timeout(300)])]
+)
+async def test_outage_of_the_database_loses_nothing(tmp_path, away_s):
     """Watchers go on after the database was away: whatever was changed before or after is seen."""
     with PostgresCluster(durable=False) as cluster:
         cluster.create_database("watched")
@@ -160,6 +163,7 @@ async def test_outage_of_the_database_loses_nothing(tmp_path):
                     await begun.wait()
                 await asyncio.gather(*(milepost.start(o.id) for o in operations[:5]))
                 await asyncio.to_thread(cluster.kill)
+                await asyncio.sleep(away_s)
                 await asyncio.to_thread(cluster.start)
                 for operation in operations:
                     await persistently(lambda: milepost.cancel(operation.id))  # noqa: B023

@@ -195,9 +195,11 @@ class ProgressStream:
                 following = self._unsent.pop(operation_id)
                 following.sent = clock()
                 await call.write(following.take_out())
-            with contextlib.suppress(TimeoutError):
-                if not self._closing:
-                    await asyncio.wait_for(self._wanted.wait(), ROUND)
+            if not self._closing:
+                # Not wait_for: its task may be cancelled before it has begun, which is warned of.
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(ROUND):
+                        await self._wanted.wait()
             self._wanted.clear()
             for operation_id, following in self._followed.items():
                 if following.sent + RENEWAL <= clock():

@@ -190,7 +190,7 @@ async def _play(stage: Stage, folder: Folder, output: Output) -> Operation:
 async def _work(worker: Milepost, operation_id: str, folder: Folder) -> None:
     from milepost.cli.hashing import hash_folder
 
-    async with worker.work(operation_id, worker=WORKER) as work:
+    async with worker.work(operation_id, worker=WORKER, stream=True) as work:
         work.result = await hash_folder(folder, work.progress)
 
 

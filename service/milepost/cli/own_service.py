@@ -21,6 +21,8 @@ from milepost.config import without_settings
 _START_S: Final = 60.0
 _STOP_S: Final = 10.0
 _LOOK_S: Final = 0.02
+_STREAM_INTERVAL_S: Final = "0.01"
+"""For a short life a commit a second would be few."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,7 @@ def _start(folder: Path) -> OwnService:
                 "MILEPOST_LISTEN": address,
                 "MILEPOST_HTTP_LISTEN": "",
                 "MILEPOST_DRAIN_SECONDS": "2",
+                "MILEPOST_STREAM_INTERVAL_SECONDS": _STREAM_INTERVAL_S,
             },
             stdin=subprocess.DEVNULL,
             stdout=stream,

@@ -76,6 +76,7 @@ async def serve(settings: Settings) -> None:
             page_tokens=page_tokens,
             changes=changes,
             work=work,
+            tracing=tracing,
         )
         server = RpcServer(
             serves, access, settings.limits, _wire(settings), tracing=tracing, gates=gates
@@ -111,6 +112,7 @@ def _use_cases(
     page_tokens: PageTokens,
     changes: Changes,
     work: PendingWork,
+    tracing: telemetry.Tracing,
 ) -> UseCases:
     """Return what the services serve, over one store."""
     limits, pending = settings.limits, PendingProgress()
@@ -132,6 +134,7 @@ def _use_cases(
             changes=changes,
             work=work,
             events_kept=timedelta(seconds=settings.events_kept_seconds),
+            tracing=tracing,
         ),
         streams=Streams(tracker, store, changes=changes, pending=pending, limits=limits),
         watching=Watching(

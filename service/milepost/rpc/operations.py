@@ -36,6 +36,7 @@ class OperationService(OperationServiceServicer):
         self._tracker = tracker
         self._watching = watching
         self._limits = limits
+        self._items = _Items()
 
     async def CreateOperation(
         self, request: pb.CreateOperationRequest, _context: Context
@@ -105,7 +106,7 @@ class OperationService(OperationServiceServicer):
         by = caller()
         with self._watching.watch(by, operation_id, after_revision) as changes:
             async for operation in changes:
-                yield _item(operation, by.subject)
+                yield self._items.of(operation, by.subject)
                 del operation  # while the stream is quiet nothing of it is kept
 
     async def CancelOperation(
@@ -139,10 +140,23 @@ def _in_time(seconds: float, context: Context) -> float:
     return min(seconds, left - min(MARGIN_S, left * MARGIN_SHARE))
 
 
-def _item(operation: Operation | None, viewer: str) -> pb.WatchOperationResponse:
-    response = pb.WatchOperationResponse()
-    if operation is None:
-        response.keep_alive.SetInParent()
-    else:
+class _Items:
+    """What watchers are told. Many of one operation are told the same, one after the other."""
+
+    def __init__(self) -> None:
+        self._last: tuple[Operation, str, pb.WatchOperationResponse] | None = None
+
+    def of(self, operation: Operation | None, viewer: str) -> pb.WatchOperationResponse:
+        if operation is None:
+            return _KEEP_ALIVE
+        if self._last is not None:
+            told, by, response = self._last
+            if told is operation and by == viewer:
+                return response
+        response = pb.WatchOperationResponse()
         fill(response.operation, operation, viewer)
-    return response
+        self._last = operation, viewer, response
+        return response
+
+
+_KEEP_ALIVE: Final = pb.WatchOperationResponse(keep_alive=pb.KeepAlive())

@@ -56,16 +56,19 @@ class Operations:
     def get(
         self, session: Session, asked: Sequence[tuple[OperationId, Scope]]
     ) -> Sequence[Operation | MilepostError]:
-        """Return each operation asked for, or why the asker cannot have it."""
+        """Return each operation asked for, or why the asker cannot have it.
+
+        What many ask for at once, such as all who watch one operation, is read once.
+        """
+        wanted = list(dict.fromkeys(asked))
         rows = [
             (operation_id, *scope_values(scope), number)
-            for number, (operation_id, scope) in enumerate(asked)
+            for number, (operation_id, scope) in enumerate(wanted)
         ]
-        found = {row[-1]: self._rows.operation(row) for row in session.read(self._get, rows)}
-        return [
-            found[number] if number in found else self._gone(session, operation_id, scope)
-            for number, (operation_id, scope) in enumerate(asked)
-        ]
+        found = {
+            wanted[row[-1]]: self._rows.operation(row) for row in session.read(self._get, rows)
+        }
+        return [found.get(each) or self._gone(session, *each) for each in asked]
 
     def apply(self, session: Session, changes: Sequence[Change]) -> Sequence[Answer | None]:
         """Make one move of many operations, and say of those that did not move why not.

@@ -43,6 +43,9 @@ REASONS: Final[Mapping[Move, str]] = {
 _CODES: Final = {Move.ABANDON: LEASE_LOST, Move.EXPIRE: EXPIRED}
 _INPUTS: Final = {**ASKED, "errors": sa.Text(), "most": sa.Integer()}
 _NO_TIME: Final = timedelta()
+_PIECE: Final = 10
+"""Operations that are removed at once where their payloads pass through this process on the way to
+their deliveries, as on SQLite: one may have 2 MiB."""
 
 
 def due(
@@ -137,6 +140,11 @@ def count(move: Move, *, since: timedelta = _NO_TIME, most: int | None = None) -
     return sa.select(sa.func.count()).select_from(found.subquery())
 
 
+def _light(operation: Operation) -> Operation:
+    """Return it without its payloads: nobody reads those of what has been swept."""
+    return operation._replace(result=None, errors=(), metadata=None)
+
+
 class Sweeps:
     """The sweeper's moves. Holds statements, not data."""
 
@@ -145,6 +153,7 @@ class Sweeps:
         self._rows = RowReader(dialect)
         self._moves = {move: sweeping(dialect, move) for move in REASONS}
         self._events = forgetting_events(dialect)
+        self._in_pieces = frozenset({Move.FORGET} if dialect.name == "sqlite" else ())
 
     def sweep(self, session: Session, move: Move, most: int) -> list[Operation]:
         """Make `move` of up to `most` operations that are due, with their events."""
@@ -154,8 +163,15 @@ class Sweeps:
             if move in _CODES
             else None
         )
-        rows = session.run(self._moves[move], [(SWEEPER, None, reason, errors, most)])
-        return [self._rows.operation(row) for row in rows]
+        piece = _PIECE if move in self._in_pieces else most
+        found: list[Operation] = []
+        while len(found) < most:
+            wanted = min(piece, most - len(found))
+            rows = session.run(self._moves[move], [(SWEEPER, None, reason, errors, wanted)])
+            found += [_light(self._rows.operation(row)) for row in rows]
+            if len(rows) < wanted:
+                break
+        return found
 
     def forget_events(self, session: Session, kept: timedelta, most: int) -> int:
         """Remove the events of up to `most` operations; return how many operations these were."""

@@ -99,6 +99,30 @@ class Tracing:
             if work.span is not None and work.span.is_recording():
                 work.span.end()
 
+    def record(
+        self,
+        name: str,
+        begun: int,
+        attributes: Mapping[str, str | int | bool],
+        *,
+        created: str | None = None,
+    ) -> None:
+        """Make a span of work that no call asked for, now that there was something to do.
+
+        Args:
+            name: of the work.
+            begun: when, in nanoseconds since 1970.
+            attributes: of the span.
+            created: the trace of an operation, which the work goes on with if that is recorded;
+                without it the span has a trace of its own.
+        """
+        context = _propagator.extract({"traceparent": created}) if created else None
+        parent = trace.get_current_span(context).get_span_context()
+        if created is None or parent.trace_flags.sampled:
+            self._tracer.start_span(
+                name, context=context, start_time=begun, attributes=dict(attributes)
+            ).end()
+
     def stop(self) -> None:
         """Send what is left, within a bounded time."""
         self._provider.force_flush(FLUSH_TIMEOUT_MS)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from milepost import telemetry
 from milepost.domain.errors import (
@@ -44,9 +44,11 @@ class Clock(Protocol):
         """Call back after `delay` seconds."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Update:
-    """How far a worker says one operation is. Absent means: as before."""
+class Update(NamedTuple):
+    """How far a worker says one operation is. Absent means: as before.
+
+    A tuple: one is made of every message, and another one where two become one.
+    """
 
     id: OperationId
     attempt: int | None = None
@@ -57,13 +59,11 @@ class Update:
         """Return both as one: the newest of each part is kept."""
         if earlier.attempt != self.attempt:
             return self
-        known = [p for p in (self.progress, earlier.progress) if p is not None]
-        return Update(
-            id=self.id,
-            attempt=self.attempt,
-            progress=max(known, default=None),  # a forgiven dip keeps the larger value
-            message=earlier.message if self.message is None else self.message,
-        )
+        progress, before = self.progress, earlier.progress
+        if progress is None or (before is not None and before > progress):
+            progress = before  # a forgiven dip keeps the larger value
+        message = earlier.message if self.message is None else self.message
+        return Update(self.id, self.attempt, progress, message)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +105,8 @@ class Outlet(Protocol):
     """Seconds between two commits of one operation."""
     ending: bool
     """Whether what is held back is to be committed at once."""
+    coalesced: int
+    """How many updates were merged with later ones."""
 
     async def commit(self, update: Update) -> Outcome:
         """Make the update durable."""
@@ -187,7 +189,9 @@ class Report(Listener):
             return
         else:
             self._pending = update.after(pending)
-            telemetry.update_coalesced()
+            self._outlet.coalesced += 1
+            if self._timer is not None:
+                return  # it is arranged already
         self.arrange()
 
     def arrange(self) -> None:

@@ -51,6 +51,9 @@ class ProgressStream:
         self.clock = house.clock
         self.interval = house.limits.stream_interval.total_seconds()
         self.ending = False
+        self.coalesced = 0
+        """Updates that were merged with others and are not shown in the metric yet."""
+        self._received = 0
         self._draining = False
         self._reports: dict[OperationId, Report] = {}
         self._outbox: dict[object, Item] = {}
@@ -63,13 +66,18 @@ class ProgressStream:
 
     # --- what the worker says ---
 
+    @property
+    def is_full(self) -> bool:
+        """Whether so much is unread that nothing more must be taken from the worker."""
+        return len(self._outbox) >= MOST_UNREAD
+
     async def room(self) -> None:
         """Return when the worker has read enough for more to be taken from it."""
         await self._room.wait()
 
     def offer(self, update: Update) -> None:
         """Take an update: it is committed at once, or coalesced with those that follow."""
-        telemetry.update_received()
+        self._received += 1
         if self.ending:
             return  # not acknowledged: the worker says it again, elsewhere
         report = self._reports.get(update.id)
@@ -110,6 +118,7 @@ class ProgressStream:
         Raises:
             Draining: all is said, and the replica stops.
         """
+        self.count()
         while not self._outbox:
             if self.ending and not any(report.busy for report in self._reports.values()):
                 if self._draining:
@@ -118,7 +127,7 @@ class ProgressStream:
             self._news.clear()
             await self._news.wait()
         item = self._outbox.pop(next(iter(self._outbox)))
-        if len(self._outbox) < MOST_UNREAD:
+        if not self.is_full:
             self._room.set()
         return item
 
@@ -127,7 +136,7 @@ class ProgressStream:
         key = item.id if isinstance(item, Acknowledgement) else next(self._numbers)
         self._outbox.pop(key, None)
         self._outbox[key] = item
-        if len(self._outbox) >= MOST_UNREAD:
+        if self.is_full:
             self._room.clear()
         self._stir()
 
@@ -174,8 +183,16 @@ class ProgressStream:
         self._house.forget(report)
         self._stir()
 
+    def count(self) -> None:
+        """Show in the metrics what has come since: at once it would cost as much as to take it."""
+        received, self._received = self._received, 0
+        coalesced, self.coalesced = self.coalesced, 0
+        telemetry.update_received(received)
+        telemetry.update_coalesced(coalesced)
+
     def close(self) -> None:
         """Let go of everything."""
+        self.count()
         for report in tuple(self._reports.values()):
             self.drop(report)
 
@@ -274,6 +291,7 @@ class Streams:
         """Make everything due that nothing was heard of for `SILENCE_S`."""
         since = self.clock.time() - SILENCE_S
         for stream in self._open:
+            stream.count()
             self._due.update(stream.silent(since))
 
     async def look(self) -> None:

@@ -8,6 +8,7 @@ in ``main.py``.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from dataclasses import dataclass
 from datetime import timedelta
@@ -59,13 +60,19 @@ class Sweeping:
         work: PendingWork,
         events_kept: timedelta = EVENTS_KEPT,
         budget: timedelta = BUDGET,
+        tracing: telemetry.Tracing | None = None,
     ) -> None:
-        """Sweep `store`; tell `changes` of every move and `work` of every release."""
+        """Sweep `store`; tell `changes` of every move and `work` of every release.
+
+        With `tracing`, each pass that found something to do has a span, and so has each move in
+        the trace under which its operation was created.
+        """
         self._store = store
         self._changes = changes
         self._work = work
         self._events_kept = events_kept
         self._budget = budget.total_seconds()
+        self._tracing = tracing
 
     async def sweep_leases(self) -> Swept:
         """End every attempt whose time is over: release, abandon, or expire its operation."""
@@ -77,12 +84,13 @@ class Sweeping:
 
     async def forget_events(self) -> int:
         """Remove the events of operations that are long gone; return of how many operations."""
-        end, total = self._end(), 0
+        end, total, begun = self._end(), 0, time.time_ns()
         while True:
             forgotten = await self._store.forget_events(self._events_kept, BATCH)
             total += forgotten
             if forgotten < BATCH or asyncio.get_running_loop().time() >= end:
                 telemetry.record_forgotten_events(total)
+                self._trace("events", begun, {"operations": total})
                 return total
 
     async def preview(self) -> Swept:
@@ -101,32 +109,51 @@ class Sweeping:
         return overdue
 
     async def _pass(self, name: str, moves: tuple[Move, ...]) -> Swept:
-        end = self._end()
+        end, begun = self._end(), time.time_ns()
         moved = Counter[Move]()
         more = False
         for move in moves:
             moved[move], unfinished = await self._all_due(move, end)
             more = more or unfinished
         telemetry.record_pass(name, moved, more=more)
+        self._trace(name, begun, {move.value: moved[move] for move in moves}, more=more)
         return Swept(moved=moved, more=more)
 
     async def _all_due(self, move: Move, end: float) -> tuple[int, bool]:
         """Make `move` of all that is due; return how many, and whether time ran out."""
         total = 0
         while True:
+            begun = time.time_ns()
             swept = await self._store.sweep(move, BATCH)
             total += len(swept)
-            self._tell(move, swept)
+            self._tell(move, swept, begun)
             if len(swept) < BATCH:
                 return total, False
             if asyncio.get_running_loop().time() >= end:
                 return total, True
 
-    def _tell(self, move: Move, swept: list[Operation]) -> None:
+    def _trace(
+        self, name: str, begun: int, counts: Mapping[str, int], *, more: bool = False
+    ) -> None:
+        """Make the span of a pass, if it did anything."""
+        if self._tracing is not None and any(counts.values()):
+            attributes = {f"milepost.sweep.{what}": count for what, count in counts.items()}
+            self._tracing.record(
+                f"sweep {name}", begun, {**attributes, "milepost.sweep.more": more}
+            )
+
+    def _tell(self, move: Move, swept: list[Operation], begun: int) -> None:
         for operation in swept:
             self._changes.publish(operation.id)
             if move is Move.RELEASE:
                 self._work.publish(operation.function)
+            if self._tracing is not None and operation.trace_context is not None:
+                self._tracing.record(
+                    f"sweeper {move.value}",
+                    begun,
+                    {"milepost.operation.id": operation.id},
+                    created=operation.trace_context,
+                )
         telemetry.record_sweep(move, swept)
 
     def _end(self) -> float:

@@ -1,0 +1,70 @@
+"""How one measurement goes of what is not one call after the other: streams, watches and claims."""
+
+from collections.abc import Callable, Mapping
+from math import ceil
+from typing import Final
+
+from tests.bench import plan
+from tests.bench.bare_claims import BareClaims
+from tests.bench.fan_out import FanOutConnection
+from tests.bench.jobs import Tally
+from tests.bench.rounds import Reading
+from tests.bench.stream_load import StreamConnection
+from tests.bench.subjects import GrpcSubject
+
+OF_ONE_STREAM: Final = 2
+"""Operations; as many commits on 32 streams, in so short a time, as 200 operations make in a long
+one."""
+_CLAIMS_PER_SECOND: Final = 6_000
+"""More than anything here does."""
+
+Measure = Callable[[GrpcSubject, int, float], Reading]
+
+
+def measure_streams(subject: GrpcSubject, streams: int, seconds: float) -> Reading:
+    """Workers report as fast as they may."""
+    ids = subject.take(streams * OF_ONE_STREAM)
+    groups = [ids[n::streams] for n in range(streams)]
+    tally = Tally()
+    connection = StreamConnection(
+        subject.server.port, subject.scenarios.heads.stream, groups, tally
+    )
+    return subject.driven([connection], tally, seconds)
+
+
+def measure_fan_out(subject: GrpcSubject, watchers: int, seconds: float) -> Reading:
+    """One operation changes, and all watch it."""
+    (operation_id,) = subject.take(1)
+    tally = Tally()
+    connection = FanOutConnection(
+        subject.server.port, subject.scenarios.heads, operation_id, watchers, tally
+    )
+    reading = subject.driven([connection], tally, seconds)
+    tally.seconds -= connection.opening
+    return reading
+
+
+def measure_claims(subject: GrpcSubject, claimers: int, seconds: float) -> Reading:
+    """Workers claim one operation after the other."""
+    book = subject.book
+    assert book is not None
+    book.stock_pending(ceil(_CLAIMS_PER_SECOND * seconds) + claimers)
+    reading = subject.measure("claim", claimers, seconds)
+    book.claimed(reading.tally.moves)
+    return reading
+
+
+def measure_bare_claims(bare: BareClaims, claimers: int, seconds: float) -> Reading:
+    """The same without a server."""
+    bare.book.stock_pending(ceil(_CLAIMS_PER_SECOND * seconds) + claimers)
+    before = bare.book.revisions()
+    tally = bare.claim(claimers, seconds)
+    bare.book.claimed(tally.moves)
+    return Reading(tally, bare.book.revisions() - before, None)
+
+
+MEASURES: Final[Mapping[str, Measure]] = {
+    plan.STREAM: measure_streams,
+    plan.WATCH: measure_fan_out,
+    plan.CLAIM: measure_claims,
+}

@@ -1,0 +1,132 @@
+"""What must happen next to an operation, and until when: as callers, people and alarms see it."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from milepost.domain.lifecycle import Move
+from milepost.domain.operation import OperationId
+from milepost.gen.milepost.v1 import operation_pb2 as pb
+from tests import factories
+from tests.e2e.client import FUNCTION, Client
+from tests.e2e.service import Service
+from tests.e2e.test_claim import claim
+from tests.waiting import eventually
+
+SOON_S = 5.0
+MEASURED_EVERY_S = "0.1"
+PATIENCE_S = 30.0
+
+
+@pytest.fixture
+def unswept(database_url: str, tmp_path: Path) -> Iterator[Service]:
+    """A service whose sweeper does not come, on each database."""
+    with Service(
+        database_url,
+        tmp_path,
+        measure_seconds=MEASURED_EVERY_S,
+        lease_sweep_seconds="3600",
+        cleanup_seconds="3600",
+    ) as service:
+        yield service
+
+
+@pytest.fixture
+def healthy(database_url: str, tmp_path: Path) -> Iterator[Service]:
+    """A service as it comes, but for how often it counts, on each database."""
+    with Service(database_url, tmp_path, measure_seconds=MEASURED_EVERY_S) as service:
+        yield service
+
+
+def listed(service: Service, client: Client) -> str:
+    """What `milepost ops list` prints."""
+    outside = {name: value for name, value in os.environ.items() if "MILEPOST" not in name}
+    access = {"MILEPOST_ADDRESS": service.address, "MILEPOST_API_KEY": client.key}
+    done = subprocess.run(
+        [sys.executable, "-m", "milepost", "ops", "list"],
+        env={**outside, **access},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=PATIENCE_S,
+    )
+    return done.stdout
+
+
+def overdue(service: Service) -> dict[Move, float]:
+    """How many operations are overdue, by the move that is due."""
+    moves = (Move.RELEASE, Move.ABANDON, Move.EXPIRE, Move.FORGET)
+    return {move: service.metric("milepost_operations_overdue", move=move) for move in moves}
+
+
+def measured(service: Service) -> int:
+    """For how many moves overdue operations have been counted."""
+    page = service.probe("/metrics")[1]
+    return len(re.findall(r"^milepost_operations_overdue{", page, re.MULTILINE))
+
+
+def test_each_status_says_what_must_happen_next(alice, worker):
+    """Pending: a claim; leased: a renewal; started: its end; each with the instant it is due."""
+    function = f"steps.{alice.subject}"
+    pending = alice.create(function=function)
+    assert (pending.next_step, pending.next_step_deadline) == (
+        pb.NEXT_STEP_CLAIM,
+        pending.expire_time,
+    )
+    (leased,) = claim(worker, function)
+    assert (leased.next_step, leased.next_step_deadline) == (
+        pb.NEXT_STEP_RENEWAL,
+        leased.lease_expire_time,
+    )
+    started = alice.create_in("PROCESSING", function=function)
+    assert (started.next_step, started.next_step_deadline) == (
+        pb.NEXT_STEP_END,
+        started.expire_time,
+    )
+    done = worker.move("CompleteOperation", leased.id)
+    assert done.next_step == pb.NEXT_STEP_UNSPECIFIED
+    assert not done.HasField("next_step_deadline")
+    for operation in (started, done):
+        assert alice.get(operation.id) == operation
+
+
+def test_nothing_is_overdue_in_a_healthy_service(healthy):
+    """While work is claimed, lost, swept and ended as it should be, nothing is overdue."""
+    alice, worker = healthy.client("alice"), healthy.worker()
+    eventually(lambda: measured(healthy) > 0, within=SOON_S, what="it is counted")
+    assert set(overdue(healthy).values()) == {0.0}
+    alice.create()
+    (lost,) = claim(worker, FUNCTION)
+    factories.age(healthy.engine, OperationId(lost.id), timedelta(seconds=40))
+    eventually(
+        lambda: alice.get(lost.id).status == pb.OPERATION_STATUS_PENDING,
+        within=SOON_S,
+        what="the lost lease is swept",
+    )
+    (again,) = claim(worker, FUNCTION)
+    worker.move("CompleteOperation", again.id, attempt=2)
+    eventually(
+        lambda: set(overdue(healthy).values()) == {0.0}, within=SOON_S, what="nothing is overdue"
+    )
+
+
+def test_what_is_late_is_shown(unswept):
+    """Where nobody sweeps, the list says who is late, and the metric how many there are."""
+    alice, worker = unswept.client("alice"), unswept.worker()
+    alice.create()
+    (late,) = claim(worker, FUNCTION)
+    waiting = alice.create()
+    factories.age(unswept.engine, OperationId(late.id), timedelta(seconds=100))
+    eventually(
+        lambda: overdue(unswept)[Move.RELEASE] == 1, within=SOON_S, what="the overdue is counted"
+    )
+    lines = {line.split()[0]: line for line in listed(unswept, alice).splitlines() if line}
+    assert "NEXT" in lines["ID"]
+    assert re.search(r"renewal \d+ (s|min) LATE", lines[late.id])
+    assert re.search(r"claim in 1 d|claim in 2\d h", lines[waiting.id])
