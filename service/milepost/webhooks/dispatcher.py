@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 POLL_S: Final = 1.0
 """How long something due may wait when no hint came, as when another replica wrote it."""
-PACE_S: Final = 0.01
+PACE_S: Final = 0.002
 """While something is being sent: one claim fills all the room that became free meanwhile."""
 SETTLE_TRIES: Final = 5
 """How often a settlement is tried while the store is away. After that the lease runs out."""
@@ -122,7 +122,7 @@ class Dispatcher:
             return 0  # there is enough to send: one claim later is cheaper than many now
         claimed = await self._store.claim(
             limit=free,
-            per_host=max(1, self._room.per_host // 2),
+            per_host=self._room.per_host,
             busy=self._hosts.busy(),
             lease=self._room.lease,
         )

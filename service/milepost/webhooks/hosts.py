@@ -41,13 +41,13 @@ class Hosts:
 
         Args:
             clock: in seconds, never set back.
-            per_host: attempts at once; half as many again may be claimed for when these are done.
+            per_host: attempts at once. One claimed beyond them is enough until they are done.
             failures: in a row.
             open_s: for how long; the first failure after it counts like all of them.
         """
         self._clock = clock
         self._per_host = per_host
-        self._enough = per_host * 3 // 2
+        self._enough = per_host + 1
         self._failures = failures
         self._open_s = open_s
         self._claimed: dict[str, int] = {}
