@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import sqlalchemy as sa
 
 from milepost.domain.lifecycle import TABLE, Move
+from milepost.domain.operation import Status
 from milepost.storage import leaving
 from milepost.storage.dialects import clock, host_of, random_delivery_id
 from milepost.storage.engine import Prepared
@@ -46,6 +47,13 @@ _CHANGED: Final[Mapping[str, TypeEngine[Any]]] = {
 }
 """What it says of the operation as the change left it."""
 _URL: Final = list(_CHANGED).index("callback_url")
+_TIMES: Final[Mapping[Status | None, str]] = {
+    Status.PROCESSING: "start_time",
+    Status.COMPLETED: "complete_time",
+    Status.FAILED: "complete_time",
+    Status.CANCELLED: "cancel_time",
+}
+"""Where an operation itself says when it came to be in a status: its event says the same."""
 
 
 class Recording:
@@ -75,13 +83,16 @@ class Recording:
         self._event = event or TABLE[move].event
         self._move = move
         self._removes = TABLE[move].enters is None
+        self._time = "create_time" if move is Move.CREATE else _TIMES.get(TABLE[move].enters)
         self._steps = leaving.STEPS if self._removes else ()
         self._at_once = dialect.name == "postgresql"
         if self._at_once:
             self._whole = Prepared(dialect, inputs, lambda m: self._one_statement(change, m))
             return
         self._whole = Prepared(dialect, inputs, change)
-        changed = {**_CHANGED, **leaving.TOLD} if self._removes else _CHANGED
+        changed = {**_CHANGED, **leaving.TOLD} if self._removes else dict(_CHANGED)
+        if self._time is not None:
+            changed[self._time] = sa.BigInteger()  # as it is stored, and came back
         both = {**changed, **ASKED}
         self._event_part = Prepared(dialect, both, lambda m: self._insert_event(m, m))
         self._delivery_part = Prepared(dialect, both, self._insert_delivery)
@@ -134,7 +145,7 @@ class Recording:
             "move": sa.literal_column(f"'{self._move}'"),
             "owner": changed["owner"],
             **{name: m[name] for name in ASKED},
-            "time": clock(),
+            "time": clock() if self._time is None else changed[self._time],
         }
         rows = sa.select(*values.values()).where(*joined)
         return sa.insert(events).from_select(list(values), rows)
