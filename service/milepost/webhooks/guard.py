@@ -122,6 +122,9 @@ def ask_system(host: str, port: int) -> Iterable[str]:
     return [str(address[0]) for *_, address in answers]
 
 
+_read_address: Final = functools.lru_cache(maxsize=4_096)(ip_address)
+
+
 class Passage:
     """The addresses that were checked for one attempt, and nothing beside them."""
 
@@ -163,7 +166,7 @@ class Passage:
         Raises:
             ForbiddenPeer: It is not.
         """
-        address = ip_address(str(peer[0])) if peer else None
+        address = _read_address(str(peer[0])) if peer else None
         known = address and unmapped(address) in map(unmapped, self._addresses)
         if address is None or not known or address_problem(address, self._rules):
             raise ForbiddenPeer
