@@ -20,6 +20,7 @@ from milepost.webhooks.guard import (
     Resolver,
     Unresolvable,
     ask_system,
+    through,
 )
 from tests.receivers import OK, Receiver, answering
 
@@ -158,11 +159,10 @@ def test_system_is_asked_for_absolute_names(monkeypatch: pytest.MonkeyPatch):
 
 async def connected(passage: Passage, receiver: Receiver, host: str) -> None:
     """Post to `receiver`, called `host`, through `passage`."""
-    async with (
-        ClientSession(connector=GuardedConnector(passage)) as session,
-        session.post(f"http://{host}:{receiver.port}/", data=b"x"),
-    ):
-        pass
+    async with ClientSession(connector=GuardedConnector()) as session:
+        with through(passage):
+            async with session.post(f"http://{host}:{receiver.port}/", data=b"x"):
+                pass
 
 
 @pytest.mark.parametrize("host", [str(FORBIDDEN), "hooks.example.com"])

@@ -77,8 +77,10 @@ async def sent(
         now=lambda: NOW,
     )
     url: CallbackUrl = read_callback_url(text, rules)
-    answer = await sender.post(url, owner="alice", headers=HEADERS, body=BODY)
-    await sender.close()
+    try:
+        answer = await sender.post(url, owner="alice", headers=HEADERS, body=BODY)
+    finally:
+        await sender.close()
     assert (answer.status is None) != (answer.error is None)
     assert answer.refused == (answer.error == Failure.REFUSED)
     return answer

@@ -11,6 +11,7 @@ of Python.
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
 from dataclasses import dataclass
@@ -161,6 +162,7 @@ def read_callback_url(text: str, rules: CallbackRules) -> CallbackUrl:
     )
 
 
+@functools.lru_cache(maxsize=4_096)
 def address_problem(address: Address, rules: CallbackRules) -> str | None:
     """Return why `address` may not be contacted, or nothing if it may."""
     plain = unmapped(address)

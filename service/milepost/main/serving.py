@@ -8,7 +8,7 @@ import gc
 import os
 import signal
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import sqlalchemy as sa
 
@@ -37,6 +37,9 @@ from milepost.tracking.webhooks import Webhooks
 if TYPE_CHECKING:
     from milepost.config import Settings
     from milepost.main.sending import Sending
+
+YOUNG_OBJECTS: Final = 10_000
+"""How many are made before the garbage collector looks at them."""
 
 
 async def serve(settings: Settings) -> None:
@@ -165,13 +168,15 @@ def _wire(settings: Settings) -> Wire:
 
 
 def _settle_heap() -> None:
-    """Take all that was built so far out of the garbage collector's rounds.
+    """Take all that was built so far out of the garbage collector's rounds, and make those fewer.
 
     Modules and statements live as long as the process. Looking at all of them again and again
-    cost a third of every call.
+    cost a third of every call. Most of what comes later is gone without the collector: looking
+    after every 700 objects cost a webhook 6 % of its time.
     """
     gc.collect()
     gc.freeze()
+    gc.set_threshold(YOUNG_OBJECTS)
 
 
 def _stop_signal() -> asyncio.Event:

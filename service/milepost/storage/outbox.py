@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -33,18 +34,19 @@ Answer = TypeVar("Answer")
 class SqlOutbox:
     """Deliveries and signing secrets in a SQL database. Fills `DeliveryStore` and `SecretStore`.
 
-    On PostgreSQL it has a connection of its own, so that no move waits for a claim. SQLite has
-    one writer, and this shares it.
+    On PostgreSQL it has two connections of its own, so that no move waits for a claim, and no claim
+    for a settlement. SQLite has one writer, and this shares it.
     """
 
     def __init__(self, engine: Engine, store: SqlOperationStore) -> None:
         """Work beside `store`, on its event loop."""
         self._settling = Settling(engine.dialect)
         self._store = store
-        self._lane: Lane[Work, Any] | None = None
+        self._lanes: tuple[Lane[Work, Any], ...] = ()
         if engine.dialect.name == "postgresql":
-            self._lane = Lane(
-                "outbox", Session(engine, pinned_plans=True), _work, kind=lambda work: work.run
+            self._lanes = tuple(
+                Lane(name, Session(engine, pinned_plans=True), _work, kind=lambda work: work.run)
+                for name in ("outbox", "outbox-claims")
             )
 
     async def claim(
@@ -52,7 +54,7 @@ class SqlOutbox:
     ) -> list[Claimed]:
         """See `DeliveryStore.claim`."""
         asked = Claim(limit=limit, per_host=per_host, busy=busy, lease=lease)
-        claimed: list[Claimed] = await self._submit(Work(_claim, asked), object())
+        claimed: list[Claimed] = await self._submit(Work(_claim, asked), object(), lane=-1)
         return claimed
 
     async def settle(self, settlement: Settlement) -> bool:
@@ -103,18 +105,17 @@ class SqlOutbox:
         return await self._write(lambda session: secrets.rotate(session, rotation))
 
     async def close(self) -> None:
-        """Finish what was taken, then close the connection."""
-        if self._lane is not None:
-            await self._lane.close()
+        """Finish what was taken, then close the connections."""
+        await asyncio.gather(*(lane.close() for lane in self._lanes))
 
     async def _write(self, run: Callable[[Session], Answer]) -> Answer:
         answer: Answer = await self._submit(Work(_each, run), object())
         return answer
 
-    async def _submit(self, work: Work, key: object) -> Any:
-        if self._lane is None:
+    async def _submit(self, work: Work, key: object, *, lane: int = 0) -> Any:
+        if not self._lanes:
             return await self._store.work(work, key)
-        return await self._lane.submit(work, key)
+        return await self._lanes[lane].submit(work, key)
 
 
 def _work(session: Session, items: Sequence[Work]) -> Sequence[Any]:

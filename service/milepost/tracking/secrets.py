@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import secrets
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from milepost.domain.ports import SecretStore, SecretVault
 
 SECRET_BYTES: Final = 32
+SECRETS_OPEN: Final = 1_024
+"""That are kept as they were read: a busy owner's secret is not decrypted for each webhook."""
 OVERLAP: Final = timedelta(hours=24)
 """How long a secret goes on signing beside the one that replaced it."""
 
@@ -27,6 +30,7 @@ class Secrets:
         """Keep secrets in `store`, encrypted by `vault`; without one there are none."""
         self._store = store
         self._vault = vault
+        self._open = functools.lru_cache(SECRETS_OPEN)(self._opened)
 
     async def of(self, owner: str, found: Sequence[SealedSecret] = ()) -> SigningSecrets:
         """Return what signs the webhooks of `owner` now; the first call makes it.
@@ -43,7 +47,7 @@ class Secrets:
         if not found:
             await self._store.first_secret(owner, *vault.seal(owner, _fresh()))
             found = await self._store.secrets(owner)
-        current, *others = [_opened(vault, secret) for secret in found]
+        current, *others = [self._open(secret) for secret in found]
         return SigningSecrets(current=current, previous=others[0] if others else None)
 
     async def rotate(self, owner: str, request_id: str | None) -> SigningSecrets:
@@ -65,6 +69,13 @@ class Secrets:
         """
         self._configured()
 
+    def _opened(self, secret: SealedSecret) -> SigningSecret:
+        return SigningSecret(
+            key=self._configured().unseal(secret),
+            create_time=secret.create_time,
+            expire_time=secret.expire_time,
+        )
+
     def _configured(self) -> SecretVault:
         if self._vault is None:
             raise WebhooksNotConfigured
@@ -73,11 +84,3 @@ class Secrets:
 
 def _fresh() -> bytes:
     return secrets.token_bytes(SECRET_BYTES)
-
-
-def _opened(vault: SecretVault, secret: SealedSecret) -> SigningSecret:
-    return SigningSecret(
-        key=vault.unseal(secret),
-        create_time=secret.create_time,
-        expire_time=secret.expire_time,
-    )

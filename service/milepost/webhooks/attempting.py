@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -27,6 +28,8 @@ _PLAIN_HEADERS: Final = {
     "Content-Type": "application/json",
     "User-Agent": "Milepost-Webhook/1",
 }
+URLS_REMEMBERED: Final = 1_024
+"""That keep the rules: most webhooks go where others went before."""
 NOT_SENT: Final = timedelta(0)
 NOT_PUBLIC: Final = "has a host that stands for an address that is not public"
 
@@ -62,6 +65,7 @@ class Attempts:
         self._sender = sender
         self._secrets = secrets
         self._rules = rules
+        self._read = functools.lru_cache(URLS_REMEMBERED)(read_callback_url)
         self._schedule = tuple(schedule)
 
     async def make(
@@ -93,7 +97,7 @@ class Attempts:
         if claimed.subject is None:
             return _NotSent("the operation is gone", final=True)
         try:
-            url = read_callback_url(claimed.callback_url, self._rules)
+            url = self._read(claimed.callback_url, self._rules)
         except RefusedUrl as refused:
             return _NotSent(
                 f"refused by the rules for callback URLs: {refused.problem}", final=True

@@ -23,6 +23,8 @@ _JSON: Final = {
 }
 """The types that are JSON in the clothes of protobuf."""
 
+_encode: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+
 
 def body_of(claimed: Claimed, subject: Subject) -> bytes:
     """Return the exact bytes that are signed and sent.
@@ -61,11 +63,11 @@ def body_of_test(time: datetime) -> bytes:
 
 def _bytes(event: str, time: datetime, data: dict[str, Any]) -> bytes:
     body = {"type": event, "timestamp": _time(time), "data": data}
-    return json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    return _encode(body).encode()
 
 
 def _time(instant: datetime) -> str:
-    return instant.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return instant.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
 def _error(error: OperationError) -> dict[str, Any]:

@@ -8,10 +8,12 @@ connected; and the peer of the connection, before the first byte is sent.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 from datetime import timedelta
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final, TypeAlias
@@ -120,6 +122,9 @@ def ask_system(host: str, port: int) -> Iterable[str]:
     return [str(address[0]) for *_, address in answers]
 
 
+_read_address: Final = functools.lru_cache(maxsize=4_096)(ip_address)
+
+
 class Passage:
     """The addresses that were checked for one attempt, and nothing beside them."""
 
@@ -161,17 +166,27 @@ class Passage:
         Raises:
             ForbiddenPeer: It is not.
         """
-        address = ip_address(str(peer[0])) if peer else None
+        address = _read_address(str(peer[0])) if peer else None
         known = address and unmapped(address) in map(unmapped, self._addresses)
         if address is None or not known or address_problem(address, self._rules):
             raise ForbiddenPeer
 
 
+_passage: Final[ContextVar[Passage]] = ContextVar("milepost_passage")
+
+
+@contextlib.contextmanager
+def through(passage: Passage) -> Iterator[None]:
+    """Let this task, and those that it starts, connect through `passage` and in no other way."""
+    token = _passage.set(passage)
+    try:
+        yield
+    finally:
+        _passage.reset(token)
+
+
 class _Answers(AbstractResolver):
     """Hands the checked addresses to aiohttp."""
-
-    def __init__(self, passage: Passage) -> None:
-        self._passage = passage
 
     async def resolve(
         self,
@@ -179,7 +194,7 @@ class _Answers(AbstractResolver):
         port: int = 0,
         family: socket.AddressFamily = socket.AF_UNSPEC,  # noqa: ARG002 - all are wanted
     ) -> list[ResolveResult]:
-        return self._passage.results(host, port)
+        return _passage.get().results(host, port)
 
     async def close(self) -> None:
         pass
@@ -217,17 +232,20 @@ class _BoundedResponse(ResponseHandler):
 
 
 class GuardedConnector(TCPConnector):
-    """Makes the one connection of one attempt; nothing of it is shared with any other."""
+    """Makes one connection for each attempt, `through` its passage; none is used again.
 
-    def __init__(self, passage: Passage) -> None:
-        """Connect through `passage` only."""
+    Without a passage there is no connection. How many there are at once is for the caller to bound.
+    """
+
+    def __init__(self) -> None:
+        """Remember nothing: neither addresses nor connections."""
         super().__init__(
-            resolver=_Answers(passage),
-            socket_factory=passage.open_socket,
+            resolver=_Answers(),
+            socket_factory=lambda info: _passage.get().open_socket(info),
             use_dns_cache=False,
             force_close=True,
+            limit=0,
         )
-        self._passage = passage
         # aiohttp has no other way to bound the size of headers as a whole.
         self._factory = functools.partial(  # type: ignore[assignment]
             _BoundedResponse, loop=self._loop
@@ -248,7 +266,7 @@ class GuardedConnector(TCPConnector):
             raise
         try:
             transport = connection.transport
-            self._passage.check(transport.get_extra_info("peername") if transport else None)
+            _passage.get().check(transport.get_extra_info("peername") if transport else None)
         except ForbiddenPeer:
             connection.close()
             raise

@@ -38,19 +38,25 @@ exhausted: Final = Counter(
 running: Final = Gauge(
     "milepost_webhooks_running", "Webhooks that are being sent", registry=telemetry.registry
 )
-_LEVELS: Final = {
-    DeliveryStatus.DELIVERED: ("info", "webhook delivered"),
-    DeliveryStatus.PENDING: ("info", "webhook will be tried again"),
-    DeliveryStatus.STOPPED: ("warning", "webhook stopped"),
-    DeliveryStatus.EXHAUSTED: ("warning", "webhook exhausted"),
+_OUTCOMES: Final = {
+    DeliveryStatus.DELIVERED: attempts.labels("delivered"),
+    DeliveryStatus.PENDING: attempts.labels("retry"),
+    DeliveryStatus.STOPPED: attempts.labels("stopped"),
+    DeliveryStatus.EXHAUSTED: attempts.labels("exhausted"),
+    "lost": attempts.labels("lost"),
+}
+_LINES: Final = {
+    DeliveryStatus.DELIVERED: (telemetry.lines.info, "webhook delivered"),
+    DeliveryStatus.PENDING: (telemetry.lines.info, "webhook will be tried again"),
+    DeliveryStatus.STOPPED: (telemetry.lines.warning, "webhook stopped"),
+    DeliveryStatus.EXHAUSTED: (telemetry.lines.warning, "webhook exhausted"),
 }
 
 
 def record_attempt(claimed: Claimed, settlement: Settlement, *, held: bool) -> None:
     """Count an attempt, and log where it left its delivery."""
     retried = settlement.status is DeliveryStatus.PENDING
-    outcome = "retry" if retried else settlement.status.value.lower()
-    attempts.labels(outcome if held else "lost").inc()
+    _OUTCOMES["lost" if not held else settlement.status].inc()
     if claimed.number == 1:
         waited = (settlement.attempt.start_time - claimed.create_time).total_seconds()
         lag.observe(max(0.0, waited))
@@ -61,21 +67,22 @@ def record_attempt(claimed: Claimed, settlement: Settlement, *, held: bool) -> N
         return
     if settlement.status is DeliveryStatus.EXHAUSTED:
         exhausted.inc()
-    level, sentence = _LEVELS[settlement.status]
-    getattr(telemetry.log, level)(
-        sentence,
-        delivery_id=claimed.id,
-        operation_id=claimed.operation_id,
-        event_type=claimed.type,
-        owner=claimed.owner,
-        host=claimed.host,
-        attempt=claimed.number,
-        tries=settlement.tries,
-        status_code=settlement.attempt.status_code,
-        error=settlement.attempt.error,
-        duration_s=settlement.attempt.duration.total_seconds(),
-        **({"delay_s": settlement.delay.total_seconds()} if retried else {}),
-    )
+    write, sentence = _LINES[settlement.status]
+    fields: dict[str, object] = {
+        "delivery_id": claimed.id,
+        "operation_id": claimed.operation_id,
+        "event_type": claimed.type,
+        "owner": claimed.owner,
+        "host": claimed.host,
+        "attempt": claimed.number,
+        "tries": settlement.tries,
+        "status_code": settlement.attempt.status_code,
+        "error": settlement.attempt.error,
+        "duration_s": settlement.attempt.duration.total_seconds(),
+    }
+    if retried:
+        fields["delay_s"] = settlement.delay.total_seconds()
+    write(sentence, fields)
 
 
 def end_attempt(span: Span | None, settlement: Settlement) -> None:

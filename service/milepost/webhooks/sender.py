@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import email.utils
+import functools
 import ssl
 import time
 from collections.abc import Callable, Mapping
@@ -44,6 +45,7 @@ from milepost.webhooks.guard import (
     Passage,
     Resolver,
     Unresolvable,
+    through,
 )
 
 if TYPE_CHECKING:
@@ -159,31 +161,35 @@ class Sender:
         )
 
     async def close(self) -> None:
-        """Nothing more is sent. Attempts that run end by themselves, within their limits."""
+        """Nothing more is sent: attempts that still run lose their connections."""
         self._resolver.close()
+        await self._session.close()
 
     async def _attempt(
         self, url: CallbackUrl, headers: Mapping[str, str], body: bytes
     ) -> tuple[int, timedelta | None]:
-        passage = Passage(await self._resolver.resolve(url), self._rules)
-        async with (
-            ClientSession(
-                connector=GuardedConnector(passage),
-                cookie_jar=DummyCookieJar(),
-                skip_auto_headers=_OWN_HEADERS,
-                auto_decompress=False,
-                trust_env=False,
-                read_bufsize=BODY_BYTES,
-                timeout=self._timeout,
-            ) as session,
-            session.post(
+        with through(Passage(await self._resolver.resolve(url), self._rules)):
+            async with self._session.post(
                 _target(url), headers=headers, data=body, allow_redirects=False, ssl=self._tls
-            ) as response,
-        ):
-            await _hear_out(response)
-            return response.status, _retry_after(response.headers, self._now())
+            ) as response:
+                await _hear_out(response)
+                return response.status, _retry_after(response.headers, self._now())
+
+    @functools.cached_property
+    def _session(self) -> ClientSession:
+        """What all attempts have in common, made on the event loop: it keeps nothing of any."""
+        return ClientSession(
+            connector=GuardedConnector(),
+            cookie_jar=DummyCookieJar(),
+            skip_auto_headers=_OWN_HEADERS,
+            auto_decompress=False,
+            trust_env=False,
+            read_bufsize=BODY_BYTES,
+            timeout=self._timeout,
+        )
 
 
+@functools.lru_cache(maxsize=1_024)
 def _target(url: CallbackUrl) -> URL:
     """Return `url` for aiohttp, from its checked parts and byte for byte."""
     path, _, query = url.path_and_query.partition("?")
