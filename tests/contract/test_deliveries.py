@@ -1,6 +1,5 @@
 """The outbox: what is due is claimed once, settled by whoever holds it, and shown to its owner."""
 
-import dataclasses
 from datetime import timedelta
 
 import pytest
@@ -70,7 +69,7 @@ def settlement(claimed, status=DeliveryStatus.DELIVERED, delay=MINUTE, **overrid
         tries=claimed.tries + failed,
         delay=delay,
     )
-    return dataclasses.replace(plain, **overrides)
+    return plain._replace(**overrides)
 
 
 def hurry(engine):

@@ -6,7 +6,7 @@ import re
 import secrets
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from milepost.domain.lifecycle import TABLE, Move
 
@@ -43,8 +43,7 @@ class DeliveryStatus(StrEnum):
 SETTLED: Final = frozenset(DeliveryStatus) - {DeliveryStatus.PENDING}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Attempt:
+class Attempt(NamedTuple):
     """One attempt to send a webhook, as it is kept: never with what the receiver wrote."""
 
     number: int
@@ -82,8 +81,7 @@ class DeliverySelection:
     operation_id: OperationId | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Subject:
+class Subject(NamedTuple):
     """What the body of a webhook says of its operation, living or gone."""
 
     function: str
@@ -100,8 +98,7 @@ class Subject:
     trace_context: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claimed:
+class Claimed(NamedTuple):
     """A delivery that one dispatcher holds, for as long as its lease lasts."""
 
     id: str
@@ -126,8 +123,7 @@ class Claimed:
     """What signs the webhooks of its owner now, the current one first; none before the first."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settlement:
+class Settlement(NamedTuple):
     """What came of one attempt, and where it leaves the delivery."""
 
     id: str
@@ -152,8 +148,7 @@ def status_after(event: str, found: Status) -> Status:
 # --- secrets ---
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SealedSecret:
+class SealedSecret(NamedTuple):
     """A signing secret as it is stored: encrypted under one of the operator's master keys."""
 
     owner: str

@@ -14,10 +14,9 @@ import ssl
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from aiohttp import (
     ClientConnectorCertificateError,
@@ -99,8 +98,7 @@ _FAILURES: Final[Mapping[type[Exception], Failure]] = {
 """The first class of an exception's ancestry that stands here decides."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class Answer(NamedTuple):
     """What became of one attempt. Either `status` or `error` is set, never both."""
 
     status: int | None
