@@ -108,11 +108,19 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         signal.signal(signal.SIGINT, before)
 
 
+def _interrupt(_number: int, _frame: object) -> None:
+    signal.raise_signal(signal.SIGINT)
+
+
 @contextlib.contextmanager
 def _terminations_as_interrupts() -> Iterator[None]:
-    """Let SIGTERM, and the end of the terminal, clean up as Ctrl-C does."""
+    """Let SIGTERM, and the end of the terminal, clean up as Ctrl-C does.
+
+    Whoever handles Ctrl-C at that moment does it: an event loop cancels its main task. Raised in
+    the middle of a callback of gRPC, the interruption would leave calls that never end.
+    """
     numbers = (signal.SIGTERM, signal.SIGHUP)
-    before = [signal.signal(number, signal.default_int_handler) for number in numbers]
+    before = [signal.signal(number, _interrupt) for number in numbers]
     try:
         yield
     finally:
