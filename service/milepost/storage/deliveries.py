@@ -162,13 +162,18 @@ def claiming_values(asked: Claim, token: str) -> dict[str, Any]:
     }
 
 
+_LIVING: Final = sa.select(operations.c.id, *SUBJECT).where(
+    operations.c.id.in_(sa.bindparam("ids", expanding=True))
+)
+
+
 def _subjects(
     session: Session, claimed: Mapping[str, tuple[str, str | None]]
 ) -> dict[str, Subject]:
     """Return what each delivery tells of: the operation as it is, or what is left of it."""
     wanted = {operation_id for operation_id, left in claimed.values() if left is None}
-    query = sa.select(operations.c.id, *SUBJECT).where(operations.c.id.in_(wanted))
-    living = {row[0]: subject_from(row[1:]) for row in session.fetch(query)} if wanted else {}
+    rows = session.fetch(_LIVING, {"ids": list(wanted)}) if wanted else []
+    living = {row[0]: subject_from(row[1:]) for row in rows}
     subjects = {
         id_: living[operation_id]
         for id_, (operation_id, left) in claimed.items()

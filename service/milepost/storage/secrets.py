@@ -51,15 +51,17 @@ def find(session: Session, owner: str) -> tuple[SealedSecret, ...]:
     return find_all(session, [owner])[owner]
 
 
+_OF_OWNERS: Final = (
+    sa.select(*_COLUMNS)
+    .where(_s.owner.in_(sa.bindparam("owners", expanding=True)), _SIGNING)
+    .order_by(_s.expire_time.is_not(None), _s.create_time.desc())
+)
+
+
 def find_all(session: Session, owners: Iterable[str]) -> dict[str, tuple[SealedSecret, ...]]:
     """Return what signs now, for each of the owners."""
     found: dict[str, tuple[SealedSecret, ...]] = dict.fromkeys(owners, ())
-    query = (
-        sa.select(*_COLUMNS)
-        .where(_s.owner.in_(found), _SIGNING)
-        .order_by(_s.expire_time.is_not(None), _s.create_time.desc())
-    )
-    for row in session.fetch(query) if found else ():
+    for row in session.fetch(_OF_OWNERS, {"owners": list(found)}) if found else ():
         found[row[0]] += (_secret(row),)
     return found
 

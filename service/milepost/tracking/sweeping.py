@@ -2,7 +2,7 @@
 
 Every replica sweeps, and none needs to be chosen for it: batches are shared through the database.
 A pass works in batches until nothing is due or its time is spent. The loops around the passes are
-in ``main.py``.
+in ``main/rounds.py``.
 """
 
 from __future__ import annotations

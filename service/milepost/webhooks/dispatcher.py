@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 POLL_S: Final = 1.0
 """How long something due may wait when no hint came, as when another replica wrote it."""
-PACE_S: Final = 0.002
+PACE_S: Final = 0.005
 """While something is being sent: one claim fills all the room that became free meanwhile."""
 SETTLE_TRIES: Final = 5
 """How often a settlement is tried while the store is away. After that the lease runs out."""
@@ -85,6 +85,8 @@ class Dispatcher:
         self._hosts = hosts or Hosts(self._loop.time, per_host=room.per_host)
         self._turns = asyncio.Semaphore(room.total)
         self._unsent = 0
+        self._sending = 0
+        observing.running.set_function(lambda: self._sending)
         self._running: set[asyncio.Task[None]] = set()
         self._hint = asyncio.Event()
         self._finishing = False
@@ -178,8 +180,11 @@ class Dispatcher:
             async with self._hosts.turn(claimed.host), self._turns:
                 if self._loop.time() - claimed_at > self._room.patience.total_seconds():
                     return None
-                with observing.running.track_inprogress():
+                self._sending += 1
+                try:
                     settlement = await self._attempt(claimed, claimed_at)
+                finally:
+                    self._sending -= 1
             # What the rules refuse, or nobody could sign, says nothing about the host.
             failed = settlement.attempt.error is not None and bool(settlement.attempt.duration)
             return settlement

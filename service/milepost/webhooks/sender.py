@@ -212,6 +212,8 @@ async def _hear_out(response: ClientResponse) -> None:
 def _retry_after(headers: Mapping[str, str], now: datetime) -> timedelta | None:
     """Return the pause that a ``Retry-After`` asks for, in seconds or as a date."""
     text = headers.get(hdrs.RETRY_AFTER, "").strip()
+    if not text:
+        return None
     if text.isascii() and text.isdigit():
         # More digits than these are beyond the maximum anyway, and cost time to read.
         seconds = int(text.lstrip("0")[:9] or "0")
