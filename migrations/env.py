@@ -28,10 +28,11 @@ def run(engine: Engine) -> None:
             connection.execute(sa.text("SET statement_timeout = 0"))
             connection.execute(sa.select(sa.func.pg_advisory_lock(ADVISORY_LOCK)))
             connection.commit()
-        context.configure(connection=connection, target_metadata=metadata)
-        with context.begin_transaction():
+        # Ours and not alembic's, which on SQLite would be one for each step: another process could
+        # then take the same step.
+        with connection.begin():
+            context.configure(connection=connection, target_metadata=metadata)
             context.run_migrations()
-        connection.commit()
 
 
 run(context.config.attributes["engine"])
