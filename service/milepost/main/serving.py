@@ -7,6 +7,7 @@ import contextlib
 import gc
 import os
 import signal
+import sys
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -44,6 +45,7 @@ YOUNG_OBJECTS: Final = 10_000
 
 async def serve(settings: Settings) -> None:
     """Run the service until SIGTERM or SIGINT, then drain: no accepted call is lost."""
+    _schedule_as_batch()
     stop = _stop_signal()
     readiness = Readiness()
     url = settings.database_url.get_secret_value()
@@ -165,6 +167,19 @@ def _wire(settings: Settings) -> Wire:
         reflection=settings.reflection,
         tls=tls_of(settings),
     )
+
+
+def _schedule_as_batch() -> None:
+    """Let the threads of this process finish what they do instead of interrupting each other.
+
+    A call wakes threads of gRPC seven times, each for microseconds. Where a core is shared, each
+    of them would be let in at once: that was a fifth of every call. SCHED_BATCH (sched(7)) is
+    inherited by the threads that begin later. What an operator has chosen, stays; where the system
+    does not allow or know it, nothing changes.
+    """
+    if sys.platform == "linux" and os.sched_getscheduler(0) == os.SCHED_OTHER:
+        with contextlib.suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 def _settle_heap() -> None:

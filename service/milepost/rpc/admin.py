@@ -12,7 +12,7 @@ from milepost.gen.milepost.v1 import admin_service_pb2 as pb
 from milepost.gen.milepost.v1.admin_service_pb2_grpc import AdminServiceServicer
 from milepost.rpc.caller import caller
 from milepost.rpc.convert import Fields
-from milepost.rpc.messages import timestamp_message
+from milepost.rpc.messages import set_timestamp
 
 if TYPE_CHECKING:
     from milepost.domain.api_key import ApiKey
@@ -143,4 +143,4 @@ def _fill(message: pb.ApiKey, key: ApiKey) -> None:
     message.functions.extend(key.functions)
     for name in _TIMES:
         if (instant := getattr(key, name)) is not None:
-            getattr(message, name).CopyFrom(timestamp_message(instant))
+            set_timestamp(getattr(message, name), instant)

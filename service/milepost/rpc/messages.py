@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import functools
 import json
-import math
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 from urllib.parse import urlsplit
 
-from google.protobuf import duration_pb2, struct_pb2, timestamp_pb2
+from google.protobuf import struct_pb2
 
 from milepost.domain.expectation import NextStep, expectation
 from milepost.domain.operation import Status
@@ -16,7 +16,9 @@ from milepost.gen.milepost.v1 import operation_pb2 as pb
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from datetime import datetime, timedelta
+    from datetime import timedelta
+
+    from google.protobuf import duration_pb2, timestamp_pb2
 
     from milepost.domain.operation import Operation, OperationError
     from milepost.domain.ports import Outcome
@@ -80,17 +82,17 @@ def fill(message: pb.Operation, operation: Operation, viewer: str, *, full: bool
     message.revision = operation.revision
     message.attempt = operation.attempt
     message.max_attempts = operation.max_attempts
-    message.ttl.CopyFrom(duration_message(operation.ttl))
-    message.retry_after.CopyFrom(duration_message(operation.retry_after))
+    set_duration(message.ttl, operation.ttl)
+    set_duration(message.retry_after, operation.retry_after)
     for name in _OPTIONAL:
         if (value := getattr(operation, name)) is not None:
             setattr(message, name, value)
     for name in _TIMES:
         if (instant := getattr(operation, name)) is not None:
-            getattr(message, name).CopyFrom(timestamp_message(instant))
+            set_timestamp(getattr(message, name), instant)
     if (expected := expectation(operation)) is not None:
         message.next_step = NEXT_STEP_NUMBERS[expected.step]
-        message.next_step_deadline.CopyFrom(timestamp_message(expected.deadline))
+        set_timestamp(message.next_step_deadline, expected.deadline)
     if operation.callback_url is not None and operation.owner == viewer:
         message.callback_url = shown_url(operation.callback_url)
     if full:
@@ -119,26 +121,29 @@ def _error_messages(errors: Iterable[OperationError]) -> Iterable[pb.OperationEr
     )
 
 
-# An operation is shown again and again, and most of its times stay what they were.
 @functools.lru_cache(maxsize=16_384)
 def shown_url(callback_url: str) -> str:
     """Return a callback URL without its query, in which receivers may keep secrets."""
     return urlsplit(callback_url)._replace(query="").geturl()
 
 
-def timestamp_message(instant: datetime) -> timestamp_pb2.Timestamp:
-    """Return the message of a point in time. It may be shared: copy it, never change it."""
-    return timestamp_pb2.Timestamp(
-        seconds=math.floor(instant.timestamp()), nanos=instant.microsecond * 1000
-    )
+# Filled where they stand: a finished message put there would be copied, and each operation has
+# half a dozen of them.
+def set_timestamp(message: timestamp_pb2.Timestamp, instant: datetime) -> None:
+    """Say in the empty `message` what point in time `instant` is."""
+    since = instant - _EPOCH
+    message.seconds = since.days * _DAY_S + since.seconds
+    message.nanos = since.microseconds * 1000
 
 
-@functools.lru_cache(maxsize=1024)
-def duration_message(span: timedelta) -> duration_pb2.Duration:
-    """Return the message of a duration. It may be shared: copy it, never change it."""
-    return duration_pb2.Duration(
-        seconds=span.days * 86_400 + span.seconds, nanos=span.microseconds * 1000
-    )
+def set_duration(message: duration_pb2.Duration, span: timedelta) -> None:
+    """Say in the empty `message` how long `span` is; it is not negative."""
+    message.seconds = span.days * _DAY_S + span.seconds
+    message.nanos = span.microseconds * 1000
+
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_DAY_S: Final = 86_400
 
 
 def _struct(text: str) -> struct_pb2.Struct:

@@ -15,7 +15,7 @@ from milepost.gen.milepost.v1 import webhook_service_pb2 as pb
 from milepost.gen.milepost.v1.webhook_service_pb2_grpc import WebhookServiceServicer
 from milepost.rpc.caller import caller
 from milepost.rpc.convert import Fields
-from milepost.rpc.messages import duration_message, shown_url, timestamp_message
+from milepost.rpc.messages import set_duration, set_timestamp, shown_url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -129,9 +129,9 @@ def _fill_secrets(
 
 def _fill_secret(message: pb.SigningSecret, secret: SigningSecret) -> None:
     message.value = SECRET_PREFIX + base64.b64encode(secret.key).decode()
-    message.create_time.CopyFrom(timestamp_message(secret.create_time))
+    set_timestamp(message.create_time, secret.create_time)
     if secret.expire_time is not None:
-        message.expire_time.CopyFrom(timestamp_message(secret.expire_time))
+        set_timestamp(message.expire_time, secret.expire_time)
 
 
 def _fill_delivery(message: pb.Delivery, delivery: Delivery) -> None:
@@ -141,19 +141,19 @@ def _fill_delivery(message: pb.Delivery, delivery: Delivery) -> None:
     message.event_type = delivery.type
     message.callback_url = shown_url(delivery.callback_url)
     message.status = _STATUS_NUMBERS[delivery.status]
-    message.create_time.CopyFrom(timestamp_message(delivery.create_time))
+    set_timestamp(message.create_time, delivery.create_time)
     if delivery.status not in SETTLED:
-        message.next_attempt_time.CopyFrom(timestamp_message(delivery.next_attempt_time))
+        set_timestamp(message.next_attempt_time, delivery.next_attempt_time)
     if delivery.settle_time is not None:
-        message.settle_time.CopyFrom(timestamp_message(delivery.settle_time))
+        set_timestamp(message.settle_time, delivery.settle_time)
     for attempt in delivery.attempts:
         _fill_attempt(message.attempts.add(), attempt)
 
 
 def _fill_attempt(message: pb.DeliveryAttempt, attempt: Attempt) -> None:
     message.number = attempt.number
-    message.start_time.CopyFrom(timestamp_message(attempt.start_time))
-    message.duration.CopyFrom(duration_message(attempt.duration))
+    set_timestamp(message.start_time, attempt.start_time)
+    set_duration(message.duration, attempt.duration)
     if attempt.status_code is not None:
         message.status_code = attempt.status_code
     if attempt.error is not None:

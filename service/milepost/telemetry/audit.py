@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from milepost.domain.lifecycle import Move
 from milepost.domain.operation import ID_PATTERN, OperationId
 from milepost.telemetry import metrics
+from milepost.telemetry.afterwards import afterwards
 from milepost.telemetry.logs import lines, log
 from milepost.telemetry.tracing import current, join_trace
 
@@ -28,13 +29,16 @@ def record_move(move: Move, outcome: Outcome, by: Principal) -> None:
     """Count a committed move, log it, and join its span to the trace of the operation."""
     operation = outcome.operation
     join_trace(operation.id, operation.trace_context)
-    if outcome.replayed:
-        return
+    if not outcome.replayed:
+        afterwards.do(_tell_of_move, move, operation, by)
+
+
+def _tell_of_move(move: Move, operation: Operation, by: Principal) -> None:
     _moves[move].inc()
-    _observe_end(operation)
     fields = _move(move, operation)
     # Progress changes neither, and is so frequent that its line is kept short.
     if move is not Move.PROGRESS:
+        _observe_end(operation)
         fields |= _times(operation)
     lines.info("operation moved", fields | _who(by))
 
@@ -66,6 +70,10 @@ def _times(operation: Operation) -> dict[str, object]:
 def record_forget(operation_id: OperationId, by: Principal) -> None:
     """Count and log that an operation was removed, and name it on the span."""
     join_trace(operation_id, None)
+    afterwards.do(_tell_of_forget, operation_id, by)
+
+
+def _tell_of_forget(operation_id: OperationId, by: Principal) -> None:
     _moves[Move.FORGET].inc()
     what = {"code": "OK", "move": str(Move.FORGET), "operation_id": operation_id}
     lines.info("operation moved", {**what, **_who(by)})

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from milepost.telemetry.afterwards import afterwards
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -88,6 +90,10 @@ _durations: Final[dict[tuple[str, str], Histogram]] = {}
 
 def record_call(method: str, code: str, seconds: float) -> None:
     """Count one call, and how long it took, under its true code."""
+    afterwards.do(_count_call, method, code, seconds)
+
+
+def _count_call(method: str, code: str, seconds: float) -> None:
     child = _durations.get((method, code))
     if child is None:
         child = _durations[method, code] = rpcs.labels(method, code)
@@ -107,4 +113,5 @@ def record_overdue(counts: Mapping[Move, int]) -> None:
 
 def metrics_page() -> bytes:
     """Return all metrics in the text format of Prometheus."""
+    afterwards.finish()
     return generate_latest(registry)
