@@ -92,23 +92,21 @@ def numbers(engine):
 
 
 def submit(lane, *items, key=None):
-    """Tasks that wait for the answers to the items."""
-    return [asyncio.create_task(lane.submit(item, item if key is None else key)) for item in items]
+    """The answers to come, to the items."""
+    return [lane.submit(item, item if key is None else key) for item in items]
 
 
 async def behind(lane, work, *items, **options):
-    """Tasks of items that wait behind a batch of the number 0, which is not let."""
+    """The answers to come, to items that wait behind a batch of the number 0, which is not let."""
     work.hold()
     first = submit(lane, 0)
     await work.started()
-    tasks = submit(lane, *items, **options)
-    await asyncio.sleep(0)
-    return first + tasks
+    return first + submit(lane, *items, **options)
 
 
-async def answered(tasks):
-    """The answers to the tasks, or their errors."""
-    return await asyncio.gather(*tasks, return_exceptions=True)
+async def answered(answers):
+    """The answers, or the errors."""
+    return await asyncio.gather(*answers, return_exceptions=True)
 
 
 async def test_idle_lane_takes_a_call_at_once(lane, work):
@@ -119,38 +117,37 @@ async def test_idle_lane_takes_a_call_at_once(lane, work):
 
 async def test_what_arrives_meanwhile_is_the_next_batch(lane, work, engine):
     """What arrives while a batch runs is taken together, in the order in which it came."""
-    tasks = await behind(lane, work, 3, 1, 2)
+    answers = await behind(lane, work, 3, 1, 2)
     work.let()
-    assert await answered(tasks) == [0, 30, 10, 20]
+    assert await answered(answers) == [0, 30, 10, 20]
     assert work.batches == [[0], [3, 1, 2]]
     assert numbers(engine) == {0, 1, 2, 3}
 
 
 async def test_equal_keys_never_share_a_batch(lane, work):
     """Calls of one key run one after the other, in their order; others do not wait for them."""
-    tasks = await behind(lane, work, 1, 2, 3, key="same")
-    tasks += submit(lane, 4)
-    await asyncio.sleep(0)
+    answers = await behind(lane, work, 1, 2, 3, key="same")
+    answers += submit(lane, 4)
     work.let()
-    assert await answered(tasks) == [0, 10, 20, 30, 40]
+    assert await answered(answers) == [0, 10, 20, 30, 40]
     assert work.batches == [[0], [1, 4], [2], [3]]
 
 
 async def test_batches_have_a_limit(engine, work):
     """No batch is larger than it may be."""
     lane: Lane[Any, Any] = Lane("numbers", Session(engine), work, largest_batch=2)
-    tasks = await behind(lane, work, 1, 2, 3, 4, 5)
+    answers = await behind(lane, work, 1, 2, 3, 4, 5)
     work.let()
-    await answered(tasks)
+    await answered(answers)
     await lane.close()
     assert work.batches == [[0], [1, 2], [3, 4], [5]]
 
 
 async def test_refused_item_fails_alone(lane, work, engine):
     """What the database refuses fails its own caller; its neighbours are stored, each once."""
-    tasks = await behind(lane, work, 1, 0, 2)
+    answers = await behind(lane, work, 1, 0, 2)
     work.let()
-    zero, one, again, two = await answered(tasks)
+    zero, one, again, two = await answered(answers)
     assert (zero, one, two) == (0, 10, 20)
     assert isinstance(again, Exception)
     assert not isinstance(again, StoreUnavailable)
@@ -182,9 +179,9 @@ async def test_kinds_of_a_batch_share_no_fate(engine, work):
         return work(session, items)
 
     lane: Lane[Any, Any] = Lane("mixed", Session(engine), either)
-    tasks = await behind(lane, work, "a", 1, "b")
+    answers = await behind(lane, work, "a", 1, "b")
     work.let()
-    zero, a, one, b = await answered(tasks)
+    zero, a, one, b = await answered(answers)
     await lane.close()
     assert (zero, one) == (0, 10)
     assert [type(a), type(b)] == [LookupError, LookupError]
@@ -193,11 +190,11 @@ async def test_kinds_of_a_batch_share_no_fate(engine, work):
 
 async def test_call_given_up_before_it_is_taken(lane, work, engine):
     """A call whose caller left before it was taken is never made."""
-    tasks = await behind(lane, work, 1, 2)
-    tasks[1].cancel()
+    answers = await behind(lane, work, 1, 2)
+    answers[1].cancel()
     await asyncio.sleep(0)
     work.let()
-    found = await answered(tasks)
+    found = await answered(answers)
     assert isinstance(found[1], asyncio.CancelledError)
     assert [found[0], found[2]] == [0, 20]
     assert work.batches == [[0], [2]]
@@ -207,10 +204,10 @@ async def test_call_given_up_before_it_is_taken(lane, work, engine):
 async def test_call_given_up_after_it_is_taken(lane, work, engine):
     """A call whose caller left after it was taken is made all the same."""
     work.hold()
-    task = submit(lane, 1)[0]
+    answer = submit(lane, 1)[0]
     await work.started()
-    task.cancel()
-    await answered([task])
+    answer.cancel()
+    await answered([answer])
     work.let()
     assert await lane.submit(2, 2) == 20
     assert numbers(engine) == {1, 2}
@@ -218,9 +215,9 @@ async def test_call_given_up_after_it_is_taken(lane, work, engine):
 
 async def test_hanging_work_is_not_waited_for(lane, work, engine):
     """Callers are told within a second; what they asked is not made later unless it was taken."""
-    tasks = await behind(lane, work, 1, 2)
+    answers = await behind(lane, work, 1, 2)
     start = time.monotonic()
-    assert {type(each) for each in await answered(tasks)} == {StoreUnavailable}
+    assert {type(each) for each in await answered(answers)} == {StoreUnavailable}
     assert time.monotonic() - start < 1.0
     work.let()
     assert await lane.submit(3, 3) == 30
@@ -233,7 +230,6 @@ async def test_old_calls_are_told_beside_new_ones(lane, work):
     for call in lane._waiting:
         call.arrival -= batching.PATIENCE_S / 2
     (new,) = submit(lane, 3)
-    await asyncio.sleep(0)
     work.let(1)
     assert await zero == 0  # now 1 and 3 run, and 2 waits
     assert {type(each) for each in await answered(old)} == {StoreUnavailable}
@@ -246,23 +242,23 @@ async def test_old_calls_are_told_beside_new_ones(lane, work):
 async def test_too_many_calls(lane, work, monkeypatch):
     """What is more than a lane holds is refused at once, whatever its key."""
     monkeypatch.setattr(batching, "MOST_WAITING", 3)
-    tasks = await behind(lane, work, 1, 2, 3, key="same")
+    answers = await behind(lane, work, 1, 2, 3, key="same")
     with pytest.raises(Overloaded):
         await lane.submit(4, 4)
     work.let()
-    assert await answered(tasks) == [0, 10, 20, 30]
+    assert await answered(answers) == [0, 10, 20, 30]
 
 
 async def test_close_finishes_what_waits(lane, work, engine):
     """A lane that is closed first does what it was asked, and then takes nothing more."""
-    tasks = await behind(lane, work, 1, 1 + 1, key="same")
+    answers = await behind(lane, work, 1, 1 + 1, key="same")
     closing = asyncio.create_task(lane.close())
     await asyncio.sleep(0)
     with pytest.raises(StoreUnavailable):
         await lane.submit(3, 3)
     work.let()
     await closing
-    assert await answered(tasks) == [0, 10, 20]
+    assert await answered(answers) == [0, 10, 20]
     assert numbers(engine) == {0, 1, 2}
     assert not lane._thread.is_alive()
 

@@ -108,8 +108,8 @@ class Lane(Generic[Item, Answer]):
         self._thread = threading.Thread(target=self._run, name=f"milepost-{name}", daemon=True)
         self._thread.start()
 
-    async def submit(self, item: Item, key: Hashable) -> Answer:
-        """Return the answer to `item`, or raise the error it was answered with.
+    def submit(self, item: Item, key: Hashable) -> asyncio.Future[Answer]:
+        """Return the future answer to `item`, or the error it is answered with.
 
         Args:
             item: what to do.
@@ -117,7 +117,8 @@ class Lane(Generic[Item, Answer]):
 
         Raises:
             Overloaded: at once, when too many calls wait.
-            StoreUnavailable: when the database has not answered for the patience of this lane.
+            StoreUnavailable: at once when this lane is closed, or as the answer when the database
+                has given none for the patience of this lane.
         """
         if self._closing:
             raise StoreUnavailable
@@ -128,7 +129,7 @@ class Lane(Generic[Item, Answer]):
         self._dispatch_soon()
         if self._watcher is None:
             self._watcher = self._loop.call_later(WATCH_INTERVAL_S, self._watch)
-        return await call.future
+        return call.future
 
     async def close(self) -> None:
         """Finish what waits, then end the thread and its session.

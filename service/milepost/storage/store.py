@@ -126,19 +126,16 @@ class SqlOperationStore:
 
     async def apply(self, change: Change) -> Outcome:
         """See `OperationStore.apply`."""
-        for _ in range(TRIES - 1):
+        for tries in range(1, TRIES + 1):
             try:
-                return await self._apply(change)
+                outcome: Outcome = await self._writes.submit(change, change.id)
             except LostRace:
+                if tries == TRIES:
+                    raise LostRace(change.id, tries=TRIES) from None
                 await asyncio.sleep(random.uniform(0, LONGEST_PAUSE_S))  # noqa: S311 - a pause
-        try:
-            return await self._apply(change)
-        except LostRace:
-            raise LostRace(change.id, tries=TRIES) from None
-
-    async def _apply(self, change: Change) -> Outcome:
-        outcome: Outcome = await self._writes.submit(change, change.id)
-        return outcome
+            else:
+                return outcome
+        raise AssertionError  # the last try returns or raises
 
     async def forget(self, change: Change) -> None:
         """See `OperationStore.forget`."""

@@ -9,11 +9,22 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from milepost.telemetry.afterwards import afterwards
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
+
+    from prometheus_client import Metric
 
     from milepost.domain.lifecycle import Move
 
-registry: Final = CollectorRegistry()
+
+class _Registry(CollectorRegistry):
+    """Shows what was asked to be counted before it was asked to show it."""
+
+    def collect(self) -> Iterable[Metric]:
+        afterwards.finish()
+        return super().collect()
+
+
+registry: Final = _Registry()
 rpcs: Final = Histogram(
     "milepost_rpc_duration_seconds",
     "Time from the arrival of a call to its end",
@@ -113,5 +124,4 @@ def record_overdue(counts: Mapping[Move, int]) -> None:
 
 def metrics_page() -> bytes:
     """Return all metrics in the text format of Prometheus."""
-    afterwards.finish()
     return generate_latest(registry)

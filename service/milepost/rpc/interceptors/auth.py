@@ -52,13 +52,15 @@ def is_public(method: str) -> bool:
 class _Known:
     """What is found, or being found out, about one header."""
 
-    __slots__ = ("look_up", "until")
+    __slots__ = ("look_up", "principal", "until")
 
     look_up: asyncio.Future[Principal | None]
 
     def __init__(self, until: float) -> None:
         """Trust it until then."""
         self.until = until
+        self.principal: Principal | None = None
+        """Whom it speaks for, once that was found out."""
 
 
 class Auth:
@@ -125,9 +127,9 @@ class Auth:
     def _remembered(self, header: str | bytes) -> Principal | None:
         """Return whom the header speaks for if that was found out a moment ago."""
         known = self._known.get(header)
-        if known is None or known.until < self._clock() or not known.look_up.done():
+        if known is None or known.until < self._clock():
             return None
-        return None if known.look_up.exception() else known.look_up.result()
+        return known.principal
 
     async def _attempted(self, header: str | bytes, context: Context) -> Principal:
         """Find out whom the header speaks for, unless its peer has guessed too often.
@@ -136,9 +138,8 @@ class Auth:
         out those who share its address.
         """
         known = self._known.get(header)
-        was_good = known is not None and known.look_up.done() and _is_good(known.look_up)
         peer = context.peer()
-        if not was_good:
+        if known is None or known.principal is None:
             self._failures.check(peer)
         try:
             return await self._verified(header)
@@ -167,6 +168,7 @@ class Auth:
             raise
         if principal is None:
             raise Unauthenticated
+        known.principal = principal
         return principal
 
     def _begin(self, credential: str, known: _Known) -> Coroutine[Any, Any, Principal | None]:
@@ -193,7 +195,3 @@ class Auth:
         # Not trusted from memory beyond its own end.
         known.until = min(known.until, self._clock() + verified.remaining)
         return verified.principal
-
-
-def _is_good(look_up: asyncio.Future[Principal | None]) -> bool:
-    return not look_up.cancelled() and not look_up.exception() and look_up.result() is not None

@@ -53,9 +53,10 @@ class ChainedServer:
 
     def __init__(self, server: Server, links: Iterable[Link]) -> None:
         """Wrap `links`, outermost first, around what is added."""
-        self._server = server
         self._links = tuple(links)
+        self._methods = _Methods()
         self.services: list[str] = []
+        server.add_generic_rpc_handlers((self._methods,))
 
     def add_generic_rpc_handlers(self, handlers: object) -> None:
         """Do nothing: the same handlers arrive below, by name."""
@@ -65,12 +66,9 @@ class ChainedServer:
     ) -> None:
         """Register the methods of one service, each inside all links."""
         self.services.append(service)
-        wrapped = {
-            name: self._wrap(handler, f"{service}/{name}") for name, handler in handlers.items()
-        }
-        self._server.add_generic_rpc_handlers(
-            (grpc.method_handlers_generic_handler(service, wrapped),)
-        )
+        for name, handler in handlers.items():
+            method = f"{service}/{name}"
+            self._methods.handlers[f"/{method}"] = self._wrap(handler, method)
 
     def _wrap(
         self, handler: grpc.RpcMethodHandler[Any, Any], method: str
@@ -88,6 +86,18 @@ class ChainedServer:
             handler.response_serializer,
         )
         return wrapped
+
+
+class _Methods(grpc.GenericRpcHandler):
+    """All methods, by their paths. gRPC would ask one handler for each service, at every call."""
+
+    def __init__(self) -> None:
+        self.handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+
+    def service(
+        self, handler_call_details: grpc.HandlerCallDetails
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        return self.handlers.get(handler_call_details.method)
 
 
 def _outermost(method: str, proceed: Proceed, *, streams: bool) -> Behaviour:
