@@ -12,7 +12,7 @@ from milepost.domain.operation import Status, new_operation_id
 from milepost.domain.ports import Position, Selection
 from milepost.storage import claims, history, queries, quotas, scoping, statements, sweeps
 from milepost.storage.dialects import clock
-from milepost.storage.engine import Prepared, Runnable, Session, open_engine
+from milepost.storage.engine import Prepared, Runnable, Session, open_engine, positional
 from milepost.storage.schema import upgrade
 from milepost.storage.tables import deliveries, delivery_attempts, events, operations
 from tests import factories
@@ -195,15 +195,14 @@ def prepared(session, statement: Runnable | Prepared, rows):
 def query(session, statement):
     """The plan of a statement that is built for each call."""
     compiled = statement.compile(
-        dialect=session.dialect, compile_kwargs={"render_postcompile": True}
+        dialect=positional(session.dialect), compile_kwargs={"render_postcompile": True}
     )
     values = {
         name: processor(value) if (processor := compiled._bind_processors.get(name)) else value
         for name, value in compiled.params.items()
     }
     plan = Plan(session)
-    order = compiled.positiontup
-    plan.execute(str(compiled), [values[name] for name in order] if order else values)
+    plan.execute(str(compiled), [values[name] for name in compiled.positiontup])
     return plan
 
 

@@ -15,6 +15,7 @@ import sqlite3
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
+import psycopg
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
@@ -108,6 +109,14 @@ class Runnable(Protocol):
         """Run for `rows`; return the rows that come back."""
 
 
+def positional(dialect: Dialect) -> Dialect:
+    """Return the dialect for statements that run on the cursor of a session: without names."""
+    if dialect.name == "sqlite":
+        return dialect
+    native: Any = type(dialect)
+    return cast("Dialect", native(paramstyle="numeric_dollar"))
+
+
 class Prepared:
     """One statement that runs for many rows of input, compiled once.
 
@@ -144,18 +153,16 @@ class _Compiled:
         self, dialect: Dialect, inputs: Mapping[str, TypeEngine[Any]], statement: Executable
     ) -> None:
         compiled: Any = cast("ClauseElement", statement).compile(
-            dialect=dialect, compile_kwargs={"render_postcompile": True}
+            dialect=positional(dialect), compile_kwargs={"render_postcompile": True}
         )
         self._sql = str(compiled)
         self._returns = statement.is_select or bool(compiled.effective_returning)
         names = tuple(inputs)
         fixed = {name: value for name, value in compiled.params.items() if name not in inputs}
         self._fixed = tuple(fixed.values())
-        self._names = (*names, *fixed)
-        # SQLite's placeholders have no names: this puts the values where the text wants them.
-        self._order = compiled.positiontup and [
-            self._names.index(name) for name in compiled.positiontup
-        ]
+        # Placeholders have no names: this puts the values where the text wants them.
+        names += tuple(fixed)
+        self._order = [names.index(name) for name in compiled.positiontup]
         binders = (
             (n, type_.dialect_impl(dialect).bind_processor(dialect))
             for n, type_ in enumerate(inputs.values())
@@ -173,12 +180,10 @@ class _Compiled:
             return []
         return [found for row in rows for found in self.run(cursor, row)]
 
-    def _parameters(self, values: Sequence[Any]) -> Any:
+    def _parameters(self, values: Sequence[Any]) -> list[Any]:
         parameters = [*values, *self._fixed]
         for n, bind in self._binders:
             parameters[n] = bind(parameters[n])
-        if self._order is None:
-            return dict(zip(self._names, parameters, strict=True))
         return [parameters[n] for n in self._order]
 
 
@@ -260,7 +265,10 @@ class Session:
             # Autocommit: a statement is its own transaction, unless the code says where one begins.
             connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
             driver: Any = connection.connection.driver_connection
-            self._cursor: Cursor = driver.cursor()
+            # A raw cursor sends a statement as it is. psycopg's other one looks for placeholders
+            # first, at every call if the text has more than 4 KiB: longer than PostgreSQL takes.
+            raw = self.dialect.name == "postgresql"
+            self._cursor: Cursor = psycopg.RawCursor(driver) if raw else driver.cursor()
             for statement in self._setup:
                 self._cursor.execute(statement)
             self._connection = connection

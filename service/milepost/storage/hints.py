@@ -42,7 +42,7 @@ LOOK: Final = "*"
 FIRST_PAUSE_S: Final = 0.1
 LONGEST_PAUSE_S: Final = 2.0
 JOIN_S: Final = 2.0
-_TELL: Final = "SELECT pg_notify(%s, hint) FROM unnest(%s::text[]) AS hint"
+_TELL: Final = "SELECT pg_notify($1, hint) FROM unnest($2::text[]) AS hint"
 _TOKEN: Final = ID_LENGTH - len(ID_PREFIX)
 _IDS_PER_HINT: Final = 7_900 // _TOKEN
 """A payload has less than 8,000 bytes."""
