@@ -1,5 +1,7 @@
 """The audit lines of calls about what is no operation, and of defects."""
 
+import asyncio
+import functools
 import json
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any
@@ -14,6 +16,7 @@ from milepost.domain.api_key import issue_key
 from milepost.domain.errors import InvalidRequest, Violation
 from milepost.domain.operation import Role
 from milepost.gen.milepost.v1 import admin_service_pb2 as pb
+from milepost.rpc.caller import caller
 from milepost.rpc.interceptors.auth import Auth
 from milepost.rpc.interceptors.chain import ChainedServer
 from milepost.rpc.interceptors.errors import Errors
@@ -27,6 +30,8 @@ from milepost.tracking.reports import Refused
 
 METHOD = "milepost.v1.AdminService/RevokeApiKey"
 KEY_ID = "0123456789abcdef"
+OUTLIVED = "fedcba9876543210"
+"""The id that leaves something behind, which has a line of its own when the call is over."""
 
 Lines = Callable[[], list[Mapping[str, Any]]]
 Revoke = Callable[[str], Any]
@@ -45,6 +50,9 @@ def lines(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) ->
 
 
 async def _answer(request: pb.RevokeApiKeyRequest, _context: object) -> pb.RevokeApiKeyResponse:
+    if request.key_id == OUTLIVED:
+        tell = functools.partial(telemetry.record_change, caller(), {"key_id": "later"})
+        asyncio.get_running_loop().call_later(0.1, tell)
     if request.key_id == "defect":
         raise ZeroDivisionError("on purpose")
     if len(request.key_id) != len(KEY_ID):
@@ -100,6 +108,16 @@ async def test_change_of_what_is_no_operation_has_its_line(lines, admin):
     assert (line["event"], line["level"], line["code"]) == ("call answered", "info", "OK")
     assert line["key_id"] == KEY_ID
     check(line, credential_id)
+
+
+async def test_what_outlives_its_call_has_its_line(lines, admin):
+    """What a call has begun may log when the call is long over, and still says who made it."""
+    credential_id, revoke = admin
+    await revoke(OUTLIVED)
+    await asyncio.sleep(0.3)
+    _answered, later = lines()
+    assert later["key_id"] == "later"
+    check(later, credential_id)
 
 
 async def test_refused_change_has_one_line(lines, admin):

@@ -188,5 +188,5 @@ def _who(by: Principal | None) -> dict[str, str | None]:
     }
     if call is not None and call.method:
         who["method"] = call.method
-        who["peer"] = call.peer()
+        who["peer"] = call.peer
     return who

@@ -16,7 +16,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from opentelemetry.trace import Span, SpanContext
 
@@ -52,12 +52,12 @@ class Tracing:
         self,
         method: str,
         metadata: Mapping[str, str | bytes],
-        peer: Callable[[], str] = str,
+        peer: str = "",
     ) -> Span | None:
         """Start the span of one call, as a child of the caller's if it sent a traceparent.
 
-        A call that is not sampled gets no span: it costs nothing but a trace id, and that only
-        when somebody asks for it; `peer` tells where it came from, and is asked likewise.
+        `peer` is where it came from. A call that is not sampled gets no span: it costs nothing
+        but a trace id, and that only when somebody asks for it.
         Attributes follow the RPC semantic conventions of OpenTelemetry (release candidate).
         """
         parent = metadata.get("traceparent")
@@ -143,7 +143,7 @@ class Trace:
 
     __slots__ = ("_ids", "known", "method", "peer", "span")
 
-    def __init__(self, method: str = "", peer: Callable[[], str] = str) -> None:
+    def __init__(self, method: str = "", peer: str = "") -> None:
         self.method = method
         self.peer = peer
         self.span: Span | None = None
