@@ -6,14 +6,15 @@ escape would act on a screen, a character that turns the direction of writing wo
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any, Final
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+import orjson
 
+if TYPE_CHECKING:
     from structlog.typing import EventDict, Processor
 
+_LARGEST: Final = 2**63 - 1
+"""Most readers of JSON do not take larger numbers."""
 _MARGIN: Final = "    | "
 """What the lines of a traceback begin with where people read them."""
 
@@ -28,6 +29,8 @@ def harmless(value: Any) -> Any:
     match value:
         case str():
             return value if value.isprintable() else _escaped(value)
+        case int() if abs(value) > _LARGEST:
+            return str(value)
         case bool() | int() | float() | None:
             return value
         case list() | tuple() | set() | frozenset():
@@ -56,31 +59,20 @@ def _escaped(text: str) -> str:
 # --- lines ---
 
 
-def _encoder() -> Callable[[EventDict], str]:
-    """Return what makes JSON of a dictionary.
-
-    The standard library makes an encoder of its own for every text, which takes longer than the
-    text. This is that encoder, made once.
-    """
-    encoder = json.JSONEncoder(default=repr)
-    make = getattr(json.encoder, "c_make_encoder", None)
-    if make is None:  # not on every interpreter
-        return encoder.encode
-    quote = json.encoder.encode_basestring_ascii
-    chunks = make(None, repr, quote, None, ": ", ", ", False, False, True)  # noqa: FBT003 - C code
-    return lambda event: "".join(chunks(event, 0))
-
-
-_encode: Final = _encoder()
-
-
 def as_json_line(_logger: object, _method: str, event: EventDict) -> str:
     """Return the line as one JSON object, in which every text is harmless."""
-    line = _encode(event)
+    try:
+        line = _encoded(event)
+    except orjson.JSONEncodeError:  # a text that is none, or a number without end
+        return _encoded(_neutral(event))
     # Without a backslash nothing had to be escaped: then no text has a letter that is not printed.
     if "\\" not in line and line.isprintable():
         return line
-    return _encode(_neutral(event))
+    return _encoded(_neutral(event))
+
+
+def _encoded(event: EventDict) -> str:
+    return orjson.dumps(event, default=repr).decode()
 
 
 def for_people(console: Processor) -> Processor:

@@ -159,8 +159,13 @@ class Trace:
         return self._ids
 
 
+_NOT_ZERO: Final = 1 << 64 | 1
+"""Neither id may be zero (W3C Trace Context)."""
+
+
 def _fresh_ids() -> tuple[str, str, int]:
-    return f"{random.getrandbits(128) or 1:032x}", f"{random.getrandbits(64) or 1:016x}", 0
+    digits = f"{random.getrandbits(192) | _NOT_ZERO:048x}"
+    return digits[:32], digits[32:], 0
 
 
 def _ids_of(context: SpanContext) -> tuple[str, str, int]:
