@@ -83,11 +83,11 @@ class RateLimits:
                 return await proceed(call, request, context)
             kind = Kind.CHANGES
         subject = caller().subject
-        key = (kind.value, subject)
+        key = (kind, subject)
         rate = self._special.get(subject, self._default)[kind]
         wait = await self._limiter.take(key, rate)
         if wait:
-            raise limited(kind.value, rate, wait)
+            raise limited(kind, rate, wait)
         if self._interval is not None and call.method == PROGRESS:
             await self._pace(self._interval, request, subject)
         if call.streams and hasattr(request, "__aiter__"):
