@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import os
 import signal
-import sys
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
@@ -20,6 +18,7 @@ from milepost.main.hearing import heeded
 from milepost.main.readiness import DRAINING, Readiness, probes, schema_is_usable
 from milepost.main.rounds import background
 from milepost.main.sending import sending_webhooks
+from milepost.main.tuning import schedule_as_batch, settle_heap
 from milepost.rpc.server import RpcServer, UseCases, Wire
 from milepost.storage.credentials import service_key
 from milepost.storage.engine import open_engine
@@ -39,13 +38,10 @@ if TYPE_CHECKING:
     from milepost.config import Settings
     from milepost.main.sending import Sending
 
-YOUNG_OBJECTS: Final = 10_000
-"""How many are made before the garbage collector looks at them."""
-
 
 async def serve(settings: Settings) -> None:
     """Run the service until SIGTERM or SIGINT, then drain: no accepted call is lost."""
-    _schedule_as_batch()
+    schedule_as_batch()
     stop = _stop_signal()
     readiness = Readiness()
     url = settings.database_url.get_secret_value()
@@ -87,7 +83,7 @@ async def serve(settings: Settings) -> None:
             serves, access, settings.limits, _wire(settings), tracing=tracing, gates=gates
         )
         await server.start()
-        _settle_heap()
+        settle_heap()
         watch = asyncio.create_task(readiness.watch(store, server))
         await stack.enter_async_context(background(settings, work, serves.sweeping, access.keys))
         telemetry.log.info(
@@ -167,31 +163,6 @@ def _wire(settings: Settings) -> Wire:
         reflection=settings.reflection,
         tls=tls_of(settings),
     )
-
-
-def _schedule_as_batch() -> None:
-    """Let the threads of this process finish what they do instead of interrupting each other.
-
-    A call wakes threads of gRPC seven times, each for microseconds. Where a core is shared, each
-    of them would be let in at once: that was a fifth of every call. SCHED_BATCH (sched(7)) is
-    inherited by the threads that begin later. What an operator has chosen, stays; where the system
-    does not allow or know it, nothing changes.
-    """
-    if sys.platform == "linux" and os.sched_getscheduler(0) == os.SCHED_OTHER:
-        with contextlib.suppress(OSError):
-            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-
-
-def _settle_heap() -> None:
-    """Take all that was built so far out of the garbage collector's rounds, and make those fewer.
-
-    Modules and statements live as long as the process. Looking at all of them again and again
-    cost a third of every call. Most of what comes later is gone without the collector: looking
-    after every 700 objects cost a webhook 6 % of its time.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(YOUNG_OBJECTS)
 
 
 def _stop_signal() -> asyncio.Event:
