@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,6 @@ import pytest
 def test_every_thread_is_scheduled_as_a_batch(any_service, alice):
     """Those of gRPC and of the database too: none interrupts another when it is woken."""
     alice.create(function="video.transcode")
-    threads = os.listdir(f"/proc/{any_service.process.pid}/task")
+    threads = list(Path(f"/proc/{any_service.process.pid}/task").iterdir())
     assert len(threads) > 4
-    assert {os.sched_getscheduler(int(thread)) for thread in threads} == {os.SCHED_BATCH}
+    assert {os.sched_getscheduler(int(thread.name)) for thread in threads} == {os.SCHED_BATCH}
