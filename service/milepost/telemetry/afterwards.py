@@ -18,29 +18,50 @@ if TYPE_CHECKING:
     from milepost.telemetry.tracing import Trace
 
 
+class EndOfTurn:
+    """Calls something when a turn of the event loop is over, once however often it is planned."""
+
+    def __init__(self, do: Callable[[], object], *, outside: Callable[[], object]) -> None:
+        """Call `do` at the end of a turn, and `outside` at once where no event loop runs."""
+        self._do = do
+        self._outside = outside
+        self._planned: asyncio.AbstractEventLoop | None = None
+
+    def plan(self, seconds: float = 0.0) -> None:
+        """Have it called when this turn is over, or so many seconds later."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self._outside()
+            return
+        if loop is self._planned:
+            return
+        self._planned = loop
+        if seconds:
+            loop.call_later(seconds, self._run)
+        else:
+            loop.call_soon(self._run)
+
+    def _run(self) -> None:
+        self._planned = None
+        self._do()
+
+
 class Afterwards:
     """Does things in the order in which they were asked for, when this turn is over."""
 
     def __init__(self) -> None:
         """Begin with nothing to do."""
         self._tasks: deque[tuple[Trace | None, Callable[..., object], tuple[object, ...]]] = deque()
-        self._planned: asyncio.AbstractEventLoop | None = None
+        self._turn = EndOfTurn(self.finish, outside=self.finish)
 
     def do(self, what: Callable[..., object], *arguments: object) -> None:
         """Call `what`, in the trace of the current call; outside of an event loop do it at once."""
         self._tasks.append((current.get(), what, arguments))
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            self.finish()
-            return
-        if loop is not self._planned:
-            self._planned = loop
-            loop.call_soon(self.finish)
+        self._turn.plan()
 
     def finish(self) -> None:
         """Do what is left."""
-        self._planned = None
         before = current.get()
         try:
             while self._tasks:

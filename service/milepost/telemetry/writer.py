@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import select
 from typing import TYPE_CHECKING, Final
 
 from milepost.telemetry import metrics
+from milepost.telemetry.afterwards import EndOfTurn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,21 +35,14 @@ class LineWriter:
         self._lines: list[str] = []
         self._left = bytearray()
         self._missing = 0
-        self._planned: asyncio.AbstractEventLoop | None = None
+        self._turn = EndOfTurn(self._write, outside=self.finish)
         self._ready = select.poll()
         self._ready.register(descriptor, select.POLLOUT)
 
     def msg(self, line: str) -> None:
         """Take one line."""
         self._lines.append(line)
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            self.finish()
-            return
-        if loop is not self._planned:
-            self._planned = loop
-            loop.call_soon(self._write)
+        self._turn.plan()
 
     debug = info = warning = error = critical = exception = msg
 
@@ -59,12 +52,10 @@ class LineWriter:
         self._put(FAREWELL_MS)
 
     def _write(self) -> None:
-        self._planned = None
         self._gather()
         self._put(0)
         if self._left:
-            self._planned = asyncio.get_running_loop()
-            self._planned.call_later(PAUSE_S, self._write)
+            self._turn.plan(PAUSE_S)
 
     def _gather(self) -> None:
         """Make bytes of the lines, if there is room for them."""
