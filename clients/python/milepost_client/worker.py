@@ -102,6 +102,9 @@ class Worker:
     async def run(self) -> None:
         """Work until `stop`, SIGTERM or SIGINT.
 
+        Signals reach the main thread of a process alone, and not on Windows: whoever runs a
+        worker elsewhere calls `stop`.
+
         What has not ended when the time of grace is over is let go: its lease runs out, and
         another worker gets it.
 
@@ -120,7 +123,7 @@ class Worker:
         loop = asyncio.get_running_loop()
         taken = []
         for number in (signal.SIGTERM, signal.SIGINT):
-            # Not in the main thread, or not on this platform: whoever runs it calls `stop`.
+            # What each event loop raises where signals do not reach it (see `run`).
             with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
                 loop.add_signal_handler(number, self.stop)
                 taken.append(number)
