@@ -1,13 +1,9 @@
 """How Linux runs the threads of a service."""
 
 import os
-import sys
 from pathlib import Path
 
-import pytest
 
-
-@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone has this policy")
 def test_every_thread_is_scheduled_as_a_batch(any_service, alice):
     """Those of gRPC and of the database too: none interrupts another when it is woken."""
     alice.create(function="video.transcode")

@@ -1,14 +1,11 @@
 """What the process asks of Linux."""
 
 import os
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from milepost.main.tuning import schedule_as_batch
-
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Linux alone has these policies")
 
 
 def policy_after(chosen: int) -> int:
