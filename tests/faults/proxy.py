@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 
 CHANCE = random.Random()  # noqa: S311 - which connection is cut is no secret
@@ -17,7 +17,7 @@ class Proxy:
 
     def __init__(self, targets: Sequence[str]) -> None:
         self._targets = targets
-        self._open: set[asyncio.StreamWriter] = set()
+        self._open: dict[asyncio.StreamWriter, asyncio.Task[None]] = {}
         self.cuts = 0
 
     def cut_one(self) -> None:
@@ -34,20 +34,38 @@ class Proxy:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Carry what comes, both ways, until either side is gone."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._open[writer] = task
         host, _, port = CHANCE.choice(self._targets).rpartition(":")
-        there, to_there = await asyncio.open_connection(host, int(port))
-        self._open.add(writer)
         try:
-            ways = [_carry(reader, to_there), _carry(there, writer)]
-            tasks = [asyncio.create_task(way) for way in ways]
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            there, to_there = await asyncio.open_connection(host, int(port))
+            try:
+                await _either(_carry(reader, to_there), _carry(there, writer))
+            finally:
+                to_there.transport.abort()
         finally:
-            self._open.discard(writer)
-            for each in (writer, to_there):
-                each.transport.abort()
+            del self._open[writer]
+            writer.transport.abort()
+
+    async def end(self) -> None:
+        """No connection is left, nor one that is being made."""
+        tasks = tuple(self._open.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(0)  # an aborted transport closes its socket in the next turn
+
+
+async def _either(*ways: Coroutine[None, None, None]) -> None:
+    """Go all ways until one of them ends."""
+    tasks = [asyncio.create_task(way) for way in ways]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -68,6 +86,4 @@ async def proxy(*targets: str) -> AsyncIterator[Proxy]:
         yield found
     finally:
         server.close()
-        while found._open:
-            found.cut_one()
-            await asyncio.sleep(0)
+        await found.end()
