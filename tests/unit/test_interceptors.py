@@ -1,158 +1,29 @@
 """The chain around every RPC, on a real server with a service of its own."""
 
 import asyncio
-import inspect
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import timedelta
 from typing import Any, Self
 
 import grpc
 import pytest
 from google.protobuf import wrappers_pb2
-from google.rpc import error_details_pb2
 from grpc import StatusCode
 from grpc_status import rpc_status
 
 from milepost import telemetry
-from milepost.domain import errors
-from milepost.domain.errors import IllegalMove, InvalidRequest, MilepostError, Violation
-from milepost.domain.lifecycle import Move
 from milepost.rpc.interceptors.admission import Admission
 from milepost.rpc.interceptors.chain import ChainedServer
-from milepost.rpc.interceptors.errors import MAPPING, Errors, code_of, status_of
+from milepost.rpc.interceptors.errors import Errors, status_of
 from milepost.rpc.interceptors.observe import CODES, Observe
+from tests.unit.error_samples import SAMPLES, samples
 
 SERVICE = "test.v1.Chain"
 SHAPES = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
 SECONDS = 10.0
-ILLEGAL = IllegalMove(move=Move.START, status="FAILED", allowed=("PENDING",))
 
 Text = wrappers_pb2.StringValue
 Behaviour = Callable[..., Awaitable[Any]]
-
-# One of each leaf, as a call may meet it, and the code of its kind in the specification.
-SAMPLES: dict[MilepostError, StatusCode] = {
-    InvalidRequest(Violation("a", "b"), Violation("c", "d")): StatusCode.INVALID_ARGUMENT,
-    errors.ProgressDecrease(current=0.5, requested=0.25): StatusCode.INVALID_ARGUMENT,
-    errors.Unauthenticated(): StatusCode.UNAUTHENTICATED,
-    errors.PermissionDenied(role="ADMIN"): StatusCode.PERMISSION_DENIED,
-    errors.ApiKeyNotFound("0" * 16): StatusCode.NOT_FOUND,
-    errors.OperationNotFound("op_1"): StatusCode.NOT_FOUND,
-    errors.OperationExpired("op_1"): StatusCode.NOT_FOUND,
-    errors.OperationDeleted("op_1", request_id="r"): StatusCode.NOT_FOUND,
-    errors.DeliveryNotFound("msg_1"): StatusCode.NOT_FOUND,
-    ILLEGAL: StatusCode.FAILED_PRECONDITION,
-    errors.RevisionMismatch(expected=1, actual=2): StatusCode.ABORTED,
-    errors.StaleAttempt(expected=1, actual=2): StatusCode.ABORTED,
-    errors.LostRace("op_1", tries=3): StatusCode.ABORTED,
-    errors.RequestIdReused("r"): StatusCode.ALREADY_EXISTS,
-    errors.WebhooksNotConfigured(): StatusCode.FAILED_PRECONDITION,
-    errors.RateLimited(
-        limit="worker_writes",
-        count=6_000,
-        period=timedelta(seconds=60),
-        retry_after=timedelta(milliseconds=10),
-    ): StatusCode.RESOURCE_EXHAUSTED,
-    errors.QuotaExceeded(active=10, quota=10): StatusCode.RESOURCE_EXHAUSTED,
-    errors.StreamFull(most=1): StatusCode.RESOURCE_EXHAUSTED,
-    errors.StoreUnavailable(): StatusCode.UNAVAILABLE,
-    errors.Overloaded(): StatusCode.UNAVAILABLE,
-    errors.Draining(): StatusCode.UNAVAILABLE,
-    errors.IdsExhausted(tries=10): StatusCode.INTERNAL,
-}
-samples = pytest.mark.parametrize("error", SAMPLES, ids=lambda error: type(error).__name__)
-
-
-def tree(kind: type[MilepostError] = MilepostError) -> list[type[MilepostError]]:
-    """Every class of the tree."""
-    return [kind, *(found for child in kind.__subclasses__() for found in tree(child))]
-
-
-RAISED = [kind for kind in tree() if "reason" in vars(kind)]
-
-
-# --- the tree of errors ---
-
-
-def test_every_error_has_a_sample():
-    """No error that can be raised is missing in these tests, every leaf included."""
-    leaves = {kind for kind in tree() if not kind.__subclasses__()}
-    assert {type(error) for error in SAMPLES} == set(RAISED)
-    assert leaves <= set(RAISED)
-
-
-def test_tree_is_drawn_as_it_is():
-    """The drawing of the tree names every class under its parent, and no other."""
-    parents: dict[int, str] = {}
-    drawn = {}
-    for line in inspect.getdoc(errors).splitlines():  # type: ignore[union-attr]
-        found = re.match(r"( {4}[│├└─ ]*)([A-Z]\w+)", line)
-        if found:
-            depth = len(found[1])
-            parents[depth] = found[2]
-            drawn[found[2]] = parents.get(depth - 4)
-    assert drawn == {
-        kind.__name__: kind.__bases__[0].__name__ if kind is not MilepostError else None
-        for kind in tree()
-    }
-
-
-@samples
-def test_code_is_that_of_the_specification(error):
-    """Every error has the code that the specification has for its kind."""
-    assert code_of(error) is SAMPLES[error]
-
-
-def test_mapping_has_no_dead_entry():
-    """Every entry of the mapping serves an error that can be raised."""
-    used = {next(kind for kind in error.__mro__ if kind in MAPPING) for error in RAISED}
-    assert used == set(MAPPING)
-
-
-def test_reasons():
-    """Every reason is UPPER_SNAKE, at most 63 characters, and names one error."""
-    reasons = [kind.reason for kind in RAISED]
-    assert len(set(reasons)) == len(reasons)
-    for reason in [*reasons, "INTERNAL"]:
-        assert re.fullmatch(r"[A-Z][A-Z0-9_]{0,61}[A-Z0-9]", reason)
-
-
-@samples
-def test_status_has_its_details(error):
-    """Every status has one ErrorInfo, and the detail that its kind calls for."""
-    status = status_of(error)
-    info = error_details_pb2.ErrorInfo()
-    assert status.details[0].Unpack(info)
-    assert (info.domain, info.reason) == ("milepost", error.reason)
-    assert dict(info.metadata) == dict(error.facts)
-    kinds = [detail.TypeName().rpartition(".")[2] for detail in status.details[1:]]
-    expected = {
-        StatusCode.INVALID_ARGUMENT: ["BadRequest"],
-        StatusCode.UNAVAILABLE: ["RetryInfo"],
-    }
-    if isinstance(error, errors.LimitReached):
-        limited = isinstance(error, errors.RateLimited)
-        expected[SAMPLES[error]] = ["RetryInfo"] if limited else ["QuotaFailure"]
-    assert kinds == expected.get(SAMPLES[error], [])
-
-
-@samples
-def test_facts_repeat_the_sentence(error):
-    """Every dynamic part of the sentence is a fact too, so that nobody parses text (AIP-193)."""
-    for name, value in error.facts.items():
-        assert re.fullmatch(r"[a-z][a-zA-Z0-9_]{1,63}", name)
-        for part in value.split(","):
-            assert part in str(error)
-
-
-@samples
-def test_status_fits_into_metadata(error):
-    """Every status is small enough for the metadata of a client that was never configured."""
-    assert 3 * status_of(error).ByteSize() < 8_192
-
-
-# --- the chain ---
 
 
 class Recorder:

@@ -2,90 +2,19 @@
 
 import base64
 import re
-import uuid
 from datetime import datetime
-from typing import Any
 
 import pytest
 from google.protobuf import any_pb2, struct_pb2, wrappers_pb2
 from grpc import StatusCode
-from standardwebhooks import Webhook
 
-from milepost.gen.milepost.v1 import webhook_service_pb2 as pb
-from milepost.webhooks.masterkeys import new_key
 from tests.e2e.client import LAST_MOVES
 from tests.e2e.refusals import refused
 from tests.e2e.rpcs import BROKEN
-from tests.e2e.service import Service
-from tests.inbox import Inbox
+from tests.e2e.webhooks.owner import DELIVERED, EXHAUSTED, STOPPED, secret_of, settled
 from tests.receivers import reply, reset, silence
-from tests.waiting import eventually
 
-PENDING = pb.DELIVERY_STATUS_PENDING
-DELIVERED = pb.DELIVERY_STATUS_DELIVERED
-EXHAUSTED = pb.DELIVERY_STATUS_EXHAUSTED
-STOPPED = pb.DELIVERY_STATUS_STOPPED
 TRIES = 4
-MISSING = "msg_" + "0" * 32
-
-
-@pytest.fixture(scope="module")
-def receiver():
-    """A receiver."""
-    with Inbox() as receiver:
-        yield receiver
-
-
-@pytest.fixture(scope="module")
-def other():
-    """Another receiver, which is another host to the limits."""
-    with Inbox() as receiver:
-        yield receiver
-
-
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def any_service(request, tmp_path_factory, receiver, other):
-    """A service that may send webhooks to the receiver, and retries them soon."""
-    folder = tmp_path_factory.mktemp("webhooks")
-    settings: dict[str, Any] = {
-        "webhook_allow_http": "true",
-        "webhook_allowed_networks": "127.0.0.1/32",
-        "webhook_allowed_ports": f"{receiver.port},{other.port}",
-        "webhook_schedule_seconds": "0,0.1,0.1,0.2",
-        "webhook_timeout_seconds": "1",
-    }
-    if request.param == "sqlite":
-        with Service(f"sqlite:///{folder / 'milepost.db'}", folder, **settings) as service:
-            yield service
-        return
-    postgres = request.getfixturevalue("postgres")
-    name = f"milepost_webhooks_{uuid.uuid4().hex}"
-    postgres.create_database(name, template=request.getfixturevalue("postgres_template"))
-    url = postgres.url(name)
-    with Service(url, folder, webhook_keys=new_key(), **settings) as service:
-        yield service
-    postgres.drop_database(name)
-
-
-@pytest.fixture
-def path():
-    """A path of the receiver that no other test uses."""
-    return f"/{uuid.uuid4().hex}"
-
-
-def secret_of(client):
-    """The secret that signs now."""
-    return client.call("GetSigningSecret").current.value
-
-
-def settled(client, operation_id):
-    """The one delivery of an operation, once it is settled."""
-
-    def found():
-        (delivery,) = client.call("ListDeliveries", operation_id=operation_id).deliveries
-        return delivery if delivery.status != PENDING else None
-
-    return eventually(found, within=20, what="settled")
 
 
 @pytest.mark.parametrize("status", LAST_MOVES)
@@ -291,123 +220,6 @@ def test_bad_callback_url_creates_nothing(alice, url):
         alice.create(callback_url=url)
     assert set(refusal.violations) == {"callback_url"}
     assert not alice.call("ListOperations").operations
-
-
-# --- secrets ---
-
-
-def test_secret_is_made_once(alice):
-    """The first call makes the secret, later ones show it; each owner has one of its own."""
-    first = alice.call("GetSigningSecret")
-    assert re.fullmatch(r"whsec_[A-Za-z0-9+/]{43}=", first.current.value)
-    assert not first.HasField("previous")
-    assert alice.call("GetSigningSecret") == first
-
-
-def test_both_secrets_sign_after_a_rotation(alice, receiver, path):
-    """For 24 h after a rotation each webhook carries a signature of both secrets (B206)."""
-    old = secret_of(alice)
-    rotated = alice.call("RotateSigningSecret", request_id="r1")
-    assert rotated.current.value != old == rotated.previous.value
-    assert not rotated.replayed
-    lasts = rotated.previous.expire_time.seconds - rotated.current.create_time.seconds
-    assert abs(lasts - 24 * 3600) <= 1
-    assert alice.call("RotateSigningSecret", request_id="r1").replayed
-    assert secret_of(alice) == rotated.current.value
-    alice.create_in("COMPLETED", callback_url=receiver.url(path))
-    (hook,) = receiver.wait_for(path)
-    assert len(hook.headers["webhook-signature"].split(" ")) == 2
-    for secret in (old, rotated.current.value):
-        Webhook(secret).verify(hook.body, dict(hook.headers))
-    third = alice.call("RotateSigningSecret")
-    assert third.previous.value == rotated.current.value
-
-
-def test_secrets_are_stored_encrypted_and_never_logged(alice, any_service, receiver, path):
-    """Neither the database nor the log has a secret, or the query of a callback URL (B221)."""
-    secret = secret_of(alice)
-    receiver.answer(path, 500)
-    alice.create_in("COMPLETED", callback_url=receiver.url(path + "?token=hush"))
-    receiver.wait_for(path, 2)
-    key = base64.b64decode(secret.removeprefix("whsec_"))
-    with any_service.engine.connect() as connection:
-        rows = connection.exec_driver_sql("SELECT sealed FROM signing_secrets").fetchall()
-    assert rows
-    assert not any(key in bytes(sealed) for (sealed,) in rows)
-    log = any_service.log()
-    assert secret not in log
-    assert "hush" not in log
-
-
-# --- what owners see ---
-
-
-def test_foreign_delivery_is_missing(alice, any_service, receiver, path):
-    """A stranger's delivery and one that never was are refused with the same bytes."""
-    operation = alice.create_in("COMPLETED", callback_url=receiver.url(path))
-    delivery = settled(alice, operation.id)
-    mallory = any_service.client("mallory")
-    assert not mallory.call("ListDeliveries", operation_id=operation.id).deliveries
-    told = []
-    for delivery_id in (delivery.id, MISSING):
-        with refused(StatusCode.NOT_FOUND, "DELIVERY_NOT_FOUND") as refusal:
-            mallory.call("RedeliverWebhook", delivery_id=delivery_id)
-        told.append(refusal.status.SerializeToString().replace(delivery_id.encode(), b"ID"))
-    assert told[0] == told[1]
-
-
-def test_deliveries_come_page_by_page(alice, receiver, path):
-    """A list goes on where its page ended; a token is good for this list and caller alone."""
-    url = receiver.url(path + "?token=hush")
-    *_, operation = [alice.create_in("COMPLETED", callback_url=url) for _ in range(3)]
-    settled(alice, operation.id)
-    first = alice.call("ListDeliveries", page_size=2)
-    rest = alice.call("ListDeliveries", page_size=2, page_token=first.next_page_token)
-    found = [*first.deliveries, *rest.deliveries]
-    assert len({delivery.id for delivery in found}) == 3
-    assert found[0].operation_id == operation.id
-    assert found[0].callback_url == receiver.url(path)
-    assert not rest.next_page_token
-    with refused(StatusCode.INVALID_ARGUMENT) as refusal:
-        alice.call("ListDeliveries", page_token=first.next_page_token, statuses=[DELIVERED])
-    assert set(refusal.violations) == {"page_token"}
-
-
-def test_bad_requests_name_their_fields(alice):
-    """Every field that is not as it must be is named."""
-    with refused(StatusCode.INVALID_ARGUMENT) as refusal:
-        alice.call("ListDeliveries", statuses=[0, 9], page_size=-1, operation_id="x")
-    assert set(refusal.violations) == {"statuses[0]", "statuses[1]", "page_size", "operation_id"}
-    with refused(StatusCode.INVALID_ARGUMENT) as refusal:
-        alice.call("RedeliverWebhook", delivery_id="msg_x", request_id="")
-    assert set(refusal.violations) == {"delivery_id", "request_id"}
-
-
-def test_pending_delivery_is_not_redelivered(alice, receiver, path):
-    """What is still to be sent needs no redelivery, and gets none."""
-    receiver.answer(path, reply(429, {"Retry-After": "60"}))
-    operation = alice.create_in("COMPLETED", callback_url=receiver.url(path))
-    receiver.wait_for(path)
-    (delivery,) = alice.call("ListDeliveries", operation_id=operation.id).deliveries
-    with refused(StatusCode.FAILED_PRECONDITION, "ILLEGAL_MOVE") as refusal:
-        alice.call("RedeliverWebhook", delivery_id=delivery.id)
-    assert refusal.facts["status"] == "PENDING"
-
-
-def test_test_webhook(alice, receiver, path):
-    """A test is sent at once, signed, and answered with what came of it; it is never listed."""
-    receiver.answer(path, 204, 500)
-    good = alice.call("SendTestWebhook", callback_url=receiver.url(path))
-    bad = alice.call("SendTestWebhook", callback_url=receiver.url(path))
-    first, second = receiver.got(path)
-    assert first.verify(secret_of(alice))["type"] == "webhook.test"
-    assert (good.webhook_id, good.attempt.status_code) == (first.id, 204)
-    assert not good.attempt.HasField("error")
-    assert (bad.webhook_id, bad.attempt.error) == (second.id, "answered 500")
-    assert not alice.call("ListDeliveries").deliveries
-    with refused(StatusCode.INVALID_ARGUMENT) as refusal:
-        alice.call("SendTestWebhook", callback_url="https://10.0.0.1/")
-    assert set(refusal.violations) == {"callback_url"}
 
 
 def test_slow_host_holds_up_nobody(alice, receiver, other, path):

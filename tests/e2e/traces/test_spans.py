@@ -1,128 +1,26 @@
-"""Traces as a collector receives them."""
+"""The spans of calls, as a collector receives them."""
 
 import asyncio
-import secrets
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
 
 import grpc
 import pytest
 import sqlalchemy as sa
-from google.protobuf import duration_pb2, struct_pb2
+from google.protobuf import struct_pb2
 from grpc import StatusCode
-from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from milepost.domain.operation import OperationId
 from milepost.storage.tables import operations
-from tests import factories
 from tests.canaries import CANARIES
 from tests.contract.stored import Stored
 from tests.e2e.client import FUNCTION, Client
 from tests.e2e.confiding import confide
 from tests.e2e.refusals import refused
 from tests.e2e.rpcs import RPCS
-from tests.e2e.service import Service
-from tests.inbox import Inbox
-from tests.waiting import eventually, until
+from tests.e2e.traces.collector import CANARY, attributes, under
+from tests.waiting import until
 
-ARRIVES_WITHIN_S = 10.0
-CANARY = "canary51c2"
 CREATE = "milepost.v1.OperationService/CreateOperation"
-
-
-class Collector(trace_service_pb2_grpc.TraceServiceServicer):
-    """Keeps every span that it is sent."""
-
-    def __init__(self) -> None:
-        self.spans: list[Span] = []
-        self.resources: list[str] = []
-
-    def Export(self, request, _context):  # noqa: N802 - named by the proto
-        """Take some spans."""
-        CANARIES.saw("a span", request.SerializeToString())
-        for resource in request.resource_spans:
-            self.resources.append(str(resource.resource))
-            for scope in resource.scope_spans:
-                self.spans.extend(scope.spans)
-        return trace_service_pb2.ExportTraceServiceResponse()
-
-    def of(self, trace_id: str) -> list[Span]:
-        """The spans of a trace."""
-        return [span for span in self.spans if span.trace_id.hex() == trace_id]
-
-    def one(self, trace_id: str) -> Span:
-        """The one span of a trace, once it has arrived."""
-        found: list[Span] = eventually(
-            lambda: self.of(trace_id), within=ARRIVES_WITHIN_S, what=f"a span of {trace_id}"
-        )
-        (span,) = found
-        return span
-
-
-@pytest.fixture(scope="module")
-def collector() -> Iterator[tuple[Collector, str]]:
-    """A collector, and where it listens."""
-    collector = Collector()
-    server = grpc.server(ThreadPoolExecutor(2))
-    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(collector, server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    yield collector, f"http://127.0.0.1:{port}"
-    server.stop(0)
-
-
-@pytest.fixture(scope="module")
-def receiver() -> Iterator[Inbox]:
-    """A receiver of webhooks."""
-    with Inbox() as receiver:
-        yield receiver
-
-
-@pytest.fixture(scope="module")
-def traced(collector, receiver, tmp_path_factory) -> Iterator[Service]:
-    """A service that sends every trace to the collector, soon."""
-    folder = tmp_path_factory.mktemp("traced")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
-        url = f"sqlite:///{folder / 'milepost.db'}"
-        service = Service(
-            url,
-            folder,
-            otlp_endpoint=collector[1],
-            trace_sample_ratio="1",
-            webhook_allow_http="true",
-            webhook_allowed_networks="127.0.0.1/32",
-            webhook_allowed_ports=str(receiver.port),
-        )
-        with service:
-            yield service
-
-
-@pytest.fixture
-def spans(collector: tuple[Collector, str]) -> Collector:
-    """What the collector has."""
-    return collector[0]
-
-
-@pytest.fixture
-def alice(traced: Service) -> Client:
-    """A caller of the traced service."""
-    return traced.client("alice")
-
-
-def under(client: Client, *, sampled: bool = True) -> tuple[str, str]:
-    """Make the client call under a new trace; its trace id and its span id."""
-    trace_id, span_id = secrets.token_hex(16), secrets.token_hex(8)
-    header = ("traceparent", f"00-{trace_id}-{span_id}-0{int(sampled)}")
-    client.metadata = (("authorization", f"Bearer {client.key}"), header)
-    return trace_id, span_id
-
-
-def attributes(span: Span) -> dict[str, str]:
-    """The attributes of a span."""
-    return {item.key: item.value.string_value for item in span.attributes}
 
 
 def test_span_is_a_child_of_the_caller(spans, alice):
@@ -252,50 +150,6 @@ async def test_call_that_is_cut_off_has_its_code(spans, traced, alice, code):
     assert attributes(spans.one(trace_id))["rpc.response.status_code"] == code
 
 
-def test_later_calls_link_to_the_creating_trace(spans, traced, alice):
-    """Every later move has the id of the operation, and a link to the creating trace (B228)."""
-    created, _ = under(alice)
-    operation = alice.create()
-    worker = traced.worker()
-    for method, fields in (
-        ("StartOperation", {}),
-        ("UpdateProgress", {"progress": 0.5}),
-        ("CompleteOperation", {}),
-    ):
-        trace_id, _ = under(worker)
-        worker.move(method, operation.id, **fields)
-        span = spans.one(trace_id)
-        assert attributes(span)["milepost.operation.id"] == operation.id
-        (link,) = span.links
-        assert link.trace_id.hex() == created
-        assert link.span_id == spans.one(created).span_id
-
-
-def test_call_of_the_same_trace_needs_no_link(spans, alice):
-    """A later move under the trace of the create belongs to it, and has no link (B228)."""
-    trace_id, _ = under(alice)
-    operation = alice.create()
-    alice.move("CancelOperation", operation.id)
-    found = eventually(
-        lambda: len(spans.of(trace_id)) == 2 and spans.of(trace_id),
-        within=ARRIVES_WITHIN_S,
-        what="two spans",
-    )
-    for span in found:
-        assert attributes(span)["milepost.operation.id"] == operation.id
-        assert not span.links
-
-
-def test_create_that_nobody_traced_can_be_linked_to(spans, traced, alice):
-    """A create without a traceparent is linked to by the trace that began with it (B228)."""
-    operation = alice.create()
-    created = traced.logged(operation_id=operation.id, move="create")["trace_id"]
-    trace_id, _ = under(alice)
-    alice.move("StartOperation", operation.id)
-    (link,) = spans.one(trace_id).links
-    assert link.trace_id.hex() == created
-
-
 def test_secrets_and_payloads_never_reach_a_span(spans, alice):
     """No key, metadata value, message or header is in any span (B221)."""
     canary = struct_pb2.Struct()
@@ -348,56 +202,3 @@ def test_text_that_is_no_id_is_on_no_span(spans, alice):
     with refused(StatusCode.INVALID_ARGUMENT):
         alice.get("op_" + 24 * "X")
     assert "milepost.operation.id" not in attributes(spans.one(trace_id))
-
-
-@pytest.mark.parametrize("sampled", [True, False])
-def test_sweep_has_a_span_and_joins_the_creating_trace(spans, traced, alice, sampled):
-    """A sweep with something to do is a span, and its move one of the creating trace (B228)."""
-    trace_id, _ = under(alice, sampled=sampled)
-    operation = alice.create(ttl=duration_pb2.Duration(seconds=3600))
-    under(alice)
-    alice.move("StartOperation", operation.id)
-    before = len(sweeps_of(spans))
-    factories.age(traced.engine, OperationId(operation.id), timedelta(hours=2))
-    (sweep,) = eventually(
-        lambda: sweeps_of(spans)[before:], within=ARRIVES_WITHIN_S, what="the span of the sweep"
-    )
-    counts = {item.key: item.value.int_value for item in sweep.attributes}
-    assert counts["milepost.sweep.expire"] == 1
-    assert counts["milepost.sweep.release"] == counts["milepost.sweep.abandon"] == 0
-    assert (sweep.kind, sweep.parent_span_id) == (Span.SPAN_KIND_INTERNAL, b"")
-    assert sweep.end_time_unix_nano > sweep.start_time_unix_nano
-    joined = [span for span in spans.of(trace_id) if span.name == "sweeper expire"]
-    named = [attributes(span)["milepost.operation.id"] for span in joined]
-    assert named == ([operation.id] if sampled else [])
-
-
-def sweeps_of(spans: Collector) -> list[Span]:
-    """The spans of passes that looked for lost leases."""
-    return [span for span in spans.spans if span.name == "sweep leases"]
-
-
-@pytest.mark.parametrize("sampled", [True, False])
-def test_webhook_belongs_to_the_creating_trace(spans, alice, receiver, sampled):
-    """A webhook carries the creating trace on, and its attempt is a span of it (B228)."""
-    trace_id, _ = under(alice, sampled=sampled)
-    path = f"/{trace_id}"
-    operation = alice.create(callback_url=receiver.url(path + f"?{CANARY}"))
-    under(alice)
-    alice.move("CancelOperation", operation.id)
-    (hook,) = receiver.wait_for(path)
-    version, sent_trace, sent_span, flags = hook.headers["traceparent"].split("-")
-    assert (version, sent_trace, flags) == ("00", trace_id, f"0{int(sampled)}")
-    if not sampled:
-        assert spans.of(trace_id) == []
-        return
-    (attempt,) = eventually(
-        lambda: [span for span in spans.of(trace_id) if span.name == "webhook"],
-        within=ARRIVES_WITHIN_S,
-        what="the span of the attempt",
-    )
-    assert attempt.span_id.hex() == sent_span
-    assert attempt.kind == Span.SPAN_KIND_CLIENT
-    assert attributes(attempt)["milepost.operation.id"] == operation.id
-    assert attributes(attempt)["milepost.webhook.status"] == "DELIVERED"
-    assert CANARY not in str(attempt)

@@ -1,0 +1,109 @@
+"""What happens to an operation later belongs to the trace that created it, or links to it."""
+
+from datetime import timedelta
+
+import pytest
+from google.protobuf import duration_pb2
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+from milepost.domain.operation import OperationId
+from tests import factories
+from tests.e2e.traces.collector import ARRIVES_WITHIN_S, CANARY, Collector, attributes, under
+from tests.waiting import eventually
+
+
+def test_later_calls_link_to_the_creating_trace(spans, traced, alice):
+    """Every later move has the id of the operation, and a link to the creating trace (B228)."""
+    created, _ = under(alice)
+    operation = alice.create()
+    worker = traced.worker()
+    for method, fields in (
+        ("StartOperation", {}),
+        ("UpdateProgress", {"progress": 0.5}),
+        ("CompleteOperation", {}),
+    ):
+        trace_id, _ = under(worker)
+        worker.move(method, operation.id, **fields)
+        span = spans.one(trace_id)
+        assert attributes(span)["milepost.operation.id"] == operation.id
+        (link,) = span.links
+        assert link.trace_id.hex() == created
+        assert link.span_id == spans.one(created).span_id
+
+
+def test_call_of_the_same_trace_needs_no_link(spans, alice):
+    """A later move under the trace of the create belongs to it, and has no link (B228)."""
+    trace_id, _ = under(alice)
+    operation = alice.create()
+    alice.move("CancelOperation", operation.id)
+    found = eventually(
+        lambda: len(spans.of(trace_id)) == 2 and spans.of(trace_id),
+        within=ARRIVES_WITHIN_S,
+        what="two spans",
+    )
+    for span in found:
+        assert attributes(span)["milepost.operation.id"] == operation.id
+        assert not span.links
+
+
+def test_create_that_nobody_traced_can_be_linked_to(spans, traced, alice):
+    """A create without a traceparent is linked to by the trace that began with it (B228)."""
+    operation = alice.create()
+    created = traced.logged(operation_id=operation.id, move="create")["trace_id"]
+    trace_id, _ = under(alice)
+    alice.move("StartOperation", operation.id)
+    (link,) = spans.one(trace_id).links
+    assert link.trace_id.hex() == created
+
+
+@pytest.mark.parametrize("sampled", [True, False])
+def test_sweep_has_a_span_and_joins_the_creating_trace(spans, traced, alice, sampled):
+    """A sweep with something to do is a span, and its move one of the creating trace (B228)."""
+    trace_id, _ = under(alice, sampled=sampled)
+    operation = alice.create(ttl=duration_pb2.Duration(seconds=3600))
+    under(alice)
+    alice.move("StartOperation", operation.id)
+    before = len(sweeps_of(spans))
+    factories.age(traced.engine, OperationId(operation.id), timedelta(hours=2))
+    (sweep,) = eventually(
+        lambda: sweeps_of(spans)[before:], within=ARRIVES_WITHIN_S, what="the span of the sweep"
+    )
+    counts = {item.key: item.value.int_value for item in sweep.attributes}
+    assert counts["milepost.sweep.expire"] == 1
+    assert counts["milepost.sweep.release"] == counts["milepost.sweep.abandon"] == 0
+    assert (sweep.kind, sweep.parent_span_id) == (Span.SPAN_KIND_INTERNAL, b"")
+    assert sweep.end_time_unix_nano > sweep.start_time_unix_nano
+    joined = [span for span in spans.of(trace_id) if span.name == "sweeper expire"]
+    named = [attributes(span)["milepost.operation.id"] for span in joined]
+    assert named == ([operation.id] if sampled else [])
+
+
+def sweeps_of(spans: Collector) -> list[Span]:
+    """The spans of passes that looked for lost leases."""
+    return [span for span in spans.spans if span.name == "sweep leases"]
+
+
+@pytest.mark.parametrize("sampled", [True, False])
+def test_webhook_belongs_to_the_creating_trace(spans, alice, receiver, sampled):
+    """A webhook carries the creating trace on, and its attempt is a span of it (B228)."""
+    trace_id, _ = under(alice, sampled=sampled)
+    path = f"/{trace_id}"
+    operation = alice.create(callback_url=receiver.url(path + f"?{CANARY}"))
+    under(alice)
+    alice.move("CancelOperation", operation.id)
+    (hook,) = receiver.wait_for(path)
+    version, sent_trace, sent_span, flags = hook.headers["traceparent"].split("-")
+    assert (version, sent_trace, flags) == ("00", trace_id, f"0{int(sampled)}")
+    if not sampled:
+        assert spans.of(trace_id) == []
+        return
+    (attempt,) = eventually(
+        lambda: [span for span in spans.of(trace_id) if span.name == "webhook"],
+        within=ARRIVES_WITHIN_S,
+        what="the span of the attempt",
+    )
+    assert attempt.span_id.hex() == sent_span
+    assert attempt.kind == Span.SPAN_KIND_CLIENT
+    assert attributes(attempt)["milepost.operation.id"] == operation.id
+    assert attributes(attempt)["milepost.webhook.status"] == "DELIVERED"
+    assert CANARY not in str(attempt)

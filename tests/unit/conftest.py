@@ -1,0 +1,34 @@
+"""Fixtures of more than one file of unit tests: a replica, and receivers of webhooks."""
+
+import ssl
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.receivers import Behaviour, Receiver
+from tests.unit.house import House
+from tests.unit.sending import Start
+
+
+@pytest.fixture
+async def house(sqlite_url: str) -> AsyncIterator[House]:
+    """A replica."""
+    house = House(sqlite_url)
+    yield house
+    await house.store.close()
+
+
+@pytest.fixture
+async def start() -> AsyncIterator[Start]:
+    """Starts receivers that end with the test."""
+    running: list[Receiver] = []
+
+    async def start(
+        behaviour: Behaviour, tls: ssl.SSLContext | None = None, *, address: str = "127.0.0.1"
+    ) -> Receiver:
+        running.append(await Receiver(behaviour, address=address).start(tls))
+        return running[-1]
+
+    yield start
+    for receiver in running:
+        await receiver.stop()
