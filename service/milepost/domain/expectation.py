@@ -34,10 +34,10 @@ class Expectation(NamedTuple):
 def expectation(operation: Operation) -> Expectation | None:
     """Return what must happen next to an active operation; nothing to one that has ended."""
     if operation.status is Status.PENDING:
-        return Expectation(step=NextStep.CLAIM, deadline=operation.expire_time)
+        return Expectation(NextStep.CLAIM, operation.expire_time)
     if operation.status is not Status.PROCESSING:
         return None
     lease = operation.lease_expire_time
     if lease is not None and lease < operation.expire_time:
-        return Expectation(step=NextStep.RENEWAL, deadline=lease)
-    return Expectation(step=NextStep.END, deadline=operation.expire_time)
+        return Expectation(NextStep.RENEWAL, lease)
+    return Expectation(NextStep.END, operation.expire_time)

@@ -194,8 +194,6 @@ class Principal:
 
     def scope(self, *, worker: bool = False, admin: bool = False) -> Scope:
         """Return what this principal may touch where workers or admins are let in too."""
-        return Scope(
-            subject=self.subject,
-            everything=admin and Role.ADMIN in self.roles,
-            functions=self.functions if worker and Role.WORKER in self.roles else (),
-        )
+        everything = admin and Role.ADMIN in self.roles
+        functions = self.functions if worker and Role.WORKER in self.roles else ()
+        return Scope(self.subject, everything, functions)

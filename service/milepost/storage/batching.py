@@ -92,6 +92,7 @@ class Lane(Generic[Item, Answer]):
         self._work = work
         self._kind = kind
         self._largest = largest_batch
+        self._enough = min(ENOUGH, largest_batch)
         self._repeatable = repeatable
         self._waiting: deque[_Call[Item, Answer]] = deque()
         self._running: list[_Call[Item, Answer]] = []
@@ -161,7 +162,7 @@ class Lane(Generic[Item, Answer]):
         """
         waiting = len(self._waiting)
         alone = waiting < 2 and self._last_size < 2  # noqa: PLR2004 - company begins with two
-        if alone or waiting >= min(ENOUGH, self._largest):
+        if alone or waiting >= self._enough:
             return False
         if waiting > self._seen:
             self._seen = waiting

@@ -36,9 +36,9 @@ STATEMENT_TIMEOUT_MS: Final = 5_000
 LOCK_TIMEOUT_MS: Final = 2_000
 BUSY_TIMEOUT_MS: Final = 5_000
 CHECKPOINT_PAGES: Final = 4_000
-"""The length of SQLite's log, 16 MiB, at which it is carried over into the database: a page that was
-changed again and again meanwhile is carried over once. With the usual 1,000 a write takes 8 % longer.
-"""
+"""The length of SQLite's log, 16 MiB, at which it is carried over into the database. A page that
+was changed again and again meanwhile is carried over once: with the usual 1,000 a write takes 8 %
+longer."""
 _MICROSECOND: Final = timedelta(microseconds=1)
 
 

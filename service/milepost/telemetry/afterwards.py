@@ -29,12 +29,13 @@ class EndOfTurn:
 
     def plan(self, seconds: float = 0.0) -> None:
         """Have it called when this turn is over, or so many seconds later."""
+        # Not compared with the loop that runs: asking for that is a system call (Python 3.11).
+        if self._planned is not None and not self._planned.is_closed():
+            return
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
             self._outside()
-            return
-        if loop is self._planned:
             return
         self._planned = loop
         if seconds:

@@ -164,7 +164,7 @@ _NOT_ZERO: Final = 1 << 64 | 1
 
 
 def _fresh_ids() -> tuple[str, str, int]:
-    digits = f"{random.getrandbits(192) | _NOT_ZERO:048x}"
+    digits = (random.getrandbits(192) | _NOT_ZERO).to_bytes(24, "big").hex()
     return digits[:32], digits[32:], 0
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import grpc
@@ -31,11 +32,13 @@ class Call:
 
     __slots__ = ("metadata", "method", "streams")
 
-    def __init__(self, method: str, context: Context, *, streams: bool = False) -> None:
-        """Read the metadata once, for all links; `streams` if either side sends a stream."""
+    def __init__(
+        self, method: str, metadata: Mapping[str, str | bytes], *, streams: bool = False
+    ) -> None:
+        """Keep what all links ask for; `streams` if either side sends a stream."""
         self.method = method
+        self.metadata = metadata
         self.streams = streams
-        self.metadata = dict(context.invocation_metadata() or ())
 
 
 class Link(Protocol):
@@ -97,14 +100,20 @@ class _Methods(grpc.GenericRpcHandler):
     def service(
         self, handler_call_details: grpc.HandlerCallDetails
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        # Here it is at hand. The context makes it anew whenever it is asked.
+        _metadata.set(dict(handler_call_details.invocation_metadata or ()))
         return self.handlers.get(handler_call_details.method)
+
+
+_metadata: Final[ContextVar[Mapping[str, str | bytes]]] = ContextVar("milepost_metadata")
+"""What the current call brought along: gRPC looks for the method in the task that handles it."""
 
 
 def _outermost(method: str, proceed: Proceed, *, streams: bool) -> Behaviour:
     """Return what gRPC calls. A plain function: it asks at every call what it has been given."""
 
     async def run(request: Any, context: Context) -> Any:
-        return await proceed(Call(method, context, streams=streams), request, context)
+        return await proceed(Call(method, _metadata.get(), streams=streams), request, context)
 
     return run
 
@@ -112,10 +121,10 @@ def _outermost(method: str, proceed: Proceed, *, streams: bool) -> Behaviour:
 def _innermost(behaviour: Behaviour) -> Proceed:
     """Return what is inside of all links: the servicer's method, if the request could be read."""
 
-    async def run(_call: Call, request: Any, context: Context) -> Any:
+    def run(_call: Call, request: Any, context: Context) -> Awaitable[Any]:
         if request is _UNREADABLE:
             raise InvalidRequest(Violation("request", "is not a message of its type"))
-        return await behaviour(request, context)
+        return behaviour(request, context)
 
     return run
 
