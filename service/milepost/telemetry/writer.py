@@ -26,6 +26,8 @@ class LineWriter:
 
     A write for every line would let go of the interpreter lock in the middle of every call. A pipe
     whose reader stands still is tried again later: calls go on meanwhile, and lines wait.
+
+    It is for one thread. What other threads have to say, they say on the event loop.
     """
 
     def __init__(self, descriptor: int, lost: Callable[[int], str]) -> None:

@@ -6,13 +6,13 @@ permission: whoever could forge one would still see only what is in its own scop
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import hmac
 import struct
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
+from milepost import base64url
 from milepost.domain.errors import InvalidRequest, Violation
 from milepost.domain.ports import Position
 
@@ -41,7 +41,7 @@ class PageTokens:
         """Return the token that goes on after `position` in this list of this subject."""
         microseconds = (position.create_time - _EPOCH) // _MICROSECOND
         packed = _TIME.pack(microseconds) + position.id.encode()
-        return _text(self._mac(packed, subject, selection) + packed)
+        return base64url.encoded(self._mac(packed, subject, selection) + packed)
 
     def read(self, token: str, *, subject: str, selection: AnySelection) -> Position:
         """Return the position of a token that this service issued for this very list.
@@ -65,10 +65,8 @@ class PageTokens:
         if len(token) > MOST_CHARACTERS:
             return None
         try:
-            raw = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
+            raw = base64url.decoded(token)
         except ValueError:
-            return None
-        if _text(raw) != token:  # decoding skips over what is no base64
             return None
         mac, packed = raw[:_MAC_BYTES], raw[_MAC_BYTES:]
         return packed if hmac.compare_digest(mac, self._mac(packed, subject, selection)) else None
@@ -76,7 +74,3 @@ class PageTokens:
     def _mac(self, packed: bytes, subject: str, selection: AnySelection) -> bytes:
         bound = repr((subject, selection)).encode()
         return hmac.digest(self._key, packed + bound, hashlib.sha256)[:_MAC_BYTES]
-
-
-def _text(raw: bytes) -> str:
-    return base64.urlsafe_b64encode(raw).decode().rstrip("=")
