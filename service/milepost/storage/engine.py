@@ -12,13 +12,12 @@ import contextlib
 import os
 import socket
 import sqlite3
-from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
-import psycopg
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
+from milepost.storage.libpq import PreparedCursor, array
 from milepost.storage.translate import is_disconnect, translate
 
 if TYPE_CHECKING:
@@ -39,7 +38,6 @@ CHECKPOINT_PAGES: Final = 4_000
 """The length of SQLite's log, 16 MiB, at which it is carried over into the database. A page that
 was changed again and again meanwhile is carried over once: with the usual 1,000 a write takes 8 %
 longer."""
-_MICROSECOND: Final = timedelta(microseconds=1)
 
 
 def open_engine(url: str) -> Engine:
@@ -173,7 +171,7 @@ class _Compiled:
             (n, type_.dialect_impl(dialect).bind_processor(dialect))
             for n, type_ in enumerate(inputs.values())
         )
-        # psycopg takes Python values as they are.
+        # The cursor on PostgreSQL takes Python values as they are.
         self._binders = [(n, b) for n, b in binders if b is not None and dialect.name == "sqlite"]
 
     def run(self, cursor: Cursor, values: Sequence[Any]) -> list[tuple[Any, ...]]:
@@ -191,39 +189,6 @@ class _Compiled:
         for n, bind in self._binders:
             parameters[n] = bind(parameters[n])
         return [parameters[n] for n in self._order]
-
-
-def array(values: Sequence[Any]) -> str:
-    """Return the text of a PostgreSQL array (PostgreSQL manual, 8.15.6).
-
-    psycopg's own way through a list costs more than the statement that the array is for. Most
-    arrays here repeat one value: the same owner, no expected revision.
-    """
-    first = values[0]
-    if values.count(first) == len(values):
-        return f"{{{','.join([_element(first)] * len(values))}}}"
-    return f"{{{','.join(map(_element, values))}}}"
-
-
-def _element(value: Any) -> str:  # noqa: PLR0911 - one for each type
-    match value:
-        case None:
-            return "NULL"
-        case str():
-            escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-            return f'"{escaped}"'
-        case bool():
-            return "t" if value else "f"
-        case int() | float():
-            return repr(value)
-        case bytes():
-            return f'"\\\\x{value.hex()}"'
-        case timedelta():
-            return f'"{value // _MICROSECOND} microseconds"'
-        case datetime():
-            return f'"{value.isoformat()}"'
-        case _:
-            raise TypeError(type(value))
 
 
 def _scalars(inputs: Mapping[str, TypeEngine[Any]]) -> Mapping[str, ColumnElement[Any]]:
@@ -271,8 +236,9 @@ class Session:
             # Autocommit: a statement is its own transaction, unless the code says where one begins.
             connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
             driver: Any = connection.connection.driver_connection
-            raw = self.dialect.name == "postgresql"
-            self._cursor: Cursor = _raw_cursor(driver) if raw else driver.cursor()
+            self._cursor: Cursor = (
+                PreparedCursor(driver) if self.dialect.name == "postgresql" else driver.cursor()
+            )
             for statement in self._setup:
                 self._cursor.execute(statement)
             self._connection = connection
@@ -374,17 +340,6 @@ class Session:
             # A descriptor of our own: the driver's must not be closed under it.
             with socket.socket(fileno=os.dup(driver.pgconn.socket)) as sock:
                 sock.shutdown(socket.SHUT_RDWR)
-
-
-def _raw_cursor(driver: psycopg.Connection[Any]) -> Cursor:
-    """Return a cursor that sends a statement as it is, and gets the rows in binary form.
-
-    psycopg's usual one looks for placeholders first, at every call if the text has more than 4 KiB:
-    that takes longer than the statement. Texts of times and numbers cost a seventh of a read.
-    """
-    cursor: Any = psycopg.RawCursor(driver)
-    cursor.format = psycopg.pq.Format.BINARY
-    return cast("Cursor", cursor)
 
 
 def _setup(dialect: str, *, pinned_plans: bool, read_only: bool) -> tuple[str, ...]:

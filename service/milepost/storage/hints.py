@@ -42,7 +42,7 @@ LOOK: Final = "*"
 FIRST_PAUSE_S: Final = 0.1
 LONGEST_PAUSE_S: Final = 2.0
 JOIN_S: Final = 2.0
-_TELL: Final = "SELECT pg_notify($1, hint) FROM unnest($2::text[]) AS hint"
+_TELL: Final = "SELECT pg_notify(%s, hint) FROM unnest(%s::text[]) AS hint"
 _TOKEN: Final = ID_LENGTH - len(ID_PREFIX)
 _IDS_PER_HINT: Final = 7_900 // _TOKEN
 """A payload has less than 8,000 bytes."""
@@ -116,24 +116,25 @@ class Hints:
 
     def _connect(self) -> Any:
         """Return a connection that listens. What moved before it did must be looked for."""
-        cursor = self._session.cursor
-        cursor.execute(f"SET application_name = '{APPLICATION}'")
-        cursor.execute("SET synchronous_commit = off")  # a hint need not outlive the server
-        cursor.execute(f"LISTEN {CHANNEL}")
+        # psycopg's own: it collects what arrives together with an answer.
+        connection: Any = self._session.connection.connection.driver_connection
+        connection.execute(f"SET application_name = '{APPLICATION}'")
+        connection.execute("SET synchronous_commit = off")  # a hint need not outlive the server
+        connection.execute(f"LISTEN {CHANNEL}")
         self._call(self._lost)
-        return self._session.connection.connection.driver_connection
+        return connection
 
     def _turn(self, connection: Any) -> None:
         """Wait until there is something to tell or to hear, and do both."""
         readable, _, _ = select.select([connection.fileno(), self._ear], [], [])
         if self._ear in readable:
             os.read(self._ear, 1024)
-            self._tell_all()
+            self._tell_all(connection)
         self._hear_all(connection)
         if self._ear in readable:
             self._rest(connection)
 
-    def _tell_all(self) -> None:
+    def _tell_all(self, connection: Any) -> None:
         self._is_woken = False  # before the collection: what comes from now on rings again
         collected: list[OperationId] = []
         with contextlib.suppress(IndexError):
@@ -142,7 +143,7 @@ class Hints:
         if collected:
             # A full collection has thrown some away.
             hints = [LOOK] if len(collected) > MOST_COLLECTED else _hints(set(collected))
-            self._session.cursor.execute(_TELL, (CHANNEL, hints))
+            connection.execute(_TELL, (CHANNEL, hints))
 
     def _hear_all(self, connection: Any) -> None:
         myself = connection.info.backend_pid
