@@ -38,7 +38,7 @@ MOST_WAITING: Final = 10_000
 LARGEST_BATCH: Final = 256
 ENOUGH: Final = 16
 """Calls that make a batch worth its while: the rest may form the next one meanwhile."""
-PATIENT_TURNS: Final = 8
+PATIENT_TURNS: Final = 12
 """Turns of the event loop without another call after which a batch is complete."""
 PATIENCE_S: Final = 0.85
 """How long a call waits for the database before it is told that there is none: under 1 s."""
