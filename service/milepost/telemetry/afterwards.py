@@ -1,6 +1,6 @@
 """What is told of calls once they have gone on: at the end of a turn of the event loop, in one go.
 
-Counting a call and writing its line takes a few microseconds. In the middle of the call it takes
+Writing the line of a change takes a few microseconds. In the middle of the call it takes
 three times as many: each time the processor has to fetch the code again.
 """
 

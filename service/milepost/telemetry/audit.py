@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 # --- what happened to operations ---
 
-_moves: Final = {move: metrics.moves.labels(move.value) for move in Move}
-
 
 def record_move(move: Move, outcome: Outcome, by: Principal) -> None:
     """Count a committed move, log it, and join its span to the trace of the operation."""
@@ -34,7 +32,7 @@ def record_move(move: Move, outcome: Outcome, by: Principal) -> None:
 
 
 def _tell_of_move(move: Move, operation: Operation, by: Principal) -> None:
-    _moves[move].inc()
+    metrics.moves.add(move)
     fields = _move(move, operation)
     # Progress changes neither, and is so frequent that its line is kept short.
     if move is not Move.PROGRESS:
@@ -74,7 +72,7 @@ def record_forget(operation_id: OperationId, by: Principal) -> None:
 
 
 def _tell_of_forget(operation_id: OperationId, by: Principal) -> None:
-    _moves[Move.FORGET].inc()
+    metrics.moves.add(Move.FORGET)
     what = {"code": "OK", "move": str(Move.FORGET), "operation_id": operation_id}
     lines.info("operation moved", {**what, **_who(by)})
 
@@ -86,7 +84,7 @@ _LOSSES: Final = frozenset({Move.RELEASE, Move.ABANDON})
 
 def record_sweep(move: Move, swept: Sequence[Operation]) -> None:
     """Count the sweeper's moves of one batch, and log those that changed a status."""
-    _moves[move].inc(len(swept))
+    metrics.moves.add(move, len(swept))
     if move in _LOSSES:
         metrics.leases_lost.inc(len(swept))
     if move is Move.FORGET:  # removals are many, and told by the line of their pass

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from milepost.domain.lifecycle import Move
 from milepost.telemetry.afterwards import afterwards
+from milepost.telemetry.tallies import Durations, Tally
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from prometheus_client import Metric
-
-    from milepost.domain.lifecycle import Move
 
 
 class _Registry(CollectorRegistry):
@@ -25,16 +26,16 @@ class _Registry(CollectorRegistry):
 
 
 registry: Final = _Registry()
-rpcs: Final = Histogram(
+rpcs: Final = Durations(
     "milepost_rpc_duration_seconds",
     "Time from the arrival of a call to its end",
     ["method", "code"],
-    registry=registry,
-    buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),
+    (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),
+    registry,
 )
 rpcs_running: Final = Gauge("milepost_rpcs_running", "Calls in flight", registry=registry)
-moves: Final = Counter(
-    "milepost_moves_total", "Committed moves of operations", ["move"], registry=registry
+moves: Final = Tally(
+    "milepost_moves_total", "Committed moves of operations", "move", Move, registry
 )
 durations: Final = Histogram(
     "milepost_operation_duration_seconds",
@@ -64,12 +65,13 @@ overdue: Final = Gauge(
 progress_streams: Final = Gauge(
     "milepost_progress_streams", "Progress streams that are open", registry=registry
 )
-progress_updates: Final = Counter(
+progress_updates: Final = Tally(
     "milepost_progress_updates_total",
     "Updates on progress streams: received, and of these coalesced with a newer one, committed or"
     " refused",
-    ["fate"],
-    registry=registry,
+    "fate",
+    ("received", "coalesced", "committed", "refused"),
+    registry,
 )
 refusals: Final = Counter(
     "milepost_limited_total", "Calls refused by a limit", ["limit"], registry=registry
@@ -91,24 +93,15 @@ lines_lost: Final = Counter(
     registry=registry,
 )
 
-update_received: Final = progress_updates.labels("received").inc
-update_coalesced: Final = progress_updates.labels("coalesced").inc
-update_committed: Final = progress_updates.labels("committed").inc
-update_refused: Final = progress_updates.labels("refused").inc
-
-_durations: Final[dict[tuple[str, str], Histogram]] = {}
+update_received: Final = functools.partial(progress_updates.add, "received")
+update_coalesced: Final = functools.partial(progress_updates.add, "coalesced")
+update_committed: Final = functools.partial(progress_updates.add, "committed")
+update_refused: Final = functools.partial(progress_updates.add, "refused")
 
 
 def record_call(method: str, code: str, seconds: float) -> None:
     """Count one call, and how long it took, under its true code."""
-    afterwards.do(_count_call, method, code, seconds)
-
-
-def _count_call(method: str, code: str, seconds: float) -> None:
-    child = _durations.get((method, code))
-    if child is None:
-        child = _durations[method, code] = rpcs.labels(method, code)
-    child.observe(seconds)
+    rpcs.observe(seconds, method, code)
 
 
 def record_limited(limit: str) -> None:
