@@ -83,7 +83,7 @@ class Fleet:
             Cell(
                 name=name,
                 measure=self._measure(name, comparison.scenario, comparison.callers),
-                stretch=plan.stretch(comparison.scenario, name),
+                stretch=plan.stretch(comparison.scenario),
             )
             for name in comparison.subjects
         ]
