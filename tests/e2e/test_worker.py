@@ -227,6 +227,25 @@ async def test_sigterm_lets_the_work_finish(any_service, caller, function):
     assert (await caller.get(later.id)).status is Status.PENDING
 
 
+async def test_worker_outside_of_the_main_thread(any_service, caller, function):
+    """Where no signal arrives a worker runs too, and `stop` ends it."""
+    key = any_service.api_key("wally", roles=("WORKER",), functions=("test.*",))
+
+    async def work() -> None:
+        async def does(_: Work) -> str:
+            worker.stop()
+            return "finished"
+
+        async with Milepost(any_service.address, api_key=key) as milepost:
+            worker = Worker(milepost, {function: does})
+            await worker.run()
+
+    running = asyncio.create_task(asyncio.to_thread(asyncio.run, work()))
+    operation = await caller.create(function)
+    await asyncio.wait_for(running, SOON_S)
+    assert await caller.result(operation.id) == "finished"
+
+
 async def test_work_that_takes_too_long_is_let_go(any_service, caller, function):
     """What has not ended when the time of grace is over is not failed: its lease runs out."""
     started = asyncio.Event()

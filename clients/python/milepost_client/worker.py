@@ -5,6 +5,8 @@ import contextlib
 import inspect
 import logging
 import signal
+import sys
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeAlias
@@ -121,16 +123,14 @@ class Worker:
     @contextlib.asynccontextmanager
     async def _signals(self) -> AsyncIterator[None]:
         loop = asyncio.get_running_loop()
-        taken = []
-        for number in (signal.SIGTERM, signal.SIGINT):
-            # What each event loop raises where signals do not reach it (see `run`).
-            with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
-                loop.add_signal_handler(number, self.stop)
-                taken.append(number)
+        heard = sys.platform != "win32" and threading.current_thread() is threading.main_thread()
+        numbers = (signal.SIGTERM, signal.SIGINT) if heard else ()
+        for number in numbers:
+            loop.add_signal_handler(number, self.stop)
         try:
             yield
         finally:
-            for number in taken:
+            for number in numbers:
                 loop.remove_signal_handler(number)
 
     async def _claim_until_stopped(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from bisect import bisect_left
+from functools import partial
 from typing import TYPE_CHECKING
 
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
@@ -31,9 +32,7 @@ class Tally(Collector):
         registry: CollectorRegistry,
     ) -> None:
         """Begin with 0 for each of the `values`."""
-        self._name = name
-        self._documentation = documentation
-        self._label = label
+        self._family = partial(CounterMetricFamily, name, documentation, labels=[label])
         self._counts = dict.fromkeys(values, 0)
         registry.register(self)
 
@@ -43,7 +42,7 @@ class Tally(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """Return the metric as it is shown."""
-        family = CounterMetricFamily(self._name, self._documentation, labels=[self._label])
+        family = self._family()
         for value, number in self._counts.items():
             family.add_metric([value], number)
         return [family]
@@ -61,9 +60,7 @@ class Durations(Collector):
         registry: CollectorRegistry,
     ) -> None:
         """Begin with nothing; `bounds` are the upper ones of all buckets but the last, rising."""
-        self._name = name
-        self._documentation = documentation
-        self._labels = labels
+        self._family = partial(HistogramMetricFamily, name, documentation, labels=labels)
         self._bounds = bounds
         self._seen: dict[tuple[str, ...], _Seen] = {}
         registry.register(self)
@@ -78,7 +75,7 @@ class Durations(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """Return the metric as it is shown."""
-        family = HistogramMetricFamily(self._name, self._documentation, labels=self._labels)
+        family = self._family()
         names = [*(str(float(bound)) for bound in self._bounds), "+Inf"]
         for labels, seen in self._seen.items():
             buckets = list(zip(names, itertools.accumulate(seen.counts), strict=True))

@@ -12,19 +12,11 @@ from milepost.storage.tables import signing_secrets
 from milepost.webhooks.masterkeys import new_key
 from tests.e2e.client import Client
 from tests.e2e.service import Service
-from tests.inbox import Inbox
 from tests.machine import environment, free_ports
 from tests.waiting import eventually
 
-EXAMPLE = Path(__file__).parents[2] / "clients/python/examples/receive_webhooks.py"
+EXAMPLE = Path(__file__).parents[3] / "clients/python/examples/receive_webhooks.py"
 DEADLINE_SECONDS = 30
-
-
-@pytest.fixture(scope="module")
-def receiver():
-    """A receiver."""
-    with Inbox() as receiver:
-        yield receiver
 
 
 @pytest.fixture(scope="module")
