@@ -15,7 +15,7 @@ from milepost import telemetry
 from milepost.rpc.interceptors.admission import Admission
 from milepost.rpc.interceptors.chain import ChainedServer
 from milepost.rpc.interceptors.errors import Errors, status_of
-from milepost.rpc.interceptors.observe import CODES, Observe
+from milepost.rpc.interceptors.observe import CODES, Observe, is_deadline
 from tests.unit.error_samples import SAMPLES, samples
 
 SERVICE = "test.v1.Chain"
@@ -241,17 +241,42 @@ async def test_cancelled_call_is_counted_as_cancelled(chain, shape):
     assert chain.seen[-1] == "outer CancelledError"
 
 
-@shapes
-async def test_late_call_is_counted_as_late(chain, shape):
-    """A call whose deadline passes is DEADLINE_EXCEEDED for its caller and for the metric."""
+@pytest.mark.parametrize(
+    ("shape", "patience"), [*((shape, 0.3) for shape in SHAPES), ("unary_unary", 1.05)]
+)
+async def test_late_call_is_counted_as_late(chain, shape, patience):
+    """A call whose deadline passes is DEADLINE_EXCEEDED for its caller and for the metric.
+
+    Also one that is rounded on its way: 1.05 s are told as up to 1.06.
+    """
     before = counted(shape, "DEADLINE_EXCEEDED")
     chain.behaviour = held = Held()
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await chain.call(shape, patience=0.1)
+        await chain.call(shape, patience=patience)
     assert caught.value.code() is StatusCode.DEADLINE_EXCEEDED
     await asyncio.wait_for(held.cancelled.wait(), SECONDS)
     await idle(chain)
     assert counted(shape, "DEADLINE_EXCEEDED") == before + 1
+
+
+@pytest.mark.parametrize(
+    ("remaining", "ran", "late"),
+    [
+        (None, 60.0, False),
+        (0.0, 0.2, True),
+        (0.02, 0.18, True),
+        (0.05, 0.15, False),
+        # As gRPC's core rounds: 1.005 s to 1.01, 10.04 to 10.1.
+        (0.003, 1.006, True),
+        (0.057, 10.043, True),
+        (0.2, 9.9, False),
+        (1.0, 99.1, True),
+        (5.0, 95.0, False),
+    ],
+)
+def test_deadline_is_told_from_a_cancellation(remaining, ran, late):
+    """What ends a call shortly before its deadline is its deadline, which was rounded up."""
+    assert is_deadline(remaining, ran=ran) is late
 
 
 async def test_drain_turns_new_calls_away(chain):

@@ -23,6 +23,11 @@ _OUR_FAULT: Final = frozenset(
 )
 """The codes that make a server span an error (OpenTelemetry's gRPC conventions)."""
 
+_ROUNDED: Final = 0.01
+"""How much longer, as a share of the whole, clients on gRPC's core tell their deadlines to be."""
+_TRAVEL_S: Final = 0.02
+"""How much later a deadline is here, because it is told as a time span, and that travelled."""
+
 
 class Observe:
     """The outermost link. It also knows which calls are running.
@@ -53,8 +58,7 @@ class Observe:
             code = _code(context)
         except asyncio.CancelledError:
             # Nobody has set a code: the caller went away, or its deadline passed.
-            remaining: float | None = context.time_remaining()
-            late = remaining is not None and remaining <= 0
+            late = is_deadline(context.time_remaining(), ran=time.perf_counter() - start)
             code = "DEADLINE_EXCEEDED" if late else "CANCELLED"
             raise
         except BaseException:
@@ -67,6 +71,17 @@ class Observe:
                 telemetry.end_span(span, code, failed=code in _OUR_FAULT)
             telemetry.record_call(call.method, code, time.perf_counter() - start)
             self.running.leave()
+
+
+def is_deadline(remaining: float | None, *, ran: float) -> bool:
+    """Whether a call that was ended by its caller had reached its deadline.
+
+    At its deadline the caller sends what it sends when it cancels (the gRPC protocol has one
+    RST_STREAM for both). Until the deadline, as told here, there are then still `remaining`
+    seconds (None: it had none), `ran` after the start: `grpc-timeout` is rounded up to two or
+    three digits by gRPC's core, and counts from when it is read.
+    """
+    return remaining is not None and remaining <= _TRAVEL_S + _ROUNDED * (ran + remaining)
 
 
 def _code(context: Context) -> str:
