@@ -65,8 +65,9 @@ def as_json_line(_logger: object, _method: str, event: EventDict) -> str:
         line = _encoded(event)
     except orjson.JSONEncodeError:  # a text that is none, or a number without end
         return _encoded(_neutral(event))
-    # Without a backslash nothing had to be escaped: then no text has a letter that is not printed.
-    if "\\" not in line and line.isprintable():
+    # Without a backslash nothing had to be escaped, and of ASCII only DEL is never escaped.
+    harmless_ascii = line.isascii() and "\x7f" not in line
+    if "\\" not in line and (harmless_ascii or line.isprintable()):
         return line
     return _encoded(_neutral(event))
 

@@ -3,10 +3,9 @@
 import asyncio
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
 from datetime import timedelta
-from typing import Any
 
 import pytest
 from redis import Redis as SyncRedis
@@ -199,26 +198,16 @@ async def test_an_empty_bucket_is_not_asked_again(buckets, redis):
     assert asked(redis) == before
 
 
-def at_once(take: Coroutine[Any, Any, float]) -> float | None:
-    """What came of a take that did not wait for anything; nothing if it waits."""
-    try:
-        take.send(None)
-    except StopIteration as ended:
-        return float(ended.value)
-    take.close()
-    return None
-
-
 async def test_who_calls_now_and_then_does_not_ask_each_time(buckets):
     """Credit outlasts a pause, but not a long one; then it is forgotten."""
     rate = Rate(count=1_000)
     assert await buckets.take(KEY, rate) == 0
     await until(lambda: buckets._sender is None)
-    assert at_once(buckets.take(KEY, rate)) == 0
+    assert buckets.take_now(KEY, rate) == 0
     await until(lambda: buckets._sender is None)  # the store is told
     assert buckets._shares[KEY].owed == 0
     buckets._shares[KEY].good_until = 0.0
-    assert at_once(buckets.take(KEY, rate)) is None
+    assert buckets.take_now(KEY, rate) is None
     await until(lambda: buckets._sender is None)
     buckets._shares[KEY].good_until = buckets._cleaning = 0.0
     assert await buckets.take(OTHER, rate) == 0

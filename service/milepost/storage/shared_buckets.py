@@ -135,8 +135,15 @@ class SharedBuckets:
 
     async def take(self, key: BucketKey, rate: Rate) -> float:
         """See `RateLimiter.take`."""
+        wait = self.take_now(key, rate)
+        if wait is None:
+            wait = await self._told(self._shares[key])
+        return await self._local.take(key, rate) if wait is None else wait
+
+    def take_now(self, key: BucketKey, rate: Rate) -> float | None:
+        """See `RateLimiter.take_now`."""
         if self._away:
-            return await self._local.take(key, rate)
+            return self._local.take_now(key, rate)
         share = self._shares.get(key)
         if share is None:
             share = self._shares[key] = _Share(key, rate)
@@ -148,8 +155,7 @@ class SharedBuckets:
             return 0.0
         if now < share.empty_until:
             return share.empty_until - now
-        told = await self._told(share)
-        return await self._local.take(key, rate) if told is None else told
+        return None
 
     async def _told(self, share: _Share) -> float | None:
         """Return what the store says, or nothing when it is away."""

@@ -38,7 +38,8 @@ def _tell_of_move(move: Move, operation: Operation, by: Principal) -> None:
     if move is not Move.PROGRESS:
         _observe_end(operation)
         fields |= _times(operation)
-    lines.info("operation moved", fields | _who(by))
+    fields |= _who(by)
+    lines.info("operation moved", fields)
 
 
 def _observe_end(operation: Operation) -> None:

@@ -42,7 +42,7 @@ class LocalBuckets:
         return self.take_now(key, rate)
 
     def take_now(self, key: BucketKey, rate: Rate) -> float:
-        """Take one if there is one; return 0, or in how many seconds there will be one."""
+        """See `RateLimiter.take_now`. Nobody need ever be asked."""
         now = self._clock()
         full = self._full
         then = full.get(key, now)

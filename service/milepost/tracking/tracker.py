@@ -14,7 +14,7 @@ from milepost.domain.rates import Allowances
 from milepost.tracking.pending import PendingProgress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from milepost.domain.lifecycle import Guards
     from milepost.domain.limits import Limits
@@ -148,11 +148,11 @@ class Tracker:
             return None
         return self._page_tokens.read(page_token, subject=by.subject, selection=selection)
 
-    async def cancel(
+    def cancel(
         self, by: Principal, operation_id: OperationId, guards: Guards, *, reason: str | None = None
-    ) -> Outcome:
+    ) -> Coroutine[Any, Any, Outcome]:
         """End an active operation as cancelled; its progress and metadata are kept."""
-        return await self._move(by, Move.CANCEL, operation_id, guards, reason=reason)
+        return self._move(by, Move.CANCEL, operation_id, guards, reason=reason)
 
     async def delete(self, by: Principal, operation_id: OperationId, guards: Guards) -> None:
         """Forget a terminal operation before its time."""
@@ -160,7 +160,7 @@ class Tracker:
         self._changes.publish(operation_id)
         telemetry.record_forget(operation_id, by)
 
-    async def start(
+    def start(
         self,
         by: Principal,
         operation_id: OperationId,
@@ -168,14 +168,12 @@ class Tracker:
         *,
         progress: float | None = None,
         worker: str | None = None,
-    ) -> Outcome:
+    ) -> Coroutine[Any, Any, Outcome]:
         """Begin the work on a pending operation."""
         worker = worker or by.subject
-        return await self._move(
-            by, Move.START, operation_id, guards, progress=progress, worker=worker
-        )
+        return self._move(by, Move.START, operation_id, guards, progress=progress, worker=worker)
 
-    async def update_progress(
+    def update_progress(
         self,
         by: Principal,
         operation_id: OperationId,
@@ -183,9 +181,9 @@ class Tracker:
         *,
         progress: float | None = None,
         message: str | None = None,
-    ) -> Outcome:
+    ) -> Coroutine[Any, Any, Outcome]:
         """Report how far the work is; a pending operation is started by it."""
-        return await self._move(
+        return self._move(
             by,
             Move.PROGRESS,
             operation_id,
@@ -195,27 +193,27 @@ class Tracker:
             worker=by.subject,
         )
 
-    async def complete(
+    def complete(
         self,
         by: Principal,
         operation_id: OperationId,
         guards: Guards,
         *,
         result: Payload | None = None,
-    ) -> Outcome:
+    ) -> Coroutine[Any, Any, Outcome]:
         """End an operation that is being processed with its result."""
-        return await self._move(by, Move.COMPLETE, operation_id, guards, result=result)
+        return self._move(by, Move.COMPLETE, operation_id, guards, result=result)
 
-    async def fail(
+    def fail(
         self,
         by: Principal,
         operation_id: OperationId,
         guards: Guards,
         *,
         errors: tuple[OperationError, ...],
-    ) -> Outcome:
+    ) -> Coroutine[Any, Any, Outcome]:
         """End an active operation with the errors that stopped it."""
-        return await self._move(by, Move.FAIL, operation_id, guards, errors=errors)
+        return self._move(by, Move.FAIL, operation_id, guards, errors=errors)
 
     async def _move(
         self, by: Principal, move: Move, operation_id: OperationId, guards: Guards, **effects: Any

@@ -15,13 +15,13 @@ from milepost import telemetry
 from milepost.domain.api_key import key_id_of, verify_key
 from milepost.domain.errors import PermissionDenied, Unauthenticated
 from milepost.domain.policy import POLICY
-from milepost.rpc.caller import admit
+from milepost.rpc.caller import admit, caller
 from milepost.rpc.interceptors.failures import FAILURES_PER_MINUTE, Failures
 from milepost.rpc.named import granted, named
 from milepost.rpc.tokens import is_token
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine
 
     from milepost.domain.operation import Principal
     from milepost.domain.ports import CredentialStore
@@ -63,6 +63,14 @@ class _Known:
         """Whom it speaks for, once that was found out."""
 
 
+def _admit(principal: Principal, call: Call) -> None:
+    """Make `principal` the caller, if its roles are those that the method is for."""
+    admit(principal)
+    allowed = ROLES.get(call.method, frozenset())
+    if allowed.isdisjoint(principal.roles):
+        raise PermissionDenied(role=" or ".join(sorted(allowed)) or "none")
+
+
 class Auth:
     """Finds out who calls: from ``authorization: Bearer <API key or token>``.
 
@@ -99,34 +107,43 @@ class Auth:
         self._clock = clock
         self._known: dict[str | bytes, _Known] = {}
 
-    async def around(self, proceed: Proceed, call: Call, request: Any, context: Context) -> Any:
+    def around(
+        self, proceed: Proceed, call: Call, request: Any, context: Context
+    ) -> Awaitable[Any]:
         """Let the call in as its principal."""
         if is_public(call.method):
-            return await proceed(call, request, context)
+            return proceed(call, request, context)
+        principal = self._remembered(call.metadata.get("authorization"))
+        if principal is None or call.method in _AUDITED:
+            return self._around(proceed, call, request, context)
+        _admit(principal, call)
+        return proceed(call, request, context)
+
+    async def _around(self, proceed: Proceed, call: Call, request: Any, context: Context) -> Any:
+        """Let the call in as its principal, who is still to be found out, and tell of it."""
+        _admit(await self._principal(call, context), call)
+        answer = await proceed(call, request, context)
+        if call.method in _AUDITED:
+            told = {**named(request), **named(answer), **granted(answer)}
+            telemetry.record_change(caller(), told)
+        return answer
+
+    async def _principal(self, call: Call, context: Context) -> Principal:
+        """Find out who calls."""
         header = call.metadata.get("authorization")
         try:
             if header is None and self._certificates is not None:
-                principal = self._certificates.principal(context)
-            else:
-                header = header or ""
-                principal = self._remembered(header) or await self._attempted(header, context)
+                return self._certificates.principal(context)
+            header = header or ""
+            return self._remembered(header) or await self._attempted(header, context)
         except Unauthenticated:
             raise Unauthenticated(
                 tokens=self._tokens is not None, certificates=self._certificates is not None
             ) from None
-        admit(principal)
-        allowed = ROLES.get(call.method, frozenset())
-        if allowed.isdisjoint(principal.roles):
-            raise PermissionDenied(role=" or ".join(sorted(allowed)) or "none")
-        answer = await proceed(call, request, context)
-        if call.method in _AUDITED:
-            told = {**named(request), **named(answer), **granted(answer)}
-            telemetry.record_change(principal, told)
-        return answer
 
-    def _remembered(self, header: str | bytes) -> Principal | None:
+    def _remembered(self, header: str | bytes | None) -> Principal | None:
         """Return whom the header speaks for if that was found out a moment ago."""
-        known = self._known.get(header)
+        known = None if header is None else self._known.get(header)
         if known is None or known.until < self._clock():
             return None
         return known.principal

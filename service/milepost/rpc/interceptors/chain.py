@@ -44,10 +44,13 @@ class Call:
 class Link(Protocol):
     """Something that every call passes through."""
 
-    async def around(self, proceed: Proceed, call: Call, request: Any, context: Context) -> Any:
+    def around(
+        self, proceed: Proceed, call: Call, request: Any, context: Context
+    ) -> Awaitable[Any]:
         """Call `proceed` with the call, the request (a message, or an iterator) and the context.
 
-        What it returns is the answer: a message, or nothing for a stream.
+        What that gives when it is awaited is the answer: a message, or nothing for a stream. A
+        link that has nothing more to do then hands it on as it is, and costs no coroutine.
         """
 
 

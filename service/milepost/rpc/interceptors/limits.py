@@ -6,7 +6,7 @@ Limits belong to the subject, not to its credential: another key is no way aroun
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from milepost import telemetry
 from milepost.domain.operation import ID_LENGTH
@@ -17,7 +17,7 @@ from milepost.rpc.interceptors.failures import limited
 from milepost.tracking.buckets import LocalBuckets
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Mapping
 
     from milepost.domain.ports import BucketKey, RateLimiter
     from milepost.rpc.interceptors.chain import Call, Context, Proceed
@@ -52,6 +52,13 @@ PROGRESS: Final = "milepost.v1.WorkerService/UpdateProgress"
 PROGRESS_LIMIT: Final = "progress_updates_of_one_operation"
 
 
+class _Price(NamedTuple):
+    """What a call costs: one from a bucket, which fills at a rate."""
+
+    key: BucketKey
+    rate: Rate
+
+
 class RateLimits:
     """Refuses calls, and ends streams, of a principal that is faster than it may be."""
 
@@ -75,44 +82,50 @@ class RateLimits:
         self._special = {who: _rates(each) for who, each in allowances.by_subject.items()}
         self._interval = Rate(count=1, period=progress_interval) if progress_interval else None
 
-    async def around(self, proceed: Proceed, call: Call, request: Any, context: Context) -> Any:
+    def around(
+        self, proceed: Proceed, call: Call, request: Any, context: Context
+    ) -> Awaitable[Any]:
         """Let the call on if its principal has one left."""
         kind = KINDS.get(call.method)
         if kind is None:
             if is_public(call.method):
-                return await proceed(call, request, context)
+                return proceed(call, request, context)
             kind = Kind.CHANGES
         subject = caller().subject
-        key = (kind, subject)
-        rate = self._special.get(subject, self._default)[kind]
-        wait = await self._limiter.take(key, rate)
+        price = _Price((kind, subject), self._special.get(subject, self._default)[kind])
+        if call.streams or (self._interval is not None and call.method == PROGRESS):
+            return self._around(proceed, call, request, context, price)
+        wait = self._limiter.take_now(*price)
+        if wait is None:
+            return self._around(proceed, call, request, context, price)
         if wait:
-            raise limited(kind, rate, wait)
+            raise limited(kind, price.rate, wait)
+        return proceed(call, request, context)
+
+    async def _around(
+        self, proceed: Proceed, call: Call, request: Any, context: Context, price: _Price
+    ) -> Any:
+        """Let the call on, where that is not known at once."""
+        await self._pay(price)
         if self._interval is not None and call.method == PROGRESS:
-            await self._pace(self._interval, request, subject)
+            # With the subject in the key: nobody can use up what another's operation has.
+            operation_id = getattr(request, "operation_id", "")[:ID_LENGTH]
+            key = ("progress", operation_id, caller().subject)
+            await self._pay(_Price(key, self._interval), PROGRESS_LIMIT)
         if call.streams and hasattr(request, "__aiter__"):
-            request = self._charged(request, key, rate)
+            request = self._charged(request, price)
         return await proceed(call, request, context)
 
-    async def _pace(self, interval: Rate, request: Any, subject: str) -> None:
-        """Refuse progress of one operation that comes faster than the interval.
-
-        With the subject in the key: nobody can use up what another's operation has.
-        """
-        operation_id = getattr(request, "operation_id", "")[:ID_LENGTH]
-        wait = await self._limiter.take(("progress", operation_id, subject), interval)
-        if wait:
-            raise limited(PROGRESS_LIMIT, interval, wait)
-
-    async def _charged(
-        self, messages: AsyncIterator[Any], key: BucketKey, rate: Rate
-    ) -> AsyncIterator[Any]:
+    async def _charged(self, messages: AsyncIterator[Any], price: _Price) -> AsyncIterator[Any]:
         """Hand the messages of a stream on, each for its price."""
         async for message in messages:
-            wait = await self._limiter.take(key, rate)
-            if wait:
-                raise limited(key[0], rate, wait)
+            await self._pay(price)
             yield message
+
+    async def _pay(self, price: _Price, limit: str | None = None) -> None:
+        wait = await self._limiter.take(*price)
+        if wait:
+            raise limited(limit or price.key[0], price.rate, wait)
 
 
 def local_buckets() -> LocalBuckets:
