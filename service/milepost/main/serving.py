@@ -18,7 +18,7 @@ from milepost.main.hearing import heeded
 from milepost.main.readiness import DRAINING, Readiness, probes, schema_is_usable
 from milepost.main.rounds import background
 from milepost.main.sending import sending_webhooks
-from milepost.main.tuning import schedule_as_batch, settle_heap
+from milepost.main.tuning import schedule_as_batch, settle_heap, use_huge_pages
 from milepost.rpc.server import RpcServer, UseCases, Wire
 from milepost.storage.credentials import service_key
 from milepost.storage.engine import open_engine
@@ -84,6 +84,7 @@ async def serve(settings: Settings) -> None:
         )
         await server.start()
         settle_heap()
+        use_huge_pages()
         watch = asyncio.create_task(readiness.watch(store, server))
         await stack.enter_async_context(background(settings, work, serves.sweeping, access.keys))
         telemetry.log.info(
