@@ -14,7 +14,7 @@ from milepost.domain.rates import Allowances
 from milepost.tracking.pending import PendingProgress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Awaitable, Callable
 
     from milepost.domain.lifecycle import Guards
     from milepost.domain.limits import Limits
@@ -150,7 +150,7 @@ class Tracker:
 
     def cancel(
         self, by: Principal, operation_id: OperationId, guards: Guards, *, reason: str | None = None
-    ) -> Coroutine[Any, Any, Outcome]:
+    ) -> Awaitable[Outcome]:
         """End an active operation as cancelled; its progress and metadata are kept."""
         return self._move(by, Move.CANCEL, operation_id, guards, reason=reason)
 
@@ -168,7 +168,7 @@ class Tracker:
         *,
         progress: float | None = None,
         worker: str | None = None,
-    ) -> Coroutine[Any, Any, Outcome]:
+    ) -> Awaitable[Outcome]:
         """Begin the work on a pending operation."""
         worker = worker or by.subject
         return self._move(by, Move.START, operation_id, guards, progress=progress, worker=worker)
@@ -181,7 +181,7 @@ class Tracker:
         *,
         progress: float | None = None,
         message: str | None = None,
-    ) -> Coroutine[Any, Any, Outcome]:
+    ) -> Awaitable[Outcome]:
         """Report how far the work is; a pending operation is started by it."""
         return self._move(
             by,
@@ -200,7 +200,7 @@ class Tracker:
         guards: Guards,
         *,
         result: Payload | None = None,
-    ) -> Coroutine[Any, Any, Outcome]:
+    ) -> Awaitable[Outcome]:
         """End an operation that is being processed with its result."""
         return self._move(by, Move.COMPLETE, operation_id, guards, result=result)
 
@@ -211,7 +211,7 @@ class Tracker:
         guards: Guards,
         *,
         errors: tuple[OperationError, ...],
-    ) -> Coroutine[Any, Any, Outcome]:
+    ) -> Awaitable[Outcome]:
         """End an active operation with the errors that stopped it."""
         return self._move(by, Move.FAIL, operation_id, guards, errors=errors)
 

@@ -63,12 +63,23 @@ class _Known:
         """Whom it speaks for, once that was found out."""
 
 
-def _admit(principal: Principal, call: Call) -> None:
-    """Make `principal` the caller, if its roles are those that the method is for."""
+def _let_in(
+    principal: Principal, proceed: Proceed, call: Call, request: Any, context: Context
+) -> Awaitable[Any]:
+    """Let the call of `principal` in, if it has one of the roles that the method is for."""
     admit(principal)
     allowed = ROLES.get(call.method, frozenset())
     if allowed.isdisjoint(principal.roles):
         raise PermissionDenied(role=" or ".join(sorted(allowed)) or "none")
+    if call.method in _AUDITED:
+        return _audited(proceed, call, request, context)
+    return proceed(call, request, context)
+
+
+async def _audited(proceed: Proceed, call: Call, request: Any, context: Context) -> Any:
+    answer = await proceed(call, request, context)
+    telemetry.record_change(caller(), {**named(request), **named(answer), **granted(answer)})
+    return answer
 
 
 class Auth:
@@ -114,28 +125,21 @@ class Auth:
         if is_public(call.method):
             return proceed(call, request, context)
         principal = self._remembered(call.metadata.get("authorization"))
-        if principal is None or call.method in _AUDITED:
+        if principal is None:
             return self._around(proceed, call, request, context)
-        _admit(principal, call)
-        return proceed(call, request, context)
+        return _let_in(principal, proceed, call, request, context)
 
     async def _around(self, proceed: Proceed, call: Call, request: Any, context: Context) -> Any:
-        """Let the call in as its principal, who is still to be found out, and tell of it."""
-        _admit(await self._principal(call, context), call)
-        answer = await proceed(call, request, context)
-        if call.method in _AUDITED:
-            told = {**named(request), **named(answer), **granted(answer)}
-            telemetry.record_change(caller(), told)
-        return answer
+        """Let the call in once it was found out whose it is."""
+        principal = await self._principal(call, context)
+        return await _let_in(principal, proceed, call, request, context)
 
     async def _principal(self, call: Call, context: Context) -> Principal:
-        """Find out who calls."""
         header = call.metadata.get("authorization")
         try:
             if header is None and self._certificates is not None:
                 return self._certificates.principal(context)
-            header = header or ""
-            return self._remembered(header) or await self._attempted(header, context)
+            return await self._attempted(header or "", context)
         except Unauthenticated:
             raise Unauthenticated(
                 tokens=self._tokens is not None, certificates=self._certificates is not None

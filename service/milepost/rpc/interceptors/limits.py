@@ -93,9 +93,8 @@ class RateLimits:
             kind = Kind.CHANGES
         subject = caller().subject
         price = _Price((kind, subject), self._special.get(subject, self._default)[kind])
-        if call.streams or (self._interval is not None and call.method == PROGRESS):
-            return self._around(proceed, call, request, context, price)
-        wait = self._limiter.take_now(*price)
+        plain = not call.streams and self._interval is None
+        wait = self._limiter.take_now(*price) if plain else None
         if wait is None:
             return self._around(proceed, call, request, context, price)
         if wait:
@@ -105,7 +104,7 @@ class RateLimits:
     async def _around(
         self, proceed: Proceed, call: Call, request: Any, context: Context, price: _Price
     ) -> Any:
-        """Let the call on, where that is not known at once."""
+        """Let the call on where that is not known at once, or costs more than its price."""
         await self._pay(price)
         if self._interval is not None and call.method == PROGRESS:
             # With the subject in the key: nobody can use up what another's operation has.
