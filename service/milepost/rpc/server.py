@@ -25,6 +25,7 @@ from milepost.rpc.interceptors.admission import Admission
 from milepost.rpc.interceptors.auth import Auth
 from milepost.rpc.interceptors.chain import ChainedServer
 from milepost.rpc.interceptors.errors import Errors
+from milepost.rpc.interceptors.gathering import Gathering
 from milepost.rpc.interceptors.limits import RateLimits
 from milepost.rpc.interceptors.observe import Observe
 from milepost.rpc.operations import OperationService
@@ -123,6 +124,7 @@ class RpcServer:
         self._admission = Admission(calls_max=gates.calls_max, waiting_max=gates.waiting_max)
         links: tuple[Link, ...] = (
             self._observe,  # outermost: it must see refused calls too, with their final code
+            Gathering(),  # before all that a group has done for it in one go, but seen by observe
             Errors(),  # before whoever may refuse: turns whatever happens inside into a status
             self._admission,  # before auth: a replica that stops, or is full, asks nobody anything
             _auth(access, gates),

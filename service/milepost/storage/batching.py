@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import os
 import queue
 import threading
 from collections import deque
@@ -36,10 +35,6 @@ Answer = TypeVar("Answer")
 MOST_WAITING: Final = 10_000
 """Calls that one lane holds; more are refused at once."""
 LARGEST_BATCH: Final = 256
-ENOUGH: Final = 16
-"""Calls that make a batch worth its while: the rest may form the next one meanwhile."""
-PATIENT_TURNS: Final = 12
-"""Turns of the event loop without another call after which a batch is complete."""
 PATIENCE_S: Final = 0.85
 """How long a call waits for the database before it is told that there is none: under 1 s."""
 WATCH_INTERVAL_S: Final = 0.05
@@ -92,15 +87,11 @@ class Lane(Generic[Item, Answer]):
         self._work = work
         self._kind = kind
         self._largest = largest_batch
-        self._enough = min(ENOUGH, largest_batch)
         self._repeatable = repeatable
         self._waiting: deque[_Call[Item, Answer]] = deque()
         self._running: list[_Call[Item, Answer]] = []
         self._running_since = 0.0
         self._dispatching = False
-        self._last_size = 0
-        self._seen = 0
-        self._turns_left = 0
         self._watcher: asyncio.TimerHandle | None = None
         self._closing = False
         self._idle = asyncio.Event()
@@ -149,33 +140,10 @@ class Lane(Generic[Item, Answer]):
         if not self._dispatching and not self._running:
             self._dispatching = True
             self._idle.clear()
-            self._seen = 0
-            self._turns_left = PATIENT_TURNS
             self._loop.call_soon(self._dispatch)
-
-    def _more_is_coming(self) -> bool:
-        """Tell whether the event loop still has calls for this batch in its hands.
-
-        No timer waits for them: the loop takes another turn, and another, as long as that brings
-        in calls, and until there are enough. A caller that is alone is not kept waiting for
-        company.
-        """
-        waiting = len(self._waiting)
-        alone = waiting < 2 and self._last_size < 2  # noqa: PLR2004 - company begins with two
-        if alone or waiting >= self._enough:
-            return False
-        if waiting > self._seen:
-            self._seen = waiting
-            self._turns_left = PATIENT_TURNS
-        self._turns_left -= 1
-        return self._turns_left > 0
 
     def _dispatch(self) -> None:
         """Hand the thread its next batch, if there is one."""
-        if self._more_is_coming():
-            os.sched_yield()  # to the threads of gRPC that read from the sockets
-            self._loop.call_soon(self._dispatch)
-            return
         self._dispatching = False
         batch: dict[Hashable, _Call[Item, Answer]] = {}
         later: list[_Call[Item, Answer]] = []
@@ -198,7 +166,6 @@ class Lane(Generic[Item, Answer]):
     def _settle(self, answers: Sequence[Answer | Exception]) -> None:
         """Hand each caller of the finished batch its answer."""
         batch, self._running = self._running, []
-        self._last_size = len(batch)
         for call, answer in zip(batch, answers, strict=True):
             if call.future.done():
                 continue

@@ -28,6 +28,11 @@ PREFER: Final = "prefer"
 """The metadata by which a caller asks any read to wait (RFC 7240)."""
 
 
+def waits(call: Call) -> bool:
+    """Tell whether a call may wait for something to happen, instead of just running."""
+    return call.streams or call.method in LONG or PREFER in call.metadata
+
+
 class Admission:
     """Turns calls away once the replica is draining or too many run; health goes on answering.
 
@@ -55,8 +60,8 @@ class Admission:
             return await proceed(call, request, context)
         if self._draining:
             raise Draining
-        waits = call.streams or call.method in LONG or PREFER in call.metadata
-        if waits:
+        waiting = waits(call)
+        if waiting:
             if self._waiting >= self._waiting_max:
                 telemetry.record_limited("waiting_calls")
                 raise Overloaded
@@ -64,9 +69,9 @@ class Admission:
             telemetry.record_limited("calls")
             raise Overloaded
         self.running.enter()
-        self._waiting += waits
+        self._waiting += waiting
         try:
             return await proceed(call, request, context)
         finally:
-            self._waiting -= waits
+            self._waiting -= waiting
             self.running.leave()
