@@ -1,9 +1,9 @@
 """Gathering: calls that arrive while a transaction runs form the next one.
 
-A `Lane` is a queue, and a thread with a held database session. While the session is idle a call
-is taken at once, alone: there is no timer that would make a quiet service wait. While a
-transaction runs, what arrives queues up, and all of it goes into the next transaction. The SQL
-knows nothing of this.
+A `Lane` is a queue, and a thread with a held database session. While the session is idle, what
+arrives in one turn of the event loop is taken at once: there is no timer that would make a quiet
+service wait. While a transaction runs, what arrives queues up, and all of it goes into the next
+transaction. The SQL knows nothing of this.
 
 The thread is also what makes cancellation harmless: a caller that goes away abandons its future,
 never a transaction. What was taken is committed or not as a whole, and what was still queued is
