@@ -18,7 +18,9 @@ class ServerSettings(BaseModel):
     reflection: bool = Field(
         default=True, description="Answer server reflection; off in production"
     )
-    gathering: bool = Field(default=True, description="Let concurrent calls share a transaction")
+    gathering: bool = Field(
+        default=True, description="Let concurrent calls go on together, in one transaction"
+    )
 
     @field_validator("listen", "http_listen")
     @classmethod

@@ -98,6 +98,8 @@ class Gates:
     allowances: Allowances
     progress_interval: timedelta
     """Between two unary progress updates of one operation; 0 is none."""
+    gathering: bool
+    """Whether calls that arrive together go on together."""
     calls_max: int
     waiting_max: int
     auth_failures_per_minute: int
@@ -124,7 +126,8 @@ class RpcServer:
         self._admission = Admission(calls_max=gates.calls_max, waiting_max=gates.waiting_max)
         links: tuple[Link, ...] = (
             self._observe,  # outermost: it must see refused calls too, with their final code
-            Gathering(),  # before all that a group has done for it in one go, but seen by observe
+            # before all that is done for a group in one go, but seen by observe
+            *((Gathering(),) if gates.gathering else ()),
             Errors(),  # before whoever may refuse: turns whatever happens inside into a status
             self._admission,  # before auth: a replica that stops, or is full, asks nobody anything
             _auth(access, gates),
