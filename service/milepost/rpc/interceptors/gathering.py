@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 ENOUGH: Final = 16
 """Calls that are a group even where there are more: the rest may form the next one meanwhile."""
 LARGEST: Final = 256
+"""Calls of one group at most: what a statement of the store takes."""
 PATIENT_TURNS: Final = 12
 """Turns of the event loop without another call after which a group is complete."""
 COUNTED_EVERY: Final = 64
@@ -81,7 +82,7 @@ class Gathering:
         if self._counts():
             return LARGEST
         # Of many one half: while that is in the database the other half arrives. Of few all.
-        return min(self._crowd, max(ENOUGH, self._crowd // 2))
+        return min(self._crowd, max(ENOUGH, self._crowd // 2), LARGEST)
 
     def _counts(self) -> bool:
         """Whether this group is to tell how large the crowd is. Nobody waits for it alone."""
