@@ -23,9 +23,10 @@ from tests.contract.test_claims import CLAIM, LEASE, WORKER
 
 TTL = timedelta(hours=1)
 LATE = timedelta(seconds=1)
-MIB = 1 << 20
 LARGE = 60
-"""Operations with so large a result: several times as many as are removed in one piece."""
+"""Operations with a large result: several times as many as are removed in one piece."""
+LARGE_BYTES = 1 << 18
+"""Of each such result: together more than anything else in memory, and soon written to any disk."""
 SWEEPS = (Move.RELEASE, Move.ABANDON, Move.EXPIRE, Move.FORGET)
 WRITES = (Move.PROGRESS, Move.COMPLETE, Move.FAIL)
 
@@ -235,7 +236,7 @@ async def test_sweeps_are_batches(store, replica, stored):
 
 async def test_removing_large_results_takes_little_memory(store, stored):
     """However many large results are past their time, a sweep holds few of them at once."""
-    large = {"result_type": "example.com/bytes", "result_value": b"x" * MIB}
+    large = {"result_type": "example.com/bytes", "result_value": b"x" * LARGE_BYTES}
     old = {"expire_time": factories.LONG_AGO + timedelta(days=1)}
     for _ in range(LARGE // 10):  # not all in one insert, which would take memory itself
         rows = [factories.row(Status.COMPLETED, **large, **old) for _ in range(10)]
@@ -243,7 +244,7 @@ async def test_removing_large_results_takes_little_memory(store, stored):
     tracemalloc.start()
     try:
         assert len(await store.sweep(Move.FORGET, 1_000)) == LARGE
-        assert tracemalloc.get_traced_memory()[1] < LARGE * MIB / 2
+        assert tracemalloc.get_traced_memory()[1] < LARGE * LARGE_BYTES / 2
     finally:
         tracemalloc.stop()
 

@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -44,6 +45,19 @@ def any_service(request: pytest.FixtureRequest) -> Service:
     fixtures = {"sqlite": "service", "postgresql": "postgres_service"}
     service: Service = request.getfixturevalue(fixtures[request.param])
     return service
+
+
+@pytest.fixture
+def unswept(database_url: str, tmp_path: Path) -> Iterator[Service]:
+    """A service of its own whose sweeper does not come, on each database; it counts often."""
+    with Service(
+        database_url,
+        tmp_path,
+        measure_seconds="0.1",
+        lease_sweep_seconds="3600",
+        cleanup_seconds="3600",
+    ) as service:
+        yield service
 
 
 @pytest.fixture

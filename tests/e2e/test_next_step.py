@@ -25,19 +25,6 @@ PATIENCE_S = 30.0
 
 
 @pytest.fixture
-def unswept(database_url: str, tmp_path: Path) -> Iterator[Service]:
-    """A service whose sweeper does not come, on each database."""
-    with Service(
-        database_url,
-        tmp_path,
-        measure_seconds=MEASURED_EVERY_S,
-        lease_sweep_seconds="3600",
-        cleanup_seconds="3600",
-    ) as service:
-        yield service
-
-
-@pytest.fixture
 def healthy(database_url: str, tmp_path: Path) -> Iterator[Service]:
     """A service as it comes, but for how often it counts, on each database."""
     with Service(database_url, tmp_path, measure_seconds=MEASURED_EVERY_S) as service:

@@ -7,7 +7,13 @@ import pytest
 
 from milepost.rpc.interceptors import gathering
 from milepost.rpc.interceptors.chain import Call
-from milepost.rpc.interceptors.gathering import COUNTED_EVERY, ENOUGH, PATIENT_TURNS, Gathering
+from milepost.rpc.interceptors.gathering import (
+    COUNTED_EVERY,
+    ENOUGH,
+    LARGEST,
+    PATIENT_TURNS,
+    Gathering,
+)
 
 GET = Call("milepost.v1.OperationService/GetOperation", {})
 PATIENCE_S = 10
@@ -100,9 +106,12 @@ async def test_group_does_not_wait_for_those_who_do_not_come(house):
     await asyncio.gather(*calls)
 
 
-@pytest.mark.parametrize(("callers", "size"), [(2 * ENOUGH, ENOUGH), (6 * ENOUGH, 3 * ENOUGH)])
+@pytest.mark.parametrize(
+    ("callers", "size"),
+    [(2 * ENOUGH, ENOUGH), (6 * ENOUGH, 3 * ENOUGH), (4 * LARGEST, LARGEST)],
+)
 async def test_crowd_goes_on_by_halves(house, callers, size):
-    """While one half of a crowd is at work, the other half is a group by itself."""
+    """While one half of a crowd is at work, the other half is a group by itself; both are bound."""
     await house.crowd(callers)
     house.hold()
     first = [house.arrive() for _ in range(size)]
@@ -110,7 +119,7 @@ async def test_crowd_goes_on_by_halves(house, callers, size):
     assert len(house.entered) == size
     second = [house.arrive() for _ in range(size)]
     await house.turns(2)
-    assert len(house.entered) == callers
+    assert len(house.entered) == 2 * size
     house.let()
     await asyncio.gather(*first, *second)
 

@@ -8,6 +8,7 @@ from milepost import telemetry
 from milepost.domain.errors import Draining, Overloaded
 from milepost.rpc.interceptors.auth import is_public
 from milepost.rpc.interceptors.running import Running
+from milepost.rpc.preference import HEADER
 
 if TYPE_CHECKING:
     from milepost.rpc.interceptors.chain import Call, Context, Proceed
@@ -24,13 +25,11 @@ LONG: Final = frozenset(
     }
 )
 """Unary calls that wait for something to happen."""
-PREFER: Final = "prefer"
-"""The metadata by which a caller asks any read to wait (RFC 7240)."""
 
 
 def waits(call: Call) -> bool:
     """Tell whether a call may wait for something to happen, instead of just running."""
-    return call.streams or call.method in LONG or PREFER in call.metadata
+    return call.streams or call.method in LONG or HEADER in call.metadata
 
 
 class Admission:

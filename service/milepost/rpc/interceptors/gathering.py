@@ -12,6 +12,7 @@ import os
 from typing import TYPE_CHECKING, Any, Final
 
 from milepost.rpc.interceptors.admission import waits
+from milepost.rpc.interceptors.running import Running
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 ENOUGH: Final = 16
 """Calls that are a group even where there are more: the rest may form the next one meanwhile."""
 LARGEST: Final = 256
-"""Calls of one group at most: what a statement of the store takes."""
+"""Calls of one group at most."""
 PATIENT_TURNS: Final = 12
 """Turns of the event loop without another call after which a group is complete."""
 COUNTED_EVERY: Final = 64
@@ -32,20 +33,20 @@ class Gathering:
     """Lets calls on in groups. Create it on a running event loop.
 
     There is no timer that would make a quiet service wait: the loop takes another turn, and
-    another, as long as that brings in calls. Whoever is alone goes on at once.
+    another, as long as that brings in calls. Whoever is alone goes on at once, as soon as it is
+    known that the others have left.
     """
 
     def __init__(self) -> None:
         """Begin with nobody here."""
         self._loop = asyncio.get_running_loop()
         self._waiting: list[asyncio.Future[None]] = []
-        self._inside = 0
+        self._inside = Running()
         self._crowd = 1
         """How many calls there are, those included that gRPC has not handed over yet."""
         self._uncounted = 0
         """Groups since the crowd was counted."""
         self._turning = False
-        self._seen = 0
         self._turns_left = 0
 
     def around(
@@ -57,21 +58,21 @@ class Gathering:
         return self._around(proceed, call, request, context)
 
     async def _around(self, proceed: Proceed, call: Call, request: Any, context: Context) -> Any:
-        self._inside += 1
+        self._inside.enter()
         try:
             if not self._completes_a_group():
                 await self._group()
             answer = await proceed(call, request, context)
-            if self._inside > 1:
+            if self._inside.count > 1:
                 # Another turn of the loop: the answers of a group are made first, then sent.
                 await asyncio.sleep(0)
             return answer
         finally:
-            self._inside -= 1
+            self._inside.leave()
 
     def _completes_a_group(self) -> bool:
         """Let the others on if this is the call that they have waited for."""
-        self._crowd = max(self._crowd, self._inside)
+        self._crowd = max(self._crowd, self._inside.count)
         if len(self._waiting) + 1 < self._enough():
             return False
         self._let_on()
@@ -92,19 +93,16 @@ class Gathering:
         """Return what is done when the group is complete."""
         place = self._loop.create_future()
         self._waiting.append(place)
+        self._turns_left = PATIENT_TURNS
         if not self._turning:
             self._turning = True
-            self._seen = 0
             self._loop.call_soon(self._turn)
         return place
 
     def _turn(self) -> None:
-        """Take another turn of the loop if the last ones have brought in calls."""
-        if len(self._waiting) > self._seen:
-            self._turns_left = PATIENT_TURNS
-        self._seen = len(self._waiting)
+        """Take another turn of the loop if one of the last has brought in a call."""
         self._turns_left -= 1
-        self._turning = self._turns_left > 0 and self._seen > 0
+        self._turning = bool(self._waiting) and self._turns_left > 0
         if self._turning:
             os.sched_yield()  # to the threads of gRPC that read from the sockets
             self._loop.call_soon(self._turn)
@@ -113,7 +111,7 @@ class Gathering:
 
     def _let_on(self) -> None:
         if self._counts():
-            self._crowd = self._inside
+            self._crowd = self._inside.count
             self._uncounted = 0
         self._uncounted += 1
         group, self._waiting = self._waiting, []
