@@ -21,7 +21,7 @@ from tests.bench.report import Report
 from tests.bench.servers import ROOT
 
 ROUNDS = 7
-SECONDS = 0.6
+SECONDS = 0.5
 WIDTH = 110
 """Columns of the tables where there is no terminal."""
 BUILD = ROOT / "build"

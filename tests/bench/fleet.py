@@ -83,11 +83,11 @@ class Fleet:
             Cell(
                 name=name,
                 measure=self._measure(name, comparison.scenario, comparison.callers),
-                stretch=plan.stretch(comparison.scenario),
+                stretch=comparison.stretch,
             )
             for name in comparison.subjects
         ]
-        return Block(name=comparison.name, cells=cells)
+        return Block(name=comparison.name, cells=cells, times=comparison.times)
 
     def _measure(self, name: str, scenario: str, callers: int) -> Measure:
         if name == plan.SKIP_LOCKED:

@@ -40,9 +40,12 @@ LIVE = frozenset({STREAM, WATCH, CLAIM})
 
 HALF = 0.5
 SHORT = 1.0
-LONG = 2.5
+LONG = 3.0
 """A full life of the naive peer takes a second at 32 callers. All others of its block run as long:
 what a measurement costs at its beginning and its end counts alike."""
+
+CLOSE = frozenset({f"{LIFE}/32", "get/1"})
+"""Blocks that come close to what is wanted of them, so that chance would decide."""
 
 SERVERS = {POSTGRES_UNARY: POSTGRES}
 """Who answers, where it is not the name."""
@@ -72,6 +75,18 @@ class Comparison(NamedTuple):
         """How `--only` and the report name it."""
         return block_name(self.about or self.scenario, self.callers)
 
+    @property
+    def stretch(self) -> float:
+        """How much longer it is measured than others."""
+        if self.scenario == LIFE and self.callers > 1:
+            return LONG
+        return HALF if self.scenario in {WATCH, CLAIM} else SHORT
+
+    @property
+    def times(self) -> int:
+        """How often a round measures it: the median of what is close to a target needs more."""
+        return 2 if self.name in CLOSE else 1
+
 
 class Floor(NamedTuple):
     """Updates without a server: how many go into one transaction."""
@@ -79,13 +94,6 @@ class Floor(NamedTuple):
     name: str
     database: str
     batch: int
-
-
-def stretch(scenario: str) -> float:
-    """How much longer than others a block is measured."""
-    if scenario == LIFE:
-        return LONG
-    return HALF if scenario in {WATCH, CLAIM} else SHORT
 
 
 def block_name(scenario: str, callers: int) -> str:

@@ -22,7 +22,7 @@ _EXAMPLES = 10
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One cell of a block, over all rounds."""
+    """One cell of a block, over all its measurements."""
 
     block: str
     cell: str
@@ -96,7 +96,7 @@ class Report:
         )
 
     def _measurements(self) -> Table:
-        table = Table(title="medians of the rounds; ratios are to the first of the block")
+        table = Table(title="medians of all rounds; ratios are to the first of the block")
         table.add_column("block", no_wrap=True)
         table.add_column("measured", no_wrap=True)
         for heading in ("per s", "p50 ms", "p99 ms", "ratio", "range", "bytes", "server", "load"):
@@ -204,5 +204,5 @@ def _ratio(ratio: Ratio | None) -> dict[str, Any] | None:
         "median": round(ratio.median, 3),
         "low": round(ratio.low, 3),
         "high": round(ratio.high, 3),
-        "rounds": [round(value, 3) for value in ratio.values],
+        "pairs": [round(value, 3) for value in ratio.values],
     }

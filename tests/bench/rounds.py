@@ -1,8 +1,9 @@
 """How it is measured: in rounds, shuffled, and compared only with what ran in the same minute.
 
 The speed of a machine drifts by tens of percent. So what is compared stands in one block, a block
-runs as a whole in every round, the order of blocks and within a block is drawn anew each time, and
-a ratio is the median of the ratios of the rounds. Two identical servers tell what a ratio is worth.
+runs as a whole, once or more in every round, the order of blocks and within a block is drawn anew
+each time, and a ratio is the median of the ratios of these pairs. Two identical servers tell what
+a ratio is worth.
 """
 
 import gc
@@ -46,6 +47,8 @@ class Block:
 
     name: str
     cells: Sequence[Cell]
+    times: int = 1
+    """How often a round measures it."""
 
 
 class Key(NamedTuple):
@@ -57,7 +60,7 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """How one cell compares with another of its block, over the rounds."""
+    """How one cell compares with another of its block, each time they were measured."""
 
     values: Sequence[float]
 
@@ -68,18 +71,18 @@ class Ratio:
 
     @property
     def low(self) -> float:
-        """The lowest ratio of a round."""
+        """The lowest ratio of a pair."""
         return min(self.values)
 
     @property
     def high(self) -> float:
-        """The highest ratio of a round."""
+        """The highest ratio of a pair."""
         return max(self.values)
 
 
 @dataclass(slots=True)
 class Results:
-    """Every measurement of a run: for each block and cell, one a round."""
+    """Every measurement of a run: for each block and cell, in the order of time."""
 
     blocks: Sequence[Block]
     readings: dict[Key, list[Reading]] = field(default_factory=dict)
@@ -93,7 +96,7 @@ class Results:
         return Ratio(values) if values else None
 
     def null(self, cell: str, base: str) -> Ratio | None:
-        """The ratio of two identical servers, over all blocks and rounds."""
+        """The ratio of two identical servers, over all blocks and pairs."""
         found = [self.ratio(block.name, cell, base) for block in self.blocks]
         values = [value for ratio in found if ratio for value in ratio.values]
         return Ratio(values) if values else None
@@ -101,7 +104,7 @@ class Results:
     def mismatches(self) -> list[str]:
         """Where the database does not hold exactly the moves that were acknowledged."""
         return [
-            f"{key.block}, {key.cell}, round {number}: acknowledged {reading.tally.moves},"
+            f"{key.block}, {key.cell}, measurement {number}: acknowledged {reading.tally.moves},"
             f" the revisions grew by {reading.grown}"
             for key, readings in self.readings.items()
             for number, reading in enumerate(readings, 1)
@@ -111,7 +114,7 @@ class Results:
     def failures(self) -> list[str]:
         """Every call that was not answered as it should be."""
         return [
-            f"{key.block}, {key.cell}, round {number}: {count} times: {reason}"
+            f"{key.block}, {key.cell}, measurement {number}: {count} times: {reason}"
             for key, readings in self.readings.items()
             for number, reading in enumerate(readings, 1)
             for reason, count in reading.tally.failures.items()
@@ -121,7 +124,7 @@ class Results:
 def run(
     blocks: Sequence[Block], rounds: int, seconds: float, told: Callable[[str], None]
 ) -> Results:
-    """Measure every cell of every block once a round."""
+    """Measure every cell of every block in each round, as often as the block says."""
     results = Results(blocks)
     for number in range(1, rounds + 1):
         for block, cell in _shuffled(blocks):
@@ -137,6 +140,7 @@ def run(
 
 
 def _shuffled(blocks: Sequence[Block]) -> Iterator[tuple[Block, Cell]]:
-    for block in random.sample(blocks, len(blocks)):
+    visits = [block for block in blocks for _ in range(block.times)]
+    for block in random.sample(visits, len(visits)):
         for cell in random.sample(block.cells, len(block.cells)):
             yield block, cell

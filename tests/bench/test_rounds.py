@@ -39,6 +39,18 @@ def test_ratios_are_paired():
     assert (ratio.low, ratio.median, ratio.high) == (0.4, 0.5, 0.6)
 
 
+def test_a_block_may_be_measured_several_times_a_round():
+    """Each time it runs as a whole, so that its ratios are of the same minute still."""
+    cells = [
+        Cell(name=plan.ECHO, measure=readings([100, 10, 50, 20])),
+        Cell(name=plan.POSTGRES, measure=readings([50, 6, 20, 14])),
+    ]
+    results = run([Block(name=BLOCK, cells=cells, times=2)], 2, 1.0, lambda _text: None)
+    ratio = results.ratio(BLOCK, plan.POSTGRES, plan.ECHO)
+    assert ratio is not None
+    assert list(ratio.values) == [0.5, 0.6, 0.4, 0.7]
+
+
 @pytest.mark.parametrize(("rates", "void"), [([95, 100, 130], False), ([80, 85, 100], True)])
 def test_the_null_pair_decides(rates, void):
     """A run in which two identical servers differ by more than a tenth is void."""
@@ -54,8 +66,8 @@ def test_every_acknowledged_move_must_be_in_the_database():
     assert len(bad.faults()) == 3
 
 
-def test_every_cell_is_measured_once_a_round():
-    """The order is drawn anew in each round, and nothing is left out."""
+def test_every_cell_is_measured_in_each_round():
+    """The order is drawn anew in each round, and nothing is left out or torn apart."""
     seen: list[str] = []
 
     def noting(name: str) -> Measure:
@@ -66,11 +78,18 @@ def test_every_cell_is_measured_once_a_round():
         return measure
 
     blocks = [
-        Block(name=name, cells=[Cell(name=cell, measure=noting(name + cell)) for cell in "xy"])
-        for name in "ab"
+        Block(
+            name=name,
+            cells=[Cell(name=cell, measure=noting(name + cell)) for cell in "xy"],
+            times=times,
+        )
+        for name, times in (("a", 1), ("b", 2))
     ]
     run(blocks, 5, 1.0, lambda _text: None)
-    for begin in range(0, 20, 4):
-        of_round = seen[begin : begin + 4]
-        assert sorted(of_round) == ["ax", "ay", "bx", "by"]
-        assert of_round[0][0] == of_round[1][0]
+    assert len(seen) == 5 * 6
+    for begin in range(0, 5 * 6, 6):
+        of_round = seen[begin : begin + 6]
+        assert sorted(of_round) == ["ax", "ay", "bx", "bx", "by", "by"]
+        for first, second in zip(of_round[::2], of_round[1::2], strict=True):
+            assert first[0] == second[0]
+            assert first != second
