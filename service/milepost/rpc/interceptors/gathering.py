@@ -33,8 +33,8 @@ class Gathering:
     """Lets calls on in groups. Create it on a running event loop.
 
     There is no timer that would make a quiet service wait: the loop takes another turn, and
-    another, as long as that brings in calls. Whoever is alone goes on at once, as soon as it is
-    known that the others have left.
+    another, as long as that brings in calls. Whoever is alone goes on at once; after a crowd has
+    left, as soon as that was seen.
     """
 
     def __init__(self) -> None:
