@@ -44,7 +44,7 @@ LONG = 3.0
 """A full life of the naive peer takes a second at 32 callers. All others of its block run as long:
 what a measurement costs at its beginning and its end counts alike."""
 
-CLOSE = frozenset({f"{LIFE}/32", "get/1"})
+CLOSE = frozenset({f"{LIFE}/32", "get/1", "get/32", "update/1"})
 """Blocks that come close to what is wanted of them, so that chance would decide."""
 
 SERVERS = {POSTGRES_UNARY: POSTGRES}
