@@ -11,7 +11,7 @@ from milepost.webhooks.masterkeys import new_key
 from tests import canaries
 from tests.contract.stored import Stored
 from tests.e2e.client import Client
-from tests.e2e.service import Service
+from tests.e2e.service import MEASURED_EVERY_S, Service
 from tests.postgres import PostgresServer
 
 
@@ -53,7 +53,7 @@ def unswept(database_url: str, tmp_path: Path) -> Iterator[Service]:
     with Service(
         database_url,
         tmp_path,
-        measure_seconds="0.1",
+        measure_seconds=MEASURED_EVERY_S,
         lease_sweep_seconds="3600",
         cleanup_seconds="3600",
     ) as service:

@@ -36,6 +36,8 @@ from tests.waiting import eventually
 START_SECONDS = 30.0
 STOP_SECONDS = 30.0
 LOG_SECONDS = 5.0
+MEASURED_EVERY_S = "0.1"
+"""How often a service counts where a test waits for that."""
 RECONNECT = (
     ("grpc.initial_reconnect_backoff_ms", 50),
     ("grpc.max_reconnect_backoff_ms", 200),

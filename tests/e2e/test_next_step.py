@@ -15,12 +15,11 @@ from milepost.domain.operation import OperationId
 from milepost.gen.milepost.v1 import operation_pb2 as pb
 from tests import factories
 from tests.e2e.client import FUNCTION, Client
-from tests.e2e.service import Service
+from tests.e2e.service import MEASURED_EVERY_S, Service
 from tests.e2e.test_claim import claim
 from tests.waiting import eventually
 
 SOON_S = 5.0
-MEASURED_EVERY_S = "0.1"
 PATIENCE_S = 30.0
 
 
