@@ -11,16 +11,16 @@ from sqlalchemy import Engine
 from milepost.domain.callback_url import CallbackRules
 from milepost.storage.outbox import SqlOutbox
 from milepost.telemetry import Tracing
-from milepost.tracking.secrets import Secrets
-from milepost.webhooks.attempting import Attempts, Poster
+from milepost.tracking.signing_secrets import Secrets
+from milepost.webhooks.attempts import DeliveryAttempts, Poster
 from milepost.webhooks.dispatcher import Dispatcher, Room
 from milepost.webhooks.hosts import Hosts
-from milepost.webhooks.masterkeys import new_key, read_keys
+from milepost.webhooks.master_keys import new_key, read_keys
 from milepost.webhooks.vault import Vault
 from tests.outbox import count_by_status
 
 
-class Sending:
+class WebhookDelivery:
     """A dispatcher that runs, until left, and what it has done."""
 
     def __init__(
@@ -37,7 +37,7 @@ class Sending:
         """Send what is due in `outbox`, without pauses between the attempts."""
         secrets = Secrets(outbox, Vault(read_keys(new_key())))
         schedule = [timedelta(0)] * attempts
-        made = Attempts(poster, secrets, rules or CallbackRules(), schedule)
+        made = DeliveryAttempts(poster, secrets, rules or CallbackRules(), schedule)
         self._engine = engine
         tracing = Tracing(TracerProvider(), 0.0)
         self.dispatcher = Dispatcher(outbox, made, room, tracing, hosts)

@@ -8,18 +8,18 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 
-from milepost.domain.lifecycle import Change, Move
 from milepost.domain.operation import (
-    Draft,
+    AccessFilter,
+    NewOperation,
     Operation,
     OperationError,
     OperationId,
     Payload,
-    Scope,
     Status,
     new_operation_id,
 )
 from milepost.domain.ports import OperationStore
+from milepost.domain.transitions import Transition, TransitionRequest
 from milepost.storage.dialects import Instant, Span
 from milepost.storage.tables import operations
 
@@ -32,18 +32,18 @@ PLENTY: Final = 1_000_000
 """A quota that no test reaches by accident."""
 EVENT_TYPES: Final = ("started", "completed", "failed", "cancelled", "expired")
 
-_PATHS: Final[dict[Status, Sequence[Move]]] = {
+_PATHS: Final[dict[Status, Sequence[Transition]]] = {
     Status.PENDING: (),
-    Status.PROCESSING: (Move.START,),
-    Status.COMPLETED: (Move.START, Move.COMPLETE),
-    Status.FAILED: (Move.START, Move.FAIL),
-    Status.CANCELLED: (Move.START, Move.CANCEL),
+    Status.PROCESSING: (Transition.START,),
+    Status.COMPLETED: (Transition.START, Transition.COMPLETE),
+    Status.FAILED: (Transition.START, Transition.FAIL),
+    Status.CANCELLED: (Transition.START, Transition.CANCEL),
 }
 
 
-def draft(**overrides: Any) -> Draft:
+def new_operation(**overrides: Any) -> NewOperation:
     """A draft of `OWNER` with a webhook for every event; `overrides` replace its fields."""
-    plain = Draft(
+    plain = NewOperation(
         owner=OWNER,
         function=FUNCTION,
         version=None,
@@ -62,11 +62,11 @@ def draft(**overrides: Any) -> Draft:
     return plain._replace(**overrides)
 
 
-def scope(
+def access_filter(
     subject: str = OWNER, *, everything: bool = False, functions: Sequence[str] = ()
-) -> Scope:
+) -> AccessFilter:
     """What `subject` may touch: its own operations, and what else is given."""
-    return Scope(subject=subject, everything=everything, functions=tuple(functions))
+    return AccessFilter(subject=subject, everything=everything, functions=tuple(functions))
 
 
 def error(code: str = "BROKEN", message: str = "it broke", **overrides: Any) -> OperationError:
@@ -79,36 +79,38 @@ def payload(value: bytes = b"\x0a\x02ok") -> Payload:
     return Payload(type_url="type.googleapis.com/google.protobuf.Value", value=value)
 
 
-def change(move: Move, id: OperationId, **overrides: Any) -> Change:  # noqa: A002 - the field
-    """The change that `OWNER` asks for, with what its move needs; `overrides` replace its fields.
+def change(transition: Transition, id: OperationId, **overrides: Any) -> TransitionRequest:  # noqa: A002 - the field
+    """The request of `OWNER` for a transition; `overrides` replace its fields.
 
     Whoever asks is the subject of its scope.
     """
-    asker = overrides.get("scope", scope())
-    plain = Change(
-        move=move,
+    asker = overrides.get("access_filter", access_filter())
+    plain = TransitionRequest(
+        transition=transition,
         id=id,
-        scope=asker,
+        access_filter=asker,
         actor=asker.subject,
-        result=payload() if move is Move.COMPLETE else None,
-        errors=(error(),) if move is Move.FAIL else (),
+        result=payload() if transition is Transition.COMPLETE else None,
+        errors=(error(),) if transition is Transition.FAIL else (),
     )
     return plain._replace(**overrides)
 
 
 async def create(store: OperationStore, **overrides: Any) -> Operation:
     """A pending operation in `store`."""
-    outcome = await store.insert(new_operation_id(), draft(**overrides))
+    outcome = await store.insert(new_operation_id(), new_operation(**overrides))
     assert outcome is not None
     return outcome.operation
 
 
 async def reach(store: OperationStore, status: Status, **overrides: Any) -> Operation:
-    """An operation in `store` that legal moves led to `status`."""
+    """An operation in `store` that legal transitions led to `status`."""
     operation = await create(store, **overrides)
-    asker = scope(operation.owner)
-    for move in _PATHS[status]:
-        operation = (await store.apply(change(move, operation.id, scope=asker))).operation
+    asker = access_filter(operation.owner)
+    for transition in _PATHS[status]:
+        operation = (
+            await store.apply(change(transition, operation.id, access_filter=asker))
+        ).operation
     assert operation.status is status
     return operation
 

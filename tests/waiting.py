@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-PATIENCE_S: Final = 10.0
+QUEUE_TIMEOUT_S: Final = 10.0
 _LOOK_S: Final = 0.01
 
 
@@ -20,7 +20,7 @@ def eventually(condition: Callable[[], Any], *, within: float, what: str) -> Any
         time.sleep(_LOOK_S)
 
 
-async def until(condition: Callable[[], bool], patience: float = PATIENCE_S) -> None:
+async def until(condition: Callable[[], bool], patience: float = QUEUE_TIMEOUT_S) -> None:
     """The condition holds; other tasks run meanwhile."""
     deadline = time.monotonic() + patience
     while not condition():

@@ -104,7 +104,7 @@ def upgrade() -> None:
         sa.Column("operation_id", sa.Text, nullable=False),
         sa.Column("revision", sa.BigInteger, nullable=False, autoincrement=False),
         sa.Column("type", sa.Text, nullable=False),
-        sa.Column("move", sa.Text, nullable=False),
+        sa.Column("transition", sa.Text, nullable=False),
         sa.Column("owner", sa.Text, nullable=False),
         sa.Column("actor", sa.Text, nullable=False),
         sa.Column("request_id", sa.Text),

@@ -31,7 +31,7 @@ INDEXES = (
         ["expire_time"],
         "status = 'PROCESSING'",
     ),
-    ("events_forget_time_idx", "events", ["time"], "move = 'forget' AND revision > 1"),
+    ("events_purge_time_idx", "events", ["time"], "transition = 'purge' AND revision > 1"),
 )
 
 

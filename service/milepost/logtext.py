@@ -19,7 +19,7 @@ _MARGIN: Final = "    | "
 """What the lines of a traceback begin with where people read them."""
 
 
-def harmless(value: Any) -> Any:
+def escaped(value: Any) -> Any:
     """Return `value` with every character that is not printed written as its escape.
 
     That is line breaks of every kind (U+2028 too), terminal escapes and other control characters,
@@ -34,11 +34,11 @@ def harmless(value: Any) -> Any:
         case bool() | int() | float() | None:
             return value
         case list() | tuple() | set() | frozenset():
-            return [harmless(item) for item in value]
+            return [escaped(item) for item in value]
         case dict():
-            return {harmless(str(name)): harmless(item) for name, item in value.items()}
+            return {escaped(str(name)): escaped(item) for name, item in value.items()}
         case _:
-            return harmless(str(value))
+            return escaped(str(value))
 
 
 def harmless_lines(text: str, *, margin: str = "") -> str:
@@ -46,7 +46,7 @@ def harmless_lines(text: str, *, margin: str = "") -> str:
 
     Every line but the first begins with `margin`, so that none looks like a line of the log.
     """
-    return f"\n{margin}".join(harmless(line) for line in text.split("\n"))
+    return f"\n{margin}".join(escaped(line) for line in text.split("\n"))
 
 
 def _escaped(text: str) -> str:
@@ -91,6 +91,6 @@ def for_people(console: Processor) -> Processor:
 def _neutral(event: EventDict) -> dict[str, Any]:
     """Return the event with every text harmless; of a traceback, each of its lines."""
     return {
-        name: harmless_lines(value) if name == "exception" else harmless(value)
+        name: harmless_lines(value) if name == "exception" else escaped(value)
         for name, value in event.items()
     }

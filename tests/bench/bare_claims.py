@@ -79,7 +79,7 @@ async def _work(connection: Connection, tally: Tally) -> None:
             since, now = now, clock()
             tally.calls += 1
             tally.jobs += found
-            tally.moves += found
+            tally.transitions += found
             tally.latencies.append(now - since)
             if not found:
                 tally.failures["nothing to claim"] += 1

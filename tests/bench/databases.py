@@ -85,7 +85,7 @@ class Book:
         self._pending -= count
 
     def revisions(self) -> int:
-        """The sum of all revisions: every committed move raises it by one."""
+        """The sum of all revisions: every committed transition raises it by one."""
         total = sa.select(sa.func.coalesce(sa.func.sum(self._table.c.revision), 0))
         with self._engine.connect() as connection:
             return int(connection.scalar(total) or 0)

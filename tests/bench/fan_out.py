@@ -62,7 +62,7 @@ class FanOutConnection(Wire):
             self.lose(failure or "a watch has ended")
             return
         self._change = 0
-        self._tally.moves += 1
+        self._tally.transitions += 1
         self._go_on(now)
 
     def _tell(self, number: int, message: bytes) -> None:

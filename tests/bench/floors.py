@@ -123,7 +123,7 @@ def run_floor(update: Update, ids: Sequence[str], batch: int, seconds: float) ->
             since, now = now, clock()
             tally.calls += 1
             tally.jobs += changed
-            tally.moves += changed
+            tally.transitions += changed
             tally.latencies.append(now - since)
             if changed != batch:
                 tally.failures["not every row was changed"] += batch - changed

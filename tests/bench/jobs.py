@@ -23,7 +23,7 @@ class Call(NamedTuple):
     head: bytes
     """The encoded headers, made once for each method."""
     body: bytes
-    moves: int = 0
+    transitions: int = 0
     """By how much a good reply says that the revision of the operation has grown."""
 
 
@@ -41,7 +41,7 @@ class Tally:
 
     calls: int = 0
     jobs: int = 0
-    moves: int = 0
+    transitions: int = 0
     """The revisions that were acknowledged; the database must have grown by as much."""
     payload: int = 0
     """Bytes of all replies."""
@@ -112,7 +112,7 @@ class Caller:
     def _acknowledge(self, payload: bytes) -> None:
         tally = self._tally
         tally.calls += 1
-        tally.moves += self._call.moves
+        tally.transitions += self._call.transitions
         tally.payload += len(payload)
 
 

@@ -50,7 +50,7 @@ def measure_claims(subject: GrpcSubject, claimers: int, seconds: float) -> Readi
     assert book is not None
     book.stock_pending(ceil(_CLAIMS_PER_SECOND * seconds) + claimers)
     reading = subject.measure("claim", claimers, seconds)
-    book.claimed(reading.tally.moves)
+    book.claimed(reading.tally.transitions)
     return reading
 
 
@@ -59,7 +59,7 @@ def measure_bare_claims(bare: BareClaims, claimers: int, seconds: float) -> Read
     bare.book.stock_pending(ceil(_CLAIMS_PER_SECOND * seconds) + claimers)
     before = bare.book.revisions()
     tally = bare.claim(claimers, seconds)
-    bare.book.claimed(tally.moves)
+    bare.book.claimed(tally.transitions)
     return Reading(tally, bare.book.revisions() - before, None)
 
 

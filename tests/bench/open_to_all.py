@@ -18,7 +18,7 @@ from milepost.rpc.caller import admit
 from tests.bench.messages import OWNER
 
 if TYPE_CHECKING:
-    from milepost.rpc.interceptors.chain import Call, Context, Proceed
+    from milepost.rpc.interceptors.chain import Call, CallNext, Context
 
 ANYBODY: Final = Principal(
     subject=OWNER, roles=frozenset({Role.CALLER, Role.WORKER}), credential_id="nobody"
@@ -31,18 +31,18 @@ class Open:
     def __init__(self, *_given: object, **_options: object) -> None:
         """Look at nothing."""
 
-    async def around(self, proceed: Proceed, call: Call, request: Any, context: Context) -> Any:
+    async def around(self, call_next: CallNext, call: Call, request: Any, context: Context) -> Any:
         """Let the call on."""
-        return await proceed(call, request, context)
+        return await call_next(call, request, context)
 
 
 class OpenDoor(Open):
     """Lets everybody in."""
 
-    async def around(self, proceed: Proceed, call: Call, request: Any, context: Context) -> Any:
+    async def around(self, call_next: CallNext, call: Call, request: Any, context: Context) -> Any:
         """Let the call in."""
         admit(ANYBODY)
-        return await proceed(call, request, context)
+        return await call_next(call, request, context)
 
 
 if __name__ == "__main__":

@@ -75,7 +75,7 @@ def _insert(
     """Insert the row many times, with other ids, and with so many owners if it is not the one.
 
     One `INSERT … SELECT` over a counter, the same on both databases. Their events and counts per
-    owner, if the service keeps any, are not made: no move that is measured looks at them.
+    owner, if the service keeps any, are not made: no transition that is measured looks at them.
     """
     prefix = f"op_{secrets.token_hex(_RANDOM_BYTES)}0"
     first = 10 ** (_DIGITS - 1)

@@ -102,13 +102,13 @@ class Results:
         return Ratio(values) if values else None
 
     def mismatches(self) -> list[str]:
-        """Where the database does not hold exactly the moves that were acknowledged."""
+        """Where the database does not hold exactly the transitions that were acknowledged."""
         return [
-            f"{key.block}, {key.cell}, measurement {number}: acknowledged {reading.tally.moves},"
-            f" the revisions grew by {reading.grown}"
+            f"{key.block}, {key.cell}, measurement {number}: acknowledged"
+            f" {reading.tally.transitions}, the revisions grew by {reading.grown}"
             for key, readings in self.readings.items()
             for number, reading in enumerate(readings, 1)
-            if reading.grown is not None and reading.grown != reading.tally.moves
+            if reading.grown is not None and reading.grown != reading.tally.transitions
         ]
 
     def failures(self) -> list[str]:

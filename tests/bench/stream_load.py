@@ -91,7 +91,7 @@ class StreamConnection(Wire):
             self._tally.failures[failure] += 1
         else:
             self._tally.jobs += worker.sent
-        self._tally.moves += sum(each - FIRST_REVISION for each in worker.revisions.values())
+        self._tally.transitions += sum(each - FIRST_REVISION for each in worker.revisions.values())
 
     def widened(self, number: int, increment: int, _now: float) -> None:
         """Go on."""

@@ -66,7 +66,7 @@ def streamed(answer: Answer, streams: int) -> Tally:
 def test_what_a_stream_has_taken_counts():
     """Every message of a stream that ended well was taken; the last revision says of what moves."""
     tally = streamed(acknowledged, 2)
-    assert (tally.jobs, tally.calls, tally.moves) == (2 * IN_A_ROW, 4, 4)
+    assert (tally.jobs, tally.calls, tally.transitions) == (2 * IN_A_ROW, 4, 4)
     assert len(tally.latencies) == 2
     assert not tally.failures
 
@@ -115,9 +115,9 @@ def watched(answer: Answer) -> tuple[Tally, FanOutConnection]:
 def test_what_watchers_are_told_counts():
     """Each watcher told of each change is one job; how things stood at first is none."""
     tally, connection = watched(changed)
-    assert tally.moves > 0
-    assert tally.jobs == WATCHERS * tally.moves
-    assert len(tally.latencies) == tally.moves
+    assert tally.transitions > 0
+    assert tally.jobs == WATCHERS * tally.transitions
+    assert len(tally.latencies) == tally.transitions
     assert connection.opening > 0
     assert not tally.failures
 

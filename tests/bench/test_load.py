@@ -18,7 +18,7 @@ Answer = Callable[[int], bytes]
 
 
 def one_call() -> Job:
-    """A job of one call that moves an operation."""
+    """A job of one call that transitions an operation."""
     yield Call(frames.request_head("/x/Y"), b"request", 1)
 
 
@@ -74,10 +74,10 @@ def _frames(connection: socket.socket) -> Iterator[tuple[int, int, int]]:
             yield header[3], header[4], int.from_bytes(header[5:9], "big")
 
 
-def _serve(listener: socket.socket, answer: Answer, streams: int) -> None:
+def _serve(subscriber: socket.socket, answer: Answer, streams: int) -> None:
     while True:
         try:
-            connection, _ = listener.accept()
+            connection, _ = subscriber.accept()
         except OSError:
             return
         threading.Thread(target=_answer, args=(connection, answer, streams)).start()
@@ -94,13 +94,13 @@ def _answer(connection: socket.socket, answer: Answer, streams: int) -> None:
 @contextmanager
 def server(answer: Answer, streams: int = 100) -> Iterator[int]:
     """A server that answers every call the same way; gives its port."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=_serve, args=(listener, answer, streams))
+    with socket.create_server(("127.0.0.1", 0)) as subscriber:
+        thread = threading.Thread(target=_serve, args=(subscriber, answer, streams))
         thread.start()
         try:
-            yield listener.getsockname()[1]
+            yield subscriber.getsockname()[1]
         finally:
-            listener.shutdown(socket.SHUT_RDWR)
+            subscriber.shutdown(socket.SHUT_RDWR)
             thread.join()
 
 
@@ -117,10 +117,10 @@ def run(port: int, callers: int, seconds: float = 0.0) -> Tally:
 
 @pytest.mark.parametrize("answer", [whole, in_pieces])
 def test_good_replies_count(answer):
-    """A reply counts, however it is cut into frames, with its payload and its move."""
+    """A reply counts, however it is cut into frames, with its payload and its transition."""
     with server(answer) as port:
         tally = run(port, callers=3)
-    assert (tally.calls, tally.jobs, tally.moves) == (3, 3, 3)
+    assert (tally.calls, tally.jobs, tally.transitions) == (3, 3, 3)
     assert tally.payload == 3 * len(b"reply")
     assert not tally.failures
 
@@ -138,7 +138,7 @@ def test_everything_else_is_a_failure(answer, reason):
     """What is no whole and good reply is counted as a failure, with the reason."""
     with server(answer) as port:
         tally = run(port, callers=2)
-    assert (tally.calls, tally.moves, tally.failures.total()) == (0, 0, 2)
+    assert (tally.calls, tally.transitions, tally.failures.total()) == (0, 0, 2)
     assert all(reason in found for found in tally.failures)
 
 

@@ -11,12 +11,12 @@ BLOCK = plan.block_name("update", 32)
 
 
 def readings(rates: list[int], grown: int = 0) -> Measure:
-    """Measurements that find these rates, one after the other, and 10 acknowledged moves if any."""
+    """Measurements that find these rates in turn, and 10 acknowledged transitions if any."""
     left = iter(rates)
 
     def measure(_seconds: float) -> Reading:
         jobs = next(left)
-        tally = Tally(jobs=jobs, calls=jobs, seconds=1.0, moves=10 if grown else 0)
+        tally = Tally(jobs=jobs, calls=jobs, seconds=1.0, transitions=10 if grown else 0)
         return Reading(tally, grown or None, None)
 
     return measure

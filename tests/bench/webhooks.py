@@ -16,7 +16,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from milepost.webhooks.masterkeys import new_key
+from milepost.webhooks.master_keys import new_key
 from tests.bench import plan, servers
 from tests.bench.cores import LOAD_CORE
 from tests.bench.jobs import Tally
@@ -90,7 +90,7 @@ class Webhooks:
         while (counts := self._counts()).get("PENDING") and time.monotonic() < deadline:
             time.sleep(0.05)
         tally = self._received(posts)
-        tally.moves = posts
+        tally.transitions = posts
         spent = self._service.cpu_seconds() - before
         return Reading(tally, counts.get("DELIVERED", 0) - delivered, spent)
 

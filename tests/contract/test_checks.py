@@ -74,7 +74,7 @@ async def test_legal_rows_are_stored(engine, status):
 
 
 def test_illegal_rows_are_refused(engine):
-    """No row is stored that the rules of the domain rule out (B173, B194, B196, B197)."""
+    """No row is stored that the rules of the domain rule out."""
     for rule, status, wrong in ILLEGAL:
         found = refusal(engine, factories.row(status, **wrong)) or "stored"
         assert "_check" in found, (rule, status, wrong, found)
@@ -84,7 +84,7 @@ def test_illegal_rows_are_refused(engine):
 
 
 def test_required_columns(engine):
-    """No row is stored without an owner, or whatever else every operation has (B173)."""
+    """No row is stored without an owner, or whatever else every operation has."""
     for column in REQUIRED:
         found = refusal(engine, factories.row(**{column: None})) or "stored"
         assert "null" in found.lower(), column

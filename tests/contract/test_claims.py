@@ -8,17 +8,19 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
-from milepost.domain.errors import IllegalMove, StaleAttempt
-from milepost.domain.lifecycle import Move
+from milepost.domain.claim import ClaimRequest
+from milepost.domain.errors import IllegalTransition, StaleAttempt
 from milepost.domain.operation import Status
-from milepost.domain.ports import Claim
+from milepost.domain.transitions import Transition
 from milepost.storage.tables import operations
 from tests import factories
 from tests.contract.stored import answers
 
 LEASE = timedelta(seconds=30)
-CLAIM = Claim(functions=(factories.FUNCTION,), most=1, lease=LEASE, actor="wally", worker="wally-1")
-WORKER = factories.scope("wally", functions=("video.*",))
+CLAIM = ClaimRequest(
+    functions=(factories.FUNCTION,), most=1, lease=LEASE, actor="wally", worker="wally-1"
+)
+WORKER = factories.access_filter("wally", functions=("video.*",))
 
 
 def claim(**overrides):
@@ -35,10 +37,14 @@ async def test_claim_leases_a_pending_operation(store, stored):
     assert after.worker == "wally-1"
     assert after.lease_expire_time == after.start_time + LEASE
     last = stored.events(before.id)[-1]
-    assert (last["type"], last["move"], last["actor"]) == ("operation.started", "claim", "wally")
+    assert (last["type"], last["transition"], last["actor"]) == (
+        "operation.started",
+        "claim",
+        "wally",
+    )
     assert last["revision"] == after.revision
     assert stored.deliveries(before.id)[-1]["type"] == "operation.started"
-    assert await store.get(before.id, factories.scope()) == after
+    assert await store.get(before.id, factories.access_filter()) == after
 
 
 async def test_nothing_to_claim(store, stored):
@@ -52,7 +58,7 @@ async def test_nothing_to_claim(store, stored):
 
 
 async def test_expired_work_is_not_claimed(store, engine, stored):
-    """A pending operation past its time is as if it did not exist (B61)."""
+    """A pending operation past its time is as if it did not exist."""
     ttl = timedelta(hours=1)
     operation = await factories.create(store, ttl=ttl)
     factories.age(engine, operation.id, ttl + timedelta(seconds=1))
@@ -132,7 +138,7 @@ async def test_progress_renews_the_lease(store, engine):
     factories.age(engine, claimed.id, timedelta(seconds=20))
     for progress in (0.5, None):
         change = factories.change(
-            Move.PROGRESS, claimed.id, scope=WORKER, attempt=1, progress=progress
+            Transition.PROGRESS, claimed.id, access_filter=WORKER, attempt=1, progress=progress
         )
         renewed = (await store.apply(change)).operation
         assert renewed.lease_expire_time == renewed.progress_time + LEASE
@@ -144,47 +150,49 @@ async def test_attempt_stands_until_the_sweep(store, engine):
     await factories.create(store)
     (claimed,) = await store.claim(CLAIM)
     factories.age(engine, claimed.id, LEASE * 2)
-    change = factories.change(Move.PROGRESS, claimed.id, scope=WORKER, attempt=1, progress=0.5)
+    change = factories.change(
+        Transition.PROGRESS, claimed.id, access_filter=WORKER, attempt=1, progress=0.5
+    )
     renewed = (await store.apply(change)).operation
     assert renewed.lease_expire_time == renewed.progress_time + LEASE
 
 
-@pytest.mark.parametrize("move", [Move.COMPLETE, Move.FAIL, Move.CANCEL])
-async def test_the_end_ends_the_lease(store, stored, move):
+@pytest.mark.parametrize("transition", [Transition.COMPLETE, Transition.FAIL, Transition.CANCEL])
+async def test_the_end_ends_the_lease(store, stored, transition):
     """What has ended is held by nobody, and cannot be claimed again."""
     operation = await factories.create(store)
     await store.claim(CLAIM)
-    ended = (await store.apply(factories.change(move, operation.id))).operation
+    ended = (await store.apply(factories.change(transition, operation.id))).operation
     assert ended.lease_expire_time is None
     assert stored.operation(operation.id)["lease"] is None
     assert await store.claim(CLAIM) == []
 
 
 async def test_claimed_operation_is_not_started(store):
-    """A second start of a claimed operation is an illegal move, whoever asks (B77)."""
+    """A second start of a claimed operation is an illegal transition, whoever asks."""
     operation = await factories.create(store)
     await store.claim(CLAIM)
-    with pytest.raises(IllegalMove):
-        await store.apply(factories.change(Move.START, operation.id))
+    with pytest.raises(IllegalTransition):
+        await store.apply(factories.change(Transition.START, operation.id))
 
 
-@pytest.mark.parametrize("move", [Move.PROGRESS, Move.COMPLETE, Move.FAIL])
-async def test_no_attempt_runs_while_pending(store, stored, move):
+@pytest.mark.parametrize("transition", [Transition.PROGRESS, Transition.COMPLETE, Transition.FAIL])
+async def test_no_attempt_runs_while_pending(store, stored, transition):
     """A write of some attempt to what is pending is aborted: whatever attempt it was is over."""
     operation = await factories.create(store)
     stored.execute(sa.update(operations).values(attempt=1))  # as a release leaves it
     before = stored.everything(operation.id)
     with pytest.raises(StaleAttempt):
-        await store.apply(factories.change(move, operation.id, attempt=1))
+        await store.apply(factories.change(transition, operation.id, attempt=1))
     assert stored.everything(operation.id) == before
 
 
 async def test_claim_and_cancel_race(store, replica):
-    """Whichever comes first, a claim never revives what was cancelled (B193)."""
+    """Whichever comes first, a claim never revives what was cancelled."""
     for _ in range(10):
         operation = await factories.create(store)
         await answers(
-            store.claim(CLAIM), replica.apply(factories.change(Move.CANCEL, operation.id))
+            store.claim(CLAIM), replica.apply(factories.change(Transition.CANCEL, operation.id))
         )
-        found = await store.get(operation.id, factories.scope())
+        found = await store.get(operation.id, factories.access_filter())
         assert found.status is Status.CANCELLED

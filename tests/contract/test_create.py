@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from milepost.domain.errors import OperationNotFound, RequestIdReused
-from milepost.domain.lifecycle import Move
 from milepost.domain.operation import Status, new_operation_id
+from milepost.domain.transitions import Transition
 from tests import factories
 from tests.contract.stored import answers
 
@@ -14,11 +14,8 @@ TTL = timedelta(hours=1)
 
 
 async def test_create_stores_the_draft(store, stored):
-    """A create stores what was asked for, pending and at revision 1, exactly once.
-
-    Proves B13, B18, B19, B55.
-    """
-    draft = factories.draft(
+    """A create stores what was asked for, pending and at revision 1, exactly once."""
+    new_operation = factories.new_operation(
         version="2",
         metadata='{"a":1}',
         original_request_id="order 17",
@@ -28,10 +25,10 @@ async def test_create_stores_the_draft(store, stored):
         trace_context="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
     )
     operation_id = new_operation_id()
-    outcome = await store.insert(operation_id, draft)
+    outcome = await store.insert(operation_id, new_operation)
     assert not outcome.replayed
     operation = outcome.operation
-    assert operation == await store.get(operation_id, factories.scope())
+    assert operation == await store.get(operation_id, factories.access_filter())
     assert (operation.id, operation.status, operation.revision) == (operation_id, "PENDING", 1)
     for name in (
         "owner",
@@ -45,7 +42,7 @@ async def test_create_stores_the_draft(store, stored):
         "max_attempts",
         "trace_context",
     ):
-        assert getattr(operation, name) == getattr(draft, name), name
+        assert getattr(operation, name) == getattr(new_operation, name), name
     assert operation.expire_time == operation.create_time + TTL
     assert abs(operation.create_time - datetime.now(UTC)) < timedelta(seconds=10)
     assert operation.attempt == 0
@@ -53,7 +50,7 @@ async def test_create_stores_the_draft(store, stored):
 
 
 async def test_what_nobody_gave_is_absent(store):
-    """What a create leaves out is absent, not empty and not 0 (B138)."""
+    """What a create leaves out is absent, not empty and not 0."""
     operation = await factories.create(store, callback_url=None)
     for name in (
         "version",
@@ -77,10 +74,10 @@ async def test_what_nobody_gave_is_absent(store):
 
 @pytest.mark.parametrize("status", Status)
 async def test_repeated_create_shows_the_operation_as_it_stands(store, stored, status):
-    """The same owner and request_id get the same operation, finished or not (B32, B33)."""
+    """The same owner and request_id get the same operation, finished or not."""
     first = await factories.reach(store, status, request_id="r-1")
     before = stored.everything(first.id)
-    again = await store.insert(new_operation_id(), factories.draft(request_id="r-1"))
+    again = await store.insert(new_operation_id(), factories.new_operation(request_id="r-1"))
     assert again.replayed
     assert again.operation == first
     assert stored.everything(first.id) == before
@@ -88,7 +85,7 @@ async def test_repeated_create_shows_the_operation_as_it_stands(store, stored, s
 
 
 async def test_request_id_is_for_one_content(store, stored):
-    """The same request_id with other content is refused, and nothing is stored (B34)."""
+    """The same request_id with other content is refused, and nothing is stored."""
     await factories.create(store, request_id="r-1")
     with pytest.raises(RequestIdReused) as caught:
         await factories.create(store, request_id="r-1", fingerprint="something else")
@@ -97,12 +94,12 @@ async def test_request_id_is_for_one_content(store, stored):
 
 
 async def test_request_ids_belong_to_owners(store):
-    """Another owner with the same request_id gets an operation of its own (B34)."""
+    """Another owner with the same request_id gets an operation of its own."""
     mine = await factories.create(store, request_id="r-1")
     theirs = await factories.create(store, request_id="r-1", owner="bob")
     assert mine.id != theirs.id
     with pytest.raises(OperationNotFound):
-        await store.get(mine.id, factories.scope("bob"))
+        await store.get(mine.id, factories.access_filter("bob"))
 
 
 async def test_creates_without_request_id_are_their_own(store):
@@ -112,10 +109,7 @@ async def test_creates_without_request_id_are_their_own(store):
 
 @pytest.mark.parametrize("status", [Status.PENDING, Status.COMPLETED])
 async def test_request_id_is_free_after_expiry(store, engine, stored, status):
-    """A request_id lives as long as its operation: one that expired unswept gives way.
-
-    Proves B61, B62.
-    """
+    """A request_id lives as long as its operation: one that expired unswept gives way."""
     first = await factories.reach(store, status, request_id="r-1", ttl=TTL)
     factories.age(engine, first.id, 2 * TTL)
     second = await factories.create(store, request_id="r-1", fingerprint="something else")
@@ -130,10 +124,10 @@ async def test_request_id_is_free_after_expiry(store, engine, stored, status):
 
 
 async def test_request_id_is_kept_while_processing(store, engine):
-    """An operation that is still worked on keeps its request_id beyond its time (B66)."""
+    """An operation that is still worked on keeps its request_id beyond its time."""
     first = await factories.reach(store, Status.PROCESSING, request_id="r-1", ttl=TTL)
     factories.age(engine, first.id, 2 * TTL)
-    again = await store.insert(new_operation_id(), factories.draft(request_id="r-1"))
+    again = await store.insert(new_operation_id(), factories.new_operation(request_id="r-1"))
     assert again.replayed
     assert again.operation.id == first.id
 
@@ -141,7 +135,7 @@ async def test_request_id_is_kept_while_processing(store, engine):
 async def test_request_id_is_free_after_delete(store):
     """A request_id lives as long as its operation: one that was deleted gives way."""
     first = await factories.reach(store, Status.COMPLETED, request_id="r-1")
-    await store.forget(factories.change(Move.FORGET, first.id))
+    await store.delete(factories.change(Transition.PURGE, first.id))
     second = await factories.create(store, request_id="r-1")
     assert second.id != first.id
 
@@ -149,33 +143,41 @@ async def test_request_id_is_free_after_delete(store):
 @pytest.mark.parametrize("request_id", [None, "r-1"])
 @pytest.mark.parametrize("owner", [factories.OWNER, "bob"])
 async def test_taken_id_stores_nothing(store, stored, owner, request_id):
-    """A create under an id that is taken answers nothing, and changes nothing (B3)."""
+    """A create under an id that is taken answers nothing, and changes nothing."""
     taken = await factories.create(store)
     before = stored.everything(taken.id)
-    draft = factories.draft(owner=owner, request_id=request_id)
-    assert await store.insert(taken.id, draft) is None
+    new_operation = factories.new_operation(owner=owner, request_id=request_id)
+    assert await store.insert(taken.id, new_operation) is None
     assert stored.everything(taken.id) == before
     assert stored.count() == 1
 
 
 async def test_one_id_for_two_creates_at_once(store, stored):
-    """Of creates at once under the same id one gets it, and the others nothing (B3)."""
+    """Of creates at once under the same id one gets it, and the others nothing."""
     operation_id = new_operation_id()
-    drafts = [factories.draft(owner=f"o-{n}", request_id="r") for n in (3, 5, 1, 4, 0, 2)]
-    outcomes = await answers(*(store.insert(operation_id, draft) for draft in drafts))
+    new_operations = [
+        factories.new_operation(owner=f"o-{n}", request_id="r") for n in (3, 5, 1, 4, 0, 2)
+    ]
+    outcomes = await answers(
+        *(store.insert(operation_id, new_operation) for new_operation in new_operations)
+    )
     winners = [n for n, outcome in enumerate(outcomes) if outcome is not None]
     assert len(winners) == 1
-    winner = drafts[winners[0]].owner
+    winner = new_operations[winners[0]].owner
     assert stored.operation(operation_id)["owner"] == winner
     assert outcomes[winners[0]].operation.owner == winner
     assert [event["actor"] for event in stored.events(operation_id)] == [winner]
 
 
 async def test_duplicates_at_once(store, replica, stored):
-    """Of equal creates at once, on two replicas, one creates and the others show it (B32)."""
-    draft = factories.draft(request_id="r-1")
+    """Of equal creates at once, on two replicas, one creates and the others show it."""
+    new_operation = factories.new_operation(request_id="r-1")
     outcomes = await answers(
-        *(each.insert(new_operation_id(), draft) for _ in range(10) for each in (store, replica))
+        *(
+            each.insert(new_operation_id(), new_operation)
+            for _ in range(10)
+            for each in (store, replica)
+        )
     )
     assert [outcome.replayed for outcome in outcomes].count(False) == 1
     assert len({outcome.operation.id for outcome in outcomes}) == 1
@@ -184,14 +186,14 @@ async def test_duplicates_at_once(store, replica, stored):
 
 
 async def test_heirs_of_an_expired_request_at_once(store, replica, engine, stored):
-    """Of equal creates at once after an expired one, one creates; nobody is refused (B32, B61)."""
+    """Of equal creates at once after an expired one, one creates; nobody is refused."""
     first = await factories.create(store, request_id="r-1", ttl=TTL)
     factories.age(engine, first.id, 2 * TTL)
-    draft = factories.draft(request_id="r-1")
+    new_operation = factories.new_operation(request_id="r-1")
 
     async def insert(each):
         # As a caller does: another id when this one led nowhere.
-        while (outcome := await each.insert(new_operation_id(), draft)) is None:
+        while (outcome := await each.insert(new_operation_id(), new_operation)) is None:
             pass
         return outcome
 

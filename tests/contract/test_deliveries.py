@@ -6,11 +6,11 @@ import pytest
 import sqlalchemy as sa
 
 from milepost.domain.delivery import Attempt, DeliverySelection, DeliveryStatus, Settlement
-from milepost.domain.errors import DeliveryNotFound, IllegalMove
-from milepost.domain.lifecycle import Move
+from milepost.domain.errors import DeliveryNotFound, IllegalTransition
 from milepost.domain.operation import Status
-from milepost.domain.ports import Position
-from milepost.storage.deliveries import Claim, claiming, claiming_values
+from milepost.domain.selection import Position
+from milepost.domain.transitions import Transition
+from milepost.storage.deliveries import DeliveryClaim, claimer, claiming_values
 from milepost.storage.dialects import Instant, Span
 from milepost.storage.engine import Session
 from milepost.storage.operations import SWEEPER
@@ -86,7 +86,7 @@ async def listed(outbox, owner=factories.OWNER, after=None, limit=10, **selectio
 
 
 async def test_claim_has_what_the_body_needs(outbox, store):
-    """A delivery is claimed with the operation as it ended (B107, B205)."""
+    """A delivery is claimed with the operation as it ended."""
     operation = await ended(store, metadata='{"a":1}', trace_context="00-1-2-01")
     (claimed,) = await claim(outbox)
     assert (claimed.operation_id, claimed.revision) == (operation.id, operation.revision)
@@ -156,7 +156,7 @@ async def test_lost_lease_makes_it_due_again(engine, outbox, other, store):
 
 
 async def test_retry_waits_its_time(engine, outbox, store):
-    """A failed attempt is kept, and the next is due after its delay, with the same id (B216)."""
+    """A failed attempt is kept, and the next is due after its delay, with the same id."""
     await ended(store)
     (first,) = await claim(outbox)
     assert await outbox.settle(settlement(first, DeliveryStatus.PENDING))
@@ -202,7 +202,7 @@ async def test_owner_sees_only_its_own(outbox, store):
 
 
 async def test_redelivery_begins_anew(outbox, store):
-    """A settled delivery is due again at once, on a new schedule, its attempts kept (B210)."""
+    """A settled delivery is due again at once, on a new schedule, its attempts kept."""
     await ended(store)
     (claimed,) = await claim(outbox)
     await outbox.settle(settlement(claimed, DeliveryStatus.EXHAUSTED))
@@ -210,7 +210,7 @@ async def test_redelivery_begins_anew(outbox, store):
     assert (delivery.status, replayed) == (DeliveryStatus.PENDING, False)
     assert len(delivery.attempts) == 1
     assert (await outbox.redeliver(factories.OWNER, claimed.id, "again"))[1]
-    with pytest.raises(IllegalMove) as refused:
+    with pytest.raises(IllegalTransition) as refused:
         await outbox.redeliver(factories.OWNER, claimed.id, None)
     assert refused.value.facts["status"] == "PENDING"
     (again,) = await claim(outbox)
@@ -236,14 +236,14 @@ async def test_deleted_operation_leaves_its_unsent_webhook(engine, outbox, store
         store, metadata='{"a":"ü"}', callback_events=(*ENDS, "operation.deleted")
     )
     (before,) = await claim(outbox)
-    await store.forget(factories.change(Move.FORGET, operation.id))
+    await store.delete(factories.change(Transition.PURGE, operation.id))
     hurry(engine)
     kept, deleted = sorted(await claim(outbox), key=lambda each: each.revision)
     assert (kept.id, kept.subject) == (before.id, before.subject)
     assert (deleted.type, deleted.subject) == ("operation.deleted", before.subject)
     await outbox.settle(settlement(kept))
-    assert await outbox.forget_deliveries(MINUTE) == 0
-    assert await outbox.forget_deliveries(-MINUTE) == 1
+    assert await outbox.purge_deliveries(MINUTE) == 0
+    assert await outbox.purge_deliveries(-MINUTE) == 1
     (left,) = await listed(outbox)
     assert left.id == deleted.id
 
@@ -253,7 +253,7 @@ async def test_settled_deliveries_go_with_their_operation(outbox, store, stored)
     operation = await ended(store)
     (claimed,) = await claim(outbox)
     await outbox.settle(settlement(claimed))
-    await store.forget(factories.change(Move.FORGET, operation.id))
+    await store.delete(factories.change(Transition.PURGE, operation.id))
     assert stored.deliveries(operation.id) == []
     assert await listed(outbox) == []
 
@@ -297,7 +297,7 @@ FINISHED = 20_000
 def plan_of_a_claim(engine):
     """How the database would make a claim, in a session like that of a dispatcher."""
     explain = "EXPLAIN " if engine.dialect.name == "postgresql" else "EXPLAIN QUERY PLAN "
-    asked = Claim(limit=10, per_host=10, busy=["a.example"], lease=LEASE)
+    asked = DeliveryClaim(limit=10, per_host=10, busy=["a.example"], lease=LEASE)
 
     def explaining(_connection, _cursor, statement, parameters, *_):
         return explain + statement, parameters
@@ -305,7 +305,7 @@ def plan_of_a_claim(engine):
     session = Session(engine, pinned_plans=True)
     connection = session.connection
     sa.event.listen(engine, "before_cursor_execute", explaining, retval=True)
-    result = connection.execute(claiming(), claiming_values(asked, "token"))
+    result = connection.execute(claimer(), claiming_values(asked, "token"))
     plan = [str(row) for row in result.cursor.fetchall()]
     sa.event.remove(engine, "before_cursor_execute", explaining)
     session.reset()

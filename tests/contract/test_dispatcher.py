@@ -15,7 +15,7 @@ from milepost.webhooks.dispatcher import Room
 from milepost.webhooks.hosts import Hosts
 from milepost.webhooks.sender import Answer
 from tests import factories
-from tests.dispatching import Sending
+from tests.dispatching import WebhookDelivery
 from tests.outbox import insert_due
 from tests.waiting import until
 
@@ -78,7 +78,7 @@ async def test_limits_hold_per_host_and_in_total(engine, outbox):
     """At once no host gets more than its limit, and all together no more than theirs."""
     due(engine, 45)
     poster = Poster(takes=0.2)
-    async with Sending(engine, outbox, poster, room=ROOM) as sending:
+    async with WebhookDelivery(engine, outbox, poster, room=ROOM) as sending:
         await until(lambda: poster.posts["all"] == 45, patience=20)
     assert sending.counts() == {"DELIVERED": 45}
     assert poster.posts == {"all": 45, **{f"h{n}.example": 15 for n in range(3)}}
@@ -97,7 +97,7 @@ async def test_revision_orders_the_events_of_an_operation(engine, outbox, store)
     await factories.reach(store, Status.COMPLETED, callback_url=url, callback_events=events)
     poster = Reluctant()
     room = Room(total=1, per_host=1)
-    async with Sending(engine, outbox, poster, room=room, attempts=3):
+    async with WebhookDelivery(engine, outbox, poster, room=room, attempts=3):
         await until(lambda: len(poster.told) == 3, patience=20)
     told = [(each["type"].partition(".")[2], each["data"]["revision"]) for each in poster.told]
     assert sorted(told) == [("completed", 3), ("started", 2), ("started", 2)]
@@ -112,7 +112,9 @@ async def test_breaker_delays_and_drops_nothing(engine, outbox):
     now = [0.0]
     hosts = Hosts(lambda: now[0], per_host=ROOM.per_host, failures=3, open_s=60)
     poster = Poster(status=500)
-    async with Sending(engine, outbox, poster, room=ROOM, hosts=hosts, attempts=50) as sending:
+    async with WebhookDelivery(
+        engine, outbox, poster, room=ROOM, hosts=hosts, attempts=50
+    ) as sending:
         await until(lambda: bool(hosts.busy()))
         await asyncio.sleep(0.3)
         made = poster.posts["all"]
@@ -131,7 +133,7 @@ async def test_what_waited_too_long_is_left_to_its_lease(engine, outbox):
     room = Room(total=1, per_host=1, timeout=timedelta(seconds=-0.99))
     due(engine, 4)
     poster = Poster(takes=0.3)
-    async with Sending(engine, outbox, poster, room=room) as sending:
+    async with WebhookDelivery(engine, outbox, poster, room=room) as sending:
         await asyncio.sleep(0.5)
         sending.dispatcher.finish()
     delivered = sending.counts()["DELIVERED"]

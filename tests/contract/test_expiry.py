@@ -6,11 +6,11 @@ import pytest
 import sqlalchemy as sa
 
 from milepost.domain.errors import OperationExpired, OperationNotFound
-from milepost.domain.lifecycle import Move
 from milepost.domain.operation import Status
-from milepost.domain.ports import Selection
+from milepost.domain.selection import Selection
+from milepost.domain.transitions import Transition
 from milepost.storage.dialects import clock, later
-from milepost.storage.scoping import visible
+from milepost.storage.predicates import unexpired
 from milepost.storage.statements import EFFECTS
 from milepost.storage.tables import operations
 from tests import factories
@@ -22,38 +22,36 @@ GONE = [status for status in Status if status is not Status.PROCESSING]
 
 @pytest.mark.parametrize("status", GONE)
 async def test_expired_operation_is_gone(store, engine, stored, status):
-    """An expired pending or terminal operation cannot be read, listed or moved, and stays as it is.
-
-    Proves B61.
-    """
+    """An expired pending or terminal operation cannot be read, listed or changed."""
     operation = await factories.reach(store, status, ttl=TTL)
     factories.age(engine, operation.id, TTL + MARGIN)
     before = stored.everything(operation.id)
-    calls = [store.apply(factories.change(move, operation.id)) for move in EFFECTS]
-    for call in (store.get(operation.id, factories.scope()), *calls):
+    calls = [store.apply(factories.change(transition, operation.id)) for transition in EFFECTS]
+    for call in (store.get(operation.id, factories.access_filter()), *calls):
         with pytest.raises(OperationExpired):
             await call
-    for asker in (factories.scope(), factories.scope("admin", everything=True)):
+    for asker in (factories.access_filter(), factories.access_filter("admin", everything=True)):
         assert await store.list(asker, Selection(), None, 50, full=False) == []
     assert stored.everything(operation.id) == before
 
 
 @pytest.mark.parametrize("status", GONE)
 async def test_only_the_owner_is_told_of_expiry(store, engine, status):
-    """Of an expired operation a stranger, a worker and an admin hear that there is none.
-
-    Proves B61, B171.
-    """
+    """Of an expired operation a stranger, a worker and an admin hear that there is none."""
     operation = await factories.reach(store, status, ttl=TTL)
     factories.age(engine, operation.id, TTL + MARGIN)
     for asker in (
-        factories.scope(factories.STRANGER),
-        factories.scope("worker", functions=("*",)),
-        factories.scope("admin", everything=True),
+        factories.access_filter(factories.STRANGER),
+        factories.access_filter("worker", functions=("*",)),
+        factories.access_filter("admin", everything=True),
     ):
         for call in (
             store.get(operation.id, asker),
-            store.apply(factories.change(Move.CANCEL, operation.id, scope=asker, request_id="r")),
+            store.apply(
+                factories.change(
+                    Transition.CANCEL, operation.id, access_filter=asker, request_id="r"
+                )
+            ),
         ):
             with pytest.raises(OperationNotFound) as caught:
                 await call
@@ -62,22 +60,22 @@ async def test_only_the_owner_is_told_of_expiry(store, engine, status):
 
 @pytest.mark.parametrize("status", Status)
 async def test_operation_lives_until_its_time(store, engine, status):
-    """Before its time has come an operation is there (B60, B61)."""
+    """Before its time has come an operation is there."""
     operation = await factories.reach(store, status, ttl=TTL)
     factories.age(engine, operation.id, TTL - MARGIN)
-    assert (await store.get(operation.id, factories.scope())).id == operation.id
-    listed = await store.list(factories.scope(), Selection(), None, 50, full=False)
+    assert (await store.get(operation.id, factories.access_filter())).id == operation.id
+    listed = await store.list(factories.access_filter(), Selection(), None, 50, full=False)
     assert [each.id for each in listed] == [operation.id]
 
 
 async def test_work_outlives_its_time(store, engine):
-    """What is being worked on stays visible past its time, and may still end (B66, B69)."""
+    """What is being worked on stays visible past its time, and may still end."""
     operation = await factories.reach(store, Status.PROCESSING, ttl=TTL)
     factories.age(engine, operation.id, 2 * TTL)
-    await store.apply(factories.change(Move.PROGRESS, operation.id, progress=0.5))
-    found = await store.get(operation.id, factories.scope())
+    await store.apply(factories.change(Transition.PROGRESS, operation.id, progress=0.5))
+    found = await store.get(operation.id, factories.access_filter())
     assert found.expire_time < found.progress_time
-    done = (await store.apply(factories.change(Move.COMPLETE, operation.id))).operation
+    done = (await store.apply(factories.change(Transition.COMPLETE, operation.id))).operation
     assert done.expire_time == done.complete_time + TTL
 
 
@@ -90,7 +88,7 @@ async def test_work_outlives_its_time(store, engine):
     ],
 )
 async def test_now_is_not_yet_expired(store, engine, left, there):
-    """When the time is exactly now the operation is there; a microsecond later it is gone (B60)."""
+    """When the time is exactly now the operation is there; a microsecond later it is gone."""
     operation = await factories.create(store)
     # Within one statement the clock of the database stands still.
     expire = (
@@ -100,7 +98,7 @@ async def test_now_is_not_yet_expired(store, engine, left, there):
             create_time=factories.LONG_AGO,
             expire_time=later(clock(), sa.literal(left, operations.c.ttl.type)),
         )
-        .returning(visible())
+        .returning(unexpired())
     )
     with engine.begin() as connection:
         assert bool(connection.execute(expire).scalar_one()) is there

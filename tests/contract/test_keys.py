@@ -6,14 +6,14 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import sqlalchemy as sa
 
-from milepost.domain.api_key import KeyProposal, KeySelection, issue_key, verify_key
+from milepost.domain.api_key import CreateKeyRequest, KeySelection, issue_key, verify_key
 from milepost.domain.errors import ApiKeyNotFound, InvalidRequest, RequestIdReused
 from milepost.domain.limits import Limits
 from milepost.domain.operation import Principal, Role
-from milepost.storage.credentials import KeyRing
+from milepost.storage.api_keys import KeyRing
 from milepost.storage.tables import api_keys
 from milepost.tracking.keys import MOST_NOTED, Keys
-from milepost.tracking.paging import PageTokens
+from milepost.tracking.page_tokens import PageTokens
 
 ADMIN = Principal(subject="root", roles=frozenset({Role.ADMIN}), credential_id="0" * 16)
 OTHER = Principal(subject="toor", roles=frozenset({Role.ADMIN}), credential_id="1" * 16)
@@ -26,9 +26,9 @@ def keys(store) -> Keys:
     return Keys(store, limits=Limits(), page_tokens=PageTokens(bytes(32)))
 
 
-def proposal(**fields) -> KeyProposal:
+def create_request(**fields) -> CreateKeyRequest:
     """What a key shall be."""
-    return KeyProposal(**{"subject": "alice", "roles": (Role.CALLER,), **fields})
+    return CreateKeyRequest(**{"subject": "alice", "roles": (Role.CALLER,), **fields})
 
 
 def in_an_hour() -> datetime:
@@ -41,7 +41,7 @@ async def test_created_key_speaks_for_its_subject(keys, store):
     end = in_an_hour()
     created = await keys.create(
         ADMIN,
-        proposal(roles=(Role.CALLER, Role.WORKER), functions=("video.*",), expire_time=end),
+        create_request(roles=(Role.CALLER, Role.WORKER), functions=("video.*",), expire_time=end),
     )
     assert created.secret is not None
     found = verify_key(created.secret, await store.find_key(created.key.key_id))
@@ -58,20 +58,20 @@ async def test_created_key_speaks_for_its_subject(keys, store):
 
 async def test_repeated_create_returns_the_key_without_its_secret(keys):
     """The same creator and request_id create one key; its secret is shown once."""
-    first = await keys.create(ADMIN, proposal(request_id="r1"))
-    again = await keys.create(ADMIN, proposal(request_id="r1"))
+    first = await keys.create(ADMIN, create_request(request_id="r1"))
+    again = await keys.create(ADMIN, create_request(request_id="r1"))
     assert (first.replayed, again.replayed) == (False, True)
     assert again.key == first.key
     assert again.secret is None
-    other = await keys.create(OTHER, proposal(request_id="r1"))
+    other = await keys.create(OTHER, create_request(request_id="r1"))
     assert other.key.key_id != first.key.key_id
 
 
 async def test_request_id_is_for_one_content(keys):
     """A request_id that created a key of other content is refused, and nothing is stored."""
-    await keys.create(ADMIN, proposal(request_id="r1"))
+    await keys.create(ADMIN, create_request(request_id="r1"))
     with pytest.raises(RequestIdReused):
-        await keys.create(ADMIN, proposal(request_id="r1", subject="bob"))
+        await keys.create(ADMIN, create_request(request_id="r1", subject="bob"))
     found, _ = await keys.list(ADMIN, KeySelection(inactive=True))
     assert len(found) == 1
 
@@ -80,7 +80,7 @@ async def test_concurrent_creates_with_one_request_id_make_one_key(keys, replica
     """However many calls with one request_id run at once, on two replicas, one creates."""
     other = Keys(replica, limits=Limits(), page_tokens=PageTokens(bytes(32)))
     outcomes = await asyncio.gather(
-        *(k.create(ADMIN, proposal(request_id="r1")) for k in (keys, other) * 5)
+        *(k.create(ADMIN, create_request(request_id="r1")) for k in (keys, other) * 5)
     )
     assert sorted(outcome.replayed for outcome in outcomes) == [False] + [True] * 9
     assert len({outcome.key.key_id for outcome in outcomes}) == 1
@@ -89,13 +89,13 @@ async def test_concurrent_creates_with_one_request_id_make_one_key(keys, replica
 async def test_end_lies_in_the_future(keys):
     """A key that the clock of the database calls expired is not created."""
     with pytest.raises(InvalidRequest, match="expire_time"):
-        await keys.create(ADMIN, proposal(expire_time=LONG_AGO))
+        await keys.create(ADMIN, create_request(expire_time=LONG_AGO))
     assert await keys.list(ADMIN, KeySelection(inactive=True)) == ([], "")
 
 
 async def test_two_keys_of_a_subject_are_valid_at_once(keys, store):
     """A subject has as many live keys as a rotation needs; revoking one leaves the other."""
-    old, new = [await keys.create(ADMIN, proposal()) for _ in range(2)]
+    old, new = [await keys.create(ADMIN, create_request()) for _ in range(2)]
     assert await store.find_key(old.key.key_id)
     assert await store.find_key(new.key.key_id)
     await keys.revoke(old.key.key_id)
@@ -105,7 +105,7 @@ async def test_two_keys_of_a_subject_are_valid_at_once(keys, store):
 
 async def test_revoking_twice_changes_nothing(keys):
     """The time of the first revocation stays."""
-    created = await keys.create(ADMIN, proposal())
+    created = await keys.create(ADMIN, create_request())
     first = await keys.revoke(created.key.key_id)
     assert first.revoke_time is not None
     assert await keys.revoke(created.key.key_id) == first
@@ -130,7 +130,7 @@ def expire(engine, key_id: str) -> None:
 
 async def test_expired_key_is_no_key(keys, store, engine):
     """Beyond its end, by the clock of the database, a key is not found, and not listed."""
-    created = await keys.create(ADMIN, proposal(expire_time=in_an_hour()))
+    created = await keys.create(ADMIN, create_request(expire_time=in_an_hour()))
     expire(engine, created.key.key_id)
     assert await store.find_key(created.key.key_id) is None
     assert await keys.list(ADMIN, KeySelection()) == ([], "")
@@ -139,8 +139,8 @@ async def test_expired_key_is_no_key(keys, store, engine):
 
 
 async def test_keys_are_listed_newest_first(keys):
-    """Pages have no overlap and no gap, and follow each other from the newest key (B156)."""
-    made = [(await keys.create(ADMIN, proposal())).key.key_id for _ in range(5)]
+    """Pages have no overlap and no gap, and follow each other from the newest key."""
+    made = [(await keys.create(ADMIN, create_request())).key.key_id for _ in range(5)]
     await keys.revoke(made[2])
     listed, token, pages = [], "", 0
     while token or not pages:
@@ -153,9 +153,9 @@ async def test_keys_are_listed_newest_first(keys):
 
 
 async def test_token_of_a_page_is_for_its_reader_and_filters(keys):
-    """A page token of another admin, or with other filters, is refused (B160)."""
+    """A page token of another admin, or with other filters, is refused."""
     for _ in range(3):
-        await keys.create(ADMIN, proposal())
+        await keys.create(ADMIN, create_request())
     _, token = await keys.list(ADMIN, KeySelection(), page_size=1)
     assert token
     for by, selection in ((OTHER, KeySelection()), (ADMIN, KeySelection(inactive=True))):
@@ -165,14 +165,14 @@ async def test_token_of_a_page_is_for_its_reader_and_filters(keys):
 
 async def test_keys_of_one_subject(keys):
     """The filter keeps the keys of one subject."""
-    await keys.create(ADMIN, proposal())
-    bob = await keys.create(ADMIN, proposal(subject="bob"))
+    await keys.create(ADMIN, create_request())
+    bob = await keys.create(ADMIN, create_request(subject="bob"))
     assert await keys.list(ADMIN, KeySelection(subject="bob")) == ([bob.key], "")
 
 
 async def test_use_is_written_once_a_minute(keys, engine):
     """The last use of a key is stored, and again only when a minute has passed since."""
-    key_id = (await keys.create(ADMIN, proposal())).key.key_id
+    key_id = (await keys.create(ADMIN, create_request())).key.key_id
 
     async def last_used() -> datetime | None:
         keys.note_use(key_id)

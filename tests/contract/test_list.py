@@ -7,13 +7,13 @@ import pytest
 import sqlalchemy as sa
 
 from milepost.domain.operation import Status
-from milepost.domain.ports import Position, Selection
+from milepost.domain.selection import Position, Selection
 from milepost.storage.tables import operations
 from tests import factories
 
 SECOND = timedelta(seconds=1)
-ME = factories.scope()
-ADMIN = factories.scope("admin", everything=True)
+ME = factories.access_filter()
+ADMIN = factories.access_filter("admin", everything=True)
 
 
 def at(seconds):
@@ -53,22 +53,19 @@ async def paged(store, limit, between=len):
 
 
 async def test_empty_list(store):
-    """A list without operations is empty (B145, B163)."""
+    """A list without operations is empty."""
     assert await listed(store) == []
 
 
 async def test_newest_first(store, stored):
-    """Newest first; operations of the same instant by id (B146, B161, B169)."""
+    """Newest first; operations of the same instant by id."""
     rows = seed(stored, (factories.row(create_time=at(n // 3)) for n in range(12)))
     assert await listed(store) == ids(rows)
 
 
 @pytest.mark.parametrize("limit", [1, 4, 12, 50])
 async def test_pages_have_no_overlap_and_no_gap(store, stored, limit):
-    """Page after page shows each operation once, also where many are of one instant.
-
-    Proves B156 to B158.
-    """
+    """Page after page shows each operation once, also where many are of one instant."""
     rows = seed(stored, (factories.row(create_time=at(n // 5)) for n in range(12)))
     pages = await paged(store, limit)
     assert [each for page in pages for each in page] == ids(rows)
@@ -76,7 +73,7 @@ async def test_pages_have_no_overlap_and_no_gap(store, stored, limit):
 
 
 async def test_pages_while_rows_come_and_go(store, stored):
-    """Inserts and deletes between the pages neither repeat nor hide what stays (B156)."""
+    """Inserts and deletes between the pages neither repeat nor hide what stays."""
     staying = [factories.row(create_time=at(n)) for n in range(20)]
     going = [factories.row(create_time=at(n)) for n in range(20)]
     seed(stored, staying + going)
@@ -100,10 +97,7 @@ async def test_pages_while_rows_come_and_go(store, stored):
 
 
 async def test_filters(store, stored):
-    """Status and function narrow the list, each alone and both together, exactly.
-
-    Proves B147 to B149, B165.
-    """
+    """Status and function narrow the list, each alone and both together, exactly."""
     functions = ("video.transcode", "video.transcoder", "Video.transcode", "video.*")
     rows = seed(
         stored,
@@ -125,7 +119,7 @@ async def test_filters(store, stored):
 
 
 async def test_range_of_create_time(store, stored):
-    """A range of create_time holds its beginning, and not its end (B169)."""
+    """A range of create_time holds its beginning, and not its end."""
     rows = seed(stored, (factories.row(create_time=at(n)) for n in range(6)))
     within = [row for row in rows if at(2) <= row["create_time"] < at(4)]
     assert await listed(store, create_time_from=at(2), create_time_to=at(4)) == ids(within)
@@ -135,10 +129,7 @@ async def test_range_of_create_time(store, stored):
 
 
 async def test_owner_filter_is_for_admins(store, stored):
-    """An admin narrows the list to one owner; a caller cannot widen it beyond its own.
-
-    Proves B162, B169.
-    """
+    """An admin narrows the list to one owner; a caller cannot widen it beyond its own."""
     mine = seed(stored, [factories.row() for _ in range(2)])
     theirs = seed(stored, [factories.row(owner="bob") for _ in range(3)])
     assert await listed(store) == ids(mine)
@@ -148,10 +139,7 @@ async def test_owner_filter_is_for_admins(store, stored):
 
 
 async def test_summary_leaves_payloads_out(store):
-    """A summary is the operation without result, errors and metadata; a full list has all.
-
-    Proves B167.
-    """
+    """A summary is the operation without result, errors and metadata; a full list has all."""
     ends = [
         await factories.reach(store, status, metadata='{"a":1}')
         for status in (Status.COMPLETED, Status.FAILED)
@@ -168,7 +156,7 @@ async def test_summary_leaves_payloads_out(store):
 
 
 async def test_expired_operations_do_not_shorten_pages(store, stored):
-    """Expired operations take no place in a page (B61)."""
+    """Expired operations take no place in a page."""
     rows = seed(stored, (factories.row(create_time=at(n)) for n in range(6)))
     seed(
         stored,

@@ -6,10 +6,9 @@ from contextlib import ExitStack
 import pytest
 import sqlalchemy as sa
 
-from milepost.domain.errors import IllegalMove
-from milepost.domain.lifecycle import Move
+from milepost.domain.errors import IllegalTransition
 from milepost.domain.operation import Status
-from milepost.domain.ports import Outcome
+from milepost.domain.transitions import Transition, TransitionResult
 from tests import factories
 from tests.contract.stored import answers
 from tests.waiting import until
@@ -34,18 +33,26 @@ def waiting(engine):
 
 
 async def test_batches_in_opposite_orders(store, replica, stored, waiting):
-    """Two replicas that move the same operations in opposite orders both get through (B191)."""
+    """Two replicas that move the same operations in opposite orders both get through."""
     ids = sorted([(await factories.create(store)).id for _ in range(4)])
     gates = [(await factories.create(store)).id for _ in range(2)]
     low, high, *last = ids
     batches = [
-        (store, gates[0], [(Move.START, high), (Move.START, last[0]), (Move.PROGRESS, low)]),
-        (replica, gates[1], [(Move.START, low), (Move.START, last[1]), (Move.PROGRESS, high)]),
+        (
+            store,
+            gates[0],
+            [(Transition.START, high), (Transition.START, last[0]), (Transition.PROGRESS, low)],
+        ),
+        (
+            replica,
+            gates[1],
+            [(Transition.START, low), (Transition.START, last[1]), (Transition.PROGRESS, high)],
+        ),
     ]
     calls = []
 
-    def call(each, move, operation_id):
-        change = factories.change(move, operation_id)
+    def call(each, transition, operation_id):
+        change = factories.change(transition, operation_id)
         calls.append(asyncio.create_task(each.apply(change)))
 
     with ExitStack() as held:
@@ -54,14 +61,14 @@ async def test_batches_in_opposite_orders(store, replica, stored, waiting):
         # What arrives while a replica is held at its gate forms its next batch.
         with stored.held(gates[0]), stored.held(gates[1]):
             for each, gate, _ in batches:
-                call(each, Move.START, gate)
+                call(each, Transition.START, gate)
             await until(lambda: waiting() == 2)
-            for each, _, moves in batches:
-                for move, operation_id in moves:
-                    call(each, move, operation_id)
+            for each, _, transitions in batches:
+                for transition, operation_id in transitions:
+                    call(each, transition, operation_id)
             await until(lambda: all(len(each._writes._waiting) == 3 for each, *_ in batches))
         await until(lambda: calls[0].done() and calls[1].done() and waiting() == 2)
     found = await answers(*calls)
     # Progress may have started an operation before its start came.
-    assert {type(answer) for answer in found} <= {Outcome, IllegalMove}
+    assert {type(answer) for answer in found} <= {TransitionResult, IllegalTransition}
     assert {stored.operation(each)["status"] for each in ids} == {Status.PROCESSING}

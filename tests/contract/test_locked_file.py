@@ -6,8 +6,8 @@ import time
 import pytest
 
 from milepost.domain.errors import StoreUnavailable
-from milepost.domain.lifecycle import Move
 from milepost.domain.operation import Status
+from milepost.domain.transitions import Transition
 from tests import factories
 from tests.contract.stored import answers
 
@@ -19,20 +19,17 @@ def database_url(sqlite_url):
 
 
 async def test_locked_file(store, stored):
-    """A write waits less than a second for the file, reads do not wait, and then all is well.
-
-    Proves B129.
-    """
+    """A write waits less than a second for the file, reads do not wait, and then all is well."""
     operation = await factories.create(store)
     with stored.held(operation.id):
         start = time.monotonic()
         with pytest.raises(StoreUnavailable):
-            await store.apply(factories.change(Move.CANCEL, operation.id, request_id="r-1"))
+            await store.apply(factories.change(Transition.CANCEL, operation.id, request_id="r-1"))
         assert time.monotonic() - start < 1.0
-        assert await store.get(operation.id, factories.scope()) == operation
+        assert await store.get(operation.id, factories.access_filter()) == operation
     async with asyncio.timeout(5):
         while True:
-            change = factories.change(Move.CANCEL, operation.id, request_id="r-1")
+            change = factories.change(Transition.CANCEL, operation.id, request_id="r-1")
             (answer,) = await answers(store.apply(change))
             if not isinstance(answer, StoreUnavailable):
                 break

@@ -7,9 +7,9 @@ from datetime import timedelta
 
 import pytest
 
-from milepost.domain.lifecycle import Move
 from milepost.domain.operation import Payload, Status, new_operation_id
-from milepost.domain.ports import Selection
+from milepost.domain.selection import Selection
+from milepost.domain.transitions import Transition
 from tests import factories
 
 METADATA = [
@@ -29,15 +29,15 @@ RESULTS = {
 
 async def everywhere(store, operation):
     """The operation as it is read, by id and in a list."""
-    read = await store.get(operation.id, factories.scope())
-    (listed,) = await store.list(factories.scope(), Selection(), None, 50, full=True)
+    read = await store.get(operation.id, factories.access_filter())
+    (listed,) = await store.list(factories.access_filter(), Selection(), None, 50, full=True)
     assert read == listed
     return read
 
 
 @pytest.mark.parametrize("metadata", METADATA, ids=range(len(METADATA)))
 async def test_metadata_is_the_same_text(store, metadata):
-    """Metadata comes back as it went in, character for character, after every move (B29, B203)."""
+    """Metadata comes back as it went in, character for character, after every transition."""
     operation = await factories.reach(store, Status.CANCELLED, metadata=metadata)
     assert operation.metadata == metadata
     assert (await everywhere(store, operation)).metadata == metadata
@@ -45,19 +45,16 @@ async def test_metadata_is_the_same_text(store, metadata):
 
 @pytest.mark.parametrize("name", RESULTS)
 async def test_result_is_the_same_bytes(store, name):
-    """A result of any type comes back byte for byte; an empty one is not an absent one.
-
-    Proves B100, B200, B204.
-    """
+    """A result of any type comes back byte for byte; an empty one is not an absent one."""
     operation = await factories.reach(store, Status.PROCESSING)
     result = Payload(type_url="example.com/any.Type", value=RESULTS[name])
-    change = factories.change(Move.COMPLETE, operation.id, result=result)
+    change = factories.change(Transition.COMPLETE, operation.id, result=result)
     assert (await store.apply(change)).operation.result == result
     assert (await everywhere(store, operation)).result == result
 
 
 async def test_results_of_one_batch_stay_apart(store):
-    """Results that are stored at once reach each its own operation (B204)."""
+    """Results that are stored at once reach each its own operation."""
     results = {
         (await factories.reach(store, Status.PROCESSING)).id: Payload(
             type_url=f"example.com/{n}", value=bytes([n]) * n
@@ -65,24 +62,21 @@ async def test_results_of_one_batch_stay_apart(store):
         for n in range(12)
     }
     for operation_id, result in results.items():
-        change = factories.change(Move.COMPLETE, operation_id, result=result)
+        change = factories.change(Transition.COMPLETE, operation_id, result=result)
         await store.apply(change)
     for operation_id, result in results.items():
-        assert (await store.get(operation_id, factories.scope())).result == result
+        assert (await store.get(operation_id, factories.access_filter())).result == result
 
 
 async def test_errors_keep_their_order(store):
-    """Three errors come back as three, in order, with code, message, source and details.
-
-    Proves B116, B136, B202.
-    """
+    """Three errors come back as three, in order, with code, message, source and details."""
     operation = await factories.reach(store, Status.PROCESSING)
     errors = (
         factories.error("B", "naïve ☃ \x00 \n 'quoted'", source="input[2]"),
         factories.error("A", "second", details=json.dumps({"nested": {"list": [1, 0.1, None]}})),
         factories.error("B", "third", source="", details="{}"),
     )
-    change = factories.change(Move.FAIL, operation.id, errors=errors)
+    change = factories.change(Transition.FAIL, operation.id, errors=errors)
     assert (await store.apply(change)).operation.errors == errors
     assert (await everywhere(store, operation)).errors == errors
 
@@ -93,7 +87,7 @@ async def test_texts_are_the_same(store):
     operation = await factories.create(
         store, function=odd, version=odd, original_request_id=odd, callback_url=None
     )
-    change = factories.change(Move.PROGRESS, operation.id, message=odd, worker=odd)
+    change = factories.change(Transition.PROGRESS, operation.id, message=odd, worker=odd)
     await store.apply(change)
     read = await everywhere(store, operation)
     found = {read.function, read.version, read.original_request_id, read.progress_message}
@@ -121,57 +115,56 @@ ODD_TEXTS = [
 
 
 async def test_odd_texts_of_one_batch(store):
-    """Texts that mean something to a database come back as they went in, many at once too.
-
-    Proves B203.
-    """
-    drafts = {
-        new_operation_id(): factories.draft(
+    """Texts that mean something to a database come back as they went in, many at once too."""
+    new_operations = {
+        new_operation_id(): factories.new_operation(
             version=text, metadata=text, original_request_id=None if n % 3 else text
         )
         for n, text in enumerate(ODD_TEXTS)
     }
-    await all_at_once(store.insert(each, draft) for each, draft in drafts.items())
-    texts = dict(zip(drafts, ODD_TEXTS, strict=True))
     await all_at_once(
-        store.apply(factories.change(Move.START, each, worker=text)) for each, text in texts.items()
+        store.insert(each, new_operation) for each, new_operation in new_operations.items()
+    )
+    texts = dict(zip(new_operations, ODD_TEXTS, strict=True))
+    await all_at_once(
+        store.apply(factories.change(Transition.START, each, worker=text))
+        for each, text in texts.items()
     )
     await all_at_once(
-        store.apply(factories.change(Move.PROGRESS, each, message=text, progress=n / 16))
+        store.apply(factories.change(Transition.PROGRESS, each, message=text, progress=n / 16))
         for n, (each, text) in enumerate(texts.items())
     )
-    found = await all_at_once(store.get(each, factories.scope()) for each in texts)
-    for n, (operation, draft) in enumerate(zip(found, drafts.values(), strict=True)):
-        text = draft.version
+    found = await all_at_once(store.get(each, factories.access_filter()) for each in texts)
+    for n, (operation, new_operation) in enumerate(
+        zip(found, new_operations.values(), strict=True)
+    ):
+        text = new_operation.version
         assert (operation.version, operation.metadata) == (text, text)
-        assert operation.original_request_id == draft.original_request_id
+        assert operation.original_request_id == new_operation.original_request_id
         assert operation.progress_message == text
         assert operation.progress == n / 16
 
 
 async def test_payloads_of_one_batch(store):
-    """Results, errors and durations that are stored at once are each what they were.
-
-    Proves B202, B204.
-    """
+    """Results, errors and durations that are stored at once are each what they were."""
     spans = [timedelta(seconds=60 + n, microseconds=n) for n in range(4)]
     created = await all_at_once(
-        store.insert(new_operation_id(), factories.draft(ttl=span, retry_after=span))
+        store.insert(new_operation_id(), factories.new_operation(ttl=span, retry_after=span))
         for span in spans
     )
     ids = [outcome.operation.id for outcome in created]
     assert [(o.operation.ttl, o.operation.retry_after) for o in created] == [(s, s) for s in spans]
-    await all_at_once(store.apply(factories.change(Move.START, each)) for each in ids)
+    await all_at_once(store.apply(factories.change(Transition.START, each)) for each in ids)
     results = [factories.payload(value) for value in (*RESULTS.values(), b'\\x"{},')]
     done = await all_at_once(
-        store.apply(factories.change(Move.COMPLETE, each, result=result))
+        store.apply(factories.change(Transition.COMPLETE, each, result=result))
         for each, result in zip(ids, results, strict=True)
     )
     assert [outcome.operation.result for outcome in done] == results
     errors = [(factories.error("E", text, source=text),) for text in ODD_TEXTS]
     failing = [(await factories.create(store)).id for _ in errors]
     failed = await all_at_once(
-        store.apply(factories.change(Move.FAIL, each, errors=error))
+        store.apply(factories.change(Transition.FAIL, each, errors=error))
         for each, error in zip(failing, errors, strict=True)
     )
     assert [outcome.operation.errors for outcome in failed] == errors

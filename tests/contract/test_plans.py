@@ -7,10 +7,10 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
-from milepost.domain.lifecycle import Move
 from milepost.domain.operation import Status, new_operation_id
-from milepost.domain.ports import Position, Selection
-from milepost.storage import claims, history, queries, quotas, scoping, statements, sweeps
+from milepost.domain.selection import Position, Selection
+from milepost.domain.transitions import Transition
+from milepost.storage import claims, history, predicates, queries, quotas, statements, sweeps
 from milepost.storage.dialects import clock
 from milepost.storage.engine import Prepared, Runnable, Session, open_engine, positional
 from milepost.storage.schema import upgrade
@@ -20,9 +20,9 @@ from tests import factories
 ROWS = 6_000
 DATABASE = f"milepost_plans_{uuid.uuid4().hex}"
 IDS = [new_operation_id() for _ in range(ROWS)]
-ME = factories.scope("owner-3")
-BUSY = factories.scope("busy")
-ADMIN = factories.scope("admin", everything=True)
+ME = factories.access_filter("owner-3")
+BUSY = factories.access_filter("busy")
+ADMIN = factories.access_filter("admin", everything=True)
 AFTER = Position(create_time=factories.LONG_AGO + timedelta(seconds=ROWS * 0.95), id=IDS[0])
 
 
@@ -73,7 +73,7 @@ def fill(engine):
             "operation_id": operation_id,
             "revision": 1,
             "type": "operation.created",
-            "move": "create",
+            "transition": "create",
             "owner": owners[n],
             "actor": "somebody",
             "time": factories.LONG_AGO,
@@ -208,21 +208,21 @@ def query(session, statement):
 
 @pytest.mark.parametrize("asked", [1, 32])
 def test_get_by_id(session, asked):
-    """Reads by id, one or many, go by the primary key (B254)."""
-    rows = [(i, *scoping.scope_values(ME), n) for n, i in enumerate(IDS[:asked])]
+    """Reads by id, one or many, go by the primary key."""
+    rows = [(i, *predicates.access_filter_values(ME), n) for n, i in enumerate(IDS[:asked])]
     plan = prepared(session, queries.get(session.dialect), rows)
     assert plan.scans == []
     assert plan.uses("operations_pkey")
 
 
 @pytest.mark.parametrize("asked", [1, 32])
-@pytest.mark.parametrize("move", statements.EFFECTS)
-def test_moves_by_id(session, move, asked):
-    """Moves, one or many, go by the primary key (B254)."""
-    changes = [factories.change(move, i, scope=ME) for i in IDS[:asked]]
+@pytest.mark.parametrize("transition", statements.EFFECTS)
+def test_moves_by_id(session, transition, asked):
+    """Moves, one or many, go by the primary key."""
+    changes = [factories.change(transition, i, access_filter=ME) for i in IDS[:asked]]
     rows = [(*statements.condition_values(c), *statements.effect_values(c)) for c in changes]
-    kinds: list[Runnable] = [statements.changing(session.dialect, move)]
-    if move is Move.PROGRESS:
+    kinds: list[Runnable] = [statements.changing(session.dialect, transition)]
+    if transition is Transition.PROGRESS:
         kinds.append(statements.keeping_progress(session.dialect))
     for kind in kinds:
         plan = prepared(session, kind, rows)
@@ -230,10 +230,10 @@ def test_moves_by_id(session, move, asked):
         assert plan.uses("operations_pkey")
 
 
-@pytest.mark.parametrize("move", statements.EFFECTS)
-def test_why_not(session, move):
-    """The read that explains a refusal goes by the primary keys (B254)."""
-    change = factories.change(move, IDS[5], scope=ME, request_id="r-1")
+@pytest.mark.parametrize("transition", statements.EFFECTS)
+def test_why_not(session, transition):
+    """The read that explains a refusal goes by the primary keys."""
+    change = factories.change(transition, IDS[5], access_filter=ME, request_id="r-1")
     plan = query(session, queries.why_not(change))
     assert plan.scans == []
     assert plan.uses("operations_pkey")
@@ -242,7 +242,7 @@ def test_why_not(session, move):
 
 @pytest.mark.parametrize("request_id", [None, "r-1"])
 def test_last_event(session, request_id):
-    """The read of what became of an operation goes by the primary key of the events (B254)."""
+    """The read of what became of an operation goes by the primary key of the events."""
     plan = query(session, queries.last_event(IDS[5], "owner-3", request_id))
     assert plan.scans == []
     assert plan.uses("events_pkey")
@@ -250,31 +250,36 @@ def test_last_event(session, request_id):
 
 @pytest.mark.parametrize("asked", [1, 32])
 def test_revisions(free, asked):
-    """The poll of those who wait goes by the primary key, for one operation or many (B254)."""
+    """The poll of those who wait goes by the primary key, for one operation or many."""
     plan = prepared(free, history.revisions(free.dialect), [(i,) for i in IDS[:asked]])
     assert plan.scans == []
     assert plan.uses("operations_pkey")
 
 
 def test_passages(free):
-    """The read of what a watcher has missed goes by the primary key of the events (B254)."""
-    plan = query(free, history.passages(IDS[5], 1, 9, 100))
+    """The read of what a watcher has missed goes by the primary key of the events."""
+    plan = query(free, history.status_changes(IDS[5], 1, 9, 100))
     assert plan.scans == []
     assert plan.uses("events_pkey")
 
 
 def test_request_of_an_owner(session):
-    """The read of an earlier create goes by owner and request_id (B254)."""
-    plan = query(session, queries.of_request(factories.draft(request_id="r-1")))
+    """The read of an earlier create goes by owner and request_id."""
+    plan = query(session, queries.of_request(factories.new_operation(request_id="r-1")))
     assert plan.scans == []
     assert plan.uses("operations_owner_request_id_idx")
 
 
 @pytest.mark.parametrize("asked", [1, 32])
 def test_create(session, asked):
-    """Creates, one or many, read no table, whatever their owners have (B254)."""
-    drafts = [factories.draft(owner="busy", request_id=f"r-{n}") for n in range(asked)]
-    rows = [statements.draft_values(new_operation_id(), draft) for draft in drafts]
+    """Creates, one or many, read no table, whatever their owners have."""
+    new_operations = [
+        factories.new_operation(owner="busy", request_id=f"r-{n}") for n in range(asked)
+    ]
+    rows = [
+        statements.new_operation_values(new_operation_id(), new_operation)
+        for new_operation in new_operations
+    ]
     plan = prepared(session, statements.insert(session.dialect), rows)
     assert plan.scans == []
     if session.dialect.name == "postgresql":
@@ -282,7 +287,7 @@ def test_create(session, asked):
 
 
 def test_count_of_active_operations(session):
-    """What an owner has active is counted by the index of owner and status (B254)."""
+    """What an owner has active is counted by the index of owner and status."""
     plan = query(session, quotas.count_active("owner-3", 11))
     assert plan.scans == []
     assert plan.uses("operations_owner_status_create_time_id_idx")
@@ -309,7 +314,7 @@ def test_count_of_active_operations(session):
     ids=["owner", "owner and status", "owner, by an admin", "function and status", "all"],
 )
 def test_lists(free, asker, selection, index, after):
-    """Each page of a list goes by an index that has its order: no scan, and no sort (B254)."""
+    """Each page of a list goes by an index that has its order: no scan, and no sort."""
     plan = query(free, queries.select_page(asker, selection, after, 50, full=True))
     assert plan.scans == []
     assert plan.sorts == [], plan.steps
@@ -317,7 +322,7 @@ def test_lists(free, asker, selection, index, after):
 
 
 def test_expiry(free):
-    """What is past its time is found by the index of expire_time (B254)."""
+    """What is past its time is found by the index of expire_time."""
     late = sa.select(operations.c.id).where(operations.c.expire_time < clock())
     plan = query(free, late.order_by(operations.c.expire_time).limit(1_000))
     assert plan.scans == []
@@ -344,17 +349,19 @@ def test_look_for_work(free):
 
 
 @pytest.mark.parametrize(
-    ("move", "index"),
+    ("transition", "index"),
     [
-        (Move.RELEASE, "operations_leased_idx"),
-        (Move.ABANDON, "operations_leased_idx"),
-        (Move.EXPIRE, "operations_processing_expire_time_idx"),
-        (Move.FORGET, "operations_expire_time_idx"),
+        (Transition.RELEASE, "operations_leased_idx"),
+        (Transition.ABANDON, "operations_leased_idx"),
+        (Transition.EXPIRE, "operations_processing_expire_time_idx"),
+        (Transition.PURGE, "operations_expire_time_idx"),
     ],
 )
-def test_sweeps(session, move, index):
+def test_sweeps(session, transition, index):
     """A sweep reads what may be due by an index, and moves it by the primary key."""
-    plan = prepared(session, sweeps.sweeping(session.dialect, move), [("m", None, None, "[]", 9)])
+    plan = prepared(
+        session, sweeps.sweeping(session.dialect, transition), [("m", None, None, "[]", 9)]
+    )
     assert plan.scans == []
     # Either is small: SQLite does not know which of them is smaller.
     others = {"operations_leased_idx": "operations_processing_expire_time_idx"}
@@ -362,12 +369,12 @@ def test_sweeps(session, move, index):
     assert plan.uses("operations_pkey")
 
 
-def test_events_to_forget(session):
+def test_events_to_purge(session):
     """Old events are found by the events of removals, and removed by their primary key."""
     rows = [(timedelta(days=7), 9)]
-    plan = prepared(session, sweeps.forgetting_events(session.dialect), rows)
+    plan = prepared(session, sweeps.purge_events_statement(session.dialect), rows)
     assert plan.scans == []
-    assert plan.uses("events_forget_time_idx"), plan.steps
+    assert plan.uses("events_purge_time_idx"), plan.steps
     assert plan.uses("events_pkey")
 
 

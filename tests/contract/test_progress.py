@@ -5,8 +5,8 @@ import math
 import pytest
 
 from milepost.domain.errors import ProgressDecrease
-from milepost.domain.lifecycle import PROGRESS_TOLERANCE, Move
 from milepost.domain.operation import Status
+from milepost.domain.transitions import PROGRESS_TOLERANCE, Transition
 from tests import factories
 
 
@@ -14,23 +14,23 @@ from tests import factories
 async def half(store):
     """An operation that is half done."""
     operation = await factories.reach(store, Status.PROCESSING, metadata='{"a":1}')
-    change = factories.change(Move.PROGRESS, operation.id, progress=0.5, message="half")
+    change = factories.change(Transition.PROGRESS, operation.id, progress=0.5, message="half")
     await store.apply(change)
-    return await store.get(operation.id, factories.scope())
+    return await store.get(operation.id, factories.access_filter())
 
 
 async def report(store, operation, **report):
     """The operation after a report, as it is stored."""
-    outcome = await store.apply(factories.change(Move.PROGRESS, operation.id, **report))
+    outcome = await store.apply(factories.change(Transition.PROGRESS, operation.id, **report))
     assert not outcome.replayed
-    stored = await store.get(operation.id, factories.scope())
+    stored = await store.get(operation.id, factories.access_filter())
     # The answer leaves the payloads out; the rest is what is stored.
     assert outcome.operation == stored._replace(metadata=outcome.operation.metadata)
     return stored
 
 
 async def test_progress_grows(store, half):
-    """Progress changes itself, its time and the revision, and nothing else (B69, B80, B93)."""
+    """Progress changes itself, its time and the revision, and nothing else."""
     after = await report(store, half, progress=0.75)
     assert after == half._replace(
         progress=0.75, progress_time=after.progress_time, revision=half.revision + 1
@@ -38,36 +38,36 @@ async def test_progress_grows(store, half):
 
 
 async def test_same_progress_is_progress(store, half):
-    """Progress that equals the stored one is accepted (B84)."""
+    """Progress that equals the stored one is accepted."""
     after = await report(store, half, progress=0.5)
     assert (after.progress, after.revision) == (0.5, half.revision + 1)
 
 
 async def test_small_dip_is_forgiven(store, half):
-    """A dip of at most 0.001 is accepted, and the larger value kept (B85)."""
+    """A dip of at most 0.001 is accepted, and the larger value kept."""
     assert (await report(store, half, progress=0.4995)).progress == 0.5
 
 
 async def test_decrease_is_refused(store, stored, half):
-    """A decrease is refused with both values, and nothing changes (B83)."""
+    """A decrease is refused with both values, and nothing changes."""
     before = stored.everything(half.id)
     with pytest.raises(ProgressDecrease) as caught:
-        await store.apply(factories.change(Move.PROGRESS, half.id, progress=0.4))
+        await store.apply(factories.change(Transition.PROGRESS, half.id, progress=0.4))
     assert (caught.value.current, caught.value.requested) == (0.5, 0.4)
     assert stored.everything(half.id) == before
 
 
 async def test_database_and_domain_draw_the_same_line(store, half):
-    """To the last bit, what the statement refuses is what the domain calls a decrease (B85)."""
+    """To the last bit, what the statement refuses is what the domain calls a decrease."""
     edge = 0.5 - PROGRESS_TOLERANCE
     assert (await report(store, half, progress=edge)).progress == 0.5
     below = math.nextafter(edge, 0.0)
     with pytest.raises(ProgressDecrease):
-        await store.apply(factories.change(Move.PROGRESS, half.id, progress=below))
+        await store.apply(factories.change(Transition.PROGRESS, half.id, progress=below))
 
 
 async def test_message_stays_until_another_comes(store, half):
-    """Progress without a message keeps the earlier one; with one, replaces it (B90)."""
+    """Progress without a message keeps the earlier one; with one, replaces it."""
     assert (await report(store, half, progress=0.6)).progress_message == "half"
     assert (await report(store, half, message="more")).progress_message == "more"
 
@@ -80,7 +80,7 @@ async def test_empty_report_keeps_the_value(store, half):
 
 
 async def test_progress_starts_what_is_pending(store):
-    """The first progress of a pending operation starts it (B86)."""
+    """The first progress of a pending operation starts it."""
     pending = await factories.create(store)
     after = await report(store, pending, progress=0.1, message="first", worker="w-1")
     assert (after.status, after.progress, after.attempt) == (Status.PROCESSING, 0.1, 1)
@@ -90,7 +90,7 @@ async def test_progress_starts_what_is_pending(store):
 
 
 async def test_progress_of_nothing_yet(store):
-    """Progress 0.0 is a report: not absent, and not an integer (B82)."""
+    """Progress 0.0 is a report: not absent, and not an integer."""
     started = await factories.reach(store, Status.PROCESSING)
     after = await report(store, started, progress=0.0)
     assert after.progress == 0.0

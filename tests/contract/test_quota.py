@@ -6,23 +6,22 @@ import pytest
 import sqlalchemy as sa
 
 from milepost.domain.errors import QuotaExceeded, RequestIdReused
-from milepost.domain.lifecycle import Move
 from milepost.domain.operation import Status, new_operation_id
-from milepost.domain.ports import Outcome
+from milepost.domain.transitions import Transition, TransitionResult
 from milepost.storage.tables import operations, quotas
 from tests import factories
 from tests.contract.stored import answers
-from tests.contract.test_gathering import gathered
+from tests.contract.test_batching import gathered
 from tests.contract.test_records import squat
 
 QUOTA = 10
-ENDS = (Move.CANCEL, Move.FAIL, Move.COMPLETE)
+ENDS = (Transition.CANCEL, Transition.FAIL, Transition.COMPLETE)
 
 
 async def create(store, **overrides):
     """A create by an owner that may have `QUOTA` active operations."""
     overrides = {"quota": QUOTA, **overrides}
-    return await store.insert(new_operation_id(), factories.draft(**overrides))
+    return await store.insert(new_operation_id(), factories.new_operation(**overrides))
 
 
 async def fill(store, count=QUOTA, **overrides):
@@ -31,7 +30,7 @@ async def fill(store, count=QUOTA, **overrides):
 
 
 async def test_one_too_many_is_refused(store, stored):
-    """With 9 active operations a create is allowed; with 10 refused, with both numbers (B182)."""
+    """With 9 active operations a create is allowed; with 10 refused, with both numbers."""
     await fill(store)
     with pytest.raises(QuotaExceeded) as caught:
         await create(store)
@@ -41,31 +40,31 @@ async def test_one_too_many_is_refused(store, stored):
 
 @pytest.mark.parametrize("end", ENDS)
 async def test_an_end_makes_room(store, end):
-    """When one of 10 active operations ends, there is room for just one more (B183, B185)."""
+    """When one of 10 active operations ends, there is room for just one more."""
     first, *_ = await fill(store)
-    if end is Move.COMPLETE:
-        await store.apply(factories.change(Move.START, first.id))
+    if end is Transition.COMPLETE:
+        await store.apply(factories.change(Transition.START, first.id))
     await store.apply(factories.change(end, first.id))
-    assert isinstance(await create(store), Outcome)
+    assert isinstance(await create(store), TransitionResult)
     with pytest.raises(QuotaExceeded):
         await create(store)
 
 
 async def test_pending_and_processing_count(store):
-    """What waits and what is being worked on count alike (B184)."""
+    """What waits and what is being worked on count alike."""
     for operation in (await fill(store))[: QUOTA // 2]:
-        await store.apply(factories.change(Move.START, operation.id))
+        await store.apply(factories.change(Transition.START, operation.id))
     with pytest.raises(QuotaExceeded):
         await create(store)
 
 
 async def test_expired_ones_do_not_count(store, engine):
-    """A pending operation past its time is not active, though its row is still there (B185)."""
+    """A pending operation past its time is not active, though its row is still there."""
     first, second, *_ = await fill(store, ttl=timedelta(minutes=1))
-    await store.apply(factories.change(Move.START, second.id))
+    await store.apply(factories.change(Transition.START, second.id))
     for operation in (first, second):
         factories.age(engine, operation.id, timedelta(hours=1))
-    assert isinstance(await create(store), Outcome)
+    assert isinstance(await create(store), TransitionResult)
     with pytest.raises(QuotaExceeded):  # the second is still being worked on
         await create(store)
 
@@ -73,15 +72,15 @@ async def test_expired_ones_do_not_count(store, engine):
 async def test_owners_do_not_share(store):
     """One owner at its limit leaves the others alone."""
     await fill(store)
-    assert isinstance(await create(store, owner="bob"), Outcome)
+    assert isinstance(await create(store, owner="bob"), TransitionResult)
 
 
 async def test_replays_work_at_the_limit(store, stored):
     """A repeated create is answered at the limit too, and takes nothing of the quota."""
-    drafts = [f"r-{n}" for n in range(QUOTA)]
-    made = [(await create(store, request_id=each)).operation for each in drafts]
+    new_operations = [f"r-{n}" for n in range(QUOTA)]
+    made = [(await create(store, request_id=each)).operation for each in new_operations]
     for _ in range(3):
-        found = await answers(*(create(store, request_id=each) for each in drafts))
+        found = await answers(*(create(store, request_id=each) for each in new_operations))
         assert [(each.operation.id, each.replayed) for each in found] == [
             (operation.id, True) for operation in made
         ]
@@ -89,7 +88,7 @@ async def test_replays_work_at_the_limit(store, stored):
         await create(store, request_id="r-0", fingerprint="other")
     with pytest.raises(QuotaExceeded):
         await create(store, request_id="r-new")
-    await store.apply(factories.change(Move.CANCEL, made[0].id))
+    await store.apply(factories.change(Transition.CANCEL, made[0].id))
     assert not (await create(store, request_id="r-new")).replayed
     assert stored.count() == QUOTA + 1
 
@@ -118,20 +117,20 @@ async def test_raised_quota(store):
     """After the quota was raised an owner has room for the difference."""
     await fill(store)
     found = await answers(*(create(store, quota=QUOTA + 5) for _ in range(20)))
-    assert sum(isinstance(each, Outcome) for each in found) == 5
+    assert sum(isinstance(each, TransitionResult) for each in found) == 5
 
 
 async def test_what_was_there_before_quotas_counts(store, stored):
     """Operations of a release without quotas count for the first create that knows of them."""
     rows = [factories.row(Status.PENDING) for _ in range(QUOTA - 1)]
     stored.execute(sa.insert(operations), rows)
-    assert isinstance(await create(store), Outcome)
+    assert isinstance(await create(store), TransitionResult)
     with pytest.raises(QuotaExceeded):
         await create(store)
 
 
 async def test_one_batch_never_exceeds(store, stored):
-    """Of many creates in one statement exactly as many are granted as there is room for (B186)."""
+    """Of many creates in one statement exactly as many are granted as there is room for."""
     await fill(store, 4)
     async with gathered(store, stored) as batch:
         for n in range(50):
@@ -141,30 +140,30 @@ async def test_one_batch_never_exceeds(store, stored):
     found = await batch.answers()
     alice, bob = found[:50], found[50:]
     # One more is active: what the batch was held at.
-    assert sum(isinstance(each, Outcome) for each in alice) == QUOTA - 5
-    assert {type(each) for each in alice} == {Outcome, QuotaExceeded}
-    assert {type(each) for each in bob} == {Outcome}
+    assert sum(isinstance(each, TransitionResult) for each in alice) == QUOTA - 5
+    assert {type(each) for each in alice} == {TransitionResult, QuotaExceeded}
+    assert {type(each) for each in bob} == {TransitionResult}
 
 
 async def test_many_at_once_over_two_replicas(store, replica, stored):
-    """Of 200 creates at once over two replicas exactly as many as allowed are made (B186)."""
+    """Of 200 creates at once over two replicas exactly as many as allowed are made."""
     found = await answers(
         *(create((store, replica)[n % 2]) for n in range(100)),
         *(create((store, replica)[n % 2], owner="bob") for n in range(100)),
     )
     for half in (found[:100], found[100:]):
-        assert {type(each) for each in half} == {Outcome, QuotaExceeded}
-        assert sum(isinstance(each, Outcome) for each in half) == QUOTA
+        assert {type(each) for each in half} == {TransitionResult, QuotaExceeded}
+        assert sum(isinstance(each, TransitionResult) for each in half) == QUOTA
     assert stored.count() == 2 * QUOTA
 
 
 async def test_creates_and_ends_at_once(store, replica, stored):
-    """While operations end and others are created, never more are active than allowed (B186)."""
+    """While operations end and others are created, never more are active than allowed."""
 
     async def live(each):
         outcome = await create(each)
         active = stored.active(factories.OWNER)
-        await each.apply(factories.change(Move.CANCEL, outcome.operation.id))
+        await each.apply(factories.change(Transition.CANCEL, outcome.operation.id))
         return active
 
     found = await answers(*(live((store, replica)[n % 2]) for n in range(120)))
@@ -180,8 +179,10 @@ async def test_a_create_that_the_database_refuses_takes_only_itself(store, store
     stored.execute(sa.update(quotas).values(reserved=QUOTA))  # so that all of them are recounted
     fresh = [new_operation_id() for _ in range(3)]
     squat(stored, fresh[1], 1)
-    found = await answers(*(store.insert(each, factories.draft(quota=QUOTA)) for each in fresh))
-    assert [isinstance(each, Outcome) for each in found] == [True, False, True]
+    found = await answers(
+        *(store.insert(each, factories.new_operation(quota=QUOTA)) for each in fresh)
+    )
+    assert [isinstance(each, TransitionResult) for each in found] == [True, False, True]
     assert not isinstance(found[1], QuotaExceeded)
     assert stored.active(factories.OWNER) == QUOTA - 1
 
@@ -190,7 +191,7 @@ async def test_leaked_reservations_are_repaired(store, stored):
     """A reservation that nothing came of is not lost: a recount finds the room again."""
     taken = (await create(store)).operation.id
     for _ in range(3 * QUOTA):  # an id that is taken
-        assert await store.insert(taken, factories.draft(quota=QUOTA)) is None
+        assert await store.insert(taken, factories.new_operation(quota=QUOTA)) is None
     found = await answers(*(create(store) for _ in range(QUOTA)))
-    assert sum(isinstance(each, Outcome) for each in found) == QUOTA - 1
+    assert sum(isinstance(each, TransitionResult) for each in found) == QUOTA - 1
     assert stored.active(factories.OWNER) == QUOTA

@@ -6,14 +6,13 @@ from itertools import cycle
 import pytest
 import sqlalchemy as sa
 
-from milepost.domain.errors import IllegalMove, LostRace, ProgressDecrease
-from milepost.domain.lifecycle import TERMINAL, Move
+from milepost.domain.errors import IllegalTransition, LostRace, ProgressDecrease
 from milepost.domain.operation import Status, new_operation_id
-from milepost.domain.ports import Outcome
+from milepost.domain.transitions import TERMINAL, Transition, TransitionResult
 from tests import factories
 from tests.contract.stored import answers
 
-ENDS = (Move.COMPLETE, Move.FAIL, Move.CANCEL)
+ENDS = (Transition.COMPLETE, Transition.FAIL, Transition.CANCEL)
 
 
 @pytest.fixture(params=["one replica", "two replicas"])
@@ -28,15 +27,15 @@ def race(stores, changes):
 
 
 async def test_one_end(stores, stored):
-    """Of many ends at once exactly one comes, and the others are told which (B106, B128)."""
+    """Of many ends at once exactly one comes, and the others are told which."""
     for _ in range(4):
         operation = await factories.reach(stores[0], Status.PROCESSING)
         found = await race(stores, [factories.change(m, operation.id) for m in ENDS * 4])
-        (winner,) = [answer for answer in found if isinstance(answer, Outcome)]
+        (winner,) = [answer for answer in found if isinstance(answer, TransitionResult)]
         losers = [answer for answer in found if answer is not winner]
         end = winner.operation.status
-        assert [(type(loser), loser.status) for loser in losers] == [(IllegalMove, end)] * 11
-        assert await stores[0].get(operation.id, factories.scope()) == winner.operation
+        assert [(type(loser), loser.status) for loser in losers] == [(IllegalTransition, end)] * 11
+        assert await stores[0].get(operation.id, factories.access_filter()) == winner.operation
         assert winner.operation.revision == operation.revision + 1
         ends = [e for e in stored.events(operation.id) if e["revision"] > operation.revision]
         assert len(ends) == 1
@@ -44,89 +43,105 @@ async def test_one_end(stores, stored):
 
 
 async def test_one_start(stores, stored):
-    """Of many starts at once exactly one succeeds (B78)."""
+    """Of many starts at once exactly one succeeds."""
     operation = await factories.create(stores[0])
-    starts = [factories.change(Move.START, operation.id, worker=f"w-{n}") for n in range(10)]
+    starts = [factories.change(Transition.START, operation.id, worker=f"w-{n}") for n in range(10)]
     found = await race(stores, starts)
-    (winner,) = [answer for answer in found if isinstance(answer, Outcome)]
-    assert [type(answer) for answer in found].count(IllegalMove) == 9
+    (winner,) = [answer for answer in found if isinstance(answer, TransitionResult)]
+    assert [type(answer) for answer in found].count(IllegalTransition) == 9
     row = stored.operation(operation.id)
     assert (row["attempt"], row["worker"]) == (1, winner.operation.worker)
 
 
 async def test_one_repetition(stores, stored):
-    """Of equal calls at once one moves, and the others are answered as repetitions (B101)."""
+    """Of equal calls at once one transitions, and the others are answered as repetitions."""
     operation = await factories.reach(stores[0], Status.PROCESSING)
-    complete = factories.change(Move.COMPLETE, operation.id, request_id="r-1")
+    complete = factories.change(Transition.COMPLETE, operation.id, request_id="r-1")
     found = await race(stores, [complete] * 8)
     assert Counter(answer.replayed for answer in found) == {False: 1, True: 7}
     assert len(stored.events(operation.id)) == 3
 
 
 async def test_larger_progress_wins(stores):
-    """Of 0.6 and 0.7 at once 0.7 stays, whoever comes first (B94, B95)."""
+    """Of 0.6 and 0.7 at once 0.7 stays, whoever comes first."""
     for values in ((0.6, 0.7), (0.7, 0.6)) * 4:
         operation = await factories.reach(stores[0], Status.PROCESSING)
         found = await race(
-            stores, [factories.change(Move.PROGRESS, operation.id, progress=v) for v in values]
+            stores,
+            [factories.change(Transition.PROGRESS, operation.id, progress=v) for v in values],
         )
-        assert {type(answer) for answer in found} <= {Outcome, ProgressDecrease}
-        assert (await stores[0].get(operation.id, factories.scope())).progress == 0.7
+        assert {type(answer) for answer in found} <= {TransitionResult, ProgressDecrease}
+        assert (await stores[0].get(operation.id, factories.access_filter())).progress == 0.7
 
 
 async def test_cancelled_never_starts(stores, stored):
-    """Whichever of start and cancel comes first, the operation ends cancelled (B193)."""
-    for moves in ((Move.START, Move.CANCEL), (Move.CANCEL, Move.START)) * 4:
+    """Whichever of start and cancel comes first, the operation ends cancelled."""
+    for transitions in (
+        (Transition.START, Transition.CANCEL),
+        (Transition.CANCEL, Transition.START),
+    ) * 4:
         operation = await factories.create(stores[0])
-        await race(stores, [factories.change(move, operation.id) for move in moves])
+        await race(
+            stores, [factories.change(transition, operation.id) for transition in transitions]
+        )
         types = [event["type"] for event in stored.events(operation.id)]
         assert types[-1] == "operation.cancelled"
         assert stored.operation(operation.id)["status"] == Status.CANCELLED
 
 
 async def test_progress_never_reopens(stores, stored):
-    """Progress that races an end never comes after it (B94, B132)."""
+    """Progress that races an end never comes after it."""
     operation = await factories.reach(stores[0], Status.PROCESSING)
-    reports = [factories.change(Move.PROGRESS, operation.id) for _ in range(10)]
-    changes = [*reports[:5], factories.change(Move.CANCEL, operation.id), *reports[5:]]
+    reports = [factories.change(Transition.PROGRESS, operation.id) for _ in range(10)]
+    changes = [*reports[:5], factories.change(Transition.CANCEL, operation.id), *reports[5:]]
     found = await race(stores, changes)
-    made = [answer for answer in found if isinstance(answer, Outcome)]
+    made = [answer for answer in found if isinstance(answer, TransitionResult)]
     row = stored.operation(operation.id)
     assert (row["status"], row["revision"]) == (Status.CANCELLED, 2 + len(made))
     assert max(answer.operation.revision for answer in made) == row["revision"]
 
 
 async def test_every_acknowledged_move_counts_once(stores, stored):
-    """The revisions rise by exactly the number of moves that were acknowledged."""
+    """The revisions rise by exactly the number of transitions that were acknowledged."""
     ids = [(await factories.create(stores[0])).id for _ in range(8)]
-    moves = (Move.START, Move.PROGRESS, Move.PROGRESS, Move.COMPLETE, Move.FAIL, Move.CANCEL)
-    changes = [factories.change(move, each) for move in moves * 2 for each in ids]
+    transitions = (
+        Transition.START,
+        Transition.PROGRESS,
+        Transition.PROGRESS,
+        Transition.COMPLETE,
+        Transition.FAIL,
+        Transition.CANCEL,
+    )
+    changes = [factories.change(transition, each) for transition in transitions * 2 for each in ids]
     found = await race(stores, changes)
-    made = Counter(a.operation.id for a in found if isinstance(a, Outcome))
-    assert {type(a) for a in found} <= {Outcome, IllegalMove}
+    made = Counter(a.operation.id for a in found if isinstance(a, TransitionResult))
+    assert {type(a) for a in found} <= {TransitionResult, IllegalTransition}
     for each in ids:
         assert stored.operation(each)["revision"] == 1 + made[each]
         assert stored.operation(each)["status"] in TERMINAL
 
 
 async def test_opposite_creates_do_not_lock_each_other_up(store, replica, stored):
-    """Two replicas that create under the same request_ids, each in another order, agree (B32)."""
-    drafts = [factories.draft(request_id=f"r-{n}") for n in range(20)]
+    """Two replicas that create under the same request_ids, each in another order, agree."""
+    new_operations = [factories.new_operation(request_id=f"r-{n}") for n in range(20)]
     found = await answers(
-        *(store.insert(new_operation_id(), draft) for draft in drafts),
-        *(replica.insert(new_operation_id(), draft) for draft in reversed(drafts)),
+        *(store.insert(new_operation_id(), new_operation) for new_operation in new_operations),
+        *(
+            replica.insert(new_operation_id(), new_operation)
+            for new_operation in reversed(new_operations)
+        ),
     )
     assert Counter(answer.replayed for answer in found) == {False: 20, True: 20}
     assert stored.count() == 20
 
 
 async def test_lost_races_end(store, engine, stored):
-    """A move that others overtake every time is given up after three tries (B126, B192)."""
+    """A transition that others overtake every time is given up after three tries."""
     operation = await factories.create(store)
     before = stored.everything(operation.id)
     overtake(engine)
     with pytest.raises(LostRace) as caught:
-        await store.apply(factories.change(Move.START, operation.id))
+        await store.apply(factories.change(Transition.START, operation.id))
     assert caught.value.facts == {"operation_id": operation.id, "tries": "3"}
     assert stored.everything(operation.id) == before
 

@@ -2,39 +2,39 @@
 
 import pytest
 
-from milepost.domain.errors import IllegalMove, RevisionMismatch, StaleAttempt
-from milepost.domain.lifecycle import Move
+from milepost.domain.errors import IllegalTransition, RevisionMismatch, StaleAttempt
 from milepost.domain.operation import Status
+from milepost.domain.transitions import Transition
 from tests import factories
 
-# Every move by request, and a status it starts from.
+# Every transition by request, and a status it starts from.
 MOVES = {
-    Move.START: Status.PENDING,
-    Move.PROGRESS: Status.PROCESSING,
-    Move.COMPLETE: Status.PROCESSING,
-    Move.FAIL: Status.PROCESSING,
-    Move.CANCEL: Status.PENDING,
+    Transition.START: Status.PENDING,
+    Transition.PROGRESS: Status.PROCESSING,
+    Transition.COMPLETE: Status.PROCESSING,
+    Transition.FAIL: Status.PROCESSING,
+    Transition.CANCEL: Status.PENDING,
 }
-FINAL = [move for move in MOVES if move is not Move.PROGRESS]
+FINAL = [transition for transition in MOVES if transition is not Transition.PROGRESS]
 
 
-@pytest.mark.parametrize("move", MOVES)
-async def test_repeated_move_is_answered_not_made(store, stored, move):
-    """The same move with the same request_id answers with the stored operation (B101)."""
-    operation = await factories.reach(store, MOVES[move])
-    change = factories.change(move, operation.id, request_id="r-1")
+@pytest.mark.parametrize("transition", MOVES)
+async def test_repeated_move_is_answered_not_made(store, stored, transition):
+    """The same move with the same request_id answers with the stored operation."""
+    operation = await factories.reach(store, MOVES[transition])
+    change = factories.change(transition, operation.id, request_id="r-1")
     first = await store.apply(change)
     before = stored.everything(operation.id)
     again = await store.apply(change)
     assert (first.replayed, again.replayed) == (False, True)
-    assert again.operation == await store.get(operation.id, factories.scope())
+    assert again.operation == await store.get(operation.id, factories.access_filter())
     assert stored.everything(operation.id) == before
 
 
 async def test_repeated_start_by_progress_is_answered(store, stored):
     """Progress that started the operation is not made again when it is repeated."""
     operation = await factories.create(store)
-    change = factories.change(Move.PROGRESS, operation.id, progress=0.5, request_id="r-1")
+    change = factories.change(Transition.PROGRESS, operation.id, progress=0.5, request_id="r-1")
     await store.apply(change)
     before = stored.everything(operation.id)
     assert (await store.apply(change)).replayed
@@ -44,11 +44,11 @@ async def test_repeated_start_by_progress_is_answered(store, stored):
 async def test_repetition_shows_the_operation_as_it_stands(store):
     """A late repetition answers with what the operation has become since."""
     operation = await factories.create(store)
-    start = factories.change(Move.START, operation.id, request_id="r-1")
-    progress = factories.change(Move.PROGRESS, operation.id, request_id="r-2", progress=0.5)
+    start = factories.change(Transition.START, operation.id, request_id="r-1")
+    progress = factories.change(Transition.PROGRESS, operation.id, request_id="r-2", progress=0.5)
     await store.apply(start)
     await store.apply(progress)
-    await store.apply(factories.change(Move.COMPLETE, operation.id))
+    await store.apply(factories.change(Transition.COMPLETE, operation.id))
     for repeated in (await store.apply(start), await store.apply(progress)):
         assert repeated.replayed
         assert repeated.operation.status is Status.COMPLETED
@@ -57,67 +57,68 @@ async def test_repetition_shows_the_operation_as_it_stands(store):
 async def test_repetition_outranks_stale_tokens(store):
     """A repetition carries the tokens of the first call, which are stale by its own doing."""
     operation = await factories.create(store)
-    change = factories.change(Move.CANCEL, operation.id, request_id="r-1", expected_revision=1)
+    change = factories.change(
+        Transition.CANCEL, operation.id, request_id="r-1", expected_revision=1
+    )
     await store.apply(change)
     assert (await store.apply(change)).replayed
 
 
-@pytest.mark.parametrize("move", FINAL)
-async def test_another_request_is_no_repetition(store, move):
-    """A second move with another request_id, or without one, is an illegal move (B101)."""
-    operation = await factories.reach(store, MOVES[move])
-    await store.apply(factories.change(move, operation.id, request_id="r-1"))
+@pytest.mark.parametrize("transition", FINAL)
+async def test_another_request_is_no_repetition(store, transition):
+    """A second move with another request_id, or without one, is an illegal transition."""
+    operation = await factories.reach(store, MOVES[transition])
+    await store.apply(factories.change(transition, operation.id, request_id="r-1"))
     for request_id in ("r-2", None):
-        with pytest.raises(IllegalMove):
-            await store.apply(factories.change(move, operation.id, request_id=request_id))
+        with pytest.raises(IllegalTransition):
+            await store.apply(factories.change(transition, operation.id, request_id=request_id))
 
 
 async def test_another_actor_is_no_repetition(store):
     """The request_id of one actor says nothing about the calls of another."""
     operation = await factories.create(store)
-    await store.apply(factories.change(Move.CANCEL, operation.id, request_id="r-1"))
-    admin = factories.scope("admin", everything=True)
-    with pytest.raises(IllegalMove):
+    await store.apply(factories.change(Transition.CANCEL, operation.id, request_id="r-1"))
+    admin = factories.access_filter("admin", everything=True)
+    with pytest.raises(IllegalTransition):
         await store.apply(
-            factories.change(Move.CANCEL, operation.id, request_id="r-1", scope=admin)
+            factories.change(Transition.CANCEL, operation.id, request_id="r-1", access_filter=admin)
         )
 
 
 async def test_moves_without_request_id_are_no_repetitions(store):
-    """Two moves without a request_id are two moves."""
+    """Two moves without a request_id are two transitions."""
     operation = await factories.create(store)
-    await store.apply(factories.change(Move.CANCEL, operation.id))
-    with pytest.raises(IllegalMove):
-        await store.apply(factories.change(Move.CANCEL, operation.id))
+    await store.apply(factories.change(Transition.CANCEL, operation.id))
+    with pytest.raises(IllegalTransition):
+        await store.apply(factories.change(Transition.CANCEL, operation.id))
 
 
-@pytest.mark.parametrize("move", [*MOVES, Move.FORGET])
-async def test_expected_revision(store, stored, move):
-    """A move on an old copy is refused with both revisions; on the newest one it happens.
-
-    Proves B106, B127.
-    """
-    operation = await factories.reach(store, MOVES.get(move, Status.COMPLETED))
+@pytest.mark.parametrize("transition", [*MOVES, Transition.PURGE])
+async def test_expected_revision(store, stored, transition):
+    """A move on an old copy is refused with both revisions; on the newest one it happens."""
+    operation = await factories.reach(store, MOVES.get(transition, Status.COMPLETED))
     before = stored.everything(operation.id)
     for expected in (operation.revision - 1, operation.revision + 1):
         with pytest.raises(RevisionMismatch) as caught:
-            await store.apply(factories.change(move, operation.id, expected_revision=expected))
+            await store.apply(
+                factories.change(transition, operation.id, expected_revision=expected)
+            )
         assert (caught.value.expected, caught.value.actual) == (expected, operation.revision)
     assert stored.everything(operation.id) == before
-    change = factories.change(move, operation.id, expected_revision=operation.revision)
+    change = factories.change(transition, operation.id, expected_revision=operation.revision)
     assert not (await store.apply(change)).replayed
 
 
-@pytest.mark.parametrize("move", [Move.PROGRESS, Move.COMPLETE, Move.FAIL])
-async def test_attempt(store, stored, move):
+@pytest.mark.parametrize("transition", [Transition.PROGRESS, Transition.COMPLETE, Transition.FAIL])
+async def test_attempt(store, stored, transition):
     """A worker of another attempt is refused with both attempts; the present one works."""
     operation = await factories.reach(store, Status.PROCESSING)
     before = stored.everything(operation.id)
     with pytest.raises(StaleAttempt) as caught:
-        await store.apply(factories.change(move, operation.id, attempt=0))
+        await store.apply(factories.change(transition, operation.id, attempt=0))
     assert (caught.value.expected, caught.value.actual) == (0, 1)
     assert stored.everything(operation.id) == before
-    assert not (await store.apply(factories.change(move, operation.id, attempt=1))).replayed
+    assert not (await store.apply(factories.change(transition, operation.id, attempt=1))).replayed
 
 
 async def test_stale_tokens_are_named_before_the_status(store):
@@ -125,6 +126,6 @@ async def test_stale_tokens_are_named_before_the_status(store):
     operation = await factories.reach(store, Status.COMPLETED)
     stale = {"expected_revision": 1, "attempt": 9}
     with pytest.raises(RevisionMismatch):
-        await store.apply(factories.change(Move.COMPLETE, operation.id, **stale))
+        await store.apply(factories.change(Transition.COMPLETE, operation.id, **stale))
     with pytest.raises(StaleAttempt):
-        await store.apply(factories.change(Move.COMPLETE, operation.id, attempt=9))
+        await store.apply(factories.change(Transition.COMPLETE, operation.id, attempt=9))

@@ -9,13 +9,13 @@ import pytest
 import sqlalchemy as sa
 
 from milepost.domain.errors import (
-    IllegalMove,
+    IllegalTransition,
     OperationExpired,
     OperationNotFound,
     StaleAttempt,
 )
-from milepost.domain.lifecycle import EXPIRED, LEASE_LOST, TABLE, Move
 from milepost.domain.operation import Status
+from milepost.domain.transitions import EXPIRED, LEASE_LOST, TABLE, Transition
 from milepost.storage.dialects import clock, later
 from milepost.storage.tables import events, operations
 from tests import factories
@@ -27,21 +27,23 @@ LARGE = 60
 """Operations with a large result: several times as many as are removed in one piece."""
 LARGE_BYTES = 1 << 18
 """Of each such result: together more than anything else in memory, and soon written to any disk."""
-SWEEPS = (Move.RELEASE, Move.ABANDON, Move.EXPIRE, Move.FORGET)
-WRITES = (Move.PROGRESS, Move.COMPLETE, Move.FAIL)
+SWEEPS = (Transition.RELEASE, Transition.ABANDON, Transition.EXPIRE, Transition.PURGE)
+WRITES = (Transition.PROGRESS, Transition.COMPLETE, Transition.FAIL)
 
 
 async def sweep(store):
-    """Every operation that any sweep moves now, by its move."""
-    return {move: [o.id for o in await store.sweep(move, 1_000)] for move in SWEEPS}
+    """Every operation that any sweep moves now, by its transition."""
+    return {
+        transition: [o.id for o in await store.sweep(transition, 1_000)] for transition in SWEEPS
+    }
 
 
-def only(move, operation):
-    """What a sweep finds that makes this move of this operation alone."""
-    return {**{each: [] for each in SWEEPS}, move: [operation.id]}
+def only(transition, operation):
+    """What a sweep finds that makes this transition of this operation alone."""
+    return {**{each: [] for each in SWEEPS}, transition: [operation.id]}
 
 
-NOTHING: dict[Move, list[str]] = {move: [] for move in SWEEPS}
+NOTHING: dict[Transition, list[str]] = {transition: [] for transition in SWEEPS}
 
 
 async def claimed(store, **overrides):
@@ -64,11 +66,13 @@ async def test_lost_lease_is_released(store, engine, stored):
     """What has lost its lease waits again, without the progress and the worker of the attempt."""
     operation = await claimed(store)
     await store.apply(
-        factories.change(Move.PROGRESS, operation.id, scope=WORKER, progress=0.4, request_id="r-1")
+        factories.change(
+            Transition.PROGRESS, operation.id, access_filter=WORKER, progress=0.4, request_id="r-1"
+        )
     )
     factories.age(engine, operation.id, LEASE + LATE)
     before = stored.operation(operation.id)
-    assert await sweep(store) == only(Move.RELEASE, operation)
+    assert await sweep(store) == only(Transition.RELEASE, operation)
     after = stored.operation(operation.id)
     assert after == before | {
         "status": "PENDING",
@@ -82,7 +86,7 @@ async def test_lost_lease_is_released(store, engine, stored):
         "lease_expire_time": None,
     }
     last = stored.events(operation.id)[-1]
-    assert (last["type"], last["actor"]) == (TABLE[Move.RELEASE].event, "milepost")
+    assert (last["type"], last["actor"]) == (TABLE[Transition.RELEASE].event, "milepost")
     assert last["revision"] == after["revision"]
     assert await sweep(store) == NOTHING
 
@@ -91,7 +95,9 @@ async def test_lease_that_holds_is_kept(store, engine, stored):
     """A lease is not lost before its time, and a renewed one holds from its renewal on."""
     operation = await claimed(store)
     factories.age(engine, operation.id, LEASE - timedelta(seconds=10))
-    await store.apply(factories.change(Move.PROGRESS, operation.id, scope=WORKER, attempt=1))
+    await store.apply(
+        factories.change(Transition.PROGRESS, operation.id, access_filter=WORKER, attempt=1)
+    )
     factories.age(engine, operation.id, LEASE - timedelta(seconds=10))
     before = stored.everything(operation.id)
     assert await sweep(store) == NOTHING
@@ -107,7 +113,7 @@ async def test_late_worker_is_fenced_off(store, engine, stored):
     (again,) = await store.claim(dataclasses.replace(CLAIM, worker="wally-2"))
     assert (again.id, again.attempt, again.progress) == (operation.id, 2, None)
     await assert_fenced(store, stored, operation)
-    done = factories.change(Move.COMPLETE, operation.id, scope=WORKER, attempt=2)
+    done = factories.change(Transition.COMPLETE, operation.id, access_filter=WORKER, attempt=2)
     assert (await store.apply(done)).operation.status is Status.COMPLETED
     await assert_fenced(store, stored, operation)
 
@@ -115,9 +121,13 @@ async def test_late_worker_is_fenced_off(store, engine, stored):
 async def assert_fenced(store, stored, operation):
     """Every write of the attempt is aborted and leaves no trace."""
     before = stored.everything(operation.id)
-    for move in WRITES:
+    for transition in WRITES:
         change = factories.change(
-            move, operation.id, scope=WORKER, attempt=operation.attempt, request_id="late"
+            transition,
+            operation.id,
+            access_filter=WORKER,
+            attempt=operation.attempt,
+            request_id="late",
         )
         with pytest.raises(StaleAttempt):
             await store.apply(change)
@@ -128,8 +138,8 @@ async def test_last_attempt_is_abandoned(store, engine, stored):
     """When no attempt is left, a lost lease fails the operation, with event and webhook."""
     operation = await claimed(store, max_attempts=1)
     factories.age(engine, operation.id, LEASE + LATE)
-    assert await sweep(store) == only(Move.ABANDON, operation)
-    found = await store.get(operation.id, factories.scope())
+    assert await sweep(store) == only(Transition.ABANDON, operation)
+    found = await store.get(operation.id, factories.access_filter())
     assert found.status is Status.FAILED
     assert [error.code for error in found.errors] == [LEASE_LOST]
     assert found.lease_expire_time is None
@@ -137,8 +147,8 @@ async def test_last_attempt_is_abandoned(store, engine, stored):
     assert stored.events(operation.id)[-1]["type"] == "operation.failed"
     assert stored.deliveries(operation.id)[-1]["type"] == "operation.failed"
     await assert_fenced(store, stored, operation)
-    with pytest.raises(IllegalMove):
-        await store.apply(factories.change(Move.COMPLETE, operation.id))
+    with pytest.raises(IllegalTransition):
+        await store.apply(factories.change(Transition.COMPLETE, operation.id))
 
 
 async def test_attempts_are_used_up(store, engine):
@@ -150,7 +160,7 @@ async def test_attempts_are_used_up(store, engine):
         factories.age(engine, operation.id, LEASE + LATE)
         await sweep(store)
     assert await store.claim(CLAIM) == []
-    assert (await store.get(operation.id, factories.scope())).status is Status.FAILED
+    assert (await store.get(operation.id, factories.access_filter())).status is Status.FAILED
 
 
 async def test_started_operation_has_no_lease_to_lose(store, engine):
@@ -162,14 +172,14 @@ async def test_started_operation_has_no_lease_to_lose(store, engine):
 
 @pytest.mark.parametrize("leased", [False, True])
 async def test_expired_processing_operation_fails(store, engine, stored, leased):
-    """What is worked on past its time fails with EXPIRED, and is kept for one more ttl (B66)."""
+    """What is worked on past its time fails with EXPIRED, and is kept for one more ttl."""
     if leased:
         operation = await claimed(store, ttl=TTL)
     else:
         operation = await factories.reach(store, Status.PROCESSING, ttl=TTL)
     factories.age(engine, operation.id, TTL + LATE)
-    assert await sweep(store) == only(Move.EXPIRE, operation)
-    found = await store.get(operation.id, factories.scope())
+    assert await sweep(store) == only(Transition.EXPIRE, operation)
+    found = await store.get(operation.id, factories.access_filter())
     assert found.status is Status.FAILED
     assert [error.code for error in found.errors] == [EXPIRED]
     assert found.expire_time == found.complete_time + TTL
@@ -179,18 +189,18 @@ async def test_expired_processing_operation_fails(store, engine, stored, leased)
 
 
 async def test_expired_pending_operation_is_forgotten(store, engine, stored):
-    """An expired pending operation is gone, with an event and its webhook (B62)."""
+    """An expired pending operation is gone, with an event and its webhook."""
     operation = await factories.create(store, ttl=TTL)
     factories.age(engine, operation.id, TTL + LATE)
-    assert await sweep(store) == only(Move.FORGET, operation)
+    assert await sweep(store) == only(Transition.PURGE, operation)
     assert stored.operation(operation.id) is None
     last = stored.events(operation.id)[-1]
-    assert (last["type"], last["move"]) == ("operation.expired", "forget")
+    assert (last["type"], last["transition"]) == ("operation.expired", "purge")
     assert last["revision"] == operation.revision + 1
     (delivery,) = stored.deliveries(operation.id)
     assert (delivery["type"], delivery["revision"]) == ("operation.expired", last["revision"])
     with pytest.raises(OperationExpired):
-        await store.get(operation.id, factories.scope())
+        await store.get(operation.id, factories.access_filter())
 
 
 @pytest.mark.parametrize("status", [Status.COMPLETED, Status.FAILED, Status.CANCELLED])
@@ -199,18 +209,18 @@ async def test_expired_terminal_operation_is_forgotten(store, engine, stored, st
     operation = await factories.reach(store, status, ttl=TTL)
     factories.age(engine, operation.id, TTL + LATE)
     deliveries = stored.deliveries(operation.id)
-    assert await sweep(store) == only(Move.FORGET, operation)
+    assert await sweep(store) == only(Transition.PURGE, operation)
     assert stored.operation(operation.id) is None
     assert stored.events(operation.id)[-1]["type"] == "operation.expired"
     left = stored.deliveries(operation.id)
     assert [each["id"] for each in left] == [each["id"] for each in deliveries]
     with pytest.raises(OperationExpired):
-        await store.get(operation.id, factories.scope())
+        await store.get(operation.id, factories.access_filter())
 
 
 @pytest.mark.parametrize("status", [Status.PENDING, Status.COMPLETED])
 async def test_not_expired_at_its_very_time(store, stored, status):
-    """What has not come to its time yet is left alone, however close it is (B60)."""
+    """What has not come to its time yet is left alone, however close it is."""
     operation = await factories.reach(store, status)
     soon = later(clock(), sa.literal(timedelta(seconds=30), operations.c.ttl.type))
     stored.execute(sa.update(operations).values(expire_time=soon))
@@ -219,18 +229,18 @@ async def test_not_expired_at_its_very_time(store, stored, status):
 
 
 async def test_sweeps_are_batches(store, replica, stored):
-    """A sweep moves as many as it was asked for, and two at once never the same ones (B67)."""
+    """A sweep moves as many as it was asked for, and two at once never the same ones."""
     old = factories.LONG_AGO + timedelta(days=1)
     rows = [factories.row(expire_time=old) for _ in range(1_500)]
     stored.execute(sa.insert(operations), rows)
-    assert await store.due(Move.FORGET) == 1_500
-    assert await store.overdue(Move.FORGET, timedelta(minutes=5), 1_000) == 1_000
+    assert await store.due(Transition.PURGE) == 1_500
+    assert await store.overdue(Transition.PURGE, timedelta(minutes=5), 1_000) == 1_000
     first, second = await asyncio.gather(
-        store.sweep(Move.FORGET, 500), replica.sweep(Move.FORGET, 500)
+        store.sweep(Transition.PURGE, 500), replica.sweep(Transition.PURGE, 500)
     )
     assert len(first) == len(second) == 500
     assert not {o.id for o in first} & {o.id for o in second}
-    assert len(await store.sweep(Move.FORGET, 1_000)) == 500
+    assert len(await store.sweep(Transition.PURGE, 1_000)) == 500
     assert stored.count() == 0
 
 
@@ -243,14 +253,14 @@ async def test_removing_large_results_takes_little_memory(store, stored):
         stored.execute(sa.insert(operations), rows)
     tracemalloc.start()
     try:
-        assert len(await store.sweep(Move.FORGET, 1_000)) == LARGE
+        assert len(await store.sweep(Transition.PURGE, 1_000)) == LARGE
         assert tracemalloc.get_traced_memory()[1] < LARGE * LARGE_BYTES / 2
     finally:
         tracemalloc.stop()
 
 
 async def test_counting_changes_nothing(store, engine, stored):
-    """What is due is counted without being touched (B68)."""
+    """What is due is counted without being touched."""
     found = [
         await factories.create(store, ttl=TTL),
         await factories.reach(store, Status.PROCESSING, ttl=TTL),
@@ -260,19 +270,19 @@ async def test_counting_changes_nothing(store, engine, stored):
     for operation in found:
         factories.age(engine, operation.id, TTL * 2)
     before = [stored.everything(operation.id) for operation in found]
-    assert [await store.due(move) for move in SWEEPS] == [0, 0, 1, 2]
+    assert [await store.due(transition) for transition in SWEEPS] == [0, 0, 1, 2]
     assert [stored.everything(operation.id) for operation in found] == before
 
 
 async def test_overdue_is_what_a_sweep_would_have_done(store, engine):
     """An operation is overdue from the instant it is due until it is swept."""
     operation = await claimed(store)
-    assert await store.overdue(Move.RELEASE, timedelta(), 10) == 0
+    assert await store.overdue(Transition.RELEASE, timedelta(), 10) == 0
     factories.age(engine, operation.id, LEASE + LATE)
-    assert await store.overdue(Move.RELEASE, timedelta(), 10) == 1
-    assert await store.overdue(Move.RELEASE, timedelta(minutes=1), 10) == 0
+    assert await store.overdue(Transition.RELEASE, timedelta(), 10) == 1
+    assert await store.overdue(Transition.RELEASE, timedelta(minutes=1), 10) == 0
     await sweep(store)
-    assert await store.overdue(Move.RELEASE, timedelta(), 10) == 0
+    assert await store.overdue(Transition.RELEASE, timedelta(), 10) == 0
 
 
 async def test_events_of_the_long_gone_are_removed(store, stored):
@@ -282,34 +292,36 @@ async def test_events_of_the_long_gone_are_removed(store, stored):
     gone = await factories.reach(store, Status.COMPLETED)
     recent = await factories.reach(store, Status.COMPLETED)
     for operation in (gone, recent):
-        await store.forget(factories.change(Move.FORGET, operation.id))
+        await store.delete(factories.change(Transition.PURGE, operation.id))
     old = later(events.c.time, sa.literal(-2 * kept, operations.c.ttl.type))
     aged = events.c.operation_id.in_([living.id, gone.id])
     stored.execute(sa.update(events).where(aged).values(time=old))
-    assert await store.forget_events(kept, 1_000) == 1
+    assert await store.purge_events(kept, 1_000) == 1
     assert stored.events(gone.id) == []
     assert len(stored.events(living.id)) == 3
     assert len(stored.events(recent.id)) == 4
     with pytest.raises(OperationNotFound) as caught:
-        await store.get(gone.id, factories.scope())
+        await store.get(gone.id, factories.access_filter())
     assert type(caught.value) is OperationNotFound
-    assert await store.forget_events(kept, 1_000) == 0
+    assert await store.purge_events(kept, 1_000) == 0
 
 
-@pytest.mark.parametrize("move", [Move.PROGRESS, Move.COMPLETE, Move.CANCEL])
-async def test_sweep_races_with_the_worker(store, replica, engine, stored, move):
+@pytest.mark.parametrize(
+    "transition", [Transition.PROGRESS, Transition.COMPLETE, Transition.CANCEL]
+)
+async def test_sweep_races_with_the_worker(store, replica, engine, stored, transition):
     """A sweep and a write at the same moment: one comes first, and the other sees it."""
     for _ in range(10):
         operation = await claimed(store)
         factories.age(engine, operation.id, LEASE + LATE)
         await asyncio.gather(
-            store.sweep(Move.RELEASE, 1_000),
-            replica.apply(factories.change(move, operation.id, attempt=1)),
+            store.sweep(Transition.RELEASE, 1_000),
+            replica.apply(factories.change(transition, operation.id, attempt=1)),
             return_exceptions=True,
         )
         row = stored.operation(operation.id)
-        assert row["status"] in {"PENDING", TABLE[move].enters}
+        assert row["status"] in {"PENDING", TABLE[transition].target}
         assert row["revision"] == len(stored.events(operation.id)) + (
-            move is Move.PROGRESS and row["status"] == "PROCESSING"
+            transition is Transition.PROGRESS and row["status"] == "PROCESSING"
         )
         stored.execute(sa.delete(operations))

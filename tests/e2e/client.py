@@ -81,7 +81,7 @@ class Client:
         operation: pb.Operation = self.call("GetOperation", operation_id=operation_id).operation
         return operation
 
-    def move(self, method: str, operation_id: str, **fields: Any) -> pb.Operation:
+    def transition(self, method: str, operation_id: str, **fields: Any) -> pb.Operation:
         """The operation as the RPC with this name leaves it."""
         operation: pb.Operation = self.call(method, operation_id=operation_id, **fields).operation
         return operation
@@ -90,10 +90,10 @@ class Client:
         """A new operation that has come to `status`, started on its way to the end of it."""
         operation = self.create(**fields)
         if status != "PENDING":
-            operation = self.move("StartOperation", operation.id)
+            operation = self.transition("StartOperation", operation.id)
         if status in LAST_MOVES:
             method, more = LAST_MOVES[status]
-            operation = self.move(method, operation.id, **more)
+            operation = self.transition(method, operation.id, **more)
         return operation
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from milepost.config import without_settings
 
 OK, REFUSED, USAGE, NOT_FOUND, UNAVAILABLE, ENDED_BADLY, DENIED = range(7)
-PATIENCE_S = 30.0
+QUEUE_TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def milepost(*arguments: str, stdin: str = "", **settings: str) -> Done:
         capture_output=True,
         text=True,
         check=False,
-        timeout=PATIENCE_S,
+        timeout=QUEUE_TIMEOUT_S,
     )
     assert "Traceback" not in done.stderr
     return Done(done.returncode, done.stdout, done.stderr)
@@ -64,7 +64,7 @@ def on_a_terminal(*arguments: str, columns: int, **settings: str) -> str:
         stderr=theirs,
     )
     os.close(theirs)
-    written, end = b"", time.monotonic() + PATIENCE_S
+    written, end = b"", time.monotonic() + QUEUE_TIMEOUT_S
     try:
         while select.select([ours], [], [], end - time.monotonic())[0]:
             try:

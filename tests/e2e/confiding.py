@@ -52,13 +52,13 @@ def _error() -> pb.OperationError:
 
 def _payloads(alice: Client) -> None:
     done = alice.create(metadata=_struct())
-    alice.move("StartOperation", done.id)
-    alice.move("UpdateProgress", done.id, message=CANARIES.fresh("progress message"))
-    alice.move("CompleteOperation", done.id, result=_result())
+    alice.transition("StartOperation", done.id)
+    alice.transition("UpdateProgress", done.id, message=CANARIES.fresh("progress message"))
+    alice.transition("CompleteOperation", done.id, result=_result())
     failed = alice.create(metadata=_struct())
-    alice.move("FailOperation", failed.id, errors=[_error()])
+    alice.transition("FailOperation", failed.id, errors=[_error()])
     cancelled = alice.create()
-    alice.move("CancelOperation", cancelled.id, reason=CANARIES.fresh("reason of a cancel"))
+    alice.transition("CancelOperation", cancelled.id, reason=CANARIES.fresh("reason of a cancel"))
 
 
 def _refused_payloads(alice: Client) -> None:
@@ -70,7 +70,7 @@ def _refused_payloads(alice: Client) -> None:
             ("UpdateProgress", {"message": CANARIES.fresh("refused progress message")}),
             ("CancelOperation", {"reason": CANARIES.fresh("refused reason")}),
         ):
-            _try(alice.move, method, operation_id, **fields)
+            _try(alice.transition, method, operation_id, **fields)
     query = CANARIES.fresh("query of a callback URL")
     _try(alice.create, callback_url=f"https://example.com/hook?token={query}")
     _try(alice.create, callback_url=f"https://user:{query}@localhost/hook?token={query}")

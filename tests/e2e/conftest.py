@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from milepost.webhooks.masterkeys import new_key
+from milepost.webhooks.master_keys import new_key
 from tests import canaries
 from tests.contract.stored import Stored
 from tests.e2e.client import Client

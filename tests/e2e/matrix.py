@@ -1,6 +1,6 @@
 """The cells of the matrix: somebody calls an RPC about something, and what must come of it.
 
-What is expected derives from the policy and the table of moves; nothing of it is written here.
+What is expected derives from the policy and the transition table; nothing of it is written here.
 """
 
 import asyncio
@@ -21,9 +21,9 @@ from grpc import StatusCode
 from sqlalchemy.engine import Engine
 
 from milepost.domain.api_key import issue_key
-from milepost.domain.lifecycle import DELETABLE, TABLE, Actor, Move
 from milepost.domain.operation import Role, Status, new_operation_id
 from milepost.domain.policy import POLICY
+from milepost.domain.transitions import DELETABLE, TABLE, Actor, Transition
 from milepost.gen.milepost.v1 import admin_service_pb2
 from milepost.storage.tables import api_keys, events, operations
 from tests import factories
@@ -130,12 +130,18 @@ class Cell:
         if self.what in {EXPIRED, DELETED}:
             known_as = self.what.upper() if Actor.OWNER in self.relations else "NOT_FOUND"
             return StatusCode.NOT_FOUND, f"OPERATION_{known_as}"
-        move = POLICY[self.rpc.name].move
-        leaves = DELETABLE if move is Move.FORGET else TABLE[move].leaves if move else set(Status)
-        # A stream tells its worker of the cancel, which is no refusal (B132).
+        transition = POLICY[self.rpc.name].transition
+        sources = (
+            DELETABLE
+            if transition is Transition.PURGE
+            else TABLE[transition].sources
+            if transition
+            else set(Status)
+        )
+        # A stream tells its worker of the cancel, which is no refusal.
         told = self.rpc.method == "StreamProgress" and self.what == Status.CANCELLED
-        if self.what not in leaves and not told:
-            return StatusCode.FAILED_PRECONDITION, "ILLEGAL_MOVE"
+        if self.what not in sources and not told:
+            return StatusCode.FAILED_PRECONDITION, "ILLEGAL_TRANSITION"
         return StatusCode.OK, ""
 
 
@@ -231,9 +237,13 @@ def store(engine: Engine, made: Iterable[tuple[str, str, str, str]]) -> None:
     """Let there be operations, each given by its id, owner, function and fate."""
     rows, recorded = [], []
     for operation_id, owner, function, fate in made:
-        recorded.append(_event(operation_id, owner, TABLE[Move.CREATE].event, Move.CREATE, 1))
+        recorded.append(
+            _event(operation_id, owner, TABLE[Transition.CREATE].event, Transition.CREATE, 1)
+        )
         if fate == DELETED:
-            recorded.append(_event(operation_id, owner, TABLE[Move.FORGET].event, Move.FORGET, 2))
+            recorded.append(
+                _event(operation_id, owner, TABLE[Transition.PURGE].event, Transition.PURGE, 2)
+            )
             continue
         status = Status(fate) if fate in set(Status) else Status.COMPLETED
         given: dict[str, Any] = {"id": operation_id, "owner": owner, "function": function}
@@ -246,12 +256,14 @@ def store(engine: Engine, made: Iterable[tuple[str, str, str, str]]) -> None:
         connection.execute(sa.insert(events), recorded)
 
 
-def _event(operation_id: str, owner: str, type_: str, move: Move, revision: int) -> dict[str, Any]:
+def _event(
+    operation_id: str, owner: str, type_: str, transition: Transition, revision: int
+) -> dict[str, Any]:
     return {
         "operation_id": operation_id,
         "revision": revision,
         "type": type_,
-        "move": move.value,
+        "transition": transition.value,
         "owner": owner,
         "actor": owner,
         "time": factories.LONG_AGO,
@@ -373,7 +385,7 @@ _CODE_OF: Final = {
     "OPERATION_NOT_FOUND": StatusCode.NOT_FOUND,
     "OPERATION_EXPIRED": StatusCode.NOT_FOUND,
     "OPERATION_DELETED": StatusCode.NOT_FOUND,
-    "ILLEGAL_MOVE": StatusCode.FAILED_PRECONDITION,
+    "ILLEGAL_TRANSITION": StatusCode.FAILED_PRECONDITION,
 }
 """The codes that the reasons of an item stand for: a stream has no code for each of its items."""
 

@@ -26,7 +26,7 @@ from sqlalchemy.engine import Engine
 from milepost.config import Settings
 from milepost.domain.api_key import issue_key
 from milepost.domain.operation import Role
-from milepost.storage.credentials import KeyRing
+from milepost.storage.api_keys import KeyRing
 from milepost.storage.engine import open_engine
 from tests.canaries import CANARIES
 from tests.e2e.client import Client

@@ -149,7 +149,7 @@ def test_last_use_is_noted(any_service, admin):
 
 
 def test_pages_of_keys(admin):
-    """The list comes in pages without overlap, and ends with an empty token (B156, B160)."""
+    """The list comes in pages without overlap, and ends with an empty token."""
     made = {
         admin.call("CreateApiKey", subject="paged", roles=[pb.ROLE_CALLER]).api_key.key_id
         for _ in range(5)

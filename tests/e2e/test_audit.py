@@ -14,14 +14,14 @@ from tests.e2e.client import FUNCTION, Client
 from tests.e2e.refusals import refused
 from tests.e2e.test_streaming import received, streaming, until_received
 
-HOSTILE = '\u2028{"event": "operation moved"}\u202e\x85\x9b2J'
+HOSTILE = '\u2028{"event": "operation changed"}\u202e\x85\x9b2J'
 
 
 def test_names_cannot_forge_a_line(any_service, alice):
     """A function with line separators and escapes in its name is logged harmlessly."""
     tag = uuid.uuid4().hex
     operation = alice.create(function=f"video.{tag}{HOSTILE}")
-    line = any_service.logged(operation_id=operation.id, move="create")
+    line = any_service.logged(operation_id=operation.id, transition="create")
     assert line["function"].startswith(f"video.{tag}\\u2028")
     assert line["function"].isprintable()
     (raw,) = (text for text in any_service.log().split("\n") if tag in text)
@@ -40,7 +40,7 @@ def test_ids_cannot_forge_a_line(any_service, alice):
 
 def check_progress(line: Mapping[str, Any], worker: Client, method: str) -> None:
     """The line says who reported progress, and how."""
-    assert (line["event"], line["level"], line["code"]) == ("operation moved", "info", "OK")
+    assert (line["event"], line["level"], line["code"]) == ("operation changed", "info", "OK")
     assert (line["function"], line["status"]) == (FUNCTION, "PROCESSING")
     assert line["principal"] == worker.subject
     assert line["credential_id"] == worker.key.split("_")[1]
@@ -53,10 +53,12 @@ def test_progress_has_a_line(any_service, alice):
     operation = alice.create()
     for progress in (0.25, 0.5):
         for _ in range(2):
-            alice.move("UpdateProgress", operation.id, progress=progress, request_id=str(progress))
-    alice.move("CompleteOperation", operation.id)
-    any_service.logged(operation_id=operation.id, move="complete")
-    started, other = any_service.log_lines(operation_id=operation.id, move="progress")
+            alice.transition(
+                "UpdateProgress", operation.id, progress=progress, request_id=str(progress)
+            )
+    alice.transition("CompleteOperation", operation.id)
+    any_service.logged(operation_id=operation.id, transition="complete")
+    started, other = any_service.log_lines(operation_id=operation.id, transition="progress")
     assert (started["revision"], other["revision"]) == (2, 3)
     check_progress(started, alice, "UpdateProgress")
     check_progress(other, alice, "UpdateProgress")
@@ -72,10 +74,10 @@ async def test_progress_of_a_stream_has_its_line(any_service, worker):
         await stream.send(operation.id, progress=0.2)
         await until_received(any_service, before + 1)
         end = any_service.client("wanda", roles=("WORKER",), functions=("*",))
-        await asyncio.to_thread(end.move, "CompleteOperation", operation.id)
-    done = any_service.logged(operation_id=operation.id, move="complete")
+        await asyncio.to_thread(end.transition, "CompleteOperation", operation.id)
+    done = any_service.logged(operation_id=operation.id, transition="complete")
     assert done["principal"] == end.subject
-    lines = any_service.log_lines(operation_id=operation.id, move="progress")
+    lines = any_service.log_lines(operation_id=operation.id, transition="progress")
     assert [line["revision"] for line in lines] == [2, 3]
     for line in lines:
         check_progress(line, worker, "StreamProgress")

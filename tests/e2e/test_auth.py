@@ -72,7 +72,7 @@ def bad_headers(any_service: Service) -> dict[str, Metadata]:
 
 @rpcs
 def test_nobody_is_let_in_without_a_key(any_service, bad_headers, rpc):
-    """Without a valid credential every RPC is UNAUTHENTICATED, with one text for all (B164)."""
+    """Without a valid credential every RPC is UNAUTHENTICATED, with one text for all."""
     told = set()
     for header in bad_headers.values():
         with refused(StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED") as refusal:
@@ -83,7 +83,7 @@ def test_nobody_is_let_in_without_a_key(any_service, bad_headers, rpc):
 
 
 def test_nothing_is_read_without_a_key(any_service, alice):
-    """The same answer comes for a good request and for one that is malformed (B164)."""
+    """The same answer comes for a good request and for one that is malformed."""
     operation = alice.create()
     get = next(rpc for rpc in RPCS if rpc.method == "GetOperation")
     for operation_id in (operation.id, "invalid-id", ""):
@@ -135,7 +135,7 @@ def test_served_are_the_services_of_the_protos(any_service):
 
 
 def test_health_needs_no_key(any_service):
-    """Health answers without a credential, for the server and for each service (B164)."""
+    """Health answers without a credential, for the server and for each service."""
     stub = health_pb2_grpc.HealthStub(any_service.channel)
     for service in ("", "milepost.v1.OperationService", "milepost.v1.WorkerService"):
         request = health_pb2.HealthCheckRequest(service=service)

@@ -9,7 +9,7 @@ from tests.e2e.refusals import refused
 
 
 def test_no_secret_gets_out(any_service, alice):
-    """No key, token, password or payload is in a log, a metric or an error (B221).
+    """No key, token, password or payload is in a log, a metric or an error.
 
     Neither as it is, nor in base64, nor in hexadecimal digits. The same is checked after the whole
     session, of all services, and of spans too (`tests/conftest.py`).

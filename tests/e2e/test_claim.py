@@ -36,9 +36,9 @@ def test_claimed_work_is_done(alice, worker, function):
     assert (claimed.id, claimed.attempt, claimed.worker) == (created.id, 1, "w-1")
     assert claimed.status == pb.OPERATION_STATUS_PROCESSING
     assert claimed.lease_expire_time.ToDatetime() > claimed.start_time.ToDatetime()
-    renewed = worker.move("UpdateProgress", claimed.id, attempt=1, progress=0.5)
+    renewed = worker.transition("UpdateProgress", claimed.id, attempt=1, progress=0.5)
     assert renewed.lease_expire_time.ToDatetime() > claimed.lease_expire_time.ToDatetime()
-    done = worker.move("CompleteOperation", claimed.id, attempt=1)
+    done = worker.transition("CompleteOperation", claimed.id, attempt=1)
     assert not done.HasField("lease_expire_time")
     assert claim(worker, function) == []
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from milepost.config import without_settings
-from tests.e2e.commands import DENIED, OK, PATIENCE_S, USAGE, milepost
+from tests.e2e.commands import DENIED, OK, QUEUE_TIMEOUT_S, USAGE, milepost
 
 
 def test_help_tells_commands_and_exit_codes():
@@ -127,7 +127,7 @@ def test_traceback_only_for_debugging(service):
         capture_output=True,
         text=True,
         check=False,
-        timeout=PATIENCE_S,
+        timeout=QUEUE_TIMEOUT_S,
     )
     assert done.returncode == DENIED
     assert "Traceback" in done.stderr

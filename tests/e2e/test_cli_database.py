@@ -41,7 +41,7 @@ def test_migrate_goes_forth_and_back(store):
 
 
 def test_clean_up_without_a_service(store):
-    """One pass is previewed and made on the database, and says what it did (B68)."""
+    """One pass is previewed and made on the database, and says what it did."""
     assert milepost("migrate", **store).code == OK
     old = factories.LONG_AGO + timedelta(days=1)
     rows = [factories.row(status, expire_time=old) for status in Status]

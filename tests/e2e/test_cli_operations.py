@@ -16,7 +16,7 @@ from tests.e2e.commands import (
     ENDED_BADLY,
     NOT_FOUND,
     OK,
-    PATIENCE_S,
+    QUEUE_TIMEOUT_S,
     REFUSED,
     UNAVAILABLE,
     USAGE,
@@ -62,7 +62,7 @@ def in_background(work: Callable[[], None]) -> Iterator[None]:
     try:
         yield
     finally:
-        thread.join(PATIENCE_S)
+        thread.join(QUEUE_TIMEOUT_S)
 
 
 def test_operation_is_created_and_shown(caller):

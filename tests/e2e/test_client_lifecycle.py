@@ -11,7 +11,7 @@ from google.protobuf import any_pb2, wrappers_pb2
 
 from milepost_client import (
     Cancelled,
-    IllegalMove,
+    IllegalTransition,
     InvalidRequest,
     Milepost,
     OperationCancelled,
@@ -103,7 +103,7 @@ async def test_cancellation_reaches_the_worker(clients):
         await caller.cancel(operation.id, "changed my mind")
         with pytest.raises(Cancelled) as caught:
             await work.progress(0.5)
-    assert (caught.value.status, caught.value.reason) == ("CANCELLED", "ILLEGAL_MOVE")
+    assert (caught.value.status, caught.value.reason) == ("CANCELLED", "ILLEGAL_TRANSITION")
     with pytest.raises(OperationCancelled):
         await caller.result(operation.id)
 
@@ -132,7 +132,7 @@ async def test_create_can_be_repeated(clients):
 
 
 async def test_moves_can_be_repeated(clients):
-    """A move with the same request_id happens once; the second answer says so."""
+    """A transition with the same request_id happens once; the second answer says so."""
     caller, worker = clients
     operation = await caller.create("video.transcode")
     first = await worker.start(operation.id, request_id="s")
@@ -166,12 +166,12 @@ async def test_progress_does_not_go_back(clients):
 
 
 async def test_illegal_move_is_explained(clients):
-    """A move that the status does not allow names the status found and those allowed."""
+    """A transition that the status does not allow names the status found and those allowed."""
     caller, worker = clients
     operation = await caller.create("video.transcode")
-    with pytest.raises(IllegalMove) as caught:
+    with pytest.raises(IllegalTransition) as caught:
         await worker.complete(operation.id, 7)
-    assert (caught.value.move, caught.value.status) == ("complete", "PENDING")
+    assert (caught.value.transition, caught.value.status) == ("complete", "PENDING")
     assert caught.value.allowed == {"PROCESSING"}
 
 
@@ -206,7 +206,7 @@ async def test_deleted_operation_is_gone(clients):
     """An operation can be deleted once it has ended, and not before."""
     caller, _ = clients
     operation = await caller.create("video.transcode")
-    with pytest.raises(IllegalMove):
+    with pytest.raises(IllegalTransition):
         await caller.delete(operation.id)
     await caller.cancel(operation.id)
     await caller.delete(operation.id)

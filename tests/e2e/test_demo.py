@@ -15,7 +15,7 @@ import pytest
 
 from milepost_client import SyncMilepost
 
-PATIENCE_S = 50.0
+QUEUE_TIMEOUT_S = 50.0
 INTERRUPTED = 130
 
 
@@ -62,7 +62,7 @@ def start(*arguments: str, temporary: Path, **settings: str) -> subprocess.Popen
 def run(*arguments: str, temporary: Path, **settings: str) -> tuple[int, str, str]:
     """Run the demo to its end: exit code, standard output, standard error."""
     with start(*arguments, temporary=temporary, **settings) as process:
-        out, err = process.communicate(timeout=PATIENCE_S)
+        out, err = process.communicate(timeout=QUEUE_TIMEOUT_S)
     assert "Traceback" not in err
     return process.returncode, out, err
 
@@ -136,7 +136,7 @@ def test_kept_service_can_be_called_until_ctrl_c(folder, temporary, nowhere):
                 assert client.result(operation["id"]) == operation["result"]
         finally:
             process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=PATIENCE_S)
+        _, err = process.communicate(timeout=QUEUE_TIMEOUT_S)
     assert (process.returncode, err) == (0, "")
     assert not is_listening(service["address"])
     assert list(temporary.iterdir()) == []
@@ -157,7 +157,7 @@ def test_interrupted_demo_leaves_nothing(temporary, nowhere, tmp_path, number):
             lines.append(process.stdout.readline())
             assert lines[-1], lines
         process.send_signal(number)
-        _, err = process.communicate(timeout=PATIENCE_S)
+        _, err = process.communicate(timeout=QUEUE_TIMEOUT_S)
     assert (process.returncode, err) == (INTERRUPTED, "error: interrupted\n")
     address = re.search(r"service +(\S+), started", "".join(lines))
     assert address

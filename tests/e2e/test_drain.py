@@ -75,7 +75,7 @@ def test_running_call_is_finished(own_service):
     assert row["progress"] == 0.5
     assert [line["event"] for line in own_service.log_lines(level="info")][-3:] == [
         "draining",
-        "operation moved",
+        "operation changed",
         "stopped",
     ]
 

@@ -90,7 +90,7 @@ def test_refused_calls_are_counted_with_their_code(any_service, alice, worker):
 
 
 async def test_cancelled_write_is_neither_lost_nor_undone(any_service, alice, stored):
-    """A move whose caller goes away in the middle of it is made as a whole, and the call ends.
+    """A transition whose caller goes away is committed as a whole, and the call ends.
 
     The metric says CANCELLED, and no task is left. A call that was not taken yet, because a sweep
     waited for the same lock before it, is as if it was never made: then it is tried again.
@@ -111,10 +111,10 @@ async def test_cancelled_write_is_neither_lost_nor_undone(any_service, alice, st
                     await call
                 await until(lambda: running(any_service) == 0)
                 assert alice.get(id_) == operation
-        # What this waits for in the lane of writes comes after the move that was taken.
+        # What this waits for in the lane of writes comes after the transition that was taken.
         alice.create()
     assert stored.operation(id_)["progress"] == 0.5
-    assert alice.move("UpdateProgress", id_, progress=0.6).revision == operation.revision + 2
+    assert alice.transition("UpdateProgress", id_, progress=0.6).revision == operation.revision + 2
     becomes(lambda: counted(any_service, PROGRESS, "CANCELLED"), before + tries)
 
 

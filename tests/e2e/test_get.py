@@ -15,7 +15,7 @@ from tests.e2e.rpcs import BROKEN
 
 
 def test_pending_operation_is_read(alice):
-    """A pending operation shows its id, status and function (B133)."""
+    """A pending operation shows its id, status and function."""
     operation = alice.create()
     found = alice.get(operation.id)
     assert (found.id, found.function) == (operation.id, FUNCTION)
@@ -24,9 +24,9 @@ def test_pending_operation_is_read(alice):
 
 
 def test_progress_is_read(alice):
-    """A processing operation shows how far it is (B134)."""
+    """A processing operation shows how far it is."""
     operation = alice.create_in("PROCESSING")
-    updated = alice.move("UpdateProgress", operation.id, progress=0.65, message="at it")
+    updated = alice.transition("UpdateProgress", operation.id, progress=0.65, message="at it")
     found = alice.get(operation.id)
     assert (found.progress, found.progress_message) == (0.65, "at it")
     assert found.status == pb.OPERATION_STATUS_PROCESSING
@@ -34,11 +34,11 @@ def test_progress_is_read(alice):
 
 
 def test_result_is_read(alice):
-    """A completed operation shows its result and when it was completed (B135)."""
+    """A completed operation shows its result and when it was completed."""
     result = any_pb2.Any()
     result.Pack(struct_pb2.Value(number_value=42))
     operation = alice.create_in("PROCESSING")
-    alice.move("CompleteOperation", operation.id, result=result)
+    alice.transition("CompleteOperation", operation.id, result=result)
     found = alice.get(operation.id)
     assert found.status == pb.OPERATION_STATUS_COMPLETED
     assert found.result == result
@@ -47,7 +47,7 @@ def test_result_is_read(alice):
 
 
 def test_failure_is_a_successful_answer(alice):
-    """A failed operation is read like any other, with its error (B136)."""
+    """A failed operation is read like any other, with its error."""
     operation = alice.create_in("FAILED")
     found = alice.get(operation.id)
     assert found.status == pb.OPERATION_STATUS_FAILED
@@ -55,7 +55,7 @@ def test_failure_is_a_successful_answer(alice):
 
 
 def test_cancel_time_is_read(alice):
-    """A cancelled operation shows when it was cancelled (B137)."""
+    """A cancelled operation shows when it was cancelled."""
     operation = alice.create_in("CANCELLED")
     found = alice.get(operation.id)
     assert found.status == pb.OPERATION_STATUS_CANCELLED
@@ -63,7 +63,7 @@ def test_cancel_time_is_read(alice):
 
 
 def test_unknown_id_is_not_found(alice, admin):
-    """An id that nobody knows is not found, and the answer names it (B140)."""
+    """An id that nobody knows is not found, and the answer names it."""
     missing = new_operation_id()
     for client in (alice, admin):
         with refused(StatusCode.NOT_FOUND, "OPERATION_NOT_FOUND") as refusal:
@@ -74,13 +74,13 @@ def test_unknown_id_is_not_found(alice, admin):
 
 @pytest.mark.parametrize("status", ["PENDING", "COMPLETED", "FAILED", "CANCELLED"])
 def test_expired_operation_is_gone_before_the_sweep(any_service, alice, worker, status):
-    """An expired operation, unless processing, is as gone for every read and move (B61)."""
+    """An expired operation, unless processing, is as gone for every read and move."""
     operation = alice.create_in(status)
     factories.age(any_service.engine, OperationId(operation.id), timedelta(days=2))
     with refused(StatusCode.NOT_FOUND, "OPERATION_EXPIRED"):
         alice.get(operation.id)
     with refused(StatusCode.NOT_FOUND, "OPERATION_EXPIRED"):
-        alice.move("CancelOperation", operation.id)
+        alice.transition("CancelOperation", operation.id)
     with refused(StatusCode.NOT_FOUND, "OPERATION_NOT_FOUND"):
         worker.get(operation.id)
     assert not alice.call("ListOperations").operations
@@ -92,5 +92,5 @@ def test_expired_work_can_be_finished(unswept):
     operation = alice.create_in("PROCESSING")
     factories.age(unswept.engine, OperationId(operation.id), timedelta(days=2))
     assert alice.get(operation.id).status == pb.OPERATION_STATUS_PROCESSING
-    done = worker.move("CompleteOperation", operation.id)
+    done = worker.transition("CompleteOperation", operation.id)
     assert alice.get(operation.id) == done

@@ -33,10 +33,7 @@ def both(any_service: Service) -> Client:
     ],
 )
 def test_wrong_length_is_named(both, rpc, operation_id):
-    """An id of the wrong length is refused, with the length expected and the length found.
-
-    Proves B5, B8, B9, B10 and B11.
-    """
+    """An id of the wrong length is refused, with the length expected and the length found."""
     with refused(StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST") as refusal:
         both.send(rpc, rpc.about(operation_id))
     problem = refusal.violations["operation_id"]
@@ -58,7 +55,7 @@ def test_wrong_length_is_named(both, rpc, operation_id):
     ],
 )
 def test_wrong_form_is_refused(both, rpc, operation_id):
-    """An id of the right length that does not match the pattern is refused (B6, B7, B11)."""
+    """An id of the right length that does not match the pattern is refused."""
     with refused(StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST") as refusal:
         both.send(rpc, rpc.about(operation_id))
     assert set(refusal.violations) == {"operation_id"}

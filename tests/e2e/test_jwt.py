@@ -98,7 +98,7 @@ def test_token_speaks_for_its_subject(trusting):
     for stranger in (by_file, trusting.client("alice")):
         with refused(StatusCode.NOT_FOUND, "OPERATION_NOT_FOUND"):
             stranger.get(operation.id)
-    line = trusting.logged(event="operation moved", operation_id=operation.id)
+    line = trusting.logged(event="operation changed", operation_id=operation.id)
     assert line["credential_id"] == f"{ISSUER} t-1"
 
 
@@ -108,14 +108,14 @@ def test_roles_and_grants_come_from_the_token(trusting):
     worker = holder(
         trusting, token(now_claims(sub="wally", roles=["worker"], functions=["video.*"]))
     )
-    assert worker.move("StartOperation", operation.id).worker == "web:wally"
+    assert worker.transition("StartOperation", operation.id).worker == "web:wally"
     with refused(StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED"):
         worker.create()
     other = holder(
         trusting, token(now_claims(sub="wally", roles=["worker"], functions=["audio.*"]))
     )
     with refused(StatusCode.NOT_FOUND, "OPERATION_NOT_FOUND"):
-        other.move("CompleteOperation", operation.id)
+        other.transition("CompleteOperation", operation.id)
 
 
 def test_every_refusal_says_the_same(trusting):

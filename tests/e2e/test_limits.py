@@ -45,11 +45,11 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 def finish(client: Client, operation_id: str) -> None:
     """The operation is not active any more."""
-    client.move("CancelOperation", operation_id)
+    client.transition("CancelOperation", operation_id)
 
 
 def test_the_101st_create_of_a_minute(limited):
-    """100 creates are served, the 101st gets RESOURCE_EXHAUSTED with RetryInfo (B179, B181)."""
+    """100 creates are served, the 101st gets RESOURCE_EXHAUSTED with RetryInfo."""
     alice, bob = limited.client("alice"), limited.client("bob")
     begun = time.monotonic()
     served = 0
@@ -70,7 +70,7 @@ def test_the_101st_create_of_a_minute(limited):
 
 
 def test_the_31st_list_of_a_minute(limited):
-    """30 lists are served in 60 s, and no more (B179)."""
+    """30 lists are served in 60 s, and no more."""
     alice = limited.client("alice")
     served = 0
     with refused(StatusCode.RESOURCE_EXHAUSTED, "RATE_LIMITED") as refusal:
@@ -94,7 +94,7 @@ def test_another_key_is_no_way_around(limited):
 
 
 def test_the_11th_active_operation(limited):
-    """The 11th active operation gets RESOURCE_EXHAUSTED with QuotaFailure (B182, B183)."""
+    """The 11th active operation gets RESOURCE_EXHAUSTED with QuotaFailure."""
     alice = limited.client("alice")
     first, *_ = [alice.create(request_id=f"r-{n}") for n in range(10)]
     with refused(StatusCode.RESOURCE_EXHAUSTED, "QUOTA_EXCEEDED") as refusal:
@@ -110,7 +110,7 @@ def test_the_11th_active_operation(limited):
 
 
 def test_limits_can_be_chosen(tuned):
-    """Both limits follow their settings, and one principal may have its own (B187)."""
+    """Both limits follow their settings, and one principal may have its own."""
     alice = tuned.client("alice")
     for _ in range(3):
         alice.create()
@@ -126,17 +126,17 @@ def test_limits_can_be_chosen(tuned):
 
 
 def test_progress_interval(tuned):
-    """Progress of one operation that comes too fast gets RESOURCE_EXHAUSTED, RetryInfo (B97)."""
+    """Progress of one operation that comes too fast gets RESOURCE_EXHAUSTED, RetryInfo."""
     alice = tuned.client("alice")
     one, other = alice.create(), alice.create()
-    alice.move("UpdateProgress", one.id, progress=0.1)
+    alice.transition("UpdateProgress", one.id, progress=0.1)
     with refused(StatusCode.RESOURCE_EXHAUSTED, "RATE_LIMITED") as refusal:
-        alice.move("UpdateProgress", one.id, progress=0.2)
+        alice.transition("UpdateProgress", one.id, progress=0.2)
     assert 0 < refusal.retry_after <= 0.5
-    alice.move("UpdateProgress", other.id, progress=0.1)
+    alice.transition("UpdateProgress", other.id, progress=0.1)
     time.sleep(refusal.retry_after)  # as long as the answer says, and not a moment longer
-    assert alice.move("UpdateProgress", one.id, progress=0.2).progress == 0.2
-    alice.move("CompleteOperation", one.id)
+    assert alice.transition("UpdateProgress", one.id, progress=0.2).progress == 0.2
+    alice.transition("CompleteOperation", one.id)
 
 
 def test_bad_credentials_are_limited(tuned):

@@ -7,7 +7,7 @@ from google.protobuf import any_pb2, struct_pb2, timestamp_pb2
 from grpc import StatusCode
 
 from milepost.gen.milepost.v1 import operation_pb2 as pb
-from milepost.tracking.paging import MOST_CHARACTERS
+from milepost.tracking.page_tokens import MOST_CHARACTERS
 from tests.e2e.client import FUNCTION, Client
 from tests.e2e.refusals import refused
 from tests.e2e.service import Service
@@ -57,14 +57,14 @@ def all_pages(client, **fields):
 
 
 def test_no_operations(alice):
-    """A caller without operations gets an empty list and no token (B145, B163)."""
+    """A caller without operations gets an empty list and no token."""
     response = alice.call("ListOperations")
     assert not response.operations
     assert response.next_page_token == ""
 
 
 def test_operations_are_listed_newest_first(alice):
-    """All operations are listed, with id, function and status, the newest first (B146, B161)."""
+    """All operations are listed, with id, function and status, the newest first."""
     first, second = alice.create(), alice.create(function="audio.mix")
     found = listed(alice)
     assert ids(found) in ([second.id, first.id], [first.id, second.id])
@@ -75,7 +75,7 @@ def test_operations_are_listed_newest_first(alice):
 
 
 def test_only_the_own_are_listed(any_service, alice):
-    """A caller sees its own operations and no others, whatever its grants (B162)."""
+    """A caller sees its own operations and no others, whatever its grants."""
     bob = any_service.client("bob", roles=("CALLER", "WORKER"), functions=("*",))
     mine, theirs = alice.create(), bob.create()
     assert ids(listed(alice)) == [mine.id]
@@ -84,7 +84,7 @@ def test_only_the_own_are_listed(any_service, alice):
 
 @pytest.mark.parametrize("status", STATUSES)
 def test_status_filter(mixed, status):
-    """With a status, only operations of that status are listed (B147)."""
+    """With a status, only operations of that status are listed."""
     found = listed(mixed, statuses=[f"OPERATION_STATUS_{status}"])
     assert len(found) == 2
     assert {pb.OperationStatus.Name(operation.status) for operation in found} == {
@@ -101,7 +101,7 @@ def test_several_statuses(mixed):
 
 
 def test_function_filter(mixed):
-    """With a function, only operations of exactly that function are listed (B148)."""
+    """With a function, only operations of exactly that function are listed."""
     found = listed(mixed, function="audio.mix")
     assert len(found) == 5
     assert {operation.function for operation in found} == {"audio.mix"}
@@ -110,20 +110,20 @@ def test_function_filter(mixed):
 
 
 def test_filters_apply_together(mixed):
-    """Status and function both apply (B149)."""
+    """Status and function both apply."""
     (found,) = listed(mixed, statuses=["OPERATION_STATUS_COMPLETED"], function="audio.mix")
     assert (found.status, found.function) == (pb.OPERATION_STATUS_COMPLETED, "audio.mix")
 
 
 def test_filters_that_match_nothing(mixed):
-    """Filters that nothing matches give an empty list and no token (B165)."""
+    """Filters that nothing matches give an empty list and no token."""
     response = mixed.call("ListOperations", function="nobody.knows")
     assert not response.operations
     assert response.next_page_token == ""
 
 
 def test_time_range(mixed):
-    """With a range of time, the start of it is inside, the end outside (B169)."""
+    """With a range of time, the start of it is inside, the end outside."""
     everything = listed(mixed)
     times = sorted({operation.create_time.ToNanoseconds() for operation in everything})
     low, high = times[1], times[-1]
@@ -145,7 +145,7 @@ def test_time_range_may_be_endless(mixed, seconds):
 
 
 def test_default_page_has_50(full):
-    """Without a page size, or with 0, a page has 50 operations (B150, B153, B158)."""
+    """Without a page size, or with 0, a page has 50 operations."""
     for given in ({}, {"page_size": 0}):
         response = full.call("ListOperations", **given)
         assert len(response.operations) == 50
@@ -154,13 +154,13 @@ def test_default_page_has_50(full):
 
 @pytest.mark.parametrize("size", [1, 25, 100])
 def test_page_size_is_used(full, size):
-    """A page size from 1 to 100 is honoured (B151, B153)."""
+    """A page size from 1 to 100 is honoured."""
     assert len(listed(full, page_size=size)) == size
 
 
 @pytest.mark.parametrize("size", [-1, 101, -(2**31), 2**31 - 1])
 def test_page_size_out_of_range(full, size):
-    """A page size below 0 or above 100 is refused (B153)."""
+    """A page size below 0 or above 100 is refused."""
     with refused(StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST") as refusal:
         listed(full, page_size=size)
     assert set(refusal.violations) == {"page_size"}
@@ -169,7 +169,7 @@ def test_page_size_out_of_range(full, size):
 
 @pytest.mark.parametrize("size", [7, 100])
 def test_pages_have_no_overlap_and_no_gap(full, size):
-    """All pages together are all operations, once each, in one order (B156)."""
+    """All pages together are all operations, once each, in one order."""
     pages = all_pages(full, page_size=size)
     found = [operation for page in pages for operation in page]
     assert len(found) == len(set(ids(found))) == 101
@@ -179,10 +179,7 @@ def test_pages_have_no_overlap_and_no_gap(full, size):
 
 
 def test_full_page_is_the_last(alice):
-    """With exactly page_size operations there is no next token; with one more there is.
-
-    Proves B157 and B158.
-    """
+    """With exactly page_size operations there is no next token; with one more there is."""
     for _ in range(3):
         alice.create()
     exact = alice.call("ListOperations", page_size=3)
@@ -194,7 +191,7 @@ def test_full_page_is_the_last(alice):
 
 
 def test_pages_hold_while_operations_come_and_go(alice):
-    """What is there all the while is listed once, whatever is created or deleted (B156)."""
+    """What is there all the while is listed once, whatever is created or deleted."""
     stay = [alice.create() for _ in range(6)]
     gone = [alice.create_in("CANCELLED") for _ in range(2)]
     first = alice.call("ListOperations", page_size=4)
@@ -254,12 +251,12 @@ def token(full) -> str:
     ids=range(9),
 )
 def test_malformed_token(full, broken):
-    """What is no token, or far too long for one, is refused (B160)."""
+    """What is no token, or far too long for one, is refused."""
     refused_token(full, broken)
 
 
 def test_tampered_token(full, token):
-    """A token with any byte changed, cut off, or added is refused (B160)."""
+    """A token with any byte changed, cut off, or added is refused."""
     raw = bytearray(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
     for place in range(len(raw)):
         changed = bytearray(raw)
@@ -271,14 +268,14 @@ def test_tampered_token(full, token):
 
 @pytest.mark.parametrize("junk", ["!!!!", " ", "\n", "====", "AA==", "="])
 def test_token_with_junk_in_it(full, token, junk):
-    """A token in which something was added that base64 skips is refused (B160)."""
+    """A token in which something was added that base64 skips is refused."""
     refused_token(full, token + junk)
     refused_token(full, junk + token)
     refused_token(full, token[:20] + junk + token[20:])
 
 
 def test_foreign_token(any_service, full, token):
-    """The token of somebody else is refused, also for an admin (B160)."""
+    """The token of somebody else is refused, also for an admin."""
     refused_token(any_service.client("bob"), token)
     refused_token(any_service.client("root", roles=("ADMIN",)), token)
     assert full.call("ListOperations", page_token=token).operations
@@ -295,7 +292,7 @@ def test_foreign_token(any_service, full, token):
     ids=lambda filters: next(iter(filters)),
 )
 def test_token_of_other_filters(full, token, filters):
-    """A token goes on only with the filters that it was issued for (B160)."""
+    """A token goes on only with the filters that it was issued for."""
     refused_token(full, token, **filters)
     filtered = full.call("ListOperations", page_size=10, **filters).next_page_token
     assert full.call("ListOperations", page_size=10, page_token=filtered, **filters).operations
@@ -304,7 +301,7 @@ def test_token_of_other_filters(full, token, filters):
 
 @pytest.mark.parametrize("number", [0, 6, -1])
 def test_unknown_status(mixed, number):
-    """An unspecified or unknown status in the filter is refused (B155)."""
+    """An unspecified or unknown status in the filter is refused."""
     with refused(StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST") as refusal:
         listed(mixed, statuses=[pb.OPERATION_STATUS_PENDING, number])
     assert set(refusal.violations) == {"statuses[1]"}
@@ -336,14 +333,14 @@ def test_every_violation_of_a_list_is_reported_at_once(mixed):
 
 
 def test_views(alice):
-    """A list has a summary of each operation, and everything only in the FULL view (B167)."""
+    """A list has a summary of each operation, and everything only in the FULL view."""
     result = any_pb2.Any()
     result.Pack(struct_pb2.Value(string_value="x"))
     metadata = struct_pb2.Struct()
     metadata.update({"a": 1})
     operation = alice.create(metadata=metadata)
-    alice.move("StartOperation", operation.id)
-    completed = alice.move("CompleteOperation", operation.id, result=result)
+    alice.transition("StartOperation", operation.id)
+    completed = alice.transition("CompleteOperation", operation.id, result=result)
     failed = alice.create_in("FAILED", metadata=metadata)
     whole = {completed.id: completed, failed.id: failed}
     for view in ({}, {"view": "OPERATION_VIEW_UNSPECIFIED"}, {"view": "OPERATION_VIEW_BASIC"}):
@@ -358,7 +355,7 @@ def test_views(alice):
 
 
 def test_admin_lists_all_owners(any_service, alice, admin):
-    """An admin lists the operations of all owners, or those of one (B169)."""
+    """An admin lists the operations of all owners, or those of one."""
     bob = any_service.client("bob")
     function = f"only.{alice.subject}"
     mine, theirs = alice.create(function=function), bob.create(function=function)

@@ -16,9 +16,11 @@ CANARY = "canary7f3a"
 
 
 def test_create_is_logged(any_service, alice):
-    """A create is logged with id, function, ttl and expiry (B31)."""
+    """A create is logged with id, function, ttl and expiry."""
     operation = alice.create(ttl={"seconds": 3600})
-    line = any_service.logged(event="operation moved", operation_id=operation.id, move="create")
+    line = any_service.logged(
+        event="operation changed", operation_id=operation.id, transition="create"
+    )
     assert line["level"] == "info"
     assert (line["function"], line["ttl_s"]) == (FUNCTION, 3600.0)
     expire_time = operation.expire_time.ToDatetime().isoformat()
@@ -36,23 +38,23 @@ def test_create_is_logged(any_service, alice):
         ("CANCELLED", ["create", "start", "cancel"]),
     ],
 )
-def test_every_change_of_status_is_logged_once(any_service, alice, status, moves):
-    """Every change of status has one line, a repeated call none of its own (B224)."""
+def test_every_change_of_status_is_logged_once(any_service, alice, status, transitions):
+    """Every change of status has one line, a repeated call none of its own."""
     operation = alice.create_in(status)
     alice.call("DeleteOperation", operation_id=operation.id, request_id="once")
-    any_service.logged(event="operation moved", operation_id=operation.id, move="forget")
-    lines = any_service.log_lines(event="operation moved", operation_id=operation.id)
-    assert [line["move"] for line in lines] == [*moves, "forget"]
+    any_service.logged(event="operation changed", operation_id=operation.id, transition="purge")
+    lines = any_service.log_lines(event="operation changed", operation_id=operation.id)
+    assert [line["transition"] for line in lines] == [*transitions, "purge"]
     assert [line["status"] for line in lines[:-1]][-1] == status
     assert [line["revision"] for line in lines[:-1]] == [1, 2, 3]
 
 
 def test_refused_access_is_logged(any_service, alice):
-    """An attempt on a foreign operation is a warning with id, requester and action (B178)."""
+    """An attempt on a foreign operation is a warning with id, requester and action."""
     operation = alice.create()
     bob = any_service.client("bob")
     with refused(StatusCode.NOT_FOUND):
-        bob.move("CancelOperation", operation.id)
+        bob.transition("CancelOperation", operation.id)
     line = any_service.logged(event="call refused", operation_id=operation.id)
     assert line["level"] == "warning"
     assert line["principal"] == bob.subject
@@ -61,12 +63,12 @@ def test_refused_access_is_logged(any_service, alice):
 
 
 def test_every_kind_of_refusal_is_logged(any_service, alice):
-    """Every refusal is logged with reason, id, principal and method (B222)."""
+    """Every refusal is logged with reason, id, principal and method."""
     operation, missing = alice.create(), new_operation_id()
     for method, operation_id, code, reason in (
         ("GetOperation", uuid.uuid4().hex[:12], "INVALID_ARGUMENT", "INVALID_REQUEST"),
         ("GetOperation", missing, "NOT_FOUND", "OPERATION_NOT_FOUND"),
-        ("CompleteOperation", operation.id, "FAILED_PRECONDITION", "ILLEGAL_MOVE"),
+        ("CompleteOperation", operation.id, "FAILED_PRECONDITION", "ILLEGAL_TRANSITION"),
     ):
         with refused(StatusCode[code], reason):
             alice.call(method, operation_id=operation_id)
@@ -78,11 +80,11 @@ def test_every_kind_of_refusal_is_logged(any_service, alice):
 
 
 def test_decrease_is_logged_with_both_values(any_service, alice):
-    """Progress that goes back is a warning with both values (B96)."""
+    """Progress that goes back is a warning with both values."""
     operation = alice.create_in("PROCESSING")
-    alice.move("UpdateProgress", operation.id, progress=0.5)
+    alice.transition("UpdateProgress", operation.id, progress=0.5)
     with refused(StatusCode.INVALID_ARGUMENT, "PROGRESS_DECREASE"):
-        alice.move("UpdateProgress", operation.id, progress=0.25)
+        alice.transition("UpdateProgress", operation.id, progress=0.25)
     line = any_service.logged(operation_id=operation.id, reason="PROGRESS_DECREASE")
     assert line["level"] == "warning"
     assert (line["fact_current"], line["fact_requested"]) == ("0.5", "0.25")
@@ -101,25 +103,25 @@ def test_unauthenticated_calls_are_logged(any_service):
 
 
 def test_every_line_is_json(any_service):
-    """Every line is one JSON object with event, level and time (B222)."""
+    """Every line is one JSON object with event, level and time."""
     for line in any_service.log_lines():
         assert {"event", "level", "timestamp"} <= line.keys()
 
 
 def test_secrets_and_payloads_never_reach_the_log(any_service, alice):
-    """No API key, metadata value, result, error text, message or header is in any line (B221)."""
+    """No API key, metadata value, result, error text, message or header is in any line."""
     canary = struct_pb2.Struct()
     canary.update({CANARY: {"deep": [CANARY]}})
     result = any_pb2.Any(type_url=f"example.com/{CANARY}", value=CANARY.encode())
     errors = [pb.OperationError(code=CANARY, message=CANARY, source=CANARY, details=canary)]
     done = alice.create(metadata=canary, version=CANARY, request_id=CANARY)
-    alice.move("StartOperation", done.id, worker=CANARY)
-    alice.move("UpdateProgress", done.id, message=CANARY)
-    alice.move("CompleteOperation", done.id, result=result)
+    alice.transition("StartOperation", done.id, worker=CANARY)
+    alice.transition("UpdateProgress", done.id, message=CANARY)
+    alice.transition("CompleteOperation", done.id, result=result)
     failed = alice.create_in("PROCESSING", metadata=canary)
-    alice.move("FailOperation", failed.id, errors=errors)
+    alice.transition("FailOperation", failed.id, errors=errors)
     cancelled = alice.create(metadata=canary)
-    alice.move("CancelOperation", cancelled.id, reason=CANARY)
+    alice.transition("CancelOperation", cancelled.id, reason=CANARY)
     # Whatever is refused carries them too.
     for method, fields in (
         ("CompleteOperation", {"result": result}),

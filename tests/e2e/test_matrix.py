@@ -14,10 +14,10 @@ import pytest
 import sqlalchemy as sa
 from grpc import StatusCode
 
-from milepost.domain.lifecycle import Move
 from milepost.domain.operation import OperationId
 from milepost.domain.policy import POLICY
-from milepost.rpc.named import shown
+from milepost.domain.transitions import Transition
+from milepost.rpc.logged_ids import shown
 from milepost.storage.tables import operations
 from tests.e2e import matrix
 from tests.e2e.matrix import Answer, Cell, Person
@@ -86,12 +86,12 @@ def expected_lines(cell: Cell, answer: Answer) -> list[str]:
     access = POLICY[cell.rpc.name]
     if access.changes:
         return ["call answered"]
-    # A stream tells its worker of a cancel, which is no refusal (B132).
+    # A stream tells its worker of a cancel, which is no refusal.
     told = cell.rpc.method == "StreamProgress" and answer.response.HasField("interruption")
-    if access.move is None or told:
+    if access.transition is None or told:
         return []
-    count = len(answer.response.operations) if access.move is Move.CLAIM else 1
-    return ["operation moved"] * count
+    count = len(answer.response.operations) if access.transition is Transition.CLAIM else 1
+    return ["operation changed"] * count
 
 
 def check_audit(log: Log, answers: list[tuple[Cell, Answer]]) -> None:
@@ -138,7 +138,7 @@ def cells_about(people: list[Person], rpc: Rpc, function: str, service: Service)
 
 @pytest.mark.parametrize("rpc", ABOUT_ONE, ids=NAME)
 async def test_answer_about_an_operation_is_what_the_policy_says(any_service, rpc):
-    """Code, reason and audit line of every cell are those of the policy (B171, B178, B222)."""
+    """Code, reason and audit line of every cell are those of the policy."""
     function = new_function()
     people = matrix.people(function, any_service.engine)
     cells = cells_about(people, rpc, function, any_service)
@@ -206,7 +206,7 @@ async def test_malformed_page_is_refused_after_the_person(any_service, rpc):
 
 @pytest.mark.parametrize("rpc", ABOUT_ONE, ids=NAME)
 async def test_stranger_gets_the_same_bytes_before_and_after_it_exists(any_service, rpc):
-    """To a stranger the very same id is the same before, while and after it exists (B171, B174)."""
+    """To a stranger the very same id is the same before, while and after it exists."""
     people = matrix.people(new_function(), any_service.engine)
     function, owner = "elsewhere." + new_function(), f"alice-{uuid.uuid4().hex[:12]}"
     found = [
@@ -294,7 +294,7 @@ def test_foreign_delivery_is_as_missing(any_service, alice, stored):
         "callback_events": "operation.completed",
     }
     stored.execute(sa.update(operations).where(mine).values(**given))
-    alice.move("CompleteOperation", operation.id)
+    alice.transition("CompleteOperation", operation.id)
     (delivery,) = stored.deliveries(OperationId(operation.id))
     bob = any_service.client("bob")
     rpc = next(rpc for rpc in RPCS if rpc.method == "RedeliverWebhook")

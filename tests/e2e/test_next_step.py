@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from milepost.domain.lifecycle import Move
 from milepost.domain.operation import OperationId
+from milepost.domain.transitions import Transition
 from milepost.gen.milepost.v1 import operation_pb2 as pb
 from tests import factories
 from tests.e2e.client import FUNCTION, Client
@@ -20,7 +20,7 @@ from tests.e2e.test_claim import claim
 from tests.waiting import eventually
 
 SOON_S = 5.0
-PATIENCE_S = 30.0
+QUEUE_TIMEOUT_S = 30.0
 
 
 @pytest.fixture
@@ -40,15 +40,18 @@ def listed(service: Service, client: Client) -> str:
         capture_output=True,
         text=True,
         check=True,
-        timeout=PATIENCE_S,
+        timeout=QUEUE_TIMEOUT_S,
     )
     return done.stdout
 
 
-def overdue(service: Service) -> dict[Move, float]:
-    """How many operations are overdue, by the move that is due."""
-    moves = (Move.RELEASE, Move.ABANDON, Move.EXPIRE, Move.FORGET)
-    return {move: service.metric("milepost_operations_overdue", move=move) for move in moves}
+def overdue(service: Service) -> dict[Transition, float]:
+    """How many operations are overdue, by the transition that is due."""
+    transitions = (Transition.RELEASE, Transition.ABANDON, Transition.EXPIRE, Transition.PURGE)
+    return {
+        transition: service.metric("milepost_operations_overdue", transition=transition)
+        for transition in transitions
+    }
 
 
 def measured(service: Service) -> int:
@@ -75,7 +78,7 @@ def test_each_status_says_what_must_happen_next(alice, worker):
         pb.NEXT_STEP_END,
         started.expire_time,
     )
-    done = worker.move("CompleteOperation", leased.id)
+    done = worker.transition("CompleteOperation", leased.id)
     assert done.next_step == pb.NEXT_STEP_UNSPECIFIED
     assert not done.HasField("next_step_deadline")
     for operation in (started, done):
@@ -96,7 +99,7 @@ def test_nothing_is_overdue_in_a_healthy_service(healthy):
         what="the lost lease is swept",
     )
     (again,) = claim(worker, FUNCTION)
-    worker.move("CompleteOperation", again.id, attempt=2)
+    worker.transition("CompleteOperation", again.id, attempt=2)
     eventually(
         lambda: set(overdue(healthy).values()) == {0.0}, within=SOON_S, what="nothing is overdue"
     )
@@ -110,7 +113,9 @@ def test_what_is_late_is_shown(unswept):
     waiting = alice.create()
     factories.age(unswept.engine, OperationId(late.id), timedelta(seconds=100))
     eventually(
-        lambda: overdue(unswept)[Move.RELEASE] == 1, within=SOON_S, what="the overdue is counted"
+        lambda: overdue(unswept)[Transition.RELEASE] == 1,
+        within=SOON_S,
+        what="the overdue is counted",
     )
     lines = {line.split()[0]: line for line in listed(unswept, alice).splitlines() if line}
     assert "NEXT" in lines["ID"]

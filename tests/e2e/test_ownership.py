@@ -67,10 +67,7 @@ def on_the_wire(refusal: Refusal) -> tuple[object, ...]:
 @rpcs
 @pytest.mark.parametrize("fate", [*Status, "DELETED", "EXPIRED"])
 def test_foreign_is_as_missing(any_service, alice, strangers, rpc, fate):
-    """A foreign operation is, to the byte, as one that never was, whatever became of it.
-
-    Proves B125, B141, B171 and B174.
-    """
+    """A foreign operation is, to the byte, as one that never was, whatever became of it."""
     operation = alice.create_in(fate if isinstance(fate, Status) else "COMPLETED")
     if fate == "DELETED":
         alice.call("DeleteOperation", operation_id=operation.id)
@@ -84,9 +81,9 @@ def test_foreign_is_as_missing(any_service, alice, strangers, rpc, fate):
 
 @rpcs
 def test_guards_give_nothing_away(alice, strangers, rpc):
-    """A stranger learns nothing from a revision, attempt or request_id that fits (B171)."""
+    """A stranger learns nothing from a revision, attempt or request_id that fits."""
     operation = alice.create()
-    alice.move("StartOperation", operation.id, request_id="r")
+    alice.transition("StartOperation", operation.id, request_id="r")
     fields = rpc.request.DESCRIPTOR.fields_by_name
     fitting = {"request_id": "r", "expected_revision": 2, "attempt": 1}
     given = {name: value for name, value in fitting.items() if name in fields}
@@ -97,7 +94,7 @@ def test_guards_give_nothing_away(alice, strangers, rpc):
 
 
 def test_refused_strangers_change_nothing(alice, strangers, stored):
-    """After all that strangers tried, the operation and its events are as before (B171)."""
+    """After all that strangers tried, the operation and its events are as before."""
     operation = alice.create()
     before = stored.everything(OperationId(operation.id))
     for rpc in ABOUT_ONE:
@@ -123,10 +120,10 @@ def test_granted_worker_does_the_work_of_any_owner(any_service, alice):
     exact = any_service.client("exact", roles=("WORKER",), functions=(FUNCTION,))
     pattern = any_service.client("pattern", roles=("WORKER",), functions=("audio.*", "video.*"))
     operation = alice.create()
-    exact.move("StartOperation", operation.id)
+    exact.transition("StartOperation", operation.id)
     assert exact.get(operation.id).owner == alice.subject
-    pattern.move("UpdateProgress", operation.id, progress=0.5)
-    assert pattern.move("CompleteOperation", operation.id).owner == alice.subject
+    pattern.transition("UpdateProgress", operation.id, progress=0.5)
+    assert pattern.transition("CompleteOperation", operation.id).owner == alice.subject
 
 
 def test_owner_may_do_the_work(alice):
@@ -136,28 +133,28 @@ def test_owner_may_do_the_work(alice):
 
 
 def test_worker_cannot_cancel_or_delete(any_service, alice):
-    """A grant to work on operations is none to cancel or delete them (B176)."""
+    """A grant to work on operations is none to cancel or delete them."""
     both = any_service.client("both", roles=("CALLER", "WORKER"), functions=("*",))
     operation = alice.create_in("PROCESSING")
     with refused(StatusCode.NOT_FOUND, "OPERATION_NOT_FOUND"):
-        both.move("CancelOperation", operation.id)
-    both.move("CompleteOperation", operation.id)
+        both.transition("CancelOperation", operation.id)
+    both.transition("CompleteOperation", operation.id)
     with refused(StatusCode.NOT_FOUND, "OPERATION_NOT_FOUND"):
         both.call("DeleteOperation", operation_id=operation.id)
 
 
 def test_admin_sees_and_cancels_but_does_not_work(any_service, alice, admin):
-    """An admin reads, cancels and deletes what others own, and does none of the work (B176)."""
+    """An admin reads, cancels and deletes what others own, and does none of the work."""
     operation = alice.create()
     assert admin.get(operation.id) == operation
-    assert admin.move("CancelOperation", operation.id).status == pb.OPERATION_STATUS_CANCELLED
+    assert admin.transition("CancelOperation", operation.id).status == pb.OPERATION_STATUS_CANCELLED
     admin.call("DeleteOperation", operation_id=operation.id)
     with refused(StatusCode.NOT_FOUND, "OPERATION_NOT_FOUND"):
         admin.get(operation.id)
     everything = any_service.client("root", roles=("ADMIN", "CALLER"))
     other = alice.create()
     with refused(StatusCode.NOT_FOUND, "OPERATION_NOT_FOUND"):
-        everything.move("StartOperation", other.id)
+        everything.transition("StartOperation", other.id)
 
 
 def test_only_the_owner_sees_the_callback_url(alice, worker, admin, stored):

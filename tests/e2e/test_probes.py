@@ -68,7 +68,7 @@ def test_probes(any_service):
 
 
 def test_metrics(any_service, alice):
-    """The metrics page counts calls by method and code, moves, and the time to the end (B108)."""
+    """The metrics page counts calls by method and code, moves, and the time to the end."""
 
     def counts():
         return (
@@ -77,7 +77,7 @@ def test_metrics(any_service, alice):
                 method="milepost.v1.WorkerService/CompleteOperation",
                 code="OK",
             ),
-            any_service.metric("milepost_moves_total", move="complete"),
+            any_service.metric("milepost_transitions_total", transition="complete"),
             any_service.metric("milepost_operation_duration_seconds_count", status="COMPLETED"),
         )
 
@@ -88,12 +88,12 @@ def test_metrics(any_service, alice):
 
 
 def test_repetition_is_no_move(any_service, alice):
-    """A repeated call is counted as a call, not as a move."""
+    """A repeated call is counted as a call, not as a transition."""
     operation = alice.create()
-    before = any_service.metric("milepost_moves_total", move="start")
+    before = any_service.metric("milepost_transitions_total", transition="start")
     for _ in range(2):
-        alice.move("StartOperation", operation.id, request_id="once")
-    assert any_service.metric("milepost_moves_total", move="start") == before + 1
+        alice.transition("StartOperation", operation.id, request_id="once")
+    assert any_service.metric("milepost_transitions_total", transition="start") == before + 1
 
 
 def test_large_messages(alice):

@@ -17,12 +17,12 @@ MESSAGE_LENGTH = 1_000
 def processing(alice):
     """An operation at 0.5, with a message."""
     operation = alice.create_in("PROCESSING")
-    return alice.move("UpdateProgress", operation.id, progress=0.5, message="halfway")
+    return alice.transition("UpdateProgress", operation.id, progress=0.5, message="halfway")
 
 
 def test_progress_is_stored(alice, processing):
-    """A report is stored, and the operation goes on (B80)."""
-    updated = alice.move("UpdateProgress", processing.id, progress=0.75)
+    """A report is stored, and the operation goes on."""
+    updated = alice.transition("UpdateProgress", processing.id, progress=0.75)
     assert (updated.progress, updated.status) == (0.75, pb.OPERATION_STATUS_PROCESSING)
     assert updated.revision == processing.revision + 1
     assert updated.progress_time.ToNanoseconds() >= processing.progress_time.ToNanoseconds()
@@ -44,8 +44,8 @@ def test_progress_is_stored(alice, processing):
 )
 @pytest.mark.parametrize("method", ["StartOperation", "UpdateProgress"])
 def test_progress_is_clamped(alice, method, given, stored):
-    """Progress is clamped to 0.0 … 1.0, from the start on (B72, B81, B82, B195)."""
-    operation = alice.move(method, alice.create().id, progress=given)
+    """Progress is clamped to 0.0 … 1.0, from the start on."""
+    operation = alice.transition(method, alice.create().id, progress=given)
     assert operation.progress == stored
     assert operation.HasField("progress")
     assert math.copysign(1, operation.progress) == 1
@@ -55,19 +55,19 @@ def test_progress_is_clamped(alice, method, given, stored):
 @pytest.mark.parametrize("method", ["StartOperation", "UpdateProgress"])
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
 def test_progress_is_a_number(alice, stored, method, number):
-    """NaN and infinities are refused, and nothing changes (B85)."""
+    """NaN and infinities are refused, and nothing changes."""
     operation = alice.create()
     before = stored.everything(OperationId(operation.id))
     with refused(StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST") as refusal:
-        alice.move(method, operation.id, progress=number)
+        alice.transition(method, operation.id, progress=number)
     assert set(refusal.violations) == {"progress"}
     assert stored.everything(OperationId(operation.id)) == before
 
 
 def test_decrease_is_refused(alice, processing):
-    """Progress that goes back is refused with both values, and changes nothing (B83)."""
+    """Progress that goes back is refused with both values, and changes nothing."""
     with refused(StatusCode.INVALID_ARGUMENT, "PROGRESS_DECREASE") as refusal:
-        alice.move("UpdateProgress", processing.id, progress=0.4, message="not kept")
+        alice.transition("UpdateProgress", processing.id, progress=0.4, message="not kept")
     assert refusal.facts == {"current": "0.5", "requested": "0.4"}
     assert set(refusal.violations) == {"progress"}
     assert "0.5" in refusal.message
@@ -76,52 +76,52 @@ def test_decrease_is_refused(alice, processing):
 
 
 def test_same_progress_is_accepted(alice, processing):
-    """The same progress again is accepted, and raises the revision (B84)."""
-    updated = alice.move("UpdateProgress", processing.id, progress=0.5)
+    """The same progress again is accepted, and raises the revision."""
+    updated = alice.transition("UpdateProgress", processing.id, progress=0.5)
     assert (updated.progress, updated.revision) == (0.5, processing.revision + 1)
 
 
 def test_small_dip_is_forgiven(alice, processing):
-    """A dip of at most 0.001 is forgiven, and the larger value kept (B85)."""
-    assert alice.move("UpdateProgress", processing.id, progress=0.4995).progress == 0.5
-    assert alice.move("UpdateProgress", processing.id, progress=0.5 - 0.001).progress == 0.5
+    """A dip of at most 0.001 is forgiven, and the larger value kept."""
+    assert alice.transition("UpdateProgress", processing.id, progress=0.4995).progress == 0.5
+    assert alice.transition("UpdateProgress", processing.id, progress=0.5 - 0.001).progress == 0.5
     with refused(StatusCode.INVALID_ARGUMENT, "PROGRESS_DECREASE"):
-        alice.move("UpdateProgress", processing.id, progress=0.4989)
+        alice.transition("UpdateProgress", processing.id, progress=0.4989)
 
 
 def test_progress_starts_a_pending_operation(alice):
-    """A report on a pending operation starts it (B86)."""
+    """A report on a pending operation starts it."""
     operation = alice.create()
-    updated = alice.move("UpdateProgress", operation.id, progress=0.1)
+    updated = alice.transition("UpdateProgress", operation.id, progress=0.1)
     assert updated.status == pb.OPERATION_STATUS_PROCESSING
     assert (updated.revision, updated.attempt, updated.worker) == (2, 1, alice.subject)
     assert updated.HasField("start_time")
 
 
 def test_earlier_message_stays(alice, processing):
-    """Without a message the earlier one stays; an empty one replaces it (B90)."""
-    updated = alice.move("UpdateProgress", processing.id, progress=0.6)
+    """Without a message the earlier one stays; an empty one replaces it."""
+    updated = alice.transition("UpdateProgress", processing.id, progress=0.6)
     assert updated.progress_message == "halfway"
-    updated = alice.move("UpdateProgress", processing.id, message="")
+    updated = alice.transition("UpdateProgress", processing.id, message="")
     assert updated.HasField("progress_message")
     assert (updated.progress, updated.progress_message) == (0.6, "")
 
 
 def test_empty_report_is_a_sign_of_life(alice, processing):
     """A report of nothing is accepted, and changes neither progress nor message."""
-    updated = alice.move("UpdateProgress", processing.id)
+    updated = alice.transition("UpdateProgress", processing.id)
     assert (updated.progress, updated.progress_message) == (0.5, "halfway")
     assert updated.revision == processing.revision + 1
 
 
 @pytest.mark.parametrize("character", ["x", "é", "🚀"])
 def test_message_length(alice, processing, character):
-    """A message of 1,000 characters is accepted, one of 1,001 refused (B91)."""
+    """A message of 1,000 characters is accepted, one of 1,001 refused."""
     longest = character * MESSAGE_LENGTH
-    updated = alice.move("UpdateProgress", processing.id, message=longest)
+    updated = alice.transition("UpdateProgress", processing.id, message=longest)
     assert updated.progress_message == longest
     with refused(StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST") as refusal:
-        alice.move("UpdateProgress", processing.id, message=longest + character)
+        alice.transition("UpdateProgress", processing.id, message=longest + character)
     assert set(refusal.violations) == {"message"}
     assert "1000" in refusal.violations["message"]
     assert "1001" in refusal.violations["message"]
@@ -130,29 +130,26 @@ def test_message_length(alice, processing, character):
 def test_message_is_kept_as_it_is(alice, processing):
     """A message may have several lines and every script; only NUL is refused."""
     text = " 漢字\n\ttab \x01 \u202e\N{NO-BREAK SPACE}"
-    assert alice.move("UpdateProgress", processing.id, message=text).progress_message == text
+    assert alice.transition("UpdateProgress", processing.id, message=text).progress_message == text
     with refused(StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST") as refusal:
-        alice.move("UpdateProgress", processing.id, message="a\0b")
+        alice.transition("UpdateProgress", processing.id, message="a\0b")
     assert set(refusal.violations) == {"message"}
 
 
 def test_unknown_operation(alice, worker):
-    """A report about an unknown operation is not found (B92)."""
+    """A report about an unknown operation is not found."""
     for client in (alice, worker):
         with refused(StatusCode.NOT_FOUND, "OPERATION_NOT_FOUND"):
-            client.move("UpdateProgress", new_operation_id(), progress=0.1)
+            client.transition("UpdateProgress", new_operation_id(), progress=0.1)
 
 
 def test_progress_changes_nothing_else(alice):
-    """A report changes progress, message, their time and the revision, and nothing else (B93).
-
-    Proves B69 too: a report never moves expire_time.
-    """
+    """A report changes progress, message, their time and the revision, and nothing else."""
     metadata = struct_pb2.Struct()
     metadata.update({"a": [1, 2]})
     operation = alice.create(metadata=metadata, version="2", original_request_id="x")
-    before = alice.move("StartOperation", operation.id)
-    alice.move("UpdateProgress", operation.id, progress=0.5, message="m")
+    before = alice.transition("StartOperation", operation.id)
+    alice.transition("UpdateProgress", operation.id, progress=0.5, message="m")
     after = alice.get(operation.id)
     for field in ("progress", "progress_message", "progress_time", "revision"):
         before.ClearField(field)
@@ -165,12 +162,12 @@ def test_answer_leaves_out_what_may_be_large(alice):
     metadata = struct_pb2.Struct()
     metadata.update({"a": 1})
     operation = alice.create(metadata=metadata)
-    assert not alice.move("UpdateProgress", operation.id, progress=0.5).HasField("metadata")
+    assert not alice.transition("UpdateProgress", operation.id, progress=0.5).HasField("metadata")
     assert alice.get(operation.id).metadata == metadata
 
 
 def test_concurrent_reports(alice, processing):
-    """Of two reports at once the larger one stays; the smaller may be refused (B95)."""
+    """Of two reports at once the larger one stays; the smaller may be refused."""
     calls = [
         alice.future("UpdateProgress", operation_id=processing.id, progress=progress)
         for progress in (0.7, 0.6)

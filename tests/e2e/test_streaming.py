@@ -97,7 +97,7 @@ def pb_status(name: str) -> int:
 
 
 async def test_fast_updates_are_coalesced(any_service, alice):
-    """Of updates faster than one a second the newest is kept, and committed at half-close (B97)."""
+    """Of updates faster than one a second the newest is kept, and committed at half-close."""
     operation = alice.create()
     async with streaming(any_service, alice) as stream:
         await stream.ask(operation.id, progress=0.0)
@@ -154,7 +154,7 @@ async def test_bad_updates_do_not_end_the_stream(any_service, alice):
 
 
 async def test_cancel_is_pushed_at_once(any_service, alice, worker):
-    """Who streams is told of a cancel without asking, on the same replica in 50 ms (B132)."""
+    """Who streams is told of a cancel without asking, on the same replica in 50 ms."""
     took = []
     async with streaming(any_service, worker) as stream, any_service.aio_channel() as channel:
         for _ in range(7):
@@ -175,7 +175,7 @@ async def test_cancel_is_pushed_at_once(any_service, alice, worker):
 
 
 async def test_end_before_the_first_update_is_told(any_service, alice, worker):
-    """A worker that comes back to an operation that was cancelled is told so (B132)."""
+    """A worker that comes back to an operation that was cancelled is told so."""
     operation = alice.create_in("CANCELLED")
     async with streaming(any_service, worker) as stream:
         for _ in range(2):
@@ -198,7 +198,7 @@ async def until_received(service: Service, count: float) -> None:
 
 
 async def test_pending_progress_is_committed_before_the_end(any_service, alice, worker):
-    """A terminal move finds the newest progress of the stream committed (B97)."""
+    """A terminal transition finds the newest progress of the stream committed."""
     kept = []
     async with streaming(any_service, worker) as stream, any_service.aio_channel() as channel:
         for method in ("FailOperation", "CancelOperation"):
@@ -267,7 +267,7 @@ def overdue(service: Service, operation: operation_pb2.Operation) -> None:
 
 
 async def test_expiry_is_pushed(any_service, alice, worker):
-    """A worker that has been silent is told EXPIRED when its operation expires, at once (B66)."""
+    """A worker that has been silent is told EXPIRED when its operation expires, at once."""
     operation = alice.create(ttl=HOUR)
     async with streaming(any_service, worker) as stream:
         await stream.ask(operation.id, progress=0.5)

@@ -37,14 +37,14 @@ def test_late_worker_is_fenced_off(any_service, alice, worker, function):
     age(any_service, claimed, seconds=40)
     (again,) = waiting.result().operations
     assert (again.id, again.attempt) == (claimed.id, 2)
-    done = worker.move("CompleteOperation", again.id, attempt=2)
+    done = worker.transition("CompleteOperation", again.id, attempt=2)
     for method, more in (
         ("UpdateProgress", {}),
         ("CompleteOperation", {}),
         ("FailOperation", {"errors": [BROKEN]}),
     ):
         with refused(StatusCode.ABORTED, "STALE_ATTEMPT") as refusal:
-            worker.move(method, claimed.id, attempt=1, **more)
+            worker.transition(method, claimed.id, attempt=1, **more)
         assert refusal.facts == {"expected": "1", "actual": "2"}
     assert alice.get(claimed.id) == done
 
@@ -60,11 +60,13 @@ def test_last_lost_lease_fails_the_operation(any_service, alice, worker, functio
         what="it is abandoned",
     )
     assert [error.code for error in alice.get(claimed.id).errors] == ["LEASE_LOST"]
-    assert any_service.logged(move="abandon", operation_id=claimed.id)["principal"] == "milepost"
+    assert (
+        any_service.logged(transition="abandon", operation_id=claimed.id)["principal"] == "milepost"
+    )
 
 
 def test_nothing_stays_processing_past_its_time(any_service, alice, function):
-    """What is worked on past its expire_time fails with EXPIRED by itself (B66, B70)."""
+    """What is worked on past its expire_time fails with EXPIRED by itself."""
     operation = alice.create_in("PROCESSING", function=function, ttl=TTL)
     age(any_service, operation, hours=2)
     eventually(
@@ -76,10 +78,7 @@ def test_nothing_stays_processing_past_its_time(any_service, alice, function):
 
 
 def test_clean_up_by_an_admin(any_service, alice, admin, stored):
-    """An admin sees what would be removed, has it removed, and is told how much it was.
-
-    Proves B62, B67, B68.
-    """
+    """An admin sees what would be removed, has it removed, and is told how much it was."""
     operations = [alice.create(ttl=TTL) for _ in range(3)]
     for operation in operations:
         age(any_service, operation, hours=2)
@@ -91,7 +90,7 @@ def test_clean_up_by_an_admin(any_service, alice, admin, stored):
     assert not done.more_remaining
     assert not any(stored.operation(operation.id) for operation in operations)
     assert admin.call("CleanupExpired", dry_run=True).deleted_count == 0
-    assert any_service.metric("milepost_moves_total", move="forget") >= 3
+    assert any_service.metric("milepost_transitions_total", transition="purge") >= 3
     with refused(StatusCode.NOT_FOUND, "OPERATION_EXPIRED"):
         alice.get(operations[0].id)
 
@@ -111,7 +110,7 @@ def test_active_operation_says_what_must_happen_next(alice, worker, function):
     (claimed,) = claim(worker, function)
     assert claimed.next_step == pb.NEXT_STEP_RENEWAL
     assert claimed.next_step_deadline == claimed.lease_expire_time
-    done = worker.move("CompleteOperation", claimed.id, attempt=1)
+    done = worker.transition("CompleteOperation", claimed.id, attempt=1)
     assert done.next_step == pb.NEXT_STEP_UNSPECIFIED
     assert not done.HasField("next_step_deadline")
 

@@ -137,7 +137,7 @@ def test_certificate_speaks_for_its_principal(mtls_service, authority):
         assert operation.owner == "encoder"
     with client(mtls_service, authority, authority.certify(WATCHER)) as watcher:
         assert watcher.get(operation.id).owner == "encoder"  # an admin sees all
-    line = mtls_service.logged(event="operation moved", operation_id=operation.id)
+    line = mtls_service.logged(event="operation changed", operation_id=operation.id)
     assert line["credential_id"] == "certificate dns:encoder.example.com"
 
 

@@ -92,8 +92,8 @@ def test_wait_ends_with_the_operation(alice):
     """A wait is answered when the operation ends, and not before."""
     operation = alice.create_in("PROCESSING")
     answer = waited(alice, operation.id)
-    alice.move("UpdateProgress", operation.id, progress=0.5)
-    done = alice.move("CompleteOperation", operation.id)
+    alice.transition("UpdateProgress", operation.id, progress=0.5)
+    done = alice.transition("CompleteOperation", operation.id)
     assert answer.result(SOON_S).operation == done
 
 
@@ -121,7 +121,7 @@ def test_held_answer_comes_with_the_change(alice):
     answer = held(alice, operation.id, "respond-async, Wait=15")
     reader = Reader(alice, operation.id)
     reader.has_read(1)
-    started = alice.move("StartOperation", operation.id)
+    started = alice.transition("StartOperation", operation.id)
     assert answer.result(SOON_S).operation in (operation, started)
     assert held(alice, operation.id, "wait=1").result(SOON_S).operation == started
     start = time.monotonic()
@@ -143,7 +143,7 @@ def test_watch_tells_every_change_to_the_end(alice):
         ("CompleteOperation", {}),
     ]
     for count, (method, fields) in enumerate(steps, start=2):
-        told.append(alice.move(method, operation.id, **fields))
+        told.append(alice.transition(method, operation.id, **fields))
         reader.has_read(count)
     assert reader.ended() is StatusCode.OK
     assert [o.revision for o in reader.operations] == [1, 2, 3, 4]
@@ -165,7 +165,7 @@ def test_watch_goes_on_where_it_was_cut(alice):
 
 
 def test_watched_operation_may_vanish(any_service, alice):
-    """The owner who watches is told that the operation was deleted, or has expired (B61)."""
+    """The owner who watches is told that the operation was deleted, or has expired."""
     expiring = alice.create()
     reader = Reader(alice, expiring.id)
     reader.has_read(1)

@@ -94,7 +94,7 @@ async def test_raised_exception_fails_the_operation(any_service, caller, functio
 
 
 async def test_cancel_is_raised_in_the_coroutine(any_service, caller, function):
-    """A cancel reaches a coroutine function that says nothing, and it stays cancelled (B132)."""
+    """A cancel reaches a coroutine function that says nothing, and it stays cancelled."""
     started, cancelled = asyncio.Event(), asyncio.Event()
 
     async def does(work: Work) -> None:
@@ -130,7 +130,7 @@ async def until_so(
 
 
 async def test_cancel_is_raised_in_the_thread(any_service, caller, function):
-    """A plain function gets the cancel from its next report (B132)."""
+    """A plain function gets the cancel from its next report."""
     started, caught = threading.Event(), threading.Event()
 
     def does(work: SyncWork) -> None:
@@ -271,7 +271,7 @@ async def test_refused_claims_end_the_worker(any_service, function):
 
 
 async def test_block_reports_on_the_stream_when_asked(caller):
-    """A work block that streams is told of a cancel by its next report (B132)."""
+    """A work block that streams is told of a cancel by its next report."""
     operation = await caller.create("video.transcode")
 
     async def does() -> None:

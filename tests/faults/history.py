@@ -5,8 +5,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from milepost.domain.lifecycle import TABLE, TERMINAL, Move
 from milepost.domain.operation import Status
+from milepost.domain.transitions import TABLE, TERMINAL, Transition
 from milepost.storage.engine import open_engine
 from milepost.storage.tables import events, operations
 
@@ -19,24 +19,24 @@ class History:
     events: list[dict[str, Any]]
 
     @property
-    def moves(self) -> list[Move]:
-        """The moves that changed its status."""
-        return [Move(event["move"]) for event in self.events]
+    def transitions(self) -> list[Transition]:
+        """The transitions that changed its status."""
+        return [Transition(event["transition"]) for event in self.events]
 
     def check(self) -> None:
-        """Every event follows from the one before by the table of moves, to the status stored."""
+        """Every event follows from the one before by the transition table, to the status stored."""
         status: Status | None = None
         revision = 0
         for event in self.events:
-            rule = TABLE[Move(event["move"])]
+            rule = TABLE[Transition(event["transition"])]
             if status is None:
-                assert Move(event["move"]) is Move.CREATE, self
+                assert Transition(event["transition"]) is Transition.CREATE, self
             else:
                 assert status not in TERMINAL, self
                 assert status in rule.changing, self
             assert event["type"] == rule.event, self
             assert event["revision"] > revision, self
-            status, revision = rule.enters, event["revision"]
+            status, revision = rule.target, event["revision"]
         assert status == self.row["status"], self
         assert revision <= self.row["revision"], self
 

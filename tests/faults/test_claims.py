@@ -61,8 +61,8 @@ async def test_each_operation_is_worked_exactly_once(replicas, count):
     assert set(worked) == {row["id"] for row in rows}
     assert set(worked.values()) == {1}
     with replicas[0].engine.connect() as connection:
-        moves = sa.select(events.c.move, sa.func.count()).group_by(events.c.move)
-        assert dict(connection.execute(moves).all()) == {"claim": count, "complete": count}
+        transitions = sa.select(events.c.transition, sa.func.count()).group_by(events.c.transition)
+        assert dict(connection.execute(transitions).all()) == {"claim": count, "complete": count}
 
 
 def test_work_created_elsewhere_is_claimed_within_a_second(replicas):
@@ -90,7 +90,7 @@ def test_what_a_dead_replica_held_is_worked_by_another(replicas):
     factories.age(alive.engine, OperationId(lost.id), timedelta(seconds=40))
     (again,) = waiting.result().operations
     assert (again.id, again.attempt) == (lost.id, 2)
-    done = other.move("CompleteOperation", again.id, attempt=2)
+    done = other.transition("CompleteOperation", again.id, attempt=2)
     with refused(StatusCode.ABORTED, "STALE_ATTEMPT"):
-        other.move("CompleteOperation", lost.id, attempt=1)
+        other.transition("CompleteOperation", lost.id, attempt=1)
     assert alice.get(lost.id) == done

@@ -98,7 +98,7 @@ def rounds_of(service: Service, rpc: Rpc, size: Size) -> Rounds:
 @sizes
 @rpcs
 def test_foreign_takes_as_long_as_missing(service, rpc, size):
-    """No time tells a foreign operation from a missing one, and a delay would be found (B174)."""
+    """No time tells a foreign operation from a missing one, and a delay would be found."""
     found: Rounds = []
     looks = ""
     for _ in range(size.looks):

@@ -16,7 +16,7 @@ from milepost.webhooks.dispatcher import Room
 from milepost.webhooks.guard import Resolver
 from milepost.webhooks.hosts import Hosts
 from milepost.webhooks.sender import Sender
-from tests.dispatching import Sending
+from tests.dispatching import WebhookDelivery
 from tests.faults.test_hostile_receivers import NAME, rules_for
 from tests.name_server import NameServer
 from tests.outbox import insert_due
@@ -107,14 +107,16 @@ def engine(database_url: str) -> Iterator[Engine]:
 
 
 async def test_flipping_names(trap: Trap, names: NameServer, engine: Engine):
-    """A name that flips 1,000 times never leads a delivery to a forbidden address (B51, B219)."""
+    """A name that flips 1,000 times never leads a delivery to a forbidden address."""
     with engine.begin() as connection:
         insert_due(connection, FLIPS, [f"http://{NAME}:{trap.allowed.port}/"])
     rules = rules_for(trap.allowed.port)
     store = SqlOperationStore(engine)
     outbox, sender = SqlOutbox(engine, store), Sender(rules, Resolver(rules, look_up=names.look_up))
     hosts = Hosts(asyncio.get_running_loop().time, per_host=8, failures=2 * FLIPS)
-    async with Sending(engine, outbox, sender, room=Room(), rules=rules, hosts=hosts) as sending:
+    async with WebhookDelivery(
+        engine, outbox, sender, room=Room(), rules=rules, hosts=hosts
+    ) as sending:
         await until(lambda: names.questions == 2 * FLIPS, patience=40)
     await sender.close()
     await outbox.close()

@@ -109,11 +109,11 @@ async def attacked(zoo: Zoo, scheme: str) -> tuple[list[Answer], int, float]:
 
     usual = await paced(sender, good_url, seconds=2)
     memory = Memory()
-    watching = asyncio.create_task(memory.watch())
+    watcher = asyncio.create_task(memory.watch())
     attack = [asyncio.create_task(post(sender, urls[n % len(urls)])) for n in range(PARALLEL)]
     meanwhile = await paced(sender, good_url, seconds=4)
     answers = await asyncio.gather(*attack)
-    watching.cancel()
+    watcher.cancel()
     await sender.close()
     await good.stop()
     return answers, memory.growth, statistics.median(meanwhile) / statistics.median(usual)

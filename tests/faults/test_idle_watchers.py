@@ -36,7 +36,7 @@ CHANGES = 100
 MOST_SERIES = 5
 """What else runs on the machine makes one series slow; a slow service makes all of them slow."""
 OPEN_S = 900.0
-PATIENCE_S = 60.0
+QUEUE_TIMEOUT_S = 60.0
 
 
 @contextmanager
@@ -74,7 +74,7 @@ class Idle:
 
     async def next(self) -> None:
         """It has been told something since the last time."""
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(QUEUE_TIMEOUT_S):
             await self.told.wait()
         self.told.clear()
 

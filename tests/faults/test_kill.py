@@ -65,11 +65,11 @@ class Work:
         life = Life(operation, result)
         self.lives.append(life)
         for number in range(REPORTS):
-            await self._move(life, "UpdateProgress", progress=(number + 1) / REPORTS)
-        await self._move(life, "CompleteOperation", result=result)
+            await self._transition(life, "UpdateProgress", progress=(number + 1) / REPORTS)
+        await self._transition(life, "CompleteOperation", result=result)
         life.finished = True
 
-    async def _move(self, life: Life, method: str, **fields: object) -> None:
+    async def _transition(self, life: Life, method: str, **fields: object) -> None:
         response = await self._client.begin(
             self._channel, method, operation_id=life.operation.id, **fields
         )
@@ -85,7 +85,7 @@ class Work:
 
 
 async def work_until_killed(service: Service, client: Client, count: int) -> list[Life]:
-    """The lives of operations whose service was killed after `count` acknowledged moves."""
+    """The lives of operations whose service was killed after `count` acknowledged transitions."""
     async with service.aio_channel() as channel:
         work = Work(client, channel)
         workers = [asyncio.create_task(work.go_on()) for _ in range(WORKERS)]

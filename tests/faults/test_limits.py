@@ -56,7 +56,7 @@ def is_local(service: Service) -> bool:
 
 @sizes
 async def test_quota_is_exact_over_two_processes(limited_replicas, count):
-    """Of very many creates at once over two processes exactly 10 are made, and stay made (B186)."""
+    """Of very many creates at once over two processes exactly 10 are made, and stay made."""
     client = limited_replicas[0].client("alice")
     async with connections(limited_replicas, CONNECTIONS) as channels:
         calls = [
@@ -75,7 +75,7 @@ async def test_quota_is_exact_over_two_processes(limited_replicas, count):
 
 @sizes
 async def test_quota_holds_while_operations_end(limited_replicas, count):
-    """While operations end on two processes, never more than 10 are active (B183, B186)."""
+    """While operations end on two processes, never more than 10 are active."""
     client = limited_replicas[0].client("alice")
     stored = Stored(limited_replicas[0].engine)
     seen = []

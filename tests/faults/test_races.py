@@ -11,17 +11,21 @@ import pytest
 from google.protobuf import any_pb2
 from grpc import StatusCode
 
-from milepost.domain.lifecycle import Move
+from milepost.domain.transitions import Transition
 from tests.e2e.client import FUNCTION, Client
 from tests.e2e.rpcs import BROKEN
 from tests.faults.history import histories
 
 AT_ONCE = 32
 CHANCE = random.Random()  # noqa: S311 - which call goes where is no secret
-ENDS: dict[str, tuple[Move, str, dict[str, Any]]] = {
-    "CompleteOperation": (Move.COMPLETE, "COMPLETED", {"result": any_pb2.Any(type_url="x/y")}),
-    "FailOperation": (Move.FAIL, "FAILED", {"errors": [BROKEN]}),
-    "CancelOperation": (Move.CANCEL, "CANCELLED", {}),
+ENDS: dict[str, tuple[Transition, str, dict[str, Any]]] = {
+    "CompleteOperation": (
+        Transition.COMPLETE,
+        "COMPLETED",
+        {"result": any_pb2.Any(type_url="x/y")},
+    ),
+    "FailOperation": (Transition.FAIL, "FAILED", {"errors": [BROKEN]}),
+    "CancelOperation": (Transition.CANCEL, "CANCELLED", {}),
 }
 sizes = pytest.mark.parametrize(
     "count", [100, pytest.param(1_000, marks=[pytest.mark.faults, pytest.mark.timeout(600)])]
@@ -83,7 +87,7 @@ async def test_exactly_one_end_wins(replicas, count):
     """Of a complete, a fail and a cancel at once, over two processes, exactly one wins.
 
     The losers are told FAILED_PRECONDITION, all readers agree on the winner, every history is
-    legal, and every revision is that of an acknowledged move (B94, B106, B128, B193).
+    legal, and every revision is that of an acknowledged transition.
     """
     client = replicas[0].client("both", roles=("CALLER", "WORKER"), functions=("*",))
     channels = [service.aio_channel() for service in replicas]
@@ -106,8 +110,8 @@ async def test_exactly_one_end_wins(replicas, count):
     for one in found:
         history = stored[one.operation_id]
         history.check()
-        move, status, _ = ENDS[one.winners[0]]
-        assert history.moves == [Move.CREATE, Move.START, move]
+        transition, status, _ = ENDS[one.winners[0]]
+        assert history.transitions == [Transition.CREATE, Transition.START, transition]
         assert history.row["status"] == status
         assert history.row["revision"] == len(history.events) + one.reports
     wins = {method: sum(one.winners == [method] for one in found) for method in ENDS}
@@ -116,7 +120,7 @@ async def test_exactly_one_end_wins(replicas, count):
 
 @sizes
 async def test_cancel_and_start_never_revive(replicas, count):
-    """A start that races a cancel never leads from CANCELLED to PROCESSING (B78, B193)."""
+    """A start that races a cancel never leads from CANCELLED to PROCESSING."""
     client = replicas[0].client("both", roles=("CALLER", "WORKER"), functions=("*",))
     channels = [service.aio_channel() for service in replicas]
     turns = asyncio.Semaphore(AT_ONCE)
@@ -144,5 +148,5 @@ async def test_cancel_and_start_never_revive(replicas, count):
         history = stored[operation_id]
         history.check()
         assert history.row["status"] == "CANCELLED"
-        began = [Move.START] if started is StatusCode.OK else []
-        assert history.moves == [Move.CREATE, *began, Move.CANCEL]
+        began = [Transition.START] if started is StatusCode.OK else []
+        assert history.transitions == [Transition.CREATE, *began, Transition.CANCEL]

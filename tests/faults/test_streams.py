@@ -19,7 +19,7 @@ from tests.e2e.test_streaming import Stream, streaming
 from tests.faults.history import histories
 from tests.waiting import until
 
-PATIENCE_S = 60.0
+QUEUE_TIMEOUT_S = 60.0
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ async def test_what_streams_acknowledged_survives_a_kill(service, count):
                 asyncio.create_task(work(Stream(client, channel), o, progress[o], acknowledged[o]))
                 for o in ids
             ]
-            await until(enough(service, 5 * count, acknowledged.values()), patience=PATIENCE_S)
+            await until(enough(service, 5 * count, acknowledged.values()), patience=QUEUE_TIMEOUT_S)
             service.kill()
             await asyncio.gather(*workers)
         service.start()
@@ -96,7 +96,7 @@ async def test_what_streams_acknowledged_survives_a_kill(service, count):
 
 
 async def test_cancel_through_another_replica_is_pushed(replicas):
-    """A cancel on one replica reaches a worker that streams to another within 1 s (B132)."""
+    """A cancel on one replica reaches a worker that streams to another within 1 s."""
     here, there = replicas
     worker: Client = here.worker()
     alice = there.client("alice")

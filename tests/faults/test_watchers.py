@@ -91,14 +91,14 @@ async def test_cut_watchers_miss_nothing(replicas, count):
             for _ in range(max(3, count // WATCHERS_PER_CLIENT))
         ]
         cutting = asyncio.create_task(between.cut_now_and_then(CUT_EVERY_S))
-        watching, working = [], []
+        watcher, working = [], []
         for number in range(count):
             operation = await workers[number % 2].create(FUNCTION)
             begun = asyncio.Event()
             milepost = watchers[number % len(watchers)]
-            watching.append(asyncio.create_task(watched(milepost, operation.id, begun=begun)))
+            watcher.append(asyncio.create_task(watched(milepost, operation.id, begun=begun)))
             working.append(asyncio.create_task(lived(workers, operation.id, begun)))
-        found = await asyncio.gather(*watching)
+        found = await asyncio.gather(*watcher)
         await asyncio.gather(*working)
         cutting.cancel()
     assert between.cuts > 0
@@ -111,12 +111,12 @@ async def seconds_until_seen(here: Milepost, there: Milepost) -> float:
     """How long it takes until a change of one replica has reached who watches and waits there."""
     operation = await here.create(FUNCTION)
     begun = asyncio.Event()
-    watching = asyncio.create_task(watched(there, operation.id, begun=begun))
+    watcher = asyncio.create_task(watched(there, operation.id, begun=begun))
     waiting = asyncio.create_task(there.wait(operation.id, 20))
     await begun.wait()
     start = time.monotonic()
     await here.cancel(operation.id)
-    assert (await watching)[-1].status is Status.CANCELLED
+    assert (await watcher)[-1].status is Status.CANCELLED
     assert (await waiting).status is Status.CANCELLED
     return time.monotonic() - start
 
@@ -133,14 +133,14 @@ async def test_other_replica_knows_within_a_second(replicas):
             assert await seconds_until_seen(here, there) < WITHIN_S
         operation = await here.create(FUNCTION)
         begun = asyncio.Event()
-        watching = asyncio.create_task(watched(there, operation.id, begun=begun))
+        watcher = asyncio.create_task(watched(there, operation.id, begun=begun))
         await begun.wait()
         with first.engine.connect() as connection:
             cut = connection.execute(CUT_HINTS).all()
         assert len(cut) == 2
         start = time.monotonic()
         await here.cancel(operation.id)
-        assert [each.status for each in await watching] == [Status.PENDING, Status.CANCELLED]
+        assert [each.status for each in await watcher] == [Status.PENDING, Status.CANCELLED]
         assert time.monotonic() - start < WITHIN_S
 
 
@@ -158,8 +158,8 @@ async def test_outage_of_the_database_loses_nothing(tmp_path, away_s):
                 tasks = []
                 for operation in operations:
                     begun = asyncio.Event()
-                    watching = watched(milepost, operation.id, begun=begun)
-                    tasks.append(asyncio.create_task(watching))
+                    watcher = watched(milepost, operation.id, begun=begun)
+                    tasks.append(asyncio.create_task(watcher))
                     await begun.wait()
                 await asyncio.gather(*(milepost.start(o.id) for o in operations[:5]))
                 await asyncio.to_thread(cluster.kill)

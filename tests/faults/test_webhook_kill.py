@@ -11,9 +11,9 @@ from typing import Any
 import grpc
 import pytest
 
-from milepost.domain.lifecycle import TERMINAL
+from milepost.domain.transitions import TERMINAL
 from milepost.gen.milepost.v1 import webhook_service_pb2 as pb
-from milepost.webhooks.masterkeys import new_key
+from milepost.webhooks.master_keys import new_key
 from tests.e2e.service import Service
 from tests.faults.history import histories
 from tests.faults.test_kill import GONE
@@ -131,8 +131,7 @@ def all_deliveries(client):
 def test_nothing_is_lost_or_made_up(service, receiver, count, kills):
     """Killed while operations end, the service tells of every end, at least once, under one id.
 
-    What is told was committed, whether it was acknowledged or not, and every signature is good
-    (B107, B206, B216).
+    What is told was committed, whether it was acknowledged or not, and every signature is good.
     """
     dice = random.Random(7)  # noqa: S311 - any spread will do
     path = f"/{uuid.uuid4().hex}"

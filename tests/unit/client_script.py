@@ -225,10 +225,10 @@ def started(**fields: Any) -> worker_service_pb2.StartOperationResponse:
     return worker_service_pb2.StartOperationResponse(operation=stands)
 
 
-def illegal(move: str, status: str) -> Refusal:
-    """Return the refusal of a move that the status does not allow."""
-    facts = {"move": move, "status": status, "allowed": "PENDING,PROCESSING"}
-    return Refusal(grpc.StatusCode.FAILED_PRECONDITION, "ILLEGAL_MOVE", facts)
+def illegal(transition: str, status: str) -> Refusal:
+    """Return the refusal of a transition that the status does not allow."""
+    facts = {"transition": transition, "status": status, "allowed": "PENDING,PROCESSING"}
+    return Refusal(grpc.StatusCode.FAILED_PRECONDITION, "ILLEGAL_TRANSITION", facts)
 
 
 def unavailable(reason: str = "STORE_UNAVAILABLE", *, milliseconds: int = 5) -> Refusal:

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.receivers import Behaviour, Receiver
-from tests.unit.house import House
-from tests.unit.sending import Start
+from tests.unit.in_memory_service import House
+from tests.unit.sender_fixtures import Start
 
 
 @pytest.fixture

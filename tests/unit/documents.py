@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from milepost import config
-from milepost.domain.lifecycle import PROGRESS_TOLERANCE, TABLE, Actor
 from milepost.domain.limits import Limits
 from milepost.domain.policy import POLICY
 from milepost.domain.rates import Allowance
+from milepost.domain.transitions import PROGRESS_TOLERANCE, TABLE, Actor
 from milepost.rpc.convert import REPORTED_CHARACTERS
 from milepost.rpc.interceptors.admission import CALLS_MAX, WAITING_MAX
-from milepost.rpc.interceptors.failures import FAILURES_PER_MINUTE
+from milepost.rpc.interceptors.bad_credentials import FAILURES_PER_MINUTE
 from milepost.rpc.server import METADATA_BYTES
-from milepost.storage.batching import MOST_WAITING
+from milepost.storage.batching import MAX_WAITING
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 README: Final = ROOT / "README.md"
@@ -136,7 +136,7 @@ def limits_table() -> str:
         "tolerance": PROGRESS_TOLERANCE,
         "request_bytes": config.Settings.model_fields["request_bytes_max"].default,
         "call_metadata_bytes": METADATA_BYTES,
-        "waiting": MOST_WAITING,
+        "waiting": MAX_WAITING,
         "violations": REPORTED_CHARACTERS,
     }
     texts = {name: _quantity(value) for name, value in values.items()}
@@ -155,23 +155,26 @@ def _quantity(value: float | timedelta) -> str:
 
 
 def state_diagram() -> str:
-    """The table of moves, as a picture: one arrow for each pair of statuses."""
+    """The transition table, as a picture: one arrow for each pair of statuses."""
     arrows: dict[tuple[str, str], list[str]] = {}
-    for move, rule in TABLE.items():
-        for status in sorted(str(status) for status in rule.leaves) or ["[*]"]:
-            arrows.setdefault((status, rule.enters or "[*]"), []).append(move)
-    lines = [f"    {old} --> {new}: {', '.join(moves)}" for (old, new), moves in arrows.items()]
+    for transition, rule in TABLE.items():
+        for status in sorted(str(status) for status in rule.sources) or ["[*]"]:
+            arrows.setdefault((status, rule.target or "[*]"), []).append(transition)
+    lines = [
+        f"    {old} --> {new}: {', '.join(transitions)}"
+        for (old, new), transitions in arrows.items()
+    ]
     return "\n".join(["```mermaid", "stateDiagram-v2", *lines, "```"])
 
 
 def moves_table() -> str:
-    """The table of moves itself."""
+    """The transition table itself."""
     rows = ["| move | from | to | done by | event |", "| --- | --- | --- | --- | --- |"]
-    for move, rule in TABLE.items():
-        leaves = ", ".join(sorted(rule.leaves)) or _NOTHING
+    for transition, rule in TABLE.items():
+        sources = ", ".join(sorted(rule.sources)) or _NOTHING
         by = ", ".join(sorted(rule.by))
-        event = f"`{rule.event}`" if rule.changing or not rule.leaves else _NOTHING
-        rows.append(f"| {move} | {leaves} | {rule.enters or 'gone'} | {by} | {event} |")
+        event = f"`{rule.event}`" if rule.changing or not rule.sources else _NOTHING
+        rows.append(f"| {transition} | {sources} | {rule.target or 'gone'} | {by} | {event} |")
     return "\n".join(rows)
 
 
@@ -190,7 +193,7 @@ def policy_table() -> str:
         name = method.removeprefix("milepost.v1.").replace("/", ".")
         roles = ", ".join(sorted(role.lower() for role in access.roles))
         whom = ", ".join(text for actor, text in FOR.items() if actor in access.by)
-        rows.append(f"| `{name}` | {roles} | {whom} | {access.move or _NOTHING} |")
+        rows.append(f"| `{name}` | {roles} | {whom} | {access.transition or _NOTHING} |")
     return "\n".join(rows)
 
 

@@ -6,10 +6,10 @@ import pytest
 from grpc import StatusCode
 
 from milepost.domain import errors
-from milepost.domain.errors import IllegalMove, InvalidRequest, MilepostError, Violation
-from milepost.domain.lifecycle import Move
+from milepost.domain.errors import IllegalTransition, InvalidRequest, MilepostError, Violation
+from milepost.domain.transitions import Transition
 
-ILLEGAL = IllegalMove(move=Move.START, status="FAILED", allowed=("PENDING",))
+ILLEGAL = IllegalTransition(transition=Transition.START, status="FAILED", allowed=("PENDING",))
 
 SAMPLES: dict[MilepostError, StatusCode] = {
     InvalidRequest(Violation("a", "b"), Violation("c", "d")): StatusCode.INVALID_ARGUMENT,

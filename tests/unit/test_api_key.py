@@ -11,13 +11,13 @@ from milepost.domain.api_key import (
     CHECKSUM_LENGTH,
     KEY_ID_BYTES,
     SECRET_BYTES,
+    StoredKey,
     _checksum,
     issue_key,
     key_id_of,
     verify_key,
 )
 from milepost.domain.operation import Principal, Role
-from milepost.domain.ports import StoredKey
 
 ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 

@@ -18,12 +18,12 @@ from milepost.domain.operation import Role
 from milepost.gen.milepost.v1 import admin_service_pb2 as pb
 from milepost.rpc.caller import caller
 from milepost.rpc.interceptors.auth import Auth
-from milepost.rpc.interceptors.chain import ChainedServer
+from milepost.rpc.interceptors.chain import InterceptedServer
 from milepost.rpc.interceptors.errors import Errors
 from milepost.rpc.interceptors.observe import Observe
-from milepost.rpc.named import SHOWN, named
+from milepost.rpc.logged_ids import SHOWN, named
 from milepost.rpc.streams import _response
-from milepost.storage.credentials import KeyRing
+from milepost.storage.api_keys import KeyRing
 from milepost.storage.engine import open_engine
 from milepost.storage.store import SqlOperationStore
 from milepost.tracking.reports import Refused
@@ -68,7 +68,7 @@ async def admin(sqlite_url: str) -> AsyncIterator[tuple[str, Revoke]]:
     KeyRing(open_engine(sqlite_url)).add(stored)
     server = grpc.aio.server()
     observe = Observe(telemetry.Tracing(TracerProvider(), 0.0))
-    chained = ChainedServer(server, (observe, Errors(), Auth(store)))
+    chained = InterceptedServer(server, (observe, Errors(), Auth(store)))
     handler = grpc.unary_unary_rpc_method_handler(
         _answer, pb.RevokeApiKeyRequest.FromString, pb.RevokeApiKeyResponse.SerializeToString
     )

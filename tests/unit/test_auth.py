@@ -16,10 +16,10 @@ from milepost.domain.operation import Role
 from milepost.rpc.caller import caller
 from milepost.rpc.interceptors import auth
 from milepost.rpc.interceptors.auth import FRESH_S, Auth, is_public
-from milepost.rpc.interceptors.chain import ChainedServer
+from milepost.rpc.interceptors.bad_credentials import FAILURES_PER_MINUTE
+from milepost.rpc.interceptors.chain import InterceptedServer
 from milepost.rpc.interceptors.errors import Errors
-from milepost.rpc.interceptors.failures import FAILURES_PER_MINUTE
-from milepost.storage.credentials import KeyRing
+from milepost.storage.api_keys import KeyRing
 from milepost.storage.engine import open_engine
 from milepost.storage.store import SqlOperationStore
 
@@ -40,7 +40,7 @@ class Gate:
         self.auth = Auth(self._store, clock=lambda: self.now, **access)
         sa.event.listen(self.engine, "before_cursor_execute", self._count)
         self._server = grpc.aio.server()
-        chained = ChainedServer(self._server, (Errors(), self.auth))
+        chained = InterceptedServer(self._server, (Errors(), self.auth))
         handler = grpc.unary_unary_rpc_method_handler(
             self._answer, Text.FromString, Text.SerializeToString
         )
@@ -92,7 +92,7 @@ async def gate(sqlite_url: str) -> AsyncIterator[Gate]:
 
 
 async def test_key_speaks_for_its_subject(gate):
-    """Every call has the principal of its own key, also when they run at once (B29)."""
+    """Every call has the principal of its own key, also when they run at once."""
     keys = {subject: gate.key(subject) for subject in ("alice", "bob", "carol")}
     answers = await asyncio.gather(*(gate.ask(keys[s]) for s in list(keys) * 10))
     assert answers == list(keys) * 10
@@ -178,7 +178,7 @@ async def test_role_is_needed(gate):
 
 
 def test_only_health_is_public():
-    """Health answers everybody, and nothing else does (B164)."""
+    """Health answers everybody, and nothing else does."""
     assert is_public("grpc.health.v1.Health/Check")
     assert not is_public("grpc.health.v1.HealthX/Check")
     assert not is_public("milepost.v1.OperationService/GetOperation")

@@ -12,10 +12,10 @@ import sqlalchemy as sa
 
 from milepost.domain.errors import Overloaded, StoreUnavailable
 from milepost.storage import batching
-from milepost.storage.batching import Lane
+from milepost.storage.batching import Batcher
 from milepost.storage.engine import Session, open_engine
 
-PATIENCE_S = 10
+QUEUE_TIMEOUT_S = 10
 MANY = 1_000
 
 
@@ -44,7 +44,7 @@ class Work:
         """Store the items, and answer with ten times each."""
         self.batches.append(list(items))
         self.taken.release()
-        assert self._permits.acquire(timeout=PATIENCE_S)
+        assert self._permits.acquire(timeout=QUEUE_TIMEOUT_S)
         session.run(INSERT, [(item,) for item in items])
         return [item * 10 for item in items]
 
@@ -58,7 +58,7 @@ class Work:
 
     async def started(self):
         """Another batch was taken."""
-        assert await asyncio.to_thread(self.taken.acquire, timeout=PATIENCE_S)
+        assert await asyncio.to_thread(self.taken.acquire, timeout=QUEUE_TIMEOUT_S)
 
 
 @pytest.fixture
@@ -77,12 +77,12 @@ def engine(tmp_path):
 
 
 @pytest.fixture
-async def lane(engine, work):
+async def batcher(engine, work):
     """A lane of that work."""
-    lane: Lane[Any, Any] = Lane("numbers", Session(engine), work)
-    yield lane
+    batcher: Batcher[Any, Any] = Batcher("numbers", Session(engine), work)
+    yield batcher
     work.let()
-    await lane.close()
+    await batcher.close()
 
 
 def numbers(engine):
@@ -91,17 +91,17 @@ def numbers(engine):
         return set(connection.execute(sa.text("SELECT n FROM numbers")).scalars())
 
 
-def submit(lane, *items, key=None):
+def submit(batcher, *items, key=None):
     """The answers to come, to the items."""
-    return [lane.submit(item, item if key is None else key) for item in items]
+    return [batcher.submit(item, item if key is None else key) for item in items]
 
 
-async def behind(lane, work, *items, **options):
+async def behind(batcher, work, *items, **options):
     """The answers to come, to items that wait behind a batch of the number 0, which is not let."""
     work.hold()
-    first = submit(lane, 0)
+    first = submit(batcher, 0)
     await work.started()
-    return first + submit(lane, *items, **options)
+    return first + submit(batcher, *items, **options)
 
 
 async def answered(answers):
@@ -109,25 +109,25 @@ async def answered(answers):
     return await asyncio.gather(*answers, return_exceptions=True)
 
 
-async def test_idle_lane_takes_a_call_at_once(lane, work):
+async def test_idle_lane_takes_a_call_at_once(batcher, work):
     """A call that finds the lane idle is a batch of its own."""
-    assert [await lane.submit(n, n) for n in (1, 2)] == [10, 20]
+    assert [await batcher.submit(n, n) for n in (1, 2)] == [10, 20]
     assert work.batches == [[1], [2]]
 
 
-async def test_what_arrives_meanwhile_is_the_next_batch(lane, work, engine):
+async def test_what_arrives_meanwhile_is_the_next_batch(batcher, work, engine):
     """What arrives while a batch runs is taken together, in the order in which it came."""
-    answers = await behind(lane, work, 3, 1, 2)
+    answers = await behind(batcher, work, 3, 1, 2)
     work.let()
     assert await answered(answers) == [0, 30, 10, 20]
     assert work.batches == [[0], [3, 1, 2]]
     assert numbers(engine) == {0, 1, 2, 3}
 
 
-async def test_equal_keys_never_share_a_batch(lane, work):
+async def test_equal_keys_never_share_a_batch(batcher, work):
     """Calls of one key run one after the other, in their order; others do not wait for them."""
-    answers = await behind(lane, work, 1, 2, 3, key="same")
-    answers += submit(lane, 4)
+    answers = await behind(batcher, work, 1, 2, 3, key="same")
+    answers += submit(batcher, 4)
     work.let()
     assert await answered(answers) == [0, 10, 20, 30, 40]
     assert work.batches == [[0], [1, 4], [2], [3]]
@@ -135,17 +135,17 @@ async def test_equal_keys_never_share_a_batch(lane, work):
 
 async def test_batches_have_a_limit(engine, work):
     """No batch is larger than it may be."""
-    lane: Lane[Any, Any] = Lane("numbers", Session(engine), work, largest_batch=2)
-    answers = await behind(lane, work, 1, 2, 3, 4, 5)
+    batcher: Batcher[Any, Any] = Batcher("numbers", Session(engine), work, largest_batch=2)
+    answers = await behind(batcher, work, 1, 2, 3, 4, 5)
     work.let()
     await answered(answers)
-    await lane.close()
+    await batcher.close()
     assert work.batches == [[0], [1, 2], [3, 4], [5]]
 
 
-async def test_refused_item_fails_alone(lane, work, engine):
+async def test_refused_item_fails_alone(batcher, work, engine):
     """What the database refuses fails its own caller; its neighbours are stored, each once."""
-    answers = await behind(lane, work, 1, 0, 2)
+    answers = await behind(batcher, work, 1, 0, 2)
     work.let()
     zero, one, again, two = await answered(answers)
     assert (zero, one, two) == (0, 10, 20)
@@ -163,9 +163,9 @@ async def test_answers_may_be_errors(engine):
         runs.append(items)
         return [ValueError(item) if item % 2 else item for item in items]
 
-    lane: Lane[Any, Any] = Lane("odd", Session(engine), work)
-    found = await answered(submit(lane, 1, 2, 3))
-    await lane.close()
+    batcher: Batcher[Any, Any] = Batcher("odd", Session(engine), work)
+    found = await answered(submit(batcher, 1, 2, 3))
+    await batcher.close()
     assert [type(each) for each in found] == [ValueError, int, ValueError]
     assert len(runs) == 1
 
@@ -178,19 +178,19 @@ async def test_kinds_of_a_batch_share_no_fate(engine, work):
             raise LookupError(items)
         return work(session, items)
 
-    lane: Lane[Any, Any] = Lane("mixed", Session(engine), either)
-    answers = await behind(lane, work, "a", 1, "b")
+    batcher: Batcher[Any, Any] = Batcher("mixed", Session(engine), either)
+    answers = await behind(batcher, work, "a", 1, "b")
     work.let()
     zero, a, one, b = await answered(answers)
-    await lane.close()
+    await batcher.close()
     assert (zero, one) == (0, 10)
     assert [type(a), type(b)] == [LookupError, LookupError]
     assert work.batches == [[0], [1]]
 
 
-async def test_call_given_up_before_it_is_taken(lane, work, engine):
+async def test_call_given_up_before_it_is_taken(batcher, work, engine):
     """A call whose caller left before it was taken is never made."""
-    answers = await behind(lane, work, 1, 2)
+    answers = await behind(batcher, work, 1, 2)
     answers[1].cancel()
     await asyncio.sleep(0)
     work.let()
@@ -201,35 +201,35 @@ async def test_call_given_up_before_it_is_taken(lane, work, engine):
     assert numbers(engine) == {0, 2}
 
 
-async def test_call_given_up_after_it_is_taken(lane, work, engine):
+async def test_call_given_up_after_it_is_taken(batcher, work, engine):
     """A call whose caller left after it was taken is made all the same."""
     work.hold()
-    answer = submit(lane, 1)[0]
+    answer = submit(batcher, 1)[0]
     await work.started()
     answer.cancel()
     await answered([answer])
     work.let()
-    assert await lane.submit(2, 2) == 20
+    assert await batcher.submit(2, 2) == 20
     assert numbers(engine) == {1, 2}
 
 
-async def test_hanging_work_is_not_waited_for(lane, work, engine):
+async def test_hanging_work_is_not_waited_for(batcher, work, engine):
     """Callers are told within a second; what they asked is not made later unless it was taken."""
-    answers = await behind(lane, work, 1, 2)
+    answers = await behind(batcher, work, 1, 2)
     start = time.monotonic()
     assert {type(each) for each in await answered(answers)} == {StoreUnavailable}
     assert time.monotonic() - start < 1.0
     work.let()
-    assert await lane.submit(3, 3) == 30
+    assert await batcher.submit(3, 3) == 30
     assert numbers(engine) == {0, 3}
 
 
-async def test_old_calls_are_told_beside_new_ones(lane, work):
+async def test_old_calls_are_told_beside_new_ones(batcher, work):
     """A call that waits for its key is told in time, however new the batch is that it waits for."""
-    zero, *old = await behind(lane, work, 1, 2, key="same")
-    for call in lane._waiting:
-        call.arrival -= batching.PATIENCE_S / 2
-    (new,) = submit(lane, 3)
+    zero, *old = await behind(batcher, work, 1, 2, key="same")
+    for call in batcher._waiting:
+        call.arrival -= batching.QUEUE_TIMEOUT_S / 2
+    (new,) = submit(batcher, 3)
     work.let(1)
     assert await zero == 0  # now 1 and 3 run, and 2 waits
     assert {type(each) for each in await answered(old)} == {StoreUnavailable}
@@ -239,28 +239,28 @@ async def test_old_calls_are_told_beside_new_ones(lane, work):
     assert work.batches == [[0], [1, 3]]
 
 
-async def test_too_many_calls(lane, work, monkeypatch):
+async def test_too_many_calls(batcher, work, monkeypatch):
     """What is more than a lane holds is refused at once, whatever its key."""
-    monkeypatch.setattr(batching, "MOST_WAITING", 3)
-    answers = await behind(lane, work, 1, 2, 3, key="same")
+    monkeypatch.setattr(batching, "MAX_WAITING", 3)
+    answers = await behind(batcher, work, 1, 2, 3, key="same")
     with pytest.raises(Overloaded):
-        await lane.submit(4, 4)
+        await batcher.submit(4, 4)
     work.let()
     assert await answered(answers) == [0, 10, 20, 30]
 
 
-async def test_close_finishes_what_waits(lane, work, engine):
+async def test_close_finishes_what_waits(batcher, work, engine):
     """A lane that is closed first does what it was asked, and then takes nothing more."""
-    answers = await behind(lane, work, 1, 1 + 1, key="same")
-    closing = asyncio.create_task(lane.close())
+    answers = await behind(batcher, work, 1, 1 + 1, key="same")
+    closing = asyncio.create_task(batcher.close())
     await asyncio.sleep(0)
     with pytest.raises(StoreUnavailable):
-        await lane.submit(3, 3)
+        await batcher.submit(3, 3)
     work.let()
     await closing
     assert await answered(answers) == [0, 10, 20]
     assert numbers(engine) == {0, 1, 2}
-    assert not lane._thread.is_alive()
+    assert not batcher._thread.is_alive()
 
 
 class Failing:
@@ -295,11 +295,11 @@ class Failing:
 async def test_what_runs_again(engine, error, times, repeatable, answer, runs):  # noqa: PLR0917
     """What the database undid runs again; after a lost connection, only what may be repeated."""
     work = Failing(error, times)
-    lane: Lane[Any, Any] = Lane(
+    batcher: Batcher[Any, Any] = Batcher(
         "failing", Session(engine, read_only=True), work, repeatable=repeatable
     )
-    (found,) = await answered(submit(lane, 1))
-    await lane.close()
+    (found,) = await answered(submit(batcher, 1))
+    await batcher.close()
     assert work.runs == runs
     assert found == answer or type(found) is answer
 
@@ -307,9 +307,9 @@ async def test_what_runs_again(engine, error, times, repeatable, answer, runs): 
 async def test_unavailable_is_not_tried_one_by_one(engine):
     """When the database is away a whole batch is told so at once."""
     work = Failing(psycopg.OperationalError(), 100)
-    lane: Lane[Any, Any] = Lane("failing", Session(engine, read_only=True), work)
-    found = await answered(submit(lane, 1, 2, 3))
-    await lane.close()
+    batcher: Batcher[Any, Any] = Batcher("failing", Session(engine, read_only=True), work)
+    found = await answered(submit(batcher, 1, 2, 3))
+    await batcher.close()
     assert {type(each) for each in found} == {StoreUnavailable}
     assert work.runs == 1
 

@@ -9,7 +9,7 @@ from tests.unit.callback_rules import PLAIN, RULES, problem_of
 
 
 def test_public_url_is_accepted_unchanged():
-    """A public https URL is accepted, and its text is kept as it is (B39)."""
+    """A public https URL is accepted, and its text is kept as it is."""
     url = read_callback_url("https://Example.com/Callback?a=1&&b=%2F", RULES)
     assert url.text == "https://Example.com/Callback?a=1&&b=%2F"
     assert (url.scheme, url.host, url.port) == ("https", "example.com", 443)
@@ -43,7 +43,7 @@ def test_accepted_parts(text: str, host: str, port: int, path: str):
 
 @pytest.mark.parametrize("text", ["", " ", "\t\n", "\u3000"])
 def test_blank(text: str):
-    """An empty or blank URL is refused, with the advice to leave it out (B40)."""
+    """An empty or blank URL is refused, with the advice to leave it out."""
     assert "leave it out" in (problem_of(text) or "")
 
 
@@ -60,7 +60,7 @@ def test_blank(text: str):
     ],
 )  # fmt: skip
 def test_unreadable(text: str):
-    """A URL whose host or port cannot be read in one way only is refused (B41)."""
+    """A URL whose host or port cannot be read in one way only is refused."""
     assert problem_of(text)
 
 
@@ -70,17 +70,17 @@ def test_unreadable(text: str):
      "https:///x", "https://?x", "https:example.com", "://example.com", "https://:443/"],
 )  # fmt: skip
 def test_without_scheme_or_host(text: str):
-    """A URL without scheme or host is refused (B42)."""
+    """A URL without scheme or host is refused."""
     assert problem_of(text)
 
 
 def test_http_is_refused():
-    """Plain http is refused, and the text names HTTPS (B43)."""
+    """Plain http is refused, and the text names HTTPS."""
     assert "HTTPS" in (problem_of("http://example.com/callback") or "")
 
 
 def test_http_by_the_switch():
-    """With the operator's switch http is accepted, and every other rule still holds (B44)."""
+    """With the operator's switch http is accepted, and every other rule still holds."""
     assert read_callback_url("http://example.com/x", PLAIN).port == 80
     assert read_callback_url("http://example.com:8080/x", PLAIN).port == 8080
     assert "HTTPS" not in (problem_of("http://localhost/x", PLAIN) or "")
@@ -93,19 +93,19 @@ def test_http_by_the_switch():
 )
 @pytest.mark.parametrize("rules", [RULES, PLAIN])
 def test_other_schemes(scheme: str, rules: CallbackRules):
-    """Every other scheme is refused, with the switch and without (B45)."""
+    """Every other scheme is refused, with the switch and without."""
     assert "HTTPS" in (problem_of(f"{scheme}://example.com/x", rules) or "")
     assert problem_of(f"{scheme}:///etc/passwd", rules)
 
 
 def test_host_problem_comes_first():
-    """The problem of the host is told together with that of the scheme, and before it (B47)."""
+    """The problem of the host is told together with that of the scheme, and before it."""
     problem = problem_of("http://localhost:6379/") or ""
     assert problem.index("localhost") < problem.index("port") < problem.index("HTTPS")
 
 
 def test_length():
-    """2,048 characters are accepted, 2,049 are not (B52)."""
+    """2,048 characters are accepted, 2,049 are not."""
     text = "https://example.com/".ljust(2048, "a")
     assert problem_of(text) is None
     assert "2048" in (problem_of(f"{text}a") or "")

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from milepost.domain import errors as domain
-from milepost.domain.lifecycle import TERMINAL
 from milepost.domain.operation import Status
+from milepost.domain.transitions import TERMINAL
 from milepost.rpc.interceptors.errors import MAPPING
 from milepost_client.refusal import BY_REASON
 
@@ -29,17 +29,17 @@ def table(contract):
     return {reason: code for reason, code, _ in ERROR_ROW.findall(contract)}
 
 
-def leaves(kind=domain.MilepostError):
+def sources(kind=domain.MilepostError):
     """Yield every error of the service that has a reason."""
     if hasattr(kind, "reason"):
         yield kind
     for child in kind.__subclasses__():
-        yield from leaves(child)
+        yield from sources(child)
 
 
 def test_table_has_every_error_of_the_service(contract):
     """Every reason of the service's tree stands in the table, with the code it is mapped to."""
-    for kind in leaves():
+    for kind in sources():
         code = next(MAPPING[parent] for parent in kind.__mro__ if parent in MAPPING)
         assert table(contract).get(kind.reason) == code.name, kind.reason
 

@@ -72,7 +72,7 @@ async def test_unknown_reason_falls_back_to_the_code(code):
 
 async def test_reason_of_another_domain_is_none():
     """A reason that is not the service's, a proxy's perhaps, decides nothing."""
-    error = await refused(Refusal(CODE.NOT_FOUND, "ILLEGAL_MOVE", domain="proxy.example"))
+    error = await refused(Refusal(CODE.NOT_FOUND, "ILLEGAL_TRANSITION", domain="proxy.example"))
     assert type(error) is errors.NotFound
     assert error.reason == ""
 
@@ -104,15 +104,15 @@ async def test_retry_after_is_told():
 
 
 async def test_illegal_move_tells_both_sides_of_the_rule():
-    """IllegalMove tells the move, the status found, and the statuses allowed."""
+    """IllegalTransition tells the transition, the status found, and the statuses allowed."""
     error = await refused(illegal("cancel", "COMPLETED"))
-    assert type(error) is errors.IllegalMove
-    assert (error.move, error.status) == ("cancel", "COMPLETED")
+    assert type(error) is errors.IllegalTransition
+    assert (error.transition, error.status) == ("cancel", "COMPLETED")
     assert error.allowed == {"PENDING", "PROCESSING"}
 
 
 async def test_illegal_move_of_a_cancelled_operation_is_cancelled():
-    """IllegalMove becomes Cancelled where the status found is CANCELLED."""
+    """IllegalTransition becomes Cancelled where the status found is CANCELLED."""
     assert type(await refused(illegal("cancel", "CANCELLED"))) is errors.Cancelled
 
 

@@ -167,9 +167,9 @@ async def test_closing_ends_the_calls_of_other_threads():
 
     async with serving(Never()) as service:
         asked = threading.Event()
-        watching = asyncio.create_task(_when_asked(service, asked))
+        watcher = asyncio.create_task(_when_asked(service, asked))
         await blocking(service.address, use)
-        await watching
+        await watcher
     assert await asyncio.to_thread(ended.wait, 5)
 
 

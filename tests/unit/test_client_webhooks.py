@@ -29,7 +29,7 @@ def headers(*keys, time=NOW, **overrides):
 
 
 def test_good_webhook_is_verified():
-    """A good webhook is verified, whatever the case of its headers (B206)."""
+    """A good webhook is verified, whatever the case of its headers."""
     assert verify(BODY, headers(), text(KEY)) == json.loads(BODY)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from milepost_client import (
     Cancelled,
-    IllegalMove,
+    IllegalTransition,
     InvalidRequest,
     OperationError,
     ProgressDecrease,
@@ -256,7 +256,7 @@ async def test_unknown_end_is_not_made_a_failure():
 async def test_block_is_not_entered_when_the_start_is_refused():
     """When the operation cannot be started, the block does not run."""
     async with talking(illegal("start", "PROCESSING")) as (milepost, service):
-        with pytest.raises(IllegalMove):
+        with pytest.raises(IllegalTransition):
             async with milepost.work(ID):
                 pytest.fail("the block was entered")
     assert service.methods == ["StartOperation"]

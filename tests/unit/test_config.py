@@ -236,7 +236,7 @@ def test_overrides_go_before_everything(monkeypatch):
 
 
 def test_rates_and_quota_can_be_configured(monkeypatch):
-    """Every limit per principal follows its variable, for all and for one (B187)."""
+    """Every limit per principal follows its variable, for all and for one."""
     assert config.load().allowances == Allowances()
     monkeypatch.setenv("MILEPOST_CREATES_PER_MINUTE", "5")
     monkeypatch.setenv("MILEPOST_ACTIVE_OPERATIONS_MAX", "3")

@@ -9,17 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from milepost.domain.errors import InvalidRequest
-from milepost.domain.lifecycle import Guards
 from milepost.domain.limits import Limits
 from milepost.domain.operation import (
+    CreateRequest,
     Operation,
     OperationError,
     Payload,
-    Proposal,
     Status,
     new_operation_id,
 )
-from milepost.domain.ports import Selection
+from milepost.domain.selection import Selection
+from milepost.domain.transitions import Preconditions
 from milepost.gen.milepost.v1 import operation_pb2, operation_service_pb2, worker_service_pb2
 from milepost.rpc.convert import REPORTED_CHARACTERS, Fields
 from milepost.rpc.messages import _struct, fill
@@ -86,10 +86,10 @@ def violations(read: Fields) -> dict[str, str]:
 def test_empty_request_says_nothing():
     """What a request does not say is absent."""
     read = fields(CREATE(function="f"))
-    assert read.proposal() == Proposal(function="f")
+    assert read.create_request() == CreateRequest(function="f")
     read.done()
     assert fields(LIST()).selection() == Selection()
-    assert fields(PROGRESS()).guards() == Guards()
+    assert fields(PROGRESS()).preconditions() == Preconditions()
 
 
 def test_every_field_of_a_create_is_read():
@@ -107,7 +107,7 @@ def test_every_field_of_a_create_is_read():
     )
     request.metadata.update({"b": 1, "a": {}})
     read = fields(request)
-    assert read.proposal() == Proposal(
+    assert read.create_request() == CreateRequest(
         function="f",
         version="v",
         metadata='{"a":{},"b":1}',
@@ -152,7 +152,7 @@ def test_every_filter_of_a_list_is_read():
 def test_limits_are_those_configured():
     """Every limit can be another one than the default."""
     create = fields(CREATE(function="ffff"), name_length=3)
-    create.proposal()
+    create.create_request()
     assert set(violations(create)) == {"function"}
     progress = fields(PROGRESS(message="1234"), message_length=3)
     progress.message()
@@ -174,7 +174,7 @@ def test_limits_are_those_configured():
 
 @given(json_values)
 def test_json_is_kept(value):
-    """Whatever JSON a Struct holds comes back equal, and equal content is equal text (B203)."""
+    """Whatever JSON a Struct holds comes back equal, and equal content is equal text."""
     request = CREATE(function="f")
     request.metadata.update({"value": value})
     text = fields(request).metadata()
@@ -186,7 +186,7 @@ def test_json_is_kept(value):
 
 @given(st.dictionaries(st.text(), st.integers(-(2**53), 2**53), min_size=2))
 def test_order_means_nothing(content):
-    """Metadata in another order is the same text, so that a repetition is known (B32)."""
+    """Metadata in another order is the same text, so that a repetition is known."""
     texts = set()
     for order in (list(content), list(content)[::-1]):
         request = CREATE(function="f")
@@ -216,7 +216,7 @@ def test_value_without_a_kind_is_null():
 
 @given(st.floats())
 def test_progress_is_clamped_or_refused(value):
-    """Any finite number is clamped to 0.0 … 1.0, the others are refused (B81, B82, B85)."""
+    """Any finite number is clamped to 0.0 … 1.0, the others are refused."""
     read = fields(PROGRESS(progress=value))
     found = read.progress()
     if math.isfinite(value):
@@ -275,18 +275,18 @@ NOT_A_NUMBER = struct_pb2.Struct(fields={"n": struct_pb2.Value(number_value=math
     [
         (PROGRESS(operation_id="op_short"), "operation_id", "operation_id"),
         (PROGRESS(operation_id="op_" + "g" * 24), "operation_id", "operation_id"),
-        (PROGRESS(request_id="a b"), "guards", "request_id"),
-        (PROGRESS(expected_revision=0), "guards", "expected_revision"),
-        (PROGRESS(attempt=-1), "guards", "attempt"),
+        (PROGRESS(request_id="a b"), "preconditions", "request_id"),
+        (PROGRESS(expected_revision=0), "preconditions", "expected_revision"),
+        (PROGRESS(attempt=-1), "preconditions", "attempt"),
         (PROGRESS(message="a\0"), "message", "message"),
-        (CREATE(), "proposal", "function"),
-        (CREATE(function="a\nb"), "proposal", "function"),
-        (CREATE(function="f", callback_url=" "), "proposal", "callback_url"),
-        (CREATE(function="f", callback_events=["x"]), "proposal", "callback_events[0]"),
-        (CREATE(function="f", metadata=NOT_A_NUMBER), "proposal", "metadata"),
+        (CREATE(), "create_request", "function"),
+        (CREATE(function="a\nb"), "create_request", "function"),
+        (CREATE(function="f", callback_url=" "), "create_request", "callback_url"),
+        (CREATE(function="f", callback_events=["x"]), "create_request", "callback_events[0]"),
+        (CREATE(function="f", metadata=NOT_A_NUMBER), "create_request", "metadata"),
         (
             CREATE(function="f", ttl=duration_pb2.Duration(seconds=2**60)),
-            "proposal",
+            "create_request",
             "ttl",
         ),
         (result(""), "result", "result"),
@@ -359,7 +359,7 @@ def test_every_field_is_told():
 
 
 def test_basic_view_leaves_out_what_may_be_large():
-    """Without the payloads a message is the same but for them (B167)."""
+    """Without the payloads a message is the same but for them."""
     message = operation_message(WHOLE, WHOLE.owner)
     for name in ("result", "errors", "metadata"):
         message.ClearField(name)
@@ -377,7 +377,7 @@ def test_others_do_not_see_the_callback_url(viewer):
 
 @pytest.mark.parametrize("status", list(Status))
 def test_every_status_has_its_number(status):
-    """Every status is told by its own name (B144, B246)."""
+    """Every status is told by its own name."""
     message = operation_message(WHOLE._replace(status=status), "bob")
     assert operation_pb2.OperationStatus.Name(message.status) == f"OPERATION_STATUS_{status}"
 

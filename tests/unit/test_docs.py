@@ -22,9 +22,9 @@ from google.protobuf import descriptor_pool, json_format, message_factory
 
 from milepost import config, telemetry
 from milepost.cli import app
-from milepost.domain.lifecycle import TABLE
 from milepost.domain.limits import Limits
 from milepost.domain.rates import Allowance
+from milepost.domain.transitions import TABLE
 from tests.unit.documents import (
     ARCHITECTURE,
     GENERATED,
@@ -62,17 +62,17 @@ def test_every_limit_is_in_the_table():
 
 
 def test_diagram_has_the_arrows_of_the_table():
-    """The arrows of the picture, read back, are the moves of the table."""
+    """The arrows of the picture, read back, are the transitions of the table."""
     text = ARCHITECTURE.read_text(encoding="utf-8")
     drawn = {
-        (move, old, new)
-        for old, new, moves in re.findall(r"^ +(\S+) --> (\S+): (.+)$", text, re.MULTILINE)
-        for move in moves.split(", ")
+        (transition, old, new)
+        for old, new, transitions in re.findall(r"^ +(\S+) --> (\S+): (.+)$", text, re.MULTILINE)
+        for transition in transitions.split(", ")
     }
     assert drawn == {
-        (move, status, rule.enters or "[*]")
-        for move, rule in TABLE.items()
-        for status in rule.leaves or {"[*]"}
+        (transition, status, rule.target or "[*]")
+        for transition, rule in TABLE.items()
+        for status in rule.sources or {"[*]"}
     }
 
 
@@ -261,7 +261,7 @@ def test_log_lines_are_documented():
             path.read_text(encoding="utf-8"),
         )
     }
-    assert {"serving", "operation moved", "call refused", "log lines lost"} <= written
+    assert {"serving", "operation changed", "call refused", "log lines lost"} <= written
     assert {event for event in written if f"`{event}" not in text} == set()
 
 

@@ -22,9 +22,9 @@ RAISED = [kind for kind in tree() if "reason" in vars(kind)]
 
 def test_every_error_has_a_sample():
     """No error that can be raised is missing in these tests, every leaf included."""
-    leaves = {kind for kind in tree() if not kind.__subclasses__()}
+    sources = {kind for kind in tree() if not kind.__subclasses__()}
     assert {type(error) for error in SAMPLES} == set(RAISED)
-    assert leaves <= set(RAISED)
+    assert sources <= set(RAISED)
 
 
 def test_tree_is_drawn_as_it_is():

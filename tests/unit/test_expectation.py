@@ -5,8 +5,8 @@ from datetime import timedelta
 import pytest
 
 from milepost.domain.expectation import Expectation, NextStep, expectation
-from milepost.domain.lifecycle import ACTIVE
 from milepost.domain.operation import Operation, Status
+from milepost.domain.transitions import ACTIVE
 from milepost.rpc.messages import NEXT_STEP_NUMBERS
 from tests import factories
 

@@ -16,7 +16,7 @@ from milepost.rpc.interceptors.gathering import (
 )
 
 GET = Call("milepost.v1.OperationService/GetOperation", {})
-PATIENCE_S = 10
+QUEUE_TIMEOUT_S = 10
 
 
 class House:
@@ -41,14 +41,14 @@ class House:
     def arrive(self, name=None, call=GET):
         """A call that arrives now."""
 
-        async def proceed(_call, request, _context):
+        async def call_next(_call, request, _context):
             self.entered.append(request)
             await self._let.wait()
             return request
 
         async def visit():
             context: Any = None  # this link does not ask it
-            answer = await self._link.around(proceed, call, name, context)
+            answer = await self._link.intercept(call_next, call, name, context)
             self.left_after.append(len(self.entered))
             return answer
 
@@ -65,7 +65,7 @@ class House:
         calls = [self.arrive() for _ in range(number)]
         await self.turns(PATIENT_TURNS * 3)
         self.let()
-        await asyncio.wait_for(asyncio.gather(*calls), PATIENCE_S)
+        await asyncio.wait_for(asyncio.gather(*calls), QUEUE_TIMEOUT_S)
         self.entered.clear()
 
 
@@ -128,7 +128,7 @@ async def test_crowd_that_left_is_forgotten(house):
     """A few that remain of a crowd are a group of their own again, without waiting."""
     await house.crowd(8 * ENOUGH)
     for _ in range(COUNTED_EVERY + 2):
-        await asyncio.wait_for(asyncio.gather(house.arrive(), house.arrive()), PATIENCE_S)
+        await asyncio.wait_for(asyncio.gather(house.arrive(), house.arrive()), QUEUE_TIMEOUT_S)
     house.entered.clear()
     calls = [house.arrive(), house.arrive()]
     await house.turns(2)
@@ -145,7 +145,7 @@ async def test_crowd_outside_is_counted(house, monkeypatch):
         calls.append(house.arrive())
         await house.turns()
     assert not house.entered
-    await asyncio.wait_for(asyncio.gather(*calls), PATIENCE_S)
+    await asyncio.wait_for(asyncio.gather(*calls), QUEUE_TIMEOUT_S)
     monkeypatch.undo()
     house.entered.clear()
     calls = [house.arrive() for _ in range(2 * ENOUGH)]
@@ -160,7 +160,9 @@ async def test_given_up_call_takes_nobody_along(house):
     calls = [house.arrive(name) for name in "abc"]
     await house.turns()
     calls[1].cancel()
-    answers = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), PATIENCE_S)
+    answers = await asyncio.wait_for(
+        asyncio.gather(*calls, return_exceptions=True), QUEUE_TIMEOUT_S
+    )
     assert [answers[0], answers[2]] == ["a", "c"]
     assert isinstance(answers[1], asyncio.CancelledError)
     assert house.entered == ["a", "c"]

@@ -16,8 +16,8 @@ from milepost.webhooks.guard import (
     ForbiddenPeer,
     GuardedConnector,
     LookUp,
-    Passage,
     Resolver,
+    StatusChange,
     Unresolvable,
     ask_system,
     through,
@@ -64,7 +64,7 @@ async def test_public_answers():
 )  # fmt: skip
 @pytest.mark.parametrize("good", [(), ("93.184.216.34",), ("93.184.216.34",) * 100])
 async def test_one_bad_answer_is_enough(bad: str, good: tuple[str, ...]):
-    """A name is refused if any of its addresses is not public; the address is not told (B51)."""
+    """A name is refused if any of its addresses is not public; the address is not told."""
     for answers in ((bad, *good), (*good, bad)):
         with pytest.raises(RefusedUrl) as caught:
             await resolved(saying(*answers))
@@ -157,7 +157,7 @@ def test_system_is_asked_for_absolute_names(monkeypatch: pytest.MonkeyPatch):
     assert asked == [("hooks.example.com.", 8443)]
 
 
-async def connected(passage: Passage, receiver: Receiver, host: str) -> None:
+async def connected(passage: StatusChange, receiver: Receiver, host: str) -> None:
     """Post to `receiver`, called `host`, through `passage`."""
     async with ClientSession(connector=GuardedConnector()) as session:
         with through(passage):
@@ -172,11 +172,11 @@ async def test_nothing_else_is_connected(
 ):
     """No socket is opened to an address that is not checked or not allowed, literals included."""
 
-    class Careless(Passage):
+    class Careless(StatusChange):
         """Offers what must not be connected."""
 
         def results(self, host: str, port: int):
-            return Passage((FORBIDDEN, FORBIDDEN), RULES).results(host, port)
+            return StatusChange((FORBIDDEN, FORBIDDEN), RULES).results(host, port)
 
     with pytest.raises(ForbiddenPeer):
         await connected(Careless(checked, RULES), forbidden, host)
@@ -186,7 +186,7 @@ async def test_nothing_else_is_connected(
 async def test_peer_is_compared(forbidden: Receiver):
     """If the peer is not a checked address all the same, nothing is sent to it."""
 
-    class Blind(Passage):
+    class Blind(StatusChange):
         """Opens a socket to whatever it is."""
 
         def open_socket(self, info):
@@ -209,16 +209,16 @@ async def test_receiver_would_be_reached_without_the_guard(forbidden: Receiver):
 
 def test_mapped_peer_is_the_address_it_stands_for():
     """A checked address is recognised when the system reports it in its mapped form."""
-    Passage((ALLOWED,), RULES).check(("::ffff:127.0.0.1", 443, 0, 0))
+    StatusChange((ALLOWED,), RULES).check(("::ffff:127.0.0.1", 443, 0, 0))
     for peer in (None, ("127.0.0.3", 443), ("::1", 443, 0, 0), ("::ffff:127.0.0.2", 443, 0, 0)):
         with pytest.raises(ForbiddenPeer):
-            Passage((ALLOWED,), RULES).check(peer)
+            StatusChange((ALLOWED,), RULES).check(peer)
 
 
 def test_few_of_many_addresses_are_tried():
     """A name with a thousand addresses does not make this service knock at all of them."""
     many = [ip_address(f"8.8.{n // 256}.{n % 256}") for n in range(1_000)]
-    assert len(Passage(many, RULES).results("hooks.example.com", 443)) == ADDRESSES_TRIED
+    assert len(StatusChange(many, RULES).results("hooks.example.com", 443)) == ADDRESSES_TRIED
 
 
 def test_own_errors_are_errors_of_the_client():

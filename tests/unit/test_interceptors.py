@@ -13,7 +13,7 @@ from grpc_status import rpc_status
 
 from milepost import telemetry
 from milepost.rpc.interceptors.admission import Admission
-from milepost.rpc.interceptors.chain import ChainedServer
+from milepost.rpc.interceptors.chain import InterceptedServer
 from milepost.rpc.interceptors.errors import Errors, status_of
 from milepost.rpc.interceptors.observe import CODES, Observe, is_deadline
 from tests.unit.error_samples import SAMPLES, samples
@@ -33,11 +33,11 @@ class Recorder:
         self._name = name
         self._seen = seen
 
-    async def around(self, proceed, call, request, context) -> Any:
+    async def intercept(self, call_next, call, request, context) -> Any:
         """Remember."""
         self._seen.append(f"{self._name} in")
         try:
-            answer = await proceed(call, request, context)
+            answer = await call_next(call, request, context)
         except BaseException as error:
             self._seen.append(f"{self._name} {type(error).__name__}")
             raise
@@ -61,7 +61,7 @@ class Chain:
             self.admission,
             Recorder("inner", self.seen),
         )
-        chained = ChainedServer(self._server, links)
+        chained = InterceptedServer(self._server, links)
         chained.add_registered_method_handlers(SERVICE, {s: self._handler(s) for s in SHAPES})
         self.port = self._server.add_insecure_port("127.0.0.1:0")
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from milepost.domain.interruption import InterruptionKind, Standing
+from milepost.domain.interruption import InterruptionKind, StatusSnapshot
 from milepost.domain.operation import Status, new_operation_id
 
 CANCELLED, EXPIRED, LEASE_LOST = InterruptionKind
@@ -27,7 +27,7 @@ CANCELLED, EXPIRED, LEASE_LOST = InterruptionKind
 )
 def test_standing_says_whether_the_worker_must_stop(status, attempt, error_code, mine, kind):
     """A worker stops for a cancel, an expiry, a lost lease or a newer attempt, and nothing else."""
-    standing = Standing(
+    status_snapshot = StatusSnapshot(
         id=new_operation_id(), status=status, revision=5, attempt=attempt, error_code=error_code
     )
-    assert standing.interruption(mine) is kind
+    assert status_snapshot.interruption(mine) is kind

@@ -14,13 +14,13 @@ from grpc_status import rpc_status
 
 from milepost import telemetry
 from milepost.domain.operation import Principal, Role
-from milepost.domain.rates import Allowance, Allowances, Kind
+from milepost.domain.rates import Allowance, Allowances, RateLimitClass
 from milepost.rpc.caller import admit
 from milepost.rpc.interceptors.admission import LONG, Admission
 from milepost.rpc.interceptors.auth import ROLES, is_public
-from milepost.rpc.interceptors.chain import ChainedServer
+from milepost.rpc.interceptors.bad_credentials import address_of
+from milepost.rpc.interceptors.chain import InterceptedServer
 from milepost.rpc.interceptors.errors import Errors
-from milepost.rpc.interceptors.failures import address_of
 from milepost.rpc.interceptors.limits import KINDS, PROGRESS, RateLimits
 from milepost.tracking.buckets import LocalBuckets
 from tests.e2e.rpcs import RPCS
@@ -37,11 +37,11 @@ Text = wrappers_pb2.StringValue
 class Named:
     """A link that believes who the caller says it is."""
 
-    async def around(self, proceed: Any, call: Any, request: Any, context: Any) -> Any:
+    async def intercept(self, call_next: Any, call: Any, request: Any, context: Any) -> Any:
         """Let it in."""
         subject = str(call.metadata["subject"])
         admit(Principal(subject=subject, roles=frozenset(Role), credential_id="k"))
-        return await proceed(call, request, context)
+        return await call_next(call, request, context)
 
 
 class Gate:
@@ -61,7 +61,7 @@ class Gate:
         )
         self._server = grpc.aio.server()
         links = (Errors(), self.admission, Named(), limits)
-        chained = ChainedServer(self._server, links)
+        chained = InterceptedServer(self._server, links)
         unary = grpc.unary_unary_rpc_method_handler(
             self._answer, Text.FromString, Text.SerializeToString
         )
@@ -167,16 +167,16 @@ def test_long_calls_exist():
 @pytest.mark.parametrize(
     ("method", "kind"),
     [
-        (f"{CALLERS}/CreateOperation", Kind.CREATES),
-        (f"{CALLERS}/ListOperations", Kind.LISTS),
-        (f"{CALLERS}/GetOperation", Kind.READS),
-        (f"{CALLERS}/CancelOperation", Kind.CHANGES),
-        (f"{CALLERS}/NotListed", Kind.CHANGES),
-        (f"{WORKERS}/StartOperation", Kind.WORKER_WRITES),
+        (f"{CALLERS}/CreateOperation", RateLimitClass.CREATES),
+        (f"{CALLERS}/ListOperations", RateLimitClass.LISTS),
+        (f"{CALLERS}/GetOperation", RateLimitClass.READS),
+        (f"{CALLERS}/CancelOperation", RateLimitClass.CHANGES),
+        (f"{CALLERS}/NotListed", RateLimitClass.CHANGES),
+        (f"{WORKERS}/StartOperation", RateLimitClass.WORKER_WRITES),
     ],
 )
 async def test_each_kind_has_its_own_limit(gate, method, kind):
-    """Each kind of call is limited by its own number, and the refusal is counted (B179, B181)."""
+    """Each kind of call is limited by its own number, and the refusal is counted."""
     allowed = getattr(LIMITS, kind.value)
     before = limited(kind.value)
     codes = await gate.codes(allowed + 1, method)
@@ -193,13 +193,13 @@ async def test_kinds_do_not_share(gate):
 
 
 async def test_some_principals_may_more(gate):
-    """A principal with an allowance of its own has that, and the others have theirs (B187)."""
+    """A principal with an allowance of its own has that, and the others have theirs."""
     codes = await gate.codes(51, f"{CALLERS}/CreateOperation", "vip")
     assert codes == [StatusCode.OK] * 50 + [StatusCode.RESOURCE_EXHAUSTED]
 
 
 async def test_retry_info_is_true(gate):
-    """Who comes back when RetryInfo says gets through; who comes earlier does not (B180)."""
+    """Who comes back when RetryInfo says gets through; who comes earlier does not."""
     method = f"{CALLERS}/CreateOperation"
     await gate.codes(5, method)
     for _ in range(3):

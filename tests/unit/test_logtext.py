@@ -9,7 +9,7 @@ import pytest
 import structlog
 
 from milepost import telemetry
-from milepost.logtext import as_json_line, harmless, harmless_lines
+from milepost.logtext import as_json_line, escaped, harmless_lines
 
 HOSTILE = {
     "line feed": "a\n{forged}",
@@ -43,7 +43,7 @@ def _configuration() -> Iterator[None]:
 @hostile
 def test_hostile_text_is_escaped(text):
     """Every character that is not printed becomes its escape; the others stay."""
-    found = harmless(text)
+    found = escaped(text)
     assert found.isprintable()
     assert found.startswith("a\\")
     assert found.encode().decode("unicode_escape", "surrogatepass") == text
@@ -52,13 +52,13 @@ def test_hostile_text_is_escaped(text):
 @pytest.mark.parametrize("text", ["", "video.transcode", "größer 日本語 🎬", "C:\\temp", "100 %"])
 def test_harmless_text_stays(text):
     """What can be printed is logged as it is, in every language."""
-    assert harmless(text) == text
+    assert escaped(text) == text
 
 
 def test_everything_inside_is_escaped():
     """Lists, mappings, their names and other objects are treated alike; numbers stay."""
     given = {"n\n": ["a\x1b", ("b\r", 1)], "f": 0.5, "b": True, "none": None, "o": OSError("x\n")}
-    assert harmless(given) == {
+    assert escaped(given) == {
         "n\\n": ["a\\x1b", ["b\\r", 1]],
         "f": 0.5,
         "b": True,
@@ -79,17 +79,17 @@ def test_hostile_text_makes_one_harmless_line(capfd, text, as_json):
     assert line.isprintable()
     assert "\\" in line
     if as_json:
-        assert json.loads(line)["operation_id"] == harmless(text)
+        assert json.loads(line)["operation_id"] == escaped(text)
 
 
 def test_traceback_cannot_forge_a_line(capfd):
     """For people the lines of a traceback are set in, whatever the exception says."""
     telemetry.configure_logs(level="info", as_json=False)
-    error = ValueError("bad\n2026-01-01 [info] operation moved\x1b[2J")
+    error = ValueError("bad\n2026-01-01 [info] operation changed\x1b[2J")
     structlog.get_logger().error("call failed", exc_info=error)
     first, *others = capfd.readouterr().err.rstrip("\n").splitlines()
     assert "call failed" in first
-    assert any("operation moved" in line for line in others)
+    assert any("operation changed" in line for line in others)
     assert all(line.startswith("    | ") for line in others[1:])
     assert not any("\x1b[2J" in line for line in others)
 
@@ -106,7 +106,7 @@ def test_traceback_in_json_keeps_its_lines(capfd):
 def test_json_of_a_line():
     """A line is JSON of every kind of value, also of those that JSON does not have."""
     event = {
-        "event": "operation moved",
+        "event": "operation changed",
         "text": "a b/c ä",
         "number": 7,
         "seconds": 0.5,

@@ -16,30 +16,27 @@ VALID = "op_0123456789abcdef01234567"
 
 
 def test_new_id_has_the_shape():
-    """A new id is op_ and 24 lower-case hex characters, 27 in all (B1)."""
+    """A new id is op_ and 24 lower-case hex characters, 27 in all."""
     operation_id = new_operation_id()
     assert re.fullmatch(r"op_[0-9a-f]{24}", operation_id)
     assert len(operation_id) == ID_LENGTH == 27
 
 
 def test_new_ids_differ():
-    """Many new ids all differ and all start with op_ (B2)."""
+    """Many new ids all differ and all start with op_."""
     ids = {new_operation_id() for _ in range(1_000)}
     assert len(ids) == 1_000
     assert all(operation_id.startswith(ID_PREFIX) for operation_id in ids)
 
 
 def test_ids_have_96_random_bits():
-    """The number of random bytes is one named constant, which the pattern and the length follow.
-
-    Proves B12.
-    """
+    """The number of random bytes is one named constant, which the pattern and the length follow."""
     assert ID_RANDOM_BYTES * 8 == 96
     assert ID_PATTERN.pattern == "op_[0-9a-f]{24}"
 
 
 def test_every_character_varies():
-    """Each of the 24 characters takes each of the 16 values (B1)."""
+    """Each of the 24 characters takes each of the 16 values."""
     ids = [new_operation_id() for _ in range(1_000)]
     for place in range(len(ID_PREFIX), ID_LENGTH):
         assert {operation_id[place] for operation_id in ids} == set("0123456789abcdef")
@@ -65,10 +62,10 @@ def test_every_character_varies():
     ],
 )
 def test_what_is_no_id(text):
-    """Only the one pattern, matched whole, is an id (B5, B6, B7, B8, B9, B10, B11)."""
+    """Only the one pattern, matched whole, is an id."""
     assert ID_PATTERN.fullmatch(text) is None
 
 
 def test_what_is_an_id():
-    """An id of the right shape is one, whoever made it (B11)."""
+    """An id of the right shape is one, whoever made it."""
     assert ID_PATTERN.fullmatch(VALID)

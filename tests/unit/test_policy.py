@@ -1,4 +1,4 @@
-"""The table of who may do what: complete, and the same as the table of moves and the protos say."""
+"""The policy table: complete, and equal to the transition table and the protos."""
 
 import re
 from pathlib import Path
@@ -6,9 +6,9 @@ from typing import Final
 
 import pytest
 
-from milepost.domain.lifecycle import TABLE, Actor
 from milepost.domain.operation import Principal, Role
-from milepost.domain.policy import POLICY, RELATIONS, ROLE_OF, scope
+from milepost.domain.policy import POLICY, RELATIONS, ROLE_OF, access_filter
+from milepost.domain.transitions import TABLE, Actor
 from milepost.gen.milepost.v1 import (
     admin_service_pb2,
     operation_service_pb2,
@@ -59,44 +59,44 @@ def test_every_rpc_is_for_somebody(method):
     assert access.reaches == access.by & RELATIONS
 
 
-@pytest.mark.parametrize("method", [name for name, access in POLICY.items() if access.move])
+@pytest.mark.parametrize("method", [name for name, access in POLICY.items() if access.transition])
 def test_moves_are_done_by_whom_the_table_of_moves_says(method):
-    """An RPC that makes a move is for the actors of that move, and for no others."""
+    """An RPC that makes a transition is for the actors of that transition, and for no others."""
     access = POLICY[method]
-    assert access.move is not None
-    assert access.by == TABLE[access.move].by - {Actor.SWEEPER}
-    assert not access.changes  # a move has a line of its own
+    assert access.transition is not None
+    assert access.by == TABLE[access.transition].by - {Actor.SWEEPER}
+    assert not access.changes  # a transition has a line of its own
 
 
 def test_every_move_that_somebody_may_ask_for_has_an_rpc():
-    """No move but those of the sweeper alone is without a call."""
-    asked_for = {move for move, rule in TABLE.items() if rule.by != {Actor.SWEEPER}}
-    assert {access.move for access in POLICY.values()} - {None} == asked_for
+    """No transition but those of the sweeper alone is without a call."""
+    asked_for = {transition for transition, rule in TABLE.items() if rule.by != {Actor.SWEEPER}}
+    assert {access.transition for access in POLICY.values()} - {None} == asked_for
 
 
 @pytest.mark.parametrize("method", POLICY)
 def test_protos_say_the_same(method):
-    """The comment of each RPC names its move, and whether it changes nothing."""
+    """The comment of each RPC names its transition, and whether it changes nothing."""
     comment, access = comments()[method], POLICY[method]
-    moves = re.findall(r"Move: (\w+)\.", comment)
-    assert moves == ([str(access.move)] if access.move else [])
+    transitions = re.findall(r"Transition: (\w+)\.", comment)
+    assert transitions == ([str(access.transition)] if access.transition else [])
     assert "PERMISSION_DENIED" in comment
     if "changes nothing" in comment:
-        assert access.move is None
+        assert access.transition is None
         assert not access.changes
-    if access.move and access.reaches == {Actor.OWNER, Actor.ADMIN}:
+    if access.transition and access.reaches == {Actor.OWNER, Actor.ADMIN}:
         assert "For the owner or an admin." in comment
 
 
 @pytest.mark.parametrize("method", POLICY)
 @pytest.mark.parametrize("roles", [[], *([role] for role in Role), list(Role)])
 def test_scope_has_no_more_than_the_relations(method, roles):
-    """What a principal may touch follows from its roles and the relations of the call (B174)."""
+    """What a principal may touch follows from its roles and the relations of the call."""
     principal = Principal(
         subject="alice", roles=frozenset(roles), credential_id="k", functions=("video.*",)
     )
     access = POLICY[method]
-    found = scope(principal, access.by)
+    found = access_filter(principal, access.by)
     assert found.subject == "alice"
     assert found.everything == (Actor.ADMIN in access.by and Role.ADMIN in roles)
     granted = Actor.WORKER in access.by and Role.WORKER in roles

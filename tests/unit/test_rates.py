@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from milepost.domain.rates import MOST, NAMES, Allowance, Kind, Rate, read_allowances
+from milepost.domain.rates import MOST, NAMES, Allowance, Rate, RateLimitClass, read_allowances
 from milepost.tracking.buckets import LocalBuckets
 
 KEY = ("creates", "alice")
@@ -41,20 +41,20 @@ def takes(buckets, count, key=KEY, rate=RATE):
 
 
 def test_as_many_as_the_rate_at_once(buckets):
-    """100 in 60 s are allowed at once, and the 101st is not (B179)."""
+    """100 in 60 s are allowed at once, and the 101st is not."""
     assert takes(buckets, 101) == 100
     assert buckets.take_now(KEY, RATE) > 0
 
 
 def test_all_again_after_the_period(buckets, clock):
-    """When the period has passed, as many are allowed again (B180)."""
+    """When the period has passed, as many are allowed again."""
     takes(buckets, 100)
     clock.now += 60.0
     assert takes(buckets, 101) == 100
 
 
 def test_buckets_are_apart(buckets):
-    """One that is limited leaves the others alone (B181)."""
+    """One that is limited leaves the others alone."""
     takes(buckets, 101)
     assert takes(buckets, 101, OTHER) == 100
 
@@ -136,7 +136,7 @@ async def test_the_wait_is_true_by_the_real_clock():
 def test_the_defaults_are_those_of_the_product():
     """100 creates, 30 lists, 600 reads and 6,000 worker writes in 60 s; 10 active operations."""
     allowed = Allowance()
-    rates = {kind: allowed.rate(kind) for kind in Kind}
+    rates = {kind: allowed.rate(kind) for kind in RateLimitClass}
     assert {kind: rate.count for kind, rate in rates.items()} == {
         "creates": 100,
         "lists": 30,
@@ -173,4 +173,4 @@ def test_what_is_no_object_is_refused(text):
 
 def test_every_kind_has_an_allowance():
     """There is a number for every kind of call, and one for active operations."""
-    assert set(NAMES) == {kind.value for kind in Kind} | {"active"}
+    assert set(NAMES) == {kind.value for kind in RateLimitClass} | {"active"}

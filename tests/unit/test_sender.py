@@ -9,7 +9,7 @@ from milepost.domain.callback_url import read_callback_url
 from milepost.webhooks.guard import HEAD_BYTES, Resolver
 from milepost.webhooks.sender import BODY_BYTES, RETRY_AFTER_MAX, Failure, Sender
 from tests.receivers import HOSTILE, OK, answering
-from tests.unit.sending import BODY, HEADERS, NAME, Start, rules_for, sent
+from tests.unit.sender_fixtures import BODY, HEADERS, NAME, Start, rules_for, sent
 
 
 async def test_request_as_it_arrives(start: Start):
@@ -71,7 +71,7 @@ async def test_retry_after(start: Start, text: str, expected: timedelta | None):
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 @pytest.mark.parametrize("to_listener", [True, False])
 async def test_redirects_are_not_followed(start: Start, status: int, to_listener: bool):  # noqa: FBT001
-    """A redirect is reported, and its target never contacted: not loopback, not metadata (B219)."""
+    """A redirect is reported, and its target never contacted: not loopback, not metadata."""
     target = await start(answering(OK))
     place = f"127.0.0.1:{target.port}" if to_listener else "169.254.169.254"
     receiver = await start(

@@ -14,7 +14,7 @@ from milepost.webhooks.guard import Resolver
 from milepost.webhooks.sender import Answer, Failure, Sender
 from tests.certificates import Authority
 from tests.receivers import OK, Behaviour, Receiver, answering, silence
-from tests.unit.sending import BODY, HEADERS, NAME, Start, rules_for, sent
+from tests.unit.sender_fixtures import BODY, HEADERS, NAME, Start, rules_for, sent
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 
 async def test_host_that_now_stands_for_a_forbidden_address(start: Start):
-    """A name whose address is forbidden by now is refused for good, and not contacted (B219)."""
+    """A name whose address is forbidden by now is refused for good, and not contacted."""
     receiver = await start(answering(OK), address="127.0.0.2")
     answer = await sent(f"http://{NAME}:{receiver.port}/", address="127.0.0.2")
     assert (answer.error, answer.refused) == (Failure.REFUSED, True)

@@ -62,7 +62,7 @@ async def takes(buckets, count, key=KEY, rate=RATE):
 
 
 async def test_as_many_as_the_rate_over_two_replicas(make):
-    """Two that share a store allow together what one alone would (B179)."""
+    """Two that share a store allow together what one alone would."""
     both = [make(), make()]
     await until(lambda: all(each.is_shared for each in both))
     begun = time.monotonic()

@@ -15,7 +15,7 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 from milepost.domain.delivery import SealedSecret, SigningSecret, new_delivery_id
 from milepost.domain.errors import WebhooksNotConfigured
-from milepost.webhooks.masterkeys import key_beside, new_key, read_keys
+from milepost.webhooks.master_keys import key_beside, new_key, read_keys
 from milepost.webhooks.signing import signature, signed_headers
 from milepost.webhooks.vault import Vault
 
@@ -84,7 +84,7 @@ def signed(payload, keys, age=timedelta(0)):
 
 @libraries
 def test_published_library_verifies_every_payload(verify):
-    """1,000 random payloads, each verified by the library that receivers use (B206)."""
+    """1,000 random payloads, each verified by the library that receivers use."""
     dice = random.Random(3)  # noqa: S311 - any spread will do
     payloads = [random_payload(dice, n) for n in range(PAYLOADS)]
     webhooks = [
@@ -97,7 +97,7 @@ def test_published_library_verifies_every_payload(verify):
 
 @libraries
 def test_published_library_refuses_what_is_not_signed(verify):
-    """Another secret, another body, another id, an old time: none is verified (B206)."""
+    """Another secret, another body, another id, an old time: none is verified."""
     key = os.urandom(32)
     headers, body = signed({"a": 1}, [key])
     old, _ = signed({"a": 1}, [key], timedelta(seconds=400))
@@ -201,6 +201,6 @@ def test_embedded_key_is_made_once(tmp_path):
 
 
 def test_secret_hides_itself():
-    """A secret that is shown by mistake does not show its key (B221)."""
+    """A secret that is shown by mistake does not show its key."""
     secret = SigningSecret(key=b"hush", create_time=NOW, expire_time=NOW + timedelta(days=1))
     assert "hush" not in repr(secret)

@@ -7,18 +7,17 @@ import pytest
 
 from milepost import telemetry
 from milepost.domain.errors import ProgressDecrease, StoreUnavailable, StreamFull
-from milepost.domain.lifecycle import Change, Guards
 from milepost.domain.operation import OperationId, new_operation_id
-from milepost.domain.ports import Outcome
+from milepost.domain.transitions import Preconditions, TransitionRequest, TransitionResult
 from milepost.storage.store import SqlOperationStore
+from milepost.tracking.progress_streams import MOST_UNREAD, SILENCE_S, ProgressStream
 from milepost.tracking.reports import Refused, Update
-from milepost.tracking.streaming import MOST_UNREAD, SILENCE_S, ProgressStream
-from tests.unit.house import ALICE, INTERVAL_S, MOST, SOON_S, reporting, told
+from tests.unit.in_memory_service import ALICE, INTERVAL_S, MOST, SOON_S, reporting, told
 from tests.waiting import until
 
 
 async def test_updates_within_the_interval_are_one_commit(house):
-    """The first update is committed at once, those of the next second as one, the newest (B97)."""
+    """The first update is committed at once, those of the next second as one, the newest."""
     async with reporting(house) as (stream, operation_id):
         for hundredth in range(20, 60):
             stream.offer(Update(id=operation_id, progress=hundredth / 100))
@@ -116,7 +115,7 @@ async def test_store_that_is_away_refuses_the_update(house):
         await house.store.close()
         stream.offer(Update(id=operation_id, progress=0.4))
         with pytest.raises(StoreUnavailable):
-            await house.tracker.complete(ALICE, operation_id, Guards())
+            await house.tracker.complete(ALICE, operation_id, Preconditions())
         assert isinstance((await told(stream)).error, StoreUnavailable)
         house.clock.advance(SILENCE_S)
         house.streams.find_silent()
@@ -131,8 +130,8 @@ class Broken(SqlOperationStore):
 
     broken = False
 
-    async def apply(self, change: Change) -> Outcome:
-        """Make the move, or fail."""
+    async def apply(self, change: TransitionRequest) -> TransitionResult:
+        """Make the transition, or fail."""
         if self.broken:
             raise ZeroDivisionError
         return await super().apply(change)

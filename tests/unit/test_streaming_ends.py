@@ -6,9 +6,9 @@ import contextlib
 import pytest
 
 from milepost.domain.errors import Draining
-from milepost.tracking import streaming
+from milepost.tracking import progress_streams
 from milepost.tracking.reports import Update
-from tests.unit.house import ALICE, INTERVAL_S, reporting, told
+from tests.unit.in_memory_service import ALICE, INTERVAL_S, reporting, told
 from tests.waiting import until
 
 
@@ -39,7 +39,7 @@ async def test_nothing_is_left_of_a_stream(house):
         async with reporting(house) as (stream, operation_id):
             stream.offer(Update(id=operation_id, progress=0.4))
             raise ZeroDivisionError
-    assert not house.changes._listeners
+    assert not house.subscriptions._listeners
     assert not house.pending._holders
     assert not house.streams._due
     await until(lambda: asyncio.all_tasks() == {asyncio.current_task()})
@@ -54,7 +54,7 @@ async def test_timeout_of_the_body_stays_a_timeout(house):
 
 async def test_who_does_not_read_is_left_behind(house, monkeypatch):
     """A drain waits for a worker that does not read, but not for ever."""
-    monkeypatch.setattr(streaming, "FAREWELL_S", 0.01)
+    monkeypatch.setattr(progress_streams, "FAREWELL_S", 0.01)
 
     async def stay() -> None:
         async with house.streams.open(ALICE):

@@ -45,7 +45,7 @@ def lines(capfd: pytest.CaptureFixture[str]) -> Iterator[Callable[[], list[str]]
 
 
 def test_without_a_collector_nothing_is_recorded():
-    """A service without a collector records no trace, and stops all the same (B224)."""
+    """A service without a collector records no trace, and stops all the same."""
     made = telemetry.configure_traces(endpoint=None, ratio=1.0, version="0")
     assert made.start(METHOD, {}) is None
     made.stop()
@@ -60,7 +60,7 @@ def test_ratio_is_that_of_new_traces(spans, ratio, recorded):
 
 
 def test_callers_decide_for_their_traces(spans):
-    """A trace that a caller has begun is recorded if the caller records it (B225)."""
+    """A trace that a caller has begun is recorded if the caller records it."""
     made = tracing(spans, 0.0)
     span = made.start(METHOD, {"traceparent": PARENT})
     assert span is not None
@@ -85,7 +85,7 @@ def test_span_ends_with_its_code(spans, failed, status):
 
 
 def test_every_call_has_a_trace_id(spans):
-    """A call that is not sampled has a trace id too, the same one each time it is asked (B226)."""
+    """A call that is not sampled has a trace id too, the same one each time it is asked."""
     made = tracing(spans, 0.0)
     ids = set()
     for _ in range(3):
@@ -100,7 +100,7 @@ def test_every_call_has_a_trace_id(spans):
 
 
 def test_lines_are_json(lines, spans):
-    """A line is one JSON object with event, level, time and the trace of its call (B222)."""
+    """A line is one JSON object with event, level, time and the trace of its call."""
     telemetry.configure_logs(level="info", as_json=True)
     made = tracing(spans, 0.0)
     made.start(METHOD, {})
@@ -156,7 +156,7 @@ def test_metrics_page():
     for name in (
         "milepost_rpc_duration_seconds",
         "milepost_rpcs_running",
-        "milepost_moves_total",
+        "milepost_transitions_total",
         "milepost_operation_duration_seconds",
     ):
         assert f"# TYPE {name.removesuffix('_total')}" in page

@@ -10,29 +10,29 @@ import pytest
 from milepost import telemetry
 from milepost.domain.errors import (
     IdsExhausted,
-    IllegalMove,
+    IllegalTransition,
     OperationNotFound,
     PermissionDenied,
     WebhooksNotConfigured,
 )
-from milepost.domain.lifecycle import Guards
 from milepost.domain.limits import Limits
 from milepost.domain.operation import (
+    CreateRequest,
     OperationError,
     OperationId,
     Payload,
     Principal,
-    Proposal,
     Role,
     Status,
     new_operation_id,
 )
-from milepost.domain.ports import Selection
+from milepost.domain.selection import Selection
+from milepost.domain.transitions import Preconditions
 from milepost.storage.engine import open_engine
 from milepost.storage.store import SqlOperationStore
-from milepost.tracking.changes import Changes
-from milepost.tracking.claiming import PendingWork
-from milepost.tracking.paging import PageTokens
+from milepost.tracking.claimer import PendingWork
+from milepost.tracking.page_tokens import PageTokens
+from milepost.tracking.subscriptions import Subscriptions
 from milepost.tracking.tracker import ID_TRIES, WEBHOOK_EVENTS, Tracker
 from tests.contract.stored import Stored
 
@@ -41,8 +41,8 @@ ROOT = Principal(subject="root", roles=frozenset({Role.ADMIN}), credential_id="r
 WALLY = Principal(
     subject="wally", roles=frozenset({Role.WORKER}), credential_id="w", functions=("video.*",)
 )
-PROPOSAL = Proposal(function="video.transcode")
-NO_GUARDS = Guards()
+PROPOSAL = CreateRequest(function="video.transcode")
+NO_GUARDS = Preconditions()
 ERRORS = (OperationError(code="A", message="b"),)
 
 
@@ -73,19 +73,24 @@ def tracker_of(store: SqlOperationStore, *ids: str) -> Tracker:
         store,
         limits=Limits(),
         page_tokens=PageTokens(secrets.token_bytes(32)),
-        changes=Changes(),
+        subscriptions=Subscriptions(),
         work=PendingWork(store),
         new_id=(lambda: OperationId(next(source))) if ids else new_operation_id,
     )
 
 
-def moves(move: str) -> float:
+def transitions(transition: str) -> float:
     """How many of these moves were counted."""
-    return telemetry.registry.get_sample_value("milepost_moves_total", {"move": move}) or 0.0
+    return (
+        telemetry.registry.get_sample_value(
+            "milepost_transitions_total", {"transition": transition}
+        )
+        or 0.0
+    )
 
 
 async def test_taken_id_is_tried_again(store, tracker):
-    """An id that is taken is no failure: another is tried, up to ten times (B3)."""
+    """An id that is taken is no failure: another is tried, up to ten times."""
     taken = (await tracker.create(ALICE, PROPOSAL)).operation.id
     fresh = new_operation_id()
     unlucky = tracker_of(store, *[taken] * (ID_TRIES - 1), fresh)
@@ -93,23 +98,25 @@ async def test_taken_id_is_tried_again(store, tracker):
 
 
 async def test_ten_taken_ids_are_a_defect(store, stored, tracker):
-    """After ten taken ids in a row the create fails, and nothing is stored (B4)."""
+    """After ten taken ids in a row the create fails, and nothing is stored."""
     taken = (await tracker.create(ALICE, PROPOSAL)).operation.id
     before = stored.everything(taken)
-    counted = moves("create")
+    counted = transitions("create")
     unlucky = tracker_of(store, *[taken] * ID_TRIES, new_operation_id())
     with pytest.raises(IdsExhausted):
         await unlucky.create(ALICE, PROPOSAL)
     assert ID_TRIES == 10
     assert stored.count() == 1
     assert stored.everything(taken) == before
-    assert moves("create") == counted
+    assert transitions("create") == counted
 
 
 async def test_create_clamps(tracker):
-    """What is stored is within the limits, whatever was proposed (B56, B57)."""
-    proposal = PROPOSAL._replace(ttl=timedelta(days=30), retry_after=timedelta(0), max_attempts=0)
-    operation = (await tracker.create(ALICE, proposal)).operation
+    """What is stored is within the limits, whatever was proposed."""
+    create_request = PROPOSAL._replace(
+        ttl=timedelta(days=30), retry_after=timedelta(0), max_attempts=0
+    )
+    operation = (await tracker.create(ALICE, create_request)).operation
     assert operation.ttl == timedelta(days=7)
     assert operation.retry_after == timedelta(seconds=1)
     assert operation.max_attempts == 1
@@ -117,7 +124,7 @@ async def test_create_clamps(tracker):
 
 
 async def test_callback_needs_a_key(tracker, stored):
-    """Without a key to sign webhooks with, a callback URL is refused, and nothing stored (B54)."""
+    """Without a key to sign webhooks with, a callback URL is refused, and nothing stored."""
     with pytest.raises(WebhooksNotConfigured):
         await tracker.create(ALICE, PROPOSAL._replace(callback_url="https://example.com/"))
     assert stored.count() == 0
@@ -134,12 +141,12 @@ def test_webhooks_are_sent_for_ends():
 
 
 async def test_life(tracker):
-    """Owner, worker and admin each do their part, and every move is counted once (B108)."""
-    names = ("create", "start", "progress", "complete", "forget")
-    before = {name: moves(name) for name in names}
+    """Owner, worker and admin each do their part, and every transition is counted once."""
+    names = ("create", "start", "progress", "complete", "purge")
+    before = {name: transitions(name) for name in names}
     operation = (await tracker.create(ALICE, PROPOSAL)).operation
-    started = await tracker.start(WALLY, operation.id, Guards(request_id="r"), progress=0.1)
-    again = await tracker.start(WALLY, operation.id, Guards(request_id="r"), progress=0.1)
+    started = await tracker.start(WALLY, operation.id, Preconditions(request_id="r"), progress=0.1)
+    again = await tracker.start(WALLY, operation.id, Preconditions(request_id="r"), progress=0.1)
     assert (started.replayed, again.replayed) == (False, True)
     assert started.operation.worker == WALLY.subject
     await tracker.update_progress(WALLY, operation.id, NO_GUARDS, progress=0.5, message="m")
@@ -148,11 +155,11 @@ async def test_life(tracker):
     assert (done.status, done.result, done.progress) == (Status.COMPLETED, payload, 1.0)
     assert await tracker.get(ROOT, operation.id) == done
     await tracker.delete(ROOT, operation.id, NO_GUARDS)
-    assert {name: moves(name) - before[name] for name in names} == dict.fromkeys(names, 1)
+    assert {name: transitions(name) - before[name] for name in names} == dict.fromkeys(names, 1)
 
 
 async def test_who_may_do_what(tracker):
-    """Workers do not cancel, admins do not work, strangers do nothing (B171)."""
+    """Workers do not cancel, admins do not work, strangers do nothing."""
     operation = (await tracker.create(ALICE, PROPOSAL)).operation
     bob = dataclasses.replace(ALICE, subject="bob")
     calls = [
@@ -169,16 +176,16 @@ async def test_who_may_do_what(tracker):
 
 
 async def test_refused_moves_are_not_counted(tracker):
-    """Only what was committed is counted (B108)."""
+    """Only what was committed is counted."""
     operation = (await tracker.create(ALICE, PROPOSAL)).operation
-    before = moves("complete")
-    with pytest.raises(IllegalMove):
+    before = transitions("complete")
+    with pytest.raises(IllegalTransition):
         await tracker.complete(ALICE, operation.id, NO_GUARDS)
-    assert moves("complete") == before
+    assert transitions("complete") == before
 
 
 async def test_pages(tracker):
-    """Pages follow each other to the end, and the last one has no token (B156, B157)."""
+    """Pages follow each other to the end, and the last one has no token."""
     ids = {(await tracker.create(ALICE, PROPOSAL)).operation.id for _ in range(5)}
     token, sizes, found = "", [], set()
     while True:
@@ -191,7 +198,7 @@ async def test_pages(tracker):
 
 
 async def test_list_of_others(tracker):
-    """Only an admin lists what others own (B162, B169)."""
+    """Only an admin lists what others own."""
     operation = (await tracker.create(ALICE, PROPOSAL)).operation
     theirs = Selection(owner=ALICE.subject)
     assert (await tracker.list(ROOT, theirs))[0][0].id == operation.id

@@ -26,20 +26,20 @@ def after(code=None, *, refused=False, retry_after=None, tries=1, dice=0.0):
 
 @pytest.mark.parametrize("code", [200, 201, 204, 299])
 def test_2xx_is_success(code):
-    """Any 2xx delivers, even at the last attempt (B208)."""
+    """Any 2xx delivers, even at the last attempt."""
     assert after(code, tries=9).status is DeliveryStatus.DELIVERED
 
 
 @pytest.mark.parametrize("code", [None, 100, 301, 302, 400, 404, 429, 500, 503])
 def test_anything_else_is_tried_again_until_the_schedule_ends(code):
-    """A failure waits for its place in the schedule; after the last it is exhausted (B210)."""
+    """A failure waits for its place in the schedule; after the last it is exhausted."""
     assert after(code).status is DeliveryStatus.PENDING
     assert after(code, tries=3).status is DeliveryStatus.EXHAUSTED
 
 
 @pytest.mark.parametrize("answer", [{"code": 410}, {"refused": True}])
 def test_final_failures_stop(answer):
-    """410 and a refused URL stop at the first attempt (B215, B219)."""
+    """410 and a refused URL stop at the first attempt."""
     assert after(**answer).status is DeliveryStatus.STOPPED
 
 
@@ -51,7 +51,7 @@ def test_delays_are_those_of_the_schedule_with_jitter():
 
 @pytest.mark.parametrize("code", [429, 503])
 def test_retry_after_lengthens_the_delay(code):
-    """Retry-After is honoured where it means something, and bounded (B215)."""
+    """Retry-After is honoured where it means something, and bounded."""
     assert after(code, retry_after=timedelta(hours=1)).delay == timedelta(hours=1)
     assert after(code, retry_after=timedelta(days=9)).delay == LONGEST_RETRY_AFTER
     assert after(code, retry_after=timedelta(0)).delay >= SECOND
@@ -59,7 +59,7 @@ def test_retry_after_lengthens_the_delay(code):
 
 
 def test_too_many_requests_waits_longer():
-    """429 doubles the delay even without Retry-After (B215)."""
+    """429 doubles the delay even without Retry-After."""
     assert after(429).delay == 2 * after(500).delay
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from milepost import config
 from milepost.domain.callback_url import CallbackRules
-from milepost.webhooks.masterkeys import new_key, read_keys
+from milepost.webhooks.master_keys import new_key, read_keys
 
 
 @pytest.fixture(autouse=True)

@@ -172,7 +172,7 @@ class Callers(Connection):
             request_id: Makes the call repeatable.
 
         Raises:
-            IllegalMove: It has ended already.
+            IllegalTransition: It has ended already.
             RevisionMismatch: It has moved since `expected_revision`.
             OperationNotFound: There is none for you.
         """
@@ -201,7 +201,7 @@ class Callers(Connection):
             request_id: Makes the call repeatable.
 
         Raises:
-            IllegalMove: It has not ended.
+            IllegalTransition: It has not ended.
             RevisionMismatch: It has moved since `expected_revision`.
             OperationNotFound: There is none for you.
         """

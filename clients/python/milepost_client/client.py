@@ -47,7 +47,7 @@ class Milepost(Callers, Receivers, Workers):
                 cost next to nothing, and a cancel is known at once.
 
         Raises:
-            IllegalMove: It is not pending.
+            IllegalTransition: It is not pending.
             OperationNotFound: There is none for you.
         """
         return working(

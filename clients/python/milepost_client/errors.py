@@ -13,9 +13,9 @@
     │   └── OperationNotFound      unknown, or none of your business
     │       ├── OperationExpired   your own, but it outlived its ttl
     │       └── OperationDeleted   your own, but it was deleted
-    ├── IllegalMove                not allowed in the status found: `move`, `status`, `allowed`
-    │   └── Cancelled              ... because the operation is cancelled: stop working on it
-    ├── Conflict                   decided on an old copy: read again, decide again
+    ├── IllegalTransition                not allowed in the status found: `transition`, `status`,
+    `allowed` │   └── Cancelled              ... because the operation is cancelled: stop working
+    on it ├── Conflict                   decided on an old copy: read again, decide again
     │   ├── RevisionMismatch       the operation has moved since `expected_revision`
     │   ├── StaleAttempt           the work was handed to another worker: stop working on it
     │   └── LostRace               others were faster several times in a row
@@ -65,7 +65,7 @@ class MilepostError(Exception):
 
     Attributes:
         code: The gRPC code of the answer; nothing if no call was answered.
-        reason: The machine-readable reason, such as ``ILLEGAL_MOVE``; empty if none was sent.
+        reason: The machine-readable reason, such as ``ILLEGAL_TRANSITION``; empty if none was sent.
         metadata: The facts behind the sentence, by name.
         violations: Every field that was refused.
         retry_after: How long the service asks to wait before the next try.
@@ -129,13 +129,13 @@ class OperationDeleted(OperationNotFound):
     """The asker's own operation was deleted."""
 
 
-class IllegalMove(MilepostError):
-    """The status found does not allow this move."""
+class IllegalTransition(MilepostError):
+    """The status found does not allow this transition."""
 
     @property
-    def move(self) -> str:
+    def transition(self) -> str:
         """What was asked for, such as ``complete``."""
-        return self.metadata.get("move", "")
+        return self.metadata.get("transition", "")
 
     @property
     def status(self) -> str:
@@ -148,7 +148,7 @@ class IllegalMove(MilepostError):
         return frozenset(filter(None, self.metadata.get("allowed", "").split(",")))
 
 
-class Cancelled(IllegalMove):
+class Cancelled(IllegalTransition):
     """The operation is cancelled. A worker stops; nobody waits for its result any more."""
 
 
@@ -165,10 +165,10 @@ class StaleAttempt(Conflict):
 
 
 class LostRace(Conflict):
-    """Other changes came first, every time the move was tried."""
+    """Other changes came first, every time the transition was tried."""
 
 
-OVER: Final = (IllegalMove, StaleAttempt, NotFound)
+OVER: Final = (IllegalTransition, StaleAttempt, NotFound)
 """The refusals that mean that the work is somebody else's by now, or nobody's."""
 
 

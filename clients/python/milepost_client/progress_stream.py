@@ -239,9 +239,9 @@ def _interruption(item: pb.Interruption) -> MilepostError:
     """Return the error that a late report of the same work would be answered with."""
     operation_id = item.operation_id
     if item.kind == pb.INTERRUPTION_KIND_CANCELLED:
-        facts = {"move": "progress", "status": str(Status.CANCELLED)}
+        facts = {"transition": "progress", "status": str(Status.CANCELLED)}
         message = f"operation {operation_id} was cancelled"
-        return errors.Cancelled(message, reason="ILLEGAL_MOVE", metadata=facts)
+        return errors.Cancelled(message, reason="ILLEGAL_TRANSITION", metadata=facts)
     facts = {"operation_id": operation_id}
     if item.kind == pb.INTERRUPTION_KIND_EXPIRED:
         message = f"operation {operation_id} has expired"

@@ -138,7 +138,7 @@ class Receivers(Connection):
 
         Raises:
             DeliveryNotFound: There is none for you.
-            IllegalMove: It is still to be sent.
+            IllegalTransition: It is still to be sent.
             WebhooksNotConfigured: This service sends no webhooks.
         """
         calls = self._calls

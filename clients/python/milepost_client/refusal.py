@@ -30,7 +30,7 @@ BY_REASON: Final[Mapping[str, type[MilepostError]]] = {
     "OPERATION_EXPIRED": errors.OperationExpired,
     "OPERATION_DELETED": errors.OperationDeleted,
     "DELIVERY_NOT_FOUND": errors.DeliveryNotFound,
-    "ILLEGAL_MOVE": errors.IllegalMove,
+    "ILLEGAL_TRANSITION": errors.IllegalTransition,
     "REVISION_MISMATCH": errors.RevisionMismatch,
     "STALE_ATTEMPT": errors.StaleAttempt,
     "LOST_RACE": errors.LostRace,
@@ -88,7 +88,7 @@ def error_class(
     reason: str, facts: Mapping[str, str], code: grpc.StatusCode | None = None
 ) -> type[MilepostError]:
     """Return the class of a refusal, by its reason, or by its code where that is unknown."""
-    if reason == "ILLEGAL_MOVE" and facts.get("status") == Status.CANCELLED:
+    if reason == "ILLEGAL_TRANSITION" and facts.get("status") == Status.CANCELLED:
         return errors.Cancelled
     known = BY_REASON.get(reason)
     return known or (BY_CODE.get(code, MilepostError) if code else MilepostError)

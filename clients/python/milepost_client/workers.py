@@ -18,7 +18,7 @@ class Workers(Connection):
 
     `attempt` and `expected_revision` make a write conditional: it is refused with `StaleAttempt`
     or `RevisionMismatch` unless the operation has them still. Every write may raise
-    `OperationNotFound`, and `IllegalMove`, as `Cancelled` where somebody has cancelled the
+    `OperationNotFound`, and `IllegalTransition`, as `Cancelled` where somebody has cancelled the
     operation.
     """
 

@@ -35,7 +35,7 @@ from milepost.domain.operation import Role
 
 if TYPE_CHECKING:
     from milepost.cli.display import Show
-    from milepost.cli.hashing import Folder
+    from milepost.cli.folder_digests import Folder
     from milepost.cli.own_service import OwnService
     from milepost_client import Json, Milepost, Operation
 
@@ -85,7 +85,7 @@ def demo(
     one of its own on a temporary store, and stops it at the end.
     """
     from milepost.cli import tour
-    from milepost.cli.watching import require_completed
+    from milepost.cli.watch import require_completed
 
     path = folder if folder is not None else Path(milepost.__file__).parent
     found = _scan(path.resolve())
@@ -111,7 +111,7 @@ def demo(
 
 
 def _scan(path: Path) -> Folder:
-    from milepost.cli.hashing import scan
+    from milepost.cli.folder_digests import scan
 
     try:
         found = scan(path)
@@ -155,7 +155,7 @@ def _stage(address: str, api_key: str | None, *, insecure: bool) -> Iterator[Sta
 async def _play(stage: Stage, folder: Folder, output: Output) -> Operation:
     """Let the caller create and watch, and the worker work, each with its own key."""
     from milepost.cli.display import live
-    from milepost.cli.watching import follow
+    from milepost.cli.watch import follow
 
     async with (
         connected(stage.address, stage.caller_key, insecure=stage.insecure) as caller,
@@ -175,20 +175,20 @@ async def _play(stage: Stage, folder: Folder, output: Output) -> Operation:
             )
             display = live()
         working = asyncio.ensure_future(_work(worker, operation.id, folder))
-        watching = asyncio.ensure_future(follow(caller, operation.id, display))
+        watcher = asyncio.ensure_future(follow(caller, operation.id, display))
         try:
-            await asyncio.wait({working, watching}, return_when=asyncio.FIRST_EXCEPTION)
+            await asyncio.wait({working, watcher}, return_when=asyncio.FIRST_EXCEPTION)
             if working.done():
                 await working  # if it could not even start, there is no end to be watched for
-            return await watching
+            return await watcher
         finally:
             working.cancel()
-            watching.cancel()
-            await asyncio.gather(working, watching, return_exceptions=True)
+            watcher.cancel()
+            await asyncio.gather(working, watcher, return_exceptions=True)
 
 
 async def _work(worker: Milepost, operation_id: str, folder: Folder) -> None:
-    from milepost.cli.hashing import hash_folder
+    from milepost.cli.folder_digests import hash_folder
 
     async with worker.work(operation_id, worker=WORKER, stream=True) as work:
         work.result = await hash_folder(folder, work.progress)

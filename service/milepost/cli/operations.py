@@ -194,7 +194,7 @@ def watch(
 ) -> None:
     """Follow an operation to its end; exit code 5 if it ends FAILED or CANCELLED."""
     from milepost.cli.display import live, print_end, show_json
-    from milepost.cli.watching import follow, require_completed
+    from milepost.cli.watch import follow, require_completed
 
     display = live() if output is Output.TEXT else nullcontext(show_json)
     operation = run_call(

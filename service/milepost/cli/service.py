@@ -114,12 +114,12 @@ def cleanup(
     """
     url = database_url()
     from milepost import main, telemetry
-    from milepost.domain.lifecycle import Move
+    from milepost.domain.transitions import Transition
 
     telemetry.configure_logs(level="warning", as_json=output is Output.JSON)
     with database_failures():
         swept = main.clean_up(url, dry_run=dry_run)
-    deleted, failed = swept.moved[Move.FORGET], swept.moved[Move.EXPIRE]
+    deleted, failed = swept.moved[Transition.PURGE], swept.moved[Transition.EXPIRE]
     if output is Output.JSON:
         print_json(
             {

@@ -11,7 +11,7 @@ from milepost.cli.output import print_facts, print_line, print_table
 from milepost.config import is_loopback
 
 if TYPE_CHECKING:
-    from milepost.cli.hashing import Folder
+    from milepost.cli.folder_digests import Folder
     from milepost_client import Operation
 
 _DIGITS: Final = 16

@@ -15,7 +15,7 @@ from milepost.config.environment import (
     file_values,
     variable_of,
 )
-from milepost.config.masking import shown
+from milepost.config.redaction import shown
 from milepost.config.settings import Settings
 
 Source: TypeAlias = Literal["environment", "file", "default"]

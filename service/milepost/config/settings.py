@@ -10,9 +10,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from milepost.config.access import AccessSettings
 from milepost.config.environment import PREFIX, settings_file, variable_of
-from milepost.config.masking import SECRET, mask
 from milepost.config.operations import OperationSettings
 from milepost.config.rates import RateSettings
+from milepost.config.redaction import SECRET, mask
 from milepost.config.server import CallSettings, ServerSettings
 from milepost.config.store import StoreSettings
 from milepost.config.telemetry import TelemetrySettings

@@ -21,7 +21,7 @@ from milepost.config.values import (
 )
 from milepost.domain.callback_url import CallbackRules
 from milepost.domain.limits import Limits
-from milepost.webhooks.masterkeys import read_keys
+from milepost.webhooks.master_keys import read_keys
 
 
 class WebhookSettings(BaseModel):

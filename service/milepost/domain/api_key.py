@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from milepost.domain.operation import Principal
-from milepost.domain.ports import StoredKey
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -58,7 +57,7 @@ class ApiKey:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KeyProposal:
+class CreateKeyRequest:
     """A key that an admin asks to create."""
 
     subject: str
@@ -133,3 +132,19 @@ def _base62(number: int, length: int) -> str:
         number, digit = divmod(number, len(_ALPHABET))
         digits.append(_ALPHABET[digit])
     return "".join(reversed(digits))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredKey:
+    """An API key as it is kept: who it speaks for, and the SHA-256 of the whole key."""
+
+    principal: Principal
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CreateKeyResult:
+    """A key as a create left it, or as an earlier call with this request_id left it."""
+
+    key: ApiKey
+    replayed: bool = False

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from milepost.domain.lifecycle import TABLE, Move
+from milepost.domain.transitions import TABLE, Transition
 
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
@@ -20,9 +20,9 @@ DELIVERY_ID: Final = re.compile(r"msg_[0-9a-f]{32}")
 TEST_EVENT: Final = "webhook.test"
 """The type of a webhook that its receiver asked for, and that tells of no operation."""
 _STATUS_AFTER: Final = {
-    rule.event: rule.enters for rule in TABLE.values() if rule.enters is not None
+    rule.event: rule.target for rule in TABLE.values() if rule.target is not None
 }
-_EXPIRED: Final = TABLE[Move.EXPIRE].event
+_EXPIRED: Final = TABLE[Transition.EXPIRE].event
 """Happens to what is processed, which fails; and to what is pending, which is forgotten."""
 
 
@@ -98,7 +98,7 @@ class Subject(NamedTuple):
     trace_context: str | None
 
 
-class Claimed(NamedTuple):
+class ClaimedDelivery(NamedTuple):
     """A delivery that one dispatcher holds, for as long as its lease lasts."""
 
     id: str
@@ -140,7 +140,10 @@ def status_after(event: str, found: Status) -> Status:
 
     The event that removes an operation leads nowhere: what it was last is what is told.
     """
-    if event == _EXPIRED and found in TABLE[Move.FORGET].leaves - TABLE[Move.EXPIRE].leaves:
+    if (
+        event == _EXPIRED
+        and found in TABLE[Transition.PURGE].sources - TABLE[Transition.EXPIRE].sources
+    ):
         return found
     return _STATUS_AFTER.get(event) or found
 
@@ -189,3 +192,11 @@ class SigningSecrets:
         """What signs, the current one first."""
         both = (self.current, self.previous)
         return tuple(secret.key for secret in both if secret is not None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """What came of a webhook that was sent as a test."""
+
+    webhook_id: str
+    attempt: Attempt

@@ -12,7 +12,7 @@
     │   └── OperationDeleted    told to the owner only
     ├── DeliveryNotFound        unknown, or of somebody else's operation
     ├── ApiKeyNotFound          there is no such key: told to admins only
-    ├── IllegalMove             the table of moves does not allow it from this status
+    ├── IllegalTransition             the transition table does not allow it from this status
     ├── Conflict                decided on an old copy: read again and retry
     │   ├── RevisionMismatch
     │   ├── StaleAttempt
@@ -190,20 +190,24 @@ class ApiKeyNotFound(MilepostError):
         super().__init__(f"API key {key_id} does not exist")
 
 
-class IllegalMove(MilepostError):
-    """The table of moves does not allow this move from the status found."""
+class IllegalTransition(MilepostError):
+    """The transition table does not allow this transition from the status found."""
 
-    reason = "ILLEGAL_MOVE"
+    reason = "ILLEGAL_TRANSITION"
 
-    def __init__(self, *, move: str, status: str, allowed: tuple[str, ...]) -> None:
-        """Name the move, the status found and the statuses allowed."""
-        self.move, self.status, self.allowed = move, status, allowed
-        super().__init__(f"cannot {move} while {status}; allowed while {', '.join(allowed)}")
+    def __init__(self, *, transition: str, status: str, allowed: tuple[str, ...]) -> None:
+        """Name the transition, the status found and the statuses allowed."""
+        self.transition, self.status, self.allowed = transition, status, allowed
+        super().__init__(f"cannot {transition} while {status}; allowed while {', '.join(allowed)}")
 
     @property
     def facts(self) -> Mapping[str, str]:
-        """The move and both sides of the rule."""
-        return {"move": self.move, "status": self.status, "allowed": ",".join(self.allowed)}
+        """The transition and both sides of the rule."""
+        return {
+            "transition": self.transition,
+            "status": self.status,
+            "allowed": ",".join(self.allowed),
+        }
 
 
 class Conflict(MilepostError):
@@ -236,13 +240,13 @@ class StaleAttempt(Conflict):
 
 
 class LostRace(Conflict):
-    """Other changes came first, every time the move was tried."""
+    """Other changes came first, every time the transition was tried."""
 
     reason = "LOST_RACE"
     stated = ("operation_id", "tries")
 
     def __init__(self, operation_id: str, *, tries: int) -> None:
-        """Name the operation and how often the move was tried."""
+        """Name the operation and how often the transition was tried."""
         self.operation_id, self.tries = operation_id, tries
         super().__init__(f"operation {operation_id} changed under each of {tries} tries")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from milepost.domain.lifecycle import TABLE, TERMINAL, Move
 from milepost.domain.operation import Status
+from milepost.domain.transitions import TABLE, TERMINAL, Transition
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Passage:
+class StatusChange:
     """One change of status, as its event tells of it."""
 
     revision: int
-    move: Move
+    transition: Transition
     time: datetime
     attempt: int
     """The attempt that the operation was at after it."""
 
 
 def has_ended(operation: Operation) -> bool:
-    """Tell whether no move but being forgotten is left to the operation."""
+    """Tell whether no transition but being forgotten is left to the operation."""
     return operation.status in TERMINAL
 
 
@@ -44,14 +44,14 @@ def has_passed_unseen(operation: Operation, *, revision: int, attempt: int | Non
     return operation.revision > revision + 1 and operation.attempt != attempt
 
 
-def as_it_stood(operation: Operation, passage: Passage) -> Operation:
+def as_it_stood(operation: Operation, passage: StatusChange) -> Operation:
     """Return the operation as it stood after an earlier change of status.
 
     What it was created with is as ever, and what the change itself decided is exact: status,
     revision, attempt and start. What only the operation of that moment knew is absent: progress,
     worker and lease.
     """
-    status = TABLE[passage.move].enters or operation.status
+    status = TABLE[passage.transition].target or operation.status
     return operation._replace(
         status=status,
         revision=passage.revision,

@@ -25,7 +25,7 @@ _BY_ERROR = {kind.value: kind for kind in (InterruptionKind.EXPIRED, Interruptio
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
+class StatusSnapshot:
     """How an operation stands, as far as it concerns whoever works on it."""
 
     id: OperationId

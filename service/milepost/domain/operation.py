@@ -28,7 +28,7 @@ def new_operation_id() -> OperationId:
 
 
 class Status(StrEnum):
-    """Where an operation stands. Which moves lead where is `lifecycle.TABLE`, nowhere else."""
+    """Status of an operation. `transitions.TABLE` alone says which transitions lead where."""
 
     PENDING = "PENDING"
     PROCESSING = "PROCESSING"
@@ -98,7 +98,7 @@ class Operation(NamedTuple):
     retry_after: timedelta
     """The suggested delay before the next poll."""
     revision: int
-    """Starts at 1, rises by one with every committed move."""
+    """Starts at 1, rises by one with every committed transition."""
     attempt: int
     """How often the work has been started; the fencing token of a leased worker."""
     max_attempts: int
@@ -108,7 +108,7 @@ class Operation(NamedTuple):
     """The ``traceparent`` under which it was created: what happens to it later joins that trace."""
 
 
-class Proposal(NamedTuple):
+class CreateRequest(NamedTuple):
     """An operation that somebody asks to create, in their own words: checked, not yet clamped."""
 
     function: str
@@ -129,7 +129,7 @@ class Proposal(NamedTuple):
         return hashlib.sha256(repr(self).encode()).hexdigest()
 
 
-class Draft(NamedTuple):
+class NewOperation(NamedTuple):
     """An operation that is about to be stored."""
 
     owner: str
@@ -151,7 +151,7 @@ class Draft(NamedTuple):
     """How many active operations the owner may have, this one included."""
 
 
-class Scope(NamedTuple):
+class AccessFilter(NamedTuple):
     """The operations a query may touch: what is outside of it does not exist for the asker.
 
     An operation is inside when its owner is `subject`, or `everything` is set, or its function
@@ -192,8 +192,8 @@ class Principal:
             for grant in self.functions
         )
 
-    def scope(self, *, worker: bool = False, admin: bool = False) -> Scope:
+    def access_filter(self, *, worker: bool = False, admin: bool = False) -> AccessFilter:
         """Return what this principal may touch where workers or admins are let in too."""
         everything = admin and Role.ADMIN in self.roles
         functions = self.functions if worker and Role.WORKER in self.roles else ()
-        return Scope(self.subject, everything, functions)
+        return AccessFilter(self.subject, everything, functions)

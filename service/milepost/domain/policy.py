@@ -3,11 +3,11 @@
 A call passes two gates. The credential must have a role of the RPC, or the call is refused before
 anything is read (PERMISSION_DENIED). Then the caller must stand in one of the RPC's relations to
 the operation, or the operation does not exist for it (NOT_FOUND): that gate is the WHERE clause
-of the one statement that reads or moves, made from `scope`.
+of the one statement that reads or moves, made from `access_filter`.
 
-An RPC that makes a move has the actors of `lifecycle.TABLE`; they are not repeated here. The auth
-link, the use cases, the audit log, the table in ``docs/operating.md`` and the test matrix of every
-RPC and every kind of principal derive from `POLICY`.
+An RPC that makes a transition has the actors of `transitions.TABLE`; they are not repeated here.
+The auth link, the use cases, the audit log, the table in ``docs/operating.md`` and the test matrix
+of every RPC and every kind of principal derive from `POLICY`.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from milepost.domain.lifecycle import TABLE, Actor, Move
 from milepost.domain.operation import Role
+from milepost.domain.transitions import TABLE, Actor, Transition
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from milepost.domain.operation import Principal, Scope
+    from milepost.domain.operation import AccessFilter, Principal
 
 ROLE_OF: Final[Mapping[Actor, Role]] = {
     Actor.CALLER: Role.CALLER,
@@ -46,8 +46,8 @@ class Access:
     """One row of the table: who may call an RPC, and what it may do."""
 
     by: frozenset[Actor]
-    move: Move | None = None
-    """The move of one operation that the RPC makes."""
+    transition: Transition | None = None
+    """The transition of one operation that the RPC makes."""
     changes: bool = False
     """Whether it changes, or gives away, what is no operation: such a call has an audit line."""
 
@@ -62,8 +62,8 @@ class Access:
         return self.by & RELATIONS
 
 
-def _moves(move: Move) -> Access:
-    return Access(by=TABLE[move].by - {Actor.SWEEPER}, move=move)
+def _transitions(transition: Transition) -> Access:
+    return Access(by=TABLE[transition].by - {Actor.SWEEPER}, transition=transition)
 
 
 _VIEWS: Final = Access(by=VIEWERS)
@@ -72,19 +72,19 @@ _CALLS_AND_CHANGES: Final = Access(by=frozenset({Actor.OWNER}), changes=True)
 _ADMINISTERS: Final = Access(by=frozenset({Actor.ADMIN}), changes=True)
 
 POLICY: Final[Mapping[str, Access]] = {
-    "milepost.v1.OperationService/CreateOperation": _moves(Move.CREATE),
+    "milepost.v1.OperationService/CreateOperation": _transitions(Transition.CREATE),
     "milepost.v1.OperationService/GetOperation": _VIEWS,
     "milepost.v1.OperationService/ListOperations": Access(by=LISTERS),
     "milepost.v1.OperationService/WaitOperation": _VIEWS,
     "milepost.v1.OperationService/WatchOperation": _VIEWS,
-    "milepost.v1.OperationService/CancelOperation": _moves(Move.CANCEL),
-    "milepost.v1.OperationService/DeleteOperation": _moves(Move.FORGET),
-    "milepost.v1.WorkerService/ClaimOperations": _moves(Move.CLAIM),
-    "milepost.v1.WorkerService/StartOperation": _moves(Move.START),
-    "milepost.v1.WorkerService/UpdateProgress": _moves(Move.PROGRESS),
-    "milepost.v1.WorkerService/StreamProgress": _moves(Move.PROGRESS),
-    "milepost.v1.WorkerService/CompleteOperation": _moves(Move.COMPLETE),
-    "milepost.v1.WorkerService/FailOperation": _moves(Move.FAIL),
+    "milepost.v1.OperationService/CancelOperation": _transitions(Transition.CANCEL),
+    "milepost.v1.OperationService/DeleteOperation": _transitions(Transition.PURGE),
+    "milepost.v1.WorkerService/ClaimOperations": _transitions(Transition.CLAIM),
+    "milepost.v1.WorkerService/StartOperation": _transitions(Transition.START),
+    "milepost.v1.WorkerService/UpdateProgress": _transitions(Transition.PROGRESS),
+    "milepost.v1.WorkerService/StreamProgress": _transitions(Transition.PROGRESS),
+    "milepost.v1.WorkerService/CompleteOperation": _transitions(Transition.COMPLETE),
+    "milepost.v1.WorkerService/FailOperation": _transitions(Transition.FAIL),
     # A look at the secret is in the audit log too.
     "milepost.v1.WebhookService/GetSigningSecret": _CALLS_AND_CHANGES,
     "milepost.v1.WebhookService/RotateSigningSecret": _CALLS_AND_CHANGES,
@@ -99,9 +99,9 @@ POLICY: Final[Mapping[str, Access]] = {
 """Every RPC that asks for a credential. One that is not listed is refused."""
 
 
-def scope(by: Principal, actors: frozenset[Actor]) -> Scope:
+def access_filter(by: Principal, actors: frozenset[Actor]) -> AccessFilter:
     """Return the operations that `by` reaches where these actors are let in.
 
     The owner always is: no list of actors keeps it out.
     """
-    return by.scope(worker=Actor.WORKER in actors, admin=Actor.ADMIN in actors)
+    return by.access_filter(worker=Actor.WORKER in actors, admin=Actor.ADMIN in actors)

@@ -2,55 +2,39 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
-    from datetime import datetime, timedelta
+    from datetime import timedelta
 
-    from milepost.domain.api_key import ApiKey, KeyProposal, KeySelection
+    from milepost.domain.api_key import (
+        ApiKey,
+        CreateKeyRequest,
+        CreateKeyResult,
+        KeySelection,
+        StoredKey,
+    )
+    from milepost.domain.claim import ClaimRequest
     from milepost.domain.delivery import (
-        Attempt,
-        Claimed,
+        ClaimedDelivery,
         Delivery,
         DeliverySelection,
+        Probe,
         SealedSecret,
         Settlement,
     )
-    from milepost.domain.history import Passage
-    from milepost.domain.interruption import Standing
-    from milepost.domain.lifecycle import Change, Move
-    from milepost.domain.operation import Draft, Operation, OperationId, Principal, Scope, Status
-    from milepost.domain.rates import Rate
-
-
-class Outcome(NamedTuple):
-    """An operation as a move left it, or as an earlier call with this request_id left it."""
-
-    operation: Operation
-    replayed: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Selection:
-    """Which operations to list. Empty or absent means: no condition."""
-
-    statuses: tuple[Status, ...] = ()
-    function: str | None = None
-    owner: str | None = None
-    create_time_from: datetime | None = None
-    """Inclusive."""
-    create_time_to: datetime | None = None
-    """Exclusive."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Position:
-    """A place between two items of a list, newest first."""
-
-    create_time: datetime
-    id: str
+    from milepost.domain.history import StatusChange
+    from milepost.domain.interruption import StatusSnapshot
+    from milepost.domain.operation import (
+        AccessFilter,
+        NewOperation,
+        Operation,
+        OperationId,
+    )
+    from milepost.domain.rates import BucketKey, Rate
+    from milepost.domain.selection import Position, Selection
+    from milepost.domain.transitions import Transition, TransitionRequest, TransitionResult
 
 
 class OperationStore(Protocol):
@@ -62,8 +46,10 @@ class OperationStore(Protocol):
     whole.
     """
 
-    async def insert(self, operation_id: OperationId, draft: Draft) -> Outcome | None:
-        """Store `draft` as a pending operation at revision 1, with its event.
+    async def insert(
+        self, operation_id: OperationId, new_operation: NewOperation
+    ) -> TransitionResult | None:
+        """Store `new_operation` as a pending operation at revision 1, with its event.
 
         Nothing is returned when the id is taken: try another. If a living operation of the
         same owner has the same request_id, that operation is returned as replayed.
@@ -74,19 +60,19 @@ class OperationStore(Protocol):
                 counted exactly, however many are created at once.
         """
 
-    async def apply(self, change: Change) -> Outcome:
-        """Make one move, its event and its deliveries durable together, or change nothing.
+    async def apply(self, change: TransitionRequest) -> TransitionResult:
+        """Make one transition, its event and its deliveries durable together, or change nothing.
 
-        The move is one conditional update; reading first never decides it. A repeated move
+        The transition is one conditional update; reading first never decides it. A repeated move
         (same operation, move, request_id and actor) returns the operation as replayed.
 
         Raises:
             OperationNotFound: there is none inside the scope.
-            RevisionMismatch, StaleAttempt, IllegalMove, ProgressDecrease: as the table says.
+            RevisionMismatch, StaleAttempt, IllegalTransition, ProgressDecrease: as the table says.
             LostRace: other changes came first three times in a row.
         """
 
-    async def forget(self, change: Change) -> None:
+    async def delete(self, change: TransitionRequest) -> None:
         """Remove a terminal operation; only its events remain.
 
         Returns also when this very call (same request_id and actor) has removed it before.
@@ -95,7 +81,7 @@ class OperationStore(Protocol):
             As `apply`.
         """
 
-    async def get(self, operation_id: OperationId, scope: Scope) -> Operation:
+    async def get(self, operation_id: OperationId, access_filter: AccessFilter) -> Operation:
         """Return the operation as last committed.
 
         Raises:
@@ -104,38 +90,32 @@ class OperationStore(Protocol):
         """
 
     async def list(
-        self, scope: Scope, selection: Selection, after: Position | None, limit: int, *, full: bool
+        self,
+        access_filter: AccessFilter,
+        selection: Selection,
+        after: Position | None,
+        limit: int,
+        *,
+        full: bool,
     ) -> list[Operation]:
         """Return up to `limit` operations, newest first by (create_time, id), after a position.
 
         Without `full`, result, errors and metadata are left out and not even read.
         """
 
-    async def standings(self, operation_ids: Sequence[OperationId]) -> Sequence[Standing]:
+    async def status_snapshots(
+        self, operation_ids: Sequence[OperationId]
+    ) -> Sequence[StatusSnapshot]:
         """Return how each of these operations stands, in any order; one that is gone is left out.
 
         Within no scope: for those who have moved the operations before. Up to some hundred ids.
         """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
-    """What one worker asks to be given."""
-
-    functions: tuple[str, ...]
-    """Exact names."""
-    most: int
-    """Operations, at least 1."""
-    lease: timedelta
-    actor: str
-    """The subject that asks."""
-    worker: str
-
-
 class WorkStore(Protocol):
     """Where workers find work. Raises what `OperationStore` raises."""
 
-    async def claim(self, claim: Claim) -> list[Operation]:
+    async def claim(self, claim: ClaimRequest) -> list[Operation]:
         """Lease up to `most` pending operations to one worker; none if there are none.
 
         No operation goes to two workers. Owners take turns: a busy one does not keep others from
@@ -149,20 +129,20 @@ class WorkStore(Protocol):
 class SweepStore(Protocol):
     """Where what is due is done. The clock of the database decides what that is."""
 
-    async def sweep(self, move: Move, most: int) -> list[Operation]:
-        """Make one of the sweeper's moves of up to `most` operations that are due.
+    async def sweep(self, transition: Transition, most: int) -> list[Operation]:
+        """Make one of the sweeper's transitions of up to `most` operations that are due.
 
-        Returns them as the move left them (as they were, if it removed them), without payloads.
-        What another sweeper has in its hands is passed over.
+        Returns them as the transition left them (as they were, if it removed them), without
+        payloads. What another sweeper has in its hands is passed over.
         """
 
-    async def forget_events(self, kept: timedelta, most: int) -> int:
+    async def purge_events(self, kept: timedelta, most: int) -> int:
         """Remove the events of up to `most` operations that were removed longer ago than `kept`."""
 
-    async def due(self, move: Move) -> int:
+    async def due(self, transition: Transition) -> int:
         """Return how many operations a sweep would move now."""
 
-    async def overdue(self, move: Move, since: timedelta, most: int) -> int:
+    async def overdue(self, transition: Transition, since: timedelta, most: int) -> int:
         """Return how many operations have been due for longer than `since`, counted to `most`."""
 
 
@@ -172,9 +152,9 @@ class HistoryStore(Protocol):
     async def revisions(self, ids: Sequence[OperationId]) -> Mapping[OperationId, int]:
         """Return the revisions of those operations that are there and have not expired."""
 
-    async def passages(
+    async def status_changes(
         self, operation_id: OperationId, *, after: int, before: int, limit: int
-    ) -> Sequence[Passage]:
+    ) -> Sequence[StatusChange]:
         """Return the changes of status between two revisions, the oldest `limit` of them."""
 
 
@@ -183,10 +163,6 @@ class CredentialStore(Protocol):
 
     async def find_key(self, key_id: str) -> StoredKey | None:
         """Return the key with this public id if it is neither revoked nor expired."""
-
-
-BucketKey: TypeAlias = tuple[str, ...]
-"""What a bucket is for: a word for the limit, and whom or what it limits."""
 
 
 class RateLimiter(Protocol):
@@ -202,7 +178,9 @@ class RateLimiter(Protocol):
 class KeyStore(Protocol):
     """Where admins look after API keys. Errors of the database are as in `OperationStore`."""
 
-    async def add_key(self, key: StoredKey, proposal: KeyProposal, *, creator: str) -> KeyOutcome:
+    async def add_key(
+        self, key: StoredKey, create_request: CreateKeyRequest, *, creator: str
+    ) -> CreateKeyResult:
         """Store a key of this proposal: it is valid from now on.
 
         If the same creator has used the proposal's request_id before, the key of that time is
@@ -229,34 +207,18 @@ class KeyStore(Protocol):
         """Note that these keys were used just now, at most once a minute for each."""
 
 
-@dataclass(frozen=True, slots=True)
-class KeyOutcome:
-    """A key as a create left it, or as an earlier call with this request_id left it."""
-
-    key: ApiKey
-    replayed: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredKey:
-    """An API key as it is kept: who it speaks for, and the SHA-256 of the whole key."""
-
-    principal: Principal
-    digest: bytes
-
-
 # --- webhooks ---
 
 
 class DeliveryStore(Protocol):
-    """Where deliveries live. They are written by the moves of `OperationStore`, not here.
+    """Where deliveries live. They are written by the transitions of `OperationStore`, not here.
 
     Every method may raise `StoreUnavailable` and `Overloaded`, as those of `OperationStore`.
     """
 
     async def claim(
         self, *, limit: int, per_host: int, busy: Collection[str], lease: timedelta
-    ) -> list[Claimed]:
+    ) -> list[ClaimedDelivery]:
         """Take up to `limit` due deliveries for `lease`; no other dispatcher gets them meanwhile.
 
         At most `per_host` of one host, and none of a `busy` host. A lease that runs out makes the
@@ -278,10 +240,10 @@ class DeliveryStore(Protocol):
 
         Raises:
             DeliveryNotFound: `owner` has none such.
-            IllegalMove: it is not settled.
+            IllegalTransition: it is not settled.
         """
 
-    async def forget_deliveries(self, kept: timedelta) -> int:
+    async def purge_deliveries(self, kept: timedelta) -> int:
         """Remove deliveries of operations that are gone, `kept` after they were settled."""
 
 
@@ -341,11 +303,3 @@ class Prober(Protocol):
         Raises:
             InvalidRequest: the URL is refused; nothing was contacted.
         """
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Probe:
-    """What came of a webhook that was sent as a test."""
-
-    webhook_id: str
-    attempt: Attempt

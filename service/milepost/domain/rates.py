@@ -8,13 +8,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 MINUTE: Final = timedelta(seconds=60)
 MOST: Final = 2**31 - 1
 
 
-class Kind(StrEnum):
+BucketKey: TypeAlias = tuple[str, ...]
+"""What a bucket is for: a word for the limit, and whom or what it limits."""
+
+
+class RateLimitClass(StrEnum):
     """What calls are counted as. Each kind has a bucket of its own for each principal."""
 
     CREATES = "creates"
@@ -53,7 +57,7 @@ class Allowance:
     active: int = 10
     """Operations that are pending or processing, at once."""
 
-    def rate(self, kind: Kind) -> Rate:
+    def rate(self, kind: RateLimitClass) -> Rate:
         """Return how many calls of a kind are allowed."""
         return Rate(count=getattr(self, kind.value))
 

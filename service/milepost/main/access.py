@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from milepost.config import Settings
     from milepost.domain.ports import RateLimiter
     from milepost.storage.store import SqlOperationStore
-    from milepost.tracking.paging import PageTokens
+    from milepost.tracking.page_tokens import PageTokens
 
 
 @contextlib.asynccontextmanager

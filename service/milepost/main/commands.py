@@ -13,16 +13,16 @@ from milepost.config import SettingsError
 from milepost.domain.api_key import issue_key
 from milepost.domain.errors import StoreUnavailable
 from milepost.main.embedded import make_folder
-from milepost.main.sending import master_keys
+from milepost.main.webhook_delivery import master_keys
 from milepost.storage import schema
-from milepost.storage.credentials import KeyRing
+from milepost.storage.api_keys import KeyRing
 from milepost.storage.engine import open_engine
 from milepost.storage.secrets import reencrypt
 from milepost.storage.store import SqlOperationStore
 from milepost.storage.translate import translate
-from milepost.tracking.changes import Changes
-from milepost.tracking.claiming import PendingWork
-from milepost.tracking.sweeping import Sweeping
+from milepost.tracking.claimer import PendingWork
+from milepost.tracking.subscriptions import Subscriptions
+from milepost.tracking.sweeper import Sweeper
 from milepost.webhooks.vault import Vault
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from milepost.config import Settings
     from milepost.domain.operation import Role
-    from milepost.tracking.sweeping import Swept
+    from milepost.tracking.sweeper import Swept
 
 
 class DatabaseError(Exception):
@@ -66,8 +66,8 @@ def clean_up(url: str, *, dry_run: bool) -> Swept:
 async def _clean_up(engine: Engine, *, dry_run: bool) -> Swept:
     store = SqlOperationStore(engine)
     try:
-        sweeping = Sweeping(store, changes=Changes(), work=PendingWork(store))
-        return await (sweeping.preview() if dry_run else sweeping.clean_up())
+        sweeper = Sweeper(store, subscriptions=Subscriptions(), work=PendingWork(store))
+        return await (sweeper.preview() if dry_run else sweeper.clean_up())
     except StoreUnavailable as error:
         raise DatabaseError("database: it does not answer", away=True) from error
     finally:

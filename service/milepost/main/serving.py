@@ -14,29 +14,29 @@ import sqlalchemy as sa
 from milepost import __version__, telemetry
 from milepost.main.access import access_of, gates_of, tls_of
 from milepost.main.embedded import only_process, prepare_embedded
-from milepost.main.hearing import heeded
+from milepost.main.notifications import subscribed_to_notifications
+from milepost.main.periodic_tasks import background
 from milepost.main.readiness import DRAINING, Readiness, probes, schema_is_usable
-from milepost.main.rounds import background
-from milepost.main.sending import sending_webhooks
 from milepost.main.tuning import schedule_as_batch, settle_heap, use_huge_pages
+from milepost.main.webhook_delivery import delivering_webhooks
 from milepost.rpc.server import RpcServer, UseCases, Wire
-from milepost.storage.credentials import service_key
+from milepost.storage.api_keys import service_key
 from milepost.storage.engine import open_engine
 from milepost.storage.outbox import SqlOutbox
 from milepost.storage.store import SqlOperationStore
-from milepost.tracking.changes import Changes
-from milepost.tracking.claiming import Claiming, PendingWork
-from milepost.tracking.paging import PageTokens
+from milepost.tracking.claimer import Claimer, PendingWork
+from milepost.tracking.page_tokens import PageTokens
 from milepost.tracking.pending import PendingProgress
-from milepost.tracking.streaming import Streams
-from milepost.tracking.sweeping import Sweeping
+from milepost.tracking.progress_streams import ProgressStreams
+from milepost.tracking.subscriptions import Subscriptions
+from milepost.tracking.sweeper import Sweeper
 from milepost.tracking.tracker import Tracker
-from milepost.tracking.watching import Watching
+from milepost.tracking.watcher import Watcher
 from milepost.tracking.webhooks import Webhooks
 
 if TYPE_CHECKING:
     from milepost.config import Settings
-    from milepost.main.sending import Sending
+    from milepost.main.webhook_delivery import WebhookDelivery
 
 
 async def serve(settings: Settings) -> None:
@@ -64,18 +64,18 @@ async def serve(settings: Settings) -> None:
         stack.push_async_callback(store.close)
         outbox = SqlOutbox(engine, store)
         stack.push_async_callback(outbox.close)
-        sending = await stack.enter_async_context(sending_webhooks(settings, outbox, tracing))
+        sending = await stack.enter_async_context(delivering_webhooks(settings, outbox, tracing))
         access = await stack.enter_async_context(access_of(settings, store, page_tokens))
         gates = await stack.enter_async_context(gates_of(settings))
-        changes, work = Changes(), PendingWork(store)
-        await stack.enter_async_context(heeded(changes, store, engine))
+        subscriptions, work = Subscriptions(), PendingWork(store)
+        await stack.enter_async_context(subscribed_to_notifications(subscriptions, store, engine))
         serves = _use_cases(
             settings,
             store,
             outbox,
             sending,
             page_tokens=page_tokens,
-            changes=changes,
+            subscriptions=subscriptions,
             work=work,
             tracing=tracing,
         )
@@ -86,7 +86,7 @@ async def serve(settings: Settings) -> None:
         settle_heap()
         use_huge_pages()
         watch = asyncio.create_task(readiness.watch(store, server))
-        await stack.enter_async_context(background(settings, work, serves.sweeping, access.keys))
+        await stack.enter_async_context(background(settings, work, serves.sweeper, access.keys))
         telemetry.log.info(
             "serving",
             listen=settings.listen,
@@ -109,10 +109,10 @@ def _use_cases(
     settings: Settings,
     store: SqlOperationStore,
     outbox: SqlOutbox,
-    sending: Sending,
+    sending: WebhookDelivery,
     *,
     page_tokens: PageTokens,
-    changes: Changes,
+    subscriptions: Subscriptions,
     work: PendingWork,
     tracing: telemetry.Tracing,
 ) -> UseCases:
@@ -122,7 +122,7 @@ def _use_cases(
         store,
         limits=limits,
         page_tokens=page_tokens,
-        changes=changes,
+        subscriptions=subscriptions,
         work=work,
         pending=pending,
         allowances=settings.allowances,
@@ -130,19 +130,21 @@ def _use_cases(
     )
     return UseCases(
         tracker=tracker,
-        claiming=Claiming(store, limits=limits, changes=changes, work=work),
-        sweeping=Sweeping(
+        claimer=Claimer(store, limits=limits, subscriptions=subscriptions, work=work),
+        sweeper=Sweeper(
             store,
-            changes=changes,
+            subscriptions=subscriptions,
             work=work,
             events_kept=timedelta(seconds=settings.events_kept_seconds),
             tracing=tracing,
         ),
-        streams=Streams(tracker, store, changes=changes, pending=pending, limits=limits),
-        watching=Watching(
+        streams=ProgressStreams(
+            tracker, store, subscriptions=subscriptions, pending=pending, limits=limits
+        ),
+        watcher=Watcher(
             store,
             store,
-            changes,
+            subscriptions,
             longest=settings.wait_seconds_max,
             keep_alive=settings.keep_alive_seconds,
         ),

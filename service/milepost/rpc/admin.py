@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from milepost.domain.api_key import MOST_GRANTS, KeyProposal, KeySelection, is_grant
-from milepost.domain.lifecycle import Move
+from milepost.domain.api_key import MOST_GRANTS, CreateKeyRequest, KeySelection, is_grant
 from milepost.domain.operation import Role
+from milepost.domain.transitions import Transition
 from milepost.gen.milepost.v1 import admin_service_pb2 as pb
 from milepost.gen.milepost.v1.admin_service_pb2_grpc import AdminServiceServicer
 from milepost.rpc.caller import caller
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from milepost.domain.limits import Limits
     from milepost.rpc.interceptors.chain import Context
     from milepost.tracking.keys import Keys
-    from milepost.tracking.sweeping import Sweeping
+    from milepost.tracking.sweeper import Sweeper
 
 ROLE_NUMBERS: Final = {role: pb.Role.Value(f"ROLE_{role}") for role in Role}
 _ROLE_OF: Final = {int(number): role for role, number in ROLE_NUMBERS.items()}
@@ -30,10 +30,10 @@ _TIMES: Final = ("create_time", "expire_time", "last_used_time", "revoke_time")
 class AdminService(AdminServiceServicer):
     """Each method: convert in, await, convert out."""
 
-    def __init__(self, keys: Keys, sweeping: Sweeping, limits: Limits) -> None:
-        """Serve `keys` and `sweeping`; check requests against `limits`."""
+    def __init__(self, keys: Keys, sweeper: Sweeper, limits: Limits) -> None:
+        """Serve `keys` and `sweeper`; check requests against `limits`."""
         self._keys = keys
-        self._sweeping = sweeping
+        self._sweeping = sweeper
         self._limits = limits
 
     async def CreateApiKey(
@@ -41,9 +41,9 @@ class AdminService(AdminServiceServicer):
     ) -> pb.CreateApiKeyResponse:
         """See the proto."""
         fields = KeyFields(request, self._limits)
-        proposal = fields.key_proposal()
+        create_request = fields.key_proposal()
         fields.done()
-        created = await self._keys.create(caller(), proposal)
+        created = await self._keys.create(caller(), create_request)
         response = pb.CreateApiKeyResponse(secret=created.secret, replayed=created.replayed)
         _fill(response.api_key, created.key)
         return response
@@ -79,11 +79,11 @@ class AdminService(AdminServiceServicer):
         self, request: pb.CleanupExpiredRequest, _context: Context
     ) -> pb.CleanupExpiredResponse:
         """See the proto."""
-        sweeping = self._sweeping
-        swept = await (sweeping.preview() if request.dry_run else sweeping.clean_up())
+        sweeper = self._sweeping
+        swept = await (sweeper.preview() if request.dry_run else sweeper.clean_up())
         return pb.CleanupExpiredResponse(
-            deleted_count=swept.moved[Move.FORGET],
-            failed_count=swept.moved[Move.EXPIRE],
+            deleted_count=swept.moved[Transition.PURGE],
+            failed_count=swept.moved[Transition.EXPIRE],
             more_remaining=swept.more,
         )
 
@@ -98,10 +98,10 @@ class KeyFields(Fields):
             self.refuse("key_id", f"must match {_KEY_ID.pattern}, matched whole")
         return value
 
-    def key_proposal(self) -> KeyProposal:
+    def key_proposal(self) -> CreateKeyRequest:
         """Return the key that the request asks to create."""
         roles = self._roles()
-        return KeyProposal(
+        return CreateKeyRequest(
             subject=self.name("subject", required=True) or "",
             roles=roles,
             functions=self._functions(worker=Role.WORKER in roles),

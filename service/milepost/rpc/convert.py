@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING, Any, Final
 from google.protobuf import any_pb2, duration_pb2, struct_pb2, timestamp_pb2
 
 from milepost.domain.errors import InvalidRequest, Violation
-from milepost.domain.lifecycle import TABLE, Guards
 from milepost.domain.operation import (
     ID_LENGTH,
     ID_PATTERN,
+    CreateRequest,
     OperationError,
     OperationId,
     Payload,
-    Proposal,
     Status,
 )
-from milepost.domain.ports import Selection
+from milepost.domain.selection import Selection
+from milepost.domain.transitions import TABLE, Preconditions
 from milepost.gen.milepost.v1 import operation_pb2 as pb
 from milepost.rpc.messages import STATUS_NUMBERS
 
@@ -82,9 +82,9 @@ class Fields:
             )
         return OperationId(value)
 
-    def proposal(self) -> Proposal:
+    def create_request(self) -> CreateRequest:
         """Return what the request asks to create."""
-        return Proposal(
+        return CreateRequest(
             function=self.name("function", required=True) or "",
             version=self.name("version"),
             metadata=self.metadata(),
@@ -97,9 +97,9 @@ class Fields:
             request_id=self.request_id(),
         )
 
-    def guards(self) -> Guards:
+    def preconditions(self) -> Preconditions:
         """Return what the change depends on."""
-        return Guards(
+        return Preconditions(
             request_id=self.request_id(),
             expected_revision=self.positive("expected_revision"),
             attempt=self.positive("attempt") if hasattr(self._request, "attempt") else None,

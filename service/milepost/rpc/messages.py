@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from google.protobuf import duration_pb2, timestamp_pb2
 
     from milepost.domain.operation import Operation, OperationError
-    from milepost.domain.ports import Outcome
+    from milepost.domain.transitions import TransitionResult
 
 Moved = TypeVar("Moved", bound="_Moved")
 
@@ -35,7 +35,7 @@ NEXT_STEP_NUMBERS: Final[Mapping[NextStep, pb.NextStep.ValueType]] = {
 
 
 class _Moved(Protocol):
-    """The response of every move."""
+    """The response of every transition."""
 
     replayed: bool
 
@@ -43,8 +43,8 @@ class _Moved(Protocol):
     def operation(self) -> pb.Operation: ...
 
 
-def moved(response: Moved, outcome: Outcome, viewer: str, *, full: bool = True) -> Moved:
-    """Return the empty `response` with the operation as a move left it, as `viewer` may see it."""
+def moved(response: Moved, outcome: TransitionResult, viewer: str, *, full: bool = True) -> Moved:
+    """Fill the empty `response` with the result of a transition, as `viewer` may see it."""
     fill(response.operation, outcome.operation, viewer, full=full)
     response.replayed = outcome.replayed
     return response

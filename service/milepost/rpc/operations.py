@@ -10,7 +10,7 @@ from milepost.gen.milepost.v1.operation_service_pb2_grpc import OperationService
 from milepost.rpc.caller import caller
 from milepost.rpc.convert import Fields
 from milepost.rpc.messages import fill, moved
-from milepost.rpc.preference import preferred_wait
+from milepost.rpc.prefer_header import preferred_wait
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from milepost.domain.operation import Operation
     from milepost.rpc.interceptors.chain import Context
     from milepost.tracking.tracker import Tracker
-    from milepost.tracking.watching import Watching
+    from milepost.tracking.watcher import Watcher
 
 MARGIN_S: Final = 0.5
 """Of a call's deadline that is kept for the answer to travel: an answer in time is worth more than
@@ -31,10 +31,10 @@ MARGIN_SHARE: Final = 0.2
 class OperationService(OperationServiceServicer):
     """Each method: convert in, await, convert out."""
 
-    def __init__(self, tracker: Tracker, watching: Watching, limits: Limits) -> None:
-        """Serve `tracker` and `watching`; check requests against `limits`."""
+    def __init__(self, tracker: Tracker, watcher: Watcher, limits: Limits) -> None:
+        """Serve `tracker` and `watcher`; check requests against `limits`."""
         self._tracker = tracker
-        self._watching = watching
+        self._watching = watcher
         self._limits = limits
         self._items = _Items()
 
@@ -43,10 +43,10 @@ class OperationService(OperationServiceServicer):
     ) -> pb.CreateOperationResponse:
         """See the proto."""
         fields = Fields(request, self._limits)
-        proposal = fields.proposal()
+        create_request = fields.create_request()
         fields.done()
         by = caller()
-        outcome = await self._tracker.create(by, proposal)
+        outcome = await self._tracker.create(by, create_request)
         return moved(pb.CreateOperationResponse(), outcome, by.subject)
 
     async def GetOperation(
@@ -104,8 +104,8 @@ class OperationService(OperationServiceServicer):
         operation_id, after_revision = fields.operation_id(), fields.after_revision()
         fields.done()
         by = caller()
-        with self._watching.watch(by, operation_id, after_revision) as changes:
-            async for operation in changes:
+        with self._watching.watch(by, operation_id, after_revision) as subscriptions:
+            async for operation in subscriptions:
                 yield self._items.of(operation, by.subject)
                 del operation  # while the stream is quiet nothing of it is kept
 
@@ -114,11 +114,11 @@ class OperationService(OperationServiceServicer):
     ) -> pb.CancelOperationResponse:
         """See the proto."""
         fields = Fields(request, self._limits)
-        operation_id, guards = fields.operation_id(), fields.guards()
+        operation_id, preconditions = fields.operation_id(), fields.preconditions()
         reason = fields.text("reason", self._limits.reason_length)
         fields.done()
         by = caller()
-        outcome = await self._tracker.cancel(by, operation_id, guards, reason=reason)
+        outcome = await self._tracker.cancel(by, operation_id, preconditions, reason=reason)
         return moved(pb.CancelOperationResponse(), outcome, by.subject)
 
     async def DeleteOperation(
@@ -126,9 +126,9 @@ class OperationService(OperationServiceServicer):
     ) -> pb.DeleteOperationResponse:
         """See the proto."""
         fields = Fields(request, self._limits)
-        operation_id, guards = fields.operation_id(), fields.guards()
+        operation_id, preconditions = fields.operation_id(), fields.preconditions()
         fields.done()
-        await self._tracker.delete(caller(), operation_id, guards)
+        await self._tracker.delete(caller(), operation_id, preconditions)
         return pb.DeleteOperationResponse()
 
 

@@ -23,7 +23,7 @@ from milepost.rpc.admin import AdminService
 from milepost.rpc.certificates import Certificates, TlsFiles, server_credentials
 from milepost.rpc.interceptors.admission import Admission
 from milepost.rpc.interceptors.auth import Auth
-from milepost.rpc.interceptors.chain import ChainedServer
+from milepost.rpc.interceptors.chain import InterceptedServer
 from milepost.rpc.interceptors.errors import Errors
 from milepost.rpc.interceptors.gathering import Gathering
 from milepost.rpc.interceptors.limits import RateLimits
@@ -39,14 +39,14 @@ if TYPE_CHECKING:
     from milepost.domain.operation import Principal
     from milepost.domain.ports import CredentialStore, RateLimiter
     from milepost.domain.rates import Allowances
-    from milepost.rpc.interceptors.chain import Link
+    from milepost.rpc.interceptors.chain import Interceptor
     from milepost.rpc.tokens import Tokens
-    from milepost.tracking.claiming import Claiming
+    from milepost.tracking.claimer import Claimer
     from milepost.tracking.keys import Keys
-    from milepost.tracking.streaming import Streams
-    from milepost.tracking.sweeping import Sweeping
+    from milepost.tracking.progress_streams import ProgressStreams
+    from milepost.tracking.sweeper import Sweeper
     from milepost.tracking.tracker import Tracker
-    from milepost.tracking.watching import Watching
+    from milepost.tracking.watcher import Watcher
     from milepost.tracking.webhooks import Webhooks
 
 METADATA_BYTES: Final = 16_384
@@ -83,10 +83,10 @@ class UseCases:
     """What the services serve."""
 
     tracker: Tracker
-    claiming: Claiming
-    sweeping: Sweeping
-    streams: Streams
-    watching: Watching
+    claimer: Claimer
+    sweeper: Sweeper
+    streams: ProgressStreams
+    watcher: Watcher
     webhooks: Webhooks
 
 
@@ -120,11 +120,11 @@ class RpcServer:
         gates: Gates,
     ) -> None:
         """Register every service inside the links; nothing listens yet."""
-        self._watching = serves.watching
+        self._watching = serves.watcher
         self._observe = Observe(tracing)
         self._streams = serves.streams
         self._admission = Admission(calls_max=gates.calls_max, waiting_max=gates.waiting_max)
-        links: tuple[Link, ...] = (
+        links: tuple[Interceptor, ...] = (
             self._observe,  # outermost: it must see refused calls too, with their final code
             # before all that is done for a group in one go, but seen by observe
             *((Gathering(),) if gates.gathering else ()),
@@ -137,19 +137,19 @@ class RpcServer:
         )
         self._server = grpc.aio.server(options=_options(wire))
         self._health = health.aio.HealthServicer()
-        chained = ChainedServer(self._server, links)
+        chained = InterceptedServer(self._server, links)
         add: Any = chained  # it has the two methods of a server that these functions call
         operation_service_pb2_grpc.add_OperationServiceServicer_to_server(
-            OperationService(serves.tracker, serves.watching, limits), add
+            OperationService(serves.tracker, serves.watcher, limits), add
         )
         worker_service_pb2_grpc.add_WorkerServiceServicer_to_server(
-            WorkerService(serves.tracker, serves.claiming, serves.streams, limits), add
+            WorkerService(serves.tracker, serves.claimer, serves.streams, limits), add
         )
         webhook_service_pb2_grpc.add_WebhookServiceServicer_to_server(
             WebhookService(serves.webhooks, limits), add
         )
         admin_service_pb2_grpc.add_AdminServiceServicer_to_server(
-            AdminService(access.keys, serves.sweeping, limits), add
+            AdminService(access.keys, serves.sweeper, limits), add
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, add)
         if wire.reflection:  # outside the links: it knows nothing but the public .proto files

@@ -13,7 +13,7 @@ from milepost.gen.milepost.v1 import worker_service_pb2 as pb
 from milepost.rpc.caller import known_caller
 from milepost.rpc.convert import Fields
 from milepost.rpc.interceptors.errors import record_refusal
-from milepost.rpc.named import named
+from milepost.rpc.logged_ids import named
 from milepost.tracking.reports import Acknowledgement, Interruption, Item, Refused, Update
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from milepost.domain.limits import Limits
     from milepost.rpc.interceptors.chain import Context
-    from milepost.tracking.streaming import ProgressStream
+    from milepost.tracking.progress_streams import ProgressStream
 
 KINDS: Final[Mapping[InterruptionKind, pb.InterruptionKind.ValueType]] = {
     kind: pb.InterruptionKind.Value(f"INTERRUPTION_KIND_{kind}") for kind in InterruptionKind

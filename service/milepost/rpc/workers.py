@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from milepost.domain.limits import Limits
     from milepost.rpc.interceptors.chain import Context
-    from milepost.tracking.claiming import Claiming
-    from milepost.tracking.streaming import Streams
+    from milepost.tracking.claimer import Claimer
+    from milepost.tracking.progress_streams import ProgressStreams
     from milepost.tracking.tracker import Tracker
 
 
@@ -25,12 +25,12 @@ class WorkerService(WorkerServiceServicer):
     """Each method: convert in, await, convert out."""
 
     def __init__(
-        self, tracker: Tracker, claiming: Claiming, streams: Streams, limits: Limits
+        self, tracker: Tracker, claimer: Claimer, streams: ProgressStreams, limits: Limits
     ) -> None:
-        """Serve `tracker`, `claiming` and `streams`; check requests against `limits`."""
+        """Serve `tracker`, `claimer` and `streams`; check requests against `limits`."""
         self._streams = streams
         self._tracker = tracker
-        self._claiming = claiming
+        self._claiming = claimer
         self._limits = limits
 
     async def ClaimOperations(
@@ -61,12 +61,12 @@ class WorkerService(WorkerServiceServicer):
     ) -> pb.StartOperationResponse:
         """See the proto."""
         fields = Fields(request, self._limits)
-        operation_id, guards = fields.operation_id(), fields.guards()
+        operation_id, preconditions = fields.operation_id(), fields.preconditions()
         progress, worker = fields.progress(), fields.name("worker")
         fields.done()
         by = caller()
         outcome = await self._tracker.start(
-            by, operation_id, guards, progress=progress, worker=worker
+            by, operation_id, preconditions, progress=progress, worker=worker
         )
         return moved(pb.StartOperationResponse(), outcome, by.subject)
 
@@ -75,12 +75,12 @@ class WorkerService(WorkerServiceServicer):
     ) -> pb.UpdateProgressResponse:
         """See the proto."""
         fields = Fields(request, self._limits)
-        operation_id, guards = fields.operation_id(), fields.guards()
+        operation_id, preconditions = fields.operation_id(), fields.preconditions()
         progress, message = fields.progress(), fields.message()
         fields.done()
         by = caller()
         outcome = await self._tracker.update_progress(
-            by, operation_id, guards, progress=progress, message=message
+            by, operation_id, preconditions, progress=progress, message=message
         )
         return moved(pb.UpdateProgressResponse(), outcome, by.subject, full=False)
 
@@ -96,10 +96,14 @@ class WorkerService(WorkerServiceServicer):
     ) -> pb.CompleteOperationResponse:
         """See the proto."""
         fields = Fields(request, self._limits)
-        operation_id, guards, result = fields.operation_id(), fields.guards(), fields.result()
+        operation_id, preconditions, result = (
+            fields.operation_id(),
+            fields.preconditions(),
+            fields.result(),
+        )
         fields.done()
         by = caller()
-        outcome = await self._tracker.complete(by, operation_id, guards, result=result)
+        outcome = await self._tracker.complete(by, operation_id, preconditions, result=result)
         return moved(pb.CompleteOperationResponse(), outcome, by.subject)
 
     async def FailOperation(
@@ -107,8 +111,12 @@ class WorkerService(WorkerServiceServicer):
     ) -> pb.FailOperationResponse:
         """See the proto."""
         fields = Fields(request, self._limits)
-        operation_id, guards, errors = fields.operation_id(), fields.guards(), fields.errors()
+        operation_id, preconditions, errors = (
+            fields.operation_id(),
+            fields.preconditions(),
+            fields.errors(),
+        )
         fields.done()
         by = caller()
-        outcome = await self._tracker.fail(by, operation_id, guards, errors=errors)
+        outcome = await self._tracker.fail(by, operation_id, preconditions, errors=errors)
         return moved(pb.FailOperationResponse(), outcome, by.subject)

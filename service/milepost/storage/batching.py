@@ -1,6 +1,6 @@
 """Gathering: calls that arrive while a transaction runs form the next one.
 
-A `Lane` is a queue, and a thread with a held database session. While the session is idle, what
+A `Batcher` is a queue, and a thread with a held database session. While the session is idle, what
 arrives in one turn of the event loop is taken at once: there is no timer that would make a quiet
 service wait. While a transaction runs, what arrives queues up, and all of it goes into the next
 transaction. The SQL knows nothing of this.
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
-MOST_WAITING: Final = 10_000
+MAX_WAITING: Final = 10_000
 """Calls that one lane holds; more are refused at once."""
-LARGEST_BATCH: Final = 256
-PATIENCE_S: Final = 0.85
+MAX_BATCH: Final = 256
+QUEUE_TIMEOUT_S: Final = 0.85
 """How long a call waits for the database before it is told that there is none: under 1 s."""
 WATCH_INTERVAL_S: Final = 0.05
 TRIES: Final = 3
@@ -56,7 +56,7 @@ class _Call(Generic[Item, Answer]):
         self.arrival = arrival
 
 
-class Lane(Generic[Item, Answer]):
+class Batcher(Generic[Item, Answer]):
     """Runs `work` on gathered items, one batch at a time, in a thread of its own.
 
     In a batch the items of each kind are worked on together, one kind after the other. `work`
@@ -72,16 +72,16 @@ class Lane(Generic[Item, Answer]):
         work: Callable[[Session, Sequence[Item]], Sequence[Answer | Exception]],
         *,
         kind: Callable[[Item], Hashable] = type,
-        largest_batch: int = LARGEST_BATCH,
+        largest_batch: int = MAX_BATCH,
         repeatable: bool = False,
-        patience: float = PATIENCE_S,
+        patience: float = QUEUE_TIMEOUT_S,
     ) -> None:
         """Start the thread.
 
         `repeatable` work may run again after a lost connection. `patience` is how long a call
         waits for the database, in seconds.
         """
-        self._patience = patience
+        self._queue_timeout = patience
         self._loop = asyncio.get_running_loop()
         self._session = session
         self._work = work
@@ -114,7 +114,7 @@ class Lane(Generic[Item, Answer]):
         """
         if self._closing:
             raise StoreUnavailable
-        if len(self._waiting) >= MOST_WAITING:
+        if len(self._waiting) >= MAX_WAITING:
             raise Overloaded
         call: _Call[Item, Answer] = _Call(item, key, self._loop.create_future(), self._loop.time())
         self._waiting.append(call)
@@ -131,9 +131,9 @@ class Lane(Generic[Item, Answer]):
         """
         self._closing = True
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._idle.wait(), PATIENCE_S * 2)
+            await asyncio.wait_for(self._idle.wait(), QUEUE_TIMEOUT_S * 2)
         self._batches.put(None)
-        await asyncio.to_thread(self._thread.join, PATIENCE_S * 2)
+        await asyncio.to_thread(self._thread.join, QUEUE_TIMEOUT_S * 2)
 
     def _dispatch_soon(self) -> None:
         """Let what else arrives in this turn of the event loop join the batch."""
@@ -178,7 +178,7 @@ class Lane(Generic[Item, Answer]):
     def _watch(self) -> None:
         """Answer the calls that have waited too long, and free the thread if it hangs."""
         self._watcher = None
-        late = self._loop.time() - self._patience
+        late = self._loop.time() - self._queue_timeout
         # In the order of arrival each; what runs may have come before or after what waits.
         for calls in (self._running, self._waiting):
             for call in itertools.takewhile(lambda call: call.arrival <= late, calls):

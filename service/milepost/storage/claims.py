@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 
-from milepost.domain.lifecycle import TABLE, Move
+from milepost.domain.transitions import TABLE, Transition
 from milepost.storage.dialects import clock, later
-from milepost.storage.recording import ASKED, Recording
+from milepost.storage.event_writer import ASKED, EventWriter
+from milepost.storage.predicates import has_status
 from milepost.storage.rows import COLUMNS, RowReader
-from milepost.storage.scoping import is_among
 from milepost.storage.tables import operations
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement
     from sqlalchemy.engine import Dialect
 
+    from milepost.domain.claim import ClaimRequest
     from milepost.domain.operation import Operation
-    from milepost.domain.ports import Claim
     from milepost.storage.engine import Session
 
 MOST_OWNERS: Final = 16
@@ -39,7 +39,9 @@ MOST_REMEMBERED: Final = 10_000
 """Functions of which it is known whose turn it is."""
 
 _o = operations.c
-_PENDING: Final[ColumnElement[str]] = sa.literal_column(f"'{next(iter(TABLE[Move.CLAIM].leaves))}'")
+_PENDING: Final[ColumnElement[str]] = sa.literal_column(
+    f"'{next(iter(TABLE[Transition.CLAIM].sources))}'"
+)
 _ONE: Final = sa.literal_column("1", sa.Integer)
 
 _INPUTS: Final = {
@@ -54,7 +56,7 @@ _INPUTS: Final = {
 }
 
 
-def claiming(dialect: Dialect) -> Recording:
+def claiming(dialect: Dialect) -> EventWriter:
     """Return the statement that claims work of one function, of the owners after one of them."""
 
     def build(m: Mapping[str, ColumnElement[Any]]) -> Any:
@@ -62,10 +64,11 @@ def claiming(dialect: Dialect) -> Recording:
         return (
             sa.update(operations)
             .where(
-                _o.id.in_(sa.select(picked.c.id)), is_among(operations, TABLE[Move.CLAIM].leaves)
+                _o.id.in_(sa.select(picked.c.id)),
+                has_status(operations, TABLE[Transition.CLAIM].sources),
             )
             .values(
-                status=sa.literal_column(f"'{TABLE[Move.CLAIM].enters}'"),
+                status=sa.literal_column(f"'{TABLE[Transition.CLAIM].target}'"),
                 revision=_o.revision + _ONE,
                 attempt=_o.attempt + _ONE,
                 worker=m["worker"],
@@ -76,7 +79,7 @@ def claiming(dialect: Dialect) -> Recording:
             .returning(*COLUMNS)
         )
 
-    return Recording(dialect, _INPUTS, build, move=Move.CLAIM)
+    return EventWriter(dialect, _INPUTS, build, transition=Transition.CLAIM)
 
 
 def _picked(m: Mapping[str, ColumnElement[Any]], *, lateral: bool) -> sa.CTE:
@@ -111,7 +114,7 @@ def _picked(m: Mapping[str, ColumnElement[Any]], *, lateral: bool) -> sa.CTE:
     return (
         sa.select(free.c.id)
         .join(candidates, candidates.c.id == free.c.id)
-        .where(is_among(free, TABLE[Move.CLAIM].leaves))
+        .where(has_status(free, TABLE[Transition.CLAIM].sources))
         .order_by(candidates.c.place, candidates.c.number)
         .limit(m["most"])
         .with_for_update(skip_locked=True, of=free)
@@ -183,12 +186,12 @@ class Claims:
         self._claims = 0
 
     def claim(
-        self, session: Session, asked: Sequence[Claim]
+        self, session: Session, asked: Sequence[ClaimRequest]
     ) -> Sequence[list[Operation] | Exception]:
         """Answer each claim with what it is given; none is undone because another fails."""
         return [self._answer(session, claim) for claim in asked]
 
-    def _answer(self, session: Session, claim: Claim) -> list[Operation] | Exception:
+    def _answer(self, session: Session, claim: ClaimRequest) -> list[Operation] | Exception:
         found: list[Operation] = []
         try:
             for function in self._in_turn(claim.functions):
@@ -209,7 +212,7 @@ class Claims:
         return [*functions[first:], *functions[:first]]
 
     def _rounds(
-        self, session: Session, claim: Claim, function: str, most: int
+        self, session: Session, claim: ClaimRequest, function: str, most: int
     ) -> Iterator[list[tuple[Any, ...]]]:
         """Claim of owner after owner, at the end from the first on, until `most` are found.
 

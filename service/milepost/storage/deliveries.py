@@ -15,12 +15,19 @@ from typing import TYPE_CHECKING, Any, Final
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from milepost.domain.delivery import SETTLED, Attempt, Claimed, Delivery, DeliveryStatus, Settlement
-from milepost.domain.errors import DeliveryNotFound, IllegalMove
+from milepost.domain.delivery import (
+    SETTLED,
+    Attempt,
+    ClaimedDelivery,
+    Delivery,
+    DeliveryStatus,
+    Settlement,
+)
+from milepost.domain.errors import DeliveryNotFound, IllegalTransition
 from milepost.storage import secrets
 from milepost.storage.dialects import Instant, Span, clock, later
 from milepost.storage.engine import Prepared
-from milepost.storage.leaving import SUBJECT, subject_from, subject_from_snapshot
+from milepost.storage.snapshots import SUBJECT, subject_from, subject_from_snapshot
 from milepost.storage.tables import deliveries, delivery_attempts, operations
 
 if TYPE_CHECKING:
@@ -32,7 +39,7 @@ if TYPE_CHECKING:
     from sqlalchemy.types import TypeEngine
 
     from milepost.domain.delivery import DeliverySelection, Subject
-    from milepost.domain.ports import Position
+    from milepost.domain.selection import Position
     from milepost.storage.engine import Session
 
     Columns = Mapping[str, ColumnElement[Any]]
@@ -50,7 +57,7 @@ _NOTHING: Final = sa.null()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
+class DeliveryClaim:
     """What a dispatcher asks for."""
 
     limit: int
@@ -59,7 +66,7 @@ class Claim:
     lease: timedelta
 
 
-def claim(session: Session, asked: Claim) -> list[Claimed]:
+def claim(session: Session, asked: DeliveryClaim) -> list[ClaimedDelivery]:
     """Take what is due, and read what its bodies and signatures need.
 
     One statement takes it. What follows only reads: there is nothing to undo if that fails.
@@ -69,7 +76,7 @@ def claim(session: Session, asked: Claim) -> list[Claimed]:
     subjects = _subjects(session, {row[0]: (row[1], row[10]) for row in rows})
     signing = secrets.find_all(session, {row[4] for row in rows})
     return [
-        Claimed(
+        ClaimedDelivery(
             id=row[0],
             operation_id=row[1],
             revision=row[2],
@@ -89,7 +96,7 @@ def claim(session: Session, asked: Claim) -> list[Claimed]:
     ]
 
 
-def claiming() -> sa.Update:
+def claimer() -> sa.Update:
     """Return the statement that takes what is due: the longest due first, fair between hosts."""
     due = (
         sa.select(_d.id, _d.host, _d.next_attempt_time)
@@ -148,10 +155,10 @@ def claiming() -> sa.Update:
     )
 
 
-_CLAIMING: Final = claiming()
+_CLAIMING: Final = claimer()
 
 
-def claiming_values(asked: Claim, token: str) -> dict[str, Any]:
+def claiming_values(asked: DeliveryClaim, token: str) -> dict[str, Any]:
     """Return what the statement takes."""
     return {
         "limit": asked.limit,
@@ -203,7 +210,7 @@ _INPUTS: Final[Mapping[str, TypeEngine[Any]]] = {
 }
 
 
-class Settling:
+class SettleStatement:
     """The statement that records attempts and moves their deliveries on."""
 
     def __init__(self, dialect: Dialect) -> None:
@@ -381,10 +388,10 @@ def redeliver(
     if request_id is not None and request_id == last_request_id:
         return delivery, True
     allowed = tuple(sorted(SETTLED))
-    raise IllegalMove(move="redeliver", status=delivery.status, allowed=allowed)
+    raise IllegalTransition(transition="redeliver", status=delivery.status, allowed=allowed)
 
 
-def forget(session: Session, kept: timedelta) -> int:
+def purge(session: Session, kept: timedelta) -> int:
     """Remove what is settled for `kept`, of operations that are gone."""
     # The clock of the database less a span: `later` by a negative one.
     before = later(clock(), sa.literal(-kept, Span()))

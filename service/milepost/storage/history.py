@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from milepost.domain.history import Passage
-from milepost.domain.lifecycle import TABLE, Move
+from milepost.domain.history import StatusChange
 from milepost.domain.operation import Status
+from milepost.domain.transitions import TABLE, Transition
 from milepost.storage.engine import Prepared
-from milepost.storage.scoping import visible
+from milepost.storage.predicates import unexpired
 from milepost.storage.tables import events, operations
 
 if TYPE_CHECKING:
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
     from milepost.domain.operation import OperationId
 
-_STARTING = sorted(move for move, rule in TABLE.items() if rule.enters is Status.PROCESSING)
+_STARTING = sorted(
+    transition for transition, rule in TABLE.items() if rule.target is Status.PROCESSING
+)
 """Each of their events is the beginning of an attempt."""
 
 
@@ -30,19 +32,21 @@ def revisions(dialect: Dialect) -> Prepared:
 
     def build(m: Mapping[str, ColumnElement[Any]]) -> sa.Executable:
         o = operations.c
-        return sa.select(o.id, o.revision).where(o.id == m["id"], visible())
+        return sa.select(o.id, o.revision).where(o.id == m["id"], unexpired())
 
     return Prepared(dialect, {"id": sa.Text()}, build)
 
 
-def passages(operation_id: OperationId, after: int, before: int, limit: int) -> sa.Select[Any]:
+def status_changes(
+    operation_id: OperationId, after: int, before: int, limit: int
+) -> sa.Select[Any]:
     """Return the read of the changes of status between two revisions, oldest first."""
     e = events.c
-    starts = sa.case((e.move.in_([move.value for move in _STARTING]), 1), else_=0)
+    starts = sa.case((e.transition.in_([transition.value for transition in _STARTING]), 1), else_=0)
     mine = (
         sa.select(
             e.revision,
-            e.move,
+            e.transition,
             e.time,
             sa.func.sum(starts).over(order_by=e.revision).label("attempt"),
         )
@@ -52,7 +56,9 @@ def passages(operation_id: OperationId, after: int, before: int, limit: int) -> 
     return sa.select(mine).where(mine.c.revision > after).order_by(mine.c.revision).limit(limit)
 
 
-def passage_from(row: Sequence[Any]) -> Passage:
+def status_change_from(row: Sequence[Any]) -> StatusChange:
     """Return the change of status of one row."""
-    revision, move, time, attempt = row
-    return Passage(revision=revision, move=Move(move), time=time, attempt=int(attempt))
+    revision, transition, time, attempt = row
+    return StatusChange(
+        revision=revision, transition=Transition(transition), time=time, attempt=int(attempt)
+    )

@@ -7,8 +7,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from milepost.storage import deliveries, secrets
-from milepost.storage.batching import Lane
-from milepost.storage.deliveries import Claim, Settling
+from milepost.storage.batching import Batcher
+from milepost.storage.deliveries import DeliveryClaim, SettleStatement
 from milepost.storage.engine import Session
 from milepost.storage.secrets import Rotation
 from milepost.storage.store import Work
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
 
     from milepost.domain.delivery import (
-        Claimed,
+        ClaimedDelivery,
         Delivery,
         DeliverySelection,
         SealedSecret,
         Settlement,
     )
-    from milepost.domain.ports import Position
+    from milepost.domain.selection import Position
     from milepost.storage.store import SqlOperationStore
 
 Answer = TypeVar("Answer")
@@ -34,27 +34,29 @@ Answer = TypeVar("Answer")
 class SqlOutbox:
     """Deliveries and signing secrets in a SQL database. Fills `DeliveryStore` and `SecretStore`.
 
-    On PostgreSQL it has two connections of its own, so that no move waits for a claim, and no claim
-    for a settlement. SQLite has one writer, and this shares it.
+    On PostgreSQL it has two connections of its own, so that no transition waits for a claim, and
+    no claim for a settlement. SQLite has one writer, and this shares it.
     """
 
     def __init__(self, engine: Engine, store: SqlOperationStore) -> None:
         """Work beside `store`, on its event loop."""
-        self._settling = Settling(engine.dialect)
+        self._settling = SettleStatement(engine.dialect)
         self._store = store
-        self._lanes: tuple[Lane[Work, Any], ...] = ()
+        self._lanes: tuple[Batcher[Work, Any], ...] = ()
         if engine.dialect.name == "postgresql":
             self._lanes = tuple(
-                Lane(name, Session(engine, pinned_plans=True), _work, kind=lambda work: work.run)
+                Batcher(name, Session(engine, pinned_plans=True), _work, kind=lambda work: work.run)
                 for name in ("outbox", "outbox-claims")
             )
 
     async def claim(
         self, *, limit: int, per_host: int, busy: Collection[str], lease: timedelta
-    ) -> list[Claimed]:
+    ) -> list[ClaimedDelivery]:
         """See `DeliveryStore.claim`."""
-        asked = Claim(limit=limit, per_host=per_host, busy=busy, lease=lease)
-        claimed: list[Claimed] = await self._submit(Work(_claim, asked), object(), lane=-1)
+        asked = DeliveryClaim(limit=limit, per_host=per_host, busy=busy, lease=lease)
+        claimed: list[ClaimedDelivery] = await self._submit(
+            Work(_claim, asked), object(), batcher=-1
+        )
         return claimed
 
     async def settle(self, settlement: Settlement) -> bool:
@@ -80,9 +82,9 @@ class SqlOutbox:
             lambda session: deliveries.redeliver(session, owner, delivery_id, request_id)
         )
 
-    async def forget_deliveries(self, kept: timedelta) -> int:
-        """See `DeliveryStore.forget_deliveries`."""
-        return await self._write(lambda session: deliveries.forget(session, kept))
+    async def purge_deliveries(self, kept: timedelta) -> int:
+        """See `DeliveryStore.purge_deliveries`."""
+        return await self._write(lambda session: deliveries.purge(session, kept))
 
     async def secrets(self, owner: str) -> Sequence[SealedSecret]:
         """See `SecretStore.secrets`."""
@@ -106,23 +108,23 @@ class SqlOutbox:
 
     async def close(self) -> None:
         """Finish what was taken, then close the connections."""
-        await asyncio.gather(*(lane.close() for lane in self._lanes))
+        await asyncio.gather(*(batcher.close() for batcher in self._lanes))
 
     async def _write(self, run: Callable[[Session], Answer]) -> Answer:
         answer: Answer = await self._submit(Work(_each, run), object())
         return answer
 
-    async def _submit(self, work: Work, key: object, *, lane: int = 0) -> Any:
+    async def _submit(self, work: Work, key: object, *, batcher: int = 0) -> Any:
         if not self._lanes:
             return await self._store.work(work, key)
-        return await self._lanes[lane].submit(work, key)
+        return await self._lanes[batcher].submit(work, key)
 
 
 def _work(session: Session, items: Sequence[Work]) -> Sequence[Any]:
     return items[0].run(session, [work.item for work in items])
 
 
-def _claim(session: Session, asked: Sequence[Claim]) -> Sequence[list[Claimed]]:
+def _claim(session: Session, asked: Sequence[DeliveryClaim]) -> Sequence[list[ClaimedDelivery]]:
     return [deliveries.claim(session, each) for each in asked]
 
 

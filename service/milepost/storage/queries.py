@@ -1,4 +1,4 @@
-"""The statements that only read: by id, by request, page by page, and why a move did not happen."""
+"""Read-only statements: by id, by request, by page, and why a transition was refused."""
 
 from __future__ import annotations
 
@@ -6,11 +6,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 
-from milepost.domain.lifecycle import TABLE, Move
 from milepost.domain.operation import Status
+from milepost.domain.transitions import TABLE, Transition
 from milepost.storage.engine import Prepared
+from milepost.storage.predicates import (
+    ACCESS_FILTER,
+    is_accessible,
+    literal_access_filter,
+    unexpired,
+)
 from milepost.storage.rows import COLUMNS, SUMMARY_COLUMNS
-from milepost.storage.scoping import SCOPE, in_scope, literal_scope, visible
 from milepost.storage.tables import events, operations
 
 if TYPE_CHECKING:
@@ -19,9 +24,9 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement
     from sqlalchemy.engine import Dialect
 
-    from milepost.domain.lifecycle import Change
-    from milepost.domain.operation import Draft, OperationId, Scope
-    from milepost.domain.ports import Position, Selection
+    from milepost.domain.operation import AccessFilter, NewOperation, OperationId
+    from milepost.domain.selection import Position, Selection
+    from milepost.domain.transitions import TransitionRequest
 
 _o = operations.c
 
@@ -32,12 +37,14 @@ def get(dialect: Dialect) -> Prepared:
     """Return the read by id; the number of the input row comes last."""
 
     def build(m: Mapping[str, ColumnElement[Any]]) -> sa.Executable:
-        return sa.select(*COLUMNS, m["number"]).where(_o.id == m["id"], in_scope(m), visible())
+        return sa.select(*COLUMNS, m["number"]).where(
+            _o.id == m["id"], is_accessible(m), unexpired()
+        )
 
-    return Prepared(dialect, {"id": sa.Text(), **SCOPE, "number": sa.Integer()}, build)
+    return Prepared(dialect, {"id": sa.Text(), **ACCESS_FILTER, "number": sa.Integer()}, build)
 
 
-def why_not(change: Change) -> sa.Select[Any]:
+def why_not(change: TransitionRequest) -> sa.Select[Any]:
     """Return the one read that says why a change did not happen, within its scope.
 
     The last column tells whether the same actor has made this very move before, with the same
@@ -45,18 +52,18 @@ def why_not(change: Change) -> sa.Select[Any]:
     """
     repeated: ColumnElement[bool] = sa.exists().where(
         events.c.operation_id == change.id,
-        events.c.move == change.move.value,
+        events.c.transition == change.transition.value,
         events.c.actor == change.actor,
         events.c.request_id == change.request_id,
     )
-    if change.move is Move.PROGRESS:
+    if change.transition is Transition.PROGRESS:
         repeated = sa.or_(repeated, _o.progress_request_id == change.request_id)
     return sa.select(*COLUMNS, repeated).where(
-        _o.id == change.id, in_scope(literal_scope(change.scope)), visible()
+        _o.id == change.id, is_accessible(literal_access_filter(change.access_filter)), unexpired()
     )
 
 
-def standings(operation_ids: Sequence[OperationId]) -> sa.Select[Any]:
+def status_snapshots(operation_ids: Sequence[OperationId]) -> sa.Select[Any]:
     """Return the read of how some operations stand; the last column has the errors of failed ones.
 
     Nothing large is read of the others.
@@ -77,7 +84,7 @@ def last_event(
     theirs = events.c.owner == subject
     if request_id is not None:
         repeated = sa.and_(
-            events.c.type == TABLE[Move.FORGET].event,
+            events.c.type == TABLE[Transition.PURGE].event,
             events.c.actor == subject,
             events.c.request_id == request_id,
         )
@@ -90,28 +97,33 @@ def last_event(
     )
 
 
-def of_request(draft: Draft) -> sa.Select[Any]:
+def of_request(new_operation: NewOperation) -> sa.Select[Any]:
     """Return the read of the operation that was created with the draft's request_id.
 
     The last two columns are the fingerprint of that create and whether it is still visible.
     """
-    return sa.select(*COLUMNS, _o.fingerprint, visible()).where(
-        _o.owner == draft.owner, _o.request_id == draft.request_id
+    return sa.select(*COLUMNS, _o.fingerprint, unexpired()).where(
+        _o.owner == new_operation.owner, _o.request_id == new_operation.request_id
     )
 
 
 def select_page(
-    scope: Scope, selection: Selection, after: Position | None, limit: int, *, full: bool
+    access_filter: AccessFilter,
+    selection: Selection,
+    after: Position | None,
+    limit: int,
+    *,
+    full: bool,
 ) -> sa.Select[Any]:
     """Return the read of one page, newest first, by keyset: its cost does not grow with depth."""
     query = (
         sa.select(*(COLUMNS if full else SUMMARY_COLUMNS))
-        .where(visible(), *_selected(selection))
+        .where(unexpired(), *_selected(selection))
         .order_by(_o.create_time.desc(), _o.id.desc())
         .limit(limit)
     )
-    if not scope.everything:
-        query = query.where(_o.owner == scope.subject)
+    if not access_filter.everything:
+        query = query.where(_o.owner == access_filter.subject)
     if after is not None:
         query = query.where(
             sa.tuple_(_o.create_time, _o.id)

@@ -18,7 +18,7 @@ from sqlalchemy.dialects import postgresql
 from milepost.domain.operation import Status
 from milepost.storage.dialects import insert_into
 from milepost.storage.engine import Prepared
-from milepost.storage.scoping import visible
+from milepost.storage.predicates import unexpired
 from milepost.storage.tables import operations, quotas
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def has_room(m: Columns) -> ColumnElement[bool]:
     return sa.exists().where(_q.owner == m["owner"], _q.reserved < m["quota"])
 
 
-class Reserving:
+class QuotaReservation:
     """Creates, and what they take of their owners' quotas, one after the other: for SQLite."""
 
     def __init__(self, dialect: Dialect, creates: Runnable, *, owner: int) -> None:
@@ -123,7 +123,7 @@ class Reserving:
         return found
 
 
-class Recount:
+class QuotaRecount:
     """Sets the bound of an owner to what is true."""
 
     def __init__(self, dialect: Dialect) -> None:
@@ -164,7 +164,7 @@ def count_active(owner: str, most: int) -> sa.Select[Any]:
     """Return the read of how many active operations the owner has, up to `most`."""
     active = (
         sa.select(_ONE.label("one"))
-        .where(_o.owner == owner, _o.status.in_(ACTIVE), visible())
+        .where(_o.owner == owner, _o.status.in_(ACTIVE), unexpired())
         .limit(most)
     )
     return sa.select(sa.func.count()).select_from(active.subquery())

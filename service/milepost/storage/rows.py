@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 
-from milepost.domain.interruption import Standing
+from milepost.domain.interruption import StatusSnapshot
 from milepost.domain.operation import Operation, OperationError, Payload, Status
 from milepost.storage.dialects import Instant, Span
 from milepost.storage.tables import operations
@@ -104,11 +104,11 @@ def operation_from(row: Sequence[Any]) -> Operation:
     )
 
 
-def standing_from(row: Sequence[Any]) -> Standing:
-    """Return how the operation of one row of `queries.standings` stands."""
+def status_snapshot_from(row: Sequence[Any]) -> StatusSnapshot:
+    """Return how the operation of one row of `queries.status_snapshots` stands."""
     operation_id, status, revision, attempt, errors = row
     codes = [error.code for error in errors_from_json(errors)] if errors else []
-    return Standing(
+    return StatusSnapshot(
         id=operation_id,
         status=_STATUS[status],
         revision=revision,

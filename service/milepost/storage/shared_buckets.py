@@ -10,8 +10,8 @@ the next one.
 Credit is at most a hundredth of a full bucket and a tenth of what is in it, so limits are exact
 while a bucket is nearly empty, and otherwise never off by more than a hundredth for each replica.
 
-The store is a help, not a condition: when it does not answer within `PATIENCE_S`, the local buckets
-of each replica decide, and the store is asked again after `PAUSE_S`.
+The store is a help, not a condition: when it does not answer within `QUEUE_TIMEOUT_S`, the local
+buckets of each replica decide, and the store is asked again after `PAUSE_S`.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from milepost import telemetry
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from milepost.domain.ports import BucketKey, RateLimiter
-    from milepost.domain.rates import Rate
+    from milepost.domain.ports import RateLimiter
+    from milepost.domain.rates import BucketKey, Rate
 
     _Answer = asyncio.Future[float | None]
 
-PATIENCE_S: Final = 0.05
+QUEUE_TIMEOUT_S: Final = 0.05
 CONNECT_PATIENCE_S: Final = 0.5
 """A connection is made in the background: no call waits for it."""
 PAUSE_S: Final = 1.0
@@ -43,7 +43,7 @@ SETTLE_S: Final = 0.02
 """How long the store may not know of a call that was let through on credit."""
 KEPT_S: Final = 1.0
 """How long credit is good for. Who calls now and then should not ask each time."""
-LARGEST_BATCH: Final = 256
+MAX_BATCH: Final = 256
 CREDIT_OF_FULL: Final = 100
 CREDIT_OF_LEFT: Final = 10
 PREFIX: Final = "milepost:limit:"
@@ -190,8 +190,8 @@ class SharedBuckets:
         try:
             while self._due:
                 batch = self._gathered()
-                for start in range(0, len(batch), LARGEST_BATCH):
-                    await self._ask(batch[start : start + LARGEST_BATCH])
+                for start in range(0, len(batch), MAX_BATCH):
+                    await self._ask(batch[start : start + MAX_BATCH])
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(SETTLE_S):
                         await self._wanted.wait()
@@ -226,7 +226,7 @@ class SharedBuckets:
 
     async def _ask(self, batch: Sequence[_Asked]) -> None:
         """Let those go on that wait, as far as the store says so, and tell the others when."""
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(QUEUE_TIMEOUT_S):
             answers = await self._run(batch)
         now = self._loop.time()
         for (share, owed, wanted), (granted, left, wait) in zip(batch, answers, strict=True):

@@ -1,4 +1,4 @@
-"""The statements that move operations, built from the table of moves.
+"""The statements that transition operations, built from the transition table.
 
 Each is written once, over named inputs: `engine.Prepared` feeds it many rows at a time.
 """
@@ -9,14 +9,20 @@ from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 
-from milepost.domain.lifecycle import DELETABLE, PROGRESS_TOLERANCE, TABLE, Move
 from milepost.domain.operation import OperationId, Status
+from milepost.domain.transitions import DELETABLE, PROGRESS_TOLERANCE, TABLE, Transition
 from milepost.storage.dialects import clock, insert_into, later, latest
 from milepost.storage.engine import Prepared
-from milepost.storage.quotas import Reserving, has_room, reserve
-from milepost.storage.recording import ASKED, Recording
+from milepost.storage.event_writer import ASKED, EventWriter
+from milepost.storage.predicates import (
+    ACCESS_FILTER,
+    access_filter_values,
+    has_status,
+    is_accessible,
+    unexpired,
+)
+from milepost.storage.quotas import QuotaReservation, has_room, reserve
 from milepost.storage.rows import COLUMNS, SUMMARY_COLUMNS, errors_to_json
-from milepost.storage.scoping import SCOPE, in_scope, is_among, scope_values, visible
 from milepost.storage.tables import operations
 
 if TYPE_CHECKING:
@@ -26,8 +32,8 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
     from sqlalchemy.types import TypeEngine
 
-    from milepost.domain.lifecycle import Change
-    from milepost.domain.operation import Draft
+    from milepost.domain.operation import NewOperation
+    from milepost.domain.transitions import TransitionRequest
     from milepost.storage.engine import Runnable
 
     Build = Callable[[Mapping[str, ColumnElement[Any]]], Any]
@@ -36,20 +42,20 @@ Inputs = dict[str, "TypeEngine[Any]"]
 
 CONDITIONS: Final[Inputs] = {
     "id": sa.Text(),
-    **SCOPE,
+    **ACCESS_FILTER,
     **ASKED,
     "expected_revision": sa.BigInteger(),
     "expected_attempt": sa.Integer(),
 }
-EFFECTS: Final[Mapping[Move, Inputs]] = {
-    Move.START: {"progress": sa.Double(), "worker": sa.Text()},
-    Move.PROGRESS: {"progress": sa.Double(), "message": sa.Text(), "worker": sa.Text()},
-    Move.COMPLETE: {"result_type": sa.Text(), "result_value": sa.LargeBinary()},
-    Move.FAIL: {"errors": sa.Text()},
-    Move.CANCEL: {},
-    Move.FORGET: {},
+EFFECTS: Final[Mapping[Transition, Inputs]] = {
+    Transition.START: {"progress": sa.Double(), "worker": sa.Text()},
+    Transition.PROGRESS: {"progress": sa.Double(), "message": sa.Text(), "worker": sa.Text()},
+    Transition.COMPLETE: {"result_type": sa.Text(), "result_value": sa.LargeBinary()},
+    Transition.FAIL: {"errors": sa.Text()},
+    Transition.CANCEL: {},
+    Transition.PURGE: {},
 }
-"""What each move brings along beside its conditions."""
+"""What each transition brings along beside its conditions."""
 
 _o = operations.c
 
@@ -57,11 +63,11 @@ _o = operations.c
 _PENDING: Final[ColumnElement[str]] = sa.literal_column(f"'{Status.PENDING}'")
 
 
-def condition_values(change: Change) -> tuple[Any, ...]:
+def condition_values(change: TransitionRequest) -> tuple[Any, ...]:
     """Return the values of the `CONDITIONS` inputs."""
     return (
         change.id,
-        *scope_values(change.scope),
+        *access_filter_values(change.access_filter),
         change.actor,
         change.request_id,
         change.reason,
@@ -70,30 +76,30 @@ def condition_values(change: Change) -> tuple[Any, ...]:
     )
 
 
-def effect_values(change: Change) -> tuple[Any, ...]:
+def effect_values(change: TransitionRequest) -> tuple[Any, ...]:
     """Return the values of the `EFFECTS` inputs of the change's move."""
-    match change.move:
-        case Move.START:
+    match change.transition:
+        case Transition.START:
             return change.progress, change.worker
-        case Move.PROGRESS:
+        case Transition.PROGRESS:
             return change.progress, change.message, change.worker
-        case Move.COMPLETE:
+        case Transition.COMPLETE:
             result = change.result
             return (result.type_url, result.value) if result else (None, None)
-        case Move.FAIL:
+        case Transition.FAIL:
             return (errors_to_json(change.errors),)
         case _:
             return ()
 
 
 def _may_move(
-    m: Mapping[str, ColumnElement[Any]], leaves: frozenset[Status]
+    m: Mapping[str, ColumnElement[Any]], sources: frozenset[Status]
 ) -> tuple[ColumnElement[bool], ...]:
     return (
         _o.id == m["id"],
-        is_among(operations, leaves),
-        in_scope(m),
-        visible(),
+        has_status(operations, sources),
+        is_accessible(m),
+        unexpired(),
         sa.or_(m["expected_revision"].is_(None), m["expected_revision"] == _o.revision),
         sa.or_(
             m["expected_attempt"].is_(None),
@@ -115,8 +121,8 @@ _OF_AN_ATTEMPT: Final = (
 """What a release clears."""
 
 
-def sets(move: Move, m: Mapping[str, ColumnElement[Any]]) -> dict[str, Any]:
-    """Return what `move` writes, beside the status and the revision."""
+def sets(transition: Transition, m: Mapping[str, ColumnElement[Any]]) -> dict[str, Any]:
+    """Return what `transition` writes, beside the status and the revision."""
     started = {"start_time": clock(), "attempt": _o.attempt + _ONE, "worker": m.get("worker")}
     end = latest(_o.start_time, clock())
     ended = {
@@ -124,16 +130,16 @@ def sets(move: Move, m: Mapping[str, ColumnElement[Any]]) -> dict[str, Any]:
         "lease": sa.null(),
         "lease_expire_time": sa.null(),
     }
-    match move:
-        case Move.START:
+    match transition:
+        case Transition.START:
             return {
                 **started,
                 "progress": m["progress"],
                 "progress_time": sa.case((m["progress"].is_not(None), clock())),
             }
-        case Move.PROGRESS:
+        case Transition.PROGRESS:
             return {**started, **_progress(m)}
-        case Move.COMPLETE:
+        case Transition.COMPLETE:
             return {
                 **ended,
                 "complete_time": end,
@@ -141,14 +147,14 @@ def sets(move: Move, m: Mapping[str, ColumnElement[Any]]) -> dict[str, Any]:
                 "result_type": m["result_type"],
                 "result_value": m["result_value"],
             }
-        case Move.FAIL | Move.ABANDON | Move.EXPIRE:
+        case Transition.FAIL | Transition.ABANDON | Transition.EXPIRE:
             return {**ended, "complete_time": end, "errors": m["errors"]}
-        case Move.RELEASE:
+        case Transition.RELEASE:
             return dict.fromkeys(_OF_AN_ATTEMPT, sa.null())
-        case Move.CANCEL:
+        case Transition.CANCEL:
             return {**ended, "cancel_time": end}
         case _:
-            raise ValueError(move)
+            raise ValueError(transition)
 
 
 def _progress(m: Mapping[str, ColumnElement[Any]]) -> dict[str, Any]:
@@ -167,25 +173,25 @@ def _progress(m: Mapping[str, ColumnElement[Any]]) -> dict[str, Any]:
 _ONE: Final = sa.literal_column("1", sa.Integer)
 
 
-def changing(dialect: Dialect, move: Move) -> Recording:
-    """Return the statement of a move that changes the status; it returns the operation."""
-    rule = TABLE[move]
+def changing(dialect: Dialect, transition: Transition) -> EventWriter:
+    """Return the statement of a transition that changes the status; it returns the operation."""
+    rule = TABLE[transition]
 
     def build(m: Mapping[str, ColumnElement[Any]]) -> Any:
-        if rule.enters is None:
+        if rule.target is None:
             return sa.delete(operations).where(*_may_move(m, DELETABLE)).returning(*COLUMNS)
         return (
             sa.update(operations)
             .where(*_may_move(m, rule.changing))
             .values(
-                status=sa.literal_column(f"'{rule.enters}'"),
+                status=sa.literal_column(f"'{rule.target}'"),
                 revision=_o.revision + _ONE,
-                **sets(move, m),
+                **sets(transition, m),
             )
             .returning(*COLUMNS)
         )
 
-    return Recording(dialect, CONDITIONS | EFFECTS[move], build, move=move)
+    return EventWriter(dialect, CONDITIONS | EFFECTS[transition], build, transition=transition)
 
 
 def keeping_progress(dialect: Dialect) -> Prepared:
@@ -195,7 +201,7 @@ def keeping_progress(dialect: Dialect) -> Prepared:
         return (
             sa.update(operations)
             .where(
-                *_may_move(m, TABLE[Move.PROGRESS].keeping),
+                *_may_move(m, TABLE[Transition.PROGRESS].keeping),
                 sa.or_(
                     m["progress"].is_(None),
                     _o.progress.is_(None),
@@ -212,7 +218,7 @@ def keeping_progress(dialect: Dialect) -> Prepared:
             .returning(*SUMMARY_COLUMNS)
         )
 
-    return Prepared(dialect, CONDITIONS | EFFECTS[Move.PROGRESS], build)
+    return Prepared(dialect, CONDITIONS | EFFECTS[Transition.PROGRESS], build)
 
 
 INSERT: Final[Inputs] = {
@@ -244,7 +250,7 @@ def insert(dialect: Dialect) -> Runnable:
             m, granted = reserve(m)
         values: dict[str, Any] = {
             **{name: value for name, value in m.items() if name in _o},
-            "status": sa.literal_column(f"'{TABLE[Move.CREATE].enters}'"),
+            "status": sa.literal_column(f"'{TABLE[Transition.CREATE].target}'"),
             "revision": _ONE,
             "attempt": sa.literal_column("0"),
             "create_time": clock(),
@@ -257,51 +263,53 @@ def insert(dialect: Dialect) -> Runnable:
             .returning(*COLUMNS)
         )
 
-    recording = Recording(dialect, INSERT, build, move=Move.CREATE)
+    event_writer = EventWriter(dialect, INSERT, build, transition=Transition.CREATE)
     if dialect.name == "sqlite":
-        return Reserving(dialect, recording, owner=list(INSERT).index("owner"))
-    return recording
+        return QuotaReservation(dialect, event_writer, owner=list(INSERT).index("owner"))
+    return event_writer
 
 
-def draft_values(operation_id: OperationId, draft: Draft) -> tuple[Any, ...]:
+def new_operation_values(operation_id: OperationId, new_operation: NewOperation) -> tuple[Any, ...]:
     """Return the values of the `INSERT` inputs."""
     return (
         operation_id,
-        draft.owner,
-        draft.request_id,
+        new_operation.owner,
+        new_operation.request_id,
         None,
-        draft.owner,
-        draft.function,
-        draft.version,
-        draft.metadata,
-        draft.original_request_id,
-        draft.callback_url,
-        " ".join(draft.callback_events) or None,
-        draft.ttl,
-        draft.retry_after,
-        draft.max_attempts,
-        draft.fingerprint,
-        draft.trace_context,
-        draft.quota,
+        new_operation.owner,
+        new_operation.function,
+        new_operation.version,
+        new_operation.metadata,
+        new_operation.original_request_id,
+        new_operation.callback_url,
+        " ".join(new_operation.callback_events) or None,
+        new_operation.ttl,
+        new_operation.retry_after,
+        new_operation.max_attempts,
+        new_operation.fingerprint,
+        new_operation.trace_context,
+        new_operation.quota,
     )
 
 
-def forget_expired(dialect: Dialect) -> Recording:
+def purge_expired_statement(dialect: Dialect) -> EventWriter:
     """Return the statement that removes operations that are past their time."""
 
     def build(m: Mapping[str, ColumnElement[Any]]) -> Any:
-        return sa.delete(operations).where(_o.id == m["id"], sa.not_(visible())).returning(*COLUMNS)
+        return (
+            sa.delete(operations).where(_o.id == m["id"], sa.not_(unexpired())).returning(*COLUMNS)
+        )
 
     return expiring(dialect, {"id": sa.Text(), **ASKED}, build)
 
 
-def expiring(dialect: Dialect, inputs: Inputs, build: Build) -> Recording:
+def expiring(dialect: Dialect, inputs: Inputs, build: Build) -> EventWriter:
     """Return the removal of what is past its time: only of what never ended is a webhook due."""
-    return Recording(
+    return EventWriter(
         dialect,
         inputs,
         build,
-        move=Move.FORGET,
-        event=TABLE[Move.EXPIRE].event,
+        transition=Transition.PURGE,
+        event=TABLE[Transition.EXPIRE].event,
         told=lambda removed: removed["status"] == _PENDING,
     )

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 
-from milepost.domain.lifecycle import EXPIRED, LEASE_LOST, TABLE, Move
 from milepost.domain.operation import OperationError, Status
+from milepost.domain.transitions import EXPIRED, LEASE_LOST, TABLE, Transition
 from milepost.storage.dialects import Span, clock
 from milepost.storage.engine import Prepared
+from milepost.storage.event_writer import ASKED, EventWriter
 from milepost.storage.operations import SWEEPER
-from milepost.storage.recording import ASKED, Recording
+from milepost.storage.predicates import has_status
 from milepost.storage.rows import COLUMNS, SUMMARY_COLUMNS, RowReader, errors_to_json
-from milepost.storage.scoping import is_among
 from milepost.storage.statements import expiring, sets
 from milepost.storage.tables import events, operations
 
@@ -33,14 +33,14 @@ if TYPE_CHECKING:
 
 _o = operations.c
 
-REASONS: Final[Mapping[Move, str]] = {
-    Move.RELEASE: "the lease ran out",
-    Move.ABANDON: "the lease of the last attempt ran out",
-    Move.EXPIRE: "the operation ran past its expire_time",
-    Move.FORGET: "the operation was past its expire_time",
+REASONS: Final[Mapping[Transition, str]] = {
+    Transition.RELEASE: "the lease ran out",
+    Transition.ABANDON: "the lease of the last attempt ran out",
+    Transition.EXPIRE: "the operation ran past its expire_time",
+    Transition.PURGE: "the operation was past its expire_time",
 }
-"""Why the sweeper makes each of its moves."""
-_CODES: Final = {Move.ABANDON: LEASE_LOST, Move.EXPIRE: EXPIRED}
+"""Why the sweeper makes each of its transitions."""
+_CODES: Final = {Transition.ABANDON: LEASE_LOST, Transition.EXPIRE: EXPIRED}
 _INPUTS: Final = {**ASKED, "errors": sa.Text(), "most": sa.Integer()}
 _NO_TIME: Final = timedelta()
 _PIECE: Final = 10
@@ -49,34 +49,34 @@ their deliveries, as on SQLite: one may have 2 MiB."""
 
 
 def due(
-    move: Move, since: timedelta = _NO_TIME
+    transition: Transition, since: timedelta = _NO_TIME
 ) -> tuple[tuple[ColumnElement[bool], ...], ColumnElement[Any]]:
-    """Return when `move` has been due for longer than `since`, and the order to make it in."""
+    """Return the condition that `transition` is overdue by `since`, and the order to make it in."""
     now: ColumnElement[Any] = clock()
     if since:
         now = sa.type_coerce(now.op("-")(sa.literal(since, Span)), _o.expire_time.type)
     processing = _o.status == sa.literal_column(f"'{Status.PROCESSING}'")
     # What has expired altogether is not handed to another worker.
     lost = (processing, _o.lease.is_not(None), _o.lease_expire_time < now, _o.expire_time >= now)
-    match move:
-        case Move.RELEASE:
+    match transition:
+        case Transition.RELEASE:
             return (*lost, _o.attempt < _o.max_attempts), _o.id
-        case Move.ABANDON:
+        case Transition.ABANDON:
             return (*lost, _o.attempt >= _o.max_attempts), _o.id
-        case Move.EXPIRE:
+        case Transition.EXPIRE:
             return (processing, _o.expire_time < now), _o.expire_time
-        case Move.FORGET:
+        case Transition.PURGE:
             return (sa.not_(processing), _o.expire_time < now), _o.expire_time
         case _:
-            raise ValueError(move)
+            raise ValueError(transition)
 
 
-def sweeping(dialect: Dialect, move: Move) -> Recording:
-    """Return the statement that makes `move` of some operations that are due."""
+def sweeping(dialect: Dialect, transition: Transition) -> EventWriter:
+    """Return the statement that makes `transition` of some operations that are due."""
 
     def build(m: Mapping[str, ColumnElement[Any]]) -> Any:
-        conditions, order = due(move)
-        rule = TABLE[move]
+        conditions, order = due(transition)
+        rule = TABLE[transition]
         picked = (
             sa.select(_o.id)
             .where(*conditions)
@@ -85,26 +85,26 @@ def sweeping(dialect: Dialect, move: Move) -> Recording:
             .with_for_update(skip_locked=True)
             .cte("picked")
         )
-        these = (_o.id.in_(sa.select(picked.c.id)), is_among(operations, rule.leaves))
-        if rule.enters is None:
+        these = (_o.id.in_(sa.select(picked.c.id)), has_status(operations, rule.sources))
+        if rule.target is None:
             return sa.delete(operations).where(*these).returning(*COLUMNS)
         return (
             sa.update(operations)
             .where(*these)
             .values(
-                status=sa.literal_column(f"'{rule.enters}'"),
+                status=sa.literal_column(f"'{rule.target}'"),
                 revision=_o.revision + sa.literal_column("1", sa.Integer),
-                **sets(move, m),
+                **sets(transition, m),
             )
             .returning(*SUMMARY_COLUMNS)
         )
 
-    if move is Move.FORGET:
+    if transition is Transition.PURGE:
         return expiring(dialect, _INPUTS, build)
-    return Recording(dialect, _INPUTS, build, move=move)
+    return EventWriter(dialect, _INPUTS, build, transition=transition)
 
 
-def forgetting_events(dialect: Dialect) -> Prepared:
+def purge_events_statement(dialect: Dialect) -> Prepared:
     """Return the removal of all events of operations whose last one, their removal, is old."""
 
     def build(m: Mapping[str, ColumnElement[Any]]) -> Any:
@@ -113,7 +113,7 @@ def forgetting_events(dialect: Dialect) -> Prepared:
         gone = (
             sa.select(last.c.operation_id)
             .where(
-                last.c.move == sa.literal_column(f"'{Move.FORGET}'"),
+                last.c.transition == sa.literal_column(f"'{Transition.PURGE}'"),
                 last.c.revision > sa.literal_column("1"),
                 last.c.time < old,
             )
@@ -131,9 +131,11 @@ def forgetting_events(dialect: Dialect) -> Prepared:
     return Prepared(dialect, {"kept": Span(), "most": sa.Integer()}, build)
 
 
-def count(move: Move, *, since: timedelta = _NO_TIME, most: int | None = None) -> sa.Select[Any]:
+def count(
+    transition: Transition, *, since: timedelta = _NO_TIME, most: int | None = None
+) -> sa.Select[Any]:
     """Return the count of what has been due for longer than `since`, up to `most`."""
-    conditions, order = due(move, since)
+    conditions, order = due(transition, since)
     found = sa.select(_o.id).where(*conditions)
     if most is not None:
         found = found.order_by(order).limit(most)
@@ -146,34 +148,36 @@ def _light(operation: Operation) -> Operation:
 
 
 class Sweeps:
-    """The sweeper's moves. Holds statements, not data."""
+    """The sweeper's transitions. Holds statements, not data."""
 
     def __init__(self, dialect: Dialect) -> None:
         """Build and compile every statement once."""
         self._rows = RowReader(dialect)
-        self._moves = {move: sweeping(dialect, move) for move in REASONS}
-        self._events = forgetting_events(dialect)
-        self._in_pieces = frozenset({Move.FORGET} if dialect.name == "sqlite" else ())
+        self._transitions = {transition: sweeping(dialect, transition) for transition in REASONS}
+        self._events = purge_events_statement(dialect)
+        self._in_pieces = frozenset({Transition.PURGE} if dialect.name == "sqlite" else ())
 
-    def sweep(self, session: Session, move: Move, most: int) -> list[Operation]:
-        """Make `move` of up to `most` operations that are due, with their events."""
-        reason = REASONS[move]
+    def sweep(self, session: Session, transition: Transition, most: int) -> list[Operation]:
+        """Make `transition` of up to `most` operations that are due, with their events."""
+        reason = REASONS[transition]
         errors = (
-            errors_to_json((OperationError(code=_CODES[move], message=reason),))
-            if move in _CODES
+            errors_to_json((OperationError(code=_CODES[transition], message=reason),))
+            if transition in _CODES
             else None
         )
-        piece = _PIECE if move in self._in_pieces else most
+        piece = _PIECE if transition in self._in_pieces else most
         found: list[Operation] = []
         while len(found) < most:
             wanted = min(piece, most - len(found))
-            rows = session.run(self._moves[move], [(SWEEPER, None, reason, errors, wanted)])
+            rows = session.run(
+                self._transitions[transition], [(SWEEPER, None, reason, errors, wanted)]
+            )
             found += [_light(self._rows.operation(row)) for row in rows]
             if len(rows) < wanted:
                 break
         return found
 
-    def forget_events(self, session: Session, kept: timedelta, most: int) -> int:
+    def purge_events(self, session: Session, kept: timedelta, most: int) -> int:
         """Remove the events of up to `most` operations; return how many operations these were."""
         rows = session.run(self._events, [(kept, most)])
         return len({operation_id for (operation_id,) in rows})

@@ -129,7 +129,7 @@ events = sa.Table(
     sa.Column("operation_id", sa.Text, primary_key=True),
     sa.Column("revision", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("type", sa.Text, nullable=False),
-    sa.Column("move", sa.Text, nullable=False),
+    sa.Column("transition", sa.Text, nullable=False),
     sa.Column("owner", sa.Text, nullable=False),
     sa.Column("actor", sa.Text, nullable=False),
     sa.Column("request_id", sa.Text),
@@ -140,10 +140,10 @@ events = sa.Table(
     # The first event is never one of these. That is said so that the index does not offer itself to
     # those who look for the removal of one operation.
     sa.Index(
-        "events_forget_time_idx",
+        "events_purge_time_idx",
         "time",
-        postgresql_where=sa.text("move = 'forget' AND revision > 1"),
-        sqlite_where=sa.text("move = 'forget' AND revision > 1"),
+        postgresql_where=sa.text("transition = 'purge' AND revision > 1"),
+        sqlite_where=sa.text("transition = 'purge' AND revision > 1"),
     ),
 )
 """One row per change of status. No foreign key: the last event outlives its operation."""

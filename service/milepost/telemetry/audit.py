@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from milepost.domain.lifecycle import Move
 from milepost.domain.operation import ID_PATTERN, OperationId
+from milepost.domain.transitions import Transition
 from milepost.telemetry import metrics
 from milepost.telemetry.afterwards import afterwards
 from milepost.telemetry.logs import lines, log
@@ -18,28 +18,28 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from milepost.domain.operation import Operation, Principal
-    from milepost.domain.ports import Outcome
+    from milepost.domain.transitions import TransitionResult
 
 # --- what happened to operations ---
 
 
-def record_move(move: Move, outcome: Outcome, by: Principal) -> None:
-    """Count a committed move, log it, and join its span to the trace of the operation."""
+def record_transition(transition: Transition, outcome: TransitionResult, by: Principal) -> None:
+    """Count a committed transition, log it, and join its span to the trace of the operation."""
     operation = outcome.operation
     join_trace(operation.id, operation.trace_context)
     if not outcome.replayed:
-        afterwards.do(_tell_of_move, move, operation, by)
+        afterwards.do(_tell_of_transition, transition, operation, by)
 
 
-def _tell_of_move(move: Move, operation: Operation, by: Principal) -> None:
-    metrics.moves.add(move)
-    fields = _move(move, operation)
+def _tell_of_transition(transition: Transition, operation: Operation, by: Principal) -> None:
+    metrics.transitions.add(transition)
+    fields = _transition(transition, operation)
     # Progress changes neither, and is so frequent that its line is kept short.
-    if move is not Move.PROGRESS:
+    if transition is not Transition.PROGRESS:
         _observe_end(operation)
         fields |= _times(operation)
     fields |= _who(by)
-    lines.info("operation moved", fields)
+    lines.info("operation changed", fields)
 
 
 def _observe_end(operation: Operation) -> None:
@@ -48,10 +48,10 @@ def _observe_end(operation: Operation) -> None:
         metrics.durations.labels(operation.status).observe(took)
 
 
-def _move(move: Move, operation: Operation) -> dict[str, object]:
+def _transition(transition: Transition, operation: Operation) -> dict[str, object]:
     return {
         "code": "OK",
-        "move": str(move),
+        "transition": str(transition),
         "operation_id": operation.id,
         "function": operation.function,
         "status": str(operation.status),
@@ -66,44 +66,44 @@ def _times(operation: Operation) -> dict[str, object]:
     }
 
 
-def record_forget(operation_id: OperationId, by: Principal) -> None:
+def record_delete(operation_id: OperationId, by: Principal) -> None:
     """Count and log that an operation was removed, and name it on the span."""
     join_trace(operation_id, None)
-    afterwards.do(_tell_of_forget, operation_id, by)
+    afterwards.do(_tell_of_delete, operation_id, by)
 
 
-def _tell_of_forget(operation_id: OperationId, by: Principal) -> None:
-    metrics.moves.add(Move.FORGET)
-    what = {"code": "OK", "move": str(Move.FORGET), "operation_id": operation_id}
-    lines.info("operation moved", {**what, **_who(by)})
+def _tell_of_delete(operation_id: OperationId, by: Principal) -> None:
+    metrics.transitions.add(Transition.PURGE)
+    what = {"code": "OK", "transition": str(Transition.PURGE), "operation_id": operation_id}
+    lines.info("operation changed", {**what, **_who(by)})
 
 
 # --- what the sweeper did ---
 
-_LOSSES: Final = frozenset({Move.RELEASE, Move.ABANDON})
+_LOSSES: Final = frozenset({Transition.RELEASE, Transition.ABANDON})
 
 
-def record_sweep(move: Move, swept: Sequence[Operation]) -> None:
-    """Count the sweeper's moves of one batch, and log those that changed a status."""
-    metrics.moves.add(move, len(swept))
-    if move in _LOSSES:
+def record_sweep(transition: Transition, swept: Sequence[Operation]) -> None:
+    """Count the sweeper's transitions of one batch, and log those that changed a status."""
+    metrics.transitions.add(transition, len(swept))
+    if transition in _LOSSES:
         metrics.leases_lost.inc(len(swept))
-    if move is Move.FORGET:  # removals are many, and told by the line of their pass
+    if transition is Transition.PURGE:  # removals are many, and told by the line of their pass
         return
     for operation in swept:
         _observe_end(operation)
-        fields = _move(move, operation) | _times(operation) | {"principal": "milepost"}
-        lines.info("operation moved", fields)
+        fields = _transition(transition, operation) | _times(operation) | {"principal": "milepost"}
+        lines.info("operation changed", fields)
 
 
-def record_pass(kind: str, moved: Mapping[Move, int], *, more: bool) -> None:
+def record_pass(kind: str, moved: Mapping[Transition, int], *, more: bool) -> None:
     """Count a pass of the sweeper, and log it if it did something."""
     metrics.passes.labels(kind).inc()
     if any(moved.values()):
         log.info("swept", kind=kind, more=more, **{str(m): n for m, n in moved.items() if n})
 
 
-def record_forgotten_events(operations: int) -> None:
+def record_purged_events(operations: int) -> None:
     """Log of how many operations the events were removed, if of any."""
     if operations:
         log.info("events removed", operations=operations)

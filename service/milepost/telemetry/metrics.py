@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from milepost.domain.lifecycle import Move
+from milepost.domain.transitions import Transition
 from milepost.telemetry.afterwards import afterwards
 from milepost.telemetry.tallies import Durations, Tally
 
@@ -34,8 +34,12 @@ rpcs: Final = Durations(
     registry,
 )
 rpcs_running: Final = Gauge("milepost_rpcs_running", "Calls in flight", registry=registry)
-moves: Final = Tally(
-    "milepost_moves_total", "Committed moves of operations", "move", Move, registry
+transitions: Final = Tally(
+    "milepost_transitions_total",
+    "Committed moves of operations",
+    "transition",
+    Transition,
+    registry,
 )
 durations: Final = Histogram(
     "milepost_operation_duration_seconds",
@@ -58,8 +62,8 @@ failures: Final = Counter(
 )
 overdue: Final = Gauge(
     "milepost_operations_overdue",
-    "Operations whose instant has passed without the move that was due then; 0 if all is well",
-    ["move"],
+    "Operations whose due transition was not made in time; 0 if all is well",
+    ["transition"],
     registry=registry,
 )
 progress_streams: Final = Gauge(
@@ -109,10 +113,10 @@ def record_limited(limit: str) -> None:
     refusals.labels(limit).inc()
 
 
-def record_overdue(counts: Mapping[Move, int]) -> None:
-    """Show how many operations are overdue, by the move that is due."""
-    for move, number in counts.items():
-        overdue.labels(move.value).set(number)
+def record_overdue(counts: Mapping[Transition, int]) -> None:
+    """Show how many operations are overdue, by the transition that is due."""
+    for transition, number in counts.items():
+        overdue.labels(transition.value).set(number)
 
 
 def metrics_page() -> bytes:

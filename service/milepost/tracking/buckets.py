@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from milepost.domain.ports import BucketKey
-    from milepost.domain.rates import Rate
+    from milepost.domain.rates import BucketKey, Rate
 
 MOST_REMEMBERED: Final = 100_000
 _ROUNDING_S: Final = 1e-6

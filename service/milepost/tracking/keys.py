@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from milepost.domain.api_key import issue_key
-from milepost.domain.ports import Position
+from milepost.domain.selection import Position
 
 if TYPE_CHECKING:
-    from milepost.domain.api_key import ApiKey, KeyProposal, KeySelection
+    from milepost.domain.api_key import ApiKey, CreateKeyRequest, KeySelection
     from milepost.domain.limits import Limits
     from milepost.domain.operation import Principal
     from milepost.domain.ports import KeyStore
-    from milepost.tracking.paging import PageTokens
+    from milepost.tracking.page_tokens import PageTokens
 
 MOST_NOTED: Final = 1_000
 """Keys whose use waits to be written; of more, some are noted at their next look-up."""
@@ -38,12 +38,14 @@ class Keys:
         self._page_tokens = page_tokens
         self._used: set[str] = set()
 
-    async def create(self, by: Principal, proposal: KeyProposal) -> NewKey:
+    async def create(self, by: Principal, create_request: CreateKeyRequest) -> NewKey:
         """Store a new key and return its secret, which is never shown again."""
         secret, stored = issue_key(
-            subject=proposal.subject, roles=proposal.roles, functions=proposal.functions
+            subject=create_request.subject,
+            roles=create_request.roles,
+            functions=create_request.functions,
         )
-        outcome = await self._store.add_key(stored, proposal, creator=by.subject)
+        outcome = await self._store.add_key(stored, create_request, creator=by.subject)
         if outcome.replayed:
             return NewKey(key=outcome.key, secret=None, replayed=True)
         return NewKey(key=outcome.key, secret=secret, replayed=False)

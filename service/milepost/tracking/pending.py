@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from milepost.domain.operation import OperationId, Scope
+    from milepost.domain.operation import AccessFilter, OperationId
 
 
 class Holder(Protocol):
@@ -41,11 +41,11 @@ class PendingProgress:
             if not group:
                 del self._holders[operation_id]
 
-    async def flush(self, operation_id: OperationId, scope: Scope) -> None:
+    async def flush(self, operation_id: OperationId, access_filter: AccessFilter) -> None:
         """Commit what is held back of an operation that lies inside the scope.
 
         For others nothing happens: how long this takes tells a stranger nothing.
         """
         for holder in tuple(self._holders.get(operation_id, ())):
-            if scope.covers(owner=holder.owner, function=holder.function):
+            if access_filter.covers(owner=holder.owner, function=holder.function):
                 await holder.flush()

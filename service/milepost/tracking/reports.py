@@ -13,22 +13,22 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from milepost import telemetry
 from milepost.domain.errors import (
-    IllegalMove,
+    IllegalTransition,
     OperationNotFound,
     ProgressDecrease,
     StaleAttempt,
     Unavailable,
 )
-from milepost.domain.lifecycle import TERMINAL, is_decrease
-from milepost.tracking.changes import Listener
+from milepost.domain.transitions import TERMINAL, is_decrease
+from milepost.tracking.subscriptions import Subscriber
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-    from milepost.domain.interruption import InterruptionKind, Standing
+    from milepost.domain.interruption import InterruptionKind, StatusSnapshot
     from milepost.domain.operation import Operation, OperationId
-    from milepost.domain.ports import Outcome
+    from milepost.domain.transitions import TransitionResult
 
 OWN_HINT: Final = 1
 """A commit of its own wakes a report once; any further hint comes from somebody else."""
@@ -108,10 +108,10 @@ class Outlet(Protocol):
     coalesced: int
     """How many updates were merged with later ones."""
 
-    async def commit(self, update: Update) -> Outcome:
+    async def commit(self, update: Update) -> TransitionResult:
         """Make the update durable."""
 
-    async def standing(self, operation_id: OperationId) -> Standing | None:
+    async def status_snapshot(self, operation_id: OperationId) -> StatusSnapshot | None:
         """Return how the operation stands, or nothing if that cannot be found out."""
 
     def tell(self, item: Item) -> None:
@@ -130,7 +130,7 @@ class Outlet(Protocol):
         """Forget the report."""
 
 
-class Report(Listener):
+class Report(Subscriber):
     """The reports of one worker on one operation."""
 
     __slots__ = (
@@ -221,26 +221,30 @@ class Report(Listener):
         if self._commit is None:
             self._look_beyond(0)
 
-    def found(self, standing: Standing | None) -> None:
+    def found(self, status_snapshot: StatusSnapshot | None) -> None:
         """Tell the worker if the operation is no longer in its hands."""
         if self._commit is not None:  # it knows better; look again when it is done
             self._hints += OWN_HINT + 1
             return
         self.held_at = self._outlet.clock.time()
-        if standing is None:
+        if status_snapshot is None:
             self._outlet.tell(Refused(id=self.id, error=OperationNotFound(self.id)))
             self._outlet.drop(self)
-        elif standing.revision >= self.revision:
-            self._judge(standing)
+        elif status_snapshot.revision >= self.revision:
+            self._judge(status_snapshot)
 
-    def _judge(self, standing: Standing) -> None:
-        kind = standing.interruption(self.attempt)
+    def _judge(self, status_snapshot: StatusSnapshot) -> None:
+        kind = status_snapshot.interruption(self.attempt)
         if kind is not None:
-            self._outlet.tell(Interruption(id=self.id, kind=kind, revision=standing.revision))
+            self._outlet.tell(
+                Interruption(id=self.id, kind=kind, revision=status_snapshot.revision)
+            )
             self._outlet.drop(self)
-        elif standing.status in TERMINAL and self._pending is None:
+        elif status_snapshot.status in TERMINAL and self._pending is None:
             self._outlet.drop(self)
-        elif standing.status in TERMINAL:  # what is pending came too late: let the store say why
+        elif (
+            status_snapshot.status in TERMINAL
+        ):  # what is pending came too late: let the store say why
             self._begin()
 
     def close(self) -> None:
@@ -287,8 +291,8 @@ class Report(Listener):
 
     def _look_beyond(self, expected: int) -> None:
         """Have a look if there were more hints than those of this report itself."""
-        hints, self._hints = self._hints, 0
-        if hints > expected and self.known:
+        notifications, self._hints = self._hints, 0
+        if notifications > expected and self.known:
             self._outlet.look(self)
 
     def _committed(self, operation: Operation) -> None:
@@ -312,11 +316,11 @@ class Report(Listener):
         """Tell the worker why: an interruption if that is what is behind it."""
         telemetry.update_refused()
         item: Item = Refused(id=self.id, error=error)
-        if isinstance(error, IllegalMove | StaleAttempt):
-            standing = await self._outlet.standing(self.id)
-            kind = standing and standing.interruption(update.attempt or self.attempt)
-            if standing and kind:
-                item = Interruption(id=self.id, kind=kind, revision=standing.revision)
-        if isinstance(error, IllegalMove | StaleAttempt | OperationNotFound):
+        if isinstance(error, IllegalTransition | StaleAttempt):
+            status_snapshot = await self._outlet.status_snapshot(self.id)
+            kind = status_snapshot and status_snapshot.interruption(update.attempt or self.attempt)
+            if status_snapshot and kind:
+                item = Interruption(id=self.id, kind=kind, revision=status_snapshot.revision)
+        if isinstance(error, IllegalTransition | StaleAttempt | OperationNotFound):
             self.known = False
         self._outlet.tell(item)

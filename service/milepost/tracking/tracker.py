@@ -6,30 +6,37 @@ from typing import TYPE_CHECKING, Any, Final
 
 from milepost import telemetry
 from milepost.domain.errors import IdsExhausted, PermissionDenied, WebhooksNotConfigured
-from milepost.domain.lifecycle import TABLE, TERMINAL, Change, Move
-from milepost.domain.operation import Draft, OperationId, Role, new_operation_id
-from milepost.domain.policy import LISTERS, VIEWERS, scope
-from milepost.domain.ports import Position
+from milepost.domain.operation import NewOperation, OperationId, Role, new_operation_id
+from milepost.domain.policy import LISTERS, VIEWERS, access_filter
 from milepost.domain.rates import Allowances
+from milepost.domain.selection import Position
+from milepost.domain.transitions import TABLE, TERMINAL, Transition, TransitionRequest
 from milepost.tracking.pending import PendingProgress
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from milepost.domain.lifecycle import Guards
     from milepost.domain.limits import Limits
-    from milepost.domain.operation import Operation, OperationError, Payload, Principal, Proposal
-    from milepost.domain.ports import Callbacks, OperationStore, Outcome, Selection
-    from milepost.tracking.changes import Changes
-    from milepost.tracking.claiming import PendingWork
-    from milepost.tracking.paging import PageTokens
+    from milepost.domain.operation import (
+        CreateRequest,
+        Operation,
+        OperationError,
+        Payload,
+        Principal,
+    )
+    from milepost.domain.ports import Callbacks, OperationStore
+    from milepost.domain.selection import Selection
+    from milepost.domain.transitions import Preconditions, TransitionResult
+    from milepost.tracking.claimer import PendingWork
+    from milepost.tracking.page_tokens import PageTokens
+    from milepost.tracking.subscriptions import Subscriptions
 
 EVERYBODY_ALIKE: Final = Allowances()
 """The product's defaults, for all."""
 ID_TRIES: Final = 10
 """How many fresh ids are tried before the source of randomness is blamed."""
 WEBHOOK_EVENTS: Final = tuple(
-    sorted({rule.event for rule in TABLE.values() if rule.enters in TERMINAL})
+    sorted({rule.event for rule in TABLE.values() if rule.target in TERMINAL})
 )
 """The events a webhook is sent for unless the caller chooses others."""
 
@@ -43,14 +50,14 @@ class Tracker:
         *,
         limits: Limits,
         page_tokens: PageTokens,
-        changes: Changes,
+        subscriptions: Subscriptions,
         work: PendingWork,
         pending: PendingProgress | None = None,
         allowances: Allowances = EVERYBODY_ALIKE,
         callbacks: Callbacks | None = None,
         new_id: Callable[[], OperationId] = new_operation_id,
     ) -> None:
-        """Work on `store`; clamp to `limits`; tell `changes` of every move, `work` of new work.
+        """Work on `store`, within `limits`; publish to `subscriptions`, and new work to `work`.
 
         What is `pending` of an operation is committed before its end. What is created counts
         against the quota that its owner has by `allowances`. Without `callbacks` no webhooks are
@@ -59,14 +66,14 @@ class Tracker:
         self._callbacks = callbacks
         self._store = store
         self._work = work
-        self._changes = changes
+        self._changes = subscriptions
         self._pending = pending or PendingProgress()
         self._limits = limits
         self._allowances = allowances
         self._page_tokens = page_tokens
         self._new_id = new_id
 
-    async def create(self, by: Principal, proposal: Proposal) -> Outcome:
+    async def create(self, by: Principal, create_request: CreateRequest) -> TransitionResult:
         """Store a new pending operation that `by` owns, or return the one of this request_id.
 
         Raises:
@@ -75,14 +82,14 @@ class Tracker:
             QuotaExceeded: `by` has as many active operations as it may have.
             IdsExhausted: no free id was found.
         """
-        if proposal.callback_url is not None:
-            await self._invited(proposal.callback_url)
-        draft = self._draft(by, proposal)
+        if create_request.callback_url is not None:
+            await self._invited(create_request.callback_url)
+        new_operation = self._new_operation(by, create_request)
         for _ in range(ID_TRIES):
-            outcome = await self._store.insert(self._new_id(), draft)
+            outcome = await self._store.insert(self._new_id(), new_operation)
             if outcome is not None:
-                telemetry.record_move(Move.CREATE, outcome, by)
-                self._work.publish(proposal.function)
+                telemetry.record_transition(Transition.CREATE, outcome, by)
+                self._work.publish(create_request.function)
                 return outcome
         raise IdsExhausted(tries=ID_TRIES)
 
@@ -91,28 +98,28 @@ class Tracker:
             raise WebhooksNotConfigured
         await self._callbacks.check(callback_url)
 
-    def _draft(self, by: Principal, proposal: Proposal) -> Draft:
+    def _new_operation(self, by: Principal, create_request: CreateRequest) -> NewOperation:
         """Return what is stored of a proposal: within the limits, and with its owner."""
-        return Draft(
+        return NewOperation(
             owner=by.subject,
-            function=proposal.function,
-            version=proposal.version,
-            metadata=proposal.metadata,
-            original_request_id=proposal.original_request_id,
-            callback_url=proposal.callback_url,
-            callback_events=proposal.callback_events or WEBHOOK_EVENTS,
-            ttl=self._limits.ttl(proposal.ttl),
-            retry_after=self._limits.retry_after(proposal.retry_after),
-            max_attempts=self._limits.max_attempts(proposal.max_attempts),
-            request_id=proposal.request_id,
-            fingerprint=proposal.fingerprint,
+            function=create_request.function,
+            version=create_request.version,
+            metadata=create_request.metadata,
+            original_request_id=create_request.original_request_id,
+            callback_url=create_request.callback_url,
+            callback_events=create_request.callback_events or WEBHOOK_EVENTS,
+            ttl=self._limits.ttl(create_request.ttl),
+            retry_after=self._limits.retry_after(create_request.retry_after),
+            max_attempts=self._limits.max_attempts(create_request.max_attempts),
+            request_id=create_request.request_id,
+            fingerprint=create_request.fingerprint,
             trace_context=telemetry.current_traceparent(),
             quota=self._allowances.of(by.subject).active,
         )
 
     async def get(self, by: Principal, operation_id: OperationId) -> Operation:
         """Return the operation as last committed."""
-        operation = await self._store.get(operation_id, scope(by, VIEWERS))
+        operation = await self._store.get(operation_id, access_filter(by, VIEWERS))
         telemetry.join_trace(operation.id, operation.trace_context)
         return operation
 
@@ -130,7 +137,7 @@ class Tracker:
         Raises:
             PermissionDenied: somebody else's were asked for, and `by` is no admin.
         """
-        shown = scope(by, LISTERS)
+        shown = access_filter(by, LISTERS)
         if selection.owner not in (None, by.subject) and not shown.everything:
             raise PermissionDenied(role=Role.ADMIN)
         after = self._after(page_token, by, selection)
@@ -149,45 +156,54 @@ class Tracker:
         return self._page_tokens.read(page_token, subject=by.subject, selection=selection)
 
     def cancel(
-        self, by: Principal, operation_id: OperationId, guards: Guards, *, reason: str | None = None
-    ) -> Awaitable[Outcome]:
+        self,
+        by: Principal,
+        operation_id: OperationId,
+        preconditions: Preconditions,
+        *,
+        reason: str | None = None,
+    ) -> Awaitable[TransitionResult]:
         """End an active operation as cancelled; its progress and metadata are kept."""
-        return self._move(by, Move.CANCEL, operation_id, guards, reason=reason)
+        return self._transition(by, Transition.CANCEL, operation_id, preconditions, reason=reason)
 
-    async def delete(self, by: Principal, operation_id: OperationId, guards: Guards) -> None:
+    async def delete(
+        self, by: Principal, operation_id: OperationId, preconditions: Preconditions
+    ) -> None:
         """Forget a terminal operation before its time."""
-        await self._store.forget(_change(by, Move.FORGET, operation_id, guards))
+        await self._store.delete(_change(by, Transition.PURGE, operation_id, preconditions))
         self._changes.publish(operation_id)
-        telemetry.record_forget(operation_id, by)
+        telemetry.record_delete(operation_id, by)
 
     def start(
         self,
         by: Principal,
         operation_id: OperationId,
-        guards: Guards,
+        preconditions: Preconditions,
         *,
         progress: float | None = None,
         worker: str | None = None,
-    ) -> Awaitable[Outcome]:
+    ) -> Awaitable[TransitionResult]:
         """Begin the work on a pending operation."""
         worker = worker or by.subject
-        return self._move(by, Move.START, operation_id, guards, progress=progress, worker=worker)
+        return self._transition(
+            by, Transition.START, operation_id, preconditions, progress=progress, worker=worker
+        )
 
     def update_progress(
         self,
         by: Principal,
         operation_id: OperationId,
-        guards: Guards,
+        preconditions: Preconditions,
         *,
         progress: float | None = None,
         message: str | None = None,
-    ) -> Awaitable[Outcome]:
+    ) -> Awaitable[TransitionResult]:
         """Report how far the work is; a pending operation is started by it."""
-        return self._move(
+        return self._transition(
             by,
-            Move.PROGRESS,
+            Transition.PROGRESS,
             operation_id,
-            guards,
+            preconditions,
             progress=progress,
             message=message,
             worker=by.subject,
@@ -197,54 +213,65 @@ class Tracker:
         self,
         by: Principal,
         operation_id: OperationId,
-        guards: Guards,
+        preconditions: Preconditions,
         *,
         result: Payload | None = None,
-    ) -> Awaitable[Outcome]:
+    ) -> Awaitable[TransitionResult]:
         """End an operation that is being processed with its result."""
-        return self._move(by, Move.COMPLETE, operation_id, guards, result=result)
+        return self._transition(by, Transition.COMPLETE, operation_id, preconditions, result=result)
 
     def fail(
         self,
         by: Principal,
         operation_id: OperationId,
-        guards: Guards,
+        preconditions: Preconditions,
         *,
         errors: tuple[OperationError, ...],
-    ) -> Awaitable[Outcome]:
+    ) -> Awaitable[TransitionResult]:
         """End an active operation with the errors that stopped it."""
-        return self._move(by, Move.FAIL, operation_id, guards, errors=errors)
+        return self._transition(by, Transition.FAIL, operation_id, preconditions, errors=errors)
 
-    async def _move(
-        self, by: Principal, move: Move, operation_id: OperationId, guards: Guards, **effects: Any
-    ) -> Outcome:
-        change = _change(by, move, operation_id, guards, **effects)
-        if TABLE[move].enters in TERMINAL:
-            await self._pending.flush(operation_id, change.scope)
+    async def _transition(
+        self,
+        by: Principal,
+        transition: Transition,
+        operation_id: OperationId,
+        preconditions: Preconditions,
+        **effects: Any,
+    ) -> TransitionResult:
+        change = _change(by, transition, operation_id, preconditions, **effects)
+        if TABLE[transition].target in TERMINAL:
+            await self._pending.flush(operation_id, change.access_filter)
         outcome = await self._store.apply(change)
         self._changes.publish(operation_id)
-        self._tell_of_delivery(move, outcome)
-        telemetry.record_move(move, outcome, by)
+        self._tell_of_delivery(transition, outcome)
+        telemetry.record_transition(transition, outcome, by)
         return outcome
 
-    def _tell_of_delivery(self, move: Move, outcome: Outcome) -> None:
+    def _tell_of_delivery(self, transition: Transition, outcome: TransitionResult) -> None:
         """Have a webhook sent at once. Progress is too frequent for it: it seldom causes one."""
-        called = outcome.operation.callback_url is not None and move is not Move.PROGRESS
+        called = (
+            outcome.operation.callback_url is not None and transition is not Transition.PROGRESS
+        )
         if called and self._callbacks is not None:
             self._callbacks.wake()
 
 
 def _change(
-    by: Principal, move: Move, operation_id: OperationId, guards: Guards, **effects: Any
-) -> Change:
-    """Return what `by` asks for, within what the table of moves lets it touch."""
-    return Change(
-        move=move,
+    by: Principal,
+    transition: Transition,
+    operation_id: OperationId,
+    preconditions: Preconditions,
+    **effects: Any,
+) -> TransitionRequest:
+    """Return what `by` asks for, within what the transition table lets it touch."""
+    return TransitionRequest(
+        transition=transition,
         id=operation_id,
-        scope=scope(by, TABLE[move].by),
+        access_filter=access_filter(by, TABLE[transition].by),
         actor=by.subject,
-        request_id=guards.request_id,
-        expected_revision=guards.expected_revision,
-        attempt=guards.attempt,
+        request_id=preconditions.request_id,
+        expected_revision=preconditions.expected_revision,
+        attempt=preconditions.attempt,
         **effects,
     )

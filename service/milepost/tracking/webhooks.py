@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from milepost.domain.ports import Position
+from milepost.domain.selection import Position
 
 if TYPE_CHECKING:
-    from milepost.domain.delivery import Delivery, DeliverySelection, SigningSecrets
+    from milepost.domain.delivery import Delivery, DeliverySelection, Probe, SigningSecrets
     from milepost.domain.limits import Limits
     from milepost.domain.operation import Principal
-    from milepost.domain.ports import Callbacks, DeliveryStore, Probe, Prober
-    from milepost.tracking.paging import PageTokens
-    from milepost.tracking.secrets import Secrets
+    from milepost.domain.ports import Callbacks, DeliveryStore, Prober
+    from milepost.tracking.page_tokens import PageTokens
+    from milepost.tracking.signing_secrets import Secrets
 
 
 class Webhooks:

@@ -11,10 +11,10 @@ from google.protobuf import json_format, struct_pb2
 from google.protobuf.message import DecodeError
 
 from milepost.domain.delivery import TEST_EVENT, status_after
-from milepost.domain.lifecycle import TERMINAL
+from milepost.domain.transitions import TERMINAL
 
 if TYPE_CHECKING:
-    from milepost.domain.delivery import Claimed, Subject
+    from milepost.domain.delivery import ClaimedDelivery, Subject
     from milepost.domain.operation import OperationError, Payload
 
 _JSON: Final = {
@@ -26,7 +26,7 @@ _JSON: Final = {
 _encode: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 
-def body_of(claimed: Claimed, subject: Subject) -> bytes:
+def body_of(claimed: ClaimedDelivery, subject: Subject) -> bytes:
     """Return the exact bytes that are signed and sent.
 
     The operation is told as the event left it: it may have moved on since, so what is not final

@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Final
 from milepost import telemetry
 from milepost.domain.delivery import DeliveryStatus
 from milepost.domain.errors import MilepostError, Overloaded, Unavailable
-from milepost.webhooks import observing
+from milepost.webhooks import webhook_metrics
 from milepost.webhooks.hosts import Hosts
 
 if TYPE_CHECKING:
-    from milepost.domain.delivery import Claimed, Settlement
+    from milepost.domain.delivery import ClaimedDelivery, Settlement
     from milepost.domain.ports import DeliveryStore
-    from milepost.webhooks.attempting import Attempts
+    from milepost.webhooks.attempts import DeliveryAttempts
 
 POLL_S: Final = 1.0
 """How long something due may wait when no hint came, as when another replica wrote it."""
@@ -71,7 +71,7 @@ class Dispatcher:
     def __init__(
         self,
         store: DeliveryStore,
-        attempts: Attempts,
+        attempts: DeliveryAttempts,
         room: Room,
         tracing: telemetry.Tracing,
         hosts: Hosts | None = None,
@@ -86,7 +86,7 @@ class Dispatcher:
         self._turns = asyncio.Semaphore(room.total)
         self._unsent = 0
         self._sending = 0
-        observing.running.set_function(lambda: self._sending)
+        webhook_metrics.running.set_function(lambda: self._sending)
         self._running: set[asyncio.Task[None]] = set()
         self._hint = asyncio.Event()
         self._finishing = False
@@ -159,13 +159,13 @@ class Dispatcher:
         if not task.cancelled() and (error := task.exception()) is not None:
             telemetry.log.error("webhook attempt broke", exc_info=error)
 
-    async def _deliver(self, claimed: Claimed, claimed_at: float) -> None:
+    async def _deliver(self, claimed: ClaimedDelivery, claimed_at: float) -> None:
         try:
             settlement = await self._send(claimed, claimed_at)
             if settlement is None:
                 raise Overloaded
             held = await self._settle(settlement)
-            observing.record_attempt(claimed, settlement, held=held)
+            webhook_metrics.record_attempt(claimed, settlement, held=held)
             if settlement.status is DeliveryStatus.PENDING:
                 self._loop.call_later(settlement.delay.total_seconds(), self.wake)
         except Unavailable as error:
@@ -173,7 +173,7 @@ class Dispatcher:
                 "webhook left to its lease", delivery_id=claimed.id, cause=error.reason
             )
 
-    async def _send(self, claimed: Claimed, claimed_at: float) -> Settlement | None:
+    async def _send(self, claimed: ClaimedDelivery, claimed_at: float) -> Settlement | None:
         """Make an attempt in its turn; nothing if it would outlive its lease by then."""
         failed = False
         try:
@@ -194,7 +194,7 @@ class Dispatcher:
                 telemetry.log.warning("host is left alone for a while", host=claimed.host)
             self._hint.set()  # there is room again
 
-    async def _attempt(self, claimed: Claimed, claimed_at: float) -> Settlement:
+    async def _attempt(self, claimed: ClaimedDelivery, claimed_at: float) -> Settlement:
         # By the clock of the database, like every time that is stored.
         start_time = claimed.claim_time + timedelta(seconds=self._loop.time() - claimed_at)
         created = claimed.subject.trace_context if claimed.subject else None
@@ -212,7 +212,7 @@ class Dispatcher:
             settlement = await self._attempts.make(
                 claimed, start_time=start_time, traceparent=traceparent
             )
-            observing.end_attempt(span, settlement)
+            webhook_metrics.end_attempt(span, settlement)
         return settlement
 
     async def _settle(self, settlement: Settlement) -> bool:
@@ -228,4 +228,4 @@ class Dispatcher:
         if self._loop.time() - self._tidied < TIDY_S:
             return
         self._tidied = self._loop.time()
-        await self._store.forget_deliveries(KEPT)
+        await self._store.purge_deliveries(KEPT)

@@ -125,7 +125,7 @@ def ask_system(host: str, port: int) -> Iterable[str]:
 _read_address: Final = functools.lru_cache(maxsize=4_096)(ip_address)
 
 
-class Passage:
+class StatusChange:
     """The addresses that were checked for one attempt, and nothing beside them."""
 
     def __init__(self, addresses: Iterable[Address], rules: CallbackRules) -> None:
@@ -172,11 +172,11 @@ class Passage:
             raise ForbiddenPeer
 
 
-_passage: Final[ContextVar[Passage]] = ContextVar("milepost_passage")
+_passage: Final[ContextVar[StatusChange]] = ContextVar("milepost_passage")
 
 
 @contextlib.contextmanager
-def through(passage: Passage) -> Iterator[None]:
+def through(passage: StatusChange) -> Iterator[None]:
     """Let this task, and those that it starts, connect through `passage` and in no other way."""
     token = _passage.set(passage)
     try:

@@ -41,8 +41,8 @@ from milepost.webhooks.guard import (
     ForbiddenPeer,
     GuardedConnector,
     HeadTooLong,
-    Passage,
     Resolver,
+    StatusChange,
     Unresolvable,
     through,
 )
@@ -166,7 +166,7 @@ class Sender:
     async def _attempt(
         self, url: CallbackUrl, headers: Mapping[str, str], body: bytes
     ) -> tuple[int, timedelta | None]:
-        with through(Passage(await self._resolver.resolve(url), self._rules)):
+        with through(StatusChange(await self._resolver.resolve(url), self._rules)):
             async with self._session.post(
                 _target(url), headers=headers, data=body, allow_redirects=False, ssl=self._tls
             ) as response:

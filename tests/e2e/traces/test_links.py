@@ -13,7 +13,7 @@ from tests.waiting import eventually
 
 
 def test_later_calls_link_to_the_creating_trace(spans, traced, alice):
-    """Every later move has the id of the operation, and a link to the creating trace (B228)."""
+    """Every later move has the id of the operation, and a link to the creating trace."""
     created, _ = under(alice)
     operation = alice.create()
     worker = traced.worker()
@@ -23,7 +23,7 @@ def test_later_calls_link_to_the_creating_trace(spans, traced, alice):
         ("CompleteOperation", {}),
     ):
         trace_id, _ = under(worker)
-        worker.move(method, operation.id, **fields)
+        worker.transition(method, operation.id, **fields)
         span = spans.one(trace_id)
         assert attributes(span)["milepost.operation.id"] == operation.id
         (link,) = span.links
@@ -32,10 +32,10 @@ def test_later_calls_link_to_the_creating_trace(spans, traced, alice):
 
 
 def test_call_of_the_same_trace_needs_no_link(spans, alice):
-    """A later move under the trace of the create belongs to it, and has no link (B228)."""
+    """A later move under the trace of the create belongs to it, and has no link."""
     trace_id, _ = under(alice)
     operation = alice.create()
-    alice.move("CancelOperation", operation.id)
+    alice.transition("CancelOperation", operation.id)
     found = eventually(
         lambda: len(spans.of(trace_id)) == 2 and spans.of(trace_id),
         within=ARRIVES_WITHIN_S,
@@ -47,22 +47,22 @@ def test_call_of_the_same_trace_needs_no_link(spans, alice):
 
 
 def test_create_that_nobody_traced_can_be_linked_to(spans, traced, alice):
-    """A create without a traceparent is linked to by the trace that began with it (B228)."""
+    """A create without a traceparent is linked to by the trace that began with it."""
     operation = alice.create()
-    created = traced.logged(operation_id=operation.id, move="create")["trace_id"]
+    created = traced.logged(operation_id=operation.id, transition="create")["trace_id"]
     trace_id, _ = under(alice)
-    alice.move("StartOperation", operation.id)
+    alice.transition("StartOperation", operation.id)
     (link,) = spans.one(trace_id).links
     assert link.trace_id.hex() == created
 
 
 @pytest.mark.parametrize("sampled", [True, False])
 def test_sweep_has_a_span_and_joins_the_creating_trace(spans, traced, alice, sampled):
-    """A sweep with something to do is a span, and its move one of the creating trace (B228)."""
+    """A sweep with something to do is a span, and its move one of the creating trace."""
     trace_id, _ = under(alice, sampled=sampled)
     operation = alice.create(ttl=duration_pb2.Duration(seconds=3600))
     under(alice)
-    alice.move("StartOperation", operation.id)
+    alice.transition("StartOperation", operation.id)
     before = len(sweeps_of(spans))
     factories.age(traced.engine, OperationId(operation.id), timedelta(hours=2))
     (sweep,) = eventually(
@@ -85,12 +85,12 @@ def sweeps_of(spans: Collector) -> list[Span]:
 
 @pytest.mark.parametrize("sampled", [True, False])
 def test_webhook_belongs_to_the_creating_trace(spans, alice, receiver, sampled):
-    """A webhook carries the creating trace on, and its attempt is a span of it (B228)."""
+    """A webhook carries the creating trace on, and its attempt is a span of it."""
     trace_id, _ = under(alice, sampled=sampled)
     path = f"/{trace_id}"
     operation = alice.create(callback_url=receiver.url(path + f"?{CANARY}"))
     under(alice)
-    alice.move("CancelOperation", operation.id)
+    alice.transition("CancelOperation", operation.id)
     (hook,) = receiver.wait_for(path)
     version, sent_trace, sent_span, flags = hook.headers["traceparent"].split("-")
     assert (version, sent_trace, flags) == ("00", trace_id, f"0{int(sampled)}")

@@ -24,7 +24,7 @@ CREATE = "milepost.v1.OperationService/CreateOperation"
 
 
 def test_span_is_a_child_of_the_caller(spans, alice):
-    """The server span is a child of the traceparent that was sent (B225)."""
+    """The server span is a child of the traceparent that was sent."""
     trace_id, parent = under(alice)
     operation = alice.create()
     span = spans.one(trace_id)
@@ -40,9 +40,9 @@ def test_span_is_a_child_of_the_caller(spans, alice):
 
 
 def test_trace_begins_without_a_caller(spans, traced, alice):
-    """Without a traceparent a new trace begins, which the log names too (B226)."""
+    """Without a traceparent a new trace begins, which the log names too."""
     operation = alice.create()
-    line = traced.logged(operation_id=operation.id, move="create")
+    line = traced.logged(operation_id=operation.id, transition="create")
     span = spans.one(line["trace_id"])
     assert span.parent_span_id == b""
     assert attributes(span)["milepost.operation.id"] == operation.id
@@ -66,7 +66,7 @@ def test_broken_traceparent_is_ignored(spans, traced, alice, broken):
     """A traceparent that is none begins a new trace (W3C Trace Context)."""
     alice.metadata = (*alice.metadata, ("traceparent", broken))
     operation = alice.create()
-    line = traced.logged(operation_id=operation.id, move="create")
+    line = traced.logged(operation_id=operation.id, transition="create")
     assert spans.one(line["trace_id"]).parent_span_id == b""
 
 
@@ -79,7 +79,7 @@ def test_broken_traceparent_is_ignored(spans, traced, alice, broken):
     ],
 )
 def test_span_has_the_true_code(spans, alice, method, code):
-    """A refused call has its code on the span, and is no error of ours (B225)."""
+    """A refused call has its code on the span, and is no error of ours."""
     trace_id, _ = under(alice)
     with refused(code):
         alice.call(method)
@@ -89,7 +89,7 @@ def test_span_has_the_true_code(spans, alice, method, code):
 
 
 def test_our_own_faults_are_errors(spans, alice):
-    """A call that is not answered in time is an error on its span (B225)."""
+    """A call that is not answered in time is an error on its span."""
     operation = alice.create()
     (watch,) = (rpc for rpc in RPCS if rpc.method == "WatchOperation")
     trace_id, _ = under(alice)
@@ -103,7 +103,7 @@ def test_our_own_faults_are_errors(spans, alice):
 
 
 def test_stranger_has_a_span(spans, traced):
-    """A call without a credential is traced with its code too (B225)."""
+    """A call without a credential is traced with its code too."""
     stranger = Client(traced.channel, "nobody", frozenset(), "no-key")
     trace_id, parent = under(stranger)
     with refused(StatusCode.UNAUTHENTICATED):
@@ -130,7 +130,7 @@ def test_defect_is_an_error_span(spans, traced, alice):
 
 @pytest.mark.parametrize("code", ["CANCELLED", "DEADLINE_EXCEEDED"])
 async def test_call_that_is_cut_off_has_its_code(spans, traced, alice, code):
-    """A cancelled call and one that is late have their true code on the span (B225)."""
+    """A cancelled call and one that is late have their true code on the span."""
     operation = alice.create_in("PROCESSING")
     stored = Stored(traced.engine)
     trace_id, _ = under(alice)
@@ -151,12 +151,12 @@ async def test_call_that_is_cut_off_has_its_code(spans, traced, alice, code):
 
 
 def test_secrets_and_payloads_never_reach_a_span(spans, alice):
-    """No key, metadata value, message or header is in any span (B221)."""
+    """No key, metadata value, message or header is in any span."""
     canary = struct_pb2.Struct()
     canary.update({CANARY: CANARY})
     under(alice)
     operation = alice.create(metadata=canary, version=CANARY, request_id=CANARY)
-    alice.move("UpdateProgress", operation.id, message=CANARY)
+    alice.transition("UpdateProgress", operation.id, message=CANARY)
     with refused(StatusCode.INVALID_ARGUMENT):
         alice.create(function=CANARY + "\n", metadata=canary)
     trace_id, _ = under(alice)
@@ -168,7 +168,7 @@ def test_secrets_and_payloads_never_reach_a_span(spans, alice):
 
 
 def test_no_confidence_reaches_a_span(spans, traced, alice):
-    """No secret of any kind is in any span, in any form (B221)."""
+    """No secret of any kind is in any span, in any form."""
     confide(traced)
     trace_id, _ = under(alice)
     alice.create()
@@ -192,7 +192,7 @@ def test_reads_and_refused_calls_name_the_operation(spans, traced, alice):
     for client, code in refusals:
         trace_id, _ = under(client)
         with refused(code):
-            client.move("CompleteOperation", operation.id)
+            client.transition("CompleteOperation", operation.id)
         assert attributes(spans.one(trace_id))["milepost.operation.id"] == operation.id
 
 

@@ -1,1 +1,1 @@
-"""Webhooks, from the move of an operation to a receiver on the loopback, and back to its owner."""
+"""Webhooks, from the transition of an operation to a receiver on the loopback."""

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from milepost.webhooks.masterkeys import new_key
+from milepost.webhooks.master_keys import new_key
 from tests.e2e.service import Service
 from tests.inbox import Inbox
 

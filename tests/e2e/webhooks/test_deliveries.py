@@ -1,4 +1,4 @@
-"""Webhooks, from the move of an operation to a receiver on the loopback."""
+"""Webhooks, from the transition of an operation to a receiver on the loopback."""
 
 import base64
 import re
@@ -19,7 +19,7 @@ TRIES = 4
 
 @pytest.mark.parametrize("status", LAST_MOVES)
 def test_end_is_told(alice, receiver, path, status):
-    """Every end is told once: a signed POST with id, status, result, errors, time (B205, B206)."""
+    """Every end is told once: a signed POST with id, status, result, errors, time."""
     operation = alice.create_in(
         status, callback_url=receiver.url(path + "?token=1"), metadata={"a": 1}, version="2"
     )
@@ -67,17 +67,17 @@ def test_end_is_told(alice, receiver, path, status):
     ],
 )
 def test_result_travels_as_json(alice, receiver, path, message, told):
-    """A result that is JSON is told as JSON, any other by its type and its encoding (B205)."""
+    """A result that is JSON is told as JSON, any other by its type and its encoding."""
     result = any_pb2.Any()
     result.Pack(message)
     operation = alice.create_in("PROCESSING", callback_url=receiver.url(path))
-    alice.move("CompleteOperation", operation.id, result=result)
+    alice.transition("CompleteOperation", operation.id, result=result)
     (hook,) = receiver.wait_for(path)
     assert hook.json["data"]["result"] == told
 
 
 def test_delivery_is_logged_with_its_attempt(alice, any_service, receiver, path):
-    """After 2xx there is no other attempt, and an info log has the attempt's number (B208)."""
+    """After 2xx there is no other attempt, and an info log has the attempt's number."""
     receiver.answer(path, 500)
     operation = alice.create_in("COMPLETED", callback_url=receiver.url(path))
     delivery = settled(alice, operation.id)
@@ -86,7 +86,7 @@ def test_delivery_is_logged_with_its_attempt(alice, any_service, receiver, path)
 
 
 def test_failure_is_tried_again(alice, receiver, path):
-    """500, then 200: two attempts with one id, each with its own timestamp (B209, B216)."""
+    """500, then 200: two attempts with one id, each with its own timestamp."""
     receiver.answer(path, 500)
     operation = alice.create_in("COMPLETED", callback_url=receiver.url(path))
     delivery = settled(alice, operation.id)
@@ -105,7 +105,7 @@ def test_failure_is_tried_again(alice, receiver, path):
 def test_exhausted_delivery_can_be_sent_again(alice, any_service, receiver, path):
     """After its last attempt a delivery is exhausted, logged, listed, and can be redelivered.
 
-    The operation is unchanged by all of it (B210, B213).
+    The operation is unchanged by all of it.
     """
     receiver.answer(path, *[503] * TRIES)
     operation = alice.create_in("COMPLETED", callback_url=receiver.url(path))
@@ -130,7 +130,7 @@ def test_exhausted_delivery_can_be_sent_again(alice, any_service, receiver, path
 
 @pytest.mark.parametrize(("behaviour", "error"), [(reset, "connection"), (silence, "timed out")])
 def test_no_answer_is_a_failed_attempt(alice, receiver, path, behaviour, error):
-    """A broken connection and a timeout count as failed attempts (B211)."""
+    """A broken connection and a timeout count as failed attempts."""
     receiver.answer(path, behaviour)
     operation = alice.create_in("COMPLETED", callback_url=receiver.url(path))
     delivery = settled(alice, operation.id)
@@ -142,23 +142,23 @@ def test_no_answer_is_a_failed_attempt(alice, receiver, path, behaviour, error):
 
 
 def test_nobody_is_at_the_port(alice, any_service, receiver):
-    """A receiver that is down is tried to the end of the schedule (B211)."""
+    """A receiver that is down is tried to the end of the schedule."""
     url = f"http://127.0.0.2:{receiver.port}/"  # refused by the rules of this service
     with refused(StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST") as refusal:
         alice.create(callback_url=url)
     assert set(refusal.violations) == {"callback_url"}
-    assert any_service.log_lines(event="operation moved", principal=alice.subject) == []
+    assert any_service.log_lines(event="operation changed", principal=alice.subject) == []
 
 
 def test_nothing_without_callback_url(alice):
-    """Without a callback URL nothing is queued and nothing is sent (B38, B214)."""
+    """Without a callback URL nothing is queued and nothing is sent."""
     operation = alice.create_in("COMPLETED")
     assert not operation.HasField("callback_url")
     assert not alice.call("ListDeliveries").deliveries
 
 
 def test_gone_stops_for_good(alice, receiver, path):
-    """410 stops the delivery at once (B215)."""
+    """410 stops the delivery at once."""
     receiver.answer(path, 410)
     operation = alice.create_in("COMPLETED", callback_url=receiver.url(path))
     delivery = settled(alice, operation.id)
@@ -167,7 +167,7 @@ def test_gone_stops_for_good(alice, receiver, path):
 
 @pytest.mark.parametrize("status", [429, 503])
 def test_retry_after_is_honoured(alice, receiver, path, status):
-    """429 and 503 with Retry-After are left alone for as long as they ask (B215)."""
+    """429 and 503 with Retry-After are left alone for as long as they ask."""
     receiver.answer(path, reply(status, {"Retry-After": "2"}))
     alice.create_in("COMPLETED", callback_url=receiver.url(path))
     first, second = receiver.wait_for(path, 2)
@@ -175,7 +175,7 @@ def test_retry_after_is_honoured(alice, receiver, path, status):
 
 
 def test_redirect_is_a_failure(alice, receiver, path):
-    """A redirect is not followed; the attempt has failed (B219)."""
+    """A redirect is not followed; the attempt has failed."""
     away = reply(302, {"Location": receiver.url(path + "/away")})
     receiver.answer(path, away)
     operation = alice.create_in("COMPLETED", callback_url=receiver.url(path))
@@ -185,12 +185,12 @@ def test_redirect_is_a_failure(alice, receiver, path):
 
 
 def test_only_chosen_events_are_told(alice, receiver, path):
-    """Events outside of the filter are not told; a start is told where it is asked for (B218)."""
+    """Events outside of the filter are not told; a start is told where it is asked for."""
     operation = alice.create(
         callback_url=receiver.url(path), callback_events=["operation.started", "operation.failed"]
     )
-    alice.move("StartOperation", operation.id)
-    alice.move("CompleteOperation", operation.id)
+    alice.transition("StartOperation", operation.id)
+    alice.transition("CompleteOperation", operation.id)
     delivery = settled(alice, operation.id)
     assert delivery.event_type == "operation.started"
     (hook,) = receiver.got(path)
@@ -215,7 +215,7 @@ def test_only_chosen_events_are_told(alice, receiver, path):
     ],
 )
 def test_bad_callback_url_creates_nothing(alice, url):
-    """A callback URL that may not be called is refused by name, and nothing stored (B40, B54)."""
+    """A callback URL that may not be called is refused by name, and nothing stored."""
     with refused(StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST") as refusal:
         alice.create(callback_url=url)
     assert set(refusal.violations) == {"callback_url"}

@@ -22,7 +22,7 @@ def test_secret_is_made_once(alice):
 
 
 def test_both_secrets_sign_after_a_rotation(alice, receiver, path):
-    """For 24 h after a rotation each webhook carries a signature of both secrets (B206)."""
+    """For 24 h after a rotation each webhook carries a signature of both secrets."""
     old = secret_of(alice)
     rotated = alice.call("RotateSigningSecret", request_id="r1")
     assert rotated.current.value != old == rotated.previous.value
@@ -41,7 +41,7 @@ def test_both_secrets_sign_after_a_rotation(alice, receiver, path):
 
 
 def test_secrets_are_stored_encrypted_and_never_logged(alice, any_service, receiver, path):
-    """Neither the database nor the log has a secret, or the query of a callback URL (B221)."""
+    """Neither the database nor the log has a secret, or the query of a callback URL."""
     secret = secret_of(alice)
     receiver.answer(path, 500)
     alice.create_in("COMPLETED", callback_url=receiver.url(path + "?token=hush"))
@@ -103,7 +103,7 @@ def test_pending_delivery_is_not_redelivered(alice, receiver, path):
     operation = alice.create_in("COMPLETED", callback_url=receiver.url(path))
     receiver.wait_for(path)
     (delivery,) = alice.call("ListDeliveries", operation_id=operation.id).deliveries
-    with refused(StatusCode.FAILED_PRECONDITION, "ILLEGAL_MOVE") as refusal:
+    with refused(StatusCode.FAILED_PRECONDITION, "ILLEGAL_TRANSITION") as refusal:
         alice.call("RedeliverWebhook", delivery_id=delivery.id)
     assert refusal.facts["status"] == "PENDING"
 

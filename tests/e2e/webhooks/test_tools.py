@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from milepost.storage.tables import signing_secrets
-from milepost.webhooks.masterkeys import new_key
+from milepost.webhooks.master_keys import new_key
 from tests.e2e.client import Client
 from tests.e2e.service import Service
 from tests.machine import environment, free_ports

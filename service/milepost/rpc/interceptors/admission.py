@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, Final
 from milepost import telemetry
 from milepost.domain.errors import Draining, Overloaded
 from milepost.rpc.interceptors.auth import is_public
-from milepost.rpc.interceptors.running import Running
-from milepost.rpc.preference import HEADER
+from milepost.rpc.interceptors.running_calls import Running
+from milepost.rpc.prefer_header import HEADER
 
 if TYPE_CHECKING:
-    from milepost.rpc.interceptors.chain import Call, Context, Proceed
+    from milepost.rpc.interceptors.chain import Call, CallNext, Context
 
 
 CALLS_MAX: Final = 1_000
@@ -53,10 +53,12 @@ class Admission:
         """Take no more calls; those that run go on."""
         self._draining = True
 
-    async def around(self, proceed: Proceed, call: Call, request: Any, context: Context) -> Any:
+    async def intercept(
+        self, call_next: CallNext, call: Call, request: Any, context: Context
+    ) -> Any:
         """Let the call in, or say at once that another replica, or a later try, will be served."""
         if is_public(call.method):
-            return await proceed(call, request, context)
+            return await call_next(call, request, context)
         if self._draining:
             raise Draining
         waiting = waits(call)
@@ -70,7 +72,7 @@ class Admission:
         self.running.enter()
         self._waiting += waiting
         try:
-            return await proceed(call, request, context)
+            return await call_next(call, request, context)
         finally:
             self._waiting -= waiting
             self.running.leave()

@@ -1,7 +1,7 @@
 """Auth: every call but the public ones speaks for a principal, or is refused unread.
 
 Which roles a method is for is a column of `domain.policy.POLICY`. What a principal may do with one
-operation is another, and is not decided here but in the WHERE clause of the read or the move.
+operation is another, and is not decided here but in the WHERE clause of the read or the transition.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from milepost.domain.api_key import key_id_of, verify_key
 from milepost.domain.errors import PermissionDenied, Unauthenticated
 from milepost.domain.policy import POLICY
 from milepost.rpc.caller import admit, caller
-from milepost.rpc.interceptors.failures import FAILURES_PER_MINUTE, Failures
-from milepost.rpc.named import granted, named
+from milepost.rpc.interceptors.bad_credentials import FAILURES_PER_MINUTE, Failures
+from milepost.rpc.logged_ids import granted, named
 from milepost.rpc.tokens import is_token
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from milepost.domain.operation import Principal
     from milepost.domain.ports import CredentialStore
     from milepost.rpc.certificates import Certificates
-    from milepost.rpc.interceptors.chain import Call, Context, Proceed
+    from milepost.rpc.interceptors.chain import Call, CallNext, Context
     from milepost.rpc.tokens import Tokens
 
 PUBLIC: Final = frozenset({"grpc.health.v1.Health"})
@@ -64,7 +64,7 @@ class _Known:
 
 
 def _let_in(
-    principal: Principal, proceed: Proceed, call: Call, request: Any, context: Context
+    principal: Principal, call_next: CallNext, call: Call, request: Any, context: Context
 ) -> Awaitable[Any]:
     """Let the call of `principal` in, if it has one of the roles that the method is for."""
     admit(principal)
@@ -72,12 +72,12 @@ def _let_in(
     if allowed.isdisjoint(principal.roles):
         raise PermissionDenied(role=" or ".join(sorted(allowed)) or "none")
     if call.method in _AUDITED:
-        return _audited(proceed, call, request, context)
-    return proceed(call, request, context)
+        return _audited(call_next, call, request, context)
+    return call_next(call, request, context)
 
 
-async def _audited(proceed: Proceed, call: Call, request: Any, context: Context) -> Any:
-    answer = await proceed(call, request, context)
+async def _audited(call_next: CallNext, call: Call, request: Any, context: Context) -> Any:
+    answer = await call_next(call, request, context)
     telemetry.record_change(caller(), {**named(request), **named(answer), **granted(answer)})
     return answer
 
@@ -118,21 +118,23 @@ class Auth:
         self._clock = clock
         self._known: dict[str | bytes, _Known] = {}
 
-    def around(
-        self, proceed: Proceed, call: Call, request: Any, context: Context
+    def intercept(
+        self, call_next: CallNext, call: Call, request: Any, context: Context
     ) -> Awaitable[Any]:
         """Let the call in as its principal."""
         if is_public(call.method):
-            return proceed(call, request, context)
+            return call_next(call, request, context)
         principal = self._remembered(call.metadata.get("authorization"))
         if principal is None:
-            return self._around(proceed, call, request, context)
-        return _let_in(principal, proceed, call, request, context)
+            return self._intercept(call_next, call, request, context)
+        return _let_in(principal, call_next, call, request, context)
 
-    async def _around(self, proceed: Proceed, call: Call, request: Any, context: Context) -> Any:
+    async def _intercept(
+        self, call_next: CallNext, call: Call, request: Any, context: Context
+    ) -> Any:
         """Let the call in once it was found out whose it is."""
         principal = await self._principal(call, context)
-        return await _let_in(principal, proceed, call, request, context)
+        return await _let_in(principal, call_next, call, request, context)
 
     async def _principal(self, call: Call, context: Context) -> Principal:
         header = call.metadata.get("authorization")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     Context = ServicerContext[Any, Any]
     Behaviour = Callable[[Any, Context], Awaitable[Any]]
-    Proceed = Callable[["Call", Any, Context], Awaitable[Any]]
+    CallNext = Callable[["Call", Any, Context], Awaitable[Any]]
 
 
 class Call:
@@ -41,23 +41,23 @@ class Call:
         self.streams = streams
 
 
-class Link(Protocol):
+class Interceptor(Protocol):
     """Something that every call passes through."""
 
-    def around(
-        self, proceed: Proceed, call: Call, request: Any, context: Context
+    def intercept(
+        self, call_next: CallNext, call: Call, request: Any, context: Context
     ) -> Awaitable[Any]:
-        """Call `proceed` with the call, the request (a message, or an iterator) and the context.
+        """Call `call_next` with the call, the request (a message, or an iterator) and the context.
 
         What that gives when it is awaited is the answer: a message, or nothing for a stream. A
         link that has nothing more to do then hands it on as it is, and costs no coroutine.
         """
 
 
-class ChainedServer:
+class InterceptedServer:
     """Stands in for the server while services are added, and puts the links around them."""
 
-    def __init__(self, server: Server, links: Iterable[Link]) -> None:
+    def __init__(self, server: Server, links: Iterable[Interceptor]) -> None:
         """Wrap `links`, outermost first, around what is added."""
         self._links = tuple(links)
         self._methods = _Methods()
@@ -82,12 +82,12 @@ class ChainedServer:
         shape = ("stream_" if handler.request_streaming else "unary_") + (
             "stream" if handler.response_streaming else "unary"
         )
-        proceed = _innermost(_awaitable(getattr(handler, shape)))
+        call_next = _innermost(_awaitable(getattr(handler, shape)))
         for link in reversed(self._links):
-            proceed = functools.partial(link.around, proceed)
+            call_next = functools.partial(link.intercept, call_next)
         make = getattr(grpc, f"{shape}_rpc_method_handler")
         wrapped: grpc.RpcMethodHandler[Any, Any] = make(
-            _outermost(method, proceed, streams=shape != "unary_unary"),
+            _outermost(method, call_next, streams=shape != "unary_unary"),
             _lenient(handler.request_deserializer),
             handler.response_serializer,
         )
@@ -112,16 +112,16 @@ _metadata: Final[ContextVar[Mapping[str, str | bytes]]] = ContextVar("milepost_m
 """What the current call brought along: gRPC looks for the method in the task that handles it."""
 
 
-def _outermost(method: str, proceed: Proceed, *, streams: bool) -> Behaviour:
+def _outermost(method: str, call_next: CallNext, *, streams: bool) -> Behaviour:
     """Return what gRPC calls. A plain function: it asks at every call what it has been given."""
 
     async def run(request: Any, context: Context) -> Any:
-        return await proceed(Call(method, _metadata.get(), streams=streams), request, context)
+        return await call_next(Call(method, _metadata.get(), streams=streams), request, context)
 
     return run
 
 
-def _innermost(behaviour: Behaviour) -> Proceed:
+def _innermost(behaviour: Behaviour) -> CallNext:
     """Return what is inside of all links: the servicer's method, if the request could be read."""
 
     def run(_call: Call, request: Any, context: Context) -> Awaitable[Any]:

@@ -19,7 +19,7 @@ from milepost.domain.errors import (
     Conflict,
     DeliveryNotFound,
     IdsExhausted,
-    IllegalMove,
+    IllegalTransition,
     InvalidRequest,
     LimitReached,
     MilepostError,
@@ -34,12 +34,12 @@ from milepost.domain.errors import (
     WebhooksNotConfigured,
 )
 from milepost.rpc.caller import known_caller
-from milepost.rpc.named import named
+from milepost.rpc.logged_ids import named
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
-    from milepost.rpc.interceptors.chain import Call, Context, Proceed
+    from milepost.rpc.interceptors.chain import Call, CallNext, Context
 
 DOMAIN: Final = "milepost"
 MAPPING: Final[dict[type[MilepostError], grpc.StatusCode]] = {
@@ -49,7 +49,7 @@ MAPPING: Final[dict[type[MilepostError], grpc.StatusCode]] = {
     OperationNotFound: grpc.StatusCode.NOT_FOUND,
     DeliveryNotFound: grpc.StatusCode.NOT_FOUND,
     ApiKeyNotFound: grpc.StatusCode.NOT_FOUND,
-    IllegalMove: grpc.StatusCode.FAILED_PRECONDITION,
+    IllegalTransition: grpc.StatusCode.FAILED_PRECONDITION,
     Conflict: grpc.StatusCode.ABORTED,
     RequestIdReused: grpc.StatusCode.ALREADY_EXISTS,
     WebhooksNotConfigured: grpc.StatusCode.FAILED_PRECONDITION,
@@ -124,10 +124,12 @@ def record_refusal(error: MilepostError, message: Any) -> None:
 class Errors:
     """Turns domain errors into statuses, and anything else into INTERNAL with a trace id."""
 
-    async def around(self, proceed: Proceed, call: Call, request: Any, context: Context) -> Any:
+    async def intercept(
+        self, call_next: CallNext, call: Call, request: Any, context: Context
+    ) -> Any:
         """Answer the call, whatever happens inside. Cancellation passes untouched."""
         try:
-            return await proceed(call, request, context)
+            return await call_next(call, request, context)
         except MilepostError as error:
             record_refusal(error, request)
             await _abort(context, status_of(error))

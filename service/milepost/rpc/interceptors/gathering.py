@@ -12,12 +12,12 @@ import os
 from typing import TYPE_CHECKING, Any, Final
 
 from milepost.rpc.interceptors.admission import waits
-from milepost.rpc.interceptors.running import Running
+from milepost.rpc.interceptors.running_calls import Running
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from milepost.rpc.interceptors.chain import Call, Context, Proceed
+    from milepost.rpc.interceptors.chain import Call, CallNext, Context
 
 ENOUGH: Final = 16
 """Calls that are a group even where there are more: the rest may form the next one meanwhile."""
@@ -49,20 +49,22 @@ class Gathering:
         self._turning = False
         self._turns_left = 0
 
-    def around(
-        self, proceed: Proceed, call: Call, request: Any, context: Context
+    def intercept(
+        self, call_next: CallNext, call: Call, request: Any, context: Context
     ) -> Awaitable[Any]:
         """Let the call on with its group. One that may take hours belongs to none."""
         if waits(call):
-            return proceed(call, request, context)
-        return self._around(proceed, call, request, context)
+            return call_next(call, request, context)
+        return self._intercept(call_next, call, request, context)
 
-    async def _around(self, proceed: Proceed, call: Call, request: Any, context: Context) -> Any:
+    async def _intercept(
+        self, call_next: CallNext, call: Call, request: Any, context: Context
+    ) -> Any:
         self._inside.enter()
         try:
             if not self._completes_a_group():
                 await self._group()
-            answer = await proceed(call, request, context)
+            answer = await call_next(call, request, context)
             if self._inside.count > 1:
                 # Another turn of the loop: the answers of a group are made first, then sent.
                 await asyncio.sleep(0)

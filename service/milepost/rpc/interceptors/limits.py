@@ -10,41 +10,42 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from milepost import telemetry
 from milepost.domain.operation import ID_LENGTH
-from milepost.domain.rates import Allowance, Allowances, Kind, Rate
+from milepost.domain.rates import Allowance, Allowances, Rate, RateLimitClass
 from milepost.rpc.caller import caller
 from milepost.rpc.interceptors.auth import is_public
-from milepost.rpc.interceptors.failures import limited
+from milepost.rpc.interceptors.bad_credentials import limited
 from milepost.tracking.buckets import LocalBuckets
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Mapping
 
-    from milepost.domain.ports import BucketKey, RateLimiter
-    from milepost.rpc.interceptors.chain import Call, Context, Proceed
+    from milepost.domain.ports import RateLimiter
+    from milepost.domain.rates import BucketKey
+    from milepost.rpc.interceptors.chain import Call, CallNext, Context
 
 KINDS: Final = {
-    "milepost.v1.OperationService/CreateOperation": Kind.CREATES,
-    "milepost.v1.OperationService/GetOperation": Kind.READS,
-    "milepost.v1.OperationService/ListOperations": Kind.LISTS,
-    "milepost.v1.OperationService/WaitOperation": Kind.READS,
-    "milepost.v1.OperationService/WatchOperation": Kind.READS,
-    "milepost.v1.OperationService/CancelOperation": Kind.CHANGES,
-    "milepost.v1.OperationService/DeleteOperation": Kind.CHANGES,
-    "milepost.v1.WorkerService/ClaimOperations": Kind.WORKER_WRITES,
-    "milepost.v1.WorkerService/StartOperation": Kind.WORKER_WRITES,
-    "milepost.v1.WorkerService/UpdateProgress": Kind.WORKER_WRITES,
-    "milepost.v1.WorkerService/StreamProgress": Kind.WORKER_WRITES,
-    "milepost.v1.WorkerService/CompleteOperation": Kind.WORKER_WRITES,
-    "milepost.v1.WorkerService/FailOperation": Kind.WORKER_WRITES,
-    "milepost.v1.WebhookService/GetSigningSecret": Kind.READS,
-    "milepost.v1.WebhookService/RotateSigningSecret": Kind.CHANGES,
-    "milepost.v1.WebhookService/ListDeliveries": Kind.LISTS,
-    "milepost.v1.WebhookService/RedeliverWebhook": Kind.CHANGES,
-    "milepost.v1.WebhookService/SendTestWebhook": Kind.CHANGES,
-    "milepost.v1.AdminService/CleanupExpired": Kind.CHANGES,
-    "milepost.v1.AdminService/CreateApiKey": Kind.CHANGES,
-    "milepost.v1.AdminService/ListApiKeys": Kind.LISTS,
-    "milepost.v1.AdminService/RevokeApiKey": Kind.CHANGES,
+    "milepost.v1.OperationService/CreateOperation": RateLimitClass.CREATES,
+    "milepost.v1.OperationService/GetOperation": RateLimitClass.READS,
+    "milepost.v1.OperationService/ListOperations": RateLimitClass.LISTS,
+    "milepost.v1.OperationService/WaitOperation": RateLimitClass.READS,
+    "milepost.v1.OperationService/WatchOperation": RateLimitClass.READS,
+    "milepost.v1.OperationService/CancelOperation": RateLimitClass.CHANGES,
+    "milepost.v1.OperationService/DeleteOperation": RateLimitClass.CHANGES,
+    "milepost.v1.WorkerService/ClaimOperations": RateLimitClass.WORKER_WRITES,
+    "milepost.v1.WorkerService/StartOperation": RateLimitClass.WORKER_WRITES,
+    "milepost.v1.WorkerService/UpdateProgress": RateLimitClass.WORKER_WRITES,
+    "milepost.v1.WorkerService/StreamProgress": RateLimitClass.WORKER_WRITES,
+    "milepost.v1.WorkerService/CompleteOperation": RateLimitClass.WORKER_WRITES,
+    "milepost.v1.WorkerService/FailOperation": RateLimitClass.WORKER_WRITES,
+    "milepost.v1.WebhookService/GetSigningSecret": RateLimitClass.READS,
+    "milepost.v1.WebhookService/RotateSigningSecret": RateLimitClass.CHANGES,
+    "milepost.v1.WebhookService/ListDeliveries": RateLimitClass.LISTS,
+    "milepost.v1.WebhookService/RedeliverWebhook": RateLimitClass.CHANGES,
+    "milepost.v1.WebhookService/SendTestWebhook": RateLimitClass.CHANGES,
+    "milepost.v1.AdminService/CleanupExpired": RateLimitClass.CHANGES,
+    "milepost.v1.AdminService/CreateApiKey": RateLimitClass.CHANGES,
+    "milepost.v1.AdminService/ListApiKeys": RateLimitClass.LISTS,
+    "milepost.v1.AdminService/RevokeApiKey": RateLimitClass.CHANGES,
 }
 """What each call counts as. One that is not listed is a change: never free."""
 
@@ -82,27 +83,27 @@ class RateLimits:
         self._special = {who: _rates(each) for who, each in allowances.by_subject.items()}
         self._interval = Rate(count=1, period=progress_interval) if progress_interval else None
 
-    def around(
-        self, proceed: Proceed, call: Call, request: Any, context: Context
+    def intercept(
+        self, call_next: CallNext, call: Call, request: Any, context: Context
     ) -> Awaitable[Any]:
         """Let the call on if its principal has one left."""
         kind = KINDS.get(call.method)
         if kind is None:
             if is_public(call.method):
-                return proceed(call, request, context)
-            kind = Kind.CHANGES
+                return call_next(call, request, context)
+            kind = RateLimitClass.CHANGES
         subject = caller().subject
         price = _Price((kind, subject), self._special.get(subject, self._default)[kind])
         plain = not call.streams and self._interval is None
         wait = self._limiter.take_now(*price) if plain else None
         if wait is None:
-            return self._around(proceed, call, request, context, price)
+            return self._intercept(call_next, call, request, context, price)
         if wait:
             raise limited(kind, price.rate, wait)
-        return proceed(call, request, context)
+        return call_next(call, request, context)
 
-    async def _around(
-        self, proceed: Proceed, call: Call, request: Any, context: Context, price: _Price
+    async def _intercept(
+        self, call_next: CallNext, call: Call, request: Any, context: Context, price: _Price
     ) -> Any:
         """Let the call on where that is not known at once, or costs more than its price."""
         await self._pay(price)
@@ -113,7 +114,7 @@ class RateLimits:
             await self._pay(_Price(key, self._interval), PROGRESS_LIMIT)
         if call.streams and hasattr(request, "__aiter__"):
             request = self._charged(request, price)
-        return await proceed(call, request, context)
+        return await call_next(call, request, context)
 
     async def _charged(self, messages: AsyncIterator[Any], price: _Price) -> AsyncIterator[Any]:
         """Hand the messages of a stream on, each for its price."""
@@ -134,5 +135,5 @@ def local_buckets() -> LocalBuckets:
     return buckets
 
 
-def _rates(allowance: Allowance) -> Mapping[Kind, Rate]:
-    return {kind: allowance.rate(kind) for kind in Kind}
+def _rates(allowance: Allowance) -> Mapping[RateLimitClass, Rate]:
+    return {kind: allowance.rate(kind) for kind in RateLimitClass}

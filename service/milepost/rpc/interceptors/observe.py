@@ -10,10 +10,10 @@ import grpc
 from opentelemetry import trace
 
 from milepost import telemetry
-from milepost.rpc.interceptors.running import Running
+from milepost.rpc.interceptors.running_calls import Running
 
 if TYPE_CHECKING:
-    from milepost.rpc.interceptors.chain import Call, Context, Proceed
+    from milepost.rpc.interceptors.chain import Call, CallNext, Context
 
 CODES: Final[dict[object, str]] = {code.value[0]: code.name for code in grpc.StatusCode} | {
     code: code.name for code in grpc.StatusCode
@@ -42,7 +42,9 @@ class Observe:
         self.running = Running()
         telemetry.rpcs_running.set_function(lambda: self.running.count)
 
-    async def around(self, proceed: Proceed, call: Call, request: Any, context: Context) -> Any:
+    async def intercept(
+        self, call_next: CallNext, call: Call, request: Any, context: Context
+    ) -> Any:
         """Measure the call."""
         self.running.enter()
         start = time.perf_counter()
@@ -51,10 +53,10 @@ class Observe:
         code = "OK"
         try:
             if span is None:
-                answer = await proceed(call, request, context)
+                answer = await call_next(call, request, context)
             else:
                 with trace.use_span(span, record_exception=False, set_status_on_exception=False):
-                    answer = await proceed(call, request, context)
+                    answer = await call_next(call, request, context)
             code = _code(context)
         except asyncio.CancelledError:
             # Nobody has set a code: the caller went away, or its deadline passed.

@@ -38,39 +38,39 @@ class _OperationStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Opera
     """Waits for a worker: nobody has begun, or a lost lease gave the work back.
 
     Entered by: create, release.
-    Moves from here: start, claim, progress, fail, cancel, forget.
+    Transitions from here: start, claim, progress, fail, cancel, purge.
     """
     OPERATION_STATUS_PROCESSING: _OperationStatus.ValueType  # 2
     """Is being worked on. `start_time` is set.
 
     Entered by: start, claim, progress.
-    Moves from here: progress, complete, fail, cancel, release, abandon, expire.
+    Transitions from here: progress, complete, fail, cancel, release, abandon, expire.
     """
     OPERATION_STATUS_COMPLETED: _OperationStatus.ValueType  # 3
     """Ended well. `progress` is 1.0 and `complete_time` is set; `result` is set if the worker gave
     one.
 
     Entered by: complete.
-    Moves from here: forget.
+    Transitions from here: purge.
     """
     OPERATION_STATUS_FAILED: _OperationStatus.ValueType  # 4
     """Ended badly. `errors` holds at least one error and `complete_time` is set.
 
     Entered by: fail, abandon, expire.
-    Moves from here: forget.
+    Transitions from here: purge.
     """
     OPERATION_STATUS_CANCELLED: _OperationStatus.ValueType  # 5
     """Ended because its owner or an admin asked for it. `cancel_time` is set.
 
     Entered by: cancel.
-    Moves from here: forget.
+    Transitions from here: purge.
     """
 
 class OperationStatus(_OperationStatus, metaclass=_OperationStatusEnumTypeWrapper):
     """Where an operation stands.
 
-    Changes only by a move, one conditional step that raises the revision by one. "Entered by" names
-    the moves that lead to a status, "Moves from here" all that are allowed in it, also those that
+    Changes only by a transition, one conditional step that raises the revision by one. "Entered by" names
+    the transitions that lead to a status, "Transitions from here" all that are allowed in it, also those that
     stay in it. PENDING and PROCESSING are active; the other three are terminal, and nothing leaves
     them.
     """
@@ -81,32 +81,32 @@ OPERATION_STATUS_PENDING: OperationStatus.ValueType  # 1
 """Waits for a worker: nobody has begun, or a lost lease gave the work back.
 
 Entered by: create, release.
-Moves from here: start, claim, progress, fail, cancel, forget.
+Transitions from here: start, claim, progress, fail, cancel, purge.
 """
 OPERATION_STATUS_PROCESSING: OperationStatus.ValueType  # 2
 """Is being worked on. `start_time` is set.
 
 Entered by: start, claim, progress.
-Moves from here: progress, complete, fail, cancel, release, abandon, expire.
+Transitions from here: progress, complete, fail, cancel, release, abandon, expire.
 """
 OPERATION_STATUS_COMPLETED: OperationStatus.ValueType  # 3
 """Ended well. `progress` is 1.0 and `complete_time` is set; `result` is set if the worker gave
 one.
 
 Entered by: complete.
-Moves from here: forget.
+Transitions from here: purge.
 """
 OPERATION_STATUS_FAILED: OperationStatus.ValueType  # 4
 """Ended badly. `errors` holds at least one error and `complete_time` is set.
 
 Entered by: fail, abandon, expire.
-Moves from here: forget.
+Transitions from here: purge.
 """
 OPERATION_STATUS_CANCELLED: OperationStatus.ValueType  # 5
 """Ended because its owner or an admin asked for it. `cancel_time` is set.
 
 Entered by: cancel.
-Moves from here: forget.
+Transitions from here: purge.
 """
 Global___OperationStatus: _TypeAlias = OperationStatus  # noqa: Y015
 
@@ -234,7 +234,7 @@ class Operation(_message.Message):
     only if a URL was given.
     """
     revision: _builtins.int
-    """Counts the committed moves of this operation; 1 after the create. Higher means newer. The token
+    """Counts the committed transitions of this operation; 1 after the create. Higher means newer. The token
     for `expected_revision`, for watchers, and for receivers of webhooks.
     """
     attempt: _builtins.int
@@ -294,8 +294,8 @@ class Operation(_message.Message):
 
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """Tells when the operation expires: `create_time` plus `ttl`; on a terminal move, the later of
-        that and the time of the move plus `ttl`. After it, an operation that is not PROCESSING is as
+        """Tells when the operation expires: `create_time` plus `ttl`; on a terminal transition, the later of
+        that and the time of the transition plus `ttl`. After it, an operation that is not PROCESSING is as
         if it had never existed, and one that is PROCESSING is failed with the error code EXPIRED.
         Always present.
         """
@@ -455,7 +455,7 @@ class OperationMetadata(_message.Message):
     progress_message: _builtins.str
     """Says in words what is being done. Absent until first reported."""
     revision: _builtins.int
-    """Counts the committed moves of this operation; 1 after the create."""
+    """Counts the committed transitions of this operation; 1 after the create."""
     function: _builtins.str
     """Names the function that does the work."""
     version: _builtins.str

@@ -477,7 +477,7 @@ class CancelOperationResponse(_message.Message):
     OPERATION_FIELD_NUMBER: _builtins.int
     REPLAYED_FIELD_NUMBER: _builtins.int
     replayed: _builtins.bool
-    """Tells that an earlier call with the same `request_id` made the move; the operation is as it
+    """Tells that an earlier call with the same `request_id` made the transition; the operation is as it
     stands now.
     """
     @_builtins.property

@@ -113,7 +113,7 @@ class OperationServiceServicer:
     def CreateOperation(self, request, context):
         """Creates an operation for the calling principal and answers with it at once, before any work.
 
-        Move: create.
+        Transition: create.
         Enters: PENDING.
 
         Idempotent with a `request_id`: the same owner and `request_id` get the same operation as it
@@ -231,20 +231,20 @@ class OperationServiceServicer:
         """Cancels an operation: once this answers, it is cancelled, and no worker can complete it any
         more.
 
-        Move: cancel.
+        Transition: cancel.
         Allowed while: PENDING, PROCESSING.
         Enters: CANCELLED.
 
         For the owner or an admin. Keeps progress and metadata. Telling the worker is best effort: on a
         progress stream it learns at once, otherwise at its next write, which is refused.
 
-        Idempotent with a `request_id`; without one, a second cancel is an illegal move.
+        Idempotent with a `request_id`; without one, a second cancel is an illegal transition.
 
         Errors:
         * INVALID_REQUEST (INVALID_ARGUMENT): a field is malformed.
         * OPERATION_NOT_FOUND, OPERATION_EXPIRED, OPERATION_DELETED (NOT_FOUND): there is none to be
         cancelled by this caller.
-        * ILLEGAL_MOVE (FAILED_PRECONDITION): the operation is terminal; names the status found and
+        * ILLEGAL_TRANSITION (FAILED_PRECONDITION): the operation is terminal; names the status found and
         those allowed.
         * REVISION_MISMATCH (ABORTED): the revision is not `expected_revision`; names both.
         * LOST_RACE (ABORTED): other writers were faster three times in a row; read again and retry.
@@ -258,7 +258,7 @@ class OperationServiceServicer:
     def DeleteOperation(self, request, context):
         """Deletes a terminal operation and its result. Does not cancel an active one.
 
-        Move: forget.
+        Transition: purge.
         Allowed while: COMPLETED, FAILED, CANCELLED.
 
         For the owner or an admin. Webhooks that are still to be sent are sent all the same.
@@ -269,7 +269,7 @@ class OperationServiceServicer:
         * INVALID_REQUEST (INVALID_ARGUMENT): a field is malformed.
         * OPERATION_NOT_FOUND, OPERATION_EXPIRED, OPERATION_DELETED (NOT_FOUND): there is none to be
         deleted by this caller.
-        * ILLEGAL_MOVE (FAILED_PRECONDITION): the operation is active; names the status found and those
+        * ILLEGAL_TRANSITION (FAILED_PRECONDITION): the operation is active; names the status found and those
         allowed.
         * REVISION_MISMATCH (ABORTED): the revision is not `expected_revision`; names both.
         * LOST_RACE (ABORTED): other writers were faster three times in a row; read again and retry.

@@ -108,7 +108,7 @@ class Delivery(_message.Message):
     operation_id: _builtins.str
     """Names the operation that the webhook is about."""
     revision: _builtins.int
-    """Tells the revision of the operation after the move that caused the webhook."""
+    """Tells the revision of the operation after the transition that caused the webhook."""
     event_type: _builtins.str
     """Tells the type of the event, such as `operation.completed`."""
     callback_url: _builtins.str

@@ -159,7 +159,7 @@ class WebhookServiceServicer:
         Errors:
         * INVALID_REQUEST (INVALID_ARGUMENT): a field is malformed.
         * DELIVERY_NOT_FOUND (NOT_FOUND): the caller has no such delivery.
-        * ILLEGAL_MOVE (FAILED_PRECONDITION): the delivery is not settled; names the status found.
+        * ILLEGAL_TRANSITION (FAILED_PRECONDITION): the delivery is not settled; names the status found.
         * WEBHOOKS_NOT_CONFIGURED (FAILED_PRECONDITION): the operator has set no master key.
         Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
         INTERNAL.

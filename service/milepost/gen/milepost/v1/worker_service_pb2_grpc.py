@@ -116,7 +116,7 @@ class WorkerServiceServicer:
     def ClaimOperations(self, request, context):
         """Claims pending operations of some functions for this worker, under a lease.
 
-        Move: claim.
+        Transition: claim.
         Allowed while: PENDING.
         Enters: PROCESSING.
 
@@ -141,19 +141,19 @@ class WorkerServiceServicer:
     def StartOperation(self, request, context):
         """Starts one operation by its id, without a lease.
 
-        Move: start.
+        Transition: start.
         Allowed while: PENDING.
         Enters: PROCESSING.
 
         Sets `start_time` and raises `attempt` by one. Keeps metadata.
 
-        Idempotent with a `request_id`; without one, a second start is an illegal move.
+        Idempotent with a `request_id`; without one, a second start is an illegal transition.
 
         Errors:
         * INVALID_REQUEST (INVALID_ARGUMENT): a field is malformed.
         * OPERATION_NOT_FOUND, OPERATION_EXPIRED, OPERATION_DELETED (NOT_FOUND): there is none to be
         started by this caller.
-        * ILLEGAL_MOVE (FAILED_PRECONDITION): names the status found and those allowed.
+        * ILLEGAL_TRANSITION (FAILED_PRECONDITION): names the status found and those allowed.
         * REVISION_MISMATCH (ABORTED): the revision is not `expected_revision`; names both.
         * LOST_RACE (ABORTED): other writers were faster three times in a row; read again and retry.
         Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
@@ -166,7 +166,7 @@ class WorkerServiceServicer:
     def UpdateProgress(self, request, context):
         """Reports progress of one operation and renews its lease; answers when that is committed.
 
-        Move: progress.
+        Transition: progress.
         Allowed while: PENDING, PROCESSING.
         Enters: PROCESSING.
 
@@ -181,7 +181,7 @@ class WorkerServiceServicer:
         values.
         * OPERATION_NOT_FOUND, OPERATION_EXPIRED, OPERATION_DELETED (NOT_FOUND): there is none to be
         updated by this caller.
-        * ILLEGAL_MOVE (FAILED_PRECONDITION): the operation is terminal; names the status found and
+        * ILLEGAL_TRANSITION (FAILED_PRECONDITION): the operation is terminal; names the status found and
         those allowed.
         * REVISION_MISMATCH (ABORTED): the revision is not `expected_revision`; names both.
         * STALE_ATTEMPT (ABORTED): `attempt` is not the present one, or its lease is lost; stop
@@ -199,7 +199,7 @@ class WorkerServiceServicer:
     def StreamProgress(self, request_iterator, context):
         """Reports progress of many operations on one stream, and tells at once when to stop.
 
-        Move: progress.
+        Transition: progress.
         Allowed while: PENDING, PROCESSING.
         Enters: PROCESSING.
 
@@ -217,7 +217,7 @@ class WorkerServiceServicer:
         operations. A worker that was cut off opens another stream and sends its newest progress again.
 
         Errors of items, with the meaning they have in UpdateProgress: INVALID_REQUEST,
-        PROGRESS_DECREASE, OPERATION_NOT_FOUND, OPERATION_EXPIRED, OPERATION_DELETED, ILLEGAL_MOVE,
+        PROGRESS_DECREASE, OPERATION_NOT_FOUND, OPERATION_EXPIRED, OPERATION_DELETED, ILLEGAL_TRANSITION,
         STALE_ATTEMPT, LOST_RACE, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, INTERNAL. And one more:
 
         * STREAM_FULL (RESOURCE_EXHAUSTED): the stream carries as many operations as one may, 1,000 by
@@ -234,19 +234,19 @@ class WorkerServiceServicer:
     def CompleteOperation(self, request, context):
         """Completes an operation: stores its result and sets progress to 1.0.
 
-        Move: complete.
+        Transition: complete.
         Allowed while: PROCESSING.
         Enters: COMPLETED.
 
         Queues the webhook, if one was asked for, in the same transaction. Its delivery is not awaited.
 
-        Idempotent with a `request_id`; without one, a second complete is an illegal move.
+        Idempotent with a `request_id`; without one, a second complete is an illegal transition.
 
         Errors:
         * INVALID_REQUEST (INVALID_ARGUMENT): a field is malformed, or the result is too large.
         * OPERATION_NOT_FOUND, OPERATION_EXPIRED, OPERATION_DELETED (NOT_FOUND): there is none to be
         completed by this caller.
-        * ILLEGAL_MOVE (FAILED_PRECONDITION): names the status found and those allowed; a pending
+        * ILLEGAL_TRANSITION (FAILED_PRECONDITION): names the status found and those allowed; a pending
         operation is started first.
         * REVISION_MISMATCH (ABORTED): the revision is not `expected_revision`; names both.
         * STALE_ATTEMPT (ABORTED): `attempt` is not the present one, or its lease is lost; stop
@@ -262,21 +262,21 @@ class WorkerServiceServicer:
     def FailOperation(self, request, context):
         """Fails an operation: stores its errors and keeps its progress.
 
-        Move: fail.
+        Transition: fail.
         Allowed while: PENDING, PROCESSING.
         Enters: FAILED.
 
         Final: the operation is not tried again, however many attempts are left. Queues the webhook, if
         one was asked for, in the same transaction. Its delivery is not awaited.
 
-        Idempotent with a `request_id`; without one, a second fail is an illegal move.
+        Idempotent with a `request_id`; without one, a second fail is an illegal transition.
 
         Errors:
         * INVALID_REQUEST (INVALID_ARGUMENT): a field is malformed, there is no error, or they are too
         large.
         * OPERATION_NOT_FOUND, OPERATION_EXPIRED, OPERATION_DELETED (NOT_FOUND): there is none to be
         failed by this caller.
-        * ILLEGAL_MOVE (FAILED_PRECONDITION): the operation is terminal; names the status found and
+        * ILLEGAL_TRANSITION (FAILED_PRECONDITION): the operation is terminal; names the status found and
         those allowed.
         * REVISION_MISMATCH (ABORTED): the revision is not `expected_revision`; names both.
         * STALE_ATTEMPT (ABORTED): `attempt` is not the present one, or its lease is lost; stop

@@ -54,7 +54,7 @@ class OperationServiceStub:
     CreateOperation: _grpc.UnaryUnaryMultiCallable[_operation_service_pb2.CreateOperationRequest, _operation_service_pb2.CreateOperationResponse]
     """Creates an operation for the calling principal and answers with it at once, before any work.
 
-    Move: create.
+    Transition: create.
     Enters: PENDING.
 
     Idempotent with a `request_id`: the same owner and `request_id` get the same operation as it
@@ -152,20 +152,20 @@ class OperationServiceStub:
     """Cancels an operation: once this answers, it is cancelled, and no worker can complete it any
     more.
 
-    Move: cancel.
+    Transition: cancel.
     Allowed while: PENDING, PROCESSING.
     Enters: CANCELLED.
 
     For the owner or an admin. Keeps progress and metadata. Telling the worker is best effort: on a
     progress stream it learns at once, otherwise at its next write, which is refused.
 
-    Idempotent with a `request_id`; without one, a second cancel is an illegal move.
+    Idempotent with a `request_id`; without one, a second cancel is an illegal transition.
 
     Errors:
     * INVALID_REQUEST (INVALID_ARGUMENT): a field is malformed.
     * OPERATION_NOT_FOUND, OPERATION_EXPIRED, OPERATION_DELETED (NOT_FOUND): there is none to be
       cancelled by this caller.
-    * ILLEGAL_MOVE (FAILED_PRECONDITION): the operation is terminal; names the status found and
+    * ILLEGAL_TRANSITION (FAILED_PRECONDITION): the operation is terminal; names the status found and
       those allowed.
     * REVISION_MISMATCH (ABORTED): the revision is not `expected_revision`; names both.
     * LOST_RACE (ABORTED): other writers were faster three times in a row; read again and retry.
@@ -175,7 +175,7 @@ class OperationServiceStub:
     DeleteOperation: _grpc.UnaryUnaryMultiCallable[_operation_service_pb2.DeleteOperationRequest, _operation_service_pb2.DeleteOperationResponse]
     """Deletes a terminal operation and its result. Does not cancel an active one.
 
-    Move: forget.
+    Transition: purge.
     Allowed while: COMPLETED, FAILED, CANCELLED.
 
     For the owner or an admin. Webhooks that are still to be sent are sent all the same.
@@ -186,7 +186,7 @@ class OperationServiceStub:
     * INVALID_REQUEST (INVALID_ARGUMENT): a field is malformed.
     * OPERATION_NOT_FOUND, OPERATION_EXPIRED, OPERATION_DELETED (NOT_FOUND): there is none to be
       deleted by this caller.
-    * ILLEGAL_MOVE (FAILED_PRECONDITION): the operation is active; names the status found and those
+    * ILLEGAL_TRANSITION (FAILED_PRECONDITION): the operation is active; names the status found and those
       allowed.
     * REVISION_MISMATCH (ABORTED): the revision is not `expected_revision`; names both.
     * LOST_RACE (ABORTED): other writers were faster three times in a row; read again and retry.
@@ -220,7 +220,7 @@ class OperationServiceAsyncStub(OperationServiceStub):
     CreateOperation: _aio.UnaryUnaryMultiCallable[_operation_service_pb2.CreateOperationRequest, _operation_service_pb2.CreateOperationResponse]  # type: ignore[assignment]
     """Creates an operation for the calling principal and answers with it at once, before any work.
 
-    Move: create.
+    Transition: create.
     Enters: PENDING.
 
     Idempotent with a `request_id`: the same owner and `request_id` get the same operation as it
@@ -318,20 +318,20 @@ class OperationServiceAsyncStub(OperationServiceStub):
     """Cancels an operation: once this answers, it is cancelled, and no worker can complete it any
     more.
 
-    Move: cancel.
+    Transition: cancel.
     Allowed while: PENDING, PROCESSING.
     Enters: CANCELLED.
 
     For the owner or an admin. Keeps progress and metadata. Telling the worker is best effort: on a
     progress stream it learns at once, otherwise at its next write, which is refused.
 
-    Idempotent with a `request_id`; without one, a second cancel is an illegal move.
+    Idempotent with a `request_id`; without one, a second cancel is an illegal transition.
 
     Errors:
     * INVALID_REQUEST (INVALID_ARGUMENT): a field is malformed.
     * OPERATION_NOT_FOUND, OPERATION_EXPIRED, OPERATION_DELETED (NOT_FOUND): there is none to be
       cancelled by this caller.
-    * ILLEGAL_MOVE (FAILED_PRECONDITION): the operation is terminal; names the status found and
+    * ILLEGAL_TRANSITION (FAILED_PRECONDITION): the operation is terminal; names the status found and
       those allowed.
     * REVISION_MISMATCH (ABORTED): the revision is not `expected_revision`; names both.
     * LOST_RACE (ABORTED): other writers were faster three times in a row; read again and retry.
@@ -341,7 +341,7 @@ class OperationServiceAsyncStub(OperationServiceStub):
     DeleteOperation: _aio.UnaryUnaryMultiCallable[_operation_service_pb2.DeleteOperationRequest, _operation_service_pb2.DeleteOperationResponse]  # type: ignore[assignment]
     """Deletes a terminal operation and its result. Does not cancel an active one.
 
-    Move: forget.
+    Transition: purge.
     Allowed while: COMPLETED, FAILED, CANCELLED.
 
     For the owner or an admin. Webhooks that are still to be sent are sent all the same.
@@ -352,7 +352,7 @@ class OperationServiceAsyncStub(OperationServiceStub):
     * INVALID_REQUEST (INVALID_ARGUMENT): a field is malformed.
     * OPERATION_NOT_FOUND, OPERATION_EXPIRED, OPERATION_DELETED (NOT_FOUND): there is none to be
       deleted by this caller.
-    * ILLEGAL_MOVE (FAILED_PRECONDITION): the operation is active; names the status found and those
+    * ILLEGAL_TRANSITION (FAILED_PRECONDITION): the operation is active; names the status found and those
       allowed.
     * REVISION_MISMATCH (ABORTED): the revision is not `expected_revision`; names both.
     * LOST_RACE (ABORTED): other writers were faster three times in a row; read again and retry.
@@ -388,7 +388,7 @@ class OperationServiceServicer:
     ) -> _typing.Union[_operation_service_pb2.CreateOperationResponse, _abc.Awaitable[_operation_service_pb2.CreateOperationResponse]]:
         """Creates an operation for the calling principal and answers with it at once, before any work.
 
-        Move: create.
+        Transition: create.
         Enters: PENDING.
 
         Idempotent with a `request_id`: the same owner and `request_id` get the same operation as it
@@ -511,20 +511,20 @@ class OperationServiceServicer:
         """Cancels an operation: once this answers, it is cancelled, and no worker can complete it any
         more.
 
-        Move: cancel.
+        Transition: cancel.
         Allowed while: PENDING, PROCESSING.
         Enters: CANCELLED.
 
         For the owner or an admin. Keeps progress and metadata. Telling the worker is best effort: on a
         progress stream it learns at once, otherwise at its next write, which is refused.
 
-        Idempotent with a `request_id`; without one, a second cancel is an illegal move.
+        Idempotent with a `request_id`; without one, a second cancel is an illegal transition.
 
         Errors:
         * INVALID_REQUEST (INVALID_ARGUMENT): a field is malformed.
         * OPERATION_NOT_FOUND, OPERATION_EXPIRED, OPERATION_DELETED (NOT_FOUND): there is none to be
           cancelled by this caller.
-        * ILLEGAL_MOVE (FAILED_PRECONDITION): the operation is terminal; names the status found and
+        * ILLEGAL_TRANSITION (FAILED_PRECONDITION): the operation is terminal; names the status found and
           those allowed.
         * REVISION_MISMATCH (ABORTED): the revision is not `expected_revision`; names both.
         * LOST_RACE (ABORTED): other writers were faster three times in a row; read again and retry.
@@ -539,7 +539,7 @@ class OperationServiceServicer:
     ) -> _typing.Union[_operation_service_pb2.DeleteOperationResponse, _abc.Awaitable[_operation_service_pb2.DeleteOperationResponse]]:
         """Deletes a terminal operation and its result. Does not cancel an active one.
 
-        Move: forget.
+        Transition: purge.
         Allowed while: COMPLETED, FAILED, CANCELLED.
 
         For the owner or an admin. Webhooks that are still to be sent are sent all the same.
@@ -550,7 +550,7 @@ class OperationServiceServicer:
         * INVALID_REQUEST (INVALID_ARGUMENT): a field is malformed.
         * OPERATION_NOT_FOUND, OPERATION_EXPIRED, OPERATION_DELETED (NOT_FOUND): there is none to be
           deleted by this caller.
-        * ILLEGAL_MOVE (FAILED_PRECONDITION): the operation is active; names the status found and those
+        * ILLEGAL_TRANSITION (FAILED_PRECONDITION): the operation is active; names the status found and those
           allowed.
         * REVISION_MISMATCH (ABORTED): the revision is not `expected_revision`; names both.
         * LOST_RACE (ABORTED): other writers were faster three times in a row; read again and retry.

@@ -191,7 +191,7 @@ class StartOperationResponse(_message.Message):
     OPERATION_FIELD_NUMBER: _builtins.int
     REPLAYED_FIELD_NUMBER: _builtins.int
     replayed: _builtins.bool
-    """Tells that an earlier call with the same `request_id` made the move; the operation is as it
+    """Tells that an earlier call with the same `request_id` made the transition; the operation is as it
     stands now.
     """
     @_builtins.property
@@ -287,7 +287,7 @@ class UpdateProgressResponse(_message.Message):
     OPERATION_FIELD_NUMBER: _builtins.int
     REPLAYED_FIELD_NUMBER: _builtins.int
     replayed: _builtins.bool
-    """Tells that an earlier call with the same `request_id` made the move; the operation is as it
+    """Tells that an earlier call with the same `request_id` made the transition; the operation is as it
     stands now.
     """
     @_builtins.property
@@ -448,7 +448,7 @@ class Interruption(_message.Message):
     kind: Global___InterruptionKind.ValueType
     """Tells why."""
     revision: _builtins.int
-    """Tells the revision of the operation after the move that interrupts the worker."""
+    """Tells the revision of the operation after the transition that interrupts the worker."""
     def __init__(
         self,
         *,
@@ -586,7 +586,7 @@ class CompleteOperationResponse(_message.Message):
     OPERATION_FIELD_NUMBER: _builtins.int
     REPLAYED_FIELD_NUMBER: _builtins.int
     replayed: _builtins.bool
-    """Tells that an earlier call with the same `request_id` made the move; the operation is as it
+    """Tells that an earlier call with the same `request_id` made the transition; the operation is as it
     stands now.
     """
     @_builtins.property
@@ -669,7 +669,7 @@ class FailOperationResponse(_message.Message):
     OPERATION_FIELD_NUMBER: _builtins.int
     REPLAYED_FIELD_NUMBER: _builtins.int
     replayed: _builtins.bool
-    """Tells that an earlier call with the same `request_id` made the move; the operation is as it
+    """Tells that an earlier call with the same `request_id` made the transition; the operation is as it
     stands now.
     """
     @_builtins.property

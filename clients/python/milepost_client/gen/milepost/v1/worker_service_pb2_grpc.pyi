@@ -58,7 +58,7 @@ class WorkerServiceStub:
     ClaimOperations: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.ClaimOperationsRequest, _worker_service_pb2.ClaimOperationsResponse]
     """Claims pending operations of some functions for this worker, under a lease.
 
-    Move: claim.
+    Transition: claim.
     Allowed while: PENDING.
     Enters: PROCESSING.
 
@@ -79,19 +79,19 @@ class WorkerServiceStub:
     StartOperation: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.StartOperationRequest, _worker_service_pb2.StartOperationResponse]
     """Starts one operation by its id, without a lease.
 
-    Move: start.
+    Transition: start.
     Allowed while: PENDING.
     Enters: PROCESSING.
 
     Sets `start_time` and raises `attempt` by one. Keeps metadata.
 
-    Idempotent with a `request_id`; without one, a second start is an illegal move.
+    Idempotent with a `request_id`; without one, a second start is an illegal transition.
 
     Errors:
     * INVALID_REQUEST (INVALID_ARGUMENT): a field is malformed.
     * OPERATION_NOT_FOUND, OPERATION_EXPIRED, OPERATION_DELETED (NOT_FOUND): there is none to be
       started by this caller.
-    * ILLEGAL_MOVE (FAILED_PRECONDITION): names the status found and those allowed.
+    * ILLEGAL_TRANSITION (FAILED_PRECONDITION): names the status found and those allowed.
     * REVISION_MISMATCH (ABORTED): the revision is not `expected_revision`; names both.
     * LOST_RACE (ABORTED): other writers were faster three times in a row; read again and retry.
     Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
@@ -100,7 +100,7 @@ class WorkerServiceStub:
     UpdateProgress: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.UpdateProgressRequest, _worker_service_pb2.UpdateProgressResponse]
     """Reports progress of one operation and renews its lease; answers when that is committed.
 
-    Move: progress.
+    Transition: progress.
     Allowed while: PENDING, PROCESSING.
     Enters: PROCESSING.
 
@@ -115,7 +115,7 @@ class WorkerServiceStub:
       values.
     * OPERATION_NOT_FOUND, OPERATION_EXPIRED, OPERATION_DELETED (NOT_FOUND): there is none to be
       updated by this caller.
-    * ILLEGAL_MOVE (FAILED_PRECONDITION): the operation is terminal; names the status found and
+    * ILLEGAL_TRANSITION (FAILED_PRECONDITION): the operation is terminal; names the status found and
       those allowed.
     * REVISION_MISMATCH (ABORTED): the revision is not `expected_revision`; names both.
     * STALE_ATTEMPT (ABORTED): `attempt` is not the present one, or its lease is lost; stop
@@ -129,7 +129,7 @@ class WorkerServiceStub:
     StreamProgress: _grpc.StreamStreamMultiCallable[_worker_service_pb2.StreamProgressRequest, _worker_service_pb2.StreamProgressResponse]
     """Reports progress of many operations on one stream, and tells at once when to stop.
 
-    Move: progress.
+    Transition: progress.
     Allowed while: PENDING, PROCESSING.
     Enters: PROCESSING.
 
@@ -147,7 +147,7 @@ class WorkerServiceStub:
     operations. A worker that was cut off opens another stream and sends its newest progress again.
 
     Errors of items, with the meaning they have in UpdateProgress: INVALID_REQUEST,
-    PROGRESS_DECREASE, OPERATION_NOT_FOUND, OPERATION_EXPIRED, OPERATION_DELETED, ILLEGAL_MOVE,
+    PROGRESS_DECREASE, OPERATION_NOT_FOUND, OPERATION_EXPIRED, OPERATION_DELETED, ILLEGAL_TRANSITION,
     STALE_ATTEMPT, LOST_RACE, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, INTERNAL. And one more:
 
     * STREAM_FULL (RESOURCE_EXHAUSTED): the stream carries as many operations as one may, 1,000 by
@@ -160,19 +160,19 @@ class WorkerServiceStub:
     CompleteOperation: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.CompleteOperationRequest, _worker_service_pb2.CompleteOperationResponse]
     """Completes an operation: stores its result and sets progress to 1.0.
 
-    Move: complete.
+    Transition: complete.
     Allowed while: PROCESSING.
     Enters: COMPLETED.
 
     Queues the webhook, if one was asked for, in the same transaction. Its delivery is not awaited.
 
-    Idempotent with a `request_id`; without one, a second complete is an illegal move.
+    Idempotent with a `request_id`; without one, a second complete is an illegal transition.
 
     Errors:
     * INVALID_REQUEST (INVALID_ARGUMENT): a field is malformed, or the result is too large.
     * OPERATION_NOT_FOUND, OPERATION_EXPIRED, OPERATION_DELETED (NOT_FOUND): there is none to be
       completed by this caller.
-    * ILLEGAL_MOVE (FAILED_PRECONDITION): names the status found and those allowed; a pending
+    * ILLEGAL_TRANSITION (FAILED_PRECONDITION): names the status found and those allowed; a pending
       operation is started first.
     * REVISION_MISMATCH (ABORTED): the revision is not `expected_revision`; names both.
     * STALE_ATTEMPT (ABORTED): `attempt` is not the present one, or its lease is lost; stop
@@ -184,21 +184,21 @@ class WorkerServiceStub:
     FailOperation: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.FailOperationRequest, _worker_service_pb2.FailOperationResponse]
     """Fails an operation: stores its errors and keeps its progress.
 
-    Move: fail.
+    Transition: fail.
     Allowed while: PENDING, PROCESSING.
     Enters: FAILED.
 
     Final: the operation is not tried again, however many attempts are left. Queues the webhook, if
     one was asked for, in the same transaction. Its delivery is not awaited.
 
-    Idempotent with a `request_id`; without one, a second fail is an illegal move.
+    Idempotent with a `request_id`; without one, a second fail is an illegal transition.
 
     Errors:
     * INVALID_REQUEST (INVALID_ARGUMENT): a field is malformed, there is no error, or they are too
       large.
     * OPERATION_NOT_FOUND, OPERATION_EXPIRED, OPERATION_DELETED (NOT_FOUND): there is none to be
       failed by this caller.
-    * ILLEGAL_MOVE (FAILED_PRECONDITION): the operation is terminal; names the status found and
+    * ILLEGAL_TRANSITION (FAILED_PRECONDITION): the operation is terminal; names the status found and
       those allowed.
     * REVISION_MISMATCH (ABORTED): the revision is not `expected_revision`; names both.
     * STALE_ATTEMPT (ABORTED): `attempt` is not the present one, or its lease is lost; stop
@@ -238,7 +238,7 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     ClaimOperations: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.ClaimOperationsRequest, _worker_service_pb2.ClaimOperationsResponse]  # type: ignore[assignment]
     """Claims pending operations of some functions for this worker, under a lease.
 
-    Move: claim.
+    Transition: claim.
     Allowed while: PENDING.
     Enters: PROCESSING.
 
@@ -259,19 +259,19 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     StartOperation: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.StartOperationRequest, _worker_service_pb2.StartOperationResponse]  # type: ignore[assignment]
     """Starts one operation by its id, without a lease.
 
-    Move: start.
+    Transition: start.
     Allowed while: PENDING.
     Enters: PROCESSING.
 
     Sets `start_time` and raises `attempt` by one. Keeps metadata.
 
-    Idempotent with a `request_id`; without one, a second start is an illegal move.
+    Idempotent with a `request_id`; without one, a second start is an illegal transition.
 
     Errors:
     * INVALID_REQUEST (INVALID_ARGUMENT): a field is malformed.
     * OPERATION_NOT_FOUND, OPERATION_EXPIRED, OPERATION_DELETED (NOT_FOUND): there is none to be
       started by this caller.
-    * ILLEGAL_MOVE (FAILED_PRECONDITION): names the status found and those allowed.
+    * ILLEGAL_TRANSITION (FAILED_PRECONDITION): names the status found and those allowed.
     * REVISION_MISMATCH (ABORTED): the revision is not `expected_revision`; names both.
     * LOST_RACE (ABORTED): other writers were faster three times in a row; read again and retry.
     Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
@@ -280,7 +280,7 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     UpdateProgress: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.UpdateProgressRequest, _worker_service_pb2.UpdateProgressResponse]  # type: ignore[assignment]
     """Reports progress of one operation and renews its lease; answers when that is committed.
 
-    Move: progress.
+    Transition: progress.
     Allowed while: PENDING, PROCESSING.
     Enters: PROCESSING.
 
@@ -295,7 +295,7 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
       values.
     * OPERATION_NOT_FOUND, OPERATION_EXPIRED, OPERATION_DELETED (NOT_FOUND): there is none to be
       updated by this caller.
-    * ILLEGAL_MOVE (FAILED_PRECONDITION): the operation is terminal; names the status found and
+    * ILLEGAL_TRANSITION (FAILED_PRECONDITION): the operation is terminal; names the status found and
       those allowed.
     * REVISION_MISMATCH (ABORTED): the revision is not `expected_revision`; names both.
     * STALE_ATTEMPT (ABORTED): `attempt` is not the present one, or its lease is lost; stop
@@ -309,7 +309,7 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     StreamProgress: _aio.StreamStreamMultiCallable[_worker_service_pb2.StreamProgressRequest, _worker_service_pb2.StreamProgressResponse]  # type: ignore[assignment]
     """Reports progress of many operations on one stream, and tells at once when to stop.
 
-    Move: progress.
+    Transition: progress.
     Allowed while: PENDING, PROCESSING.
     Enters: PROCESSING.
 
@@ -327,7 +327,7 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     operations. A worker that was cut off opens another stream and sends its newest progress again.
 
     Errors of items, with the meaning they have in UpdateProgress: INVALID_REQUEST,
-    PROGRESS_DECREASE, OPERATION_NOT_FOUND, OPERATION_EXPIRED, OPERATION_DELETED, ILLEGAL_MOVE,
+    PROGRESS_DECREASE, OPERATION_NOT_FOUND, OPERATION_EXPIRED, OPERATION_DELETED, ILLEGAL_TRANSITION,
     STALE_ATTEMPT, LOST_RACE, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, INTERNAL. And one more:
 
     * STREAM_FULL (RESOURCE_EXHAUSTED): the stream carries as many operations as one may, 1,000 by
@@ -340,19 +340,19 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     CompleteOperation: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.CompleteOperationRequest, _worker_service_pb2.CompleteOperationResponse]  # type: ignore[assignment]
     """Completes an operation: stores its result and sets progress to 1.0.
 
-    Move: complete.
+    Transition: complete.
     Allowed while: PROCESSING.
     Enters: COMPLETED.
 
     Queues the webhook, if one was asked for, in the same transaction. Its delivery is not awaited.
 
-    Idempotent with a `request_id`; without one, a second complete is an illegal move.
+    Idempotent with a `request_id`; without one, a second complete is an illegal transition.
 
     Errors:
     * INVALID_REQUEST (INVALID_ARGUMENT): a field is malformed, or the result is too large.
     * OPERATION_NOT_FOUND, OPERATION_EXPIRED, OPERATION_DELETED (NOT_FOUND): there is none to be
       completed by this caller.
-    * ILLEGAL_MOVE (FAILED_PRECONDITION): names the status found and those allowed; a pending
+    * ILLEGAL_TRANSITION (FAILED_PRECONDITION): names the status found and those allowed; a pending
       operation is started first.
     * REVISION_MISMATCH (ABORTED): the revision is not `expected_revision`; names both.
     * STALE_ATTEMPT (ABORTED): `attempt` is not the present one, or its lease is lost; stop
@@ -364,21 +364,21 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     FailOperation: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.FailOperationRequest, _worker_service_pb2.FailOperationResponse]  # type: ignore[assignment]
     """Fails an operation: stores its errors and keeps its progress.
 
-    Move: fail.
+    Transition: fail.
     Allowed while: PENDING, PROCESSING.
     Enters: FAILED.
 
     Final: the operation is not tried again, however many attempts are left. Queues the webhook, if
     one was asked for, in the same transaction. Its delivery is not awaited.
 
-    Idempotent with a `request_id`; without one, a second fail is an illegal move.
+    Idempotent with a `request_id`; without one, a second fail is an illegal transition.
 
     Errors:
     * INVALID_REQUEST (INVALID_ARGUMENT): a field is malformed, there is no error, or they are too
       large.
     * OPERATION_NOT_FOUND, OPERATION_EXPIRED, OPERATION_DELETED (NOT_FOUND): there is none to be
       failed by this caller.
-    * ILLEGAL_MOVE (FAILED_PRECONDITION): the operation is terminal; names the status found and
+    * ILLEGAL_TRANSITION (FAILED_PRECONDITION): the operation is terminal; names the status found and
       those allowed.
     * REVISION_MISMATCH (ABORTED): the revision is not `expected_revision`; names both.
     * STALE_ATTEMPT (ABORTED): `attempt` is not the present one, or its lease is lost; stop
@@ -420,7 +420,7 @@ class WorkerServiceServicer:
     ) -> _typing.Union[_worker_service_pb2.ClaimOperationsResponse, _abc.Awaitable[_worker_service_pb2.ClaimOperationsResponse]]:
         """Claims pending operations of some functions for this worker, under a lease.
 
-        Move: claim.
+        Transition: claim.
         Allowed while: PENDING.
         Enters: PROCESSING.
 
@@ -446,19 +446,19 @@ class WorkerServiceServicer:
     ) -> _typing.Union[_worker_service_pb2.StartOperationResponse, _abc.Awaitable[_worker_service_pb2.StartOperationResponse]]:
         """Starts one operation by its id, without a lease.
 
-        Move: start.
+        Transition: start.
         Allowed while: PENDING.
         Enters: PROCESSING.
 
         Sets `start_time` and raises `attempt` by one. Keeps metadata.
 
-        Idempotent with a `request_id`; without one, a second start is an illegal move.
+        Idempotent with a `request_id`; without one, a second start is an illegal transition.
 
         Errors:
         * INVALID_REQUEST (INVALID_ARGUMENT): a field is malformed.
         * OPERATION_NOT_FOUND, OPERATION_EXPIRED, OPERATION_DELETED (NOT_FOUND): there is none to be
           started by this caller.
-        * ILLEGAL_MOVE (FAILED_PRECONDITION): names the status found and those allowed.
+        * ILLEGAL_TRANSITION (FAILED_PRECONDITION): names the status found and those allowed.
         * REVISION_MISMATCH (ABORTED): the revision is not `expected_revision`; names both.
         * LOST_RACE (ABORTED): other writers were faster three times in a row; read again and retry.
         Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
@@ -472,7 +472,7 @@ class WorkerServiceServicer:
     ) -> _typing.Union[_worker_service_pb2.UpdateProgressResponse, _abc.Awaitable[_worker_service_pb2.UpdateProgressResponse]]:
         """Reports progress of one operation and renews its lease; answers when that is committed.
 
-        Move: progress.
+        Transition: progress.
         Allowed while: PENDING, PROCESSING.
         Enters: PROCESSING.
 
@@ -487,7 +487,7 @@ class WorkerServiceServicer:
           values.
         * OPERATION_NOT_FOUND, OPERATION_EXPIRED, OPERATION_DELETED (NOT_FOUND): there is none to be
           updated by this caller.
-        * ILLEGAL_MOVE (FAILED_PRECONDITION): the operation is terminal; names the status found and
+        * ILLEGAL_TRANSITION (FAILED_PRECONDITION): the operation is terminal; names the status found and
           those allowed.
         * REVISION_MISMATCH (ABORTED): the revision is not `expected_revision`; names both.
         * STALE_ATTEMPT (ABORTED): `attempt` is not the present one, or its lease is lost; stop
@@ -506,7 +506,7 @@ class WorkerServiceServicer:
     ) -> _typing.Union[_abc.Iterator[_worker_service_pb2.StreamProgressResponse], _abc.AsyncIterator[_worker_service_pb2.StreamProgressResponse]]:
         """Reports progress of many operations on one stream, and tells at once when to stop.
 
-        Move: progress.
+        Transition: progress.
         Allowed while: PENDING, PROCESSING.
         Enters: PROCESSING.
 
@@ -524,7 +524,7 @@ class WorkerServiceServicer:
         operations. A worker that was cut off opens another stream and sends its newest progress again.
 
         Errors of items, with the meaning they have in UpdateProgress: INVALID_REQUEST,
-        PROGRESS_DECREASE, OPERATION_NOT_FOUND, OPERATION_EXPIRED, OPERATION_DELETED, ILLEGAL_MOVE,
+        PROGRESS_DECREASE, OPERATION_NOT_FOUND, OPERATION_EXPIRED, OPERATION_DELETED, ILLEGAL_TRANSITION,
         STALE_ATTEMPT, LOST_RACE, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, INTERNAL. And one more:
 
         * STREAM_FULL (RESOURCE_EXHAUSTED): the stream carries as many operations as one may, 1,000 by
@@ -542,19 +542,19 @@ class WorkerServiceServicer:
     ) -> _typing.Union[_worker_service_pb2.CompleteOperationResponse, _abc.Awaitable[_worker_service_pb2.CompleteOperationResponse]]:
         """Completes an operation: stores its result and sets progress to 1.0.
 
-        Move: complete.
+        Transition: complete.
         Allowed while: PROCESSING.
         Enters: COMPLETED.
 
         Queues the webhook, if one was asked for, in the same transaction. Its delivery is not awaited.
 
-        Idempotent with a `request_id`; without one, a second complete is an illegal move.
+        Idempotent with a `request_id`; without one, a second complete is an illegal transition.
 
         Errors:
         * INVALID_REQUEST (INVALID_ARGUMENT): a field is malformed, or the result is too large.
         * OPERATION_NOT_FOUND, OPERATION_EXPIRED, OPERATION_DELETED (NOT_FOUND): there is none to be
           completed by this caller.
-        * ILLEGAL_MOVE (FAILED_PRECONDITION): names the status found and those allowed; a pending
+        * ILLEGAL_TRANSITION (FAILED_PRECONDITION): names the status found and those allowed; a pending
           operation is started first.
         * REVISION_MISMATCH (ABORTED): the revision is not `expected_revision`; names both.
         * STALE_ATTEMPT (ABORTED): `attempt` is not the present one, or its lease is lost; stop
@@ -571,21 +571,21 @@ class WorkerServiceServicer:
     ) -> _typing.Union[_worker_service_pb2.FailOperationResponse, _abc.Awaitable[_worker_service_pb2.FailOperationResponse]]:
         """Fails an operation: stores its errors and keeps its progress.
 
-        Move: fail.
+        Transition: fail.
         Allowed while: PENDING, PROCESSING.
         Enters: FAILED.
 
         Final: the operation is not tried again, however many attempts are left. Queues the webhook, if
         one was asked for, in the same transaction. Its delivery is not awaited.
 
-        Idempotent with a `request_id`; without one, a second fail is an illegal move.
+        Idempotent with a `request_id`; without one, a second fail is an illegal transition.
 
         Errors:
         * INVALID_REQUEST (INVALID_ARGUMENT): a field is malformed, there is no error, or they are too
           large.
         * OPERATION_NOT_FOUND, OPERATION_EXPIRED, OPERATION_DELETED (NOT_FOUND): there is none to be
           failed by this caller.
-        * ILLEGAL_MOVE (FAILED_PRECONDITION): the operation is terminal; names the status found and
+        * ILLEGAL_TRANSITION (FAILED_PRECONDITION): the operation is terminal; names the status found and
           those allowed.
         * REVISION_MISMATCH (ABORTED): the revision is not `expected_revision`; names both.
         * STALE_ATTEMPT (ABORTED): `attempt` is not the present one, or its lease is lost; stop

@@ -1,0 +1,55 @@
+"""What a replica does again and again, beside the calls."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any, Final
+
+from milepost import telemetry
+from milepost.domain.errors import Unavailable
+from milepost.tracking.claimer import LOOK_INTERVAL_S
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from milepost.config import Settings
+    from milepost.tracking.claimer import PendingWork
+    from milepost.tracking.keys import Keys
+    from milepost.tracking.sweeper import Sweeper
+
+KEY_USE_INTERVAL_S: Final = 5.0
+"""How often it is written which keys were used."""
+
+
+@contextlib.asynccontextmanager
+async def background(
+    settings: Settings, work: PendingWork, sweeper: Sweeper, keys: Keys
+) -> AsyncIterator[None]:
+    """Run the loops of this replica beside what happens inside, and end them after that."""
+    rounds: tuple[tuple[str, Callable[[], Awaitable[Any]], float], ...] = (
+        ("look for work", work.look, LOOK_INTERVAL_S),
+        ("sweep leases", sweeper.sweep_leases, settings.lease_sweep_seconds),
+        ("clean up", sweeper.clean_up, settings.cleanup_seconds),
+        ("purge events", sweeper.purge_events, settings.cleanup_seconds),
+        ("measure", sweeper.measure, settings.measure_seconds),
+        ("note key use", keys.write_uses, KEY_USE_INTERVAL_S),
+    )
+    tasks = [asyncio.create_task(run_periodically(*each)) for each in rounds]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+
+async def run_periodically(task: str, once: Callable[[], Awaitable[Any]], seconds: float) -> None:
+    """Do it once every so many seconds until cancelled; a failure is logged and tried again."""
+    while True:
+        await asyncio.sleep(seconds)
+        try:
+            await once()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the next round may do better
+            expected = isinstance(error, Unavailable)
+            telemetry.record_failure(task, error, expected=expected)

@@ -1,0 +1,190 @@
+"""What an operation that is removed leaves to its deliveries: enough to send those still to come.
+
+The body of a webhook is built from the operation when it is sent. Where the operation goes
+before, what the body needs stays with each delivery that is not settled, as JSON; those that are
+settled go with it. Only the transitions that remove pay for this.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
+
+from milepost.domain.delivery import Subject
+from milepost.domain.operation import Payload, Status
+from milepost.storage.dialects import Instant
+from milepost.storage.rows import errors_from_json
+from milepost.storage.tables import deliveries, delivery_attempts, operations
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from sqlalchemy import ColumnElement
+    from sqlalchemy.sql.compiler import SQLCompiler
+    from sqlalchemy.types import TypeEngine
+
+    Columns = Mapping[str, ColumnElement[Any]]
+
+_o = operations.c
+SUBJECT: Final = (
+    _o.function,
+    _o.version,
+    _o.status,
+    _o.result_type,
+    _o.result_value,
+    _o.errors,
+    _o.metadata,
+    _o.original_request_id,
+    _o.create_time,
+    _o.complete_time,
+    _o.cancel_time,
+    _o.trace_context,
+)
+"""The columns that `subject_from` reads."""
+TOLD: Final[Mapping[str, TypeEngine[Any]]] = {
+    # Values go from row to row as the driver of SQLite gives and takes them.
+    column.name: sa.BigInteger() if isinstance(column.type, Instant) else column.type
+    for column in SUBJECT
+}
+_BYTES: Final = frozenset({"result_value"})
+_TIMES: Final = frozenset({"create_time", "complete_time", "cancel_time"})
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_PENDING: Final[ColumnElement[str]] = sa.literal_column("'PENDING'")
+
+
+class json_of(FunctionElement[str]):  # noqa: N801 - reads as the SQL function it is
+    """A JSON object, as text, of names and values in turn."""
+
+    type = sa.Text()
+    inherit_cache = True
+
+
+@compiles(json_of, "postgresql")
+def _json_postgresql(element: Any, compiler: SQLCompiler, **kw: Any) -> str:
+    return f"json_build_object({compiler.process(element.clauses, **kw)})::text"
+
+
+@compiles(json_of, "sqlite")
+def _json_sqlite(element: Any, compiler: SQLCompiler, **kw: Any) -> str:
+    return f"json_object({compiler.process(element.clauses, **kw)})"
+
+
+class hex_of(FunctionElement[str]):  # noqa: N801 - reads as the SQL function it is
+    """Bytes as hexadecimal digits."""
+
+    type = sa.Text()
+    inherit_cache = True
+
+
+@compiles(hex_of, "postgresql")
+def _hex_postgresql(element: Any, compiler: SQLCompiler, **kw: Any) -> str:
+    return f"encode({compiler.process(element.clauses, **kw)}, 'hex')"
+
+
+@compiles(hex_of, "sqlite")
+def _hex_sqlite(element: Any, compiler: SQLCompiler, **kw: Any) -> str:
+    value = compiler.process(element.clauses, **kw)
+    return f"CASE WHEN {value} IS NULL THEN NULL ELSE hex({value}) END"
+
+
+class microseconds_of(FunctionElement[int]):  # noqa: N801 - reads as the SQL function it is
+    """An instant as microseconds since 1970."""
+
+    type = sa.BigInteger()
+    inherit_cache = True
+
+
+@compiles(microseconds_of, "postgresql")
+def _microseconds_postgresql(element: Any, compiler: SQLCompiler, **kw: Any) -> str:
+    value = compiler.process(element.clauses, **kw)
+    return f"(extract(epoch FROM {value}) * 1000000)::bigint"
+
+
+@compiles(microseconds_of, "sqlite")
+def _microseconds_sqlite(element: Any, compiler: SQLCompiler, **kw: Any) -> str:
+    return compiler.process(element.clauses, **kw)
+
+
+def snapshot(removed: Columns) -> ColumnElement[str]:
+    """Return the SQL for what is left of a removed operation."""
+    pairs: list[ColumnElement[Any]] = []
+    for column in SUBJECT:
+        value = removed[column.name]
+        if column.name in _BYTES:
+            value = hex_of(value)
+        elif column.name in _TIMES:
+            value = microseconds_of(value)
+        pairs += [sa.literal_column(f"'{column.name}'"), value]
+    return json_of(*pairs)
+
+
+# --- the steps beside the removal, in any order ---
+
+
+def _keep(removed: Columns) -> sa.Update:
+    """Leave to each delivery that is not settled what its body needs."""
+    return (
+        sa.update(deliveries)
+        .where(
+            deliveries.c.operation_id == _id(removed),
+            deliveries.c.status == _PENDING,
+            deliveries.c.payload.is_(None),
+        )
+        .values(payload=snapshot(removed))
+    )
+
+
+def _drop_attempts(removed: Columns) -> sa.Delete:
+    """Remove the attempts of the deliveries that are settled."""
+    settled = sa.select(deliveries.c.id).where(
+        deliveries.c.operation_id == _id(removed), deliveries.c.status != _PENDING
+    )
+    return sa.delete(delivery_attempts).where(delivery_attempts.c.delivery_id.in_(settled))
+
+
+def _drop_settled(removed: Columns) -> sa.Delete:
+    """Remove the deliveries that are settled."""
+    return sa.delete(deliveries).where(
+        deliveries.c.operation_id == _id(removed), deliveries.c.status != _PENDING
+    )
+
+
+def _id(removed: Columns) -> ColumnElement[str]:
+    return removed["id"]
+
+
+STEPS: Final[Sequence[Callable[[Columns], Any]]] = (_keep, _drop_attempts, _drop_settled)
+
+
+# --- and back ---
+
+
+def subject_from(row: Sequence[Any]) -> Subject:
+    """Return the subject of one row of `SUBJECT` in Python types."""
+    values = dict(zip(TOLD, row, strict=True))
+    type_url, value = values.pop("result_type"), values.pop("result_value")
+    errors = values.pop("errors")
+    return Subject(
+        status=Status(values.pop("status")),
+        result=None if type_url is None else Payload(type_url=type_url, value=bytes(value)),
+        errors=errors_from_json(errors) if errors else (),
+        **values,
+    )
+
+
+def subject_from_snapshot(text: str) -> Subject:
+    """Return the subject of what `snapshot` left."""
+    left = json.loads(text)
+    for name in _TIMES:
+        if left[name] is not None:
+            left[name] = _EPOCH + timedelta(microseconds=left[name])
+    for name in _BYTES:
+        if left[name] is not None:
+            left[name] = base64.b16decode(left[name].upper())
+    return subject_from([left[name] for name in TOLD])

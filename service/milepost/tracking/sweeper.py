@@ -1,0 +1,169 @@
+"""Sweeping: lost leases are given back, and what is past its time is failed or removed.
+
+Every replica sweeps, and none needs to be chosen for it: batches are shared through the database.
+A pass works in batches until nothing is due or its time is spent. The loops around the passes are
+in ``main/periodic_tasks.py``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+
+from milepost import telemetry
+from milepost.domain.transitions import Transition
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from milepost.domain.operation import Operation
+    from milepost.domain.ports import SweepStore
+    from milepost.tracking.claimer import PendingWork
+    from milepost.tracking.subscriptions import Subscriptions
+
+BATCH: Final = 1_000
+"""Operations of one transaction."""
+BUDGET: Final = timedelta(seconds=15)
+"""How long one pass may take."""
+EVENTS_KEPT: Final = timedelta(days=7)
+OVERDUE_COUNTED: Final = 10_000
+"""More are not counted: the number is bad enough then."""
+FORGET_GRACE: Final = timedelta(minutes=5)
+"""How long what is past its time may stay before it is overdue: it is invisible meanwhile."""
+
+_LEASES: Final = (Transition.EXPIRE, Transition.ABANDON, Transition.RELEASE)
+"""What must happen soon to operations that nobody works on any more."""
+_CLEANUP: Final = (Transition.EXPIRE, Transition.PURGE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Swept:
+    """What one pass did, or would do."""
+
+    moved: Mapping[Transition, int]
+    more: bool = False
+    """Whether time ran out before all was done."""
+
+
+class Sweeper:
+    """Does what is due."""
+
+    def __init__(
+        self,
+        store: SweepStore,
+        *,
+        subscriptions: Subscriptions,
+        work: PendingWork,
+        events_kept: timedelta = EVENTS_KEPT,
+        budget: timedelta = BUDGET,
+        tracing: telemetry.Tracing | None = None,
+    ) -> None:
+        """Sweep `store`; tell `subscriptions` of every transition and `work` of every release.
+
+        With `tracing`, each pass that found something to do has a span, and so has each transition
+        in the trace under which its operation was created.
+        """
+        self._store = store
+        self._changes = subscriptions
+        self._work = work
+        self._events_kept = events_kept
+        self._budget = budget.total_seconds()
+        self._tracing = tracing
+
+    async def sweep_leases(self) -> Swept:
+        """End every attempt whose time is over: release, abandon, or expire its operation."""
+        return await self._pass("leases", _LEASES)
+
+    async def clean_up(self) -> Swept:
+        """Fail what is past its time while it is worked on, and remove everything else that is."""
+        return await self._pass("cleanup", _CLEANUP)
+
+    async def purge_events(self) -> int:
+        """Remove the events of operations that are long gone; return of how many operations."""
+        end, total, begun = self._end(), 0, time.time_ns()
+        while True:
+            purged = await self._store.purge_events(self._events_kept, BATCH)
+            total += purged
+            if purged < BATCH or asyncio.get_running_loop().time() >= end:
+                telemetry.record_purged_events(total)
+                self._trace("events", begun, {"operations": total})
+                return total
+
+    async def preview(self) -> Swept:
+        """Return what `clean_up` would do now. Changes nothing."""
+        return Swept(
+            moved={transition: await self._store.due(transition) for transition in _CLEANUP}
+        )
+
+    async def measure(self) -> Mapping[Transition, int]:
+        """Count the operations whose instant has passed without what must happen then."""
+        overdue = {
+            transition: await self._store.overdue(
+                transition,
+                FORGET_GRACE if transition is Transition.PURGE else timedelta(),
+                OVERDUE_COUNTED,
+            )
+            for transition in (*_LEASES, Transition.PURGE)
+        }
+        telemetry.record_overdue(overdue)
+        return overdue
+
+    async def _pass(self, name: str, transitions: tuple[Transition, ...]) -> Swept:
+        end, begun = self._end(), time.time_ns()
+        moved = Counter[Transition]()
+        more = False
+        for transition in transitions:
+            moved[transition], unfinished = await self._all_due(transition, end)
+            more = more or unfinished
+        telemetry.record_pass(name, moved, more=more)
+        self._trace(
+            name,
+            begun,
+            {transition.value: moved[transition] for transition in transitions},
+            more=more,
+        )
+        return Swept(moved=moved, more=more)
+
+    async def _all_due(self, transition: Transition, end: float) -> tuple[int, bool]:
+        """Make `transition` of all that is due; return how many, and whether time ran out."""
+        total = 0
+        while True:
+            begun = time.time_ns()
+            swept = await self._store.sweep(transition, BATCH)
+            total += len(swept)
+            self._tell(transition, swept, begun)
+            if len(swept) < BATCH:
+                return total, False
+            if asyncio.get_running_loop().time() >= end:
+                return total, True
+
+    def _trace(
+        self, name: str, begun: int, counts: Mapping[str, int], *, more: bool = False
+    ) -> None:
+        """Make the span of a pass, if it did anything."""
+        if self._tracing is not None and any(counts.values()):
+            attributes = {f"milepost.sweep.{what}": count for what, count in counts.items()}
+            self._tracing.record(
+                f"sweep {name}", begun, {**attributes, "milepost.sweep.more": more}
+            )
+
+    def _tell(self, transition: Transition, swept: list[Operation], begun: int) -> None:
+        for operation in swept:
+            self._changes.publish(operation.id)
+            if transition is Transition.RELEASE:
+                self._work.publish(operation.function)
+            if self._tracing is not None and operation.trace_context is not None:
+                self._tracing.record(
+                    f"sweeper {transition.value}",
+                    begun,
+                    {"milepost.operation.id": operation.id},
+                    created=operation.trace_context,
+                )
+        telemetry.record_sweep(transition, swept)
+
+    def _end(self) -> float:
+        return asyncio.get_running_loop().time() + self._budget

@@ -1,0 +1,100 @@
+"""What the outside can see of webhooks: metrics, log lines, and a span for each attempt.
+
+No URL with its query, no secret and nothing that a receiver wrote comes this far.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from opentelemetry.trace import StatusCode
+from prometheus_client import Counter, Gauge, Histogram
+
+from milepost import telemetry
+from milepost.domain.delivery import DeliveryStatus
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
+
+    from milepost.domain.delivery import ClaimedDelivery, Settlement
+
+attempts: Final = Counter(
+    "milepost_webhook_attempts_total",
+    "Attempts to send a webhook, by where they left it",
+    ["outcome"],
+    registry=telemetry.registry,
+)
+lag: Final = Histogram(
+    "milepost_webhook_lag_seconds",
+    "Time from the event to the first attempt to tell of it",
+    registry=telemetry.registry,
+    buckets=(0.01, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300, 3600),
+)
+exhausted: Final = Counter(
+    "milepost_webhooks_exhausted_total",
+    "Webhooks that failed at every attempt of the schedule",
+    registry=telemetry.registry,
+)
+running: Final = Gauge(
+    "milepost_webhooks_running", "Webhooks that are being sent", registry=telemetry.registry
+)
+_OUTCOMES: Final = {
+    DeliveryStatus.DELIVERED: attempts.labels("delivered"),
+    DeliveryStatus.PENDING: attempts.labels("retry"),
+    DeliveryStatus.STOPPED: attempts.labels("stopped"),
+    DeliveryStatus.EXHAUSTED: attempts.labels("exhausted"),
+    "lost": attempts.labels("lost"),
+}
+_LINES: Final = {
+    DeliveryStatus.DELIVERED: (telemetry.lines.info, "webhook delivered"),
+    DeliveryStatus.PENDING: (telemetry.lines.info, "webhook will be tried again"),
+    DeliveryStatus.STOPPED: (telemetry.lines.warning, "webhook stopped"),
+    DeliveryStatus.EXHAUSTED: (telemetry.lines.warning, "webhook exhausted"),
+}
+
+
+def record_attempt(claimed: ClaimedDelivery, settlement: Settlement, *, held: bool) -> None:
+    """Count an attempt, and log where it left its delivery."""
+    retried = settlement.status is DeliveryStatus.PENDING
+    _OUTCOMES["lost" if not held else settlement.status].inc()
+    if claimed.number == 1:
+        waited = (settlement.attempt.start_time - claimed.create_time).total_seconds()
+        lag.observe(max(0.0, waited))
+    if not held:
+        telemetry.log.warning(
+            "webhook was claimed by another replica meanwhile", delivery_id=claimed.id
+        )
+        return
+    if settlement.status is DeliveryStatus.EXHAUSTED:
+        exhausted.inc()
+    write, sentence = _LINES[settlement.status]
+    fields: dict[str, object] = {
+        "delivery_id": claimed.id,
+        "operation_id": claimed.operation_id,
+        "event_type": claimed.type,
+        "owner": claimed.owner,
+        "host": claimed.host,
+        "attempt": claimed.number,
+        "tries": settlement.tries,
+        "status_code": settlement.attempt.status_code,
+        "error": settlement.attempt.error,
+        "duration_s": settlement.attempt.duration.total_seconds(),
+    }
+    if retried:
+        fields["delay_s"] = settlement.delay.total_seconds()
+    write(sentence, fields)
+
+
+def end_attempt(span: Span | None, settlement: Settlement) -> None:
+    """End the span of an attempt with what came of it."""
+    if span is None:
+        return
+    attempt = settlement.attempt
+    if attempt.status_code is not None:
+        span.set_attribute("http.response.status_code", attempt.status_code)
+    if attempt.error is not None:
+        span.set_attribute("error.type", str(attempt.error))
+    span.set_attribute("milepost.webhook.status", settlement.status.value)
+    if settlement.status is not DeliveryStatus.DELIVERED:
+        span.set_status(StatusCode.ERROR)
+    span.end()

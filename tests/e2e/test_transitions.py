@@ -1,0 +1,231 @@
+"""Rules of every RPC that changes an operation: table, preconditions, repetitions."""
+
+import pytest
+from grpc import StatusCode
+
+from milepost.domain.operation import OperationId, Status
+from milepost.domain.transitions import DELETABLE, TABLE, Transition
+from milepost.gen.milepost.v1 import operation_pb2 as pb
+from tests.e2e.refusals import refused
+from tests.e2e.rpcs import ABOUT_ONE, RPCS
+
+MOVES = {
+    "StartOperation": Transition.START,
+    "UpdateProgress": Transition.PROGRESS,
+    "CompleteOperation": Transition.COMPLETE,
+    "FailOperation": Transition.FAIL,
+    "CancelOperation": Transition.CANCEL,
+    "DeleteOperation": Transition.PURGE,
+}
+READS = ("GetOperation", "WaitOperation", "WatchOperation")
+BY_METHOD = {rpc.method: rpc for rpc in RPCS}
+LARGEST = {"expected_revision": 2**63 - 1, "attempt": 2**31 - 1}
+
+methods = pytest.mark.parametrize("method", MOVES)
+
+
+def sources(method: str) -> frozenset[Status]:
+    """The statuses from which the method may be called."""
+    transition = MOVES[method]
+    return DELETABLE if transition is Transition.PURGE else TABLE[transition].sources
+
+
+def legal_start(method: str) -> str:
+    """A status from which the method may be called."""
+    return max(sources(method))
+
+
+def call(client, method: str, operation_id: str, **fields):
+    """The response of the method to a complete request."""
+    rpc = BY_METHOD[method]
+    return client.send(rpc, rpc.about(operation_id, **fields))
+
+
+def has(method: str, field: str) -> bool:
+    """Whether the request of the method has the field."""
+    return field in BY_METHOD[method].request.DESCRIPTOR.fields_by_name
+
+
+def test_every_rpc_about_one_operation_is_a_move_or_reads():
+    """No RPC that changes an operation is missing in these tests."""
+    assert {rpc.method for rpc in ABOUT_ONE} == {*MOVES, *READS}
+
+
+def test_every_changing_rpc_has_the_guards():
+    """Every RPC that changes an operation takes a request_id and an expected_revision."""
+    for method in MOVES:
+        assert has(method, "request_id")
+        assert has(method, "expected_revision")
+
+
+@methods
+@pytest.mark.parametrize("status", list(Status))
+def test_transition_table(alice, stored, method, status):
+    """Every transition from every status is made, or refused with the allowed statuses."""
+    operation = alice.create_in(status)
+    rule = TABLE[MOVES[method]]
+    if status in sources(method):
+        response = call(alice, method, operation.id)
+        if rule.target is not None:
+            moved = response.operation
+            assert moved.status == pb.OperationStatus.Value(f"OPERATION_STATUS_{rule.target}")
+            assert moved.revision == operation.revision + 1
+            assert not response.replayed
+        return
+    before = stored.everything(OperationId(operation.id))
+    with refused(StatusCode.FAILED_PRECONDITION, "ILLEGAL_TRANSITION") as refusal:
+        call(alice, method, operation.id)
+    allowed = sorted(sources(method))
+    assert refusal.facts == {
+        "transition": MOVES[method],
+        "status": status,
+        "allowed": ",".join(allowed),
+    }
+    for fact in (status, *allowed):
+        assert fact in refusal.message
+    assert stored.everything(OperationId(operation.id)) == before
+
+
+@methods
+@pytest.mark.parametrize("offset", [-1, 1])
+def test_expected_revision(alice, method, offset):
+    """A transition that rests on another revision is ABORTED with both, and changes nothing."""
+    operation = alice.create_in(legal_start(method))
+    wrong = operation.revision + offset or LARGEST["expected_revision"]
+    with refused(StatusCode.ABORTED, "REVISION_MISMATCH") as refusal:
+        call(alice, method, operation.id, expected_revision=wrong)
+    assert refusal.facts == {"expected": str(wrong), "actual": str(operation.revision)}
+    assert alice.get(operation.id) == operation
+    call(alice, method, operation.id, expected_revision=operation.revision)
+
+
+@pytest.mark.parametrize("method", [name for name in MOVES if has(name, "attempt")])
+@pytest.mark.parametrize("wrong", [2, LARGEST["attempt"]])
+def test_attempt(alice, method, wrong):
+    """A write of another attempt is ABORTED with both, and changes nothing."""
+    operation = alice.create_in("PROCESSING")
+    with refused(StatusCode.ABORTED, "STALE_ATTEMPT") as refusal:
+        call(alice, method, operation.id, attempt=wrong)
+    assert refusal.facts == {"expected": str(wrong), "actual": "1"}
+    assert alice.get(operation.id) == operation
+    call(alice, method, operation.id, attempt=1)
+
+
+@pytest.mark.parametrize(
+    ("method", "guard"),
+    [(name, guard) for name in MOVES for guard in LARGEST if has(name, guard)],
+)
+def test_guards_are_positive(alice, method, guard):
+    """A revision or an attempt below 1 is malformed."""
+    operation = alice.create_in(legal_start(method))
+    for value in (0, -1, -LARGEST[guard] - 1):
+        with refused(StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST") as refusal:
+            call(alice, method, operation.id, **{guard: value})
+        assert set(refusal.violations) == {guard}
+    with refused(StatusCode.ABORTED):
+        call(alice, method, operation.id, **{guard: LARGEST[guard]})
+
+
+def test_stale_copy_is_told_before_the_status(alice):
+    """Whoever acts on an old copy is told so, whatever became of the operation."""
+    operation = alice.create_in("PROCESSING")
+    alice.transition("CompleteOperation", operation.id)
+    with refused(StatusCode.ABORTED, "REVISION_MISMATCH"):
+        call(alice, "FailOperation", operation.id, expected_revision=operation.revision)
+
+
+@methods
+def test_move_can_be_repeated(alice, stored, method):
+    """A transition with the same request_id is made once; the repetition is told how it stands."""
+    operation = alice.create_in(legal_start(method))
+    first = call(alice, method, operation.id, request_id="once")
+    before = stored.everything(OperationId(operation.id))
+    again = call(alice, method, operation.id, request_id="once")
+    assert stored.everything(OperationId(operation.id)) == before
+    if method != "DeleteOperation":
+        assert (first.replayed, again.replayed) == (False, True)
+        assert again.operation == first.operation
+
+
+@methods
+def test_repetition_holds_against_its_own_guards(alice, method):
+    """A repetition is answered, though the revision that it expects is over by its own doing."""
+    operation = alice.create_in(legal_start(method))
+    preconditions = {"request_id": "once", "expected_revision": operation.revision}
+    call(alice, method, operation.id, **preconditions)
+    call(alice, method, operation.id, **preconditions)
+
+
+@pytest.mark.parametrize("method", ["StartOperation", "UpdateProgress"])
+def test_repetition_is_told_how_it_stands_now(alice, method):
+    """A repetition after later moves is answered with the operation as it stands."""
+    operation = alice.create_in("PENDING")
+    call(alice, method, operation.id, request_id="once")
+    done = alice.transition("CompleteOperation", operation.id)
+    again = call(alice, method, operation.id, request_id="once")
+    assert again.replayed
+    assert again.operation == done
+
+
+@pytest.mark.parametrize("method", [name for name in MOVES if name != "DeleteOperation"])
+def test_other_request_id_is_another_call(alice, method):
+    """A second move with another request_id, or none, is judged by the table."""
+    operation = alice.create_in(legal_start(method))
+    call(alice, method, operation.id, request_id="once")
+    if method == "UpdateProgress":
+        assert call(alice, method, operation.id, request_id="twice").operation.revision == 4
+        return
+    for fields in ({"request_id": "twice"}, {}):
+        with refused(StatusCode.FAILED_PRECONDITION, "ILLEGAL_TRANSITION"):
+            call(alice, method, operation.id, **fields)
+
+
+def test_second_delete_without_request_id(alice):
+    """A delete that does not say it is a repetition finds no operation."""
+    operation = alice.create_in("COMPLETED")
+    call(alice, "DeleteOperation", operation.id, request_id="once")
+    for fields in ({}, {"request_id": "twice"}):
+        with refused(StatusCode.NOT_FOUND, "OPERATION_DELETED"):
+            call(alice, "DeleteOperation", operation.id, **fields)
+
+
+def test_request_ids_are_those_of_one_operation(alice):
+    """The same request_id on another operation is another call."""
+    operations = [alice.create() for _ in range(2)]
+    for operation in operations:
+        response = call(alice, "StartOperation", operation.id, request_id="once")
+        assert not response.replayed
+
+
+def test_request_ids_are_those_of_one_subject(alice, worker):
+    """A request_id that somebody else used is no repetition: it gives nothing away."""
+    operation = alice.create()
+    call(worker, "StartOperation", operation.id, request_id="once")
+    call(worker, "CompleteOperation", operation.id, request_id="done")
+    with refused(StatusCode.FAILED_PRECONDITION, "ILLEGAL_TRANSITION"):
+        call(alice, "CompleteOperation", operation.id, request_id="done")
+
+
+@pytest.mark.parametrize("method", ["StartOperation", "CompleteOperation", "CancelOperation"])
+def test_one_of_many_wins(alice, method):
+    """Of many equal moves at once exactly one is made, the others are refused."""
+    operation = alice.create_in(legal_start(method))
+    calls = [alice.future(method, operation_id=operation.id) for _ in range(10)]
+    codes = sorted((future.code() for future in calls), key=str)
+    assert codes == [StatusCode.FAILED_PRECONDITION] * 9 + [StatusCode.OK]
+    assert alice.get(operation.id).revision == operation.revision + 1
+
+
+@methods
+def test_concurrent_repetitions_make_one_move(alice, method):
+    """Of many concurrent calls with one request_id exactly one changes the operation."""
+    operation = alice.create_in(legal_start(method))
+    more = {"errors": [pb.OperationError(code="A", message="b")]} if method[:4] == "Fail" else {}
+    calls = [
+        alice.future(method, operation_id=operation.id, request_id="once", **more)
+        for _ in range(10)
+    ]
+    responses = [future.result() for future in calls]
+    if method != "DeleteOperation":
+        assert [response.replayed for response in responses].count(False) == 1
+        assert alice.get(operation.id).revision == operation.revision + 1

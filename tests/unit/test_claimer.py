@@ -1,0 +1,166 @@
+"""The long poll for work: who is woken, when, and what happens to those who leave."""
+
+import asyncio
+import dataclasses
+from datetime import timedelta
+
+import pytest
+
+from milepost.domain.errors import Draining, Overloaded, PermissionDenied
+from milepost.domain.limits import Limits
+from milepost.domain.operation import Principal, Role
+from milepost.storage.engine import open_engine
+from milepost.storage.store import SqlOperationStore
+from milepost.tracking import claimer
+from milepost.tracking.claimer import Claimer, PendingWork
+from milepost.tracking.subscriptions import Subscriptions
+from tests import factories
+from tests.waiting import until
+
+WALLY = Principal(
+    subject="wally", roles=frozenset({Role.WORKER}), credential_id="w", functions=("video.*", "a")
+)
+VIDEO = (factories.FUNCTION,)
+
+
+@pytest.fixture
+async def store(sqlite_url):
+    """The store over a fresh database."""
+    store = SqlOperationStore(open_engine(sqlite_url))
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+def work(store):
+    """Who waits for work."""
+    return PendingWork(store)
+
+
+@pytest.fixture
+def subscriptions():
+    """Who waits for changes."""
+    return Subscriptions()
+
+
+@pytest.fixture
+def claims(store, work, subscriptions):
+    """Claiming, within the usual limits."""
+    return Claimer(store, limits=Limits(), subscriptions=subscriptions, work=work)
+
+
+async def waiting(claims, work, count=1, **wishes):
+    """Claims that wait for work."""
+    tasks = [asyncio.create_task(claims.claim(WALLY, VIDEO, **wishes)) for _ in range(count)]
+    await until(lambda: len(work._waiters) == count)
+    return tasks
+
+
+async def test_waiter_is_woken_by_a_hint(store, work, claims, subscriptions):
+    """A hint of new work wakes one who waits for it, and the claim is told to who listens."""
+    (task,) = await waiting(claims, work)
+    operation = await factories.create(store)
+    with subscriptions.listen(operation.id) as subscriber:
+        work.publish(operation.function)
+        (claimed,) = await task
+        assert await subscriber.wait(5)
+    assert (claimed.id, claimed.worker) == (operation.id, "wally")
+
+
+async def test_work_of_another_replica_is_found_by_looking(store, work, claims):
+    """Without a hint, one look at the database wakes who waits for what is there."""
+    (task,) = await waiting(claims, work)
+    operation = await factories.create(store)
+    await work.look()
+    assert [claimed.id for claimed in await task] == [operation.id]
+
+
+async def test_nobody_waits_nobody_looks(store, work):
+    """Without anybody who waits, the database is not asked."""
+    await store.close()
+    await work.look()
+
+
+async def test_one_hint_wakes_all_that_there_is_work_for(store, work, claims):
+    """Who found something wakes the next one, until there is nothing left."""
+    tasks = await waiting(claims, work, count=5)
+    created = {(await factories.create(store)).id for _ in range(3)}
+    work.publish(factories.FUNCTION)
+    await until(lambda: sum(task.done() for task in tasks) == 3)
+    assert {operation.id for task in tasks if task.done() for operation in task.result()} == created
+    work.close()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_hint_is_passed_on_by_who_leaves(store, work, claims):
+    """A hint to a claim that is cancelled at the same moment reaches another one."""
+    first, second = await waiting(claims, work, count=2)
+    operation = await factories.create(store)
+    work.publish(factories.FUNCTION)
+    first.cancel()
+    found = await asyncio.wait_for(second, 5)
+    assert first.cancelled()
+    assert [claimed.id for claimed in found] == [operation.id]
+    assert work._waiters == {}
+
+
+async def test_other_functions_wake_nobody(work, claims):
+    """A hint of work that nobody waits for changes nothing."""
+    (task,) = await waiting(claims, work, timeout=timedelta(milliseconds=50))
+    work.publish("audio.cut")
+    assert await task == []
+
+
+@pytest.mark.parametrize(
+    "wishes",
+    [{"timeout": timedelta()}, {"timeout": timedelta(seconds=-1)}, {"time_left": 0.1}],
+    ids=["no timeout", "negative timeout", "deadline"],
+)
+async def test_no_time_to_wait(claims, wishes):
+    """A claim without time to wait is answered at once."""
+    async with asyncio.timeout(5):
+        assert await claims.claim(WALLY, VIDEO, **wishes) == []
+
+
+async def test_wait_is_limited(store, work, subscriptions):
+    """However long a claim would wait, the operator's limit ends it."""
+    limits = dataclasses.replace(Limits(), claim_wait=timedelta(milliseconds=20))
+    claims = Claimer(store, limits=limits, subscriptions=subscriptions, work=work)
+    async with asyncio.timeout(5):
+        assert await claims.claim(WALLY, VIDEO, timeout=timedelta(hours=1), time_left=60.0) == []
+        assert await claims.claim(WALLY, VIDEO) == []
+
+
+async def test_too_many_wait(monkeypatch, work, claims):
+    """More than the replica holds are refused at once, and those who wait go on."""
+    monkeypatch.setattr(claimer, "MAX_WAITING", 2)
+    tasks = await waiting(claims, work, count=2)
+    with pytest.raises(Overloaded):
+        await claims.claim(WALLY, VIDEO)
+    work.close()
+    assert {type(end) for end in await asyncio.gather(*tasks, return_exceptions=True)} == {Draining}
+
+
+async def test_stopping_replica_sends_waiters_elsewhere(work, claims):
+    """Who waits when the replica stops is told so, and so is who comes later."""
+    (task,) = await waiting(claims, work)
+    work.close()
+    with pytest.raises(Draining):
+        await task
+    with pytest.raises(Draining):
+        await claims.claim(WALLY, VIDEO)
+
+
+@pytest.mark.parametrize("function", ["videox", "audio.cut", "ab", ""])
+async def test_function_that_is_not_granted(claims, function):
+    """A claim that names one function that is not granted is refused, and names it."""
+    with pytest.raises(PermissionDenied) as caught:
+        await claims.claim(WALLY, ("video.cut", function))
+    assert caught.value.facts == {"role": "WORKER", "function": function}
+
+
+async def test_grants_are_for_workers_only(claims):
+    """Who is no worker may claim nothing, whatever is written beside its name."""
+    owner = dataclasses.replace(WALLY, roles=frozenset({Role.CALLER}))
+    with pytest.raises(PermissionDenied):
+        await claims.claim(owner, VIDEO)

@@ -1,0 +1,170 @@
+"""The passes of the sweeper over a real store: batches, budgets, hints and numbers."""
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+import sqlalchemy as sa
+
+from milepost import telemetry
+from milepost.domain.claim import ClaimRequest
+from milepost.domain.errors import StoreUnavailable
+from milepost.domain.operation import Status
+from milepost.domain.transitions import Transition
+from milepost.main.periodic_tasks import run_periodically
+from milepost.storage.engine import open_engine
+from milepost.storage.store import SqlOperationStore
+from milepost.storage.tables import operations
+from milepost.tracking.claimer import PendingWork
+from milepost.tracking.subscriptions import Subscriptions
+from milepost.tracking.sweeper import BATCH, Sweeper
+from tests import factories
+from tests.contract.stored import Stored
+from tests.waiting import until
+
+TTL = timedelta(hours=1)
+CLAIM = ClaimRequest(
+    functions=(factories.FUNCTION,),
+    most=10,
+    lease=timedelta(seconds=30),
+    actor="wally",
+    worker="wally",
+)
+
+
+@pytest.fixture
+def engine(sqlite_url):
+    """The engine of a fresh database."""
+    return open_engine(sqlite_url)
+
+
+@pytest.fixture
+async def store(engine):
+    """The store over it."""
+    store = SqlOperationStore(engine)
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+def stored(engine):
+    """What the database holds."""
+    return Stored(engine)
+
+
+@pytest.fixture
+def subscriptions():
+    """Who waits for changes."""
+    return Subscriptions()
+
+
+@pytest.fixture
+def work(store):
+    """Who waits for work."""
+    return PendingWork(store)
+
+
+@pytest.fixture
+def sweeper(store, subscriptions, work):
+    """The sweeper."""
+    return Sweeper(store, subscriptions=subscriptions, work=work)
+
+
+def sample(name, **labels):
+    """The value of a metric, 0 if it has none yet."""
+    return telemetry.registry.get_sample_value(name, labels) or 0.0
+
+
+def fill(stored, count):
+    """Expired operations, stored behind the back of the store."""
+    old = factories.LONG_AGO + timedelta(days=1)
+    rows = [factories.row(expire_time=old) for _ in range(count)]
+    stored.execute(sa.insert(operations), rows)
+
+
+async def test_one_pass_takes_as_many_batches_as_it_needs(stored, sweeper):
+    """A pass works in batches until nothing is left, and says so."""
+    fill(stored, 2 * BATCH + 5)
+    counted = sample("milepost_transitions_total", transition="purge")
+    swept = await sweeper.clean_up()
+    assert (swept.moved[Transition.PURGE], swept.more) == (2 * BATCH + 5, False)
+    assert stored.count() == 0
+    assert sample("milepost_transitions_total", transition="purge") - counted == 2 * BATCH + 5
+
+
+async def test_pass_ends_when_its_time_is_spent(store, stored, subscriptions, work):
+    """A pass whose time is spent stops after its batch and says that more remain."""
+    fill(stored, BATCH + 5)
+    hurried = Sweeper(store, subscriptions=subscriptions, work=work, budget=timedelta())
+    swept = await hurried.clean_up()
+    assert (swept.moved[Transition.PURGE], swept.more) == (BATCH, True)
+    swept = await hurried.clean_up()
+    assert (swept.moved[Transition.PURGE], swept.more) == (5, False)
+
+
+async def test_preview_changes_nothing(store, engine, stored, sweeper):
+    """What a cleanup would do is told without doing it."""
+    for status in (Status.PENDING, Status.PROCESSING, Status.FAILED):
+        operation = await factories.reach(store, status, ttl=TTL)
+        factories.age(engine, operation.id, 2 * TTL)
+    preview = await sweeper.preview()
+    assert preview.moved == {Transition.EXPIRE: 1, Transition.PURGE: 2}
+    assert stored.count() == 3
+    assert (await sweeper.clean_up()).moved == preview.moved
+
+
+async def test_release_wakes_waiting_workers(store, engine, subscriptions, work, sweeper):
+    """A release is told to who listens to the operation, and to who waits for its work."""
+    operation = await factories.create(store)
+    await store.claim(CLAIM)
+    factories.age(engine, operation.id, timedelta(minutes=1))
+    lost = sample("milepost_leases_lost_total")
+    with subscriptions.listen(operation.id) as subscriber, work.listen(CLAIM.functions) as waiter:
+        swept = await sweeper.sweep_leases()
+        assert await subscriber.wait(5)
+        assert waiter.is_awake
+        waiter.follow()
+    assert swept.moved[Transition.RELEASE] == 1
+    assert sample("milepost_leases_lost_total") == lost + 1
+
+
+async def test_overdue_operations_are_measured(store, engine, sweeper):
+    """What is due and not done is counted by its transition, and no more after a sweep."""
+    operation = await factories.create(store)
+    await store.claim(CLAIM)
+    factories.age(engine, operation.id, timedelta(minutes=1))
+    assert (await sweeper.measure())[Transition.RELEASE] == 1
+    assert sample("milepost_operations_overdue", transition="release") == 1
+    await sweeper.sweep_leases()
+    assert set((await sweeper.measure()).values()) == {0}
+    assert sample("milepost_operations_overdue", transition="release") == 0
+
+
+async def test_events_are_forgotten_after_their_time(store, stored, subscriptions, work):
+    """The events of a removed operation are kept as long as the operator says."""
+    operation = await factories.reach(store, Status.COMPLETED)
+    await store.delete(factories.change(Transition.PURGE, operation.id))
+    kept = Sweeper(store, subscriptions=subscriptions, work=work, events_kept=timedelta(days=1))
+    assert await kept.purge_events() == 0
+    gone = Sweeper(store, subscriptions=subscriptions, work=work, events_kept=timedelta(days=-1))
+    assert await gone.purge_events() == 1
+    assert stored.events(operation.id) == []
+
+
+async def test_failed_round_does_not_end_the_loop():
+    """A loop goes on after a failure, whatever it was, and counts it."""
+    rounds = [StoreUnavailable(), ValueError("a defect")]
+    done = []
+
+    async def once():
+        if rounds:
+            raise rounds.pop()
+        done.append(1)
+
+    failed = sample("milepost_background_failures_total", task="test")
+    task = asyncio.create_task(run_periodically("test", once, 0.001))
+    await until(lambda: len(done) >= 2)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert sample("milepost_background_failures_total", task="test") == failed + 2

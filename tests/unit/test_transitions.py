@@ -1,0 +1,274 @@
+"""The transition table, what derives from it, and what repeats it."""
+
+import re
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import sqlalchemy as sa
+
+from milepost.domain.errors import (
+    IllegalTransition,
+    ProgressDecrease,
+    RevisionMismatch,
+    StaleAttempt,
+)
+from milepost.domain.operation import Operation, Status, new_operation_id
+from milepost.domain.transitions import (
+    ACTIVE,
+    DELETABLE,
+    PROGRESS_TOLERANCE,
+    TABLE,
+    TERMINAL,
+    Transition,
+    is_decrease,
+    refusal,
+)
+from milepost.gen.milepost.v1 import operation_pb2
+from milepost.storage.tables import operations
+from tests import factories
+
+PROTOS = Path(__file__).resolve().parents[2] / "protos" / "milepost" / "v1"
+
+# The table of the specification: from where, to where. Written out, so that no derivation of ours
+# can bend it.
+SPECIFIED = {
+    "create": ("", "PENDING"),
+    "start": ("PENDING", "PROCESSING"),
+    "claim": ("PENDING", "PROCESSING"),
+    "progress": ("PENDING PROCESSING", "PROCESSING"),
+    "complete": ("PROCESSING", "COMPLETED"),
+    "fail": ("PENDING PROCESSING", "FAILED"),
+    "cancel": ("PENDING PROCESSING", "CANCELLED"),
+    "release": ("PROCESSING", "PENDING"),
+    "abandon": ("PROCESSING", "FAILED"),
+    "expire": ("PROCESSING", "FAILED"),
+    "purge": ("PENDING COMPLETED FAILED CANCELLED", None),
+}
+
+
+def found(status=Status.PROCESSING, **overrides):
+    """An operation as it was found when a transition did not happen."""
+    row = factories.row(status, revision=7, attempt=2, progress=0.5)
+    fields: dict[str, Any] = {name: row.get(name) for name in Operation._fields}
+    return Operation(**fields | {"status": status, "errors": (), "result": None} | overrides)
+
+
+def test_table_is_the_specified_one():
+    """The table of the code is the table of the specification, move by move."""
+    assert {
+        transition.value: (rule.sources, rule.target) for transition, rule in TABLE.items()
+    } == {
+        transition: (frozenset(Status(name) for name in sources.split()), target and Status(target))
+        for transition, (sources, target) in SPECIFIED.items()
+    }
+    assert list(TABLE) == list(Transition)
+
+
+def test_active_and_terminal():
+    """Pending and processing are active, the other three terminal, and none is both."""
+    assert {Status.PENDING, Status.PROCESSING} == ACTIVE
+    assert {Status.COMPLETED, Status.FAILED, Status.CANCELLED} == TERMINAL
+
+
+def test_nothing_leaves_a_terminal_status():
+    """The only move from a terminal status is to be forgotten."""
+    assert {transition for transition, rule in TABLE.items() if rule.sources & TERMINAL} == {
+        Transition.PURGE
+    }
+
+
+def test_only_terminal_operations_are_deletable():
+    """By request only terminal operations are forgotten."""
+    assert DELETABLE == TERMINAL
+    assert factories.change(Transition.PURGE, new_operation_id()).sources == DELETABLE
+
+
+@pytest.mark.parametrize("transition", Transition)
+def test_changing_and_keeping(transition):
+    """From each status that it may leave, a transition either changes the status or keeps it."""
+    rule = TABLE[transition]
+    assert rule.changing | rule.keeping == rule.sources
+    assert not rule.changing & rule.keeping
+    assert rule.keeping <= {rule.target}
+
+
+def test_only_progress_keeps_a_status():
+    """Progress is the one transition that leaves the status as it is, and then records no event."""
+    assert {transition for transition, rule in TABLE.items() if rule.keeping} == {
+        Transition.PROGRESS
+    }
+
+
+def test_every_status_is_reached():
+    """Every status is entered by a transition."""
+    assert {rule.target for rule in TABLE.values()} - {None} == set(Status)
+
+
+# --- why a transition did not happen ---
+
+STALE_REVISION = {"expected_revision": 6}
+STALE_ATTEMPT = {"attempt": 1}
+DECREASE = {"progress": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("transition", "status", "wrong", "reason"),
+    [
+        (Transition.COMPLETE, Status.FAILED, STALE_REVISION | STALE_ATTEMPT, RevisionMismatch),
+        (Transition.COMPLETE, Status.FAILED, STALE_ATTEMPT, StaleAttempt),
+        (Transition.PROGRESS, Status.FAILED, DECREASE, IllegalTransition),
+        (Transition.PROGRESS, Status.PROCESSING, STALE_REVISION | DECREASE, RevisionMismatch),
+        (Transition.PROGRESS, Status.PROCESSING, STALE_ATTEMPT | DECREASE, StaleAttempt),
+        (Transition.PROGRESS, Status.PROCESSING, DECREASE, ProgressDecrease),
+    ],
+)
+def test_order_of_reasons(transition, status, wrong, reason):
+    """Of several reasons the first is named: revision, attempt, status, decrease."""
+    change = factories.change(transition, new_operation_id(), **wrong)
+    assert type(refusal(change, found(status))) is reason
+
+
+def test_reasons_name_both_sides():
+    """Every reason names what was asked and what was found."""
+    operation = found(Status.COMPLETED)
+
+    def facts(transition, operation=operation, **wrong):
+        reason = refusal(factories.change(transition, operation.id, **wrong), operation)
+        assert reason is not None
+        return reason.facts
+
+    assert facts(Transition.FAIL, **STALE_REVISION) == {"expected": "6", "actual": "7"}
+    assert facts(Transition.FAIL, **STALE_ATTEMPT) == {"expected": "1", "actual": "2"}
+    assert facts(Transition.FAIL) == {
+        "transition": "fail", "status": "COMPLETED", "allowed": "PENDING,PROCESSING",
+    }  # fmt: skip
+    decrease = facts(Transition.PROGRESS, found(), **DECREASE)
+    assert decrease == {"current": "0.5", "requested": "0.1"}
+
+
+@pytest.mark.parametrize("status", Status)
+@pytest.mark.parametrize("transition", Transition)
+def test_refusal_follows_the_table(transition, status):
+    """Without a stale token a transition is refused exactly where the table does not allow it."""
+    change = factories.change(transition, new_operation_id())
+    reason = refusal(change, found(status))
+    assert (reason is None) is (status in change.sources)
+
+
+def test_tokens_that_agree_refuse_nothing():
+    """The revision and the attempt that are found are no reason."""
+    change = factories.change(Transition.FAIL, new_operation_id(), expected_revision=7, attempt=2)
+    assert refusal(change, found()) is None
+
+
+@pytest.mark.parametrize(
+    ("requested", "current", "decrease"),
+    [
+        (0.4, 0.5, True),
+        (0.5, 0.5, False),
+        (0.4995, 0.5, False),
+        (0.5 - PROGRESS_TOLERANCE, 0.5, False),
+        (0.4989, 0.5, True),
+        (0.6, 0.5, False),
+        (0.0, None, False),
+        (None, 0.5, False),
+        (None, None, False),
+    ],
+)
+def test_decrease(requested, current, decrease):
+    """Progress goes back when it dips by more than 0.001."""
+    assert is_decrease(requested, current) is decrease
+    assert PROGRESS_TOLERANCE == 0.001
+
+
+# --- what repeats the table ---
+
+
+class Comment(NamedTuple):
+    """What the comment of one RPC says about its transition."""
+
+    method: str
+    transition: str
+    allowed: frozenset[str]
+    target: str | None
+
+
+def comments():
+    """The comments of all RPCs that make a transition."""
+    for path in sorted(PROTOS.glob("*.proto")):
+        text = path.read_text(encoding="utf-8")
+        for match in re.finditer(r"((?:^ *//.*\n)+) *rpc (\w+)\(", text, re.MULTILINE):
+            lines = dict(
+                re.findall(r"// (Transition|Allowed while|Enters): (.*)\.$", match[1], re.MULTILINE)
+            )
+            if lines:
+                allowed = lines.get("Allowed while", "")
+                yield Comment(
+                    method=match[2],
+                    transition=lines["Transition"],
+                    allowed=frozenset(allowed.split(", ") if allowed else ()),
+                    target=lines.get("Enters"),
+                )
+
+
+COMMENTS = list(comments())
+
+
+@pytest.mark.parametrize("comment", COMMENTS, ids=lambda comment: comment.method)
+def test_comments_of_the_rpcs_say_what_the_table_says(comment):
+    """Each RPC that makes a transition names it, where it is allowed and where it leads."""
+    transition = Transition(comment.transition)
+    allowed = DELETABLE if transition is Transition.PURGE else TABLE[transition].sources
+    assert comment.allowed == {status.value for status in allowed}
+    assert comment.target == TABLE[transition].target
+
+
+def test_every_move_by_request_is_documented():
+    """Every transition that is not the sweeper's has its RPC."""
+    assert {comment.transition for comment in COMMENTS} == {
+        transition.value for transition, rule in TABLE.items() if rule.by != {"sweeper"}
+    }
+
+
+def test_comments_of_the_statuses_say_what_the_table_says():
+    """Each status of the API names the transitions into it, and those allowed in it."""
+    text = (PROTOS / "operation.proto").read_text(encoding="utf-8")
+    for status in Status:
+        comment = re.search(rf"((?: *//.*\n)+) *OPERATION_STATUS_{status} =", text)
+        assert comment is not None
+        prose = re.sub(r"\s*//\s*", " ", comment[1])
+        entered = re.search(r"Entered by: ([a-z, ]+)\.", prose)
+        transitions = re.search(r"Transitions from here: ([a-z, ]+)\.", prose)
+        assert entered is not None
+        assert transitions is not None
+        assert set(entered[1].split(", ")) == {m for m, r in TABLE.items() if r.target == status}
+        assert set(transitions[1].split(", ")) == {
+            m for m, r in TABLE.items() if status in r.sources
+        }
+
+
+def test_one_set_of_statuses():
+    """The API, the domain and the CHECK of the table know the same statuses."""
+    api = set(operation_pb2.OperationStatus.keys())
+    assert api == {f"OPERATION_STATUS_{name}" for name in ("UNSPECIFIED", *Status)}
+    (check,) = (
+        constraint
+        for constraint in operations.constraints
+        if isinstance(constraint, sa.CheckConstraint)
+        and constraint.name == "operations_status_check"
+    )
+    assert set(re.findall(r"'(\w+)'", str(check.sqltext))) == set(Status)
+
+
+def test_names_are_values():
+    """A status and a transition are called what they are stored as."""
+    assert all(status.name == status.value for status in Status)
+    assert all(transition.name.lower() == transition.value for transition in Transition)
+
+
+def test_a_life_is_not_shorter_than_its_ttl():
+    """The row that the tests start from is legal: it ends after it began."""
+    operation = found(Status.COMPLETED)
+    assert operation.expire_time - operation.create_time > timedelta(0)
