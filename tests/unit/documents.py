@@ -169,7 +169,7 @@ def state_diagram() -> str:
 
 def moves_table() -> str:
     """The transition table itself."""
-    rows = ["| move | from | to | done by | event |", "| --- | --- | --- | --- | --- |"]
+    rows = ["| transition | from | to | done by | event |", "| --- | --- | --- | --- | --- |"]
     for transition, rule in TABLE.items():
         sources = ", ".join(sorted(rule.sources)) or _NOTHING
         by = ", ".join(sorted(rule.by))
@@ -188,7 +188,7 @@ FOR: Final = {
 
 def policy_table() -> str:
     """Who may call each RPC, and whose operations it reaches."""
-    rows = ["| call | a role of | for | move |", "| --- | --- | --- | --- |"]
+    rows = ["| call | a role of | for | transition |", "| --- | --- | --- | --- |"]
     for method, access in POLICY.items():
         name = method.removeprefix("milepost.v1.").replace("/", ".")
         roles = ", ".join(sorted(role.lower() for role in access.roles))
