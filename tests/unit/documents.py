@@ -167,9 +167,9 @@ def state_diagram() -> str:
     return "\n".join(["```mermaid", "stateDiagram-v2", *lines, "```"])
 
 
-def moves_table() -> str:
+def transitions_table() -> str:
     """The transition table itself."""
-    rows = ["| move | from | to | done by | event |", "| --- | --- | --- | --- | --- |"]
+    rows = ["| transition | from | to | done by | event |", "| --- | --- | --- | --- | --- |"]
     for transition, rule in TABLE.items():
         sources = ", ".join(sorted(rule.sources)) or _NOTHING
         by = ", ".join(sorted(rule.by))
@@ -179,7 +179,7 @@ def moves_table() -> str:
 
 
 FOR: Final = {
-    Actor.CALLER: "whoever creates it",
+    Actor.CALLER: "the caller that creates it",
     Actor.OWNER: "its owner",
     Actor.WORKER: "a worker with the grant",
     Actor.ADMIN: "an admin",
@@ -188,7 +188,7 @@ FOR: Final = {
 
 def policy_table() -> str:
     """Who may call each RPC, and whose operations it reaches."""
-    rows = ["| call | a role of | for | move |", "| --- | --- | --- | --- |"]
+    rows = ["| call | role | reaches operations of | transition |", "| --- | --- | --- | --- |"]
     for method, access in POLICY.items():
         name = method.removeprefix("milepost.v1.").replace("/", ".")
         roles = ", ".join(sorted(role.lower() for role in access.roles))
@@ -202,7 +202,7 @@ GENERATED: Final[dict[tuple[Path, str], Callable[[], str]]] = {
     (README, "limits"): limits_table,
     (OPERATING, "who may do what"): policy_table,
     (ARCHITECTURE, "state diagram"): state_diagram,
-    (ARCHITECTURE, "moves"): moves_table,
+    (ARCHITECTURE, "transitions"): transitions_table,
 }
 
 
