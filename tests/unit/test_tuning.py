@@ -1,10 +1,7 @@
 """What the process asks of Linux."""
 
 import os
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
@@ -30,20 +27,3 @@ def test_usual_policy_becomes_batch_and_a_chosen_one_stays(chosen, kept):
     """Only who has the policy that everybody has gets another one."""
     with ThreadPoolExecutor(1) as own_thread:  # it alone is scheduled so
         assert own_thread.submit(policy_after, chosen).result() == kept
-
-
-TELL_FLAGS = """
-from pathlib import Path
-from milepost.main.tuning import use_huge_pages
-use_huge_pages()
-heap = Path("/proc/self/smaps").read_text().partition("[heap]")[2]
-print(next(line for line in heap.splitlines() if line.startswith("VmFlags")))
-"""
-
-
-def test_heap_is_kept_in_huge_pages():
-    """Linux is asked for huge pages under the heap ("hg"), where it has any."""
-    told = subprocess.run(
-        [sys.executable, "-c", TELL_FLAGS], capture_output=True, text=True, check=True
-    ).stdout
-    assert ("hg" in told.split()) is Path("/sys/kernel/mm/transparent_hugepage").exists()

@@ -17,7 +17,7 @@ from milepost.main.embedded import only_process, prepare_embedded
 from milepost.main.notifications import subscribed_to_notifications
 from milepost.main.periodic_tasks import background
 from milepost.main.readiness import DRAINING, Readiness, probes, schema_is_usable
-from milepost.main.tuning import schedule_as_batch, settle_heap, use_huge_pages
+from milepost.main.tuning import schedule_as_batch, settle_heap
 from milepost.main.webhook_delivery import delivering_webhooks
 from milepost.rpc.server import RpcServer, UseCases, Wire
 from milepost.storage.api_keys import service_key
@@ -84,7 +84,6 @@ async def serve(settings: Settings) -> None:
         )
         await server.start()
         settle_heap()
-        use_huge_pages()
         watch = asyncio.create_task(readiness.watch(store, server))
         await stack.enter_async_context(background(settings, work, serves.sweeper, access.keys))
         telemetry.log.info(

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import os
 import sys
-from pathlib import Path
 from typing import Final
 
 YOUNG_OBJECTS: Final = 10_000
 """How many are made before the garbage collector looks at them."""
-_MAPPINGS: Final = Path("/proc/self/maps")
-_MADV_HUGEPAGE: Final = 14
-_MADV_COLLAPSE: Final = 25
 
 
 def schedule_as_batch() -> None:
@@ -40,22 +35,3 @@ def settle_heap() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG_OBJECTS)
-
-
-def use_huge_pages() -> None:
-    """Have Linux keep the heap, as far as it has grown by now, in huge pages (madvise(2)).
-
-    A call touches memory in more pages than the processor remembers the places of, above all on a
-    virtual machine, where each place is looked up twice: a thirtieth of its time. Only the heap
-    that gRPC and large objects of Python are on: the rest made no difference. Where the system
-    has no huge pages, or keeps them for others, nothing changes.
-    """
-    if sys.platform != "linux":
-        return
-    libc = ctypes.CDLL(None)
-    with contextlib.suppress(OSError):
-        for mapping in _MAPPINGS.read_text().splitlines():
-            if mapping.endswith("[heap]"):
-                begin, end = (int(address, 16) for address in mapping.split()[0].split("-"))
-                for advice in (_MADV_HUGEPAGE, _MADV_COLLAPSE):  # from now on, and at once
-                    libc.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), advice)
