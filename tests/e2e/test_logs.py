@@ -31,7 +31,7 @@ def test_create_is_logged(any_service, alice):
 
 
 @pytest.mark.parametrize(
-    ("status", "moves"),
+    ("status", "transitions"),
     [
         ("COMPLETED", ["create", "start", "complete"]),
         ("FAILED", ["create", "start", "fail"]),

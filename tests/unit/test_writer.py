@@ -57,12 +57,12 @@ async def test_lines_wait_for_a_reader_that_stands_still(pipe):
 
 async def test_lost_lines_are_counted_and_told_of(pipe, monkeypatch):
     """With no room left lines are lost; the log says how many before it goes on."""
-    monkeypatch.setattr(writer, "MOST_KEPT", 1_000)
+    monkeypatch.setattr(writer, "MAX_BUFFER_BYTES", 1_000)
     source, sink = pipe
     lines = to(sink)
     before = lost()
     lines.msg(70 * LINE)
-    await asyncio.sleep(0)  # the pipe is full, and more than MOST_KEPT waits
+    await asyncio.sleep(0)  # the pipe is full, and more than MAX_BUFFER_BYTES waits
     for _ in range(3):
         lines.msg("never seen")
     await until(lambda: lost() == before + 3)
@@ -109,7 +109,7 @@ def test_lines_of_a_loop_that_ended_are_not_kept(pipe):
 
 def test_end_does_not_wait_for_ever(pipe, monkeypatch):
     """A reader that stands still holds up the end of the process for a moment only."""
-    monkeypatch.setattr(writer, "FAREWELL_MS", 50)
+    monkeypatch.setattr(writer, "EXIT_TIMEOUT_MS", 50)
     _source, sink = pipe
     begun = time.monotonic()
     to(sink).msg(100 * LINE)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Final
 from milepost.domain.operation import ID_PATTERN, OperationId
 from milepost.domain.transitions import Transition
 from milepost.telemetry import metrics
-from milepost.telemetry.afterwards import afterwards
 from milepost.telemetry.logs import lines, log
 from milepost.telemetry.tracing import current, join_trace
 
@@ -27,11 +26,8 @@ def record_transition(transition: Transition, outcome: TransitionResult, by: Pri
     """Count a committed transition, log it, and join its span to the trace of the operation."""
     operation = outcome.operation
     join_trace(operation.id, operation.trace_context)
-    if not outcome.replayed:
-        afterwards.do(_tell_of_transition, transition, operation, by)
-
-
-def _tell_of_transition(transition: Transition, operation: Operation, by: Principal) -> None:
+    if outcome.replayed:
+        return
     metrics.transitions.add(transition)
     fields = _transition(transition, operation)
     # Progress changes neither, and is so frequent that its line is kept short.
@@ -69,10 +65,6 @@ def _times(operation: Operation) -> dict[str, object]:
 def record_delete(operation_id: OperationId, by: Principal) -> None:
     """Count and log that an operation was removed, and name it on the span."""
     join_trace(operation_id, None)
-    afterwards.do(_tell_of_delete, operation_id, by)
-
-
-def _tell_of_delete(operation_id: OperationId, by: Principal) -> None:
     metrics.transitions.add(Transition.PURGE)
     what = {"code": "OK", "transition": str(Transition.PURGE), "operation_id": operation_id}
     lines.info("operation changed", {**what, **_who(by)})

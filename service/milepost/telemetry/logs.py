@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from milepost.logtext import as_json_line, for_people
-from milepost.telemetry.afterwards import afterwards
 from milepost.telemetry.tracing import current
 from milepost.telemetry.writer import LineWriter
 
@@ -67,7 +66,6 @@ def configure_logs(*, level: str, as_json: bool) -> None:
 
     writer = LineWriter(_STANDARD_ERROR, lost)
     atexit.register(writer.finish)
-    atexit.register(afterwards.finish)  # before that: the last comes first
     lines.to(writer.msg, render, threshold)
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(threshold),

@@ -8,24 +8,13 @@ from typing import TYPE_CHECKING, Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from milepost.domain.transitions import Transition
-from milepost.telemetry.afterwards import afterwards
 from milepost.telemetry.tallies import Durations, Tally
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from prometheus_client import Metric
+    from collections.abc import Mapping
 
 
-class _Registry(CollectorRegistry):
-    """Shows what was asked to be counted before it was asked to show it."""
-
-    def collect(self) -> Iterable[Metric]:
-        afterwards.finish()
-        return super().collect()
-
-
-registry: Final = _Registry()
+registry: Final = CollectorRegistry()
 rpcs: Final = Durations(
     "milepost_rpc_duration_seconds",
     "Time from the arrival of a call to its end",
