@@ -13,6 +13,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from milepost import telemetry
+from milepost.domain.transitions import Transition
 from milepost.telemetry import Tracing
 
 METHOD = "milepost.v1.OperationService/GetOperation"
@@ -161,3 +162,20 @@ def test_metrics_page():
     ):
         assert f"# TYPE {name.removesuffix('_total')}" in page
     assert f'milepost_rpc_duration_seconds_count{{code="OK",method="{METHOD}"}}' in page
+
+
+@pytest.mark.parametrize(
+    ("metric", "label", "values"),
+    [
+        ("milepost_transitions_total", "transition", [each.value for each in Transition]),
+        (
+            "milepost_progress_updates_total",
+            "fate",
+            ["received", "coalesced", "committed", "refused"],
+        ),
+    ],
+)
+def test_known_labels_are_exported_before_they_are_counted(metric, label, values):
+    """A counter whose labels are known exports each of them from the start."""
+    for value in values:
+        assert telemetry.registry.get_sample_value(metric, {label: value}) is not None

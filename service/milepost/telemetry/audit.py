@@ -28,7 +28,7 @@ def record_transition(transition: Transition, outcome: TransitionResult, by: Pri
     join_trace(operation.id, operation.trace_context)
     if outcome.replayed:
         return
-    metrics.transitions.add(transition)
+    metrics.transitions[transition].inc()
     fields = _transition(transition, operation)
     # Progress changes neither, and is so frequent that its line is kept short.
     if transition is not Transition.PROGRESS:
@@ -65,7 +65,7 @@ def _times(operation: Operation) -> dict[str, object]:
 def record_delete(operation_id: OperationId, by: Principal) -> None:
     """Count and log that an operation was removed, and name it on the span."""
     join_trace(operation_id, None)
-    metrics.transitions.add(Transition.PURGE)
+    metrics.transitions[Transition.PURGE].inc()
     what = {"code": "OK", "transition": str(Transition.PURGE), "operation_id": operation_id}
     lines.info("operation changed", {**what, **_who(by)})
 
@@ -77,7 +77,7 @@ _LOSSES: Final = frozenset({Transition.RELEASE, Transition.ABANDON})
 
 def record_sweep(transition: Transition, swept: Sequence[Operation]) -> None:
     """Count the sweeper's transitions of one batch, and log those that changed a status."""
-    metrics.transitions.add(transition, len(swept))
+    metrics.transitions[transition].inc(len(swept))
     if transition in _LOSSES:
         metrics.leases_lost.inc(len(swept))
     if transition is Transition.PURGE:  # removals are many, and told by the line of their pass

@@ -8,28 +8,28 @@ from typing import TYPE_CHECKING, Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from milepost.domain.transitions import Transition
-from milepost.telemetry.tallies import Durations, Tally
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
 registry: Final = CollectorRegistry()
-rpcs: Final = Durations(
+rpcs: Final = Histogram(
     "milepost_rpc_duration_seconds",
     "Time from the arrival of a call to its end",
     ["method", "code"],
-    (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),
-    registry,
+    registry=registry,
+    buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),
 )
 rpcs_running: Final = Gauge("milepost_rpcs_running", "Calls in flight", registry=registry)
-transitions: Final = Tally(
+_transitions: Final = Counter(
     "milepost_transitions_total",
-    "Committed moves of operations",
-    "transition",
-    Transition,
-    registry,
+    "Committed transitions of operations",
+    ["transition"],
+    registry=registry,
 )
+transitions: Final = {each: _transitions.labels(each.value) for each in Transition}
+"""The counter of each transition. All of them are exported from the start, with 0."""
 durations: Final = Histogram(
     "milepost_operation_duration_seconds",
     "Time from the start of an operation to its end",
@@ -58,13 +58,12 @@ overdue: Final = Gauge(
 progress_streams: Final = Gauge(
     "milepost_progress_streams", "Progress streams that are open", registry=registry
 )
-progress_updates: Final = Tally(
+_progress_updates: Final = Counter(
     "milepost_progress_updates_total",
     "Updates on progress streams: received, and of these coalesced with a newer one, committed or"
     " refused",
-    "fate",
-    ("received", "coalesced", "committed", "refused"),
-    registry,
+    ["fate"],
+    registry=registry,
 )
 refusals: Final = Counter(
     "milepost_limited_total", "Calls refused by a limit", ["limit"], registry=registry
@@ -86,15 +85,21 @@ lines_lost: Final = Counter(
     registry=registry,
 )
 
-update_received: Final = functools.partial(progress_updates.add, "received")
-update_coalesced: Final = functools.partial(progress_updates.add, "coalesced")
-update_committed: Final = functools.partial(progress_updates.add, "committed")
-update_refused: Final = functools.partial(progress_updates.add, "refused")
+update_received: Final = _progress_updates.labels("received").inc
+update_coalesced: Final = _progress_updates.labels("coalesced").inc
+update_committed: Final = _progress_updates.labels("committed").inc
+update_refused: Final = _progress_updates.labels("refused").inc
 
 
 def record_call(method: str, code: str, seconds: float) -> None:
     """Count one call, and how long it took, under its true code."""
-    rpcs.observe(seconds, method, code)
+    _rpcs(method, code).observe(seconds)
+
+
+@functools.cache
+def _rpcs(method: str, code: str) -> Histogram:
+    """Return the durations of a method with that code, without the lock and copies of `labels`."""
+    return rpcs.labels(method, code)
 
 
 def record_limited(limit: str) -> None:
