@@ -16,7 +16,6 @@ from milepost.telemetry.audit import (
 )
 from milepost.telemetry.logs import (
     configure_logs,
-    lines,
     log,
 )
 from milepost.telemetry.metrics import (
@@ -55,7 +54,6 @@ __all__ = [
     "join_trace",
     "limits_lost",
     "limits_shared",
-    "lines",
     "log",
     "metrics_page",
     "progress_streams",

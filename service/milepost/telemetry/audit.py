@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from milepost.domain.operation import ID_PATTERN, OperationId
 from milepost.domain.transitions import Transition
 from milepost.telemetry import metrics
-from milepost.telemetry.logs import lines, log
+from milepost.telemetry.logs import log
 from milepost.telemetry.tracing import current, join_trace
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def record_transition(transition: Transition, outcome: TransitionResult, by: Pri
         _observe_end(operation)
         fields |= _times(operation)
     fields |= _who(by)
-    lines.info("operation changed", fields)
+    log.info("operation changed", **fields)
 
 
 def _observe_end(operation: Operation) -> None:
@@ -67,7 +67,7 @@ def record_delete(operation_id: OperationId, by: Principal) -> None:
     join_trace(operation_id, None)
     metrics.transitions[Transition.PURGE].inc()
     what = {"code": "OK", "transition": str(Transition.PURGE), "operation_id": operation_id}
-    lines.info("operation changed", {**what, **_who(by)})
+    log.info("operation changed", **what, **_who(by))
 
 
 # --- what the sweeper did ---
@@ -85,7 +85,7 @@ def record_sweep(transition: Transition, swept: Sequence[Operation]) -> None:
     for operation in swept:
         _observe_end(operation)
         fields = _transition(transition, operation) | _times(operation) | {"principal": "milepost"}
-        lines.info("operation changed", fields)
+        log.info("operation changed", **fields)
 
 
 def record_pass(kind: str, moved: Mapping[Transition, int], *, more: bool) -> None:
@@ -122,7 +122,7 @@ def record_change(by: Principal, named: Mapping[str, object]) -> None:
         by: who called.
         named: what it was about, by the names of its fields.
     """
-    lines.info("call answered", {"code": "OK", **named, **_who(by)})
+    log.info("call answered", code="OK", **named, **_who(by))
 
 
 def record_refusal(
@@ -145,16 +145,13 @@ def record_refusal(
     operation_id = named.get("operation_id")
     if operation_id is not None and ID_PATTERN.fullmatch(operation_id):
         join_trace(OperationId(operation_id), None)
-    lines.warning(
+    log.warning(
         "call refused",
-        {
-            "code": code,
-            "reason": reason,
-            "operation_id": None,
-            **named,
-            **_who(by),
-            **{f"fact_{name}": value for name, value in facts.items()},
-        },
+        code=code,
+        reason=reason,
+        **{"operation_id": None, **named},
+        **_who(by),
+        **{f"fact_{name}": value for name, value in facts.items()},
     )
 
 

@@ -14,44 +14,11 @@ from milepost.telemetry.tracing import current
 from milepost.telemetry.writer import LineWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from structlog.typing import EventDict, FilteringBoundLogger, Processor
+    from structlog.typing import EventDict, FilteringBoundLogger
 
 _STANDARD_ERROR: Final = 2
 
 log: FilteringBoundLogger = structlog.get_logger()
-
-
-class Lines:
-    """Writes the same lines as `log` without its detours: every change pays for one of them."""
-
-    def __init__(self) -> None:
-        """Write no line until `to` has told where."""
-        self._threshold = logging.CRITICAL
-        self._render: Processor = as_json_line
-        self._put: Callable[[str], object] = str
-
-    def to(self, put: Callable[[str], object], render: Processor, threshold: int) -> None:
-        """Write lines of that level and above."""
-        self._put, self._render, self._threshold = put, render, threshold
-
-    def info(self, event: str, fields: dict[str, object]) -> None:
-        """Write a line about what went well."""
-        if self._threshold <= logging.INFO:
-            self._line("info", event, fields)
-
-    def warning(self, event: str, fields: dict[str, object]) -> None:
-        """Write a line about what was refused."""
-        if self._threshold <= logging.WARNING:
-            self._line("warning", event, fields)
-
-    def _line(self, level: str, event: str, fields: dict[str, object]) -> None:
-        fields["event"] = event
-        self._put(str(self._render(None, level, _stamp(None, level, fields))))
-
-
-lines: Final = Lines()
 
 
 def configure_logs(*, level: str, as_json: bool) -> None:
@@ -66,7 +33,6 @@ def configure_logs(*, level: str, as_json: bool) -> None:
 
     writer = LineWriter(_STANDARD_ERROR, lost)
     atexit.register(writer.finish)
-    lines.to(writer.msg, render, threshold)
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
         processors=[_stamp, structlog.processors.format_exc_info, render],

@@ -5,6 +5,7 @@ No URL with its query, no secret and nothing that a receiver wrote comes this fa
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Final
 
 from opentelemetry.trace import StatusCode
@@ -46,10 +47,10 @@ _OUTCOMES: Final = {
     "lost": attempts.labels("lost"),
 }
 _LINES: Final = {
-    DeliveryStatus.DELIVERED: (telemetry.lines.info, "webhook delivered"),
-    DeliveryStatus.PENDING: (telemetry.lines.info, "webhook will be tried again"),
-    DeliveryStatus.STOPPED: (telemetry.lines.warning, "webhook stopped"),
-    DeliveryStatus.EXHAUSTED: (telemetry.lines.warning, "webhook exhausted"),
+    DeliveryStatus.DELIVERED: (logging.INFO, "webhook delivered"),
+    DeliveryStatus.PENDING: (logging.INFO, "webhook will be tried again"),
+    DeliveryStatus.STOPPED: (logging.WARNING, "webhook stopped"),
+    DeliveryStatus.EXHAUSTED: (logging.WARNING, "webhook exhausted"),
 }
 
 
@@ -67,7 +68,7 @@ def record_attempt(claimed: ClaimedDelivery, settlement: Settlement, *, held: bo
         return
     if settlement.status is DeliveryStatus.EXHAUSTED:
         exhausted.inc()
-    write, sentence = _LINES[settlement.status]
+    level, event = _LINES[settlement.status]
     fields: dict[str, object] = {
         "delivery_id": claimed.id,
         "operation_id": claimed.operation_id,
@@ -82,7 +83,7 @@ def record_attempt(claimed: ClaimedDelivery, settlement: Settlement, *, held: bo
     }
     if retried:
         fields["delay_s"] = settlement.delay.total_seconds()
-    write(sentence, fields)
+    telemetry.log.log(level, event, **fields)
 
 
 def end_attempt(span: Span | None, settlement: Settlement) -> None:
