@@ -1,7 +1,6 @@
 """The processes that are measured."""
 
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -72,8 +71,6 @@ class Server:
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
-        # As the service chooses for itself: what it is compared with has the same advantage.
-        os.sched_setscheduler(self._process.pid, os.SCHED_BATCH, os.sched_param(0))
 
     def __enter__(self) -> Self:
         """The process is there, perhaps not yet listening."""
