@@ -13,8 +13,9 @@ from milepost.storage.outbox import SqlOutbox
 from milepost.telemetry import Tracing
 from milepost.tracking.signing_secrets import Secrets
 from milepost.webhooks.attempts import DeliveryAttempts, Poster
-from milepost.webhooks.dispatcher import Dispatcher, Room
-from milepost.webhooks.hosts import Hosts
+from milepost.webhooks.circuit_breaker import CircuitBreaker
+from milepost.webhooks.concurrency import ConcurrencyLimits
+from milepost.webhooks.dispatcher import Dispatcher
 from milepost.webhooks.master_keys import new_key, read_keys
 from milepost.webhooks.vault import Vault
 from tests.outbox import count_by_status
@@ -29,9 +30,9 @@ class WebhookDelivery:
         outbox: SqlOutbox,
         poster: Poster,
         *,
-        room: Room,
+        limits: ConcurrencyLimits,
         rules: CallbackRules | None = None,
-        hosts: Hosts | None = None,
+        breaker: CircuitBreaker | None = None,
         attempts: int = 1,
     ) -> None:
         """Send what is due in `outbox`, without pauses between the attempts."""
@@ -40,7 +41,7 @@ class WebhookDelivery:
         made = DeliveryAttempts(poster, secrets, rules or CallbackRules(), schedule)
         self._engine = engine
         tracing = Tracing(TracerProvider(), 0.0)
-        self.dispatcher = Dispatcher(outbox, made, room, tracing, hosts)
+        self.dispatcher = Dispatcher(outbox, made, limits, tracing, breaker)
 
     async def __aenter__(self) -> Self:
         """It dispatches."""

@@ -11,16 +11,17 @@ import pytest
 from aiohttp import ClientError, ClientSession, TCPConnector
 
 from milepost.domain.callback_url import Address, CallbackRules, RefusedUrl, read_callback_url
+from milepost.webhooks import guard
 from milepost.webhooks.guard import (
-    ADDRESSES_TRIED,
+    MAX_CONNECT_ATTEMPTS,
+    CheckedAddresses,
     ForbiddenPeer,
     GuardedConnector,
     LookUp,
     Resolver,
-    StatusChange,
     Unresolvable,
     ask_system,
-    through,
+    connecting_to,
 )
 from tests.receivers import OK, Receiver, answering
 
@@ -157,10 +158,10 @@ def test_system_is_asked_for_absolute_names(monkeypatch: pytest.MonkeyPatch):
     assert asked == [("hooks.example.com.", 8443)]
 
 
-async def connected(passage: StatusChange, receiver: Receiver, host: str) -> None:
-    """Post to `receiver`, called `host`, through `passage`."""
+async def connected(addresses: CheckedAddresses, receiver: Receiver, host: str) -> None:
+    """Post to `receiver`, called `host`, at one of `addresses`."""
     async with ClientSession(connector=GuardedConnector()) as session:
-        with through(passage):
+        with connecting_to(addresses):
             async with session.post(f"http://{host}:{receiver.port}/", data=b"x"):
                 pass
 
@@ -172,11 +173,11 @@ async def test_nothing_else_is_connected(
 ):
     """No socket is opened to an address that is not checked or not allowed, literals included."""
 
-    class Careless(StatusChange):
+    class Careless(CheckedAddresses):
         """Offers what must not be connected."""
 
         def results(self, host: str, port: int):
-            return StatusChange((FORBIDDEN, FORBIDDEN), RULES).results(host, port)
+            return CheckedAddresses((FORBIDDEN, FORBIDDEN), RULES).results(host, port)
 
     with pytest.raises(ForbiddenPeer):
         await connected(Careless(checked, RULES), forbidden, host)
@@ -186,7 +187,7 @@ async def test_nothing_else_is_connected(
 async def test_peer_is_compared(forbidden: Receiver):
     """If the peer is not a checked address all the same, nothing is sent to it."""
 
-    class Blind(StatusChange):
+    class Blind(CheckedAddresses):
         """Opens a socket to whatever it is."""
 
         def open_socket(self, info):
@@ -209,18 +210,27 @@ async def test_receiver_would_be_reached_without_the_guard(forbidden: Receiver):
 
 def test_mapped_peer_is_the_address_it_stands_for():
     """A checked address is recognised when the system reports it in its mapped form."""
-    StatusChange((ALLOWED,), RULES).check(("::ffff:127.0.0.1", 443, 0, 0))
+    CheckedAddresses((ALLOWED,), RULES).check(("::ffff:127.0.0.1", 443, 0, 0))
     for peer in (None, ("127.0.0.3", 443), ("::1", 443, 0, 0), ("::ffff:127.0.0.2", 443, 0, 0)):
         with pytest.raises(ForbiddenPeer):
-            StatusChange((ALLOWED,), RULES).check(peer)
+            CheckedAddresses((ALLOWED,), RULES).check(peer)
 
 
 def test_few_of_many_addresses_are_tried():
     """A name with a thousand addresses does not make this service knock at all of them."""
     many = [ip_address(f"8.8.{n // 256}.{n % 256}") for n in range(1_000)]
-    assert len(StatusChange(many, RULES).results("hooks.example.com", 443)) == ADDRESSES_TRIED
+    assert (
+        len(CheckedAddresses(many, RULES).results("hooks.example.com", 443)) == MAX_CONNECT_ATTEMPTS
+    )
 
 
 def test_own_errors_are_errors_of_the_client():
     """What the guard raises passes through aiohttp as one of its own errors."""
     assert issubclass(ForbiddenPeer, ClientError)
+
+
+async def test_changed_aiohttp_is_refused(monkeypatch):
+    """A connector is not made if aiohttp creates its protocols in a way that has no bound."""
+    monkeypatch.setattr(guard, "ResponseHandler", asyncio.Protocol)
+    with pytest.raises(RuntimeError, match="aiohttp changed"):
+        GuardedConnector()
