@@ -1,6 +1,6 @@
-"""Traces, metrics and log lines: what the outside can see of the service.
+"""Traces, metrics and log lines.
 
-Nothing here changes what the service does, and a missing collector is fine.
+Telemetry never changes the behaviour of the service, and no collector is required.
 """
 
 from milepost.telemetry.audit import (

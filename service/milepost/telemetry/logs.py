@@ -1,4 +1,4 @@
-"""The log: how its lines come about."""
+"""The configuration of the log."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from milepost.logtext import as_json_line, for_people
+from milepost.logtext import as_json_line, as_text
 from milepost.telemetry.tracing import current
 from milepost.telemetry.writer import LineWriter
 
@@ -22,13 +22,13 @@ log: FilteringBoundLogger = structlog.get_logger()
 
 
 def configure_logs(*, level: str, as_json: bool) -> None:
-    """Write log lines to standard error: JSON, or readable with colours."""
+    """Write log lines to standard error, as JSON or as coloured text."""
     threshold: int = getattr(logging, level.upper())
-    render = as_json_line if as_json else for_people(structlog.dev.ConsoleRenderer())
+    render = as_json_line if as_json else as_text(structlog.dev.ConsoleRenderer())
 
     def lost(number: int) -> str:
         event = _stamp(None, "error", {"event": "log lines lost", "lines": number})
-        event.pop("trace_id", None)  # they were of many calls
+        event.pop("trace_id", None)  # the lines belong to many calls
         return str(render(None, "error", event))
 
     writer = LineWriter(_STANDARD_ERROR, lost)
@@ -42,7 +42,7 @@ def configure_logs(*, level: str, as_json: bool) -> None:
 
 
 def _stamp(_logger: object, method: str, event: EventDict) -> EventDict:
-    """Add what every line has: how grave it is, when it was, and in which trace."""
+    """Add the fields of every line: its level, its time, and the trace of the current call."""
     event["level"] = method
     event["timestamp"] = _clock.now()
     found = current.get()
@@ -52,7 +52,7 @@ def _stamp(_logger: object, method: str, event: EventDict) -> EventDict:
 
 
 class _Clock:
-    """Tells the time as text; the part that is the same for a second is made once in it."""
+    """The current time as text. The part down to the second is formatted once a second."""
 
     def __init__(self) -> None:
         self._second = 0

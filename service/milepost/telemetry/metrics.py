@@ -1,4 +1,4 @@
-"""Metrics: what is counted and timed, and the page that shows it. No label names somebody."""
+"""Metrics of the service, and the page that exports them. No label identifies a caller."""
 
 from __future__ import annotations
 
@@ -38,25 +38,27 @@ durations: Final = Histogram(
     buckets=(0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 24 * 3600),
 )
 leases_lost: Final = Counter(
-    "milepost_leases_lost_total", "Leases that ran out before the work was done", registry=registry
+    "milepost_leases_lost_total",
+    "Leases that expired before the operation ended",
+    registry=registry,
 )
 passes: Final = Counter(
-    "milepost_sweeper_passes_total", "Passes of the sweeper that ended", ["kind"], registry=registry
+    "milepost_sweeper_passes_total", "Finished passes of the sweeper", ["kind"], registry=registry
 )
 failures: Final = Counter(
     "milepost_background_failures_total",
-    "Failed rounds of work in the background",
+    "Failed runs of periodic tasks",
     ["task"],
     registry=registry,
 )
 overdue: Final = Gauge(
     "milepost_operations_overdue",
-    "Operations whose due transition was not made in time; 0 if all is well",
+    "Operations whose due transition was not made in time; normally 0",
     ["transition"],
     registry=registry,
 )
 progress_streams: Final = Gauge(
-    "milepost_progress_streams", "Progress streams that are open", registry=registry
+    "milepost_progress_streams", "Open progress streams", registry=registry
 )
 _progress_updates: Final = Counter(
     "milepost_progress_updates_total",
@@ -69,19 +71,19 @@ refusals: Final = Counter(
     "milepost_limited_total", "Calls refused by a limit", ["limit"], registry=registry
 )
 buckets: Final = Gauge(
-    "milepost_limit_buckets", "Token buckets that this replica remembers", registry=registry
+    "milepost_limit_buckets", "Token buckets in the memory of this replica", registry=registry
 )
 limits_shared: Final = Gauge(
     "milepost_limits_shared", "1 while all replicas share their limits, else 0", registry=registry
 )
 limits_lost: Final = Counter(
     "milepost_limits_lost_total",
-    "How often the shared limits were lost, and limits became local",
+    "Losses of the shared limits, after which limits are local",
     registry=registry,
 )
 lines_lost: Final = Counter(
     "milepost_log_lines_lost_total",
-    "Log lines that were not written, because nobody read those before them",
+    "Log lines that were dropped because the reader did not keep up",
     registry=registry,
 )
 
@@ -92,7 +94,7 @@ update_refused: Final = _progress_updates.labels("refused").inc
 
 
 def record_call(method: str, code: str, seconds: float) -> None:
-    """Count one call, and how long it took, under its true code."""
+    """Count one call and its duration under its final status code."""
     _rpcs(method, code).observe(seconds)
 
 
@@ -103,14 +105,14 @@ def _rpcs(method: str, code: str) -> Histogram:
 
 
 def record_limited(limit: str) -> None:
-    """Count a call that a limit refused; `limit` is a word, never a principal."""
+    """Count a call that a limit refused; `limit` is the name of the limit, never a principal."""
     refusals.labels(limit).inc()
 
 
 def record_overdue(counts: Mapping[Transition, int]) -> None:
-    """Show how many operations are overdue, by the transition that is due."""
-    for transition, number in counts.items():
-        overdue.labels(transition.value).set(number)
+    """Set the number of overdue operations for each due transition."""
+    for transition, count in counts.items():
+        overdue.labels(transition.value).set(count)
 
 
 def metrics_page() -> bytes:
