@@ -22,7 +22,7 @@ from tests.outbox import count_by_status
 
 
 class WebhookDelivery:
-    """A dispatcher that runs, until left, and what it has done."""
+    """A running dispatcher, and the deliveries that it has made."""
 
     def __init__(
         self,
@@ -44,17 +44,17 @@ class WebhookDelivery:
         self.dispatcher = Dispatcher(outbox, made, limits, tracing, breaker)
 
     async def __aenter__(self) -> Self:
-        """It dispatches."""
+        """Start to dispatch."""
         self._loop = asyncio.create_task(self.dispatcher.run())
         return self
 
     async def __aexit__(self, *_error: object) -> None:
-        """What is being sent is settled."""
+        """Stop, and wait for the attempts in flight."""
         self.dispatcher.finish()
         await self._loop
         await self.dispatcher.idle()
 
     def counts(self) -> Mapping[str, int]:
-        """How many deliveries are in each status."""
+        """The number of deliveries in each status."""
         with self._engine.connect() as connection:
             return count_by_status(connection)

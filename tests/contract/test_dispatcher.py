@@ -1,4 +1,4 @@
-"""The dispatcher over a real outbox: how much it sends at once, and what it leaves for later."""
+"""The dispatcher over a real outbox: concurrency limits, order, circuit breaker and leases."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ LIMITS = ConcurrencyLimits(total=5, per_host=2, timeout=timedelta(seconds=1))
 
 
 class Poster:
-    """Posts nothing: it counts, and answers after a while."""
+    """Counts the posts, and answers after a while."""
 
     def __init__(self, status=204, takes=0.02):
         self.status = status
@@ -69,13 +69,13 @@ async def outbox(engine, store):
 
 
 def due(engine, count, urls=HOSTS):
-    """So many deliveries are due."""
+    """Insert that many due deliveries."""
     with engine.begin() as connection:
         insert_due(connection, count, urls)
 
 
 async def test_limits_hold_per_host_and_in_total(engine, outbox):
-    """At once no host gets more than its limit, and all together no more than theirs."""
+    """Neither the limit of a host nor the total limit is exceeded."""
     due(engine, 45)
     poster = Poster(takes=0.2)
     async with WebhookDelivery(engine, outbox, poster, limits=LIMITS) as sending:
@@ -88,9 +88,9 @@ async def test_limits_hold_per_host_and_in_total(engine, outbox):
 
 
 async def test_revision_orders_the_events_of_an_operation(engine, outbox, store):
-    """One event does not wait for another that fails: each tells which revision it made.
+    """An event does not wait for an earlier one that fails; each has its revision.
 
-    Whoever sorts by revision has the order in which they happened, and each says what was then.
+    Sorted by revision the events are in order, and each shows the status after it.
     """
     events = ("operation.started", "operation.completed")
     url = HOSTS[0]
@@ -107,7 +107,7 @@ async def test_revision_orders_the_events_of_an_operation(engine, outbox, store)
 
 
 async def test_breaker_delays_and_drops_nothing(engine, outbox):
-    """A host that fails again and again is left alone: what waits stays due, no try is used up."""
+    """An open circuit delays the deliveries of a host, and uses up no attempt."""
     due(engine, 20, HOSTS[:1])
     now = [0.0]
     breaker = CircuitBreaker(lambda: now[0], failure_threshold=3, open_s=60)

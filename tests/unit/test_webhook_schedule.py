@@ -14,7 +14,7 @@ SCHEDULE = (timedelta(0), SECOND, 2 * SECOND)
 
 
 def after(code=None, *, refused=False, retry_after=None, tries=1, dice=0.0):
-    """What follows an attempt."""
+    """The verdict on an attempt."""
     return verdict(
         code=code,
         refused=refused,
@@ -33,7 +33,7 @@ def test_2xx_is_success(code):
 
 @pytest.mark.parametrize("code", [None, 100, 301, 302, 400, 404, 429, 500, 503])
 def test_anything_else_is_tried_again_until_the_schedule_ends(code):
-    """A failure waits for its place in the schedule; after the last it is exhausted."""
+    """A failure is retried until the schedule ends; then the delivery is exhausted."""
     assert after(code).status is DeliveryStatus.PENDING
     assert after(code, tries=3).status is DeliveryStatus.EXHAUSTED
 
@@ -52,7 +52,7 @@ def test_delays_are_those_of_the_schedule_with_jitter():
 
 @pytest.mark.parametrize("code", [429, 503])
 def test_retry_after_lengthens_the_delay(code):
-    """Retry-After is honoured where it means something, and bounded."""
+    """Retry-After of 429 and 503 lengthens the delay up to a bound."""
     assert after(code, retry_after=timedelta(hours=1)).delay == timedelta(hours=1)
     assert after(code, retry_after=timedelta(days=9)).delay == MAX_RETRY_AFTER
     assert after(code, retry_after=timedelta(0)).delay >= SECOND
@@ -65,13 +65,13 @@ def test_too_many_requests_waits_longer():
 
 
 class Clock:
-    """Time that is set by hand."""
+    """A clock that tests set."""
 
     def __init__(self):
         self.now = 0.0
 
     def __call__(self):
-        """The time."""
+        """Return the time."""
         return self.now
 
 

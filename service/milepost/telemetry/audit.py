@@ -121,19 +121,19 @@ def record_failure(task: str, error: Exception, *, expected: bool) -> None:
 # --- other calls ---
 
 
-def record_change(by: Principal, named: Mapping[str, object]) -> None:
+def record_change(by: Principal, ids: Mapping[str, object]) -> None:
     """Log that a call changed or disclosed something other than an operation.
 
     Args:
         by: the caller.
-        named: the ids that the call concerned, by field name.
+        ids: the ids that the call concerned, by field name.
     """
-    log.info("call answered", code="OK", **named, **_caller(by))
+    log.info("call answered", code="OK", **ids, **_caller(by))
 
 
 def record_refusal(
     by: Principal | None,
-    named: Mapping[str, str],
+    ids: Mapping[str, str],
     *,
     code: str,
     reason: str,
@@ -143,32 +143,32 @@ def record_refusal(
 
     Args:
         by: the caller, or None if it is not authenticated.
-        named: the ids in the request by field name, malformed ones included.
+        ids: the ids in the request by field name, malformed ones included.
         code: gRPC status code.
         reason: reason of the error.
         facts: facts of the error.
     """
-    operation_id = named.get("operation_id")
+    operation_id = ids.get("operation_id")
     if operation_id is not None and ID_PATTERN.fullmatch(operation_id):
         join_trace(OperationId(operation_id), None)
     log.warning(
         "call refused",
         code=code,
         reason=reason,
-        **{"operation_id": None, **named},
+        **{"operation_id": None, **ids},
         **_caller(by),
         **{f"fact_{name}": value for name, value in facts.items()},
     )
 
 
-def record_defect(error: Exception, by: Principal | None, named: Mapping[str, str]) -> None:
+def record_defect(error: Exception, by: Principal | None, ids: Mapping[str, str]) -> None:
     """Log an unexpected exception. Its caller gets the trace id only."""
     log.error(
         "call failed",
         code="INTERNAL",
         reason="INTERNAL",
         exc_info=error,
-        **named,
+        **ids,
         **_caller(by),
     )
 
