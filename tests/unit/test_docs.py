@@ -257,7 +257,7 @@ def test_log_lines_are_documented():
         event
         for path in (ROOT / "service/milepost").rglob("*.py")
         for event in re.findall(
-            r"(?:\b(?:log|lines)\.(?:info|warning|error|exception)\(\s*|\"event\": )\"([\w ]+)",
+            r"(?:\blog\.(?:info|warning|error|exception)\(\s*|\"event\": )\"([\w ]+)",
             path.read_text(encoding="utf-8"),
         )
     }

@@ -15,6 +15,9 @@ class ServerSettings(BaseModel):
     http_listen: str = Field(
         "127.0.0.1:7451", description="Address of /healthz, /readyz and /metrics; empty for none"
     )
+    batch_scheduling: bool = Field(
+        default=False, description="On Linux, run under the scheduling policy SCHED_BATCH"
+    )
     reflection: bool = Field(
         default=True, description="Answer server reflection; off in production"
     )

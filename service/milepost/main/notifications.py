@@ -1,4 +1,4 @@
-"""How listeners hear what happens: from other replicas, and by looking where nobody tells."""
+"""Changes for the subscribers: notifications of other replicas, and a poller."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
     from milepost.tracking.subscriptions import Subscriptions
 
 POLL_INTERVAL_S: Final = 0.8
-"""How often watched operations are looked at: what another replica did is seen within 1 s."""
+"""Interval of the poller. A change of another replica is seen within 1 s."""
 EMBEDDED_POLL_INTERVAL_S: Final = 5.0
-"""The same where there is no other replica, and only the passing of time goes unannounced."""
+"""Interval on the embedded store. It has one replica, so only expirations are not published."""
 
 
 @contextlib.asynccontextmanager
 async def subscribed_to_notifications(
     subscriptions: Subscriptions, store: SqlOperationStore, engine: Engine
 ) -> AsyncIterator[None]:
-    """Let listeners hear what happens: from other replicas, and by looking where nobody tells."""
+    """Publish the changes of other replicas and of time to `subscriptions`."""
     embedded = engine.dialect.name == "sqlite"
     interval = EMBEDDED_POLL_INTERVAL_S if embedded else POLL_INTERVAL_S
     poller = Poller(store, subscriptions, interval=interval)

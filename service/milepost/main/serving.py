@@ -13,11 +13,12 @@ import sqlalchemy as sa
 
 from milepost import __version__, telemetry
 from milepost.main.access import access_of, gates_of, tls_of
+from milepost.main.batch_scheduling import use_batch_scheduling
 from milepost.main.embedded import only_process, prepare_embedded
+from milepost.main.garbage_collection import freeze_startup_objects
 from milepost.main.notifications import subscribed_to_notifications
 from milepost.main.periodic_tasks import background
 from milepost.main.readiness import DRAINING, Readiness, probes, schema_is_usable
-from milepost.main.tuning import schedule_as_batch, settle_heap, use_huge_pages
 from milepost.main.webhook_delivery import delivering_webhooks
 from milepost.rpc.server import RpcServer, UseCases, Wire
 from milepost.storage.api_keys import service_key
@@ -41,7 +42,8 @@ if TYPE_CHECKING:
 
 async def serve(settings: Settings) -> None:
     """Run the service until SIGTERM or SIGINT, then drain: no accepted call is lost."""
-    schedule_as_batch()
+    if settings.batch_scheduling:
+        use_batch_scheduling()
     stop = _stop_signal()
     readiness = Readiness()
     url = settings.database_url.get_secret_value()
@@ -83,8 +85,7 @@ async def serve(settings: Settings) -> None:
             serves, access, settings.limits, _wire(settings), tracing=tracing, gates=gates
         )
         await server.start()
-        settle_heap()
-        use_huge_pages()
+        freeze_startup_objects()
         watch = asyncio.create_task(readiness.watch(store, server))
         await stack.enter_async_context(background(settings, work, serves.sweeper, access.keys))
         telemetry.log.info(

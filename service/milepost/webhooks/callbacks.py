@@ -1,4 +1,4 @@
-"""Whether webhooks may be sent to a URL, asked when somebody wants to have them there."""
+"""The check of a callback URL when a caller registers it."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ class CheckedCallbacks:
     """Fills the port `Callbacks`."""
 
     def __init__(self, rules: CallbackRules, resolver: Resolver, wake: Callable[[], None]) -> None:
-        """Judge by `rules`; pass hints on to `wake`."""
+        """Check URLs against `rules`; call `wake` when a webhook may be due."""
         self._rules = rules
         self._resolver = resolver
         self._wake = wake
 
     async def check(self, callback_url: str) -> None:
-        """See `Callbacks.check`. The answer is not kept: every attempt asks anew."""
+        """See `Callbacks.check`. Each attempt resolves the host again."""
         try:
             await self._resolver.resolve(read_callback_url(callback_url, self._rules))
         except RefusedUrl as refused:
