@@ -108,8 +108,9 @@ class Operation(NamedTuple):
     """The ``traceparent`` under which it was created: what happens to it later joins that trace."""
 
 
-class CreateRequest(NamedTuple):
-    """An operation that somebody asks to create, in their own words: checked, not yet clamped."""
+@dataclass(slots=True, kw_only=True)
+class CreateRequest:
+    """The content of a create as the caller wrote it: checked, but not yet clamped."""
 
     function: str
     version: str | None = None
@@ -129,7 +130,8 @@ class CreateRequest(NamedTuple):
         return hashlib.sha256(repr(self).encode()).hexdigest()
 
 
-class NewOperation(NamedTuple):
+@dataclass(slots=True, kw_only=True)
+class NewOperation:
     """An operation that is about to be stored."""
 
     owner: str
@@ -151,11 +153,13 @@ class NewOperation(NamedTuple):
     """How many active operations the owner may have, this one included."""
 
 
-class AccessFilter(NamedTuple):
-    """The operations a query may touch: what is outside of it does not exist for the asker.
+@dataclass(slots=True, kw_only=True, unsafe_hash=True)
+class AccessFilter:
+    """The operations that a query may touch; to the caller, all others are missing.
 
     An operation is inside when its owner is `subject`, or `everything` is set, or its function
-    matches one of the granted `functions`.
+    matches one of the granted `functions`. Never changed once it is made, for it is part of keys;
+    `frozen` would double the time to make one, which every call does.
     """
 
     subject: str
@@ -196,4 +200,4 @@ class Principal:
         """Return what this principal may touch where workers or admins are let in too."""
         everything = admin and Role.ADMIN in self.roles
         functions = self.functions if worker and Role.WORKER in self.roles else ()
-        return AccessFilter(self.subject, everything, functions)
+        return AccessFilter(subject=self.subject, everything=everything, functions=functions)

@@ -7,9 +7,9 @@ the comments of the proto files and the test matrix of every status and every tr
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from milepost.domain.errors import (
     IllegalTransition,
@@ -120,26 +120,25 @@ TERMINAL: Final = frozenset(
 ACTIVE: Final = frozenset(Status) - TERMINAL
 
 
-class Preconditions(NamedTuple):
-    """What a change depends on beside the transition table. Absent means: no condition."""
+@dataclass(slots=True, kw_only=True)
+class Preconditions:
+    """Conditions of a transition beside the transition table. An absent one is no condition."""
 
     request_id: str | None = None
-    """Names the call, so that its repetition is answered instead of done again."""
+    """Names the call, so that a retry returns the result of the first try."""
     expected_revision: int | None = None
     attempt: int | None = None
 
 
-class TransitionRequest(NamedTuple):
-    """One transition that somebody asks for, with every condition it depends on.
-
-    A tuple like the operation, and for the same reason.
-    """
+@dataclass(slots=True, kw_only=True)
+class TransitionRequest:
+    """One requested transition, with every condition that it depends on."""
 
     transition: Transition
     id: OperationId
     access_filter: AccessFilter
     actor: str
-    """The subject that asks."""
+    """The subject of the caller."""
     request_id: str | None = None
     expected_revision: int | None = None
     attempt: int | None = None
@@ -156,11 +155,12 @@ class TransitionRequest(NamedTuple):
         return DELETABLE if self.transition is Transition.PURGE else TABLE[self.transition].sources
 
 
-class TransitionResult(NamedTuple):
+@dataclass(slots=True)
+class TransitionResult:
     """An operation as a transition left it, or as an earlier call with this request_id left it."""
 
     operation: Operation
-    replayed: bool = False
+    replayed: bool = field(default=False, kw_only=True)
 
 
 def refusal(change: TransitionRequest, found: Operation) -> MilepostError | None:
