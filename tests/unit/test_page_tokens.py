@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from milepost.domain.api_key import KeySelection
+from milepost.domain.delivery import DeliverySelection
 from milepost.domain.errors import InvalidRequest
-from milepost.domain.operation import Status, new_operation_id
+from milepost.domain.operation import OperationId, Status, new_operation_id
 from milepost.domain.selection import Position, Selection
 from milepost.tracking.page_tokens import MOST_CHARACTERS, PageTokens
 
@@ -19,6 +21,33 @@ TOKENS = PageTokens(secrets.token_bytes(32))
 POSITION = Position(create_time=datetime(2026, 1, 2, 3, 4, 5, 678901, UTC), id=new_operation_id())
 SELECTION = Selection(statuses=(Status.PENDING,), function="f", owner="o")
 TOKEN = TOKENS.issue(POSITION, subject="alice", selection=SELECTION)
+
+# The tokens below were issued by the first release under this key, for this position and "alice".
+# They never change: callers bring them to replicas of a later release.
+FIXED_TOKENS = PageTokens(bytes(range(32)))
+FIXED_POSITION = Position(
+    create_time=datetime(2026, 1, 2, 3, 4, 5, 678901, UTC), id=f"op_{'0123456789ab' * 2}"
+)
+EVERY_FILTER = Selection(
+    statuses=(Status.PENDING, Status.FAILED),
+    function="f",
+    owner="o",
+    create_time_from=FIXED_POSITION.create_time,
+    create_time_to=FIXED_POSITION.create_time + timedelta(days=1),
+)
+ISSUED = [
+    (Selection(), "aXOKXJKrHgISObpCLvlgDgAGR172V081b3BfMDEyMzQ1Njc4OWFiMDEyMzQ1Njc4OWFi"),
+    (EVERY_FILTER, "OlQCEHXPsnIhb5LMiqCQvgAGR172V081b3BfMDEyMzQ1Njc4OWFiMDEyMzQ1Njc4OWFi"),
+    (
+        DeliverySelection(operation_id=OperationId(FIXED_POSITION.id)),
+        "4F0kBbfdFMDuIjyIqtDELgAGR172V081b3BfMDEyMzQ1Njc4OWFiMDEyMzQ1Njc4OWFi",
+    ),
+    (
+        KeySelection(inactive=True),
+        "BetS3UqzOdzTu1ZN0TZnuQAGR172V081b3BfMDEyMzQ1Njc4OWFiMDEyMzQ1Njc4OWFi",
+    ),
+]
+LISTS = ["unfiltered", "every filter", "deliveries", "keys"]
 
 
 def read(token: str, subject: str = "alice", selection: Selection = SELECTION) -> Position:
@@ -55,6 +84,43 @@ def test_token_of_other_filters(field):
     }
     with pytest.raises(InvalidRequest):
         read(TOKEN, selection=dataclasses.replace(SELECTION, **{field: others[field]}))
+
+
+def later(selection: Any, added: str | None = None) -> Any:
+    """The same filters as a later release has them: in another order, and one more."""
+    kind = dataclasses.make_dataclass(
+        "Later",
+        [
+            ("added", Any, None),
+            *((field.name, Any, None) for field in reversed(dataclasses.fields(selection))),
+        ],
+        namespace={"collection": selection.collection},
+    )
+    return kind(**dataclasses.asdict(selection), added=added)
+
+
+@pytest.mark.parametrize(("selection", "token"), ISSUED, ids=LISTS)
+def test_token_of_an_older_release_is_read(selection, token):
+    """A token of the first release is read by a later one that has another, unset filter."""
+    for same in (selection, later(selection)):
+        assert FIXED_TOKENS.read(token, subject="alice", selection=same) == FIXED_POSITION
+
+
+@pytest.mark.parametrize(("selection", "token"), ISSUED, ids=LISTS)
+def test_token_of_an_older_release_is_for_its_filters(selection, token):
+    """A token of the first release is refused when the filter of the later release is set."""
+    with pytest.raises(InvalidRequest):
+        FIXED_TOKENS.read(token, subject="alice", selection=later(selection, added="x"))
+
+
+def test_token_of_another_list():
+    """A token of one list is refused by every other, though none of them has a filter."""
+    lists = (Selection(), DeliverySelection(), KeySelection())
+    tokens = [TOKENS.issue(POSITION, subject="alice", selection=each) for each in lists]
+    for place, token in enumerate(tokens):
+        for other in (*lists[:place], *lists[place + 1 :]):
+            with pytest.raises(InvalidRequest):
+                TOKENS.read(token, subject="alice", selection=other)
 
 
 def test_token_of_another_key():

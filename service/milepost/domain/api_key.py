@@ -14,8 +14,9 @@ import secrets
 import string
 import zlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
+from milepost.domain.fingerprint import fingerprint
 from milepost.domain.operation import Principal
 
 if TYPE_CHECKING:
@@ -68,13 +69,16 @@ class CreateKeyRequest:
 
     @property
     def fingerprint(self) -> str:
-        """A digest that is equal for equal content: it decides what a reused request_id means."""
-        return hashlib.sha256(repr(self).encode()).hexdigest()
+        """The digest that tells a retry of this create from another use of its request_id."""
+        return fingerprint(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeySelection:
-    """Which keys to list. Absent means: no condition."""
+    """Filters of a list of API keys. An absent one is no condition."""
+
+    collection: ClassVar = "api_keys"
+    """Names the list in page tokens: never changes."""
 
     subject: str | None = None
     inactive: bool = False

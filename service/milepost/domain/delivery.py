@@ -6,7 +6,7 @@ import re
 import secrets
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple
 
 from milepost.domain.transitions import TABLE, Transition
 
@@ -75,7 +75,10 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliverySelection:
-    """Which deliveries of one owner to list. Empty or absent means: no condition."""
+    """Filters of a list of deliveries. An empty or absent one is no condition."""
+
+    collection: ClassVar = "deliveries"
+    """Names the list in page tokens: never changes."""
 
     statuses: tuple[DeliveryStatus, ...] = ()
     operation_id: OperationId | None = None

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import secrets
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, NamedTuple, NewType
+
+from milepost.domain.fingerprint import fingerprint
 
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
@@ -126,8 +127,8 @@ class CreateRequest:
 
     @property
     def fingerprint(self) -> str:
-        """A digest that is equal for equal content: it decides what a reused request_id means."""
-        return hashlib.sha256(repr(self).encode()).hexdigest()
+        """The digest that tells a retry of this create from another use of its request_id."""
+        return fingerprint(self)
 
 
 @dataclass(slots=True, kw_only=True)
