@@ -1,5 +1,6 @@
 """API keys: their shape, their checksum, and what is stored of them."""
 
+import dataclasses
 import hashlib
 import re
 
@@ -81,6 +82,24 @@ def test_another_key_is_refused(issued):
     forged = body + _checksum(body)
     assert key_id_of(forged) == stored.principal.credential_id
     assert verify_key(forged, stored) is None
+
+
+@pytest.mark.parametrize("place", range(32))
+def test_every_byte_of_a_digest_counts(issued, place):
+    """A stored digest that differs in any one byte, the first or the last, is of another key."""
+    key, stored = issued
+    digest = bytearray(stored.digest)
+    digest[place] ^= 1
+    assert verify_key(key, dataclasses.replace(stored, digest=bytes(digest))) is None
+
+
+@pytest.mark.parametrize("place", [0, 31])
+def test_one_byte_of_a_digest_is_not_enough(issued, place):
+    """Keys that share the first or the last byte of their digests, and no other, are told apart."""
+    key, stored = issued
+    digest = bytearray(byte ^ 0xFF for byte in stored.digest)
+    digest[place] = stored.digest[place]
+    assert verify_key(key, dataclasses.replace(stored, digest=bytes(digest))) is None
 
 
 def test_every_typing_error_is_noticed(issued):
