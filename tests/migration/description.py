@@ -1,4 +1,4 @@
-"""What a database says about its own schema, so that two schemas can be compared."""
+"""A description of the schema of a database, to compare two schemas."""
 
 import re
 
@@ -52,7 +52,7 @@ def _line(row: sa.Row[tuple[object, ...]]) -> str:
 
 
 def _clauses(body: str) -> list[str]:
-    """The parts between the commas that stand in no brackets."""
+    """The parts between the commas outside of brackets."""
     clauses, depth = [""], 0
     for character in body:
         depth += {"(": 1, ")": -1}.get(character, 0)

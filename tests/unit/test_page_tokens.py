@@ -15,7 +15,7 @@ from milepost.domain.delivery import DeliverySelection
 from milepost.domain.errors import InvalidRequest
 from milepost.domain.operation import OperationId, Status, new_operation_id
 from milepost.domain.selection import Position, Selection
-from milepost.tracking.page_tokens import MOST_CHARACTERS, PageTokens
+from milepost.tracking.page_tokens import MAX_TOKEN_LENGTH, PageTokens
 
 TOKENS = PageTokens(secrets.token_bytes(32))
 POSITION = Position(create_time=datetime(2026, 1, 2, 3, 4, 5, 678901, UTC), id=new_operation_id())
@@ -61,11 +61,11 @@ def test_token_leads_back(create_time, subject):
     position = Position(create_time=create_time, id=new_operation_id())
     token = TOKENS.issue(position, subject=subject, selection=Selection())
     assert TOKENS.read(token, subject=subject, selection=Selection()) == position
-    assert len(token) <= MOST_CHARACTERS
+    assert len(token) <= MAX_TOKEN_LENGTH
     assert set(token) <= set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
 
 
-def test_token_of_somebody_else():
+def test_token_of_another_subject():
     """The token of another subject is refused."""
     with pytest.raises(InvalidRequest) as caught:
         read(TOKEN, subject="bob")
@@ -150,21 +150,21 @@ def test_every_bit_counts():
         TOKEN[:30] + "\n" + TOKEN[30:],
         TOKEN[:-1],
         TOKEN + "A",
-        TOKEN.ljust(MOST_CHARACTERS, "A"),
-        TOKEN.ljust(MOST_CHARACTERS + 1, "A"),
+        TOKEN.ljust(MAX_TOKEN_LENGTH, "A"),
+        TOKEN.ljust(MAX_TOKEN_LENGTH + 1, "A"),
         TOKEN.swapcase(),
         "",
     ],
     ids=range(11),
 )
-def test_what_is_no_token(token):
-    """What is not, to the letter, a token that was issued is refused."""
+def test_malformed_token_is_refused(token):
+    """A text that differs from an issued token in any character is refused."""
     with pytest.raises(InvalidRequest):
         read(token)
 
 
-@given(st.text(max_size=2 * MOST_CHARACTERS))
+@given(st.text(max_size=2 * MAX_TOKEN_LENGTH))
 def test_any_text_can_be_sent(text):
-    """Whatever is sent as a token is refused in order."""
+    """Any text that is sent as a token is refused as an invalid request."""
     with pytest.raises(InvalidRequest):
         read(text)

@@ -29,7 +29,7 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _TIME: Final = struct.Struct(">q")
 _MAC_BYTES: Final = 16
-MOST_CHARACTERS: Final = 128
+MAX_TOKEN_LENGTH: Final = 128
 
 
 class PageTokens:
@@ -64,7 +64,7 @@ class PageTokens:
 
     def _checked(self, token: str, subject: str, selection: AnySelection) -> bytes | None:
         """Return the packed position if the token is genuine: nobody else can make its MAC."""
-        if len(token) > MOST_CHARACTERS:
+        if len(token) > MAX_TOKEN_LENGTH:
             return None
         try:
             raw = base64url.decoded(token)
