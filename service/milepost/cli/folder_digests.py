@@ -17,8 +17,8 @@ _REPORTS: Final = 20
 _REPORT_INTERVAL_S: Final = 0.25
 """Interval of the progress reports of a large folder."""
 _MAX_CHUNK_BYTES: Final = 1 << 20
-_LARGEST_FILES: Final = 5
-"""Files listed in the result."""
+_LISTED_FILES: Final = 5
+"""Number of files listed in the result, the largest ones."""
 _MAX_NAME_LENGTH: Final = 500
 """In characters: a path can be longer than a progress message."""
 
@@ -97,7 +97,7 @@ async def hash_folder(folder: Folder, report: Report) -> dict[str, Any]:
 
 
 def _result(tally: _Tally) -> dict[str, Any]:
-    largest = sorted(tally.digests, key=lambda entry: (-entry[0], entry[1]))[:_LARGEST_FILES]
+    largest = sorted(tally.digests, key=lambda entry: (-entry[0], entry[1]))[:_LISTED_FILES]
     return {
         "files": len(tally.digests),
         "bytes": sum(size for size, _, _ in tally.digests),

@@ -47,7 +47,7 @@ def file_values() -> dict[str, str | None]:
 
 
 def settings_file() -> tuple[Path | None, list[str]]:
-    """Return the settings file, or None if there is none to read, and its problems."""
+    """Return the settings file, or None without a readable one, and its problems."""
     name = os.environ.get(FILE_VARIABLE)
     if not name:
         return None, []

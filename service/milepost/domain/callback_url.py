@@ -208,7 +208,10 @@ def _read_host(host: str, rules: CallbackRules) -> tuple[Address | None, str | N
     try:
         address = _literal(host)
     except ValueError:
-        return None, "has a host that is no valid address: write it as 192.0.2.1 or [2001:db8::1]"
+        return (
+            None,
+            "has a host that is not a valid address: write it as 192.0.2.1 or [2001:db8::1]",
+        )
     if address is not None:
         problem = address_problem(address, rules)
         if problem is not None:

@@ -63,7 +63,7 @@ class PageTokens:
         )
 
     def _checked(self, token: str, subject: str, selection: AnySelection) -> bytes | None:
-        """Return the packed position if the token is genuine: nobody else can make its MAC."""
+        """Return the packed position, or None if the MAC does not match."""
         if len(token) > MAX_TOKEN_LENGTH:
             return None
         try:
