@@ -108,10 +108,10 @@ def commands(program: str) -> Iterator[list[str]]:
 def test_python_examples_run(tmp_path):
     """The caller and the worker of the README, as printed there, do what the README says."""
     from milepost import main  # noqa: PLC0415 - only this test needs it
-    from milepost.cli.own_service import own_service  # noqa: PLC0415
+    from milepost.cli.temporary_service import temporary_service  # noqa: PLC0415
     from milepost.domain.operation import Role  # noqa: PLC0415
 
-    with own_service() as service:
+    with temporary_service() as service:
         service.wait_until_listening()
         scripts = {}
         for block in blocks(README, "python"):

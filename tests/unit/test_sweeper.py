@@ -25,7 +25,7 @@ from tests.waiting import until
 TTL = timedelta(hours=1)
 CLAIM = ClaimRequest(
     functions=(factories.FUNCTION,),
-    most=10,
+    max_operations=10,
     lease=timedelta(seconds=30),
     actor="wally",
     worker="wally",

@@ -113,8 +113,8 @@ async def test_ten_taken_ids_are_a_defect(store, stored, tracker):
 
 async def test_create_clamps(tracker):
     """What is stored is within the limits, whatever was proposed."""
-    create_request = PROPOSAL._replace(
-        ttl=timedelta(days=30), retry_after=timedelta(0), max_attempts=0
+    create_request = dataclasses.replace(
+        PROPOSAL, ttl=timedelta(days=30), retry_after=timedelta(0), max_attempts=0
     )
     operation = (await tracker.create(ALICE, create_request)).operation
     assert operation.ttl == timedelta(days=7)
@@ -126,7 +126,9 @@ async def test_create_clamps(tracker):
 async def test_callback_needs_a_key(tracker, stored):
     """Without a key to sign webhooks with, a callback URL is refused, and nothing stored."""
     with pytest.raises(WebhooksNotConfigured):
-        await tracker.create(ALICE, PROPOSAL._replace(callback_url="https://example.com/"))
+        await tracker.create(
+            ALICE, dataclasses.replace(PROPOSAL, callback_url="https://example.com/")
+        )
     assert stored.count() == 0
 
 

@@ -158,7 +158,7 @@ class Claimer:
                 raise PermissionDenied(role=Role.WORKER, function=function)
         wanted = ClaimRequest(
             functions=functions,
-            most=most,
+            max_operations=most,
             lease=self._limits.lease(lease),
             actor=by.subject,
             worker=worker or by.subject,
