@@ -12,7 +12,7 @@ from milepost.domain.transitions import Transition
 from milepost.storage.tables import events, operations
 from milepost.tracking.poller import Poller
 from milepost.tracking.subscriptions import Subscriptions
-from milepost.tracking.watcher import PAGE, Watcher
+from milepost.tracking.watcher import MAX_STATUS_CHANGES, Watcher
 from tests import factories
 from tests.waiting import until
 
@@ -36,7 +36,7 @@ def subscriptions() -> Subscriptions:
 @pytest.fixture
 def watcher(store, subscriptions) -> Watcher:
     """Waiting on a store whose transitions are published by the test."""
-    return Watcher(store, store, subscriptions, longest=LONG_S, keep_alive=LONG_S)
+    return Watcher(store, store, subscriptions, max_wait=LONG_S, keep_alive=LONG_S)
 
 
 async def moved(store, subscriptions, transition, operation, **overrides):
@@ -49,7 +49,7 @@ async def moved(store, subscriptions, transition, operation, **overrides):
 def have_seen(subscriptions, operation):
     """Whether everybody who listens to the operation has read it, and there is somebody."""
     group = subscriptions.subscribers.get(operation.id, ())
-    return bool(group) and all(subscriber.seen for subscriber in group)
+    return bool(group) and all(subscriber.seen_revision for subscriber in group)
 
 
 async def taken(watch, count):
@@ -85,7 +85,7 @@ async def test_wait_returns_it_as_it_stands_after_its_time(store, watcher, secon
 
 async def test_no_wait_is_longer_than_the_longest(store, subscriptions):
     """Whatever is asked for, the operator's limit ends the wait."""
-    watcher = Watcher(store, store, subscriptions, longest=QUIET_S, keep_alive=LONG_S)
+    watcher = Watcher(store, store, subscriptions, max_wait=QUIET_S, keep_alive=LONG_S)
     operation = await factories.create(store)
     async with asyncio.timeout(LONG_S / 2):
         assert await watcher.wait(ALICE, operation.id, 1e9) == operation
@@ -94,13 +94,13 @@ async def test_no_wait_is_longer_than_the_longest(store, subscriptions):
 async def test_hold_returns_at_the_first_change(store, subscriptions, watcher):
     """A held answer is given at the first change, progress included; without one, in its time."""
     operation = await factories.reach(store, Status.PROCESSING)
-    holding = asyncio.create_task(watcher.hold(ALICE, operation.id, LONG_S))
+    holding = asyncio.create_task(watcher.wait_for_change(ALICE, operation.id, LONG_S))
     await until(lambda: have_seen(subscriptions, operation))
     subscriptions.publish(operation.id)  # a hint for nothing
     now = await moved(store, subscriptions, Transition.PROGRESS, operation, progress=0.5)
     async with asyncio.timeout(LONG_S / 2):
         assert await holding == now
-    assert await watcher.hold(ALICE, operation.id, QUIET_S) == now
+    assert await watcher.wait_for_change(ALICE, operation.id, QUIET_S) == now
 
 
 @pytest.mark.parametrize("status", [Status.COMPLETED, Status.FAILED, Status.CANCELLED])
@@ -109,7 +109,7 @@ async def test_nothing_is_waited_for_after_the_end(store, watcher, status):
     operation = await factories.reach(store, status)
     async with asyncio.timeout(LONG_S / 2):
         assert await watcher.wait(ALICE, operation.id, LONG_S) == operation
-        assert await watcher.hold(ALICE, operation.id, LONG_S) == operation
+        assert await watcher.wait_for_change(ALICE, operation.id, LONG_S) == operation
 
 
 async def test_watch_begins_with_the_operation_as_it_stands(store, subscriptions, watcher):
@@ -180,7 +180,7 @@ async def test_work_that_changed_hands_is_told_in_full(store, stored, subscripti
     Also when there are more changes than are read at once.
     """
     operation = await factories.reach(store, Status.PROCESSING)
-    rounds = PAGE  # two changes of status each
+    rounds = MAX_STATUS_CHANGES  # two changes of status each
     template = stored.events(operation.id)[-1]
     rows = []
     for number in range(rounds):
@@ -211,7 +211,7 @@ async def test_work_that_changed_hands_is_told_in_full(store, stored, subscripti
 
 async def test_quiet_watch_says_that_it_lives(store, subscriptions):
     """When nothing happens for a while a watch yields nothing, and goes on."""
-    watcher = Watcher(store, store, subscriptions, longest=LONG_S, keep_alive=QUIET_S)
+    watcher = Watcher(store, store, subscriptions, max_wait=LONG_S, keep_alive=QUIET_S)
     operation = await factories.create(store)
     with watcher.watch(ALICE, operation.id, operation.revision) as watch:
         assert await taken(watch, 2) == [None, None]
@@ -227,7 +227,7 @@ async def test_foreign_is_missing_to_those_who_wait(store, subscriptions, watche
             await watcher.wait(MALLORY, operation_id, LONG_S)
         assert type(caught.value) is OperationNotFound
         with pytest.raises(OperationNotFound):
-            await watcher.hold(MALLORY, operation_id, LONG_S)
+            await watcher.wait_for_change(MALLORY, operation_id, LONG_S)
         with watcher.watch(MALLORY, operation_id, 0) as watch, pytest.raises(OperationNotFound):
             await anext(watch)
     assert not subscriptions.subscribers
@@ -258,16 +258,19 @@ async def test_operation_that_expires_is_gone_for_those_who_wait(
 async def test_every_change_is_found_without_a_hint(store, replica, subscriptions, watcher):
     """What another replica did is found by the poll alone, by everybody who waits."""
     mine, other = [await factories.create(store) for _ in range(2)]
-    with watcher.watch(ALICE, mine.id, 0) as watch, subscriptions.listen(other.id) as subscriber:
+    with (
+        watcher.watch(ALICE, mine.id, 0) as watch,
+        subscriptions.subscribed(other.id) as subscriber,
+    ):
         await taken(watch, 1)
-        subscriber.seen = other.revision
+        subscriber.seen_revision = other.revision
         waiting = asyncio.create_task(watcher.wait(ALICE, mine.id, LONG_S))
         await until(lambda: have_seen(subscriptions, mine))
         poller = Poller(store, subscriptions, interval=LONG_S)
-        await poller.look()
+        await poller.poll()
         await replica.apply(factories.change(Transition.CANCEL, mine.id))
         polling = asyncio.create_task(poller.run())
-        poller.look_now()
+        poller.poll_now()
         assert [item.status for item in await rest(watch)] == [Status.CANCELLED]
         assert (await waiting).status is Status.CANCELLED
         assert not await subscriber.wait(0.0)

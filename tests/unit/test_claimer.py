@@ -60,7 +60,7 @@ async def test_waiter_is_woken_by_a_hint(store, work, claims, subscriptions):
     """A hint of new work wakes one who waits for it, and the claim is told to who listens."""
     (task,) = await waiting(claims, work)
     operation = await factories.create(store)
-    with subscriptions.listen(operation.id) as subscriber:
+    with subscriptions.subscribed(operation.id) as subscriber:
         work.publish(operation.function)
         (claimed,) = await task
         assert await subscriber.wait(5)
@@ -71,14 +71,14 @@ async def test_work_of_another_replica_is_found_by_looking(store, work, claims):
     """Without a hint, one look at the database wakes who waits for what is there."""
     (task,) = await waiting(claims, work)
     operation = await factories.create(store)
-    await work.look()
+    await work.poll()
     assert [claimed.id for claimed in await task] == [operation.id]
 
 
 async def test_nobody_waits_nobody_looks(store, work):
     """Without anybody who waits, the database is not asked."""
     await store.close()
-    await work.look()
+    await work.poll()
 
 
 async def test_one_hint_wakes_all_that_there_is_work_for(store, work, claims):
@@ -133,7 +133,7 @@ async def test_wait_is_limited(store, work, subscriptions):
 
 async def test_too_many_wait(monkeypatch, work, claims):
     """More than the replica holds are refused at once, and those who wait go on."""
-    monkeypatch.setattr(claimer, "MAX_WAITING", 2)
+    monkeypatch.setattr(claimer, "MAX_WAITING_CLAIMS", 2)
     tasks = await waiting(claims, work, count=2)
     with pytest.raises(Overloaded):
         await claims.claim(WALLY, VIDEO)

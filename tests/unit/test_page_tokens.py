@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from milepost.domain.errors import InvalidRequest
 from milepost.domain.operation import Status, new_operation_id
 from milepost.domain.selection import Position, Selection
-from milepost.tracking.page_tokens import MOST_CHARACTERS, PageTokens
+from milepost.tracking.page_tokens import MAX_CHARACTERS, PageTokens
 
 TOKENS = PageTokens(secrets.token_bytes(32))
 POSITION = Position(create_time=datetime(2026, 1, 2, 3, 4, 5, 678901, UTC), id=new_operation_id())
@@ -32,7 +32,7 @@ def test_token_leads_back(create_time, subject):
     position = Position(create_time=create_time, id=new_operation_id())
     token = TOKENS.issue(position, subject=subject, selection=Selection())
     assert TOKENS.read(token, subject=subject, selection=Selection()) == position
-    assert len(token) <= MOST_CHARACTERS
+    assert len(token) <= MAX_CHARACTERS
     assert set(token) <= set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
 
 
@@ -84,8 +84,8 @@ def test_every_bit_counts():
         TOKEN[:30] + "\n" + TOKEN[30:],
         TOKEN[:-1],
         TOKEN + "A",
-        TOKEN.ljust(MOST_CHARACTERS, "A"),
-        TOKEN.ljust(MOST_CHARACTERS + 1, "A"),
+        TOKEN.ljust(MAX_CHARACTERS, "A"),
+        TOKEN.ljust(MAX_CHARACTERS + 1, "A"),
         TOKEN.swapcase(),
         "",
     ],
@@ -97,7 +97,7 @@ def test_what_is_no_token(token):
         read(token)
 
 
-@given(st.text(max_size=2 * MOST_CHARACTERS))
+@given(st.text(max_size=2 * MAX_CHARACTERS))
 def test_any_text_can_be_sent(text):
     """Whatever is sent as a token is refused in order."""
     with pytest.raises(InvalidRequest):

@@ -1,7 +1,7 @@
-"""Page tokens: where a list goes on, readable by nobody else and for no other list.
+"""Page tokens: the position at which a list continues, valid for one subject and one selection.
 
-A token is the position and a MAC over it, the asker and the selection. It carries no
-permission: whoever could forge one would still see only what is in its own scope.
+A token holds the position and a MAC of it, the subject and the selection. It grants no access: a
+forged token would still show only operations that its sender may read.
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _TIME: Final = struct.Struct(">q")
 _MAC_BYTES: Final = 16
-MOST_CHARACTERS: Final = 128
+MAX_CHARACTERS: Final = 128
 
 
 class PageTokens:
-    """Makes and reads page tokens with one secret key, the same on every replica."""
+    """Issues and reads page tokens with one secret key, the same on every replica."""
 
     def __init__(self, key: bytes) -> None:
         """Use `key`, at least 32 random bytes."""
         self._key = key
 
     def issue(self, position: Position, *, subject: str, selection: AnySelection) -> str:
-        """Return the token that goes on after `position` in this list of this subject."""
+        """Return the token that continues this list of this subject after `position`."""
         microseconds = (position.create_time - _EPOCH) // _MICROSECOND
         packed = _TIME.pack(microseconds) + position.id.encode()
         return base64url.encoded(self._mac(packed, subject, selection) + packed)
 
     def read(self, token: str, *, subject: str, selection: AnySelection) -> Position:
-        """Return the position of a token that this service issued for this very list.
+        """Return the position of a token that this service issued for this list.
 
         Raises:
-            InvalidRequest: the token is malformed, tampered with, of another subject, or of a
-                list with other filters.
+            InvalidRequest: the token is malformed or forged, or belongs to another subject or to
+                a list with other filters.
         """
         packed = self._checked(token, subject, selection)
         if packed is None:
@@ -61,8 +61,8 @@ class PageTokens:
         )
 
     def _checked(self, token: str, subject: str, selection: AnySelection) -> bytes | None:
-        """Return the packed position if the token is genuine: nobody else can make its MAC."""
-        if len(token) > MOST_CHARACTERS:
+        """Return the packed position, or None if the MAC does not match."""
+        if len(token) > MAX_CHARACTERS:
             return None
         try:
             raw = base64url.decoded(token)
