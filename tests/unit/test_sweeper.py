@@ -126,7 +126,7 @@ async def test_release_wakes_waiting_workers(store, engine, subscriptions, work,
         swept = await sweeper.sweep_leases()
         assert await subscriber.wait(5)
         assert waiter.is_notified
-        waiter.follow()
+        waiter.clear()
     assert swept.moved[Transition.RELEASE] == 1
     assert sample("milepost_leases_lost_total") == lost + 1
 
