@@ -26,7 +26,7 @@ _BY_ERROR = {kind.value: kind for kind in (InterruptionKind.EXPIRED, Interruptio
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatusSnapshot:
-    """The part of an operation that tells its worker whether to go on."""
+    """The part of an operation that decides whether its worker must stop."""
 
     id: OperationId
     status: Status

@@ -47,7 +47,7 @@ class Waiter:
 
     @property
     def is_notified(self) -> bool:
-        """Whether there is a notification that `clear` has not consumed."""
+        """Return whether there is a notification that `clear` has not consumed."""
         return self._event.is_set()
 
     def notify(self) -> None:

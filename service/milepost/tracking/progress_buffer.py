@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from milepost.domain.operation import Operation, OperationId
 
 INTERRUPTED_BY: Final = (IllegalTransition, StaleAttempt)
-"""Errors of a commit that an interruption may have caused; a status snapshot tells."""
+"""Errors of a commit that an interruption may have caused; the status shows which one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +61,11 @@ class Signal(Enum):
 class Count(Enum):
     """A command to count an update in the metrics."""
 
-    RECEIVED = auto()
     COALESCED = auto()
     COMMITTED = auto()
     REFUSED = auto()
+
+    __hash__ = object.__hash__  # that of Enum is Python code, and updates are counted one by one
 
 
 Command = Commit | CommitAt | Signal | Count | Item
@@ -100,7 +101,7 @@ class ProgressBuffer:
         """Commit at most once in `interval` seconds."""
         self.id = operation_id
         self.is_known = False
-        """Whether an update was committed. Before, the worker may not be allowed to touch it."""
+        """True once an update is committed. Before, the worker may not be allowed to touch it."""
         self.owner = self.function = ""
         self.revision = 0
         self.attempt: int | None = None
@@ -116,12 +117,12 @@ class ProgressBuffer:
 
     @property
     def is_busy(self) -> bool:
-        """Whether an update is not committed yet."""
+        """Return whether an update is not committed yet."""
         return self._pending is not None or self._is_committing
 
     @property
     def must_flush(self) -> bool:
-        """Whether a terminal transition must wait for the pending update."""
+        """Return whether a terminal transition must wait for the pending update."""
         return self.is_known and self._pending is not None
 
     def update(self, update: ProgressUpdate, now: float) -> Commands:

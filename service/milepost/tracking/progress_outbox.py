@@ -32,7 +32,7 @@ class ProgressOutbox:
 
     @property
     def is_full(self) -> bool:
-        """Whether the worker must read before more updates are taken from it."""
+        """Return whether the worker must read before more updates are taken from it."""
         return len(self._items) >= MAX_UNREAD_ITEMS
 
     async def wait_for_room(self) -> None:

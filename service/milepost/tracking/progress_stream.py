@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 DRAIN_NOTICE_S: Final = 2.0
 """Longest time that a worker which does not read its items delays a stopping replica."""
 RECORD: Final[Mapping[Count, Callable[[int], None]]] = {
-    Count.RECEIVED: telemetry.update_received,
     Count.COALESCED: telemetry.update_coalesced,
     Count.COMMITTED: telemetry.update_committed,
     Count.REFUSED: telemetry.update_refused,
@@ -81,6 +80,7 @@ class ProgressStream:
         self._clock = clock
         self._operations: dict[OperationId, StreamedOperation] = {}
         self._outbox = ProgressOutbox()
+        self._received = 0
         self._counts = Counter[Count]()
         self._is_finished = self._is_draining = False
         self.drain_notice = asyncio.timeout(None)
@@ -90,11 +90,11 @@ class ProgressStream:
 
     @property
     def is_full(self) -> bool:
-        """Whether so many items are unread that no more updates must be taken."""
+        """Return whether the worker must read items before more updates are taken."""
         return self._outbox.is_full
 
     async def wait_for_room(self) -> None:
-        """Return when the worker has read enough for more updates to be taken."""
+        """Return when more updates may be taken."""
         await self._outbox.wait_for_room()
 
     def offer(self, update: ProgressUpdate) -> None:
@@ -102,7 +102,7 @@ class ProgressStream:
 
         A finished stream ignores it: without an acknowledgement the worker sends it again.
         """
-        self._counts[Count.RECEIVED] += 1
+        self._received += 1
         if self._is_finished:
             return
         operation = self._operations.get(update.id)
@@ -163,6 +163,8 @@ class ProgressStream:
 
     def record_counts(self) -> None:
         """Add the counts since the last call to the metrics; each by itself would cost too much."""
+        telemetry.update_received(self._received)
+        self._received = 0
         counts, self._counts = self._counts, Counter()
         for count, number in counts.items():
             RECORD[count](number)

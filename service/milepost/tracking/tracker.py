@@ -43,7 +43,7 @@ WEBHOOK_EVENTS: Final = tuple(
 
 
 class PendingProgress(Protocol):
-    """Progress updates of this replica that are not committed yet."""
+    """The progress updates of this replica that are not committed yet."""
 
     async def flush(self, operation_id: OperationId, access_filter: AccessFilter) -> None:
         """Return when the pending updates of an operation are committed or refused.
@@ -268,12 +268,11 @@ class Tracker:
         if TABLE[transition].target in TERMINAL and self._pending_progress is not None:
             await self._pending_progress.flush(operation_id, request.access_filter)
         result = await self._committer.commit(by, request)
-        if (
-            transition is not Transition.PROGRESS
-        ):  # progress is frequent and rarely causes a webhook
-            self._wake_dispatcher(result)
+        self._wake_dispatcher(transition, result.operation)
         return result
 
-    def _wake_dispatcher(self, result: TransitionResult) -> None:
-        if self._callbacks is not None and result.operation.callback_url is not None:
+    def _wake_dispatcher(self, transition: Transition, operation: Operation) -> None:
+        """Have a webhook sent at once. Progress is too frequent for that and rarely causes one."""
+        has_webhook = operation.callback_url is not None and transition is not Transition.PROGRESS
+        if has_webhook and self._callbacks is not None:
             self._callbacks.wake()
