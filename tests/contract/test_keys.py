@@ -12,7 +12,7 @@ from milepost.domain.limits import Limits
 from milepost.domain.operation import Principal, Role
 from milepost.storage.api_keys import KeyRing
 from milepost.storage.tables import api_keys
-from milepost.tracking.keys import MOST_NOTED, Keys
+from milepost.tracking.keys import MAX_UNWRITTEN_USES, Keys
 from milepost.tracking.page_tokens import PageTokens
 
 ADMIN = Principal(subject="root", roles=frozenset({Role.ADMIN}), credential_id="0" * 16)
@@ -194,9 +194,9 @@ async def test_use_is_written_once_a_minute(keys, engine):
 
 async def test_noted_uses_are_bounded(keys):
     """However many keys are used between two writes, only so many are remembered."""
-    for number in range(MOST_NOTED + 10):
+    for number in range(MAX_UNWRITTEN_USES + 10):
         keys.note_use(f"{number:016x}")
-    assert len(keys._used) == MOST_NOTED
+    assert len(keys._used) == MAX_UNWRITTEN_USES
     await keys.write_uses()
     assert not keys._used
 

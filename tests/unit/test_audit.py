@@ -27,7 +27,7 @@ from milepost.rpc.streams import _response
 from milepost.storage.api_keys import KeyRing
 from milepost.storage.engine import open_engine
 from milepost.storage.store import SqlOperationStore
-from milepost.tracking.reports import Refused
+from milepost.tracking.progress_messages import UpdateError
 
 METHOD = "milepost.v1.AdminService/RevokeApiKey"
 KEY_ID = "0123456789abcdef"
@@ -152,7 +152,7 @@ async def test_defect_has_one_line(lines, admin):
 def test_defect_of_one_update_has_one_line(lines):
     """An unexpected exception of one update of a stream has one line too."""
     operation_id = f"op_{'0' * 24}"
-    item = _response(Refused(id=operation_id, error=ZeroDivisionError("on purpose")))
+    item = _response(UpdateError(id=operation_id, error=ZeroDivisionError("on purpose")))
     (line,) = lines()
     assert (line["event"], line["operation_id"]) == ("call failed", operation_id)
     assert "ZeroDivisionError: on purpose" in line["exception"]

@@ -119,11 +119,14 @@ async def test_release_wakes_waiting_workers(store, engine, subscriptions, work,
     await store.claim(CLAIM)
     factories.age(engine, operation.id, timedelta(minutes=1))
     lost = sample("milepost_leases_lost_total")
-    with subscriptions.listen(operation.id) as subscriber, work.listen(CLAIM.functions) as waiter:
+    with (
+        subscriptions.subscribed(operation.id) as subscriber,
+        work.subscribed(CLAIM.functions) as waiter,
+    ):
         swept = await sweeper.sweep_leases()
         assert await subscriber.wait(5)
-        assert waiter.is_awake
-        waiter.follow()
+        assert waiter.is_notified
+        waiter.clear()
     assert swept.moved[Transition.RELEASE] == 1
     assert sample("milepost_leases_lost_total") == lost + 1
 

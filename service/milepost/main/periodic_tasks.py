@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from milepost import telemetry
 from milepost.domain.errors import Unavailable
-from milepost.tracking.claimer import LOOK_INTERVAL_S
+from milepost.tracking.claimer import POLL_INTERVAL_S
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -28,7 +28,7 @@ async def background(
 ) -> AsyncIterator[None]:
     """Run the periodic tasks of this replica inside of the context."""
     periodic: tuple[tuple[str, Callable[[], Awaitable[Any]], float], ...] = (
-        ("look for work", work.look, LOOK_INTERVAL_S),
+        ("poll for work", work.poll, POLL_INTERVAL_S),
         ("sweep leases", sweeper.sweep_leases, settings.lease_sweep_seconds),
         ("clean up", sweeper.clean_up, settings.cleanup_seconds),
         ("purge events", sweeper.purge_events, settings.cleanup_seconds),

@@ -26,8 +26,8 @@ from milepost.storage.engine import open_engine
 from milepost.storage.outbox import SqlOutbox
 from milepost.storage.store import SqlOperationStore
 from milepost.tracking.claimer import Claimer, PendingWork
+from milepost.tracking.committer import Committer
 from milepost.tracking.page_tokens import PageTokens
-from milepost.tracking.pending import PendingProgress
 from milepost.tracking.progress_streams import ProgressStreams
 from milepost.tracking.subscriptions import Subscriptions
 from milepost.tracking.sweeper import Sweeper
@@ -118,14 +118,15 @@ def _use_cases(
     tracing: telemetry.Tracing,
 ) -> UseCases:
     """Return what the services serve, over one store."""
-    limits, pending = settings.limits, PendingProgress()
+    limits, committer = settings.limits, Committer(store, subscriptions)
+    streams = ProgressStreams(committer, store, subscriptions=subscriptions, limits=limits)
     tracker = Tracker(
         store,
+        committer,
         limits=limits,
         page_tokens=page_tokens,
-        subscriptions=subscriptions,
         work=work,
-        pending=pending,
+        pending_progress=streams.pending_progress,
         allowances=settings.allowances,
         callbacks=sending.callbacks,
     )
@@ -139,14 +140,12 @@ def _use_cases(
             events_kept=timedelta(seconds=settings.events_kept_seconds),
             tracing=tracing,
         ),
-        streams=ProgressStreams(
-            tracker, store, subscriptions=subscriptions, pending=pending, limits=limits
-        ),
+        streams=streams,
         watcher=Watcher(
             store,
             store,
             subscriptions,
-            longest=settings.wait_seconds_max,
+            max_wait=settings.wait_seconds_max,
             keep_alive=settings.keep_alive_seconds,
         ),
         webhooks=Webhooks(

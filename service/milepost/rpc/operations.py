@@ -59,7 +59,9 @@ class OperationService(OperationServiceServicer):
         by = caller()
         seconds = preferred_wait(context.invocation_metadata() or ())
         if seconds:
-            operation = await self._watching.hold(by, operation_id, _in_time(seconds, context))
+            operation = await self._watching.wait_for_change(
+                by, operation_id, _in_time(seconds, context)
+            )
         else:
             operation = await self._tracker.get(by, operation_id)
         response = pb.GetOperationResponse()

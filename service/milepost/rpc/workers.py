@@ -38,14 +38,14 @@ class WorkerService(WorkerServiceServicer):
     ) -> pb.ClaimOperationsResponse:
         """See the proto."""
         fields = Fields(request, self._limits)
-        functions, most = fields.functions(), fields.most_operations()
+        functions, max_operations = fields.functions(), fields.most_operations()
         lease, worker, timeout = fields.duration("lease"), fields.name("worker"), fields.timeout()
         fields.done()
         by = caller()
         claimed = await self._claiming.claim(
             by,
             functions,
-            most=most,
+            max_operations=max_operations,
             lease=lease,
             worker=worker,
             timeout=timeout,

@@ -1,4 +1,4 @@
-"""The use cases of webhooks: secrets, what was delivered, and sending it again."""
+"""The use cases of webhooks: signing secrets, deliveries, redelivery and tests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Webhooks:
-    """What callers may do about their webhooks. Raises the errors of `DeliveryStore` too."""
+    """Serves the webhooks of callers. Every method raises the errors of `DeliveryStore` too."""
 
     def __init__(
         self,
@@ -28,7 +28,7 @@ class Webhooks:
         callbacks: Callbacks | None,
         prober: Prober | None,
     ) -> None:
-        """Work on `store`; without a `prober` and `callbacks` nothing is sent."""
+        """Serve the deliveries of `store`; without `callbacks` and a `prober` none are sent."""
         self._store = store
         self._secrets = secrets
         self._limits = limits
@@ -47,12 +47,12 @@ class Webhooks:
     async def list(
         self, by: Principal, selection: DeliverySelection, *, page_size: int, page_token: str
     ) -> tuple[list[Delivery], str]:
-        """Return one page, newest first, and the token of the next one; empty at the end."""
+        """Return one page, newest first, and the token of the next page; empty on the last page."""
         after = None
         if page_token:
             after = self._page_tokens.read(page_token, subject=by.subject, selection=selection)
         limit = page_size or self._limits.page_size_default
-        # One more than asked for tells whether there is a next page, without counting.
+        # One delivery more than the page holds shows whether there is a next page.
         found = await self._store.deliveries(by.subject, selection, after, limit + 1)
         page = found[:limit]
         if len(found) <= limit:
@@ -63,7 +63,7 @@ class Webhooks:
     async def redeliver(
         self, by: Principal, delivery_id: str, request_id: str | None
     ) -> tuple[Delivery, bool]:
-        """Queue a settled delivery of `by` anew; the flag tells that this very call did before."""
+        """Queue a settled delivery of `by` again; the flag is true if an earlier call did so."""
         self._secrets.require()
         delivery, replayed = await self._store.redeliver(by.subject, delivery_id, request_id)
         if self._callbacks is not None:
@@ -71,12 +71,12 @@ class Webhooks:
         return delivery, replayed
 
     async def probe(self, by: Principal, callback_url: str) -> Probe:
-        """Send a test to a URL, once and at once.
+        """Send one test webhook to a URL now.
 
         Raises:
             InvalidRequest: the URL is refused.
             WebhooksNotConfigured: there is no master key.
         """
         secrets = await self._secrets.of(by.subject)
-        assert self._prober is not None, "whoever has a master key has a prober"  # noqa: S101
+        assert self._prober is not None, "a master key comes with a prober"  # noqa: S101
         return await self._prober.probe(by.subject, callback_url, secrets.keys)
