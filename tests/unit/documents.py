@@ -62,7 +62,7 @@ LIMITS: Final = (
     (
         "page_size",
         "{page_size_default}; 1 … {page_size_max}; 0 means the default",
-        "INVALID_ARGUMENT",
+        "clamped; INVALID_ARGUMENT if it is negative",
     ),
     (
         "progress on a stream",

@@ -86,7 +86,7 @@ async def test_unread_answers_stop_the_reading(house):
     """When the worker reads nothing, nothing more is taken from it; acknowledgements are merged."""
     async with reporting(house) as (stream, operation_id):
         for _ in range(MOST_UNREAD):
-            stream.refuse("nonsense", StreamFull(most=1))
+            stream.refuse("nonsense", StreamFull(max_operations=1))
         room = asyncio.create_task(stream.room())
         await asyncio.sleep(0)
         assert not room.done()

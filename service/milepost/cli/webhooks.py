@@ -1,4 +1,4 @@
-"""``webhooks``: what those who receive webhooks do, and how an operator changes master keys."""
+"""``webhooks``: signing secrets and deliveries of callers, and master keys of operators."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from milepost_client import Delivery, DeliveryAttempt, Milepost, SigningSecrets
 
 app = typer.Typer(
-    help="Webhooks: their secret, what was delivered, and sending it again. Needs an API key."
+    help="Webhooks: signing secrets, deliveries, redelivery and tests. Needs an API key."
 )
 RequestIdOption = Annotated[
     str | None, typer.Option(metavar="TEXT", help="Makes the command repeatable.")
@@ -44,7 +44,10 @@ def secret(
     insecure: InsecureOption = False,
     output: OutputOption = Output.TEXT,
 ) -> None:
-    """Show the secret that signs your webhooks; the first time, make it."""
+    """Show the secret that signs your webhooks.
+
+    Your first operation with a callback URL creates it, and so does `milepost webhooks rotate`.
+    """
     found = run_call(lambda client: client.signing_secrets(), address, api_key, insecure=insecure)
     _show_secrets(found, output)
 
@@ -58,7 +61,7 @@ def rotate(
     insecure: InsecureOption = False,
     output: OutputOption = Output.TEXT,
 ) -> None:
-    """Replace your secret by a new one; for 24 hours webhooks carry a signature of each."""
+    """Create a secret that replaces the current one, if any; for 24 hours both sign."""
     found = run_call(
         lambda client: client.rotate_signing_secret(request_id=request_id),
         address,
@@ -78,7 +81,7 @@ def deliveries(
     insecure: InsecureOption = False,
     output: OutputOption = Output.TEXT,
 ) -> None:
-    """List your webhooks with what came of them, newest first."""
+    """List your webhooks and their outcomes, newest first."""
 
     async def call(client: Milepost) -> list[Delivery]:
         found: list[Delivery] = []
@@ -108,7 +111,7 @@ def redeliver(
     insecure: InsecureOption = False,
     output: OutputOption = Output.TEXT,
 ) -> None:
-    """Have a settled webhook sent again, with the same id."""
+    """Send a settled webhook again, with the same id."""
     found = run_call(
         lambda client: client.redeliver(id_, request_id=request_id),
         address,
@@ -130,7 +133,10 @@ def send_test(
     insecure: InsecureOption = False,
     output: OutputOption = Output.TEXT,
 ) -> None:
-    """Have a test sent to a URL, and show what came of it."""
+    """Send a test webhook to a URL and show the outcome.
+
+    Needs a signing secret: see `milepost webhooks secret`.
+    """
     found = run_call(
         lambda client: client.send_test_webhook(url), address, api_key, insecure=insecure
     )

@@ -254,7 +254,7 @@ class SecretStore(Protocol):
         """Return the secrets of `owner` that sign now: the current one first, if there is any."""
 
     async def first_secret(self, owner: str, key_id: str, sealed: bytes) -> None:
-        """Store the first secret of `owner`, unless there is one by now."""
+        """Store the first secret of `owner`, unless a concurrent call has stored one."""
 
     async def rotate_secret(
         self, owner: str, key_id: str, sealed: bytes, request_id: str | None, overlap: timedelta
@@ -281,7 +281,7 @@ class SecretVault(Protocol):
 
 
 class Callbacks(Protocol):
-    """What creating an operation with a callback URL needs of the sender of webhooks."""
+    """The sender of webhooks, as far as the create of an operation with a callback URL needs it."""
 
     async def check(self, callback_url: str) -> None:
         """Return if webhooks may be sent to this URL; it takes 2 s at most.
@@ -290,8 +290,11 @@ class Callbacks(Protocol):
             InvalidRequest: naming ``callback_url``.
         """
 
+    async def prepare(self, owner: str) -> None:
+        """Create the secret that signs the webhooks of `owner`, unless it exists."""
+
     def wake(self) -> None:
-        """Take the hint that a delivery has been written on this replica."""
+        """Accept the hint that this replica has written a delivery."""
 
 
 class Prober(Protocol):

@@ -13,7 +13,7 @@ from milepost.gen.milepost.v1 import worker_service_pb2 as pb
 from milepost.rpc.caller import known_caller
 from milepost.rpc.convert import Fields
 from milepost.rpc.interceptors.errors import record_refusal
-from milepost.rpc.logged_ids import named
+from milepost.rpc.logged_ids import logged_ids
 from milepost.tracking.reports import Acknowledgement, Interruption, Item, Refused, Update
 
 if TYPE_CHECKING:
@@ -130,5 +130,5 @@ def _error(operation_id: str, error: Exception) -> pb.UpdateError:
         message=f"internal error, trace id {trace_id}",
         metadata={"trace_id": trace_id},
     )
-    telemetry.record_defect(error, known_caller(), named(failed))
+    telemetry.record_defect(error, known_caller(), logged_ids(failed))
     return failed

@@ -85,7 +85,7 @@ class ProgressStream:
         if report is None:
             most = self._house.limits.stream_operations
             if len(self._reports) >= most:
-                self.refuse(update.id, StreamFull(most=most))
+                self.refuse(update.id, StreamFull(max_operations=most))
                 return
             report = self._reports[update.id] = Report(self, update.id)
             self._house.subscriptions.join(update.id, report)

@@ -83,7 +83,7 @@ class Tracker:
             IdsExhausted: no free id was found.
         """
         if create_request.callback_url is not None:
-            await self._invited(create_request.callback_url)
+            await self._prepare_webhooks(by.subject, create_request.callback_url)
         new_operation = self._new_operation(by, create_request)
         for _ in range(ID_TRIES):
             outcome = await self._store.insert(self._new_id(), new_operation)
@@ -93,10 +93,11 @@ class Tracker:
                 return outcome
         raise IdsExhausted(tries=ID_TRIES)
 
-    async def _invited(self, callback_url: str) -> None:
+    async def _prepare_webhooks(self, owner: str, callback_url: str) -> None:
         if self._callbacks is None:
             raise WebhooksNotConfigured
         await self._callbacks.check(callback_url)
+        await self._callbacks.prepare(owner)
 
     def _new_operation(self, by: Principal, create_request: CreateRequest) -> NewOperation:
         """Return what is stored of a proposal: within the limits, and with its owner."""
