@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from google.api import field_behavior_pb2
@@ -79,7 +80,8 @@ def messages() -> dict[str, Descriptor]:
 
 def behaviors(field: FieldDescriptor) -> list[int]:
     """The annotations of one field."""
-    return list(field.GetOptions().Extensions[field_behavior_pb2.field_behavior])
+    annotation: Any = field_behavior_pb2.field_behavior
+    return list(field.GetOptions().Extensions[annotation])
 
 
 def sent(message: Descriptor) -> Iterator[FieldDescriptor]:
