@@ -105,7 +105,7 @@ class KeySet:
         """Return the key with this id if it is one for this algorithm.
 
         Raises:
-            StoreUnavailable: there is no set at all to look into, because the issuer is away.
+            IdentityProviderUnavailable: no set was fetched, because the issuer does not answer.
         """
         if self._age() > FRESH_S:
             self._refresh_soon()

@@ -36,9 +36,9 @@ def logged_ids(message: Any) -> dict[str, str]:
     return found
 
 
-def granted(answer: Any) -> dict[str, object]:
+def granted(response: Any) -> dict[str, object]:
     """Return the subject and the grants of the API key in a response; empty if it has none."""
-    key = _api_key(answer)
+    key = _api_key(response)
     if key is None:
         return {}
     until = {"expire_time": key.expire_time.ToJsonString()} if key.HasField("expire_time") else {}
