@@ -48,15 +48,15 @@ def test_clean_up_without_a_service(store):
     with open_engine(store["MILEPOST_DATABASE_URL"]).begin() as connection:
         connection.execute(sa.insert(operations), rows)
     preview = milepost("cleanup", "--dry-run", **store)
-    assert preview.out == "4 would be deleted, 1 would be failed with EXPIRED\n"
+    assert preview.out == "4 would be purged, 1 would be failed with EXPIRED\n"
     done = milepost("cleanup", "--output", "json", **store).json
     assert done == {
         "dry_run": False,
-        "deleted_count": 4,
+        "purged_count": 4,
         "failed_count": 1,
         "more_remaining": False,
     }
-    assert milepost("cleanup", **store).out == "0 deleted, 0 failed with EXPIRED\n"
+    assert milepost("cleanup", **store).out == "0 purged, 0 failed with EXPIRED\n"
 
 
 def test_key_lives_and_dies(store):

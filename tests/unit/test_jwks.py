@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from milepost.domain.errors import StoreUnavailable
+from milepost.domain.errors import IdentityProviderUnavailable
 from milepost.rpc import jwks
 from milepost.rpc.jwks import COOLDOWN_S, FRESH_S, KEPT_S, BadKeySet, KeySet, from_file, from_url
 from tests.unit.signing import KEYS, Endpoint, claims, jwk, key_set, rsa_key, token
@@ -143,7 +143,7 @@ async def test_last_good_set_ends_after_a_day(keys, endpoint):
     assert await keys.knows("RS256")
     endpoint.status = 500
     keys.now = KEPT_S + 1
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(IdentityProviderUnavailable):
         await keys.knows("RS256")
     endpoint.status = 200
     keys.now += COOLDOWN_S
@@ -154,7 +154,7 @@ async def test_no_set_at_all_is_no_verdict(keys, endpoint):
     """Before the first set is there a token is neither good nor bad: the call may be repeated."""
     endpoint.status = 500
     for keys.now in (0, 1, COOLDOWN_S - 1):
-        with pytest.raises(StoreUnavailable):
+        with pytest.raises(IdentityProviderUnavailable):
             await keys.knows("RS256")
     assert endpoint.fetches == 1
     endpoint.status = 200
@@ -193,7 +193,7 @@ async def test_bad_answer_leaves_the_last_good_set(keys, endpoint, name):
 async def test_redirect_is_not_followed(keys, endpoint):
     """The endpoint cannot send the service elsewhere."""
     endpoint.status, endpoint.headers = 302, {"Location": f"{endpoint.base}/elsewhere"}
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(IdentityProviderUnavailable):
         await keys.knows("RS256")
 
 
@@ -201,7 +201,7 @@ async def test_fetch_is_bounded_in_time(keys, endpoint, monkeypatch):
     """An endpoint that never answers holds up nobody for longer than a fetch may take."""
     monkeypatch.setattr(jwks, "FETCH_S", 0.05)
     endpoint.held.clear()
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(IdentityProviderUnavailable):
         await asyncio.wait_for(keys.knows("RS256"), 5)
     endpoint.held.set()
 
@@ -223,7 +223,7 @@ async def test_keys_may_come_from_a_file(tmp_path):
     """A file of keys is read like an endpoint; when it is replaced, the new one is found."""
     path = tmp_path / "keys.json"
     keys = Keys(from_file(path))
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(IdentityProviderUnavailable):
         await keys.knows("RS256")
     path.write_text(json.dumps(key_set(RS256=KEYS["RS256"])), encoding="utf-8")
     keys.now = COOLDOWN_S

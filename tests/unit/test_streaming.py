@@ -95,7 +95,7 @@ async def test_unread_answers_stop_the_reading(replica):
     """When the worker does not read, no more is taken from it; acknowledgements are merged."""
     async with reporting(replica) as (stream, operation_id):
         for _ in range(MAX_UNREAD_ITEMS):
-            stream.refuse("nonsense", StreamFull(most=1))
+            stream.refuse("nonsense", StreamFull(max_operations=1))
         room = asyncio.create_task(stream.wait_for_room())
         await asyncio.sleep(0)
         assert not room.done()

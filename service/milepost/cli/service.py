@@ -100,14 +100,14 @@ def migrate(
 def cleanup(
     *,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only count the operations, and change nothing.")
+        bool, typer.Option("--dry-run", help="Count the operations and change nothing.")
     ] = False,
     output: OutputOption = Output.TEXT,
 ) -> None:
-    """Sweep expired operations once, as every replica does periodically.
+    """Purge expired operations in one pass, as every replica does periodically.
 
-    Pending and ended operations are deleted; processing ones are failed with the error code
-    EXPIRED. Works on the database, without the service.
+    Purges expired operations that are pending or terminal. Fails those that are being processed
+    with the error code EXPIRED. Works on the database, not on the service.
     """
     url = database_url()
     from milepost import main, telemetry
@@ -116,12 +116,12 @@ def cleanup(
     telemetry.configure_logs(level="warning", as_json=output is Output.JSON)
     with database_failures():
         swept = main.clean_up(url, dry_run=dry_run)
-    deleted, failed = swept.moved[Transition.PURGE], swept.moved[Transition.EXPIRE]
+    purged, failed = swept.moved[Transition.PURGE], swept.moved[Transition.EXPIRE]
     if output is Output.JSON:
         print_json(
             {
                 "dry_run": dry_run,
-                "deleted_count": deleted,
+                "purged_count": purged,
                 "failed_count": failed,
                 "more_remaining": swept.more,
             }
@@ -129,7 +129,7 @@ def cleanup(
         return
     would = "would be " if dry_run else ""
     more = "; more remain: run it again" if swept.more else ""
-    print_line(f"{deleted} {would}deleted, {failed} {would}failed with EXPIRED{more}")
+    print_line(f"{purged} {would}purged, {failed} {would}failed with EXPIRED{more}")
 
 
 def load_settings() -> Settings:

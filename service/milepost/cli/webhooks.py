@@ -1,4 +1,4 @@
-"""``webhooks``: secrets and deliveries of an owner, and the re-encryption by an operator."""
+"""``webhooks``: signing secrets and deliveries of callers, and master keys of operators."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ from milepost.cli.service import database_failures, load_settings, settings_fail
 if TYPE_CHECKING:
     from milepost_client import Delivery, DeliveryAttempt, Milepost, SigningSecrets
 
-app = typer.Typer(help="Signing secrets, deliveries and redelivery of webhooks. Needs an API key.")
+app = typer.Typer(
+    help="Webhooks: signing secrets, deliveries, redelivery and tests. Needs an API key."
+)
 RequestIdOption = Annotated[
     str | None, typer.Option(metavar="TEXT", help="Id of this call: a retry changes nothing.")
 ]
@@ -42,7 +44,10 @@ def secret(
     insecure: InsecureOption = False,
     output: OutputOption = Output.TEXT,
 ) -> None:
-    """Show the secret that signs your webhooks."""
+    """Show the secret that signs your webhooks.
+
+    Your first operation with a callback URL creates it, and so does `milepost webhooks rotate`.
+    """
     found = run_call(lambda client: client.signing_secrets(), address, api_key, insecure=insecure)
     _show_secrets(found, output)
 
@@ -56,7 +61,7 @@ def rotate(
     insecure: InsecureOption = False,
     output: OutputOption = Output.TEXT,
 ) -> None:
-    """Replace your signing secret; for 24 hours webhooks carry the signatures of both."""
+    """Create a secret that replaces the current one, if any; for 24 hours both sign."""
     found = run_call(
         lambda client: client.rotate_signing_secret(request_id=request_id),
         address,
@@ -78,7 +83,7 @@ def deliveries(
     insecure: InsecureOption = False,
     output: OutputOption = Output.TEXT,
 ) -> None:
-    """List the deliveries of your webhooks with their last attempt, newest first."""
+    """List your webhooks and their outcomes, newest first."""
 
     async def call(client: Milepost) -> list[Delivery]:
         found: list[Delivery] = []
@@ -130,7 +135,10 @@ def send_test(
     insecure: InsecureOption = False,
     output: OutputOption = Output.TEXT,
 ) -> None:
-    """Send a test webhook to a URL and show the response."""
+    """Send a test webhook to a URL and show the outcome.
+
+    Needs a signing secret: see `milepost webhooks secret`.
+    """
     found = run_call(
         lambda client: client.send_test_webhook(url), address, api_key, insecure=insecure
     )

@@ -78,7 +78,8 @@ class OperationSettings(BaseModel):
         _DEFAULTS.message_length, description="Longest progress message, in characters"
     )
     page_size_max: Count = Field(
-        _DEFAULTS.page_size_max, description="Most operations on one page of a list"
+        _DEFAULTS.page_size_max,
+        description="Maximum size of a page; a larger page_size means this one",
     )
     stream_interval_seconds: Pause = Field(
         _DEFAULTS.stream_interval.total_seconds(),

@@ -91,7 +91,7 @@ POLICY: Final[Mapping[str, Access]] = {
     "milepost.v1.WebhookService/ListDeliveries": _CALLS,
     "milepost.v1.WebhookService/RedeliverWebhook": _CALLS_AND_CHANGES,
     "milepost.v1.WebhookService/SendTestWebhook": _CALLS_AND_CHANGES,
-    "milepost.v1.AdminService/CleanupExpired": _ADMINISTERS,
+    "milepost.v1.AdminService/PurgeExpiredOperations": _ADMINISTERS,
     "milepost.v1.AdminService/CreateApiKey": _ADMINISTERS,
     "milepost.v1.AdminService/ListApiKeys": Access(by=frozenset({Actor.ADMIN})),
     "milepost.v1.AdminService/RevokeApiKey": _ADMINISTERS,

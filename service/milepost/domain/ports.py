@@ -289,6 +289,9 @@ class Callbacks(Protocol):
             InvalidRequest: the URL is refused; the violation names ``callback_url``.
         """
 
+    async def prepare(self, owner: str) -> None:
+        """Create the secret that signs the webhooks of `owner`, unless it exists."""
+
     def wake(self) -> None:
         """Wake the dispatcher: this replica has written a delivery."""
 

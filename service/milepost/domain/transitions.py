@@ -108,6 +108,13 @@ TABLE: Final[Mapping[Transition, Rule]] = {
     ),
 }
 
+CALLBACK_EVENTS: Final = tuple(
+    dict.fromkeys(
+        rule.event for rule in TABLE.values() if rule.target not in (None, Status.PENDING)
+    )
+)
+"""The event types that a webhook can be sent for: an operation has left PENDING or has ended."""
+
 DELETABLE: Final = TABLE[Transition.PURGE].sources - {Status.PENDING}
 """Statuses that DeleteOperation accepts; a pending operation must be cancelled first."""
 

@@ -64,7 +64,7 @@ async def delivering_webhooks(
         yield WebhookDelivery(
             secrets=secrets,
             attempts=attempts,
-            callbacks=CheckedCallbacks(rules, resolver, dispatcher.wake),
+            callbacks=CheckedCallbacks(rules, resolver, secrets, dispatcher.wake),
         )
     finally:
         dispatcher.finish()

@@ -1,4 +1,4 @@
-"""AdminService: for admins, who look after API keys and what is past its time."""
+"""AdminService: purging expired operations, and API keys."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _TIMES: Final = ("create_time", "expire_time", "last_used_time", "revoke_time")
 
 
 class AdminService(AdminServiceServicer):
-    """Each method: convert in, await, convert out."""
+    """Convert each request, await its use case, convert the result."""
 
     def __init__(self, keys: Keys, sweeper: Sweeper, limits: Limits) -> None:
         """Serve `keys` and `sweeper`; check requests against `limits`."""
         self._keys = keys
-        self._sweeping = sweeper
+        self._sweeper = sweeper
         self._limits = limits
 
     async def CreateApiKey(
@@ -41,7 +41,7 @@ class AdminService(AdminServiceServicer):
     ) -> pb.CreateApiKeyResponse:
         """See the proto."""
         fields = KeyFields(request, self._limits)
-        create_request = fields.key_proposal()
+        create_request = fields.create_key_request()
         fields.done()
         created = await self._keys.create(caller(), create_request)
         response = pb.CreateApiKeyResponse(secret=created.secret, replayed=created.replayed)
@@ -75,30 +75,30 @@ class AdminService(AdminServiceServicer):
         _fill(response.api_key, await self._keys.revoke(key_id))
         return response
 
-    async def CleanupExpired(
-        self, request: pb.CleanupExpiredRequest, _context: Context
-    ) -> pb.CleanupExpiredResponse:
+    async def PurgeExpiredOperations(
+        self, request: pb.PurgeExpiredOperationsRequest, _context: Context
+    ) -> pb.PurgeExpiredOperationsResponse:
         """See the proto."""
-        sweeper = self._sweeping
+        sweeper = self._sweeper
         swept = await (sweeper.preview() if request.dry_run else sweeper.clean_up())
-        return pb.CleanupExpiredResponse(
-            deleted_count=swept.moved[Transition.PURGE],
+        return pb.PurgeExpiredOperationsResponse(
+            purged_count=swept.moved[Transition.PURGE],
             failed_count=swept.moved[Transition.EXPIRE],
             more_remaining=swept.more,
         )
 
 
 class KeyFields(Fields):
-    """Reads the fields of requests about API keys."""
+    """Reader of the fields of requests about API keys."""
 
     def key_id(self) -> str:
-        """Return the public id of a key. Never repeated in a problem: it may be a whole key."""
+        """Return the id of a key. A violation never quotes it: it may be a whole key."""
         value: str = self._request.key_id
         if _KEY_ID.fullmatch(value) is None:
             self.refuse("key_id", f"must match {_KEY_ID.pattern}, matched whole")
         return value
 
-    def key_proposal(self) -> CreateKeyRequest:
+    def create_key_request(self) -> CreateKeyRequest:
         """Return the key that the request asks to create."""
         roles = self._roles()
         return CreateKeyRequest(

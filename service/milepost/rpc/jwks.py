@@ -16,7 +16,7 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from milepost import __version__, telemetry
-from milepost.domain.errors import StoreUnavailable
+from milepost.domain.errors import IdentityProviderUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -105,7 +105,7 @@ class KeySet:
         """Return the key with this id if it is one for this algorithm.
 
         Raises:
-            StoreUnavailable: there is no set at all to look into, because the issuer is away.
+            IdentityProviderUnavailable: no set was fetched, because the issuer does not answer.
         """
         if self._age() > FRESH_S:
             self._refresh_soon()
@@ -117,7 +117,7 @@ class KeySet:
                 await asyncio.shield(self._refresh)
                 key = self._usable().get((key_id, algorithm))
         if key is None and not self._usable():
-            raise StoreUnavailable
+            raise IdentityProviderUnavailable
         return key
 
     async def close(self) -> None:

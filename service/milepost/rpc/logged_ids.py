@@ -1,4 +1,4 @@
-"""What a message is about: the ids that it names, as far as they may stand in a log."""
+"""The ids in a request or response, redacted for the log."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from milepost.gen.milepost.v1 import admin_service_pb2 as pb
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-SHOWN: Final = 12
-"""How many characters are shown of a text that is no id: enough to recognise it, too few to give
-away a key or a token that somebody sent in the wrong place."""
+REDACTED_CHARACTERS: Final = 12
+"""Number of characters that the log keeps of a text that is not an id: enough to recognise it, too
+few to disclose an API key or a token that a caller sent in the wrong field."""
 _FIELDS: Final[Mapping[str, re.Pattern[str]]] = {
     "operation_id": ID_PATTERN,
     "delivery_id": re.compile(r"msg_[0-9a-f]{32}"),
     "key_id": re.compile(rf"[0-9a-f]{{{2 * KEY_ID_BYTES}}}"),
 }
-"""The fields that name something, and what their ids look like, matched whole."""
+"""Pattern of the ids of each field, matched whole."""
 
 
-def named(message: Any) -> dict[str, str]:
-    """Return the ids in `message`, a request or an answer; a stream of messages names none.
+def logged_ids(message: Any) -> dict[str, str]:
+    """Return the ids in `message`, a request or a response; a stream of messages has none.
 
-    Whatever was sent in the place of an id is among them, but of what is none only the beginning.
+    A value that is not an id is redacted.
     """
     found = {}
     for field, pattern in _FIELDS.items():
         value = getattr(message, field, "") or getattr(_api_key(message), field, "")
         if value:
-            found[field] = shown(value, pattern)
+            found[field] = redacted_id(value, pattern)
     return found
 
 
-def granted(answer: Any) -> dict[str, object]:
-    """Return whose API key an answer is about, and what that key allows; empty if about none."""
-    key = _api_key(answer)
+def granted(response: Any) -> dict[str, object]:
+    """Return the subject and the grants of the API key in a response; empty if it has none."""
+    key = _api_key(response)
     if key is None:
         return {}
     until = {"expire_time": key.expire_time.ToJsonString()} if key.HasField("expire_time") else {}
@@ -50,14 +50,15 @@ def granted(answer: Any) -> dict[str, object]:
     }
 
 
-def shown(text: str, pattern: re.Pattern[str] = ID_PATTERN) -> str:
-    """Return an id as it is, and of any other text its beginning."""
-    is_id = len(text) <= _LONGEST and pattern.fullmatch(text) is not None
-    return text if is_id or len(text) <= SHOWN else f"{text[:SHOWN]}…"
+def redacted_id(text: str, pattern: re.Pattern[str] = ID_PATTERN) -> str:
+    """Return an id unchanged, and only the beginning of any other text."""
+    is_id = len(text) <= _MAX_ID_LENGTH and pattern.fullmatch(text) is not None
+    kept = text[:REDACTED_CHARACTERS]
+    return text if is_id or kept == text else f"{kept}…"
 
 
-_LONGEST: Final = 64
-"""No id is longer; a text that is need not be matched."""
+_MAX_ID_LENGTH: Final = 64
+"""Maximum length of an id; a longer text is not matched."""
 
 
 def _api_key(message: Any) -> Any:

@@ -83,7 +83,7 @@ class Tokens:
 
         Raises:
             Unauthenticated: for whatever reason.
-            StoreUnavailable: the keys of its issuer have never been seen, so nobody can tell.
+            IdentityProviderUnavailable: the keys of its issuer have never been fetched.
         """
         try:
             return await self._verify(token)

@@ -109,7 +109,7 @@ class ProgressStream:
         if operation is None:
             max_operations = self._limits.stream_operations
             if len(self._operations) >= max_operations:
-                self.refuse(update.id, StreamFull(most=max_operations))
+                self.refuse(update.id, StreamFull(max_operations=max_operations))
                 return
             operation = self._add(update.id)
         operation.update(update)

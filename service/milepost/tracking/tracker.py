@@ -107,7 +107,7 @@ class Tracker:
             IdsExhausted: every random id was taken.
         """
         if create_request.callback_url is not None:
-            await self._check(create_request.callback_url)
+            await self._prepare_webhooks(by.subject, create_request.callback_url)
         new_operation = self._new_operation(by, create_request)
         for _ in range(MAX_ID_TRIES):
             result = await self._store.insert(self._new_id(), new_operation)
@@ -117,10 +117,11 @@ class Tracker:
                 return result
         raise IdsExhausted(tries=MAX_ID_TRIES)
 
-    async def _check(self, callback_url: str) -> None:
+    async def _prepare_webhooks(self, owner: str, callback_url: str) -> None:
         if self._callbacks is None:
             raise WebhooksNotConfigured
         await self._callbacks.check(callback_url)
+        await self._callbacks.prepare(owner)
 
     def _new_operation(self, by: Principal, create_request: CreateRequest) -> NewOperation:
         """Return the operation to store: clamped to the limits, owned by `by`."""

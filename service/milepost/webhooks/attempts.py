@@ -103,7 +103,7 @@ class DeliveryAttempts:
                 f"refused by the rules for callback URLs: {refused.problem}", final=True
             )
         try:
-            secrets = await self._secrets.of(claimed.owner, claimed.secrets)
+            secrets = await self._secrets.of_delivery(claimed.owner, claimed.secrets)
         except WebhooksNotConfigured:
             return _NotSent("the signing secret cannot be read", final=False)
         body = body_of(claimed, claimed.subject)

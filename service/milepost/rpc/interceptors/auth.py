@@ -17,7 +17,7 @@ from milepost.domain.errors import PermissionDenied, Unauthenticated
 from milepost.domain.policy import POLICY
 from milepost.rpc.caller import admit, caller
 from milepost.rpc.interceptors.bad_credentials import FAILURES_PER_MINUTE, Failures
-from milepost.rpc.logged_ids import granted, named
+from milepost.rpc.logged_ids import granted, logged_ids
 from milepost.rpc.tokens import is_token
 
 if TYPE_CHECKING:
@@ -78,7 +78,9 @@ def _let_in(
 
 async def _audited(call_next: CallNext, call: Call, request: Any, context: Context) -> Any:
     answer = await call_next(call, request, context)
-    telemetry.record_change(caller(), {**named(request), **named(answer), **granted(answer)})
+    telemetry.record_change(
+        caller(), {**logged_ids(request), **logged_ids(answer), **granted(answer)}
+    )
     return answer
 
 

@@ -28,13 +28,14 @@ from milepost.domain.errors import (
     QuotaExceeded,
     RateLimited,
     RequestIdReused,
+    SigningSecretNotFound,
     StreamFull,
     Unauthenticated,
     Unavailable,
     WebhooksNotConfigured,
 )
 from milepost.rpc.caller import known_caller
-from milepost.rpc.logged_ids import named
+from milepost.rpc.logged_ids import logged_ids
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -48,6 +49,7 @@ MAPPING: Final[dict[type[MilepostError], grpc.StatusCode]] = {
     PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
     OperationNotFound: grpc.StatusCode.NOT_FOUND,
     DeliveryNotFound: grpc.StatusCode.NOT_FOUND,
+    SigningSecretNotFound: grpc.StatusCode.NOT_FOUND,
     ApiKeyNotFound: grpc.StatusCode.NOT_FOUND,
     IllegalTransition: grpc.StatusCode.FAILED_PRECONDITION,
     Conflict: grpc.StatusCode.ABORTED,
@@ -112,7 +114,7 @@ def record_refusal(error: MilepostError, message: Any) -> None:
     """
     telemetry.record_refusal(
         known_caller(),
-        named(message),
+        logged_ids(message),
         code=code_of(error).name,
         reason=error.reason,
         facts=error.facts,
@@ -137,7 +139,7 @@ class Errors:
             raise
         except Exception as error:  # noqa: BLE001 - the one place where nothing may get through
             trace_id = telemetry.current_trace_id()
-            telemetry.record_defect(error, known_caller(), named(request))
+            telemetry.record_defect(error, known_caller(), logged_ids(request))
             await _abort(context, _internal(trace_id))
 
 

@@ -42,7 +42,7 @@ KINDS: Final = {
     "milepost.v1.WebhookService/ListDeliveries": RateLimitClass.LISTS,
     "milepost.v1.WebhookService/RedeliverWebhook": RateLimitClass.CHANGES,
     "milepost.v1.WebhookService/SendTestWebhook": RateLimitClass.CHANGES,
-    "milepost.v1.AdminService/CleanupExpired": RateLimitClass.CHANGES,
+    "milepost.v1.AdminService/PurgeExpiredOperations": RateLimitClass.CHANGES,
     "milepost.v1.AdminService/CreateApiKey": RateLimitClass.CHANGES,
     "milepost.v1.AdminService/ListApiKeys": RateLimitClass.LISTS,
     "milepost.v1.AdminService/RevokeApiKey": RateLimitClass.CHANGES,
