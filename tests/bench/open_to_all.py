@@ -31,7 +31,9 @@ class Open:
     def __init__(self, *_given: object, **_options: object) -> None:
         """Look at nothing."""
 
-    async def around(self, call_next: CallNext, call: Call, request: Any, context: Context) -> Any:
+    async def intercept(
+        self, call_next: CallNext, call: Call, request: Any, context: Context
+    ) -> Any:
         """Let the call on."""
         return await call_next(call, request, context)
 
@@ -39,7 +41,9 @@ class Open:
 class OpenDoor(Open):
     """Lets everybody in."""
 
-    async def around(self, call_next: CallNext, call: Call, request: Any, context: Context) -> Any:
+    async def intercept(
+        self, call_next: CallNext, call: Call, request: Any, context: Context
+    ) -> Any:
         """Let the call in."""
         admit(ANYBODY)
         return await call_next(call, request, context)

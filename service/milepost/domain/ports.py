@@ -171,9 +171,6 @@ class RateLimiter(Protocol):
     async def take(self, key: BucketKey, rate: Rate) -> float:
         """Take one from a bucket if there is one; return 0, or the seconds until there is one."""
 
-    def take_now(self, key: BucketKey, rate: Rate) -> float | None:
-        """Do what `take` does, if nobody need be asked for that; or do and return nothing."""
-
 
 class KeyStore(Protocol):
     """Where admins look after API keys. Errors of the database are as in `OperationStore`."""

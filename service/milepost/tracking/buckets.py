@@ -38,10 +38,6 @@ class LocalBuckets:
 
     async def take(self, key: BucketKey, rate: Rate) -> float:
         """See `RateLimiter.take`."""
-        return self.take_now(key, rate)
-
-    def take_now(self, key: BucketKey, rate: Rate) -> float:
-        """See `RateLimiter.take_now`. Nobody need ever be asked."""
         now = self._clock()
         full = self._full
         then = full.get(key, now)

@@ -21,7 +21,7 @@ from milepost.rpc.logged_ids import granted, named
 from milepost.rpc.tokens import is_token
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Callable, Coroutine
 
     from milepost.domain.operation import Principal
     from milepost.domain.ports import CredentialStore
@@ -61,19 +61,6 @@ class _Known:
         self.until = until
         self.principal: Principal | None = None
         """Whom it speaks for, once that was found out."""
-
-
-def _let_in(
-    principal: Principal, call_next: CallNext, call: Call, request: Any, context: Context
-) -> Awaitable[Any]:
-    """Let the call of `principal` in, if it has one of the roles that the method is for."""
-    admit(principal)
-    allowed = ROLES.get(call.method, frozenset())
-    if allowed.isdisjoint(principal.roles):
-        raise PermissionDenied(role=" or ".join(sorted(allowed)) or "none")
-    if call.method in _AUDITED:
-        return _audited(call_next, call, request, context)
-    return call_next(call, request, context)
 
 
 async def _audited(call_next: CallNext, call: Call, request: Any, context: Context) -> Any:
@@ -118,23 +105,22 @@ class Auth:
         self._clock = clock
         self._known: dict[str | bytes, _Known] = {}
 
-    def intercept(
-        self, call_next: CallNext, call: Call, request: Any, context: Context
-    ) -> Awaitable[Any]:
-        """Let the call in as its principal."""
-        if is_public(call.method):
-            return call_next(call, request, context)
-        principal = self._remembered(call.metadata.get("authorization"))
-        if principal is None:
-            return self._intercept(call_next, call, request, context)
-        return _let_in(principal, call_next, call, request, context)
-
-    async def _intercept(
+    async def intercept(
         self, call_next: CallNext, call: Call, request: Any, context: Context
     ) -> Any:
-        """Let the call in once it was found out whose it is."""
-        principal = await self._principal(call, context)
-        return await _let_in(principal, call_next, call, request, context)
+        """Authenticate the call, and let it on if its principal has a role of the method."""
+        if is_public(call.method):
+            return await call_next(call, request, context)
+        principal = self._remembered(call.metadata.get("authorization"))
+        if principal is None:
+            principal = await self._principal(call, context)
+        admit(principal)
+        allowed = ROLES.get(call.method, frozenset())
+        if allowed.isdisjoint(principal.roles):
+            raise PermissionDenied(role=" or ".join(sorted(allowed)) or "none")
+        if call.method in _AUDITED:
+            return await _audited(call_next, call, request, context)
+        return await call_next(call, request, context)
 
     async def _principal(self, call: Call, context: Context) -> Principal:
         header = call.metadata.get("authorization")
@@ -167,7 +153,7 @@ class Auth:
         try:
             return await self._verified(header)
         except Unauthenticated:
-            self._failures.count(peer)
+            await self._failures.count(peer)
             raise
 
     async def _verified(self, header: str | bytes) -> Principal:

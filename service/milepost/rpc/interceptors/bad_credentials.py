@@ -46,10 +46,10 @@ class Failures:
         if wait:
             raise limited(LIMIT, self._rate, wait)
 
-    def count(self, peer: str) -> None:
+    async def count(self, peer: str) -> None:
         """Note that a credential of this peer was bad."""
         if self._rate is not None:
-            self._buckets.take_now((address_of(peer),), self._rate)
+            await self._buckets.take((address_of(peer),), self._rate)
 
 
 @functools.lru_cache(maxsize=1_024)

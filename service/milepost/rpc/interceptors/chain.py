@@ -44,13 +44,12 @@ class Call:
 class Interceptor(Protocol):
     """Something that every call passes through."""
 
-    def intercept(
+    async def intercept(
         self, call_next: CallNext, call: Call, request: Any, context: Context
-    ) -> Awaitable[Any]:
-        """Call `call_next` with the call, the request (a message, or an iterator) and the context.
+    ) -> Any:
+        """Await `call_next(call, request, context)` and return the response.
 
-        What that gives when it is awaited is the answer: a message, or nothing for a stream. A
-        link that has nothing more to do then hands it on as it is, and costs no coroutine.
+        The request is a message or an iterator; the response is a message, or None for a stream.
         """
 
 
@@ -124,10 +123,10 @@ def _outermost(method: str, call_next: CallNext, *, streams: bool) -> Behaviour:
 def _innermost(behaviour: Behaviour) -> CallNext:
     """Return what is inside of all links: the servicer's method, if the request could be read."""
 
-    def run(_call: Call, request: Any, context: Context) -> Awaitable[Any]:
+    async def run(_call: Call, request: Any, context: Context) -> Any:
         if request is _UNREADABLE:
             raise InvalidRequest(Violation("request", "is not a message of its type"))
-        return behaviour(request, context)
+        return await behaviour(request, context)
 
     return run
 

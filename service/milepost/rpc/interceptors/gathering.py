@@ -15,8 +15,6 @@ from milepost.rpc.interceptors.admission import waits
 from milepost.rpc.interceptors.running_calls import Running
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
-
     from milepost.rpc.interceptors.chain import Call, CallNext, Context
 
 ENOUGH: Final = 16
@@ -49,17 +47,12 @@ class Gathering:
         self._turning = False
         self._turns_left = 0
 
-    def intercept(
-        self, call_next: CallNext, call: Call, request: Any, context: Context
-    ) -> Awaitable[Any]:
-        """Let the call on with its group. One that may take hours belongs to none."""
-        if waits(call):
-            return call_next(call, request, context)
-        return self._intercept(call_next, call, request, context)
-
-    async def _intercept(
+    async def intercept(
         self, call_next: CallNext, call: Call, request: Any, context: Context
     ) -> Any:
+        """Let the call on with its group. One that may take hours belongs to none."""
+        if waits(call):
+            return await call_next(call, request, context)
         self._inside.enter()
         try:
             if not self._completes_a_group():

@@ -17,7 +17,7 @@ from milepost.rpc.interceptors.bad_credentials import limited
 from milepost.tracking.buckets import LocalBuckets
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Mapping
+    from collections.abc import AsyncIterator, Mapping
 
     from milepost.domain.ports import RateLimiter
     from milepost.domain.rates import BucketKey
@@ -83,34 +83,22 @@ class RateLimits:
         self._special = {who: _rates(each) for who, each in allowances.by_subject.items()}
         self._interval = Rate(count=1, period=progress_interval) if progress_interval else None
 
-    def intercept(
+    async def intercept(
         self, call_next: CallNext, call: Call, request: Any, context: Context
-    ) -> Awaitable[Any]:
+    ) -> Any:
         """Let the call on if its principal has one left."""
         kind = KINDS.get(call.method)
         if kind is None:
             if is_public(call.method):
-                return call_next(call, request, context)
+                return await call_next(call, request, context)
             kind = RateLimitClass.CHANGES
         subject = caller().subject
         price = _Price((kind, subject), self._special.get(subject, self._default)[kind])
-        plain = not call.streams and self._interval is None
-        wait = self._limiter.take_now(*price) if plain else None
-        if wait is None:
-            return self._intercept(call_next, call, request, context, price)
-        if wait:
-            raise limited(kind, price.rate, wait)
-        return call_next(call, request, context)
-
-    async def _intercept(
-        self, call_next: CallNext, call: Call, request: Any, context: Context, price: _Price
-    ) -> Any:
-        """Let the call on where that is not known at once, or costs more than its price."""
         await self._pay(price)
         if self._interval is not None and call.method == PROGRESS:
             # With the subject in the key: nobody can use up what another's operation has.
             operation_id = getattr(request, "operation_id", "")[:ID_LENGTH]
-            key = ("progress", operation_id, caller().subject)
+            key = ("progress", operation_id, subject)
             await self._pay(_Price(key, self._interval), PROGRESS_LIMIT)
         if call.streams and hasattr(request, "__aiter__"):
             request = self._charged(request, price)
