@@ -106,8 +106,8 @@ class Fleet:
             plan.ECHO: partial(self._echo, "echo"),
             plan.ECHO_AGAIN: partial(self._echo, "echo-again"),
             plan.ECHO_GATHERED: partial(self._echo, "echo-gathered", "--gathered"),
-            plan.POSTGRES: partial(self._service_on_postgres, "gathering", {}),
-            plan.POSTGRES_PLAIN: partial(self._service_on_postgres, "plain", servers.GATHERING_OFF),
+            plan.POSTGRES: partial(self._service_on_postgres, "batching", {}),
+            plan.POSTGRES_PLAIN: partial(self._service_on_postgres, "plain", servers.BATCHING_OFF),
             plan.POSTGRES_SHARED: self._service_with_redis,
             plan.POSTGRES_OPEN: partial(
                 self._service_on_postgres, "open", {}, module="tests.bench.open_to_all"

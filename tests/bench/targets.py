@@ -38,8 +38,8 @@ class Verdict:
 
 
 OF_ECHO = {"get": 0.55, "update": 0.55, "create": 0.45, "complete": 0.45}
-GATHERING_AT_32 = 1.8
-GATHERING_AT_1 = 0.9
+BATCHING_AT_32 = 1.8
+BATCHING_AT_1 = 0.9
 SQLITE_OF_AIOSQLITE = 3.0
 LIFE_OF_NAIVE = 6.0
 OF_OPEN = 0.9
@@ -59,7 +59,7 @@ def targets() -> Iterator[Target]:
             block = plan.block_name(scenario, callers)
             yield Target(block=block, cell=plan.POSTGRES, base=plan.ECHO, wanted=wanted)
     for scenario in OF_ECHO:
-        for callers, wanted in ((32, GATHERING_AT_32), (1, GATHERING_AT_1)):
+        for callers, wanted in ((32, BATCHING_AT_32), (1, BATCHING_AT_1)):
             block = plan.block_name(scenario, callers)
             yield Target(block=block, cell=plan.POSTGRES, base=plan.POSTGRES_PLAIN, wanted=wanted)
     # Writes only: a read through aiosqlite makes a third of the echo; three times is the echo.

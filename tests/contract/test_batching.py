@@ -207,9 +207,9 @@ async def test_too_many_calls_are_refused_at_once(store, stored, monkeypatch):
     assert stored.operation(ids[5])["revision"] == 1
 
 
-async def test_without_gathering_it_is_the_same(engine):
-    """With gathering off each call is a transaction of its own, and the answers are the same."""
-    store = SqlOperationStore(engine, gathering=False)
+async def test_without_batching_it_is_the_same(engine):
+    """Without batching each call is a transaction of its own, and the answers are the same."""
+    store = SqlOperationStore(engine, batching=False)
     try:
         ids = [(await factories.create(store)).id for _ in range(5)]
         found = await answers(

@@ -18,9 +18,7 @@ class ServerSettings(BaseModel):
     reflection: bool = Field(
         default=True, description="Answer server reflection; off in production"
     )
-    gathering: bool = Field(
-        default=True, description="Let concurrent calls go on together, in one transaction"
-    )
+    batching: bool = Field(default=True, description="Run concurrent calls in one transaction")
 
     @field_validator("listen", "http_listen")
     @classmethod

@@ -60,7 +60,7 @@ async def serve(settings: Settings) -> None:
         if not await schema_is_usable(engine, readiness, stop):
             return
         page_tokens = PageTokens(await asyncio.to_thread(service_key, engine, "page_tokens"))
-        store = SqlOperationStore(engine, gathering=settings.gathering)
+        store = SqlOperationStore(engine, batching=settings.batching)
         stack.push_async_callback(store.close)
         outbox = SqlOutbox(engine, store)
         stack.push_async_callback(outbox.close)

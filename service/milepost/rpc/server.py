@@ -25,7 +25,6 @@ from milepost.rpc.interceptors.admission import Admission
 from milepost.rpc.interceptors.auth import Auth
 from milepost.rpc.interceptors.chain import InterceptedServer
 from milepost.rpc.interceptors.errors import Errors
-from milepost.rpc.interceptors.gathering import Gathering
 from milepost.rpc.interceptors.limits import RateLimits
 from milepost.rpc.interceptors.observe import Observe
 from milepost.rpc.operations import OperationService
@@ -98,8 +97,6 @@ class Gates:
     allowances: Allowances
     progress_interval: timedelta
     """Between two unary progress updates of one operation; 0 is none."""
-    gathering: bool
-    """Whether calls that arrive together go on together."""
     calls_max: int
     waiting_max: int
     auth_failures_per_minute: int
@@ -126,8 +123,6 @@ class RpcServer:
         self._admission = Admission(calls_max=gates.calls_max, waiting_max=gates.waiting_max)
         links: tuple[Interceptor, ...] = (
             self._observe,  # outermost: it must see refused calls too, with their final code
-            # before all that is done for a group in one go, but seen by observe
-            *((Gathering(),) if gates.gathering else ()),
             Errors(),  # before whoever may refuse: turns whatever happens inside into a status
             self._admission,  # before auth: a replica that stops, or is full, asks nobody anything
             _auth(access, gates),
