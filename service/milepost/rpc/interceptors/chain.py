@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import grpc
@@ -102,20 +101,15 @@ class _Methods(grpc.GenericRpcHandler):
     def service(
         self, handler_call_details: grpc.HandlerCallDetails
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        # Here it is at hand. The context makes it anew whenever it is asked.
-        _metadata.set(dict(handler_call_details.invocation_metadata or ()))
         return self.handlers.get(handler_call_details.method)
-
-
-_metadata: Final[ContextVar[Mapping[str, str | bytes]]] = ContextVar("milepost_metadata")
-"""What the current call brought along: gRPC looks for the method in the task that handles it."""
 
 
 def _outermost(method: str, call_next: CallNext, *, streams: bool) -> Behaviour:
     """Return what gRPC calls. A plain function: it asks at every call what it has been given."""
 
     async def run(request: Any, context: Context) -> Any:
-        return await call_next(Call(method, _metadata.get(), streams=streams), request, context)
+        metadata = dict(context.invocation_metadata() or ())
+        return await call_next(Call(method, metadata, streams=streams), request, context)
 
     return run
 
