@@ -14,11 +14,11 @@ from unittest import mock
 from milepost.cli import app
 from milepost.domain.operation import Principal, Role
 from milepost.rpc import server
-from milepost.rpc.caller import admit
 from tests.bench.messages import OWNER
 
 if TYPE_CHECKING:
-    from milepost.rpc.interceptors.chain import Call, CallNext, Context
+    from milepost.rpc.call import Context, RpcCall
+    from milepost.rpc.interceptors.chain import CallNext
 
 ANYBODY: Final = Principal(
     subject=OWNER, roles=frozenset({Role.CALLER, Role.WORKER}), credential_id="nobody"
@@ -26,13 +26,13 @@ ANYBODY: Final = Principal(
 
 
 class Open:
-    """A link in the place of another, whatever that is made with."""
+    """An interceptor in the place of another, whatever that is made with."""
 
     def __init__(self, *_given: object, **_options: object) -> None:
         """Look at nothing."""
 
     async def intercept(
-        self, call_next: CallNext, call: Call, request: Any, context: Context
+        self, call_next: CallNext, call: RpcCall, request: Any, context: Context
     ) -> Any:
         """Let the call on."""
         return await call_next(call, request, context)
@@ -42,13 +42,13 @@ class OpenDoor(Open):
     """Lets everybody in."""
 
     async def intercept(
-        self, call_next: CallNext, call: Call, request: Any, context: Context
+        self, call_next: CallNext, call: RpcCall, request: Any, context: Context
     ) -> Any:
         """Let the call in."""
-        admit(ANYBODY)
+        call.authenticated = ANYBODY
         return await call_next(call, request, context)
 
 
 if __name__ == "__main__":
-    with mock.patch.multiple(server, Auth=OpenDoor, RateLimits=Open):
+    with mock.patch.multiple(server, AuthInterceptor=OpenDoor, RateLimitInterceptor=Open):
         app()

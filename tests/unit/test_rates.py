@@ -4,8 +4,8 @@ import time
 
 import pytest
 
+from milepost.access.token_buckets import LocalBuckets
 from milepost.domain.rates import MOST, NAMES, Allowance, Rate, RateLimitClass, read_allowances
-from milepost.tracking.buckets import LocalBuckets
 
 KEY = ("creates", "alice")
 OTHER = ("creates", "bob")
@@ -107,7 +107,7 @@ async def test_looking_takes_nothing(buckets):
 
 async def test_a_bounded_number_is_remembered(clock):
     """What was used longest ago is forgotten first; what is forgotten then was full by then."""
-    buckets = LocalBuckets(most=3, clock=clock)
+    buckets = LocalBuckets(max_buckets=3, clock=clock)
     await takes(buckets, 100)
     for name in ("b", "c", "d"):
         clock.now += 61

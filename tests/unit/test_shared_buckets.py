@@ -11,10 +11,10 @@ import pytest
 from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 
+from milepost.access.token_buckets import LocalBuckets
 from milepost.domain.rates import Rate
 from milepost.storage import shared_buckets
 from milepost.storage.shared_buckets import CREDIT_OF_FULL, PREFIX, SharedBuckets
-from milepost.tracking.buckets import LocalBuckets
 from tests.redis import RedisServer
 from tests.waiting import until
 

@@ -165,6 +165,17 @@ class CredentialStore(Protocol):
         """Return the key with this public id if it is neither revoked nor expired."""
 
 
+class KeySetSource(Protocol):
+    """Where the public keys of an issuer of tokens are published."""
+
+    async def fetch(self) -> bytes:
+        """Return the JWK set as it is published now.
+
+        Raises:
+            OSError: it cannot be fetched; the text says why, and may be logged.
+        """
+
+
 class RateLimiter(Protocol):
     """Where token buckets live."""
 

@@ -6,8 +6,6 @@ import math
 from typing import TYPE_CHECKING, Final
 
 from milepost.gen.milepost.v1 import operation_service_pb2 as pb
-from milepost.gen.milepost.v1.operation_service_pb2_grpc import OperationServiceServicer
-from milepost.rpc.caller import caller
 from milepost.rpc.convert import Fields
 from milepost.rpc.messages import fill, moved
 from milepost.rpc.prefer_header import preferred_wait
@@ -17,7 +15,7 @@ if TYPE_CHECKING:
 
     from milepost.domain.limits import Limits
     from milepost.domain.operation import Operation
-    from milepost.rpc.interceptors.chain import Context
+    from milepost.rpc.call import RpcCall
     from milepost.tracking.tracker import Tracker
     from milepost.tracking.watcher import Watcher
 
@@ -28,7 +26,7 @@ MARGIN_SHARE: Final = 0.2
 """Of a deadline that is near, at most."""
 
 
-class OperationService(OperationServiceServicer):
+class OperationService:
     """Each method: convert in, await, convert out."""
 
     def __init__(self, tracker: Tracker, watcher: Watcher, limits: Limits) -> None:
@@ -39,27 +37,27 @@ class OperationService(OperationServiceServicer):
         self._items = _Items()
 
     async def CreateOperation(
-        self, request: pb.CreateOperationRequest, _context: Context
+        self, request: pb.CreateOperationRequest, call: RpcCall
     ) -> pb.CreateOperationResponse:
         """See the proto."""
         fields = Fields(request, self._limits)
         create_request = fields.create_request()
         fields.done()
-        by = caller()
+        by = call.principal
         outcome = await self._tracker.create(by, create_request)
         return moved(pb.CreateOperationResponse(), outcome, by.subject)
 
     async def GetOperation(
-        self, request: pb.GetOperationRequest, context: Context
+        self, request: pb.GetOperationRequest, call: RpcCall
     ) -> pb.GetOperationResponse:
         """See the proto."""
         fields = Fields(request, self._limits)
         operation_id = fields.operation_id()
         fields.done()
-        by = caller()
-        seconds = preferred_wait(context.invocation_metadata() or ())
+        by = call.principal
+        seconds = preferred_wait(call.context.invocation_metadata() or ())
         if seconds:
-            operation = await self._watching.hold(by, operation_id, _in_time(seconds, context))
+            operation = await self._watching.hold(by, operation_id, _in_time(seconds, call))
         else:
             operation = await self._tracker.get(by, operation_id)
         response = pb.GetOperationResponse()
@@ -67,13 +65,13 @@ class OperationService(OperationServiceServicer):
         return response
 
     async def ListOperations(
-        self, request: pb.ListOperationsRequest, _context: Context
+        self, request: pb.ListOperationsRequest, call: RpcCall
     ) -> pb.ListOperationsResponse:
         """See the proto."""
         fields = Fields(request, self._limits)
         selection, page_size, full = fields.selection(), fields.page_size(), fields.full_view()
         fields.done()
-        by = caller()
+        by = call.principal
         operations, next_page_token = await self._tracker.list(
             by, selection, page_size=page_size, page_token=request.page_token, full=full
         )
@@ -83,58 +81,58 @@ class OperationService(OperationServiceServicer):
         return response
 
     async def WaitOperation(
-        self, request: pb.WaitOperationRequest, context: Context
+        self, request: pb.WaitOperationRequest, call: RpcCall
     ) -> pb.WaitOperationResponse:
         """See the proto."""
         fields = Fields(request, self._limits)
         operation_id, timeout = fields.operation_id(), fields.timeout()
         fields.done()
-        by = caller()
+        by = call.principal
         seconds = math.inf if timeout is None else timeout.total_seconds()
-        operation = await self._watching.wait(by, operation_id, _in_time(seconds, context))
+        operation = await self._watching.wait(by, operation_id, _in_time(seconds, call))
         response = pb.WaitOperationResponse()
         fill(response.operation, operation, by.subject)
         return response
 
     async def WatchOperation(
-        self, request: pb.WatchOperationRequest, _context: Context
+        self, request: pb.WatchOperationRequest, call: RpcCall
     ) -> AsyncIterator[pb.WatchOperationResponse]:
         """See the proto."""
         fields = Fields(request, self._limits)
         operation_id, after_revision = fields.operation_id(), fields.after_revision()
         fields.done()
-        by = caller()
+        by = call.principal
         with self._watching.watch(by, operation_id, after_revision) as subscriptions:
             async for operation in subscriptions:
                 yield self._items.of(operation, by.subject)
                 del operation  # while the stream is quiet nothing of it is kept
 
     async def CancelOperation(
-        self, request: pb.CancelOperationRequest, _context: Context
+        self, request: pb.CancelOperationRequest, call: RpcCall
     ) -> pb.CancelOperationResponse:
         """See the proto."""
         fields = Fields(request, self._limits)
         operation_id, preconditions = fields.operation_id(), fields.preconditions()
         reason = fields.text("reason", self._limits.reason_length)
         fields.done()
-        by = caller()
+        by = call.principal
         outcome = await self._tracker.cancel(by, operation_id, preconditions, reason=reason)
         return moved(pb.CancelOperationResponse(), outcome, by.subject)
 
     async def DeleteOperation(
-        self, request: pb.DeleteOperationRequest, _context: Context
+        self, request: pb.DeleteOperationRequest, call: RpcCall
     ) -> pb.DeleteOperationResponse:
         """See the proto."""
         fields = Fields(request, self._limits)
         operation_id, preconditions = fields.operation_id(), fields.preconditions()
         fields.done()
-        await self._tracker.delete(caller(), operation_id, preconditions)
+        await self._tracker.delete(call.principal, operation_id, preconditions)
         return pb.DeleteOperationResponse()
 
 
-def _in_time(seconds: float, context: Context) -> float:
+def _in_time(seconds: float, call: RpcCall) -> float:
     """Return for how many seconds of those asked for the deadline of the call admits to wait."""
-    left: float | None = context.time_remaining()
+    left: float | None = call.context.time_remaining()
     if left is None:
         return seconds
     return min(seconds, left - min(MARGIN_S, left * MARGIN_SHARE))

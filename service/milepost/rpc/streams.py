@@ -10,9 +10,8 @@ from milepost.domain.errors import InvalidRequest, MilepostError, Violation
 from milepost.domain.interruption import InterruptionKind
 from milepost.domain.operation import ID_PATTERN, OperationId
 from milepost.gen.milepost.v1 import worker_service_pb2 as pb
-from milepost.rpc.caller import known_caller
 from milepost.rpc.convert import Fields
-from milepost.rpc.interceptors.errors import record_refusal
+from milepost.rpc.interceptors.errors import log_refusal
 from milepost.rpc.logged_ids import named
 from milepost.tracking.reports import Acknowledgement, Interruption, Item, Refused, Update
 
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
     from milepost.domain.limits import Limits
-    from milepost.rpc.interceptors.chain import Context
+    from milepost.rpc.call import RpcCall
     from milepost.tracking.progress_streams import ProgressStream
 
 KINDS: Final[Mapping[InterruptionKind, pb.InterruptionKind.ValueType]] = {
@@ -31,14 +30,14 @@ NAMED_CHARACTERS: Final = 255
 
 
 async def converse(
-    requests: AsyncIterator[Any], context: Context, stream: ProgressStream, limits: Limits
+    requests: AsyncIterator[Any], call: RpcCall, stream: ProgressStream, limits: Limits
 ) -> None:
     """Take updates and answer them until the worker has said all and was told all."""
     listening = asyncio.create_task(_listen(requests, stream, limits))
     listening.add_done_callback(lambda _: stream.finish())
     try:
         while (item := await stream.next()) is not None:
-            await context.write(_response(item))
+            await call.context.write(_response(item, call))
         await listening  # it may have been refused
     finally:
         listening.cancel()
@@ -95,7 +94,7 @@ def _checked(request: pb.StreamProgressRequest, limits: Limits) -> Update:
     return update
 
 
-def _response(item: Item) -> pb.StreamProgressResponse:
+def _response(item: Item, call: RpcCall) -> pb.StreamProgressResponse:
     match item:
         case Acknowledgement():
             acknowledgement = pb.Acknowledgement(
@@ -110,10 +109,10 @@ def _response(item: Item) -> pb.StreamProgressResponse:
             )
             return pb.StreamProgressResponse(interruption=interruption)
         case Refused():
-            return pb.StreamProgressResponse(error=_error(item.id, item.error))
+            return pb.StreamProgressResponse(error=_error(item.id, item.error, call))
 
 
-def _error(operation_id: str, error: Exception) -> pb.UpdateError:
+def _error(operation_id: str, error: Exception, call: RpcCall) -> pb.UpdateError:
     if isinstance(error, MilepostError):
         refused = pb.UpdateError(
             operation_id=operation_id,
@@ -121,7 +120,7 @@ def _error(operation_id: str, error: Exception) -> pb.UpdateError:
             message=str(error),
             metadata=dict(error.facts),
         )
-        record_refusal(error, refused)
+        log_refusal(error, call, refused)
         return refused
     trace_id = telemetry.current_trace_id()
     failed = pb.UpdateError(
@@ -130,5 +129,5 @@ def _error(operation_id: str, error: Exception) -> pb.UpdateError:
         message=f"internal error, trace id {trace_id}",
         metadata={"trace_id": trace_id},
     )
-    telemetry.record_defect(error, known_caller(), named(failed))
+    telemetry.record_defect(error, call.authenticated, named(failed))
     return failed

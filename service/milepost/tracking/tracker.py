@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 from milepost import telemetry
 from milepost.domain.errors import IdsExhausted, PermissionDenied, WebhooksNotConfigured
 from milepost.domain.operation import NewOperation, OperationId, Role, new_operation_id
-from milepost.domain.policy import LISTERS, VIEWERS, access_filter
 from milepost.domain.rates import Allowances
+from milepost.domain.relations import LISTERS, READERS, access_filter
 from milepost.domain.selection import Position
 from milepost.domain.transitions import TABLE, TERMINAL, Transition, TransitionRequest
 from milepost.tracking.pending import PendingProgress
@@ -119,7 +119,7 @@ class Tracker:
 
     async def get(self, by: Principal, operation_id: OperationId) -> Operation:
         """Return the operation as last committed."""
-        operation = await self._store.get(operation_id, access_filter(by, VIEWERS))
+        operation = await self._store.get(operation_id, access_filter(by, READERS))
         telemetry.join_trace(operation.id, operation.trace_context)
         return operation
 

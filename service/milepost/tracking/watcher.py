@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from milepost.domain.errors import Draining
 from milepost.domain.history import as_it_stood, has_ended, has_passed_unseen
+from milepost.domain.relations import READERS, access_filter
 from milepost.tracking.subscriptions import Subscriber
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class Watcher:
 
     def watch(self, by: Principal, operation_id: OperationId, after_revision: int) -> Watch:
         """Return the changes after `after_revision`; 0 begins with the operation as it stands."""
-        return Watch(self, operation_id, _readable(by), after_revision)
+        return Watch(self, operation_id, access_filter(by, READERS), after_revision)
 
     async def _until(
         self,
@@ -88,7 +89,7 @@ class Watcher:
         with self.subscriptions.listen(operation_id) as subscriber:
             first = None
             while True:
-                operation = await self.store.get(operation_id, _readable(by))
+                operation = await self.store.get(operation_id, access_filter(by, READERS))
                 subscriber.seen = operation.revision
                 first = first or operation.revision
                 left = end - clock()
@@ -200,8 +201,3 @@ class Watch:
                 return
         self._ready.append(operation)
         self._revision, self._attempt = operation.revision, operation.attempt
-
-
-def _readable(by: Principal) -> AccessFilter:
-    """Return what `by` may read."""
-    return by.access_filter(worker=True, admin=True)
