@@ -16,8 +16,9 @@ from milepost import telemetry
 from milepost.access.admission import Admission
 from milepost.access.bad_credentials import network_of
 from milepost.access.policy import UseCase
-from milepost.access.rate_limits import RateLimits
+from milepost.access.rate_limits import PROGRESS_LIMIT, RateLimits, local_buckets
 from milepost.access.token_buckets import LocalBuckets
+from milepost.domain.errors import RateLimited
 from milepost.domain.operation import Principal, Role
 from milepost.domain.rates import Allowance, Allowances, RateLimitClass
 from milepost.rpc.call import address_of
@@ -220,6 +221,38 @@ async def test_retry_info_is_true(gate):
         assert await gate.codes(1, method) == [StatusCode.RESOURCE_EXHAUSTED]
         gate.clock.now += 0.01
         assert await gate.codes(1, method) == [StatusCode.OK]
+
+
+async def test_updates_of_one_operation_have_an_interval():
+    """One principal updates one operation once in an interval; other updates have their own."""
+    alice, bob = (
+        Principal(subject=subject, roles=frozenset(Role), credential_id="k")
+        for subject in ("alice", "bob")
+    )
+    clock = Clock()
+    limits = RateLimits(
+        LocalBuckets(clock=clock),
+        Allowances(default=LIMITS),
+        progress_interval=timedelta(seconds=10),
+    )
+    update, start = (METHODS[f"{WORKERS}/{name}"] for name in ("UpdateProgress", "StartOperation"))
+    await limits.charge(alice, update, operation_id="op_1")
+    with pytest.raises(RateLimited) as caught:
+        await limits.charge(alice, update, operation_id="op_1")
+    assert caught.value.limit == PROGRESS_LIMIT
+    await limits.charge(alice, update, operation_id="op_2")
+    await limits.charge(bob, update, operation_id="op_1")
+    await limits.charge(alice, start, operation_id="op_1")
+    await limits.charge(alice, update)  # a message of a stream, which is coalesced instead
+    clock.now += 10.0
+    await limits.charge(alice, update, operation_id="op_1")
+
+
+async def test_buckets_of_the_process_are_counted():
+    """The metrics show how many buckets this process stores."""
+    buckets = local_buckets()
+    await buckets.take(("creates", "alice"), LIMITS.rate(RateLimitClass.CREATES))
+    assert telemetry.registry.get_sample_value("milepost_limit_buckets") == 1.0
 
 
 # --- streams ---

@@ -74,10 +74,6 @@ class Tokens:
         self._issuers = issuers
         self._clock = clock
 
-    def __len__(self) -> int:
-        """Return how many issuers are trusted."""
-        return len(self._issuers)
-
     async def verify(self, token: str) -> Verified:
         """Return the principal of `token`.
 

@@ -41,7 +41,7 @@ async def access_of(
         yield AccessChecks(
             authenticator=Authenticator(
                 credentials,
-                tokens=tokens or None,  # without an issuer no token is valid
+                tokens=tokens if settings.trusted_issuers else None,
                 certificates=Certificates(principals) if principals else None,
                 note_use=note_use,
                 failures_per_minute=settings.auth_failures_per_minute,
