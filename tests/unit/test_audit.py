@@ -50,7 +50,7 @@ async def _answer(request: pb.RevokeApiKeyRequest, call: RpcCall) -> pb.RevokeAp
 
 @pytest.fixture
 async def admin(sqlite_url: str) -> AsyncIterator[tuple[str, Revoke]]:
-    """The credential id of an admin, and its call to a server inside the real links."""
+    """The credential id of an admin, and its call to a server inside the real interceptors."""
     store = SqlOperationStore(open_engine(sqlite_url))
     key, stored = issue_key(subject="root", roles=[Role.ADMIN])
     KeyRing(open_engine(sqlite_url)).add(stored)

@@ -1,4 +1,4 @@
-"""The links that limit: calls by kind, messages of streams, bad credentials, calls at once."""
+"""Limits: calls by class, messages of streams, calls at once, addresses of bad credentials."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -48,7 +48,7 @@ class Named:
 
 
 class Gate:
-    """A server with some methods, inside of the links that limit."""
+    """A server with some methods, inside of the interceptors that limit."""
 
     def __init__(self, interval: float = 0.0, **bounds: int) -> None:
         self.clock = Clock()

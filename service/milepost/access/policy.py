@@ -91,7 +91,9 @@ POLICY: Final[Mapping[UseCase, Permission]] = {
     UseCase.ADMINISTER: Permission(by=frozenset({Actor.ADMIN})),
 }
 
-_ROLES: Final = {use_case: permission.roles for use_case, permission in POLICY.items()}
+_ROLES: Final[Mapping[UseCase | None, frozenset[Role]]] = {
+    use_case: permission.roles for use_case, permission in POLICY.items()
+}
 
 
 def authorize(principal: Principal, method: Method) -> None:
@@ -100,6 +102,6 @@ def authorize(principal: Principal, method: Method) -> None:
     Raises:
         PermissionDenied: it has none of them; a method without a use case is refused to everyone.
     """
-    roles = frozenset[Role]() if method.use_case is None else _ROLES[method.use_case]
+    roles = _ROLES.get(method.use_case, frozenset())
     if roles.isdisjoint(principal.roles):
         raise PermissionDenied(role=" or ".join(sorted(roles)) or "none")

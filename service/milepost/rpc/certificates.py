@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from milepost.rpc.call import Context
 
 _KINDS: Final = {"peer_dns": "dns", "peer_uri": "uri", "peer_email": "email", "peer_ip": "ip"}
-"""What gRPC calls the subject alternative names of a peer, by kind."""
+"""The kinds of subject alternative names, by their names in the auth context of gRPC."""
 
 
 def certificate_names(context: Context) -> frozenset[str]:
@@ -33,7 +33,7 @@ def certificate_names(context: Context) -> frozenset[str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TlsFiles:
-    """Where the server's certificate chain and key are, and the authorities of its clients."""
+    """The files of the server's certificate chain and key, and of its clients' authorities."""
 
     certificate: Path
     key: Path

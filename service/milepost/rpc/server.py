@@ -1,4 +1,4 @@
-"""The gRPC server: which services it has, what surrounds them, and how it behaves on the wire."""
+"""The gRPC server: its services, the interceptors around them, and its options."""
 
 from __future__ import annotations
 
@@ -47,17 +47,17 @@ if TYPE_CHECKING:
     from milepost.tracking.webhooks import Webhooks
 
 METADATA_BYTES: Final = 16_384
-"""Soft and hard limit alike: between two different ones gRPC refuses calls at random."""
+"""The soft and the hard limit: between two different ones gRPC refuses calls at random."""
 CONCURRENT_STREAMS: Final = 1_000
 """Per connection. A proxy multiplexes many callers over one."""
-FAREWELL_S: Final = 0.25
-"""How long a draining replica goes on telling callers to go elsewhere."""
+DRAIN_NOTICE_S: Final = 0.25
+"""How long a draining replica still answers calls, with DRAINING."""
 _MINUTE_MS: Final = 60_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wire:
-    """What an operator chooses about the port."""
+    """The settings of the gRPC port."""
 
     address: str
     request_bytes: int
@@ -67,7 +67,7 @@ class Wire:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UseCases:
-    """What the services serve."""
+    """The use cases that the services call."""
 
     tracker: Tracker
     claimer: Claimer
@@ -108,9 +108,7 @@ class RpcServer:
         chained: Any = InterceptedServer(self._server, interceptors)
         for servicer, add in self._servicers(serves, limits):
             add(servicer, chained)
-        if (
-            wire.reflection
-        ):  # outside the interceptors: it knows nothing but the public .proto files
+        if wire.reflection:  # outside the interceptors: it shows the public .proto files only
             reflection.enable_server_reflection(
                 [*chained.services, reflection.SERVICE_NAME], self._server
             )
@@ -158,16 +156,16 @@ class RpcServer:
     async def stop(self, grace: float) -> None:
         """Take no more calls, and let the running ones finish for `grace` seconds."""
         self._admission.close()
-        self._watching.close()  # who waits for what may take hours is not waited for
+        self._watching.close()  # ends waits and watches, which may take hours
         await self._health.close()
-        # What reaches gRPC while it stops is answered CANCELLED, which nobody tries again: until
-        # the callers of this replica know, they are told DRAINING.
-        farewell = min(FAREWELL_S, grace)
+        # Calls that reach gRPC while it stops are answered CANCELLED, which clients do not retry.
+        # Until the callers of this replica know that it drains, they are answered DRAINING.
+        notice = min(DRAIN_NOTICE_S, grace)
         self._streams.drain()
-        await asyncio.sleep(farewell)
+        await asyncio.sleep(notice)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._admission.running.idle(), grace - farewell)
-        await self._server.stop(farewell)
+            await asyncio.wait_for(self._admission.running.idle(), grace - notice)
+        await self._server.stop(notice)
         try:
             await asyncio.wait_for(self._observe.running.idle(), timeout=1.0)
         except TimeoutError:
