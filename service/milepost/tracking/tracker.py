@@ -14,7 +14,7 @@ from milepost.domain.transitions import TABLE, TERMINAL, Transition, TransitionR
 from milepost.tracking.pending import PendingProgress
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
     from milepost.domain.limits import Limits
     from milepost.domain.operation import (
@@ -155,16 +155,18 @@ class Tracker:
             return None
         return self._page_tokens.read(page_token, subject=by.subject, selection=selection)
 
-    def cancel(
+    async def cancel(
         self,
         by: Principal,
         operation_id: OperationId,
         preconditions: Preconditions,
         *,
         reason: str | None = None,
-    ) -> Awaitable[TransitionResult]:
+    ) -> TransitionResult:
         """End an active operation as cancelled; its progress and metadata are kept."""
-        return self._transition(by, Transition.CANCEL, operation_id, preconditions, reason=reason)
+        return await self._transition(
+            by, Transition.CANCEL, operation_id, preconditions, reason=reason
+        )
 
     async def delete(
         self, by: Principal, operation_id: OperationId, preconditions: Preconditions
@@ -174,7 +176,7 @@ class Tracker:
         self._changes.publish(operation_id)
         telemetry.record_delete(operation_id, by)
 
-    def start(
+    async def start(
         self,
         by: Principal,
         operation_id: OperationId,
@@ -182,14 +184,14 @@ class Tracker:
         *,
         progress: float | None = None,
         worker: str | None = None,
-    ) -> Awaitable[TransitionResult]:
+    ) -> TransitionResult:
         """Begin the work on a pending operation."""
         worker = worker or by.subject
-        return self._transition(
+        return await self._transition(
             by, Transition.START, operation_id, preconditions, progress=progress, worker=worker
         )
 
-    def update_progress(
+    async def update_progress(
         self,
         by: Principal,
         operation_id: OperationId,
@@ -197,9 +199,9 @@ class Tracker:
         *,
         progress: float | None = None,
         message: str | None = None,
-    ) -> Awaitable[TransitionResult]:
+    ) -> TransitionResult:
         """Report how far the work is; a pending operation is started by it."""
-        return self._transition(
+        return await self._transition(
             by,
             Transition.PROGRESS,
             operation_id,
@@ -209,27 +211,31 @@ class Tracker:
             worker=by.subject,
         )
 
-    def complete(
+    async def complete(
         self,
         by: Principal,
         operation_id: OperationId,
         preconditions: Preconditions,
         *,
         result: Payload | None = None,
-    ) -> Awaitable[TransitionResult]:
+    ) -> TransitionResult:
         """End an operation that is being processed with its result."""
-        return self._transition(by, Transition.COMPLETE, operation_id, preconditions, result=result)
+        return await self._transition(
+            by, Transition.COMPLETE, operation_id, preconditions, result=result
+        )
 
-    def fail(
+    async def fail(
         self,
         by: Principal,
         operation_id: OperationId,
         preconditions: Preconditions,
         *,
         errors: tuple[OperationError, ...],
-    ) -> Awaitable[TransitionResult]:
+    ) -> TransitionResult:
         """End an active operation with the errors that stopped it."""
-        return self._transition(by, Transition.FAIL, operation_id, preconditions, errors=errors)
+        return await self._transition(
+            by, Transition.FAIL, operation_id, preconditions, errors=errors
+        )
 
     async def _transition(
         self,
