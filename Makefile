@@ -86,7 +86,7 @@ check: lint test ## Everything that has to hold before a commit
 coverage: $(VENV)/.dev ## Measure the branches that the tests take
 	$(BIN)/coverage run -m pytest $(ARGS)
 	$(BIN)/coverage report --fail-under=95
-	$(BIN)/coverage report --fail-under=100 --include='*/milepost/domain/*,*/milepost/tracking/*'
+	$(BIN)/coverage report --fail-under=100 --include='*/milepost/domain/*,*/milepost/access/*,*/milepost/tracking/*'
 
 bench: $(VENV)/.dev ## Measure the service against its floors and its peers
 	$(BIN)/python -m tests.bench $(ARGS)

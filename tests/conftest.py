@@ -1,18 +1,22 @@
 """Databases for the tests: a fresh one for each, copied from a migrated template."""
 
+import json
 import os
 import shutil
 import signal
 import sqlite3
 import uuid
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
+import structlog
 
+from milepost import telemetry
 from tests.canaries import CANARIES
 from tests.postgres import URL_VARIABLE, PostgresCluster, PostgresServer
 
@@ -142,3 +146,16 @@ def database_url(request: pytest.FixtureRequest) -> str:
 
 def _fresh_name(kind: str) -> str:
     return f"milepost_{kind}_{uuid.uuid4().hex}"
+
+
+@pytest.fixture
+def lines(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[], list[Mapping[str, Any]]]]:
+    """A function that returns the lines of the log since its last call."""
+    before = structlog.get_config()
+    telemetry.configure_logs(level="info", as_json=True)
+    # One that knows this stderr.
+    monkeypatch.setattr(telemetry.audit, "log", structlog.get_logger())
+    yield lambda: [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+    structlog.configure(**before)

@@ -89,7 +89,7 @@ class Fleet:
             plan.ECHO: partial(self._echo, "echo"),
             plan.ECHO_AGAIN: partial(self._echo, "echo-again"),
             plan.POSTGRES: partial(self._service_on_postgres, "batching", {}),
-            plan.POSTGRES_PLAIN: partial(self._service_on_postgres, "plain", servers.GATHERING_OFF),
+            plan.POSTGRES_PLAIN: partial(self._service_on_postgres, "plain", servers.BATCHING_OFF),
             plan.SQLITE: self._service_on_sqlite,
             plan.AIOSQLITE: self._aiosqlite,
             plan.FASTAPI: self._fastapi,

@@ -35,7 +35,7 @@ SETTINGS = {
 calls a second (limits per principal, the quota of active operations) is lifted here, and nowhere
 else."""
 
-GATHERING_OFF = {"MILEPOST_BATCHING": "false"}
+BATCHING_OFF = {"MILEPOST_BATCHING": "false"}
 
 _START_SECONDS = 60.0
 _STOP_SECONDS = 20.0

@@ -22,7 +22,6 @@ from sqlalchemy.engine import Engine
 
 from milepost.domain.api_key import issue_key
 from milepost.domain.operation import Role, Status, new_operation_id
-from milepost.domain.policy import POLICY
 from milepost.domain.transitions import DELETABLE, TABLE, Actor, Transition
 from milepost.gen.milepost.v1 import admin_service_pb2
 from milepost.storage.tables import api_keys, events, operations
@@ -108,7 +107,7 @@ class Cell:
         """The code and the reason of a refusal that has nothing to do with any operation."""
         if not self.person.known:
             return StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED"
-        if POLICY[self.rpc.name].roles.isdisjoint(self.person.roles):
+        if self.rpc.permission.roles.isdisjoint(self.person.roles):
             return StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED"
         return None
 
@@ -116,7 +115,7 @@ class Cell:
     def relations(self) -> frozenset[Actor]:
         """Through which of the RPC's relations the call reaches the operation."""
         mine = self.person.relations(self.owner, self.function)
-        return mine & POLICY[self.rpc.name].reaches
+        return mine & self.rpc.permission.relations
 
     @property
     def expected(self) -> tuple[StatusCode, str]:
@@ -130,7 +129,7 @@ class Cell:
         if self.what in {EXPIRED, DELETED}:
             known_as = self.what.upper() if Actor.OWNER in self.relations else "NOT_FOUND"
             return StatusCode.NOT_FOUND, f"OPERATION_{known_as}"
-        transition = POLICY[self.rpc.name].transition
+        transition = self.rpc.permission.transition
         sources = (
             DELETABLE
             if transition is Transition.PURGE

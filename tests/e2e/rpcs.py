@@ -8,6 +8,7 @@ from google.protobuf import duration_pb2
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
+from milepost.access.policy import POLICY, Permission
 from milepost.gen.milepost.v1 import (
     admin_service_pb2,
     operation_service_pb2,
@@ -15,6 +16,7 @@ from milepost.gen.milepost.v1 import (
     worker_service_pb2,
 )
 from milepost.gen.milepost.v1 import operation_pb2 as pb
+from milepost.rpc.methods import METHODS
 
 CALL_SECONDS = 20.0
 BROKEN = pb.OperationError(code="BROKEN", message="it broke")
@@ -37,6 +39,13 @@ class Rpc:
         """Whether its request names an operation, and not just as a filter."""
         field = self.request.DESCRIPTOR.fields_by_name.get("operation_id")
         return field is not None and not field.has_presence
+
+    @property
+    def permission(self) -> Permission:
+        """Its row of the policy table."""
+        use_case = METHODS[self.name].use_case
+        assert use_case is not None
+        return POLICY[use_case]
 
     @property
     def method(self) -> str:

@@ -12,7 +12,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from milepost import main
 from milepost.domain.api_key import CHECKSUM_LENGTH, _checksum, issue_key
 from milepost.domain.operation import Role
-from milepost.rpc.interceptors.auth import PUBLIC, ROLES
+from milepost.rpc.methods import METHODS, PUBLIC
 from tests.e2e.client import Client
 from tests.e2e.refusals import refused
 from tests.e2e.rpcs import CALL_SECONDS, RPCS, Metadata, Rpc
@@ -104,7 +104,7 @@ def by_roles(any_service: Service) -> list[Client]:
 @rpcs
 def test_role_decides_what_may_be_called(by_roles, rpc):
     """A credential without a role of the RPC is PERMISSION_DENIED, which names the roles."""
-    allowed = ROLES[rpc.name]
+    allowed = rpc.permission.roles
     for client in by_roles:
         if not allowed.isdisjoint(client.roles):
             assert code(client, rpc) in {
@@ -120,8 +120,8 @@ def test_role_decides_what_may_be_called(by_roles, rpc):
 
 def test_every_rpc_has_its_roles():
     """Every RPC of the protos is listed with the roles it is for, and nothing else is."""
-    assert set(ROLES) == {rpc.name for rpc in RPCS}
-    assert all(ROLES.values())
+    assert set(METHODS) == {rpc.name for rpc in RPCS}
+    assert all(rpc.permission.roles for rpc in RPCS)
 
 
 def test_served_are_the_services_of_the_protos(any_service):
@@ -131,7 +131,8 @@ def test_served_are_the_services_of_the_protos(any_service):
     (answer,) = stub.ServerReflectionInfo(iter([ask]), timeout=CALL_SECONDS)
     served = {service.name for service in answer.list_services_response.service}
     ours = {rpc.name.partition("/")[0] for rpc in RPCS}
-    assert served == ours | PUBLIC | {"grpc.reflection.v1alpha.ServerReflection"}
+    public = {method.name.partition("/")[0] for method in PUBLIC}
+    assert served == ours | public | {"grpc.reflection.v1alpha.ServerReflection"}
 
 
 def test_health_needs_no_key(any_service):

@@ -9,7 +9,6 @@ from grpc import StatusCode
 
 from milepost.domain.operation import OperationId, Status, new_operation_id
 from milepost.gen.milepost.v1 import operation_pb2 as pb
-from milepost.rpc.interceptors.auth import ROLES
 from milepost.storage.tables import operations
 from tests import factories
 from tests.e2e.client import FUNCTION, Client
@@ -34,7 +33,7 @@ def strangers(any_service: Service) -> list[Client]:
 
 def let_in(clients: list[Client], rpc: Rpc) -> list[Client]:
     """Those who may call the RPC at all."""
-    return [client for client in clients if not ROLES[rpc.name].isdisjoint(client.roles)]
+    return [client for client in clients if not rpc.permission.roles.isdisjoint(client.roles)]
 
 
 def told(client: Client, rpc: Rpc, operation_id: str, **fields: object) -> Refusal:

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from milepost import config
+from milepost.access.admission import MAX_CALLS, MAX_WAITING_CALLS
+from milepost.access.bad_credentials import MAX_FAILURES_PER_MINUTE
+from milepost.access.policy import POLICY
 from milepost.domain.limits import Limits
-from milepost.domain.policy import POLICY
 from milepost.domain.rates import Allowance
 from milepost.domain.transitions import PROGRESS_TOLERANCE, TABLE, Actor
 from milepost.rpc.convert import REPORTED_CHARACTERS
-from milepost.rpc.interceptors.admission import CALLS_MAX, WAITING_MAX
-from milepost.rpc.interceptors.bad_credentials import FAILURES_PER_MINUTE
+from milepost.rpc.methods import METHODS
 from milepost.rpc.server import METADATA_BYTES
 from milepost.storage.batching import MAX_WAITING
 
@@ -130,9 +131,9 @@ def limits_table() -> str:
     values = {field.name: getattr(Limits(), field.name) for field in fields(Limits)}
     values |= {field.name: getattr(Allowance(), field.name) for field in fields(Allowance)}
     values |= {
-        "auth_failures": FAILURES_PER_MINUTE,
-        "calls": CALLS_MAX,
-        "waiting_calls": WAITING_MAX,
+        "auth_failures": MAX_FAILURES_PER_MINUTE,
+        "calls": MAX_CALLS,
+        "waiting_calls": MAX_WAITING_CALLS,
         "tolerance": PROGRESS_TOLERANCE,
         "request_bytes": config.Settings.model_fields["request_bytes_max"].default,
         "call_metadata_bytes": METADATA_BYTES,
@@ -189,11 +190,13 @@ FOR: Final = {
 def policy_table() -> str:
     """Return the table of the roles that may call each RPC, and the operations it reaches."""
     rows = ["| call | role | reaches operations of | transition |", "| --- | --- | --- | --- |"]
-    for method, access in POLICY.items():
-        name = method.removeprefix("milepost.v1.").replace("/", ".")
-        roles = ", ".join(sorted(role.lower() for role in access.roles))
-        whom = ", ".join(text for actor, text in FOR.items() if actor in access.by)
-        rows.append(f"| `{name}` | {roles} | {whom} | {access.transition or _NOTHING} |")
+    for method in METHODS.values():
+        assert method.use_case is not None
+        permission = POLICY[method.use_case]
+        name = method.name.removeprefix("milepost.v1.").replace("/", ".")
+        roles = ", ".join(sorted(role.lower() for role in permission.roles))
+        whom = ", ".join(text for actor, text in FOR.items() if actor in permission.by)
+        rows.append(f"| `{name}` | {roles} | {whom} | {permission.transition or _NOTHING} |")
     return "\n".join(rows)
 
 

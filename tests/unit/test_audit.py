@@ -2,23 +2,24 @@
 
 import asyncio
 import functools
-import json
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 import grpc
 import pytest
-import structlog
 from opentelemetry.sdk.trace import TracerProvider
 
 from milepost import telemetry
+from milepost.access.authenticator import Authenticator
+from milepost.access.call import Call
+from milepost.access.method import Method
 from milepost.domain.api_key import issue_key
 from milepost.domain.errors import InvalidRequest, Violation
 from milepost.domain.operation import OperationId, Principal, Role
 from milepost.domain.transitions import Transition
 from milepost.gen.milepost.v1 import admin_service_pb2 as pb
-from milepost.rpc.caller import caller
-from milepost.rpc.interceptors.auth import Auth
+from milepost.rpc.call import RpcCall
+from milepost.rpc.interceptors.access import AuditInterceptor, AuthInterceptor
 from milepost.rpc.interceptors.chain import InterceptedServer
 from milepost.rpc.interceptors.errors import Errors
 from milepost.rpc.interceptors.observe import Observe
@@ -34,25 +35,12 @@ KEY_ID = "0123456789abcdef"
 OUTLIVED = "fedcba9876543210"
 """The id that makes a call log a line after it has ended."""
 
-Lines = Callable[[], list[Mapping[str, Any]]]
 Revoke = Callable[[str], Any]
 
 
-@pytest.fixture
-def lines(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Lines]:
-    """The log lines since the last call."""
-    before = structlog.get_config()
-    telemetry.configure_logs(level="info", as_json=True)
-    monkeypatch.setattr(
-        telemetry.audit, "log", structlog.get_logger()
-    )  # one that knows this stderr
-    yield lambda: [json.loads(line) for line in capfd.readouterr().err.splitlines()]
-    structlog.configure(**before)
-
-
-async def _answer(request: pb.RevokeApiKeyRequest, _context: object) -> pb.RevokeApiKeyResponse:
+async def _answer(request: pb.RevokeApiKeyRequest, call: RpcCall) -> pb.RevokeApiKeyResponse:
     if request.key_id == OUTLIVED:
-        tell = functools.partial(telemetry.record_change, caller(), {"key_id": "later"})
+        tell = functools.partial(telemetry.record_change, call.principal, {"key_id": "later"})
         asyncio.get_running_loop().call_later(0.1, tell)
     if request.key_id == "defect":
         raise ZeroDivisionError("on purpose")
@@ -69,7 +57,8 @@ async def admin(sqlite_url: str) -> AsyncIterator[tuple[str, Revoke]]:
     KeyRing(open_engine(sqlite_url)).add(stored)
     server = grpc.aio.server()
     observe = Observe(telemetry.Tracing(TracerProvider(), 0.0))
-    chained = InterceptedServer(server, (observe, Errors(), Auth(store)))
+    auth = AuthInterceptor(Authenticator(store))
+    chained = InterceptedServer(server, (observe, Errors(), auth, AuditInterceptor()))
     handler = grpc.unary_unary_rpc_method_handler(
         _answer, pb.RevokeApiKeyRequest.FromString, pb.RevokeApiKeyResponse.SerializeToString
     )
@@ -152,7 +141,8 @@ async def test_defect_has_one_line(lines, admin):
 def test_defect_of_one_update_has_one_line(lines):
     """An unexpected exception of one update of a stream has one line too."""
     operation_id = f"op_{'0' * 24}"
-    item = _response(UpdateError(id=operation_id, error=ZeroDivisionError("on purpose")))
+    call: Any = Call(Method(name="test"), "unix:")
+    item = _response(UpdateError(id=operation_id, error=ZeroDivisionError("on purpose")), call)
     (line,) = lines()
     assert (line["event"], line["operation_id"]) == ("call failed", operation_id)
     assert "ZeroDivisionError: on purpose" in line["exception"]

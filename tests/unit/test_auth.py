@@ -11,14 +11,15 @@ import sqlalchemy as sa
 from google.protobuf import wrappers_pb2
 from grpc import StatusCode
 
+from milepost.access import authenticator
+from milepost.access.authenticator import CACHE_TTL_S, Authenticator
+from milepost.access.bad_credentials import MAX_FAILURES_PER_MINUTE
 from milepost.domain.api_key import issue_key
 from milepost.domain.operation import Role
-from milepost.rpc.caller import caller
-from milepost.rpc.interceptors import auth
-from milepost.rpc.interceptors.auth import FRESH_S, Auth, is_public
-from milepost.rpc.interceptors.bad_credentials import FAILURES_PER_MINUTE
+from milepost.rpc.interceptors.access import AuthInterceptor
 from milepost.rpc.interceptors.chain import InterceptedServer
 from milepost.rpc.interceptors.errors import Errors
+from milepost.rpc.methods import METHODS, PUBLIC, method_of
 from milepost.storage.api_keys import KeyRing
 from milepost.storage.engine import open_engine
 from milepost.storage.store import SqlOperationStore
@@ -37,10 +38,10 @@ class Gate:
         self.engine = open_engine(url)
         self.ring = KeyRing(open_engine(url))
         self._store = SqlOperationStore(self.engine)
-        self.auth = Auth(self._store, clock=lambda: self.now, **access)
+        self.auth = Authenticator(self._store, clock=lambda: self.now, **access)
         sa.event.listen(self.engine, "before_cursor_execute", self._count)
         self._server = grpc.aio.server()
-        chained = InterceptedServer(self._server, (Errors(), self.auth))
+        chained = InterceptedServer(self._server, (Errors(), AuthInterceptor(self.auth)))
         handler = grpc.unary_unary_rpc_method_handler(
             self._answer, Text.FromString, Text.SerializeToString
         )
@@ -50,8 +51,8 @@ class Gate:
     def _count(self, _connection, _cursor, statement, *_more) -> None:
         self.lookups += "FROM api_keys" in statement
 
-    async def _answer(self, _request: Any, _context: Any) -> Any:
-        return Text(value=caller().subject)
+    async def _answer(self, _request: Any, call: Any) -> Any:
+        return Text(value=call.principal.subject)
 
     async def __aenter__(self) -> Self:
         """Listen."""
@@ -104,7 +105,7 @@ async def test_fresh_key_is_trusted_without_asking(gate):
     for _ in range(3):
         assert await gate.ask(key) == "alice"
     assert gate.lookups == 1
-    gate.now += FRESH_S + 0.001
+    gate.now += CACHE_TTL_S + 0.001
     assert await gate.ask(key) == "alice"
     assert gate.lookups == 2
 
@@ -122,9 +123,9 @@ async def test_revoked_key_is_refused_when_it_is_asked_about_again(gate):
     assert await gate.ask(key) == "alice"
     gate.ring.revoke(key.split("_")[1])
     assert await gate.ask(key) == "alice"
-    gate.now += FRESH_S + 0.001
+    gate.now += CACHE_TTL_S + 0.001
     assert await gate.ask(key) is StatusCode.UNAUTHENTICATED
-    assert FRESH_S < 5.0
+    assert CACHE_TTL_S < 5.0
 
 
 async def test_text_that_is_no_key_is_never_looked_up(gate):
@@ -145,11 +146,11 @@ async def test_unknown_key_is_remembered_as_such(gate):
 
 async def test_memory_is_bounded(gate, monkeypatch):
     """However many keys are tried, only so many are remembered."""
-    monkeypatch.setattr(auth, "MOST_REMEMBERED", 5)
+    monkeypatch.setattr(authenticator, "MAX_CACHED", 5)
     for _ in range(12):
         stranger, _ = issue_key(subject="mallory", roles=[Role.ADMIN])
         assert await gate.ask(stranger) is StatusCode.UNAUTHENTICATED
-    assert len(gate.auth._known) <= 5
+    assert len(gate.auth._cache) <= 5
 
 
 async def test_failed_look_up_is_not_remembered(gate):
@@ -179,9 +180,10 @@ async def test_role_is_needed(gate):
 
 def test_only_health_is_public():
     """Health answers everybody, and nothing else does."""
-    assert is_public("grpc.health.v1.Health/Check")
-    assert not is_public("grpc.health.v1.HealthX/Check")
-    assert not is_public("milepost.v1.OperationService/GetOperation")
+    assert {method.name.partition("/")[0] for method in PUBLIC} == {"grpc.health.v1.Health"}
+    assert method_of("grpc.health.v1.Health/Check").is_public
+    assert not method_of("grpc.health.v1.HealthX/Check").is_public
+    assert not any(method.is_public for method in METHODS.values())
 
 
 # --- bad credentials ---
@@ -194,23 +196,23 @@ def unknown_key() -> str:
 
 async def test_guessing_is_stopped(gate):
     """After 60 bad credentials from one address nothing is looked up for it any more."""
-    codes = [await gate.ask(unknown_key()) for _ in range(FAILURES_PER_MINUTE)]
+    codes = [await gate.ask(unknown_key()) for _ in range(MAX_FAILURES_PER_MINUTE)]
     assert set(codes) == {StatusCode.UNAUTHENTICATED}
-    assert gate.lookups == FAILURES_PER_MINUTE
+    assert gate.lookups == MAX_FAILURES_PER_MINUTE
     assert await gate.ask(unknown_key()) is StatusCode.RESOURCE_EXHAUSTED
     assert await gate.ask("no key at all") is StatusCode.RESOURCE_EXHAUSTED
-    assert gate.lookups == FAILURES_PER_MINUTE
+    assert gate.lookups == MAX_FAILURES_PER_MINUTE
 
 
 async def test_guessing_goes_on_slowly(gate):
     """Once a second there is room for one more; after a minute for as many as before."""
-    for _ in range(FAILURES_PER_MINUTE):
+    for _ in range(MAX_FAILURES_PER_MINUTE):
         await gate.ask("bad")
     gate.now += 1.0
     assert await gate.ask("bad") is StatusCode.UNAUTHENTICATED
     assert await gate.ask("bad") is StatusCode.RESOURCE_EXHAUSTED
     gate.now += 60.0
-    codes = [await gate.ask("bad") for _ in range(FAILURES_PER_MINUTE)]
+    codes = [await gate.ask("bad") for _ in range(MAX_FAILURES_PER_MINUTE)]
     assert set(codes) == {StatusCode.UNAUTHENTICATED}
 
 
@@ -218,10 +220,10 @@ async def test_good_credentials_pass_beside_bad_ones(gate):
     """A key that was good before passes, whatever else its address tries, also when it is stale."""
     key, late = gate.key(), gate.key("bob")
     assert await gate.ask(key) == "alice"
-    for _ in range(FAILURES_PER_MINUTE + 1):
+    for _ in range(MAX_FAILURES_PER_MINUTE + 1):
         await gate.ask("bad")
     assert await gate.ask(key) == "alice"
-    gate.now += FRESH_S + 0.1
+    gate.now += CACHE_TTL_S + 0.1
     for _ in range(10):
         await gate.ask("bad")
     assert await gate.ask(key) == "alice"
@@ -233,6 +235,6 @@ async def test_good_credentials_pass_beside_bad_ones(gate):
 
 async def test_good_credentials_cost_nothing(gate):
     """However many good keys come from one address, none of them is a failure."""
-    keys = [gate.key(f"user-{n}") for n in range(FAILURES_PER_MINUTE + 5)]
+    keys = [gate.key(f"user-{n}") for n in range(MAX_FAILURES_PER_MINUTE + 5)]
     for n, key in enumerate(keys):
         assert await gate.ask(key) == f"user-{n}"

@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 import pytest
 from grpc import StatusCode
 
-from milepost.rpc.interceptors import auth
-from milepost.rpc.interceptors.auth import FRESH_S
-from milepost.rpc.tokens import LEEWAY_S, Tokens, Verified
+from milepost.access import authenticator
+from milepost.access.authenticator import CACHE_TTL_S
+from milepost.access.tokens import LEEWAY_S, Tokens, Verified
 from tests.unit.signing import ISSUER, NOW, Endpoint, claims, rsa_key, token
 from tests.unit.test_auth import Gate
 from tests.unit.test_tokens import Verifier
@@ -52,7 +52,7 @@ async def test_fresh_token_is_trusted_without_verifying(gate):
     answers = await asyncio.gather(*(gate.ask(text) for _ in range(30)))
     assert set(answers) == {f"{ISSUER}|alice"}
     assert gate.tokens.count == 1
-    gate.now += FRESH_S + 0.001
+    gate.now += CACHE_TTL_S + 0.001
     assert await gate.ask(text) == f"{ISSUER}|alice"
     assert gate.tokens.count == 2
     assert gate.lookups == 0
@@ -76,15 +76,15 @@ async def test_refused_token_is_not_remembered(gate):
     for count in (1, 2):
         assert await gate.ask(forged) is StatusCode.UNAUTHENTICATED
         assert gate.tokens.count == count
-    assert not gate.auth._known
+    assert not gate.auth._cache
 
 
 async def test_remembered_tokens_are_bounded(gate, monkeypatch):
     """However many valid tokens come, only so many are remembered."""
-    monkeypatch.setattr(auth, "MOST_REMEMBERED", 5)
+    monkeypatch.setattr(authenticator, "MAX_CACHED", 5)
     for number in range(12):
         assert await gate.ask(token(claims(jti=str(number)))) == f"{ISSUER}|alice"
-    assert len(gate.auth._known) <= 5
+    assert len(gate.auth._cache) <= 5
 
 
 async def test_text_without_the_form_of_a_token_is_not_verified(gate):
@@ -100,10 +100,10 @@ async def test_use_of_a_key_is_noted_when_it_is_looked_up(gate):
     for _ in range(3):
         assert await gate.ask(key) == "alice"
     assert gate.used == [key.split("_")[1]]
-    gate.now += FRESH_S + 0.001
+    gate.now += CACHE_TTL_S + 0.001
     assert await gate.ask(key) == "alice"
     assert len(gate.used) == 2
     gate.ring.revoke(key.split("_")[1])
-    gate.now += FRESH_S + 0.001
+    gate.now += CACHE_TTL_S + 0.001
     assert await gate.ask(key) is StatusCode.UNAUTHENTICATED
     assert len(gate.used) == 2

@@ -12,7 +12,8 @@ from grpc import StatusCode
 from grpc_status import rpc_status
 
 from milepost import telemetry
-from milepost.rpc.interceptors.admission import Admission
+from milepost.access.admission import Admission
+from milepost.rpc.interceptors.access import AdmissionInterceptor
 from milepost.rpc.interceptors.chain import InterceptedServer
 from milepost.rpc.interceptors.errors import Errors, status_of
 from milepost.rpc.interceptors.observe import CODES, Observe, is_deadline
@@ -27,7 +28,7 @@ Behaviour = Callable[..., Awaitable[Any]]
 
 
 class Recorder:
-    """A link that remembers which calls came by, and what became of them."""
+    """An interceptor that remembers which calls came by, and what became of them."""
 
     def __init__(self, name: str, seen: list[str]) -> None:
         self._name = name
@@ -54,14 +55,14 @@ class Chain:
         self.admission = Admission()
         self.behaviour: Behaviour = _nothing
         self._server = grpc.aio.server()
-        links = (
+        interceptors = (
             self.observe,
             Recorder("outer", self.seen),
             Errors(),
-            self.admission,
+            AdmissionInterceptor(self.admission),
             Recorder("inner", self.seen),
         )
-        chained = InterceptedServer(self._server, links)
+        chained = InterceptedServer(self._server, interceptors)
         chained.add_registered_method_handlers(SERVICE, {s: self._handler(s) for s in SHAPES})
         self.port = self._server.add_insecure_port("127.0.0.1:0")
 
@@ -77,11 +78,11 @@ class Chain:
         await self._server.stop(0)
 
     def _handler(self, shape: str) -> Any:
-        async def once(request: Any, context: Any) -> Any:
-            return await self.behaviour(request, context)
+        async def once(request: Any, call: Any) -> Any:
+            return await self.behaviour(request, call)
 
-        async def stream(request: Any, context: Any) -> AsyncIterator[Any]:
-            yield await self.behaviour(request, context)
+        async def stream(request: Any, call: Any) -> AsyncIterator[Any]:
+            yield await self.behaviour(request, call)
             yield Text(value="and more")
 
         behaviour = stream if shape.endswith("stream") else once
@@ -103,7 +104,7 @@ class Chain:
         return method(iter([request]) if shape.startswith("stream") else request, timeout=patience)
 
 
-async def _nothing(_request: Any, _context: Any) -> Any:
+async def _nothing(_request: Any, _call: Any) -> Any:
     return Text(value="done")
 
 
@@ -113,7 +114,7 @@ def raising(error: BaseException) -> Behaviour:
     A client of grpc.aio that is refused while it still writes says INTERNAL now and then.
     """
 
-    async def behaviour(request: Any, _context: Any) -> Any:
+    async def behaviour(request: Any, _call: Any) -> Any:
         if not isinstance(request, Text):
             async for _ in request:
                 pass
@@ -145,8 +146,8 @@ shapes = pytest.mark.parametrize("shape", SHAPES)
 
 
 @shapes
-async def test_links_surround_every_shape(chain, shape):
-    """Unary calls and streams pass through the same links, in the same order."""
+async def test_interceptors_surround_every_shape(chain, shape):
+    """Unary calls and streams pass through the same interceptors, in the same order."""
     before = counted(shape, "OK")
     answers = await chain.call(shape)
     assert answers == (["done", "and more"] if shape.endswith("stream") else ["done"])
@@ -194,8 +195,8 @@ async def test_defect_is_internal_with_a_constant_text(chain, shape):
 async def test_abort_of_a_servicer_is_kept(chain):
     """A servicer that aborts by itself gets what it asked for."""
 
-    async def behaviour(_request: Any, context: Any) -> Any:
-        await context.abort(StatusCode.OUT_OF_RANGE, "by itself")
+    async def behaviour(_request: Any, call: Any) -> Any:
+        await call.context.abort(StatusCode.OUT_OF_RANGE, "by itself")
 
     before = counted("unary_unary", "OUT_OF_RANGE")
     chain.behaviour = behaviour
@@ -214,7 +215,7 @@ class Held:
         self.go = asyncio.Event()
         self.cancelled = asyncio.Event()
 
-    async def __call__(self, _request: Any, _context: Any) -> Any:
+    async def __call__(self, _request: Any, _call: Any) -> Any:
         """Wait."""
         self.began.set()
         try:
@@ -297,7 +298,7 @@ async def test_drain_turns_new_calls_away(chain):
 
 
 async def test_bytes_that_are_no_message(chain):
-    """Bytes that cannot be read pass the links like a request, and are refused inside."""
+    """Bytes that cannot be read pass the interceptors like a request, and are refused inside."""
     before = counted("unary_unary", "INVALID_ARGUMENT")
     call = chain.channel.unary_unary(f"/{SERVICE}/unary_unary")
     with pytest.raises(grpc.aio.AioRpcError) as caught:

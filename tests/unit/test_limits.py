@@ -1,4 +1,4 @@
-"""The links that limit: calls by kind, messages of streams, bad credentials, calls at once."""
+"""Limits: calls by class, messages of streams, calls at once, addresses of bad credentials."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -13,16 +13,19 @@ from grpc import StatusCode
 from grpc_status import rpc_status
 
 from milepost import telemetry
+from milepost.access.admission import Admission
+from milepost.access.bad_credentials import network_of
+from milepost.access.policy import UseCase
+from milepost.access.rate_limits import PROGRESS_LIMIT, RateLimits, local_buckets
+from milepost.access.token_buckets import LocalBuckets
+from milepost.domain.errors import RateLimited
 from milepost.domain.operation import Principal, Role
 from milepost.domain.rates import Allowance, Allowances, RateLimitClass
-from milepost.rpc.caller import admit
-from milepost.rpc.interceptors.admission import LONG, Admission
-from milepost.rpc.interceptors.auth import ROLES, is_public
-from milepost.rpc.interceptors.bad_credentials import address_of
+from milepost.rpc.call import address_of
+from milepost.rpc.interceptors.access import AdmissionInterceptor, RateLimitInterceptor
 from milepost.rpc.interceptors.chain import InterceptedServer
 from milepost.rpc.interceptors.errors import Errors
-from milepost.rpc.interceptors.limits import KINDS, PROGRESS, RateLimits
-from milepost.tracking.buckets import LocalBuckets
+from milepost.rpc.methods import METHODS
 from tests.e2e.rpcs import RPCS
 from tests.unit.test_rates import Clock
 from tests.waiting import until
@@ -35,17 +38,17 @@ Text = wrappers_pb2.StringValue
 
 
 class Named:
-    """A link that believes who the caller says it is."""
+    """An interceptor that believes who the caller says it is."""
 
     async def intercept(self, call_next: Any, call: Any, request: Any, context: Any) -> Any:
         """Let it in."""
         subject = str(call.metadata["subject"])
-        admit(Principal(subject=subject, roles=frozenset(Role), credential_id="k"))
+        call.authenticated = Principal(subject=subject, roles=frozenset(Role), credential_id="k")
         return await call_next(call, request, context)
 
 
 class Gate:
-    """A server with some methods, inside of the links that limit."""
+    """A server with some methods, inside of the interceptors that limit."""
 
     def __init__(self, interval: float = 0.0, **bounds: int) -> None:
         self.clock = Clock()
@@ -60,8 +63,13 @@ class Gate:
             progress_interval=timedelta(seconds=interval),
         )
         self._server = grpc.aio.server()
-        links = (Errors(), self.admission, Named(), limits)
-        chained = InterceptedServer(self._server, links)
+        interceptors = (
+            Errors(),
+            AdmissionInterceptor(self.admission),
+            Named(),
+            RateLimitInterceptor(limits),
+        )
+        chained = InterceptedServer(self._server, interceptors)
         unary = grpc.unary_unary_rpc_method_handler(
             self._answer, Text.FromString, Text.SerializeToString
         )
@@ -155,13 +163,16 @@ def limited(limit: str) -> float:
 
 def test_every_rpc_has_a_kind():
     """Every RPC of the protos counts as something, and nothing else is in the table."""
-    assert set(KINDS) == {rpc.name for rpc in RPCS}
-    assert set(KINDS) == set(ROLES)
+    assert set(METHODS) == {rpc.name for rpc in RPCS}
 
 
-def test_long_calls_exist():
-    """What is listed as waiting is an RPC of ours, or of Google's long-running operations."""
-    assert {name for name in LONG if name.startswith("milepost")} <= {rpc.name for rpc in RPCS}
+def test_long_running_calls_are_known():
+    """The calls that wait for something to happen are the streams, waits and claims."""
+    assert {name.partition("/")[2] for name, row in METHODS.items() if row.long_running} == {
+        "WaitOperation", "WatchOperation", "ClaimOperations", "StreamProgress",
+    }  # fmt: skip
+    streams = {rpc.name for rpc in RPCS if rpc.shape != "unary_unary"}
+    assert all(METHODS[name].long_running for name in streams)
 
 
 @pytest.mark.parametrize(
@@ -183,7 +194,6 @@ async def test_each_kind_has_its_own_limit(gate, method, kind):
     assert codes == [StatusCode.OK] * allowed + [StatusCode.RESOURCE_EXHAUSTED]
     assert limited(kind.value) == before + 1
     assert await gate.codes(1, method, "bob") == [StatusCode.OK]
-    assert not is_public(method)
 
 
 async def test_kinds_do_not_share(gate):
@@ -211,6 +221,38 @@ async def test_retry_info_is_true(gate):
         assert await gate.codes(1, method) == [StatusCode.RESOURCE_EXHAUSTED]
         gate.clock.now += 0.01
         assert await gate.codes(1, method) == [StatusCode.OK]
+
+
+async def test_updates_of_one_operation_have_an_interval():
+    """One principal updates one operation once in an interval; other updates have their own."""
+    alice, bob = (
+        Principal(subject=subject, roles=frozenset(Role), credential_id="k")
+        for subject in ("alice", "bob")
+    )
+    clock = Clock()
+    limits = RateLimits(
+        LocalBuckets(clock=clock),
+        Allowances(default=LIMITS),
+        progress_interval=timedelta(seconds=10),
+    )
+    update, start = (METHODS[f"{WORKERS}/{name}"] for name in ("UpdateProgress", "StartOperation"))
+    await limits.charge(alice, update, operation_id="op_1")
+    with pytest.raises(RateLimited) as caught:
+        await limits.charge(alice, update, operation_id="op_1")
+    assert caught.value.limit == PROGRESS_LIMIT
+    await limits.charge(alice, update, operation_id="op_2")
+    await limits.charge(bob, update, operation_id="op_1")
+    await limits.charge(alice, start, operation_id="op_1")
+    await limits.charge(alice, update)  # a message of a stream, which is coalesced instead
+    clock.now += 10.0
+    await limits.charge(alice, update, operation_id="op_1")
+
+
+async def test_buckets_of_the_process_are_counted():
+    """The metrics show how many buckets this process stores."""
+    buckets = local_buckets()
+    await buckets.take(("creates", "alice"), LIMITS.rate(RateLimitClass.CREATES))
+    assert telemetry.registry.get_sample_value("milepost_limit_buckets") == 1.0
 
 
 # --- streams ---
@@ -251,7 +293,7 @@ async def held(gate: Gate, count: int, method: str, **metadata: str) -> list[Any
 
 async def test_too_many_calls_at_once():
     """One call too many is told so at once, with RetryInfo; the others are served."""
-    async with Gate(calls_max=3, waiting_max=2) as gate:
+    async with Gate(max_calls=3, max_waiting_calls=2) as gate:
         before = limited("calls")
         calls = await held(gate, 3, f"{CALLERS}/GetOperation")
         with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -271,7 +313,7 @@ async def test_too_many_calls_at_once():
 )
 async def test_calls_that_wait_have_their_own_bound(method, metadata):
     """Calls that wait are bounded apart, with the streams: they keep no others out."""
-    async with Gate(calls_max=1, waiting_max=2) as gate:
+    async with Gate(max_calls=1, max_waiting_calls=2) as gate:
         before = limited("waiting_calls")
         calls = await held(gate, 2, method, **metadata)
         assert await gate.begin(method, **metadata).code() is StatusCode.UNAVAILABLE
@@ -285,7 +327,7 @@ async def test_calls_that_wait_have_their_own_bound(method, metadata):
 
 async def test_calls_that_were_given_up_make_room():
     """A call whose caller went away takes no place any more."""
-    async with Gate(calls_max=1, waiting_max=1) as gate:
+    async with Gate(max_calls=1, max_waiting_calls=1) as gate:
         (call,) = await held(gate, 1, f"{CALLERS}/GetOperation")
         call.cancel()
         await until(lambda: gate.admission.running.count == 0)
@@ -297,23 +339,27 @@ async def test_calls_that_were_given_up_make_room():
 
 
 @pytest.mark.parametrize(
-    ("peer", "address"),
+    ("peer", "address", "network"),
     [
-        ("ipv4:192.0.2.7:50123", "192.0.2.7"),
-        ("ipv6:%5B2001:db8:1:2:3:4:5:6%5D:50123", "2001:db8:1:2::/64"),
-        ("ipv6:[2001:db8:1:2::9]:1", "2001:db8:1:2::/64"),
-        ("ipv6:%5B::1%5D:50123", "::/64"),
-        ("ipv6:%5B::ffff:192.0.2.7%5D:50123", "192.0.2.7"),
-        ("ipv6:%5Bfe80::1%25eth0%5D:50123", "fe80::/64"),
-        ("unix:/run/milepost.sock", "unix"),
-        ("unix:", "unix"),
+        ("ipv4:192.0.2.7:50123", "192.0.2.7", "192.0.2.7"),
+        ("ipv6:%5B2001:db8:1:2:3:4:5:6%5D:5", "2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("ipv6:[2001:db8:1:2::9]:1", "2001:db8:1:2::9", "2001:db8:1:2::/64"),
+        ("ipv6:%5B::1%5D:50123", "::1", "::/64"),
+        ("ipv6:%5B::ffff:192.0.2.7%5D:50123", "::ffff:192.0.2.7", "192.0.2.7"),
+        ("ipv6:%5Bfe80::1%25eth0%5D:50123", "fe80::1%eth0", "fe80::/64"),
+        ("unix:/run/milepost.sock", "unix", "unix"),
+        ("unix:", "unix", "unix"),
     ],
 )
-def test_address_of_a_peer(peer, address):
+def test_address_of_a_peer(peer, address, network):
     """Bad credentials are counted by address without port; by network, where those are plenty."""
     assert address_of(peer) == address
+    assert network_of(address) == network
 
 
-def test_progress_is_an_rpc():
-    """The call that the progress interval is about exists."""
-    assert PROGRESS in {rpc.name for rpc in RPCS}
+def test_progress_interval_is_about_an_rpc():
+    """There is a unary call that the progress interval limits."""
+    updates = {name for name, row in METHODS.items() if row.use_case is UseCase.REPORT_PROGRESS}
+    assert [rpc.method for rpc in RPCS if rpc.name in updates and rpc.shape == "unary_unary"] == [
+        "UpdateProgress"
+    ]

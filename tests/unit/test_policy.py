@@ -1,13 +1,17 @@
-"""The policy table: complete, and equal to the transition table and the protos."""
+"""The policy table and the rows of the methods: complete, and equal to transitions and protos."""
 
+import inspect
 import re
 from pathlib import Path
 from typing import Final
 
 import pytest
 
+from milepost.access.method import Method
+from milepost.access.policy import POLICY, ROLE_OF, Permission, UseCase, authorize
+from milepost.domain.errors import PermissionDenied
 from milepost.domain.operation import Principal, Role
-from milepost.domain.policy import POLICY, RELATIONS, ROLE_OF, access_filter
+from milepost.domain.relations import LISTERS, READERS, RELATIONS, access_filter
 from milepost.domain.transitions import TABLE, Actor
 from milepost.gen.milepost.v1 import (
     admin_service_pb2,
@@ -15,11 +19,15 @@ from milepost.gen.milepost.v1 import (
     webhook_service_pb2,
     worker_service_pb2,
 )
-from milepost.rpc.interceptors.auth import ROLES
+from milepost.rpc.admin import AdminService
+from milepost.rpc.methods import METHODS, method_of
+from milepost.rpc.operations import OperationService
+from milepost.rpc.webhooks import WebhookService
+from milepost.rpc.workers import WorkerService
 
 PROTOS: Final = Path(__file__).resolve().parents[2] / "protos/milepost/v1"
-DESCRIBED: Final = {
-    f"{service.full_name}/{method.name}"
+SERVICES: Final = {
+    service.full_name: service
     for file in (
         admin_service_pb2,
         operation_service_pb2,
@@ -27,8 +35,12 @@ DESCRIBED: Final = {
         worker_service_pb2,
     )
     for service in file.DESCRIPTOR.services_by_name.values()
-    for method in service.methods
 }
+SERVICERS: Final = {
+    f"milepost.v1.{servicer.__name__}": servicer
+    for servicer in (AdminService, OperationService, WebhookService, WorkerService)
+}
+EVERYONE: Final = Principal(subject="root", roles=frozenset(Role), credential_id="k")
 
 
 def comments() -> dict[str, str]:
@@ -43,60 +55,121 @@ def comments() -> dict[str, str]:
     return found
 
 
-def test_every_rpc_is_in_the_table():
+def permission(method: str) -> Permission:
+    """The row of the policy table that a method belongs to."""
+    use_case = METHODS[method].use_case
+    assert use_case is not None
+    return POLICY[use_case]
+
+
+def test_every_rpc_has_a_row():
     """Every RPC of the four services has a row, and every row is an RPC."""
-    assert POLICY.keys() == DESCRIBED
-    assert {method: access.roles for method, access in POLICY.items()} == ROLES
+    described = {
+        f"{name}/{method.name}" for name, service in SERVICES.items() for method in service.methods
+    }
+    assert METHODS.keys() == described
 
 
-@pytest.mark.parametrize("method", POLICY)
-def test_every_rpc_is_for_somebody(method):
-    """Each row names whom it is for; nobody can call as the sweeper."""
-    access = POLICY[method]
-    assert access.roles
-    assert access.by <= ROLE_OF.keys()
-    assert Actor.SWEEPER not in access.by
-    assert access.reaches == access.by & RELATIONS
+@pytest.mark.parametrize("service", SERVICES)
+def test_servicer_has_every_method_of_its_proto(service):
+    """A servicer has a method for each RPC of its proto, of a request and a call, and no others."""
+    methods = {
+        name: function
+        for name, function in inspect.getmembers(SERVICERS[service], inspect.isfunction)
+        if not name.startswith("_")
+    }
+    assert methods.keys() == {method.name for method in SERVICES[service].methods}
+    for described in SERVICES[service].methods:
+        function = methods[described.name]
+        _self, _request, call = inspect.signature(function).parameters.values()
+        assert call.annotation == "RpcCall"
+        assert inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
 
 
-@pytest.mark.parametrize("method", [name for name, access in POLICY.items() if access.transition])
-def test_moves_are_done_by_whom_the_table_of_moves_says(method):
-    """An RPC that makes a transition is for the actors of that transition, and for no others."""
-    access = POLICY[method]
-    assert access.transition is not None
-    assert access.by == TABLE[access.transition].by - {Actor.SWEEPER}
-    assert not access.changes  # a transition has a line of its own
+def test_every_use_case_is_in_the_table_and_has_a_method():
+    """The table has a row for each use case, and each is asked for by some method."""
+    assert POLICY.keys() == set(UseCase)
+    assert {method.use_case for method in METHODS.values()} == set(UseCase)
 
 
-def test_every_move_that_somebody_may_ask_for_has_an_rpc():
-    """No transition but those of the sweeper alone is without a call."""
+@pytest.mark.parametrize("use_case", UseCase)
+def test_every_use_case_is_for_some_role(use_case):
+    """Each row names who may ask for it; no principal acts as the sweeper."""
+    row = POLICY[use_case]
+    assert row.roles
+    assert row.by <= ROLE_OF.keys()
+    assert Actor.SWEEPER not in row.by
+    assert row.relations == row.by & RELATIONS
+
+
+@pytest.mark.parametrize("use_case", [each for each in UseCase if POLICY[each].transition])
+def test_transitions_are_for_the_actors_of_the_transition_table(use_case):
+    """A use case that makes a transition is for the actors of that transition, and no others."""
+    row = POLICY[use_case]
+    assert row.transition is not None
+    assert row.by == TABLE[row.transition].by - {Actor.SWEEPER}
+    # A transition has an audit line of its own.
+    assert not any(row.audited for row in METHODS.values() if row.use_case is use_case)
+
+
+def test_every_transition_of_principals_has_a_use_case():
+    """No transition but those of the sweeper alone is without a use case."""
     asked_for = {transition for transition, rule in TABLE.items() if rule.by != {Actor.SWEEPER}}
-    assert {access.transition for access in POLICY.values()} - {None} == asked_for
+    assert {row.transition for row in POLICY.values()} - {None} == asked_for
 
 
-@pytest.mark.parametrize("method", POLICY)
+def test_reads_and_lists_are_for_the_relations_of_the_domain():
+    """The sets of relations that reads and lists use in the store decide the roles too."""
+    assert POLICY[UseCase.READ_OPERATION].by == READERS
+    assert POLICY[UseCase.LIST_OPERATIONS].by == LISTERS
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_protos_say_the_same(method):
     """The comment of each RPC names its transition, and whether it changes nothing."""
-    comment, access = comments()[method], POLICY[method]
+    comment, row = comments()[method], permission(method)
     transitions = re.findall(r"Transition: (\w+)\.", comment)
-    assert transitions == ([str(access.transition)] if access.transition else [])
+    assert transitions == ([str(row.transition)] if row.transition else [])
     if "changes nothing" in comment:
-        assert access.transition is None
-        assert not access.changes
-    if access.transition and access.reaches == {Actor.OWNER, Actor.ADMIN}:
+        assert row.transition is None
+        assert not METHODS[method].audited
+    if row.transition and row.relations == {Actor.OWNER, Actor.ADMIN}:
         assert "Available to the owner and to admins." in comment
 
 
-@pytest.mark.parametrize("method", POLICY)
+@pytest.mark.parametrize("use_case", UseCase)
 @pytest.mark.parametrize("roles", [[], *([role] for role in Role), list(Role)])
-def test_scope_has_no_more_than_the_relations(method, roles):
-    """What a principal may touch follows from its roles and the relations of the call."""
+def test_access_filter_has_no_more_than_the_relations(use_case, roles):
+    """What a principal may touch follows from its roles and the relations of the use case."""
     principal = Principal(
         subject="alice", roles=frozenset(roles), credential_id="k", functions=("video.*",)
     )
-    access = POLICY[method]
-    found = access_filter(principal, access.by)
+    row = POLICY[use_case]
+    found = access_filter(principal, row.by)
     assert found.subject == "alice"
-    assert found.everything == (Actor.ADMIN in access.by and Role.ADMIN in roles)
-    granted = Actor.WORKER in access.by and Role.WORKER in roles
+    assert found.everything == (Actor.ADMIN in row.by and Role.ADMIN in roles)
+    granted = Actor.WORKER in row.by and Role.WORKER in roles
     assert found.functions == (("video.*",) if granted else ())
+
+
+@pytest.mark.parametrize("use_case", UseCase)
+@pytest.mark.parametrize("role", Role)
+def test_one_role_of_the_use_case_is_enough(use_case, role):
+    """A principal with a role of the use case may ask for it; with another role it may not."""
+    principal = Principal(subject="alice", roles=frozenset({role}), credential_id="k")
+    method = Method(name="test", use_case=use_case)
+    if role in POLICY[use_case].roles:
+        authorize(principal, method)
+        return
+    with pytest.raises(PermissionDenied) as caught:
+        authorize(principal, method)
+    assert caught.value.facts["role"] == " or ".join(sorted(POLICY[use_case].roles))
+
+
+def test_method_without_a_row_is_refused_to_everyone():
+    """A method that is not in the table is refused, whatever the roles."""
+    unlisted = method_of("milepost.v1.OperationService/Unlisted")
+    with pytest.raises(PermissionDenied) as caught:
+        authorize(EVERYONE, unlisted)
+    assert caught.value.facts == {"role": "none"}
+    assert not unlisted.is_public

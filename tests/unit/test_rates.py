@@ -4,8 +4,8 @@ import time
 
 import pytest
 
+from milepost.access.token_buckets import LocalBuckets
 from milepost.domain.rates import MOST, NAMES, Allowance, Rate, RateLimitClass, read_allowances
-from milepost.tracking.buckets import LocalBuckets
 
 KEY = ("creates", "alice")
 OTHER = ("creates", "bob")
@@ -35,84 +35,84 @@ def buckets(clock):
     return LocalBuckets(clock=clock)
 
 
-def takes(buckets, count, key=KEY, rate=RATE):
+async def takes(buckets, count, key=KEY, rate=RATE):
     """How many of so many tries were allowed."""
-    return sum(buckets.take_now(key, rate) == 0 for _ in range(count))
+    return [await buckets.take(key, rate) for _ in range(count)].count(0)
 
 
-def test_as_many_as_the_rate_at_once(buckets):
+async def test_as_many_as_the_rate_at_once(buckets):
     """100 in 60 s are allowed at once, and the 101st is not."""
-    assert takes(buckets, 101) == 100
-    assert buckets.take_now(KEY, RATE) > 0
+    assert await takes(buckets, 101) == 100
+    assert await buckets.take(KEY, RATE) > 0
 
 
-def test_all_again_after_the_period(buckets, clock):
+async def test_all_again_after_the_period(buckets, clock):
     """When the period has passed, as many are allowed again."""
-    takes(buckets, 100)
+    await takes(buckets, 100)
     clock.now += 60.0
-    assert takes(buckets, 101) == 100
+    assert await takes(buckets, 101) == 100
 
 
-def test_buckets_are_apart(buckets):
+async def test_buckets_are_apart(buckets):
     """One that is limited leaves the others alone."""
-    takes(buckets, 101)
-    assert takes(buckets, 101, OTHER) == 100
+    await takes(buckets, 101)
+    assert await takes(buckets, 101, OTHER) == 100
 
 
 @pytest.mark.parametrize("count", [1, 7, 30, 100, 6_000, 10**9])
-def test_the_wait_is_true(buckets, clock, count):
+async def test_the_wait_is_true(buckets, clock, count):
     """Who waits as long as it was told gets through, and who comes earlier does not."""
     rate = Rate(count=count)
     buckets._full[KEY] = clock.now + rate.period_s
     for _ in range(20):
-        wait = buckets.take_now(KEY, rate)
+        wait = await buckets.take(KEY, rate)
         if count == 10**9 and wait == 0:  # less than a microsecond: as good as none
             break
         assert 0 < wait <= rate.interval_s + 1e-6
         if wait > 1e-3:
             clock.now += wait * 0.99
-            assert buckets.take_now(KEY, rate) > 0
+            assert await buckets.take(KEY, rate) > 0
             clock.now += wait * 0.01
         else:
             clock.now += wait
-        assert buckets.take_now(KEY, rate) == 0
+        assert await buckets.take(KEY, rate) == 0
 
 
-def test_never_more_than_burst_and_rate(buckets, clock):
+async def test_never_more_than_burst_and_rate(buckets, clock):
     """Over any stretch, at most the burst and what came back since are allowed."""
     allowed = 0
     for step in range(6_000):  # ten minutes, a try every 0.1 s
         clock.now = 1_000_000.0 + step / 10
-        allowed += buckets.take_now(KEY, RATE) == 0
+        allowed += await buckets.take(KEY, RATE) == 0
     assert allowed <= 100 + 100 * 10
     assert allowed >= 100 + 100 * 10 - 2
 
 
-def test_refused_tries_cost_nothing(buckets, clock):
+async def test_refused_tries_cost_nothing(buckets, clock):
     """Trying again and again does not put off the time at which there is one."""
-    takes(buckets, 100)
-    wait = buckets.take_now(KEY, RATE)
-    takes(buckets, 1_000)
-    assert buckets.take_now(KEY, RATE) == wait
+    await takes(buckets, 100)
+    wait = await buckets.take(KEY, RATE)
+    await takes(buckets, 1_000)
+    assert await buckets.take(KEY, RATE) == wait
     clock.now += wait
-    assert buckets.take_now(KEY, RATE) == 0
+    assert await buckets.take(KEY, RATE) == 0
 
 
-def test_looking_takes_nothing(buckets):
+async def test_looking_takes_nothing(buckets):
     """Asking how long to wait takes none, and tells what taking would."""
     assert buckets.wait(KEY, RATE) == 0
-    takes(buckets, 100)
-    assert buckets.wait(KEY, RATE) == pytest.approx(buckets.take_now(KEY, RATE))
+    await takes(buckets, 100)
+    assert buckets.wait(KEY, RATE) == pytest.approx(await buckets.take(KEY, RATE))
 
 
-def test_a_bounded_number_is_remembered(clock):
+async def test_a_bounded_number_is_remembered(clock):
     """What was used longest ago is forgotten first; what is forgotten then was full by then."""
-    buckets = LocalBuckets(most=3, clock=clock)
-    takes(buckets, 100)
+    buckets = LocalBuckets(max_buckets=3, clock=clock)
+    await takes(buckets, 100)
     for name in ("b", "c", "d"):
         clock.now += 61
-        assert takes(buckets, 1, ("creates", name)) == 1
-        assert takes(buckets, 1, ("creates", "b")) == 1
+        assert await takes(buckets, 1, ("creates", name)) == 1
+        assert await takes(buckets, 1, ("creates", "b")) == 1
     assert len(buckets) == 3
     assert KEY not in buckets._full
     assert ("creates", "b") in buckets._full

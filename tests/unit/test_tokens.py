@@ -8,12 +8,12 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from milepost.access.key_sets import KeySet
+from milepost.access.tokens import LEEWAY_S, Tokens
 from milepost.domain.errors import Unauthenticated
 from milepost.domain.operation import Principal, Role
 from milepost.domain.trust import issuers_from
-from milepost.rpc import jwks
-from milepost.rpc.jwks import KeySet
-from milepost.rpc.tokens import LEEWAY_S, Tokens
+from milepost.web.key_sets import UrlKeySet
 from tests.unit.signing import (
     AUDIENCE,
     ISSUER,
@@ -49,7 +49,7 @@ class Verifier:
         }
         [issuer] = issuers_from(json.dumps([text]))
         self.keys = KeySet(
-            ISSUER, jwks.from_url(endpoint.url), issuer.algorithms, clock=lambda: self.ticks
+            ISSUER, UrlKeySet(endpoint.url), issuer.algorithms, clock=lambda: self.ticks
         )
         self.tokens = Tokens({ISSUER: (issuer, self.keys)}, clock=lambda: self.now)
 

@@ -164,14 +164,22 @@ class CredentialStore(Protocol):
         """Return the key with this public id if it is neither revoked nor expired."""
 
 
+class KeySetSource(Protocol):
+    """Where the public keys of an issuer of tokens are published."""
+
+    async def fetch(self) -> bytes:
+        """Return the JWK set as it is published now.
+
+        Raises:
+            OSError: it cannot be fetched; the text says why, and may be logged.
+        """
+
+
 class RateLimiter(Protocol):
     """Token buckets of rate limits."""
 
     async def take(self, key: BucketKey, rate: Rate) -> float:
         """Take a token if there is one; return 0, or the seconds until the next token."""
-
-    def take_now(self, key: BucketKey, rate: Rate) -> float | None:
-        """Take a token without I/O; return None if that needs the shared store."""
 
 
 class KeyStore(Protocol):

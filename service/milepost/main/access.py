@@ -7,58 +7,68 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from milepost.rpc import jwks
+from milepost.access.admission import Admission
+from milepost.access.authenticator import Authenticator
+from milepost.access.certificates import Certificates
+from milepost.access.checks import AccessChecks
+from milepost.access.key_sets import KeySet
+from milepost.access.rate_limits import RateLimits, local_buckets
+from milepost.access.tokens import Tokens
 from milepost.rpc.certificates import TlsFiles
-from milepost.rpc.interceptors.limits import local_buckets
-from milepost.rpc.server import Access, Gates
-from milepost.rpc.tokens import Tokens
 from milepost.storage.shared_buckets import SharedBuckets
-from milepost.tracking.keys import Keys
+from milepost.web.key_sets import FileKeySet, UrlKeySet
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from milepost.config import Settings
-    from milepost.domain.ports import RateLimiter
-    from milepost.storage.store import SqlOperationStore
-    from milepost.tracking.page_tokens import PageTokens
+    from milepost.domain.ports import CredentialStore, KeySetSource, RateLimiter
+    from milepost.domain.trust import Issuer
 
 
 @contextlib.asynccontextmanager
 async def access_of(
-    settings: Settings, store: SqlOperationStore, page_tokens: PageTokens
-) -> AsyncIterator[Access]:
-    """Let in whom the store and the settings know."""
-    tokens = _tokens(settings)
-    try:
-        yield Access(
-            credentials=store,
-            keys=Keys(store, limits=settings.limits, page_tokens=page_tokens),
-            tokens=tokens,
-            certificates=settings.mtls_certificates,
+    settings: Settings, credentials: CredentialStore, note_use: Callable[[str], None]
+) -> AsyncIterator[AccessChecks]:
+    """Let in those whom `credentials` and the settings know, as often as the settings say.
+
+    `note_use` is called with the id of each API key that was used.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        tokens = _tokens(settings)
+        stack.push_async_callback(tokens.close)
+        principals = settings.mtls_certificates
+        yield AccessChecks(
+            authenticator=Authenticator(
+                credentials,
+                tokens=tokens if settings.trusted_issuers else None,
+                certificates=Certificates(principals) if principals else None,
+                note_use=note_use,
+                failures_per_minute=settings.auth_failures_per_minute,
+            ),
+            rate_limits=RateLimits(
+                await stack.enter_async_context(_limiter(settings)),
+                settings.allowances,
+                progress_interval=timedelta(seconds=settings.progress_interval_seconds),
+            ),
+            admission=Admission(
+                max_calls=settings.calls_max, max_waiting_calls=settings.waiting_calls_max
+            ),
         )
-    finally:
-        await tokens.close()
 
 
 @contextlib.asynccontextmanager
-async def gates_of(settings: Settings) -> AsyncIterator[Gates]:
+async def _limiter(settings: Settings) -> AsyncIterator[RateLimiter]:
     """Count calls on this replica, or with all others where the settings name a place for that."""
-    async with contextlib.AsyncExitStack() as stack:
-        limiter: RateLimiter = local_buckets()
-        if settings.limits_url is not None:
-            shared = SharedBuckets(settings.limits_url.get_secret_value(), limiter)
-            stack.push_async_callback(shared.close)
-            limiter = shared
-        yield Gates(
-            limiter=limiter,
-            allowances=settings.allowances,
-            progress_interval=timedelta(seconds=settings.progress_interval_seconds),
-            gathering=settings.batching,
-            calls_max=settings.calls_max,
-            waiting_max=settings.waiting_calls_max,
-            auth_failures_per_minute=settings.auth_failures_per_minute,
-        )
+    local = local_buckets()
+    if settings.limits_url is None:
+        yield local
+        return
+    shared = SharedBuckets(settings.limits_url.get_secret_value(), local)
+    try:
+        yield shared
+    finally:
+        await shared.close()
 
 
 def tls_of(settings: Settings) -> TlsFiles | None:
@@ -73,13 +83,16 @@ def tls_of(settings: Settings) -> TlsFiles | None:
 
 
 def _tokens(settings: Settings) -> Tokens:
-    """Return what verifies the tokens of the issuers that are trusted; there may be none."""
-    trusted = {}
-    for issuer in settings.trusted_issuers:
-        source = (
-            jwks.from_url(issuer.jwks_url)
-            if issuer.jwks_url
-            else jwks.from_file(Path(issuer.jwks_file or ""))
-        )
-        trusted[issuer.issuer] = (issuer, jwks.KeySet(issuer.issuer, source, issuer.algorithms))
-    return Tokens(trusted)
+    """Return what verifies the tokens of the trusted issuers; there may be none."""
+    return Tokens(
+        {
+            issuer.issuer: (issuer, KeySet(issuer.issuer, _source(issuer), issuer.algorithms))
+            for issuer in settings.trusted_issuers
+        }
+    )
+
+
+def _source(issuer: Issuer) -> KeySetSource:
+    if issuer.jwks_url:
+        return UrlKeySet(issuer.jwks_url)
+    return FileKeySet(Path(issuer.jwks_file or ""))

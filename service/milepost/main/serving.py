@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from milepost import __version__, telemetry
-from milepost.main.access import access_of, gates_of, tls_of
+from milepost.main.access import access_of, tls_of
 from milepost.main.batch_scheduling import use_batch_scheduling
 from milepost.main.embedded import only_process, prepare_embedded
 from milepost.main.garbage_collection import freeze_startup_objects
@@ -27,6 +27,7 @@ from milepost.storage.outbox import SqlOutbox
 from milepost.storage.store import SqlOperationStore
 from milepost.tracking.claimer import Claimer, PendingWork
 from milepost.tracking.committer import Committer
+from milepost.tracking.keys import Keys
 from milepost.tracking.page_tokens import PageTokens
 from milepost.tracking.progress_streams import ProgressStreams
 from milepost.tracking.subscriptions import Subscriptions
@@ -62,13 +63,13 @@ async def serve(settings: Settings) -> None:
         if not await schema_is_usable(engine, readiness, stop):
             return
         page_tokens = PageTokens(await asyncio.to_thread(service_key, engine, "page_tokens"))
-        store = SqlOperationStore(engine, gathering=settings.batching)
+        store = SqlOperationStore(engine, batching=settings.batching)
         stack.push_async_callback(store.close)
         outbox = SqlOutbox(engine, store)
         stack.push_async_callback(outbox.close)
         sending = await stack.enter_async_context(delivering_webhooks(settings, outbox, tracing))
-        access = await stack.enter_async_context(access_of(settings, store, page_tokens))
-        gates = await stack.enter_async_context(gates_of(settings))
+        keys = Keys(store, limits=settings.limits, page_tokens=page_tokens)
+        access = await stack.enter_async_context(access_of(settings, store, keys.note_use))
         subscriptions, work = Subscriptions(), PendingWork(store)
         await stack.enter_async_context(subscribed_to_notifications(subscriptions, store, engine))
         serves = _use_cases(
@@ -79,15 +80,14 @@ async def serve(settings: Settings) -> None:
             page_tokens=page_tokens,
             subscriptions=subscriptions,
             work=work,
+            keys=keys,
             tracing=tracing,
         )
-        server = RpcServer(
-            serves, access, settings.limits, _wire(settings), tracing=tracing, gates=gates
-        )
+        server = RpcServer(serves, access, settings.limits, _wire(settings), tracing=tracing)
         await server.start()
         freeze_startup_objects()
         watch = asyncio.create_task(readiness.watch(store, server))
-        await stack.enter_async_context(background(settings, work, serves.sweeper, access.keys))
+        await stack.enter_async_context(background(settings, work, serves.sweeper, keys))
         telemetry.log.info(
             "serving",
             listen=settings.listen,
@@ -115,6 +115,7 @@ def _use_cases(
     page_tokens: PageTokens,
     subscriptions: Subscriptions,
     work: PendingWork,
+    keys: Keys,
     tracing: telemetry.Tracing,
 ) -> UseCases:
     """Return what the services serve, over one store."""
@@ -156,6 +157,7 @@ def _use_cases(
             callbacks=sending.callbacks,
             prober=sending.attempts,
         ),
+        keys=keys,
     )
 
 

@@ -9,15 +9,13 @@ from milepost.domain.api_key import MAX_GRANTS, CreateKeyRequest, KeySelection, 
 from milepost.domain.operation import Role
 from milepost.domain.transitions import Transition
 from milepost.gen.milepost.v1 import admin_service_pb2 as pb
-from milepost.gen.milepost.v1.admin_service_pb2_grpc import AdminServiceServicer
-from milepost.rpc.caller import caller
 from milepost.rpc.convert import Fields
 from milepost.rpc.messages import set_timestamp
 
 if TYPE_CHECKING:
     from milepost.domain.api_key import ApiKey
     from milepost.domain.limits import Limits
-    from milepost.rpc.interceptors.chain import Context
+    from milepost.rpc.call import RpcCall
     from milepost.tracking.keys import Keys
     from milepost.tracking.sweeper import Sweeper
 
@@ -27,7 +25,7 @@ _KEY_ID: Final = re.compile(r"[0-9a-f]{16}")
 _TIMES: Final = ("create_time", "expire_time", "last_used_time", "revoke_time")
 
 
-class AdminService(AdminServiceServicer):
+class AdminService:
     """Convert each request, await its use case, convert the result."""
 
     def __init__(self, keys: Keys, sweeper: Sweeper, limits: Limits) -> None:
@@ -37,19 +35,19 @@ class AdminService(AdminServiceServicer):
         self._limits = limits
 
     async def CreateApiKey(
-        self, request: pb.CreateApiKeyRequest, _context: Context
+        self, request: pb.CreateApiKeyRequest, call: RpcCall
     ) -> pb.CreateApiKeyResponse:
         """See the proto."""
         fields = KeyFields(request, self._limits)
         create_request = fields.create_key_request()
         fields.done()
-        created = await self._keys.create(caller(), create_request)
+        created = await self._keys.create(call.principal, create_request)
         response = pb.CreateApiKeyResponse(secret=created.secret, replayed=created.replayed)
         _fill(response.api_key, created.key)
         return response
 
     async def ListApiKeys(
-        self, request: pb.ListApiKeysRequest, _context: Context
+        self, request: pb.ListApiKeysRequest, call: RpcCall
     ) -> pb.ListApiKeysResponse:
         """See the proto."""
         fields = KeyFields(request, self._limits)
@@ -57,7 +55,7 @@ class AdminService(AdminServiceServicer):
         page_size = fields.page_size()
         fields.done()
         keys, next_page_token = await self._keys.list(
-            caller(), selection, page_size=page_size, page_token=request.page_token
+            call.principal, selection, page_size=page_size, page_token=request.page_token
         )
         response = pb.ListApiKeysResponse(next_page_token=next_page_token)
         for key in keys:
@@ -65,7 +63,7 @@ class AdminService(AdminServiceServicer):
         return response
 
     async def RevokeApiKey(
-        self, request: pb.RevokeApiKeyRequest, _context: Context
+        self, request: pb.RevokeApiKeyRequest, _call: RpcCall
     ) -> pb.RevokeApiKeyResponse:
         """See the proto."""
         fields = KeyFields(request, self._limits)
@@ -76,7 +74,7 @@ class AdminService(AdminServiceServicer):
         return response
 
     async def PurgeExpiredOperations(
-        self, request: pb.PurgeExpiredOperationsRequest, _context: Context
+        self, request: pb.PurgeExpiredOperationsRequest, _call: RpcCall
     ) -> pb.PurgeExpiredOperationsResponse:
         """See the proto."""
         sweeper = self._sweeper

@@ -1,4 +1,4 @@
-"""TLS: what the server proves, and whom the certificates of its clients stand for."""
+"""TLS: the certificate of the server, and the names in those of its clients."""
 
 from __future__ import annotations
 
@@ -10,46 +10,30 @@ from typing import TYPE_CHECKING, Final
 import grpc
 
 from milepost import telemetry
-from milepost.domain.errors import Unauthenticated
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from milepost.domain.operation import Principal
-    from milepost.rpc.interceptors.chain import Context
+    from milepost.rpc.call import Context
 
 _KINDS: Final = {"peer_dns": "dns", "peer_uri": "uri", "peer_email": "email", "peer_ip": "ip"}
-"""What gRPC calls the subject alternative names of a peer, by kind."""
+"""The kinds of subject alternative names, by their names in the auth context of gRPC."""
 
 
-class Certificates:
-    """Knows whom client certificates stand for. That they are genuine, TLS has found out."""
+def certificate_names(context: Context) -> frozenset[str]:
+    """Return the names of the client certificate of a connection, such as ``dns:a.example``.
 
-    def __init__(self, principals: Mapping[str, Principal]) -> None:
-        """Let `principals` in, by the name of the certificate, such as ``dns:encoder.example``."""
-        self._principals = principals
-
-    def principal(self, context: Context) -> Principal:
-        """Return whom the certificate of this connection stands for.
-
-        Raises:
-            Unauthenticated: there is none, or it stands for nobody, or for more than one.
-        """
-        peer = context.auth_context()
-        names = {
-            f"{kind}:{value.decode(errors='replace')}"
-            for found, kind in _KINDS.items()
-            for value in peer.get(found, ())
-        }
-        known = [self._principals[name] for name in names if name in self._principals]
-        if len(known) != 1:
-            raise Unauthenticated
-        return known[0]
+    TLS has verified the certificate. Without one there are no names.
+    """
+    peer = context.auth_context()
+    return frozenset(
+        f"{kind}:{value.decode(errors='replace')}"
+        for found, kind in _KINDS.items()
+        for value in peer.get(found, ())
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TlsFiles:
-    """Where the server's certificate chain and key are, and the authorities of its clients."""
+    """The files of the server's certificate chain and key, and of its clients' authorities."""
 
     certificate: Path
     key: Path

@@ -6,8 +6,6 @@ import math
 from typing import TYPE_CHECKING, Final
 
 from milepost.gen.milepost.v1 import operation_service_pb2 as pb
-from milepost.gen.milepost.v1.operation_service_pb2_grpc import OperationServiceServicer
-from milepost.rpc.caller import caller
 from milepost.rpc.convert import Fields
 from milepost.rpc.messages import fill, fill_result
 from milepost.rpc.prefer_header import preferred_wait
@@ -17,7 +15,7 @@ if TYPE_CHECKING:
 
     from milepost.domain.limits import Limits
     from milepost.domain.operation import Operation
-    from milepost.rpc.interceptors.chain import Context
+    from milepost.rpc.call import RpcCall
     from milepost.tracking.tracker import Tracker
     from milepost.tracking.watcher import Watcher
 
@@ -27,7 +25,7 @@ MARGIN_SHARE: Final = 0.2
 """Maximum share of a short deadline that is reserved."""
 
 
-class OperationService(OperationServiceServicer):
+class OperationService:
     """Convert each request, await its use case, convert the result."""
 
     def __init__(self, tracker: Tracker, watcher: Watcher, limits: Limits) -> None:
@@ -38,28 +36,28 @@ class OperationService(OperationServiceServicer):
         self._items = _Items()
 
     async def CreateOperation(
-        self, request: pb.CreateOperationRequest, _context: Context
+        self, request: pb.CreateOperationRequest, call: RpcCall
     ) -> pb.CreateOperationResponse:
         """See the proto."""
         fields = Fields(request, self._limits)
         create_request = fields.create_request()
         fields.done()
-        by = caller()
+        by = call.principal
         result = await self._tracker.create(by, create_request)
         return fill_result(pb.CreateOperationResponse(), result, by.subject)
 
     async def GetOperation(
-        self, request: pb.GetOperationRequest, context: Context
+        self, request: pb.GetOperationRequest, call: RpcCall
     ) -> pb.GetOperationResponse:
         """See the proto."""
         fields = Fields(request, self._limits)
         operation_id = fields.operation_id()
         fields.done()
-        by = caller()
-        seconds = preferred_wait(context.invocation_metadata() or ())
+        by = call.principal
+        seconds = preferred_wait(call.context.invocation_metadata() or ())
         if seconds:
             operation = await self._watcher.wait_for_change(
-                by, operation_id, _bounded(seconds, context)
+                by, operation_id, _bounded(seconds, call)
             )
         else:
             operation = await self._tracker.get(by, operation_id)
@@ -68,13 +66,13 @@ class OperationService(OperationServiceServicer):
         return response
 
     async def ListOperations(
-        self, request: pb.ListOperationsRequest, _context: Context
+        self, request: pb.ListOperationsRequest, call: RpcCall
     ) -> pb.ListOperationsResponse:
         """See the proto."""
         fields = Fields(request, self._limits)
         selection, page_size, full = fields.selection(), fields.page_size(), fields.full_view()
         fields.done()
-        by = caller()
+        by = call.principal
         operations, next_page_token = await self._tracker.list(
             by, selection, page_size=page_size, page_token=request.page_token, full=full
         )
@@ -84,58 +82,58 @@ class OperationService(OperationServiceServicer):
         return response
 
     async def WaitOperation(
-        self, request: pb.WaitOperationRequest, context: Context
+        self, request: pb.WaitOperationRequest, call: RpcCall
     ) -> pb.WaitOperationResponse:
         """See the proto."""
         fields = Fields(request, self._limits)
         operation_id, timeout = fields.operation_id(), fields.timeout()
         fields.done()
-        by = caller()
+        by = call.principal
         seconds = math.inf if timeout is None else timeout.total_seconds()
-        operation = await self._watcher.wait(by, operation_id, _bounded(seconds, context))
+        operation = await self._watcher.wait(by, operation_id, _bounded(seconds, call))
         response = pb.WaitOperationResponse()
         fill(response.operation, operation, by.subject)
         return response
 
     async def WatchOperation(
-        self, request: pb.WatchOperationRequest, _context: Context
+        self, request: pb.WatchOperationRequest, call: RpcCall
     ) -> AsyncIterator[pb.WatchOperationResponse]:
         """See the proto."""
         fields = Fields(request, self._limits)
         operation_id, after_revision = fields.operation_id(), fields.after_revision()
         fields.done()
-        by = caller()
+        by = call.principal
         with self._watcher.watch(by, operation_id, after_revision) as changes:
             async for operation in changes:
                 yield self._items.of(operation, by.subject)
                 del operation  # a quiet stream keeps no operation in memory
 
     async def CancelOperation(
-        self, request: pb.CancelOperationRequest, _context: Context
+        self, request: pb.CancelOperationRequest, call: RpcCall
     ) -> pb.CancelOperationResponse:
         """See the proto."""
         fields = Fields(request, self._limits)
         operation_id, preconditions = fields.operation_id(), fields.preconditions()
         reason = fields.text("reason", self._limits.reason_length)
         fields.done()
-        by = caller()
+        by = call.principal
         result = await self._tracker.cancel(by, operation_id, preconditions, reason=reason)
         return fill_result(pb.CancelOperationResponse(), result, by.subject)
 
     async def DeleteOperation(
-        self, request: pb.DeleteOperationRequest, _context: Context
+        self, request: pb.DeleteOperationRequest, call: RpcCall
     ) -> pb.DeleteOperationResponse:
         """See the proto."""
         fields = Fields(request, self._limits)
         operation_id, preconditions = fields.operation_id(), fields.preconditions()
         fields.done()
-        await self._tracker.delete(caller(), operation_id, preconditions)
+        await self._tracker.delete(call.principal, operation_id, preconditions)
         return pb.DeleteOperationResponse()
 
 
-def _bounded(seconds: float, context: Context) -> float:
+def _bounded(seconds: float, call: RpcCall) -> float:
     """Return `seconds`, bounded by the deadline of the call less its margin."""
-    left: float | None = context.time_remaining()
+    left: float | None = call.context.time_remaining()
     if left is None:
         return seconds
     return min(seconds, left - min(MARGIN_S, left * MARGIN_SHARE))

@@ -1,15 +1,14 @@
-"""The gRPC server: which services it has, what surrounds them, and how it behaves on the wire."""
+"""The gRPC server: its services, the interceptors around them, and its options."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from dataclasses import dataclass, field
-from datetime import timedelta
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from milepost import telemetry
@@ -20,27 +19,25 @@ from milepost.gen.milepost.v1 import (
     worker_service_pb2_grpc,
 )
 from milepost.rpc.admin import AdminService
-from milepost.rpc.certificates import Certificates, TlsFiles, server_credentials
-from milepost.rpc.interceptors.admission import Admission
-from milepost.rpc.interceptors.auth import Auth
+from milepost.rpc.certificates import TlsFiles, server_credentials
+from milepost.rpc.health import HealthService
+from milepost.rpc.interceptors.access import (
+    AdmissionInterceptor,
+    AuditInterceptor,
+    AuthInterceptor,
+    RateLimitInterceptor,
+)
 from milepost.rpc.interceptors.chain import InterceptedServer
 from milepost.rpc.interceptors.errors import Errors
-from milepost.rpc.interceptors.gathering import Gathering
-from milepost.rpc.interceptors.limits import RateLimits
 from milepost.rpc.interceptors.observe import Observe
 from milepost.rpc.operations import OperationService
 from milepost.rpc.webhooks import WebhookService
 from milepost.rpc.workers import WorkerService
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
+    from milepost.access.checks import AccessChecks
     from milepost.domain.limits import Limits
-    from milepost.domain.operation import Principal
-    from milepost.domain.ports import CredentialStore, RateLimiter
-    from milepost.domain.rates import Allowances
     from milepost.rpc.interceptors.chain import Interceptor
-    from milepost.rpc.tokens import Tokens
     from milepost.tracking.claimer import Claimer
     from milepost.tracking.keys import Keys
     from milepost.tracking.progress_streams import ProgressStreams
@@ -50,17 +47,17 @@ if TYPE_CHECKING:
     from milepost.tracking.webhooks import Webhooks
 
 METADATA_BYTES: Final = 16_384
-"""Soft and hard limit alike: between two different ones gRPC refuses calls at random."""
+"""The soft and the hard limit: between two different ones gRPC refuses calls at random."""
 CONCURRENT_STREAMS: Final = 1_000
 """Per connection. A proxy multiplexes many callers over one."""
-FAREWELL_S: Final = 0.25
-"""How long a draining replica goes on telling callers to go elsewhere."""
+DRAIN_NOTICE_S: Final = 0.25
+"""How long a draining replica still answers calls, with DRAINING."""
 _MINUTE_MS: Final = 60_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wire:
-    """What an operator chooses about the port."""
+    """The settings of the gRPC port."""
 
     address: str
     request_bytes: int
@@ -69,18 +66,8 @@ class Wire:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Access:
-    """Who is let in: by API key, and by what else the operator trusts."""
-
-    credentials: CredentialStore
-    keys: Keys
-    tokens: Tokens | None = None
-    certificates: Mapping[str, Principal] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class UseCases:
-    """What the services serve."""
+    """The use cases that the services call."""
 
     tracker: Tracker
     claimer: Claimer
@@ -88,22 +75,7 @@ class UseCases:
     streams: ProgressStreams
     watcher: Watcher
     webhooks: Webhooks
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Gates:
-    """What an operator chooses about who gets in, and how often."""
-
-    limiter: RateLimiter
-    allowances: Allowances
-    progress_interval: timedelta
-    """Between two unary progress updates of one operation; 0 is none."""
-    gathering: bool
-    """Whether calls that arrive together go on together."""
-    calls_max: int
-    waiting_max: int
-    auth_failures_per_minute: int
-    """Per address; 0 is no limit."""
+    keys: Keys
 
 
 class RpcServer:
@@ -112,47 +84,31 @@ class RpcServer:
     def __init__(
         self,
         serves: UseCases,
-        access: Access,
+        access: AccessChecks,
         limits: Limits,
         wire: Wire,
         *,
         tracing: telemetry.Tracing,
-        gates: Gates,
     ) -> None:
-        """Register every service inside the links; nothing listens yet."""
+        """Register every service inside the interceptors; nothing listens yet."""
         self._watching = serves.watcher
         self._observe = Observe(tracing)
         self._streams = serves.streams
-        self._admission = Admission(calls_max=gates.calls_max, waiting_max=gates.waiting_max)
-        links: tuple[Interceptor, ...] = (
+        self._admission = access.admission
+        interceptors: tuple[Interceptor, ...] = (
             self._observe,  # outermost: it must see refused calls too, with their final code
-            # before all that is done for a group in one go, but seen by observe
-            *((Gathering(),) if gates.gathering else ()),
-            Errors(),  # before whoever may refuse: turns whatever happens inside into a status
-            self._admission,  # before auth: a replica that stops, or is full, asks nobody anything
-            _auth(access, gates),
-            RateLimits(  # innermost: limits are the principal's, and auth says who that is
-                gates.limiter, gates.allowances, progress_interval=gates.progress_interval
-            ),
+            Errors(),  # before all that may refuse: turns whatever happens inside into a status
+            AdmissionInterceptor(access.admission),  # before auth: a full replica looks up nothing
+            AuthInterceptor(access.authenticator),  # before all that needs the principal
+            AuditInterceptor(),  # after auth: refused calls have a line of the errors interceptor
+            RateLimitInterceptor(access.rate_limits),  # after auth: limits are the principal's
         )
         self._server = grpc.aio.server(options=_options(wire))
-        self._health = health.aio.HealthServicer()
-        chained = InterceptedServer(self._server, links)
-        add: Any = chained  # it has the two methods of a server that these functions call
-        operation_service_pb2_grpc.add_OperationServiceServicer_to_server(
-            OperationService(serves.tracker, serves.watcher, limits), add
-        )
-        worker_service_pb2_grpc.add_WorkerServiceServicer_to_server(
-            WorkerService(serves.tracker, serves.claimer, serves.streams, limits), add
-        )
-        webhook_service_pb2_grpc.add_WebhookServiceServicer_to_server(
-            WebhookService(serves.webhooks, limits), add
-        )
-        admin_service_pb2_grpc.add_AdminServiceServicer_to_server(
-            AdminService(access.keys, serves.sweeper, limits), add
-        )
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, add)
-        if wire.reflection:  # outside the links: it knows nothing but the public .proto files
+        self._health = HealthService()
+        chained: Any = InterceptedServer(self._server, interceptors)
+        for servicer, add in self._servicers(serves, limits):
+            add(servicer, chained)
+        if wire.reflection:  # outside the interceptors: it shows the public .proto files only
             reflection.enable_server_reflection(
                 [*chained.services, reflection.SERVICE_NAME], self._server
             )
@@ -162,45 +118,58 @@ class RpcServer:
         else:
             self.port = self._server.add_secure_port(wire.address, server_credentials(wire.tls))
 
+    def _servicers(self, serves: UseCases, limits: Limits) -> tuple[tuple[object, Any], ...]:
+        """Return each servicer, and the generated function that adds it to a server.
+
+        The stubs of these functions ask for subclasses of the generated bases, and for a context
+        in place of the call.
+        """
+        return (
+            (
+                OperationService(serves.tracker, serves.watcher, limits),
+                operation_service_pb2_grpc.add_OperationServiceServicer_to_server,
+            ),
+            (
+                WorkerService(serves.tracker, serves.claimer, serves.streams, limits),
+                worker_service_pb2_grpc.add_WorkerServiceServicer_to_server,
+            ),
+            (
+                WebhookService(serves.webhooks, limits),
+                webhook_service_pb2_grpc.add_WebhookServiceServicer_to_server,
+            ),
+            (
+                AdminService(serves.keys, serves.sweeper, limits),
+                admin_service_pb2_grpc.add_AdminServiceServicer_to_server,
+            ),
+            (self._health, health_pb2_grpc.add_HealthServicer_to_server),
+        )
+
     async def start(self) -> None:
         """Listen. The health service says NOT_SERVING until `report` says otherwise."""
         await self.report(ready=False)
         await self._server.start()
 
     async def report(self, *, ready: bool) -> None:
-        """Tell whoever asks the health service whether to send calls here."""
-        serving = health_pb2.HealthCheckResponse.ServingStatus.SERVING
-        not_serving = health_pb2.HealthCheckResponse.ServingStatus.NOT_SERVING
-        for service in self._services:
-            await self._health.set(service, serving if ready else not_serving)
+        """Let the health service say whether to send calls here."""
+        await self._health.report(self._services, ready=ready)
 
     async def stop(self, grace: float) -> None:
         """Take no more calls, and let the running ones finish for `grace` seconds."""
         self._admission.close()
-        self._watching.close()  # who waits for what may take hours is not waited for
-        await self._health.enter_graceful_shutdown()
-        # What reaches gRPC while it stops is answered CANCELLED, which nobody tries again: until
-        # the callers of this replica know, they are told DRAINING.
-        farewell = min(FAREWELL_S, grace)
+        self._watching.close()  # ends waits and watches, which may take hours
+        await self._health.close()
+        # Calls that reach gRPC while it stops are answered CANCELLED, which clients do not retry.
+        # Until the callers of this replica know that it drains, they are answered DRAINING.
+        notice = min(DRAIN_NOTICE_S, grace)
         self._streams.drain()
-        await asyncio.sleep(farewell)
+        await asyncio.sleep(notice)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._admission.running.idle(), grace - farewell)
-        await self._server.stop(farewell)
+            await asyncio.wait_for(self._admission.running.idle(), grace - notice)
+        await self._server.stop(notice)
         try:
             await asyncio.wait_for(self._observe.running.idle(), timeout=1.0)
         except TimeoutError:
             telemetry.log.warning("calls still running after the drain")
-
-
-def _auth(access: Access, gates: Gates) -> Auth:
-    return Auth(
-        access.credentials,
-        tokens=access.tokens or None,  # those of no issuer are none
-        certificates=Certificates(access.certificates) if access.certificates else None,
-        note_use=access.keys.note_use,
-        failures_per_minute=gates.auth_failures_per_minute,
-    )
 
 
 def _options(wire: Wire) -> list[tuple[str, int]]:

@@ -10,9 +10,8 @@ from milepost.domain.errors import InvalidRequest, MilepostError, Violation
 from milepost.domain.interruption import InterruptionKind
 from milepost.domain.operation import ID_PATTERN, OperationId
 from milepost.gen.milepost.v1 import worker_service_pb2 as pb
-from milepost.rpc.caller import known_caller
 from milepost.rpc.convert import Fields
-from milepost.rpc.interceptors.errors import record_refusal
+from milepost.rpc.interceptors.errors import log_refusal
 from milepost.rpc.logged_ids import logged_ids
 from milepost.tracking.progress_messages import (
     Acknowledgement,
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
     from milepost.domain.limits import Limits
-    from milepost.rpc.interceptors.chain import Context
+    from milepost.rpc.call import RpcCall
     from milepost.tracking.progress_stream import ProgressStream
 
 KINDS: Final[Mapping[InterruptionKind, pb.InterruptionKind.ValueType]] = {
@@ -37,14 +36,14 @@ REPORTED_ID_CHARACTERS: Final = 255
 
 
 async def converse(
-    requests: AsyncIterator[Any], context: Context, stream: ProgressStream, limits: Limits
+    requests: AsyncIterator[Any], call: RpcCall, stream: ProgressStream, limits: Limits
 ) -> None:
     """Read updates and write their answers until both directions have ended."""
     reading = asyncio.create_task(_read(requests, stream, limits))
     reading.add_done_callback(lambda _: stream.finish())
     try:
         while (item := await stream.next()) is not None:
-            await context.write(_response(item))
+            await call.context.write(_response(item, call))
         await reading  # raises if the reading was refused
     finally:
         reading.cancel()
@@ -101,7 +100,7 @@ def _checked(request: pb.StreamProgressRequest, limits: Limits) -> ProgressUpdat
     return update
 
 
-def _response(item: Item) -> pb.StreamProgressResponse:
+def _response(item: Item, call: RpcCall) -> pb.StreamProgressResponse:
     match item:
         case Acknowledgement():
             acknowledgement = pb.Acknowledgement(
@@ -116,10 +115,10 @@ def _response(item: Item) -> pb.StreamProgressResponse:
             )
             return pb.StreamProgressResponse(interruption=interruption)
         case UpdateError():
-            return pb.StreamProgressResponse(error=_error(item.id, item.error))
+            return pb.StreamProgressResponse(error=_error(item.id, item.error, call))
 
 
-def _error(operation_id: str, error: Exception) -> pb.UpdateError:
+def _error(operation_id: str, error: Exception, call: RpcCall) -> pb.UpdateError:
     if isinstance(error, MilepostError):
         refused = pb.UpdateError(
             operation_id=operation_id,
@@ -127,7 +126,7 @@ def _error(operation_id: str, error: Exception) -> pb.UpdateError:
             message=str(error),
             metadata=dict(error.facts),
         )
-        record_refusal(error, refused)
+        log_refusal(error, call, refused)
         return refused
     trace_id = telemetry.current_trace_id()
     failed = pb.UpdateError(
@@ -136,5 +135,5 @@ def _error(operation_id: str, error: Exception) -> pb.UpdateError:
         message=f"internal error, trace id {trace_id}",
         metadata={"trace_id": trace_id},
     )
-    telemetry.record_defect(error, known_caller(), logged_ids(failed))
+    telemetry.record_defect(error, call.authenticated, logged_ids(failed))
     return failed

@@ -12,8 +12,6 @@ from milepost.domain.delivery import (
     DeliveryStatus,
 )
 from milepost.gen.milepost.v1 import webhook_service_pb2 as pb
-from milepost.gen.milepost.v1.webhook_service_pb2_grpc import WebhookServiceServicer
-from milepost.rpc.caller import caller
 from milepost.rpc.convert import Fields
 from milepost.rpc.messages import redacted_url, set_duration, set_timestamp
 
@@ -22,7 +20,7 @@ if TYPE_CHECKING:
 
     from milepost.domain.delivery import Attempt, Delivery, SigningSecret, SigningSecrets
     from milepost.domain.limits import Limits
-    from milepost.rpc.interceptors.chain import Context
+    from milepost.rpc.call import RpcCall
     from milepost.tracking.webhooks import Webhooks
 
 _STATUS_PREFIX: Final = "DELIVERY_STATUS_"
@@ -33,7 +31,7 @@ _STATUS_OF: Final = {int(number): status for status, number in _STATUS_NUMBERS.i
 SECRET_PREFIX: Final = "whsec_"  # noqa: S105 - the prefix lets scanners recognise a secret
 
 
-class WebhookService(WebhookServiceServicer):
+class WebhookService:
     """Convert each request, await its use case, convert the result."""
 
     def __init__(self, webhooks: Webhooks, limits: Limits) -> None:
@@ -42,34 +40,34 @@ class WebhookService(WebhookServiceServicer):
         self._limits = limits
 
     async def GetSigningSecret(
-        self, _request: pb.GetSigningSecretRequest, _context: Context
+        self, _request: pb.GetSigningSecretRequest, call: RpcCall
     ) -> pb.GetSigningSecretResponse:
         """See the proto."""
         response = pb.GetSigningSecretResponse()
-        _fill_secrets(response, await self._webhooks.secrets(caller()))
+        _fill_secrets(response, await self._webhooks.secrets(call.principal))
         return response
 
     async def RotateSigningSecret(
-        self, request: pb.RotateSigningSecretRequest, _context: Context
+        self, request: pb.RotateSigningSecretRequest, call: RpcCall
     ) -> pb.RotateSigningSecretResponse:
         """See the proto."""
         fields = Fields(request, self._limits)
         request_id = fields.request_id()
         fields.done()
-        rotated = await self._webhooks.rotate(caller(), request_id)
+        rotated = await self._webhooks.rotate(call.principal, request_id)
         response = pb.RotateSigningSecretResponse(replayed=rotated.replayed)
         _fill_secrets(response, rotated)
         return response
 
     async def ListDeliveries(
-        self, request: pb.ListDeliveriesRequest, _context: Context
+        self, request: pb.ListDeliveriesRequest, call: RpcCall
     ) -> pb.ListDeliveriesResponse:
         """See the proto."""
         fields = Fields(request, self._limits)
         selection, page_size = _selection(fields, request), fields.page_size()
         fields.done()
         deliveries, next_page_token = await self._webhooks.list(
-            caller(), selection, page_size=page_size, page_token=request.page_token
+            call.principal, selection, page_size=page_size, page_token=request.page_token
         )
         response = pb.ListDeliveriesResponse(next_page_token=next_page_token)
         for delivery in deliveries:
@@ -77,7 +75,7 @@ class WebhookService(WebhookServiceServicer):
         return response
 
     async def RedeliverWebhook(
-        self, request: pb.RedeliverWebhookRequest, _context: Context
+        self, request: pb.RedeliverWebhookRequest, call: RpcCall
     ) -> pb.RedeliverWebhookResponse:
         """See the proto."""
         fields = Fields(request, self._limits)
@@ -86,20 +84,20 @@ class WebhookService(WebhookServiceServicer):
         request_id = fields.request_id()
         fields.done()
         delivery, replayed = await self._webhooks.redeliver(
-            caller(), request.delivery_id, request_id
+            call.principal, request.delivery_id, request_id
         )
         response = pb.RedeliverWebhookResponse(replayed=replayed)
         _fill_delivery(response.delivery, delivery)
         return response
 
     async def SendTestWebhook(
-        self, request: pb.SendTestWebhookRequest, _context: Context
+        self, request: pb.SendTestWebhookRequest, call: RpcCall
     ) -> pb.SendTestWebhookResponse:
         """See the proto."""
         fields = Fields(request, self._limits)
         url = fields.text("callback_url", self._limits.callback_url_length, required=True)
         fields.done()
-        probe = await self._webhooks.probe(caller(), url or "")
+        probe = await self._webhooks.probe(call.principal, url or "")
         response = pb.SendTestWebhookResponse(webhook_id=probe.webhook_id)
         _fill_attempt(response.attempt, probe.attempt)
         return response

@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from milepost.gen.milepost.v1 import worker_service_pb2 as pb
-from milepost.gen.milepost.v1.worker_service_pb2_grpc import WorkerServiceServicer
-from milepost.rpc.caller import caller
 from milepost.rpc.convert import Fields
 from milepost.rpc.messages import fill, fill_result
 from milepost.rpc.streams import converse
@@ -15,13 +13,13 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from milepost.domain.limits import Limits
-    from milepost.rpc.interceptors.chain import Context
+    from milepost.rpc.call import RpcCall
     from milepost.tracking.claimer import Claimer
     from milepost.tracking.progress_streams import ProgressStreams
     from milepost.tracking.tracker import Tracker
 
 
-class WorkerService(WorkerServiceServicer):
+class WorkerService:
     """Convert each request, await its use case, convert the result."""
 
     def __init__(
@@ -34,14 +32,14 @@ class WorkerService(WorkerServiceServicer):
         self._limits = limits
 
     async def ClaimOperations(
-        self, request: pb.ClaimOperationsRequest, context: Context
+        self, request: pb.ClaimOperationsRequest, call: RpcCall
     ) -> pb.ClaimOperationsResponse:
         """See the proto."""
         fields = Fields(request, self._limits)
         functions, max_operations = fields.functions(), fields.max_operations()
         lease, worker, timeout = fields.duration("lease"), fields.name("worker"), fields.timeout()
         fields.done()
-        by = caller()
+        by = call.principal
         claimed = await self._claimer.claim(
             by,
             functions,
@@ -49,7 +47,7 @@ class WorkerService(WorkerServiceServicer):
             lease=lease,
             worker=worker,
             timeout=timeout,
-            time_left=context.time_remaining(),
+            time_left=call.context.time_remaining(),
         )
         response = pb.ClaimOperationsResponse()
         for operation in claimed:
@@ -57,42 +55,42 @@ class WorkerService(WorkerServiceServicer):
         return response
 
     async def StartOperation(
-        self, request: pb.StartOperationRequest, _context: Context
+        self, request: pb.StartOperationRequest, call: RpcCall
     ) -> pb.StartOperationResponse:
         """See the proto."""
         fields = Fields(request, self._limits)
         operation_id, preconditions = fields.operation_id(), fields.preconditions()
         progress, worker = fields.progress(), fields.name("worker")
         fields.done()
-        by = caller()
+        by = call.principal
         changed = await self._tracker.start(
             by, operation_id, preconditions, progress=progress, worker=worker
         )
         return fill_result(pb.StartOperationResponse(), changed, by.subject)
 
     async def UpdateProgress(
-        self, request: pb.UpdateProgressRequest, _context: Context
+        self, request: pb.UpdateProgressRequest, call: RpcCall
     ) -> pb.UpdateProgressResponse:
         """See the proto."""
         fields = Fields(request, self._limits)
         operation_id, preconditions = fields.operation_id(), fields.preconditions()
         progress, message = fields.progress(), fields.message()
         fields.done()
-        by = caller()
+        by = call.principal
         changed = await self._tracker.update_progress(
             by, operation_id, preconditions, progress=progress, message=message
         )
         return fill_result(pb.UpdateProgressResponse(), changed, by.subject, full=False)
 
-    async def StreamProgress(  # type: ignore[override] # it writes to the context
-        self, request_iterator: AsyncIterator[pb.StreamProgressRequest], context: Context
+    async def StreamProgress(
+        self, request_iterator: AsyncIterator[pb.StreamProgressRequest], call: RpcCall
     ) -> None:
         """See the proto."""
-        async with self._streams.open(caller()) as stream:
-            await converse(request_iterator, context, stream, self._limits)
+        async with self._streams.open(call.principal) as stream:
+            await converse(request_iterator, call, stream, self._limits)
 
     async def CompleteOperation(
-        self, request: pb.CompleteOperationRequest, _context: Context
+        self, request: pb.CompleteOperationRequest, call: RpcCall
     ) -> pb.CompleteOperationResponse:
         """See the proto."""
         fields = Fields(request, self._limits)
@@ -102,12 +100,12 @@ class WorkerService(WorkerServiceServicer):
             fields.result(),
         )
         fields.done()
-        by = caller()
+        by = call.principal
         changed = await self._tracker.complete(by, operation_id, preconditions, result=result)
         return fill_result(pb.CompleteOperationResponse(), changed, by.subject)
 
     async def FailOperation(
-        self, request: pb.FailOperationRequest, _context: Context
+        self, request: pb.FailOperationRequest, call: RpcCall
     ) -> pb.FailOperationResponse:
         """See the proto."""
         fields = Fields(request, self._limits)
@@ -117,6 +115,6 @@ class WorkerService(WorkerServiceServicer):
             fields.errors(),
         )
         fields.done()
-        by = caller()
+        by = call.principal
         changed = await self._tracker.fail(by, operation_id, preconditions, errors=errors)
         return fill_result(pb.FailOperationResponse(), changed, by.subject)

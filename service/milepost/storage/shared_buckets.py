@@ -135,18 +135,18 @@ class SharedBuckets:
 
     async def take(self, key: BucketKey, rate: Rate) -> float:
         """See `RateLimiter.take`."""
-        wait = self.take_now(key, rate)
-        if wait is None:
-            wait = await self._told(self._shares[key])
-        return await self._local.take(key, rate) if wait is None else wait
-
-    def take_now(self, key: BucketKey, rate: Rate) -> float | None:
-        """See `RateLimiter.take_now`."""
         if self._away:
-            return self._local.take_now(key, rate)
+            return await self._local.take(key, rate)
         share = self._shares.get(key)
         if share is None:
             share = self._shares[key] = _Share(key, rate)
+        wait = self._known_wait(share)
+        if wait is None:
+            wait = await self._told(share)
+        return await self._local.take(key, rate) if wait is None else wait
+
+    def _known_wait(self, share: _Share) -> float | None:
+        """Return the wait as far as this replica knows it, or None if the store must be asked."""
         now = self._loop.time()
         if share.credit and now < share.good_until:
             share.credit -= 1

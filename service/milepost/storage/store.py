@@ -63,11 +63,11 @@ QUERY_BATCHERS: Final = 2
 class SqlOperationStore:
     """Operations in a SQL database. Create and close it on a running event loop."""
 
-    def __init__(self, engine: Engine, *, gathering: bool = True) -> None:
-        """Start the lanes; `gathering` off runs every call in a transaction of its own."""
+    def __init__(self, engine: Engine, *, batching: bool = True) -> None:
+        """Start the batchers; without `batching` every call runs in a transaction of its own."""
         self._operations = Operations(engine.dialect)
         self._revisions = history.revisions(engine.dialect)
-        largest = MAX_BATCH if gathering else 1
+        largest = MAX_BATCH if batching else 1
         self._writes: Batcher[Any, Any] = Batcher(
             "writes",
             Session(engine, pinned_plans=True),

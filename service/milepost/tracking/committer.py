@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from milepost import telemetry
-from milepost.domain.policy import access_filter
+from milepost.domain.relations import access_filter
 from milepost.domain.transitions import TABLE, TransitionRequest
 
 if TYPE_CHECKING:

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from milepost import telemetry
 from milepost.domain.errors import IdsExhausted, PermissionDenied, WebhooksNotConfigured
 from milepost.domain.operation import NewOperation, OperationId, Role, new_operation_id
-from milepost.domain.policy import LISTERS, VIEWERS, access_filter
 from milepost.domain.rates import Allowances
+from milepost.domain.relations import LISTERS, READERS, access_filter
 from milepost.domain.selection import Position
 from milepost.domain.transitions import TABLE, TERMINAL, Transition
 from milepost.tracking.committer import transition_request
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
     from milepost.domain.limits import Limits
     from milepost.domain.operation import (
@@ -144,7 +144,7 @@ class Tracker:
 
     async def get(self, by: Principal, operation_id: OperationId) -> Operation:
         """Read one operation as last committed."""
-        operation = await self._store.get(operation_id, access_filter(by, VIEWERS))
+        operation = await self._store.get(operation_id, access_filter(by, READERS))
         telemetry.join_trace(operation.id, operation.trace_context)
         return operation
 
@@ -182,16 +182,18 @@ class Tracker:
             return None
         return self._page_tokens.read(page_token, subject=by.subject, selection=selection)
 
-    def cancel(
+    async def cancel(
         self,
         by: Principal,
         operation_id: OperationId,
         preconditions: Preconditions,
         *,
         reason: str | None = None,
-    ) -> Awaitable[TransitionResult]:
+    ) -> TransitionResult:
         """Cancel an active operation; keep its progress and metadata."""
-        return self._transition(by, Transition.CANCEL, operation_id, preconditions, reason=reason)
+        return await self._transition(
+            by, Transition.CANCEL, operation_id, preconditions, reason=reason
+        )
 
     async def delete(
         self, by: Principal, operation_id: OperationId, preconditions: Preconditions
@@ -200,7 +202,7 @@ class Tracker:
         request = transition_request(by, Transition.PURGE, operation_id, preconditions)
         await self._committer.delete(by, request)
 
-    def start(
+    async def start(
         self,
         by: Principal,
         operation_id: OperationId,
@@ -208,14 +210,14 @@ class Tracker:
         *,
         progress: float | None = None,
         worker: str | None = None,
-    ) -> Awaitable[TransitionResult]:
+    ) -> TransitionResult:
         """Start a pending operation, without a lease."""
         worker = worker or by.subject
-        return self._transition(
+        return await self._transition(
             by, Transition.START, operation_id, preconditions, progress=progress, worker=worker
         )
 
-    def update_progress(
+    async def update_progress(
         self,
         by: Principal,
         operation_id: OperationId,
@@ -223,9 +225,9 @@ class Tracker:
         *,
         progress: float | None = None,
         message: str | None = None,
-    ) -> Awaitable[TransitionResult]:
+    ) -> TransitionResult:
         """Report progress and renew the lease; start the operation if it is pending."""
-        return self._transition(
+        return await self._transition(
             by,
             Transition.PROGRESS,
             operation_id,
@@ -235,27 +237,31 @@ class Tracker:
             worker=by.subject,
         )
 
-    def complete(
+    async def complete(
         self,
         by: Principal,
         operation_id: OperationId,
         preconditions: Preconditions,
         *,
         result: Payload | None = None,
-    ) -> Awaitable[TransitionResult]:
+    ) -> TransitionResult:
         """Complete a processing operation: store its result and set progress to 1.0."""
-        return self._transition(by, Transition.COMPLETE, operation_id, preconditions, result=result)
+        return await self._transition(
+            by, Transition.COMPLETE, operation_id, preconditions, result=result
+        )
 
-    def fail(
+    async def fail(
         self,
         by: Principal,
         operation_id: OperationId,
         preconditions: Preconditions,
         *,
         errors: tuple[OperationError, ...],
-    ) -> Awaitable[TransitionResult]:
+    ) -> TransitionResult:
         """Fail an active operation: store its errors and keep its progress."""
-        return self._transition(by, Transition.FAIL, operation_id, preconditions, errors=errors)
+        return await self._transition(
+            by, Transition.FAIL, operation_id, preconditions, errors=errors
+        )
 
     async def _transition(
         self,

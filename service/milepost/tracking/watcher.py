@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from milepost.domain.errors import Draining
 from milepost.domain.history import is_terminal, may_have_missed, operation_after
+from milepost.domain.relations import READERS, access_filter
 from milepost.tracking.subscriptions import Subscriber
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ class Watcher:
 
     def watch(self, by: Principal, operation_id: OperationId, after_revision: int) -> Watch:
         """Watch the changes after `after_revision`; 0 begins with the operation as it is now."""
-        return Watch(self, operation_id, _readable(by), after_revision)
+        return Watch(self, operation_id, access_filter(by, READERS), after_revision)
 
     async def _until(
         self,
@@ -93,7 +94,7 @@ class Watcher:
         with self.subscriptions.subscribed(operation_id) as subscriber:
             first = None
             while True:
-                operation = await self.store.get(operation_id, _readable(by))
+                operation = await self.store.get(operation_id, access_filter(by, READERS))
                 subscriber.seen_revision = operation.revision
                 first = first or operation.revision
                 left = end - clock()
@@ -206,8 +207,3 @@ class Watch:
             self._revision, self._attempt = last.revision, last.attempt
             self._is_ended = False
             self._subscriber.notify()
-
-
-def _readable(by: Principal) -> AccessFilter:
-    """Return what `by` may read."""
-    return by.access_filter(worker=True, admin=True)

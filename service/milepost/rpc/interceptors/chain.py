@@ -1,7 +1,10 @@
-"""One way around every RPC: the same links, in the same order, for unary calls and streams.
+"""One way around every RPC: the same interceptors, in the same order, for unary calls and streams.
 
 Handlers are wrapped once, when they are registered, not at every call. A stream is run by the
-innermost function, so that a link sees each RPC, of whatever shape, as one awaitable.
+innermost function, so that an interceptor sees each RPC, of whatever shape, as one awaitable.
+
+A servicer is a plain class with the methods of its proto. Each takes the request and the `RpcCall`,
+which carries the principal.
 """
 
 from __future__ import annotations
@@ -9,57 +12,45 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import grpc
 from google.protobuf.message import DecodeError
 
 from milepost.domain.errors import InvalidRequest, Violation
+from milepost.rpc.call import RpcCall
+from milepost.rpc.methods import method_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
 
-    from grpc.aio import Server, ServicerContext
+    from grpc.aio import Server
 
-    Context = ServicerContext[Any, Any]
-    Behaviour = Callable[[Any, Context], Awaitable[Any]]
-    CallNext = Callable[["Call", Any, Context], Awaitable[Any]]
+    from milepost.access.method import Method
+    from milepost.rpc.call import Context
 
-
-class Call:
-    """One call on its way through the links."""
-
-    __slots__ = ("metadata", "method", "streams")
-
-    def __init__(
-        self, method: str, metadata: Mapping[str, str | bytes], *, streams: bool = False
-    ) -> None:
-        """Keep what all links ask for; `streams` if either side sends a stream."""
-        self.method = method
-        self.metadata = metadata
-        self.streams = streams
+    Behaviour = Callable[[Any, RpcCall], Awaitable[Any]]
+    CallNext = Callable[[RpcCall, Any, Context], Awaitable[Any]]
 
 
 class Interceptor(Protocol):
     """Something that every call passes through."""
 
-    def intercept(
-        self, call_next: CallNext, call: Call, request: Any, context: Context
-    ) -> Awaitable[Any]:
-        """Call `call_next` with the call, the request (a message, or an iterator) and the context.
+    async def intercept(
+        self, call_next: CallNext, call: RpcCall, request: Any, context: Context
+    ) -> Any:
+        """Await `call_next(call, request, context)` and return the response.
 
-        What that gives when it is awaited is the answer: a message, or nothing for a stream. A
-        link that has nothing more to do then hands it on as it is, and costs no coroutine.
+        The request is a message or an iterator; the response is a message, or None for a stream.
         """
 
 
 class InterceptedServer:
-    """Stands in for the server while services are added, and puts the links around them."""
+    """Stands in for the server while services are added, and wraps them in the interceptors."""
 
-    def __init__(self, server: Server, links: Iterable[Interceptor]) -> None:
-        """Wrap `links`, outermost first, around what is added."""
-        self._links = tuple(links)
+    def __init__(self, server: Server, interceptors: Iterable[Interceptor]) -> None:
+        """Wrap what is added in `interceptors`, outermost first."""
+        self._interceptors = tuple(interceptors)
         self._methods = _Methods()
         self.services: list[str] = []
         server.add_generic_rpc_handlers((self._methods,))
@@ -70,21 +61,21 @@ class InterceptedServer:
     def add_registered_method_handlers(
         self, service: str, handlers: Mapping[str, grpc.RpcMethodHandler[Any, Any]]
     ) -> None:
-        """Register the methods of one service, each inside all links."""
+        """Register the methods of one service, each inside all interceptors."""
         self.services.append(service)
         for name, handler in handlers.items():
-            method = f"{service}/{name}"
-            self._methods.handlers[f"/{method}"] = self._wrap(handler, method)
+            method = method_of(f"{service}/{name}")
+            self._methods.handlers[f"/{method.name}"] = self._wrap(handler, method)
 
     def _wrap(
-        self, handler: grpc.RpcMethodHandler[Any, Any], method: str
+        self, handler: grpc.RpcMethodHandler[Any, Any], method: Method
     ) -> grpc.RpcMethodHandler[Any, Any]:
         shape = ("stream_" if handler.request_streaming else "unary_") + (
             "stream" if handler.response_streaming else "unary"
         )
         call_next = _innermost(_awaitable(getattr(handler, shape)))
-        for link in reversed(self._links):
-            call_next = functools.partial(link.intercept, call_next)
+        for interceptor in reversed(self._interceptors):
+            call_next = functools.partial(interceptor.intercept, call_next)
         make = getattr(grpc, f"{shape}_rpc_method_handler")
         wrapped: grpc.RpcMethodHandler[Any, Any] = make(
             _outermost(method, call_next, streams=shape != "unary_unary"),
@@ -103,31 +94,27 @@ class _Methods(grpc.GenericRpcHandler):
     def service(
         self, handler_call_details: grpc.HandlerCallDetails
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        # Here it is at hand. The context makes it anew whenever it is asked.
-        _metadata.set(dict(handler_call_details.invocation_metadata or ()))
         return self.handlers.get(handler_call_details.method)
 
 
-_metadata: Final[ContextVar[Mapping[str, str | bytes]]] = ContextVar("milepost_metadata")
-"""What the current call brought along: gRPC looks for the method in the task that handles it."""
-
-
-def _outermost(method: str, call_next: CallNext, *, streams: bool) -> Behaviour:
+def _outermost(
+    method: Method, call_next: CallNext, *, streams: bool
+) -> Callable[[Any, Context], Awaitable[Any]]:
     """Return what gRPC calls. A plain function: it asks at every call what it has been given."""
 
     async def run(request: Any, context: Context) -> Any:
-        return await call_next(Call(method, _metadata.get(), streams=streams), request, context)
+        return await call_next(RpcCall(method, context, streams=streams), request, context)
 
     return run
 
 
 def _innermost(behaviour: Behaviour) -> CallNext:
-    """Return what is inside of all links: the servicer's method, if the request could be read."""
+    """Return what is inside of all interceptors: the servicer's method, for a decoded request."""
 
-    def run(_call: Call, request: Any, context: Context) -> Awaitable[Any]:
-        if request is _UNREADABLE:
+    async def run(call: RpcCall, request: Any, _context: Context) -> Any:
+        if request is _UNDECODABLE:
             raise InvalidRequest(Violation("request", "is not a message of its type"))
-        return behaviour(request, context)
+        return await behaviour(request, call)
 
     return run
 
@@ -137,28 +124,28 @@ def _awaitable(behaviour: Any) -> Behaviour:
         plain: Behaviour = behaviour
         return plain
 
-    async def run(request: Any, context: Context) -> None:
+    async def run(request: Any, call: RpcCall) -> None:
         # Closed when the call ends, however it does; and what was sent is not kept while the
         # stream is quiet.
-        async with contextlib.aclosing(behaviour(request, context)) as responses:
+        async with contextlib.aclosing(behaviour(request, call)) as responses:
             async for response in responses:
-                await context.write(response)
+                await call.context.write(response)
                 del response
 
     return run
 
 
-_UNREADABLE: Final = object()
-"""Stands for a request whose bytes are no message of its type, on its way through the links."""
+_UNDECODABLE: Final = object()
+"""Stands for a request that is not a message of its type, on its way through the interceptors."""
 
 
 def _lenient(deserialize: Any) -> Callable[[bytes], Any]:
-    """Leave bytes that cannot be read to the chain: gRPC itself would answer UNKNOWN, unseen."""
+    """Leave undecodable bytes to the interceptors: gRPC itself would answer UNKNOWN, unseen."""
 
     def run(data: bytes) -> Any:
         try:
             return deserialize(data)
         except DecodeError:
-            return _UNREADABLE
+            return _UNDECODABLE
 
     return run

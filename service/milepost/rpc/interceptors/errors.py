@@ -14,6 +14,7 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from milepost import telemetry
+from milepost.access.audit import record_refusal
 from milepost.domain.errors import (
     ApiKeyNotFound,
     Conflict,
@@ -34,13 +35,13 @@ from milepost.domain.errors import (
     Unavailable,
     WebhooksNotConfigured,
 )
-from milepost.rpc.caller import known_caller
 from milepost.rpc.logged_ids import logged_ids
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
-    from milepost.rpc.interceptors.chain import Call, CallNext, Context
+    from milepost.rpc.call import Context, RpcCall
+    from milepost.rpc.interceptors.chain import CallNext
 
 DOMAIN: Final = "milepost"
 MAPPING: Final[dict[type[MilepostError], grpc.StatusCode]] = {
@@ -107,39 +108,31 @@ def _details(error: MilepostError) -> list[Message]:
             return []
 
 
-def record_refusal(error: MilepostError, message: Any) -> None:
-    """Log that a call, or one item of a stream, was refused, and count it if a limit did so.
+def log_refusal(error: MilepostError, call: RpcCall, message: Any) -> None:
+    """Log and count that `call`, or one item of its stream, was refused.
 
-    `message` names what it was about.
+    The ids in `message` say what it was about.
     """
-    telemetry.record_refusal(
-        known_caller(),
-        logged_ids(message),
-        code=code_of(error).name,
-        reason=error.reason,
-        facts=error.facts,
-    )
-    if isinstance(error, LimitReached):
-        telemetry.record_limited(error.limit)
+    record_refusal(error, call.authenticated, logged_ids(message), code=code_of(error).name)
 
 
 class Errors:
     """Turns domain errors into statuses, and anything else into INTERNAL with a trace id."""
 
     async def intercept(
-        self, call_next: CallNext, call: Call, request: Any, context: Context
+        self, call_next: CallNext, call: RpcCall, request: Any, context: Context
     ) -> Any:
         """Answer the call, whatever happens inside. Cancellation passes untouched."""
         try:
             return await call_next(call, request, context)
         except MilepostError as error:
-            record_refusal(error, request)
+            log_refusal(error, call, request)
             await _abort(context, status_of(error))
         except (grpc.aio.AbortError, grpc.aio.BaseError):
             raise
         except Exception as error:  # noqa: BLE001 - the one place where nothing may get through
             trace_id = telemetry.current_trace_id()
-            telemetry.record_defect(error, known_caller(), logged_ids(request))
+            telemetry.record_defect(error, call.authenticated, logged_ids(request))
             await _abort(context, _internal(trace_id))
 
 

@@ -10,10 +10,11 @@ import grpc
 from opentelemetry import trace
 
 from milepost import telemetry
-from milepost.rpc.interceptors.running_calls import Running
+from milepost.access.running_calls import RunningCalls
 
 if TYPE_CHECKING:
-    from milepost.rpc.interceptors.chain import Call, CallNext, Context
+    from milepost.rpc.call import Context, RpcCall
+    from milepost.rpc.interceptors.chain import CallNext
 
 CODES: Final[dict[object, str]] = {code.value[0]: code.name for code in grpc.StatusCode} | {
     code: code.name for code in grpc.StatusCode
@@ -30,7 +31,7 @@ _TRAVEL_S: Final = 0.02
 
 
 class Observe:
-    """The outermost link. It also knows which calls are running.
+    """The outermost interceptor. It also knows which calls are running.
 
     gRPC's own ``stop`` does not wait for handlers that have aborted (grpc #37239), so the
     service counts them itself.
@@ -39,17 +40,16 @@ class Observe:
     def __init__(self, tracing: telemetry.Tracing) -> None:
         """Start with no call running."""
         self._tracing = tracing
-        self.running = Running()
+        self.running = RunningCalls()
         telemetry.rpcs_running.set_function(lambda: self.running.count)
 
     async def intercept(
-        self, call_next: CallNext, call: Call, request: Any, context: Context
+        self, call_next: CallNext, call: RpcCall, request: Any, context: Context
     ) -> Any:
         """Measure the call."""
         self.running.enter()
         start = time.perf_counter()
-        # Asked for at once: after the end of a call this question ends the process (gRPC 1.85).
-        span = self._tracing.start(call.method, call.metadata, context.peer())
+        span = self._tracing.start(call.method.name, call.metadata, call.peer)
         code = "OK"
         try:
             if span is None:
@@ -71,7 +71,7 @@ class Observe:
         finally:
             if span is not None:
                 telemetry.end_span(span, code, failed=code in _OUR_FAULT)
-            telemetry.record_call(call.method, code, time.perf_counter() - start)
+            telemetry.record_call(call.method.name, code, time.perf_counter() - start)
             self.running.leave()
 
 

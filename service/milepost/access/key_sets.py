@@ -1,7 +1,7 @@
-"""The public keys of an issuer: fetched in time, asked for gently, and kept through an outage.
+"""The public keys of an issuer: fetched in time, at a bounded rate, and kept through an outage.
 
-Whatever happens, an issuer is asked at most once in `COOLDOWN_S`, and by one request at a time:
-tokens with invented key ids cause no traffic. When it does not answer, the last good set serves on.
+An issuer gets at most one request in `COOLDOWN_S`, and one at a time: tokens with invented key ids
+cause no traffic. While it does not answer, the last good set stays in use.
 """
 
 from __future__ import annotations
@@ -11,73 +11,34 @@ import json
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-import aiohttp
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-from milepost import __version__, telemetry
+from milepost import telemetry
 from milepost.domain.errors import IdentityProviderUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
-    from pathlib import Path
+    from collections.abc import Callable, Iterable
+
+    from milepost.domain.ports import KeySetSource
 
     Key = rsa.RSAPublicKey | ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
-    Source = Callable[[], Awaitable[bytes]]
 
-FRESH_S: Final = 600.0
-"""How old a set may be before it is fetched again, in the background."""
+REFRESH_AGE_S: Final = 600.0
+"""The age at which a set is fetched again, in the background."""
 COOLDOWN_S: Final = 30.0
 """The least time between two requests to one issuer, for unknown keys and after failures too."""
-KEPT_S: Final = 24 * 3_600.0
-"""How long the last good set serves while the issuer does not answer."""
-FETCH_S: Final = 3.0
-"""How long one request may take in all."""
-LARGEST: Final = 1024 * 1024
-MOST_KEYS: Final = 100
-LEAST_RSA_BITS: Final = 2048
+MAX_AGE_S: Final = 24 * 3_600.0
+"""The age up to which the last good set stays in use while the issuer does not answer."""
+MAX_BYTES: Final = 1024 * 1024
+"""The size of a set; sources read no more."""
+MAX_KEYS: Final = 100
+MIN_RSA_BITS: Final = 2048
 _CURVES: Final = {"ES256": "secp256r1", "ES384": "secp384r1", "ES512": "secp521r1"}
 
 
 class BadKeySet(Exception):
-    """What the issuer answered is no key set that can be used."""
-
-
-def from_url(url: str) -> Source:
-    """Return what fetches the keys: one bounded request, without proxies, cookies, redirects."""
-
-    async def fetch() -> bytes:
-        async with (
-            aiohttp.ClientSession(
-                timeout=aiohttp.ClientTimeout(total=FETCH_S),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                headers={"User-Agent": f"Milepost/{__version__}", "Accept": "application/json"},
-            ) as session,
-            session.get(url, allow_redirects=False) as response,
-        ):
-            if response.status != 200:  # noqa: PLR2004 - OK
-                raise BadKeySet(f"status {response.status}")
-            body = b""
-            async for chunk in response.content.iter_chunked(65_536):
-                body += chunk
-                if len(body) > LARGEST:
-                    raise BadKeySet(f"more than {LARGEST} bytes")
-            return body
-
-    return fetch
-
-
-def from_file(path: Path) -> Source:
-    """Return what reads the keys from a file; it may be replaced while the service runs."""
-
-    async def read() -> bytes:
-        def bounded() -> bytes:
-            with path.open("rb") as file:
-                return file.read(LARGEST)
-
-        return await asyncio.to_thread(bounded)
-
-    return read
+    """The answer of the issuer is not a key set with a usable key."""
 
 
 class KeySet:
@@ -86,12 +47,12 @@ class KeySet:
     def __init__(
         self,
         issuer: str,
-        source: Source,
+        source: KeySetSource,
         algorithms: Iterable[str],
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Hold no key yet; `clock` gives seconds that never go back."""
+        """Start without keys; `clock` gives seconds that never go back."""
         self._issuer = issuer
         self._source = source
         self._algorithms = tuple(algorithms)
@@ -107,7 +68,7 @@ class KeySet:
         Raises:
             IdentityProviderUnavailable: no set was fetched, because the issuer does not answer.
         """
-        if self._age() > FRESH_S:
+        if self._age() > REFRESH_AGE_S:
             self._refresh_soon()
         key = self._usable().get((key_id, algorithm))
         if key is None:
@@ -130,10 +91,10 @@ class KeySet:
         return float("inf") if self._fetched is None else self._clock() - self._fetched
 
     def _usable(self) -> dict[tuple[str, str], Key]:
-        return self._keys if self._age() <= KEPT_S else {}
+        return self._keys if self._age() <= MAX_AGE_S else {}
 
     def _refresh_soon(self) -> None:
-        """Begin to fetch the set, unless somebody does or did a moment ago."""
+        """Begin to fetch the set, unless a request is under way or was made a moment ago."""
         now = self._clock()
         cooling = self._tried is not None and now - self._tried < COOLDOWN_S
         if self._refresh is None and not cooling:
@@ -143,8 +104,8 @@ class KeySet:
     async def _fetch(self) -> None:
         """Replace the set, if what the issuer answers is one; never fails."""
         try:
-            keys = keys_from(await self._source(), self._algorithms)
-        except (BadKeySet, aiohttp.ClientError, OSError, TimeoutError) as error:
+            keys = keys_from(await self._source.fetch(), self._algorithms)
+        except (BadKeySet, OSError) as error:
             telemetry.log.warning(
                 "keys of the issuer not fetched",
                 issuer=self._issuer,
@@ -167,8 +128,8 @@ def keys_from(body: bytes, algorithms: Iterable[str]) -> dict[tuple[str, str], K
         listed = json.loads(body)["keys"]
     except (ValueError, RecursionError, KeyError, TypeError):
         raise BadKeySet("no JWK set") from None
-    if not isinstance(listed, list) or len(listed) > MOST_KEYS:
-        raise BadKeySet(f"no list of at most {MOST_KEYS} keys")
+    if not isinstance(listed, list) or len(listed) > MAX_KEYS:
+        raise BadKeySet(f"no list of at most {MAX_KEYS} keys")
     found: dict[tuple[str, str], Key] = {}
     for item in listed:
         for algorithm in algorithms:
@@ -199,7 +160,7 @@ def _key(item: Any, algorithm: str) -> Key | None:
 
 def _fits(key: object, algorithm: str) -> bool:
     if algorithm.startswith(("RS", "PS")):
-        return isinstance(key, rsa.RSAPublicKey) and key.key_size >= LEAST_RSA_BITS
+        return isinstance(key, rsa.RSAPublicKey) and key.key_size >= MIN_RSA_BITS
     if algorithm in _CURVES:
         return isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name == _CURVES[algorithm]
     return algorithm == "EdDSA" and isinstance(key, ed25519.Ed25519PublicKey)

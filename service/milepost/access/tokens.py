@@ -1,7 +1,7 @@
-"""Tokens (JWT): who they speak for, if everything about them is right.
+"""Tokens (JWT): the principal of a valid one.
 
-The signature is PyJWT's affair. What a token must look like and say is checked here, against the
-injected clock, from the cheap to the expensive. Whatever is wrong, the caller is told the same.
+PyJWT checks the signature. The form and the claims of a token are checked here, against the
+injected clock, from the cheap to the expensive. Whatever is wrong, the caller gets one answer.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from milepost.domain.trust import ALGORITHMS
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from milepost.access.key_sets import KeySet
     from milepost.domain.trust import Issuer
-    from milepost.rpc.jwks import KeySet
 
-LARGEST: Final = 8 * 1024
+MAX_BYTES: Final = 8 * 1024
 LEEWAY_S: Final = 60.0
 """How far the clocks of the issuer and of this replica may differ."""
-LONGEST: Final = 255
+MAX_LENGTH: Final = 255
 """Of a key id, a subject, a granted function, in characters."""
 _TYPES: Final = frozenset({"jwt", "at+jwt", "application/at+jwt"})
 _HEADERS: Final = frozenset({"alg", "typ", "kid", "x5t", "x5t#S256"})
@@ -45,17 +45,17 @@ _SIGNATURES: Final = jwt.PyJWS(algorithms=ALGORITHMS)
 
 
 def is_token(text: str) -> bool:
-    """Tell whether `text` has the form of a signed token, of a size that is looked at."""
-    return len(text) <= LARGEST and _SHAPE.fullmatch(text) is not None
+    """Return whether `text` has the form of a signed token, and not too many characters."""
+    return len(text) <= MAX_BYTES and _SHAPE.fullmatch(text) is not None
 
 
 class _Refused(Exception):
-    """The token proves nothing; the constant text says why, for the log alone."""
+    """The token is not valid; the constant text says why, for the log alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verified:
-    """Whom a token speaks for, and for how many seconds more; none are left in the leeway."""
+    """The principal of a token, and the seconds until it expires; negative within the leeway."""
 
     principal: Principal
     remaining: float
@@ -74,15 +74,11 @@ class Tokens:
         self._issuers = issuers
         self._clock = clock
 
-    def __len__(self) -> int:
-        """Return how many issuers are trusted."""
-        return len(self._issuers)
-
     async def verify(self, token: str) -> Verified:
-        """Return whom `token` speaks for.
+        """Return the principal of `token`.
 
         Raises:
-            Unauthenticated: for whatever reason.
+            Unauthenticated: the token is not valid.
             IdentityProviderUnavailable: the keys of its issuer have never been fetched.
         """
         try:
@@ -92,7 +88,7 @@ class Tokens:
             raise Unauthenticated from None
 
     async def close(self) -> None:
-        """End what is under way."""
+        """End the requests for keys that are under way."""
         for _, keys in self._issuers.values():
             await keys.close()
 
@@ -161,7 +157,7 @@ def _header(header: Mapping[str, Any]) -> tuple[str, str]:
         raise _Refused("header parameter")
     if not isinstance(kind, str) or kind.lower() not in _TYPES:
         raise _Refused("type")
-    if not isinstance(key_id, str) or not 0 < len(key_id) <= LONGEST:
+    if not isinstance(key_id, str) or not 0 < len(key_id) <= MAX_LENGTH:
         raise _Refused("key id")
     if not isinstance(algorithm, str):
         raise _Refused("algorithm")
@@ -210,7 +206,7 @@ def _principal(claims: Mapping[str, Any], issuer: Issuer, token: str) -> Princip
     if not isinstance(given, str) or not given.strip():
         raise _Refused("subject")
     subject = issuer.subject_prefix + given
-    if len(subject) > LONGEST or not subject.isprintable() or subject != subject.strip():
+    if len(subject) > MAX_LENGTH or not subject.isprintable() or subject != subject.strip():
         raise _Refused("subject")
     # A list of roles may name those of other services too.
     roles = {
@@ -230,7 +226,7 @@ def _principal(claims: Mapping[str, Any], issuer: Issuer, token: str) -> Princip
 
 
 def _is_grant(text: str) -> bool:
-    return len(text) <= LONGEST and is_grant(text)
+    return len(text) <= MAX_LENGTH and is_grant(text)
 
 
 def _words(claims: Mapping[str, Any], name: str) -> list[str]:

@@ -1,7 +1,7 @@
 """Token buckets in the memory of this process, by GCRA: one number each.
 
-The number is the time at which the bucket would be full again. One that is full needs no
-remembering, and so the table is bounded without a loss: what is dropped first is what was used
+The number is the time at which the bucket would be full again. A full bucket need not be stored,
+so the table is bounded without a loss: the bucket that is dropped first is the one that was used
 longest ago, which is full unless there are more principals than places.
 """
 
@@ -16,32 +16,28 @@ if TYPE_CHECKING:
 
     from milepost.domain.rates import BucketKey, Rate
 
-MOST_REMEMBERED: Final = 100_000
+MAX_BUCKETS: Final = 100_000
 _ROUNDING_S: Final = 1e-6
-"""More than the sums below are off by after years of uptime, less than anybody could use."""
+"""More than the rounding errors of the sums below, less than a caller could use."""
 
 
 class LocalBuckets:
     """Buckets of this process alone; a `RateLimiter`."""
 
     def __init__(
-        self, *, most: int = MOST_REMEMBERED, clock: Callable[[], float] = time.monotonic
+        self, *, max_buckets: int = MAX_BUCKETS, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """Remember `most` buckets; `clock` gives seconds that never go back."""
-        self._most = most
+        """Store at most `max_buckets`; `clock` gives seconds that never go back."""
+        self._max_buckets = max_buckets
         self._clock = clock
         self._full: OrderedDict[BucketKey, float] = OrderedDict()
 
     def __len__(self) -> int:
-        """Return how many buckets are remembered."""
+        """Return how many buckets are stored."""
         return len(self._full)
 
     async def take(self, key: BucketKey, rate: Rate) -> float:
         """See `RateLimiter.take`."""
-        return self.take_now(key, rate)
-
-    def take_now(self, key: BucketKey, rate: Rate) -> float:
-        """See `RateLimiter.take_now`. Nobody need ever be asked."""
         now = self._clock()
         full = self._full
         then = full.get(key, now)
@@ -51,11 +47,11 @@ class LocalBuckets:
             return wait
         full[key] = then
         full.move_to_end(key)
-        if len(full) > self._most:
+        if len(full) > self._max_buckets:
             full.popitem(last=False)
         return 0.0
 
     def wait(self, key: BucketKey, rate: Rate) -> float:
-        """Return in how many seconds there will be one, 0 if there is; take none."""
+        """Return the seconds until there is a token, 0 if there is one now. Take none."""
         now = self._clock()
         return max(0.0, self._full.get(key, now) + rate.interval_s - now - rate.period_s)

@@ -2,14 +2,25 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from milepost.access.key_sets import (
+    COOLDOWN_S,
+    MAX_AGE_S,
+    MAX_BYTES,
+    MAX_KEYS,
+    REFRESH_AGE_S,
+    BadKeySet,
+    KeySet,
+    keys_from,
+)
 from milepost.domain.errors import IdentityProviderUnavailable
-from milepost.rpc import jwks
-from milepost.rpc.jwks import COOLDOWN_S, FRESH_S, KEPT_S, BadKeySet, KeySet, from_file, from_url
+from milepost.domain.ports import KeySetSource
+from milepost.web import key_sets as sources
+from milepost.web.key_sets import FileKeySet, UrlKeySet
 from tests.unit.signing import KEYS, Endpoint, claims, jwk, key_set, rsa_key, token
 from tests.unit.test_tokens import Verifier
 
@@ -21,7 +32,7 @@ STRANGER = rsa_key()
 class Keys:
     """A set over a real endpoint, and the clock that it follows."""
 
-    def __init__(self, source: Callable[[], Awaitable[bytes]]) -> None:
+    def __init__(self, source: KeySetSource) -> None:
         self.now = 0.0
         self.set = KeySet("issuer", source, ALGORITHMS, clock=lambda: self.now)
 
@@ -43,18 +54,18 @@ async def endpoint() -> AsyncIterator[Endpoint]:
 @pytest.fixture
 async def keys(endpoint) -> AsyncIterator[Keys]:
     """A set that has not been fetched yet."""
-    keys = Keys(from_url(endpoint.url))
+    keys = Keys(UrlKeySet(endpoint.url))
     yield keys
     await keys.set.close()
 
 
 async def test_keys_are_fetched_once_while_they_are_fresh(keys, endpoint):
     """The first token fetches the set; it serves until it is ten minutes old."""
-    for keys.now in (0, 1, COOLDOWN_S, FRESH_S):
+    for keys.now in (0, 1, COOLDOWN_S, REFRESH_AGE_S):
         for algorithm in ALGORITHMS:
             assert await keys.knows(algorithm)
     assert endpoint.fetches == 1
-    keys.now = FRESH_S + 1
+    keys.now = REFRESH_AGE_S + 1
     assert await keys.knows("RS256")
     assert endpoint.fetches == 2
 
@@ -63,7 +74,7 @@ async def test_old_keys_do_not_wait_for_new_ones(keys, endpoint):
     """While an old set is fetched again in the background, its keys serve at once."""
     assert await keys.knows("RS256")
     endpoint.held.clear()
-    keys.now = FRESH_S + 1
+    keys.now = REFRESH_AGE_S + 1
     assert await asyncio.wait_for(keys.set.find("RS256", "RS256"), 5) is not None
     endpoint.held.set()
 
@@ -107,7 +118,7 @@ async def test_withdrawn_key_serves_no_longer(keys, endpoint):
     """A key that the issuer takes away is refused when the set is fetched again."""
     assert await keys.knows("RS256")
     endpoint.body = json.dumps(key_set(ES256=KEYS["ES256"])).encode()
-    keys.now = FRESH_S + 1
+    keys.now = REFRESH_AGE_S + 1
     assert await keys.knows("RS256")  # it serves while the set is being fetched
     assert not await keys.knows("RS256")
     assert await keys.knows("ES256")
@@ -126,7 +137,7 @@ async def test_outage_of_an_hour_refuses_no_valid_token(endpoint):
         assert await verifier.principal(forged) is None
         if verifier.keys._refresh is not None:
             await verifier.keys._refresh
-    assert endpoint.fetches == 1 + (HOUR - FRESH_S) / COOLDOWN_S
+    assert endpoint.fetches == 1 + (HOUR - REFRESH_AGE_S) / COOLDOWN_S
     await verifier.tokens.close()
 
 
@@ -134,7 +145,7 @@ async def test_outage_where_nobody_listens(keys, endpoint):
     """When nothing listens at the address any more, the last good set serves on."""
     assert await keys.knows("RS256")
     await endpoint._runner.cleanup()
-    for keys.now in (FRESH_S + 1, FRESH_S + 2 * COOLDOWN_S, HOUR, KEPT_S):
+    for keys.now in (REFRESH_AGE_S + 1, REFRESH_AGE_S + 2 * COOLDOWN_S, HOUR, MAX_AGE_S):
         assert await keys.knows("RS256")
 
 
@@ -142,7 +153,7 @@ async def test_last_good_set_ends_after_a_day(keys, endpoint):
     """A set that could not be renewed for a day serves no longer: nobody can tell, so try again."""
     assert await keys.knows("RS256")
     endpoint.status = 500
-    keys.now = KEPT_S + 1
+    keys.now = MAX_AGE_S + 1
     with pytest.raises(IdentityProviderUnavailable):
         await keys.knows("RS256")
     endpoint.status = 200
@@ -163,7 +174,7 @@ async def test_no_set_at_all_is_no_verdict(keys, endpoint):
 
 
 BAD_ANSWERS = {
-    "too large": b" " * (jwks.LARGEST + 1) + json.dumps(key_set(**KEYS)).encode(),
+    "too large": b" " * (MAX_BYTES + 1) + json.dumps(key_set(**KEYS)).encode(),
     "no JSON": b"<html>",
     "no UTF-8": b"\xff\xfe\xff",
     "deep": b"[" * 100_000,
@@ -171,7 +182,7 @@ BAD_ANSWERS = {
     "a list": b"[]",
     "keys no list": b'{"keys": {}}',
     "no key": b'{"keys": []}',
-    "too many": json.dumps({"keys": [{}] * (jwks.MOST_KEYS + 1)}).encode(),
+    "too many": json.dumps({"keys": [{}] * (MAX_KEYS + 1)}).encode(),
     "none usable": json.dumps({"keys": [{"kty": "oct", "k": "AA", "kid": "RS256"}]}).encode(),
     "wrong curve": json.dumps(
         {"keys": [jwk(ec.generate_private_key(ec.SECP384R1()), kid="ES256")]}
@@ -184,7 +195,7 @@ async def test_bad_answer_leaves_the_last_good_set(keys, endpoint, name):
     """What is too large, or is no set with a key that can be used, replaces nothing."""
     assert await keys.knows("RS256")
     endpoint.body = BAD_ANSWERS[name]
-    keys.now = FRESH_S + 1
+    keys.now = REFRESH_AGE_S + 1
     for _ in range(2):
         assert await keys.knows("RS256")
     assert endpoint.fetches == 2
@@ -199,7 +210,7 @@ async def test_redirect_is_not_followed(keys, endpoint):
 
 async def test_fetch_is_bounded_in_time(keys, endpoint, monkeypatch):
     """An endpoint that never answers holds up nobody for longer than a fetch may take."""
-    monkeypatch.setattr(jwks, "FETCH_S", 0.05)
+    monkeypatch.setattr(sources, "FETCH_TIMEOUT_S", 0.05)
     endpoint.held.clear()
     with pytest.raises(IdentityProviderUnavailable):
         await asyncio.wait_for(keys.knows("RS256"), 5)
@@ -222,7 +233,7 @@ async def test_cancelled_call_leaves_the_fetch_to_the_others(keys, endpoint):
 async def test_keys_may_come_from_a_file(tmp_path):
     """A file of keys is read like an endpoint; when it is replaced, the new one is found."""
     path = tmp_path / "keys.json"
-    keys = Keys(from_file(path))
+    keys = Keys(FileKeySet(path))
     with pytest.raises(IdentityProviderUnavailable):
         await keys.knows("RS256")
     path.write_text(json.dumps(key_set(RS256=KEYS["RS256"])), encoding="utf-8")
@@ -236,5 +247,5 @@ async def test_keys_may_come_from_a_file(tmp_path):
 def test_problem_of_a_set_quotes_nothing_of_it():
     """What is said about a bad set, which goes to the log, repeats none of its bytes."""
     with pytest.raises(BadKeySet) as caught:
-        jwks.keys_from(b'{"keys": [{"kty": "oct", "k": "secret"}]}', ALGORITHMS)
+        keys_from(b'{"keys": [{"kty": "oct", "k": "secret"}]}', ALGORITHMS)
     assert "secret" not in str(caught.value)

@@ -1,0 +1,6 @@
+"""Who calls, may they, and how often: three questions about a call of any protocol.
+
+A protocol describes each of its methods by one `method.Method`, and asks, in this order:
+`Admission.admit` (is there room), `Authenticator.authenticate` (who is it), `policy.authorize` (may
+they), `RateLimits.charge` (how often). Each of them returns, or raises an error of the domain.
+"""

@@ -1,0 +1,173 @@
+"""Authentication: the principal of an API key, a token or a client certificate."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from milepost.access.bad_credentials import MAX_FAILURES_PER_MINUTE, BadCredentials
+from milepost.access.tokens import is_token
+from milepost.domain.api_key import key_id_of, verify_key
+from milepost.domain.errors import Unauthenticated
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Coroutine
+
+    from milepost.access.certificates import Certificates
+    from milepost.access.tokens import Tokens
+    from milepost.domain.operation import Principal
+    from milepost.domain.ports import CredentialStore
+
+CACHE_TTL_S: Final = 4.0
+"""How long a credential is trusted without another look-up: revocation takes effect within 5 s."""
+MAX_CACHED: Final = 10_000
+_SCHEME: Final = "bearer "
+
+
+class _CacheEntry:
+    """The result of looking up one credential, or the look-up under way."""
+
+    __slots__ = ("look_up", "principal", "until")
+
+    look_up: asyncio.Future[Principal | None]
+
+    def __init__(self, until: float) -> None:
+        """Be valid until then."""
+        self.until = until
+        self.principal: Principal | None = None
+        """The principal, once the look-up has found one."""
+
+
+class Authenticator:
+    """Finds the principal of a call from ``Bearer <API key or token>``, or from a certificate.
+
+    A call with a credential is never authenticated by its certificate: one call has one
+    credential.
+    """
+
+    def __init__(
+        self,
+        credentials: CredentialStore,
+        *,
+        tokens: Tokens | None = None,
+        certificates: Certificates | None = None,
+        note_use: Callable[[str], None] | None = None,
+        failures_per_minute: int = MAX_FAILURES_PER_MINUTE,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Trust API keys in `credentials`, and `tokens` and `certificates` if they are given.
+
+        Args:
+            credentials: where keys are looked up.
+            tokens: verifies tokens.
+            certificates: knows the principals of client certificates.
+            note_use: is called with the id of each key that was looked up; must not block.
+            failures_per_minute: how many bad credentials are verified from one address; 0 is no
+                limit.
+            clock: gives seconds that never go back.
+        """
+        self._credentials = credentials
+        self._tokens = tokens
+        self._certificates = certificates
+        self._note_use = note_use
+        self._bad_credentials = BadCredentials(failures_per_minute, clock)
+        self._clock = clock
+        self._cache: dict[str | bytes, _CacheEntry] = {}
+
+    async def authenticate(
+        self, credential: str | bytes | None, peer: str, certificate: Collection[str] = ()
+    ) -> Principal:
+        """Return the principal of a call.
+
+        Args:
+            credential: the value of the ``Authorization`` header; None if the call has none.
+            peer: the address of the connection, without its port.
+            certificate: the names of the client certificate of the connection, if it has one.
+
+        Raises:
+            Unauthenticated: there is no credential, or it is not valid.
+            RateLimited: there were too many bad credentials from this address.
+            StoreUnavailable: the credential cannot be verified at the moment.
+        """
+        cached = self._cached(credential)
+        if cached is not None:
+            return cached
+        try:
+            if credential is None and self._certificates is not None:
+                return self._certificates.principal(certificate)
+            return await self._limited(credential or "", peer)
+        except Unauthenticated:
+            raise Unauthenticated(
+                tokens=self._tokens is not None, certificates=self._certificates is not None
+            ) from None
+
+    def _cached(self, credential: str | bytes | None) -> Principal | None:
+        """Return the principal if the credential was verified a moment ago."""
+        entry = None if credential is None else self._cache.get(credential)
+        if entry is None or entry.until < self._clock():
+            return None
+        return entry.principal
+
+    async def _limited(self, credential: str | bytes, peer: str) -> Principal:
+        """Verify a credential, unless its address has sent too many bad ones.
+
+        A credential that was good before is always verified, so that a peer with bad credentials
+        cannot shut out those who share its address.
+        """
+        entry = self._cache.get(credential)
+        if entry is None or entry.principal is None:
+            self._bad_credentials.check(peer)
+        try:
+            return await self._verified(credential)
+        except Unauthenticated:
+            await self._bad_credentials.count(peer)
+            raise
+
+    async def _verified(self, credential: str | bytes) -> Principal:
+        """Return the principal of a credential; calls with the same one share the look-up."""
+        if not isinstance(credential, str) or credential[: len(_SCHEME)].lower() != _SCHEME:
+            raise Unauthenticated
+        entry = self._cache.get(credential)
+        if entry is None or entry.until < self._clock():
+            entry = _CacheEntry(self._clock() + CACHE_TTL_S)
+            entry.look_up = asyncio.ensure_future(self._begin(credential[len(_SCHEME) :], entry))
+            if len(self._cache) >= MAX_CACHED:
+                self._cache.clear()
+            self._cache[credential] = entry
+        try:
+            # Shielded: other calls that wait for it must not fail when this call is cancelled.
+            principal = await asyncio.shield(entry.look_up)
+        except Exception:
+            if self._cache.get(credential) is entry:
+                del self._cache[credential]
+            raise
+        if principal is None:
+            raise Unauthenticated
+        entry.principal = principal
+        return principal
+
+    def _begin(self, secret: str, entry: _CacheEntry) -> Coroutine[Any, Any, Principal | None]:
+        """Return the look-up of a text that has the form of a key or a token.
+
+        Raises:
+            Unauthenticated: it has neither form, so nothing is cached.
+        """
+        key_id = key_id_of(secret)
+        if key_id is not None:
+            return self._look_up(key_id, secret)
+        if self._tokens is not None and is_token(secret):
+            return self._verify(self._tokens, secret, entry)
+        raise Unauthenticated
+
+    async def _look_up(self, key_id: str, key: str) -> Principal | None:
+        principal = verify_key(key, await self._credentials.find_key(key_id))
+        if principal is not None and self._note_use is not None:
+            self._note_use(key_id)
+        return principal
+
+    async def _verify(self, tokens: Tokens, token: str, entry: _CacheEntry) -> Principal:
+        verified = await tokens.verify(token)
+        # Not cached beyond the end of the token.
+        entry.until = min(entry.until, self._clock() + verified.remaining)
+        return verified.principal

@@ -1,0 +1,20 @@
+"""The checks that every call passes, whatever its protocol."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from milepost.access.admission import Admission
+    from milepost.access.authenticator import Authenticator
+    from milepost.access.rate_limits import RateLimits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccessChecks:
+    """What all protocols of one replica share: one cache of credentials, one set of limits."""
+
+    admission: Admission
+    authenticator: Authenticator
+    rate_limits: RateLimits

@@ -1,0 +1,31 @@
+"""A count of running calls."""
+
+from __future__ import annotations
+
+import asyncio
+
+
+class RunningCalls:
+    """Counts running calls, and wakes whoever waits for the last one to end."""
+
+    def __init__(self) -> None:
+        """Start with no call."""
+        self.count = 0
+        self._ended: asyncio.Event | None = None
+
+    def enter(self) -> None:
+        """Count a call that begins."""
+        self.count += 1
+
+    def leave(self) -> None:
+        """Count a call that ends."""
+        self.count -= 1
+        if not self.count and self._ended is not None:
+            self._ended.set()
+
+    async def idle(self) -> None:
+        """Return when no call is running."""
+        while self.count:
+            self._ended = self._ended or asyncio.Event()
+            self._ended.clear()
+            await self._ended.wait()

@@ -1,0 +1,51 @@
+"""One gRPC call, as interceptors and servicers see it."""
+
+from __future__ import annotations
+
+import functools
+import urllib.parse
+from typing import TYPE_CHECKING, Any
+
+from milepost.access.call import Call
+from milepost.rpc.prefer_header import HEADER
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from grpc.aio import ServicerContext
+
+    from milepost.access.method import Method
+
+    Context = ServicerContext[Any, Any]
+
+
+class RpcCall(Call):
+    """One gRPC call on its way through the interceptors to its servicer."""
+
+    __slots__ = ("context", "metadata", "streams")
+
+    def __init__(self, method: Method, context: Context, *, streams: bool = False) -> None:
+        """Read what interceptors need of `context`; `streams` if either side sends a stream."""
+        # Asked for at once: after the end of a call this question ends the process (gRPC 1.85).
+        super().__init__(method, context.peer())
+        self.context = context
+        self.metadata: Mapping[str, str | bytes] = dict(context.invocation_metadata() or ())
+        self.streams = streams
+
+    @property
+    def waits(self) -> bool:
+        """Whether the call may wait for something to happen, instead of just running."""
+        return self.streams or self.method.long_running or HEADER in self.metadata
+
+    @property
+    def address(self) -> str:
+        """The address of the connection without its port, or the kind of one without addresses."""
+        return address_of(self.peer)
+
+
+@functools.lru_cache(maxsize=1_024)
+def address_of(peer: str) -> str:
+    """Return the address in gRPC's name of a peer, without its port; or its kind, as ``unix``."""
+    kind, _, rest = peer.partition(":")
+    host = urllib.parse.unquote(rest).rpartition(":")[0].strip("[]")
+    return host if kind in {"ipv4", "ipv6"} else kind

@@ -1,0 +1,88 @@
+"""The questions that access answers about a call, asked of gRPC calls."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from milepost import telemetry
+from milepost.access.policy import authorize
+from milepost.rpc.certificates import certificate_names
+from milepost.rpc.logged_ids import granted, logged_ids
+
+if TYPE_CHECKING:
+    from milepost.access.admission import Admission
+    from milepost.access.authenticator import Authenticator
+    from milepost.access.rate_limits import RateLimits
+    from milepost.rpc.call import Context, RpcCall
+    from milepost.rpc.interceptors.chain import CallNext
+
+
+class AdmissionInterceptor:
+    """Refuses calls while the replica drains or is full; health goes on answering."""
+
+    def __init__(self, admission: Admission) -> None:
+        """Ask `admission`."""
+        self._admission = admission
+
+    async def intercept(
+        self, call_next: CallNext, call: RpcCall, request: Any, context: Context
+    ) -> Any:
+        """Let the call on if there is room for it."""
+        if call.method.is_public:
+            return await call_next(call, request, context)
+        with self._admission.admit(waits=call.waits):
+            return await call_next(call, request, context)
+
+
+class AuthInterceptor:
+    """Puts the principal on the call, and refuses those that may not call the method."""
+
+    def __init__(self, authenticator: Authenticator) -> None:
+        """Ask `authenticator`."""
+        self._authenticator = authenticator
+
+    async def intercept(
+        self, call_next: CallNext, call: RpcCall, request: Any, context: Context
+    ) -> Any:
+        """Let the call on if its principal has a role of the method."""
+        if not call.method.is_public:
+            credential = call.metadata.get("authorization")
+            certificate = () if credential is not None else certificate_names(context)
+            call.authenticated = await self._authenticator.authenticate(
+                credential, call.address, certificate
+            )
+            authorize(call.principal, call.method)
+        return await call_next(call, request, context)
+
+
+class AuditInterceptor:
+    """Logs every success of a method that is audited."""
+
+    async def intercept(
+        self, call_next: CallNext, call: RpcCall, request: Any, context: Context
+    ) -> Any:
+        """Log the call once it has succeeded."""
+        response = await call_next(call, request, context)
+        if call.method.audited:
+            ids = {**logged_ids(request), **logged_ids(response), **granted(response)}
+            telemetry.record_change(call.principal, ids)
+        return response
+
+
+class RateLimitInterceptor:
+    """Refuses calls, and ends streams, of a principal that exceeds its rates."""
+
+    def __init__(self, rate_limits: RateLimits) -> None:
+        """Ask `rate_limits`."""
+        self._rate_limits = rate_limits
+
+    async def intercept(
+        self, call_next: CallNext, call: RpcCall, request: Any, context: Context
+    ) -> Any:
+        """Let the call on if its principal has one left; messages of a stream cost the same."""
+        if not call.method.is_public:
+            operation_id = None if call.streams else getattr(request, "operation_id", "")
+            await self._rate_limits.charge(call.principal, call.method, operation_id=operation_id)
+            if call.streams and hasattr(request, "__aiter__"):
+                request = self._rate_limits.charged(request, call.principal, call.method)
+        return await call_next(call, request, context)

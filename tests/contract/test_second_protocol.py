@@ -1,0 +1,150 @@
+"""A second protocol gets authentication, policy, limits, audit and errors from `access` alone."""
+
+import secrets
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from aiohttp.test_utils import TestClient, TestServer
+
+from milepost import telemetry
+from milepost.access.admission import Admission
+from milepost.access.authenticator import Authenticator
+from milepost.access.checks import AccessChecks
+from milepost.access.rate_limits import RateLimits
+from milepost.access.token_buckets import LocalBuckets
+from milepost.domain.api_key import issue_key
+from milepost.domain.limits import Limits
+from milepost.domain.operation import Role, new_operation_id
+from milepost.domain.rates import Allowance, Allowances
+from milepost.storage.api_keys import KeyRing
+from milepost.tracking.claimer import PendingWork
+from milepost.tracking.committer import Committer
+from milepost.tracking.page_tokens import PageTokens
+from milepost.tracking.subscriptions import Subscriptions
+from milepost.tracking.tracker import Tracker
+from tests.contract.http_protocol import HttpProtocol
+
+CREATES = 3
+FAILURES = 2
+
+
+class Http:
+    """The protocol over the store, and calls to it."""
+
+    def __init__(self, client: TestClient[Any, Any], ring: KeyRing, checks: AccessChecks) -> None:
+        self._client = client
+        self._ring = ring
+        self.checks = checks
+
+    def key(self, subject: str, *roles: Role) -> str:
+        """A valid API key."""
+        key, stored = issue_key(subject=subject, roles=roles or [Role.CALLER])
+        self._ring.add(stored)
+        return key
+
+    async def call(self, key: str | None, verb: str, path: str = "") -> tuple[int, Any]:
+        """The status and the body of the answer."""
+        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        body = {"function": "video.transcode"} if verb == "POST" else None
+        async with self._client.request(
+            verb, f"/operations{path}", headers=headers, json=body
+        ) as response:
+            return response.status, await response.json()
+
+    async def create(self, key: str) -> str:
+        """The id of a new operation."""
+        status, body = await self.call(key, "POST")
+        assert (status, body["status"]) == (200, "PENDING")
+        created: str = body["id"]
+        return created
+
+
+@pytest.fixture
+async def http(engine, store) -> AsyncIterator[Http]:
+    """The protocol, which listens, over a fresh database."""
+    checks = AccessChecks(
+        admission=Admission(),
+        authenticator=Authenticator(store, failures_per_minute=FAILURES),
+        rate_limits=RateLimits(
+            LocalBuckets(), Allowances(default=Allowance(creates=CREATES, active=100))
+        ),
+    )
+    tracker = Tracker(
+        store,
+        Committer(store, Subscriptions()),
+        limits=Limits(),
+        page_tokens=PageTokens(secrets.token_bytes(32)),
+        work=PendingWork(store),
+        allowances=Allowances(default=Allowance(active=100)),
+    )
+    tracing = telemetry.configure_traces(endpoint=None, ratio=0.0, version="0")
+    app = HttpProtocol(tracker, checks, tracing).app()
+    async with TestClient(TestServer(app)) as client:
+        yield Http(client, KeyRing(engine), checks)
+
+
+async def test_caller_is_authenticated(http):
+    """A valid key lets its subject in; without one, or with an unknown one, nothing is read."""
+    alice = http.key("alice")
+    operation_id = await http.create(alice)
+    status, body = await http.call(alice, "GET", f"/{operation_id}")
+    assert (status, body["id"]) == (200, operation_id)
+    for stranger in (None, issue_key(subject="mallory", roles=[Role.ADMIN])[0]):
+        status, body = await http.call(stranger, "GET", f"/{operation_id}")
+        assert (status, body["reason"]) == (401, "UNAUTHENTICATED")
+
+
+async def test_bad_credentials_are_limited(http):
+    """After too many bad credentials from one address no other one is looked at."""
+    codes = [(await http.call("bad", "POST"))[0] for _ in range(FAILURES + 1)]
+    assert codes == [401] * FAILURES + [429]
+
+
+async def test_policy_decides(http):
+    """Roles are those of the use case; a foreign operation is as a missing one."""
+    operation_id = await http.create(http.key("alice"))
+    for path in (operation_id, new_operation_id()):
+        status, body = await http.call(http.key("bob"), "GET", f"/{path}")
+        assert (status, body["reason"]) == (404, "OPERATION_NOT_FOUND")
+    status, body = await http.call(http.key("root", Role.ADMIN), "POST")
+    assert (status, body["reason"]) == (403, "PERMISSION_DENIED")
+    assert (await http.call(http.key("root", Role.ADMIN), "GET", f"/{operation_id}"))[0] == 200
+
+
+async def test_method_without_a_use_case_is_refused(http):
+    """A method whose row names no use case is refused, whatever the roles."""
+    status, body = await http.call(http.key("root", *Role), "DELETE", f"/{new_operation_id()}")
+    assert (status, body["reason"]) == (403, "PERMISSION_DENIED")
+
+
+async def test_rates_are_limited(http):
+    """A principal that creates too fast is refused; reads have a limit of their own."""
+    alice = http.key("alice")
+    ids = [await http.create(alice) for _ in range(CREATES)]
+    status, body = await http.call(alice, "POST")
+    assert (status, body["reason"]) == (429, "RATE_LIMITED")
+    assert (await http.call(alice, "GET", f"/{ids[0]}"))[0] == 200
+
+
+async def test_draining_replica_takes_no_calls(http):
+    """Once admission is closed, calls of this protocol are refused too."""
+    http.checks.admission.close()
+    status, body = await http.call(http.key("alice"), "POST")
+    assert (status, body["reason"]) == (503, "DRAINING")
+
+
+async def test_calls_are_audited(http, lines):
+    """Transitions, audited calls and refusals have one line each, with caller, method and peer."""
+    operation_id = await http.create(http.key("alice"))
+    await http.call(http.key("root", Role.ADMIN), "GET", f"/{operation_id}")
+    await http.call(http.key("bob"), "GET", f"/{operation_id}")
+    found = [
+        (line["event"], line["principal"], line["method"], line["code"], line["operation_id"])
+        for line in lines()
+    ]
+    assert found == [
+        ("operation changed", "alice", "POST /operations", "OK", operation_id),
+        ("call answered", "root", "GET /operations/{id}", "OK", operation_id),
+        ("call refused", "bob", "GET /operations/{id}", "404", operation_id),
+    ]
