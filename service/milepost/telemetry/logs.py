@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import logging
-import time
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from structlog.typing import EventDict, FilteringBoundLogger
 
 _STANDARD_ERROR: Final = 2
+_stamp_time: Final = structlog.processors.TimeStamper(fmt="iso", utc=True)
 
 log: FilteringBoundLogger = structlog.get_logger()
 
@@ -26,44 +26,29 @@ def configure_logs(*, level: str, as_json: bool) -> None:
     threshold: int = getattr(logging, level.upper())
     render = as_json_line if as_json else as_text(structlog.dev.ConsoleRenderer())
 
-    def lost(number: int) -> str:
-        event = _stamp(None, "error", {"event": "log lines lost", "lines": number})
-        event.pop("trace_id", None)  # the lines belong to many calls
-        return str(render(None, "error", event))
+    def lost(lines: int) -> str:
+        event: EventDict = {"event": "log lines lost", "lines": lines, "level": "error"}
+        return str(render(None, "error", _stamp_time(None, "error", event)))
 
     writer = LineWriter(_STANDARD_ERROR, lost)
     atexit.register(writer.finish)
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        processors=[_stamp, structlog.processors.format_exc_info, render],
+        processors=[
+            structlog.processors.add_log_level,
+            _stamp_time,
+            _add_trace_id,
+            structlog.processors.format_exc_info,
+            render,
+        ],
         logger_factory=lambda *_: writer,
         cache_logger_on_first_use=True,
     )
 
 
-def _stamp(_logger: object, method: str, event: EventDict) -> EventDict:
-    """Add the fields of every line: its level, its time, and the trace of the current call."""
-    event["level"] = method
-    event["timestamp"] = _clock.now()
+def _add_trace_id(_logger: object, _method: str, event: EventDict) -> EventDict:
+    """Add the trace of the current call."""
     found = current.get()
     if found is not None:
         event["trace_id"] = found.ids[0]
     return event
-
-
-class _Clock:
-    """The current time as text. The part down to the second is formatted once a second."""
-
-    def __init__(self) -> None:
-        self._second = 0
-        self._text = ""
-
-    def now(self) -> str:
-        second, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
-        if second != self._second:
-            self._second = second
-            self._text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-        return f"{self._text}.{nanoseconds // 1000:06d}Z"
-
-
-_clock: Final = _Clock()
