@@ -7,7 +7,7 @@ from google.protobuf import any_pb2, struct_pb2, timestamp_pb2
 from grpc import StatusCode
 
 from milepost.gen.milepost.v1 import operation_pb2 as pb
-from milepost.tracking.page_tokens import MOST_CHARACTERS
+from milepost.tracking.page_tokens import MAX_TOKEN_LENGTH
 from tests.e2e.client import FUNCTION, Client
 from tests.e2e.refusals import refused
 from tests.e2e.service import Service
@@ -251,7 +251,7 @@ def token(full) -> str:
         "\0",
         "ä" * 68,
         "A" * 68,
-        "x" * (MOST_CHARACTERS + 1),
+        "x" * (MAX_TOKEN_LENGTH + 1),
         "x" * 100_000,
     ],
     ids=range(9),

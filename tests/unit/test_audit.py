@@ -1,4 +1,4 @@
-"""The audit lines of calls about what is no operation, and of defects."""
+"""The audit lines of calls that concern no operation, and of unexpected exceptions."""
 
 import asyncio
 import functools
@@ -14,7 +14,8 @@ from opentelemetry.sdk.trace import TracerProvider
 from milepost import telemetry
 from milepost.domain.api_key import issue_key
 from milepost.domain.errors import InvalidRequest, Violation
-from milepost.domain.operation import Role
+from milepost.domain.operation import OperationId, Principal, Role
+from milepost.domain.transitions import Transition
 from milepost.gen.milepost.v1 import admin_service_pb2 as pb
 from milepost.rpc.caller import caller
 from milepost.rpc.interceptors.auth import Auth
@@ -26,12 +27,12 @@ from milepost.rpc.streams import _response
 from milepost.storage.api_keys import KeyRing
 from milepost.storage.engine import open_engine
 from milepost.storage.store import SqlOperationStore
-from milepost.tracking.reports import Refused
+from milepost.tracking.progress_messages import UpdateError
 
 METHOD = "milepost.v1.AdminService/RevokeApiKey"
 KEY_ID = "0123456789abcdef"
 OUTLIVED = "fedcba9876543210"
-"""The id that leaves something behind, which has a line of its own when the call is over."""
+"""The id that makes a call log a line after it has ended."""
 
 Lines = Callable[[], list[Mapping[str, Any]]]
 Revoke = Callable[[str], Any]
@@ -39,7 +40,7 @@ Revoke = Callable[[str], Any]
 
 @pytest.fixture
 def lines(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Lines]:
-    """The lines of the log since the last look."""
+    """The log lines since the last call."""
     before = structlog.get_config()
     telemetry.configure_logs(level="info", as_json=True)
     monkeypatch.setattr(
@@ -62,7 +63,7 @@ async def _answer(request: pb.RevokeApiKeyRequest, _context: object) -> pb.Revok
 
 @pytest.fixture
 async def admin(sqlite_url: str) -> AsyncIterator[tuple[str, Revoke]]:
-    """The credential id of an admin, and its call to a server inside the real links."""
+    """The credential id of an admin, and its call to a server behind the real interceptors."""
     store = SqlOperationStore(open_engine(sqlite_url))
     key, stored = issue_key(subject="root", roles=[Role.ADMIN])
     KeyRing(open_engine(sqlite_url)).add(stored)
@@ -92,7 +93,7 @@ async def admin(sqlite_url: str) -> AsyncIterator[tuple[str, Revoke]]:
 
 
 def check(line: Mapping[str, Any], credential_id: str) -> None:
-    """The line says who called what, from where and when."""
+    """The line has the caller, the method, the peer and the time."""
     assert (line["principal"], line["credential_id"]) == ("root", credential_id)
     assert line["method"] == METHOD
     assert line["peer"].startswith("ipv4:127.0.0.1:")
@@ -101,7 +102,7 @@ def check(line: Mapping[str, Any], credential_id: str) -> None:
 
 
 async def test_change_of_what_is_no_operation_has_its_line(lines, admin):
-    """An admin call that changed something is one line with who, what, which and outcome."""
+    """An admin call that changed something has one line with caller, method, id and outcome."""
     credential_id, revoke = admin
     await revoke(KEY_ID)
     (line,) = lines()
@@ -111,7 +112,7 @@ async def test_change_of_what_is_no_operation_has_its_line(lines, admin):
 
 
 async def test_what_outlives_its_call_has_its_line(lines, admin):
-    """What a call has begun may log when the call is long over, and still says who made it."""
+    """A line that is written after its call still has the caller."""
     credential_id, revoke = admin
     await revoke(OUTLIVED)
     found = [*lines()]
@@ -124,7 +125,7 @@ async def test_what_outlives_its_call_has_its_line(lines, admin):
 
 
 async def test_refused_change_has_one_line(lines, admin):
-    """A refused one has the line of the refusal alone, and of a text that is no id its start."""
+    """A refused call has one line, with the start of a text that is not an id."""
     credential_id, revoke = admin
     with pytest.raises(grpc.aio.AioRpcError):
         await revoke("mp_0123456789abcdef_secret")
@@ -136,7 +137,7 @@ async def test_refused_change_has_one_line(lines, admin):
 
 
 async def test_defect_has_one_line(lines, admin):
-    """A defect is an error with the same fields, and the exception that nobody foresaw."""
+    """An unexpected exception has one line, with the same fields and the traceback."""
     credential_id, revoke = admin
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await revoke("defect")
@@ -149,9 +150,9 @@ async def test_defect_has_one_line(lines, admin):
 
 
 def test_defect_of_one_update_has_one_line(lines):
-    """A defect that one update of a stream meets has the line of any other, and names no more."""
+    """An unexpected exception of one update of a stream has one line too."""
     operation_id = f"op_{'0' * 24}"
-    item = _response(Refused(id=operation_id, error=ZeroDivisionError("on purpose")))
+    item = _response(UpdateError(id=operation_id, error=ZeroDivisionError("on purpose")))
     (line,) = lines()
     assert (line["event"], line["operation_id"]) == ("call failed", operation_id)
     assert "ZeroDivisionError: on purpose" in line["exception"]
@@ -160,7 +161,7 @@ def test_defect_of_one_update_has_one_line(lines):
 
 
 def test_ids_are_named_by_their_fields():
-    """Requests and answers name what they are about; what names nothing names nothing."""
+    """Ids are taken from requests and responses by field name; other messages have none."""
     assert logged_ids(pb.RevokeApiKeyRequest(key_id=KEY_ID)) == {"key_id": KEY_ID}
     created = pb.CreateApiKeyResponse(api_key=pb.ApiKey(key_id=KEY_ID))
     assert logged_ids(created) == {"key_id": KEY_ID}
@@ -169,3 +170,20 @@ def test_ids_are_named_by_their_fields():
     assert logged_ids(None) == {}
     huge = logged_ids(pb.RevokeApiKeyRequest(key_id="a" * 10_000))
     assert len(huge["key_id"]) == REDACTED_CHARACTERS + 1
+
+
+def deletes() -> float:
+    """The number of counted deletes."""
+    labels = {"transition": Transition.PURGE.value}
+    return telemetry.registry.get_sample_value("milepost_transitions_total", labels) or 0.0
+
+
+async def test_change_is_counted_and_logged_when_it_happens(lines):
+    """The count of a change is there at once, and its line in the next loop iteration."""
+    before = deletes()
+    root = Principal(subject="root", roles=frozenset({Role.ADMIN}), credential_id="r")
+    telemetry.record_delete(OperationId(f"op_{'0' * 24}"), root)
+    assert deletes() == before + 1
+    await asyncio.sleep(0)
+    (line,) = lines()
+    assert (line["transition"], line["principal"]) == (Transition.PURGE.value, "root")

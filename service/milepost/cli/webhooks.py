@@ -1,4 +1,4 @@
-"""``webhooks``: signing secrets and deliveries of callers, and master keys of operators."""
+"""``webhooks``: secrets and deliveries of an owner, and the re-encryption by an operator."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from milepost.cli.access import (
+from milepost.cli.connection import (
     DEFAULT_ADDRESS,
     AddressOption,
     InsecureOption,
@@ -28,11 +28,9 @@ from milepost.cli.service import database_failures, load_settings, settings_fail
 if TYPE_CHECKING:
     from milepost_client import Delivery, DeliveryAttempt, Milepost, SigningSecrets
 
-app = typer.Typer(
-    help="Webhooks: signing secrets, deliveries, redelivery and tests. Needs an API key."
-)
+app = typer.Typer(help="Signing secrets, deliveries and redelivery of webhooks. Needs an API key.")
 RequestIdOption = Annotated[
-    str | None, typer.Option(metavar="TEXT", help="Makes the command repeatable.")
+    str | None, typer.Option(metavar="TEXT", help="Id of this call: a retry changes nothing.")
 ]
 
 
@@ -74,14 +72,16 @@ def rotate(
 @app.command()
 def deliveries(
     *,
-    operation: Annotated[str | None, typer.Option(help="Only of this operation.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many, newest first.")] = 20,
+    operation: Annotated[
+        str | None, typer.Option(help="Only deliveries of this operation.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Number of deliveries, newest first.")] = 20,
     address: AddressOption = DEFAULT_ADDRESS,
     api_key: KeyOption = None,
     insecure: InsecureOption = False,
     output: OutputOption = Output.TEXT,
 ) -> None:
-    """List your webhooks and their outcomes, newest first."""
+    """List the deliveries of your webhooks with their last attempt, newest first."""
 
     async def call(client: Milepost) -> list[Delivery]:
         found: list[Delivery] = []
@@ -95,7 +95,7 @@ def deliveries(
     if output is Output.JSON:
         print_json({"deliveries": [_document(delivery) for delivery in found]})
     elif not found:
-        print_line("There is no such delivery.")
+        print_line("No deliveries found.")
     else:
         headings = ("id", "operation", "event", "status", "attempts", "last", "created")
         print_table(headings, map(_row, found))
@@ -103,7 +103,7 @@ def deliveries(
 
 @app.command()
 def redeliver(
-    id_: Annotated[str, typer.Argument(metavar="ID", help="The delivery, msg_…")],
+    id_: Annotated[str, typer.Argument(metavar="ID", help="Id of the delivery, msg_…")],
     *,
     request_id: RequestIdOption = None,
     address: AddressOption = DEFAULT_ADDRESS,
@@ -126,7 +126,7 @@ def redeliver(
 
 @app.command("test")
 def send_test(
-    url: Annotated[str, typer.Argument(metavar="URL", help="Where to send it.")],
+    url: Annotated[str, typer.Argument(metavar="URL", help="URL that receives the webhook.")],
     *,
     address: AddressOption = DEFAULT_ADDRESS,
     api_key: KeyOption = None,
@@ -148,9 +148,9 @@ def send_test(
 
 @app.command()
 def reencrypt(*, output: OutputOption = Output.TEXT) -> None:
-    """Encrypt all secrets under the first master key, so that the others can be removed.
+    """Encrypt all secrets with the first master key, so that you can remove the others.
 
-    Works on the database that the settings name, and needs no API key.
+    Works on the database of the settings and needs no API key.
     """
     from milepost import main
 

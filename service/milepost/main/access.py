@@ -54,7 +54,7 @@ async def gates_of(settings: Settings) -> AsyncIterator[Gates]:
             limiter=limiter,
             allowances=settings.allowances,
             progress_interval=timedelta(seconds=settings.progress_interval_seconds),
-            gathering=settings.gathering,
+            gathering=settings.batching,
             calls_max=settings.calls_max,
             waiting_max=settings.waiting_calls_max,
             auth_failures_per_minute=settings.auth_failures_per_minute,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from milepost.domain.api_key import MOST_GRANTS, CreateKeyRequest, KeySelection, is_grant
+from milepost.domain.api_key import MAX_GRANTS, CreateKeyRequest, KeySelection, is_grant
 from milepost.domain.operation import Role
 from milepost.domain.transitions import Transition
 from milepost.gen.milepost.v1 import admin_service_pb2 as pb
@@ -124,9 +124,9 @@ class KeyFields(Fields):
             self.refuse("functions", "must name at least one function for a worker, or *")
         if given and not worker:
             self.refuse("functions", "must be empty without the role WORKER")
-        if len(given) > MOST_GRANTS:
-            self.refuse("functions", f"must be at most {MOST_GRANTS}, found {len(given)}")
-        for n, grant in enumerate(given[:MOST_GRANTS]):
+        if len(given) > MAX_GRANTS:
+            self.refuse("functions", f"must be at most {MAX_GRANTS}, found {len(given)}")
+        for n, grant in enumerate(given[:MAX_GRANTS]):
             if len(grant) > self._limits.name_length or not is_grant(grant):
                 self.refuse(
                     f"functions[{n}]",

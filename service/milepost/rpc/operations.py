@@ -58,7 +58,9 @@ class OperationService(OperationServiceServicer):
         by = caller()
         seconds = preferred_wait(context.invocation_metadata() or ())
         if seconds:
-            operation = await self._watcher.hold(by, operation_id, _bounded(seconds, context))
+            operation = await self._watcher.wait_for_change(
+                by, operation_id, _bounded(seconds, context)
+            )
         else:
             operation = await self._tracker.get(by, operation_id)
         response = pb.GetOperationResponse()

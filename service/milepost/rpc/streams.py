@@ -14,14 +14,20 @@ from milepost.rpc.caller import known_caller
 from milepost.rpc.convert import Fields
 from milepost.rpc.interceptors.errors import record_refusal
 from milepost.rpc.logged_ids import logged_ids
-from milepost.tracking.reports import Acknowledgement, Interruption, Item, Refused, Update
+from milepost.tracking.progress_messages import (
+    Acknowledgement,
+    Interruption,
+    Item,
+    ProgressUpdate,
+    UpdateError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
     from milepost.domain.limits import Limits
     from milepost.rpc.interceptors.chain import Context
-    from milepost.tracking.progress_streams import ProgressStream
+    from milepost.tracking.progress_stream import ProgressStream
 
 KINDS: Final[Mapping[InterruptionKind, pb.InterruptionKind.ValueType]] = {
     kind: pb.InterruptionKind.Value(f"INTERRUPTION_KIND_{kind}") for kind in InterruptionKind
@@ -54,16 +60,16 @@ async def _read(requests: AsyncIterator[Any], stream: ProgressStream, limits: Li
         else:
             stream.offer(update)
         if stream.is_full:
-            await stream.room()
+            await stream.wait_for_room()
 
 
-def _update(request: Any, limits: Limits) -> Update:
+def _update(request: Any, limits: Limits) -> ProgressUpdate:
     if not isinstance(request, pb.StreamProgressRequest):  # undecodable bytes
         raise InvalidRequest(Violation("request", "is not a message of its type"))
     return _ordinary(request, limits) or _checked(request, limits)
 
 
-def _ordinary(request: pb.StreamProgressRequest, limits: Limits) -> Update | None:
+def _ordinary(request: pb.StreamProgressRequest, limits: Limits) -> ProgressUpdate | None:
     """Return the update if all fields are valid and none must be clamped, else None.
 
     Almost all updates are like that, and there are very many: `Fields` checks each field by itself
@@ -79,13 +85,13 @@ def _ordinary(request: pb.StreamProgressRequest, limits: Limits) -> Update | Non
         and ID_PATTERN.fullmatch(operation_id) is not None
     ):
         kept = message if message or request.HasField("message") else None
-        return Update(OperationId(operation_id), attempt, progress, kept)
+        return ProgressUpdate(OperationId(operation_id), attempt, progress, kept)
     return None
 
 
-def _checked(request: pb.StreamProgressRequest, limits: Limits) -> Update:
+def _checked(request: pb.StreamProgressRequest, limits: Limits) -> ProgressUpdate:
     fields = Fields(request, limits)
-    update = Update(
+    update = ProgressUpdate(
         id=fields.operation_id(),
         attempt=fields.positive("attempt"),
         progress=fields.progress(),
@@ -109,7 +115,7 @@ def _response(item: Item) -> pb.StreamProgressResponse:
                 operation_id=item.id, kind=KINDS[item.kind], revision=item.revision
             )
             return pb.StreamProgressResponse(interruption=interruption)
-        case Refused():
+        case UpdateError():
             return pb.StreamProgressResponse(error=_error(item.id, item.error))
 
 

@@ -45,7 +45,7 @@ class WorkerService(WorkerServiceServicer):
         claimed = await self._claimer.claim(
             by,
             functions,
-            most=max_operations,
+            max_operations=max_operations,
             lease=lease,
             worker=worker,
             timeout=timeout,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Webhooks:
-    """The webhooks of callers. Every method also raises the errors of `DeliveryStore`."""
+    """Serves the webhooks of callers. Every method raises the errors of `DeliveryStore` too."""
 
     def __init__(
         self,
@@ -28,7 +28,7 @@ class Webhooks:
         callbacks: Callbacks | None,
         prober: Prober | None,
     ) -> None:
-        """Work on `store`. Without a `prober` and `callbacks` no webhooks are sent."""
+        """Serve the deliveries of `store`; without `callbacks` and a `prober` none are sent."""
         self._store = store
         self._secrets = secrets
         self._limits = limits
@@ -51,12 +51,12 @@ class Webhooks:
     async def list(
         self, by: Principal, selection: DeliverySelection, *, page_size: int, page_token: str
     ) -> tuple[list[Delivery], str]:
-        """Return one page, newest first, and the token of the next page; empty for the last."""
+        """Return one page, newest first, and the token of the next page; empty on the last page."""
         after = None
         if page_token:
             after = self._page_tokens.read(page_token, subject=by.subject, selection=selection)
         limit = page_size or self._limits.page_size_default
-        # One row more than the limit shows that a next page exists, without counting.
+        # One delivery more than the page holds shows whether there is a next page.
         found = await self._store.deliveries(by.subject, selection, after, limit + 1)
         page = found[:limit]
         if len(found) <= limit:
@@ -67,7 +67,7 @@ class Webhooks:
     async def redeliver(
         self, by: Principal, delivery_id: str, request_id: str | None
     ) -> tuple[Delivery, bool]:
-        """Queue a settled delivery of `by` again; the flag marks a replayed call."""
+        """Queue a settled delivery of `by` again; the flag is true if an earlier call did so."""
         self._secrets.require()
         delivery, replayed = await self._store.redeliver(by.subject, delivery_id, request_id)
         if self._callbacks is not None:
@@ -75,7 +75,7 @@ class Webhooks:
         return delivery, replayed
 
     async def probe(self, by: Principal, callback_url: str) -> Probe:
-        """Send one test webhook to a URL at once.
+        """Send one test webhook to a URL now.
 
         Raises:
             InvalidRequest: the URL is refused.
@@ -83,5 +83,5 @@ class Webhooks:
             WebhooksNotConfigured: no master key is configured.
         """
         secrets = await self._secrets.get(by.subject)
-        assert self._prober is not None, "a service with a master key has a prober"  # noqa: S101
+        assert self._prober is not None, "a master key comes with a prober"  # noqa: S101
         return await self._prober.probe(by.subject, callback_url, secrets.keys)

@@ -33,7 +33,7 @@ class CheckedCallbacks:
         self._wake = wake
 
     async def check(self, callback_url: str) -> None:
-        """See `Callbacks.check`. The result is not stored: every attempt checks again."""
+        """See `Callbacks.check`. Each attempt resolves the host again."""
         try:
             await self._resolver.resolve(read_callback_url(callback_url, self._rules))
         except RefusedUrl as refused:
