@@ -84,7 +84,8 @@ class Tracker:
             work: is notified of new operations.
             pending_progress: is committed before the operation ends; None if there is none.
             allowances: the quota of each owner.
-            callbacks: checks callback URLs and wakes the dispatcher; None refuses callback URLs.
+            callbacks: checks callback URLs, creates signing secrets and wakes the dispatcher; None
+                refuses callback URLs.
             new_id: returns a random id.
         """
         self._store = store
