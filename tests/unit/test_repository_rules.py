@@ -21,8 +21,56 @@ HOME_PATH = re.compile(r"(?<![\w.-])/(root|home/[\w.-]+|Users/[\w.-]+)/")
 REQUIREMENT = re.compile(r"^[a-z0-9][a-z0-9.-]*(\[[a-z0-9,-]+\])?==[^\s;]+( ; [^\\]+)? \\$")
 HASH = re.compile(r"^    --hash=sha256:[0-9a-f]{64}( \\)?$")
 
+# The words of the field and plain English, one row for each rule: a reader of another company
+# understands every name and every sentence without a glossary of our own.
+_PROSE = (
+    "service/",
+    "clients/",
+    "protos/",
+    "docs/",
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+)
+_TESTS = ("tests/",)
+_OPENING = r"(?:^[^\w\n]*|[.:;!?]\s+)"
+LANGUAGE = {
+    "a docstring or a proto comment is an imperative or a noun phrase": (
+        _PROSE,
+        r"(?:\"\"\"|^\s*// )(?:What|Who|Whom|Whose|Whoever|Whatever|Whether)\b",
+    ),
+    "a sentence has its subject first": (
+        _PROSE,
+        _OPENING + r"(?:Who|Whom|Whose|Whoever|Whomever)\b(?![^.\n]*\?)",
+    ),
+    "a thing is named, not denied": (_PROSE, r"\b(?:is|are|was|be) none\b|\bthat (?:is|are) no\b"),
+    "the actor is named": (_PROSE, r"\b(?:some|no|every|any)body\b"),
+    "a function returns or raises, a caller gets": (
+        _PROSE,
+        r"\b[Tt]ell(?:s|ing)? whether\b|\b(?:is|are|be|was|were|being) told\b(?! apart)",
+    ),
+    "transition": (
+        _PROSE,
+        r"ILLEGAL_MOVE|\b(?:an?|the|each|every|this|one) move\b|\b(?:of|the|two|all) moves\b",
+    ),
+    "batcher, batching": (_PROSE, r"(?:\b|_)(?:lanes?|gather(?:s|ed|ing)?)(?:\b|_)(?!\()"),
+    "interceptor": (_PROSE, r"\b(?:inner|outer|next|last|first|every|each) links?\b(?! of a page)"),
+    "notification, subscriber": (_PROSE, r"(?:\b|_)(?:hears?|heard|hearing|heed(?:s|ed)?)(?:\b|_)"),
+    "purge, delete": (_PROSE, r"\b(?:forgets?|forgotten|forgetting)\b"),
+    "request, new operation": (_PROSE, r"(?:\b|_)(?:proposals?|proposed|drafts?)(?:\b|_)"),
+    "limits have units and say max": (
+        _PROSE,
+        r"\b_?(?:MOST|LONGEST|LARGEST|PATIENCE|FAREWELL|ENOUGH)(?:_[A-Z_]+)?\b",
+    ),
+    "tests stand without the numbers of a specification": (_TESTS, r"(?<!noqa: )\bB\d{2,3}\b"),
+}
+GERUND = re.compile(r"^(?:service|clients)/(?:[^/]+/)*[a-z_]*ing\.py$")
+# Nouns of the field that end like one.
+NOUNS = {"batching.py", "serving.py", "signing.py", "tracing.py"}
+
 # Written by others, and kept as they are.
 FOREIGN = ("protos/google/",)
+GENERATED = re.compile(r"^[^:]*/gen/")
 WITHOUT_GIT = {".git", ".venv", ".cache", "__pycache__", "node_modules", "target", "build", "dist"}
 
 
@@ -55,11 +103,12 @@ def text_files() -> Iterator[tuple[str, str]]:
                 continue
 
 
-def offending_lines(pattern: re.Pattern[str]) -> list[str]:
-    """Every line that `pattern` finds, with its place."""
+def offending_lines(pattern: re.Pattern[str], within: tuple[str, ...] = ("",)) -> list[str]:
+    """Every place that `pattern` finds, as file:line: text."""
     return [
-        f"{name}:{text.count(chr(10), 0, match.start()) + 1}: {match[0]}"
+        f"{name}:{text.count(chr(10), 0, match.end() - 1) + 1}: {' '.join(match[0].split())}"
         for name, text in text_files()
+        if name.startswith(within)
         for match in pattern.finditer(text)
     ]
 
@@ -106,3 +155,19 @@ def test_every_test_says_what_it_proves():
                 if node.name.startswith("test_") and not sentence.endswith("."):
                     silent.append(f"{path.relative_to(ROOT)}:{node.lineno} {node.name}")
     assert silent == []
+
+
+@pytest.mark.parametrize("rule", LANGUAGE)
+def test_words_and_sentences(rule):
+    """Names and sentences use the words of the field, and plain English."""
+    within, pattern = LANGUAGE[rule]
+    found = offending_lines(re.compile(pattern, re.MULTILINE), within)
+    ours = [place for place in found if not GENERATED.search(place)]
+    assert ours == [], f"{rule}: {len(ours)} hits"
+
+
+def test_modules_are_nouns():
+    """A module is called after what it defines, not after an activity."""
+    names = [path.relative_to(ROOT).as_posix() for path in repository_files()]
+    found = [name for name in names if GERUND.match(name)]
+    assert [name for name in found if name.rpartition("/")[2] not in NOUNS] == []
