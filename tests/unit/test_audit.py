@@ -10,6 +10,7 @@ import pytest
 from opentelemetry.sdk.trace import TracerProvider
 
 from milepost import telemetry
+from milepost.access.audit import REDACTED_CHARACTERS
 from milepost.access.authenticator import Authenticator
 from milepost.access.call import Call
 from milepost.access.method import Method
@@ -22,7 +23,7 @@ from milepost.rpc.interceptors.access import AuditInterceptor, AuthInterceptor
 from milepost.rpc.interceptors.chain import InterceptedServer
 from milepost.rpc.interceptors.errors import Errors
 from milepost.rpc.interceptors.observe import Observe
-from milepost.rpc.logged_ids import SHOWN, named
+from milepost.rpc.logged_ids import logged_ids
 from milepost.rpc.streams import _response
 from milepost.storage.api_keys import KeyRing
 from milepost.storage.engine import open_engine
@@ -151,11 +152,11 @@ def test_defect_of_one_update_has_one_line(lines):
 
 def test_ids_are_named_by_their_fields():
     """Requests and answers name what they are about; what names nothing names nothing."""
-    assert named(pb.RevokeApiKeyRequest(key_id=KEY_ID)) == {"key_id": KEY_ID}
+    assert logged_ids(pb.RevokeApiKeyRequest(key_id=KEY_ID)) == {"key_id": KEY_ID}
     created = pb.CreateApiKeyResponse(api_key=pb.ApiKey(key_id=KEY_ID))
-    assert named(created) == {"key_id": KEY_ID}
-    assert named(pb.ListApiKeysRequest()) == {}
-    assert named(iter([])) == {}
-    assert named(None) == {}
-    huge = named(pb.RevokeApiKeyRequest(key_id="a" * 10_000))
-    assert len(huge["key_id"]) == SHOWN + 1
+    assert logged_ids(created) == {"key_id": KEY_ID}
+    assert logged_ids(pb.ListApiKeysRequest()) == {}
+    assert logged_ids(iter([])) == {}
+    assert logged_ids(None) == {}
+    huge = logged_ids(pb.RevokeApiKeyRequest(key_id="a" * 10_000))
+    assert len(huge["key_id"]) == REDACTED_CHARACTERS + 1

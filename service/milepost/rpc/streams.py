@@ -12,7 +12,7 @@ from milepost.domain.operation import ID_PATTERN, OperationId
 from milepost.gen.milepost.v1 import worker_service_pb2 as pb
 from milepost.rpc.convert import Fields
 from milepost.rpc.interceptors.errors import log_refusal
-from milepost.rpc.logged_ids import named
+from milepost.rpc.logged_ids import logged_ids
 from milepost.tracking.reports import Acknowledgement, Interruption, Item, Refused, Update
 
 if TYPE_CHECKING:
@@ -129,5 +129,5 @@ def _error(operation_id: str, error: Exception, call: RpcCall) -> pb.UpdateError
         message=f"internal error, trace id {trace_id}",
         metadata={"trace_id": trace_id},
     )
-    telemetry.record_defect(error, call.authenticated, named(failed))
+    telemetry.record_defect(error, call.authenticated, logged_ids(failed))
     return failed

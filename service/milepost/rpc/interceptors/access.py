@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from milepost import telemetry
 from milepost.access.policy import authorize
 from milepost.rpc.certificates import certificate_names
-from milepost.rpc.logged_ids import granted, named
+from milepost.rpc.logged_ids import granted, logged_ids
 
 if TYPE_CHECKING:
     from milepost.access.admission import Admission
@@ -64,7 +64,7 @@ class AuditInterceptor:
         """Log the call once it has succeeded."""
         response = await call_next(call, request, context)
         if call.method.audited:
-            ids = {**named(request), **named(response), **granted(response)}
+            ids = {**logged_ids(request), **logged_ids(response), **granted(response)}
             telemetry.record_change(call.principal, ids)
         return response
 

@@ -34,7 +34,7 @@ from milepost.domain.errors import (
     Unavailable,
     WebhooksNotConfigured,
 )
-from milepost.rpc.logged_ids import named
+from milepost.rpc.logged_ids import logged_ids
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -111,7 +111,7 @@ def log_refusal(error: MilepostError, call: RpcCall, message: Any) -> None:
 
     The ids in `message` say what it was about.
     """
-    record_refusal(error, call.authenticated, named(message), code=code_of(error).name)
+    record_refusal(error, call.authenticated, logged_ids(message), code=code_of(error).name)
 
 
 class Errors:
@@ -130,7 +130,7 @@ class Errors:
             raise
         except Exception as error:  # noqa: BLE001 - the one place where nothing may get through
             trace_id = telemetry.current_trace_id()
-            telemetry.record_defect(error, call.authenticated, named(request))
+            telemetry.record_defect(error, call.authenticated, logged_ids(request))
             await _abort(context, _internal(trace_id))
 
 
