@@ -13,15 +13,16 @@ from milepost.storage.outbox import SqlOutbox
 from milepost.telemetry import Tracing
 from milepost.tracking.signing_secrets import Secrets
 from milepost.webhooks.attempts import DeliveryAttempts, Poster
-from milepost.webhooks.dispatcher import Dispatcher, Room
-from milepost.webhooks.hosts import Hosts
+from milepost.webhooks.circuit_breaker import CircuitBreaker
+from milepost.webhooks.concurrency import ConcurrencyLimits
+from milepost.webhooks.dispatcher import Dispatcher
 from milepost.webhooks.master_keys import new_key, read_keys
 from milepost.webhooks.vault import Vault
 from tests.outbox import count_by_status
 
 
 class WebhookDelivery:
-    """A dispatcher that runs, until left, and what it has done."""
+    """A running dispatcher, and the deliveries that it has made."""
 
     def __init__(
         self,
@@ -29,9 +30,9 @@ class WebhookDelivery:
         outbox: SqlOutbox,
         poster: Poster,
         *,
-        room: Room,
+        limits: ConcurrencyLimits,
         rules: CallbackRules | None = None,
-        hosts: Hosts | None = None,
+        breaker: CircuitBreaker | None = None,
         attempts: int = 1,
     ) -> None:
         """Send what is due in `outbox`, without pauses between the attempts."""
@@ -40,20 +41,20 @@ class WebhookDelivery:
         made = DeliveryAttempts(poster, secrets, rules or CallbackRules(), schedule)
         self._engine = engine
         tracing = Tracing(TracerProvider(), 0.0)
-        self.dispatcher = Dispatcher(outbox, made, room, tracing, hosts)
+        self.dispatcher = Dispatcher(outbox, made, limits, tracing, breaker)
 
     async def __aenter__(self) -> Self:
-        """It dispatches."""
+        """Start to dispatch."""
         self._loop = asyncio.create_task(self.dispatcher.run())
         return self
 
     async def __aexit__(self, *_error: object) -> None:
-        """What is being sent is settled."""
+        """Stop, and wait for the attempts in flight."""
         self.dispatcher.finish()
         await self._loop
         await self.dispatcher.idle()
 
     def counts(self) -> Mapping[str, int]:
-        """How many deliveries are in each status."""
+        """The number of deliveries in each status."""
         with self._engine.connect() as connection:
             return count_by_status(connection)

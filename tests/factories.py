@@ -59,7 +59,7 @@ def new_operation(**overrides: Any) -> NewOperation:
         trace_context=None,
         quota=PLENTY,
     )
-    return plain._replace(**overrides)
+    return dataclasses.replace(plain, **overrides)
 
 
 def access_filter(
@@ -93,7 +93,7 @@ def change(transition: Transition, id: OperationId, **overrides: Any) -> Transit
         result=payload() if transition is Transition.COMPLETE else None,
         errors=(error(),) if transition is Transition.FAIL else (),
     )
-    return plain._replace(**overrides)
+    return dataclasses.replace(plain, **overrides)
 
 
 async def create(store: OperationStore, **overrides: Any) -> Operation:

@@ -1,4 +1,4 @@
-"""Base64 with the URL-safe alphabet and without padding (RFC 4648, section 5), in one form only."""
+"""Base64 with the URL-safe alphabet and without padding (RFC 4648, section 5)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import base64
 
 
 def encoded(raw: bytes) -> str:
-    """Return the text of `raw`."""
+    """Return `raw` in base64url."""
     return base64.urlsafe_b64encode(raw).decode().rstrip("=")
 
 
@@ -14,10 +14,10 @@ def decoded(text: str) -> bytes:
     """Return the bytes of `text`.
 
     Raises:
-        ValueError: `text` is not what `encoded` makes of them: decoders skip over what is no
-            base64, and over bits that say nothing.
+        ValueError: `text` is not the canonical encoding. The decoder of the standard library
+            ignores foreign characters and unused bits.
     """
     raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
     if encoded(raw) != text:
-        raise ValueError("not in the one form")
+        raise ValueError("not canonical base64url")
     return raw

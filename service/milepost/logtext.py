@@ -1,7 +1,7 @@
-"""The lines of the log: what they look like, and that no text in them acts on who reads it.
+"""The format of log lines, with all text escaped.
 
-Names, ids and messages come from strangers. A line break in one would forge a line, a terminal
-escape would act on a screen, a character that turns the direction of writing would hide a word.
+Names, ids and messages come from callers. A line break in one could forge a line, an escape
+sequence could control the terminal of a reader, a bidirectional control could hide a word.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ import orjson
 if TYPE_CHECKING:
     from structlog.typing import EventDict, Processor
 
-_LARGEST: Final = 2**63 - 1
-"""Most readers of JSON do not take larger numbers."""
+_MAX_INTEGER: Final = 2**63 - 1
+"""Largest integer that most JSON parsers accept."""
 _MARGIN: Final = "    | "
-"""What the lines of a traceback begin with where people read them."""
+"""Prefix of the lines of a traceback in text format."""
 
 
 def escaped(value: Any) -> Any:
-    """Return `value` with every character that is not printed written as its escape.
+    """Return `value` with every non-printable character replaced by its escape.
 
-    That is line breaks of every kind (U+2028 too), terminal escapes and other control characters,
-    and those that are invisible or turn the direction of writing. What a list or a mapping holds
-    is treated alike; numbers, truth values and nothing stay as they are.
+    Those are line breaks of every kind (U+2028 too), terminal escapes and other control characters,
+    invisible characters and bidirectional controls. The items of lists and mappings are escaped
+    too; numbers, booleans and None stay as they are.
     """
     match value:
         case str():
             return value if value.isprintable() else _escaped(value)
-        case int() if abs(value) > _LARGEST:
+        case int() if abs(value) > _MAX_INTEGER:
             return str(value)
         case bool() | int() | float() | None:
             return value
@@ -41,10 +41,10 @@ def escaped(value: Any) -> Any:
             return escaped(str(value))
 
 
-def harmless_lines(text: str, *, margin: str = "") -> str:
-    """Return a text of several lines, such as a traceback, with each line harmless.
+def escaped_lines(text: str, *, margin: str = "") -> str:
+    """Return a text of several lines, such as a traceback, with each line escaped.
 
-    Every line but the first begins with `margin`, so that none looks like a line of the log.
+    Every line but the first begins with `margin`, so that none looks like a log line.
     """
     return f"\n{margin}".join(escaped(line) for line in text.split("\n"))
 
@@ -60,37 +60,37 @@ def _escaped(text: str) -> str:
 
 
 def as_json_line(_logger: object, _method: str, event: EventDict) -> str:
-    """Return the line as one JSON object, in which every text is harmless."""
+    """Return the event as one JSON object, with all text escaped."""
     try:
         line = _encoded(event)
-    except orjson.JSONEncodeError:  # a text that is none, or a number without end
-        return _encoded(_neutral(event))
-    # Without a backslash nothing had to be escaped, and of ASCII only DEL is never escaped.
-    harmless_ascii = line.isascii() and "\x7f" not in line
-    if "\\" not in line and (harmless_ascii or line.isprintable()):
+    except orjson.JSONEncodeError:  # invalid Unicode, or an integer of more than 64 bits
+        return _encoded(_escaped_event(event))
+    # JSON escapes with a backslash every ASCII control character except DEL.
+    printable_ascii = line.isascii() and "\x7f" not in line
+    if "\\" not in line and (printable_ascii or line.isprintable()):
         return line
-    return _encoded(_neutral(event))
+    return _encoded(_escaped_event(event))
 
 
 def _encoded(event: EventDict) -> str:
     return orjson.dumps(event, default=repr).decode()
 
 
-def for_people(console: Processor) -> Processor:
-    """Return `console` with harmless texts, and tracebacks set in."""
+def as_text(console: Processor) -> Processor:
+    """Return `console` with all text escaped, and tracebacks indented."""
 
     def render(logger: object, method: str, event: EventDict) -> Any:
-        event = _neutral(event)
+        event = _escaped_event(event)
         if "exception" in event:
-            event["exception"] = harmless_lines(event["exception"], margin=_MARGIN)
+            event["exception"] = escaped_lines(event["exception"], margin=_MARGIN)
         return console(logger, method, event)
 
     return render
 
 
-def _neutral(event: EventDict) -> dict[str, Any]:
-    """Return the event with every text harmless; of a traceback, each of its lines."""
+def _escaped_event(event: EventDict) -> dict[str, Any]:
+    """Return the event with all text escaped; a traceback keeps its line breaks."""
     return {
-        name: harmless_lines(value) if name == "exception" else escaped(value)
+        name: escaped_lines(value) if name == "exception" else escaped(value)
         for name, value in event.items()
     }

@@ -39,9 +39,7 @@ def main() -> int:
     try:
         with Fleet(folder) as fleet, running_on(LOAD_CORE), console.status("starting") as status:
             blocks = fleet.blocks(
-                [each for each in plan.comparisons() if _wanted(each.name, arguments.only)],
-                floors=_wanted(plan.DRIVER_BLOCK, arguments.only),
-                webhooks=_wanted(plan.WEBHOOKS, arguments.only),
+                [each for each in plan.COMPARISONS if _wanted(each.name, arguments.only)]
             )
             disks = {filesystem(folder), filesystem(fleet.postgres_folder or folder)}
             results = rounds.run(blocks, arguments.rounds, arguments.seconds, status.update)
@@ -70,7 +68,7 @@ def _parse() -> argparse.Namespace:
     )
     parser.add_argument("--json", type=Path, default=BUILD / "bench.json", metavar="PATH")
     arguments = parser.parse_args()
-    names = [each.name for each in plan.comparisons()] + [plan.DRIVER_BLOCK, plan.WEBHOOKS]
+    names = [each.name for each in plan.COMPARISONS]
     if not any(_wanted(name, arguments.only) for name in names):
         parser.error(f"there are only these blocks: {', '.join(names)}")
     return arguments

@@ -10,7 +10,7 @@ import psutil
 import sqlalchemy as sa
 
 from tests.bench.cores import LOAD_CORE, pin
-from tests.bench.preparation import insert_pending, insert_started
+from tests.bench.preparation import insert_started
 from tests.postgres import PostgresCluster
 
 STARTED = 10_000
@@ -53,7 +53,6 @@ class Book:
         self.started: Sequence[str] = ()
         """Operations that stay in PROCESSING."""
         self._to_complete: deque[str] = deque()
-        self._pending = 0
 
     def open(self, started: int = STARTED) -> None:
         """There are operations to read and to update."""
@@ -71,18 +70,6 @@ class Book:
     def take(self) -> str:
         """An operation to complete, once."""
         return self._to_complete.popleft()
-
-    def stock_pending(self, count: int) -> None:
-        """There are at least `count` operations to claim."""
-        missing = count - self._pending
-        if missing > 0:
-            with self._engine.begin() as connection:
-                insert_pending(connection, self._table, missing)
-            self._pending = count
-
-    def claimed(self, count: int) -> None:
-        """So many of the pending ones are being worked on now."""
-        self._pending -= count
 
     def revisions(self) -> int:
         """The sum of all revisions: every committed transition raises it by one."""

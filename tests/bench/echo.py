@@ -1,11 +1,9 @@
 """A gRPC server that does nothing: the floor under every call.
 
 It runs on the same library and event loop as the service, takes the same requests and answers with
-an operation of the same size. `--gathered` makes each call wait for the next tick of 2 ms, which
-answers all that wait: calls that arrive together are cheaper than calls that arrive one by one, so
-the plain echo is not a strict floor for a service that gathers.
+an operation of the same size.
 
-    python -m tests.bench.echo PORT [--gathered]
+    python -m tests.bench.echo PORT
 """
 
 import argparse
@@ -24,38 +22,8 @@ from milepost.gen.milepost.v1 import (
 )
 from tests.bench.messages import sample_acknowledgement, sample_operation
 
-TICK = 0.002
 STREAM_INTERVAL = 1.0
 """Seconds between two acknowledgements of one operation on a stream, as the service comes."""
-
-
-class Tick:
-    """What all calls of one tick wait for."""
-
-    def __init__(self) -> None:
-        self._waiting: list[asyncio.Future[None]] = []
-
-    async def wait(self) -> None:
-        """Return at the end of the tick, together with all others."""
-        loop = asyncio.get_running_loop()
-        if not self._waiting:
-            loop.call_later(TICK, self._release)
-        future: asyncio.Future[None] = loop.create_future()
-        self._waiting.append(future)
-        await future
-
-    def _release(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for future in waiting:
-            if not future.done():
-                future.set_result(None)
-
-
-class NoTick(Tick):
-    """What nobody waits for."""
-
-    async def wait(self) -> None:
-        """Return at once."""
 
 
 class News:
@@ -77,9 +45,8 @@ class News:
 class EchoOperations(operation_service_pb2_grpc.OperationServiceServicer):
     """The calls of callers."""
 
-    def __init__(self, tick: Tick, news: News) -> None:
+    def __init__(self, news: News) -> None:
         operation = sample_operation()
-        self._tick = tick
         self._news = news
         self._created = operation_service_pb2.CreateOperationResponse(operation=operation)
         self._read = operation_service_pb2.GetOperationResponse(operation=operation)
@@ -88,14 +55,12 @@ class EchoOperations(operation_service_pb2_grpc.OperationServiceServicer):
         self, _request: operation_service_pb2.CreateOperationRequest, _context: Any
     ) -> operation_service_pb2.CreateOperationResponse:
         """Answer."""
-        await self._tick.wait()
         return self._created
 
     async def GetOperation(  # noqa: N802 - named by the proto
         self, _request: operation_service_pb2.GetOperationRequest, _context: Any
     ) -> operation_service_pb2.GetOperationResponse:
         """Answer."""
-        await self._tick.wait()
         return self._read
 
     async def WatchOperation(  # noqa: N802 - named by the proto
@@ -110,9 +75,8 @@ class EchoOperations(operation_service_pb2_grpc.OperationServiceServicer):
 class EchoWork(worker_service_pb2_grpc.WorkerServiceServicer):
     """The calls of workers."""
 
-    def __init__(self, tick: Tick, news: News) -> None:
+    def __init__(self, news: News) -> None:
         operation = sample_operation()
-        self._tick = tick
         self._news = news
         self._started = worker_service_pb2.StartOperationResponse(operation=operation)
         self._updated = worker_service_pb2.UpdateProgressResponse(operation=operation)
@@ -122,14 +86,12 @@ class EchoWork(worker_service_pb2_grpc.WorkerServiceServicer):
         self, _request: worker_service_pb2.StartOperationRequest, _context: Any
     ) -> worker_service_pb2.StartOperationResponse:
         """Answer."""
-        await self._tick.wait()
         return self._started
 
     async def UpdateProgress(  # noqa: N802 - named by the proto
         self, _request: worker_service_pb2.UpdateProgressRequest, _context: Any
     ) -> worker_service_pb2.UpdateProgressResponse:
         """Answer."""
-        await self._tick.wait()
         self._news.spread()
         return self._updated
 
@@ -151,11 +113,10 @@ class EchoWork(worker_service_pb2_grpc.WorkerServiceServicer):
         self, _request: worker_service_pb2.CompleteOperationRequest, _context: Any
     ) -> worker_service_pb2.CompleteOperationResponse:
         """Answer."""
-        await self._tick.wait()
         return self._completed
 
 
-async def serve(port: int, tick: Tick) -> None:
+async def serve(port: int) -> None:
     """Answer calls until the process is ended."""
     server = grpc.aio.server(
         options=[
@@ -166,7 +127,7 @@ async def serve(port: int, tick: Tick) -> None:
         ]
     )
     news = News()
-    operations, work = EchoOperations(tick, news), EchoWork(tick, news)
+    operations, work = EchoOperations(news), EchoWork(news)
     operation_service_pb2_grpc.add_OperationServiceServicer_to_server(operations, server)
     worker_service_pb2_grpc.add_WorkerServiceServicer_to_server(work, server)
     server.add_insecure_port(f"127.0.0.1:{port}")
@@ -178,9 +139,7 @@ def main() -> None:
     """Read the arguments, and serve."""
     parser = argparse.ArgumentParser()
     parser.add_argument("port", type=int)
-    parser.add_argument("--gathered", action="store_true")
-    arguments = parser.parse_args()
-    uvloop.run(serve(arguments.port, Tick() if arguments.gathered else NoTick()))
+    uvloop.run(serve(parser.parse_args().port))
 
 
 if __name__ == "__main__":

@@ -11,17 +11,12 @@ import sqlalchemy as sa
 
 from milepost.storage.tables import operations
 from tests.bench import plan, servers
-from tests.bench.bare_claims import BareClaims
 from tests.bench.databases import STARTED, Book, postgres_on_load_core
-from tests.bench.floors import PostgresFloor, SqliteFloor, Update, run_floor
-from tests.bench.jobs import Tally
-from tests.bench.live import MEASURES, measure_bare_claims
+from tests.bench.live import MEASURES
 from tests.bench.peers.table import create_table, table
-from tests.bench.rounds import Block, Cell, Measure, Reading
+from tests.bench.rounds import Block, Cell, Measure
 from tests.bench.subjects import GrpcSubject, Subject, grpc_subject, http_subject
-from tests.bench.webhooks import Webhooks
 from tests.postgres import PostgresCluster
-from tests.redis import RedisServer
 
 _SECRET_OF_NOBODY = f"mp_{'0' * 60}"
 """Sent to servers that do not look at it, so that the headers are as long."""
@@ -58,20 +53,12 @@ class Fleet:
         """End everything."""
         self._stack.close()
 
-    def blocks(
-        self, comparisons: Sequence[plan.Comparison], *, floors: bool, webhooks: bool
-    ) -> list[Block]:
-        """The blocks to run, with every server they need listening."""
-        names = {plan.SERVERS.get(name, name) for each in comparisons for name in each.subjects}
-        self._start(names - {plan.SKIP_LOCKED})
-        blocks = [self._block(each) for each in comparisons]
-        if floors:
-            blocks.append(self._floor_block())
-        if webhooks:
-            self._template()
-            url = self._database(plan.WEBHOOKS, _TEMPLATE)
-            blocks.append(Webhooks(self._stack, self._folder, url).block())
-        return blocks
+    def blocks(self, comparisons: Sequence[plan.Comparison]) -> list[Block]:
+        """Start the servers that the comparisons need; return the blocks to run."""
+        self._start(
+            {plan.SERVERS.get(name, name) for each in comparisons for name in each.subjects}
+        )
+        return [self._block(each) for each in comparisons]
 
     @property
     def postgres_folder(self) -> Path | None:
@@ -90,10 +77,6 @@ class Fleet:
         return Block(name=comparison.name, cells=cells, times=comparison.times)
 
     def _measure(self, name: str, scenario: str, callers: int) -> Measure:
-        if name == plan.SKIP_LOCKED:
-            bare = BareClaims(self._database("claims"))
-            self._stack.callback(bare.book.close)
-            return partial(measure_bare_claims, bare, callers)
         subject = self._subjects[plan.SERVERS.get(name, name)]
         if isinstance(subject, GrpcSubject) and scenario in MEASURES and name not in plan.SERVERS:
             return partial(MEASURES[scenario], subject, callers)
@@ -105,13 +88,8 @@ class Fleet:
         makers: Mapping[str, Callable[[], Subject]] = {
             plan.ECHO: partial(self._echo, "echo"),
             plan.ECHO_AGAIN: partial(self._echo, "echo-again"),
-            plan.ECHO_GATHERED: partial(self._echo, "echo-gathered", "--gathered"),
             plan.POSTGRES: partial(self._service_on_postgres, "batching", {}),
             plan.POSTGRES_PLAIN: partial(self._service_on_postgres, "plain", servers.BATCHING_OFF),
-            plan.POSTGRES_SHARED: self._service_with_redis,
-            plan.POSTGRES_OPEN: partial(
-                self._service_on_postgres, "open", {}, module="tests.bench.open_to_all"
-            ),
             plan.SQLITE: self._service_on_sqlite,
             plan.AIOSQLITE: self._aiosqlite,
             plan.FASTAPI: self._fastapi,
@@ -121,19 +99,13 @@ class Fleet:
         for subject in self._subjects.values():
             subject.server.wait_until_listening()
 
-    def _echo(self, name: str, *flags: str) -> Subject:
-        server = servers.start_module("tests.bench.echo", self._log(name), *flags)
+    def _echo(self, name: str) -> Subject:
+        server = servers.start_module("tests.bench.echo", self._log(name))
         return grpc_subject(self._stack.enter_context(server), _SECRET_OF_NOBODY)
 
-    def _service_on_postgres(
-        self, name: str, settings: Mapping[str, str], module: str = "milepost"
-    ) -> Subject:
+    def _service_on_postgres(self, name: str, settings: Mapping[str, str]) -> Subject:
         secret = self._template()
-        return self._service(name, self._database(name, _TEMPLATE), secret, settings, module)
-
-    def _service_with_redis(self) -> Subject:
-        redis = self._stack.enter_context(RedisServer(self._folder))
-        return self._service_on_postgres("shared", {"MILEPOST_LIMITS_URL": redis.url})
+        return self._service(name, self._database(name, _TEMPLATE), secret, settings)
 
     def _template(self) -> str:
         """There is a migrated database with an API key, to be copied; returns the key's secret."""
@@ -147,17 +119,10 @@ class Fleet:
         url = f"sqlite:///{self._folder / 'service.db'}"
         return self._service("sqlite", url, servers.create_key(url), {})
 
-    def _service(
-        self,
-        name: str,
-        url: str,
-        secret: str,
-        settings: Mapping[str, str],
-        module: str = "milepost",
-    ) -> Subject:
+    def _service(self, name: str, url: str, secret: str, settings: Mapping[str, str]) -> Subject:
         book = self._open(Book(url, operations), self._started)
         settings = {**settings, "MILEPOST_OTLP_ENDPOINT": self._otlp_endpoint()}
-        server = servers.start_service(url, self._log(f"service-{name}"), settings, module)
+        server = servers.start_service(url, self._log(f"service-{name}"), settings)
         return grpc_subject(self._stack.enter_context(server), secret, book)
 
     def _otlp_endpoint(self) -> str:
@@ -197,21 +162,6 @@ class Fleet:
             book.open(started)
         return book
 
-    def _floor_block(self) -> Block:
-        postgres = PostgresFloor(self._database("floor"))
-        self._stack.callback(postgres.close)
-        sqlite = SqliteFloor(self._folder / "floor.db")
-        self._stack.callback(sqlite.close)
-        cells = []
-        for floor in plan.FLOORS:
-            subject: PostgresFloor | SqliteFloor
-            subject = postgres if floor.database == plan.POSTGRES else sqlite
-            if not subject.book.started:
-                subject.book.open(self._started)
-            measure = partial(_measure_floor, subject.book, subject.update, floor.batch)
-            cells.append(Cell(name=floor.name, measure=measure))
-        return Block(name=plan.DRIVER_BLOCK, cells=cells)
-
     def _database(self, name: str, template: str | None = None) -> str:
         if self._postgres is None:
             self._postgres = self._stack.enter_context(postgres_on_load_core())
@@ -220,9 +170,3 @@ class Fleet:
 
     def _log(self, name: str) -> Path:
         return self._folder / f"{name}.log"
-
-
-def _measure_floor(book: Book, update: Update, batch: int, seconds: float) -> Reading:
-    before = book.revisions()
-    tally: Tally = run_floor(update, book.started, batch, seconds)
-    return Reading(tally, book.revisions() - before, None)

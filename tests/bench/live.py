@@ -1,11 +1,9 @@
-"""How one measurement goes of what is not one call after the other: streams, watches and claims."""
+"""The measurements of streams and of watches."""
 
 from collections.abc import Callable, Mapping
-from math import ceil
 from typing import Final
 
 from tests.bench import plan
-from tests.bench.bare_claims import BareClaims
 from tests.bench.fan_out import FanOutConnection
 from tests.bench.jobs import Tally
 from tests.bench.rounds import Reading
@@ -15,8 +13,6 @@ from tests.bench.subjects import GrpcSubject
 OF_ONE_STREAM: Final = 2
 """Operations; as many commits on 32 streams, in so short a time, as 200 operations make in a long
 one."""
-_CLAIMS_PER_SECOND: Final = 6_000
-"""More than anything here does."""
 
 Measure = Callable[[GrpcSubject, int, float], Reading]
 
@@ -44,27 +40,7 @@ def measure_fan_out(subject: GrpcSubject, watchers: int, seconds: float) -> Read
     return reading
 
 
-def measure_claims(subject: GrpcSubject, claimers: int, seconds: float) -> Reading:
-    """Workers claim one operation after the other."""
-    book = subject.book
-    assert book is not None
-    book.stock_pending(ceil(_CLAIMS_PER_SECOND * seconds) + claimers)
-    reading = subject.measure("claim", claimers, seconds)
-    book.claimed(reading.tally.transitions)
-    return reading
-
-
-def measure_bare_claims(bare: BareClaims, claimers: int, seconds: float) -> Reading:
-    """The same without a server."""
-    bare.book.stock_pending(ceil(_CLAIMS_PER_SECOND * seconds) + claimers)
-    before = bare.book.revisions()
-    tally = bare.claim(claimers, seconds)
-    bare.book.claimed(tally.transitions)
-    return Reading(tally, bare.book.revisions() - before, None)
-
-
 MEASURES: Final[Mapping[str, Measure]] = {
     plan.STREAM: measure_streams,
     plan.WATCH: measure_fan_out,
-    plan.CLAIM: measure_claims,
 }

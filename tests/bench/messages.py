@@ -7,11 +7,7 @@ from milepost.gen.milepost.v1 import operation_pb2, operation_service_pb2, worke
 from tests.bench.frames import request_head
 
 FUNCTION = "bench.work"
-CLAIMED = "bench.claimed"
-"""The function of what is claimed."""
 OWNER = "bench"
-LEASE_SECONDS = 3_600
-"""Of what is claimed: no sweep moves it during a run."""
 PROGRESS_MESSAGE = "encoding the second pass"
 PROGRESS = 0.5
 CREATE_TIME = 1_700_000_000
@@ -28,7 +24,6 @@ METHODS = {
     "start": "/milepost.v1.WorkerService/StartOperation",
     "update": "/milepost.v1.WorkerService/UpdateProgress",
     "complete": "/milepost.v1.WorkerService/CompleteOperation",
-    "claim": "/milepost.v1.WorkerService/ClaimOperations",
     "stream": "/milepost.v1.WorkerService/StreamProgress",
     "watch": "/milepost.v1.OperationService/WatchOperation",
 }
@@ -45,7 +40,6 @@ class Heads:
         self.start = encoded["start"]
         self.update = encoded["update"]
         self.complete = encoded["complete"]
-        self.claim = encoded["claim"]
         self.stream = encoded["stream"]
         self.watch = encoded["watch"]
 
@@ -79,14 +73,6 @@ def stream_request(operation_id: str) -> bytes:
     return worker_service_pb2.StreamProgressRequest(
         operation_id=operation_id, progress=PROGRESS, message=PROGRESS_MESSAGE
     ).SerializeToString()
-
-
-def claim_request() -> bytes:
-    """A worker asks for one operation, and does not wait for it."""
-    request = worker_service_pb2.ClaimOperationsRequest(functions=[CLAIMED], max_operations=1)
-    request.lease.seconds = LEASE_SECONDS
-    request.timeout.seconds = 0
-    return request.SerializeToString()
 
 
 def watch_request(operation_id: str) -> bytes:

@@ -63,7 +63,6 @@ class GrpcScenarios:
             "update": self._update,
             "complete": lambda: self._complete,
             "life": lambda: self._life,
-            "claim": self._claim,
         }
         return makers[name]()
 
@@ -76,11 +75,6 @@ class GrpcScenarios:
         head = self.heads.update
         requests = [(x, Call(head, messages.update_request(x), 1)) for x in self._stock.started]
         return _repeated(itertools.cycle(requests))
-
-    def _claim(self) -> Source:
-        return _repeated(
-            itertools.repeat(("op_", Call(self.heads.claim, messages.claim_request(), 1)))
-        )
 
     def _create(self) -> Job:
         request = messages.create_request(next(self._request_ids))

@@ -1,7 +1,6 @@
 """The processes that are measured."""
 
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -15,7 +14,7 @@ import psutil
 
 from milepost.config import without_settings
 from tests.bench.cores import LOAD_CORE, SERVER_CORE, pin
-from tests.bench.messages import CLAIMED, OWNER
+from tests.bench.messages import FUNCTION, OWNER
 from tests.machine import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,7 +39,7 @@ BATCHING_OFF = {"MILEPOST_BATCHING": "false"}
 
 _START_SECONDS = 60.0
 _STOP_SECONDS = 20.0
-_ROLES = ("--role", "CALLER", "--role", "WORKER", "--function", CLAIMED)
+_ROLES = ("--role", "CALLER", "--role", "WORKER", "--function", FUNCTION)
 _KEY = ("keys", "create", "--subject", OWNER, *_ROLES)
 
 
@@ -72,8 +71,6 @@ class Server:
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
-        # As the service chooses for itself: what it is compared with has the same advantage.
-        os.sched_setscheduler(self._process.pid, os.SCHED_BATCH, os.sched_param(0))
 
     def __enter__(self) -> Self:
         """The process is there, perhaps not yet listening."""
@@ -129,17 +126,15 @@ def start_collector(log: Path) -> Server:
     return Server(command, port, log, {}, core=LOAD_CORE)
 
 
-def start_service(
-    url: str, log: Path, settings: Mapping[str, str], module: str = "milepost"
-) -> Server:
-    """The service on the database `url`; `module` has its command line."""
+def start_service(url: str, log: Path, settings: Mapping[str, str]) -> Server:
+    """Start the service on the database `url`."""
     port = free_port()
     addresses = {
         "MILEPOST_LISTEN": f"127.0.0.1:{port}",
         "MILEPOST_HTTP_LISTEN": f"127.0.0.1:{free_port()}",
     }
     environment = {**_settings(url), **addresses, **settings}
-    return Server([sys.executable, "-m", module, "serve"], port, log, environment)
+    return Server([sys.executable, "-m", "milepost", "serve"], port, log, environment)
 
 
 def migrate(url: str) -> None:

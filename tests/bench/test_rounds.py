@@ -6,6 +6,7 @@ from tests.bench import plan
 from tests.bench.jobs import Tally
 from tests.bench.report import Report
 from tests.bench.rounds import Block, Cell, Measure, Reading, run
+from tests.bench.targets import targets
 
 BLOCK = plan.block_name("update", 32)
 
@@ -93,3 +94,12 @@ def test_every_cell_is_measured_in_each_round():
         for first, second in zip(of_round[::2], of_round[1::2], strict=True):
             assert first[0] == second[0]
             assert first != second
+
+
+def test_targets_need_exactly_what_is_measured():
+    """Each target compares two subjects of its block, and each subject belongs to a target."""
+    measured = {(each.name, subject) for each in plan.COMPARISONS for subject in each.subjects}
+    needed = {(each.block, subject) for each in targets() for subject in (each.cell, each.base)}
+    null_pair = {(block, plan.ECHO_AGAIN) for block, _ in needed}
+    assert needed <= measured
+    assert measured <= needed | null_pair

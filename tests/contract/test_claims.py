@@ -18,7 +18,7 @@ from tests.contract.stored import answers
 
 LEASE = timedelta(seconds=30)
 CLAIM = ClaimRequest(
-    functions=(factories.FUNCTION,), most=1, lease=LEASE, actor="wally", worker="wally-1"
+    functions=(factories.FUNCTION,), max_operations=1, lease=LEASE, actor="wally", worker="wally-1"
 )
 WORKER = factories.access_filter("wally", functions=("video.*",))
 
@@ -53,7 +53,7 @@ async def test_nothing_to_claim(store, stored):
     await factories.reach(store, Status.PROCESSING)
     await factories.reach(store, Status.COMPLETED)
     before = stored.everything(other.id)
-    assert await store.claim(claim(most=100)) == []
+    assert await store.claim(claim(max_operations=100)) == []
     assert stored.everything(other.id) == before
 
 
@@ -71,8 +71,8 @@ async def test_expired_work_is_not_claimed(store, engine, stored):
 async def test_oldest_first(store):
     """Of one owner the oldest work is claimed first, and never more than was asked for."""
     ids = [(await factories.create(store)).id for _ in range(5)]
-    first = await store.claim(claim(most=2))
-    rest = await store.claim(claim(most=100))
+    first = await store.claim(claim(max_operations=2))
+    rest = await store.claim(claim(max_operations=100))
     created = sorted((o.create_time, o.id) for o in [*first, *rest])
     assert {o.id for o in first} == {operation_id for _, operation_id in created[:2]}
     assert {o.id for o in rest} == set(ids) - {o.id for o in first}
@@ -95,7 +95,7 @@ async def test_owners_share_one_answer(store, most):
     for owner in range(40):
         for _ in range(2):
             await factories.create(store, owner=f"owner-{owner:02}")
-    claimed = await store.claim(claim(most=most))
+    claimed = await store.claim(claim(max_operations=most))
     assert len(claimed) == most
     assert len({operation.owner for operation in claimed}) >= min(most, 16)
 
@@ -105,7 +105,7 @@ async def test_functions_take_turns(store):
     functions = ("video.a", "video.b", "audio.c")
     for function in functions:
         await factories.create(store, function=function)
-    asked = claim(functions=functions[:2], most=10)
+    asked = claim(functions=functions[:2], max_operations=10)
     assert sorted(o.function for o in await store.claim(asked)) == ["video.a", "video.b"]
     assert await store.claim(asked) == []
     assert await store.pending(functions) == ["audio.c"]
@@ -122,7 +122,7 @@ async def test_each_operation_goes_to_one_worker(store, replica, stored, size):
 
     async def work(over):
         while await over.pending([factories.FUNCTION]):
-            counts.update([operation.id for operation in await over.claim(claim(most=7))])
+            counts.update([operation.id for operation in await over.claim(claim(max_operations=7))])
 
     async with asyncio.timeout(50):
         await asyncio.gather(*(work(over) for over in [store, replica] * 4))

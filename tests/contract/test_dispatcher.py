@@ -1,4 +1,4 @@
-"""The dispatcher over a real outbox: how much it sends at once, and what it leaves for later."""
+"""The dispatcher over a real outbox: concurrency limits, order, circuit breaker and leases."""
 
 import asyncio
 import json
@@ -11,8 +11,8 @@ import sqlalchemy as sa
 
 from milepost.domain.operation import Status
 from milepost.storage.outbox import SqlOutbox
-from milepost.webhooks.dispatcher import Room
-from milepost.webhooks.hosts import Hosts
+from milepost.webhooks.circuit_breaker import CircuitBreaker
+from milepost.webhooks.concurrency import ConcurrencyLimits
 from milepost.webhooks.sender import Answer
 from tests import factories
 from tests.dispatching import WebhookDelivery
@@ -20,11 +20,11 @@ from tests.outbox import insert_due
 from tests.waiting import until
 
 HOSTS = [f"https://h{n}.example/" for n in range(3)]
-ROOM = Room(total=5, per_host=2, timeout=timedelta(seconds=1))
+LIMITS = ConcurrencyLimits(total=5, per_host=2, timeout=timedelta(seconds=1))
 
 
 class Poster:
-    """Posts nothing: it counts, and answers after a while."""
+    """Counts the posts, and answers after a while."""
 
     def __init__(self, status=204, takes=0.02):
         self.status = status
@@ -69,35 +69,35 @@ async def outbox(engine, store):
 
 
 def due(engine, count, urls=HOSTS):
-    """So many deliveries are due."""
+    """Insert that many due deliveries."""
     with engine.begin() as connection:
         insert_due(connection, count, urls)
 
 
 async def test_limits_hold_per_host_and_in_total(engine, outbox):
-    """At once no host gets more than its limit, and all together no more than theirs."""
+    """Neither the limit of a host nor the total limit is exceeded."""
     due(engine, 45)
     poster = Poster(takes=0.2)
-    async with WebhookDelivery(engine, outbox, poster, room=ROOM) as sending:
+    async with WebhookDelivery(engine, outbox, poster, limits=LIMITS) as sending:
         await until(lambda: poster.posts["all"] == 45, patience=20)
     assert sending.counts() == {"DELIVERED": 45}
     assert poster.posts == {"all": 45, **{f"h{n}.example": 15 for n in range(3)}}
     # The limits are used, and not just kept.
-    assert poster.most["all"] == ROOM.total
-    assert max(poster.most[f"h{n}.example"] for n in range(3)) == ROOM.per_host
+    assert poster.most["all"] == LIMITS.total
+    assert max(poster.most[f"h{n}.example"] for n in range(3)) == LIMITS.per_host
 
 
 async def test_revision_orders_the_events_of_an_operation(engine, outbox, store):
-    """One event does not wait for another that fails: each tells which revision it made.
+    """An event does not wait for an earlier one that fails; each has its revision.
 
-    Whoever sorts by revision has the order in which they happened, and each says what was then.
+    Sorted by revision the events are in order, and each shows the status after it.
     """
     events = ("operation.started", "operation.completed")
     url = HOSTS[0]
     await factories.reach(store, Status.COMPLETED, callback_url=url, callback_events=events)
     poster = Reluctant()
-    room = Room(total=1, per_host=1)
-    async with WebhookDelivery(engine, outbox, poster, room=room, attempts=3):
+    limits = ConcurrencyLimits(total=1, per_host=1)
+    async with WebhookDelivery(engine, outbox, poster, limits=limits, attempts=3):
         await until(lambda: len(poster.told) == 3, patience=20)
     told = [(each["type"].partition(".")[2], each["data"]["revision"]) for each in poster.told]
     assert sorted(told) == [("completed", 3), ("started", 2), ("started", 2)]
@@ -107,15 +107,15 @@ async def test_revision_orders_the_events_of_an_operation(engine, outbox, store)
 
 
 async def test_breaker_delays_and_drops_nothing(engine, outbox):
-    """A host that fails again and again is left alone: what waits stays due, no try is used up."""
+    """An open circuit delays the deliveries of a host, and uses up no attempt."""
     due(engine, 20, HOSTS[:1])
     now = [0.0]
-    hosts = Hosts(lambda: now[0], per_host=ROOM.per_host, failures=3, open_s=60)
+    breaker = CircuitBreaker(lambda: now[0], failure_threshold=3, open_s=60)
     poster = Poster(status=500)
     async with WebhookDelivery(
-        engine, outbox, poster, room=ROOM, hosts=hosts, attempts=50
+        engine, outbox, poster, limits=LIMITS, breaker=breaker, attempts=50
     ) as sending:
-        await until(lambda: bool(hosts.busy()))
+        await until(lambda: bool(breaker.open_hosts()))
         await asyncio.sleep(0.3)
         made = poster.posts["all"]
         await asyncio.sleep(0.3)
@@ -130,10 +130,10 @@ async def test_breaker_delays_and_drops_nothing(engine, outbox):
 
 async def test_what_waited_too_long_is_left_to_its_lease(engine, outbox):
     """An attempt that would outlive its lease is not made: the delivery is due again later."""
-    room = Room(total=1, per_host=1, timeout=timedelta(seconds=-0.99))
+    limits = ConcurrencyLimits(total=1, per_host=1, timeout=timedelta(seconds=-0.99))
     due(engine, 4)
     poster = Poster(takes=0.3)
-    async with WebhookDelivery(engine, outbox, poster, room=room) as sending:
+    async with WebhookDelivery(engine, outbox, poster, limits=limits) as sending:
         await asyncio.sleep(0.5)
         sending.dispatcher.finish()
     delivered = sending.counts()["DELIVERED"]

@@ -12,7 +12,7 @@ from milepost.domain.limits import Limits
 from milepost.domain.operation import Principal, Role
 from milepost.storage.api_keys import KeyRing
 from milepost.storage.tables import api_keys
-from milepost.tracking.keys import MOST_NOTED, Keys
+from milepost.tracking.keys import MAX_UNWRITTEN_USES, Keys
 from milepost.tracking.page_tokens import PageTokens
 
 ADMIN = Principal(subject="root", roles=frozenset({Role.ADMIN}), credential_id="0" * 16)
@@ -27,7 +27,7 @@ def keys(store) -> Keys:
 
 
 def create_request(**fields) -> CreateKeyRequest:
-    """What a key shall be."""
+    """The content of a key."""
     return CreateKeyRequest(**{"subject": "alice", "roles": (Role.CALLER,), **fields})
 
 
@@ -77,7 +77,7 @@ async def test_request_id_is_for_one_content(keys):
 
 
 async def test_concurrent_creates_with_one_request_id_make_one_key(keys, replica):
-    """However many calls with one request_id run at once, on two replicas, one creates."""
+    """Of concurrent calls with one request_id, on two replicas, exactly one creates a key."""
     other = Keys(replica, limits=Limits(), page_tokens=PageTokens(bytes(32)))
     outcomes = await asyncio.gather(
         *(k.create(ADMIN, create_request(request_id="r1")) for k in (keys, other) * 5)
@@ -112,7 +112,7 @@ async def test_revoking_twice_changes_nothing(keys):
 
 
 async def test_unknown_key_is_not_found(keys):
-    """There is nothing to revoke, and the answer names what was asked for."""
+    """The revocation of an unknown key fails and names the key id."""
     with pytest.raises(ApiKeyNotFound) as caught:
         await keys.revoke("f" * 16)
     assert caught.value.facts == {"key_id": "f" * 16}
@@ -194,9 +194,9 @@ async def test_use_is_written_once_a_minute(keys, engine):
 
 async def test_noted_uses_are_bounded(keys):
     """However many keys are used between two writes, only so many are remembered."""
-    for number in range(MOST_NOTED + 10):
+    for number in range(MAX_UNWRITTEN_USES + 10):
         keys.note_use(f"{number:016x}")
-    assert len(keys._used) == MOST_NOTED
+    assert len(keys._used) == MAX_UNWRITTEN_USES
     await keys.write_uses()
     assert not keys._used
 

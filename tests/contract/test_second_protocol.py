@@ -19,6 +19,7 @@ from milepost.domain.operation import Role, new_operation_id
 from milepost.domain.rates import Allowance, Allowances
 from milepost.storage.api_keys import KeyRing
 from milepost.tracking.claimer import PendingWork
+from milepost.tracking.committer import Committer
 from milepost.tracking.page_tokens import PageTokens
 from milepost.tracking.subscriptions import Subscriptions
 from milepost.tracking.tracker import Tracker
@@ -71,9 +72,9 @@ async def http(engine, store) -> AsyncIterator[Http]:
     )
     tracker = Tracker(
         store,
+        Committer(store, Subscriptions()),
         limits=Limits(),
         page_tokens=PageTokens(secrets.token_bytes(32)),
-        subscriptions=Subscriptions(),
         work=PendingWork(store),
         allowances=Allowances(default=Allowance(active=100)),
     )

@@ -1,4 +1,4 @@
-"""Waiting and watching over each database: what is seen, in which order, and how often."""
+"""Waits and watches over each database: contents, order and completeness."""
 
 import asyncio
 from datetime import timedelta
@@ -12,7 +12,7 @@ from milepost.domain.transitions import Transition
 from milepost.storage.tables import events, operations
 from milepost.tracking.poller import Poller
 from milepost.tracking.subscriptions import Subscriptions
-from milepost.tracking.watcher import PAGE, Watcher
+from milepost.tracking.watcher import MAX_STATUS_CHANGES, Watcher
 from tests import factories
 from tests.waiting import until
 
@@ -23,33 +23,33 @@ MALLORY = Principal(
     subject=factories.STRANGER, roles=frozenset({Role.CALLER}), credential_id="m", functions=()
 )
 LONG_S = 20.0
-"""Longer than any test may take: what ends before did not end by the time."""
+"""Longer than any test may take: a wait that ends earlier was not ended by its timeout."""
 QUIET_S = 0.02
 
 
 @pytest.fixture
 def subscriptions() -> Subscriptions:
-    """Nobody listens yet."""
+    """Subscriptions without a subscriber."""
     return Subscriptions()
 
 
 @pytest.fixture
 def watcher(store, subscriptions) -> Watcher:
-    """Waiting on a store whose transitions are published by the test."""
-    return Watcher(store, store, subscriptions, longest=LONG_S, keep_alive=LONG_S)
+    """A watcher of a store whose transitions the test publishes."""
+    return Watcher(store, store, subscriptions, max_wait=LONG_S, keep_alive=LONG_S)
 
 
 async def moved(store, subscriptions, transition, operation, **overrides):
-    """The operation after a transition of which the listeners are told."""
+    """The operation after a transition that is published."""
     outcome = await store.apply(factories.change(transition, operation.id, **overrides))
     subscriptions.publish(operation.id)
     return outcome.operation
 
 
 def have_seen(subscriptions, operation):
-    """Whether everybody who listens to the operation has read it, and there is somebody."""
+    """Return whether the operation has subscribers and all of them have read it."""
     group = subscriptions.subscribers.get(operation.id, ())
-    return bool(group) and all(subscriber.seen for subscriber in group)
+    return bool(group) and all(subscriber.seen_revision for subscriber in group)
 
 
 async def taken(watch, count):
@@ -64,8 +64,8 @@ async def rest(watch):
         return [item async for item in watch]
 
 
-async def test_wait_returns_when_it_has_ended(store, subscriptions, watcher):
-    """A wait is not ended by progress, but by the end."""
+async def test_wait_ends_with_the_operation(store, subscriptions, watcher):
+    """A wait is ended by the terminal transition, not by progress."""
     operation = await factories.reach(store, Status.PROCESSING)
     waiting = asyncio.create_task(watcher.wait(ALICE, operation.id, LONG_S))
     await until(lambda: bool(subscriptions.subscribers))
@@ -77,43 +77,43 @@ async def test_wait_returns_when_it_has_ended(store, subscriptions, watcher):
 
 
 @pytest.mark.parametrize("seconds", [0.0, QUIET_S])
-async def test_wait_returns_it_as_it_stands_after_its_time(store, watcher, seconds):
-    """A wait whose time is up is no error: the operation is answered as it stands."""
+async def test_wait_ends_at_its_timeout(store, watcher, seconds):
+    """A timeout is not an error: the active operation is returned."""
     operation = await factories.reach(store, Status.PROCESSING)
     assert await watcher.wait(ALICE, operation.id, seconds) == operation
 
 
-async def test_no_wait_is_longer_than_the_longest(store, subscriptions):
-    """Whatever is asked for, the operator's limit ends the wait."""
-    watcher = Watcher(store, store, subscriptions, longest=QUIET_S, keep_alive=LONG_S)
+async def test_wait_is_limited(store, subscriptions):
+    """The operator's limit ends a wait, whatever the caller requests."""
+    watcher = Watcher(store, store, subscriptions, max_wait=QUIET_S, keep_alive=LONG_S)
     operation = await factories.create(store)
     async with asyncio.timeout(LONG_S / 2):
         assert await watcher.wait(ALICE, operation.id, 1e9) == operation
 
 
-async def test_hold_returns_at_the_first_change(store, subscriptions, watcher):
-    """A held answer is given at the first change, progress included; without one, in its time."""
+async def test_wait_for_change_ends_at_the_first_change(store, subscriptions, watcher):
+    """A wait for a change ends at the first one, progress included, or at its timeout."""
     operation = await factories.reach(store, Status.PROCESSING)
-    holding = asyncio.create_task(watcher.hold(ALICE, operation.id, LONG_S))
+    holding = asyncio.create_task(watcher.wait_for_change(ALICE, operation.id, LONG_S))
     await until(lambda: have_seen(subscriptions, operation))
     subscriptions.publish(operation.id)  # a hint for nothing
     now = await moved(store, subscriptions, Transition.PROGRESS, operation, progress=0.5)
     async with asyncio.timeout(LONG_S / 2):
         assert await holding == now
-    assert await watcher.hold(ALICE, operation.id, QUIET_S) == now
+    assert await watcher.wait_for_change(ALICE, operation.id, QUIET_S) == now
 
 
 @pytest.mark.parametrize("status", [Status.COMPLETED, Status.FAILED, Status.CANCELLED])
-async def test_nothing_is_waited_for_after_the_end(store, watcher, status):
-    """An operation that has ended is answered at once, held or waited for."""
+async def test_terminal_operation_is_returned_at_once(store, watcher, status):
+    """A terminal operation is returned at once by both kinds of wait."""
     operation = await factories.reach(store, status)
     async with asyncio.timeout(LONG_S / 2):
         assert await watcher.wait(ALICE, operation.id, LONG_S) == operation
-        assert await watcher.hold(ALICE, operation.id, LONG_S) == operation
+        assert await watcher.wait_for_change(ALICE, operation.id, LONG_S) == operation
 
 
-async def test_watch_begins_with_the_operation_as_it_stands(store, subscriptions, watcher):
-    """A watch that knows nothing gets the operation, then each change, and ends with its end."""
+async def test_watch_begins_with_the_operation_as_it_is(store, subscriptions, watcher):
+    """A watch from revision 0 yields the operation, then each change, and ends after the last."""
     operation = await factories.create(store)
     with watcher.watch(ALICE, operation.id, 0) as watch:
         seen = await taken(watch, 1)
@@ -127,9 +127,9 @@ async def test_watch_begins_with_the_operation_as_it_stands(store, subscriptions
 
 
 async def test_slow_reader_misses_progress_and_no_status(store, subscriptions, watcher):
-    """Of what happened while nobody read, every change of status is told, of progress the newest.
+    """A slow reader gets every status change, and of progress only the newest.
 
-    A reader that was cut off is told the same: it is only slower.
+    A reader that was cut off gets the same.
     """
     operation = await factories.create(store)
     with watcher.watch(ALICE, operation.id, 0) as slow:
@@ -157,8 +157,8 @@ async def test_slow_reader_misses_progress_and_no_status(store, subscriptions, w
         assert await rest(back) == []
 
 
-async def test_past_status_is_told_as_it_was(store, watcher):
-    """An operation that has been started meanwhile is told as it stood: no later fact shows."""
+async def test_past_status_change_shows_no_later_fact(store, watcher):
+    """The operation after a past status change has the values of that time, and no later ones."""
     operation = await factories.reach(store, Status.PROCESSING, metadata='{"a": 1}')
     await store.apply(
         factories.change(Transition.PROGRESS, operation.id, progress=0.7, message="late")
@@ -174,13 +174,13 @@ async def test_past_status_is_told_as_it_was(store, watcher):
     assert completed.result == factories.payload()
 
 
-async def test_work_that_changed_hands_is_told_in_full(store, stored, subscriptions, watcher):
-    """Each time that an operation is released and started anew is told, with its attempt.
+async def test_every_attempt_is_watched(store, stored, subscriptions, watcher):
+    """Every release and every new start is yielded, with its attempt.
 
-    Also when there are more changes than are read at once.
+    The same holds for more changes than one read returns.
     """
     operation = await factories.reach(store, Status.PROCESSING)
-    rounds = PAGE  # two changes of status each
+    rounds = MAX_STATUS_CHANGES  # two changes of status each
     template = stored.events(operation.id)[-1]
     rows = []
     for number in range(rounds):
@@ -209,9 +209,9 @@ async def test_work_that_changed_hands_is_told_in_full(store, stored, subscripti
     assert [item.attempt for item in seen[1::2]] == list(range(2, rounds + 2))
 
 
-async def test_quiet_watch_says_that_it_lives(store, subscriptions):
-    """When nothing happens for a while a watch yields nothing, and goes on."""
-    watcher = Watcher(store, store, subscriptions, longest=LONG_S, keep_alive=QUIET_S)
+async def test_quiet_watch_yields_none(store, subscriptions):
+    """A watch without a change for a while yields None, and goes on."""
+    watcher = Watcher(store, store, subscriptions, max_wait=LONG_S, keep_alive=QUIET_S)
     operation = await factories.create(store)
     with watcher.watch(ALICE, operation.id, operation.revision) as watch:
         assert await taken(watch, 2) == [None, None]
@@ -219,26 +219,24 @@ async def test_quiet_watch_says_that_it_lives(store, subscriptions):
         assert [item for item in await rest(watch) if item is not None] == [cancelled]
 
 
-async def test_foreign_is_missing_to_those_who_wait(store, subscriptions, watcher):
-    """Nobody waits for, holds or watches what is none of its business."""
+async def test_operation_of_another_owner_is_missing(store, subscriptions, watcher):
+    """An operation that the caller may not read is missing to waits and watches."""
     operation = await factories.create(store)
     for operation_id in (operation.id, new_operation_id()):
         with pytest.raises(OperationNotFound) as caught:
             await watcher.wait(MALLORY, operation_id, LONG_S)
         assert type(caught.value) is OperationNotFound
         with pytest.raises(OperationNotFound):
-            await watcher.hold(MALLORY, operation_id, LONG_S)
+            await watcher.wait_for_change(MALLORY, operation_id, LONG_S)
         with watcher.watch(MALLORY, operation_id, 0) as watch, pytest.raises(OperationNotFound):
             await anext(watch)
     assert not subscriptions.subscribers
 
 
-async def test_operation_that_expires_is_gone_for_those_who_wait(
-    store, engine, subscriptions, watcher
-):
-    """Who waits for an operation or watches it is told when it expires, before any sweep.
+async def test_expiry_ends_waits_and_watches(store, engine, subscriptions, watcher):
+    """Waits and watches end with OperationExpired when it expires, before any sweep.
 
-    Nobody publishes that time passes: it is found by looking.
+    Expiry is not published, so a poll finds it.
     """
     operation = await factories.create(store)
     poller = Poller(store, subscriptions, interval=QUIET_S)
@@ -255,27 +253,30 @@ async def test_operation_that_expires_is_gone_for_those_who_wait(
         polling.cancel()
 
 
-async def test_every_change_is_found_without_a_hint(store, replica, subscriptions, watcher):
-    """What another replica did is found by the poll alone, by everybody who waits."""
+async def test_every_change_is_found_without_a_notification(store, replica, subscriptions, watcher):
+    """A change on another replica is found by the poll alone, for all waits and watches."""
     mine, other = [await factories.create(store) for _ in range(2)]
-    with watcher.watch(ALICE, mine.id, 0) as watch, subscriptions.listen(other.id) as subscriber:
+    with (
+        watcher.watch(ALICE, mine.id, 0) as watch,
+        subscriptions.subscribed(other.id) as subscriber,
+    ):
         await taken(watch, 1)
-        subscriber.seen = other.revision
+        subscriber.seen_revision = other.revision
         waiting = asyncio.create_task(watcher.wait(ALICE, mine.id, LONG_S))
         await until(lambda: have_seen(subscriptions, mine))
         poller = Poller(store, subscriptions, interval=LONG_S)
-        await poller.look()
+        await poller.poll()
         await replica.apply(factories.change(Transition.CANCEL, mine.id))
         polling = asyncio.create_task(poller.run())
-        poller.look_now()
+        poller.poll_now()
         assert [item.status for item in await rest(watch)] == [Status.CANCELLED]
         assert (await waiting).status is Status.CANCELLED
         assert not await subscriber.wait(0.0)
         polling.cancel()
 
 
-async def test_closing_lets_everybody_go(store, subscriptions, watcher):
-    """When the replica stops who waits is answered, and who watches is sent to another one."""
+async def test_close_ends_waits_and_watches(store, subscriptions, watcher):
+    """A stopping replica answers waits with the operation and watches with Draining."""
     operation = await factories.create(store)
     with watcher.watch(ALICE, operation.id, 0) as watch:
         await taken(watch, 1)
@@ -290,8 +291,8 @@ async def test_closing_lets_everybody_go(store, subscriptions, watcher):
             assert await watcher.wait(ALICE, operation.id, LONG_S) == operation
 
 
-async def test_who_gives_up_waiting_leaves_nothing(store, subscriptions, watcher):
-    """A wait that is cancelled leaves no listener behind."""
+async def test_cancelled_wait_leaves_nothing(store, subscriptions, watcher):
+    """A cancelled wait leaves no subscriber behind."""
     operation = await factories.create(store)
     waiting = asyncio.create_task(watcher.wait(ALICE, operation.id, LONG_S))
     await until(lambda: bool(subscriptions.subscribers))

@@ -18,7 +18,7 @@ QUEUE_TIMEOUT_S = 30.0
 
 @dataclass(frozen=True)
 class Done:
-    """What a command has written, and how it ended."""
+    """The output and the exit code of a command."""
 
     code: int
     out: str

@@ -38,7 +38,7 @@ DETAILS: Final = "grpc-status-details-bin"
 GIVEN: Final[Mapping[str, Mapping[str, Any]]] = {
     "RedeliverWebhook": {"delivery_id": "msg_" + 32 * "0"},
     "SendTestWebhook": {"callback_url": "https://localhost/"},
-    "CleanupExpired": {"dry_run": True},
+    "PurgeExpiredOperations": {"dry_run": True},
     "CreateApiKey": {"subject": "matrix", "roles": [admin_service_pb2.ROLE_CALLER]},
     "RevokeApiKey": {"key_id": 16 * "0"},
 }

@@ -11,7 +11,7 @@ from tests.e2e.commands import DENIED, OK, QUEUE_TIMEOUT_S, USAGE, milepost
 
 
 def test_help_tells_commands_and_exit_codes():
-    """Without arguments, the commands are listed, and what their exit codes mean."""
+    """Without arguments, the help lists the commands and the exit codes."""
     done = milepost()
     assert done.code == OK
     for word in ("serve", "migrate", "demo", "keys", "ops", "check-config", "version"):
@@ -46,7 +46,7 @@ def test_unknown_options_are_one_line(command):
 
 
 def test_errors_are_json_where_the_output_is():
-    """With --output json, even what is wrong with the arguments is one document."""
+    """With --output json, invalid arguments are reported as one document too."""
     done = milepost("ops", "get", "--output", "json")
     assert (done.code, done.out) == (USAGE, "")
     assert (done.error["reason"], done.error["code"]) == ("USAGE", "INVALID_ARGUMENT")
@@ -55,14 +55,14 @@ def test_errors_are_json_where_the_output_is():
 
 
 def test_version_is_that_of_the_package():
-    """The version is told to people and programs."""
+    """The version is printed for people and for programs."""
     assert milepost("version").out.startswith("milepost 0.")
     assert milepost("version", "--output", "json").json["version"].startswith("0.")
 
 
 @pytest.mark.parametrize("command", [("--help",), ("version",), ("check-config",)], ids=" ".join)
 def test_light_commands_import_nothing_heavy(command):
-    """What needs no service and no database starts without their libraries."""
+    """Commands without service and database start without their libraries."""
     code = (
         "import sys; from milepost.cli import app\n"
         "try: app()\n"
@@ -80,7 +80,7 @@ def test_light_commands_import_nothing_heavy(command):
 
 
 def test_check_config_shows_what_is_in_force(tmp_path):
-    """Every setting has a value, a source and a meaning; secrets are masked, typos are told."""
+    """Every setting has a value, a source and a meaning; secrets are masked, typos are reported."""
     file = tmp_path / "settings.env"
     file.write_text("MILEPOST_DRAIN_SECONDS=7\n")
     settings = {
@@ -97,12 +97,14 @@ def test_check_config_shows_what_is_in_force(tmp_path):
     )
     assert shown["MILEPOST_DRAIN_SECONDS"]["source"] == "file"
     assert shown["MILEPOST_REFLECTION"]["source"] == "default"
-    assert done.json["warnings"] == ["MILEPOST_LISTEM is no setting; did you mean MILEPOST_LISTEN?"]
+    assert done.json["warnings"] == [
+        "MILEPOST_LISTEM is not a setting; did you mean MILEPOST_LISTEN?"
+    ]
     assert (done.code, done.json["problems"]) == (OK, [])
     text = milepost("check-config", **settings)
     assert "s3cret" not in text.out + text.err + done.out + done.err
-    assert re.search(r"MILEPOST_DRAIN_SECONDS +7 +file +How long", text.out)
-    assert text.err == "warning: MILEPOST_LISTEM is no setting; did you mean MILEPOST_LISTEN?\n"
+    assert re.search(r"MILEPOST_DRAIN_SECONDS +7 +file +Time for", text.out)
+    assert text.err == "warning: MILEPOST_LISTEM is not a setting; did you mean MILEPOST_LISTEN?\n"
 
 
 def test_check_config_reports_every_problem():
@@ -112,14 +114,14 @@ def test_check_config_reports_every_problem():
     assert (checked.code, served.code) == (USAGE, USAGE)
     assert checked.err == served.err
     first, second = checked.err.splitlines()
-    assert first.startswith("error: MILEPOST_LISTEN: is reachable from outside, without TLS")
+    assert first.startswith("error: MILEPOST_LISTEN: is reachable from other machines without TLS")
     assert second.startswith("error: MILEPOST_LOG_LEVEL: ")
     done = milepost("serve", "--output", "json", **settings)
     assert (done.error["reason"], len(done.error["problems"])) == ("INVALID_SETTINGS", 2)
 
 
 def test_traceback_only_for_debugging(service):
-    """What has happened inside is shown when the log level is debug, and then only."""
+    """A traceback is printed only if the log level is debug."""
     done = subprocess.run(
         [sys.executable, "-m", "milepost", "ops", "list", "--api-key", "mp_x"],
         env=without_settings()

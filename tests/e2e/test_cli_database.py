@@ -24,12 +24,12 @@ from tests.machine import free_port
 
 @pytest.fixture
 def store(tmp_path: Path) -> dict[str, str]:
-    """The settings of an embedded store of one's own that is not there yet."""
+    """The settings of an embedded store that does not exist yet."""
     return {"MILEPOST_DATABASE_URL": f"sqlite:///{tmp_path}/new/milepost.db"}
 
 
 def test_migrate_goes_forth_and_back(store):
-    """The schema is brought up to date, back to nothing, and to a revision."""
+    """The schema is migrated to the newest revision, to none, and to a given one."""
     assert milepost("migrate", "--output", "json", **store).json == {"revision": latest()}
     assert milepost("migrate", "--to", "base", "--output", "json", **store).json == {
         "revision": None
@@ -41,22 +41,22 @@ def test_migrate_goes_forth_and_back(store):
 
 
 def test_clean_up_without_a_service(store):
-    """One pass is previewed and made on the database, and says what it did."""
+    """One sweep of the database is previewed and done, and its counts are printed."""
     assert milepost("migrate", **store).code == OK
     old = factories.LONG_AGO + timedelta(days=1)
     rows = [factories.row(status, expire_time=old) for status in Status]
     with open_engine(store["MILEPOST_DATABASE_URL"]).begin() as connection:
         connection.execute(sa.insert(operations), rows)
     preview = milepost("cleanup", "--dry-run", **store)
-    assert preview.out == "4 would be deleted, 1 would be failed with EXPIRED\n"
+    assert preview.out == "4 would be purged, 1 would be failed with EXPIRED\n"
     done = milepost("cleanup", "--output", "json", **store).json
     assert done == {
         "dry_run": False,
-        "deleted_count": 4,
+        "purged_count": 4,
         "failed_count": 1,
         "more_remaining": False,
     }
-    assert milepost("cleanup", **store).out == "0 deleted, 0 failed with EXPIRED\n"
+    assert milepost("cleanup", **store).out == "0 purged, 0 failed with EXPIRED\n"
 
 
 def test_key_lives_and_dies(store):
@@ -80,7 +80,7 @@ def test_key_lives_and_dies(store):
 
 
 def test_created_key_is_shown_to_people_once(store):
-    """People read the key, that it is shown only now, and that a worker without grants is idle."""
+    """The key is printed with a hint that it is shown once; without grants, with a warning."""
     words = ("keys", "create", "--subject", "w", "--role", "worker")
     done = milepost(*words, **store)
     assert re.search(r"^key +mp_\w+$", done.out, re.MULTILINE)
@@ -106,7 +106,7 @@ def test_created_key_is_shown_to_people_once(store):
     ],
 )
 def test_wrong_keys_are_refused(store, option, value, text):
-    """What a key may not be is said in one line, before anything is stored."""
+    """Invalid options of a key are reported in one line, before anything is stored."""
     words = {"--subject": "bench", "--role": "CALLER", option: value}
     done = milepost("keys", "create", *(w for pair in words.items() for w in pair), **store)
     assert (done.code, done.out) == (USAGE, "")
@@ -117,7 +117,7 @@ def test_wrong_keys_are_refused(store, option, value, text):
 
 
 def test_unknown_key_cannot_be_revoked(store):
-    """An unknown key has an exit code of its own."""
+    """An unknown key is exit code 3."""
     done = milepost("keys", "revoke", "nope", "--output", "json", **store)
     assert (done.code, done.error["reason"]) == (NOT_FOUND, "API_KEY_NOT_FOUND")
 
@@ -133,7 +133,7 @@ def test_database_that_is_away_is_one_line():
 
 
 def test_database_that_is_none_is_one_line(tmp_path):
-    """A file that is no database is refused."""
+    """A file that is not a database is refused."""
     (tmp_path / "text").write_text("no database, but long enough to be looked at " * 50)
     done = milepost("keys", "list", MILEPOST_DATABASE_URL=f"sqlite:///{tmp_path}/text")
     assert (done.code, done.err) == (REFUSED, "error: database: file is not a database\n")
@@ -186,7 +186,7 @@ def test_serve_runs_until_sigterm(store):
 
 @pytest.mark.parametrize("variable", ["MILEPOST_LISTEN", "MILEPOST_HTTP_LISTEN"])
 def test_port_in_use_is_one_line(store, variable):
-    """A port that somebody else has is named with its variable."""
+    """A port in use is reported with its variable."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         free = {"MILEPOST_LISTEN": "127.0.0.1:0", "MILEPOST_HTTP_LISTEN": ""}

@@ -30,7 +30,7 @@ UNKNOWN = "op_000000000000000000000000"
 
 @pytest.fixture
 def access(service) -> dict[str, str]:
-    """What a caller that no other test knows needs to call the service."""
+    """The variables of a caller of this test alone."""
     key = service.api_key(f"carol-{uuid.uuid4().hex}", roles=("CALLER",))
     return {"MILEPOST_ADDRESS": service.address, "MILEPOST_API_KEY": key}
 
@@ -66,7 +66,7 @@ def in_background(work: Callable[[], None]) -> Iterator[None]:
 
 
 def test_operation_is_created_and_shown(caller):
-    """An operation is created with all that can be said of it, and shown as it stands."""
+    """An operation is created with every option and shown."""
     words = (
         *("--version", "2", "--metadata", '{"a": {"b": ["ü", 1]}}', "--request-id", "cli-1"),
         *("--ttl", "15m", "--retry-after", "2", "--output", "json"),
@@ -123,7 +123,7 @@ def test_metadata_comes_from_files_too(caller, tmp_path):
     ],
 )
 def test_wrong_arguments_of_create_are_one_line(caller, arguments, text):
-    """What cannot be sent is not sent."""
+    """Metadata that JSON cannot represent is a wrong argument."""
     done = caller("ops", "create", "x", *arguments)
     assert (done.code, done.out) == (USAGE, "")
     [line] = done.err.splitlines()
@@ -132,7 +132,7 @@ def test_wrong_arguments_of_create_are_one_line(caller, arguments, text):
 
 
 def test_service_names_every_field_that_is_wrong(caller):
-    """What the service refuses comes with its reason and every violated field."""
+    """A refusal of the service is shown with its reason and every violated field."""
     done = caller("ops", "create", " ", "--request-id", "a b", "--output", "json")
     assert (done.code, done.error["reason"]) == (REFUSED, "INVALID_REQUEST")
     assert [item["field"] for item in done.error["violations"]] == ["function", "request_id"]
@@ -142,7 +142,7 @@ def test_service_names_every_field_that_is_wrong(caller):
 
 
 def test_operations_are_listed(caller):
-    """The list is newest first, can be filtered, and tells when there is more."""
+    """The list is newest first, can be filtered, and says when there is more."""
     ids = [create(caller, f"list.{n}") for n in range(3)]
     page = caller("ops", "list", "--limit", "2", "--output", "json").json
     assert [item["id"] for item in page["operations"]] == [ids[2], ids[1]]
@@ -156,18 +156,18 @@ def test_operations_are_listed(caller):
     assert ids[1] in text
     assert ids[0] not in text
     none = caller("ops", "list", "--function", "list.none")
-    assert (none.code, none.out) == (OK, "There is no such operation.\n")
+    assert (none.code, none.out) == (OK, "No operations found.\n")
 
 
 @pytest.mark.parametrize("arguments", [("--status", "LOST"), ("--limit", "0"), ("--limit", "x")])
 def test_wrong_filters_are_one_line(caller, arguments):
-    """A filter that cannot be is refused."""
+    """An invalid filter is refused."""
     done = caller("ops", "list", *arguments)
     assert (done.code, len(done.err.splitlines())) == (USAGE, 1)
 
 
 def test_operation_is_cancelled_once(caller):
-    """An operation is cancelled; a second time the service says why not."""
+    """An operation is cancelled; a second cancel is refused with the reason."""
     id_ = create(caller)
     done = caller("ops", "cancel", id_, "--reason", "changed my mind", "--output", "json")
     assert (done.code, done.json["status"]) == (OK, "CANCELLED")
@@ -178,7 +178,7 @@ def test_operation_is_cancelled_once(caller):
 
 @pytest.mark.parametrize("command", ["get", "watch", "cancel"])
 def test_unknown_operation_has_its_own_exit_code(caller, command):
-    """An operation that is not there for the caller is exit code 3."""
+    """An operation that the caller may not see is exit code 3."""
     done = caller("ops", command, UNKNOWN, "--output", "json")
     assert (done.code, done.error["reason"]) == (NOT_FOUND, "OPERATION_NOT_FOUND")
 
@@ -202,7 +202,7 @@ def test_watch_follows_to_a_good_end(caller, worker):
 
 
 def test_watch_of_a_failure_is_exit_code_5(caller, worker):
-    """A failed operation is told with its errors, for people on one line."""
+    """A failed operation is shown with its errors, for people on one line."""
     id_ = create(caller)
     worker.fail(id_, [OperationError("CODEC", "no\nsuch \x1b[31mcodec")])
     done = caller("ops", "watch", id_)
@@ -215,7 +215,7 @@ def test_watch_of_a_failure_is_exit_code_5(caller, worker):
 
 
 def test_watch_of_a_cancellation_is_exit_code_5(caller):
-    """A cancelled operation is no good end either."""
+    """A cancelled operation is exit code 5 too."""
     id_ = create(caller)
     caller("ops", "cancel", id_)
     done = caller("ops", "watch", id_, "--output", "json")
@@ -267,7 +267,7 @@ def test_calls_need_a_key(caller, service):
 
 
 def test_service_that_is_not_there_is_told_at_once(caller):
-    """Where nothing listens, the command does not keep people waiting."""
+    """Where nothing listens, the command fails at once."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))  # taken, but nobody listens
         address = f"127.0.0.1:{probe.getsockname()[1]}"

@@ -1,4 +1,4 @@
-"""The demo as a newcomer runs it: a service of its own, real work, nothing left behind."""
+"""The demo: a temporary service, real work, and a complete clean-up."""
 
 import hashlib
 import json
@@ -68,7 +68,7 @@ def run(*arguments: str, temporary: Path, **settings: str) -> tuple[int, str, st
 
 
 def combined_digest(folder: Path) -> str:
-    """What ``sha256sum`` would write about the files, hashed in turn."""
+    """The digest of the lines that ``sha256sum`` writes for the files."""
     names = sorted(
         os.fsencode(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()
     )
@@ -80,7 +80,7 @@ def combined_digest(folder: Path) -> str:
 
 
 def is_listening(address: str) -> bool:
-    """Whether somebody listens there."""
+    """True if a process listens there."""
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=1).close()
@@ -90,7 +90,7 @@ def is_listening(address: str) -> bool:
 
 
 def test_demo_hashes_a_folder_and_leaves_nothing(folder, temporary, nowhere):
-    """The stored result is that of the real files; service and store are gone afterwards."""
+    """The stored result is that of the real files; service and store are removed afterwards."""
     code, out, err = run(str(folder), "--address", nowhere, "--output", "json", temporary=temporary)
     assert (code, err) == (0, "")
     operation = json.loads(out)
@@ -197,7 +197,7 @@ def test_what_is_no_folder_is_refused(tmp_path, temporary, nowhere):
     for name, problem in (
         ("missing", "no such file or directory"),
         ("file", "not a directory"),
-        ("empty", "there are no files in it"),
+        ("empty", "the folder has no files"),
     ):
         code, out, err = run(str(tmp_path / name), "--address", nowhere, temporary=temporary)
         assert (code, out, err) == (2, "", f"error: {tmp_path / name}: {problem}\n")

@@ -111,10 +111,10 @@ def test_no_result_is_absent(alice, processing):
 
 
 RESULTS = {
-    "empty-struct-B200": packed(struct_pb2.Struct()),
+    "empty-struct": packed(struct_pb2.Struct()),
     "struct": packed(struct(a={"b": [1, None, "x"]})),
     "null": packed(struct_pb2.Value(null_value=struct_pb2.NULL_VALUE)),
-    "scalar-B100": packed(struct_pb2.Value(string_value="result")),
+    "scalar": packed(struct_pb2.Value(string_value="result")),
     "wrapper": packed(wrappers_pb2.BytesValue(value=bytes(range(256)))),
     "any-in-any": packed(packed(wrappers_pb2.StringValue(value="x"))),
     "own-type": packed(pb.Operation(id="op", progress=0.5)),
@@ -203,7 +203,7 @@ def test_errors_are_kept_in_order(alice, processing):
 @pytest.mark.parametrize(
     ("errors", "fields"),
     [
-        pytest.param([], {"errors"}, id="none-B115"),
+        pytest.param([], {"errors"}, id="none"),
         pytest.param([error("", "m")], {"errors[0].code"}, id="no-code"),
         pytest.param([error("C", " ")], {"errors[0].message"}, id="blank-message"),
         pytest.param(

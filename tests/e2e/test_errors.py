@@ -2,17 +2,19 @@
 
 import asyncio
 from functools import partial
+from typing import Any
 
 import grpc
 import pytest
 import sqlalchemy as sa
+from google.api import field_behavior_pb2
 from grpc import StatusCode
 
 from milepost.domain.operation import OperationId, new_operation_id
 from milepost.storage.tables import operations
 from tests.e2e.client import FUNCTION, Client
-from tests.e2e.refusals import refused
-from tests.e2e.rpcs import RPCS
+from tests.e2e.refusals import Refusal, refused
+from tests.e2e.rpcs import RPCS, Rpc
 from tests.waiting import eventually, until
 
 SOON_S = 5.0
@@ -53,6 +55,34 @@ def test_defect_is_internal(any_service, alice, stored):
     assert (line["level"], line["method"]) == ("error", GET)
     assert "JSONDecodeError" in line["exception"]
     becomes(lambda: counted(any_service, GET, "INTERNAL"), before + 1)
+
+
+def required_fields(rpc: Rpc) -> set[str]:
+    """The fields that the proto annotates as required."""
+    annotation: Any = field_behavior_pb2.field_behavior
+    return {
+        field.name
+        for field in rpc.request.DESCRIPTOR.fields
+        if field_behavior_pb2.REQUIRED in field.GetOptions().Extensions[annotation]
+    }
+
+
+@pytest.mark.parametrize(
+    "rpc", [rpc for rpc in RPCS if rpc.shape != "stream_stream"], ids=lambda rpc: rpc.method
+)
+def test_empty_request_violates_the_required_fields(any_service, rpc):
+    """An empty request is refused with exactly the fields that the proto annotates as required."""
+    roles = ("CALLER", "WORKER", "ADMIN")
+    everyone = any_service.client("everyone", roles=roles, functions=("*",))
+    violations: set[str] = set()
+    try:
+        everyone.send(rpc, rpc.request())
+    except grpc.RpcError as error:
+        refusal = Refusal()
+        refusal.error = error
+        if refusal.code is StatusCode.INVALID_ARGUMENT:
+            violations = set(refusal.violations)
+    assert violations == required_fields(rpc)
 
 
 def test_refused_calls_are_counted_with_their_code(any_service, alice, worker):

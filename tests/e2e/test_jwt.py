@@ -168,7 +168,7 @@ def test_without_keys_the_call_may_be_repeated(tmp_path: Path, endpoint):
     with Service(
         f"sqlite:///{tmp_path}/x.db", tmp_path, jwt_issuers=json.dumps([issuer])
     ) as service:
-        with refused(StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE"):
+        with refused(StatusCode.UNAVAILABLE, "IDENTITY_PROVIDER_UNAVAILABLE"):
             holder(service, token(now_claims())).create()
         assert service.client("alice").create().revision == 1  # keys do not hang on the issuer
         service.logged(event="keys of the issuer not fetched")

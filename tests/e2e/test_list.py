@@ -7,7 +7,7 @@ from google.protobuf import any_pb2, struct_pb2, timestamp_pb2
 from grpc import StatusCode
 
 from milepost.gen.milepost.v1 import operation_pb2 as pb
-from milepost.tracking.page_tokens import MOST_CHARACTERS
+from milepost.tracking.page_tokens import MAX_TOKEN_LENGTH
 from tests.e2e.client import FUNCTION, Client
 from tests.e2e.refusals import refused
 from tests.e2e.service import Service
@@ -158,9 +158,15 @@ def test_page_size_is_used(full, size):
     assert len(listed(full, page_size=size)) == size
 
 
-@pytest.mark.parametrize("size", [-1, 101, -(2**31), 2**31 - 1])
-def test_page_size_out_of_range(full, size):
-    """A page size below 0 or above 100 is refused."""
+@pytest.mark.parametrize("size", [101, 2**31 - 1])
+def test_page_size_above_the_maximum(full, size):
+    """A page size above 100 means 100."""
+    assert len(listed(full, page_size=size)) == 100
+
+
+@pytest.mark.parametrize("size", [-1, -(2**31)])
+def test_negative_page_size(full, size):
+    """A negative page size is refused."""
     with refused(StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST") as refusal:
         listed(full, page_size=size)
     assert set(refusal.violations) == {"page_size"}
@@ -245,7 +251,7 @@ def token(full) -> str:
         "\0",
         "ä" * 68,
         "A" * 68,
-        "x" * (MOST_CHARACTERS + 1),
+        "x" * (MAX_TOKEN_LENGTH + 1),
         "x" * 100_000,
     ],
     ids=range(9),
@@ -312,7 +318,7 @@ def test_every_violation_of_a_list_is_reported_at_once(mixed):
     with refused(StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST") as refusal:
         listed(
             mixed,
-            page_size=101,
+            page_size=-1,
             statuses=[0, 77],
             function=" ",
             owner="x" * 256,

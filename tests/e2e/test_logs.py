@@ -1,4 +1,4 @@
-"""What the log says of every change and every refusal, and what it never says."""
+"""The log lines of changes and refusals, and the data that no line holds."""
 
 import uuid
 
@@ -31,7 +31,7 @@ def test_create_is_logged(any_service, alice):
 
 
 @pytest.mark.parametrize(
-    ("status", "moves"),
+    ("status", "transitions"),
     [
         ("COMPLETED", ["create", "start", "complete"]),
         ("FAILED", ["create", "start", "fail"]),
@@ -91,7 +91,7 @@ def test_decrease_is_logged_with_both_values(any_service, alice):
 
 
 def test_unauthenticated_calls_are_logged(any_service):
-    """A call without a credential is a warning that names nobody."""
+    """A call without a credential is a warning without a principal."""
     (get,) = (rpc for rpc in RPCS if rpc.method == "GetOperation")
     missing = new_operation_id()
     with refused(StatusCode.UNAUTHENTICATED):

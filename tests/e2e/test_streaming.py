@@ -1,4 +1,4 @@
-"""StreamProgress over the wire: acknowledgements, error items, interruptions, and its ends."""
+"""StreamProgress over the wire: acknowledgements, error items and interruptions."""
 
 import asyncio
 import statistics
@@ -25,7 +25,7 @@ from tests.waiting import until
 
 SOON_S = 5.0
 SILENCE_S = 1.2
-"""Longer than a stream goes without looking at an operation of which nothing was heard."""
+"""Longer than a stream leaves a silent operation unpolled."""
 AT_ONCE_S = 0.5
 HOUR = duration_pb2.Duration(seconds=3600)
 UNKNOWN = "op_000000000000000000000000"
@@ -39,22 +39,22 @@ class Stream:
         self.call = STREAM.on(channel)(metadata=client.metadata)
 
     async def send(self, operation_id: str, **fields: Any) -> None:
-        """One update."""
+        """Send one update."""
         await self.call.write(pb.StreamProgressRequest(operation_id=operation_id, **fields))
 
     async def item(self, patience: float = SOON_S) -> Any:
-        """The next answer: the message of the item."""
+        """Return the message of the next item."""
         response = await asyncio.wait_for(self.call.read(), patience)
         assert response is not grpc.aio.EOF, "the stream has ended"
         return getattr(response, response.WhichOneof("item"))
 
     async def ask(self, operation_id: str, **fields: Any) -> Any:
-        """The answer to one update."""
+        """Send one update and return the next item."""
         await self.send(operation_id, **fields)
         return await self.item()
 
     async def rest(self) -> list[Any]:
-        """All answers up to the end of the stream, after the last update."""
+        """End the updates and return all items up to the end of the stream."""
         await self.call.done_writing()
         items = []
         while (response := await asyncio.wait_for(self.call.read(), SOON_S)) is not grpc.aio.EOF:
@@ -62,7 +62,7 @@ class Stream:
         return items
 
     async def interruption(self, patience: float = SOON_S) -> Any:
-        """The next answer that is no acknowledgement."""
+        """Return the next item that is not an acknowledgement."""
         while isinstance(item := await self.item(patience), pb.Acknowledgement):
             pass
         return item
@@ -70,7 +70,7 @@ class Stream:
 
 @asynccontextmanager
 async def streaming(service: Service, client: Client) -> AsyncIterator[Stream]:
-    """A progress stream over a connection of its own."""
+    """Open a progress stream over a connection of its own."""
     async with service.aio_channel() as channel:
         stream = Stream(client, channel)
         yield stream
@@ -92,12 +92,12 @@ async def test_first_update_is_acknowledged_at_once(any_service, alice, worker):
 
 
 def pb_status(name: str) -> int:
-    """The number of a status."""
+    """Return the number of a status."""
     return operation_pb2.OperationStatus.Value(f"OPERATION_STATUS_{name}")
 
 
 async def test_fast_updates_are_coalesced(any_service, alice):
-    """Of updates faster than one a second the newest is kept, and committed at half-close."""
+    """Of updates faster than one per second the newest is kept, and committed at half-close."""
     operation = alice.create()
     async with streaming(any_service, alice) as stream:
         await stream.ask(operation.id, progress=0.0)
@@ -115,14 +115,14 @@ async def test_fast_updates_are_coalesced(any_service, alice):
 
 
 def refusal_of(client: Client, update: dict[str, Any]) -> Refusal:
-    """How the unary call refuses an update."""
+    """Return how the unary call refuses an update."""
     with refused(None) as refusal:
         client.call("UpdateProgress", **update)
     return refusal
 
 
 async def test_bad_updates_do_not_end_the_stream(any_service, alice):
-    """A broken update is answered by the error of the unary call, the other operations go on."""
+    """A bad update is answered by the error of the unary call; the other operations go on."""
     operation, done = alice.create(), alice.create_in("COMPLETED")
     theirs = any_service.client("bob").create()
     async with streaming(any_service, alice) as stream:
@@ -154,7 +154,7 @@ async def test_bad_updates_do_not_end_the_stream(any_service, alice):
 
 
 async def test_cancel_is_pushed_at_once(any_service, alice, worker):
-    """Who streams is told of a cancel without asking, on the same replica in 50 ms."""
+    """A cancel on the same replica interrupts the worker within 50 ms, without an update."""
     took = []
     async with streaming(any_service, worker) as stream, any_service.aio_channel() as channel:
         for _ in range(7):
@@ -174,8 +174,8 @@ async def test_cancel_is_pushed_at_once(any_service, alice, worker):
     assert statistics.median(took) < 0.05, took
 
 
-async def test_end_before_the_first_update_is_told(any_service, alice, worker):
-    """A worker that comes back to an operation that was cancelled is told so."""
+async def test_first_update_of_a_cancelled_operation_is_interrupted(any_service, alice, worker):
+    """A worker that returns to a cancelled operation is interrupted."""
     operation = alice.create_in("CANCELLED")
     async with streaming(any_service, worker) as stream:
         for _ in range(2):
@@ -188,12 +188,12 @@ async def test_end_before_the_first_update_is_told(any_service, alice, worker):
 
 
 def received(service: Service) -> float:
-    """How many updates have arrived."""
+    """Return the number of updates that have arrived."""
     return service.metric("milepost_progress_updates_total", fate="received")
 
 
 async def until_received(service: Service, count: float) -> None:
-    """So many updates have arrived."""
+    """Wait until this number of updates has arrived."""
     await until(lambda: received(service) >= count)
 
 
@@ -216,8 +216,8 @@ async def test_pending_progress_is_committed_before_the_end(any_service, alice, 
     assert kept == [(0.7, "nearly")] * 2
 
 
-async def test_stale_attempt_is_told(any_service, alice):
-    """A worker with another attempt is told that the work is no longer its own."""
+async def test_stale_attempt_is_interrupted(any_service, alice):
+    """An update of another attempt is answered by LEASE_LOST."""
     operation = alice.create_in("PROCESSING")
     async with streaming(any_service, alice) as stream:
         item = await stream.ask(operation.id, attempt=operation.attempt + 1, progress=0.5)
@@ -227,8 +227,8 @@ async def test_stale_attempt_is_told(any_service, alice):
         )
 
 
-async def test_stream_is_not_for_everybody(any_service, admin):
-    """A stream is for those who work: an admin, or nobody, is refused as a whole."""
+async def test_stream_needs_a_worker(any_service, admin):
+    """The stream of an admin, or without a valid credential, is refused as a whole."""
     async with any_service.aio_channel() as channel:
         for client, code in (
             (admin, StatusCode.PERMISSION_DENIED),
@@ -240,7 +240,7 @@ async def test_stream_is_not_for_everybody(any_service, admin):
 
 
 async def test_lost_lease_is_pushed(any_service, alice):
-    """A worker that let its lease run out is told LEASE_LOST, unasked, after the sweep."""
+    """A worker whose lease ran out is sent LEASE_LOST after the sweep, without an update."""
     function = f"test.{uuid.uuid4().hex}"
     worker = any_service.worker()
     operation = alice.create(function=function)
@@ -262,12 +262,12 @@ async def test_lost_lease_is_pushed(any_service, alice):
 
 
 def overdue(service: Service, operation: operation_pb2.Operation) -> None:
-    """The operation is past its expire_time."""
+    """Move the expire_time of the operation into the past."""
     factories.age(service.engine, OperationId(operation.id), timedelta(hours=2))
 
 
 async def test_expiry_is_pushed(any_service, alice, worker):
-    """A worker that has been silent is told EXPIRED when its operation expires, at once."""
+    """A silent worker is sent EXPIRED as soon as its operation has expired."""
     operation = alice.create(ttl=HOUR)
     async with streaming(any_service, worker) as stream:
         await stream.ask(operation.id, progress=0.5)
@@ -287,8 +287,8 @@ async def test_expiry_is_pushed(any_service, alice, worker):
         assert late.kind == pb.INTERRUPTION_KIND_EXPIRED
 
 
-async def test_expiry_is_told_to_a_worker_that_comes_back(any_service, alice, worker):
-    """A worker whose operation has expired while it was away is told so at its first word."""
+async def test_expiry_interrupts_a_worker_that_returns(any_service, alice, worker):
+    """A worker whose operation expired while it was away is sent EXPIRED at its first update."""
     operation = alice.create(ttl=HOUR)
     async with streaming(any_service, worker) as stream:
         acknowledged = await stream.ask(operation.id, progress=0.5)

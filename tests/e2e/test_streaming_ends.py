@@ -1,4 +1,4 @@
-"""How progress streams end, and what they cost when the other side misbehaves."""
+"""Ends of progress streams, and their memory when a worker misbehaves."""
 
 import asyncio
 import signal
@@ -19,18 +19,18 @@ SOON_S = 5.0
 FLOOD = 5_000
 STILL_S = 0.5
 UNREAD = 256
-MOST_GROWTH_KIB = 24 * 1024
+MAX_GROWTH_KIB = 24 * 1024
 
 
 @pytest.fixture
 def own_service(database_url, tmp_path):
-    """A service that the test may stop, on each database."""
+    """A service on each database that the test may stop."""
     with Service(database_url, tmp_path) as service:
         yield service
 
 
 def memory_kib(service: Service) -> int:
-    """The resident memory of the service."""
+    """Return the resident memory of the service."""
     assert service.process is not None
     status = Path(f"/proc/{service.process.pid}/status").read_text(encoding="ascii")
     (line,) = (line for line in status.splitlines() if line.startswith("VmRSS"))
@@ -38,7 +38,7 @@ def memory_kib(service: Service) -> int:
 
 
 async def test_drain_commits_what_is_pending(own_service):
-    """A stopping replica commits what it holds back, and ends the streams with DRAINING."""
+    """A stopping replica commits pending updates, and ends the streams with DRAINING."""
     alice = own_service.client("alice")
     operation = alice.create()
     async with streaming(own_service, alice) as stream:
@@ -60,8 +60,8 @@ async def test_drain_commits_what_is_pending(own_service):
     assert (stored.progress, stored.revision) == (0.7, acknowledgement.revision)
 
 
-async def test_drain_does_not_wait_for_who_does_not_read(own_service):
-    """A worker that floods and reads nothing holds up neither memory nor the drain."""
+async def test_drain_does_not_wait_for_a_worker_that_does_not_read(own_service):
+    """A worker that floods and does not read costs no memory and does not delay the drain."""
     alice = own_service.client("alice")
     ids = [alice.create().id for _ in range(10)]
     async with own_service.aio_channel() as channel:
@@ -69,9 +69,9 @@ async def test_drain_does_not_wait_for_who_does_not_read(own_service):
         await stream.ask(ids[0])
         before = memory_kib(own_service)
         flooding = asyncio.create_task(flood(stream, ids))
-        await until_it_stands_still(own_service)
+        await until_reading_stops(own_service)
         assert not flooding.done()
-        assert memory_kib(own_service) - before < MOST_GROWTH_KIB
+        assert memory_kib(own_service) - before < MAX_GROWTH_KIB
         start = time.monotonic()
         own_service.process.send_signal(signal.SIGTERM)
         assert await asyncio.to_thread(own_service.end) == 0
@@ -81,15 +81,15 @@ async def test_drain_does_not_wait_for_who_does_not_read(own_service):
 
 
 async def flood(stream: Stream, ids: list[str]) -> None:
-    """Bad and good updates without end, and nobody reads the answers."""
+    """Send bad and good updates without end and without reading."""
     while True:
         await stream.send("x" * 255, message="y" * 2_000)
         for operation_id in ids:
             await stream.send(operation_id, progress=0.5, message="z" * 1_000)
 
 
-async def until_it_stands_still(service: Service) -> None:
-    """Nothing more is taken from the flood."""
+async def until_reading_stops(service: Service) -> None:
+    """Wait until the service takes no more updates."""
     taken, since = 0.0, time.monotonic()
     while time.monotonic() - since < STILL_S:
         if (now := flooded(service)) != taken or now < UNREAD:
@@ -98,12 +98,12 @@ async def until_it_stands_still(service: Service) -> None:
 
 
 def flooded(service: Service) -> float:
-    """How many updates the service has taken or refused."""
+    """Return the number of updates that the service has taken or refused."""
     return service.metric("milepost_progress_updates_total")
 
 
 async def test_flood_is_coalesced(service):
-    """A worker that floods and reads costs no memory, and one commit a second."""
+    """A worker that floods and reads costs no memory."""
     alice = service.client("alice")
     operation = alice.create()
     async with streaming(service, alice) as stream:
@@ -112,11 +112,11 @@ async def test_flood_is_coalesced(service):
         for number in range(FLOOD):
             await stream.send(operation.id, progress=number / FLOOD, message="m" * 1_000)
         await stream.rest()
-    assert memory_kib(service) - before < MOST_GROWTH_KIB
+    assert memory_kib(service) - before < MAX_GROWTH_KIB
 
 
 async def test_end_of_the_worker_leaves_nothing(any_service, alice):
-    """A stream that its worker cuts off is gone from the service at once."""
+    """A stream that its worker cuts off is removed from the service at once."""
     operation = alice.create()
     before = any_service.metric("milepost_progress_streams")
     async with streaming(any_service, alice) as stream:
@@ -129,8 +129,8 @@ async def test_end_of_the_worker_leaves_nothing(any_service, alice):
     )
 
 
-async def test_reconnected_worker_is_told(own_service):
-    """A worker that was cut off by a kill goes on, and hears of a cancel that came meanwhile."""
+async def test_reconnected_worker_continues(own_service):
+    """A worker that a kill cut off continues, and a cancel of that time interrupts it."""
     alice = own_service.client("alice")
     goes_on, cancelled = alice.create(), alice.create()
     async with streaming(own_service, alice) as stream:
@@ -150,8 +150,8 @@ async def test_reconnected_worker_is_told(own_service):
         assert (await stream.ask(goes_on.id, progress=0.5)).revision == acknowledged[0].revision + 1
 
 
-async def test_bytes_that_are_no_message_are_answered(any_service, alice):
-    """Bytes that are no update are an error item too; the stream goes on."""
+async def test_undecodable_message_is_answered(any_service, alice):
+    """An undecodable message is answered by an error item; the stream goes on."""
     operation = alice.create()
     async with any_service.aio_channel() as channel:
         open_raw = channel.stream_stream(

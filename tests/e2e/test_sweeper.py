@@ -82,14 +82,14 @@ def test_clean_up_by_an_admin(any_service, alice, admin, stored):
     operations = [alice.create(ttl=TTL) for _ in range(3)]
     for operation in operations:
         age(any_service, operation, hours=2)
-    preview = admin.call("CleanupExpired", dry_run=True)
-    assert preview.deleted_count >= 3
+    preview = admin.call("PurgeExpiredOperations", dry_run=True)
+    assert preview.purged_count >= 3
     assert all(stored.operation(operation.id) for operation in operations)
-    done = admin.call("CleanupExpired")
-    assert done.deleted_count >= 3
+    done = admin.call("PurgeExpiredOperations")
+    assert done.purged_count >= 3
     assert not done.more_remaining
     assert not any(stored.operation(operation.id) for operation in operations)
-    assert admin.call("CleanupExpired", dry_run=True).deleted_count == 0
+    assert admin.call("PurgeExpiredOperations", dry_run=True).purged_count == 0
     assert any_service.metric("milepost_transitions_total", transition="purge") >= 3
     with refused(StatusCode.NOT_FOUND, "OPERATION_EXPIRED"):
         alice.get(operations[0].id)
@@ -99,7 +99,7 @@ def test_clean_up_is_for_admins(alice, worker):
     """Nobody but an admin may clean up."""
     for client in (alice, worker):
         with refused(StatusCode.PERMISSION_DENIED):
-            client.call("CleanupExpired")
+            client.call("PurgeExpiredOperations")
 
 
 def test_active_operation_says_what_must_happen_next(alice, worker, function):

@@ -12,9 +12,9 @@ from sqlalchemy import Engine
 from milepost.storage.engine import open_engine
 from milepost.storage.outbox import SqlOutbox
 from milepost.storage.store import SqlOperationStore
-from milepost.webhooks.dispatcher import Room
+from milepost.webhooks.circuit_breaker import CircuitBreaker
+from milepost.webhooks.concurrency import ConcurrencyLimits
 from milepost.webhooks.guard import Resolver
-from milepost.webhooks.hosts import Hosts
 from milepost.webhooks.sender import Sender
 from tests.dispatching import WebhookDelivery
 from tests.faults.test_hostile_receivers import NAME, rules_for
@@ -113,9 +113,9 @@ async def test_flipping_names(trap: Trap, names: NameServer, engine: Engine):
     rules = rules_for(trap.allowed.port)
     store = SqlOperationStore(engine)
     outbox, sender = SqlOutbox(engine, store), Sender(rules, Resolver(rules, look_up=names.look_up))
-    hosts = Hosts(asyncio.get_running_loop().time, per_host=8, failures=2 * FLIPS)
+    breaker = CircuitBreaker(asyncio.get_running_loop().time, failure_threshold=2 * FLIPS)
     async with WebhookDelivery(
-        engine, outbox, sender, room=Room(), rules=rules, hosts=hosts
+        engine, outbox, sender, limits=ConcurrencyLimits(), rules=rules, breaker=breaker
     ) as sending:
         await until(lambda: names.questions == 2 * FLIPS, patience=40)
     await sender.close()

@@ -24,57 +24,57 @@ QUEUE_TIMEOUT_S = 60.0
 
 @pytest.fixture
 def service(database_url: str, tmp_path: Path) -> Iterator[Service]:
-    """A service on each database, which takes every update at once."""
+    """A service on each database that commits nearly every update by itself."""
     with Service(database_url, tmp_path, stream_interval_seconds="0.01") as service:
         yield service
 
 
 @dataclass
-class Told:
-    """What a worker knows of its operation."""
+class Acknowledged:
+    """The progress of an operation as its worker knows it."""
 
     progress: float = 0.0
-    """As last acknowledged."""
+    """The last acknowledged value."""
     revision: int = 0
-    """As last acknowledged."""
+    """The last acknowledged value."""
     unknown: int = 1
-    """Updates since then that may be committed or not: the one in flight, and those that a busy
-    store could not answer in time."""
+    """Later updates that may be committed or not: the one in flight, and those that a busy store
+    did not answer in time."""
 
 
-async def work(stream: Stream, operation_id: str, progress: float, told: Told) -> None:
-    """Report until the service is gone; note what was acknowledged."""
+async def work(stream: Stream, operation_id: str, progress: float, known: Acknowledged) -> None:
+    """Report progress until the service is gone; record the acknowledgements."""
     with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
         while True:
             answer = await stream.ask(operation_id, progress=progress)
             if isinstance(answer, pb.Acknowledgement):
-                told.progress, told.revision, told.unknown = progress, answer.revision, 1
+                known.progress, known.revision, known.unknown = progress, answer.revision, 1
                 progress = min(1.0, progress + 0.001)
             else:
                 assert answer.reason == "STORE_UNAVAILABLE", answer
-                told.unknown += 1
+                known.unknown += 1
 
 
 def committed(service: Service) -> float:
-    """How many updates of streams the service has made durable since it started."""
+    """Return the number of streamed updates that the service has committed since its start."""
     return service.metric("milepost_progress_updates_total", fate="committed")
 
 
-def enough(service: Service, commits: int, told: Iterable[Told]) -> Callable[[], bool]:
-    """Whether the service has made so many updates durable, and has answered everybody."""
-    return lambda: committed(service) >= commits and all(each.revision for each in told)
+def enough(service: Service, commits: int, workers: Iterable[Acknowledged]) -> Callable[[], bool]:
+    """Return a condition: this number of updates is committed and every worker was answered."""
+    return lambda: committed(service) >= commits and all(worker.revision for worker in workers)
 
 
 @pytest.mark.parametrize(
     "count", [20, pytest.param(200, marks=[pytest.mark.faults, pytest.mark.timeout(600)])]
 )
 async def test_what_streams_acknowledged_survives_a_kill(service, count):
-    """Kill -9 during many streams: nothing acknowledged is lost, and the workers go on."""
+    """A kill -9 during many streams loses no acknowledged progress, and the workers go on."""
     client = service.client("both", roles=("CALLER", "WORKER"), functions=("*",))
     ids = [client.create().id for _ in range(count)]
     progress = dict.fromkeys(ids, 0.0)
     for _ in range(2):
-        acknowledged = {operation_id: Told() for operation_id in ids}
+        acknowledged = {operation_id: Acknowledged() for operation_id in ids}
         async with AsyncExitStack() as stack:
             channel = await stack.enter_async_context(service.aio_channel())
             workers = [
@@ -86,17 +86,17 @@ async def test_what_streams_acknowledged_survives_a_kill(service, count):
             await asyncio.gather(*workers)
         service.start()
         stored = histories(service.database_url)
-        for operation_id, told in acknowledged.items():
+        for operation_id, known in acknowledged.items():
             row = stored[operation_id].row
-            assert 0 <= row["revision"] - told.revision <= told.unknown
-            assert row["progress"] >= told.progress
+            assert 0 <= row["revision"] - known.revision <= known.unknown
+            assert row["progress"] >= known.progress
             progress[operation_id] = row["progress"]
         for history in stored.values():
             history.check()
 
 
 async def test_cancel_through_another_replica_is_pushed(replicas):
-    """A cancel on one replica reaches a worker that streams to another within 1 s."""
+    """A cancel on one replica interrupts a worker on the stream of another within 1 s."""
     here, there = replicas
     worker: Client = here.worker()
     alice = there.client("alice")

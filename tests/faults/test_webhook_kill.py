@@ -137,7 +137,7 @@ def test_nothing_is_lost_or_made_up(service, receiver, count, kills):
     path = f"/{uuid.uuid4().hex}"
     receiver.answer(path, *misbehaviours(dice, 20 * count))
     alice = service.client("alice")
-    secret = alice.call("GetSigningSecret").current.value
+    secret = alice.call("RotateSigningSecret").current.value
     with Callers(alice, receiver.url(path), count) as callers:
         for kill in range(1, kills + 1):
             callers.until(count * kill // (kills + 1))

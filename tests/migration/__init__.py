@@ -1,1 +1,1 @@
-"""The migrations: forwards, backwards, and what they make of a database."""
+"""The migrations: forwards, backwards, and the schema that they create."""

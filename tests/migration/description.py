@@ -1,4 +1,4 @@
-"""What a database says about its own schema, so that two schemas can be compared."""
+"""A description of the schema of a database, to compare two schemas."""
 
 import re
 
@@ -14,7 +14,8 @@ _POSTGRESQL = {
             a.attnotnull, pg_get_expr(d.adbin, d.adrelid), col_description(c.oid, a.attnum)
         FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
         LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum
-        WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'r' AND a.attnum > 0""",
+        WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'r' AND a.attnum > 0
+            AND NOT a.attisdropped""",
     "constraints": """
         SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid)
         FROM pg_constraint WHERE connamespace = 'public'::regnamespace""",
@@ -51,7 +52,7 @@ def _line(row: sa.Row[tuple[object, ...]]) -> str:
 
 
 def _clauses(body: str) -> list[str]:
-    """The parts between the commas that stand in no brackets."""
+    """The parts between the commas outside of brackets."""
     clauses, depth = [""], 0
     for character in body:
         depth += {"(": 1, ")": -1}.get(character, 0)

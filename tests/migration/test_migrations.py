@@ -1,26 +1,94 @@
-"""The migrations make the schema of the tables, in both directions, whoever runs them at once."""
+"""The migrations create the schema of the tables, in both directions, by one process or several."""
 
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 
+import pytest
 import sqlalchemy as sa
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
 from milepost.domain.operation import Status
-from milepost.storage.schema import current, downgrade, latest, upgrade
+from milepost.storage import schema
+from milepost.storage.schema import current, downgrade, is_usable, latest, upgrade
 from milepost.storage.tables import metadata, operations
 from tests import factories
 from tests.migration.description import describe
 
 TABLES = set(metadata.tables)
 PROCESSES = 3
+FIRST = "0001"
+NEXT = "0002"
 
 
 def tables(engine):
     """The names of the tables, but for the one of alembic."""
     return set(sa.inspect(engine).get_table_names()) - {"alembic_version"}
+
+
+@pytest.fixture
+def next_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AbstractContextManager[None]:
+    """A release with one more migration, which is made as CONTRIBUTING.md says."""
+    folder = tmp_path / "migrations"
+    shutil.copytree(schema._CHECKOUT, folder, ignore=shutil.ignore_patterns("__pycache__"))
+
+    @contextmanager
+    def installed() -> Iterator[None]:
+        with monkeypatch.context() as patch:
+            patch.setattr(schema, "_CHECKOUT", folder)
+            yield
+
+    with installed():
+        command.revision(schema._config(), "add operation colour", rev_id=NEXT)
+    path = folder / "versions" / f"{NEXT}_add_operation_colour.py"
+    text = path.read_text(encoding="utf-8")
+    add = 'op.add_column("operations", sa.Column("colour", sa.Text))'
+    drop = 'op.drop_column("operations", "colour")'
+    path.write_text(text.replace("pass", add, 1).replace("pass", drop, 1), encoding="utf-8")
+    return installed()
+
+
+def stored_ids(engine):
+    """The ids of the operations in the database."""
+    with engine.connect() as connection:
+        return set(connection.scalars(sa.select(operations.c.id)))
+
+
+def test_data_survives_the_next_migration(empty_url, empty, next_release):
+    """Rows written before a migration are there after it, and after the way back."""
+    upgrade(empty_url)
+    rows = [factories.row(status) for status in Status]
+    with empty.begin() as connection:
+        connection.execute(sa.insert(operations), rows)
+    first = describe(empty)
+    with next_release:
+        upgrade(empty_url)
+        assert current(empty) == latest() == NEXT
+        assert stored_ids(empty) == {row["id"] for row in rows}
+        downgrade(empty_url, FIRST)
+    assert describe(empty) == first
+    assert stored_ids(empty) == {row["id"] for row in rows}
+
+
+def test_schema_that_a_release_can_work_on(empty_url, empty, next_release):
+    """A release works on its own schema and on a later one, not on an earlier one or on none."""
+    assert not is_usable(current(empty))
+    upgrade(empty_url)
+    assert is_usable(current(empty))
+    with next_release:
+        assert not is_usable(current(empty))
+        upgrade(empty_url)
+        assert is_usable(current(empty))
+    with empty.begin() as connection:
+        connection.execute(sa.insert(operations), [factories.row(status) for status in Status])
+    assert is_usable(current(empty))
+    assert current(empty) != latest() == FIRST
 
 
 def test_upgrade_from_nothing(empty_url, empty):

@@ -1,4 +1,4 @@
-"""Rules for callback URLs, and what they say is wrong with one."""
+"""Rules for callback URLs, and the problem that they find with one."""
 
 from milepost.domain.callback_url import CallbackRules, RefusedUrl, read_callback_url
 
@@ -7,7 +7,7 @@ PLAIN = CallbackRules(allow_http=True)
 
 
 def problem_of(text: str, rules: CallbackRules = RULES) -> str | None:
-    """What is wrong with `text`."""
+    """The problem with `text`."""
     try:
         read_callback_url(text, rules)
     except RefusedUrl as refused:

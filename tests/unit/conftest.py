@@ -6,16 +6,16 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.receivers import Behaviour, Receiver
-from tests.unit.in_memory_service import House
+from tests.unit.in_memory_service import Replica
 from tests.unit.sender_fixtures import Start
 
 
 @pytest.fixture
-async def house(sqlite_url: str) -> AsyncIterator[House]:
+async def replica(sqlite_url: str) -> AsyncIterator[Replica]:
     """A replica."""
-    house = House(sqlite_url)
-    yield house
-    await house.store.close()
+    replica = Replica(sqlite_url)
+    yield replica
+    await replica.store.close()
 
 
 @pytest.fixture

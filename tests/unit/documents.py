@@ -1,4 +1,4 @@
-"""The parts of the documents that are made from the code."""
+"""The parts of the documents that are generated from the code."""
 
 from collections.abc import Callable
 from dataclasses import fields
@@ -59,11 +59,11 @@ LIMITS: Final = (
         "1 … {claim_functions} and 1 … {claim_operations}",
         "INVALID_ARGUMENT",
     ),
-    ("wait of a claim", "{claim_wait}", "answered with nothing"),
+    ("wait of a claim", "{claim_wait}", "an empty answer"),
     (
         "page_size",
         "{page_size_default}; 1 … {page_size_max}; 0 means the default",
-        "INVALID_ARGUMENT",
+        "clamped; INVALID_ARGUMENT if it is negative",
     ),
     (
         "progress on a stream",
@@ -76,9 +76,9 @@ LIMITS: Final = (
         "RESOURCE_EXHAUSTED, in an error item",
     ),
     (
-        "violations that are told at once",
+        "violations in one error",
         "{violations} characters",
-        "the rest is counted",
+        "further violations are counted",
     ),
     (
         "creates of one principal",
@@ -104,11 +104,11 @@ LIMITS: Final = (
     ("metadata of a call", "{call_metadata_bytes} bytes", "RESOURCE_EXHAUSTED, by gRPC itself"),
     ("calls that wait for the database", "{waiting} in each queue", "UNAVAILABLE, at once"),
 )
-"""What, how much, and what happens beyond: the table of limits, without its numbers."""
+"""Rows of the table of limits without their numbers: the limit, its value, the answer beyond it."""
 
 
 def settings_table() -> str:
-    """Every setting, with its default and its meaning."""
+    """Return the table of settings, with their defaults and meanings."""
     rows = ["| variable | default | meaning |", "| --- | --- | --- |"]
     for name, field in config.Settings.model_fields.items():
         variable = f"{config.PREFIX}{name.upper()}"
@@ -127,7 +127,7 @@ def _default(field: Any) -> str:
 
 
 def limits_table() -> str:
-    """Every limit, and what happens beyond it."""
+    """Return the table of limits, with the answer beyond each."""
     values = {field.name: getattr(Limits(), field.name) for field in fields(Limits)}
     values |= {field.name: getattr(Allowance(), field.name) for field in fields(Allowance)}
     values |= {
@@ -142,7 +142,7 @@ def limits_table() -> str:
     }
     texts = {name: _quantity(value) for name, value in values.items()}
     rows = [f"| {what} | {much.format(**texts)} | {beyond} |" for what, much, beyond in LIMITS]
-    return "\n".join(["| what | how much | beyond |", "| --- | --- | --- |", *rows])
+    return "\n".join(["| limit | value | beyond it |", "| --- | --- | --- |", *rows])
 
 
 def _quantity(value: float | timedelta) -> str:
@@ -156,7 +156,7 @@ def _quantity(value: float | timedelta) -> str:
 
 
 def state_diagram() -> str:
-    """The transition table, as a picture: one arrow for each pair of statuses."""
+    """Return the diagram of the transition table: one arrow for each pair of statuses."""
     arrows: dict[tuple[str, str], list[str]] = {}
     for transition, rule in TABLE.items():
         for status in sorted(str(status) for status in rule.sources) or ["[*]"]:
@@ -168,9 +168,9 @@ def state_diagram() -> str:
     return "\n".join(["```mermaid", "stateDiagram-v2", *lines, "```"])
 
 
-def moves_table() -> str:
-    """The transition table itself."""
-    rows = ["| move | from | to | done by | event |", "| --- | --- | --- | --- | --- |"]
+def transitions_table() -> str:
+    """Return the transition table."""
+    rows = ["| transition | from | to | done by | event |", "| --- | --- | --- | --- | --- |"]
     for transition, rule in TABLE.items():
         sources = ", ".join(sorted(rule.sources)) or _NOTHING
         by = ", ".join(sorted(rule.by))
@@ -180,7 +180,7 @@ def moves_table() -> str:
 
 
 FOR: Final = {
-    Actor.CALLER: "whoever creates it",
+    Actor.CALLER: "the caller that creates it",
     Actor.OWNER: "its owner",
     Actor.WORKER: "a worker with the grant",
     Actor.ADMIN: "an admin",
@@ -188,8 +188,8 @@ FOR: Final = {
 
 
 def policy_table() -> str:
-    """Who may call each RPC, and whose operations it reaches."""
-    rows = ["| call | a role of | for | move |", "| --- | --- | --- | --- |"]
+    """Return the table of the roles that may call each RPC, and the operations it reaches."""
+    rows = ["| call | role | reaches operations of | transition |", "| --- | --- | --- | --- |"]
     for method in METHODS.values():
         assert method.use_case is not None
         permission = POLICY[method.use_case]
@@ -205,12 +205,12 @@ GENERATED: Final[dict[tuple[Path, str], Callable[[], str]]] = {
     (README, "limits"): limits_table,
     (OPERATING, "who may do what"): policy_table,
     (ARCHITECTURE, "state diagram"): state_diagram,
-    (ARCHITECTURE, "moves"): moves_table,
+    (ARCHITECTURE, "transitions"): transitions_table,
 }
 
 
 def renewed(text: str, name: str, part: str) -> str:
-    """Return `text` with the part of this name made anew."""
+    """Return `text` with the part of this name replaced."""
     begin, end = f"<!-- generated: {name} -->\n", "<!-- end -->"
     before, found, rest = text.partition(begin)
     assert found, f"there is no place for {name}"
@@ -220,7 +220,7 @@ def renewed(text: str, name: str, part: str) -> str:
 
 
 def write() -> None:
-    """Write every part that is made from the code."""
+    """Write every part that is generated from the code."""
     for (path, name), make in GENERATED.items():
         text = path.read_text(encoding="utf-8")
         path.write_text(renewed(text, name, make()), encoding="utf-8")

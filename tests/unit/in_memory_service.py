@@ -1,4 +1,4 @@
-"""A replica with progress streams over a fresh database, and with a clock of the test's own."""
+"""A replica with progress streams over a fresh database, and a clock that the test controls."""
 
 import asyncio
 import secrets
@@ -13,44 +13,45 @@ from milepost.domain.rates import Allowance, Allowances
 from milepost.storage.engine import open_engine
 from milepost.storage.store import SqlOperationStore
 from milepost.tracking.claimer import PendingWork
+from milepost.tracking.committer import Committer
 from milepost.tracking.page_tokens import PageTokens
-from milepost.tracking.pending import PendingProgress
-from milepost.tracking.progress_streams import ProgressStream, ProgressStreams
-from milepost.tracking.reports import Acknowledgement, Update
+from milepost.tracking.progress_messages import Acknowledgement, ProgressUpdate
+from milepost.tracking.progress_stream import ProgressStream
+from milepost.tracking.progress_streams import ProgressStreams
 from milepost.tracking.subscriptions import Subscriptions
-from milepost.tracking.tracker import Tracker
+from milepost.tracking.tracker import PendingProgress, Tracker
 from tests.contract.stored import Stored
 
 ALICE = Principal(subject="alice", roles=frozenset({Role.CALLER}), credential_id="a")
-PROPOSAL = CreateRequest(function="video.transcode")
+CREATE_REQUEST = CreateRequest(function="video.transcode")
 INTERVAL_S = 1.0
-MOST = 300
+MAX_OPERATIONS = 300
 SOON_S = 5.0
 
 
 class Timer(asyncio.TimerHandle):
-    """Something to be called when the test's clock comes to it."""
+    """A timer that `Clock.advance` runs."""
 
 
 class Clock:
-    """Time stands still until the test lets it go on."""
+    """A clock that stands still until the test advances it."""
 
     def __init__(self) -> None:
         self._now = 1_000.0
         self._timers: list[Timer] = []
 
     def time(self) -> float:
-        """Now."""
+        """Return the current time."""
         return self._now
 
-    def call_later(self, delay: float, callback: Callable[[], None]) -> Timer:
-        """Call back later."""
-        timer = Timer(self._now + delay, callback, (), asyncio.get_running_loop())
+    def call_at(self, when: float, callback: Callable[[], None]) -> Timer:
+        """Call `callback` at the time `when`."""
+        timer = Timer(when, callback, (), asyncio.get_running_loop())
         self._timers.append(timer)
         return timer
 
     def advance(self, seconds: float) -> None:
-        """So much later: what is due by then is called."""
+        """Let `seconds` pass and run the timers that are due."""
         self._now += seconds
         due = [timer for timer in self._timers if timer.when() <= self._now]
         self._timers = [timer for timer in self._timers if timer not in due]
@@ -58,56 +59,59 @@ class Clock:
             timer._run()
 
 
-class House:
-    """A replica: its use cases and its progress streams, over a fresh database."""
+class Replica:
+    """The use cases and the progress streams of one replica, over a fresh database."""
 
     def __init__(self, url: str) -> None:
         self.store = SqlOperationStore(open_engine(url))
         self.stored = Stored(open_engine(url))
         self.clock = Clock()
-        self.pending = PendingProgress()
         self.subscriptions = Subscriptions()
-        self.tracker = self.another_replica(self.subscriptions, self.pending)
         self.streams = ProgressStreams(
-            self.tracker,
+            Committer(self.store, self.subscriptions),
             self.store,
             subscriptions=self.subscriptions,
-            pending=self.pending,
-            limits=Limits(stream_interval=timedelta(seconds=INTERVAL_S), stream_operations=MOST),
+            limits=Limits(
+                stream_interval=timedelta(seconds=INTERVAL_S), stream_operations=MAX_OPERATIONS
+            ),
             clock=self.clock,
         )
+        self.pending_progress = self.streams.pending_progress
+        self.tracker = self.another_tracker(self.subscriptions, self.pending_progress)
 
-    def another_replica(
-        self, subscriptions: Subscriptions | None = None, pending: PendingProgress | None = None
+    def another_tracker(
+        self,
+        subscriptions: Subscriptions | None = None,
+        pending_progress: PendingProgress | None = None,
     ) -> Tracker:
-        """The use cases on the same store; the streams here learn nothing of them by themselves."""
+        """The tracker of another replica on the same store; it notifies no stream of this one."""
         return Tracker(
             self.store,
+            Committer(self.store, subscriptions or Subscriptions()),
             limits=Limits(),
             page_tokens=PageTokens(secrets.token_bytes(32)),
-            subscriptions=subscriptions or Subscriptions(),
             work=PendingWork(self.store),
-            pending=pending,
+            pending_progress=pending_progress,
             allowances=Allowances(default=Allowance(active=1_000)),
         )
 
     async def create(self) -> OperationId:
-        """A new operation of Alice's."""
-        return (await self.tracker.create(ALICE, PROPOSAL)).operation.id
+        """Create an operation of Alice."""
+        return (await self.tracker.create(ALICE, CREATE_REQUEST)).operation.id
 
 
-async def told(stream: ProgressStream) -> Any:
-    """What the worker is told next."""
+async def next_item(stream: ProgressStream) -> Any:
+    """Return the next item for the worker."""
     return await asyncio.wait_for(stream.next(), SOON_S)
 
 
 @asynccontextmanager
-async def reporting(house: House) -> AsyncIterator[tuple[ProgressStream, OperationId]]:
-    """A stream with one operation, whose first update was acknowledged."""
-    operation_id = await house.create()
-    async with house.streams.open(ALICE) as stream:
-        stream.offer(Update(id=operation_id, progress=0.1, message="begun"))
-        first = await told(stream)
+async def reporting(replica: Replica) -> AsyncIterator[tuple[ProgressStream, OperationId]]:
+    """Open a stream with one operation, whose first update is acknowledged."""
+    operation_id = await replica.create()
+    async with replica.streams.open(ALICE) as stream:
+        stream.offer(ProgressUpdate(id=operation_id, progress=0.1, message="begun"))
+        first = await next_item(stream)
         assert isinstance(first, Acknowledgement)
         assert (first.id, first.revision, first.attempt) == (operation_id, 2, 1)
         yield stream, operation_id

@@ -36,7 +36,7 @@ async def sent(
     seconds: float = 5,
     connect: float = 3,
 ) -> Answer:
-    """What is said about one attempt at `text`, whose name stands for `address`."""
+    """The outcome of one attempt at `text`, whose host resolves to `address`."""
     port = int(text.split("/")[2].rpartition(":")[2])
     rules = rules_for(port)
     sender = Sender(

@@ -1,5 +1,6 @@
-"""API keys: their shape, their checksum, and what is stored of them."""
+"""API keys: their format, their checksum, and the part that is stored."""
 
+import dataclasses
 import hashlib
 import re
 
@@ -24,7 +25,7 @@ ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 @pytest.fixture
 def issued() -> tuple[str, StoredKey]:
-    """A key, and what is stored of it."""
+    """A key and its stored part."""
     return issue_key(subject="alice", roles=[Role.CALLER, Role.WORKER], functions=["video.*"])
 
 
@@ -37,7 +38,7 @@ def test_key_has_the_shape(issued):
 
 
 def test_key_speaks_for_its_principal(issued):
-    """Whoever presents the key is its subject, with its roles and grants."""
+    """A caller that presents the key is its subject, with its roles and grants."""
     key, stored = issued
     assert verify_key(key, stored) == Principal(
         subject="alice",
@@ -48,7 +49,7 @@ def test_key_speaks_for_its_principal(issued):
 
 
 def test_only_a_digest_is_stored(issued):
-    """What is stored is the SHA-256 of the key, from which nobody gets the key back."""
+    """Only the SHA-256 of the key is stored, from which the key cannot be derived."""
     key, stored = issued
     assert stored.digest == hashlib.sha256(key.encode()).digest()
     assert key.split("_")[2] not in repr(stored)
@@ -69,12 +70,12 @@ def test_every_character_of_a_secret_varies():
 
 
 def test_unknown_key_is_refused(issued):
-    """A key of which nothing is stored speaks for nobody."""
+    """A key that is not stored authenticates no principal."""
     assert verify_key(issued[0], None) is None
 
 
 def test_another_key_is_refused(issued):
-    """A key with the same public id but another secret speaks for nobody."""
+    """A key with the same public id but another secret authenticates no principal."""
     key, stored = issued
     other, _ = issue_key(subject="mallory", roles=[Role.ADMIN])
     body = f"{key.rpartition('_')[0]}_{other.rpartition('_')[2][:-CHECKSUM_LENGTH]}"
@@ -83,8 +84,26 @@ def test_another_key_is_refused(issued):
     assert verify_key(forged, stored) is None
 
 
+@pytest.mark.parametrize("place", range(32))
+def test_every_byte_of_a_digest_counts(issued, place):
+    """A stored digest that differs in any one byte, the first or the last, is of another key."""
+    key, stored = issued
+    digest = bytearray(stored.digest)
+    digest[place] ^= 1
+    assert verify_key(key, dataclasses.replace(stored, digest=bytes(digest))) is None
+
+
+@pytest.mark.parametrize("place", [0, 31])
+def test_one_byte_of_a_digest_is_not_enough(issued, place):
+    """Keys that share the first or the last byte of their digests, and no other, are told apart."""
+    key, stored = issued
+    digest = bytearray(byte ^ 0xFF for byte in stored.digest)
+    digest[place] = stored.digest[place]
+    assert verify_key(key, dataclasses.replace(stored, digest=bytes(digest))) is None
+
+
 def test_every_typing_error_is_noticed(issued):
-    """A key with any one character changed is no key: nobody has to be asked."""
+    """A key with any one character changed is refused without a look-up."""
     key, _ = issued
     for place, character in enumerate(key):
         for other in "0aZ_":
@@ -107,12 +126,12 @@ def test_every_typing_error_is_noticed(issued):
     ids=["empty", "short", "long", "newline", "space", "upper", "prefix", "dashes"],
 )
 def test_what_is_no_key(issued, change):
-    """Only the one pattern, matched whole, is a key."""
+    """Only a text that matches the whole pattern is a key."""
     assert key_id_of(change(issued[0])) is None
 
 
 @given(st.text())
 def test_any_text_can_be_asked(text):
-    """Whatever is sent as a key gets an answer, not an exception."""
+    """Any text can be sent as a key without an exception."""
     assert key_id_of(text) is None
     assert verify_key(text, None) is None

@@ -1,4 +1,4 @@
-"""The audit lines of calls about what is no operation, and of defects."""
+"""The audit lines of calls that concern no operation, and of unexpected exceptions."""
 
 import asyncio
 import functools
@@ -16,7 +16,8 @@ from milepost.access.call import Call
 from milepost.access.method import Method
 from milepost.domain.api_key import issue_key
 from milepost.domain.errors import InvalidRequest, Violation
-from milepost.domain.operation import Role
+from milepost.domain.operation import OperationId, Principal, Role
+from milepost.domain.transitions import Transition
 from milepost.gen.milepost.v1 import admin_service_pb2 as pb
 from milepost.rpc.call import RpcCall
 from milepost.rpc.interceptors.access import AuditInterceptor, AuthInterceptor
@@ -28,12 +29,12 @@ from milepost.rpc.streams import _response
 from milepost.storage.api_keys import KeyRing
 from milepost.storage.engine import open_engine
 from milepost.storage.store import SqlOperationStore
-from milepost.tracking.reports import Refused
+from milepost.tracking.progress_messages import UpdateError
 
 METHOD = "milepost.v1.AdminService/RevokeApiKey"
 KEY_ID = "0123456789abcdef"
 OUTLIVED = "fedcba9876543210"
-"""The id that leaves something behind, which has a line of its own when the call is over."""
+"""The id that makes a call log a line after it has ended."""
 
 Revoke = Callable[[str], Any]
 
@@ -51,7 +52,7 @@ async def _answer(request: pb.RevokeApiKeyRequest, call: RpcCall) -> pb.RevokeAp
 
 @pytest.fixture
 async def admin(sqlite_url: str) -> AsyncIterator[tuple[str, Revoke]]:
-    """The credential id of an admin, and its call to a server inside the real interceptors."""
+    """The credential id of an admin, and its call to a server behind the real interceptors."""
     store = SqlOperationStore(open_engine(sqlite_url))
     key, stored = issue_key(subject="root", roles=[Role.ADMIN])
     KeyRing(open_engine(sqlite_url)).add(stored)
@@ -82,7 +83,7 @@ async def admin(sqlite_url: str) -> AsyncIterator[tuple[str, Revoke]]:
 
 
 def check(line: Mapping[str, Any], credential_id: str) -> None:
-    """The line says who called what, from where and when."""
+    """The line has the caller, the method, the peer and the time."""
     assert (line["principal"], line["credential_id"]) == ("root", credential_id)
     assert line["method"] == METHOD
     assert line["peer"].startswith("ipv4:127.0.0.1:")
@@ -91,7 +92,7 @@ def check(line: Mapping[str, Any], credential_id: str) -> None:
 
 
 async def test_change_of_what_is_no_operation_has_its_line(lines, admin):
-    """An admin call that changed something is one line with who, what, which and outcome."""
+    """An admin call that changed something has one line with caller, method, id and outcome."""
     credential_id, revoke = admin
     await revoke(KEY_ID)
     (line,) = lines()
@@ -101,7 +102,7 @@ async def test_change_of_what_is_no_operation_has_its_line(lines, admin):
 
 
 async def test_what_outlives_its_call_has_its_line(lines, admin):
-    """What a call has begun may log when the call is long over, and still says who made it."""
+    """A line that is written after its call still has the caller."""
     credential_id, revoke = admin
     await revoke(OUTLIVED)
     found = [*lines()]
@@ -114,7 +115,7 @@ async def test_what_outlives_its_call_has_its_line(lines, admin):
 
 
 async def test_refused_change_has_one_line(lines, admin):
-    """A refused one has the line of the refusal alone, and of a text that is no id its start."""
+    """A refused call has one line, with the start of a text that is not an id."""
     credential_id, revoke = admin
     with pytest.raises(grpc.aio.AioRpcError):
         await revoke("mp_0123456789abcdef_secret")
@@ -126,7 +127,7 @@ async def test_refused_change_has_one_line(lines, admin):
 
 
 async def test_defect_has_one_line(lines, admin):
-    """A defect is an error with the same fields, and the exception that nobody foresaw."""
+    """An unexpected exception has one line, with the same fields and the traceback."""
     credential_id, revoke = admin
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await revoke("defect")
@@ -139,10 +140,10 @@ async def test_defect_has_one_line(lines, admin):
 
 
 def test_defect_of_one_update_has_one_line(lines):
-    """A defect that one update of a stream meets has the line of any other, and names no more."""
+    """An unexpected exception of one update of a stream has one line too."""
     operation_id = f"op_{'0' * 24}"
     call: Any = Call(Method(name="test"), "unix:")
-    item = _response(Refused(id=operation_id, error=ZeroDivisionError("on purpose")), call)
+    item = _response(UpdateError(id=operation_id, error=ZeroDivisionError("on purpose")), call)
     (line,) = lines()
     assert (line["event"], line["operation_id"]) == ("call failed", operation_id)
     assert "ZeroDivisionError: on purpose" in line["exception"]
@@ -160,3 +161,20 @@ def test_ids_are_named_by_their_fields():
     assert logged_ids(None) == {}
     huge = logged_ids(pb.RevokeApiKeyRequest(key_id="a" * 10_000))
     assert len(huge["key_id"]) == REDACTED_CHARACTERS + 1
+
+
+def deletes() -> float:
+    """The number of counted deletes."""
+    labels = {"transition": Transition.PURGE.value}
+    return telemetry.registry.get_sample_value("milepost_transitions_total", labels) or 0.0
+
+
+async def test_change_is_counted_and_logged_when_it_happens(lines):
+    """The count of a change is there at once, and its line in the next loop iteration."""
+    before = deletes()
+    root = Principal(subject="root", roles=frozenset({Role.ADMIN}), credential_id="r")
+    telemetry.record_delete(OperationId(f"op_{'0' * 24}"), root)
+    assert deletes() == before + 1
+    await asyncio.sleep(0)
+    (line,) = lines()
+    assert (line["transition"], line["principal"]) == (Transition.PURGE.value, "root")

@@ -1,4 +1,4 @@
-"""Which hosts a callback URL may name, and which addresses may be contacted."""
+"""Hosts and addresses that callback URLs may point to."""
 
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
@@ -28,12 +28,12 @@ def bounds(network: str) -> tuple[int, int]:
 
 
 def expected_ipv4(number: int) -> bool:
-    """Whether the specification allows the IPv4 address `number`."""
+    """True if the specification allows the IPv4 address `number`."""
     return not any(first <= number <= last for first, last in map(bounds, REFUSED_IPV4))
 
 
 def expected_ipv6(number: int) -> bool:
-    """Whether the specification allows the IPv6 address `number`."""
+    """True if the specification allows the IPv6 address `number`."""
     if number >> 32 == 0xFFFF:
         return expected_ipv4(number & 0xFFFF_FFFF)
     refused = any(first <= number <= last for first, last in map(bounds, REFUSED_IPV6))
@@ -84,7 +84,7 @@ def test_reserved_literals(network: str):
      "2002:7f00:1::", "2001::1"],
 )  # fmt: skip
 def test_reserved_ipv6(text: str):
-    """Of IPv6 only global unicast addresses are allowed, and none that leads into IPv4."""
+    """Only global unicast IPv6 addresses are allowed, without those that embed IPv4."""
     assert address_problem(ip_address(text), RULES)
 
 
@@ -107,7 +107,7 @@ def test_list_of_domains(host: str, allowed: bool):  # noqa: FBT001
      "local\u00adhost.example", "example.com\u2024", "\u212aexample.com"],
 )  # fmt: skip
 def test_nothing_is_repaired(host: str):
-    """What another reader may fold into ASCII is refused; the text says how to write it."""
+    """Text that another parser may fold into ASCII is refused, with advice on how to write it."""
     assert "xn--" in (problem_of(f"https://{host}/") or "")
 
 
@@ -117,7 +117,7 @@ def test_nothing_is_repaired(host: str):
      "xn--0000h", "ab--cd", "xn--99999999", "xn--4gbwdl-"],
 )  # fmt: skip
 def test_invalid_encodings(label: str):
-    """A label that is marked as encoded must say a valid label in the one right way."""
+    """An encoded label must be the canonical encoding of a valid label."""
     assert problem_of(f"https://{label}.example/")
 
 

@@ -1,4 +1,4 @@
-"""Which callback URLs are accepted, and how they are read."""
+"""Callback URLs: the accepted ones and their parts."""
 
 import pytest
 from hypothesis import given, settings
@@ -99,7 +99,7 @@ def test_other_schemes(scheme: str, rules: CallbackRules):
 
 
 def test_host_problem_comes_first():
-    """The problem of the host is told together with that of the scheme, and before it."""
+    """The problem of the host is reported together with that of the scheme, and before it."""
     problem = problem_of("http://localhost:6379/") or ""
     assert problem.index("localhost") < problem.index("port") < problem.index("HTTPS")
 
@@ -109,7 +109,7 @@ def test_length():
     text = "https://example.com/".ljust(2048, "a")
     assert problem_of(text) is None
     assert "2048" in (problem_of(f"{text}a") or "")
-    assert problem_of(text, CallbackRules(length=2047))
+    assert problem_of(text, CallbackRules(max_length=2047))
 
 
 @pytest.mark.parametrize(

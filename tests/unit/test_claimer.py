@@ -1,4 +1,4 @@
-"""The long poll for work: who is woken, when, and what happens to those who leave."""
+"""Claims that wait for work: notifications, polls, limits and ends."""
 
 import asyncio
 import dataclasses
@@ -33,19 +33,19 @@ async def store(sqlite_url):
 
 @pytest.fixture
 def work(store):
-    """Who waits for work."""
+    """The waiting claims."""
     return PendingWork(store)
 
 
 @pytest.fixture
 def subscriptions():
-    """Who waits for changes."""
+    """The subscriptions to changes."""
     return Subscriptions()
 
 
 @pytest.fixture
 def claims(store, work, subscriptions):
-    """Claiming, within the usual limits."""
+    """A claimer with the usual limits."""
     return Claimer(store, limits=Limits(), subscriptions=subscriptions, work=work)
 
 
@@ -56,33 +56,33 @@ async def waiting(claims, work, count=1, **wishes):
     return tasks
 
 
-async def test_waiter_is_woken_by_a_hint(store, work, claims, subscriptions):
-    """A hint of new work wakes one who waits for it, and the claim is told to who listens."""
+async def test_notification_ends_a_wait(store, work, claims, subscriptions):
+    """New work wakes a waiting claim, and the claim notifies subscribers."""
     (task,) = await waiting(claims, work)
     operation = await factories.create(store)
-    with subscriptions.listen(operation.id) as subscriber:
+    with subscriptions.subscribed(operation.id) as subscriber:
         work.publish(operation.function)
         (claimed,) = await task
         assert await subscriber.wait(5)
     assert (claimed.id, claimed.worker) == (operation.id, "wally")
 
 
-async def test_work_of_another_replica_is_found_by_looking(store, work, claims):
-    """Without a hint, one look at the database wakes who waits for what is there."""
+async def test_work_of_another_replica_is_found_by_a_poll(store, work, claims):
+    """Without a notification, one poll of the database wakes the claims that have work."""
     (task,) = await waiting(claims, work)
     operation = await factories.create(store)
-    await work.look()
+    await work.poll()
     assert [claimed.id for claimed in await task] == [operation.id]
 
 
-async def test_nobody_waits_nobody_looks(store, work):
-    """Without anybody who waits, the database is not asked."""
+async def test_no_poll_without_a_waiting_claim(store, work):
+    """Without a waiting claim, a poll does not ask the database."""
     await store.close()
-    await work.look()
+    await work.poll()
 
 
-async def test_one_hint_wakes_all_that_there_is_work_for(store, work, claims):
-    """Who found something wakes the next one, until there is nothing left."""
+async def test_one_notification_wakes_as_many_claims_as_there_is_work(store, work, claims):
+    """A claim that finds work wakes the next one, until there is no more."""
     tasks = await waiting(claims, work, count=5)
     created = {(await factories.create(store)).id for _ in range(3)}
     work.publish(factories.FUNCTION)
@@ -92,8 +92,8 @@ async def test_one_hint_wakes_all_that_there_is_work_for(store, work, claims):
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def test_hint_is_passed_on_by_who_leaves(store, work, claims):
-    """A hint to a claim that is cancelled at the same moment reaches another one."""
+async def test_cancelled_claim_passes_its_notification_on(store, work, claims):
+    """A notification of a claim that is cancelled at the same moment reaches another one."""
     first, second = await waiting(claims, work, count=2)
     operation = await factories.create(store)
     work.publish(factories.FUNCTION)
@@ -104,8 +104,8 @@ async def test_hint_is_passed_on_by_who_leaves(store, work, claims):
     assert work._waiters == {}
 
 
-async def test_other_functions_wake_nobody(work, claims):
-    """A hint of work that nobody waits for changes nothing."""
+async def test_work_of_other_functions_wakes_no_claim(work, claims):
+    """Work of a function that no claim waits for changes nothing."""
     (task,) = await waiting(claims, work, timeout=timedelta(milliseconds=50))
     work.publish("audio.cut")
     assert await task == []
@@ -116,14 +116,14 @@ async def test_other_functions_wake_nobody(work, claims):
     [{"timeout": timedelta()}, {"timeout": timedelta(seconds=-1)}, {"time_left": 0.1}],
     ids=["no timeout", "negative timeout", "deadline"],
 )
-async def test_no_time_to_wait(claims, wishes):
+async def test_claim_without_time_to_wait(claims, wishes):
     """A claim without time to wait is answered at once."""
     async with asyncio.timeout(5):
         assert await claims.claim(WALLY, VIDEO, **wishes) == []
 
 
 async def test_wait_is_limited(store, work, subscriptions):
-    """However long a claim would wait, the operator's limit ends it."""
+    """The operator's limit ends a wait, whatever the claim requests."""
     limits = dataclasses.replace(Limits(), claim_wait=timedelta(milliseconds=20))
     claims = Claimer(store, limits=limits, subscriptions=subscriptions, work=work)
     async with asyncio.timeout(5):
@@ -131,9 +131,9 @@ async def test_wait_is_limited(store, work, subscriptions):
         assert await claims.claim(WALLY, VIDEO) == []
 
 
-async def test_too_many_wait(monkeypatch, work, claims):
-    """More than the replica holds are refused at once, and those who wait go on."""
-    monkeypatch.setattr(claimer, "MAX_WAITING", 2)
+async def test_too_many_waiting_claims(monkeypatch, work, claims):
+    """More claims than may wait are refused at once, and those that wait go on."""
+    monkeypatch.setattr(claimer, "MAX_WAITING_CLAIMS", 2)
     tasks = await waiting(claims, work, count=2)
     with pytest.raises(Overloaded):
         await claims.claim(WALLY, VIDEO)
@@ -141,8 +141,8 @@ async def test_too_many_wait(monkeypatch, work, claims):
     assert {type(end) for end in await asyncio.gather(*tasks, return_exceptions=True)} == {Draining}
 
 
-async def test_stopping_replica_sends_waiters_elsewhere(work, claims):
-    """Who waits when the replica stops is told so, and so is who comes later."""
+async def test_stopping_replica_ends_waits(work, claims):
+    """A stopping replica ends waiting claims with Draining, and later ones too."""
     (task,) = await waiting(claims, work)
     work.close()
     with pytest.raises(Draining):
@@ -153,14 +153,14 @@ async def test_stopping_replica_sends_waiters_elsewhere(work, claims):
 
 @pytest.mark.parametrize("function", ["videox", "audio.cut", "ab", ""])
 async def test_function_that_is_not_granted(claims, function):
-    """A claim that names one function that is not granted is refused, and names it."""
+    """A claim with one function that is not granted is refused; the error names it."""
     with pytest.raises(PermissionDenied) as caught:
         await claims.claim(WALLY, ("video.cut", function))
     assert caught.value.facts == {"role": "WORKER", "function": function}
 
 
 async def test_grants_are_for_workers_only(claims):
-    """Who is no worker may claim nothing, whatever is written beside its name."""
+    """A principal without the role WORKER may not claim, whatever functions it is granted."""
     owner = dataclasses.replace(WALLY, roles=frozenset({Role.CALLER}))
     with pytest.raises(PermissionDenied):
         await claims.claim(owner, VIDEO)

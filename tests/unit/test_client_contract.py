@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 ERROR_ROW = re.compile(r"^\| `([A-Z_]+)` \| ([A-Z_]+) \| .+ \| (.+) \|$", re.MULTILINE)
 STATUS_ROW = re.compile(r"^\| `([A-Z]+)` \| [^|]+ \| (yes|no) \|$", re.MULTILINE)
 PROTO_ERROR = re.compile(r"// \* ([A-Z_]+(?:, [A-Z_]+)*) \(([A-Z_]+)\):")
-PROTOS = ["operation_service.proto", "worker_service.proto"]
+PROTOS = sorted(path.name for path in (ROOT / "protos/milepost/v1").glob("*.proto"))
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Settings: what is in force by default, where values come from, and what is refused."""
+"""Settings: their defaults, their sources, and the values that are refused."""
 
 import os
 from datetime import timedelta
@@ -19,14 +19,14 @@ def _no_settings(monkeypatch):
 
 @pytest.fixture
 def settings_file(tmp_path, monkeypatch):
-    """A file of settings, which the returned function writes."""
+    """A settings file, which the returned function writes."""
     path = tmp_path / "settings.env"
     monkeypatch.setenv("MILEPOST_CONFIG_FILE", str(path))
     return path.write_text
 
 
 def problems():
-    """What `load` refuses."""
+    """The problems that `load` reports."""
     with pytest.raises(config.SettingsError) as caught:
         config.load()
     assert str(caught.value) == "; ".join(caught.value.problems)
@@ -34,17 +34,17 @@ def problems():
 
 
 def entry(name):
-    """What check-config shows of one setting."""
+    """The entry of one setting in check-config."""
     return next(item for item in config.entries(config.load()) if item.name == name)
 
 
 def test_defaults_are_the_limits_of_the_product():
-    """Without any setting, the limits are those the product promises."""
+    """The default limits are those that the product promises."""
     assert config.load().limits == Limits()
 
 
 def test_default_service_is_only_for_this_machine(monkeypatch, tmp_path):
-    """Without any setting, the service is embedded, listens on loopback and logs by itself."""
+    """By default the service is embedded, listens on loopback and chooses its log format."""
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     settings = config.load()
     assert settings.embedded
@@ -56,7 +56,7 @@ def test_default_service_is_only_for_this_machine(monkeypatch, tmp_path):
 
 
 def test_every_setting_is_described():
-    """No setting is without a sentence for check-config."""
+    """Every setting has a description for check-config."""
     assert [item.name for item in config.entries(config.load()) if not item.description] == []
 
 
@@ -69,7 +69,7 @@ def test_limits_can_be_configured(monkeypatch):
 
 
 def test_every_problem_is_reported_at_once(monkeypatch):
-    """One run names every variable that is wrong, of every kind, and what it was."""
+    """All invalid variables are reported at once, with their values."""
     for name, value in {
         "DATABASE_URL": "postgres://host/name",
         "LISTEN": "0.0.0.0:7450",
@@ -100,7 +100,7 @@ def test_every_problem_is_reported_at_once(monkeypatch):
     ["", "mysql://h/d", "postgresql://h/d", "sqlite://", "sqlite:///", "sqlite:///:memory:"],
 )
 def test_unusable_databases_are_refused(monkeypatch, url):
-    """A database that cannot hold operations for good is a problem of its variable."""
+    """A database URL that cannot store operations durably is refused."""
     monkeypatch.setenv("MILEPOST_DATABASE_URL", url)
     [line] = problems()
     assert line.startswith("MILEPOST_DATABASE_URL: must ")
@@ -126,7 +126,7 @@ def test_loopback_needs_no_encryption(monkeypatch, address):
 
 @pytest.mark.parametrize("address", ["0.0.0.0:7450", "[::]:7450", "192.0.2.1:7450", "milepost:1"])
 def test_plaintext_leaves_the_machine_only_when_told(monkeypatch, address):
-    """An address that others can reach needs the operator's explicit word."""
+    """An address that other machines can reach needs TLS or an explicit setting."""
     monkeypatch.setenv("MILEPOST_LISTEN", address)
     [line] = problems()
     assert "without TLS" in line
@@ -145,7 +145,7 @@ def test_ports_must_differ(monkeypatch):
 
 
 def test_environment_goes_before_file_before_default(monkeypatch, settings_file):
-    """Each value tells where it comes from; the environment wins over the file."""
+    """Each value has its source; the environment wins over the file."""
     settings_file("# comment\nMILEPOST_DRAIN_SECONDS=7\nexport MILEPOST_LOG_LEVEL='debug'\n")
     monkeypatch.setenv("MILEPOST_LOG_LEVEL", "error")
     drain, level, reflection = (
@@ -158,7 +158,7 @@ def test_environment_goes_before_file_before_default(monkeypatch, settings_file)
 
 def test_broken_file_is_a_problem_beside_the_others(settings_file, capfd):
     """A line that cannot be read is named with its number, and does not hide other problems."""
-    settings_file("MILEPOST_DRAIN_SECONDS=soon\nthis is no setting\n")
+    settings_file("MILEPOST_DRAIN_SECONDS=soon\nthis is not a setting\n")
     first, second = problems()
     assert first.endswith("line 2 is not KEY=VALUE")
     assert second.startswith("MILEPOST_DRAIN_SECONDS: ")
@@ -166,7 +166,7 @@ def test_broken_file_is_a_problem_beside_the_others(settings_file, capfd):
 
 
 def test_missing_file_is_a_problem(monkeypatch, tmp_path):
-    """A file of settings that is named must be there."""
+    """A configured settings file must exist."""
     monkeypatch.setenv("MILEPOST_CONFIG_FILE", str(tmp_path / "nowhere"))
     [line] = problems()
     assert line.startswith("MILEPOST_CONFIG_FILE: ")
@@ -174,11 +174,11 @@ def test_missing_file_is_a_problem(monkeypatch, tmp_path):
 
 
 def test_binary_file_is_a_problem(monkeypatch, tmp_path):
-    """A file of settings is text."""
+    """A settings file is UTF-8 text."""
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
     monkeypatch.setenv("MILEPOST_CONFIG_FILE", str(tmp_path / "binary"))
     [line] = problems()
-    assert line.endswith("is no text in UTF-8")
+    assert line.endswith("is not UTF-8 text")
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_binary_file_is_a_problem(monkeypatch, tmp_path):
     ],
 )
 def test_passwords_are_masked(monkeypatch, url, shown):
-    """What is shown of a database has no password, wherever in the URL it stood."""
+    """A printed database URL has no password, in any part of the URL."""
     monkeypatch.setenv("MILEPOST_DATABASE_URL", url)
     assert entry("MILEPOST_DATABASE_URL").value == shown
     assert "s3" not in repr(config.load())
@@ -212,21 +212,21 @@ def test_problems_have_no_secrets(monkeypatch):
 
 
 def test_typos_are_found(monkeypatch, settings_file):
-    """A variable that is no setting is reported, with the one that may have been meant."""
+    """An unknown variable is reported, with the setting that may have been meant."""
     settings_file("MILEPOST_REFLEXION=off\n")
     for name in ("LISTENS", "ADDRESS", "API_KEY", "TEST_POSTGRES_URL"):
         monkeypatch.setenv(f"MILEPOST_{name}", "x")
     assert config.unknown_variables() == [
-        "MILEPOST_LISTENS is no setting; did you mean MILEPOST_LISTEN?",
+        "MILEPOST_LISTENS is not a setting; did you mean MILEPOST_LISTEN?",
         (
-            "MILEPOST_REFLEXION in MILEPOST_CONFIG_FILE is no setting;"
+            "MILEPOST_REFLEXION in MILEPOST_CONFIG_FILE is not a setting;"
             " did you mean MILEPOST_REFLECTION?"
         ),
     ]
 
 
 def test_overrides_go_before_everything(monkeypatch):
-    """What the code asks for wins over the environment; what it leaves out does not count."""
+    """Overrides win over the environment; an override of None does not count."""
     monkeypatch.setenv("MILEPOST_DRAIN_SECONDS", "3")
     settings = config.load(log_level="debug", drain_seconds=None)
     assert (settings.log_level, settings.drain_seconds) == ("debug", 3.0)
@@ -247,7 +247,7 @@ def test_rates_and_quota_can_be_configured(monkeypatch):
 
 
 def test_every_problem_of_principal_limits_is_told(monkeypatch):
-    """What is wrong with the limits of some principals is one line that names all of it."""
+    """All problems with the limits of single principals are one line."""
     monkeypatch.setenv("MILEPOST_PRINCIPAL_LIMITS", '{"a": {"creates": 0}, "b": {"bogus": 1}}')
     [line] = problems()
     assert line.startswith("MILEPOST_PRINCIPAL_LIMITS: a: creates must be a whole number")
@@ -259,7 +259,7 @@ def test_every_problem_of_principal_limits_is_told(monkeypatch):
     ["redis://h", "rediss://:secret@h:6380/2", "redis://user:secret@[::1]:6379", "redis://h/"],
 )
 def test_stores_of_limits(monkeypatch, url):
-    """A Redis is named by its URL, which is never shown with its password."""
+    """The URL of a Redis is never printed with its password."""
     monkeypatch.setenv("MILEPOST_LIMITS_URL", url)
     found = config.load().limits_url
     assert found is not None
@@ -271,7 +271,7 @@ def test_stores_of_limits(monkeypatch, url):
     "url", ["h:6379", "http://h", "redis://", "redis://:secret@h:0x1", "redis://h/x"]
 )
 def test_unusable_stores_of_limits_are_refused(monkeypatch, url):
-    """What is no URL of a Redis is a problem of its variable, told without secrets."""
+    """An invalid URL of a Redis is refused, without its secrets in the message."""
     monkeypatch.setenv("MILEPOST_LIMITS_URL", url)
     [line] = problems()
     assert line.startswith("MILEPOST_LIMITS_URL: must ")
@@ -279,6 +279,6 @@ def test_unusable_stores_of_limits_are_refused(monkeypatch, url):
 
 
 def test_no_store_of_limits(monkeypatch):
-    """An empty URL is none."""
+    """An empty URL counts as unset."""
     monkeypatch.setenv("MILEPOST_LIMITS_URL", "")
     assert config.load().limits_url is None

@@ -1,7 +1,9 @@
 """Messages in, values out, and back."""
 
 import math
+import re
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from google.protobuf import duration_pb2, struct_pb2, timestamp_pb2
@@ -19,11 +21,12 @@ from milepost.domain.operation import (
     new_operation_id,
 )
 from milepost.domain.selection import Selection
-from milepost.domain.transitions import Preconditions
+from milepost.domain.transitions import CALLBACK_EVENTS, TABLE, Preconditions
 from milepost.gen.milepost.v1 import operation_pb2, operation_service_pb2, worker_service_pb2
 from milepost.rpc.convert import REPORTED_CHARACTERS, Fields
 from milepost.rpc.messages import _struct, fill
 
+PROTOS = Path(__file__).resolve().parents[2] / "protos/milepost/v1"
 CREATE = operation_service_pb2.CreateOperationRequest
 LIST = operation_service_pb2.ListOperationsRequest
 PROGRESS = worker_service_pb2.UpdateProgressRequest
@@ -157,9 +160,7 @@ def test_limits_are_those_configured():
     progress = fields(PROGRESS(message="1234"), message_length=3)
     progress.message()
     assert set(violations(progress)) == {"message"}
-    listing = fields(LIST(page_size=11), page_size_max=10)
-    listing.page_size()
-    assert set(violations(listing)) == {"page_size"}
+    assert fields(LIST(page_size=11), page_size_max=10).page_size() == 10
     request = COMPLETE()
     request.result.type_url, request.result.value = "x/y", b"1234"
     complete = fields(request, result_bytes=3)
@@ -309,6 +310,34 @@ def test_what_is_malformed_is_named(request_, method, field):
     read = fields(request_)
     getattr(read, method)()
     assert set(violations(read)) == {field}
+
+
+@pytest.mark.parametrize(
+    ("given", "used"), [(0, 0), (1, 1), (100, 100), (101, 100), (2**31 - 1, 100)]
+)
+def test_page_size_is_clamped(given, used):
+    """A page size above the maximum is the maximum; 0 leaves the choice to the service."""
+    read = fields(LIST(page_size=given))
+    assert read.page_size() == used
+    read.done()
+
+
+def test_callback_events_are_the_documented_ones():
+    """Exactly the events that the proto lists are accepted, and a violation names all of them."""
+    text = (PROTOS / "operation_service.proto").read_text(encoding="utf-8")
+    comment = re.search(r"((?: *//.*\n)+) *repeated string callback_events", text)
+    assert comment is not None
+    documented = re.findall(r"`(operation\.\w+)`", comment[1].partition("Empty means")[0])
+    assert tuple(documented) == CALLBACK_EVENTS
+    read = fields(CREATE(function="f", callback_events=documented))
+    assert set(read.create_request().callback_events) == set(documented)
+    read.done()
+    for event in {rule.event for rule in TABLE.values()} - set(documented):
+        refused = fields(CREATE(function="f", callback_events=[event]))
+        refused.create_request()
+        assert violations(refused) == {
+            "callback_events[0]": f"must be one of {', '.join(documented)}"
+        }
 
 
 def test_largest_values_are_accepted():

@@ -108,10 +108,10 @@ def commands(program: str) -> Iterator[list[str]]:
 def test_python_examples_run(tmp_path):
     """The caller and the worker of the README, as printed there, do what the README says."""
     from milepost import main  # noqa: PLC0415 - only this test needs it
-    from milepost.cli.own_service import own_service  # noqa: PLC0415
+    from milepost.cli.temporary_service import temporary_service  # noqa: PLC0415
     from milepost.domain.operation import Role  # noqa: PLC0415
 
-    with own_service() as service:
+    with temporary_service() as service:
         service.wait_until_listening()
         scripts = {}
         for block in blocks(README, "python"):
@@ -257,7 +257,7 @@ def test_log_lines_are_documented():
         event
         for path in (ROOT / "service/milepost").rglob("*.py")
         for event in re.findall(
-            r"(?:\b(?:log|lines)\.(?:info|warning|error|exception)\(\s*|\"event\": )\"([\w ]+)",
+            r"(?:\blog\.(?:info|warning|error|exception)\(\s*|\"event\": )\"([\w ]+)",
             path.read_text(encoding="utf-8"),
         )
     }

@@ -1,4 +1,4 @@
-"""What must happen next to an operation, and by when."""
+"""The next step of an operation and its deadline."""
 
 from datetime import timedelta
 
@@ -20,7 +20,7 @@ def operation(status: Status, **overrides: object) -> Operation:
 
 
 def test_pending_operation_waits_for_a_worker():
-    """Somebody must claim or start a pending operation before it expires."""
+    """A pending operation must be claimed or started before it expires."""
     assert expectation(operation(Status.PENDING)) == Expectation(
         step=NextStep.CLAIM, deadline=factories.FAR_AWAY
     )
@@ -41,7 +41,7 @@ def test_operation_waits_for_its_end(lease):
 
 @pytest.mark.parametrize("status", Status)
 def test_only_active_operations_wait(status):
-    """Nothing must happen to an operation that has ended, and something to any other."""
+    """Active operations have a next step, terminal ones have none."""
     assert (expectation(operation(status)) is not None) == (status in ACTIVE)
 
 

@@ -1,4 +1,4 @@
-"""The way to a receiver: what is resolved, and what is connected."""
+"""The address guard: resolved and connected addresses."""
 
 import asyncio
 import socket
@@ -11,16 +11,17 @@ import pytest
 from aiohttp import ClientError, ClientSession, TCPConnector
 
 from milepost.domain.callback_url import Address, CallbackRules, RefusedUrl, read_callback_url
+from milepost.webhooks import guard
 from milepost.webhooks.guard import (
-    ADDRESSES_TRIED,
+    MAX_CONNECT_ATTEMPTS,
+    CheckedAddresses,
     ForbiddenPeer,
     GuardedConnector,
     LookUp,
     Resolver,
-    StatusChange,
     Unresolvable,
     ask_system,
-    through,
+    connecting_to,
 )
 from tests.receivers import OK, Receiver, answering
 
@@ -31,19 +32,19 @@ ALLOWED, FORBIDDEN = ip_address("127.0.0.1"), ip_address("127.0.0.2")
 
 @pytest.fixture
 async def forbidden() -> AsyncIterator[Receiver]:
-    """A receiver at an address that is not to be contacted."""
+    """A receiver at a forbidden address."""
     receiver = await Receiver(answering(OK), address=str(FORBIDDEN)).start()
     yield receiver
     await receiver.stop()
 
 
 def saying(*answers: str) -> LookUp:
-    """A lookup that gives `answers`, whatever is asked."""
+    """A lookup that always returns `answers`."""
     return lambda _host, _port: answers
 
 
 async def resolved(look_up: LookUp, limit: float = 2) -> list[Address]:
-    """What `look_up` makes of `URL`."""
+    """The addresses of `URL` according to `look_up`."""
     resolver = Resolver(RULES, look_up=look_up, limit=timedelta(seconds=limit))
     try:
         return await resolver.resolve(URL)
@@ -52,7 +53,7 @@ async def resolved(look_up: LookUp, limit: float = 2) -> list[Address]:
 
 
 async def test_public_answers():
-    """A name is resolved into all its addresses, each once."""
+    """A name is resolved to all its addresses, without duplicates."""
     answers = ("93.184.216.34", "2606:2800:220:1::1", "93.184.216.34")
     assert await resolved(saying(*answers)) == [ip_address(text) for text in answers[:2]]
 
@@ -64,7 +65,7 @@ async def test_public_answers():
 )  # fmt: skip
 @pytest.mark.parametrize("good", [(), ("93.184.216.34",), ("93.184.216.34",) * 100])
 async def test_one_bad_answer_is_enough(bad: str, good: tuple[str, ...]):
-    """A name is refused if any of its addresses is not public; the address is not told."""
+    """A name is refused if any of its addresses is not public; the error omits the address."""
     for answers in ((bad, *good), (*good, bad)):
         with pytest.raises(RefusedUrl) as caught:
             await resolved(saying(*answers))
@@ -72,7 +73,7 @@ async def test_one_bad_answer_is_enough(bad: str, good: tuple[str, ...]):
 
 
 async def test_literal_is_not_looked_up():
-    """An address that stands in the URL is judged as it is, by the rules of this moment."""
+    """An address literal in the URL is checked against the current rules."""
 
     def never(_host: str, _port: int) -> list[str]:
         raise AssertionError
@@ -87,7 +88,7 @@ async def test_literal_is_not_looked_up():
     "error", [socket.gaierror(socket.EAI_NONAME, "x"), OSError(), TimeoutError()]
 )
 async def test_no_answer(error: OSError):
-    """A name that cannot be resolved now is not refused for ever."""
+    """A name that cannot be resolved now is not refused finally."""
 
     def fail(_host: str, _port: int) -> list[str]:
         raise error
@@ -101,7 +102,7 @@ async def test_no_answer(error: OSError):
 
 
 async def test_stuck_lookups_are_bounded():
-    """Lookups that hang are given up in time, and never occupy more than the given threads."""
+    """Hanging lookups time out, and never occupy more than the given threads."""
     released, running = threading.Event(), []
 
     def hang(_host: str, _port: int) -> list[str]:
@@ -123,7 +124,7 @@ async def test_stuck_lookups_are_bounded():
 
 
 async def test_abandoned_lookups_are_not_begun():
-    """What nobody waits for any more is not looked up when a thread becomes free."""
+    """An abandoned lookup does not start when a thread becomes free."""
     released, asked = threading.Event(), []
 
     def look_up(host: str, _port: int) -> list[str]:
@@ -142,7 +143,7 @@ async def test_abandoned_lookups_are_not_begun():
 
 
 def test_system_is_asked_for_absolute_names(monkeypatch: pytest.MonkeyPatch):
-    """The system gets the name with a dot at its end, so that it tries no search list.
+    """The system resolver gets the name with a final dot, so that it tries no search list.
 
     The question is caught on its way: the resolver of the machine that runs the tests is not ours.
     """
@@ -157,10 +158,10 @@ def test_system_is_asked_for_absolute_names(monkeypatch: pytest.MonkeyPatch):
     assert asked == [("hooks.example.com.", 8443)]
 
 
-async def connected(passage: StatusChange, receiver: Receiver, host: str) -> None:
-    """Post to `receiver`, called `host`, through `passage`."""
+async def connected(addresses: CheckedAddresses, receiver: Receiver, host: str) -> None:
+    """Post to `receiver`, called `host`, at one of `addresses`."""
     async with ClientSession(connector=GuardedConnector()) as session:
-        with through(passage):
+        with connecting_to(addresses):
             async with session.post(f"http://{host}:{receiver.port}/", data=b"x"):
                 pass
 
@@ -172,11 +173,11 @@ async def test_nothing_else_is_connected(
 ):
     """No socket is opened to an address that is not checked or not allowed, literals included."""
 
-    class Careless(StatusChange):
-        """Offers what must not be connected."""
+    class Careless(CheckedAddresses):
+        """Returns forbidden addresses."""
 
         def results(self, host: str, port: int):
-            return StatusChange((FORBIDDEN, FORBIDDEN), RULES).results(host, port)
+            return CheckedAddresses((FORBIDDEN, FORBIDDEN), RULES).results(host, port)
 
     with pytest.raises(ForbiddenPeer):
         await connected(Careless(checked, RULES), forbidden, host)
@@ -184,10 +185,10 @@ async def test_nothing_else_is_connected(
 
 
 async def test_peer_is_compared(forbidden: Receiver):
-    """If the peer is not a checked address all the same, nothing is sent to it."""
+    """Nothing is sent to a peer that is not a checked address."""
 
-    class Blind(StatusChange):
-        """Opens a socket to whatever it is."""
+    class Blind(CheckedAddresses):
+        """Opens a socket to any address."""
 
         def open_socket(self, info):
             return socket.socket(*info[:3])
@@ -198,7 +199,7 @@ async def test_peer_is_compared(forbidden: Receiver):
 
 
 async def test_receiver_would_be_reached_without_the_guard(forbidden: Receiver):
-    """The receiver of these tests can be reached: without the guard it is."""
+    """Without the guard the receiver of these tests is reached."""
     async with (
         ClientSession(connector=TCPConnector()) as session,
         session.post(f"http://{FORBIDDEN}:{forbidden.port}/", data=b"x") as response,
@@ -209,18 +210,27 @@ async def test_receiver_would_be_reached_without_the_guard(forbidden: Receiver):
 
 def test_mapped_peer_is_the_address_it_stands_for():
     """A checked address is recognised when the system reports it in its mapped form."""
-    StatusChange((ALLOWED,), RULES).check(("::ffff:127.0.0.1", 443, 0, 0))
+    CheckedAddresses((ALLOWED,), RULES).check(("::ffff:127.0.0.1", 443, 0, 0))
     for peer in (None, ("127.0.0.3", 443), ("::1", 443, 0, 0), ("::ffff:127.0.0.2", 443, 0, 0)):
         with pytest.raises(ForbiddenPeer):
-            StatusChange((ALLOWED,), RULES).check(peer)
+            CheckedAddresses((ALLOWED,), RULES).check(peer)
 
 
 def test_few_of_many_addresses_are_tried():
-    """A name with a thousand addresses does not make this service knock at all of them."""
+    """Only the first few addresses of a name with a thousand are tried."""
     many = [ip_address(f"8.8.{n // 256}.{n % 256}") for n in range(1_000)]
-    assert len(StatusChange(many, RULES).results("hooks.example.com", 443)) == ADDRESSES_TRIED
+    assert (
+        len(CheckedAddresses(many, RULES).results("hooks.example.com", 443)) == MAX_CONNECT_ATTEMPTS
+    )
 
 
 def test_own_errors_are_errors_of_the_client():
-    """What the guard raises passes through aiohttp as one of its own errors."""
+    """The errors of the guard pass through aiohttp unchanged."""
     assert issubclass(ForbiddenPeer, ClientError)
+
+
+async def test_changed_aiohttp_is_refused(monkeypatch):
+    """A connector is not made if aiohttp creates its protocols in a way that has no bound."""
+    monkeypatch.setattr(guard, "ResponseHandler", asyncio.Protocol)
+    with pytest.raises(RuntimeError, match="aiohttp changed"):
+        GuardedConnector()

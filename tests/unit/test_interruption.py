@@ -1,4 +1,4 @@
-"""Which standing of an operation stops its worker."""
+"""Status snapshots that interrupt a worker."""
 
 import pytest
 
@@ -25,7 +25,9 @@ CANCELLED, EXPIRED, LEASE_LOST = InterruptionKind
         (Status.COMPLETED, 2, None, 1, LEASE_LOST),
     ],
 )
-def test_standing_says_whether_the_worker_must_stop(status, attempt, error_code, mine, kind):
+def test_status_snapshot_decides_whether_the_worker_must_stop(
+    status, attempt, error_code, mine, kind
+):
     """A worker stops for a cancel, an expiry, a lost lease or a newer attempt, and nothing else."""
     status_snapshot = StatusSnapshot(
         id=new_operation_id(), status=status, revision=5, attempt=attempt, error_code=error_code

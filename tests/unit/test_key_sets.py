@@ -17,7 +17,7 @@ from milepost.access.key_sets import (
     KeySet,
     keys_from,
 )
-from milepost.domain.errors import StoreUnavailable
+from milepost.domain.errors import IdentityProviderUnavailable
 from milepost.domain.ports import KeySetSource
 from milepost.web import key_sets as sources
 from milepost.web.key_sets import FileKeySet, UrlKeySet
@@ -154,7 +154,7 @@ async def test_last_good_set_ends_after_a_day(keys, endpoint):
     assert await keys.knows("RS256")
     endpoint.status = 500
     keys.now = MAX_AGE_S + 1
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(IdentityProviderUnavailable):
         await keys.knows("RS256")
     endpoint.status = 200
     keys.now += COOLDOWN_S
@@ -165,7 +165,7 @@ async def test_no_set_at_all_is_no_verdict(keys, endpoint):
     """Before the first set is there a token is neither good nor bad: the call may be repeated."""
     endpoint.status = 500
     for keys.now in (0, 1, COOLDOWN_S - 1):
-        with pytest.raises(StoreUnavailable):
+        with pytest.raises(IdentityProviderUnavailable):
             await keys.knows("RS256")
     assert endpoint.fetches == 1
     endpoint.status = 200
@@ -204,7 +204,7 @@ async def test_bad_answer_leaves_the_last_good_set(keys, endpoint, name):
 async def test_redirect_is_not_followed(keys, endpoint):
     """The endpoint cannot send the service elsewhere."""
     endpoint.status, endpoint.headers = 302, {"Location": f"{endpoint.base}/elsewhere"}
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(IdentityProviderUnavailable):
         await keys.knows("RS256")
 
 
@@ -212,7 +212,7 @@ async def test_fetch_is_bounded_in_time(keys, endpoint, monkeypatch):
     """An endpoint that never answers holds up nobody for longer than a fetch may take."""
     monkeypatch.setattr(sources, "FETCH_TIMEOUT_S", 0.05)
     endpoint.held.clear()
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(IdentityProviderUnavailable):
         await asyncio.wait_for(keys.knows("RS256"), 5)
     endpoint.held.set()
 
@@ -234,7 +234,7 @@ async def test_keys_may_come_from_a_file(tmp_path):
     """A file of keys is read like an endpoint; when it is replaced, the new one is found."""
     path = tmp_path / "keys.json"
     keys = Keys(FileKeySet(path))
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(IdentityProviderUnavailable):
         await keys.knows("RS256")
     path.write_text(json.dumps(key_set(RS256=KEYS["RS256"])), encoding="utf-8")
     keys.now = COOLDOWN_S

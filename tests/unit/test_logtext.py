@@ -1,4 +1,4 @@
-"""No text that a stranger sends acts on whoever reads the log."""
+"""Text of callers is escaped in log lines."""
 
 import json
 import math
@@ -9,7 +9,7 @@ import pytest
 import structlog
 
 from milepost import telemetry
-from milepost.logtext import as_json_line, escaped, harmless_lines
+from milepost.logtext import as_json_line, escaped, escaped_lines
 
 HOSTILE = {
     "line feed": "a\n{forged}",
@@ -42,7 +42,7 @@ def _configuration() -> Iterator[None]:
 
 @hostile
 def test_hostile_text_is_escaped(text):
-    """Every character that is not printed becomes its escape; the others stay."""
+    """Every non-printable character becomes its escape; the others stay."""
     found = escaped(text)
     assert found.isprintable()
     assert found.startswith("a\\")
@@ -50,13 +50,13 @@ def test_hostile_text_is_escaped(text):
 
 
 @pytest.mark.parametrize("text", ["", "video.transcode", "größer 日本語 🎬", "C:\\temp", "100 %"])
-def test_harmless_text_stays(text):
-    """What can be printed is logged as it is, in every language."""
+def test_printable_text_stays(text):
+    """Printable text of every language is logged unchanged."""
     assert escaped(text) == text
 
 
 def test_everything_inside_is_escaped():
-    """Lists, mappings, their names and other objects are treated alike; numbers stay."""
+    """Items and keys of lists and mappings, and other objects, are escaped; numbers stay."""
     given = {"n\n": ["a\x1b", ("b\r", 1)], "f": 0.5, "b": True, "none": None, "o": OSError("x\n")}
     assert escaped(given) == {
         "n\\n": ["a\\x1b", ["b\\r", 1]],
@@ -69,8 +69,8 @@ def test_everything_inside_is_escaped():
 
 @hostile
 @pytest.mark.parametrize("as_json", [True, False])
-def test_hostile_text_makes_one_harmless_line(capfd, text, as_json):
-    """In JSON and for people, an event with such a text is one line that is only printed."""
+def test_hostile_text_makes_one_printable_line(capfd, text, as_json):
+    """In both formats an event with such a text is one line of printable characters."""
     telemetry.configure_logs(level="info", as_json=as_json)
     structlog.get_logger().warning("call refused", operation_id=text, principal=[text])
     written = capfd.readouterr().err
@@ -83,7 +83,7 @@ def test_hostile_text_makes_one_harmless_line(capfd, text, as_json):
 
 
 def test_traceback_cannot_forge_a_line(capfd):
-    """For people the lines of a traceback are set in, whatever the exception says."""
+    """In text format the lines of a traceback are indented, whatever the exception says."""
     telemetry.configure_logs(level="info", as_json=False)
     error = ValueError("bad\n2026-01-01 [info] operation changed\x1b[2J")
     structlog.get_logger().error("call failed", exc_info=error)
@@ -95,16 +95,16 @@ def test_traceback_cannot_forge_a_line(capfd):
 
 
 def test_traceback_in_json_keeps_its_lines(capfd):
-    """In JSON a traceback is one text on one line, with its line breaks and without escapes."""
+    """In JSON a traceback is one string on one line, and its line breaks stay."""
     telemetry.configure_logs(level="info", as_json=True)
     structlog.get_logger().error("call failed", exc_info=ValueError("bad\n\x1b[2J\u2028"))
     (line,) = capfd.readouterr().err.splitlines()
     assert json.loads(line)["exception"] == "ValueError: bad\n\\x1b[2J\\u2028"
-    assert harmless_lines("a\r\nb", margin="> ") == "a\\r\n> b"
+    assert escaped_lines("a\r\nb", margin="> ") == "a\\r\n> b"
 
 
 def test_json_of_a_line():
-    """A line is JSON of every kind of value, also of those that JSON does not have."""
+    """A line is valid JSON for every kind of value, also for those that JSON lacks."""
     event = {
         "event": "operation changed",
         "text": "a b/c ä",

@@ -10,15 +10,44 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from milepost.domain.api_key import KeySelection
+from milepost.domain.delivery import DeliverySelection
 from milepost.domain.errors import InvalidRequest
-from milepost.domain.operation import Status, new_operation_id
+from milepost.domain.operation import OperationId, Status, new_operation_id
 from milepost.domain.selection import Position, Selection
-from milepost.tracking.page_tokens import MOST_CHARACTERS, PageTokens
+from milepost.tracking.page_tokens import MAX_TOKEN_LENGTH, PageTokens
 
 TOKENS = PageTokens(secrets.token_bytes(32))
 POSITION = Position(create_time=datetime(2026, 1, 2, 3, 4, 5, 678901, UTC), id=new_operation_id())
 SELECTION = Selection(statuses=(Status.PENDING,), function="f", owner="o")
 TOKEN = TOKENS.issue(POSITION, subject="alice", selection=SELECTION)
+
+# The tokens below were issued by the first release under this key, for this position and "alice".
+# They never change: callers bring them to replicas of a later release.
+FIXED_TOKENS = PageTokens(bytes(range(32)))
+FIXED_POSITION = Position(
+    create_time=datetime(2026, 1, 2, 3, 4, 5, 678901, UTC), id=f"op_{'0123456789ab' * 2}"
+)
+EVERY_FILTER = Selection(
+    statuses=(Status.PENDING, Status.FAILED),
+    function="f",
+    owner="o",
+    create_time_from=FIXED_POSITION.create_time,
+    create_time_to=FIXED_POSITION.create_time + timedelta(days=1),
+)
+ISSUED = [
+    (Selection(), "aXOKXJKrHgISObpCLvlgDgAGR172V081b3BfMDEyMzQ1Njc4OWFiMDEyMzQ1Njc4OWFi"),
+    (EVERY_FILTER, "OlQCEHXPsnIhb5LMiqCQvgAGR172V081b3BfMDEyMzQ1Njc4OWFiMDEyMzQ1Njc4OWFi"),
+    (
+        DeliverySelection(operation_id=OperationId(FIXED_POSITION.id)),
+        "4F0kBbfdFMDuIjyIqtDELgAGR172V081b3BfMDEyMzQ1Njc4OWFiMDEyMzQ1Njc4OWFi",
+    ),
+    (
+        KeySelection(inactive=True),
+        "BetS3UqzOdzTu1ZN0TZnuQAGR172V081b3BfMDEyMzQ1Njc4OWFiMDEyMzQ1Njc4OWFi",
+    ),
+]
+LISTS = ["unfiltered", "every filter", "deliveries", "keys"]
 
 
 def read(token: str, subject: str = "alice", selection: Selection = SELECTION) -> Position:
@@ -32,11 +61,11 @@ def test_token_leads_back(create_time, subject):
     position = Position(create_time=create_time, id=new_operation_id())
     token = TOKENS.issue(position, subject=subject, selection=Selection())
     assert TOKENS.read(token, subject=subject, selection=Selection()) == position
-    assert len(token) <= MOST_CHARACTERS
+    assert len(token) <= MAX_TOKEN_LENGTH
     assert set(token) <= set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
 
 
-def test_token_of_somebody_else():
+def test_token_of_another_subject():
     """The token of another subject is refused."""
     with pytest.raises(InvalidRequest) as caught:
         read(TOKEN, subject="bob")
@@ -55,6 +84,43 @@ def test_token_of_other_filters(field):
     }
     with pytest.raises(InvalidRequest):
         read(TOKEN, selection=dataclasses.replace(SELECTION, **{field: others[field]}))
+
+
+def later(selection: Any, added: str | None = None) -> Any:
+    """The same filters as a later release has them: in another order, and one more."""
+    kind = dataclasses.make_dataclass(
+        "Later",
+        [
+            ("added", Any, None),
+            *((field.name, Any, None) for field in reversed(dataclasses.fields(selection))),
+        ],
+        namespace={"collection": selection.collection},
+    )
+    return kind(**dataclasses.asdict(selection), added=added)
+
+
+@pytest.mark.parametrize(("selection", "token"), ISSUED, ids=LISTS)
+def test_token_of_an_older_release_is_read(selection, token):
+    """A token of the first release is read by a later one that has another, unset filter."""
+    for same in (selection, later(selection)):
+        assert FIXED_TOKENS.read(token, subject="alice", selection=same) == FIXED_POSITION
+
+
+@pytest.mark.parametrize(("selection", "token"), ISSUED, ids=LISTS)
+def test_token_of_an_older_release_is_for_its_filters(selection, token):
+    """A token of the first release is refused when the filter of the later release is set."""
+    with pytest.raises(InvalidRequest):
+        FIXED_TOKENS.read(token, subject="alice", selection=later(selection, added="x"))
+
+
+def test_token_of_another_list():
+    """A token of one list is refused by every other, though none of them has a filter."""
+    lists = (Selection(), DeliverySelection(), KeySelection())
+    tokens = [TOKENS.issue(POSITION, subject="alice", selection=each) for each in lists]
+    for place, token in enumerate(tokens):
+        for other in (*lists[:place], *lists[place + 1 :]):
+            with pytest.raises(InvalidRequest):
+                TOKENS.read(token, subject="alice", selection=other)
 
 
 def test_token_of_another_key():
@@ -84,21 +150,21 @@ def test_every_bit_counts():
         TOKEN[:30] + "\n" + TOKEN[30:],
         TOKEN[:-1],
         TOKEN + "A",
-        TOKEN.ljust(MOST_CHARACTERS, "A"),
-        TOKEN.ljust(MOST_CHARACTERS + 1, "A"),
+        TOKEN.ljust(MAX_TOKEN_LENGTH, "A"),
+        TOKEN.ljust(MAX_TOKEN_LENGTH + 1, "A"),
         TOKEN.swapcase(),
         "",
     ],
     ids=range(11),
 )
-def test_what_is_no_token(token):
-    """What is not, to the letter, a token that was issued is refused."""
+def test_malformed_token_is_refused(token):
+    """A text that differs from an issued token in any character is refused."""
     with pytest.raises(InvalidRequest):
         read(token)
 
 
-@given(st.text(max_size=2 * MOST_CHARACTERS))
+@given(st.text(max_size=2 * MAX_TOKEN_LENGTH))
 def test_any_text_can_be_sent(text):
-    """Whatever is sent as a token is refused in order."""
+    """Any text that is sent as a token is refused as an invalid request."""
     with pytest.raises(InvalidRequest):
         read(text)

@@ -1,4 +1,4 @@
-"""One attempt to deliver a webhook: what is sent, and what is made of the answer."""
+"""One delivery attempt: the request, and the outcome of the response."""
 
 import asyncio
 from datetime import timedelta
@@ -35,7 +35,7 @@ async def test_request_as_it_arrives(start: Start):
 
 @pytest.mark.parametrize("status", [200, 204, 299, 302, 304, 400, 404, 410, 429, 500, 503, 599])
 async def test_status_is_reported(start: Start, status: int):
-    """Whatever the receiver answers is reported, and is not an error of the sender."""
+    """Every HTTP status is a value, and not an error of the sender."""
     receiver = await start(answering(b"HTTP/1.1 %d X\r\nContent-Length: 0\r\n\r\n" % status))
     answer = await sent(f"http://127.0.0.1:{receiver.port}/")
     assert (answer.status, answer.error, answer.retry_after) == (status, None, None)
@@ -61,7 +61,7 @@ async def test_status_is_reported(start: Start, status: int):
     ],
 )
 async def test_retry_after(start: Start, text: str, expected: timedelta | None):
-    """Retry-After is understood in seconds and as a date, and never means more than a day."""
+    """Retry-After has seconds or a date, and is at most a day."""
     head = f"HTTP/1.1 429 X\r\nContent-Length: 0\r\nRetry-After: {text}\r\n\r\n"
     receiver = await start(answering(head.encode()))
     answer = await sent(f"http://127.0.0.1:{receiver.port}/")
@@ -99,7 +99,7 @@ async def test_redirects_are_not_followed(start: Start, status: int, to_listener
     ],
 )
 async def test_broken_answers(start: Start, answer: bytes, failure: Failure):
-    """An answer that breaks off or is no HTTP is no success, whatever its status line said."""
+    """A truncated or malformed response is a failure, whatever its status line says."""
     receiver = await start(answering(answer))
     assert (await sent(f"http://127.0.0.1:{receiver.port}/")).error == failure
 
@@ -120,7 +120,7 @@ async def test_broken_answers(start: Start, answer: bytes, failure: Failure):
     ],
 )
 async def test_hostile_receivers(start: Start, name: str, expected: Failure | int):
-    """Every hostile receiver is done with within the limit, and is given a plain name."""
+    """An attempt at a hostile receiver ends within the timeout, with the right failure."""
     receiver = await start(HOSTILE[name])
     answer = await sent(f"http://127.0.0.1:{receiver.port}/", seconds=1)
     assert expected in (answer.status, answer.error)
@@ -140,7 +140,7 @@ async def test_headers_are_bounded(start: Start, size: int, fits: bool):  # noqa
 
 
 async def test_body_is_not_read_to_its_end(start: Start):
-    """Of a body that never comes to its end no more is awaited than the limit."""
+    """A body without an end is read up to the limit only."""
 
     async def behave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 999999\r\n\r\n" + bytes(BODY_BYTES))
@@ -151,7 +151,7 @@ async def test_body_is_not_read_to_its_end(start: Start):
 
 
 async def test_compressed_answer_is_left_alone(start: Start):
-    """A body that says it is compressed, and is not, is no reason to fail: it is not looked at."""
+    """A body with a wrong Content-Encoding is no failure: it is not decompressed."""
     receiver = await start(
         answering(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\nabcd")
     )
@@ -159,7 +159,7 @@ async def test_compressed_answer_is_left_alone(start: Start):
 
 
 async def test_headers_that_cannot_be_sent(start: Start):
-    """A header that would break the request is not sent; that, too, is a value."""
+    """A header that would break the request is not sent; the outcome is a failure."""
     receiver = await start(answering(OK))
     rules = rules_for(receiver.port)
     sender = Sender(rules, Resolver(rules))
@@ -172,7 +172,7 @@ async def test_headers_that_cannot_be_sent(start: Start):
 
 
 async def test_words_are_fixed(start: Start):
-    """Nothing that a receiver says gets into the text of an error."""
+    """No text of a receiver is part of a failure."""
     receiver = await start(answering(b"HTTP/1.1 <script> canary\r\nCanary: canary\r\n\r\n"))
     answer = await sent(f"http://127.0.0.1:{receiver.port}/")
     assert answer.error in set(Failure)

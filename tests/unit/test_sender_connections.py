@@ -1,4 +1,4 @@
-"""The connection of an attempt to deliver a webhook: to whom it goes, how, and how it ends."""
+"""The connection of a delivery attempt: its peer, TLS, and its end."""
 
 import asyncio
 import socket
@@ -19,12 +19,12 @@ from tests.unit.sender_fixtures import BODY, HEADERS, NAME, Start, rules_for, se
 
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    """Whom the senders of these tests trust."""
+    """The certificates that the senders of these tests trust."""
     return Authority(tmp_path_factory.mktemp("authority"))
 
 
 async def test_host_that_now_stands_for_a_forbidden_address(start: Start):
-    """A name whose address is forbidden by now is refused for good, and not contacted."""
+    """A name whose address is forbidden by now is refused finally, and not contacted."""
     receiver = await start(answering(OK), address="127.0.0.2")
     answer = await sent(f"http://{NAME}:{receiver.port}/", address="127.0.0.2")
     assert (answer.error, answer.refused) == (Failure.REFUSED, True)
@@ -84,7 +84,7 @@ async def test_plain_answer_to_tls(authority: Authority):
 
 
 async def test_stalled_tls(start: Start, authority: Authority):
-    """A TLS handshake that does not go on ends with the limit for connecting."""
+    """A TLS handshake that hangs ends with the connect timeout."""
     receiver = await start(silence)
     answer = await sent(
         f"https://{NAME}:{receiver.port}/", tls=authority.trusted(), seconds=5, connect=0.2
@@ -94,7 +94,7 @@ async def test_stalled_tls(start: Start, authority: Authority):
 
 
 async def test_connect_that_hangs():
-    """A receiver that does not accept connections ends with the limit for connecting."""
+    """An attempt at a receiver that accepts no connection ends with the connect timeout."""
     with socket.socket() as full, socket.socket() as first, socket.socket() as second:
         full.bind(("127.0.0.1", 0))
         full.listen(0)
@@ -145,7 +145,7 @@ async def test_proxies_and_passwords_of_the_environment_are_ignored(
 
 
 async def test_nothing_is_kept_between_attempts(start: Start):
-    """Each attempt has a connection of its own, and brings no cookie of the one before."""
+    """Each attempt has its own connection, without cookies of earlier ones."""
     receiver = await start(
         answering(
             b"HTTP/1.1 200 OK\r\nSet-Cookie: a=b\r\nConnection: keep-alive\r\n"

@@ -1,4 +1,4 @@
-"""Updates on progress streams over a real store: what is committed when, and what is refused."""
+"""Updates on progress streams over a real store: commits and refusals."""
 
 import asyncio
 from typing import Any
@@ -10,119 +10,128 @@ from milepost.domain.errors import ProgressDecrease, StoreUnavailable, StreamFul
 from milepost.domain.operation import OperationId, new_operation_id
 from milepost.domain.transitions import Preconditions, TransitionRequest, TransitionResult
 from milepost.storage.store import SqlOperationStore
-from milepost.tracking.progress_streams import MOST_UNREAD, SILENCE_S, ProgressStream
-from milepost.tracking.reports import Refused, Update
-from tests.unit.in_memory_service import ALICE, INTERVAL_S, MOST, SOON_S, reporting, told
+from milepost.tracking.progress_messages import ProgressUpdate, UpdateError
+from milepost.tracking.progress_outbox import MAX_UNREAD_ITEMS
+from milepost.tracking.progress_stream import ProgressStream
+from milepost.tracking.progress_streams import MAX_SILENCE_S
+from tests.unit.in_memory_service import (
+    ALICE,
+    INTERVAL_S,
+    MAX_OPERATIONS,
+    SOON_S,
+    next_item,
+    reporting,
+)
 from tests.waiting import until
 
 
-async def test_updates_within_the_interval_are_one_commit(house):
-    """The first update is committed at once, those of the next second as one, the newest."""
-    async with reporting(house) as (stream, operation_id):
+async def test_updates_within_the_interval_are_one_commit(replica):
+    """The first update is committed at once, those of the next second as one."""
+    async with reporting(replica) as (stream, operation_id):
         for hundredth in range(20, 60):
-            stream.offer(Update(id=operation_id, progress=hundredth / 100))
-        stream.offer(Update(id=operation_id, message="going on"))
-        house.clock.advance(INTERVAL_S * 0.99)
+            stream.offer(ProgressUpdate(id=operation_id, progress=hundredth / 100))
+        stream.offer(ProgressUpdate(id=operation_id, message="going on"))
+        replica.clock.advance(INTERVAL_S * 0.99)
         await asyncio.sleep(0)
-        assert house.stored.operation(operation_id)["revision"] == 2
-        house.clock.advance(INTERVAL_S * 0.02)
-        assert (await told(stream)).revision == 3
-        row = house.stored.operation(operation_id)
+        assert replica.stored.operation(operation_id)["revision"] == 2
+        replica.clock.advance(INTERVAL_S * 0.02)
+        assert (await next_item(stream)).revision == 3
+        row = replica.stored.operation(operation_id)
         assert (row["progress"], row["progress_message"]) == (0.59, "going on")
 
 
-async def test_later_update_is_committed_at_once(house):
+async def test_later_update_is_committed_at_once(replica):
     """An update that comes after a quiet interval does not wait."""
-    async with reporting(house) as (stream, operation_id):
-        house.clock.advance(INTERVAL_S)
-        stream.offer(Update(id=operation_id, progress=0.4))
-        assert (await told(stream)).revision == 3
+    async with reporting(replica) as (stream, operation_id):
+        replica.clock.advance(INTERVAL_S)
+        stream.offer(ProgressUpdate(id=operation_id, progress=0.4))
+        assert (await next_item(stream)).revision == 3
 
 
-async def test_decrease_is_refused_even_while_pending(house):
+async def test_decrease_is_refused_even_while_pending(replica):
     """An update below the pending one is refused, as it would be unary; the larger is kept."""
-    async with reporting(house) as (stream, operation_id):
-        stream.offer(Update(id=operation_id, progress=0.8))
-        stream.offer(Update(id=operation_id, progress=0.5))
-        answer = await told(stream)
+    async with reporting(replica) as (stream, operation_id):
+        stream.offer(ProgressUpdate(id=operation_id, progress=0.8))
+        stream.offer(ProgressUpdate(id=operation_id, progress=0.5))
+        answer = await next_item(stream)
         assert isinstance(answer.error, ProgressDecrease)
-        stream.offer(Update(id=operation_id, progress=0.7995))
+        stream.offer(ProgressUpdate(id=operation_id, progress=0.7995))
         stream.finish()
-        assert (await told(stream)).revision == 3
-        assert house.stored.operation(operation_id)["progress"] == 0.8
+        assert (await next_item(stream)).revision == 3
+        assert replica.stored.operation(operation_id)["progress"] == 0.8
 
 
 def test_updates_of_another_attempt_are_not_mixed():
-    """What was said for one attempt is not kept for the next one."""
-    earlier = Update(id=new_operation_id(), attempt=1, progress=0.9, message="old")
-    later = Update(id=earlier.id, attempt=2)
-    assert later.after(earlier) == later
+    """An update of the next attempt replaces a pending one as a whole."""
+    earlier = ProgressUpdate(id=new_operation_id(), attempt=1, progress=0.9, message="old")
+    later = ProgressUpdate(id=earlier.id, attempt=2)
+    assert earlier.coalesced_with(later) == later
 
 
-async def test_one_operation_too_many(house):
-    """A stream carries so many operations and no more; the others go on."""
-    async with house.streams.open(ALICE) as stream:
-        ids = [await house.create() for _ in range(MOST + 1)]
+async def test_one_operation_too_many(replica):
+    """A stream refuses more operations than its limit; the others go on."""
+    async with replica.streams.open(ALICE) as stream:
+        ids = [await replica.create() for _ in range(MAX_OPERATIONS + 1)]
         answers: list[Any] = []
         for operation_id in ids:
-            stream.offer(Update(id=operation_id))
-            if len(answers) < MOST // 2:
-                answers.append(await told(stream))
+            stream.offer(ProgressUpdate(id=operation_id))
+            if len(answers) < MAX_OPERATIONS // 2:
+                answers.append(await next_item(stream))
         stream.finish()
-        while (answer := await told(stream)) is not None:
+        while (answer := await next_item(stream)) is not None:
             answers.append(answer)
-    refused = [answer for answer in answers if isinstance(answer, Refused)]
-    assert [answer.id for answer in refused] == ids[MOST:]
+    refused = [answer for answer in answers if isinstance(answer, UpdateError)]
+    assert [answer.id for answer in refused] == ids[MAX_OPERATIONS:]
     assert isinstance(refused[0].error, StreamFull)
-    assert len(answers) == MOST + 1
+    assert len(answers) == MAX_OPERATIONS + 1
 
 
 async def until_committed(stream: ProgressStream, operation_id: OperationId, revision: int) -> None:
-    """The stream knows that the operation has come to this revision."""
-    await until(lambda: stream._reports[operation_id].revision >= revision)
+    """Wait until the stream has committed this revision."""
+    await until(lambda: stream._operations[operation_id].buffer.revision >= revision)
 
 
-async def test_unread_answers_stop_the_reading(house):
-    """When the worker reads nothing, nothing more is taken from it; acknowledgements are merged."""
-    async with reporting(house) as (stream, operation_id):
-        for _ in range(MOST_UNREAD):
-            stream.refuse("nonsense", StreamFull(most=1))
-        room = asyncio.create_task(stream.room())
+async def test_unread_answers_stop_the_reading(replica):
+    """When the worker does not read, no more is taken from it; acknowledgements are merged."""
+    async with reporting(replica) as (stream, operation_id):
+        for _ in range(MAX_UNREAD_ITEMS):
+            stream.refuse("nonsense", StreamFull(max_operations=1))
+        room = asyncio.create_task(stream.wait_for_room())
         await asyncio.sleep(0)
         assert not room.done()
         for revision in (3, 4, 5):
-            house.clock.advance(INTERVAL_S)
-            stream.offer(Update(id=operation_id))
+            replica.clock.advance(INTERVAL_S)
+            stream.offer(ProgressUpdate(id=operation_id))
             await until_committed(stream, operation_id, revision)
-        for _ in range(MOST_UNREAD):
-            assert isinstance(await told(stream), Refused)
+        for _ in range(MAX_UNREAD_ITEMS):
+            assert isinstance(await next_item(stream), UpdateError)
         await asyncio.wait_for(room, SOON_S)
         stream.finish()
-        assert (await told(stream)).revision == 5
-        assert await told(stream) is None
+        assert (await next_item(stream)).revision == 5
+        assert await next_item(stream) is None
 
 
 def background_failures() -> float:
-    """How often the look around has failed."""
+    """Return how often a poll has failed."""
     labels = {"task": "progress streams"}
     name = "milepost_background_failures_total"
     return telemetry.registry.get_sample_value(name, labels) or 0.0
 
 
-async def test_store_that_is_away_refuses_the_update(house):
-    """When the store is away the update is refused, and the end of the operation not tried."""
-    async with reporting(house) as (stream, operation_id):
-        await house.store.close()
-        stream.offer(Update(id=operation_id, progress=0.4))
+async def test_store_that_is_away_refuses_the_update(replica):
+    """When the store is away the update is refused, and so is the end of the operation."""
+    async with reporting(replica) as (stream, operation_id):
+        await replica.store.close()
+        stream.offer(ProgressUpdate(id=operation_id, progress=0.4))
         with pytest.raises(StoreUnavailable):
-            await house.tracker.complete(ALICE, operation_id, Preconditions())
-        assert isinstance((await told(stream)).error, StoreUnavailable)
-        house.clock.advance(SILENCE_S)
-        house.streams.find_silent()
+            await replica.tracker.complete(ALICE, operation_id, Preconditions())
+        assert isinstance((await next_item(stream)).error, StoreUnavailable)
+        replica.clock.advance(MAX_SILENCE_S)
+        replica.streams.request_silent()
         failures = background_failures()
         await until(lambda: background_failures() > failures)
-        assert house.streams._looking is not None
-        assert not house.streams._looking.done()
+        assert replica.streams._polling is not None
+        assert not replica.streams._polling.done()
 
 
 class Broken(SqlOperationStore):
@@ -137,15 +146,15 @@ class Broken(SqlOperationStore):
         return await super().apply(change)
 
 
-async def test_defect_concerns_one_update(house):
+async def test_defect_concerns_one_update(replica):
     """An unforeseen error refuses one update; the stream goes on."""
-    async with reporting(house) as (stream, operation_id):
-        house.store.__class__ = Broken
-        house.store.broken = True
-        house.clock.advance(INTERVAL_S)
-        stream.offer(Update(id=operation_id, progress=0.4))
-        assert isinstance((await told(stream)).error, ZeroDivisionError)
-        house.store.broken = False
-        house.clock.advance(INTERVAL_S)
-        stream.offer(Update(id=operation_id, progress=0.4))
-        assert (await told(stream)).revision == 3
+    async with reporting(replica) as (stream, operation_id):
+        replica.store.__class__ = Broken
+        replica.store.broken = True
+        replica.clock.advance(INTERVAL_S)
+        stream.offer(ProgressUpdate(id=operation_id, progress=0.4))
+        assert isinstance((await next_item(stream)).error, ZeroDivisionError)
+        replica.store.broken = False
+        replica.clock.advance(INTERVAL_S)
+        stream.offer(ProgressUpdate(id=operation_id, progress=0.4))
+        assert (await next_item(stream)).revision == 3

@@ -1,4 +1,4 @@
-"""Who is woken by which change."""
+"""Subscriptions: the notifications that each subscriber receives."""
 
 import asyncio
 
@@ -13,16 +13,16 @@ ONE, OTHER = new_operation_id(), new_operation_id()
 
 @pytest.fixture
 def subscriptions() -> Subscriptions:
-    """Nobody listens yet."""
+    """Subscriptions without a subscriber."""
     return Subscriptions()
 
 
-async def test_everybody_who_listens_to_it_is_woken(subscriptions):
-    """A change wakes all listeners of its operation, and nobody else."""
+async def test_change_notifies_the_subscribers_of_its_operation(subscriptions):
+    """A change notifies all subscribers of its operation, and no others."""
     with (
-        subscriptions.listen(ONE) as first,
-        subscriptions.listen(ONE) as second,
-        subscriptions.listen(OTHER) as third,
+        subscriptions.subscribed(ONE) as first,
+        subscriptions.subscribed(ONE) as second,
+        subscriptions.subscribed(OTHER) as third,
     ):
         subscriptions.publish(ONE)
         assert await first.wait(SECONDS)
@@ -30,34 +30,34 @@ async def test_everybody_who_listens_to_it_is_woken(subscriptions):
         assert not await third.wait(0.0)
 
 
-async def test_hint_before_the_wait_is_kept_once(subscriptions):
-    """Hints that came before the wait are one hint: none is lost, none is counted twice."""
-    with subscriptions.listen(ONE) as subscriber:
+async def test_notification_before_the_wait_is_kept_once(subscriptions):
+    """Notifications before a wait are one: none is lost, none is counted twice."""
+    with subscriptions.subscribed(ONE) as subscriber:
         subscriptions.publish(ONE)
         subscriptions.publish(ONE)
         assert await subscriber.wait(SECONDS)
         assert not await subscriber.wait(0.0)
 
 
-async def test_waiting_listener_is_woken(subscriptions):
-    """A change ends a wait that is going on."""
-    with subscriptions.listen(ONE) as subscriber:
+async def test_change_ends_a_wait(subscriptions):
+    """A change ends a wait that is under way."""
+    with subscriptions.subscribed(ONE) as subscriber:
         waiting = asyncio.create_task(subscriber.wait(SECONDS))
         await asyncio.sleep(0)
         subscriptions.publish(ONE)
         assert await waiting
 
 
-async def test_lost_hints_wake_everybody(subscriptions):
-    """When hints may have been lost everybody looks."""
-    with subscriptions.listen(ONE) as first, subscriptions.listen(OTHER) as second:
-        subscriptions.publish_all()
+async def test_all_subscribers_can_be_notified(subscriptions):
+    """All subscribers are notified when notifications may have been lost."""
+    with subscriptions.subscribed(ONE) as first, subscriptions.subscribed(OTHER) as second:
+        subscriptions.notify_all()
         assert await first.wait(SECONDS)
         assert await second.wait(SECONDS)
 
 
-async def test_nothing_is_kept_of_those_who_left(subscriptions):
-    """When the last listener of an operation leaves, nothing remains of it."""
-    with subscriptions.listen(ONE), subscriptions.listen(ONE):
+async def test_nothing_is_left_after_the_last_subscriber(subscriptions):
+    """When the last subscriber of an operation unsubscribes, nothing is left of it."""
+    with subscriptions.subscribed(ONE), subscriptions.subscribed(ONE):
         pass
-    assert not subscriptions._listeners
+    assert not subscriptions.subscribers

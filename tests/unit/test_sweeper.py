@@ -25,7 +25,7 @@ from tests.waiting import until
 TTL = timedelta(hours=1)
 CLAIM = ClaimRequest(
     functions=(factories.FUNCTION,),
-    most=10,
+    max_operations=10,
     lease=timedelta(seconds=30),
     actor="wally",
     worker="wally",
@@ -119,11 +119,14 @@ async def test_release_wakes_waiting_workers(store, engine, subscriptions, work,
     await store.claim(CLAIM)
     factories.age(engine, operation.id, timedelta(minutes=1))
     lost = sample("milepost_leases_lost_total")
-    with subscriptions.listen(operation.id) as subscriber, work.listen(CLAIM.functions) as waiter:
+    with (
+        subscriptions.subscribed(operation.id) as subscriber,
+        work.subscribed(CLAIM.functions) as waiter,
+    ):
         swept = await sweeper.sweep_leases()
         assert await subscriber.wait(5)
-        assert waiter.is_awake
-        waiter.follow()
+        assert waiter.is_notified
+        waiter.clear()
     assert swept.moved[Transition.RELEASE] == 1
     assert sample("milepost_leases_lost_total") == lost + 1
 

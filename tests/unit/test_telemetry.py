@@ -1,4 +1,4 @@
-"""Traces, metrics and log lines, without anybody to receive them."""
+"""Traces, metrics and log lines, without a collector."""
 
 import asyncio
 import json
@@ -13,6 +13,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from milepost import telemetry
+from milepost.domain.transitions import Transition
 from milepost.telemetry import Tracing
 
 METHOD = "milepost.v1.OperationService/GetOperation"
@@ -21,12 +22,12 @@ PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 @pytest.fixture
 def spans() -> InMemorySpanExporter:
-    """Where spans end."""
+    """The exporter of the spans."""
     return InMemorySpanExporter()
 
 
 def tracing(spans: InMemorySpanExporter, ratio: float) -> Tracing:
-    """What samples this share of the traces that begin here."""
+    """Tracing that samples this share of new traces."""
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(spans))
     return Tracing(provider, ratio)
@@ -34,7 +35,7 @@ def tracing(spans: InMemorySpanExporter, ratio: float) -> Tracing:
 
 @pytest.fixture
 def lines(capfd: pytest.CaptureFixture[str]) -> Iterator[Callable[[], list[str]]]:
-    """What was logged since the last look."""
+    """The log lines since the last call."""
     before = structlog.get_config()
 
     def look() -> list[str]:
@@ -45,7 +46,7 @@ def lines(capfd: pytest.CaptureFixture[str]) -> Iterator[Callable[[], list[str]]
 
 
 def test_without_a_collector_nothing_is_recorded():
-    """A service without a collector records no trace, and stops all the same."""
+    """A service without a collector records no trace, and stops normally."""
     made = telemetry.configure_traces(endpoint=None, ratio=1.0, version="0")
     assert made.start(METHOD, {}) is None
     made.stop()
@@ -53,14 +54,14 @@ def test_without_a_collector_nothing_is_recorded():
 
 @pytest.mark.parametrize(("ratio", "recorded"), [(0.0, 0), (1.0, 50)])
 def test_ratio_is_that_of_new_traces(spans, ratio, recorded):
-    """Of the traces that begin here the sampled share is recorded."""
+    """The sampled share of new traces is recorded."""
     made = tracing(spans, ratio)
     found = [made.start(METHOD, {}) for _ in range(50)]
     assert sum(span is not None for span in found) == recorded
 
 
 def test_callers_decide_for_their_traces(spans):
-    """A trace that a caller has begun is recorded if the caller records it."""
+    """A trace of a caller is recorded if the caller samples it."""
     made = tracing(spans, 0.0)
     span = made.start(METHOD, {"traceparent": PARENT})
     assert span is not None
@@ -74,7 +75,7 @@ def test_callers_decide_for_their_traces(spans):
 
 @pytest.mark.parametrize(("failed", "status"), [(True, "ERROR"), (False, "UNSET")])
 def test_span_ends_with_its_code(spans, failed, status):
-    """A span has the code of its call, and is an error only when that is our fault."""
+    """A span has the code of its call, and the status ERROR only if the service failed."""
     span = tracing(spans, 1.0).start(METHOD, {})
     assert span is not None
     telemetry.end_span(span, "ABORTED", failed=failed)
@@ -85,7 +86,7 @@ def test_span_ends_with_its_code(spans, failed, status):
 
 
 def test_every_call_has_a_trace_id(spans):
-    """A call that is not sampled has a trace id too, the same one each time it is asked."""
+    """A call that is not sampled has a trace id too, which stays the same."""
     made = tracing(spans, 0.0)
     ids = set()
     for _ in range(3):
@@ -138,8 +139,8 @@ def test_lines_can_be_read_by_people(lines):
     assert "op_1" in line
 
 
-async def test_lines_of_one_turn_keep_their_order(lines):
-    """Lines that are written in one turn of the event loop all arrive, in order."""
+async def test_lines_of_one_loop_iteration_keep_their_order(lines):
+    """Lines of one iteration of the event loop are written together, in order."""
     telemetry.configure_logs(level="info", as_json=True)
     log = structlog.get_logger()
     for number in range(10):
@@ -161,3 +162,20 @@ def test_metrics_page():
     ):
         assert f"# TYPE {name.removesuffix('_total')}" in page
     assert f'milepost_rpc_duration_seconds_count{{code="OK",method="{METHOD}"}}' in page
+
+
+@pytest.mark.parametrize(
+    ("metric", "label", "values"),
+    [
+        ("milepost_transitions_total", "transition", [each.value for each in Transition]),
+        (
+            "milepost_progress_updates_total",
+            "fate",
+            ["received", "coalesced", "committed", "refused"],
+        ),
+    ],
+)
+def test_known_labels_are_exported_before_they_are_counted(metric, label, values):
+    """A counter whose labels are known exports each of them from the start."""
+    for value in values:
+        assert telemetry.registry.get_sample_value(metric, {label: value}) is not None

@@ -31,9 +31,10 @@ from milepost.domain.transitions import Preconditions
 from milepost.storage.engine import open_engine
 from milepost.storage.store import SqlOperationStore
 from milepost.tracking.claimer import PendingWork
+from milepost.tracking.committer import Committer
 from milepost.tracking.page_tokens import PageTokens
 from milepost.tracking.subscriptions import Subscriptions
-from milepost.tracking.tracker import ID_TRIES, WEBHOOK_EVENTS, Tracker
+from milepost.tracking.tracker import MAX_ID_TRIES, WEBHOOK_EVENTS, Tracker
 from tests.contract.stored import Stored
 
 ALICE = Principal(subject="alice", roles=frozenset({Role.CALLER}), credential_id="a")
@@ -71,9 +72,9 @@ def tracker_of(store: SqlOperationStore, *ids: str) -> Tracker:
     source = iter(ids)
     return Tracker(
         store,
+        Committer(store, Subscriptions()),
         limits=Limits(),
         page_tokens=PageTokens(secrets.token_bytes(32)),
-        subscriptions=Subscriptions(),
         work=PendingWork(store),
         new_id=(lambda: OperationId(next(source))) if ids else new_operation_id,
     )
@@ -93,7 +94,7 @@ async def test_taken_id_is_tried_again(store, tracker):
     """An id that is taken is no failure: another is tried, up to ten times."""
     taken = (await tracker.create(ALICE, PROPOSAL)).operation.id
     fresh = new_operation_id()
-    unlucky = tracker_of(store, *[taken] * (ID_TRIES - 1), fresh)
+    unlucky = tracker_of(store, *[taken] * (MAX_ID_TRIES - 1), fresh)
     assert (await unlucky.create(ALICE, PROPOSAL)).operation.id == fresh
 
 
@@ -102,10 +103,10 @@ async def test_ten_taken_ids_are_a_defect(store, stored, tracker):
     taken = (await tracker.create(ALICE, PROPOSAL)).operation.id
     before = stored.everything(taken)
     counted = transitions("create")
-    unlucky = tracker_of(store, *[taken] * ID_TRIES, new_operation_id())
+    unlucky = tracker_of(store, *[taken] * MAX_ID_TRIES, new_operation_id())
     with pytest.raises(IdsExhausted):
         await unlucky.create(ALICE, PROPOSAL)
-    assert ID_TRIES == 10
+    assert MAX_ID_TRIES == 10
     assert stored.count() == 1
     assert stored.everything(taken) == before
     assert transitions("create") == counted
@@ -113,8 +114,8 @@ async def test_ten_taken_ids_are_a_defect(store, stored, tracker):
 
 async def test_create_clamps(tracker):
     """What is stored is within the limits, whatever was proposed."""
-    create_request = PROPOSAL._replace(
-        ttl=timedelta(days=30), retry_after=timedelta(0), max_attempts=0
+    create_request = dataclasses.replace(
+        PROPOSAL, ttl=timedelta(days=30), retry_after=timedelta(0), max_attempts=0
     )
     operation = (await tracker.create(ALICE, create_request)).operation
     assert operation.ttl == timedelta(days=7)
@@ -126,7 +127,9 @@ async def test_create_clamps(tracker):
 async def test_callback_needs_a_key(tracker, stored):
     """Without a key to sign webhooks with, a callback URL is refused, and nothing stored."""
     with pytest.raises(WebhooksNotConfigured):
-        await tracker.create(ALICE, PROPOSAL._replace(callback_url="https://example.com/"))
+        await tracker.create(
+            ALICE, dataclasses.replace(PROPOSAL, callback_url="https://example.com/")
+        )
     assert stored.count() == 0
 
 

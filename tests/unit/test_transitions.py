@@ -56,7 +56,7 @@ def found(status=Status.PROCESSING, **overrides):
 
 
 def test_table_is_the_specified_one():
-    """The table of the code is the table of the specification, move by move."""
+    """The table of the code is the table of the specification, transition by transition."""
     assert {
         transition.value: (rule.sources, rule.target) for transition, rule in TABLE.items()
     } == {
@@ -73,14 +73,14 @@ def test_active_and_terminal():
 
 
 def test_nothing_leaves_a_terminal_status():
-    """The only move from a terminal status is to be forgotten."""
+    """The only transition from a terminal status is the purge."""
     assert {transition for transition, rule in TABLE.items() if rule.sources & TERMINAL} == {
         Transition.PURGE
     }
 
 
 def test_only_terminal_operations_are_deletable():
-    """By request only terminal operations are forgotten."""
+    """A call deletes only terminal operations."""
     assert DELETABLE == TERMINAL
     assert factories.change(Transition.PURGE, new_operation_id()).sources == DELETABLE
 
@@ -187,7 +187,7 @@ def test_decrease(requested, current, decrease):
 
 
 class Comment(NamedTuple):
-    """What the comment of one RPC says about its transition."""
+    """The transition in the comment of one RPC."""
 
     method: str
     transition: str

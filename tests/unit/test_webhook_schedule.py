@@ -1,19 +1,20 @@
-"""What follows an attempt, and when a host is left alone."""
+"""Retries after an attempt, the circuit breaker, and the concurrency limit of a host."""
 
 from datetime import timedelta
 
 import pytest
 
 from milepost.domain.delivery import DeliveryStatus
-from milepost.webhooks.hosts import MOST_REMEMBERED, Hosts
-from milepost.webhooks.schedule import LONGEST_RETRY_AFTER, verdict
+from milepost.webhooks.circuit_breaker import MAX_FAILING_HOSTS, CircuitBreaker
+from milepost.webhooks.concurrency import HostConcurrency
+from milepost.webhooks.schedule import MAX_RETRY_AFTER, verdict
 
 SECOND = timedelta(seconds=1)
 SCHEDULE = (timedelta(0), SECOND, 2 * SECOND)
 
 
 def after(code=None, *, refused=False, retry_after=None, tries=1, dice=0.0):
-    """What follows an attempt."""
+    """The verdict on an attempt."""
     return verdict(
         code=code,
         refused=refused,
@@ -32,7 +33,7 @@ def test_2xx_is_success(code):
 
 @pytest.mark.parametrize("code", [None, 100, 301, 302, 400, 404, 429, 500, 503])
 def test_anything_else_is_tried_again_until_the_schedule_ends(code):
-    """A failure waits for its place in the schedule; after the last it is exhausted."""
+    """A failure is retried until the schedule ends; then the delivery is exhausted."""
     assert after(code).status is DeliveryStatus.PENDING
     assert after(code, tries=3).status is DeliveryStatus.EXHAUSTED
 
@@ -51,9 +52,9 @@ def test_delays_are_those_of_the_schedule_with_jitter():
 
 @pytest.mark.parametrize("code", [429, 503])
 def test_retry_after_lengthens_the_delay(code):
-    """Retry-After is honoured where it means something, and bounded."""
+    """Retry-After of 429 and 503 lengthens the delay up to a bound."""
     assert after(code, retry_after=timedelta(hours=1)).delay == timedelta(hours=1)
-    assert after(code, retry_after=timedelta(days=9)).delay == LONGEST_RETRY_AFTER
+    assert after(code, retry_after=timedelta(days=9)).delay == MAX_RETRY_AFTER
     assert after(code, retry_after=timedelta(0)).delay >= SECOND
     assert after(500, retry_after=timedelta(hours=1)).delay == SECOND
 
@@ -64,56 +65,51 @@ def test_too_many_requests_waits_longer():
 
 
 class Clock:
-    """Time that is set by hand."""
+    """A clock that tests set."""
 
     def __init__(self):
         self.now = 0.0
 
     def __call__(self):
-        """The time."""
+        """Return the time."""
         return self.now
 
 
-def fail(hosts, host, times):
-    """The host fails."""
-    opened = []
-    for _ in range(times):
-        hosts.begin(host)
-        opened.append(hosts.end(host, failed=True))
-    return opened
+def fail(breaker, host, times):
+    """Record failures of a host; return for each whether it opened the circuit."""
+    return [breaker.record(host, failed=True) for _ in range(times)]
 
 
-def test_failing_host_is_left_alone_for_a_while():
-    """After failures in a row a host is busy, then tried again; one more failure is enough."""
+def test_circuit_opens_after_consecutive_failures():
+    """Consecutive failures pause a host; after the pause one more failure pauses it again."""
     clock = Clock()
-    hosts = Hosts(clock, per_host=2, failures=3, open_s=60)
-    assert fail(hosts, "a", 3) == [False, False, True]
-    assert hosts.busy() == {"a"}
+    breaker = CircuitBreaker(clock, failure_threshold=3, open_s=60)
+    assert fail(breaker, "a", 3) == [False, False, True]
+    assert breaker.open_hosts() == {"a"}
     clock.now = 61
-    assert hosts.busy() == set()
-    assert fail(hosts, "a", 1) == [True]
+    assert breaker.open_hosts() == set()
+    assert fail(breaker, "a", 1) == [True]
     clock.now = 200
-    hosts.begin("a")
-    assert not hosts.end("a", failed=False)
-    assert fail(hosts, "a", 2) == [False, False]
+    assert not breaker.record("a", failed=False)
+    assert fail(breaker, "a", 2) == [False, False]
 
 
-def test_full_host_is_busy():
-    """A host with enough to be sent is busy, and others are not concerned."""
-    hosts = Hosts(Clock(), per_host=2)
-    hosts.begin("a")
-    hosts.begin("a")
-    hosts.begin("b")
-    assert hosts.busy() == set()
-    hosts.begin("a")
-    assert hosts.busy() == {"a"}
-    hosts.end("a", failed=False)
-    assert hosts.busy() == set()
+def test_full_host_is_not_claimed_for():
+    """A host is full with one delivery more than may be sent at once; others are not affected."""
+    hosts = HostConcurrency(per_host=2)
+    hosts.add("a")
+    hosts.add("a")
+    hosts.add("b")
+    assert hosts.full_hosts() == set()
+    hosts.add("a")
+    assert hosts.full_hosts() == {"a"}
+    hosts.remove("a")
+    assert hosts.full_hosts() == set()
 
 
-def test_memory_is_bounded():
-    """Of endless failing hosts only the latest are remembered."""
-    hosts = Hosts(Clock(), per_host=2, failures=1)
-    for n in range(MOST_REMEMBERED + 10):
-        fail(hosts, f"h{n}", 1)
-    assert len(hosts.busy()) == MOST_REMEMBERED
+def test_memory_of_failing_hosts_is_bounded():
+    """Of any number of failing hosts only the latest are remembered."""
+    breaker = CircuitBreaker(Clock(), failure_threshold=1)
+    for n in range(MAX_FAILING_HOSTS + 10):
+        fail(breaker, f"h{n}", 1)
+    assert len(breaker.open_hosts()) == MAX_FAILING_HOSTS

@@ -1,4 +1,4 @@
-"""The settings of webhooks: what they mean, and what is refused and why."""
+"""The settings of webhooks: their effects, and the values that are refused."""
 
 import os
 from datetime import timedelta
@@ -26,7 +26,7 @@ def load(monkeypatch, **settings):
 
 
 def test_defaults():
-    """Without any setting, only public receivers over https, 8 attempts, 5 s for each."""
+    """By default, only public receivers over https, 8 attempts, 5 s for each."""
     settings = config.load()
     assert settings.callback_rules == CallbackRules()
     assert settings.webhook_keys is None
@@ -37,7 +37,7 @@ def test_defaults():
 
 
 def test_rules_for_callback_urls(monkeypatch):
-    """What the operator chose is what the rules say, lists with spaces or without."""
+    """The rules follow the settings; lists may have spaces."""
     settings = load(
         monkeypatch,
         allow_http="true",
@@ -65,7 +65,7 @@ def test_master_keys(monkeypatch):
 
 
 def test_empty_master_keys_are_none(monkeypatch):
-    """An empty variable says that there are no keys here."""
+    """An empty variable counts as unset."""
     assert load(monkeypatch, keys="").webhook_keys is None
 
 
@@ -87,10 +87,10 @@ def test_empty_master_keys_are_none(monkeypatch):
         ("ALLOWED_PORTS", "8080 8081", "must be ports, separated by commas"),
         ("TIMEOUT_SECONDS", "0", "greater than 0"),
         ("TIMEOUT_SECONDS", "soon", "valid number"),
-        ("SCHEDULE_SECONDS", "", "must have one pause at least"),
-        ("SCHEDULE_SECONDS", "0,-1", "must be from 0 to a month"),
-        ("SCHEDULE_SECONDS", "0,inf", "must be from 0 to a month"),
-        ("SCHEDULE_SECONDS", "0,nan", "must be from 0 to a month"),
+        ("SCHEDULE_SECONDS", "", "must have at least one pause"),
+        ("SCHEDULE_SECONDS", "0,-1", "must be from 0 to 2678400"),
+        ("SCHEDULE_SECONDS", "0,inf", "must be from 0 to 2678400"),
+        ("SCHEDULE_SECONDS", "0,nan", "must be from 0 to 2678400"),
         ("SCHEDULE_SECONDS", "0,1 min", "'1 min'"),
         ("CONCURRENCY", "0", "greater than 0"),
         ("CONCURRENCY", "1.5", "valid integer"),
@@ -98,7 +98,7 @@ def test_empty_master_keys_are_none(monkeypatch):
     ],
 )
 def test_bad_values_are_refused_by_name(monkeypatch, name, value, problem):
-    """A setting that cannot be meant is refused at the start: its name, why, and no secret."""
+    """An invalid setting is refused at the start, with its name and the reason but no secret."""
     with pytest.raises(config.SettingsError) as refused:
         load(monkeypatch, **{name: value})
     (line,) = refused.value.problems
@@ -108,7 +108,7 @@ def test_bad_values_are_refused_by_name(monkeypatch, name, value, problem):
 
 
 def test_keys_from_one_place_only(monkeypatch, tmp_path):
-    """Keys are given directly or in a file, not both: nobody could tell which of them count."""
+    """Keys are given directly or in a file, not both: it would be unclear which ones count."""
     with pytest.raises(config.SettingsError) as refused:
         load(monkeypatch, keys=new_key(), keys_file=str(tmp_path / "keys"))
     (line,) = refused.value.problems

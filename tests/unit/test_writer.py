@@ -1,4 +1,4 @@
-"""Log lines arrive, in order, and wait for their reader instead of letting calls wait."""
+"""Log lines arrive in order, and a slow reader does not block the event loop."""
 
 import asyncio
 import os
@@ -17,35 +17,35 @@ LINE = "x" * 999
 
 @pytest.fixture
 def pipe() -> Iterator[tuple[int, int]]:
-    """Both ends of a pipe: where to read, and where to write."""
+    """The read end and the write end of a pipe."""
     ends = os.pipe()
     yield ends
     for end in ends:
         os.close(end)
 
 
-def to(descriptor: int) -> LineWriter:
-    """What writes there."""
+def writer_to(descriptor: int) -> LineWriter:
+    """A writer to that descriptor."""
     return LineWriter(descriptor, "{} lost".format)
 
 
 def lost() -> float:
-    """How many lines were lost."""
+    """The number of lost lines."""
     return telemetry.registry.get_sample_value("milepost_log_lines_lost_total") or 0.0
 
 
 async def read(descriptor: int, lines: int) -> list[str]:
-    """So many lines, as they arrive."""
+    """Read that many lines."""
     text = b""
     while text.count(b"\n") < lines:
         text += await asyncio.to_thread(os.read, descriptor, 1 << 16)
     return text.decode().splitlines()
 
 
-async def test_lines_wait_for_a_reader_that_stands_still(pipe):
-    """Many more lines than a pipe holds hold nobody up, and all of them arrive later, in order."""
+async def test_lines_wait_for_a_slow_reader(pipe):
+    """More lines than a pipe holds do not block; all of them arrive later, in order."""
     source, sink = pipe
-    lines = to(sink)
+    lines = writer_to(sink)
     begun = time.monotonic()
     for number in range(1_000):
         lines.msg(f"{number} {LINE}")
@@ -55,14 +55,14 @@ async def test_lines_wait_for_a_reader_that_stands_still(pipe):
     assert [int(line.split()[0]) for line in await read(source, 1_000)] == list(range(1_000))
 
 
-async def test_lost_lines_are_counted_and_told_of(pipe, monkeypatch):
-    """With no room left lines are lost; the log says how many before it goes on."""
-    monkeypatch.setattr(writer, "MOST_KEPT", 1_000)
+async def test_lost_lines_are_counted_and_reported(pipe, monkeypatch):
+    """Lines are lost when the buffer is full; a line with their number precedes the next one."""
+    monkeypatch.setattr(writer, "MAX_BUFFER_BYTES", 1_000)
     source, sink = pipe
-    lines = to(sink)
+    lines = writer_to(sink)
     before = lost()
     lines.msg(70 * LINE)
-    await asyncio.sleep(0)  # the pipe is full, and more than MOST_KEPT waits
+    await asyncio.sleep(0)  # the pipe is full, and more than MAX_BUFFER_BYTES waits
     for _ in range(3):
         lines.msg("never seen")
     await until(lambda: lost() == before + 3)
@@ -72,10 +72,10 @@ async def test_lost_lines_are_counted_and_told_of(pipe, monkeypatch):
 
 
 async def test_line_without_a_reader_is_lost():
-    """When the reader is gone, lines are lost and nothing breaks."""
+    """Without a reader lines are lost, and no call fails."""
     source, sink = os.pipe()
     os.close(source)
-    lines = to(sink)
+    lines = writer_to(sink)
     before = lost()
     lines.msg("into nothing")
     await until(lambda: lost() == before + 1)
@@ -83,16 +83,16 @@ async def test_line_without_a_reader_is_lost():
 
 
 def test_line_outside_of_a_loop_is_written_at_once(pipe):
-    """Before and after the event loop a line is there when the call returns."""
+    """Without an event loop a line is written before the call returns."""
     source, sink = pipe
-    to(sink).msg("at once")
+    writer_to(sink).msg("at once")
     assert os.read(source, 100) == b"at once\n"
 
 
 def test_lines_of_a_loop_that_ended_are_not_kept(pipe):
-    """What a loop left behind is written with the next line."""
+    """Lines that a closed loop left in the buffer are written with the next line."""
     source, sink = pipe
-    lines = to(sink)
+    lines = writer_to(sink)
 
     async def last() -> None:
         lines.msg("last words")
@@ -107,10 +107,10 @@ def test_lines_of_a_loop_that_ended_are_not_kept(pipe):
     assert os.read(source, 100) == b"last words\nafterwards\n"
 
 
-def test_end_does_not_wait_for_ever(pipe, monkeypatch):
-    """A reader that stands still holds up the end of the process for a moment only."""
-    monkeypatch.setattr(writer, "FAREWELL_MS", 50)
+def test_exit_does_not_wait_for_ever(pipe, monkeypatch):
+    """A reader that does not read delays the exit of the process for a moment only."""
+    monkeypatch.setattr(writer, "EXIT_TIMEOUT_MS", 50)
     _source, sink = pipe
     begun = time.monotonic()
-    to(sink).msg(100 * LINE)
+    writer_to(sink).msg(100 * LINE)
     assert 0.05 <= time.monotonic() - begun < 5

@@ -58,7 +58,7 @@ class Callers(Connection):
             retry_after: What to suggest as pause between two looks; 5 seconds by default.
             max_attempts: How many workers may lose it before it fails; 3 by default.
             callback_url: Where to send webhooks.
-            callback_events: Which webhooks to send; by default those of every end.
+            callback_events: Types of the events to send webhooks for; by default every end.
             original_request_id: The request, in your own terms, that led to this operation.
             request_id: Makes the call repeatable.
 
@@ -233,7 +233,7 @@ class Callers(Connection):
             created_before: Created before this time.
             owner: Of this owner, which only an admin may name; for an admin, none means all.
             full: Tell also `metadata`, `result` and `errors`, which may be large.
-            page_size: How many to fetch with one call, 1 to 100.
+            page_size: Number of operations per call, at most 100.
 
         Raises:
             ValueError: A time has no time zone, or a status is UNKNOWN.

@@ -1,45 +1,47 @@
-"""Everything that can go wrong, as one tree.
+"""The errors of the client, as one tree.
 
 ::
 
     MilepostError
-    ├── InvalidRequest             a field is malformed: `violations` names every one
-    │   └── ProgressDecrease       progress may not go back
-    ├── Unauthenticated            the API key is missing or not valid
-    ├── PermissionDenied           the API key lacks the role for this call
-    ├── NotFound                   there is no such thing for you
-    │   ├── ApiKeyNotFound         no such API key
-    │   ├── DeliveryNotFound       unknown, or of somebody else's operation
-    │   └── OperationNotFound      unknown, or none of your business
-    │       ├── OperationExpired   your own, but it outlived its ttl
-    │       └── OperationDeleted   your own, but it was deleted
-    ├── IllegalTransition                not allowed in the status found: `transition`, `status`,
-    `allowed` │   └── Cancelled              ... because the operation is cancelled: stop working
-    on it ├── Conflict                   decided on an old copy: read again, decide again
-    │   ├── RevisionMismatch       the operation has moved since `expected_revision`
-    │   ├── StaleAttempt           the work was handed to another worker: stop working on it
-    │   └── LostRace               others were faster several times in a row
-    ├── RequestIdReused            the request_id was used for something else
-    ├── WebhooksNotConfigured      this service sends no webhooks
-    ├── LimitReached               too much at once: come back after `retry_after`
-    │   ├── RateLimited            too many calls
-    │   ├── QuotaExceeded          too many active operations
-    │   └── StreamFull             too many operations on one progress stream
-    ├── Unavailable                nothing is wrong with the request; it was retried in vain
-    │   ├── StoreUnavailable       the database is away
-    │   ├── Overloaded             more calls wait than the service is willing to hold
-    │   └── Draining               this replica is stopping
-    ├── DeadlineExceeded           no answer in time: it may or may not have happened
-    ├── NotAvailable               documented, but not in this release of the service
-    ├── InternalError              a defect of the service: `metadata` names the trace
-    │   └── IdsExhausted           it found no free id
-    └── NoResult                   `result` has none to give: `operation` tells how it stands
-        ├── OperationFailed        it failed: `errors` tells why
-        ├── OperationCancelled     it was cancelled
-        └── StillRunning           it had not ended when the timeout passed
+    ├── InvalidRequest                   a field is malformed: see `violations`
+    │   └── ProgressDecrease             progress would decrease
+    ├── Unauthenticated                  the credential is missing or invalid
+    ├── PermissionDenied                 the credential lacks the role that the call requires
+    ├── NotFound                         no such resource is visible to you
+    │   ├── ApiKeyNotFound               unknown API key
+    │   ├── DeliveryNotFound             unknown, or of another owner's operation
+    │   ├── SigningSecretNotFound        you have no signing secret yet
+    │   └── OperationNotFound            unknown, or not visible to you
+    │       ├── OperationExpired         your own operation, expired
+    │       └── OperationDeleted         your own operation, deleted
+    ├── IllegalTransition                not allowed: see `transition`, `status`, `allowed`
+    │   └── Cancelled                    not allowed because the operation is cancelled
+    ├── Conflict                         based on an old copy: read again and retry
+    │   ├── RevisionMismatch             the operation is not at `expected_revision`
+    │   ├── StaleAttempt                 the attempt is over: stop working on the operation
+    │   └── LostRace                     concurrent changes preceded every try
+    ├── RequestIdReused                  the same request_id with other content
+    ├── WebhooksNotConfigured            this service sends no webhooks
+    ├── LimitReached                     a limit: try again after `retry_after`
+    │   ├── RateLimited                  too many calls
+    │   ├── QuotaExceeded                too many active operations
+    │   └── StreamFull                   too many operations on one progress stream
+    ├── Unavailable                      temporary; the client retried until the deadline
+    │   ├── StoreUnavailable             the database does not answer
+    │   ├── IdentityProviderUnavailable  the issuer of your token does not answer
+    │   ├── Overloaded                   the replica holds as many calls as it accepts
+    │   └── Draining                     the replica is shutting down
+    ├── DeadlineExceeded                 no response in time: a change may have happened
+    ├── NotAvailable                     documented, but not in this release of the service
+    ├── InternalError                    a defect of the service: see `metadata` for the trace
+    │   └── IdsExhausted                 the service found no free id
+    └── NoResult                         `result` has no value: see `operation`
+        ├── OperationFailed              it failed: see `errors`
+        ├── OperationCancelled           it was cancelled
+        └── StillRunning                 it had not ended when the timeout passed
 
-All but the last branch are answers to a call, rebuilt from the reason that the service sent
-(``refusal.py``), never from its text.
+Every error except those of the last branch is the response to a call. ``refusal.py`` rebuilds it
+from the reason that the service sent, never from its text.
 """
 
 from collections.abc import Mapping, Sequence
@@ -54,21 +56,21 @@ from milepost_client.operation import Operation, OperationError, Status
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """One field of a request that is not as it must be."""
+    """One invalid field of a request."""
 
     field: str
     problem: str
 
 
 class MilepostError(Exception):
-    """The root of the tree. Raised itself only for answers that this client has no class for.
+    """The root of the tree. Raised itself only for responses without a class of their own.
 
     Attributes:
-        code: The gRPC code of the answer; nothing if no call was answered.
+        code: The gRPC code of the response; None without a response.
         reason: The machine-readable reason, such as ``ILLEGAL_TRANSITION``; empty if none was sent.
-        metadata: The facts behind the sentence, by name.
-        violations: Every field that was refused.
-        retry_after: How long the service asks to wait before the next try.
+        metadata: The facts behind the message, by name.
+        violations: Every invalid field.
+        retry_after: Delay before the next try that the service asks for.
     """
 
     def __init__(
@@ -90,98 +92,102 @@ class MilepostError(Exception):
 
 
 class InvalidRequest(MilepostError):
-    """The request is malformed. Nothing was read or changed."""
+    """A malformed request. No data was read or changed."""
 
 
 class ProgressDecrease(InvalidRequest):
-    """Progress never goes back within one attempt, beyond a small tolerance."""
+    """A decrease of progress within one attempt, beyond a small tolerance."""
 
 
 class Unauthenticated(MilepostError):
-    """There is no API key, or it is not valid. Nothing was read."""
+    """A missing or invalid credential. No data was read."""
 
 
 class PermissionDenied(MilepostError):
-    """The API key lacks the role that this call needs. Says nothing about any operation."""
+    """A credential without the role that the call requires. Independent of any operation."""
 
 
 class NotFound(MilepostError):
-    """There is no such thing for the asker."""
+    """A resource that does not exist or is not visible to you."""
 
 
 class ApiKeyNotFound(NotFound):
-    """There is no API key with this id."""
+    """An unknown API key."""
 
 
 class DeliveryNotFound(NotFound):
-    """You have no such delivery: unknown, somebody else's, or forgotten."""
+    """A delivery that is not visible to you: unknown, foreign or purged."""
+
+
+class SigningSecretNotFound(NotFound):
+    """No signing secret yet: create an operation with a callback URL, or rotate."""
 
 
 class OperationNotFound(NotFound):
-    """There is no such operation for the asker: unknown, foreign, expired or deleted alike."""
+    """An operation that is not visible to you: unknown, foreign, expired or deleted."""
 
 
 class OperationExpired(OperationNotFound):
-    """The asker's own operation outlived its ttl."""
+    """Your own operation, which has expired."""
 
 
 class OperationDeleted(OperationNotFound):
-    """The asker's own operation was deleted."""
+    """Your own operation, which was deleted."""
 
 
 class IllegalTransition(MilepostError):
-    """The status found does not allow this transition."""
+    """A transition that the current status does not allow."""
 
     @property
     def transition(self) -> str:
-        """What was asked for, such as ``complete``."""
+        """The requested transition, such as ``complete``."""
         return self.metadata.get("transition", "")
 
     @property
     def status(self) -> str:
-        """The status found."""
+        """The current status."""
         return self.metadata.get("status", "")
 
     @property
     def allowed(self) -> frozenset[str]:
-        """The statuses that would have allowed it."""
+        """The statuses that allow the transition."""
         return frozenset(filter(None, self.metadata.get("allowed", "").split(",")))
 
 
 class Cancelled(IllegalTransition):
-    """The operation is cancelled. A worker stops; nobody waits for its result any more."""
+    """A transition of a cancelled operation. The worker must stop."""
 
 
 class Conflict(MilepostError):
-    """The decision rested on an old copy. Read the operation again, decide again, retry."""
+    """A request based on an old copy. Read the operation again and retry."""
 
 
 class RevisionMismatch(Conflict):
-    """The operation has moved since the revision that was expected."""
+    """An operation that has changed since the expected revision."""
 
 
 class StaleAttempt(Conflict):
-    """The work was handed to another worker since: this attempt is over."""
+    """An attempt that has ended: its lease is lost, or another attempt has started."""
 
 
 class LostRace(Conflict):
-    """Other changes came first, every time the transition was tried."""
+    """A transition that concurrent changes preceded at every try."""
 
 
 OVER: Final = (IllegalTransition, StaleAttempt, NotFound)
-"""The refusals that mean that the work is somebody else's by now, or nobody's."""
+"""The errors after which a worker must stop working on the operation."""
 
 
 class RequestIdReused(MilepostError):
-    """The request_id was used for a request with other content."""
+    """A request_id that was used for a request with other content."""
 
 
 class WebhooksNotConfigured(MilepostError):
-    """A callback URL was given to a service that sends no webhooks."""
+    """A request about webhooks to a service that sends none."""
 
 
 class LimitReached(MilepostError):
-    """Too much at once. Nothing was changed."""
+    """A limit of the principal. Nothing was changed."""
 
 
 class RateLimited(LimitReached):
@@ -189,39 +195,43 @@ class RateLimited(LimitReached):
 
 
 class QuotaExceeded(LimitReached):
-    """The owner has as many active operations as allowed."""
+    """The maximum number of active operations of one owner."""
 
 
 class StreamFull(LimitReached):
-    """The progress stream carries as many operations as one may."""
+    """The maximum number of operations on one progress stream."""
 
 
 class Unavailable(MilepostError):
-    """Nothing is wrong with the request. It was retried until the deadline, where that is safe."""
+    """A temporary failure. The client retried until the deadline, where that is safe."""
 
 
 class StoreUnavailable(Unavailable):
     """The database of the service does not answer."""
 
 
+class IdentityProviderUnavailable(Unavailable):
+    """The issuer of the token does not provide its keys to the service."""
+
+
 class Overloaded(Unavailable):
-    """More calls wait than the service is willing to hold."""
+    """The replica holds as many calls as it accepts."""
 
 
 class Draining(Unavailable):
-    """The replica that was asked is stopping."""
+    """The replica is shutting down."""
 
 
 class DeadlineExceeded(MilepostError, TimeoutError):
-    """No answer came in time. What was asked for may or may not have happened."""
+    """No response in time. A change may or may not have happened."""
 
 
 class NotAvailable(MilepostError):
-    """The call is documented, but this release of the service does not serve it yet."""
+    """A documented call that this release of the service does not serve."""
 
 
 class InternalError(MilepostError):
-    """The service has a defect. `metadata` names the trace that leads to its log."""
+    """A defect of the service. `metadata` holds the trace id of its log entry."""
 
 
 class IdsExhausted(InternalError):
@@ -229,10 +239,10 @@ class IdsExhausted(InternalError):
 
 
 class NoResult(MilepostError):
-    """`result` has none to give.
+    """An operation without a result.
 
     Attributes:
-        operation: The operation as it stood.
+        operation: The operation at that time.
     """
 
     def __init__(self, operation: Operation) -> None:
@@ -253,7 +263,7 @@ class OperationFailed(NoResult):
 
     @property
     def errors(self) -> tuple[OperationError, ...]:
-        """Why, as the worker or the service reported it."""
+        """The causes, as the worker or the service reported them."""
         return self.operation.errors
 
     @staticmethod
@@ -271,7 +281,7 @@ class StillRunning(NoResult, TimeoutError):
 
 
 def no_result(operation: Operation) -> NoResult:
-    """Return the error that says why the operation has no result (yet)."""
+    """Return the error for an operation without a result."""
     match operation.status:
         case Status.FAILED:
             return OperationFailed(operation)

@@ -1,4 +1,4 @@
-"""The verbs of those who receive webhooks: secrets, what was delivered, and sending it again."""
+"""The calls of callers about webhooks: signing secrets, deliveries, redelivery and tests."""
 
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ _PREFIX: Final = "DELIVERY_STATUS_"
 
 
 class DeliveryStatus(StrEnum):
-    """Where a delivery stands."""
+    """Status of a delivery."""
 
     UNKNOWN = "UNKNOWN"
-    """A newer service said something that this client does not know."""
+    """A status of a newer service that this client does not know."""
     PENDING = "PENDING"
     DELIVERED = "DELIVERED"
     EXHAUSTED = "EXHAUSTED"
@@ -31,7 +31,7 @@ class SigningSecret:
     value: str
     create_time: datetime | None
     expire_time: datetime | None
-    """When it stops signing; only after it was replaced."""
+    """Time at which it stops signing; only after a rotation."""
 
     def __repr__(self) -> str:
         """Show everything but the secret."""
@@ -40,7 +40,7 @@ class SigningSecret:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SigningSecrets:
-    """The secrets that sign your webhooks now: after a rotation both, for 24 hours."""
+    """The secrets that sign your webhooks; for 24 hours after a rotation, both."""
 
     current: SigningSecret
     previous: SigningSecret | None
@@ -75,12 +75,15 @@ class Delivery:
 
 
 class Receivers(Connection):
-    """What a caller can do about its webhooks. `milepost_client.webhooks` verifies them."""
+    """The webhooks of a caller. `milepost_client.webhooks` verifies them."""
 
     async def signing_secrets(self) -> SigningSecrets:
-        """Return the secrets that sign your webhooks; the first call makes one.
+        """Return the secrets that sign your webhooks.
+
+        Your first operation with a callback URL creates the secret, and so does a rotation.
 
         Raises:
+            SigningSecretNotFound: You have no secret yet.
             WebhooksNotConfigured: This service sends no webhooks.
         """
         calls = self._calls
@@ -88,7 +91,7 @@ class Receivers(Connection):
         return _secrets(answer)
 
     async def rotate_signing_secret(self, *, request_id: str | None = None) -> SigningSecrets:
-        """Replace your secret by a new one; for 24 hours both sign.
+        """Create a secret that replaces the current one, if any; for 24 hours both sign.
 
         Args:
             request_id: Makes the call repeatable.
@@ -108,12 +111,12 @@ class Receivers(Connection):
         statuses: Iterable[DeliveryStatus] = (),
         page_size: int = 0,
     ) -> AsyncIterator[Delivery]:
-        """Iterate over your webhooks that match all that is given, newest first, over all pages.
+        """Iterate over your webhooks that match every filter, newest first, over all pages.
 
         Args:
-            operation_id: Of this operation.
-            statuses: Of these statuses; none means all.
-            page_size: How many to fetch with one call, 1 to 100.
+            operation_id: Id of the operation; None means all.
+            statuses: Statuses of the webhooks; empty means all.
+            page_size: Number of deliveries per call, at most 100.
         """
         calls = self._calls
         request = pb.ListDeliveriesRequest(
@@ -130,15 +133,15 @@ class Receivers(Connection):
             request.page_token = page.next_page_token
 
     async def redeliver(self, delivery_id: str, *, request_id: str | None = None) -> Delivery:
-        """Have a settled webhook sent again, with the same id.
+        """Send a settled webhook again, with the same id.
 
         Args:
-            delivery_id: The delivery.
+            delivery_id: Id of the delivery.
             request_id: Makes the call repeatable.
 
         Raises:
-            DeliveryNotFound: There is none for you.
-            IllegalTransition: It is still to be sent.
+            DeliveryNotFound: You have no such delivery.
+            IllegalTransition: The delivery is not settled.
             WebhooksNotConfigured: This service sends no webhooks.
         """
         calls = self._calls
@@ -146,13 +149,14 @@ class Receivers(Connection):
         return _delivery((await calls.send(calls.webhooks.RedeliverWebhook, request)).delivery)
 
     async def send_test_webhook(self, callback_url: str) -> DeliveryAttempt:
-        """Have a test sent to a URL, once and at once, and return what came of it.
+        """Send one test webhook to a URL at once, and return the attempt.
 
         Args:
-            callback_url: Where to.
+            callback_url: URL of the receiver.
 
         Raises:
             InvalidRequest: The URL is refused.
+            SigningSecretNotFound: You have no secret yet.
             WebhooksNotConfigured: This service sends no webhooks.
         """
         calls = self._calls

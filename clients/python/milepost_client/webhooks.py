@@ -33,7 +33,7 @@ def verify(
     Args:
         body: The body, exactly as it was received.
         headers: The headers, their names in any case.
-        secret: What `signing_secret` gives (``whsec_…``); several while you change them.
+        secret: The `value` of a `SigningSecret` (``whsec_…``); several during a rotation.
         tolerance: How far its time may be off.
         now: The time, in seconds since 1970; by default that of this machine.
 

@@ -15,7 +15,7 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from milepost import telemetry
-from milepost.domain.errors import StoreUnavailable
+from milepost.domain.errors import IdentityProviderUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -66,7 +66,7 @@ class KeySet:
         """Return the key with this id if it is one for this algorithm.
 
         Raises:
-            StoreUnavailable: there is no set at all, because the issuer does not answer.
+            IdentityProviderUnavailable: no set was fetched, because the issuer does not answer.
         """
         if self._age() > REFRESH_AGE_S:
             self._refresh_soon()
@@ -78,7 +78,7 @@ class KeySet:
                 await asyncio.shield(self._refresh)
                 key = self._usable().get((key_id, algorithm))
         if key is None and not self._usable():
-            raise StoreUnavailable
+            raise IdentityProviderUnavailable
         return key
 
     async def close(self) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import jwt
 
 from milepost import base64url, telemetry
-from milepost.domain.api_key import MOST_GRANTS, is_grant
+from milepost.domain.api_key import MAX_GRANTS, is_grant
 from milepost.domain.errors import Unauthenticated
 from milepost.domain.operation import Principal, Role
 from milepost.domain.trust import ALGORITHMS
@@ -79,7 +79,7 @@ class Tokens:
 
         Raises:
             Unauthenticated: the token is not valid.
-            StoreUnavailable: the keys of its issuer have never been fetched.
+            IdentityProviderUnavailable: the keys of its issuer have never been fetched.
         """
         try:
             return await self._verify(token)
@@ -215,7 +215,7 @@ def _principal(claims: Mapping[str, Any], issuer: Issuer, token: str) -> Princip
     if not roles:
         raise _Refused("roles")
     functions = _words(claims, issuer.functions_claim)
-    if len(functions) > MOST_GRANTS or not all(map(_is_grant, functions)):
+    if len(functions) > MAX_GRANTS or not all(map(_is_grant, functions)):
         raise _Refused("functions")
     return Principal(
         subject=subject,

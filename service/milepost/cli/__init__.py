@@ -1,4 +1,4 @@
-"""The command line. Every command starts fast: it imports what it needs when it runs."""
+"""The command line. Each command imports its dependencies when it runs, to start fast."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _EPILOG: Final = f"""Exit codes: {EXIT_CODES}.
 
 {_JSON}
 
-The service is set up by variables MILEPOST_…, see `milepost check-config`.
+Variables MILEPOST_… configure the service, see `milepost check-config`.
 """
 
 app = typer.Typer(
     cls=Program,
-    help="Milepost, the operations service: it remembers every long-running piece of work.",
+    help="Milepost, the service that tracks long-running operations.",
     epilog=_EPILOG,
     add_completion=False,
     pretty_exceptions_enable=False,

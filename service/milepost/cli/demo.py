@@ -1,4 +1,4 @@
-"""``demo``: one operation lives and finishes before your eyes, with real work in it."""
+"""``demo``: one operation from its creation to its end, with real work."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 import milepost
-from milepost.cli.access import (
+from milepost.cli.connection import (
     DEFAULT_ADDRESS,
     AddressOption,
     InsecureOption,
@@ -36,7 +36,7 @@ from milepost.domain.operation import Role
 if TYPE_CHECKING:
     from milepost.cli.display import Show
     from milepost.cli.folder_digests import Folder
-    from milepost.cli.own_service import OwnService
+    from milepost.cli.temporary_service import TemporaryService
     from milepost_client import Json, Milepost, Operation
 
 FUNCTION: Final = "demo.hash-folder"
@@ -45,20 +45,20 @@ CALLER, WORKER = "demo-caller", "demo-worker"
 
 _KEPT: Final = "\nThe service runs until Ctrl-C."
 _STOPPED: Final = """
-The demo's service and its store are gone now. With `milepost demo --keep` they stay until Ctrl-C,
-and these commands can be pasted into another terminal."""
+The service of the demo and its store are removed. With `milepost demo --keep` they stay until
+Ctrl-C, and you can paste these commands into another terminal."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """Where the demo happens, and who plays in it."""
+    """The service that the demo uses, and the keys of its caller and its worker."""
 
     address: str
     caller_key: str
     worker_key: str
     insecure: bool = False
-    service: OwnService | None = None
-    """The one that the demo has started, if it has."""
+    service: TemporaryService | None = None
+    """The service that the demo started; None if it uses a running one."""
 
 
 def demo(
@@ -66,23 +66,23 @@ def demo(
         Path | None,
         typer.Argument(
             metavar="[FOLDER]",
-            help="Whose files are hashed; by default those of Milepost itself.",
+            help="Folder whose files are hashed; by default the code of Milepost.",
             show_default=False,
         ),
     ] = None,
     *,
     keep: Annotated[
-        bool, typer.Option("--keep", help="Let the demo's own service run until Ctrl-C.")
+        bool, typer.Option("--keep", help="Keep the service of the demo running until Ctrl-C.")
     ] = False,
     address: AddressOption = DEFAULT_ADDRESS,
     api_key: KeyOption = None,
     insecure: InsecureOption = False,
     output: OutputOption = Output.TEXT,
 ) -> None:
-    """See an operation live and finish: a caller creates it, a worker hashes a folder, you watch.
+    """Watch one operation: a caller creates it, and a worker hashes a folder.
 
-    Uses the service at the address with your API key, if one is running there. If not, starts
-    one of its own on a temporary store, and stops it at the end.
+    Uses the service that runs at the address, with your API key. If none runs there, the demo
+    starts one on a temporary store and stops it at the end.
     """
     from milepost.cli import tour
     from milepost.cli.watch import require_completed
@@ -94,7 +94,7 @@ def demo(
             f"Milepost demo: {len(found.files)} files, {size_text(found.size)}, {found.path}"
         )
     with _stage(address, api_key, insecure=insecure) as stage:
-        operation = asyncio.run(_play(stage, found, output))
+        operation = asyncio.run(_run(stage, found, output))
         kept = stage.service if keep else None
         if output is Output.JSON:
             print_json(_document(stage, operation, kept=kept is not None))
@@ -118,27 +118,27 @@ def _scan(path: Path) -> Folder:
     except OSError as error:
         raise wrong_usage(f"{path}: {(error.strerror or str(error)).lower()}") from error
     if not found.files:
-        raise wrong_usage(f"{path}: there are no files in it")
+        raise wrong_usage(f"{path}: the folder has no files")
     return found
 
 
 @contextlib.contextmanager
 def _stage(address: str, api_key: str | None, *, insecure: bool) -> Iterator[Stage]:
-    """Find a service or start one, and keys of a caller and a worker."""
+    """Use the running service or start one, and provide keys of a caller and a worker."""
     if local_port(address) is None or not refuses(address):
         if not api_key:
             raise wrong_usage(
-                f"a service is running at {address}: give a key of it (--api-key or"
+                f"a service is running at {address}: give an API key for it (--api-key or"
                 f" MILEPOST_API_KEY) with the roles CALLER and WORKER and --function '{GRANT}',"
                 " or another --address to start one",
                 reason="API_KEY_NEEDED",
             )
         yield Stage(address=address, caller_key=api_key, worker_key=api_key, insecure=insecure)
         return
-    from milepost.cli.own_service import own_service
+    from milepost.cli.temporary_service import temporary_service
 
-    with own_service() as service:
-        from milepost import main  # takes as long as the service takes to start, and meanwhile
+    with temporary_service() as service:
+        from milepost import main  # slow: imported while the service starts
 
         service.wait_until_listening()
         url = service.database_url
@@ -152,8 +152,8 @@ def _stage(address: str, api_key: str | None, *, insecure: bool) -> Iterator[Sta
         )
 
 
-async def _play(stage: Stage, folder: Folder, output: Output) -> Operation:
-    """Let the caller create and watch, and the worker work, each with its own key."""
+async def _run(stage: Stage, folder: Folder, output: Output) -> Operation:
+    """Run the caller and the worker, each with its own key; return the ended operation."""
     from milepost.cli.display import live
     from milepost.cli.watch import follow
 
@@ -161,7 +161,7 @@ async def _play(stage: Stage, folder: Folder, output: Output) -> Operation:
         connected(stage.address, stage.caller_key, insecure=stage.insecure) as caller,
         connected(stage.address, stage.worker_key, insecure=stage.insecure) as worker,
     ):
-        metadata: dict[str, Json] = {"folder": _travelling(folder.path), "files": len(folder.files)}
+        metadata: dict[str, Json] = {"folder": _sendable(folder.path), "files": len(folder.files)}
         operation = await caller.create(FUNCTION, version=milepost.__version__, metadata=metadata)
         display: AbstractContextManager[Show] = nullcontext(lambda _: None)
         if output is Output.TEXT:
@@ -169,8 +169,8 @@ async def _play(stage: Stage, folder: Folder, output: Output) -> Operation:
             print_facts(
                 [
                     ("service", f"{stage.address}, {started}"),
-                    ("caller", f"created {operation.id}, and watches it"),
-                    ("worker", f"starts {FUNCTION}, and reports the bytes that are done"),
+                    ("caller", f"created {operation.id} and watches it"),
+                    ("worker", f"starts {FUNCTION} and reports the bytes hashed so far"),
                 ]
             )
             display = live()
@@ -179,7 +179,7 @@ async def _play(stage: Stage, folder: Folder, output: Output) -> Operation:
         try:
             await asyncio.wait({working, watcher}, return_when=asyncio.FIRST_EXCEPTION)
             if working.done():
-                await working  # if it could not even start, there is no end to be watched for
+                await working  # if it failed to start, the operation never ends
             return await watcher
         finally:
             working.cancel()
@@ -194,16 +194,16 @@ async def _work(worker: Milepost, operation_id: str, folder: Folder) -> None:
         work.result = await hash_folder(folder, work.progress)
 
 
-def _travelling(path: Path) -> str:
+def _sendable(path: Path) -> str:
     return str(path).encode("utf-8", "backslashreplace").decode()
 
 
-def _wait(service: OwnService) -> None:
-    """Return at Ctrl-C or a signal to end."""
+def _wait(service: TemporaryService) -> None:
+    """Wait for Ctrl-C or a termination signal."""
     with contextlib.suppress(KeyboardInterrupt):
         code = service.process.wait()
         raise CommandError(
-            f"the service of the demo has ended with {code}",
+            f"the service of the demo exited with {code}",
             reason="SERVICE_ENDED",
             code="UNAVAILABLE",
             exit_code=ExitCode.UNAVAILABLE,

@@ -1,4 +1,4 @@
-"""Operations as people and programs see them."""
+"""Output of operations: text for people, JSON for programs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from milepost.cli.output import (
 from milepost_client import Operation
 
 _LEFT_OUT: Final = ("metadata", "result", "errors")
-"""What lists do not tell."""
+"""Fields that lists leave out."""
 _LINE: Final = 60
 """Characters up to which JSON stays on one line."""
 _COLOURS: Final = {"COMPLETED": "green", "FAILED": "red", "CANCELLED": "yellow"}
@@ -35,7 +35,7 @@ Show = Callable[[Operation], None]
 
 
 def document(operation: Operation) -> dict[str, Any]:
-    """Return the operation for programs: times as RFC 3339, lengths of time in seconds."""
+    """Return the operation for programs: times in RFC 3339, durations in seconds."""
     members: dict[str, Any] = {}
     for field in fields(operation):
         value = getattr(operation, field.name)
@@ -51,7 +51,7 @@ def document(operation: Operation) -> dict[str, Any]:
 
 
 def brief_document(operation: Operation) -> dict[str, Any]:
-    """Return the operation for programs, as a list tells of it."""
+    """Return the operation for programs without the fields that a list leaves out."""
     return {name: v for name, v in document(operation).items() if name not in _LEFT_OUT}
 
 
@@ -63,7 +63,7 @@ def _result(operation: Operation) -> Any:
 
 
 def print_operation(operation: Operation) -> None:
-    """Write all that is known of the operation, for people."""
+    """Write every field of the operation for people."""
     version = f" {operation.version}" if operation.version else ""
     times = ("create_time", "start_time", "complete_time", "cancel_time", "expire_time")
     print_facts(
@@ -95,7 +95,7 @@ _TIMES: Final = {
 
 
 def print_operations(operations: Iterable[Operation]) -> None:
-    """Write one line for each operation, for people; with owners if there are several."""
+    """Write one line for each operation for people; with the owner if there are several."""
     found = list(operations)
     headings = ("ID", "STATUS", "DONE", "NEXT", "CREATED", "OWNER", "FUNCTION")
     rows = [
@@ -109,7 +109,7 @@ def print_operations(operations: Iterable[Operation]) -> None:
 
 
 def _next(operation: Operation) -> str:
-    """Return what must happen next, and in which time or since when it is late."""
+    """Return the next step with the time left, or the time since it is late."""
     if operation.next_step is None or operation.next_step_deadline is None:
         return ""
     left = (operation.next_step_deadline - datetime.now(UTC)).total_seconds()
@@ -122,7 +122,7 @@ _UNITS: Final = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 
 def print_end(operation: Operation) -> None:
-    """Write what became of the operation, for people."""
+    """Write the final status of the operation for people."""
     print_facts([("status", operation.status), *_end(operation)])
 
 
@@ -141,16 +141,16 @@ def _percent(operation: Operation) -> str:
     return "" if operation.progress is None else f"{operation.progress:.0%}"
 
 
-# --- while it runs ---
+# --- progress ---
 
 
 def show_json(operation: Operation) -> None:
-    """Write a change for programs."""
+    """Write one change for programs."""
     print_json(document(operation), on_one_line=True)
 
 
 def show_line(operation: Operation) -> None:
-    """Write a change for people who read it later."""
+    """Write one change as a line of text."""
     message = f"  {one_line(operation.progress_message)}" if operation.progress_message else ""
     percent = _percent(operation) or "-"
     print_line(f"revision {operation.revision:<3} {operation.status:<10} {percent:>4}{message}")
@@ -158,7 +158,7 @@ def show_line(operation: Operation) -> None:
 
 @contextmanager
 def live() -> Iterator[Show]:
-    """Keep a progress bar while the block runs; lines instead where nothing can move."""
+    """Show a progress bar while the block runs; lines if the output is not a terminal."""
     out = console()
     if not out.is_terminal or out.is_dumb_terminal:
         yield show_line

@@ -1,4 +1,4 @@
-"""How a command fails: one line for people, one JSON document for programs, one exit code."""
+"""Errors of commands: a line for people, a JSON document for programs, and an exit code."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from milepost.cli.output import one_line
 
 
 class ExitCode(IntEnum):
-    """What a script learns from the exit of a command."""
+    """Exit code of a command."""
 
     OK = 0
     REFUSED = 1
-    """The service or the database said no, or something else went wrong: see the reason."""
+    """The service or the database refused the call, or another error occurred: see the reason."""
     USAGE = 2
-    """The arguments, the settings, or an input file are not as they must be."""
+    """The arguments, the settings or an input file are invalid."""
     NOT_FOUND = 3
-    """There is no such operation or key for the asker."""
+    """The operation or key does not exist for the caller."""
     UNAVAILABLE = 4
-    """Nothing answers, or not in time, or the operation had not ended: try again later."""
+    """The service did not answer in time, or the operation has not ended: try again later."""
     ENDED_BADLY = 5
-    """The operation that was followed has FAILED or was CANCELLED."""
+    """The watched operation ended FAILED or CANCELLED."""
     DENIED = 6
-    """The API key is not valid, or lacks the role for the call."""
+    """The API key is invalid or lacks the role for the call."""
     INTERRUPTED = 130
-    """Ctrl-C, or a signal to end."""
+    """Ctrl-C or a termination signal."""
 
 
 EXIT_CODES: Final = (
@@ -40,7 +40,7 @@ EXIT_CODES: Final = (
 
 
 class CommandError(Exception):
-    """A command cannot do what it was asked to."""
+    """Failure of a command."""
 
     def __init__(
         self,
@@ -51,15 +51,15 @@ class CommandError(Exception):
         exit_code: ExitCode,
         **facts: Any,
     ) -> None:
-        """Say why.
+        """Describe the failure.
 
         Args:
             message: for people, one sentence.
-            reason: for programs, as the service names it or in its style.
-            code: the gRPC code of the answer, or the one that fits.
+            reason: for programs; that of the service, or one in its style.
+            code: the gRPC code of the response, or the closest one.
             exit_code: for scripts.
-            facts: further members of the JSON document. Each of the list `problems` is a line of
-                its own for people.
+            facts: further members of the JSON document. Each item of the list `problems` is
+                printed on its own line for people.
         """
         super().__init__(message)
         self.reason = reason
@@ -69,34 +69,34 @@ class CommandError(Exception):
 
     @property
     def lines(self) -> list[str]:
-        """What people read."""
+        """The lines for people."""
         return self.facts.get("problems") or [str(self)]
 
     @property
     def document(self) -> dict[str, Any]:
-        """What programs read."""
+        """The JSON document for programs."""
         error = {"reason": self.reason, "message": str(self), "code": self.code}
         return {"error": {**error, "exit_code": int(self.exit_code), **self.facts}}
 
 
 def wrong_usage(message: str, *, reason: str = "USAGE", **facts: Any) -> CommandError:
-    """Return the failure of a command that was not called as it must be."""
+    """Return the failure of a command with invalid arguments, settings or input."""
     return CommandError(
         message, reason=reason, code="INVALID_ARGUMENT", exit_code=ExitCode.USAGE, **facts
     )
 
 
 def refused(message: str, *, reason: str = "REFUSED") -> CommandError:
-    """Return the failure of a command that the state of this machine does not allow."""
+    """Return the failure of a command that the state of this machine prevents."""
     return CommandError(
         message, reason=reason, code="FAILED_PRECONDITION", exit_code=ExitCode.REFUSED
     )
 
 
 def unexpected(error: BaseException) -> CommandError:
-    """Return the failure for an error that nobody has thought of: its first line."""
+    """Return the failure for an unexpected error: its first line."""
     text = (str(error).strip() or repr(error)).splitlines()[0]
-    known = isinstance(error, OSError)  # the system says what is wrong
+    known = isinstance(error, OSError)  # the system describes the problem
     return CommandError(
         text if known else f"{type(error).__name__}: {text}",
         reason="SYSTEM" if known else "UNEXPECTED",
@@ -106,8 +106,8 @@ def unexpected(error: BaseException) -> CommandError:
 
 
 def report(failure: CommandError, *, as_json: bool) -> None:
-    """Write the failure to standard error, with its traceback if the log level is debug."""
-    # Settings may be what is wrong: the one variable is read past them.
+    """Write the failure to standard error, with a traceback if the log level is debug."""
+    # The settings may be invalid: read this one variable directly.
     if os.environ.get("MILEPOST_LOG_LEVEL", "").lower() == "debug":
         traceback.print_exception(failure, file=sys.stderr)
     if as_json:

@@ -1,4 +1,4 @@
-"""The work of the demo: the SHA-256 of every file of a folder."""
+"""The work of the demo: SHA-256 digests of the files of a folder."""
 
 from __future__ import annotations
 
@@ -13,32 +13,33 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 _REPORTS: Final = 20
-"""How often a small folder reports progress."""
-_REPORT_S: Final = 0.25
-"""How often a large one does."""
-_LARGEST_CHUNK: Final = 1 << 20
-_SHOWN: Final = 5
-_LONGEST_NAME: Final = 500
-"""In characters: paths can be longer than a progress message may be."""
+"""Progress reports of a small folder."""
+_REPORT_INTERVAL_S: Final = 0.25
+"""Interval of the progress reports of a large folder."""
+_MAX_CHUNK_BYTES: Final = 1 << 20
+_LISTED_FILES: Final = 5
+"""Number of files listed in the result, the largest ones."""
+_MAX_NAME_LENGTH: Final = 500
+"""In characters: a path can be longer than a progress message."""
 
 Report = Callable[[float, str], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """The regular files of a folder, sorted by their bytes, with their sizes."""
+    """The regular files of a folder with their sizes, sorted by the bytes of their names."""
 
     path: Path
     files: tuple[tuple[str, int], ...]
 
     @property
     def size(self) -> int:
-        """Bytes of all files."""
+        """Total size of the files, in bytes."""
         return sum(size for _, size in self.files)
 
 
 def scan(path: Path) -> Folder:
-    """Find the files. Links are not followed; what Python compiles on its own is left out.
+    """Find the files. Links are not followed, and compiled Python is left out.
 
     Raises:
         OSError: The folder cannot be read.
@@ -48,11 +49,11 @@ def scan(path: Path) -> Folder:
     for folder, folders, names in os.walk(path):
         folders[:] = [name for name in folders if name != "__pycache__"]
         for name in names:
-            file = os.path.join(folder, name)  # noqa: PTH118 - bytes that are no text stay as is
+            file = os.path.join(folder, name)  # noqa: PTH118 - keeps names that are not UTF-8
             try:
                 status = os.lstat(file)
             except OSError:
-                continue  # gone since
+                continue  # removed meanwhile
             if stat.S_ISREG(status.st_mode):
                 found.append((os.path.relpath(file, path), status.st_size))
     return Folder(path, tuple(sorted(found, key=lambda entry: os.fsencode(entry[0]))))
@@ -60,7 +61,7 @@ def scan(path: Path) -> Folder:
 
 @dataclass(slots=True)
 class _Tally:
-    """What has been hashed so far."""
+    """Digests and counts so far."""
 
     combined: Any = field(default_factory=hashlib.sha256)
     digests: list[tuple[int, str, str]] = field(default_factory=list)
@@ -69,9 +70,9 @@ class _Tally:
 
 
 async def hash_folder(folder: Folder, report: Report) -> dict[str, Any]:
-    """Hash every file, and report the share of the bytes that are done.
+    """Hash every file, and report the share of bytes hashed so far.
 
-    The combined digest is that of the lines that ``sha256sum`` writes for the files.
+    The combined digest covers the lines that ``sha256sum`` writes for the files.
     """
     tally = _Tally()
     pace = _Pace(folder.size)
@@ -85,7 +86,7 @@ async def hash_folder(folder: Folder, report: Report) -> dict[str, Any]:
                 size += len(chunk)
                 tally.done += len(chunk)
                 if pace.is_due(tally.done):
-                    # What was appended since the scan counts as done already.
+                    # A file may have grown since the scan.
                     await report(min(tally.done / folder.size, 1.0), f"hashing {shown}")
         except OSError:
             tally.unreadable += 1
@@ -96,7 +97,7 @@ async def hash_folder(folder: Folder, report: Report) -> dict[str, Any]:
 
 
 def _result(tally: _Tally) -> dict[str, Any]:
-    largest = sorted(tally.digests, key=lambda entry: (-entry[0], entry[1]))[:_SHOWN]
+    largest = sorted(tally.digests, key=lambda entry: (-entry[0], entry[1]))[:_LISTED_FILES]
     return {
         "files": len(tally.digests),
         "bytes": sum(size for size, _, _ in tally.digests),
@@ -109,18 +110,18 @@ def _result(tally: _Tally) -> dict[str, Any]:
 
 
 class _Pace:
-    """How much to read at once, and when to report."""
+    """Size of the chunks, and schedule of the progress reports."""
 
     def __init__(self, size: int) -> None:
-        self.chunk = min(max(size // _REPORTS, 1), _LARGEST_CHUNK)
+        self.chunk = min(max(size // _REPORTS, 1), _MAX_CHUNK_BYTES)
         self._step = max(size // _REPORTS, 1)
-        self._next_bytes, self._next_time = self._step, time.monotonic() + _REPORT_S
+        self._next_bytes, self._next_time = self._step, time.monotonic() + _REPORT_INTERVAL_S
 
     def is_due(self, done: int) -> bool:
         now = time.monotonic()
         if done < self._next_bytes and now < self._next_time:
             return False
-        self._next_bytes, self._next_time = done + self._step, now + _REPORT_S
+        self._next_bytes, self._next_time = done + self._step, now + _REPORT_INTERVAL_S
         return True
 
 
@@ -132,6 +133,6 @@ def _chunks(file: Path, size: int) -> Iterator[bytes]:
 
 
 def _text(name: str) -> str:
-    """Return the name as text that can travel, whatever its bytes."""
+    """Return the name as valid UTF-8 text, whatever its bytes."""
     text = name.encode("utf-8", "backslashreplace").decode()
-    return text if len(text) <= _LONGEST_NAME else f"…{text[-_LONGEST_NAME:]}"
+    return text if len(text) <= _MAX_NAME_LENGTH else f"…{text[-_MAX_NAME_LENGTH:]}"

@@ -1,4 +1,4 @@
-"""``keys``: who may call the service. Works on its database, not on the service."""
+"""``keys``: API keys, read and written in the database directly."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from milepost.domain.api_key import is_grant, key_id_of
 from milepost.domain.limits import Limits
 from milepost.domain.operation import Role
 
-_LONGEST: Final = Limits().name_length
+_MAX_NAME_LENGTH: Final = Limits().name_length
 _SPAN: Final = re.compile(r"(?P<number>[1-9]\d{0,4})(?P<unit>[smhd])")
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 app = typer.Typer(
-    help="API keys: create, list and revoke them. Needs the database (MILEPOST_DATABASE_URL).",
+    help="Create, list and revoke API keys. Needs the database (MILEPOST_DATABASE_URL).",
     no_args_is_help=False,
 )
 
@@ -39,8 +39,8 @@ def _subject(text: str) -> str:
     problem = None
     if not text.strip():
         problem = "must not be blank"
-    elif len(text) > _LONGEST:
-        problem = f"must be at most {_LONGEST} characters, found {len(text)}"
+    elif len(text) > _MAX_NAME_LENGTH:
+        problem = f"must be at most {_MAX_NAME_LENGTH} characters, found {len(text)}"
     elif not text.isprintable():
         problem = "must not contain control characters"
     elif text != text.strip():
@@ -51,10 +51,10 @@ def _subject(text: str) -> str:
 
 
 def _grant(text: str) -> str:
-    if len(text) > _LONGEST or not is_grant(text):
+    if len(text) > _MAX_NAME_LENGTH or not is_grant(text):
         raise typer.BadParameter(
-            f"{text!r} must be the name of a function, or the beginning of names and a final *,"
-            f" such as 'video.*'; without spaces, at most {_LONGEST} characters"
+            f"{text!r} must be the name of a function, or a prefix of names with a final *,"
+            f" such as 'video.*'; without spaces, at most {_MAX_NAME_LENGTH} characters"
         )
     return text
 
@@ -70,29 +70,32 @@ def _span(text: str) -> timedelta:
 def create(
     *,
     subject: Annotated[
-        str, typer.Option(parser=_subject, metavar="NAME", help="Whom the key speaks for.")
+        str,
+        typer.Option(parser=_subject, metavar="NAME", help="Subject that the key authenticates."),
     ],
     role: Annotated[
-        list[Role], typer.Option(case_sensitive=False, help="What it may do; can be repeated.")
+        list[Role], typer.Option(case_sensitive=False, help="Role of the key; can be repeated.")
     ],
     function: Annotated[
         list[str] | None,
         typer.Option(
             parser=_grant,
             metavar="PATTERN",
-            help="For a WORKER: the functions whose operations it may work on, for any owner,"
+            help="For a WORKER: the functions that it may work on, for any owner,"
             " such as 'video.*'; can be repeated.",
         ),
     ] = None,
     expires_in: Annotated[
         timedelta | None,
         typer.Option(
-            parser=_span, metavar="TIME", help="How long it is valid, such as 90d; else for ever."
+            parser=_span,
+            metavar="TIME",
+            help="Lifetime of the key, such as 90d; unlimited by default.",
         ),
     ] = None,
     output: OutputOption = Output.TEXT,
 ) -> None:
-    """Create an API key, and show it this once."""
+    """Create an API key and show it once."""
     url = database_url()
     from milepost import main
 
@@ -123,12 +126,12 @@ def create(
             ("key", secret),
         ]
     )
-    print_line("\nThis key is shown only now: keep it where secrets are kept.")
-    print_line("Commands read it from the variable MILEPOST_API_KEY.")
+    print_line("\nThis key is shown only now: store it like a password.")
+    print_line("Commands read the key from the variable MILEPOST_API_KEY.")
     if Role.WORKER in roles and not functions:
-        warn("a WORKER without --function can work only on operations of its own subject")
+        warn("a WORKER without --function may work only on operations of its own subject")
     if functions and Role.WORKER not in roles:
-        warn("--function means nothing without the role WORKER")
+        warn("--function has no effect without the role WORKER")
 
 
 @app.command("list")
@@ -142,7 +145,7 @@ def list_(*, output: OutputOption = Output.TEXT) -> None:
     if output is Output.JSON:
         print_json({"keys": [_document(key) for key in keys]})
     elif not keys:
-        print_line("There is no API key yet: milepost keys create --subject NAME --role CALLER")
+        print_line("There are no API keys yet: milepost keys create --subject NAME --role CALLER")
     else:
         print_table(
             ("KEY ID", "SUBJECT", "ROLES", "FUNCTIONS", "CREATED", "EXPIRES", "LAST USED", "STATE"),
@@ -182,15 +185,15 @@ def revoke(
     *,
     output: OutputOption = Output.TEXT,
 ) -> None:
-    """Make an API key worthless, within 5 seconds on every replica. Doing it twice is fine."""
+    """Revoke an API key, within 5 seconds on every replica. A second call changes nothing."""
     url = database_url()
     from milepost import main
 
-    key_id = key_id_of(key_id) or key_id  # somebody may have only the key itself
+    key_id = key_id_of(key_id) or key_id  # the key itself is accepted too
     with database_failures():
         if not main.revoke_key(url, key_id):
             raise CommandError(
-                "there is no such API key: milepost keys list",
+                "the API key does not exist: see milepost keys list",
                 reason="API_KEY_NOT_FOUND",
                 code="NOT_FOUND",
                 exit_code=ExitCode.NOT_FOUND,

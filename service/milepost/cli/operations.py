@@ -1,4 +1,4 @@
-"""``ops``: what callers do, one command each."""
+"""``ops``: one command for each call of a caller."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from milepost.cli.access import (
+from milepost.cli.connection import (
     DEFAULT_ADDRESS,
     AddressOption,
     InsecureOption,
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 _UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 _DURATION: Final = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)([smhd]?)")
-_LARGEST_PAGE: Final = 100
+_MAX_PAGE_SIZE: Final = 100
 
-app = typer.Typer(help="Operations: create, read, list, watch and cancel them. Needs an API key.")
+app = typer.Typer(help="Create, read, list, watch and cancel operations. Needs an API key.")
 
 
 def _duration(text: str) -> timedelta:
@@ -49,7 +49,7 @@ def _metadata(text: str) -> dict[str, Any]:
         except OSError as error:
             raise typer.BadParameter(f"{source}: {error.strerror}") from error
         except UnicodeDecodeError as error:
-            raise typer.BadParameter(f"{source} is no text in UTF-8") from error
+            raise typer.BadParameter(f"{source} is not UTF-8 text") from error
     try:
         metadata = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -68,40 +68,42 @@ IdArgument = Annotated[
 @app.command()
 def create(
     function: Annotated[
-        str, typer.Argument(metavar="FUNCTION", help="What is to be done: video.transcode.")
+        str, typer.Argument(metavar="FUNCTION", help="Function to run, such as video.transcode.")
     ],
     *,
-    version: Annotated[str | None, typer.Option(help="The version of the function.")] = None,
+    version: Annotated[str | None, typer.Option(help="Version of the function.")] = None,
     metadata: Annotated[
         dict[str, Any] | None,
         typer.Option(
             parser=_metadata,
             metavar="JSON",
-            help="Data of your own: a JSON object, @FILE that has one, or @- for standard input.",
+            help="Your own data: a JSON object, @FILE to read it, or @- for standard input.",
         ),
     ] = None,
     ttl: Annotated[
         timedelta | None,
         typer.Option(
-            parser=_duration, metavar="DURATION", help="How long to keep it, such as 90s or 7d."
+            parser=_duration,
+            metavar="DURATION",
+            help="Lifetime of the operation, such as 90s or 7d.",
         ),
     ] = None,
     retry_after: Annotated[
         timedelta | None,
         typer.Option(
-            parser=_duration, metavar="DURATION", help="The pause to suggest between two polls."
+            parser=_duration, metavar="DURATION", help="Suggested pause between two polls."
         ),
     ] = None,
     request_id: Annotated[
         str | None,
-        typer.Option(metavar="TEXT", help="Makes the command repeatable: it finds the operation."),
+        typer.Option(metavar="TEXT", help="Id of this call: a retry returns the same operation."),
     ] = None,
     address: AddressOption = DEFAULT_ADDRESS,
     api_key: KeyOption = None,
     insecure: InsecureOption = False,
     output: OutputOption = Output.TEXT,
 ) -> None:
-    """Create an operation, and show it with its id."""
+    """Create an operation and show it with its id."""
 
     async def call(client: Milepost) -> Operation:
         try:
@@ -113,7 +115,7 @@ def create(
                 retry_after=retry_after,
                 request_id=request_id,
             )
-        except (TypeError, ValueError) as error:  # a number that JSON cannot carry, say
+        except (TypeError, ValueError) as error:  # such as a number that JSON cannot represent
             raise wrong_usage(f"--metadata: {error}") from error
 
     _show(run_call(call, address, api_key, insecure=insecure), output)
@@ -128,7 +130,7 @@ def get(
     insecure: InsecureOption = False,
     output: OutputOption = Output.TEXT,
 ) -> None:
-    """Show an operation as it stands."""
+    """Show an operation."""
     _show(run_call(lambda client: client.get(id_), address, api_key, insecure=insecure), output)
 
 
@@ -137,19 +139,19 @@ def list_(
     *,
     status: Annotated[
         list[Status] | None,
-        typer.Option(case_sensitive=False, help="Only of this status; can be repeated."),
+        typer.Option(case_sensitive=False, help="Only operations in this status; can be repeated."),
     ] = None,
-    function: Annotated[str | None, typer.Option(help="Only of this function.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many, newest first.")] = 20,
-    everything: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
+    function: Annotated[str | None, typer.Option(help="Only operations of this function.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Number of operations, newest first.")] = 20,
+    everything: Annotated[bool, typer.Option("--all", help="List all operations.")] = False,
     address: AddressOption = DEFAULT_ADDRESS,
     api_key: KeyOption = None,
     insecure: InsecureOption = False,
     output: OutputOption = Output.TEXT,
 ) -> None:
-    """List your operations, newest first; as an admin, those of all owners.
+    """List your operations, newest first; an admin lists those of all owners.
 
-    Metadata, results and errors are not in the list: `ops get` shows them.
+    The list has no metadata, results and errors: `ops get` shows them.
     """
     from milepost.cli.display import brief_document, print_operations
     from milepost_client import Status as ClientStatus
@@ -159,7 +161,7 @@ def list_(
         async for operation in client.list(
             statuses=[ClientStatus(name) for name in status or ()],
             function=function,
-            page_size=_LARGEST_PAGE if everything else min(limit + 1, _LARGEST_PAGE),
+            page_size=_MAX_PAGE_SIZE if everything else min(limit + 1, _MAX_PAGE_SIZE),
         ):
             if len(found) == limit and not everything:
                 return found, True
@@ -170,11 +172,11 @@ def list_(
     if output is Output.JSON:
         print_json({"operations": [brief_document(item) for item in found], "more": more})
     elif not found:
-        print_line("There is no such operation.")
+        print_line("No operations found.")
     else:
         print_operations(found)
         if more:
-            print_line("There are more: see --limit and --all.")
+            print_line("There are more operations: see --limit and --all.")
 
 
 @app.command()
@@ -184,7 +186,7 @@ def watch(
     timeout: Annotated[
         timedelta | None,
         typer.Option(
-            parser=_duration, metavar="DURATION", help="How long at most, such as 30s; exit code 4."
+            parser=_duration, metavar="DURATION", help="Time limit, such as 30s; then exit code 4."
         ),
     ] = None,
     address: AddressOption = DEFAULT_ADDRESS,
@@ -192,7 +194,7 @@ def watch(
     insecure: InsecureOption = False,
     output: OutputOption = Output.TEXT,
 ) -> None:
-    """Follow an operation to its end; exit code 5 if it ends FAILED or CANCELLED."""
+    """Watch an operation until it ends; exit code 5 if it ends FAILED or CANCELLED."""
     from milepost.cli.display import live, print_end, show_json
     from milepost.cli.watch import follow, require_completed
 
@@ -212,7 +214,7 @@ def watch(
 def cancel(
     id_: IdArgument,
     *,
-    reason: Annotated[str | None, typer.Option(metavar="TEXT", help="Why, in words.")] = None,
+    reason: Annotated[str | None, typer.Option(metavar="TEXT", help="Reason for people.")] = None,
     address: AddressOption = DEFAULT_ADDRESS,
     api_key: KeyOption = None,
     insecure: InsecureOption = False,

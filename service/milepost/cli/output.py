@@ -1,4 +1,4 @@
-"""Standard output: JSON for programs, tables for people."""
+"""Standard output: JSON for programs, text and tables for people."""
 
 from __future__ import annotations
 
@@ -17,20 +17,22 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _CONTROL: Final = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
-_NARROWEST: Final = 16
-"""Characters that the last column of a table needs at least."""
-_ENDLESS: Final = 100_000
-"""Columns of what is no terminal: nothing is cut or wrapped there."""
+_MIN_LAST_COLUMN: Final = 16
+"""Minimum width of the last column of a table, in characters."""
+_UNLIMITED_WIDTH: Final = 100_000
+"""Width of an output that is not a terminal, in characters: nothing is cut or wrapped there."""
 
 
 class Output(StrEnum):
-    """For whom a command writes."""
+    """Output format of a command."""
 
     TEXT = "text"
     JSON = "json"
 
 
-OutputOption = Annotated[Output, typer.Option("--output", help="For people, or for programs.")]
+OutputOption = Annotated[
+    Output, typer.Option("--output", help="Format: for people, or for programs.")
+]
 
 
 def print_json(document: Any, *, on_one_line: bool = False) -> None:
@@ -41,11 +43,11 @@ def print_json(document: Any, *, on_one_line: bool = False) -> None:
 
 
 def console(*, to_errors: bool = False) -> Console:
-    """Return the console of people. What is printed on it is text, never markup."""
+    """Return a console that prints text, never markup."""
     from rich.console import Console
 
     stream = sys.stderr if to_errors else sys.stdout
-    width = None if stream.isatty() else _ENDLESS
+    width = None if stream.isatty() else _UNLIMITED_WIDTH
     return Console(stderr=to_errors, width=width, markup=False, highlight=False, emoji=False)
 
 
@@ -56,14 +58,14 @@ def print_line(text: str) -> None:
 
 
 def warn(text: str) -> None:
-    """Write one line for people that does not belong to the answer."""
+    """Write a warning to standard error."""
     sys.stderr.write(f"warning: {printable(text)}\n")
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Write a table; only its last column is wrapped.
 
-    On a terminal that is too narrow for that, the cells of a row stand below each other.
+    On a terminal that is too narrow, each cell of a row gets its own line.
     """
     from rich.measure import Measurement
     from rich.table import Table
@@ -73,10 +75,13 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for heading in headings[:-1]:
         table.add_column(heading, no_wrap=True)
-    table.add_column(headings[-1], overflow="fold", min_width=_NARROWEST)
+    table.add_column(headings[-1], overflow="fold", min_width=_MIN_LAST_COLUMN)
     for row in cells:
         table.add_row(*row)
-    if Measurement.get(out, out.options.update(max_width=_ENDLESS), table).minimum <= out.width:
+    if (
+        Measurement.get(out, out.options.update(max_width=_UNLIMITED_WIDTH), table).minimum
+        <= out.width
+    ):
         _print(out, table)
         return
     for row in cells:
@@ -85,7 +90,7 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 def print_facts(facts: Iterable[tuple[str, str]]) -> None:
-    """Write names and values, one pair below the other; empty values are left out."""
+    """Write one pair of name and value a line; empty values are left out."""
     from rich.table import Table
 
     out = console()
@@ -99,7 +104,7 @@ def print_facts(facts: Iterable[tuple[str, str]]) -> None:
 
 
 def _print(out: Console, table: Table) -> None:
-    """Print the table; what is no terminal gets no spaces at the ends of lines."""
+    """Print the table; without trailing spaces if the output is not a terminal."""
     if out.is_terminal:
         out.print(table)
         return
@@ -110,22 +115,22 @@ def _print(out: Console, table: Table) -> None:
 
 
 def printable(text: str) -> str:
-    """Return `text` without what could steer a terminal: others may have written it."""
+    """Return `text` with its control characters escaped: other users may have written it."""
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def one_line(text: str) -> str:
-    """Return `text` fit for one line."""
+    """Return `text` on one line."""
     return printable(" ".join(text.splitlines()))
 
 
 def time_text(time: datetime | None) -> str:
-    """Return a time for people, in UTC, or nothing."""
+    """Return a time for people, in UTC; empty for None."""
     return "" if time is None else f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%SZ}"
 
 
 def age_text(time: datetime) -> str:
-    """Return for people how long ago that was."""
+    """Return the age of a time for people."""
     seconds = max(0, int((datetime.now(UTC) - time).total_seconds()))
     for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
         if seconds >= size:
@@ -134,7 +139,7 @@ def age_text(time: datetime) -> str:
 
 
 def time_json(time: datetime | None) -> str | None:
-    """Return a time for programs (RFC 3339)."""
+    """Return a time for programs, in RFC 3339."""
     return None if time is None else time.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 

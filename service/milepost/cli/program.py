@@ -1,4 +1,4 @@
-"""The outermost command: runs the others, and turns whatever they raise into an exit."""
+"""The root command: runs the others and turns their errors into exit codes."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from milepost.cli.errors import CommandError, ExitCode, refused, report, unexpec
 
 
 class Program(TyperGroup):
-    """All commands. None of them ever ends with a traceback, unless the log level is debug."""
+    """Group of all commands. An error prints a traceback only if the log level is debug."""
 
     def main(self, args: Sequence[str] | None = None, *_: object, **__: object) -> Any:
-        """Run the command that the arguments name, and exit with its code."""
+        """Run the command that the arguments name and exit with its code."""
         arguments = list(sys.argv[1:] if args is None else args)
         if isinstance(sys.stdout, io.TextIOWrapper):
-            # A name that the terminal cannot show is no reason to fail.
+            # A name that the terminal cannot encode must not fail the command.
             sys.stdout.reconfigure(errors="backslashreplace")
         if not arguments:
             arguments = ["--help"]
@@ -32,7 +32,7 @@ class Program(TyperGroup):
         sys.exit(failure)
 
     def _run(self, arguments: list[str]) -> CommandError | int:
-        """Return why the command failed, or the exit code."""
+        """Return the failure of the command, or its exit code."""
         try:
             code = super().main(arguments, "milepost", standalone_mode=False) or ExitCode.OK
         except CommandError as error:
@@ -43,7 +43,7 @@ class Program(TyperGroup):
             if not isinstance(end.code, str):
                 raise
             return refused(end.code.removeprefix("error: "))
-        except Exception as error:  # noqa: BLE001 - whatever it is, people get one line
+        except Exception as error:  # noqa: BLE001 - every error is reported as one line
             failure = unexpected(error)
             failure.__cause__ = error
             return failure
@@ -58,12 +58,12 @@ class Program(TyperGroup):
 
 
 def _sentence(error: TyperException) -> str:
-    """Return what is wrong with the arguments, on one line, and where to read more."""
+    """Return the problem with the arguments on one line, with a pointer to the help."""
     text = " ".join(error.format_message().replace("Value error, ", "").split()).rstrip(".")
     context = getattr(error, "ctx", None)
     return f"{text}; see {context.command_path} --help" if context else text
 
 
 def _wants_json(arguments: Sequence[str]) -> bool:
-    """Tell whether errors are for programs, even if the arguments cannot be understood."""
+    """Return whether to report errors as JSON, even if the arguments are invalid."""
     return "--output=json" in arguments or ("--output", "json") in pairwise(arguments)

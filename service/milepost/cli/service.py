@@ -1,4 +1,4 @@
-"""``serve``, ``migrate`` and ``cleanup``: running the service itself."""
+"""``serve``, ``migrate`` and ``cleanup``: commands that run the service or its database."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def serve(*, output: OutputOption = Output.TEXT) -> None:
     """Run the service until SIGTERM or Ctrl-C, then let running calls finish.
 
-    Log lines go to standard error: readable on a terminal, as JSON elsewhere and with
+    Log lines go to standard error: as text on a terminal, as JSON elsewhere and with
     `--output json`.
     """
     settings = load_settings()
@@ -52,10 +52,7 @@ def _logs_as_json(settings: Settings) -> bool:
 
 
 def require_free_ports(settings: Settings) -> None:
-    """Fail, naming the address, if it cannot be listened on.
-
-    gRPC would say so much later, in many words.
-    """
+    """Fail if an address is not free, and name it. gRPC would report it later and less clearly."""
     for variable, address in (
         ("MILEPOST_LISTEN", settings.listen),
         ("MILEPOST_HTTP_LISTEN", settings.http_listen),
@@ -67,7 +64,7 @@ def require_free_ports(settings: Settings) -> None:
 
 
 def _bind_problem(address: str) -> str | None:
-    """Return why nobody can listen on `address` now, or nothing if one can."""
+    """Return why `address` cannot be bound now, or None if it can."""
     from milepost.config import split_address
 
     host, port = split_address(address)
@@ -84,11 +81,11 @@ def _bind_problem(address: str) -> str | None:
 def migrate(
     *,
     to: Annotated[
-        str, typer.Option(metavar="REVISION", help="A revision, `head`, or `base`: no tables.")
+        str, typer.Option(metavar="REVISION", help="A revision, `head`, or `base` for no tables.")
     ] = "head",
     output: OutputOption = Output.TEXT,
 ) -> None:
-    """Bring the schema of the database up to date, or to a revision, back or forth."""
+    """Migrate the schema of the database to the newest or another revision."""
     url = database_url()
     from milepost import main
 
@@ -97,20 +94,20 @@ def migrate(
     if output is Output.JSON:
         print_json({"revision": revision})
     else:
-        print_line(f"the schema is at {revision}" if revision else "the schema is gone")
+        print_line(f"the schema is at {revision}" if revision else "the schema is removed")
 
 
 def cleanup(
     *,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only count what would be done.")
+        bool, typer.Option("--dry-run", help="Count the operations and change nothing.")
     ] = False,
     output: OutputOption = Output.TEXT,
 ) -> None:
-    """Make one pass over what is past its time, as every replica does by itself now and then.
+    """Purge expired operations in one pass, as every replica does periodically.
 
-    Operations that wait or have ended are deleted; those that are being worked on are failed with
-    the error code EXPIRED. Works on the database, not on the service.
+    Purges expired operations that are pending or terminal. Fails those that are being processed
+    with the error code EXPIRED. Works on the database, not on the service.
     """
     url = database_url()
     from milepost import main, telemetry
@@ -119,12 +116,12 @@ def cleanup(
     telemetry.configure_logs(level="warning", as_json=output is Output.JSON)
     with database_failures():
         swept = main.clean_up(url, dry_run=dry_run)
-    deleted, failed = swept.moved[Transition.PURGE], swept.moved[Transition.EXPIRE]
+    purged, failed = swept.moved[Transition.PURGE], swept.moved[Transition.EXPIRE]
     if output is Output.JSON:
         print_json(
             {
                 "dry_run": dry_run,
-                "deleted_count": deleted,
+                "purged_count": purged,
                 "failed_count": failed,
                 "more_remaining": swept.more,
             }
@@ -132,7 +129,7 @@ def cleanup(
         return
     would = "would be " if dry_run else ""
     more = "; more remain: run it again" if swept.more else ""
-    print_line(f"{deleted} {would}deleted, {failed} {would}failed with EXPIRED{more}")
+    print_line(f"{purged} {would}purged, {failed} {would}failed with EXPIRED{more}")
 
 
 def load_settings() -> Settings:
@@ -145,7 +142,7 @@ def load_settings() -> Settings:
 
 @contextlib.contextmanager
 def settings_failures() -> Iterator[None]:
-    """Turn what is wrong with the settings into a `CommandError`."""
+    """Turn invalid settings into a `CommandError`."""
     from milepost import config
 
     try:
@@ -155,13 +152,13 @@ def settings_failures() -> Iterator[None]:
 
 
 def database_url() -> str:
-    """Return where the operations live."""
+    """Return the URL of the database."""
     return load_settings().database_url.get_secret_value()
 
 
 @contextlib.contextmanager
 def database_failures() -> Iterator[None]:
-    """Turn what is wrong with the database into a `CommandError`."""
+    """Turn an error of the database into a `CommandError`."""
     from milepost import main
 
     try:

@@ -1,4 +1,4 @@
-"""``check-config`` and ``version``: what is in force."""
+"""``check-config`` and ``version``: the effective settings and the release."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from milepost.cli.output import Output, OutputOption, print_json, print_line, pr
 
 
 def version(*, output: OutputOption = Output.TEXT) -> None:
-    """Show which release this is."""
+    """Show the version of Milepost."""
     if output is Output.JSON:
         print_json({"version": __version__, "python": platform.python_version()})
     else:
@@ -19,7 +19,7 @@ def version(*, output: OutputOption = Output.TEXT) -> None:
 
 
 def check_config(*, output: OutputOption = Output.TEXT) -> None:
-    """Show every setting in force, where it comes from, and every problem at once."""
+    """Show every setting with its value and source, and every problem at once."""
     from milepost import config
 
     settings, problems = None, []

@@ -1,4 +1,4 @@
-"""What the demo prints at its end: the stored result, and how to call the service oneself."""
+"""Output at the end of the demo: the stored result, and commands to read it yourself."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _DIGITS: Final = 16
 
 
 def print_result(operation: Operation, folder: Folder) -> None:
-    """Write the result as the caller has read it."""
+    """Write the result as the caller read it."""
     if not isinstance(operation.result, dict):
         return
     result = operation.result
@@ -31,7 +31,7 @@ def print_result(operation: Operation, folder: Folder) -> None:
             ("  sha256", result["sha256"]),
         ]
     )
-    print_line("\nand of the largest files")
+    print_line("\nThe largest files")
     print_table(
         ("SHA-256", "BYTES", "FILE"),
         [
@@ -40,21 +40,21 @@ def print_result(operation: Operation, folder: Folder) -> None:
         ],
     )
     print_line(f"""
-Check it with the tools of the system
+Check it with the system tools
   cd {shlex.quote(str(folder.path))}
   find . -name __pycache__ -prune -o -type f -printf '%P\\n' | LC_ALL=C sort |
     xargs -d '\\n' sha256sum | sha256sum""")
 
 
 def print_calls(operation_id: str, address: str, api_key: str | None, *, insecure: bool) -> None:
-    """Write how to read the operation from a shell, grpcurl and Python."""
+    """Write commands that read the operation from a shell, grpcurl and Python."""
     plain = is_loopback(address) or insecure
     key = f"\n  export MILEPOST_API_KEY={api_key}" if api_key else ""
     python = f'"{address}", api_key=os.environ["MILEPOST_API_KEY"]' + ", insecure=True" * (
         insecure and not is_loopback(address)
     )
     print_line(f"""
-Read it yourself, with the key of the caller in MILEPOST_API_KEY{key}
+Read it yourself, with the API key of the caller in MILEPOST_API_KEY{key}
 
   {_milepost()} ops get {operation_id} --address {address}
 
@@ -71,7 +71,7 @@ Read it yourself, with the key of the caller in MILEPOST_API_KEY{key}
 
 
 def _milepost() -> str:
-    """Return how this very program is called."""
+    """Return the command line of this program."""
     script = Path(sys.argv[0])
     if script.name == "__main__.py":
         return f"{shlex.quote(_near(sys.executable))} -m milepost"
@@ -79,6 +79,6 @@ def _milepost() -> str:
 
 
 def _near(program: str) -> str:
-    """Return the path of a program, from here if it is below."""
+    """Return the path of a program, relative if it is below the current folder."""
     path = Path(program)
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)

@@ -1,4 +1,4 @@
-"""Following one operation to its end."""
+"""A watch of one operation until it ends."""
 
 from __future__ import annotations
 
@@ -19,10 +19,9 @@ async def follow(
     *,
     within: timedelta | None = None,
 ) -> Operation:
-    """Show every change of the operation, and return it as it was last seen.
+    """Show every change of the operation at once, and return the last state seen.
 
-    The service tells of each at once. The time that is given bounds the watching, not the first
-    look.
+    `within` limits the watch, not the read of an operation that was not seen in time.
     """
     seen: Operation | None = None
     with display as show:
@@ -34,7 +33,7 @@ async def follow(
 
 
 def require_completed(operation: Operation, within: timedelta | None = None) -> None:
-    """Fail unless the operation has come to a good end."""
+    """Fail unless the operation is COMPLETED."""
     if operation.status is Status.COMPLETED:
         return
     if not operation.status.is_terminal:

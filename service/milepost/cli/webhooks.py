@@ -1,4 +1,4 @@
-"""``webhooks``: what those who receive webhooks do, and how an operator changes master keys."""
+"""``webhooks``: signing secrets and deliveries of callers, and master keys of operators."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from milepost.cli.access import (
+from milepost.cli.connection import (
     DEFAULT_ADDRESS,
     AddressOption,
     InsecureOption,
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from milepost_client import Delivery, DeliveryAttempt, Milepost, SigningSecrets
 
 app = typer.Typer(
-    help="Webhooks: their secret, what was delivered, and sending it again. Needs an API key."
+    help="Webhooks: signing secrets, deliveries, redelivery and tests. Needs an API key."
 )
 RequestIdOption = Annotated[
-    str | None, typer.Option(metavar="TEXT", help="Makes the command repeatable.")
+    str | None, typer.Option(metavar="TEXT", help="Id of this call: a retry changes nothing.")
 ]
 
 
@@ -44,7 +44,10 @@ def secret(
     insecure: InsecureOption = False,
     output: OutputOption = Output.TEXT,
 ) -> None:
-    """Show the secret that signs your webhooks; the first time, make it."""
+    """Show the secret that signs your webhooks.
+
+    Your first operation with a callback URL creates it, and so does `milepost webhooks rotate`.
+    """
     found = run_call(lambda client: client.signing_secrets(), address, api_key, insecure=insecure)
     _show_secrets(found, output)
 
@@ -58,7 +61,7 @@ def rotate(
     insecure: InsecureOption = False,
     output: OutputOption = Output.TEXT,
 ) -> None:
-    """Replace your secret by a new one; for 24 hours webhooks carry a signature of each."""
+    """Create a secret that replaces the current one, if any; for 24 hours both sign."""
     found = run_call(
         lambda client: client.rotate_signing_secret(request_id=request_id),
         address,
@@ -71,14 +74,16 @@ def rotate(
 @app.command()
 def deliveries(
     *,
-    operation: Annotated[str | None, typer.Option(help="Only of this operation.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many, newest first.")] = 20,
+    operation: Annotated[
+        str | None, typer.Option(help="Only deliveries of this operation.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Number of deliveries, newest first.")] = 20,
     address: AddressOption = DEFAULT_ADDRESS,
     api_key: KeyOption = None,
     insecure: InsecureOption = False,
     output: OutputOption = Output.TEXT,
 ) -> None:
-    """List your webhooks with what came of them, newest first."""
+    """List your webhooks and their outcomes, newest first."""
 
     async def call(client: Milepost) -> list[Delivery]:
         found: list[Delivery] = []
@@ -92,7 +97,7 @@ def deliveries(
     if output is Output.JSON:
         print_json({"deliveries": [_document(delivery) for delivery in found]})
     elif not found:
-        print_line("There is no such delivery.")
+        print_line("No deliveries found.")
     else:
         headings = ("id", "operation", "event", "status", "attempts", "last", "created")
         print_table(headings, map(_row, found))
@@ -100,7 +105,7 @@ def deliveries(
 
 @app.command()
 def redeliver(
-    id_: Annotated[str, typer.Argument(metavar="ID", help="The delivery, msg_…")],
+    id_: Annotated[str, typer.Argument(metavar="ID", help="Id of the delivery, msg_…")],
     *,
     request_id: RequestIdOption = None,
     address: AddressOption = DEFAULT_ADDRESS,
@@ -108,7 +113,7 @@ def redeliver(
     insecure: InsecureOption = False,
     output: OutputOption = Output.TEXT,
 ) -> None:
-    """Have a settled webhook sent again, with the same id."""
+    """Send a settled webhook again, with the same id."""
     found = run_call(
         lambda client: client.redeliver(id_, request_id=request_id),
         address,
@@ -123,14 +128,17 @@ def redeliver(
 
 @app.command("test")
 def send_test(
-    url: Annotated[str, typer.Argument(metavar="URL", help="Where to send it.")],
+    url: Annotated[str, typer.Argument(metavar="URL", help="URL that receives the webhook.")],
     *,
     address: AddressOption = DEFAULT_ADDRESS,
     api_key: KeyOption = None,
     insecure: InsecureOption = False,
     output: OutputOption = Output.TEXT,
 ) -> None:
-    """Have a test sent to a URL, and show what came of it."""
+    """Send a test webhook to a URL and show the outcome.
+
+    Needs a signing secret: see `milepost webhooks secret`.
+    """
     found = run_call(
         lambda client: client.send_test_webhook(url), address, api_key, insecure=insecure
     )
@@ -142,9 +150,9 @@ def send_test(
 
 @app.command()
 def reencrypt(*, output: OutputOption = Output.TEXT) -> None:
-    """Encrypt all secrets under the first master key, so that the others can be removed.
+    """Encrypt all secrets with the first master key, so that you can remove the others.
 
-    Works on the database that the settings name, and needs no API key.
+    Works on the database of the settings and needs no API key.
     """
     from milepost import main
 

@@ -1,4 +1,4 @@
-"""Who may speak to the service: TLS, client certificates, and whose tokens are believed."""
+"""Settings of access: TLS, client certificates and trusted token issuers."""
 
 from __future__ import annotations
 
@@ -26,30 +26,30 @@ def _issuers_with_files(text: str) -> tuple[Issuer, ...]:
 
 
 class AccessSettings(BaseModel):
-    """How the gRPC port is encrypted, and what proves who calls, beside API keys."""
+    """Encryption of the gRPC port, and the credentials accepted beside API keys."""
 
     allow_plaintext: bool = Field(
         default=False, description="Serve gRPC without TLS on other addresses than loopback"
     )
     tls_cert_file: ReadableFile = Field(
-        None, description="Certificate chain of the gRPC port (PEM); its TLS needs the key too"
+        None, description="Certificate chain of the gRPC port (PEM); TLS needs the key too"
     )
     tls_key_file: ReadableFile = Field(None, description="Key of that certificate (PEM)")
     tls_client_ca_file: ReadableFile = Field(
         None,
-        description="Authorities (PEM) of client certificates; then every connection must show one",
+        description="CAs (PEM) of client certificates; if set, every connection must present one",
     )
     mtls_principals: Annotated[str | None, EMPTY_IS_NONE] = Field(
-        None, description="Whom client certificates speak for: JSON, see docs/operating.md"
+        None, description="Principals of client certificates: JSON, see docs/operating.md"
     )
     jwt_issuers: Annotated[Annotated[str, read_by(_issuers_with_files)] | None, EMPTY_IS_NONE] = (
         Field(
             None,
-            description="Issuers of tokens (JWT) that are trusted: JSON, see docs/operating.md",
+            description="Trusted issuers of tokens (JWT): JSON, see docs/operating.md",
         )
     )
 
-    # A field that was refused is not in `info.data`; that is then the problem, and no other.
+    # An invalid field is missing from `info.data`; only that first problem is reported then.
 
     @field_validator("tls_key_file")
     @classmethod
@@ -90,10 +90,10 @@ class AccessSettings(BaseModel):
 
     @property
     def trusted_issuers(self) -> tuple[Issuer, ...]:
-        """Whose tokens are believed."""
+        """The trusted issuers of tokens."""
         return issuers_from(self.jwt_issuers or "")
 
     @property
     def mtls_certificates(self) -> dict[str, Principal]:
-        """Whom client certificates speak for, by their names."""
+        """The principals of client certificates, by the name in the certificate."""
         return certificates_from(self.mtls_principals or "")

@@ -1,4 +1,4 @@
-"""What check-config shows: every setting with its origin, and variables that are none."""
+"""The settings with their origins, and the variables that match no setting, for check-config."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from milepost.config.environment import (
     file_values,
     variable_of,
 )
-from milepost.config.redaction import shown
+from milepost.config.redaction import redacted
 from milepost.config.settings import Settings
 
 Source: TypeAlias = Literal["environment", "file", "default"]
@@ -23,7 +23,7 @@ Source: TypeAlias = Literal["environment", "file", "default"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One setting as it is in force, fit to be shown: secrets are masked."""
+    """One effective setting, safe to print: secrets are masked."""
 
     name: str
     value: Any
@@ -32,9 +32,9 @@ class Entry:
 
 
 def entries(settings: Settings | None) -> list[Entry]:
-    """Return every setting with its value and where it comes from.
+    """Return every setting with its value and its source.
 
-    Without `settings`, because there are problems, values that were given are shown as given.
+    Without `settings`, when they are invalid, the configured values are returned as written.
     """
     environment, file = environment_values(), file_values()
     found = []
@@ -51,7 +51,7 @@ def entries(settings: Settings | None) -> list[Entry]:
         found.append(
             Entry(
                 name=variable,
-                value=shown(name, value),
+                value=redacted(name, value),
                 source=source,
                 description=field.description or "",
             )
@@ -60,15 +60,15 @@ def entries(settings: Settings | None) -> list[Entry]:
 
 
 def unknown_variables() -> list[str]:
-    """Return one line for every variable that looks like a setting and is none."""
+    """Return one line for every variable with the prefix that matches no setting."""
     known = {variable_of(name) for name in Settings.model_fields}
-    around = {name for name in environment_values() if name.startswith(PREFIX)}
-    strange = {name for name in around - known - OTHERS if not name.startswith(TESTS)}
+    prefixed = {name for name in environment_values() if name.startswith(PREFIX)}
+    unknown = {name for name in prefixed - known - OTHERS if not name.startswith(TESTS)}
     in_file = set(file_values()) - known
     return [
-        *(f"{name} is no setting{_hint(name, known)}" for name in sorted(strange)),
+        *(f"{name} is not a setting{_hint(name, known)}" for name in sorted(unknown)),
         *(
-            f"{name} in {FILE_VARIABLE} is no setting{_hint(name, known)}"
+            f"{name} in {FILE_VARIABLE} is not a setting{_hint(name, known)}"
             for name in sorted(in_file)
         ),
     ]

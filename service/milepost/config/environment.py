@@ -1,4 +1,4 @@
-"""Where settings come from: the variables ``MILEPOST_…`` and the file that one of them names."""
+"""The sources of settings: the variables ``MILEPOST_…`` and the file that one of them names."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ CLIENT_FILES: Final = {
     "certificate_file": f"{PREFIX}CLIENT_CERT_FILE",
     "key_file": f"{PREFIX}CLIENT_KEY_FILE",
 }
-"""What the command line calls with over TLS: files in PEM."""
+"""Variables of the TLS files (PEM) that the command line calls with."""
 OTHERS: Final = frozenset(
     {FILE_VARIABLE, f"{PREFIX}ADDRESS", f"{PREFIX}API_KEY", *CLIENT_FILES.values()}
 )
-"""Variables that are no settings: where the settings are, and what the command line calls with."""
+"""Variables beside the settings: the settings file, and the options of the command line."""
 TESTS: Final = f"{PREFIX}TEST_"
-"""Variables of the test suite begin with this."""
+"""The prefix of the variables of the test suite."""
 
 
 def variable_of(name: str) -> str:
@@ -38,7 +38,7 @@ def environment_values() -> dict[str, str | None]:
 
 
 def file_values() -> dict[str, str | None]:
-    """Return what the file of settings holds, if there is one, in upper case."""
+    """Return the variables of the settings file, in upper case; empty without a file."""
     file, _ = settings_file()
     if file is None:
         return {}
@@ -47,7 +47,7 @@ def file_values() -> dict[str, str | None]:
 
 
 def settings_file() -> tuple[Path | None, list[str]]:
-    """Return the file of settings, if there is one to be read, and what is wrong with it."""
+    """Return the settings file, or None without a readable one, and its problems."""
     name = os.environ.get(FILE_VARIABLE)
     if not name:
         return None, []
@@ -55,19 +55,19 @@ def settings_file() -> tuple[Path | None, list[str]]:
         with Path(name).open(encoding="utf-8") as stream:
             broken = [line.original.line for line in parse_stream(stream) if line.error]
     except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else "is no text in UTF-8"
+        why = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
         return None, [f"{FILE_VARIABLE}: {name}: {why}"]
     return Path(name), [f"{FILE_VARIABLE}: {name}: line {n} is not KEY=VALUE" for n in broken]
 
 
 def client_tls_files() -> dict[str, str]:
-    """Return the files that the command line's own TLS is configured with, if any."""
+    """Return the TLS files that the command line is configured with, if any."""
     given = {name: os.environ.get(variable) for name, variable in CLIENT_FILES.items()}
     return {name: file for name, file in given.items() if file}
 
 
 def without_settings() -> dict[str, str]:
-    """Return the environment of this process less every variable of Milepost."""
+    """Return the environment of this process without the variables of Milepost."""
     return {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
 
 

@@ -1,4 +1,4 @@
-"""How long operations live, how large they may be, and how they are swept."""
+"""Settings of operations: lifetimes, sizes, leases and periodic sweeps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _DEFAULTS: Final = Limits()
 
 
 class OperationSettings(BaseModel):
-    """The limits of operations, their leases and lists, and the rounds that keep them."""
+    """The limits of operations, leases and lists, and the intervals of the periodic tasks."""
 
     ttl_min_seconds: Seconds = Field(
         _DEFAULTS.ttl_min.total_seconds(), description="Shortest ttl; shorter ones are raised to it"
@@ -24,7 +24,7 @@ class OperationSettings(BaseModel):
     )
     ttl_default_seconds: Seconds = Field(
         _DEFAULTS.ttl_default.total_seconds(),
-        description="How long an operation is kept if its caller does not say",
+        description="ttl of an operation if its caller sets none",
     )
     retry_after_min_seconds: Seconds = Field(
         _DEFAULTS.retry_after_min.total_seconds(), description="Shortest pause between two polls"
@@ -34,7 +34,7 @@ class OperationSettings(BaseModel):
     )
     retry_after_default_seconds: Seconds = Field(
         _DEFAULTS.retry_after_default.total_seconds(),
-        description="Pause between two polls that is suggested if the caller does not say",
+        description="Suggested pause between two polls if the caller sets none",
     )
     lease_min_seconds: Seconds = Field(
         _DEFAULTS.lease_min.total_seconds(), description="Shortest lease of a claim"
@@ -44,26 +44,26 @@ class OperationSettings(BaseModel):
     )
     lease_default_seconds: Seconds = Field(
         _DEFAULTS.lease_default.total_seconds(),
-        description="How long a claim, and each renewal of it, holds if its worker does not say",
+        description="Lease of a claim, and of each renewal, if the worker sets none",
     )
     claim_wait_seconds: Seconds = Field(
-        _DEFAULTS.claim_wait.total_seconds(), description="How long a claim may wait for work"
+        _DEFAULTS.claim_wait.total_seconds(), description="Longest wait of a claim for work"
     )
     lease_sweep_seconds: Seconds = Field(
-        1.0, description="Pause between two looks for leases that have run out"
+        1.0, description="Pause between two sweeps of expired leases"
     )
     cleanup_seconds: Seconds = Field(
-        60.0, description="Pause between two removals of what is past its time"
+        60.0, description="Pause between two sweeps of expired operations"
     )
     measure_seconds: Seconds = Field(
-        5.0, description="Pause between two counts of operations that are overdue"
+        5.0, description="Pause between two counts of overdue operations"
     )
     events_kept_seconds: Seconds = Field(
-        604_800.0, description="How long the events of a removed operation are kept"
+        604_800.0, description="Retention of the events of a removed operation"
     )
     max_attempts_default: Count = Field(
         _DEFAULTS.max_attempts_default,
-        description="How many workers may lose an operation before it fails",
+        description="Lost attempts after which an operation fails",
     )
     metadata_bytes_max: Count = Field(
         _DEFAULTS.metadata_bytes, description="Largest metadata of an operation, as JSON"
@@ -78,7 +78,8 @@ class OperationSettings(BaseModel):
         _DEFAULTS.message_length, description="Longest progress message, in characters"
     )
     page_size_max: Count = Field(
-        _DEFAULTS.page_size_max, description="Most operations on one page of a list"
+        _DEFAULTS.page_size_max,
+        description="Maximum size of a page; a larger page_size means this one",
     )
     stream_interval_seconds: Pause = Field(
         _DEFAULTS.stream_interval.total_seconds(),
@@ -89,7 +90,7 @@ class OperationSettings(BaseModel):
     )
     page_size_default: Count = Field(
         _DEFAULTS.page_size_default,
-        description="Operations on a page of a list if its reader does not say",
+        description="Operations on one page of a list if the caller sets no size",
     )
 
     @field_validator(
@@ -101,15 +102,15 @@ class OperationSettings(BaseModel):
     @classmethod
     def _between(cls, value: float, info: ValidationInfo) -> float:
         name = str(info.field_name)
-        least = info.data.get(name.replace("default", "min"), 1)
-        most = info.data.get(name.replace("default", "max"), value)
-        if not least <= value <= most:
-            raise ValueError(f"must lie between the smallest, {least}, and the largest, {most}")
+        minimum = info.data.get(name.replace("default", "min"), 1)
+        maximum = info.data.get(name.replace("default", "max"), value)
+        if not minimum <= value <= maximum:
+            raise ValueError(f"must be between the minimum, {minimum}, and the maximum, {maximum}")
         return value
 
     @property
     def limits(self) -> Limits:
-        """The product's limits as configured."""
+        """The configured limits."""
         return Limits(
             ttl_default=timedelta(seconds=self.ttl_default_seconds),
             ttl_min=timedelta(seconds=self.ttl_min_seconds),

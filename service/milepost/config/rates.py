@@ -1,4 +1,4 @@
-"""How much one principal, and everybody together, may ask of the service."""
+"""Settings of rate limits and quotas: of one principal, and of all callers together."""
 
 from __future__ import annotations
 
@@ -18,45 +18,47 @@ _ALLOWANCE: Final = Allowance()
 
 
 class RateSettings(BaseModel):
-    """Quotas, rates, and the calls that may run at once."""
+    """Quotas, rate limits and limits of concurrent calls."""
 
     active_operations_max: Count = Field(
-        _ALLOWANCE.active, description="Active operations of one owner, replicas included"
+        _ALLOWANCE.active, description="Active operations of one owner, on all replicas together"
     )
     creates_per_minute: Count = Field(
-        _ALLOWANCE.creates, description="Creates of one principal in 60 s"
+        _ALLOWANCE.creates, description="Creates of one principal per minute"
     )
-    lists_per_minute: Count = Field(_ALLOWANCE.lists, description="Lists of one principal in 60 s")
+    lists_per_minute: Count = Field(
+        _ALLOWANCE.lists, description="Lists of one principal per minute"
+    )
     reads_per_minute: Count = Field(
-        _ALLOWANCE.reads, description="Other reads of one principal in 60 s"
+        _ALLOWANCE.reads, description="Other reads of one principal per minute"
     )
     changes_per_minute: Count = Field(
         _ALLOWANCE.changes,
-        description="Cancels, deletes and other changes by one principal in 60 s",
+        description="Cancels, deletes and other changes by one principal per minute",
     )
     worker_writes_per_minute: Count = Field(
         _ALLOWANCE.worker_writes,
-        description="Writes of one worker in 60 s, messages of streams included",
+        description="Writes of one worker per minute, messages of streams included",
     )
     principal_limits: str = Field(
         "{}",
-        description="Other limits for some principals, as JSON by subject:"
+        description="Limits of single principals, as JSON by subject:"
         ' {"alice": {"creates": 500, "active": 100}}',
     )
     limits_url: Annotated[SecretStr | None, EMPTY_IS_NONE] = Field(
         None,
-        description="Redis or Valkey in which all replicas share their limits,"
-        " redis://HOST:6379/0; without it each has its own",
+        description="Redis or Valkey that shares the limits among all replicas,"
+        " redis://HOST:6379/0; without it each replica counts for itself",
     )
     progress_interval_seconds: Pause = Field(
         0.0, description="Shortest time between two unary progress updates of one operation"
     )
     auth_failures_per_minute: CountOrNone = Field(
-        60, description="Bad credentials that one address may try in 60 s; 0 for any number"
+        60, description="Bad credentials accepted from one address per minute; 0 for no limit"
     )
-    calls_max: Count = Field(1_000, description="Calls that run at once; more are refused")
+    calls_max: Count = Field(1_000, description="Concurrent calls; further ones are refused")
     waiting_calls_max: Count = Field(
-        20_000, description="Streams and waiting calls at once; more are refused"
+        20_000, description="Concurrent streams and waiting calls; further ones are refused"
     )
 
     @field_validator("principal_limits")
@@ -81,7 +83,7 @@ class RateSettings(BaseModel):
 
     @property
     def allowances(self) -> Allowances:
-        """What each principal may do, as configured."""
+        """The configured limits of each principal."""
         default = Allowance(
             creates=self.creates_per_minute,
             lists=self.lists_per_minute,
@@ -95,7 +97,7 @@ class RateSettings(BaseModel):
 
 
 def _port(parts: SplitResult) -> int | None:
-    """Return the port of a URL, the usual one of Redis if it has none, or nothing if it is bad."""
+    """Return the port of a URL, the default of Redis without one, or None if it is invalid."""
     try:
         return parts.port or 6_379
     except ValueError:

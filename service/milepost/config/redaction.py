@@ -1,4 +1,4 @@
-"""How a setting is shown: passwords, keys and tokens are not."""
+"""Redaction of settings: passwords, keys and tokens are masked before printing."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pydantic import SecretStr
 from milepost.config.values import listed
 
 SECRET: Final = frozenset({"database_url", "limits_url", "webhook_keys"})
-"""Settings that are never shown as they are."""
+"""Settings whose values are never printed unmasked."""
 _KEYS: Final = frozenset({"webhook_keys"})
-"""Settings of which only the ids of keys are ever shown."""
+"""Settings of which only the ids of the keys are printed."""
 _PASSWORD: Final = re.compile(
     r"(://[^:@/]*):.*@|([?&](?:password|secret|token)=)[^&]*", re.IGNORECASE
 )
@@ -24,8 +24,8 @@ def mask(text: str) -> str:
     return _PASSWORD.sub(lambda found: f"{found[1]}:***@" if found[1] else f"{found[2]}***", text)
 
 
-def shown(name: str, value: Any) -> Any:
-    """Return what may be shown of the value of the setting `name`."""
+def redacted(name: str, value: Any) -> Any:
+    """Return the value of the setting `name`, safe to print."""
     if isinstance(value, SecretStr):
         value = value.get_secret_value()
     if isinstance(value, Path):

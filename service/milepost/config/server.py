@@ -1,4 +1,4 @@
-"""The ports of the service, and how long and how large its calls may be."""
+"""Settings of the server: its addresses, and the duration and size of calls."""
 
 from __future__ import annotations
 
@@ -9,16 +9,19 @@ from milepost.config.values import Count, Pause, Seconds, is_loopback, require_a
 
 
 class ServerSettings(BaseModel):
-    """Where the service listens, and what it offers there."""
+    """The addresses of the service and the features of its gRPC port."""
 
     listen: str = Field("127.0.0.1:7450", description="Address of the gRPC port")
     http_listen: str = Field(
         "127.0.0.1:7451", description="Address of /healthz, /readyz and /metrics; empty for none"
     )
-    reflection: bool = Field(
-        default=True, description="Answer server reflection; off in production"
+    batch_scheduling: bool = Field(
+        default=False, description="On Linux, run under the scheduling policy SCHED_BATCH"
     )
-    batching: bool = Field(default=True, description="Run concurrent calls in one transaction")
+    reflection: bool = Field(
+        default=True, description="Serve gRPC reflection; turn off in production"
+    )
+    batching: bool = Field(default=True, description="Batch concurrent calls into one transaction")
 
     @field_validator("listen", "http_listen")
     @classmethod
@@ -30,12 +33,12 @@ class ServerSettings(BaseModel):
     @field_validator("listen")
     @classmethod
     def _encrypted(cls, value: str, info: ValidationInfo) -> str:
-        # A file that was refused is not in the data; that is then the problem, not this.
+        # An invalid certificate file is missing from the data; only that problem is reported then.
         plaintext = info.data.get("tls_cert_file", True) is None
         if plaintext and not is_loopback(value) and info.data.get("allow_plaintext") is False:
             raise ValueError(
-                f"is reachable from outside, without TLS: set {PREFIX}TLS_CERT_FILE, listen on"
-                f" loopback, or set {PREFIX}ALLOW_PLAINTEXT=true behind a proxy that does TLS"
+                f"is reachable from other machines without TLS: set {PREFIX}TLS_CERT_FILE, listen"
+                f" on loopback, or set {PREFIX}ALLOW_PLAINTEXT=true behind a proxy that ends TLS"
             )
         return value
 
@@ -48,18 +51,18 @@ class ServerSettings(BaseModel):
 
 
 class CallSettings(BaseModel):
-    """How long calls may take, when the service stops too, and how large they may be."""
+    """The duration of calls, also while the service stops, and their size."""
 
-    drain_seconds: Pause = Field(20.0, description="How long running calls may take after SIGTERM")
+    drain_seconds: Pause = Field(20.0, description="Time for running calls to finish after SIGTERM")
     not_ready_seconds: Pause = Field(
-        0.0, description="Pause between reporting not ready and refusing calls, for balancers"
+        0.0, description="Pause between reporting not ready and refusing calls, for load balancers"
     )
     wait_seconds_max: Seconds = Field(
         60.0, description="Longest wait of WaitOperation and of GetOperation with `prefer: wait`"
     )
     keep_alive_seconds: Seconds = Field(
-        20.0, description="Quiet time after which WatchOperation sends a sign of life"
+        20.0, description="Idle time after which WatchOperation sends a keep-alive message"
     )
     request_bytes_max: Count = Field(
-        2 * 1024 * 1024, description="Largest request message; larger ones are refused by gRPC"
+        2 * 1024 * 1024, description="Largest request message; gRPC refuses larger ones"
     )

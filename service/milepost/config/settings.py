@@ -1,4 +1,4 @@
-"""All settings together, and how they are loaded: every problem at once."""
+"""All settings, and the loader that reports every problem at once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from milepost.config.webhooks import WebhookSettings
 
 
 class Settings(
-    # From last to first: fields are checked, and shown, in the order of the ancestors.
+    # In reverse: pydantic checks and lists the fields of the last ancestor first.
     WebhookSettings,
     RateSettings,
     OperationSettings,
@@ -31,7 +31,7 @@ class Settings(
     StoreSettings,
     BaseSettings,
 ):
-    """What an operator may choose. Each field is the variable ``MILEPOST_<NAME>``."""
+    """The settings of the service. Each field is the variable ``MILEPOST_<NAME>``."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
@@ -44,25 +44,25 @@ class Settings(
 
 
 class SettingsError(ValueError):
-    """The settings cannot be used; `problems` has one line for each reason, without secrets."""
+    """Invalid settings; `problems` has one line for each problem, without secrets."""
 
     def __init__(self, problems: list[str]) -> None:
-        """Name every problem at once."""
+        """Report every problem at once."""
         self.problems = problems
         super().__init__("; ".join(problems))
 
 
 def load(**overrides: Any) -> Settings:
-    """Return the settings: `overrides` before environment before the file before defaults.
+    """Return the settings. `overrides` win over the environment, the file and the defaults.
 
     Raises:
-        SettingsError: naming every problem at once.
+        SettingsError: with every problem at once.
     """
     file, problems = settings_file()
-    logging.getLogger("dotenv.main").setLevel(logging.ERROR)  # what it warns of is a problem here
-    given = {name: value for name, value in overrides.items() if value is not None}
+    logging.getLogger("dotenv.main").setLevel(logging.ERROR)  # its warnings are problems here
+    overriding = {name: value for name, value in overrides.items() if value is not None}
     try:
-        settings = Settings(_env_file=file, **given)  # type: ignore[call-arg]
+        settings = Settings(_env_file=file, **overriding)  # type: ignore[call-arg]
     except ValidationError as error:
         problems += [_line(item) for item in error.errors()]
     else:
@@ -72,7 +72,7 @@ def load(**overrides: Any) -> Settings:
 
 
 def _line(item: Any) -> str:
-    """Return one problem as a line: the variable, what is wrong, and what it is unless secret."""
+    """Return one problem as a line: the variable, the reason, and the value unless it is secret."""
     name = str(item["loc"][0]) if item["loc"] else ""
     text = str(item["msg"]).removeprefix("Value error, ")
     found = "" if name in SECRET else f" (found {mask(repr(item['input']))})"

@@ -1,4 +1,4 @@
-"""Where operations live."""
+"""Settings of the store."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class StoreSettings(BaseModel):
 
     database_url: SecretStr = Field(
         default_factory=_default_database,
-        description="Where operations live: sqlite:///PATH (embedded) or"
+        description="Database: sqlite:///PATH (embedded) or"
         " postgresql+psycopg://USER:PASSWORD@HOST/NAME (server)",
     )
 
@@ -41,5 +41,5 @@ class StoreSettings(BaseModel):
 
     @property
     def embedded(self) -> bool:
-        """Whether operations live in a SQLite file beside the one process that serves them."""
+        """True if the store is a SQLite file of this one process."""
         return self.database_url.get_secret_value().startswith("sqlite")

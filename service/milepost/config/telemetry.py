@@ -1,4 +1,4 @@
-"""What the service tells about itself, and to whom."""
+"""Settings of logs and traces."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from milepost.config.values import EMPTY_IS_NONE, Share
 
 
 class TelemetrySettings(BaseModel):
-    """Log lines and traces."""
+    """The format of log lines and the export of traces."""
 
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="The least important log line to write"
+        "info", description="Lowest level of log lines that are written"
     )
     log_format: Literal["auto", "json", "text"] = Field(
         "auto", description="auto: text on a terminal, JSON lines elsewhere"
@@ -21,7 +21,7 @@ class TelemetrySettings(BaseModel):
     otlp_endpoint: Annotated[str | None, EMPTY_IS_NONE] = Field(
         None, description="OTLP/gRPC collector for traces, e.g. http://localhost:4317"
     )
-    trace_sample_ratio: Share = Field(0.01, description="Share of new traces that are recorded")
+    trace_sample_ratio: Share = Field(0.01, description="Share of new traces to record")
 
     @field_validator("otlp_endpoint")
     @classmethod

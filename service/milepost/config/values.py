@@ -1,4 +1,4 @@
-"""What the value of a setting may be: its types, and how the text of a list becomes the list."""
+"""Types of setting values, and parsers of values that are lists."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _MONTH_S: Final = 31 * 86_400
-_LAST_PORT: Final = 2**16 - 1
+_MAX_PORT: Final = 2**16 - 1
 _DOMAIN: Final = re.compile(r"[\w-]+(\.[\w-]+)*")
 _ADDRESS: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[\w.-]+):(?P<port>\d{1,5})", re.ASCII)
 
@@ -27,11 +27,11 @@ Count = Annotated[int, Field(gt=0, lt=2**31)]
 CountOrNone = Annotated[int, Field(ge=0, lt=2**31)]
 
 EMPTY_IS_NONE: Final = BeforeValidator(lambda value: value or None)
-"""A variable that is set to nothing is one that is not set."""
+"""An empty variable counts as unset."""
 
 
 def read_by(read: Callable[[str], object]) -> AfterValidator:
-    """Return the rule that a text must be one that `read` can read, and is kept as it is."""
+    """Return a validator that accepts text that `read` can parse, and keeps the text."""
 
     def check(text: str) -> str:
         read(text)
@@ -41,7 +41,7 @@ def read_by(read: Callable[[str], object]) -> AfterValidator:
 
 
 def readable(path: Path) -> Path:
-    """Return the path; raise ValueError, saying why, if it is no file that can be read."""
+    """Return the path; raise ValueError with the reason if the file cannot be read."""
     try:
         with path.open("rb") as file:
             file.read(1)
@@ -56,12 +56,12 @@ ReadableFile = Annotated[Annotated[Path, AfterValidator(readable)] | None, EMPTY
 def require_address(text: str) -> None:
     """Raise ValueError unless this is HOST:PORT."""
     found = _ADDRESS.fullmatch(text)
-    if found is None or int(found["port"]) > _LAST_PORT:
+    if found is None or int(found["port"]) > _MAX_PORT:
         raise ValueError("must be HOST:PORT, an IPv6 address in brackets")
 
 
 def is_loopback(address: str) -> bool:
-    """Tell whether only this machine can reach `address`, a HOST:PORT."""
+    """Return whether only this machine can reach `address`, a HOST:PORT."""
     return is_this_machine(split_address(address)[0])
 
 
@@ -72,12 +72,12 @@ def split_address(address: str) -> tuple[str, str]:
 
 
 def listed(text: str) -> list[str]:
-    """Return the items of a list that is separated by commas."""
+    """Return the items of a comma-separated list."""
     return [item for part in text.split(",") if (item := part.strip())]
 
 
 def domains(text: str) -> tuple[str, ...]:
-    """Return the names of a list; raise ValueError if one is none, and so would match nothing."""
+    """Return the domain names of a list; raise ValueError if one is invalid."""
     items = listed(text)
     if not all(_DOMAIN.fullmatch(item) for item in items):
         raise ValueError("must be names such as example.com; names below them need no asterisk")
@@ -85,23 +85,23 @@ def domains(text: str) -> tuple[str, ...]:
 
 
 def networks(text: str) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
-    """Return the networks of a list; raise ValueError if one is none."""
+    """Return the networks of a list; raise ValueError if one is invalid."""
     return tuple(ipaddress.ip_network(item) for item in listed(text))
 
 
 def ports(text: str) -> tuple[int, ...]:
-    """Return the ports of a list; raise ValueError if one is none."""
+    """Return the ports of a list; raise ValueError if one is invalid."""
     items = listed(text)
-    if not all(item.isdecimal() and 0 < int(item) <= _LAST_PORT for item in items):
+    if not all(item.isdecimal() and 0 < int(item) <= _MAX_PORT for item in items):
         raise ValueError("must be ports, separated by commas")
     return tuple(int(item) for item in items)
 
 
 def pauses(text: str) -> tuple[timedelta, ...]:
-    """Return the pauses of a list of seconds; raise ValueError if one is none, or there is none."""
+    """Return the pauses of a list of seconds; raise ValueError if it is empty or invalid."""
     seconds = [float(item) for item in listed(text)]
     if not all(0 <= each <= _MONTH_S for each in seconds):
-        raise ValueError("must be from 0 to a month")
+        raise ValueError("must be from 0 to 2678400 (31 days)")
     if not seconds:
-        raise ValueError("must have one pause at least")
+        raise ValueError("must have at least one pause")
     return tuple(timedelta(seconds=each) for each in seconds)

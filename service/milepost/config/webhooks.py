@@ -1,4 +1,4 @@
-"""Where webhooks may go, what signs them, and when they are sent."""
+"""Settings of webhooks: their keys, their receivers and their schedule."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from milepost.webhooks.master_keys import read_keys
 
 
 class WebhookSettings(BaseModel):
-    """Webhooks: their keys, their receivers and their schedule."""
+    """The master keys, the rules for receivers, and the schedule of attempts."""
 
     webhook_keys: Annotated[SecretStr | None, EMPTY_IS_NONE] = Field(
         None,
@@ -36,30 +36,31 @@ class WebhookSettings(BaseModel):
         None, description="File with the master keys, instead of MILEPOST_WEBHOOK_KEYS"
     )
     webhook_allow_http: bool = Field(
-        default=False, description="Let callback URLs be http, on the ports 80 and 8080 too"
+        default=False, description="Accept callback URLs with http too, on the ports 80 and 8080"
     )
     webhook_allowed_domains: Annotated[str, read_by(domains)] = Field(
-        "", description="The only domains of callback URLs, separated by commas; empty for any"
+        "", description="Allowed domains of callback URLs, separated by commas; empty for any"
     )
     webhook_allowed_networks: Annotated[str, read_by(networks)] = Field(
-        "", description="Private networks that webhooks may go to, such as 10.1.0.0/16"
+        "", description="Private networks that webhooks may be sent to, such as 10.1.0.0/16"
     )
     webhook_refused_networks: Annotated[str, read_by(networks)] = Field(
-        "", description="Networks that webhooks may not go to, beside those that are not public"
+        "",
+        description="Networks that webhooks may not be sent to, beside those that are not public",
     )
     webhook_allowed_ports: Annotated[str, read_by(ports)] = Field(
-        "", description="Ports of callback URLs beside 443 and 8443, separated by commas"
+        "", description="Further ports of callback URLs beside 443 and 8443, separated by commas"
     )
-    webhook_timeout_seconds: Seconds = Field(
-        5.0, description="How long one attempt to send a webhook may take"
-    )
+    webhook_timeout_seconds: Seconds = Field(5.0, description="Time limit of one delivery attempt")
     webhook_schedule_seconds: Annotated[str, read_by(pauses)] = Field(
         "0,1,2,4,30,300,1800,7200",
-        description="Pause before each attempt to send a webhook; as many as there are attempts",
+        description="Pause before each delivery attempt; one value for each attempt",
     )
-    webhook_concurrency: Count = Field(64, description="Webhooks that a replica sends at once")
+    webhook_concurrency: Count = Field(
+        64, description="Concurrent delivery attempts of one replica"
+    )
     webhook_concurrency_per_host: Count = Field(
-        8, description="Webhooks that a replica sends to one host at once"
+        8, description="Concurrent delivery attempts of one replica to one host"
     )
 
     @field_validator("webhook_keys")
@@ -78,17 +79,17 @@ class WebhookSettings(BaseModel):
 
     @property
     def callback_rules(self) -> CallbackRules:
-        """Where webhooks may go, as configured."""
+        """The configured rules for receivers."""
         return CallbackRules(
             allow_http=self.webhook_allow_http,
             allowed_domains=domains(self.webhook_allowed_domains),
             allowed_networks=networks(self.webhook_allowed_networks),
             refused_networks=networks(self.webhook_refused_networks),
             allowed_ports=ports(self.webhook_allowed_ports),
-            length=Limits().callback_url_length,
+            max_length=Limits().callback_url_length,
         )
 
     @property
     def webhook_schedule(self) -> tuple[timedelta, ...]:
-        """The pause before each attempt to send a webhook, as configured."""
+        """The configured pause before each delivery attempt."""
         return pauses(self.webhook_schedule_seconds)

@@ -1,1 +1,1 @@
-"""What an operation is and what may happen to it: values and rules, standard library only."""
+"""Values and rules of operations, with the standard library only."""

@@ -1,8 +1,8 @@
 """API keys: ``mp_`` + key id + ``_`` + secret + checksum.
 
 The prefix makes a leaked key easy to find, and the checksum lets a scanner discard look-alikes
-without asking anybody (the design of GitHub's tokens). The key is shown once; what is kept is
-its SHA-256, which is enough for a secret of 192 random bits.
+offline (the design of GitHub's tokens). The key is shown once. Only its SHA-256 is stored, which
+is enough for a secret of 192 random bits.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import secrets
 import string
 import zlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
+from milepost.domain.fingerprint import fingerprint
 from milepost.domain.operation import Principal
 
 if TYPE_CHECKING:
@@ -31,19 +32,20 @@ SECRET_BYTES: Final = 24
 CHECKSUM_LENGTH: Final = 6
 _ALPHABET: Final = string.digits + string.ascii_letters
 _SECRET_LENGTH: Final = 33
-"""Base62 digits that 192 bits need."""
+"""Base62 digits of 192 bits."""
 _PATTERN: Final = re.compile(
     rf"{PREFIX}([0-9a-f]{{{2 * KEY_ID_BYTES}}})_[0-9A-Za-z]{{{_SECRET_LENGTH}}}"
     rf"([0-9A-Za-z]{{{CHECKSUM_LENGTH}}})"
 )
 _NO_DIGEST: Final = bytes(32)
 _GRANT: Final = re.compile(r"(?=.)[^\s*]*\*?")
-MOST_GRANTS: Final = 100
+MAX_GRANTS: Final = 100
+"""Function grants of one key or token."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiKey:
-    """What may be told about an API key: everything but the key. Times are aware and in UTC."""
+    """The public part of an API key: everything but the secret. Times are aware and in UTC."""
 
     key_id: str
     subject: str
@@ -52,13 +54,13 @@ class ApiKey:
     create_time: datetime
     expire_time: datetime | None
     last_used_time: datetime | None
-    """May lag by a minute and a half."""
+    """May lag by up to 90 s."""
     revoke_time: datetime | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CreateKeyRequest:
-    """A key that an admin asks to create."""
+    """The content of a key that an admin creates."""
 
     subject: str
     roles: tuple[Role, ...]
@@ -68,23 +70,26 @@ class CreateKeyRequest:
 
     @property
     def fingerprint(self) -> str:
-        """A digest that is equal for equal content: it decides what a reused request_id means."""
-        return hashlib.sha256(repr(self).encode()).hexdigest()
+        """The digest that tells a retry of this create from another use of its request_id."""
+        return fingerprint(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeySelection:
-    """Which keys to list. Absent means: no condition."""
+    """Filters of a list of API keys. An absent one is no condition."""
+
+    collection: ClassVar = "api_keys"
+    """Names the list in page tokens: never changes."""
 
     subject: str | None = None
     inactive: bool = False
-    """Revoked and expired ones too."""
+    """Include revoked and expired keys."""
 
 
 def issue_key(
     *, subject: str, roles: Iterable[Role], functions: Iterable[str] = ()
 ) -> tuple[str, StoredKey]:
-    """Return a fresh key for `subject`, and what is to be stored of it."""
+    """Return a new key for `subject`, and the part of it to store."""
     key_id = secrets.token_hex(KEY_ID_BYTES)
     secret = _base62(int.from_bytes(secrets.token_bytes(SECRET_BYTES)), _SECRET_LENGTH)
     body = f"{PREFIX}{key_id}_{secret}"
@@ -99,7 +104,7 @@ def issue_key(
 
 
 def key_id_of(key: str) -> str | None:
-    """Return the public id of a well-formed key, or nothing for any other text."""
+    """Return the public id of a well-formed key, or None for any other text."""
     match = _PATTERN.fullmatch(key)
     if match is None or match[2] != _checksum(key[:-CHECKSUM_LENGTH]):
         return None
@@ -107,12 +112,12 @@ def key_id_of(key: str) -> str | None:
 
 
 def is_grant(text: str) -> bool:
-    """Tell whether `text` grants functions: a name, or the beginning of names and a ``*``."""
+    """Return whether `text` grants functions: a name, or a prefix of names and a ``*``."""
     return text.isprintable() and _GRANT.fullmatch(text) is not None
 
 
 def verify_key(key: str, stored: StoredKey | None) -> Principal | None:
-    """Return whom `key` speaks for; an unknown key takes the same time as a wrong one."""
+    """Return the principal of `key`, or None; an unknown and a wrong key take the same time."""
     digest = stored.digest if stored is not None else _NO_DIGEST
     matches = hmac.compare_digest(_digest(key), digest)
     return stored.principal if matches and stored is not None else None
@@ -136,7 +141,7 @@ def _base62(number: int, length: int) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredKey:
-    """An API key as it is kept: who it speaks for, and the SHA-256 of the whole key."""
+    """An API key as it is stored: its principal and the SHA-256 of the whole key."""
 
     principal: Principal
     digest: bytes
@@ -144,7 +149,7 @@ class StoredKey:
 
 @dataclass(frozen=True, slots=True)
 class CreateKeyResult:
-    """A key as a create left it, or as an earlier call with this request_id left it."""
+    """The key that this create, or an earlier one with its request_id, made."""
 
     key: ApiKey
     replayed: bool = False

@@ -1,12 +1,12 @@
-"""Callback URLs: which ones are accepted, and which addresses may be contacted for them.
+"""Callback URLs: the rules for their text, and for the addresses that webhooks are sent to.
 
-The raw text is validated first. What is accepted becomes one `CallbackUrl`, and everything after
-that uses its parts and never parses the text again, because two parsers that read one text
-differently are how a filter is passed. Nothing is repaired: a text is accepted as it is or refused.
+The raw text is validated first. An accepted text becomes one `CallbackUrl`, and later code uses its
+parts and never parses the text again: two parsers that read one text differently would open a gap
+in the filter. Nothing is repaired: a text is accepted as it is or refused.
 
-Addresses are judged by the tables below. The flags of `ipaddress` (`is_private`, `is_global`) are
-no policy: they miss carrier-grade NAT, multicast, NAT64 and more, and differ between patch levels
-of Python.
+The tables below decide about addresses. The flags of `ipaddress` (`is_private`, `is_global`) are
+not sufficient: they miss carrier-grade NAT, multicast, NAT64 and more, and differ between patch
+releases of Python.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _REFUSED: Final = tuple(
     )
 )
 _GLOBAL_IPV6: Final = IPv6Network("2000::/3")
-"""Nothing else of IPv6 is allowed: NAT64, compatible, local and multicast addresses lie outside."""
+"""The only IPv6 range allowed: NAT64, compatible, local and multicast addresses are outside."""
 _RESERVED_NAMES: Final = (
     "localhost",
     "local",
@@ -63,7 +63,7 @@ _RESERVED_NAMES: Final = (
 _PORTS: Final = {"https": 443, "http": 80}
 _SECURE_PORTS: Final = (443, 8443)
 _PLAIN_PORTS: Final = (80, 8080)
-_NAME_LENGTH: Final = 253
+_MAX_HOST_LENGTH: Final = 253
 _UNPRINTABLE: Final = re.compile(r"[\x00-\x20\x7f\\]")
 _ABSOLUTE: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)([^#]*)(#.*)?")
 _AUTHORITY: Final = re.compile(r"(\[[^\[\]]*\]|[^\[\]:]*)(?::(.*))?")
@@ -77,60 +77,60 @@ _UNSTABLE_BUT_VALID: Final = frozenset("\u00df\u03c2\u0f0b\u3007")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallbackRules:
-    """What the operator chose about callback URLs."""
+    """The operator's rules for callback URLs."""
 
     allow_http: bool = False
-    """Whether http is accepted as well, with ports 80 and 8080. Every other rule still holds."""
+    """Accept http too, with ports 80 and 8080. Every other rule still holds."""
     allowed_domains: tuple[str, ...] = ()
-    """If there are any, the host must be one of these or a name below one of them."""
+    """If not empty, the host must be one of these domains or a subdomain."""
     allowed_networks: tuple[Network, ...] = ()
-    """Ranges that may be contacted although the table refuses them."""
+    """Ranges that are allowed although the table refuses them."""
     refused_networks: tuple[Network, ...] = ()
-    """Ranges of the operator's own that are refused, whatever else allows them."""
+    """Ranges that are always refused, such as the operator's own."""
     allowed_ports: tuple[int, ...] = ()
-    """Ports beside the usual ones."""
-    length: int = 2048
+    """Ports beside the default ones."""
+    max_length: int = 2048
     """Of the whole URL, in characters."""
 
     @property
     def ports(self) -> tuple[int, ...]:
-        """Every port that may be contacted."""
+        """Every allowed port."""
         plain = _PLAIN_PORTS if self.allow_http else ()
         return (*_SECURE_PORTS, *plain, *self.allowed_ports)
 
 
 class RefusedUrl(ValueError):
-    """The rules do not allow this callback URL. Trying again changes nothing."""
+    """Callback URL that the rules refuse. A retry changes nothing."""
 
     def __init__(self, problem: str) -> None:
-        """Say what is wrong, continuing the words "callback_url …", without any secret of it."""
+        """Describe the problem as the end of "callback_url …", without secrets of the URL."""
         self.problem = problem
         super().__init__(problem)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallbackUrl:
-    """A callback URL that keeps the rules for its text. Made by `read_callback_url` only."""
+    """A callback URL that meets the rules. Made by `read_callback_url` only."""
 
     scheme: str
     host: str
     """In ASCII and lower case, without brackets and without a dot at the end."""
     port: int
     path_and_query: str
-    """As it goes onto the request line: begins with a slash."""
+    """As sent on the request line: begins with a slash."""
     text: str
     """As the caller wrote it. Its query may be a secret."""
     address: Address | None
-    """What the host says, when it is an address and not a name."""
+    """The address, if the host is an address and not a name."""
 
 
 def read_callback_url(text: str, rules: CallbackRules) -> CallbackUrl:
-    """Return the parts of `text`; no name is resolved.
+    """Return the parts of `text`. No name is resolved.
 
-    Every problem is named at once, that of the host first.
+    Every problem is reported at once, that of the host first.
 
     Raises:
-        RefusedUrl: The text, or the address written in it, is not allowed.
+        RefusedUrl: the text, or an address in it, is not allowed.
     """
     _check_characters(text, rules)
     match = _ABSOLUTE.fullmatch(text)
@@ -139,7 +139,7 @@ def read_callback_url(text: str, rules: CallbackRules) -> CallbackUrl:
     scheme, authority, path_and_query, fragment = match.groups()
     scheme = scheme.lower()
     user_info, _, place = authority.rpartition("@")
-    # After a problem of the brackets there is no telling what is host and what is port.
+    # With unbalanced brackets, host and port cannot be told apart.
     parts = _AUTHORITY.fullmatch(place)
     host, port = parts.groups() if parts else (place, None)
     address, host_problem = _read_host(host.lower(), rules)
@@ -164,7 +164,7 @@ def read_callback_url(text: str, rules: CallbackRules) -> CallbackUrl:
 
 @functools.lru_cache(maxsize=4_096)
 def address_problem(address: Address, rules: CallbackRules) -> str | None:
-    """Return why `address` may not be contacted, or nothing if it may."""
+    """Return why `address` is refused, or None if it is allowed."""
     plain = unmapped(address)
     if _within(plain, rules.refused_networks):
         return "is refused by the operator of this service"
@@ -179,7 +179,7 @@ def address_problem(address: Address, rules: CallbackRules) -> str | None:
 
 
 def unmapped(address: Address) -> Address:
-    """Return the IPv4 address that an IPv6 address of ::ffff:0:0/96 stands for, or itself."""
+    """Return the IPv4 address in an IPv6 address of ::ffff:0:0/96, or the address itself."""
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
     return mapped or address
 
@@ -191,8 +191,8 @@ def _within(address: Address, networks: tuple[Network, ...]) -> bool:
 def _check_characters(text: str, rules: CallbackRules) -> None:
     if not text.strip():
         raise RefusedUrl("may not be empty: leave it out if no webhook is wanted")
-    if len(text) > rules.length:
-        raise RefusedUrl(f"has {len(text)} characters, allowed are {rules.length}")
+    if len(text) > rules.max_length:
+        raise RefusedUrl(f"has {len(text)} characters, allowed are {rules.max_length}")
     if _UNPRINTABLE.search(text):
         raise RefusedUrl("may not contain control characters, spaces or backslashes")
     if not text.isascii():
@@ -202,13 +202,16 @@ def _check_characters(text: str, rules: CallbackRules) -> None:
 
 
 def _read_host(host: str, rules: CallbackRules) -> tuple[Address | None, str | None]:
-    """Return the address that the host says and what is wrong with the host, each if any."""
+    """Return the address in the host and the problem of the host, each None if absent."""
     if not host:
         return None, "must name a host"
     try:
         address = _literal(host)
     except ValueError:
-        return None, "has a host that is no valid address: write it as 192.0.2.1 or [2001:db8::1]"
+        return (
+            None,
+            "has a host that is not a valid address: write it as 192.0.2.1 or [2001:db8::1]",
+        )
     if address is not None:
         problem = address_problem(address, rules)
         if problem is not None:
@@ -226,7 +229,7 @@ def _literal(host: str) -> Address | None:
             raise ValueError(host)
         return IPv6Address(host[1:-1])
     if _NUMBER.fullmatch(host.removesuffix(".").rpartition(".")[2]):
-        # Whatever ends in a number some resolver takes for an address: 127.1, 0x7f.1, 2130706433.
+        # Some resolvers take any name that ends in a number for an address: 127.1, 0x7f.1.
         return IPv4Address(host)
     return None
 
@@ -236,7 +239,7 @@ def _name_problem(name: str) -> str | None:
         if name == reserved or name.endswith(f".{reserved}"):
             return f"may not point to {reserved} or a name below it"
     labels = name.split(".")
-    if len(name) > _NAME_LENGTH or not all(map(_is_valid_label, labels)):
+    if len(name) > _MAX_HOST_LENGTH or not all(map(_is_valid_label, labels)):
         return "has a host that is not a valid name: labels of letters, digits and inner hyphens"
     if len(labels) == 1:
         return "must name a host with its domain"
@@ -248,12 +251,12 @@ def _is_valid_label(label: str) -> bool:
         return False
     if label.startswith(_ENCODED):
         return _is_valid_encoding(label)
-    # Two hyphens at this place are reserved for encodings such as xn--.
+    # Two hyphens in this position are reserved for encodings such as xn--.
     return label[2:4] != "--"
 
 
 def _is_valid_encoding(label: str) -> bool:
-    """Tell whether an ``xn--`` label says, in the one right way, a label of letters and digits.
+    """Return whether an ``xn--`` label is the canonical encoding of letters and digits.
 
     This is RFC 5891 without the characters that need their context, such as joiners.
     """

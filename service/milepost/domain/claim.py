@@ -1,4 +1,4 @@
-"""A request of one worker for pending work."""
+"""The request of one worker for pending operations."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimRequest:
-    """What one worker asks to be given."""
+    """One claim: the functions that a worker offers, and how many operations it takes."""
 
     functions: tuple[str, ...]
     """Exact names."""
-    most: int
-    """Operations, at least 1."""
+    max_operations: int
+    """At least 1."""
     lease: timedelta
     actor: str
-    """The subject that asks."""
+    """The subject of the caller."""
     worker: str

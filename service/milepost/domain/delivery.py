@@ -1,4 +1,4 @@
-"""Webhooks as nouns: a delivery, its attempts, what it tells of, and the secrets that sign it."""
+"""Values of webhooks: delivery, attempt, subject and signing secret."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 import secrets
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple
 
 from milepost.domain.transitions import TABLE, Transition
 
@@ -16,23 +16,23 @@ if TYPE_CHECKING:
     from milepost.domain.operation import OperationError, OperationId, Payload, Status
 
 DELIVERY_ID: Final = re.compile(r"msg_[0-9a-f]{32}")
-"""Matched whole. The id of a delivery is the ``webhook-id`` of every attempt."""
+"""To be used with ``fullmatch``. The id of a delivery is the ``webhook-id`` of every attempt."""
 TEST_EVENT: Final = "webhook.test"
-"""The type of a webhook that its receiver asked for, and that tells of no operation."""
+"""The type of a test webhook, which belongs to no operation."""
 _STATUS_AFTER: Final = {
     rule.event: rule.target for rule in TABLE.values() if rule.target is not None
 }
 _EXPIRED: Final = TABLE[Transition.EXPIRE].event
-"""Happens to what is processed, which fails; and to what is pending, which is forgotten."""
+"""The event of a processing operation that fails, and of a pending one that is purged."""
 
 
 def new_delivery_id() -> str:
-    """Return a fresh random ``webhook-id``, for what is sent without being stored."""
+    """Return a random ``webhook-id``, for a webhook that is sent without being stored."""
     return f"msg_{secrets.token_hex(16)}"
 
 
 class DeliveryStatus(StrEnum):
-    """Where a delivery stands. All but PENDING are settled."""
+    """Status of a delivery. All but PENDING are settled."""
 
     PENDING = "PENDING"
     DELIVERED = "DELIVERED"
@@ -44,21 +44,21 @@ SETTLED: Final = frozenset(DeliveryStatus) - {DeliveryStatus.PENDING}
 
 
 class Attempt(NamedTuple):
-    """One attempt to send a webhook, as it is kept: never with what the receiver wrote."""
+    """One delivery attempt as it is stored: without the body of the response."""
 
     number: int
-    """Counts the attempts of the delivery, those before a redelivery included."""
+    """Number of the attempt, counted over all redeliveries."""
     start_time: datetime
     duration: timedelta
     status_code: int | None
-    """Of the answer; absent if there was none."""
+    """Of the response; absent without one."""
     error: str | None
-    """Why it failed, in words; absent if it did not."""
+    """Reason of the failure for people; absent after a success."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
-    """One webhook, to be sent for one event of one operation, as it stood when it was read."""
+    """One webhook for one event of one operation, as it was read."""
 
     id: str
     operation_id: OperationId
@@ -68,21 +68,24 @@ class Delivery:
     status: DeliveryStatus
     create_time: datetime
     next_attempt_time: datetime
-    """When the next attempt is due. Means something only while PENDING."""
+    """Time of the next attempt. Valid only while PENDING."""
     settle_time: datetime | None
     attempts: tuple[Attempt, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliverySelection:
-    """Which deliveries of one owner to list. Empty or absent means: no condition."""
+    """Filters of a list of deliveries. An empty or absent one is no condition."""
+
+    collection: ClassVar = "deliveries"
+    """Names the list in page tokens: never changes."""
 
     statuses: tuple[DeliveryStatus, ...] = ()
     operation_id: OperationId | None = None
 
 
 class Subject(NamedTuple):
-    """What the body of a webhook says of its operation, living or gone."""
+    """The operation as the body of a webhook shows it; it may have been removed since."""
 
     function: str
     version: str | None
@@ -99,7 +102,7 @@ class Subject(NamedTuple):
 
 
 class ClaimedDelivery(NamedTuple):
-    """A delivery that one dispatcher holds, for as long as its lease lasts."""
+    """A delivery that one dispatcher has leased."""
 
     id: str
     operation_id: OperationId
@@ -110,21 +113,21 @@ class ClaimedDelivery(NamedTuple):
     host: str
     create_time: datetime
     number: int
-    """Of the attempt to be made."""
+    """Number of the next attempt."""
     tries: int
-    """Attempts of this schedule that have failed so far."""
+    """Failed attempts of the current schedule."""
     lease: str
-    """Whoever settles the delivery must still hold this."""
+    """Token that must still be current when the delivery is settled."""
     claim_time: datetime
-    """When it was claimed, by the clock of the database."""
+    """Time of the claim, by the clock of the database."""
     subject: Subject | None
-    """Absent when the operation is gone and left nothing behind."""
+    """Absent if the operation is removed and no payload was stored for the delivery."""
     secrets: tuple[SealedSecret, ...]
-    """What signs the webhooks of its owner now, the current one first; none before the first."""
+    """Secrets that sign the webhooks of the owner now, the current one first; may be empty."""
 
 
 class Settlement(NamedTuple):
-    """What came of one attempt, and where it leaves the delivery."""
+    """One attempt, and the state of its delivery afterwards."""
 
     id: str
     lease: str
@@ -132,13 +135,13 @@ class Settlement(NamedTuple):
     status: DeliveryStatus
     tries: int
     delay: timedelta
-    """From now to the next attempt. Means something only while PENDING."""
+    """Time from now to the next attempt. Valid only while PENDING."""
 
 
 def status_after(event: str, found: Status) -> Status:
-    """Return the status that `event` led to, of an operation that is `found` in one.
+    """Return the status of an operation after `event`; `found` is its last known status.
 
-    The event that removes an operation leads nowhere: what it was last is what is told.
+    The event of a removal has no status after it: the last known status is returned.
     """
     if (
         event == _EXPIRED
@@ -156,13 +159,13 @@ class SealedSecret(NamedTuple):
 
     owner: str
     key_id: str
-    """Names the master key."""
+    """Id of the master key."""
     sealed: bytes
     create_time: datetime
     expire_time: datetime | None
-    """When it stops signing; present once it was replaced."""
+    """Time at which it stops signing; present once it is replaced."""
     request_id: str | None
-    """Of the rotation that made it."""
+    """Of the rotation that created it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,18 +188,18 @@ class SigningSecrets:
     current: SigningSecret
     previous: SigningSecret | None = None
     replayed: bool = False
-    """An earlier call with the same request_id made the current one."""
+    """True if an earlier call with the same request_id created the current one."""
 
     @property
     def keys(self) -> tuple[bytes, ...]:
-        """What signs, the current one first."""
+        """The signing keys, the current one first."""
         both = (self.current, self.previous)
         return tuple(secret.key for secret in both if secret is not None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
-    """What came of a webhook that was sent as a test."""
+    """The attempt of a test webhook."""
 
     webhook_id: str
     attempt: Attempt

@@ -1,37 +1,39 @@
-"""Everything that can go wrong, as one tree.
+"""The errors of the service, as one tree.
 
 ::
 
     MilepostError
-    ├── InvalidRequest          the message is malformed: every violated field is named
-    │   └── ProgressDecrease    progress may not go back
-    ├── Unauthenticated         no credential, or a bad one
-    ├── PermissionDenied        the credential lacks the role this RPC needs
-    ├── OperationNotFound       unknown, or none of the asker's business
-    │   ├── OperationExpired    told to the owner only
-    │   └── OperationDeleted    told to the owner only
-    ├── DeliveryNotFound        unknown, or of somebody else's operation
-    ├── ApiKeyNotFound          there is no such key: told to admins only
-    ├── IllegalTransition             the transition table does not allow it from this status
-    ├── Conflict                decided on an old copy: read again and retry
+    ├── InvalidRequest                   the message is malformed; names every violated field
+    │   └── ProgressDecrease             progress would decrease
+    ├── Unauthenticated                  the credential is missing or invalid
+    ├── PermissionDenied                 the credential lacks the role that this RPC requires
+    ├── OperationNotFound                unknown, or not visible to the caller
+    │   ├── OperationExpired             returned to the owner only
+    │   └── OperationDeleted             returned to the owner only
+    ├── DeliveryNotFound                 unknown, or of another owner's operation
+    ├── SigningSecretNotFound            the caller has no signing secret yet
+    ├── ApiKeyNotFound                   no such key exists; returned to admins only
+    ├── IllegalTransition                the transition table does not allow it from this status
+    ├── Conflict                         based on an old copy: read again and retry
     │   ├── RevisionMismatch
     │   ├── StaleAttempt
     │   └── LostRace
-    ├── RequestIdReused         the same request_id with other content
-    ├── WebhooksNotConfigured   a callback URL, but nothing to sign its webhooks with
-    ├── LimitReached            too much of it: nothing was changed
-    │   ├── RateLimited         too many calls in a short time
-    │   └── QuotaExceeded       too many active operations
-    ├── StreamFull              one progress stream, too many operations
-    ├── Unavailable             try again soon: nothing is wrong with the request
+    ├── RequestIdReused                  the same request_id with other content
+    ├── WebhooksNotConfigured            no master key is configured to sign webhooks
+    ├── LimitReached                     a limit of the principal; nothing was changed
+    │   ├── RateLimited                  too many calls in a short time
+    │   └── QuotaExceeded                too many active operations
+    ├── StreamFull                       too many operations on one progress stream
+    ├── Unavailable                      temporary: the same request may succeed later
     │   ├── StoreUnavailable
+    │   ├── IdentityProviderUnavailable
     │   ├── Overloaded
     │   └── Draining
-    └── IdsExhausted            ten fresh ids in a row were taken
+    └── IdsExhausted                     ten random ids in a row were already in use
 
-Each leaf has a constant `reason` (what programs decide by) and typed fields; its sentence is
-built from the fields, so `facts` repeats every dynamic part and nobody has to parse text
-(AIP-193). They are mapped to gRPC in one place, ``rpc/interceptors/errors.py``.
+Each leaf has a constant `reason`, by which programs decide, and typed fields. Its message is built
+from these fields, and `facts` repeats every dynamic part, so no client parses text (AIP-193). One
+table maps the errors to gRPC codes: ``rpc/interceptors/errors.py``.
 """
 
 from __future__ import annotations
@@ -45,45 +47,45 @@ if TYPE_CHECKING:
 
 
 class MilepostError(Exception):
-    """The root of the tree. Never raised itself."""
+    """The root of the tree. Only its subclasses are raised."""
 
     reason: ClassVar[str]
     stated: ClassVar[tuple[str, ...]] = ()
-    """The fields that its sentence is built from."""
+    """The fields that the message is built from."""
 
     @property
     def facts(self) -> Mapping[str, str]:
-        """Every dynamic part of the sentence, by name."""
+        """Every dynamic part of the message, by name."""
         return {name: str(getattr(self, name)) for name in self.stated}
 
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """One field of a request that is not as it must be."""
+    """One invalid field of a request."""
 
     field: str
     problem: str
 
 
 class InvalidRequest(MilepostError):
-    """The message is malformed. Nothing was read or changed."""
+    """A malformed request. No data was read or changed."""
 
     reason = "INVALID_REQUEST"
 
     def __init__(self, *violations: Violation) -> None:
-        """Name every violated field at once."""
+        """Report every violated field at once."""
         self.violations = violations
         super().__init__("; ".join(f"{v.field}: {v.problem}" for v in violations))
 
 
 class ProgressDecrease(InvalidRequest):
-    """Progress never goes back within one attempt, beyond a small tolerance."""
+    """A decrease of progress within one attempt, beyond a small tolerance."""
 
     reason = "PROGRESS_DECREASE"
     stated = ("current", "requested")
 
     def __init__(self, *, current: float | None, requested: float | None) -> None:
-        """Name the value stored and the value refused."""
+        """Report the stored and the refused value."""
         self.current, self.requested = current, requested
         super().__init__(
             Violation("progress", f"may not go back from {current} to {requested}"),
@@ -91,14 +93,15 @@ class ProgressDecrease(InvalidRequest):
 
 
 class Unauthenticated(MilepostError):
-    """There is no credential, or it is not valid. Nothing was read."""
+    """A missing or invalid credential. No data was read."""
 
     reason = "UNAUTHENTICATED"
 
     def __init__(self, *, tokens: bool = False, certificates: bool = False) -> None:
-        """One text for every cause: which part was wrong is nobody's business.
+        """Build one message for every cause, so that it discloses none.
 
-        It names the kinds of credential that the service takes: API keys, and what else it trusts.
+        The message lists the accepted kinds of credential: API keys, and `tokens` and
+        `certificates` if the operator has configured them.
         """
         bearer = "API key or token" if tokens else "API key"
         otherwise = ", or call with a trusted client certificate" if certificates else ""
@@ -108,31 +111,31 @@ class Unauthenticated(MilepostError):
 
 
 class PermissionDenied(MilepostError):
-    """The credential lacks the role that this RPC needs. Says nothing about any operation."""
+    """A credential without the role that the RPC requires. Independent of any operation."""
 
     reason = "PERMISSION_DENIED"
 
     def __init__(self, *, role: str, function: str | None = None) -> None:
-        """Name the role that is missing, or the function that is not granted to the role."""
+        """Report the missing role, or the function that the role is not granted."""
         self.role, self.function = role, function
         granted = "" if function is None else f", granted the function {function}"
         super().__init__(f"this call needs the role {role}{granted}")
 
     @property
     def facts(self) -> Mapping[str, str]:
-        """The role, and the function if it is one that is missing."""
+        """The role, and the function if its grant is missing."""
         function = {} if self.function is None else {"function": self.function}
         return {"role": self.role, **function}
 
 
 class OperationNotFound(MilepostError):
-    """There is no such operation for the asker: unknown, foreign, expired or deleted alike."""
+    """An operation that the caller cannot read: unknown, foreign, expired or deleted."""
 
     reason = "OPERATION_NOT_FOUND"
     stated = ("operation_id",)
 
     def __init__(self, operation_id: str) -> None:
-        """Name the id that was asked for."""
+        """Report the requested id."""
         self.operation_id = operation_id
         super().__init__(self._sentence(operation_id))
 
@@ -142,7 +145,7 @@ class OperationNotFound(MilepostError):
 
 
 class OperationExpired(OperationNotFound):
-    """The asker's own operation outlived its ttl."""
+    """An operation of the caller that has expired."""
 
     reason = "OPERATION_EXPIRED"
 
@@ -152,12 +155,12 @@ class OperationExpired(OperationNotFound):
 
 
 class OperationDeleted(OperationNotFound):
-    """The asker's own operation was deleted."""
+    """An operation of the caller that was deleted."""
 
     reason = "OPERATION_DELETED"
 
     def __init__(self, operation_id: str, *, request_id: str | None) -> None:
-        """Name the id, and keep which call deleted it, so that its repetition can be told."""
+        """Report the id. Keep the `request_id` of the delete, which identifies its repetition."""
         super().__init__(operation_id)
         self.request_id = request_id
 
@@ -167,42 +170,54 @@ class OperationDeleted(OperationNotFound):
 
 
 class DeliveryNotFound(MilepostError):
-    """The asker has no such delivery: unknown, foreign and forgotten alike."""
+    """A delivery that the caller cannot read: unknown, foreign or purged."""
 
     reason = "DELIVERY_NOT_FOUND"
     stated = ("delivery_id",)
 
     def __init__(self, delivery_id: str) -> None:
-        """Name the id that was asked for."""
+        """Report the requested id."""
         self.delivery_id = delivery_id
         super().__init__(f"delivery {delivery_id} does not exist")
 
 
+class SigningSecretNotFound(MilepostError):
+    """A caller without a signing secret: it has neither a callback URL nor rotated."""
+
+    reason = "SIGNING_SECRET_NOT_FOUND"
+
+    def __init__(self) -> None:
+        """Report the two ways to create a secret."""
+        super().__init__(
+            "no signing secret exists yet: create an operation with callback_url, or rotate"
+        )
+
+
 class ApiKeyNotFound(MilepostError):
-    """There is no API key with this id. Only admins can ask."""
+    """An unknown API key. Only admins can request one."""
 
     reason = "API_KEY_NOT_FOUND"
     stated = ("key_id",)
 
     def __init__(self, key_id: str) -> None:
-        """Name the id that was asked for."""
+        """Report the requested id."""
         self.key_id = key_id
         super().__init__(f"API key {key_id} does not exist")
 
 
 class IllegalTransition(MilepostError):
-    """The transition table does not allow this transition from the status found."""
+    """A transition that the transition table does not allow from the current status."""
 
     reason = "ILLEGAL_TRANSITION"
 
     def __init__(self, *, transition: str, status: str, allowed: tuple[str, ...]) -> None:
-        """Name the transition, the status found and the statuses allowed."""
+        """Report the transition, the current status and the allowed statuses."""
         self.transition, self.status, self.allowed = transition, status, allowed
         super().__init__(f"cannot {transition} while {status}; allowed while {', '.join(allowed)}")
 
     @property
     def facts(self) -> Mapping[str, str]:
-        """The transition and both sides of the rule."""
+        """The transition, the current status and the allowed statuses."""
         return {
             "transition": self.transition,
             "status": self.status,
@@ -211,84 +226,84 @@ class IllegalTransition(MilepostError):
 
 
 class Conflict(MilepostError):
-    """The decision rested on an old copy. Read the operation again, decide again, retry."""
+    """A request based on an old copy. The caller reads the operation again and retries."""
 
 
 class RevisionMismatch(Conflict):
-    """The operation has moved since the revision that the asker expected."""
+    """An operation that has changed since the expected revision."""
 
     reason = "REVISION_MISMATCH"
     stated = ("expected", "actual")
 
     def __init__(self, *, expected: int | None, actual: int) -> None:
-        """Name both revisions."""
+        """Report both revisions."""
         self.expected, self.actual = expected, actual
         super().__init__(f"expected revision {expected}, but the operation is at {actual}")
 
 
 class StaleAttempt(Conflict):
-    """The work was handed to another worker since: this attempt is over."""
+    """An attempt that has ended: its lease is lost, or another attempt has started."""
 
     reason = "STALE_ATTEMPT"
     stated = ("expected", "actual")
 
     def __init__(self, *, expected: int | None, actual: int) -> None:
-        """Name both attempts."""
+        """Report both attempts."""
         self.expected, self.actual = expected, actual
         where = "its lease is lost" if expected == actual else f"this is attempt {actual}"
         super().__init__(f"attempt {expected} is over: {where}")
 
 
 class LostRace(Conflict):
-    """Other changes came first, every time the transition was tried."""
+    """A transition that concurrent changes preceded at every try."""
 
     reason = "LOST_RACE"
     stated = ("operation_id", "tries")
 
     def __init__(self, operation_id: str, *, tries: int) -> None:
-        """Name the operation and how often the transition was tried."""
+        """Report the operation and the number of tries."""
         self.operation_id, self.tries = operation_id, tries
         super().__init__(f"operation {operation_id} changed under each of {tries} tries")
 
 
 class RequestIdReused(MilepostError):
-    """The owner has used this request_id for a create with other content."""
+    """A request_id that its owner has used for a create with other content."""
 
     reason = "REQUEST_ID_REUSED"
     stated = ("request_id",)
 
     def __init__(self, request_id: str) -> None:
-        """Name the request_id."""
+        """Report the request_id."""
         self.request_id = request_id
         super().__init__(f"request_id {request_id} was used for a create with other content")
 
 
 class WebhooksNotConfigured(MilepostError):
-    """A callback URL was given, but the service has no master key to sign webhooks with."""
+    """A request about webhooks to a service without a master key to sign them with."""
 
     reason = "WEBHOOKS_NOT_CONFIGURED"
 
     def __init__(self) -> None:
-        """Say what the caller can do."""
+        """Report the alternative."""
         super().__init__("this service sends no webhooks: create without callback_url and poll")
 
 
 class LimitReached(MilepostError):
-    """Too much of something for one principal. Nothing was read or changed."""
+    """A limit of one principal. No data was read or changed."""
 
     limit: str
-    """What there was too much of, in one word: for metrics, never the principal's name."""
+    """Name of the limit: a label of metrics, without the principal."""
 
 
 class RateLimited(LimitReached):
-    """Too many calls in a short time. After `retry_after` there is room for one."""
+    """Too many calls in a short time. One more is allowed after `retry_after`."""
 
     reason = "RATE_LIMITED"
 
     def __init__(
         self, *, limit: str, count: int, period: timedelta, retry_after: timedelta
     ) -> None:
-        """Name what is limited, and how many are allowed in which period."""
+        """Report the limit: its name, its count and its period."""
         self.limit, self.count, self.period = limit, count, period
         self.retry_after = retry_after
         words = limit.replace("_", " ")
@@ -296,7 +311,7 @@ class RateLimited(LimitReached):
 
     @property
     def facts(self) -> Mapping[str, str]:
-        """The limit, as a word, a count and a period."""
+        """The name, the count and the period of the limit."""
         return {
             "limit": self.limit.replace("_", " "),
             "count": str(self.count),
@@ -305,71 +320,81 @@ class RateLimited(LimitReached):
 
 
 class QuotaExceeded(LimitReached):
-    """The owner has as many active operations as it may have. One that ends makes room."""
+    """The maximum number of active operations of one owner."""
 
     reason = "QUOTA_EXCEEDED"
     limit = "active_operations"
     stated = ("active", "quota")
 
     def __init__(self, *, active: int, quota: int) -> None:
-        """Name how many there are, and how many there may be."""
+        """Report the number of active operations and the quota."""
         self.active, self.quota = active, quota
         super().__init__(f"{active} operations are active, at most {quota} may be")
 
 
 class StreamFull(MilepostError):
-    """The progress stream carries as many operations as one may. Open another one."""
+    """The maximum number of operations on one progress stream."""
 
     reason = "STREAM_FULL"
-    stated = ("most",)
+    stated = ("max_operations",)
 
-    def __init__(self, *, most: int) -> None:
-        """Name how many operations one stream carries."""
-        self.most = most
-        super().__init__(f"this stream has {most} operations already, open another one")
+    def __init__(self, *, max_operations: int) -> None:
+        """Report the maximum."""
+        self.max_operations = max_operations
+        super().__init__(f"this stream carries {max_operations} operations, open another one")
 
 
 class Unavailable(MilepostError):
-    """Nothing is wrong with the request: try again after `retry_after`."""
+    """A temporary failure: the same request may succeed after `retry_after`."""
 
     retry_after: ClassVar = timedelta(seconds=1)
 
 
 class StoreUnavailable(Unavailable):
-    """The database does not answer in time. A change asked for may or may not have happened."""
+    """A database that does not answer in time. A change may or may not be committed."""
 
     reason = "STORE_UNAVAILABLE"
 
     def __init__(self) -> None:
-        """Say nothing about the database: its details belong in the log."""
+        """Omit the cause: only the log describes the database."""
         super().__init__("the store is not available, try again")
 
 
+class IdentityProviderUnavailable(Unavailable):
+    """An issuer of tokens that does not provide its keys. No data was read."""
+
+    reason = "IDENTITY_PROVIDER_UNAVAILABLE"
+
+    def __init__(self) -> None:
+        """Omit the issuer and the cause: only the log describes them."""
+        super().__init__("the identity provider is not available, try again")
+
+
 class Overloaded(Unavailable):
-    """More calls wait than the service is willing to hold."""
+    """More waiting calls than the replica accepts."""
 
     reason = "OVERLOADED"
 
     def __init__(self) -> None:
-        """Say that waiting helps."""
+        """Ask the caller to retry."""
         super().__init__("too many calls at once, try again")
 
 
 class Draining(Unavailable):
-    """The process is about to stop and takes no new work."""
+    """A process that is shutting down and accepts no new calls."""
 
     reason = "DRAINING"
 
     def __init__(self) -> None:
-        """Say that another replica will answer."""
+        """Ask the caller to retry, on another replica."""
         super().__init__("this replica is stopping, try again")
 
 
 class IdsExhausted(MilepostError):
-    """Every fresh id that was tried was taken: the source of randomness is broken."""
+    """Random ids that are all in use: the source of randomness is broken."""
 
     reason = "IDS_EXHAUSTED"
 
     def __init__(self, *, tries: int) -> None:
-        """Name how many ids were tried."""
+        """Report the number of tries."""
         super().__init__(f"no free operation id after {tries} tries")

@@ -1,4 +1,4 @@
-"""Why is it stuck: what must happen next to an active operation, and by when."""
+"""The next step of an active operation and its deadline: they show why it seems stuck."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ if TYPE_CHECKING:
 
 
 class NextStep(StrEnum):
-    """What somebody must do next."""
+    """Step that an active operation waits for."""
 
     CLAIM = "CLAIM"
-    """A worker claims or starts it, or it expires."""
+    """A worker claims or starts the operation, or it expires."""
     RENEWAL = "RENEWAL"
-    """Its worker renews the lease or ends the work, or the lease is lost."""
+    """The worker renews the lease or ends the operation, or the lease is lost."""
     END = "END"
-    """Its worker ends the work, or it is failed with EXPIRED."""
+    """The worker ends the operation, or the sweeper fails it with EXPIRED."""
 
 
 class Expectation(NamedTuple):
-    """The next step of an operation, and the instant by which it is taken or the sweeper acts."""
+    """The next step of an operation, and the time at which the sweeper acts without it."""
 
     step: NextStep
     deadline: datetime
 
 
 def expectation(operation: Operation) -> Expectation | None:
-    """Return what must happen next to an active operation; nothing to one that has ended."""
+    """Return the next step of an active operation, or None for a terminal one."""
     if operation.status is Status.PENDING:
         return Expectation(NextStep.CLAIM, operation.expire_time)
     if operation.status is not Status.PROCESSING:

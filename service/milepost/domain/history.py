@@ -1,4 +1,4 @@
-"""The changes of status that an operation has been through, and how it stood after one of them."""
+"""Status changes of an operation, and the operation as it was after one of them."""
 
 from __future__ import annotations
 
@@ -16,47 +16,46 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatusChange:
-    """One change of status, as its event tells of it."""
+    """One change of the status, as recorded in its event."""
 
     revision: int
     transition: Transition
     time: datetime
     attempt: int
-    """The attempt that the operation was at after it."""
+    """The attempt of the operation after the change."""
 
 
-def has_ended(operation: Operation) -> bool:
-    """Tell whether no transition but being forgotten is left to the operation."""
+def is_terminal(operation: Operation) -> bool:
+    """Return whether the operation has ended: it can only be purged."""
     return operation.status in TERMINAL
 
 
-def has_passed_unseen(operation: Operation, *, revision: int, attempt: int | None) -> bool:
-    """Tell whether statuses may lie between what was last seen and the operation as it stands.
+def may_have_missed(operation: Operation, *, revision: int, attempt: int | None) -> bool:
+    """Return whether a reader may have missed status changes.
 
-    They do not between neighbouring revisions. Nor within one attempt: what leaves a status and
-    comes back to an active one has been started once more.
+    Consecutive revisions have no status change between them. Neither has one attempt: an operation
+    that returns to an earlier status is started again, with another attempt.
 
     Args:
-        operation: as it stands.
-        revision: of what was last seen.
-        attempt: of what was last seen; absent if that is not known.
+        operation: as it is now.
+        revision: the last revision that the reader knows.
+        attempt: the attempt at that revision; None if unknown.
     """
     return operation.revision > revision + 1 and operation.attempt != attempt
 
 
-def as_it_stood(operation: Operation, passage: StatusChange) -> Operation:
-    """Return the operation as it stood after an earlier change of status.
+def operation_after(operation: Operation, change: StatusChange) -> Operation:
+    """Return the operation as it was after an earlier status change, as far as that is known.
 
-    What it was created with is as ever, and what the change itself decided is exact: status,
-    revision, attempt and start. What only the operation of that moment knew is absent: progress,
-    worker and lease.
+    Status, revision, attempt and start_time are exact, and so is everything that never changes.
+    Progress, worker and lease are absent, because events do not record them.
     """
-    status = TABLE[passage.transition].target or operation.status
+    status = TABLE[change.transition].target or operation.status
     return operation._replace(
         status=status,
-        revision=passage.revision,
-        attempt=passage.attempt,
-        start_time=passage.time if status is Status.PROCESSING else None,
+        revision=change.revision,
+        attempt=change.attempt,
+        start_time=change.time if status is Status.PROCESSING else None,
         progress=None,
         progress_message=None,
         progress_time=None,

@@ -1,4 +1,4 @@
-"""Why a worker must stop in the middle of its work, without having asked."""
+"""Interruptions: the reasons for which a worker must stop working on an operation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class InterruptionKind(StrEnum):
-    """What took the operation away from its worker."""
+    """Cause of an interruption."""
 
     CANCELLED = "CANCELLED"
     EXPIRED = "EXPIRED"
@@ -21,24 +21,25 @@ class InterruptionKind(StrEnum):
 
 
 _BY_ERROR = {kind.value: kind for kind in (InterruptionKind.EXPIRED, InterruptionKind.LEASE_LOST)}
-"""The codes of the errors that the service itself fails operations with."""
+"""Interruptions by the code of the error with which the service fails operations."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatusSnapshot:
-    """How an operation stands, as far as it concerns whoever works on it."""
+    """The part of an operation that decides whether its worker must stop."""
 
     id: OperationId
     status: Status
     revision: int
     attempt: int
     error_code: str | None
-    """The code of the first error of a failed operation."""
+    """The code of the first error of a failed operation; else None."""
 
     def interruption(self, attempt: int | None) -> InterruptionKind | None:
-        """Say why the worker of this attempt (or of any) must stop, or nothing if it need not.
+        """Return why the worker of this attempt must stop, or None if it need not.
 
-        An operation that its worker has completed or failed is over, but nobody interrupted it.
+        None as the attempt means any attempt. An operation that its worker has completed or failed
+        is not interrupted.
         """
         if self.status is Status.CANCELLED:
             return InterruptionKind.CANCELLED

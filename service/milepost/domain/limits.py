@@ -1,4 +1,4 @@
-"""Every limit of the product, with its default. All of them can be configured."""
+"""Every limit of the product, with its default."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import timedelta
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What is clamped and what is refused. Sizes are in bytes, lengths in characters."""
+    """Limits of requests. Sizes are in bytes, lengths in characters."""
 
     ttl_default: timedelta = timedelta(hours=24)
     ttl_min: timedelta = timedelta(seconds=60)
@@ -21,16 +21,16 @@ class Limits:
     lease_min: timedelta = timedelta(seconds=5)
     lease_max: timedelta = timedelta(hours=1)
     claim_functions: int = 100
-    """That one claim may name."""
+    """Functions in one claim."""
     claim_operations: int = 100
-    """That one claim may be answered with."""
+    """Operations that one claim returns."""
     claim_wait: timedelta = timedelta(seconds=60)
-    """How long a claim waits for work if its caller and its deadline allow."""
+    """Longest wait of a claim for work; its request and its deadline may shorten it."""
     metadata_bytes: int = 65_536
     """Of the JSON encoding."""
     result_bytes: int = 1_048_576
     type_url_length: int = 2_048
-    """Of a result, beside its bytes."""
+    """Of the type_url of a result."""
     errors_bytes: int = 1_048_576
     message_length: int = 1_000
     reason_length: int = 1_000
@@ -40,28 +40,30 @@ class Limits:
     page_size_default: int = 50
     page_size_max: int = 100
     stream_interval: timedelta = timedelta(seconds=1)
-    """Between two commits of one operation on a progress stream."""
+    """Shortest interval between two commits of one operation on a progress stream."""
     stream_operations: int = 1_000
-    """Of one progress stream."""
+    """Operations on one progress stream."""
 
-    def ttl(self, asked: timedelta | None) -> timedelta:
-        """Return how long an operation is kept, whatever was asked for."""
-        return _clamped(asked, self.ttl_default, self.ttl_min, self.ttl_max)
+    def ttl(self, requested: timedelta | None) -> timedelta:
+        """Return the ttl of an operation: the requested one within the limits, or the default."""
+        return _clamped(requested, self.ttl_default, self.ttl_min, self.ttl_max)
 
-    def retry_after(self, asked: timedelta | None) -> timedelta:
-        """Return the delay that is suggested before the next poll."""
-        return _clamped(asked, self.retry_after_default, self.retry_after_min, self.retry_after_max)
+    def retry_after(self, requested: timedelta | None) -> timedelta:
+        """Return the suggested delay before the next poll, within the limits."""
+        return _clamped(
+            requested, self.retry_after_default, self.retry_after_min, self.retry_after_max
+        )
 
-    def lease(self, asked: timedelta | None) -> timedelta:
-        """Return how long a claim, and each renewal of it, holds."""
-        return _clamped(asked, self.lease_default, self.lease_min, self.lease_max)
+    def lease(self, requested: timedelta | None) -> timedelta:
+        """Return the lease of a claim and of each renewal, within the limits."""
+        return _clamped(requested, self.lease_default, self.lease_min, self.lease_max)
 
-    def max_attempts(self, asked: int | None) -> int:
-        """Return how often the work may be started."""
-        return self.max_attempts_default if asked is None else max(1, asked)
+    def max_attempts(self, requested: int | None) -> int:
+        """Return the number of attempts, at least 1."""
+        return self.max_attempts_default if requested is None else max(1, requested)
 
 
 def _clamped(
-    asked: timedelta | None, default: timedelta, least: timedelta, most: timedelta
+    requested: timedelta | None, default: timedelta, minimum: timedelta, maximum: timedelta
 ) -> timedelta:
-    return default if asked is None else min(max(asked, least), most)
+    return default if requested is None else min(max(requested, minimum), maximum)

@@ -1,13 +1,14 @@
-"""The nouns of Milepost: an operation, what it carries, and who asks for it."""
+"""The nouns of Milepost: operation, payload, request, principal and access filter."""
 
 from __future__ import annotations
 
-import hashlib
 import re
 import secrets
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, NamedTuple, NewType
+
+from milepost.domain.fingerprint import fingerprint
 
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
@@ -19,16 +20,16 @@ ID_RANDOM_BYTES: Final = 12
 ID_PREFIX: Final = "op_"
 ID_LENGTH: Final = len(ID_PREFIX) + 2 * ID_RANDOM_BYTES
 ID_PATTERN: Final = re.compile(rf"{ID_PREFIX}[0-9a-f]{{{2 * ID_RANDOM_BYTES}}}")
-"""Matched whole (``fullmatch``): no upper case, no trailing newline."""
+"""To be used with ``fullmatch``: no upper case, no trailing newline."""
 
 
 def new_operation_id() -> OperationId:
-    """Return a fresh random operation id, ``op_`` and 24 lower-case hex characters."""
+    """Return a random operation id: ``op_`` and 24 lower-case hex characters."""
     return OperationId(ID_PREFIX + secrets.token_hex(ID_RANDOM_BYTES))
 
 
 class Status(StrEnum):
-    """Status of an operation. `transitions.TABLE` alone says which transitions lead where."""
+    """Lifecycle status of an operation. Only `transitions.TABLE` says how it changes."""
 
     PENDING = "PENDING"
     PROCESSING = "PROCESSING"
@@ -38,7 +39,7 @@ class Status(StrEnum):
 
 
 class Role(StrEnum):
-    """What a principal may do; a credential carries one or more."""
+    """Role of a principal; a credential carries one or more."""
 
     CALLER = "CALLER"
     WORKER = "WORKER"
@@ -47,9 +48,9 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Payload:
-    """A packed message, kept byte for byte: the type it declares and its encoding.
+    """A packed message, stored byte for byte: its declared type and its encoding.
 
-    Has the shape of ``google.protobuf.Any`` without depending on protobuf.
+    It has the fields of ``google.protobuf.Any``, without depending on protobuf.
     """
 
     type_url: str
@@ -58,13 +59,13 @@ class Payload:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperationError:
-    """One stored failure of an operation, as its worker reported it."""
+    """One stored error of an operation, as its worker reported it."""
 
     code: str
     message: str
     source: str | None = None
     details: str | None = None
-    """A JSON object as text, or nothing."""
+    """A JSON object as text, or None."""
 
 
 class Operation(NamedTuple):
@@ -100,7 +101,7 @@ class Operation(NamedTuple):
     revision: int
     """Starts at 1, rises by one with every committed transition."""
     attempt: int
-    """How often the work has been started; the fencing token of a leased worker."""
+    """Number of starts so far; the fencing token of a leased worker."""
     max_attempts: int
     worker: str | None
     lease_expire_time: datetime | None
@@ -108,8 +109,9 @@ class Operation(NamedTuple):
     """The ``traceparent`` under which it was created: what happens to it later joins that trace."""
 
 
-class CreateRequest(NamedTuple):
-    """An operation that somebody asks to create, in their own words: checked, not yet clamped."""
+@dataclass(slots=True, kw_only=True)
+class CreateRequest:
+    """The content of a create as the caller wrote it: checked, but not yet clamped."""
 
     function: str
     version: str | None = None
@@ -117,7 +119,7 @@ class CreateRequest(NamedTuple):
     original_request_id: str | None = None
     callback_url: str | None = None
     callback_events: tuple[str, ...] = ()
-    """The event types a webhook is sent for; none means those of its end."""
+    """Event types that webhooks are sent for; if empty, those of the end."""
     ttl: timedelta | None = None
     retry_after: timedelta | None = None
     max_attempts: int | None = None
@@ -125,11 +127,12 @@ class CreateRequest(NamedTuple):
 
     @property
     def fingerprint(self) -> str:
-        """A digest that is equal for equal content: it decides what a reused request_id means."""
-        return hashlib.sha256(repr(self).encode()).hexdigest()
+        """The digest that tells a retry of this create from another use of its request_id."""
+        return fingerprint(self)
 
 
-class NewOperation(NamedTuple):
+@dataclass(slots=True, kw_only=True)
+class NewOperation:
     """An operation that is about to be stored."""
 
     owner: str
@@ -144,18 +147,20 @@ class NewOperation(NamedTuple):
     max_attempts: int
     request_id: str | None
     fingerprint: str
-    """Of the proposal."""
+    """The fingerprint of the create request."""
     trace_context: str | None
     """The ``traceparent`` under which the operation was created (W3C Trace Context)."""
     quota: int
-    """How many active operations the owner may have, this one included."""
+    """Limit of active operations of the owner, this one included."""
 
 
-class AccessFilter(NamedTuple):
-    """The operations a query may touch: what is outside of it does not exist for the asker.
+@dataclass(slots=True, kw_only=True, unsafe_hash=True)
+class AccessFilter:
+    """The operations that a query may touch; to the caller, all others are missing.
 
     An operation is inside when its owner is `subject`, or `everything` is set, or its function
-    matches one of the granted `functions`.
+    matches one of the granted `functions`. Never changed once it is made, for it is part of keys;
+    `frozen` would double the time to make one, which every call does.
     """
 
     subject: str
@@ -164,7 +169,7 @@ class AccessFilter(NamedTuple):
     """Exact names, or prefixes that end in ``*`` such as ``video.*``."""
 
     def covers(self, *, owner: str, function: str) -> bool:
-        """Tell whether an operation of this owner and function is inside."""
+        """Return whether an operation of this owner and function is inside."""
         return (
             self.everything
             or owner == self.subject
@@ -177,23 +182,23 @@ class AccessFilter(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Principal:
-    """Who calls. Comes from the credential, never from a message."""
+    """The authenticated caller, from the credential and never from a message."""
 
     subject: str
     roles: frozenset[Role]
     credential_id: str
     functions: tuple[str, ...] = ()
-    """The functions a worker is granted."""
+    """The functions granted to a worker."""
 
     def may_work_on(self, function: str) -> bool:
-        """Tell whether this principal is granted `function`, by its name or by a prefix."""
+        """Return whether `function` is granted to this principal, by its name or by a prefix."""
         return Role.WORKER in self.roles and any(
             function.startswith(grant[:-1]) if grant.endswith("*") else function == grant
             for grant in self.functions
         )
 
     def access_filter(self, *, worker: bool = False, admin: bool = False) -> AccessFilter:
-        """Return what this principal may touch where workers or admins are let in too."""
+        """Return the filter of this principal, where workers or admins have access too."""
         everything = admin and Role.ADMIN in self.roles
         functions = self.functions if worker and Role.WORKER in self.roles else ()
-        return AccessFilter(self.subject, everything, functions)
+        return AccessFilter(subject=self.subject, everything=everything, functions=functions)

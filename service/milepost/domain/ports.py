@@ -1,4 +1,4 @@
-"""What the use cases need from the outside, as the storage must provide it."""
+"""The ports: interfaces of the use cases that storage and webhooks implement."""
 
 from __future__ import annotations
 
@@ -38,12 +38,11 @@ if TYPE_CHECKING:
 
 
 class OperationStore(Protocol):
-    """Where operations live.
+    """Store of operations.
 
-    Every method may raise `StoreUnavailable` within a second when the database is away, and
-    `Overloaded` at once when too many calls wait already. A caller that is cancelled while it
-    waits neither loses nor undoes a change that was taken: the change is committed or not, as a
-    whole.
+    Every method may raise `StoreUnavailable` within a second when the database is unavailable, and
+    `Overloaded` at once when too many calls wait. Cancelling a waiting caller neither loses nor
+    undoes a change in progress: it is committed as a whole or not at all.
     """
 
     async def insert(
@@ -51,31 +50,31 @@ class OperationStore(Protocol):
     ) -> TransitionResult | None:
         """Store `new_operation` as a pending operation at revision 1, with its event.
 
-        Nothing is returned when the id is taken: try another. If a living operation of the
-        same owner has the same request_id, that operation is returned as replayed.
+        Returns None when the id is taken: try another one. If a live operation of the same owner
+        has the same request_id, that operation is returned as replayed.
 
         Raises:
             RequestIdReused: that operation was created with other content.
-            QuotaExceeded: the owner has as many active operations as the draft's quota allows,
-                counted exactly, however many are created at once.
+            QuotaExceeded: the owner has as many active operations as `new_operation.quota`,
+                counted exactly, also with concurrent creates.
         """
 
     async def apply(self, change: TransitionRequest) -> TransitionResult:
-        """Make one transition, its event and its deliveries durable together, or change nothing.
+        """Commit one transition with its event and its deliveries, or change nothing.
 
-        The transition is one conditional update; reading first never decides it. A repeated move
-        (same operation, move, request_id and actor) returns the operation as replayed.
+        The transition is one conditional update; an earlier read never decides it. A retry (same
+        operation, transition, request_id and actor) returns the operation as replayed.
 
         Raises:
-            OperationNotFound: there is none inside the scope.
+            OperationNotFound: the access filter has no such operation.
             RevisionMismatch, StaleAttempt, IllegalTransition, ProgressDecrease: as the table says.
-            LostRace: other changes came first three times in a row.
+            LostRace: other changes came first, three times in a row.
         """
 
     async def delete(self, change: TransitionRequest) -> None:
         """Remove a terminal operation; only its events remain.
 
-        Returns also when this very call (same request_id and actor) has removed it before.
+        A retry (same request_id and actor) returns too.
 
         Raises:
             As `apply`.
@@ -85,8 +84,8 @@ class OperationStore(Protocol):
         """Return the operation as last committed.
 
         Raises:
-            OperationNotFound: there is none inside the scope. `OperationExpired` and
-                `OperationDeleted` are told only to the owner.
+            OperationNotFound: the access filter has no such operation. Only the owner gets
+                `OperationExpired` or `OperationDeleted` instead.
         """
 
     async def list(
@@ -100,66 +99,66 @@ class OperationStore(Protocol):
     ) -> list[Operation]:
         """Return up to `limit` operations, newest first by (create_time, id), after a position.
 
-        Without `full`, result, errors and metadata are left out and not even read.
+        Without `full`, result, errors and metadata are not read.
         """
 
     async def status_snapshots(
         self, operation_ids: Sequence[OperationId]
     ) -> Sequence[StatusSnapshot]:
-        """Return how each of these operations stands, in any order; one that is gone is left out.
+        """Return the snapshots of these operations, in any order; missing ones are left out.
 
-        Within no scope: for those who have moved the operations before. Up to some hundred ids.
+        Without an access filter: for callers that have changed the operations before. Up to some
+        hundred ids.
         """
 
 
 class WorkStore(Protocol):
-    """Where workers find work. Raises what `OperationStore` raises."""
+    """Store of pending work. Raises as `OperationStore` does."""
 
     async def claim(self, claim: ClaimRequest) -> list[Operation]:
-        """Lease up to `most` pending operations to one worker; none if there are none.
+        """Lease up to `claim.max_operations` pending operations to one worker.
 
-        No operation goes to two workers. Owners take turns: a busy one does not keep others from
-        being served.
+        No operation goes to two workers. Owners take turns: a busy owner does not starve others.
         """
 
     async def pending(self, functions: Collection[str]) -> list[str]:
-        """Return those of `functions` that have work to be claimed."""
+        """Return those of `functions` that have pending operations."""
 
 
 class SweepStore(Protocol):
-    """Where what is due is done. The clock of the database decides what that is."""
+    """Store of the sweeper. The clock of the database decides what is due."""
 
-    async def sweep(self, transition: Transition, most: int) -> list[Operation]:
-        """Make one of the sweeper's transitions of up to `most` operations that are due.
+    async def sweep(self, transition: Transition, max_operations: int) -> list[Operation]:
+        """Apply one of the sweeper's transitions to up to `max_operations` due operations.
 
         Returns them as the transition left them (as they were, if it removed them), without
-        payloads. What another sweeper has in its hands is passed over.
+        payloads. Operations that another sweeper has locked are skipped.
         """
 
-    async def purge_events(self, kept: timedelta, most: int) -> int:
-        """Remove the events of up to `most` operations that were removed longer ago than `kept`."""
+    async def purge_events(self, kept: timedelta, max_operations: int) -> int:
+        """Remove the events of operations that were removed longer ago than `kept`."""
 
     async def due(self, transition: Transition) -> int:
-        """Return how many operations a sweep would move now."""
+        """Return the number of operations that a sweep would change now."""
 
-    async def overdue(self, transition: Transition, since: timedelta, most: int) -> int:
-        """Return how many operations have been due for longer than `since`, counted to `most`."""
+    async def overdue(self, transition: Transition, since: timedelta, max_operations: int) -> int:
+        """Return the number of operations due for longer than `since`, up to `max_operations`."""
 
 
 class HistoryStore(Protocol):
-    """Where it is written what has become of operations. Raises as `OperationStore` does."""
+    """Store of revisions and status changes. Raises as `OperationStore` does."""
 
     async def revisions(self, ids: Sequence[OperationId]) -> Mapping[OperationId, int]:
-        """Return the revisions of those operations that are there and have not expired."""
+        """Return the revisions of those operations that exist and have not expired."""
 
     async def status_changes(
         self, operation_id: OperationId, *, after: int, before: int, limit: int
     ) -> Sequence[StatusChange]:
-        """Return the changes of status between two revisions, the oldest `limit` of them."""
+        """Return the oldest `limit` status changes between two revisions, exclusively."""
 
 
 class CredentialStore(Protocol):
-    """Where API keys live. Only digests of secrets are ever kept."""
+    """Store of API keys for authentication. Only digests of keys are stored."""
 
     async def find_key(self, key_id: str) -> StoredKey | None:
         """Return the key with this public id if it is neither revoked nor expired."""
@@ -177,22 +176,22 @@ class KeySetSource(Protocol):
 
 
 class RateLimiter(Protocol):
-    """Where token buckets live."""
+    """Token buckets of rate limits."""
 
     async def take(self, key: BucketKey, rate: Rate) -> float:
-        """Take one from a bucket if there is one; return 0, or the seconds until there is one."""
+        """Take a token if there is one; return 0, or the seconds until the next token."""
 
 
 class KeyStore(Protocol):
-    """Where admins look after API keys. Errors of the database are as in `OperationStore`."""
+    """Store of API keys for admins. Raises as `OperationStore` does."""
 
     async def add_key(
         self, key: StoredKey, create_request: CreateKeyRequest, *, creator: str
     ) -> CreateKeyResult:
-        """Store a key of this proposal: it is valid from now on.
+        """Store `key` with this content; it is valid from now on.
 
-        If the same creator has used the proposal's request_id before, the key of that time is
-        returned as replayed, and nothing is stored.
+        If the same creator has used the request_id before, the key of that call is returned as
+        replayed, and nothing is stored.
 
         Raises:
             RequestIdReused: that key was created with other content.
@@ -205,21 +204,21 @@ class KeyStore(Protocol):
         """Return up to `limit` keys, newest first by (create_time, key_id), after a position."""
 
     async def revoke_key(self, key_id: str) -> ApiKey:
-        """Make a key worthless for good; doing it twice changes nothing.
+        """Revoke a key for good; a second call changes nothing.
 
         Raises:
-            ApiKeyNotFound: there is no such key.
+            ApiKeyNotFound: the key does not exist.
         """
 
     async def record_key_use(self, key_ids: Iterable[str]) -> None:
-        """Note that these keys were used just now, at most once a minute for each."""
+        """Record that these keys were used now, at most once a minute for each."""
 
 
 # --- webhooks ---
 
 
 class DeliveryStore(Protocol):
-    """Where deliveries live. They are written by the transitions of `OperationStore`, not here.
+    """Store of deliveries, which the transitions of `OperationStore` write.
 
     Every method may raise `StoreUnavailable` and `Overloaded`, as those of `OperationStore`.
     """
@@ -227,14 +226,14 @@ class DeliveryStore(Protocol):
     async def claim(
         self, *, limit: int, per_host: int, busy: Collection[str], lease: timedelta
     ) -> list[ClaimedDelivery]:
-        """Take up to `limit` due deliveries for `lease`; no other dispatcher gets them meanwhile.
+        """Lease up to `limit` due deliveries to this dispatcher only.
 
-        At most `per_host` of one host, and none of a `busy` host. A lease that runs out makes the
-        delivery due again.
+        At most `per_host` of one host, and none of a `busy` host. A delivery whose lease expires
+        is due again.
         """
 
     async def settle(self, settlement: Settlement) -> bool:
-        """Record an attempt, and move its delivery on; false if the lease was lost meanwhile."""
+        """Record an attempt and the state of its delivery; return False if its lease is lost."""
 
     async def deliveries(
         self, owner: str, selection: DeliverySelection, after: Position | None, limit: int
@@ -244,69 +243,72 @@ class DeliveryStore(Protocol):
     async def redeliver(
         self, owner: str, delivery_id: str, request_id: str | None
     ) -> tuple[Delivery, bool]:
-        """Make a settled delivery due again; the flag tells that this very call did so before.
+        """Make a settled delivery due again; the flag is True for a retry of this call.
 
         Raises:
-            DeliveryNotFound: `owner` has none such.
-            IllegalTransition: it is not settled.
+            DeliveryNotFound: `owner` has no such delivery.
+            IllegalTransition: the delivery is not settled.
         """
 
     async def purge_deliveries(self, kept: timedelta) -> int:
-        """Remove deliveries of operations that are gone, `kept` after they were settled."""
+        """Remove deliveries of missing operations that were settled longer ago than `kept`."""
 
 
 class SecretStore(Protocol):
-    """Where signing secrets live, encrypted. Raises as `OperationStore` does."""
+    """Store of encrypted signing secrets. Raises as `OperationStore` does."""
 
     async def secrets(self, owner: str) -> Sequence[SealedSecret]:
-        """Return the secrets of `owner` that sign now: the current one first, if there is any."""
+        """Return the secrets of `owner` that sign now, the current one first."""
 
     async def first_secret(self, owner: str, key_id: str, sealed: bytes) -> None:
-        """Store the first secret of `owner`, unless there is one by now."""
+        """Store the first secret of `owner`, unless one exists."""
 
     async def rotate_secret(
         self, owner: str, key_id: str, sealed: bytes, request_id: str | None, overlap: timedelta
     ) -> bool:
-        """Replace the current secret, which signs on for `overlap`; end the one before at once.
+        """Replace the current secret, which signs for `overlap` more; end the previous one now.
 
-        False means that a rotation with this request_id has been made, and nothing was done. Of
-        rotations at once each replaces what the one before it made.
+        Returns False for a retry of a rotation, which changes nothing. Concurrent rotations run
+        one after the other.
         """
 
 
 class SecretVault(Protocol):
-    """Encrypts signing secrets under the operator's master keys."""
+    """Encryption of signing secrets with the operator's master keys."""
 
     def seal(self, owner: str, secret: bytes) -> tuple[str, bytes]:
         """Return the id of the master key and the encrypted secret."""
 
     def unseal(self, secret: SealedSecret) -> bytes:
-        """Return the secret.
+        """Return the decrypted secret.
 
         Raises:
-            WebhooksNotConfigured: its master key is not among those that are configured.
+            WebhooksNotConfigured: its master key is not configured.
         """
 
 
 class Callbacks(Protocol):
-    """What creating an operation with a callback URL needs of the sender of webhooks."""
+    """The part of webhook delivery that a create with a callback URL needs."""
 
     async def check(self, callback_url: str) -> None:
-        """Return if webhooks may be sent to this URL; it takes 2 s at most.
+        """Check that webhooks may be sent to this URL, within 2 s.
 
         Raises:
-            InvalidRequest: naming ``callback_url``.
+            InvalidRequest: the URL is refused; the violation names ``callback_url``.
         """
 
+    async def prepare(self, owner: str) -> None:
+        """Create the secret that signs the webhooks of `owner`, unless it exists."""
+
     def wake(self) -> None:
-        """Take the hint that a delivery has been written on this replica."""
+        """Wake the dispatcher: this replica has written a delivery."""
 
 
 class Prober(Protocol):
-    """Sends one webhook at once."""
+    """Sender of test webhooks."""
 
     async def probe(self, owner: str, callback_url: str, keys: Sequence[bytes]) -> Probe:
-        """Send a signed webhook to a URL under all rules for them, and say what came of it.
+        """Send a signed test webhook to a URL, under all rules for webhooks; return the attempt.
 
         Raises:
             InvalidRequest: the URL is refused; nothing was contacted.

@@ -1,9 +1,9 @@
-"""Parameters of a list: which operations, and from which position."""
+"""Parameters of a list: the filters and the position to go on from."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """Which operations to list. Empty or absent means: no condition."""
+    """Filters of a list of operations. An empty or absent one is no condition."""
+
+    collection: ClassVar = "operations"
+    """Names the list in page tokens: never changes."""
 
     statuses: tuple[Status, ...] = ()
     function: str | None = None

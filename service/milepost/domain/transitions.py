@@ -1,15 +1,15 @@
-"""The one transition table, and what it means for a transition that did not happen.
+"""The transition table, and the error of a transition that did not happen.
 
-Everything that knows which status may follow which derives from `TABLE` or is tested against
-it: the WHERE clauses of the store, the error texts, the diagram in ``docs/architecture.md``,
-the comments of the proto files and the test matrix of every status and every transition.
+Every rule about the order of statuses derives from `TABLE` or is tested against it: the WHERE
+clauses of the store, the error texts, the diagram in ``docs/architecture.md``, the comments of the
+proto files and the test matrix of every status and every transition.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from milepost.domain.errors import (
     IllegalTransition,
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 PROGRESS_TOLERANCE: Final = 0.001
-"""How far progress may dip before it is refused; the larger value is kept."""
+"""Largest decrease of progress that is accepted; the larger value is kept."""
 
 
 class Transition(StrEnum):
-    """A named change of an operation."""
+    """Name of a change of an operation."""
 
     CREATE = "create"
     START = "start"
@@ -51,7 +51,7 @@ class Transition(StrEnum):
 
 
 class Actor(StrEnum):
-    """Who may do a transition."""
+    """Relation to an operation that allows a transition."""
 
     CALLER = "caller"
     OWNER = "owner"
@@ -62,24 +62,24 @@ class Actor(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """One row of the table: from where, to where, by whom, and the event it records."""
+    """One row of the table: sources, target, actors and event of a transition."""
 
     sources: frozenset[Status]
-    """The statuses the transition may start from; empty for the transition that creates."""
+    """Statuses that the transition may start from; empty for the create."""
     target: Status | None
-    """The status it leads to; nothing for the transition that removes."""
+    """Status that it leads to; None for the purge."""
     by: frozenset[Actor]
     event: str
-    """The type of the event that is recorded when the status changes."""
+    """Type of the event that is recorded when the status changes."""
 
     @property
     def changing(self) -> frozenset[Status]:
-        """The statuses from which this transition changes the status, and so records an event."""
+        """Sources from which the status changes, and an event is recorded."""
         return self.sources - {self.target}
 
     @property
     def keeping(self) -> frozenset[Status]:
-        """The statuses that this transition leaves as they are."""
+        """Sources from which the status stays as it is."""
         return self.sources & {self.target}
 
 
@@ -108,38 +108,44 @@ TABLE: Final[Mapping[Transition, Rule]] = {
     ),
 }
 
+CALLBACK_EVENTS: Final = tuple(
+    dict.fromkeys(
+        rule.event for rule in TABLE.values() if rule.target not in (None, Status.PENDING)
+    )
+)
+"""The event types that a webhook can be sent for: an operation has left PENDING or has ended."""
+
 DELETABLE: Final = TABLE[Transition.PURGE].sources - {Status.PENDING}
-"""What DeleteOperation may forget before its time: a pending one is cancelled first."""
+"""Statuses that DeleteOperation accepts; a pending operation must be cancelled first."""
 
 TERMINAL: Final = frozenset(
     status
     for status in Status
     if not any(status in rule.sources for rule in TABLE.values() if rule.target is not None)
 )
-"""The statuses that no transition leaves, except to be forgotten."""
+"""Statuses that no transition leaves, except the purge."""
 ACTIVE: Final = frozenset(Status) - TERMINAL
 
 
-class Preconditions(NamedTuple):
-    """What a change depends on beside the transition table. Absent means: no condition."""
+@dataclass(slots=True, kw_only=True)
+class Preconditions:
+    """Conditions of a transition beside the transition table. An absent one is no condition."""
 
     request_id: str | None = None
-    """Names the call, so that its repetition is answered instead of done again."""
+    """Names the call, so that a retry returns the result of the first try."""
     expected_revision: int | None = None
     attempt: int | None = None
 
 
-class TransitionRequest(NamedTuple):
-    """One transition that somebody asks for, with every condition it depends on.
-
-    A tuple like the operation, and for the same reason.
-    """
+@dataclass(slots=True, kw_only=True)
+class TransitionRequest:
+    """One requested transition, with every condition that it depends on."""
 
     transition: Transition
     id: OperationId
     access_filter: AccessFilter
     actor: str
-    """The subject that asks."""
+    """The subject of the caller."""
     request_id: str | None = None
     expected_revision: int | None = None
     attempt: int | None = None
@@ -152,22 +158,23 @@ class TransitionRequest(NamedTuple):
 
     @property
     def sources(self) -> frozenset[Status]:
-        """The statuses from which this change may happen."""
+        """Statuses from which this transition may happen."""
         return DELETABLE if self.transition is Transition.PURGE else TABLE[self.transition].sources
 
 
-class TransitionResult(NamedTuple):
+@dataclass(slots=True)
+class TransitionResult:
     """An operation as a transition left it, or as an earlier call with this request_id left it."""
 
     operation: Operation
-    replayed: bool = False
+    replayed: bool = field(default=False, kw_only=True)
 
 
 def refusal(change: TransitionRequest, found: Operation) -> MilepostError | None:
-    """Say why `change` did not happen to the operation `found`, or nothing if it now could.
+    """Return the reason why `change` did not happen to `found`, or None if it now could.
 
-    A stale token is named before the status: whoever acts on an old copy is told to read
-    again, whatever the operation has become since.
+    A stale revision or attempt is reported before the status: a caller that acts on an old copy
+    must read the operation again, whatever its status is.
     """
     if change.expected_revision not in (None, found.revision):
         return RevisionMismatch(expected=change.expected_revision, actual=found.revision)
@@ -183,13 +190,13 @@ def refusal(change: TransitionRequest, found: Operation) -> MilepostError | None
 
 
 LEASE_LOST: Final = "LEASE_LOST"
-"""The error code of what was abandoned."""
+"""Error code of an abandoned operation."""
 EXPIRED: Final = "EXPIRED"
-"""The error code of what ran past its `expire_time`."""
+"""Error code of an operation that was processing past its `expire_time`."""
 
 
 def is_over(attempt: int, found: Operation) -> bool:
-    """Tell whether this attempt at the operation `found` has ended by its lease, or by another.
+    """Return whether `attempt` has ended, by a lost lease or by a later attempt.
 
     A pending operation has no running attempt: the last one was released.
     """
@@ -198,7 +205,7 @@ def is_over(attempt: int, found: Operation) -> bool:
 
 
 def is_decrease(requested: float | None, current: float | None) -> bool:
-    """Tell whether progress would go back by more than the tolerance."""
+    """Return whether progress would decrease by more than the tolerance."""
     return (
         requested is not None and current is not None and requested < current - PROGRESS_TOLERANCE
     )

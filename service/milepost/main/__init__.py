@@ -1,7 +1,7 @@
-"""The composition root: all that is plugged together is plugged together here.
+"""The composition root: it builds all parts of the service and connects them.
 
-``serving.py`` is the recipe, from the settings to the last span; beside it are its ingredients by
-capability. ``commands.py`` is what the command line does to the database without a service.
+``serving.py`` starts and stops the service; the modules beside it build the parts of one capability
+each. ``commands.py`` has the database commands of the command line.
 """
 
 from milepost.main.commands import (

@@ -1,4 +1,4 @@
-"""What the command line asks of the database itself, without a service."""
+"""The commands that work on the database, without a running service."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ if TYPE_CHECKING:
 
 
 class DatabaseError(Exception):
-    """The database cannot be used for this; the text says why, without its password."""
+    """The database cannot be used. The text has the reason, and never the password."""
 
     def __init__(self, message: str, *, away: bool = False) -> None:
-        """Keep whether it is `away`, so that trying again later may help."""
+        """Store whether the database is `away`, so that a retry may succeed."""
         self.away = away
         super().__init__(message)
 
 
 def migrate(url: str, revision: str = schema.HEAD) -> str | None:
-    """Bring the schema to `revision`, or back to it; return where it is now."""
+    """Upgrade or downgrade the schema to `revision`; return the revision that it has now."""
     with _database(url) as engine:
         back = revision == "base" or (schema.current(engine) or "") > revision
         if back and not revision.startswith("+"):
@@ -58,7 +58,7 @@ def migrate(url: str, revision: str = schema.HEAD) -> str | None:
 
 
 def clean_up(url: str, *, dry_run: bool) -> Swept:
-    """Make one pass over what is past its time; with `dry_run` only count it."""
+    """Make one pass over the due operations; with `dry_run` only count them."""
     with _usable(url) as engine:
         return asyncio.run(_clean_up(engine, dry_run=dry_run))
 
@@ -82,7 +82,7 @@ def create_key(
     functions: Iterable[str],
     lifetime: timedelta | None = None,
 ) -> tuple[str, str, datetime | None]:
-    """Store a new API key; return its public id, the key, never shown again, and its end."""
+    """Store a new API key; return its public id, the key itself, and its expire time."""
     key, stored = issue_key(subject=subject, roles=roles, functions=functions)
     with _keys(url) as keys:
         expire_time = keys.add(stored, lifetime=lifetime)
@@ -96,13 +96,13 @@ def list_keys(url: str) -> list[dict[str, Any]]:
 
 
 def revoke_key(url: str, key_id: str) -> bool:
-    """Make a key worthless; tell whether there is such a key."""
+    """Revoke a key; return False if it does not exist."""
     with _keys(url) as keys:
         return keys.revoke(key_id)
 
 
 def reencrypt_secrets(settings: Settings) -> int:
-    """Encrypt every signing secret under the current master key; return how many were not."""
+    """Encrypt every signing secret with the current master key; return the number of changes."""
     keys = master_keys(settings)
     if keys is None:
         raise SettingsError(["MILEPOST_WEBHOOK_KEYS: there are no master keys"])
@@ -118,7 +118,7 @@ def _keys(url: str) -> Iterator[KeyRing]:
 
 @contextlib.contextmanager
 def _usable(url: str) -> Iterator[Engine]:
-    """Open a database with the schema that this code needs."""
+    """Open a database that has the schema of this release."""
     with _database(url) as engine:
         found, needed = schema.current(engine), schema.latest()
         usable = schema.is_usable(found)
@@ -133,7 +133,7 @@ def _usable(url: str) -> Iterator[Engine]:
 
 @contextlib.contextmanager
 def _database(url: str) -> Iterator[Engine]:
-    """Open the database; whatever goes wrong with it inside is a `DatabaseError`."""
+    """Open the database; turn every failure inside of the context into a `DatabaseError`."""
     try:
         if url.startswith("sqlite"):
             make_folder(url)

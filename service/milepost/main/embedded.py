@@ -1,4 +1,4 @@
-"""The embedded store: a file, its folder, and the one process that serves it."""
+"""The embedded store: its file, its folder, and the lock of the one process that serves it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def prepare_embedded(url: str) -> None:
-    """Make the embedded store ready for use: its folder, and its schema."""
+    """Create the folder and the schema of the embedded store."""
     make_folder(url)
     if not schema.is_usable(schema.current(open_engine(url))):
         schema.upgrade(url)
@@ -25,7 +25,7 @@ def prepare_embedded(url: str) -> None:
 
 @contextlib.contextmanager
 def only_process(url: str) -> Iterator[None]:
-    """Hold the embedded store: a second service on the same file is refused."""
+    """Lock the embedded store; a second service on the same file exits."""
     import fcntl  # noqa: PLC0415 - not on every platform, and only the embedded store needs it
 
     make_folder(url)
@@ -38,10 +38,10 @@ def only_process(url: str) -> Iterator[None]:
 
 
 def sqlite_path(url: str) -> Path:
-    """Return the file of the embedded store."""
+    """Return the path of the embedded store."""
     return Path(sa.make_url(url).database or "")
 
 
 def make_folder(url: str) -> None:
-    """Make the folder of that file, unless it is there."""
+    """Create the folder of the embedded store if it does not exist."""
     sqlite_path(url).parent.mkdir(parents=True, exist_ok=True)

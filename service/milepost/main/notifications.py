@@ -1,4 +1,4 @@
-"""How listeners hear what happens: from other replicas, and by looking where nobody tells."""
+"""Sources of notifications: the other replicas, and polls of the database."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
     from milepost.tracking.subscriptions import Subscriptions
 
 POLL_INTERVAL_S: Final = 0.8
-"""How often watched operations are looked at: what another replica did is seen within 1 s."""
+"""Time between two polls: a change on another replica is seen within 1 s."""
 EMBEDDED_POLL_INTERVAL_S: Final = 5.0
-"""The same where there is no other replica, and only the passing of time goes unannounced."""
+"""The same without other replicas, where only an expiry is not announced."""
 
 
 @contextlib.asynccontextmanager
 async def subscribed_to_notifications(
     subscriptions: Subscriptions, store: SqlOperationStore, engine: Engine
 ) -> AsyncIterator[None]:
-    """Let listeners hear what happens: from other replicas, and by looking where nobody tells."""
+    """Notify subscribers of changes on other replicas, and poll for those not announced."""
     embedded = engine.dialect.name == "sqlite"
     interval = EMBEDDED_POLL_INTERVAL_S if embedded else POLL_INTERVAL_S
     poller = Poller(store, subscriptions, interval=interval)
@@ -38,11 +38,11 @@ async def subscribed_to_notifications(
             return
 
         def lost() -> None:
-            poller.look_now()
-            subscriptions.publish_unseen()
+            poller.poll_now()
+            subscriptions.notify_unpolled()
 
-        notifications = Notifications(engine, heard=subscriptions.hear, lost=lost)
-        subscriptions.tell_others(notifications.tell)
+        notifications = Notifications(engine, heard=subscriptions.deliver, lost=lost)
+        subscriptions.forward_to(notifications.tell)
         try:
             yield
         finally:

@@ -1,4 +1,4 @@
-"""What a replica does again and again, beside the calls."""
+"""The periodic tasks of a replica."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from milepost import telemetry
 from milepost.domain.errors import Unavailable
-from milepost.tracking.claimer import LOOK_INTERVAL_S
+from milepost.tracking.claimer import POLL_INTERVAL_S
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -19,23 +19,23 @@ if TYPE_CHECKING:
     from milepost.tracking.sweeper import Sweeper
 
 KEY_USE_INTERVAL_S: Final = 5.0
-"""How often it is written which keys were used."""
+"""Interval at which the last use of API keys is written."""
 
 
 @contextlib.asynccontextmanager
 async def background(
     settings: Settings, work: PendingWork, sweeper: Sweeper, keys: Keys
 ) -> AsyncIterator[None]:
-    """Run the loops of this replica beside what happens inside, and end them after that."""
-    rounds: tuple[tuple[str, Callable[[], Awaitable[Any]], float], ...] = (
-        ("look for work", work.look, LOOK_INTERVAL_S),
+    """Run the periodic tasks of this replica inside of the context."""
+    periodic: tuple[tuple[str, Callable[[], Awaitable[Any]], float], ...] = (
+        ("poll for work", work.poll, POLL_INTERVAL_S),
         ("sweep leases", sweeper.sweep_leases, settings.lease_sweep_seconds),
         ("clean up", sweeper.clean_up, settings.cleanup_seconds),
         ("purge events", sweeper.purge_events, settings.cleanup_seconds),
         ("measure", sweeper.measure, settings.measure_seconds),
         ("note key use", keys.write_uses, KEY_USE_INTERVAL_S),
     )
-    tasks = [asyncio.create_task(run_periodically(*each)) for each in rounds]
+    tasks = [asyncio.create_task(run_periodically(*each)) for each in periodic]
     try:
         yield
     finally:
@@ -45,11 +45,11 @@ async def background(
 
 
 async def run_periodically(task: str, once: Callable[[], Awaitable[Any]], seconds: float) -> None:
-    """Do it once every so many seconds until cancelled; a failure is logged and tried again."""
+    """Call `once` every so many seconds until cancelled. A failure is logged."""
     while True:
         await asyncio.sleep(seconds)
         try:
             await once()
-        except Exception as error:  # noqa: BLE001 - whatever it is, the next round may do better
+        except Exception as error:  # noqa: BLE001 - the next run may succeed
             expected = isinstance(error, Unavailable)
             telemetry.record_failure(task, error, expected=expected)

@@ -1,4 +1,4 @@
-"""Whether calls should be sent to this replica: what the probes say, and what they follow."""
+"""The readiness of this replica, and the probes that report it."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ if TYPE_CHECKING:
     from milepost.storage.store import SqlOperationStore
 
 PROBE_INTERVAL_S: Final = 0.5
-"""How often the database is asked whether it is there: readiness is known within 2 s."""
+"""Interval at which the database is checked. A change of readiness is reported within 2 s."""
 STARTING, DRAINING = "starting", "draining"
 
 
 class Readiness:
-    """Whether calls should be sent here, and if not, why."""
+    """The reason why this replica is not ready, or None."""
 
     def __init__(self) -> None:
-        """Begin not ready."""
+        """Start as not ready."""
         self.problem: str | None = STARTING
 
     async def watch(self, store: SqlOperationStore, server: RpcServer) -> None:
-        """Follow the database until cancelled, and tell the health service of every change."""
+        """Check the database until cancelled, and report every change to the health service."""
         while True:
             try:
                 await store.ping()
@@ -51,7 +51,7 @@ class Readiness:
 
 
 async def schema_is_usable(engine: Engine, readiness: Readiness, stop: asyncio.Event) -> bool:
-    """Return once the database has the schema that this code needs, or false at a signal."""
+    """Wait for the schema that this release needs; return False if a signal came first."""
     needed = schema.latest()
     while not stop.is_set():
         try:
@@ -73,7 +73,7 @@ async def schema_is_usable(engine: Engine, readiness: Readiness, stop: asyncio.E
 
 @contextlib.asynccontextmanager
 async def probes(address: str, readiness: Readiness) -> AsyncIterator[None]:
-    """Answer probes and show metrics on the HTTP port, if there is to be one."""
+    """Serve probes and metrics on the HTTP port, if an address is configured."""
     if not address:
         yield
         return

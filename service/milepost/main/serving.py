@@ -13,11 +13,12 @@ import sqlalchemy as sa
 
 from milepost import __version__, telemetry
 from milepost.main.access import access_of, tls_of
+from milepost.main.batch_scheduling import use_batch_scheduling
 from milepost.main.embedded import only_process, prepare_embedded
+from milepost.main.garbage_collection import freeze_startup_objects
 from milepost.main.notifications import subscribed_to_notifications
 from milepost.main.periodic_tasks import background
 from milepost.main.readiness import DRAINING, Readiness, probes, schema_is_usable
-from milepost.main.tuning import schedule_as_batch, settle_heap, use_huge_pages
 from milepost.main.webhook_delivery import delivering_webhooks
 from milepost.rpc.server import RpcServer, UseCases, Wire
 from milepost.storage.api_keys import service_key
@@ -25,9 +26,9 @@ from milepost.storage.engine import open_engine
 from milepost.storage.outbox import SqlOutbox
 from milepost.storage.store import SqlOperationStore
 from milepost.tracking.claimer import Claimer, PendingWork
+from milepost.tracking.committer import Committer
 from milepost.tracking.keys import Keys
 from milepost.tracking.page_tokens import PageTokens
-from milepost.tracking.pending import PendingProgress
 from milepost.tracking.progress_streams import ProgressStreams
 from milepost.tracking.subscriptions import Subscriptions
 from milepost.tracking.sweeper import Sweeper
@@ -42,7 +43,8 @@ if TYPE_CHECKING:
 
 async def serve(settings: Settings) -> None:
     """Run the service until SIGTERM or SIGINT, then drain: no accepted call is lost."""
-    schedule_as_batch()
+    if settings.batch_scheduling:
+        use_batch_scheduling()
     stop = _stop_signal()
     readiness = Readiness()
     url = settings.database_url.get_secret_value()
@@ -83,8 +85,7 @@ async def serve(settings: Settings) -> None:
         )
         server = RpcServer(serves, access, settings.limits, _wire(settings), tracing=tracing)
         await server.start()
-        settle_heap()
-        use_huge_pages()
+        freeze_startup_objects()
         watch = asyncio.create_task(readiness.watch(store, server))
         await stack.enter_async_context(background(settings, work, serves.sweeper, keys))
         telemetry.log.info(
@@ -118,14 +119,15 @@ def _use_cases(
     tracing: telemetry.Tracing,
 ) -> UseCases:
     """Return what the services serve, over one store."""
-    limits, pending = settings.limits, PendingProgress()
+    limits, committer = settings.limits, Committer(store, subscriptions)
+    streams = ProgressStreams(committer, store, subscriptions=subscriptions, limits=limits)
     tracker = Tracker(
         store,
+        committer,
         limits=limits,
         page_tokens=page_tokens,
-        subscriptions=subscriptions,
         work=work,
-        pending=pending,
+        pending_progress=streams.pending_progress,
         allowances=settings.allowances,
         callbacks=sending.callbacks,
     )
@@ -139,14 +141,12 @@ def _use_cases(
             events_kept=timedelta(seconds=settings.events_kept_seconds),
             tracing=tracing,
         ),
-        streams=ProgressStreams(
-            tracker, store, subscriptions=subscriptions, pending=pending, limits=limits
-        ),
+        streams=streams,
         watcher=Watcher(
             store,
             store,
             subscriptions,
-            longest=settings.wait_seconds_max,
+            max_wait=settings.wait_seconds_max,
             keep_alive=settings.keep_alive_seconds,
         ),
         webhooks=Webhooks(

@@ -1,4 +1,4 @@
-"""What sends webhooks, and the master keys without which nothing is sent."""
+"""The delivery of webhooks, and the master keys that it needs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from milepost.main.embedded import sqlite_path
 from milepost.tracking.signing_secrets import Secrets
 from milepost.webhooks.attempts import DeliveryAttempts
 from milepost.webhooks.callbacks import CheckedCallbacks
-from milepost.webhooks.dispatcher import Dispatcher, Room
+from milepost.webhooks.concurrency import ConcurrencyLimits
+from milepost.webhooks.dispatcher import Dispatcher
 from milepost.webhooks.guard import Resolver
 from milepost.webhooks.master_keys import key_beside, read_keys
 from milepost.webhooks.sender import Sender
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebhookDelivery:
-    """What sends webhooks; without master keys there is nothing to sign them with."""
+    """The parts that send webhooks. Without master keys it has no attempts and no callbacks."""
 
     secrets: Secrets
     attempts: DeliveryAttempts | None = None
@@ -40,44 +41,45 @@ class WebhookDelivery:
 async def delivering_webhooks(
     settings: Settings, outbox: SqlOutbox, tracing: telemetry.Tracing
 ) -> AsyncIterator[WebhookDelivery]:
-    """Send what is due until left; what is being sent then is settled first."""
+    """Send due webhooks inside of the context; on exit, settle those in flight."""
     keys = await asyncio.to_thread(master_keys, settings)
     if keys is None:
-        telemetry.log.warning("webhooks are off", cause="there are no master keys")
+        telemetry.log.warning("webhooks disabled", cause="no master keys are configured")
         yield WebhookDelivery(secrets=Secrets(outbox, None))
         return
     rules, timeout = settings.callback_rules, timedelta(seconds=settings.webhook_timeout_seconds)
-    room = Room(
+    limits = ConcurrencyLimits(
         total=settings.webhook_concurrency,
         per_host=settings.webhook_concurrency_per_host,
         timeout=timeout,
     )
     resolver = Resolver(rules)
     sender = Sender(rules, resolver, total=timeout)
+    sender.open()
     secrets = Secrets(outbox, Vault(keys))
     attempts = DeliveryAttempts(sender, secrets, rules, settings.webhook_schedule)
-    dispatcher = Dispatcher(outbox, attempts, room, tracing)
+    dispatcher = Dispatcher(outbox, attempts, limits, tracing)
     loop = asyncio.create_task(dispatcher.run())
     try:
         yield WebhookDelivery(
             secrets=secrets,
             attempts=attempts,
-            callbacks=CheckedCallbacks(rules, resolver, dispatcher.wake),
+            callbacks=CheckedCallbacks(rules, resolver, secrets, dispatcher.wake),
         )
     finally:
         dispatcher.finish()
         await loop
-        await dispatcher.stop(room.lease.total_seconds())
+        await dispatcher.stop()
         await sender.close()
 
 
 def master_keys(settings: Settings) -> dict[str, bytes] | None:
-    """Return the keys that signing secrets are encrypted with, the current one first, if any.
+    """Return the keys that encrypt signing secrets, the current one first, or None.
 
-    The embedded store has one of its own beside it, unless the operator gives others.
+    The embedded store has a key of its own beside it, unless the operator configures others.
 
     Raises:
-        SettingsError: there is a file of keys that cannot be used.
+        SettingsError: The file of keys is not usable.
     """
     if settings.webhook_keys is not None:
         return read_keys(settings.webhook_keys.get_secret_value())

@@ -1,11 +1,11 @@
-"""AdminService: for admins, who look after API keys and what is past its time."""
+"""AdminService: purging expired operations, and API keys."""
 
 from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Final
 
-from milepost.domain.api_key import MOST_GRANTS, CreateKeyRequest, KeySelection, is_grant
+from milepost.domain.api_key import MAX_GRANTS, CreateKeyRequest, KeySelection, is_grant
 from milepost.domain.operation import Role
 from milepost.domain.transitions import Transition
 from milepost.gen.milepost.v1 import admin_service_pb2 as pb
@@ -26,12 +26,12 @@ _TIMES: Final = ("create_time", "expire_time", "last_used_time", "revoke_time")
 
 
 class AdminService:
-    """Each method: convert in, await, convert out."""
+    """Convert each request, await its use case, convert the result."""
 
     def __init__(self, keys: Keys, sweeper: Sweeper, limits: Limits) -> None:
         """Serve `keys` and `sweeper`; check requests against `limits`."""
         self._keys = keys
-        self._sweeping = sweeper
+        self._sweeper = sweeper
         self._limits = limits
 
     async def CreateApiKey(
@@ -39,7 +39,7 @@ class AdminService:
     ) -> pb.CreateApiKeyResponse:
         """See the proto."""
         fields = KeyFields(request, self._limits)
-        create_request = fields.key_proposal()
+        create_request = fields.create_key_request()
         fields.done()
         created = await self._keys.create(call.principal, create_request)
         response = pb.CreateApiKeyResponse(secret=created.secret, replayed=created.replayed)
@@ -73,30 +73,30 @@ class AdminService:
         _fill(response.api_key, await self._keys.revoke(key_id))
         return response
 
-    async def CleanupExpired(
-        self, request: pb.CleanupExpiredRequest, _call: RpcCall
-    ) -> pb.CleanupExpiredResponse:
+    async def PurgeExpiredOperations(
+        self, request: pb.PurgeExpiredOperationsRequest, _call: RpcCall
+    ) -> pb.PurgeExpiredOperationsResponse:
         """See the proto."""
-        sweeper = self._sweeping
+        sweeper = self._sweeper
         swept = await (sweeper.preview() if request.dry_run else sweeper.clean_up())
-        return pb.CleanupExpiredResponse(
-            deleted_count=swept.moved[Transition.PURGE],
+        return pb.PurgeExpiredOperationsResponse(
+            purged_count=swept.moved[Transition.PURGE],
             failed_count=swept.moved[Transition.EXPIRE],
             more_remaining=swept.more,
         )
 
 
 class KeyFields(Fields):
-    """Reads the fields of requests about API keys."""
+    """Reader of the fields of requests about API keys."""
 
     def key_id(self) -> str:
-        """Return the public id of a key. Never repeated in a problem: it may be a whole key."""
+        """Return the id of a key. A violation never quotes it: it may be a whole key."""
         value: str = self._request.key_id
         if _KEY_ID.fullmatch(value) is None:
             self.refuse("key_id", f"must match {_KEY_ID.pattern}, matched whole")
         return value
 
-    def key_proposal(self) -> CreateKeyRequest:
+    def create_key_request(self) -> CreateKeyRequest:
         """Return the key that the request asks to create."""
         roles = self._roles()
         return CreateKeyRequest(
@@ -122,9 +122,9 @@ class KeyFields(Fields):
             self.refuse("functions", "must name at least one function for a worker, or *")
         if given and not worker:
             self.refuse("functions", "must be empty without the role WORKER")
-        if len(given) > MOST_GRANTS:
-            self.refuse("functions", f"must be at most {MOST_GRANTS}, found {len(given)}")
-        for n, grant in enumerate(given[:MOST_GRANTS]):
+        if len(given) > MAX_GRANTS:
+            self.refuse("functions", f"must be at most {MAX_GRANTS}, found {len(given)}")
+        for n, grant in enumerate(given[:MAX_GRANTS]):
             if len(grant) > self._limits.name_length or not is_grant(grant):
                 self.refuse(
                     f"functions[{n}]",

@@ -1,7 +1,7 @@
-"""Messages in: shape checks that report every violated field at once.
+"""Requests to domain values: shape checks that report every violated field at once.
 
-What is checked here is public knowledge: lengths, patterns, sizes. It is checked before anything
-is read, and says nothing about what is stored.
+The checks concern lengths, patterns and sizes. They run before any data is read, so a violation
+discloses nothing about stored data.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from milepost.domain.operation import (
     Status,
 )
 from milepost.domain.selection import Selection
-from milepost.domain.transitions import TABLE, Preconditions
+from milepost.domain.transitions import CALLBACK_EVENTS, Preconditions
 from milepost.gen.milepost.v1 import operation_pb2 as pb
 from milepost.rpc.messages import STATUS_NUMBERS
 
@@ -34,14 +34,13 @@ if TYPE_CHECKING:
 
 REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_.:-]{1,255}")
 REPORTED_CHARACTERS: Final = 1_600
-"""Of all violations of one request: they travel three times, one of them in base64, in metadata of
-which clients take 8 KiB."""
+"""Maximum length of all violations of one response. It contains them three times, once in base64,
+and clients accept 8 KiB of metadata."""
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
-_EVENTS: Final = frozenset(rule.event for rule in TABLE.values())
 
 
 class Fields:
-    """Reads the fields of one request and collects what is wrong with them."""
+    """Reader of the fields of one request, which collects their violations."""
 
     def __init__(self, request: Any, limits: Limits) -> None:
         """Read `request`, against `limits`."""
@@ -50,26 +49,26 @@ class Fields:
         self._violations: list[Violation] = []
 
     def refuse(self, field: str, problem: str) -> None:
-        """Note that `field` is not as it must be."""
+        """Record a violation of `field`."""
         self._violations.append(Violation(field, problem))
 
     def done(self) -> None:
-        """Raise `InvalidRequest` if anything was refused, with as much of it as can be told."""
+        """Raise `InvalidRequest` if there are violations, with as many as `REPORTED_CHARACTERS`."""
         if not self._violations:
             return
-        told: list[Violation] = []
-        room = REPORTED_CHARACTERS
+        reported: list[Violation] = []
+        left = REPORTED_CHARACTERS
         for violation in self._violations:
-            room -= len(violation.field) + len(violation.problem)
-            if room < 0:
-                rest = len(self._violations) - len(told)
-                told.append(Violation("request", f"has {rest} more violations"))
+            left -= len(violation.field) + len(violation.problem)
+            if left < 0:
+                rest = len(self._violations) - len(reported)
+                reported.append(Violation("request", f"has {rest} more violations"))
                 break
-            told.append(violation)
-        raise InvalidRequest(*told)
+            reported.append(violation)
+        raise InvalidRequest(*reported)
 
     def operation_id(self) -> OperationId:
-        """Return the id of the operation that the request names."""
+        """Return the id of the operation."""
         value: str = self._request.operation_id
         if len(value) != ID_LENGTH:
             self.refuse(
@@ -83,7 +82,7 @@ class Fields:
         return OperationId(value)
 
     def create_request(self) -> CreateRequest:
-        """Return what the request asks to create."""
+        """Return the operation to create."""
         return CreateRequest(
             function=self.name("function", required=True) or "",
             version=self.name("version"),
@@ -98,7 +97,7 @@ class Fields:
         )
 
     def preconditions(self) -> Preconditions:
-        """Return what the change depends on."""
+        """Return the preconditions of a transition."""
         return Preconditions(
             request_id=self.request_id(),
             expected_revision=self.positive("expected_revision"),
@@ -106,48 +105,48 @@ class Fields:
         )
 
     def request_id(self) -> str | None:
-        """Return the name of this call."""
+        """Return the `request_id`, or None if it is not set."""
         value: str | None = self.optional("request_id")
         if value is not None and REQUEST_ID.fullmatch(value) is None:
             self.refuse("request_id", f"must match {REQUEST_ID.pattern}, matched whole")
         return value
 
     def optional(self, field: str) -> Any:
-        """Return the value of a field, or nothing if it is not set."""
+        """Return the value of a field, or None if it is not set."""
         return getattr(self._request, field) if self._request.HasField(field) else None
 
     def positive(self, field: str) -> int | None:
-        """Return a number of at least 1."""
+        """Return an integer of at least 1, or None if it is not set."""
         value: int | None = self.optional(field)
         if value is not None and value < 1:
             self.refuse(field, "must be at least 1")
         return value
 
-    def text(self, field: str, most: int, *, required: bool = False) -> str | None:
-        """Return a text of one line that is not blank, of at most `most` characters."""
+    def text(self, field: str, max_length: int, *, required: bool = False) -> str | None:
+        """Return a line of text that is not blank, of at most `max_length` characters."""
         value: str | None = getattr(self._request, field) if required else self.optional(field)
         if value is not None:
-            self._line(field, value, most)
+            self._line(field, value, max_length)
         return value
 
-    def _line(self, field: str, value: str, most: int) -> None:
+    def _line(self, field: str, value: str, max_length: int) -> None:
         if not value.strip():
             self.refuse(field, "must not be blank")
-        elif len(value) > most:
-            self.refuse(field, f"must be at most {most} characters, found {len(value)}")
+        elif len(value) > max_length:
+            self.refuse(field, f"must be at most {max_length} characters, found {len(value)}")
         elif _CONTROL.search(value):
             self.refuse(field, "must not contain control characters")
 
     def name(self, field: str, *, required: bool = False) -> str | None:
-        """Return a name: of a function, version or worker, or another service's request."""
+        """Return the name of a function, version or worker, or an `original_request_id`."""
         return self.text(field, self._limits.name_length, required=required)
 
     def message(self) -> str | None:
-        """Return a progress message; it may be empty and have several lines."""
+        """Return a progress message, which may be empty or have several lines."""
         value: str | None = self.optional("message")
-        most = self._limits.message_length
-        if value is not None and len(value) > most:
-            self.refuse("message", f"must be at most {most} characters, found {len(value)}")
+        max_length = self._limits.message_length
+        if value is not None and len(value) > max_length:
+            self.refuse("message", f"must be at most {max_length} characters, found {len(value)}")
         elif value is not None and "\0" in value:
             self.refuse("message", "must not contain NUL characters")
         return value
@@ -162,31 +161,31 @@ class Fields:
         return min(max(0.0, value), 1.0)  # in this order -0.0 becomes 0.0
 
     def duration(self, field: str) -> timedelta | None:
-        """Return a duration of any size; it is clamped later."""
+        """Return a duration of any size, which the limits clamp later."""
         value: duration_pb2.Duration | None = self.optional(field)
         if value is None:
             return None
-        if abs(value.seconds) > _MOST_SECONDS or abs(value.nanos) >= 10**9:
+        if abs(value.seconds) > _MAX_SECONDS or abs(value.nanos) >= 10**9:
             self.refuse(field, "is not a valid duration")
             return None
         return timedelta(seconds=value.seconds, microseconds=value.nanos // 1000)
 
     def timeout(self) -> timedelta | None:
-        """Return how long to wait at most, at least 0; nothing if the request does not say."""
+        """Return the maximum duration of a wait, at least 0, or None if it is not set."""
         value = self.duration("timeout")
         if value is not None and value < timedelta():
             self.refuse("timeout", "must not be negative")
         return value
 
     def after_revision(self) -> int:
-        """Return the last revision seen; 0 for none."""
+        """Return the last revision that the caller has seen; 0 for none."""
         value: int = self._request.after_revision
         if value < 0:
             self.refuse("after_revision", "must not be negative")
         return value
 
     def instant(self, field: str) -> datetime | None:
-        """Return a point in time."""
+        """Return a point in time, or None if it is not set."""
         value: timestamp_pb2.Timestamp | None = self.optional(field)
         if value is None:
             return None
@@ -197,7 +196,7 @@ class Fields:
             return None
 
     def metadata(self) -> str | None:
-        """Return the caller's own data as JSON."""
+        """Return the metadata of the caller as JSON."""
         value: struct_pb2.Struct | None = self.optional("metadata")
         if value is None:
             return None
@@ -211,14 +210,14 @@ class Fields:
         return text
 
     def json(self, field: str, value: struct_pb2.Struct) -> str | None:
-        """Return a Struct as JSON text, in the fewest bytes."""
+        """Return a Struct as compact JSON text."""
         try:
             return json.dumps(
                 _plain(value),
                 ensure_ascii=False,
                 allow_nan=False,
                 separators=(",", ":"),
-                sort_keys=True,  # the order of a Struct is random, equal content must be equal
+                sort_keys=True,  # a Struct has a random order, but equal content needs equal text
             )
         except ValueError:
             self.refuse(field, "must be JSON: it has a number that is not finite")
@@ -270,15 +269,15 @@ class Fields:
         )
 
     def callback_events(self) -> tuple[str, ...]:
-        """Return the event types to send webhooks for."""
+        """Return the types of the events to send webhooks for."""
         given = tuple(self._request.callback_events)
         for n, event in enumerate(given):
-            if event not in _EVENTS:
-                self.refuse(f"callback_events[{n}]", f"must be one of {', '.join(sorted(_EVENTS))}")
+            if event not in CALLBACK_EVENTS:
+                self.refuse(f"callback_events[{n}]", f"must be one of {', '.join(CALLBACK_EVENTS)}")
         return tuple(sorted(set(given)))
 
     def selection(self) -> Selection:
-        """Return which operations to list."""
+        """Return the filters of a list of operations."""
         statuses = tuple(
             status
             for n, number in enumerate(self._request.statuses)
@@ -299,45 +298,46 @@ class Fields:
         return status
 
     def page_size(self) -> int:
-        """Return how many operations a page has; 0 means the default."""
+        """Return the size of a page, at most the maximum; 0 means the default."""
         value: int = self._request.page_size
-        most = self._limits.page_size_max
-        if not 0 <= value <= most:
-            self.refuse("page_size", f"must be from 0 to {most}, found {value}")
-        return value
+        if value < 0:
+            self.refuse("page_size", f"must not be negative, found {value}")
+        return min(value, self._limits.page_size_max)
 
     def functions(self) -> tuple[str, ...]:
-        """Return the functions to claim work of, each once."""
+        """Return the distinct functions of a claim."""
         given = tuple(dict.fromkeys(self._request.functions))
-        most = self._limits.claim_functions
-        if not 1 <= len(given) <= most:
-            self.refuse("functions", f"must name 1 to {most} functions, found {len(given)}")
-        for n, function in enumerate(given[:most]):
+        max_functions = self._limits.claim_functions
+        if not 1 <= len(given) <= max_functions:
+            self.refuse(
+                "functions", f"must name 1 to {max_functions} functions, found {len(given)}"
+            )
+        for n, function in enumerate(given[:max_functions]):
             self._line(f"functions[{n}]", function, self._limits.name_length)
         return given
 
-    def most_operations(self) -> int:
-        """Return how many operations to claim; 0 means 1."""
+    def max_operations(self) -> int:
+        """Return the maximum number of operations of a claim; 0 means 1."""
         value: int = self._request.max_operations
-        most = self._limits.claim_operations
-        if not 0 <= value <= most:
-            self.refuse("max_operations", f"must be from 0 to {most}, found {value}")
+        limit = self._limits.claim_operations
+        if not 0 <= value <= limit:
+            self.refuse("max_operations", f"must be from 0 to {limit}, found {value}")
         return value or 1
 
     def full_view(self) -> bool:
-        """Tell whether everything is asked for, not just the summary."""
+        """Return True for the FULL view."""
         if self._request.view not in pb.OperationView.values():
             self.refuse("view", f"is not a view: {self._request.view}")
         return bool(self._request.view == pb.OPERATION_VIEW_FULL)
 
 
-_MOST_SECONDS: Final = 315_576_000_000
-"""Ten thousand years, the range of google.protobuf.Duration."""
+_MAX_SECONDS: Final = 315_576_000_000
+"""Range of google.protobuf.Duration: ten thousand years."""
 _STATUS_OF: Final = {int(number): status for status, number in STATUS_NUMBERS.items()}
 
 
 def _plain(value: struct_pb2.Struct | struct_pb2.ListValue | struct_pb2.Value) -> Any:
-    """Return the Python value of a Struct, ListValue or Value; a whole number as an integer."""
+    """Return the Python value of a Struct, ListValue or Value, with whole numbers as integers."""
     if isinstance(value, struct_pb2.Struct):
         return {name: _plain(item) for name, item in value.fields.items()}
     if isinstance(value, struct_pb2.ListValue):
@@ -353,4 +353,4 @@ def _plain(value: struct_pb2.Struct | struct_pb2.ListValue | struct_pb2.Value) -
 
 
 _EXACT: Final = 2.0**53
-"""Below this every whole number of a double is exact, and JSON may say 1 for 1.0."""
+"""Bound of the whole numbers that a double holds exactly, so that JSON may write 1 for 1.0."""

@@ -1,4 +1,4 @@
-"""Values out: the message of an operation, as its viewer may see it."""
+"""Domain values to messages, redacted for the principal that reads them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from milepost.domain.operation import Operation, OperationError
     from milepost.domain.transitions import TransitionResult
 
-Moved = TypeVar("Moved", bound="_Moved")
+Response = TypeVar("Response", bound="_TransitionResponse")
 
 _STATUS_PREFIX: Final = "OPERATION_STATUS_"
 STATUS_NUMBERS: Final[Mapping[Status, pb.OperationStatus.ValueType]] = {
@@ -34,8 +34,8 @@ NEXT_STEP_NUMBERS: Final[Mapping[NextStep, pb.NextStep.ValueType]] = {
 }
 
 
-class _Moved(Protocol):
-    """The response of every transition."""
+class _TransitionResponse(Protocol):
+    """Fields that the responses of all transitions share."""
 
     replayed: bool
 
@@ -43,10 +43,12 @@ class _Moved(Protocol):
     def operation(self) -> pb.Operation: ...
 
 
-def moved(response: Moved, outcome: TransitionResult, viewer: str, *, full: bool = True) -> Moved:
-    """Fill the empty `response` with the result of a transition, as `viewer` may see it."""
-    fill(response.operation, outcome.operation, viewer, full=full)
-    response.replayed = outcome.replayed
+def fill_result(
+    response: Response, result: TransitionResult, viewer: str, *, full: bool = True
+) -> Response:
+    """Fill the empty `response` with the result of a transition, as `viewer` may read it."""
+    fill(response.operation, result.operation, viewer, full=full)
+    response.replayed = result.replayed
     return response
 
 
@@ -69,11 +71,11 @@ _TIMES: Final = (
 
 
 def fill(message: pb.Operation, operation: Operation, viewer: str, *, full: bool = True) -> None:
-    """Say in the empty `message` what `operation` is, as `viewer` may see it.
+    """Fill the empty `message` with `operation`, as `viewer` may read it.
 
-    Only its owner sees the callback URL, without its query. Without `full`, result, errors and
-    metadata are left out. The message is filled where it stands, inside of a response: putting a
-    finished one there would copy it.
+    Only the owner gets the callback URL, without its query. Without `full`, result, errors and
+    metadata are omitted. The message is filled inside its response, because protobuf copies a
+    message that is assigned to a field.
     """
     message.id = operation.id
     message.function = operation.function
@@ -94,7 +96,7 @@ def fill(message: pb.Operation, operation: Operation, viewer: str, *, full: bool
         message.next_step = NEXT_STEP_NUMBERS[expected.step]
         set_timestamp(message.next_step_deadline, expected.deadline)
     if operation.callback_url is not None and operation.owner == viewer:
-        message.callback_url = shown_url(operation.callback_url)
+        message.callback_url = redacted_url(operation.callback_url)
     if full:
         _add_payloads(message, operation)
 
@@ -122,22 +124,22 @@ def _error_messages(errors: Iterable[OperationError]) -> Iterable[pb.OperationEr
 
 
 @functools.lru_cache(maxsize=16_384)
-def shown_url(callback_url: str) -> str:
-    """Return a callback URL without its query, in which receivers may keep secrets."""
+def redacted_url(callback_url: str) -> str:
+    """Return a callback URL without its query, which may hold secrets of the receiver."""
     return urlsplit(callback_url)._replace(query="").geturl()
 
 
-# Filled where they stand: a finished message put there would be copied, and each operation has
-# half a dozen of them.
+# Both fill a message inside its parent, because protobuf copies a message that is assigned to a
+# field, and each operation has half a dozen of them.
 def set_timestamp(message: timestamp_pb2.Timestamp, instant: datetime) -> None:
-    """Say in the empty `message` what point in time `instant` is."""
+    """Fill the empty `message` with `instant`."""
     since = instant - _EPOCH
     message.seconds = since.days * _DAY_S + since.seconds
     message.nanos = since.microseconds * 1000
 
 
 def set_duration(message: duration_pb2.Duration, span: timedelta) -> None:
-    """Say in the empty `message` how long `span` is; it is not negative."""
+    """Fill the empty `message` with `span`, which is not negative."""
     message.seconds = span.days * _DAY_S + span.seconds
     message.nanos = span.microseconds * 1000
 

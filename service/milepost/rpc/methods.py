@@ -58,7 +58,7 @@ _ROWS: Final = (
     _row(_WEBHOOKS, "ListDeliveries", UseCase.MANAGE_WEBHOOKS, Limit.LISTS),
     _row(_WEBHOOKS, "RedeliverWebhook", UseCase.MANAGE_WEBHOOKS, Limit.CHANGES, audited=True),
     _row(_WEBHOOKS, "SendTestWebhook", UseCase.MANAGE_WEBHOOKS, Limit.CHANGES, audited=True),
-    _row(_ADMIN, "CleanupExpired", UseCase.ADMINISTER, Limit.CHANGES, audited=True),
+    _row(_ADMIN, "PurgeExpiredOperations", UseCase.ADMINISTER, Limit.CHANGES, audited=True),
     _row(_ADMIN, "CreateApiKey", UseCase.ADMINISTER, Limit.CHANGES, audited=True),
     _row(_ADMIN, "ListApiKeys", UseCase.ADMINISTER, Limit.LISTS),
     _row(_ADMIN, "RevokeApiKey", UseCase.ADMINISTER, Limit.CHANGES, audited=True),

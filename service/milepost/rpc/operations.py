@@ -1,4 +1,4 @@
-"""OperationService: for callers."""
+"""OperationService: the RPCs of callers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from milepost.gen.milepost.v1 import operation_service_pb2 as pb
 from milepost.rpc.convert import Fields
-from milepost.rpc.messages import fill, moved
+from milepost.rpc.messages import fill, fill_result
 from milepost.rpc.prefer_header import preferred_wait
 
 if TYPE_CHECKING:
@@ -20,19 +20,18 @@ if TYPE_CHECKING:
     from milepost.tracking.watcher import Watcher
 
 MARGIN_S: Final = 0.5
-"""Of a call's deadline that is kept for the answer to travel: an answer in time is worth more than
-a longer wait."""
+"""Part of the deadline that is reserved for the response to reach the caller."""
 MARGIN_SHARE: Final = 0.2
-"""Of a deadline that is near, at most."""
+"""Maximum share of a short deadline that is reserved."""
 
 
 class OperationService:
-    """Each method: convert in, await, convert out."""
+    """Convert each request, await its use case, convert the result."""
 
     def __init__(self, tracker: Tracker, watcher: Watcher, limits: Limits) -> None:
         """Serve `tracker` and `watcher`; check requests against `limits`."""
         self._tracker = tracker
-        self._watching = watcher
+        self._watcher = watcher
         self._limits = limits
         self._items = _Items()
 
@@ -44,8 +43,8 @@ class OperationService:
         create_request = fields.create_request()
         fields.done()
         by = call.principal
-        outcome = await self._tracker.create(by, create_request)
-        return moved(pb.CreateOperationResponse(), outcome, by.subject)
+        result = await self._tracker.create(by, create_request)
+        return fill_result(pb.CreateOperationResponse(), result, by.subject)
 
     async def GetOperation(
         self, request: pb.GetOperationRequest, call: RpcCall
@@ -57,7 +56,9 @@ class OperationService:
         by = call.principal
         seconds = preferred_wait(call.context.invocation_metadata() or ())
         if seconds:
-            operation = await self._watching.hold(by, operation_id, _in_time(seconds, call))
+            operation = await self._watcher.wait_for_change(
+                by, operation_id, _bounded(seconds, call)
+            )
         else:
             operation = await self._tracker.get(by, operation_id)
         response = pb.GetOperationResponse()
@@ -89,7 +90,7 @@ class OperationService:
         fields.done()
         by = call.principal
         seconds = math.inf if timeout is None else timeout.total_seconds()
-        operation = await self._watching.wait(by, operation_id, _in_time(seconds, call))
+        operation = await self._watcher.wait(by, operation_id, _bounded(seconds, call))
         response = pb.WaitOperationResponse()
         fill(response.operation, operation, by.subject)
         return response
@@ -102,10 +103,10 @@ class OperationService:
         operation_id, after_revision = fields.operation_id(), fields.after_revision()
         fields.done()
         by = call.principal
-        with self._watching.watch(by, operation_id, after_revision) as subscriptions:
-            async for operation in subscriptions:
+        with self._watcher.watch(by, operation_id, after_revision) as changes:
+            async for operation in changes:
                 yield self._items.of(operation, by.subject)
-                del operation  # while the stream is quiet nothing of it is kept
+                del operation  # a quiet stream keeps no operation in memory
 
     async def CancelOperation(
         self, request: pb.CancelOperationRequest, call: RpcCall
@@ -116,8 +117,8 @@ class OperationService:
         reason = fields.text("reason", self._limits.reason_length)
         fields.done()
         by = call.principal
-        outcome = await self._tracker.cancel(by, operation_id, preconditions, reason=reason)
-        return moved(pb.CancelOperationResponse(), outcome, by.subject)
+        result = await self._tracker.cancel(by, operation_id, preconditions, reason=reason)
+        return fill_result(pb.CancelOperationResponse(), result, by.subject)
 
     async def DeleteOperation(
         self, request: pb.DeleteOperationRequest, call: RpcCall
@@ -130,8 +131,8 @@ class OperationService:
         return pb.DeleteOperationResponse()
 
 
-def _in_time(seconds: float, call: RpcCall) -> float:
-    """Return for how many seconds of those asked for the deadline of the call admits to wait."""
+def _bounded(seconds: float, call: RpcCall) -> float:
+    """Return `seconds`, bounded by the deadline of the call less its margin."""
     left: float | None = call.context.time_remaining()
     if left is None:
         return seconds
@@ -139,7 +140,7 @@ def _in_time(seconds: float, call: RpcCall) -> float:
 
 
 class _Items:
-    """What watchers are told. Many of one operation are told the same, one after the other."""
+    """Items of watches. Consecutive watchers of one operation share the last item."""
 
     def __init__(self) -> None:
         self._last: tuple[Operation, str, pb.WatchOperationResponse] | None = None
@@ -148,8 +149,8 @@ class _Items:
         if operation is None:
             return _KEEP_ALIVE
         if self._last is not None:
-            told, by, response = self._last
-            if told is operation and by == viewer:
+            last, last_viewer, response = self._last
+            if last is operation and last_viewer == viewer:
                 return response
         response = pb.WatchOperationResponse()
         fill(response.operation, operation, viewer)

@@ -1,4 +1,4 @@
-"""One progress stream on the wire: updates in, and what the worker must know out."""
+"""One progress stream on the wire: updates in, acknowledgements and interruptions out."""
 
 from __future__ import annotations
 
@@ -13,60 +13,66 @@ from milepost.gen.milepost.v1 import worker_service_pb2 as pb
 from milepost.rpc.convert import Fields
 from milepost.rpc.interceptors.errors import log_refusal
 from milepost.rpc.logged_ids import logged_ids
-from milepost.tracking.reports import Acknowledgement, Interruption, Item, Refused, Update
+from milepost.tracking.progress_messages import (
+    Acknowledgement,
+    Interruption,
+    Item,
+    ProgressUpdate,
+    UpdateError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
     from milepost.domain.limits import Limits
     from milepost.rpc.call import RpcCall
-    from milepost.tracking.progress_streams import ProgressStream
+    from milepost.tracking.progress_stream import ProgressStream
 
 KINDS: Final[Mapping[InterruptionKind, pb.InterruptionKind.ValueType]] = {
     kind: pb.InterruptionKind.Value(f"INTERRUPTION_KIND_{kind}") for kind in InterruptionKind
 }
-NAMED_CHARACTERS: Final = 255
-"""Of an id that is none, in the answer to it."""
+REPORTED_ID_CHARACTERS: Final = 255
+"""Maximum length of a malformed id in its error item."""
 
 
 async def converse(
     requests: AsyncIterator[Any], call: RpcCall, stream: ProgressStream, limits: Limits
 ) -> None:
-    """Take updates and answer them until the worker has said all and was told all."""
-    listening = asyncio.create_task(_listen(requests, stream, limits))
-    listening.add_done_callback(lambda _: stream.finish())
+    """Read updates and write their answers until both directions have ended."""
+    reading = asyncio.create_task(_read(requests, stream, limits))
+    reading.add_done_callback(lambda _: stream.finish())
     try:
         while (item := await stream.next()) is not None:
             await call.context.write(_response(item, call))
-        await listening  # it may have been refused
+        await reading  # raises if the reading was refused
     finally:
-        listening.cancel()
-        await asyncio.wait({listening})
+        reading.cancel()
+        await asyncio.wait({reading})
 
 
-async def _listen(requests: AsyncIterator[Any], stream: ProgressStream, limits: Limits) -> None:
+async def _read(requests: AsyncIterator[Any], stream: ProgressStream, limits: Limits) -> None:
     async for request in requests:
         try:
             update = _update(request, limits)
         except InvalidRequest as error:
-            stream.refuse(getattr(request, "operation_id", "")[:NAMED_CHARACTERS], error)
+            stream.refuse(getattr(request, "operation_id", "")[:REPORTED_ID_CHARACTERS], error)
         else:
             stream.offer(update)
         if stream.is_full:
-            await stream.room()
+            await stream.wait_for_room()
 
 
-def _update(request: Any, limits: Limits) -> Update:
-    if not isinstance(request, pb.StreamProgressRequest):  # its bytes were no such message
+def _update(request: Any, limits: Limits) -> ProgressUpdate:
+    if not isinstance(request, pb.StreamProgressRequest):  # undecodable bytes
         raise InvalidRequest(Violation("request", "is not a message of its type"))
     return _ordinary(request, limits) or _checked(request, limits)
 
 
-def _ordinary(request: pb.StreamProgressRequest, limits: Limits) -> Update | None:
-    """Return the update if nothing in it could be wrong or must be clamped.
+def _ordinary(request: pb.StreamProgressRequest, limits: Limits) -> ProgressUpdate | None:
+    """Return the update if all fields are valid and none must be clamped, else None.
 
-    Most are so, and there are very many: looking at each field as `Fields` does costs three times
-    as much.
+    Almost all updates are like that, and there are very many: `Fields` checks each field by itself
+    and costs three times as much.
     """
     operation_id, progress, message = request.operation_id, request.progress, request.message
     attempt = request.attempt if request.HasField("attempt") else None
@@ -78,13 +84,13 @@ def _ordinary(request: pb.StreamProgressRequest, limits: Limits) -> Update | Non
         and ID_PATTERN.fullmatch(operation_id) is not None
     ):
         kept = message if message or request.HasField("message") else None
-        return Update(OperationId(operation_id), attempt, progress, kept)
+        return ProgressUpdate(OperationId(operation_id), attempt, progress, kept)
     return None
 
 
-def _checked(request: pb.StreamProgressRequest, limits: Limits) -> Update:
+def _checked(request: pb.StreamProgressRequest, limits: Limits) -> ProgressUpdate:
     fields = Fields(request, limits)
-    update = Update(
+    update = ProgressUpdate(
         id=fields.operation_id(),
         attempt=fields.positive("attempt"),
         progress=fields.progress(),
@@ -108,7 +114,7 @@ def _response(item: Item, call: RpcCall) -> pb.StreamProgressResponse:
                 operation_id=item.id, kind=KINDS[item.kind], revision=item.revision
             )
             return pb.StreamProgressResponse(interruption=interruption)
-        case Refused():
+        case UpdateError():
             return pb.StreamProgressResponse(error=_error(item.id, item.error, call))
 
 

@@ -1,4 +1,4 @@
-"""WebhookService: for callers who are sent webhooks."""
+"""WebhookService: signing secrets and deliveries of callers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from milepost.domain.delivery import (
 )
 from milepost.gen.milepost.v1 import webhook_service_pb2 as pb
 from milepost.rpc.convert import Fields
-from milepost.rpc.messages import set_duration, set_timestamp, shown_url
+from milepost.rpc.messages import redacted_url, set_duration, set_timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,11 +28,11 @@ _STATUS_NUMBERS: Final[Mapping[DeliveryStatus, pb.DeliveryStatus.ValueType]] = {
     status: pb.DeliveryStatus.Value(f"{_STATUS_PREFIX}{status}") for status in DeliveryStatus
 }
 _STATUS_OF: Final = {int(number): status for status, number in _STATUS_NUMBERS.items()}
-SECRET_PREFIX: Final = "whsec_"  # noqa: S105 - it tells scanners what follows
+SECRET_PREFIX: Final = "whsec_"  # noqa: S105 - the prefix lets scanners recognise a secret
 
 
 class WebhookService:
-    """Each method: convert in, await, convert out."""
+    """Convert each request, await its use case, convert the result."""
 
     def __init__(self, webhooks: Webhooks, limits: Limits) -> None:
         """Serve `webhooks`; check requests against `limits`."""
@@ -114,7 +114,7 @@ def _selection(fields: Fields, request: pb.ListDeliveriesRequest) -> DeliverySel
     )
 
 
-# --- values out ---
+# --- responses ---
 
 
 def _fill_secrets(
@@ -137,7 +137,7 @@ def _fill_delivery(message: pb.Delivery, delivery: Delivery) -> None:
     message.operation_id = delivery.operation_id
     message.revision = delivery.revision
     message.event_type = delivery.type
-    message.callback_url = shown_url(delivery.callback_url)
+    message.callback_url = redacted_url(delivery.callback_url)
     message.status = _STATUS_NUMBERS[delivery.status]
     set_timestamp(message.create_time, delivery.create_time)
     if delivery.status not in SETTLED:

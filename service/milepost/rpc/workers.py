@@ -1,4 +1,4 @@
-"""WorkerService: for those who do the work."""
+"""WorkerService: the RPCs of workers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from milepost.gen.milepost.v1 import worker_service_pb2 as pb
 from milepost.rpc.convert import Fields
-from milepost.rpc.messages import fill, moved
+from milepost.rpc.messages import fill, fill_result
 from milepost.rpc.streams import converse
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class WorkerService:
-    """Each method: convert in, await, convert out."""
+    """Convert each request, await its use case, convert the result."""
 
     def __init__(
         self, tracker: Tracker, claimer: Claimer, streams: ProgressStreams, limits: Limits
@@ -28,7 +28,7 @@ class WorkerService:
         """Serve `tracker`, `claimer` and `streams`; check requests against `limits`."""
         self._streams = streams
         self._tracker = tracker
-        self._claiming = claimer
+        self._claimer = claimer
         self._limits = limits
 
     async def ClaimOperations(
@@ -36,14 +36,14 @@ class WorkerService:
     ) -> pb.ClaimOperationsResponse:
         """See the proto."""
         fields = Fields(request, self._limits)
-        functions, most = fields.functions(), fields.most_operations()
+        functions, max_operations = fields.functions(), fields.max_operations()
         lease, worker, timeout = fields.duration("lease"), fields.name("worker"), fields.timeout()
         fields.done()
         by = call.principal
-        claimed = await self._claiming.claim(
+        claimed = await self._claimer.claim(
             by,
             functions,
-            most=most,
+            max_operations=max_operations,
             lease=lease,
             worker=worker,
             timeout=timeout,
@@ -63,10 +63,10 @@ class WorkerService:
         progress, worker = fields.progress(), fields.name("worker")
         fields.done()
         by = call.principal
-        outcome = await self._tracker.start(
+        changed = await self._tracker.start(
             by, operation_id, preconditions, progress=progress, worker=worker
         )
-        return moved(pb.StartOperationResponse(), outcome, by.subject)
+        return fill_result(pb.StartOperationResponse(), changed, by.subject)
 
     async def UpdateProgress(
         self, request: pb.UpdateProgressRequest, call: RpcCall
@@ -77,10 +77,10 @@ class WorkerService:
         progress, message = fields.progress(), fields.message()
         fields.done()
         by = call.principal
-        outcome = await self._tracker.update_progress(
+        changed = await self._tracker.update_progress(
             by, operation_id, preconditions, progress=progress, message=message
         )
-        return moved(pb.UpdateProgressResponse(), outcome, by.subject, full=False)
+        return fill_result(pb.UpdateProgressResponse(), changed, by.subject, full=False)
 
     async def StreamProgress(
         self, request_iterator: AsyncIterator[pb.StreamProgressRequest], call: RpcCall
@@ -101,8 +101,8 @@ class WorkerService:
         )
         fields.done()
         by = call.principal
-        outcome = await self._tracker.complete(by, operation_id, preconditions, result=result)
-        return moved(pb.CompleteOperationResponse(), outcome, by.subject)
+        changed = await self._tracker.complete(by, operation_id, preconditions, result=result)
+        return fill_result(pb.CompleteOperationResponse(), changed, by.subject)
 
     async def FailOperation(
         self, request: pb.FailOperationRequest, call: RpcCall
@@ -116,5 +116,5 @@ class WorkerService:
         )
         fields.done()
         by = call.principal
-        outcome = await self._tracker.fail(by, operation_id, preconditions, errors=errors)
-        return moved(pb.FailOperationResponse(), outcome, by.subject)
+        changed = await self._tracker.fail(by, operation_id, preconditions, errors=errors)
+        return fill_result(pb.FailOperationResponse(), changed, by.subject)

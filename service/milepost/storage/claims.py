@@ -195,9 +195,11 @@ class Claims:
         found: list[Operation] = []
         try:
             for function in self._in_turn(claim.functions):
-                for rows in self._rounds(session, claim, function, claim.most - len(found)):
+                for rows in self._rounds(
+                    session, claim, function, claim.max_operations - len(found)
+                ):
                     found += [self._rows.operation(row) for row in rows]
-                if len(found) >= claim.most:
+                if len(found) >= claim.max_operations:
                     break
         except Exception as error:  # noqa: BLE001 - what was claimed before stays claimed
             meaning = session.failed(error)

@@ -1,6 +1,6 @@
-"""Traces, metrics and log lines: what the outside can see of the service.
+"""Traces, metrics and log lines.
 
-Nothing here changes what the service does, and a missing collector is fine.
+Telemetry never changes the behaviour of the service, and no collector is required.
 """
 
 from milepost.telemetry.audit import (
@@ -16,7 +16,6 @@ from milepost.telemetry.audit import (
 )
 from milepost.telemetry.logs import (
     configure_logs,
-    lines,
     log,
 )
 from milepost.telemetry.metrics import (
@@ -55,7 +54,6 @@ __all__ = [
     "join_trace",
     "limits_lost",
     "limits_shared",
-    "lines",
     "log",
     "metrics_page",
     "progress_streams",

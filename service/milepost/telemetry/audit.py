@@ -1,6 +1,6 @@
-"""The audit log: every change and every refusal has one line, which says who did what, and how.
+"""The audit log: one line for each change and each refusal, with the caller and the outcome.
 
-Secrets, payloads and tokens never come this far: every field of a line is named here.
+Every field of a line is listed here. None holds a secret, a payload or a token.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Final
 from milepost.domain.operation import ID_PATTERN, OperationId
 from milepost.domain.transitions import Transition
 from milepost.telemetry import metrics
-from milepost.telemetry.afterwards import afterwards
-from milepost.telemetry.logs import lines, log
+from milepost.telemetry.logs import log
 from milepost.telemetry.tracing import current, join_trace
 
 if TYPE_CHECKING:
@@ -20,29 +19,26 @@ if TYPE_CHECKING:
     from milepost.domain.operation import Operation, Principal
     from milepost.domain.transitions import TransitionResult
 
-# --- what happened to operations ---
+# --- operations ---
 
 
 def record_transition(transition: Transition, outcome: TransitionResult, by: Principal) -> None:
-    """Count a committed transition, log it, and join its span to the trace of the operation."""
+    """Count and log a committed transition, and link its span to the trace of the operation."""
     operation = outcome.operation
     join_trace(operation.id, operation.trace_context)
-    if not outcome.replayed:
-        afterwards.do(_tell_of_transition, transition, operation, by)
-
-
-def _tell_of_transition(transition: Transition, operation: Operation, by: Principal) -> None:
-    metrics.transitions.add(transition)
+    if outcome.replayed:
+        return
+    metrics.transitions[transition].inc()
     fields = _transition(transition, operation)
-    # Progress changes neither, and is so frequent that its line is kept short.
+    # Progress changes neither of the times, and is so frequent that its line is kept short.
     if transition is not Transition.PROGRESS:
-        _observe_end(operation)
+        _observe_duration(operation)
         fields |= _times(operation)
-    fields |= _who(by)
-    lines.info("operation changed", fields)
+    fields |= _caller(by)
+    log.info("operation changed", **fields)
 
 
-def _observe_end(operation: Operation) -> None:
+def _observe_duration(operation: Operation) -> None:
     if (end := operation.complete_time or operation.cancel_time) and operation.start_time:
         took = (end - operation.start_time).total_seconds()
         metrics.durations.labels(operation.status).observe(took)
@@ -67,50 +63,52 @@ def _times(operation: Operation) -> dict[str, object]:
 
 
 def record_delete(operation_id: OperationId, by: Principal) -> None:
-    """Count and log that an operation was removed, and name it on the span."""
+    """Count and log the deletion of an operation, and set its id on the span."""
     join_trace(operation_id, None)
-    afterwards.do(_tell_of_delete, operation_id, by)
+    metrics.transitions[Transition.PURGE].inc()
+    log.info(
+        "operation changed",
+        code="OK",
+        transition=str(Transition.PURGE),
+        operation_id=operation_id,
+        **_caller(by),
+    )
 
 
-def _tell_of_delete(operation_id: OperationId, by: Principal) -> None:
-    metrics.transitions.add(Transition.PURGE)
-    what = {"code": "OK", "transition": str(Transition.PURGE), "operation_id": operation_id}
-    lines.info("operation changed", {**what, **_who(by)})
+# --- the sweeper ---
 
-
-# --- what the sweeper did ---
-
-_LOSSES: Final = frozenset({Transition.RELEASE, Transition.ABANDON})
+_LEASE_LOSSES: Final = frozenset({Transition.RELEASE, Transition.ABANDON})
 
 
 def record_sweep(transition: Transition, swept: Sequence[Operation]) -> None:
-    """Count the sweeper's transitions of one batch, and log those that changed a status."""
-    metrics.transitions.add(transition, len(swept))
-    if transition in _LOSSES:
+    """Count the transitions of one batch of the sweeper, and log those that changed a status."""
+    metrics.transitions[transition].inc(len(swept))
+    if transition in _LEASE_LOSSES:
         metrics.leases_lost.inc(len(swept))
-    if transition is Transition.PURGE:  # removals are many, and told by the line of their pass
+    if transition is Transition.PURGE:  # purges are many; the line of the pass has their number
         return
     for operation in swept:
-        _observe_end(operation)
+        _observe_duration(operation)
         fields = _transition(transition, operation) | _times(operation) | {"principal": "milepost"}
-        lines.info("operation changed", fields)
+        log.info("operation changed", **fields)
 
 
-def record_pass(kind: str, moved: Mapping[Transition, int], *, more: bool) -> None:
-    """Count a pass of the sweeper, and log it if it did something."""
+def record_pass(kind: str, counts: Mapping[Transition, int], *, more: bool) -> None:
+    """Count a pass of the sweeper, and log it if it changed or purged operations."""
     metrics.passes.labels(kind).inc()
-    if any(moved.values()):
-        log.info("swept", kind=kind, more=more, **{str(m): n for m, n in moved.items() if n})
+    if any(counts.values()):
+        changed = {str(transition): count for transition, count in counts.items() if count}
+        log.info("swept", kind=kind, more=more, **changed)
 
 
 def record_purged_events(operations: int) -> None:
-    """Log of how many operations the events were removed, if of any."""
+    """Log the number of operations whose events were purged, unless it is 0."""
     if operations:
-        log.info("events removed", operations=operations)
+        log.info("events purged", operations=operations)
 
 
 def record_failure(task: str, error: Exception, *, expected: bool) -> None:
-    """Count and log a failed round of work in the background, which goes on."""
+    """Count and log a failed run of a periodic task. The task runs again."""
     metrics.failures.labels(task).inc()
     log.warning(
         "background task failed",
@@ -120,72 +118,69 @@ def record_failure(task: str, error: Exception, *, expected: bool) -> None:
     )
 
 
-# --- the rest of the audit log ---
+# --- other calls ---
 
 
-def record_change(by: Principal, named: Mapping[str, object]) -> None:
-    """Log that a call changed, or gave away, something that is no operation.
+def record_change(by: Principal, ids: Mapping[str, object]) -> None:
+    """Log that a call changed or disclosed something other than an operation.
 
     Args:
-        by: who called.
-        named: what it was about, by the names of its fields.
+        by: the caller.
+        ids: the ids that the call concerned, by field name.
     """
-    lines.info("call answered", {"code": "OK", **named, **_who(by)})
+    log.info("call answered", code="OK", **ids, **_caller(by))
 
 
 def record_refusal(
     by: Principal | None,
-    named: Mapping[str, str],
+    ids: Mapping[str, str],
     *,
     code: str,
     reason: str,
     facts: Mapping[str, str],
 ) -> None:
-    """Log that a call, or one item of a stream, was refused; its span gets the operation's id.
+    """Log the refusal of a call or of one item of a stream; set the operation's id on its span.
 
     Args:
-        by: who called, if that was found out.
-        named: the ids that were asked about, by the names of their fields, however malformed.
-        code: of gRPC.
-        reason: of the error.
-        facts: of the error.
+        by: the caller, or None if it is not authenticated.
+        ids: the ids in the request by field name, malformed ones included.
+        code: gRPC status code.
+        reason: reason of the error.
+        facts: facts of the error.
     """
-    operation_id = named.get("operation_id")
+    operation_id = ids.get("operation_id")
     if operation_id is not None and ID_PATTERN.fullmatch(operation_id):
         join_trace(OperationId(operation_id), None)
-    lines.warning(
+    log.warning(
         "call refused",
-        {
-            "code": code,
-            "reason": reason,
-            "operation_id": None,
-            **named,
-            **_who(by),
-            **{f"fact_{name}": value for name, value in facts.items()},
-        },
+        code=code,
+        reason=reason,
+        **{"operation_id": None, **ids},
+        **_caller(by),
+        **{f"fact_{name}": value for name, value in facts.items()},
     )
 
 
-def record_defect(error: Exception, by: Principal | None, named: Mapping[str, str]) -> None:
-    """Log an exception that nobody foresaw, and that its caller is not told."""
+def record_defect(error: Exception, by: Principal | None, ids: Mapping[str, str]) -> None:
+    """Log an unexpected exception. Its caller gets the trace id only."""
     log.error(
         "call failed",
         code="INTERNAL",
         reason="INTERNAL",
         exc_info=error,
-        **named,
-        **_who(by),
+        **ids,
+        **_caller(by),
     )
 
 
-def _who(by: Principal | None) -> dict[str, str | None]:
-    """Return who called what, and from where; work that no call asked for has a caller only."""
+def _caller(by: Principal | None) -> dict[str, str | None]:
+    """Return the fields of the caller; without a current call, those of the principal only."""
     call = current.get()
-    who = {
+    fields = {
         "principal": None if by is None else by.subject,
         "credential_id": None if by is None else by.credential_id,
     }
     if call is not None and call.method:
-        who["method"] = call.method
-        who["peer"] = call.peer
-    return who
+        fields["method"] = call.method
+        fields["peer"] = call.peer
+    return fields

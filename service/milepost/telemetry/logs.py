@@ -1,4 +1,4 @@
-"""The log: how its lines come about."""
+"""The configuration of the log."""
 
 from __future__ import annotations
 
@@ -9,66 +9,30 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from milepost.logtext import as_json_line, for_people
-from milepost.telemetry.afterwards import afterwards
+from milepost.logtext import as_json_line, as_text
 from milepost.telemetry.tracing import current
 from milepost.telemetry.writer import LineWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from structlog.typing import EventDict, FilteringBoundLogger, Processor
+    from structlog.typing import EventDict, FilteringBoundLogger
 
 _STANDARD_ERROR: Final = 2
 
 log: FilteringBoundLogger = structlog.get_logger()
 
 
-class Lines:
-    """Writes the same lines as `log` without its detours: every change pays for one of them."""
-
-    def __init__(self) -> None:
-        """Write no line until `to` has told where."""
-        self._threshold = logging.CRITICAL
-        self._render: Processor = as_json_line
-        self._put: Callable[[str], object] = str
-
-    def to(self, put: Callable[[str], object], render: Processor, threshold: int) -> None:
-        """Write lines of that level and above."""
-        self._put, self._render, self._threshold = put, render, threshold
-
-    def info(self, event: str, fields: dict[str, object]) -> None:
-        """Write a line about what went well."""
-        if self._threshold <= logging.INFO:
-            self._line("info", event, fields)
-
-    def warning(self, event: str, fields: dict[str, object]) -> None:
-        """Write a line about what was refused."""
-        if self._threshold <= logging.WARNING:
-            self._line("warning", event, fields)
-
-    def _line(self, level: str, event: str, fields: dict[str, object]) -> None:
-        fields["event"] = event
-        self._put(str(self._render(None, level, _stamp(None, level, fields))))
-
-
-lines: Final = Lines()
-
-
 def configure_logs(*, level: str, as_json: bool) -> None:
-    """Write log lines to standard error: JSON, or readable with colours."""
+    """Write log lines to standard error, as JSON or as coloured text."""
     threshold: int = getattr(logging, level.upper())
-    render = as_json_line if as_json else for_people(structlog.dev.ConsoleRenderer())
+    render = as_json_line if as_json else as_text(structlog.dev.ConsoleRenderer())
 
     def lost(number: int) -> str:
         event = _stamp(None, "error", {"event": "log lines lost", "lines": number})
-        event.pop("trace_id", None)  # they were of many calls
+        event.pop("trace_id", None)  # the lines belong to many calls
         return str(render(None, "error", event))
 
     writer = LineWriter(_STANDARD_ERROR, lost)
     atexit.register(writer.finish)
-    atexit.register(afterwards.finish)  # before that: the last comes first
-    lines.to(writer.msg, render, threshold)
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
         processors=[_stamp, structlog.processors.format_exc_info, render],
@@ -78,7 +42,7 @@ def configure_logs(*, level: str, as_json: bool) -> None:
 
 
 def _stamp(_logger: object, method: str, event: EventDict) -> EventDict:
-    """Add what every line has: how grave it is, when it was, and in which trace."""
+    """Add the fields of every line: its level, its time, and the trace of the current call."""
     event["level"] = method
     event["timestamp"] = _clock.now()
     found = current.get()
@@ -88,7 +52,7 @@ def _stamp(_logger: object, method: str, event: EventDict) -> EventDict:
 
 
 class _Clock:
-    """Tells the time as text; the part that is the same for a second is made once in it."""
+    """The current time as text. The part down to the second is formatted once a second."""
 
     def __init__(self) -> None:
         self._second = 0

@@ -1,4 +1,4 @@
-"""Metrics: what is counted and timed, and the page that shows it. No label names somebody."""
+"""Metrics of the service, and the page that exports them. No label identifies a caller."""
 
 from __future__ import annotations
 
@@ -8,39 +8,28 @@ from typing import TYPE_CHECKING, Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from milepost.domain.transitions import Transition
-from milepost.telemetry.afterwards import afterwards
-from milepost.telemetry.tallies import Durations, Tally
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from prometheus_client import Metric
+    from collections.abc import Mapping
 
 
-class _Registry(CollectorRegistry):
-    """Shows what was asked to be counted before it was asked to show it."""
-
-    def collect(self) -> Iterable[Metric]:
-        afterwards.finish()
-        return super().collect()
-
-
-registry: Final = _Registry()
-rpcs: Final = Durations(
+registry: Final = CollectorRegistry()
+rpcs: Final = Histogram(
     "milepost_rpc_duration_seconds",
     "Time from the arrival of a call to its end",
     ["method", "code"],
-    (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),
-    registry,
+    registry=registry,
+    buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),
 )
 rpcs_running: Final = Gauge("milepost_rpcs_running", "Calls in flight", registry=registry)
-transitions: Final = Tally(
+_transitions: Final = Counter(
     "milepost_transitions_total",
-    "Committed moves of operations",
-    "transition",
-    Transition,
-    registry,
+    "Committed transitions of operations",
+    ["transition"],
+    registry=registry,
 )
+transitions: Final = {each: _transitions.labels(each.value) for each in Transition}
+"""The counter of each transition. All of them are exported from the start, with 0."""
 durations: Final = Histogram(
     "milepost_operation_duration_seconds",
     "Time from the start of an operation to its end",
@@ -49,74 +38,81 @@ durations: Final = Histogram(
     buckets=(0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 24 * 3600),
 )
 leases_lost: Final = Counter(
-    "milepost_leases_lost_total", "Leases that ran out before the work was done", registry=registry
+    "milepost_leases_lost_total",
+    "Leases that expired before the operation ended",
+    registry=registry,
 )
 passes: Final = Counter(
-    "milepost_sweeper_passes_total", "Passes of the sweeper that ended", ["kind"], registry=registry
+    "milepost_sweeper_passes_total", "Finished passes of the sweeper", ["kind"], registry=registry
 )
 failures: Final = Counter(
     "milepost_background_failures_total",
-    "Failed rounds of work in the background",
+    "Failed runs of periodic tasks",
     ["task"],
     registry=registry,
 )
 overdue: Final = Gauge(
     "milepost_operations_overdue",
-    "Operations whose due transition was not made in time; 0 if all is well",
+    "Operations whose due transition was not made in time; normally 0",
     ["transition"],
     registry=registry,
 )
 progress_streams: Final = Gauge(
-    "milepost_progress_streams", "Progress streams that are open", registry=registry
+    "milepost_progress_streams", "Open progress streams", registry=registry
 )
-progress_updates: Final = Tally(
+_progress_updates: Final = Counter(
     "milepost_progress_updates_total",
     "Updates on progress streams: received, and of these coalesced with a newer one, committed or"
     " refused",
-    "fate",
-    ("received", "coalesced", "committed", "refused"),
-    registry,
+    ["fate"],
+    registry=registry,
 )
 refusals: Final = Counter(
     "milepost_limited_total", "Calls refused by a limit", ["limit"], registry=registry
 )
 buckets: Final = Gauge(
-    "milepost_limit_buckets", "Token buckets that this replica remembers", registry=registry
+    "milepost_limit_buckets", "Token buckets in the memory of this replica", registry=registry
 )
 limits_shared: Final = Gauge(
     "milepost_limits_shared", "1 while all replicas share their limits, else 0", registry=registry
 )
 limits_lost: Final = Counter(
     "milepost_limits_lost_total",
-    "How often the shared limits were lost, and limits became local",
+    "Losses of the shared limits, after which limits are local",
     registry=registry,
 )
 lines_lost: Final = Counter(
     "milepost_log_lines_lost_total",
-    "Log lines that were not written, because nobody read those before them",
+    "Log lines that were dropped because the reader did not keep up",
     registry=registry,
 )
 
-update_received: Final = functools.partial(progress_updates.add, "received")
-update_coalesced: Final = functools.partial(progress_updates.add, "coalesced")
-update_committed: Final = functools.partial(progress_updates.add, "committed")
-update_refused: Final = functools.partial(progress_updates.add, "refused")
+update_received: Final = _progress_updates.labels("received").inc
+update_coalesced: Final = _progress_updates.labels("coalesced").inc
+update_committed: Final = _progress_updates.labels("committed").inc
+update_refused: Final = _progress_updates.labels("refused").inc
 
 
 def record_call(method: str, code: str, seconds: float) -> None:
-    """Count one call, and how long it took, under its true code."""
-    rpcs.observe(seconds, method, code)
+    """Count one call and its duration under its final status code."""
+    _rpcs(method, code).observe(seconds)
+
+
+@functools.cache
+def _rpcs(method: str, code: str) -> Histogram:
+    """Return the durations of a method with that code, without the lock and copies of `labels`."""
+    return rpcs.labels(method, code)
 
 
 def record_limited(limit: str) -> None:
-    """Count a call that a limit refused; `limit` is a word, never a principal."""
+    """Count a call that a limit refused; `limit` is the name of the limit, never a principal."""
     refusals.labels(limit).inc()
 
 
 def record_overdue(counts: Mapping[Transition, int]) -> None:
-    """Show how many operations are overdue, by the transition that is due."""
-    for transition, number in counts.items():
-        overdue.labels(transition.value).set(number)
+    """Set the number of overdue operations for each due transition."""
+    for transition, count in counts.items():
+        overdue.labels(transition.value).set(count)
 
 
 def metrics_page() -> bytes:

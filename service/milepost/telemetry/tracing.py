@@ -1,4 +1,4 @@
-"""Traces: which call a thread of work belongs to, and the spans of those that are sampled."""
+"""Traces: the ids of the current call, and the spans of sampled traces."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _propagator: Final = TraceContextTextMapPropagator()
 
 
 def configure_traces(*, endpoint: str | None, ratio: float, version: str) -> Tracing:
-    """Start traces, and send the sampled share of them to an OTLP collector if there is one."""
+    """Return the tracing of the service, which exports sampled spans if there is a collector."""
     provider = TracerProvider(
-        # What begins here was sampled in `Tracing.start`, before anything was paid for it.
+        # `Tracing.start` samples new traces, before it creates a span.
         sampler=ParentBased(ALWAYS_ON),
         resource=Resource.create({"service.name": "milepost", "service.version": version}),
     )
@@ -40,10 +40,10 @@ def configure_traces(*, endpoint: str | None, ratio: float, version: str) -> Tra
 
 
 class Tracing:
-    """Makes spans, for the sampled share of the traces that begin here and all that go on."""
+    """Creates spans for the sampled share of new traces, and for the traces that callers sample."""
 
     def __init__(self, provider: TracerProvider, ratio: float) -> None:
-        """Record `ratio` (0 to 1) of the traces that no caller has begun."""
+        """Sample `ratio` (0 to 1) of the traces that start here."""
         self._provider = provider
         self._tracer = provider.get_tracer("milepost")
         self._ratio = ratio
@@ -54,10 +54,9 @@ class Tracing:
         metadata: Mapping[str, str | bytes],
         peer: str = "",
     ) -> Span | None:
-        """Start the span of one call, as a child of the caller's if it sent a traceparent.
+        """Start the span of one call, as a child of the caller's span if it sent a traceparent.
 
-        `peer` is where it came from. A call that is not sampled gets no span: it costs nothing
-        but a trace id, and that only when somebody asks for it.
+        A call that is not sampled gets no span, and a trace id only when one is needed.
         Attributes follow the RPC semantic conventions of OpenTelemetry (release candidate).
         """
         parent = metadata.get("traceparent")
@@ -77,10 +76,15 @@ class Tracing:
     def joining(
         self, name: str, created: str | None, attributes: Mapping[str, str | int]
     ) -> Iterator[tuple[Span | None, str | None]]:
-        """Go on with the trace `created`, of an operation, in work that no call asked for.
+        """Continue the trace of an operation in background work.
 
-        Gives a span, if that trace is recorded, and the traceparent to send on. Whoever takes
-        the span ends it; it ends anyway when the work breaks.
+        Yields a span, if that trace is sampled, and the traceparent to send on. The caller ends the
+        span with its outcome; otherwise it ends with the context.
+
+        Args:
+            name: of the span.
+            created: traceparent of the create of the operation.
+            attributes: of the span.
         """
         work = Trace()
         context = _propagator.extract({"traceparent": created}) if created else None
@@ -107,14 +111,14 @@ class Tracing:
         *,
         created: str | None = None,
     ) -> None:
-        """Make a span of work that no call asked for, now that there was something to do.
+        """Record a span of background work that has ended.
 
         Args:
-            name: of the work.
-            begun: when, in nanoseconds since 1970.
+            name: of the span.
+            begun: start time in nanoseconds since 1970.
             attributes: of the span.
-            created: the trace of an operation, which the work goes on with if that is recorded;
-                without it the span has a trace of its own.
+            created: traceparent of the create of an operation. The span joins that trace if it is
+                sampled. Without it the span has a trace of its own.
         """
         context = _propagator.extract({"traceparent": created}) if created else None
         parent = trace.get_current_span(context).get_span_context()
@@ -124,13 +128,13 @@ class Tracing:
             ).end()
 
     def stop(self) -> None:
-        """Send what is left, within a bounded time."""
+        """Export the remaining spans, within a bounded time."""
         self._provider.force_flush(FLUSH_TIMEOUT_MS)
         self._provider.shutdown()
 
 
 def end_span(span: Span, code: str, *, failed: bool) -> None:
-    """End the span of a call with its true code."""
+    """End the span of a call with its final status code."""
     if span.is_recording():
         span.set_attribute("rpc.response.status_code", code)
         if failed:
@@ -139,7 +143,7 @@ def end_span(span: Span, code: str, *, failed: bool) -> None:
 
 
 class Trace:
-    """A call and its trace. Without a span, its ids are made when they are needed."""
+    """A call and its trace. Without a span, its ids are generated on first use."""
 
     __slots__ = ("_ids", "known", "method", "peer", "span")
 
@@ -154,16 +158,16 @@ class Trace:
     def ids(self) -> tuple[str, str, int]:
         """The trace id and the span id in hexadecimal digits, and the trace flags."""
         if self._ids is None:
-            own = self.known or _fresh_ids()
+            own = self.known or _new_ids()
             self._ids = own if self.span is None else _ids_of(self.span.get_span_context())
         return self._ids
 
 
 _NOT_ZERO: Final = 1 << 64 | 1
-"""Neither id may be zero (W3C Trace Context)."""
+"""Bits that keep both ids from being zero, which W3C Trace Context forbids."""
 
 
-def _fresh_ids() -> tuple[str, str, int]:
+def _new_ids() -> tuple[str, str, int]:
     digits = (random.getrandbits(192) | _NOT_ZERO).to_bytes(24, "big").hex()
     return digits[:32], digits[32:], 0
 
@@ -186,13 +190,13 @@ def current_traceparent() -> str | None:
 
 
 def current_trace_id() -> str:
-    """Return the id under which the log has the detail of this call."""
+    """Return the trace id of the current call, which its log lines have."""
     found = current.get()
     return "none" if found is None else found.ids[0]
 
 
 def join_trace(operation_id: OperationId, trace_context: str | None) -> None:
-    """Make the current span findable by operation, and link it to the trace of the create."""
+    """Set the operation's id on the current span, and link it to the trace of the create."""
     found = current.get()
     span = found.span if found is not None else None
     if span is None or not span.is_recording():

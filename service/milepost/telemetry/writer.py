@@ -1,89 +1,104 @@
-"""Where log lines go, without the event loop ever waiting for whoever reads them."""
+"""A writer of log lines that never blocks the event loop."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import select
 from typing import TYPE_CHECKING, Final
 
 from milepost.telemetry import metrics
-from milepost.telemetry.afterwards import EndOfTurn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-MOST_KEPT: Final = 16 * 1024 * 1024
-"""Bytes that wait for a reader; lines that come then are lost, counted, and told of."""
-PIECE: Final = select.PIPE_BUF
-"""What a pipe takes without waiting as soon as it takes anything."""
-PAUSE_S: Final = 0.02
-FAREWELL_MS: Final = 2_000
-"""How long a reader that stands still can hold up a process that ends."""
+MAX_BUFFER_BYTES: Final = 16 * 1024 * 1024
+"""Bound of the lines that wait for the reader. Further lines are dropped and counted."""
+CHUNK_BYTES: Final = select.PIPE_BUF
+"""A pipe that accepts anything accepts this much without blocking."""
+RETRY_INTERVAL_S: Final = 0.02
+EXIT_TIMEOUT_MS: Final = 2_000
+"""Time that a reader that does not read can delay the exit of the process."""
 
 
 class LineWriter:
-    """Writes the lines of one turn of the event loop at once; outside of a loop, each at once.
+    """Writes the lines of one event-loop iteration at once, and without a loop each line at once.
 
-    A write for every line would let go of the interpreter lock in the middle of every call. A pipe
-    whose reader stands still is tried again later: calls go on meanwhile, and lines wait.
+    A write for each line would release the interpreter lock in the middle of every call. If the
+    reader of a pipe does not keep up, lines wait in memory and the write is retried later.
 
-    It is for one thread. What other threads have to say, they say on the event loop.
+    Not thread-safe: other threads log on the event loop.
     """
 
     def __init__(self, descriptor: int, lost: Callable[[int], str]) -> None:
-        """Write to a file descriptor; `lost` makes the line that says how many are missing."""
+        """Write to a file descriptor; `lost` formats the line that reports dropped lines."""
         self._descriptor = descriptor
         self._lost = lost
         self._lines: list[str] = []
-        self._left = bytearray()
-        self._missing = 0
-        self._turn = EndOfTurn(self._write, outside=self.finish)
+        self._unwritten = bytearray()
+        self._dropped = 0
+        self._scheduled_on: asyncio.AbstractEventLoop | None = None
         self._ready = select.poll()
         self._ready.register(descriptor, select.POLLOUT)
 
     def msg(self, line: str) -> None:
         """Take one line."""
         self._lines.append(line)
-        self._turn.plan()
+        if self._scheduled_on is None or self._scheduled_on.is_closed():
+            self._schedule()
 
     debug = info = warning = error = critical = exception = msg
 
     def finish(self) -> None:
-        """Write what is left, as far as it is read."""
-        self._gather()
-        self._put(FAREWELL_MS)
+        """Write the remaining lines, and give up on a reader that does not read."""
+        self._encode()
+        self._write(EXIT_TIMEOUT_MS)
 
-    def _write(self) -> None:
-        self._gather()
-        self._put(0)
-        if self._left:
-            self._turn.plan(PAUSE_S)
-
-    def _gather(self) -> None:
-        """Make bytes of the lines, if there is room for them."""
-        lines, self._lines = self._lines, []
-        if len(self._left) >= MOST_KEPT:
-            self._miss(len(lines))
+    def _schedule(self, delay_s: float = 0.0) -> None:
+        """Flush in the next iteration of the loop or after a delay; without a loop now."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self.finish()
             return
-        if self._missing:
-            lines.insert(0, self._lost(self._missing))
-            self._missing = 0
+        self._scheduled_on = loop
+        if delay_s:
+            loop.call_later(delay_s, self._flush)
+        else:
+            loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._scheduled_on = None
+        self._encode()
+        self._write(0)
+        if self._unwritten:
+            self._schedule(RETRY_INTERVAL_S)
+
+    def _encode(self) -> None:
+        """Move the lines into the buffer of bytes, or drop them if it is full."""
+        lines, self._lines = self._lines, []
+        if len(self._unwritten) >= MAX_BUFFER_BYTES:
+            self._drop(len(lines))
+            return
+        if self._dropped:
+            lines.insert(0, self._lost(self._dropped))
+            self._dropped = 0
         if lines:
-            self._left += ("\n".join(lines) + "\n").encode(errors="backslashreplace")
+            self._unwritten += ("\n".join(lines) + "\n").encode(errors="backslashreplace")
 
-    def _put(self, patience_ms: int) -> None:
-        """Write until nothing is left, or nothing was taken for so long."""
-        while self._left and self._ready.poll(patience_ms):
+    def _write(self, timeout_ms: int) -> None:
+        """Write until the buffer is empty or the descriptor accepts nothing for the timeout."""
+        while self._unwritten and self._ready.poll(timeout_ms):
             try:
-                written = os.write(self._descriptor, self._left[:PIECE])
-            except BlockingIOError:  # somebody else has filled the pipe
+                written = os.write(self._descriptor, self._unwritten[:CHUNK_BYTES])
+            except BlockingIOError:  # another process has filled the pipe
                 return
-            except OSError:  # it is closed, or the disk is full
-                self._miss(self._left.count(b"\n"))
-                self._left.clear()
+            except OSError:  # the pipe is closed, or the disk is full
+                self._drop(self._unwritten.count(b"\n"))
+                self._unwritten.clear()
                 return
-            del self._left[:written]
+            del self._unwritten[:written]
 
-    def _miss(self, lines: int) -> None:
-        self._missing += lines
+    def _drop(self, lines: int) -> None:
+        self._dropped += lines
         metrics.lines_lost.inc(lines)

@@ -1,1 +1,1 @@
-"""What callers and workers want done: one method a verb, in the words of the protos."""
+"""The use cases of callers, workers and admins, in the words of the protos."""

@@ -1,9 +1,9 @@
-"""Claiming: workers wait for pending work, and are woken when there is some for them.
+"""Claims: workers wait for pending work and are notified when there is some.
 
-A hint that there is work of a function wakes one worker that waits for it. Who found something
-wakes the next one: as many workers as there is work for are woken, and one more. Hints come from
-the creates and releases of this replica, at once. For those of others, and for hints that were
-lost, one look for all who wait here is taken at the database every half second.
+A notification of work for a function goes to one waiting claim. A claim that finds work notifies
+the next one, so that as many claims are woken as there is work, and one more. Creates and releases
+of this replica notify at once. Work of other replicas, and work whose notification was lost, is
+found by one poll of the database for all waiting claims every half second.
 """
 
 from __future__ import annotations
@@ -27,62 +27,62 @@ if TYPE_CHECKING:
     from milepost.domain.ports import WorkStore
     from milepost.tracking.subscriptions import Subscriptions
 
-LOOK_INTERVAL_S: Final = 0.5
-"""How long work that another replica was given may go unseen here."""
-MAX_WAITING: Final = 1_000
-"""Claims that wait on one replica; more are refused at once."""
-MARGIN_S: Final = 0.25
-"""How long before its deadline a claim answers, so that the answer arrives in time."""
+POLL_INTERVAL_S: Final = 0.5
+"""Time between two polls for work that was created on other replicas."""
+MAX_WAITING_CLAIMS: Final = 1_000
+"""Claims that may wait on one replica; more are refused at once."""
+DEADLINE_MARGIN_S: Final = 0.25
+"""Time before its deadline at which a claim is answered, so that the answer arrives in time."""
 
 
 class Waiter:
-    """One claim that waits for work of some functions."""
+    """A claim that waits for work of some functions."""
 
     __slots__ = ("_event", "functions")
 
     def __init__(self, functions: Sequence[str]) -> None:
-        """Nothing has been heard of work yet."""
+        """Begin without a notification."""
         self.functions = frozenset(functions)
         self._event = asyncio.Event()
 
     @property
-    def is_awake(self) -> bool:
-        """Whether a hint has come that was not followed yet."""
+    def is_notified(self) -> bool:
+        """Return whether there is a notification that `clear` has not consumed."""
         return self._event.is_set()
 
-    def wake(self) -> None:
+    def notify(self) -> None:
         """Let `wait` return."""
         self._event.set()
 
     async def wait(self, seconds: float) -> None:
-        """Return at a hint, or after `seconds`."""
-        # Not wait_for: before Python 3.12 it may swallow a cancellation that comes with the hint.
+        """Return at a notification, or after `seconds`."""
+        # Before Python 3.12 wait_for may swallow a cancellation that comes with the notification.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._event.wait()
 
-    def follow(self) -> None:
-        """The hints so far are followed now; later ones are new."""
+    def clear(self) -> None:
+        """Consume the notification, before the store is asked for work."""
         self._event.clear()
 
 
 class PendingWork:
-    """Who waits for work on this replica, the longest first."""
+    """The waiting claims of this replica, the oldest first, and their notifications."""
 
     def __init__(self, store: WorkStore) -> None:
-        """Begin with nobody waiting; look into `store` for the work that others were given."""
+        """Begin without waiting claims; poll `store` for the work of other replicas."""
         self._store = store
         self._waiters: dict[Waiter, None] = {}
         self.is_closed = False
 
     @contextlib.contextmanager
-    def listen(self, functions: Sequence[str]) -> Iterator[Waiter]:
-        """Wake the waiter when there is work of `functions`, unless another one is woken for it.
+    def subscribed(self, functions: Sequence[str]) -> Iterator[Waiter]:
+        """Wait for work of `functions` inside a ``with`` block.
 
         Raises:
-            Overloaded: too many wait already.
+            Overloaded: too many claims wait already.
         """
-        if len(self._waiters) >= MAX_WAITING:
+        if len(self._waiters) >= MAX_WAITING_CLAIMS:
             raise Overloaded
         waiter = Waiter(functions)
         self._waiters[waiter] = None
@@ -90,40 +90,47 @@ class PendingWork:
             yield waiter
         finally:
             del self._waiters[waiter]
-            if waiter.is_awake:  # it leaves a hint behind that it did not follow
+            if waiter.is_notified:  # it leaves before it has asked for that work
                 self.publish(*waiter.functions)
 
     def publish(self, *functions: str) -> None:
-        """Wake one waiter for each function that has got work."""
+        """Notify one waiting claim for each function that has work."""
         for function in functions:
             for waiter in self._waiters:
-                if function in waiter.functions and not waiter.is_awake:
-                    waiter.wake()
+                if function in waiter.functions and not waiter.is_notified:
+                    waiter.notify()
                     break
 
     def close(self) -> None:
-        """Let nobody wait any more."""
+        """End all waits."""
         self.is_closed = True
         for waiter in self._waiters:
-            waiter.wake()
+            waiter.notify()
 
-    async def look(self) -> None:
-        """Look once for work of all functions that somebody waits for, if somebody does."""
+    async def poll(self) -> None:
+        """Ask the store once for work of all functions with a waiting claim, if there is one."""
         functions = frozenset[str]().union(*(waiter.functions for waiter in self._waiters))
         if functions:
             self.publish(*await self._store.pending(functions))
 
 
 class Claimer:
-    """Gives pending work to those who ask for it."""
+    """Leases pending work to workers. Every method raises the errors of `WorkStore` too."""
 
     def __init__(
         self, store: WorkStore, *, limits: Limits, subscriptions: Subscriptions, work: PendingWork
     ) -> None:
-        """Claim in `store`, within `limits`; wait for `work`; publish claims to `subscriptions`."""
+        """Claim from `store`.
+
+        Args:
+            store: holds the pending work.
+            limits: clamp the lease and the wait.
+            subscriptions: are notified of claimed operations.
+            work: notifies waiting claims.
+        """
         self._store = store
         self._limits = limits
-        self._changes = subscriptions
+        self._subscriptions = subscriptions
         self._work = work
 
     async def claim(
@@ -131,39 +138,39 @@ class Claimer:
         by: Principal,
         functions: tuple[str, ...],
         *,
-        most: int = 1,
+        max_operations: int = 1,
         lease: timedelta | None = None,
         worker: str | None = None,
-        timeout: timedelta | None = None,  # noqa: ASYNC109 - the caller's wish, not a bound
+        timeout: timedelta | None = None,  # noqa: ASYNC109 - how long to wait for work, not for the answer
         time_left: float | None = None,
     ) -> list[Operation]:
-        """Lease up to `most` operations to `by` as soon as there are any, or none at the timeout.
+        """Lease operations to `by` as soon as there are any; return none at the timeout.
 
         Args:
-            by: who asks, and is granted every one of the functions.
-            functions: whose work is wanted.
-            most: operations, at least 1.
-            lease: how long each is held; clamped.
-            worker: the name of the worker, if it has one.
-            timeout: how long to wait; within the limit, which is also the default.
-            time_left: until the deadline of the call, in seconds.
+            by: a worker that is granted all functions.
+            functions: names of the functions.
+            max_operations: the number of operations to lease, at least 1.
+            lease: duration of the lease; clamped.
+            worker: name of the worker, if it has one.
+            timeout: longest wait, at most the limit, which is also the default.
+            time_left: seconds until the deadline of the call.
 
         Raises:
-            PermissionDenied: one of the functions is not granted.
-            Overloaded: too many wait already.
+            PermissionDenied: `by` is not granted one of the functions.
+            Overloaded: too many claims wait already.
             Draining: this replica stops.
         """
         for function in functions:
             if not by.may_work_on(function):
                 raise PermissionDenied(role=Role.WORKER, function=function)
-        wanted = ClaimRequest(
+        request = ClaimRequest(
             functions=functions,
-            most=most,
+            max_operations=max_operations,
             lease=self._limits.lease(lease),
             actor=by.subject,
             worker=worker or by.subject,
         )
-        claimed = await self._first(wanted, self._deadline(timeout, time_left))
+        claimed = await self._wait_and_claim(request, self._deadline(timeout, time_left))
         self._record(by, claimed)
         return claimed
 
@@ -171,31 +178,27 @@ class Claimer:
         wait = self._limits.claim_wait if timeout is None else min(timeout, self._limits.claim_wait)
         seconds = wait.total_seconds()
         if time_left is not None:
-            seconds = min(seconds, time_left - MARGIN_S)
+            seconds = min(seconds, time_left - DEADLINE_MARGIN_S)
         return asyncio.get_running_loop().time() + seconds
 
-    async def _first(self, wanted: ClaimRequest, deadline: float) -> list[Operation]:
-        """Return what can be claimed first, or nothing at the deadline."""
+    async def _wait_and_claim(self, request: ClaimRequest, deadline: float) -> list[Operation]:
+        """Claim operations as soon as there are any; return none at the deadline."""
         loop = asyncio.get_running_loop()
-        with self._work.listen(wanted.functions) as waiter:
+        with self._work.subscribed(request.functions) as waiter:
             while True:
-                waiter.follow()
-                claimed = await self._store.claim(wanted)
+                waiter.clear()
+                claimed = await self._store.claim(request)
                 left = deadline - loop.time()
                 if claimed or left <= 0:
                     break
                 if self._work.is_closed:
                     raise Draining
                 await waiter.wait(left)
-        # Where this came from there may be more, for the next one who waits.
-        self._work.publish(*_functions(claimed))
+        # There may be more work of these functions for the next waiting claim.
+        self._work.publish(*{operation.function for operation in claimed})
         return claimed
 
     def _record(self, by: Principal, claimed: Iterable[Operation]) -> None:
         for operation in claimed:
-            self._changes.publish(operation.id)
+            self._subscriptions.publish(operation.id)
             telemetry.record_transition(Transition.CLAIM, TransitionResult(operation), by)
-
-
-def _functions(operations: Iterable[Operation]) -> set[str]:
-    return {operation.function for operation in operations}

@@ -1,4 +1,4 @@
-"""API keys as admins look after them, and what is noted of their use."""
+"""The use cases of API keys, and the record of when keys were last used."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from milepost.domain.ports import KeyStore
     from milepost.tracking.page_tokens import PageTokens
 
-MOST_NOTED: Final = 1_000
-"""Keys whose use waits to be written; of more, some are noted at their next look-up."""
+MAX_UNWRITTEN_USES: Final = 1_000
+"""Keys whose use is not written yet; further ones are noted at their next look-up."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewKey:
-    """A key that was created, with its secret unless that was shown before."""
+    """A created key. The secret is None in a replayed answer, because it is shown only once."""
 
     key: ApiKey
     secret: str | None
@@ -29,31 +29,31 @@ class NewKey:
 
 
 class Keys:
-    """Looks after API keys. Every method raises the errors of `KeyStore` too."""
+    """Creates, lists and revokes API keys. Every method raises the errors of `KeyStore` too."""
 
     def __init__(self, store: KeyStore, *, limits: Limits, page_tokens: PageTokens) -> None:
-        """Work on `store`, with pages of the size that `limits` tells."""
+        """Serve the keys of `store`; `limits` give the default size of a page."""
         self._store = store
         self._limits = limits
         self._page_tokens = page_tokens
         self._used: set[str] = set()
 
     async def create(self, by: Principal, create_request: CreateKeyRequest) -> NewKey:
-        """Store a new key and return its secret, which is never shown again."""
+        """Create a key and return its secret, which is never shown again."""
         secret, stored = issue_key(
             subject=create_request.subject,
             roles=create_request.roles,
             functions=create_request.functions,
         )
-        outcome = await self._store.add_key(stored, create_request, creator=by.subject)
-        if outcome.replayed:
-            return NewKey(key=outcome.key, secret=None, replayed=True)
-        return NewKey(key=outcome.key, secret=secret, replayed=False)
+        result = await self._store.add_key(stored, create_request, creator=by.subject)
+        if result.replayed:
+            return NewKey(key=result.key, secret=None, replayed=True)
+        return NewKey(key=result.key, secret=secret, replayed=False)
 
     async def list(
         self, by: Principal, selection: KeySelection, *, page_size: int = 0, page_token: str = ""
     ) -> tuple[list[ApiKey], str]:
-        """Return one page, newest first, and the token of the next one; empty at the end."""
+        """Return one page, newest first, and the token of the next page; empty on the last page."""
         after = None
         if page_token:
             after = self._page_tokens.read(page_token, subject=by.subject, selection=selection)
@@ -66,16 +66,16 @@ class Keys:
         return page, self._page_tokens.issue(position, subject=by.subject, selection=selection)
 
     async def revoke(self, key_id: str) -> ApiKey:
-        """Make a key worthless for good, within 5 s on every replica."""
+        """Revoke a key for good; every replica refuses it within 5 s."""
         return await self._store.revoke_key(key_id)
 
     def note_use(self, key_id: str) -> None:
-        """Remember that a key was used, until that is written."""
-        if len(self._used) < MOST_NOTED:
+        """Note the use of a key, to be written by `write_uses`."""
+        if len(self._used) < MAX_UNWRITTEN_USES:
             self._used.add(key_id)
 
     async def write_uses(self) -> None:
-        """Store which keys were used since the last time, if any. If that fails, it is lost."""
+        """Write the uses noted since the last call. Uses are lost if the write fails."""
         used, self._used = self._used, set()
         if used:
             await self._store.record_key_use(used)

@@ -1,7 +1,8 @@
-"""Page tokens: where a list goes on, readable by nobody else and for no other list.
+"""Page tokens: the position from which a list goes on, valid for one caller and one list.
 
-A token is the position and a MAC over it, the asker and the selection. It carries no
-permission: whoever could forge one would still see only what is in its own scope.
+A token is the position and a MAC over the position, the caller and the filters. The MAC covers the
+canonical form of the filters that are set: a token stays valid when a later release adds a filter.
+A token grants no permission: a caller with a forged one would see only what it may read anyway.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from milepost import base64url
 from milepost.domain.errors import InvalidRequest, Violation
+from milepost.domain.fingerprint import canonical
 from milepost.domain.selection import Position
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _TIME: Final = struct.Struct(">q")
 _MAC_BYTES: Final = 16
-MOST_CHARACTERS: Final = 128
+MAX_TOKEN_LENGTH: Final = 128
 
 
 class PageTokens:
@@ -61,8 +63,8 @@ class PageTokens:
         )
 
     def _checked(self, token: str, subject: str, selection: AnySelection) -> bytes | None:
-        """Return the packed position if the token is genuine: nobody else can make its MAC."""
-        if len(token) > MOST_CHARACTERS:
+        """Return the packed position, or None if the MAC does not match."""
+        if len(token) > MAX_TOKEN_LENGTH:
             return None
         try:
             raw = base64url.decoded(token)
@@ -72,5 +74,6 @@ class PageTokens:
         return packed if hmac.compare_digest(mac, self._mac(packed, subject, selection)) else None
 
     def _mac(self, packed: bytes, subject: str, selection: AnySelection) -> bytes:
-        bound = repr((subject, selection)).encode()
-        return hmac.digest(self._key, packed + bound, hashlib.sha256)[:_MAC_BYTES]
+        bound = canonical((selection.collection, subject, selection))
+        # The canonical form is ASCII without control characters: the zero byte ends it.
+        return hmac.digest(self._key, bound + b"\0" + packed, hashlib.sha256)[:_MAC_BYTES]

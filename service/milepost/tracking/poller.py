@@ -1,4 +1,4 @@
-"""The guarantee behind the hints: one look now and then, for all listeners of this replica."""
+"""Polls of revisions: subscribers learn of changes even if every notification is lost."""
 
 from __future__ import annotations
 
@@ -16,56 +16,57 @@ if TYPE_CHECKING:
     from milepost.domain.ports import HistoryStore
     from milepost.tracking.subscriptions import Subscriber, Subscriptions
 
-CHUNK: Final = 1_000
-"""Operations whose revisions one statement reads."""
+MAX_POLLED: Final = 1_000
+"""Operations in one read."""
 
 
 class Poller:
-    """Wakes every listener whose operation has moved on, or is gone, without a hint.
+    """Notifies every subscriber whose operation has a new revision or is gone.
 
-    Its cost is one read of (id, revision) per operation that is listened to, and hangs neither on
-    how many listen to it nor on how much happens.
+    One poll reads (id, revision) once per operation with subscribers. Its cost depends neither on
+    the number of subscribers of an operation nor on the number of changes.
     """
 
     def __init__(
         self, history: HistoryStore, subscriptions: Subscriptions, *, interval: float
     ) -> None:
-        """Look into `history` every `interval` seconds, for the listeners of `subscriptions`."""
+        """Poll `history` every `interval` seconds for the subscribers of `subscriptions`."""
         self._history = history
-        self._changes = subscriptions
+        self._subscriptions = subscriptions
         self._interval = interval
-        self._hurry = asyncio.Event()
+        self._is_due = asyncio.Event()
 
-    def look_now(self) -> None:
-        """Look before the interval is over: hints were lost."""
-        self._hurry.set()
+    def poll_now(self) -> None:
+        """Poll before the interval is over, because notifications were lost."""
+        self._is_due.set()
 
     async def run(self) -> None:
-        """Look until cancelled. While the store is away there is nothing to be seen."""
+        """Poll until cancelled. A poll that fails for want of the store is logged."""
         loop = asyncio.get_running_loop()
         while True:
-            timer = loop.call_later(self._interval, self._hurry.set)
-            await self._hurry.wait()
+            timer = loop.call_later(self._interval, self._is_due.set)
+            await self._is_due.wait()
             timer.cancel()
-            self._hurry.clear()
+            self._is_due.clear()
             try:
-                await self.look()
+                await self.poll()
             except Unavailable as error:
-                telemetry.log.debug("could not look for changes", reason=error.reason)
+                telemetry.log.debug("could not poll revisions", reason=error.reason)
 
-    async def look(self) -> None:
-        """Look once at every operation that somebody listens to and says what it has seen."""
-        ids = iter([id_ for id_, group in self._changes.subscribers.items() if _wants(group)])
-        while chunk := list(itertools.islice(ids, CHUNK)):
-            self._wake(chunk, await self._history.revisions(chunk))
+    async def poll(self) -> None:
+        """Poll once every operation with a subscriber that has read a revision."""
+        subscribers = self._subscriptions.subscribers
+        ids = iter([id_ for id_, group in subscribers.items() if _is_polled(group)])
+        while chunk := list(itertools.islice(ids, MAX_POLLED)):
+            self._notify(chunk, await self._history.revisions(chunk))
 
-    def _wake(self, asked: list[OperationId], found: Mapping[OperationId, int]) -> None:
-        for operation_id in asked:
-            revision = found.get(operation_id)
-            for subscriber in self._changes.subscribers.get(operation_id, ()):
-                if subscriber.seen not in (None, revision):
-                    subscriber.wake()
+    def _notify(self, polled: list[OperationId], revisions: Mapping[OperationId, int]) -> None:
+        for operation_id in polled:
+            revision = revisions.get(operation_id)
+            for subscriber in self._subscriptions.subscribers.get(operation_id, ()):
+                if subscriber.seen_revision not in (None, revision):
+                    subscriber.notify()
 
 
-def _wants(group: set[Subscriber]) -> bool:
-    return any(subscriber.seen is not None for subscriber in group)
+def _is_polled(group: set[Subscriber]) -> bool:
+    return any(subscriber.seen_revision is not None for subscriber in group)

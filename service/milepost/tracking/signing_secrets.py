@@ -1,4 +1,4 @@
-"""The secrets that sign webhooks: one per owner, made when it is first needed, replaced at will."""
+"""The secrets that sign webhooks: one per owner, created with its first callback URL."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from milepost.domain.delivery import SigningSecret, SigningSecrets
-from milepost.domain.errors import WebhooksNotConfigured
+from milepost.domain.errors import SigningSecretNotFound, WebhooksNotConfigured
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,56 +18,81 @@ if TYPE_CHECKING:
 
 SECRET_BYTES: Final = 32
 SECRETS_OPEN: Final = 1_024
-"""That are kept as they were read: a busy owner's secret is not decrypted for each webhook."""
+"""Maximum number of decrypted secrets in memory, so that a webhook needs no decryption."""
 OVERLAP: Final = timedelta(hours=24)
-"""How long a secret goes on signing beside the one that replaced it."""
+"""Time for which a replaced secret continues to sign beside its successor."""
 
 
 class Secrets:
-    """The signing secrets. Every method raises the errors of `SecretStore` too."""
+    """The signing secrets. Every method also raises the errors of `SecretStore`."""
 
     def __init__(self, store: SecretStore, vault: SecretVault | None) -> None:
-        """Keep secrets in `store`, encrypted by `vault`; without one there are none."""
+        """Keep secrets in `store`, encrypted by `vault`; without a vault every method refuses."""
         self._store = store
         self._vault = vault
         self._open = functools.lru_cache(SECRETS_OPEN)(self._opened)
 
-    async def of(self, owner: str, found: Sequence[SealedSecret] = ()) -> SigningSecrets:
-        """Return what signs the webhooks of `owner` now; the first call makes it.
-
-        Args:
-            owner: of the webhooks.
-            found: what signs now, where it was just read.
+    async def get(self, owner: str) -> SigningSecrets:
+        """Return the secrets that sign the webhooks of `owner`.
 
         Raises:
-            WebhooksNotConfigured: there is no master key, or not the one they are encrypted with.
+            SigningSecretNotFound: `owner` has no secret yet.
+            WebhooksNotConfigured: no master key is configured, or not the one that encrypts them.
         """
-        vault = self._configured()
-        found = found or await self._store.secrets(owner)
+        self._configured()
+        found = await self._store.secrets(owner)
         if not found:
-            await self._store.first_secret(owner, *vault.seal(owner, _fresh()))
-            found = await self._store.secrets(owner)
-        current, *others = [self._open(secret) for secret in found]
-        return SigningSecrets(current=current, previous=others[0] if others else None)
+            raise SigningSecretNotFound
+        return self._unsealed(found)
+
+    async def prepare(self, owner: str) -> None:
+        """Create the secret of `owner` unless it has one; of concurrent calls, one creates it.
+
+        Raises:
+            WebhooksNotConfigured: no master key is configured.
+        """
+        await self._ensured(owner)
+
+    async def of_delivery(self, owner: str, found: Sequence[SealedSecret]) -> SigningSecrets:
+        """Return the secrets that sign a delivery to `owner`, which was claimed with those `found`.
+
+        An owner without a secret gets one, so that no webhook is ever sent unsigned.
+
+        Raises:
+            WebhooksNotConfigured: as `get`.
+        """
+        return self._unsealed(found or await self._ensured(owner))
 
     async def rotate(self, owner: str, request_id: str | None) -> SigningSecrets:
-        """Replace the secret of `owner` by a new one; both sign for `OVERLAP`.
+        """Create a secret of `owner`; it replaces the current one, and both sign for `OVERLAP`.
 
         Raises:
-            WebhooksNotConfigured: as `of`.
+            WebhooksNotConfigured: as `get`.
         """
         key_id, sealed = self._configured().seal(owner, _fresh())
         rotated = await self._store.rotate_secret(owner, key_id, sealed, request_id, OVERLAP)
-        now = await self.of(owner)
+        now = await self.get(owner)
         return SigningSecrets(current=now.current, previous=now.previous, replayed=not rotated)
 
     def require(self) -> None:
         """Return if webhooks can be signed.
 
         Raises:
-            WebhooksNotConfigured: there is no master key.
+            WebhooksNotConfigured: no master key is configured.
         """
         self._configured()
+
+    async def _ensured(self, owner: str) -> Sequence[SealedSecret]:
+        vault = self._configured()
+        found = await self._store.secrets(owner)
+        if not found:
+            await self._store.first_secret(owner, *vault.seal(owner, _fresh()))
+            found = await self._store.secrets(owner)
+        return found
+
+    def _unsealed(self, found: Sequence[SealedSecret]) -> SigningSecrets:
+        current, *others = [self._open(secret) for secret in found]
+        return SigningSecrets(current=current, previous=others[0] if others else None)
 
     def _opened(self, secret: SealedSecret) -> SigningSecret:
         return SigningSecret(

@@ -1,8 +1,8 @@
-"""Who waits for which operation on this replica, and what wakes them.
+"""Subscriptions to changes of operations on this replica.
 
-A wake-up is a hint and carries nothing: whoever is woken reads what has become of the operation.
-So hints may be merged, sent twice, or come for nothing; one that is lost only costs time, because
-everybody also looks by itself now and then, or lets `Poller` look for it.
+A notification carries nothing but the operation: the subscriber reads the operation itself. So
+notifications may be merged, repeated or superfluous. A lost one only costs time, because every
+subscriber also reads from time to time, or lets `Poller` do so.
 """
 
 from __future__ import annotations
@@ -18,105 +18,103 @@ if TYPE_CHECKING:
 
 
 class Subscriber:
-    """One who waits for changes of one operation. There may be many thousands: it is small."""
+    """Waits for changes of one operation. It is small, because there may be many thousands."""
 
-    __slots__ = ("_hinted", "_waiter", "seen")
+    __slots__ = ("_is_notified", "_waiter", "seen_revision")
 
     def __init__(self) -> None:
-        """Nothing has happened yet."""
-        self._hinted = False
+        """Begin without a notification."""
+        self._is_notified = False
         self._waiter: asyncio.Future[None] | None = None
-        self.seen: int | None = None
-        """The revision that it knows. Whoever says so is woken by the poller as well, when the
-        operation has another one, or is gone."""
+        self.seen_revision: int | None = None
+        """Revision that the subscriber has read. `Poller` notifies it when the operation has
+        another one or is gone; None excludes the subscriber from polls."""
 
-    def wake(self) -> None:
-        """Let `wait` return, now or when it is called next."""
-        self._hinted = True
-        self._release()
+    def notify(self) -> None:
+        """Let `wait` return, now or at its next call."""
+        self._is_notified = True
+        self._end_wait()
 
     async def wait(self, seconds: float) -> bool:
-        """Return true at the first hint since the last call, or false after `seconds`.
+        """Return true at the first notification since the last call, or false after `seconds`.
 
-        One wait at a time: not through `asyncio.wait_for`, which makes a task of every wait.
+        One wait at a time. `asyncio.wait_for` would create a task for each.
         """
-        if not self._hinted:
+        if not self._is_notified:
             loop = asyncio.get_running_loop()
             self._waiter = loop.create_future()
-            timer = loop.call_later(seconds, self._release)
+            timer = loop.call_later(seconds, self._end_wait)
             try:
                 await self._waiter
             finally:
                 timer.cancel()
                 self._waiter = None
-        hinted, self._hinted = self._hinted, False
-        return hinted
+        is_notified, self._is_notified = self._is_notified, False
+        return is_notified
 
-    def _release(self) -> None:
+    def _end_wait(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
 
 class Subscriptions:
-    """The listeners of one replica, by operation."""
+    """The subscribers of one replica, by operation."""
 
     def __init__(self) -> None:
-        """Begin with nobody listening, and with nobody else to be told."""
-        self._listeners: dict[OperationId, set[Subscriber]] = {}
-        self._tell_others: Callable[[OperationId], None] | None = None
-
-    def tell_others(self, tell: Callable[[OperationId], None]) -> None:
-        """Call `tell` with every operation that is published here: other replicas want to know."""
-        self._tell_others = tell
-
-    @contextlib.contextmanager
-    def listen(self, operation_id: OperationId) -> Iterator[Subscriber]:
-        """Wake the listener at every change of the operation from now on."""
-        subscriber = Subscriber()
-        self.join(operation_id, subscriber)
-        try:
-            yield subscriber
-        finally:
-            self.leave(operation_id, subscriber)
-
-    def join(self, operation_id: OperationId, subscriber: Subscriber) -> None:
-        """Wake the listener at every change of the operation, until it leaves."""
-        self._listeners.setdefault(operation_id, set()).add(subscriber)
-
-    def leave(self, operation_id: OperationId, subscriber: Subscriber) -> None:
-        """Wake the listener no more."""
-        group = self._listeners.get(operation_id)
-        if group is None:
-            return
-        group.discard(subscriber)
-        if not group:
-            del self._listeners[operation_id]
+        """Begin without subscribers, and without a connection to other replicas."""
+        self._subscribers: dict[OperationId, set[Subscriber]] = {}
+        self._forward: Callable[[OperationId], None] | None = None
 
     @property
     def subscribers(self) -> Mapping[OperationId, set[Subscriber]]:
-        """Who listens, by operation."""
-        return self._listeners
+        """All subscribers, by operation."""
+        return self._subscribers
+
+    def forward_to(self, forward: Callable[[OperationId], None]) -> None:
+        """Call `forward` with every operation published here, for the other replicas."""
+        self._forward = forward
+
+    @contextlib.contextmanager
+    def subscribed(self, operation_id: OperationId) -> Iterator[Subscriber]:
+        """Subscribe to the operation inside a ``with`` block."""
+        subscriber = Subscriber()
+        self.subscribe(operation_id, subscriber)
+        try:
+            yield subscriber
+        finally:
+            self.unsubscribe(operation_id, subscriber)
+
+    def subscribe(self, operation_id: OperationId, subscriber: Subscriber) -> None:
+        """Notify the subscriber of every change of the operation from now on."""
+        self._subscribers.setdefault(operation_id, set()).add(subscriber)
+
+    def unsubscribe(self, operation_id: OperationId, subscriber: Subscriber) -> None:
+        """Notify the subscriber no more."""
+        group = self._subscribers[operation_id]
+        group.discard(subscriber)
+        if not group:
+            del self._subscribers[operation_id]
 
     def publish(self, operation_id: OperationId) -> None:
-        """Wake whoever listens to this operation, which has moved here, on every replica."""
-        self.hear(operation_id)
-        if self._tell_others is not None:
-            self._tell_others(operation_id)
+        """Notify the subscribers of an operation that changed here, on every replica."""
+        self.deliver(operation_id)
+        if self._forward is not None:
+            self._forward(operation_id)
 
-    def hear(self, operation_id: OperationId) -> None:
-        """Wake whoever listens here to this operation, which has moved on some replica."""
-        for subscriber in self._listeners.get(operation_id, ()):
-            subscriber.wake()
+    def deliver(self, operation_id: OperationId) -> None:
+        """Notify the subscribers on this replica of an operation that changed on any replica."""
+        for subscriber in self._subscribers.get(operation_id, ()):
+            subscriber.notify()
 
-    def publish_all(self) -> None:
-        """Wake everybody: hints may have been lost."""
-        for group in self._listeners.values():
+    def notify_all(self) -> None:
+        """Notify every subscriber, because notifications may have been lost."""
+        for group in self._subscribers.values():
             for subscriber in group:
-                subscriber.wake()
+                subscriber.notify()
 
-    def publish_unseen(self) -> None:
-        """Wake those for whom no poller looks: hints may have been lost."""
-        for group in self._listeners.values():
+    def notify_unpolled(self) -> None:
+        """Notify the subscribers that `Poller` leaves out, after notifications were lost."""
+        for group in self._subscribers.values():
             for subscriber in group:
-                if subscriber.seen is None:
-                    subscriber.wake()
+                if subscriber.seen_revision is None:
+                    subscriber.notify()

@@ -1,8 +1,8 @@
-"""The use cases: what callers and workers may do with operations, one method a verb."""
+"""The use cases of callers and workers: one method for each verb of the protos."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from milepost import telemetry
 from milepost.domain.errors import IdsExhausted, PermissionDenied, WebhooksNotConfigured
@@ -10,14 +10,15 @@ from milepost.domain.operation import NewOperation, OperationId, Role, new_opera
 from milepost.domain.rates import Allowances
 from milepost.domain.relations import LISTERS, READERS, access_filter
 from milepost.domain.selection import Position
-from milepost.domain.transitions import TABLE, TERMINAL, Transition, TransitionRequest
-from milepost.tracking.pending import PendingProgress
+from milepost.domain.transitions import TABLE, TERMINAL, Transition
+from milepost.tracking.committer import transition_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from milepost.domain.limits import Limits
     from milepost.domain.operation import (
+        AccessFilter,
         CreateRequest,
         Operation,
         OperationError,
@@ -28,78 +29,102 @@ if TYPE_CHECKING:
     from milepost.domain.selection import Selection
     from milepost.domain.transitions import Preconditions, TransitionResult
     from milepost.tracking.claimer import PendingWork
+    from milepost.tracking.committer import Committer
     from milepost.tracking.page_tokens import PageTokens
-    from milepost.tracking.subscriptions import Subscriptions
 
-EVERYBODY_ALIKE: Final = Allowances()
-"""The product's defaults, for all."""
-ID_TRIES: Final = 10
-"""How many fresh ids are tried before the source of randomness is blamed."""
+DEFAULT_ALLOWANCES: Final = Allowances()
+"""The same default quota for every owner."""
+MAX_ID_TRIES: Final = 10
+"""Random ids that are tried for one operation. More collisions mean a broken random generator."""
 WEBHOOK_EVENTS: Final = tuple(
     sorted({rule.event for rule in TABLE.values() if rule.target in TERMINAL})
 )
-"""The events a webhook is sent for unless the caller chooses others."""
+"""The events for which a webhook is sent, unless the caller chooses others."""
+
+
+class PendingProgress(Protocol):
+    """The progress updates of this replica that are not committed yet."""
+
+    async def flush(self, operation_id: OperationId, access_filter: AccessFilter) -> None:
+        """Return when the pending updates of an operation are committed or refused.
+
+        Updates of an operation that the filter does not cover stay pending.
+
+        Raises:
+            StoreUnavailable, Overloaded: neither is possible now.
+        """
 
 
 class Tracker:
-    """Keeps track of operations. Every method raises the errors of `OperationStore` too."""
+    """Creates, reads and changes operations.
+
+    Every method raises the errors of `OperationStore` too.
+    """
 
     def __init__(
         self,
         store: OperationStore,
+        committer: Committer,
         *,
         limits: Limits,
         page_tokens: PageTokens,
-        subscriptions: Subscriptions,
         work: PendingWork,
-        pending: PendingProgress | None = None,
-        allowances: Allowances = EVERYBODY_ALIKE,
+        pending_progress: PendingProgress | None = None,
+        allowances: Allowances = DEFAULT_ALLOWANCES,
         callbacks: Callbacks | None = None,
         new_id: Callable[[], OperationId] = new_operation_id,
     ) -> None:
-        """Work on `store`, within `limits`; publish to `subscriptions`, and new work to `work`.
+        """Serve the operations of `store`.
 
-        What is `pending` of an operation is committed before its end. What is created counts
-        against the quota that its owner has by `allowances`. Without `callbacks` no webhooks are
-        sent, and none are promised.
+        Args:
+            store: creates and reads operations.
+            committer: changes operations.
+            limits: clamp the values of new operations and the size of pages.
+            page_tokens: continue lists.
+            work: is notified of new operations.
+            pending_progress: is committed before the operation ends; None if there is none.
+            allowances: the quota of each owner.
+            callbacks: checks callback URLs and wakes the dispatcher; None refuses callback URLs.
+            new_id: returns a random id.
         """
-        self._callbacks = callbacks
         self._store = store
-        self._work = work
-        self._changes = subscriptions
-        self._pending = pending or PendingProgress()
+        self._committer = committer
         self._limits = limits
-        self._allowances = allowances
         self._page_tokens = page_tokens
+        self._work = work
+        self._pending_progress = pending_progress
+        self._allowances = allowances
+        self._callbacks = callbacks
         self._new_id = new_id
 
     async def create(self, by: Principal, create_request: CreateRequest) -> TransitionResult:
-        """Store a new pending operation that `by` owns, or return the one of this request_id.
+        """Create a pending operation of `by`, or return the one that has this request_id.
 
         Raises:
-            WebhooksNotConfigured: a callback URL was given, and no webhooks are sent.
-            InvalidRequest: webhooks may not be sent to the callback URL.
-            QuotaExceeded: `by` has as many active operations as it may have.
-            IdsExhausted: no free id was found.
+            WebhooksNotConfigured: there is a callback URL, but the service sends no webhooks.
+            InvalidRequest: the callback URL is refused.
+            QuotaExceeded: `by` has as many active operations as its quota allows.
+            IdsExhausted: every random id was taken.
         """
         if create_request.callback_url is not None:
-            await self._invited(create_request.callback_url)
+            await self._prepare_webhooks(by.subject, create_request.callback_url)
         new_operation = self._new_operation(by, create_request)
-        for _ in range(ID_TRIES):
-            outcome = await self._store.insert(self._new_id(), new_operation)
-            if outcome is not None:
-                telemetry.record_transition(Transition.CREATE, outcome, by)
+        for _ in range(MAX_ID_TRIES):
+            result = await self._store.insert(self._new_id(), new_operation)
+            if result is not None:
+                telemetry.record_transition(Transition.CREATE, result, by)
                 self._work.publish(create_request.function)
-                return outcome
-        raise IdsExhausted(tries=ID_TRIES)
+                return result
+        raise IdsExhausted(tries=MAX_ID_TRIES)
 
-    async def _invited(self, callback_url: str) -> None:
+    async def _prepare_webhooks(self, owner: str, callback_url: str) -> None:
         if self._callbacks is None:
             raise WebhooksNotConfigured
         await self._callbacks.check(callback_url)
+        await self._callbacks.prepare(owner)
 
     def _new_operation(self, by: Principal, create_request: CreateRequest) -> NewOperation:
-        """Return what is stored of a proposal: within the limits, and with its owner."""
+        """Return the operation to store: clamped to the limits, owned by `by`."""
         return NewOperation(
             owner=by.subject,
             function=create_request.function,
@@ -118,7 +143,7 @@ class Tracker:
         )
 
     async def get(self, by: Principal, operation_id: OperationId) -> Operation:
-        """Return the operation as last committed."""
+        """Read one operation as last committed."""
         operation = await self._store.get(operation_id, access_filter(by, READERS))
         telemetry.join_trace(operation.id, operation.trace_context)
         return operation
@@ -132,18 +157,20 @@ class Tracker:
         page_token: str = "",
         full: bool = False,
     ) -> tuple[list[Operation], str]:
-        """Return one page, newest first, and the token of the next one; empty at the end.
+        """List operations of `by`, for an admin those of all owners, newest first.
+
+        Returns one page and the token of the next page; the token is empty on the last page.
 
         Raises:
-            PermissionDenied: somebody else's were asked for, and `by` is no admin.
+            PermissionDenied: the selection names another owner, and `by` is not an admin.
         """
-        shown = access_filter(by, LISTERS)
-        if selection.owner not in (None, by.subject) and not shown.everything:
+        reachable = access_filter(by, LISTERS)
+        if selection.owner not in (None, by.subject) and not reachable.everything:
             raise PermissionDenied(role=Role.ADMIN)
         after = self._after(page_token, by, selection)
         limit = page_size or self._limits.page_size_default
-        # One more than asked for tells whether there is a next page, without counting.
-        found = await self._store.list(shown, selection, after, limit + 1, full=full)
+        # One operation more than the page holds shows whether there is a next page.
+        found = await self._store.list(reachable, selection, after, limit + 1, full=full)
         page = found[:limit]
         if len(found) <= limit:
             return page, ""
@@ -163,7 +190,7 @@ class Tracker:
         *,
         reason: str | None = None,
     ) -> TransitionResult:
-        """End an active operation as cancelled; its progress and metadata are kept."""
+        """Cancel an active operation; keep its progress and metadata."""
         return await self._transition(
             by, Transition.CANCEL, operation_id, preconditions, reason=reason
         )
@@ -171,10 +198,9 @@ class Tracker:
     async def delete(
         self, by: Principal, operation_id: OperationId, preconditions: Preconditions
     ) -> None:
-        """Forget a terminal operation before its time."""
-        await self._store.delete(_change(by, Transition.PURGE, operation_id, preconditions))
-        self._changes.publish(operation_id)
-        telemetry.record_delete(operation_id, by)
+        """Delete a terminal operation before its expire_time."""
+        request = transition_request(by, Transition.PURGE, operation_id, preconditions)
+        await self._committer.delete(by, request)
 
     async def start(
         self,
@@ -185,7 +211,7 @@ class Tracker:
         progress: float | None = None,
         worker: str | None = None,
     ) -> TransitionResult:
-        """Begin the work on a pending operation."""
+        """Start a pending operation, without a lease."""
         worker = worker or by.subject
         return await self._transition(
             by, Transition.START, operation_id, preconditions, progress=progress, worker=worker
@@ -200,7 +226,7 @@ class Tracker:
         progress: float | None = None,
         message: str | None = None,
     ) -> TransitionResult:
-        """Report how far the work is; a pending operation is started by it."""
+        """Report progress and renew the lease; start the operation if it is pending."""
         return await self._transition(
             by,
             Transition.PROGRESS,
@@ -219,7 +245,7 @@ class Tracker:
         *,
         result: Payload | None = None,
     ) -> TransitionResult:
-        """End an operation that is being processed with its result."""
+        """Complete a processing operation: store its result and set progress to 1.0."""
         return await self._transition(
             by, Transition.COMPLETE, operation_id, preconditions, result=result
         )
@@ -232,7 +258,7 @@ class Tracker:
         *,
         errors: tuple[OperationError, ...],
     ) -> TransitionResult:
-        """End an active operation with the errors that stopped it."""
+        """Fail an active operation: store its errors and keep its progress."""
         return await self._transition(
             by, Transition.FAIL, operation_id, preconditions, errors=errors
         )
@@ -245,39 +271,15 @@ class Tracker:
         preconditions: Preconditions,
         **effects: Any,
     ) -> TransitionResult:
-        change = _change(by, transition, operation_id, preconditions, **effects)
-        if TABLE[transition].target in TERMINAL:
-            await self._pending.flush(operation_id, change.access_filter)
-        outcome = await self._store.apply(change)
-        self._changes.publish(operation_id)
-        self._tell_of_delivery(transition, outcome)
-        telemetry.record_transition(transition, outcome, by)
-        return outcome
+        request = transition_request(by, transition, operation_id, preconditions, **effects)
+        if TABLE[transition].target in TERMINAL and self._pending_progress is not None:
+            await self._pending_progress.flush(operation_id, request.access_filter)
+        result = await self._committer.commit(by, request)
+        self._wake_dispatcher(transition, result.operation)
+        return result
 
-    def _tell_of_delivery(self, transition: Transition, outcome: TransitionResult) -> None:
-        """Have a webhook sent at once. Progress is too frequent for it: it seldom causes one."""
-        called = (
-            outcome.operation.callback_url is not None and transition is not Transition.PROGRESS
-        )
-        if called and self._callbacks is not None:
+    def _wake_dispatcher(self, transition: Transition, operation: Operation) -> None:
+        """Have a webhook sent at once. Progress is too frequent for that and rarely causes one."""
+        has_webhook = operation.callback_url is not None and transition is not Transition.PROGRESS
+        if has_webhook and self._callbacks is not None:
             self._callbacks.wake()
-
-
-def _change(
-    by: Principal,
-    transition: Transition,
-    operation_id: OperationId,
-    preconditions: Preconditions,
-    **effects: Any,
-) -> TransitionRequest:
-    """Return what `by` asks for, within what the transition table lets it touch."""
-    return TransitionRequest(
-        transition=transition,
-        id=operation_id,
-        access_filter=access_filter(by, TABLE[transition].by),
-        actor=by.subject,
-        request_id=preconditions.request_id,
-        expected_revision=preconditions.expected_revision,
-        attempt=preconditions.attempt,
-        **effects,
-    )

@@ -1,4 +1,4 @@
-"""Waiting for operations: until they change, until they end, and from change to change."""
+"""Waits and watches: until an operation changes, until it ends, and from change to change."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Final, Self
 
 from milepost.domain.errors import Draining
-from milepost.domain.history import as_it_stood, has_ended, has_passed_unseen
+from milepost.domain.history import is_terminal, may_have_missed, operation_after
 from milepost.domain.relations import READERS, access_filter
 from milepost.tracking.subscriptions import Subscriber
 
@@ -18,12 +18,15 @@ if TYPE_CHECKING:
     from milepost.domain.ports import HistoryStore, OperationStore
     from milepost.tracking.subscriptions import Subscriptions
 
-PAGE: Final = 100
-"""Changes of status that a watcher reads at once; there are rarely more than three."""
+MAX_STATUS_CHANGES: Final = 100
+"""Status changes in one read; there are rarely more than three."""
 
 
 class Watcher:
-    """Lets callers wait. Every method raises the errors of `OperationStore.get` too."""
+    """Lets callers wait for operations and watch them.
+
+    Every method raises the errors of `OperationStore.get` too.
+    """
 
     def __init__(
         self,
@@ -31,50 +34,52 @@ class Watcher:
         history: HistoryStore,
         subscriptions: Subscriptions,
         *,
-        longest: float,
+        max_wait: float,
         keep_alive: float,
     ) -> None:
-        """Read `store` and `history` when `subscriptions` says so.
+        """Read `store` and `history` after every notification.
 
         Args:
-            store: where operations live.
-            history: what has become of them.
-            subscriptions: who is woken by what.
-            longest: how long one wait may take, in seconds.
-            keep_alive: after how many quiet seconds a watch says that it lives.
+            store: holds the operations.
+            history: holds their status changes.
+            subscriptions: notify of changes.
+            max_wait: the longest wait, in seconds.
+            keep_alive: seconds without a change after which a watch yields None.
         """
         self.store = store
         self.history = history
         self.subscriptions = subscriptions
-        self.longest = longest
+        self.max_wait = max_wait
         self.keep_alive = keep_alive
         self.is_closed = False
 
     def close(self) -> None:
-        """Let everybody go: who waits is answered now, who watches is sent to another replica."""
+        """Answer every wait now, and end every watch with `Draining`."""
         self.is_closed = True
-        self.subscriptions.publish_all()
+        self.subscriptions.notify_all()
 
     async def wait(self, by: Principal, operation_id: OperationId, seconds: float) -> Operation:
-        """Return the operation when it has ended, or as it stands after `seconds`, or earlier."""
+        """Return the operation when it is terminal, or at the latest after `seconds`."""
         return await self._until(
-            by, operation_id, seconds, lambda operation, _: has_ended(operation)
+            by, operation_id, seconds, lambda operation, _: is_terminal(operation)
         )
 
-    async def hold(self, by: Principal, operation_id: OperationId, seconds: float) -> Operation:
-        """Return the operation when it changes, or as it stands after `seconds`, or earlier.
+    async def wait_for_change(
+        self, by: Principal, operation_id: OperationId, seconds: float
+    ) -> Operation:
+        """Return the operation when it changes, or at the latest after `seconds`.
 
-        One that has ended is returned at once: there is no change to be waited for.
+        A terminal operation is returned at once, because it does not change any more.
         """
         return await self._until(
             by,
             operation_id,
             seconds,
-            lambda operation, first: has_ended(operation) or operation.revision != first,
+            lambda operation, first: is_terminal(operation) or operation.revision != first,
         )
 
     def watch(self, by: Principal, operation_id: OperationId, after_revision: int) -> Watch:
-        """Return the changes after `after_revision`; 0 begins with the operation as it stands."""
+        """Watch the changes after `after_revision`; 0 begins with the operation as it is now."""
         return Watch(self, operation_id, access_filter(by, READERS), after_revision)
 
     async def _until(
@@ -85,35 +90,35 @@ class Watcher:
         is_enough: Callable[[Operation, int], bool],
     ) -> Operation:
         clock = asyncio.get_running_loop().time
-        end = clock() + min(seconds, self.longest)
-        with self.subscriptions.listen(operation_id) as subscriber:
+        end = clock() + min(seconds, self.max_wait)
+        with self.subscriptions.subscribed(operation_id) as subscriber:
             first = None
             while True:
                 operation = await self.store.get(operation_id, access_filter(by, READERS))
-                subscriber.seen = operation.revision
+                subscriber.seen_revision = operation.revision
                 first = first or operation.revision
                 left = end - clock()
                 if is_enough(operation, first) or left <= 0 or self.is_closed:
                     return operation
-                del operation  # while nothing happens nothing of it is kept
+                del operation  # an idle wait holds no operation in memory
                 await subscriber.wait(left)
 
 
 class Watch:
-    """The changes of one operation, one after the other. To be used in a ``with`` block.
+    """The changes of one operation, in the order of revisions. Use it in a ``with`` block.
 
-    While nothing happens it holds no operation: ten thousand may be idle.
+    An idle watch holds no operation in memory, because there may be ten thousand of them.
     """
 
     __slots__ = (
+        "_access_filter",
         "_attempt",
-        "_ended",
         "_id",
-        "_listener",
+        "_is_ended",
         "_ready",
         "_revision",
-        "_scope",
-        "_watching",
+        "_subscriber",
+        "_watcher",
     )
 
     def __init__(
@@ -123,20 +128,20 @@ class Watch:
         access_filter: AccessFilter,
         after_revision: int,
     ) -> None:
-        """Go on after `after_revision`."""
-        self._watching = watcher
+        """Continue after `after_revision`."""
+        self._watcher = watcher
         self._id = operation_id
-        self._scope = access_filter
+        self._access_filter = access_filter
         self._revision = after_revision
         self._attempt: int | None = None
         self._ready: list[Operation] = []
-        self._ended = False
+        self._is_ended = False
 
     def __enter__(self) -> Self:
-        """Listen from now on."""
-        self._listener = Subscriber()
-        self._watching.subscriptions.join(self._id, self._listener)
-        self._listener.wake()  # the first look is due
+        """Subscribe to the operation."""
+        self._subscriber = Subscriber()
+        self._watcher.subscriptions.subscribe(self._id, self._subscriber)
+        self._subscriber.notify()  # read the operation at once
         return self
 
     def __exit__(
@@ -145,59 +150,60 @@ class Watch:
         problem: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Listen no more."""
-        self._watching.subscriptions.leave(self._id, self._listener)
+        """Unsubscribe."""
+        self._watcher.subscriptions.unsubscribe(self._id, self._subscriber)
 
     def __aiter__(self) -> Self:
         """Iterate over the changes."""
         return self
 
     async def __anext__(self) -> Operation | None:
-        """Return the operation after its next change, or nothing if all is quiet.
+        """Return the operation after its next change, or None after `keep_alive` seconds.
 
-        Every change of status is returned once, in the order of revisions, and of the progress in
-        between only the newest. Ends after the terminal one.
+        Every status change is returned once, in the order of revisions; of progress only the
+        newest. The iteration ends after the terminal change.
 
         Raises:
-            Draining: this replica stops; another one goes on from the last revision.
+            Draining: this replica stops; another one continues after the last revision.
         """
         clock = asyncio.get_running_loop().time
-        quiet = clock() + self._watching.keep_alive
+        end = clock() + self._watcher.keep_alive
         while not self._ready:
-            if self._ended:
+            if self._is_ended:
                 raise StopAsyncIteration
-            if self._watching.is_closed:
+            if self._watcher.is_closed:
                 raise Draining
-            left = quiet - clock()
+            left = end - clock()
             if left <= 0:
                 return None
-            if await self._listener.wait(left) and not self._watching.is_closed:
-                await self._look()
+            if await self._subscriber.wait(left) and not self._watcher.is_closed:
+                await self._read()
         return self._ready.pop(0)
 
-    async def _look(self) -> None:
-        """Make ready what has happened since the last look."""
-        operation = await self._watching.store.get(self._id, self._scope)
-        self._listener.seen = operation.revision
-        self._ended = has_ended(operation)
+    async def _read(self) -> None:
+        """Read the operation, and make the changes since the last read ready."""
+        operation = await self._watcher.store.get(self._id, self._access_filter)
+        self._subscriber.seen_revision = operation.revision
+        self._is_ended = is_terminal(operation)
         if operation.revision <= self._revision:
             return
-        if self._revision and has_passed_unseen(
+        if self._revision and may_have_missed(
             operation, revision=self._revision, attempt=self._attempt
         ):
-            status_changes = await self._watching.history.status_changes(
-                self._id, after=self._revision, before=operation.revision, limit=PAGE
-            )
-            self._ready = [as_it_stood(operation, passage) for passage in status_changes]
-            if (
-                len(status_changes) == PAGE
-            ):  # the rest, and the operation itself, come with the next look
-                self._revision, self._attempt = (
-                    status_changes[-1].revision,
-                    status_changes[-1].attempt,
-                )
-                self._ended = False
-                self._listener.wake()
+            await self._read_missed(operation)
+            if len(self._ready) == MAX_STATUS_CHANGES:
                 return
         self._ready.append(operation)
         self._revision, self._attempt = operation.revision, operation.attempt
+
+    async def _read_missed(self, operation: Operation) -> None:
+        """Make the status changes before the operation ready, the oldest `MAX_STATUS_CHANGES`."""
+        status_changes = await self._watcher.history.status_changes(
+            self._id, after=self._revision, before=operation.revision, limit=MAX_STATUS_CHANGES
+        )
+        self._ready = [operation_after(operation, change) for change in status_changes]
+        if len(status_changes) == MAX_STATUS_CHANGES:  # read the rest and the operation later
+            last = status_changes[-1]
+            self._revision, self._attempt = last.revision, last.attempt
+            self._is_ended = False
+            self._subscriber.notify()

@@ -1,4 +1,4 @@
-"""The use cases of webhooks: secrets, what was delivered, and sending it again."""
+"""The use cases of webhooks: signing secrets, deliveries, redelivery and tests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Webhooks:
-    """What callers may do about their webhooks. Raises the errors of `DeliveryStore` too."""
+    """The webhooks of callers. Every method also raises the errors of `DeliveryStore`."""
 
     def __init__(
         self,
@@ -28,7 +28,7 @@ class Webhooks:
         callbacks: Callbacks | None,
         prober: Prober | None,
     ) -> None:
-        """Work on `store`; without a `prober` and `callbacks` nothing is sent."""
+        """Work on `store`. Without a `prober` and `callbacks` no webhooks are sent."""
         self._store = store
         self._secrets = secrets
         self._limits = limits
@@ -37,22 +37,26 @@ class Webhooks:
         self._prober = prober
 
     async def secrets(self, by: Principal) -> SigningSecrets:
-        """Return what signs the webhooks of `by`; the first call makes it."""
-        return await self._secrets.of(by.subject)
+        """Return the secrets that sign the webhooks of `by`.
+
+        Raises:
+            SigningSecretNotFound: `by` has no secret yet.
+        """
+        return await self._secrets.get(by.subject)
 
     async def rotate(self, by: Principal, request_id: str | None) -> SigningSecrets:
-        """Replace the secret of `by`."""
+        """Create a secret of `by`; it replaces the current one."""
         return await self._secrets.rotate(by.subject, request_id)
 
     async def list(
         self, by: Principal, selection: DeliverySelection, *, page_size: int, page_token: str
     ) -> tuple[list[Delivery], str]:
-        """Return one page, newest first, and the token of the next one; empty at the end."""
+        """Return one page, newest first, and the token of the next page; empty for the last."""
         after = None
         if page_token:
             after = self._page_tokens.read(page_token, subject=by.subject, selection=selection)
         limit = page_size or self._limits.page_size_default
-        # One more than asked for tells whether there is a next page, without counting.
+        # One row more than the limit shows that a next page exists, without counting.
         found = await self._store.deliveries(by.subject, selection, after, limit + 1)
         page = found[:limit]
         if len(found) <= limit:
@@ -63,7 +67,7 @@ class Webhooks:
     async def redeliver(
         self, by: Principal, delivery_id: str, request_id: str | None
     ) -> tuple[Delivery, bool]:
-        """Queue a settled delivery of `by` anew; the flag tells that this very call did before."""
+        """Queue a settled delivery of `by` again; the flag marks a replayed call."""
         self._secrets.require()
         delivery, replayed = await self._store.redeliver(by.subject, delivery_id, request_id)
         if self._callbacks is not None:
@@ -71,12 +75,13 @@ class Webhooks:
         return delivery, replayed
 
     async def probe(self, by: Principal, callback_url: str) -> Probe:
-        """Send a test to a URL, once and at once.
+        """Send one test webhook to a URL at once.
 
         Raises:
             InvalidRequest: the URL is refused.
-            WebhooksNotConfigured: there is no master key.
+            SigningSecretNotFound: `by` has no secret yet.
+            WebhooksNotConfigured: no master key is configured.
         """
-        secrets = await self._secrets.of(by.subject)
-        assert self._prober is not None, "whoever has a master key has a prober"  # noqa: S101
+        secrets = await self._secrets.get(by.subject)
+        assert self._prober is not None, "a service with a master key has a prober"  # noqa: S101
         return await self._prober.probe(by.subject, callback_url, secrets.keys)

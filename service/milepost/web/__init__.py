@@ -1,1 +1,1 @@
-"""The HTTP side: probes and metrics."""
+"""The HTTP port: probes and metrics."""

@@ -1,4 +1,4 @@
-"""The HTTP port: /healthz, /readyz and /metrics."""
+"""The pages /healthz, /readyz and /metrics."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def probe_app(problem: Callable[[], str | None]) -> web.Application:
-    """Return the application; `problem` says why the service is not ready, if it is not."""
+    """Return the application; `problem` returns why the service is not ready, or None."""
 
     async def healthz(_request: web.Request) -> web.Response:
         return web.json_response({"status": "alive"})

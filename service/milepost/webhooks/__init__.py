@@ -1,1 +1,1 @@
-"""Webhooks: owners are told how their operations end."""
+"""Webhooks: signed notifications of owners about their operations."""

@@ -1,4 +1,4 @@
-"""One attempt to send one webhook, from its keys and its body to where it leaves its delivery."""
+"""One attempt to send one webhook, from its body and signature to the settlement."""
 
 from __future__ import annotations
 
@@ -27,31 +27,32 @@ _PLAIN_HEADERS: Final = {
     "Content-Type": "application/json",
     "User-Agent": "Milepost-Webhook/1",
 }
-URLS_REMEMBERED: Final = 1_024
-"""That keep the rules: most webhooks go where others went before."""
-NOT_SENT: Final = timedelta(0)
+MAX_CACHED_URLS: Final = 1_024
+"""Bound of the parsed URLs that are kept: most webhooks go to the URL of an earlier one."""
+NO_DURATION: Final = timedelta(0)
+"""Duration of an attempt that ended before anything was sent."""
 NOT_PUBLIC: Final = "has a host that stands for an address that is not public"
 
 
 class Poster(Protocol):
-    """What posts: `sender.Sender`."""
+    """The port that `sender.Sender` fills."""
 
     async def post(
         self, url: CallbackUrl, *, owner: str, headers: Mapping[str, str], body: bytes
     ) -> Answer:
-        """Post once; say what came of it, whatever that is."""
+        """Post once; return the outcome, network failures included."""
 
 
 @dataclass(frozen=True, slots=True)
 class _NotSent:
-    """An attempt that came to nothing before anything was sent."""
+    """The problem of an attempt that ended before anything was sent."""
 
     error: str
     final: bool
 
 
 class DeliveryAttempts:
-    """Makes attempts."""
+    """Makes attempts, each with a settlement as its result."""
 
     def __init__(
         self,
@@ -60,25 +61,25 @@ class DeliveryAttempts:
         rules: CallbackRules,
         schedule: Sequence[timedelta],
     ) -> None:
-        """Send with `sender`, to URLs that keep the `rules`, again after the `schedule`."""
+        """Send with `sender` to URLs that `rules` allow, and retry after `schedule`."""
         self._sender = sender
         self._secrets = secrets
         self._rules = rules
-        self._read = functools.lru_cache(URLS_REMEMBERED)(read_callback_url)
+        self._read = functools.lru_cache(MAX_CACHED_URLS)(read_callback_url)
         self._schedule = tuple(schedule)
 
     async def make(
         self, claimed: ClaimedDelivery, *, start_time: datetime, traceparent: str | None
     ) -> Settlement:
-        """Send a claimed webhook once; whatever comes of it is a settlement.
+        """Send a claimed webhook once; return the settlement, whatever the outcome.
 
         Raises:
-            Unavailable: the store could not say which secrets sign; nothing was sent.
+            Unavailable: The store did not return the signing secrets; nothing was sent.
         """
         sent = await self._send(claimed, start_time, traceparent)
         if isinstance(sent, _NotSent):
             return self._settlement(
-                claimed, start_time, NOT_SENT, None, sent.error, final=sent.final
+                claimed, start_time, NO_DURATION, None, sent.error, final=sent.final
             )
         return self._settlement(
             claimed,
@@ -102,7 +103,7 @@ class DeliveryAttempts:
                 f"refused by the rules for callback URLs: {refused.problem}", final=True
             )
         try:
-            secrets = await self._secrets.of(claimed.owner, claimed.secrets)
+            secrets = await self._secrets.of_delivery(claimed.owner, claimed.secrets)
         except WebhooksNotConfigured:
             return _NotSent("the signing secret cannot be read", final=False)
         body = body_of(claimed, claimed.subject)
@@ -173,7 +174,7 @@ class DeliveryAttempts:
 
 
 def _problem(sent: Answer) -> str | None:
-    """Return why an attempt failed, in words of ours; nothing if it did not."""
+    """Return the reason of a failure, without any text of the receiver, or None."""
     if sent.status is None:
         return str(sent.error)
     return None if is_success(sent.status) else f"answered {sent.status}"

@@ -1,4 +1,4 @@
-"""The body of a webhook: what happened to which operation, as JSON."""
+"""The body of a webhook: an event of an operation, as JSON."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _JSON: Final = {
     kind.DESCRIPTOR.full_name: kind
     for kind in (struct_pb2.Value, struct_pb2.Struct, struct_pb2.ListValue)
 }
-"""The types that are JSON in the clothes of protobuf."""
+"""The protobuf types that represent JSON."""
 
 _encode: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
@@ -29,8 +29,8 @@ _encode: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separator
 def body_of(claimed: ClaimedDelivery, subject: Subject) -> bytes:
     """Return the exact bytes that are signed and sent.
 
-    The operation is told as the event left it: it may have moved on since, so what is not final
-    says nothing of its end.
+    The body shows the operation as it was after the event. It may have changed since, so an event
+    before the end has no result, errors or end time.
     """
     status = status_after(claimed.type, subject.status)
     data: dict[str, Any] = {
@@ -57,7 +57,7 @@ def body_of(claimed: ClaimedDelivery, subject: Subject) -> bytes:
 
 
 def body_of_test(time: datetime) -> bytes:
-    """Return the body of a webhook that tells of no operation."""
+    """Return the body of a test webhook, which has no operation."""
     return _bytes(TEST_EVENT, time, {})
 
 
@@ -80,7 +80,7 @@ def _error(error: OperationError) -> dict[str, Any]:
 
 
 def _result(result: Payload | None) -> Any:
-    """Return JSON as it is, and any other message by its type and its encoding."""
+    """Return a JSON payload as it is, any other as its type URL and base64 value."""
     if result is None:
         return None
     kind = _JSON.get(result.type_url.rpartition("/")[2])
@@ -90,7 +90,7 @@ def _result(result: Payload | None) -> Any:
             found = json_format.MessageToDict(message)
             json.dumps(found, allow_nan=False)
         except (DecodeError, ValueError, RecursionError, json_format.SerializeToJsonError):
-            pass  # no JSON after all: broken, or with a number that is not finite
+            pass  # not valid JSON: undecodable, or with a number that is not finite
         else:
             return found
     return {"@type": result.type_url, "value": base64.b64encode(result.value).decode()}

@@ -1,4 +1,4 @@
-"""Whether webhooks may be sent to a URL, asked when somebody wants to have them there."""
+"""The callback URL of a create: its check, and the secret that signs its webhooks."""
 
 from __future__ import annotations
 
@@ -12,20 +12,28 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from milepost.domain.callback_url import CallbackRules
+    from milepost.tracking.signing_secrets import Secrets
     from milepost.webhooks.guard import Resolver
 
 
 class CheckedCallbacks:
     """Fills the port `Callbacks`."""
 
-    def __init__(self, rules: CallbackRules, resolver: Resolver, wake: Callable[[], None]) -> None:
-        """Judge by `rules`; pass hints on to `wake`."""
+    def __init__(
+        self,
+        rules: CallbackRules,
+        resolver: Resolver,
+        secrets: Secrets,
+        wake: Callable[[], None],
+    ) -> None:
+        """Apply `rules`, create secrets in `secrets`, and forward wake-ups to `wake`."""
         self._rules = rules
+        self._secrets = secrets
         self._resolver = resolver
         self._wake = wake
 
     async def check(self, callback_url: str) -> None:
-        """See `Callbacks.check`. The answer is not kept: every attempt asks anew."""
+        """See `Callbacks.check`. The result is not stored: every attempt checks again."""
         try:
             await self._resolver.resolve(read_callback_url(callback_url, self._rules))
         except RefusedUrl as refused:
@@ -35,6 +43,10 @@ class CheckedCallbacks:
         else:
             return
         raise InvalidRequest(Violation("callback_url", problem))
+
+    async def prepare(self, owner: str) -> None:
+        """See `Callbacks.prepare`."""
+        await self._secrets.prepare(owner)
 
     def wake(self) -> None:
         """See `Callbacks.wake`."""

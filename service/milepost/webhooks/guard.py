@@ -1,8 +1,8 @@
-"""The way to a receiver: resolve its name, check every address, connect to nothing else.
+"""The address guard: resolve a host, check every address, connect to no other.
 
-Three checks, so that no single one has to be perfect: all answers of the resolver are judged
-before anything else happens; each address once more when its socket is made, just before it is
-connected; and the peer of the connection, before the first byte is sent.
+Addresses are checked three times, so that no single check has to be perfect: all answers of the
+resolver before anything else happens, each address again when its socket is created, and the peer
+of the connection before the first byte is sent.
 """
 
 from __future__ import annotations
@@ -38,72 +38,72 @@ if TYPE_CHECKING:
     from aiohttp.tracing import Trace
 
 LookUp: TypeAlias = Callable[[str, int], Iterable[str]]
-"""Takes a name and a port, returns addresses. May block; raises OSError."""
+"""Function from a name and a port to addresses. It may block, and raises OSError."""
 
-RESOLVE_LIMIT: Final = timedelta(seconds=2)
+RESOLVE_TIMEOUT: Final = timedelta(seconds=2)
 RESOLVE_THREADS: Final = 16
-ADDRESSES_TRIED: Final = 8
-"""Of one name. All its addresses are judged, but not all of a thousand are knocked at."""
+MAX_CONNECT_ATTEMPTS: Final = 8
+"""Number of addresses of one name that are tried. All of its addresses are checked."""
 HEAD_BYTES: Final = 65_536
-"""Of status lines and headers, interim answers (1xx) included."""
+"""Bound of status lines and headers, interim responses (1xx) included."""
 RECEIVE_BYTES: Final = 16_384
-"""That the system keeps for us of what a receiver sends. Linux doubles it for its own needs."""
+"""Receive buffer of a socket. Linux doubles it for its own needs."""
 _FINAL_STATUS: Final = 200
 
 
 class Unresolvable(Exception):
-    """The name has no address at this moment. Another time it may."""
+    """The name has no address now. It may have one later."""
 
 
 class ForbiddenPeer(ClientError, PermissionError):
-    """What was about to be contacted, or was, is not one of the checked addresses.
+    """The peer of a connection, or the address of a new socket, is not a checked address.
 
-    An OSError, like every other reason why there is no socket: aiohttp expects no others there.
+    It is an OSError because aiohttp expects only those from the creation of a socket.
     """
 
 
 class HeadTooLong(ClientError):
-    """The receiver sent more headers than anybody needs."""
+    """The receiver sent more than `HEAD_BYTES` of headers."""
 
 
 class Resolver:
-    """Turns a callback URL into addresses of which every one may be contacted."""
+    """Resolves the host of a callback URL to addresses that the rules allow."""
 
     def __init__(
         self,
         rules: CallbackRules,
         *,
         look_up: LookUp | None = None,
-        limit: timedelta = RESOLVE_LIMIT,
+        limit: timedelta = RESOLVE_TIMEOUT,
         threads: int = RESOLVE_THREADS,
     ) -> None:
-        """Resolve with `look_up` (by default as the system does) in at most `threads` threads."""
+        """Resolve with `look_up`, by default the system resolver, in at most `threads` threads."""
         self._rules = rules
         self._look_up = look_up or ask_system
         self._limit = limit.total_seconds()
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="resolver")
 
     async def resolve(self, url: CallbackUrl) -> list[Address]:
-        """Return the addresses of the host of `url`, at least one. Nothing is remembered.
+        """Return the addresses of the host of `url`, at least one. Nothing is cached.
 
         Raises:
-            RefusedUrl: At least one address may not be contacted. Final.
-            Unresolvable: There is no answer in time, or it is empty. To be tried again.
+            RefusedUrl: The rules forbid at least one address. Final.
+            Unresolvable: The lookup failed, timed out or found no address. A retry may succeed.
         """
         addresses = [url.address] if url.address else await self._ask(url.host, url.port)
         if any(address_problem(address, self._rules) for address in addresses):
-            # Without the address: what the names of this network stand for is nobody's business.
+            # Without the address: the names of this network are not disclosed.
             raise RefusedUrl("has a host that stands for an address that is not public")
         return addresses
 
     def close(self) -> None:
-        """Nothing more is looked up. A lookup that is stuck is left to its own timeout."""
+        """Look up nothing more. A lookup that hangs ends with its own timeout."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _ask(self, host: str, port: int) -> list[Address]:
         loop = asyncio.get_running_loop()
         try:
-            # A thread that has begun cannot be stopped, only given up: their number is the bound.
+            # A running thread cannot be cancelled, only abandoned; the pool bounds their number.
             async with asyncio.timeout(self._limit):
                 found = await loop.run_in_executor(self._threads, self._answers, host, port)
         except (TimeoutError, OSError, ValueError) as error:
@@ -117,7 +117,7 @@ class Resolver:
 
 
 def ask_system(host: str, port: int) -> Iterable[str]:
-    """Return what the system says about `host`, as an absolute name: no search list is tried."""
+    """Return the addresses of `host` from the system resolver, without its search list."""
     answers = socket.getaddrinfo(f"{host}.", port, type=socket.SOCK_STREAM)
     return [str(address[0]) for *_, address in answers]
 
@@ -125,16 +125,16 @@ def ask_system(host: str, port: int) -> Iterable[str]:
 _read_address: Final = functools.lru_cache(maxsize=4_096)(ip_address)
 
 
-class StatusChange:
-    """The addresses that were checked for one attempt, and nothing beside them."""
+class CheckedAddresses:
+    """The addresses that one attempt may connect to."""
 
     def __init__(self, addresses: Iterable[Address], rules: CallbackRules) -> None:
-        """Let only `addresses` through, as far as `rules` allow them."""
+        """Allow `addresses` only, and check each against `rules` again when it is used."""
         self._addresses = tuple(addresses)
         self._rules = rules
 
     def results(self, host: str, port: int) -> list[ResolveResult]:
-        """Return the addresses in the form in which aiohttp takes them from a resolver."""
+        """Return the addresses in the form that aiohttp expects from a resolver."""
         return [
             ResolveResult(
                 hostname=host,
@@ -144,27 +144,27 @@ class StatusChange:
                 proto=socket.IPPROTO_TCP,
                 flags=socket.AI_NUMERICHOST,
             )
-            for address in self._addresses[:ADDRESSES_TRIED]
+            for address in self._addresses[:MAX_CONNECT_ATTEMPTS]
         ]
 
     def open_socket(self, info: AddrInfoType) -> socket.socket:
-        """Return a socket for the address in `info`, which is connected next.
+        """Return a socket for the address in `info`.
 
         Raises:
-            ForbiddenPeer: It is not one of the checked addresses, or it is not allowed.
+            ForbiddenPeer: The address is not a checked one, or the rules forbid it.
         """
         family, kind, protocol, _, address = info
         self.check(address)
         opened = socket.socket(family, kind, protocol)
-        # Otherwise the system takes megabytes from whoever sends them, and TLS keeps up with it.
+        # The default buffer takes megabytes from a receiver, all of which TLS would decrypt.
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)
         return opened
 
     def check(self, peer: tuple[object, ...] | None) -> None:
-        """Do nothing if the socket address `peer` is one of the checked ones.
+        """Check that the socket address `peer` is one of the checked addresses.
 
         Raises:
-            ForbiddenPeer: It is not.
+            ForbiddenPeer: The address is not a checked one, or the rules forbid it.
         """
         address = _read_address(str(peer[0])) if peer else None
         known = address and unmapped(address) in map(unmapped, self._addresses)
@@ -172,21 +172,21 @@ class StatusChange:
             raise ForbiddenPeer
 
 
-_passage: Final[ContextVar[StatusChange]] = ContextVar("milepost_passage")
+_checked: Final[ContextVar[CheckedAddresses]] = ContextVar("milepost_checked_addresses")
 
 
 @contextlib.contextmanager
-def through(passage: StatusChange) -> Iterator[None]:
-    """Let this task, and those that it starts, connect through `passage` and in no other way."""
-    token = _passage.set(passage)
+def connecting_to(addresses: CheckedAddresses) -> Iterator[None]:
+    """Let this task, and those that it starts, connect to `addresses` only."""
+    token = _checked.set(addresses)
     try:
         yield
     finally:
-        _passage.reset(token)
+        _checked.reset(token)
 
 
 class _Answers(AbstractResolver):
-    """Hands the checked addresses to aiohttp."""
+    """Passes the checked addresses to aiohttp."""
 
     async def resolve(
         self,
@@ -194,23 +194,23 @@ class _Answers(AbstractResolver):
         port: int = 0,
         family: socket.AddressFamily = socket.AF_UNSPEC,  # noqa: ARG002 - all are wanted
     ) -> list[ResolveResult]:
-        return _passage.get().results(host, port)
+        return _checked.get().results(host, port)
 
     async def close(self) -> None:
         pass
 
 
 class _BoundedResponse(ResponseHandler):
-    """Takes at most `HEAD_BYTES` before the answer begins, and has no patience after its end."""
+    """Accepts at most `HEAD_BYTES` before the final status, and closes without a shutdown."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
-        self._room = HEAD_BYTES
+        self._head_left = HEAD_BYTES
         self._answered = False
 
     def close(self) -> None:
-        # A connection that is closed politely lives on until the receiver has read what is still to
-        # be sent to it, and TLS reads on until the receiver says good-bye, for up to 30 seconds.
+        # A graceful close waits until the receiver has read the pending data, and TLS reads on
+        # until the receiver closes too, for up to 30 seconds.
         self.abort()
 
     def feed_data(self, data: tuple[RawResponseMessage, StreamReader], size: int = 0) -> None:
@@ -218,35 +218,44 @@ class _BoundedResponse(ResponseHandler):
         super().feed_data(data, size)
 
     def data_received(self, data: bytes) -> None:
-        head, rest = (b"", data) if self._answered else (data[: self._room], data[self._room :])
-        self._room -= len(head)
+        head, rest = (
+            (b"", data) if self._answered else (data[: self._head_left], data[self._head_left :])
+        )
+        self._head_left -= len(head)
         if head:
             super().data_received(head)
         if self._answered:
             if rest:
                 super().data_received(rest)
-        elif self._room == 0 and self.exception() is None:
+        elif self._head_left == 0 and self.exception() is None:
             self.set_exception(HeadTooLong())
             if self.transport is not None:
                 self.transport.abort()
 
 
 class GuardedConnector(TCPConnector):
-    """Makes one connection for each attempt, `through` its passage; none is used again.
+    """Makes one connection for each attempt, to its checked addresses, and reuses none.
 
-    Without a passage there is no connection. How many there are at once is for the caller to bound.
+    Outside of `connecting_to` it makes no connection. The caller bounds their number.
     """
 
     def __init__(self) -> None:
-        """Remember nothing: neither addresses nor connections."""
+        """Cache neither addresses nor connections.
+
+        Raises:
+            RuntimeError: This aiohttp creates its protocols in another way, so that a receiver
+                could send headers without a bound.
+        """
         super().__init__(
             resolver=_Answers(),
-            socket_factory=lambda info: _passage.get().open_socket(info),
+            socket_factory=lambda info: _checked.get().open_socket(info),
             use_dns_cache=False,
             force_close=True,
             limit=0,
         )
-        # aiohttp has no other way to bound the size of headers as a whole.
+        # aiohttp has no public setting that bounds the size of all headers together.
+        if getattr(getattr(self, "_factory", None), "func", None) is not ResponseHandler:
+            raise RuntimeError("aiohttp changed: the size of response headers cannot be bounded")
         self._factory = functools.partial(  # type: ignore[assignment]
             _BoundedResponse, loop=self._loop
         )
@@ -266,7 +275,7 @@ class GuardedConnector(TCPConnector):
             raise
         try:
             transport = connection.transport
-            _passage.get().check(transport.get_extra_info("peername") if transport else None)
+            _checked.get().check(transport.get_extra_info("peername") if transport else None)
         except ForbiddenPeer:
             connection.close()
             raise

@@ -1,4 +1,4 @@
-"""The operator's master keys, as they are written down: ``id:base64,id:base64``."""
+"""The operator's master keys, in the form ``id:base64,id:base64``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def read_keys(text: str) -> dict[str, bytes]:
     """Return the master keys of ``id:base64,id:base64``, the current one first.
 
     Raises:
-        ValueError: the text is not of this form; never repeats any of it but ids.
+        ValueError: The text does not have this form. The message quotes ids only.
     """
     keys: dict[str, bytes] = {}
     for n, item in enumerate(re.split(r"[,\s]+", text.strip()), start=1):
@@ -44,13 +44,13 @@ def new_key() -> str:
 
 
 def key_beside(path: Path) -> dict[str, bytes]:
-    """Return the keys in the file at `path`, which is made with a new one if there is none.
+    """Return the keys in the file at `path`. Create it with a new key if it does not exist.
 
-    Nobody but the user that runs the service can read it.
+    Only the user that runs the service can read the file.
 
     Raises:
-        ValueError: what is there is no list of keys.
-        OSError: it can be neither read nor made.
+        ValueError: The file does not hold a list of keys.
+        OSError: The file can be neither read nor created.
     """
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OWNER_ONLY)

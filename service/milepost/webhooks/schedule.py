@@ -1,4 +1,4 @@
-"""What comes after an attempt: nothing more, or another one after a while. Pure."""
+"""The retry schedule: the status of a delivery after an attempt, and the next delay. Pure."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 JITTER: Final = 0.2
-"""Delays are lengthened by up to this share, so that what failed together is not retried so."""
-LONGEST_RETRY_AFTER: Final = timedelta(hours=2)
-"""However long a receiver asks to be left alone."""
-_HEEDED: Final = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
+"""Largest share by which a delay is lengthened, so that simultaneous failures spread out."""
+MAX_RETRY_AFTER: Final = timedelta(hours=2)
+"""Bound of the pause that a receiver can ask for."""
+_WITH_RETRY_AFTER: Final = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
 _ZERO: Final = timedelta(0)
 
 
 class Verdict(NamedTuple):
-    """Where an attempt leaves its delivery."""
+    """The status of a delivery after an attempt, and the delay of the next attempt."""
 
     status: DeliveryStatus
     delay: timedelta = _ZERO
@@ -35,15 +35,15 @@ def verdict(
     schedule: Sequence[timedelta],
     dice: float,
 ) -> Verdict:
-    """Return what follows from the answer to one attempt.
+    """Return the verdict on one attempt.
 
     Args:
-        code: the HTTP status, or nothing if there was no answer.
-        refused: the URL may not be contacted; nothing was.
-        retry_after: what the receiver asked for.
+        code: the HTTP status, or None if there was no answer.
+        refused: the rules forbid the URL; nothing was sent.
+        retry_after: pause that the receiver asked for.
         tries: failed attempts of this schedule, this one included if it failed.
         schedule: the delays before each attempt; as many as there are attempts.
-        dice: from 0 to 1.
+        dice: random number from 0 to 1, for the jitter.
     """
     if code is not None and is_success(code):
         return Verdict(status=DeliveryStatus.DELIVERED)
@@ -54,11 +54,11 @@ def verdict(
     delay = schedule[tries] * (1 + JITTER * dice)
     if code == HTTPStatus.TOO_MANY_REQUESTS:
         delay *= 2
-    if code in _HEEDED and retry_after is not None:
-        delay = max(delay, min(retry_after, LONGEST_RETRY_AFTER))
+    if code in _WITH_RETRY_AFTER and retry_after is not None:
+        delay = max(delay, min(retry_after, MAX_RETRY_AFTER))
     return Verdict(status=DeliveryStatus.PENDING, delay=delay)
 
 
 def is_success(code: int) -> bool:
-    """Tell whether an HTTP status says that the webhook was taken."""
+    """Return True if an HTTP status means that the receiver accepted the webhook."""
     return HTTPStatus.OK <= code < HTTPStatus.MULTIPLE_CHOICES

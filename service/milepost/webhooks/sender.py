@@ -1,8 +1,7 @@
-"""Sends one webhook once, to a receiver that may be slow, broken or hostile.
+"""The HTTP client of webhooks: one POST, to a receiver that may be slow, broken or hostile.
 
-Every attempt has a connection of its own. There are no redirects, proxies, cookies, and nothing is
-decompressed: what a receiver can make this process do is bounded by the constants below and by
-those of `guard`.
+Every attempt has its own connection. Redirects, proxies, cookies and decompression are off. The
+constants below and those of `guard` bound the work that a receiver can cause.
 """
 
 from __future__ import annotations
@@ -38,31 +37,31 @@ from yarl import URL
 from milepost.domain.callback_url import CallbackRules, CallbackUrl, RefusedUrl
 from milepost.telemetry import log
 from milepost.webhooks.guard import (
+    CheckedAddresses,
     ForbiddenPeer,
     GuardedConnector,
     HeadTooLong,
     Resolver,
-    StatusChange,
     Unresolvable,
-    through,
+    connecting_to,
 )
 
 if TYPE_CHECKING:
     from aiohttp import ClientResponse
 
-TOTAL_LIMIT: Final = timedelta(seconds=5)
-"""Of one attempt, from the lookup of the name to the end of the answer."""
-CONNECT_LIMIT: Final = timedelta(seconds=3)
-"""Of TCP and TLS together."""
+ATTEMPT_TIMEOUT: Final = timedelta(seconds=5)
+"""Timeout from the lookup of the host to the end of the response."""
+CONNECT_TIMEOUT: Final = timedelta(seconds=3)
+"""Timeout of TCP and TLS together."""
 BODY_BYTES: Final = 4_096
-"""Of an answer: that much is read, so that a polite receiver is heard out, and thrown away."""
+"""Part of a response body that is read and discarded, so that the receiver can finish writing."""
 RETRY_AFTER_MAX: Final = timedelta(hours=24)
 _OWN_HEADERS: Final = (hdrs.ACCEPT, hdrs.ACCEPT_ENCODING, hdrs.USER_AGENT)
-"""What aiohttp would add by itself."""
+"""Headers that aiohttp adds by default."""
 
 
 class Failure(StrEnum):
-    """Why there is no answer. No text of the receiver is ever among these words."""
+    """The reason why there is no response. It never quotes the receiver."""
 
     REFUSED = "refused by the rules for callback URLs"
     UNRESOLVABLE = "name not resolved"
@@ -95,25 +94,25 @@ _FAILURES: Final[Mapping[type[Exception], Failure]] = {
     ClientError: Failure.MALFORMED,
     OSError: Failure.CLOSED,
 }
-"""The first class of an exception's ancestry that stands here decides."""
+"""The failure of an exception: that of the first class of its MRO in this mapping."""
 
 
 class Answer(NamedTuple):
-    """What became of one attempt. Either `status` or `error` is set, never both."""
+    """The outcome of one attempt. Either `status` or `error` is set, never both."""
 
     status: int | None
-    """Of an answer that came in full, or of which `BODY_BYTES` came."""
+    """The HTTP status, if the response arrived in full or up to `BODY_BYTES`."""
     error: str | None
-    """One of the words of `Failure`."""
+    """A value of `Failure`."""
     duration: timedelta
     retry_after: timedelta | None
-    """How long the receiver asks to be left alone, at most `RETRY_AFTER_MAX`."""
+    """Pause that the receiver asks for, at most `RETRY_AFTER_MAX`."""
     refused: bool
-    """Whether the rules for URLs said no. Nothing was contacted, and trying again is no use."""
+    """The rules for callback URLs forbid the receiver. Nothing was sent; a retry is pointless."""
 
 
 class Sender:
-    """Posts webhooks. Says what happened; never raises for what a receiver does."""
+    """Posts webhooks. Every outcome is a value; no receiver can cause an exception."""
 
     def __init__(
         self,
@@ -121,11 +120,11 @@ class Sender:
         resolver: Resolver,
         *,
         tls: ssl.SSLContext | None = None,
-        total: timedelta = TOTAL_LIMIT,
-        connect: timedelta = CONNECT_LIMIT,
+        total: timedelta = ATTEMPT_TIMEOUT,
+        connect: timedelta = CONNECT_TIMEOUT,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        """Trust the certificates that `tls` trusts, by default those that the system trusts."""
+        """Verify certificates with `tls`, by default with those that the system trusts."""
         self._rules = rules
         self._resolver = resolver
         self._tls = tls or ssl.create_default_context()
@@ -138,7 +137,7 @@ class Sender:
     ) -> Answer:
         """Send `body` with exactly these `headers` to `url`, once, on a connection of its own.
 
-        Only a cancellation is raised; the connection is closed then, too.
+        The only exception is a cancellation, which closes the connection too.
         """
         began = time.monotonic()
         status, failure, retry_after = None, None, None
@@ -149,7 +148,7 @@ class Sender:
             failure = _failure_of(error)
             if failure is Failure.INTERNAL:
                 # Without the text: it may quote the URL or a header.
-                log.error("webhook could not be sent", owner=owner, cause=type(error).__name__)
+                log.error("webhook sender failed", owner=owner, cause=type(error).__name__)
         return Answer(
             status=status,
             error=failure,
@@ -158,24 +157,28 @@ class Sender:
             refused=failure is Failure.REFUSED,
         )
 
+    def open(self) -> None:
+        """Create the session now, to fail at start-up with an aiohttp that cannot be guarded."""
+        _ = self._session
+
     async def close(self) -> None:
-        """Nothing more is sent: attempts that still run lose their connections."""
+        """Close the connections of attempts that still run, and send nothing more."""
         self._resolver.close()
         await self._session.close()
 
     async def _attempt(
         self, url: CallbackUrl, headers: Mapping[str, str], body: bytes
     ) -> tuple[int, timedelta | None]:
-        with through(StatusChange(await self._resolver.resolve(url), self._rules)):
+        with connecting_to(CheckedAddresses(await self._resolver.resolve(url), self._rules)):
             async with self._session.post(
                 _target(url), headers=headers, data=body, allow_redirects=False, ssl=self._tls
             ) as response:
-                await _hear_out(response)
+                await _discard_body(response)
                 return response.status, _retry_after(response.headers, self._now())
 
     @functools.cached_property
     def _session(self) -> ClientSession:
-        """What all attempts have in common, made on the event loop: it keeps nothing of any."""
+        """The session of all attempts, created on the event loop. It keeps no state of them."""
         return ClientSession(
             connector=GuardedConnector(),
             cookie_jar=DummyCookieJar(),
@@ -201,21 +204,21 @@ def _target(url: CallbackUrl) -> URL:
     )
 
 
-async def _hear_out(response: ClientResponse) -> None:
+async def _discard_body(response: ClientResponse) -> None:
     left = BODY_BYTES
     while left > 0 and (chunk := await response.content.read(left)):
         left -= len(chunk)
-    # Not what is left of it: the connection is closed, not reused.
+    # The rest is not read: the connection is closed, not reused.
     response.close()
 
 
 def _retry_after(headers: Mapping[str, str], now: datetime) -> timedelta | None:
-    """Return the pause that a ``Retry-After`` asks for, in seconds or as a date."""
+    """Return the pause of a ``Retry-After`` header, which has seconds or a date, or None."""
     text = headers.get(hdrs.RETRY_AFTER, "").strip()
     if not text:
         return None
     if text.isascii() and text.isdigit():
-        # More digits than these are beyond the maximum anyway, and cost time to read.
+        # More digits are beyond the maximum, and take time to parse.
         seconds = int(text.lstrip("0")[:9] or "0")
         return min(timedelta(seconds=seconds), RETRY_AFTER_MAX)
     with suppress(ValueError, OverflowError):

@@ -16,10 +16,10 @@ def signature(key: bytes, webhook_id: str, timestamp: int, body: bytes) -> str:
     """Return ``v1,`` and the base64 of the HMAC-SHA256 of id, timestamp and body.
 
     Args:
-        key: the secret itself, not its text.
-        webhook_id: stable over the attempts; has no dot.
+        key: the bytes of the secret, not its text.
+        webhook_id: the same for all attempts; without a dot.
         timestamp: of this attempt, in whole seconds since 1970.
-        body: exactly the bytes that are sent.
+        body: the exact bytes that are sent.
     """
     signed = b".".join((webhook_id.encode(), str(timestamp).encode(), body))
     digest = hmac.digest(key, signed, hashlib.sha256)
@@ -29,7 +29,7 @@ def signature(key: bytes, webhook_id: str, timestamp: int, body: bytes) -> str:
 def signed_headers(
     keys: Iterable[bytes], webhook_id: str, time: datetime, body: bytes
 ) -> Mapping[str, str]:
-    """Return the three headers; one signature for each key, the current one first."""
+    """Return the three headers, with a signature for each key, the current key first."""
     timestamp = int(time.timestamp())
     signatures = (signature(key, webhook_id, timestamp, body) for key in keys)
     return {

@@ -1,7 +1,7 @@
-"""The vault: signing secrets are stored only encrypted, under the operator's master keys.
+"""The vault: encryption of the stored signing secrets with the operator's master keys.
 
 AES-256-GCM, with a random nonce in front of the ciphertext and the owner as associated data: the
-secret of one owner cannot be put in the place of another's.
+secret of one owner is useless in the row of another.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Vault:
     """Fills the port `SecretVault` with one or more master keys."""
 
     def __init__(self, keys: Mapping[str, bytes]) -> None:
-        """Encrypt with the first of `keys`; decrypt with whichever was used."""
+        """Encrypt with the first of `keys`; decrypt with the key that encrypted."""
         self._ciphers = {key_id: AESGCM(key) for key_id, key in keys.items()}
         self._current = next(iter(keys))
 
@@ -46,6 +46,6 @@ class Vault:
                 return cipher.decrypt(nonce, sealed, secret.owner.encode())
             problem = "its master key is not configured"
         except InvalidTag:
-            problem = "its master key is another one under the same id"
-        telemetry.log.error("signing secret cannot be read", key_id=secret.key_id, problem=problem)
+            problem = "another master key has its id"
+        telemetry.log.error("signing secret not decrypted", key_id=secret.key_id, problem=problem)
         raise WebhooksNotConfigured

@@ -14,6 +14,11 @@ def secret_of(client):
     return client.call("GetSigningSecret").current.value
 
 
+def new_secret_of(client):
+    """The secret that signs after a rotation."""
+    return client.call("RotateSigningSecret").current.value
+
+
 def settled(client, operation_id):
     """The one delivery of an operation, once it is settled."""
 

@@ -1,29 +1,68 @@
-"""What owners of webhooks see and do: their secrets, their deliveries, a test."""
+"""Webhooks of an owner: its secrets, its deliveries, a test."""
 
 import base64
 import re
+from concurrent.futures import ThreadPoolExecutor
 
+import sqlalchemy as sa
 from grpc import StatusCode
 from standardwebhooks import Webhook
 
+from milepost.storage.tables import signing_secrets
 from tests.e2e.refusals import refused
-from tests.e2e.webhooks.owner import DELIVERED, secret_of, settled
+from tests.e2e.webhooks.owner import DELIVERED, new_secret_of, secret_of, settled
 from tests.receivers import reply
 
 MISSING = "msg_" + "0" * 32
 
 
-def test_secret_is_made_once(alice):
-    """The first call makes the secret, later ones show it; each owner has one of its own."""
+def secrets_in_store(any_service, client):
+    """The number of secrets that the service stores for a client."""
+    with any_service.engine.connect() as connection:
+        query = sa.select(sa.func.count()).select_from(signing_secrets)
+        return connection.scalar(query.where(signing_secrets.c.owner == client.subject))
+
+
+def test_reading_creates_no_secret(alice, any_service, receiver, path):
+    """An owner without a callback URL has no secret; neither a read nor a test creates one."""
+    alice.create()
+    for _ in range(2):
+        with refused(StatusCode.NOT_FOUND, "SIGNING_SECRET_NOT_FOUND"):
+            alice.call("GetSigningSecret")
+    with refused(StatusCode.NOT_FOUND, "SIGNING_SECRET_NOT_FOUND"):
+        alice.call("SendTestWebhook", callback_url=receiver.url(path))
+    assert not receiver.got(path)
+    assert secrets_in_store(any_service, alice) == 0
+
+
+def test_refused_callback_url_creates_no_secret(alice, any_service):
+    """A create whose callback URL is refused leaves its owner without a secret."""
+    with refused(StatusCode.INVALID_ARGUMENT):
+        alice.create(callback_url="https://10.0.0.1/")
+    assert secrets_in_store(any_service, alice) == 0
+
+
+def test_first_callback_url_creates_the_secret(alice, any_service, receiver, path):
+    """Of many first creates at once one makes the secret, which reads return from then on."""
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: alice.create(callback_url=receiver.url(path)), range(8)))
     first = alice.call("GetSigningSecret")
     assert re.fullmatch(r"whsec_[A-Za-z0-9+/]{43}=", first.current.value)
     assert not first.HasField("previous")
     assert alice.call("GetSigningSecret") == first
+    assert secrets_in_store(any_service, alice) == 1
+
+
+def test_first_rotation_creates_the_secret(alice):
+    """A rotation makes the secret of an owner that has none; it replaces nothing."""
+    rotated = alice.call("RotateSigningSecret")
+    assert not rotated.HasField("previous")
+    assert secret_of(alice) == rotated.current.value
 
 
 def test_both_secrets_sign_after_a_rotation(alice, receiver, path):
     """For 24 h after a rotation each webhook carries a signature of both secrets."""
-    old = secret_of(alice)
+    old = new_secret_of(alice)
     rotated = alice.call("RotateSigningSecret", request_id="r1")
     assert rotated.current.value != old == rotated.previous.value
     assert not rotated.replayed
@@ -42,7 +81,7 @@ def test_both_secrets_sign_after_a_rotation(alice, receiver, path):
 
 def test_secrets_are_stored_encrypted_and_never_logged(alice, any_service, receiver, path):
     """Neither the database nor the log has a secret, or the query of a callback URL."""
-    secret = secret_of(alice)
+    secret = new_secret_of(alice)
     receiver.answer(path, 500)
     alice.create_in("COMPLETED", callback_url=receiver.url(path + "?token=hush"))
     receiver.wait_for(path, 2)
@@ -110,11 +149,12 @@ def test_pending_delivery_is_not_redelivered(alice, receiver, path):
 
 def test_test_webhook(alice, receiver, path):
     """A test is sent at once, signed, and answered with what came of it; it is never listed."""
+    secret = new_secret_of(alice)
     receiver.answer(path, 204, 500)
     good = alice.call("SendTestWebhook", callback_url=receiver.url(path))
     bad = alice.call("SendTestWebhook", callback_url=receiver.url(path))
     first, second = receiver.got(path)
-    assert first.verify(secret_of(alice))["type"] == "webhook.test"
+    assert first.verify(secret)["type"] == "webhook.test"
     assert (good.webhook_id, good.attempt.status_code) == (first.id, 204)
     assert not good.attempt.HasField("error")
     assert (bad.webhook_id, bad.attempt.error) == (second.id, "answered 500")

@@ -12,6 +12,7 @@ from milepost.storage.tables import signing_secrets
 from milepost.webhooks.master_keys import new_key
 from tests.e2e.client import Client
 from tests.e2e.service import Service
+from tests.e2e.webhooks.owner import new_secret_of
 from tests.machine import environment, free_ports
 from tests.waiting import eventually
 
@@ -54,7 +55,7 @@ def alice(service):
 def milepost(service, alice):
     """The command line, called by the caller; it returns the JSON document."""
 
-    def run(*arguments):
+    def run(*arguments, code=0):
         done = subprocess.run(
             [sys.executable, "-m", "milepost", "webhooks", *arguments, "--output", "json"],
             env=environment(address=service.address, api_key=alice.key),
@@ -63,14 +64,16 @@ def milepost(service, alice):
             timeout=DEADLINE_SECONDS,
             check=False,
         )
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
+        assert done.returncode == code, done.stderr
+        return json.loads(done.stderr if code else done.stdout)
 
     return run
 
 
 def test_command_line(milepost, alice, receiver):
     """The commands show and rotate the secret, list deliveries, send again, and send a test."""
+    assert milepost("secret", code=3)["error"]["reason"] == "SIGNING_SECRET_NOT_FOUND"
+    milepost("rotate")
     secret = milepost("secret")["current"]["value"]
     assert secret == alice.call("GetSigningSecret").current.value
     rotated = milepost("rotate", "--request-id", "r")
@@ -91,7 +94,7 @@ def test_command_line(milepost, alice, receiver):
 
 def test_example_receiver(alice, example_port):
     """The receiver of the examples takes a webhook that the service signed, and no other."""
-    secret = alice.call("GetSigningSecret").current.value
+    secret = new_secret_of(alice)
     with subprocess.Popen(
         [sys.executable, str(EXAMPLE), str(example_port)],
         env=environment(webhook_secret=secret),
@@ -122,7 +125,7 @@ def test_master_key_can_be_replaced(tmp_path, settings):
     url = f"sqlite:///{tmp_path / 'milepost.db'}"
     with Service(url, tmp_path, webhook_keys=old, **settings) as service:
         alice = service.client("alice")
-        secret = alice.call("GetSigningSecret").current.value
+        secret = new_secret_of(alice)
     done = subprocess.run(
         [sys.executable, "-m", "milepost", "webhooks", "reencrypt"],
         env=environment(database_url=url, webhook_keys=f"{new},{old}"),

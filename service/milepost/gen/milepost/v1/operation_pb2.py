@@ -22,29 +22,115 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import any_pb2 as google_dot_protobuf_dot_any__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bmilepost/v1/operation.proto\x12\x0bmilepost.v1\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb7\x08\n\tOperation\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08\x66unction\x18\x02 \x01(\t\x12\x14\n\x07version\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\r\n\x05owner\x18\x04 \x01(\t\x12,\n\x06status\x18\x05 \x01(\x0e\x32\x1c.milepost.v1.OperationStatus\x12\x15\n\x08progress\x18\x06 \x01(\x01H\x01\x88\x01\x01\x12\x1d\n\x10progress_message\x18\x07 \x01(\tH\x02\x88\x01\x01\x12\x31\n\rprogress_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12$\n\x06result\x18\t \x01(\x0b\x32\x14.google.protobuf.Any\x12+\n\x06\x65rrors\x18\n \x03(\x0b\x32\x1b.milepost.v1.OperationError\x12)\n\x08metadata\x18\x0b \x01(\x0b\x32\x17.google.protobuf.Struct\x12 \n\x13original_request_id\x18\x0c \x01(\tH\x03\x88\x01\x01\x12\x19\n\x0c\x63\x61llback_url\x18\r \x01(\tH\x04\x88\x01\x01\x12/\n\x0b\x63reate_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rcomplete_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x63\x61ncel_time\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x12 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x03ttl\x18\x13 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x0bretry_after\x18\x14 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08revision\x18\x15 \x01(\x03\x12\x0f\n\x07\x61ttempt\x18\x16 \x01(\x05\x12\x14\n\x0cmax_attempts\x18\x17 \x01(\x05\x12\x13\n\x06worker\x18\x18 \x01(\tH\x05\x88\x01\x01\x12\x35\n\x11lease_expire_time\x18\x19 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\tnext_step\x18\x1a \x01(\x0e\x32\x15.milepost.v1.NextStep\x12\x36\n\x12next_step_deadline\x18\x1b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\n\n\x08_versionB\x0b\n\t_progressB\x13\n\x11_progress_messageB\x16\n\x14_original_request_idB\x0f\n\r_callback_urlB\t\n\x07_worker\"y\n\x0eOperationError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x13\n\x06source\x18\x03 \x01(\tH\x00\x88\x01\x01\x12(\n\x07\x64\x65tails\x18\x04 \x01(\x0b\x32\x17.google.protobuf.StructB\t\n\x07_source\"\xd5\x03\n\x11OperationMetadata\x12,\n\x06status\x18\x01 \x01(\x0e\x32\x1c.milepost.v1.OperationStatus\x12\x15\n\x08progress\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x1d\n\x10progress_message\x18\x03 \x01(\tH\x01\x88\x01\x01\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rcomplete_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x63\x61ncel_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08revision\x18\t \x01(\x03\x12\x10\n\x08\x66unction\x18\n \x01(\t\x12\x14\n\x07version\x18\x0b \x01(\tH\x02\x88\x01\x01\x42\x0b\n\t_progressB\x13\n\x11_progress_messageB\n\n\x08_version*\xcf\x01\n\x0fOperationStatus\x12 \n\x1cOPERATION_STATUS_UNSPECIFIED\x10\x00\x12\x1c\n\x18OPERATION_STATUS_PENDING\x10\x01\x12\x1f\n\x1bOPERATION_STATUS_PROCESSING\x10\x02\x12\x1e\n\x1aOPERATION_STATUS_COMPLETED\x10\x03\x12\x1b\n\x17OPERATION_STATUS_FAILED\x10\x04\x12\x1e\n\x1aOPERATION_STATUS_CANCELLED\x10\x05*d\n\x08NextStep\x12\x19\n\x15NEXT_STEP_UNSPECIFIED\x10\x00\x12\x13\n\x0fNEXT_STEP_CLAIM\x10\x01\x12\x15\n\x11NEXT_STEP_RENEWAL\x10\x02\x12\x11\n\rNEXT_STEP_END\x10\x03*b\n\rOperationView\x12\x1e\n\x1aOPERATION_VIEW_UNSPECIFIED\x10\x00\x12\x18\n\x14OPERATION_VIEW_BASIC\x10\x01\x12\x17\n\x13OPERATION_VIEW_FULL\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bmilepost/v1/operation.proto\x12\x0bmilepost.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe4\t\n\tOperation\x12\x11\n\x02id\x18\x01 \x01(\tB\x05\xe2\x41\x02\x03\x05\x12\x17\n\x08\x66unction\x18\x02 \x01(\tB\x05\xe2\x41\x02\x03\x05\x12\x1b\n\x07version\x18\x03 \x01(\tB\x05\xe2\x41\x02\x03\x05H\x00\x88\x01\x01\x12\x14\n\x05owner\x18\x04 \x01(\tB\x05\xe2\x41\x02\x03\x05\x12\x32\n\x06status\x18\x05 \x01(\x0e\x32\x1c.milepost.v1.OperationStatusB\x04\xe2\x41\x01\x03\x12\x1b\n\x08progress\x18\x06 \x01(\x01\x42\x04\xe2\x41\x01\x03H\x01\x88\x01\x01\x12#\n\x10progress_message\x18\x07 \x01(\tB\x04\xe2\x41\x01\x03H\x02\x88\x01\x01\x12\x37\n\rprogress_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12*\n\x06result\x18\t \x01(\x0b\x32\x14.google.protobuf.AnyB\x04\xe2\x41\x01\x03\x12\x31\n\x06\x65rrors\x18\n \x03(\x0b\x32\x1b.milepost.v1.OperationErrorB\x04\xe2\x41\x01\x03\x12\x30\n\x08metadata\x18\x0b \x01(\x0b\x32\x17.google.protobuf.StructB\x05\xe2\x41\x02\x03\x05\x12\'\n\x13original_request_id\x18\x0c \x01(\tB\x05\xe2\x41\x02\x03\x05H\x03\x88\x01\x01\x12 \n\x0c\x63\x61llback_url\x18\r \x01(\tB\x05\xe2\x41\x02\x03\x05H\x04\x88\x01\x01\x12\x36\n\x0b\x63reate_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x05\xe2\x41\x02\x03\x05\x12\x34\n\nstart_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x37\n\rcomplete_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63\x61ncel_time\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x65xpire_time\x18\x12 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12-\n\x03ttl\x18\x13 \x01(\x0b\x32\x19.google.protobuf.DurationB\x05\xe2\x41\x02\x03\x05\x12\x35\n\x0bretry_after\x18\x14 \x01(\x0b\x32\x19.google.protobuf.DurationB\x05\xe2\x41\x02\x03\x05\x12\x16\n\x08revision\x18\x15 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x15\n\x07\x61ttempt\x18\x16 \x01(\x05\x42\x04\xe2\x41\x01\x03\x12\x1b\n\x0cmax_attempts\x18\x17 \x01(\x05\x42\x05\xe2\x41\x02\x03\x05\x12\x19\n\x06worker\x18\x18 \x01(\tB\x04\xe2\x41\x01\x03H\x05\x88\x01\x01\x12;\n\x11lease_expire_time\x18\x19 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12.\n\tnext_step\x18\x1a \x01(\x0e\x32\x15.milepost.v1.NextStepB\x04\xe2\x41\x01\x03\x12<\n\x12next_step_deadline\x18\x1b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x42\n\n\x08_versionB\x0b\n\t_progressB\x13\n\x11_progress_messageB\x16\n\x14_original_request_idB\x0f\n\r_callback_urlB\t\n\x07_worker\"\x91\x01\n\x0eOperationError\x12\x12\n\x04\x63ode\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x15\n\x07message\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x19\n\x06source\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12.\n\x07\x64\x65tails\x18\x04 \x01(\x0b\x32\x17.google.protobuf.StructB\x04\xe2\x41\x01\x01\x42\t\n\x07_source\"\x97\x04\n\x11OperationMetadata\x12\x32\n\x06status\x18\x01 \x01(\x0e\x32\x1c.milepost.v1.OperationStatusB\x04\xe2\x41\x01\x03\x12\x1b\n\x08progress\x18\x02 \x01(\x01\x42\x04\xe2\x41\x01\x03H\x00\x88\x01\x01\x12#\n\x10progress_message\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03H\x01\x88\x01\x01\x12\x35\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x34\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x37\n\rcomplete_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63\x61ncel_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x65xpire_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x16\n\x08revision\x18\t \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x16\n\x08\x66unction\x18\n \x01(\tB\x04\xe2\x41\x01\x03\x12\x1a\n\x07version\x18\x0b \x01(\tB\x04\xe2\x41\x01\x03H\x02\x88\x01\x01\x42\x0b\n\t_progressB\x13\n\x11_progress_messageB\n\n\x08_version*\xcf\x01\n\x0fOperationStatus\x12 \n\x1cOPERATION_STATUS_UNSPECIFIED\x10\x00\x12\x1c\n\x18OPERATION_STATUS_PENDING\x10\x01\x12\x1f\n\x1bOPERATION_STATUS_PROCESSING\x10\x02\x12\x1e\n\x1aOPERATION_STATUS_COMPLETED\x10\x03\x12\x1b\n\x17OPERATION_STATUS_FAILED\x10\x04\x12\x1e\n\x1aOPERATION_STATUS_CANCELLED\x10\x05*d\n\x08NextStep\x12\x19\n\x15NEXT_STEP_UNSPECIFIED\x10\x00\x12\x13\n\x0fNEXT_STEP_CLAIM\x10\x01\x12\x15\n\x11NEXT_STEP_RENEWAL\x10\x02\x12\x11\n\rNEXT_STEP_END\x10\x03*b\n\rOperationView\x12\x1e\n\x1aOPERATION_VIEW_UNSPECIFIED\x10\x00\x12\x18\n\x14OPERATION_VIEW_BASIC\x10\x01\x12\x17\n\x13OPERATION_VIEW_FULL\x10\x02\x42O\n\x0f\x64\x65v.milepost.v1B\x0eOperationProtoP\x01Z*milepost.dev/go/gen/milepost/v1;milepostv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'milepost.v1.operation_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
-  _globals['_OPERATIONSTATUS']._serialized_start=1844
-  _globals['_OPERATIONSTATUS']._serialized_end=2051
-  _globals['_NEXTSTEP']._serialized_start=2053
-  _globals['_NEXTSTEP']._serialized_end=2153
-  _globals['_OPERATIONVIEW']._serialized_start=2155
-  _globals['_OPERATIONVIEW']._serialized_end=2253
-  _globals['_OPERATION']._serialized_start=167
-  _globals['_OPERATION']._serialized_end=1246
-  _globals['_OPERATIONERROR']._serialized_start=1248
-  _globals['_OPERATIONERROR']._serialized_end=1369
-  _globals['_OPERATIONMETADATA']._serialized_start=1372
-  _globals['_OPERATIONMETADATA']._serialized_end=1841
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\017dev.milepost.v1B\016OperationProtoP\001Z*milepost.dev/go/gen/milepost/v1;milepostv1'
+  _globals['_OPERATION'].fields_by_name['id']._loaded_options = None
+  _globals['_OPERATION'].fields_by_name['id']._serialized_options = b'\342A\002\003\005'
+  _globals['_OPERATION'].fields_by_name['function']._loaded_options = None
+  _globals['_OPERATION'].fields_by_name['function']._serialized_options = b'\342A\002\003\005'
+  _globals['_OPERATION'].fields_by_name['version']._loaded_options = None
+  _globals['_OPERATION'].fields_by_name['version']._serialized_options = b'\342A\002\003\005'
+  _globals['_OPERATION'].fields_by_name['owner']._loaded_options = None
+  _globals['_OPERATION'].fields_by_name['owner']._serialized_options = b'\342A\002\003\005'
+  _globals['_OPERATION'].fields_by_name['status']._loaded_options = None
+  _globals['_OPERATION'].fields_by_name['status']._serialized_options = b'\342A\001\003'
+  _globals['_OPERATION'].fields_by_name['progress']._loaded_options = None
+  _globals['_OPERATION'].fields_by_name['progress']._serialized_options = b'\342A\001\003'
+  _globals['_OPERATION'].fields_by_name['progress_message']._loaded_options = None
+  _globals['_OPERATION'].fields_by_name['progress_message']._serialized_options = b'\342A\001\003'
+  _globals['_OPERATION'].fields_by_name['progress_time']._loaded_options = None
+  _globals['_OPERATION'].fields_by_name['progress_time']._serialized_options = b'\342A\001\003'
+  _globals['_OPERATION'].fields_by_name['result']._loaded_options = None
+  _globals['_OPERATION'].fields_by_name['result']._serialized_options = b'\342A\001\003'
+  _globals['_OPERATION'].fields_by_name['errors']._loaded_options = None
+  _globals['_OPERATION'].fields_by_name['errors']._serialized_options = b'\342A\001\003'
+  _globals['_OPERATION'].fields_by_name['metadata']._loaded_options = None
+  _globals['_OPERATION'].fields_by_name['metadata']._serialized_options = b'\342A\002\003\005'
+  _globals['_OPERATION'].fields_by_name['original_request_id']._loaded_options = None
+  _globals['_OPERATION'].fields_by_name['original_request_id']._serialized_options = b'\342A\002\003\005'
+  _globals['_OPERATION'].fields_by_name['callback_url']._loaded_options = None
+  _globals['_OPERATION'].fields_by_name['callback_url']._serialized_options = b'\342A\002\003\005'
+  _globals['_OPERATION'].fields_by_name['create_time']._loaded_options = None
+  _globals['_OPERATION'].fields_by_name['create_time']._serialized_options = b'\342A\002\003\005'
+  _globals['_OPERATION'].fields_by_name['start_time']._loaded_options = None
+  _globals['_OPERATION'].fields_by_name['start_time']._serialized_options = b'\342A\001\003'
+  _globals['_OPERATION'].fields_by_name['complete_time']._loaded_options = None
+  _globals['_OPERATION'].fields_by_name['complete_time']._serialized_options = b'\342A\001\003'
+  _globals['_OPERATION'].fields_by_name['cancel_time']._loaded_options = None
+  _globals['_OPERATION'].fields_by_name['cancel_time']._serialized_options = b'\342A\001\003'
+  _globals['_OPERATION'].fields_by_name['expire_time']._loaded_options = None
+  _globals['_OPERATION'].fields_by_name['expire_time']._serialized_options = b'\342A\001\003'
+  _globals['_OPERATION'].fields_by_name['ttl']._loaded_options = None
+  _globals['_OPERATION'].fields_by_name['ttl']._serialized_options = b'\342A\002\003\005'
+  _globals['_OPERATION'].fields_by_name['retry_after']._loaded_options = None
+  _globals['_OPERATION'].fields_by_name['retry_after']._serialized_options = b'\342A\002\003\005'
+  _globals['_OPERATION'].fields_by_name['revision']._loaded_options = None
+  _globals['_OPERATION'].fields_by_name['revision']._serialized_options = b'\342A\001\003'
+  _globals['_OPERATION'].fields_by_name['attempt']._loaded_options = None
+  _globals['_OPERATION'].fields_by_name['attempt']._serialized_options = b'\342A\001\003'
+  _globals['_OPERATION'].fields_by_name['max_attempts']._loaded_options = None
+  _globals['_OPERATION'].fields_by_name['max_attempts']._serialized_options = b'\342A\002\003\005'
+  _globals['_OPERATION'].fields_by_name['worker']._loaded_options = None
+  _globals['_OPERATION'].fields_by_name['worker']._serialized_options = b'\342A\001\003'
+  _globals['_OPERATION'].fields_by_name['lease_expire_time']._loaded_options = None
+  _globals['_OPERATION'].fields_by_name['lease_expire_time']._serialized_options = b'\342A\001\003'
+  _globals['_OPERATION'].fields_by_name['next_step']._loaded_options = None
+  _globals['_OPERATION'].fields_by_name['next_step']._serialized_options = b'\342A\001\003'
+  _globals['_OPERATION'].fields_by_name['next_step_deadline']._loaded_options = None
+  _globals['_OPERATION'].fields_by_name['next_step_deadline']._serialized_options = b'\342A\001\003'
+  _globals['_OPERATIONERROR'].fields_by_name['code']._loaded_options = None
+  _globals['_OPERATIONERROR'].fields_by_name['code']._serialized_options = b'\342A\001\002'
+  _globals['_OPERATIONERROR'].fields_by_name['message']._loaded_options = None
+  _globals['_OPERATIONERROR'].fields_by_name['message']._serialized_options = b'\342A\001\002'
+  _globals['_OPERATIONERROR'].fields_by_name['source']._loaded_options = None
+  _globals['_OPERATIONERROR'].fields_by_name['source']._serialized_options = b'\342A\001\001'
+  _globals['_OPERATIONERROR'].fields_by_name['details']._loaded_options = None
+  _globals['_OPERATIONERROR'].fields_by_name['details']._serialized_options = b'\342A\001\001'
+  _globals['_OPERATIONMETADATA'].fields_by_name['status']._loaded_options = None
+  _globals['_OPERATIONMETADATA'].fields_by_name['status']._serialized_options = b'\342A\001\003'
+  _globals['_OPERATIONMETADATA'].fields_by_name['progress']._loaded_options = None
+  _globals['_OPERATIONMETADATA'].fields_by_name['progress']._serialized_options = b'\342A\001\003'
+  _globals['_OPERATIONMETADATA'].fields_by_name['progress_message']._loaded_options = None
+  _globals['_OPERATIONMETADATA'].fields_by_name['progress_message']._serialized_options = b'\342A\001\003'
+  _globals['_OPERATIONMETADATA'].fields_by_name['create_time']._loaded_options = None
+  _globals['_OPERATIONMETADATA'].fields_by_name['create_time']._serialized_options = b'\342A\001\003'
+  _globals['_OPERATIONMETADATA'].fields_by_name['start_time']._loaded_options = None
+  _globals['_OPERATIONMETADATA'].fields_by_name['start_time']._serialized_options = b'\342A\001\003'
+  _globals['_OPERATIONMETADATA'].fields_by_name['complete_time']._loaded_options = None
+  _globals['_OPERATIONMETADATA'].fields_by_name['complete_time']._serialized_options = b'\342A\001\003'
+  _globals['_OPERATIONMETADATA'].fields_by_name['cancel_time']._loaded_options = None
+  _globals['_OPERATIONMETADATA'].fields_by_name['cancel_time']._serialized_options = b'\342A\001\003'
+  _globals['_OPERATIONMETADATA'].fields_by_name['expire_time']._loaded_options = None
+  _globals['_OPERATIONMETADATA'].fields_by_name['expire_time']._serialized_options = b'\342A\001\003'
+  _globals['_OPERATIONMETADATA'].fields_by_name['revision']._loaded_options = None
+  _globals['_OPERATIONMETADATA'].fields_by_name['revision']._serialized_options = b'\342A\001\003'
+  _globals['_OPERATIONMETADATA'].fields_by_name['function']._loaded_options = None
+  _globals['_OPERATIONMETADATA'].fields_by_name['function']._serialized_options = b'\342A\001\003'
+  _globals['_OPERATIONMETADATA'].fields_by_name['version']._loaded_options = None
+  _globals['_OPERATIONMETADATA'].fields_by_name['version']._serialized_options = b'\342A\001\003'
+  _globals['_OPERATIONSTATUS']._serialized_start=2141
+  _globals['_OPERATIONSTATUS']._serialized_end=2348
+  _globals['_NEXTSTEP']._serialized_start=2350
+  _globals['_NEXTSTEP']._serialized_end=2450
+  _globals['_OPERATIONVIEW']._serialized_start=2452
+  _globals['_OPERATIONVIEW']._serialized_end=2550
+  _globals['_OPERATION']._serialized_start=200
+  _globals['_OPERATION']._serialized_end=1452
+  _globals['_OPERATIONERROR']._serialized_start=1455
+  _globals['_OPERATIONERROR']._serialized_end=1600
+  _globals['_OPERATIONMETADATA']._serialized_start=1603
+  _globals['_OPERATIONMETADATA']._serialized_end=2138
 # @@protoc_insertion_point(module_scope)

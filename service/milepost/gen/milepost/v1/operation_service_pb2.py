@@ -22,49 +22,111 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from milepost.gen.milepost.v1 import operation_pb2 as milepost_dot_v1_dot_operation__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#milepost/v1/operation_service.proto\x12\x0bmilepost.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bmilepost/v1/operation.proto\"\xa2\x03\n\x16\x43reateOperationRequest\x12\x17\n\nrequest_id\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x10\n\x08\x66unction\x18\x02 \x01(\t\x12\x14\n\x07version\x18\x03 \x01(\tH\x01\x88\x01\x01\x12)\n\x08metadata\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\x12 \n\x13original_request_id\x18\x05 \x01(\tH\x02\x88\x01\x01\x12\x19\n\x0c\x63\x61llback_url\x18\x06 \x01(\tH\x03\x88\x01\x01\x12&\n\x03ttl\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x0bretry_after\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x19\n\x0cmax_attempts\x18\t \x01(\x05H\x04\x88\x01\x01\x12\x17\n\x0f\x63\x61llback_events\x18\n \x03(\tB\r\n\x0b_request_idB\n\n\x08_versionB\x16\n\x14_original_request_idB\x0f\n\r_callback_urlB\x0f\n\r_max_attempts\"V\n\x17\x43reateOperationResponse\x12)\n\toperation\x18\x01 \x01(\x0b\x32\x16.milepost.v1.Operation\x12\x10\n\x08replayed\x18\x02 \x01(\x08\"+\n\x13GetOperationRequest\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\"A\n\x14GetOperationResponse\x12)\n\toperation\x18\x01 \x01(\x0b\x32\x16.milepost.v1.Operation\"\xc4\x02\n\x15ListOperationsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12.\n\x08statuses\x18\x03 \x03(\x0e\x32\x1c.milepost.v1.OperationStatus\x12\x15\n\x08\x66unction\x18\x04 \x01(\tH\x00\x88\x01\x01\x12\x34\n\x10\x63reate_time_from\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0e\x63reate_time_to\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\x05owner\x18\x07 \x01(\tH\x01\x88\x01\x01\x12(\n\x04view\x18\x08 \x01(\x0e\x32\x1a.milepost.v1.OperationViewB\x0b\n\t_functionB\x08\n\x06_owner\"]\n\x16ListOperationsResponse\x12*\n\noperations\x18\x01 \x03(\x0b\x32\x16.milepost.v1.Operation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"X\n\x14WaitOperationRequest\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\x12*\n\x07timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"B\n\x15WaitOperationResponse\x12)\n\toperation\x18\x01 \x01(\x0b\x32\x16.milepost.v1.Operation\"E\n\x15WatchOperationRequest\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_revision\x18\x02 \x01(\x03\"{\n\x16WatchOperationResponse\x12+\n\toperation\x18\x01 \x01(\x0b\x32\x16.milepost.v1.OperationH\x00\x12,\n\nkeep_alive\x18\x02 \x01(\x0b\x32\x16.milepost.v1.KeepAliveH\x00\x42\x06\n\x04item\"\x0b\n\tKeepAlive\"\xac\x01\n\x16\x43\x61ncelOperationRequest\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\x12\x17\n\nrequest_id\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x1e\n\x11\x65xpected_revision\x18\x03 \x01(\x03H\x01\x88\x01\x01\x12\x13\n\x06reason\x18\x04 \x01(\tH\x02\x88\x01\x01\x42\r\n\x0b_request_idB\x14\n\x12_expected_revisionB\t\n\x07_reason\"V\n\x17\x43\x61ncelOperationResponse\x12)\n\toperation\x18\x01 \x01(\x0b\x32\x16.milepost.v1.Operation\x12\x10\n\x08replayed\x18\x02 \x01(\x08\"\x8c\x01\n\x16\x44\x65leteOperationRequest\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\x12\x17\n\nrequest_id\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x1e\n\x11\x65xpected_revision\x18\x03 \x01(\x03H\x01\x88\x01\x01\x42\r\n\x0b_request_idB\x14\n\x12_expected_revision\"\x19\n\x17\x44\x65leteOperationResponse2\x91\x05\n\x10OperationService\x12\\\n\x0f\x43reateOperation\x12#.milepost.v1.CreateOperationRequest\x1a$.milepost.v1.CreateOperationResponse\x12S\n\x0cGetOperation\x12 .milepost.v1.GetOperationRequest\x1a!.milepost.v1.GetOperationResponse\x12Y\n\x0eListOperations\x12\".milepost.v1.ListOperationsRequest\x1a#.milepost.v1.ListOperationsResponse\x12V\n\rWaitOperation\x12!.milepost.v1.WaitOperationRequest\x1a\".milepost.v1.WaitOperationResponse\x12[\n\x0eWatchOperation\x12\".milepost.v1.WatchOperationRequest\x1a#.milepost.v1.WatchOperationResponse0\x01\x12\\\n\x0f\x43\x61ncelOperation\x12#.milepost.v1.CancelOperationRequest\x1a$.milepost.v1.CancelOperationResponse\x12\\\n\x0f\x44\x65leteOperation\x12#.milepost.v1.DeleteOperationRequest\x1a$.milepost.v1.DeleteOperationResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#milepost/v1/operation_service.proto\x12\x0bmilepost.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bmilepost/v1/operation.proto\"\xde\x03\n\x16\x43reateOperationRequest\x12\x1d\n\nrequest_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12\x16\n\x08\x66unction\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1a\n\x07version\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01H\x01\x88\x01\x01\x12/\n\x08metadata\x18\x04 \x01(\x0b\x32\x17.google.protobuf.StructB\x04\xe2\x41\x01\x01\x12&\n\x13original_request_id\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01H\x02\x88\x01\x01\x12\x1f\n\x0c\x63\x61llback_url\x18\x06 \x01(\tB\x04\xe2\x41\x01\x01H\x03\x88\x01\x01\x12,\n\x03ttl\x18\x07 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x01\x12\x34\n\x0bretry_after\x18\x08 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x01\x12\x1f\n\x0cmax_attempts\x18\t \x01(\x05\x42\x04\xe2\x41\x01\x01H\x04\x88\x01\x01\x12\x1d\n\x0f\x63\x61llback_events\x18\n \x03(\tB\x04\xe2\x41\x01\x01\x42\r\n\x0b_request_idB\n\n\x08_versionB\x16\n\x14_original_request_idB\x0f\n\r_callback_urlB\x0f\n\r_max_attempts\"V\n\x17\x43reateOperationResponse\x12)\n\toperation\x18\x01 \x01(\x0b\x32\x16.milepost.v1.Operation\x12\x10\n\x08replayed\x18\x02 \x01(\x08\"1\n\x13GetOperationRequest\x12\x1a\n\x0coperation_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"A\n\x14GetOperationResponse\x12)\n\toperation\x18\x01 \x01(\x0b\x32\x16.milepost.v1.Operation\"\xf4\x02\n\x15ListOperationsRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x34\n\x08statuses\x18\x03 \x03(\x0e\x32\x1c.milepost.v1.OperationStatusB\x04\xe2\x41\x01\x01\x12\x1b\n\x08\x66unction\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12:\n\x10\x63reate_time_from\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x38\n\x0e\x63reate_time_to\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x18\n\x05owner\x18\x07 \x01(\tB\x04\xe2\x41\x01\x01H\x01\x88\x01\x01\x12.\n\x04view\x18\x08 \x01(\x0e\x32\x1a.milepost.v1.OperationViewB\x04\xe2\x41\x01\x01\x42\x0b\n\t_functionB\x08\n\x06_owner\"]\n\x16ListOperationsResponse\x12*\n\noperations\x18\x01 \x03(\x0b\x32\x16.milepost.v1.Operation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"d\n\x14WaitOperationRequest\x12\x1a\n\x0coperation_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x30\n\x07timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x01\"B\n\x15WaitOperationResponse\x12)\n\toperation\x18\x01 \x01(\x0b\x32\x16.milepost.v1.Operation\"Q\n\x15WatchOperationRequest\x12\x1a\n\x0coperation_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1c\n\x0e\x61\x66ter_revision\x18\x02 \x01(\x03\x42\x04\xe2\x41\x01\x01\"{\n\x16WatchOperationResponse\x12+\n\toperation\x18\x01 \x01(\x0b\x32\x16.milepost.v1.OperationH\x00\x12,\n\nkeep_alive\x18\x02 \x01(\x0b\x32\x16.milepost.v1.KeepAliveH\x00\x42\x06\n\x04item\"\x0b\n\tKeepAlive\"\xc4\x01\n\x16\x43\x61ncelOperationRequest\x12\x1a\n\x0coperation_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1d\n\nrequest_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12$\n\x11\x65xpected_revision\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x01H\x01\x88\x01\x01\x12\x19\n\x06reason\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01H\x02\x88\x01\x01\x42\r\n\x0b_request_idB\x14\n\x12_expected_revisionB\t\n\x07_reason\"V\n\x17\x43\x61ncelOperationResponse\x12)\n\toperation\x18\x01 \x01(\x0b\x32\x16.milepost.v1.Operation\x12\x10\n\x08replayed\x18\x02 \x01(\x08\"\x9e\x01\n\x16\x44\x65leteOperationRequest\x12\x1a\n\x0coperation_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1d\n\nrequest_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12$\n\x11\x65xpected_revision\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x01H\x01\x88\x01\x01\x42\r\n\x0b_request_idB\x14\n\x12_expected_revision\"\x19\n\x17\x44\x65leteOperationResponse2\x91\x05\n\x10OperationService\x12\\\n\x0f\x43reateOperation\x12#.milepost.v1.CreateOperationRequest\x1a$.milepost.v1.CreateOperationResponse\x12S\n\x0cGetOperation\x12 .milepost.v1.GetOperationRequest\x1a!.milepost.v1.GetOperationResponse\x12Y\n\x0eListOperations\x12\".milepost.v1.ListOperationsRequest\x1a#.milepost.v1.ListOperationsResponse\x12V\n\rWaitOperation\x12!.milepost.v1.WaitOperationRequest\x1a\".milepost.v1.WaitOperationResponse\x12[\n\x0eWatchOperation\x12\".milepost.v1.WatchOperationRequest\x1a#.milepost.v1.WatchOperationResponse0\x01\x12\\\n\x0f\x43\x61ncelOperation\x12#.milepost.v1.CancelOperationRequest\x1a$.milepost.v1.CancelOperationResponse\x12\\\n\x0f\x44\x65leteOperation\x12#.milepost.v1.DeleteOperationRequest\x1a$.milepost.v1.DeleteOperationResponseBV\n\x0f\x64\x65v.milepost.v1B\x15OperationServiceProtoP\x01Z*milepost.dev/go/gen/milepost/v1;milepostv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'milepost.v1.operation_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
-  _globals['_CREATEOPERATIONREQUEST']._serialized_start=177
-  _globals['_CREATEOPERATIONREQUEST']._serialized_end=595
-  _globals['_CREATEOPERATIONRESPONSE']._serialized_start=597
-  _globals['_CREATEOPERATIONRESPONSE']._serialized_end=683
-  _globals['_GETOPERATIONREQUEST']._serialized_start=685
-  _globals['_GETOPERATIONREQUEST']._serialized_end=728
-  _globals['_GETOPERATIONRESPONSE']._serialized_start=730
-  _globals['_GETOPERATIONRESPONSE']._serialized_end=795
-  _globals['_LISTOPERATIONSREQUEST']._serialized_start=798
-  _globals['_LISTOPERATIONSREQUEST']._serialized_end=1122
-  _globals['_LISTOPERATIONSRESPONSE']._serialized_start=1124
-  _globals['_LISTOPERATIONSRESPONSE']._serialized_end=1217
-  _globals['_WAITOPERATIONREQUEST']._serialized_start=1219
-  _globals['_WAITOPERATIONREQUEST']._serialized_end=1307
-  _globals['_WAITOPERATIONRESPONSE']._serialized_start=1309
-  _globals['_WAITOPERATIONRESPONSE']._serialized_end=1375
-  _globals['_WATCHOPERATIONREQUEST']._serialized_start=1377
-  _globals['_WATCHOPERATIONREQUEST']._serialized_end=1446
-  _globals['_WATCHOPERATIONRESPONSE']._serialized_start=1448
-  _globals['_WATCHOPERATIONRESPONSE']._serialized_end=1571
-  _globals['_KEEPALIVE']._serialized_start=1573
-  _globals['_KEEPALIVE']._serialized_end=1584
-  _globals['_CANCELOPERATIONREQUEST']._serialized_start=1587
-  _globals['_CANCELOPERATIONREQUEST']._serialized_end=1759
-  _globals['_CANCELOPERATIONRESPONSE']._serialized_start=1761
-  _globals['_CANCELOPERATIONRESPONSE']._serialized_end=1847
-  _globals['_DELETEOPERATIONREQUEST']._serialized_start=1850
-  _globals['_DELETEOPERATIONREQUEST']._serialized_end=1990
-  _globals['_DELETEOPERATIONRESPONSE']._serialized_start=1992
-  _globals['_DELETEOPERATIONRESPONSE']._serialized_end=2017
-  _globals['_OPERATIONSERVICE']._serialized_start=2020
-  _globals['_OPERATIONSERVICE']._serialized_end=2677
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\017dev.milepost.v1B\025OperationServiceProtoP\001Z*milepost.dev/go/gen/milepost/v1;milepostv1'
+  _globals['_CREATEOPERATIONREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_CREATEOPERATIONREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\001'
+  _globals['_CREATEOPERATIONREQUEST'].fields_by_name['function']._loaded_options = None
+  _globals['_CREATEOPERATIONREQUEST'].fields_by_name['function']._serialized_options = b'\342A\001\002'
+  _globals['_CREATEOPERATIONREQUEST'].fields_by_name['version']._loaded_options = None
+  _globals['_CREATEOPERATIONREQUEST'].fields_by_name['version']._serialized_options = b'\342A\001\001'
+  _globals['_CREATEOPERATIONREQUEST'].fields_by_name['metadata']._loaded_options = None
+  _globals['_CREATEOPERATIONREQUEST'].fields_by_name['metadata']._serialized_options = b'\342A\001\001'
+  _globals['_CREATEOPERATIONREQUEST'].fields_by_name['original_request_id']._loaded_options = None
+  _globals['_CREATEOPERATIONREQUEST'].fields_by_name['original_request_id']._serialized_options = b'\342A\001\001'
+  _globals['_CREATEOPERATIONREQUEST'].fields_by_name['callback_url']._loaded_options = None
+  _globals['_CREATEOPERATIONREQUEST'].fields_by_name['callback_url']._serialized_options = b'\342A\001\001'
+  _globals['_CREATEOPERATIONREQUEST'].fields_by_name['ttl']._loaded_options = None
+  _globals['_CREATEOPERATIONREQUEST'].fields_by_name['ttl']._serialized_options = b'\342A\001\001'
+  _globals['_CREATEOPERATIONREQUEST'].fields_by_name['retry_after']._loaded_options = None
+  _globals['_CREATEOPERATIONREQUEST'].fields_by_name['retry_after']._serialized_options = b'\342A\001\001'
+  _globals['_CREATEOPERATIONREQUEST'].fields_by_name['max_attempts']._loaded_options = None
+  _globals['_CREATEOPERATIONREQUEST'].fields_by_name['max_attempts']._serialized_options = b'\342A\001\001'
+  _globals['_CREATEOPERATIONREQUEST'].fields_by_name['callback_events']._loaded_options = None
+  _globals['_CREATEOPERATIONREQUEST'].fields_by_name['callback_events']._serialized_options = b'\342A\001\001'
+  _globals['_GETOPERATIONREQUEST'].fields_by_name['operation_id']._loaded_options = None
+  _globals['_GETOPERATIONREQUEST'].fields_by_name['operation_id']._serialized_options = b'\342A\001\002'
+  _globals['_LISTOPERATIONSREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTOPERATIONSREQUEST'].fields_by_name['page_size']._serialized_options = b'\342A\001\001'
+  _globals['_LISTOPERATIONSREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTOPERATIONSREQUEST'].fields_by_name['page_token']._serialized_options = b'\342A\001\001'
+  _globals['_LISTOPERATIONSREQUEST'].fields_by_name['statuses']._loaded_options = None
+  _globals['_LISTOPERATIONSREQUEST'].fields_by_name['statuses']._serialized_options = b'\342A\001\001'
+  _globals['_LISTOPERATIONSREQUEST'].fields_by_name['function']._loaded_options = None
+  _globals['_LISTOPERATIONSREQUEST'].fields_by_name['function']._serialized_options = b'\342A\001\001'
+  _globals['_LISTOPERATIONSREQUEST'].fields_by_name['create_time_from']._loaded_options = None
+  _globals['_LISTOPERATIONSREQUEST'].fields_by_name['create_time_from']._serialized_options = b'\342A\001\001'
+  _globals['_LISTOPERATIONSREQUEST'].fields_by_name['create_time_to']._loaded_options = None
+  _globals['_LISTOPERATIONSREQUEST'].fields_by_name['create_time_to']._serialized_options = b'\342A\001\001'
+  _globals['_LISTOPERATIONSREQUEST'].fields_by_name['owner']._loaded_options = None
+  _globals['_LISTOPERATIONSREQUEST'].fields_by_name['owner']._serialized_options = b'\342A\001\001'
+  _globals['_LISTOPERATIONSREQUEST'].fields_by_name['view']._loaded_options = None
+  _globals['_LISTOPERATIONSREQUEST'].fields_by_name['view']._serialized_options = b'\342A\001\001'
+  _globals['_WAITOPERATIONREQUEST'].fields_by_name['operation_id']._loaded_options = None
+  _globals['_WAITOPERATIONREQUEST'].fields_by_name['operation_id']._serialized_options = b'\342A\001\002'
+  _globals['_WAITOPERATIONREQUEST'].fields_by_name['timeout']._loaded_options = None
+  _globals['_WAITOPERATIONREQUEST'].fields_by_name['timeout']._serialized_options = b'\342A\001\001'
+  _globals['_WATCHOPERATIONREQUEST'].fields_by_name['operation_id']._loaded_options = None
+  _globals['_WATCHOPERATIONREQUEST'].fields_by_name['operation_id']._serialized_options = b'\342A\001\002'
+  _globals['_WATCHOPERATIONREQUEST'].fields_by_name['after_revision']._loaded_options = None
+  _globals['_WATCHOPERATIONREQUEST'].fields_by_name['after_revision']._serialized_options = b'\342A\001\001'
+  _globals['_CANCELOPERATIONREQUEST'].fields_by_name['operation_id']._loaded_options = None
+  _globals['_CANCELOPERATIONREQUEST'].fields_by_name['operation_id']._serialized_options = b'\342A\001\002'
+  _globals['_CANCELOPERATIONREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_CANCELOPERATIONREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\001'
+  _globals['_CANCELOPERATIONREQUEST'].fields_by_name['expected_revision']._loaded_options = None
+  _globals['_CANCELOPERATIONREQUEST'].fields_by_name['expected_revision']._serialized_options = b'\342A\001\001'
+  _globals['_CANCELOPERATIONREQUEST'].fields_by_name['reason']._loaded_options = None
+  _globals['_CANCELOPERATIONREQUEST'].fields_by_name['reason']._serialized_options = b'\342A\001\001'
+  _globals['_DELETEOPERATIONREQUEST'].fields_by_name['operation_id']._loaded_options = None
+  _globals['_DELETEOPERATIONREQUEST'].fields_by_name['operation_id']._serialized_options = b'\342A\001\002'
+  _globals['_DELETEOPERATIONREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_DELETEOPERATIONREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\001'
+  _globals['_DELETEOPERATIONREQUEST'].fields_by_name['expected_revision']._loaded_options = None
+  _globals['_DELETEOPERATIONREQUEST'].fields_by_name['expected_revision']._serialized_options = b'\342A\001\001'
+  _globals['_CREATEOPERATIONREQUEST']._serialized_start=210
+  _globals['_CREATEOPERATIONREQUEST']._serialized_end=688
+  _globals['_CREATEOPERATIONRESPONSE']._serialized_start=690
+  _globals['_CREATEOPERATIONRESPONSE']._serialized_end=776
+  _globals['_GETOPERATIONREQUEST']._serialized_start=778
+  _globals['_GETOPERATIONREQUEST']._serialized_end=827
+  _globals['_GETOPERATIONRESPONSE']._serialized_start=829
+  _globals['_GETOPERATIONRESPONSE']._serialized_end=894
+  _globals['_LISTOPERATIONSREQUEST']._serialized_start=897
+  _globals['_LISTOPERATIONSREQUEST']._serialized_end=1269
+  _globals['_LISTOPERATIONSRESPONSE']._serialized_start=1271
+  _globals['_LISTOPERATIONSRESPONSE']._serialized_end=1364
+  _globals['_WAITOPERATIONREQUEST']._serialized_start=1366
+  _globals['_WAITOPERATIONREQUEST']._serialized_end=1466
+  _globals['_WAITOPERATIONRESPONSE']._serialized_start=1468
+  _globals['_WAITOPERATIONRESPONSE']._serialized_end=1534
+  _globals['_WATCHOPERATIONREQUEST']._serialized_start=1536
+  _globals['_WATCHOPERATIONREQUEST']._serialized_end=1617
+  _globals['_WATCHOPERATIONRESPONSE']._serialized_start=1619
+  _globals['_WATCHOPERATIONRESPONSE']._serialized_end=1742
+  _globals['_KEEPALIVE']._serialized_start=1744
+  _globals['_KEEPALIVE']._serialized_end=1755
+  _globals['_CANCELOPERATIONREQUEST']._serialized_start=1758
+  _globals['_CANCELOPERATIONREQUEST']._serialized_end=1954
+  _globals['_CANCELOPERATIONRESPONSE']._serialized_start=1956
+  _globals['_CANCELOPERATIONRESPONSE']._serialized_end=2042
+  _globals['_DELETEOPERATIONREQUEST']._serialized_start=2045
+  _globals['_DELETEOPERATIONREQUEST']._serialized_end=2203
+  _globals['_DELETEOPERATIONRESPONSE']._serialized_start=2205
+  _globals['_DELETEOPERATIONRESPONSE']._serialized_end=2230
+  _globals['_OPERATIONSERVICE']._serialized_start=2233
+  _globals['_OPERATIONSERVICE']._serialized_end=2890
 # @@protoc_insertion_point(module_scope)

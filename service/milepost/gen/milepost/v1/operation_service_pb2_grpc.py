@@ -26,24 +26,14 @@ if _version_not_supported:
 
 
 class OperationServiceStub:
-    """Lets callers create operations and learn how they end.
+    """Creates operations and reports their outcome to callers.
 
     An operation can be read by its owner, by an admin, and by a worker that is granted its function.
-    To everybody else it does not exist: unknown, foreign, expired and deleted operations get the
-    same answer, OPERATION_NOT_FOUND. Only the owner is told OPERATION_EXPIRED and OPERATION_DELETED
-    apart.
+    For every other principal, an operation is indistinguishable from a missing one: unknown,
+    foreign, expired and deleted operations all return OPERATION_NOT_FOUND. Only the owner gets the
+    distinct reasons OPERATION_EXPIRED and OPERATION_DELETED.
 
-    Every error carries one google.rpc.ErrorInfo of the domain `milepost`; the comments below name
-    its reason, then the gRPC code. Any RPC may answer with the reasons of its last line, "Also":
-
-    * UNAUTHENTICATED (UNAUTHENTICATED): there is no credential, or it is not valid; nothing was
-    read.
-    * PERMISSION_DENIED (PERMISSION_DENIED): the credential lacks the role for this RPC.
-    * RATE_LIMITED (RESOURCE_EXHAUSTED): too many calls; RetryInfo tells when to come back.
-    * STORE_UNAVAILABLE (UNAVAILABLE): the database is away; RetryInfo tells when to come back.
-    * OVERLOADED (UNAVAILABLE): more calls wait than this replica holds; RetryInfo says when again.
-    * DRAINING (UNAVAILABLE): this replica is stopping; the next call finds another one.
-    * INTERNAL (INTERNAL): a defect of the service; the trace id leads to its log.
+    The errors that every RPC may return are listed at the head of operation.proto.
     """
 
     def __init__(self, channel):
@@ -90,191 +80,173 @@ class OperationServiceStub:
 
 
 class OperationServiceServicer:
-    """Lets callers create operations and learn how they end.
+    """Creates operations and reports their outcome to callers.
 
     An operation can be read by its owner, by an admin, and by a worker that is granted its function.
-    To everybody else it does not exist: unknown, foreign, expired and deleted operations get the
-    same answer, OPERATION_NOT_FOUND. Only the owner is told OPERATION_EXPIRED and OPERATION_DELETED
-    apart.
+    For every other principal, an operation is indistinguishable from a missing one: unknown,
+    foreign, expired and deleted operations all return OPERATION_NOT_FOUND. Only the owner gets the
+    distinct reasons OPERATION_EXPIRED and OPERATION_DELETED.
 
-    Every error carries one google.rpc.ErrorInfo of the domain `milepost`; the comments below name
-    its reason, then the gRPC code. Any RPC may answer with the reasons of its last line, "Also":
-
-    * UNAUTHENTICATED (UNAUTHENTICATED): there is no credential, or it is not valid; nothing was
-    read.
-    * PERMISSION_DENIED (PERMISSION_DENIED): the credential lacks the role for this RPC.
-    * RATE_LIMITED (RESOURCE_EXHAUSTED): too many calls; RetryInfo tells when to come back.
-    * STORE_UNAVAILABLE (UNAVAILABLE): the database is away; RetryInfo tells when to come back.
-    * OVERLOADED (UNAVAILABLE): more calls wait than this replica holds; RetryInfo says when again.
-    * DRAINING (UNAVAILABLE): this replica is stopping; the next call finds another one.
-    * INTERNAL (INTERNAL): a defect of the service; the trace id leads to its log.
+    The errors that every RPC may return are listed at the head of operation.proto.
     """
 
     def CreateOperation(self, request, context):
-        """Creates an operation for the calling principal and answers with it at once, before any work.
+        """Creates an operation that the calling principal owns, and returns it before any work starts.
 
         Transition: create.
         Enters: PENDING.
 
-        Idempotent with a `request_id`: the same owner and `request_id` get the same operation as it
-        stands now, for as long as it lives, with `replayed` set. Without one, every call creates an
-        operation.
+        The first create of an owner with a `callback_url` also creates the secret that signs the
+        webhooks of that owner. WebhookService.GetSigningSecret returns it.
+
+        Idempotent with a `request_id`: while the operation exists, a repeated call of the same owner
+        returns the operation in its current state, with `replayed` set. Without a `request_id`, every
+        call creates an operation.
 
         Errors:
         * INVALID_REQUEST (INVALID_ARGUMENT): a field is malformed or too large, or the callback URL is
-        refused; nothing is stored.
-        * WEBHOOKS_NOT_CONFIGURED (FAILED_PRECONDITION): there is a callback URL, but the service has
-        nothing to sign webhooks with.
-        * REQUEST_ID_REUSED (ALREADY_EXISTS): the `request_id` created an operation of other content.
-        * QUOTA_EXCEEDED (RESOURCE_EXHAUSTED): the owner has as many active operations as allowed, 10
-        by default; QuotaFailure names count and limit.
-        * RATE_LIMITED (RESOURCE_EXHAUSTED): more than 100 creates of the owner in 60 s, by default.
-        Also: UNAUTHENTICATED, PERMISSION_DENIED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
-        INTERNAL.
+        refused. Nothing is stored.
+        * WEBHOOKS_NOT_CONFIGURED (FAILED_PRECONDITION): the request has a callback URL, but the
+        operator has configured no master key.
+        * REQUEST_ID_REUSED (ALREADY_EXISTS): the `request_id` created an operation with other content.
+        * QUOTA_EXCEEDED (RESOURCE_EXHAUSTED): the owner has the maximum number of active operations,
+        10 by default. A google.rpc.QuotaFailure holds the count and the limit.
+        * IDS_EXHAUSTED (INTERNAL): ten random ids in a row were already in use.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetOperation(self, request, context):
-        """Reads one operation in the FULL view.
+        """Returns one operation in the FULL view.
 
-        Answers at once, unless the request metadata says `prefer: wait=N`: then it holds the answer
-        until the operation changes, or N seconds or the call's deadline, less a margin, have passed.
-        The waiting is best effort; an early answer with an unchanged operation is legal.
+        Returns at once, unless the request metadata contains `prefer: wait=N`. Then the call returns
+        when the operation changes, or after N seconds, or shortly before the deadline of the call,
+        whichever comes first. Waiting is best effort: the call may return earlier with an unchanged
+        operation.
 
-        Idempotent; changes nothing. A failed operation is a successful answer.
+        Idempotent; changes nothing. A failed operation is a successful response.
 
         Errors:
         * INVALID_REQUEST (INVALID_ARGUMENT): the id is malformed.
-        * OPERATION_NOT_FOUND, OPERATION_EXPIRED, OPERATION_DELETED (NOT_FOUND): there is none to be
-        read.
-        Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
-        INTERNAL.
+        * OPERATION_NOT_FOUND, OPERATION_EXPIRED, OPERATION_DELETED (NOT_FOUND): the caller can read no
+        such operation.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListOperations(self, request, context):
-        """Lists the caller's own operations, for an admin those of all owners, newest first.
+        """Lists the operations of the caller, or of all owners if the caller is an admin, newest first.
 
-        Pages follow each other without overlap and without gap for every operation that is there all
-        the while, also when others come and go in between.
+        Operations that exist during the whole listing appear on exactly one page, also if others are
+        created or purged meanwhile.
 
         Idempotent; changes nothing.
 
         Errors:
-        * INVALID_REQUEST (INVALID_ARGUMENT): a filter or the page size is out of range, or the page
-        token is not one of this caller and these filters.
-        * PERMISSION_DENIED (PERMISSION_DENIED): `owner` names somebody else and the caller is no
+        * INVALID_REQUEST (INVALID_ARGUMENT): a filter is malformed, the page size is negative, or the
+        page token belongs to another caller or to other filters.
+        * PERMISSION_DENIED (PERMISSION_DENIED): `owner` names another subject and the caller is not an
         admin.
-        * RATE_LIMITED (RESOURCE_EXHAUSTED): more than 30 lists of the principal in 60 s, by default.
-        Also: UNAUTHENTICATED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
-        INTERNAL.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WaitOperation(self, request, context):
-        """Waits until the operation is terminal, or the timeout passes, and answers with it as it then
-        stands.
+        """Waits until the operation is terminal or the timeout passes, and returns the operation.
 
-        An answer with an active operation is legal at any time, for instance when the replica drains;
-        the caller looks at `status` and waits again. Never answers DEADLINE_EXCEEDED of its own
-        making.
+        The call may return an active operation at any time, for example while the replica drains. The
+        caller checks `status` and waits again. The service never returns DEADLINE_EXCEEDED by itself.
 
         Idempotent; changes nothing.
 
         Errors:
         * INVALID_REQUEST (INVALID_ARGUMENT): the id is malformed or the timeout is negative.
-        * OPERATION_NOT_FOUND, OPERATION_EXPIRED, OPERATION_DELETED (NOT_FOUND): there is none to be
-        read, or it vanished while waiting.
-        Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
-        INTERNAL.
+        * OPERATION_NOT_FOUND, OPERATION_EXPIRED, OPERATION_DELETED (NOT_FOUND): the caller can read no
+        such operation, or the operation was removed during the wait.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchOperation(self, request, context):
-        """Streams the changes of one operation, and ends after the terminal one.
+        """Streams the changes of one operation and ends after the terminal one.
 
-        Without `after_revision`, begins with the operation as it stands. Then sends every status change
-        exactly once, in the order of revisions. Progress is best effort: a slow reader gets only the
-        newest. A reader that was cut off goes on with the last revision it saw and misses no status
-        change, on any replica, across a restart. An operation that is already terminal at
-        `after_revision` ends the stream at once. A quiet stream carries keep-alive items.
+        Without `after_revision`, the first item is the current operation. After it, every status
+        change is sent exactly once, in the order of revisions. Progress is best effort: a slow reader
+        gets only the newest report. A reader that was disconnected continues with the last revision it
+        saw and misses no status change, on any replica and across restarts. If the operation is
+        already terminal at `after_revision`, the stream ends at once. A quiet stream carries
+        keep-alive items.
 
-        A status change that other changes have followed before it was sent is shown as the operation
-        stood then, as far as that is known: status, revision, attempt and start_time are exact; what has
-        come later, and progress, worker and lease, are absent.
+        If newer changes are committed before a status change is sent, its item is rebuilt from the
+        stored events: `status`, `revision`, `attempt` and `start_time` are exact. Fields that were set
+        later, and progress, worker and lease, are absent.
 
-        The stream stays open while the database is away, until there is something to be read: then it
-        ends with STORE_UNAVAILABLE, to be opened again.
+        While the database is unavailable the stream stays open. If a change must be read during that
+        time, the stream ends with STORE_UNAVAILABLE and the caller opens another one.
 
         Idempotent; changes nothing.
 
         Errors:
         * INVALID_REQUEST (INVALID_ARGUMENT): the id is malformed or `after_revision` is negative.
-        * OPERATION_NOT_FOUND, OPERATION_EXPIRED, OPERATION_DELETED (NOT_FOUND): there is none to be
-        read, or it vanished while being watched.
-        Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
-        INTERNAL.
+        * OPERATION_NOT_FOUND, OPERATION_EXPIRED, OPERATION_DELETED (NOT_FOUND): the caller can read no
+        such operation, or the operation was removed during the watch.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CancelOperation(self, request, context):
-        """Cancels an operation: once this answers, it is cancelled, and no worker can complete it any
-        more.
+        """Cancels an operation. When the call returns, no worker can complete the operation any more.
 
         Transition: cancel.
         Allowed while: PENDING, PROCESSING.
         Enters: CANCELLED.
 
-        For the owner or an admin. Keeps progress and metadata. Telling the worker is best effort: on a
-        progress stream it learns at once, otherwise at its next write, which is refused.
+        Available to the owner and to admins. Keeps progress and metadata. Notifying the worker is best
+        effort: a worker with a progress stream is notified at once; any other worker learns of the
+        cancel when its next write is refused.
 
-        Idempotent with a `request_id`; without one, a second cancel is an illegal transition.
+        Idempotent with a `request_id`. Without one, a second cancel is an illegal transition.
 
         Errors:
         * INVALID_REQUEST (INVALID_ARGUMENT): a field is malformed.
-        * OPERATION_NOT_FOUND, OPERATION_EXPIRED, OPERATION_DELETED (NOT_FOUND): there is none to be
-        cancelled by this caller.
-        * ILLEGAL_TRANSITION (FAILED_PRECONDITION): the operation is terminal; names the status found and
-        those allowed.
-        * REVISION_MISMATCH (ABORTED): the revision is not `expected_revision`; names both.
-        * LOST_RACE (ABORTED): other writers were faster three times in a row; read again and retry.
-        Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
-        INTERNAL.
+        * OPERATION_NOT_FOUND, OPERATION_EXPIRED, OPERATION_DELETED (NOT_FOUND): the caller can cancel
+        no such operation.
+        * ILLEGAL_TRANSITION (FAILED_PRECONDITION): the operation is terminal. The metadata holds its
+        status and the allowed statuses.
+        * REVISION_MISMATCH (ABORTED): the operation is not at `expected_revision`. The metadata holds
+        both revisions.
+        * LOST_RACE (ABORTED): concurrent writers changed the operation during each of three tries.
+        Read the operation and try again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteOperation(self, request, context):
-        """Deletes a terminal operation and its result. Does not cancel an active one.
+        """Deletes a terminal operation and its result. Does not cancel an active operation.
 
         Transition: purge.
         Allowed while: COMPLETED, FAILED, CANCELLED.
 
-        For the owner or an admin. Webhooks that are still to be sent are sent all the same.
+        Available to the owner and to admins. Pending webhooks of the operation are still sent.
 
-        Idempotent with a `request_id`; without one, a second delete finds no operation.
+        Idempotent with a `request_id`. Without one, a second delete returns OPERATION_DELETED.
 
         Errors:
         * INVALID_REQUEST (INVALID_ARGUMENT): a field is malformed.
-        * OPERATION_NOT_FOUND, OPERATION_EXPIRED, OPERATION_DELETED (NOT_FOUND): there is none to be
-        deleted by this caller.
-        * ILLEGAL_TRANSITION (FAILED_PRECONDITION): the operation is active; names the status found and those
-        allowed.
-        * REVISION_MISMATCH (ABORTED): the revision is not `expected_revision`; names both.
-        * LOST_RACE (ABORTED): other writers were faster three times in a row; read again and retry.
-        Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
-        INTERNAL.
+        * OPERATION_NOT_FOUND, OPERATION_EXPIRED, OPERATION_DELETED (NOT_FOUND): the caller can delete
+        no such operation.
+        * ILLEGAL_TRANSITION (FAILED_PRECONDITION): the operation is active. The metadata holds its
+        status and the allowed statuses.
+        * REVISION_MISMATCH (ABORTED): the operation is not at `expected_revision`. The metadata holds
+        both revisions.
+        * LOST_RACE (ABORTED): concurrent writers changed the operation during each of three tries.
+        Read the operation and try again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -327,24 +299,14 @@ def add_OperationServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class OperationService:
-    """Lets callers create operations and learn how they end.
+    """Creates operations and reports their outcome to callers.
 
     An operation can be read by its owner, by an admin, and by a worker that is granted its function.
-    To everybody else it does not exist: unknown, foreign, expired and deleted operations get the
-    same answer, OPERATION_NOT_FOUND. Only the owner is told OPERATION_EXPIRED and OPERATION_DELETED
-    apart.
+    For every other principal, an operation is indistinguishable from a missing one: unknown,
+    foreign, expired and deleted operations all return OPERATION_NOT_FOUND. Only the owner gets the
+    distinct reasons OPERATION_EXPIRED and OPERATION_DELETED.
 
-    Every error carries one google.rpc.ErrorInfo of the domain `milepost`; the comments below name
-    its reason, then the gRPC code. Any RPC may answer with the reasons of its last line, "Also":
-
-    * UNAUTHENTICATED (UNAUTHENTICATED): there is no credential, or it is not valid; nothing was
-    read.
-    * PERMISSION_DENIED (PERMISSION_DENIED): the credential lacks the role for this RPC.
-    * RATE_LIMITED (RESOURCE_EXHAUSTED): too many calls; RetryInfo tells when to come back.
-    * STORE_UNAVAILABLE (UNAVAILABLE): the database is away; RetryInfo tells when to come back.
-    * OVERLOADED (UNAVAILABLE): more calls wait than this replica holds; RetryInfo says when again.
-    * DRAINING (UNAVAILABLE): this replica is stopping; the next call finds another one.
-    * INTERNAL (INTERNAL): a defect of the service; the trace id leads to its log.
+    The errors that every RPC may return are listed at the head of operation.proto.
     """
 
     @staticmethod

@@ -26,23 +26,13 @@ if _version_not_supported:
 
 
 class WebhookServiceStub:
-    """Lets callers verify the webhooks they get, and find out about those they did not.
+    """Provides the secrets that sign webhooks, and reports and repeats deliveries.
 
-    Webhooks follow Standard Webhooks and are sent at least once. Everything here is about the
-    calling principal's own secret and the deliveries of its own operations; those of others do not
-    exist.
+    Webhooks follow the Standard Webhooks specification and are sent at least once. Every RPC
+    concerns the secret of the calling principal and the deliveries of its own operations. Deliveries
+    of other owners are indistinguishable from missing ones.
 
-    Every error carries one google.rpc.ErrorInfo of the domain `milepost`; the comments below name
-    its reason, then the gRPC code. Any RPC may answer with the reasons of its last line, "Also":
-
-    * UNAUTHENTICATED (UNAUTHENTICATED): there is no credential, or it is not valid; nothing was
-    read.
-    * PERMISSION_DENIED (PERMISSION_DENIED): the credential lacks the role for this RPC.
-    * RATE_LIMITED (RESOURCE_EXHAUSTED): too many calls; RetryInfo tells when to come back.
-    * STORE_UNAVAILABLE (UNAVAILABLE): the database is away; RetryInfo tells when to come back.
-    * OVERLOADED (UNAVAILABLE): more calls wait than this replica holds; RetryInfo says when again.
-    * DRAINING (UNAVAILABLE): this replica is stopping; the next call finds another one.
-    * INTERNAL (INTERNAL): a defect of the service; the trace id leads to its log.
+    The errors that every RPC may return are listed at the head of operation.proto.
     """
 
     def __init__(self, channel):
@@ -79,108 +69,99 @@ class WebhookServiceStub:
 
 
 class WebhookServiceServicer:
-    """Lets callers verify the webhooks they get, and find out about those they did not.
+    """Provides the secrets that sign webhooks, and reports and repeats deliveries.
 
-    Webhooks follow Standard Webhooks and are sent at least once. Everything here is about the
-    calling principal's own secret and the deliveries of its own operations; those of others do not
-    exist.
+    Webhooks follow the Standard Webhooks specification and are sent at least once. Every RPC
+    concerns the secret of the calling principal and the deliveries of its own operations. Deliveries
+    of other owners are indistinguishable from missing ones.
 
-    Every error carries one google.rpc.ErrorInfo of the domain `milepost`; the comments below name
-    its reason, then the gRPC code. Any RPC may answer with the reasons of its last line, "Also":
-
-    * UNAUTHENTICATED (UNAUTHENTICATED): there is no credential, or it is not valid; nothing was
-    read.
-    * PERMISSION_DENIED (PERMISSION_DENIED): the credential lacks the role for this RPC.
-    * RATE_LIMITED (RESOURCE_EXHAUSTED): too many calls; RetryInfo tells when to come back.
-    * STORE_UNAVAILABLE (UNAVAILABLE): the database is away; RetryInfo tells when to come back.
-    * OVERLOADED (UNAVAILABLE): more calls wait than this replica holds; RetryInfo says when again.
-    * DRAINING (UNAVAILABLE): this replica is stopping; the next call finds another one.
-    * INTERNAL (INTERNAL): a defect of the service; the trace id leads to its log.
+    The errors that every RPC may return are listed at the head of operation.proto.
     """
 
     def GetSigningSecret(self, request, context):
-        """Shows the secret that signs the caller's webhooks; the first call creates it.
+        """Returns the secrets that currently sign the webhooks of the caller.
+
+        Creates no secret. The secret of an owner is created by its first CreateOperation with a
+        `callback_url`, or by RotateSigningSecret. The audit log records every call, because the
+        response discloses the secret.
 
         Idempotent.
 
         Errors:
-        * WEBHOOKS_NOT_CONFIGURED (FAILED_PRECONDITION): the operator has set no master key.
-        Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
-        INTERNAL.
+        * SIGNING_SECRET_NOT_FOUND (NOT_FOUND): the caller has no secret yet.
+        * WEBHOOKS_NOT_CONFIGURED (FAILED_PRECONDITION): the operator has configured no master key.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RotateSigningSecret(self, request, context):
-        """Replaces the secret by a new one; for 24 h webhooks carry a signature of each.
+        """Creates a secret that replaces the current one, if any. For 24 h both sign every webhook.
 
-        At most two secrets sign at a time: rotating again within the 24 h ends the older one at once.
+        At most two secrets sign at a time: a second rotation within the 24 h ends the older one at
+        once.
 
-        Idempotent with a `request_id`; without one, every call makes another secret.
+        Idempotent with a `request_id`. Without one, every call creates a secret.
 
         Errors:
         * INVALID_REQUEST (INVALID_ARGUMENT): the `request_id` is malformed.
-        * WEBHOOKS_NOT_CONFIGURED (FAILED_PRECONDITION): the operator has set no master key.
-        Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
-        INTERNAL.
+        * WEBHOOKS_NOT_CONFIGURED (FAILED_PRECONDITION): the operator has configured no master key.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListDeliveries(self, request, context):
-        """Lists the deliveries of the caller's operations with every attempt made, newest first.
+        """Lists the deliveries of the operations of the caller, with all attempts, newest first.
 
-        A delivery is listed for as long as its operation lives, and until it is settled.
+        A delivery is listed while its operation exists, and until it is settled.
 
         Idempotent; changes nothing.
 
         Errors:
-        * INVALID_REQUEST (INVALID_ARGUMENT): a filter or the page size is out of range, or the page
-        token is not one of this caller and these filters.
-        * RATE_LIMITED (RESOURCE_EXHAUSTED): more than 30 lists of the principal in 60 s, by default.
-        Also: UNAUTHENTICATED, PERMISSION_DENIED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
-        INTERNAL.
+        * INVALID_REQUEST (INVALID_ARGUMENT): a filter is malformed, the page size is negative, or the
+        page token belongs to another caller or to other filters.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RedeliverWebhook(self, request, context):
-        """Puts a settled delivery back in the queue, with the same id and the schedule begun anew.
+        """Queues a settled delivery again, with the same id and from the start of its schedule.
 
-        A delivery that is still to be sent needs none of this. The sending is not awaited and may fail
-        again; ListDeliveries tells.
+        The delivery must be DELIVERED, EXHAUSTED or STOPPED.
 
-        Idempotent with a `request_id`; without one, a repeated call is refused until the delivery is
+        The call does not wait for the next attempt, which may fail again. ListDeliveries reports its
+        outcome.
+
+        Idempotent with a `request_id`. Without one, a repeated call is refused until the delivery is
         settled again.
 
         Errors:
         * INVALID_REQUEST (INVALID_ARGUMENT): a field is malformed.
         * DELIVERY_NOT_FOUND (NOT_FOUND): the caller has no such delivery.
-        * ILLEGAL_TRANSITION (FAILED_PRECONDITION): the delivery is not settled; names the status found.
-        * WEBHOOKS_NOT_CONFIGURED (FAILED_PRECONDITION): the operator has set no master key.
-        Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
-        INTERNAL.
+        * ILLEGAL_TRANSITION (FAILED_PRECONDITION): the delivery is not settled. The metadata holds its
+        status.
+        * WEBHOOKS_NOT_CONFIGURED (FAILED_PRECONDITION): the operator has configured no master key.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SendTestWebhook(self, request, context):
-        """Sends one signed webhook of the type `webhook.test` to a URL and answers with what came of it.
+        """Sends one signed webhook of the type `webhook.test` to a URL and returns the outcome.
 
-        One attempt, made at once, under all rules for callback URLs; never repeated and never listed.
-        A receiver that fails is a successful answer with a failed attempt.
+        Makes one attempt at once, under all rules for callback URLs. The webhook is not retried and
+        not listed. The response is successful even if the receiver fails; the attempt holds the
+        failure. Creates no secret: the receiver could not verify a signature of a secret that its
+        owner has never read.
 
         Not idempotent: every call sends a webhook.
 
         Errors:
-        * INVALID_REQUEST (INVALID_ARGUMENT): the URL is refused; nothing was contacted.
-        * WEBHOOKS_NOT_CONFIGURED (FAILED_PRECONDITION): the operator has set no master key.
-        Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
-        INTERNAL.
+        * INVALID_REQUEST (INVALID_ARGUMENT): the URL is refused. No receiver was contacted.
+        * SIGNING_SECRET_NOT_FOUND (NOT_FOUND): the caller has no secret yet.
+        * WEBHOOKS_NOT_CONFIGURED (FAILED_PRECONDITION): the operator has configured no master key.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -223,23 +204,13 @@ def add_WebhookServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class WebhookService:
-    """Lets callers verify the webhooks they get, and find out about those they did not.
+    """Provides the secrets that sign webhooks, and reports and repeats deliveries.
 
-    Webhooks follow Standard Webhooks and are sent at least once. Everything here is about the
-    calling principal's own secret and the deliveries of its own operations; those of others do not
-    exist.
+    Webhooks follow the Standard Webhooks specification and are sent at least once. Every RPC
+    concerns the secret of the calling principal and the deliveries of its own operations. Deliveries
+    of other owners are indistinguishable from missing ones.
 
-    Every error carries one google.rpc.ErrorInfo of the domain `milepost`; the comments below name
-    its reason, then the gRPC code. Any RPC may answer with the reasons of its last line, "Also":
-
-    * UNAUTHENTICATED (UNAUTHENTICATED): there is no credential, or it is not valid; nothing was
-    read.
-    * PERMISSION_DENIED (PERMISSION_DENIED): the credential lacks the role for this RPC.
-    * RATE_LIMITED (RESOURCE_EXHAUSTED): too many calls; RetryInfo tells when to come back.
-    * STORE_UNAVAILABLE (UNAVAILABLE): the database is away; RetryInfo tells when to come back.
-    * OVERLOADED (UNAVAILABLE): more calls wait than this replica holds; RetryInfo says when again.
-    * DRAINING (UNAVAILABLE): this replica is stopping; the next call finds another one.
-    * INTERNAL (INTERNAL): a defect of the service; the trace id leads to its log.
+    The errors that every RPC may return are listed at the head of operation.proto.
     """
 
     @staticmethod

@@ -22,36 +22,76 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fmilepost/v1/admin_service.proto\x12\x0bmilepost.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa5\x02\n\x06\x41piKey\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12 \n\x05roles\x18\x03 \x03(\x0e\x32\x11.milepost.v1.Role\x12\x11\n\tfunctions\x18\x04 \x03(\t\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0elast_used_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0brevoke_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"(\n\x15\x43leanupExpiredRequest\x12\x0f\n\x07\x64ry_run\x18\x01 \x01(\x08\"]\n\x16\x43leanupExpiredResponse\x12\x15\n\rdeleted_count\x18\x01 \x01(\x03\x12\x14\n\x0c\x66\x61iled_count\x18\x02 \x01(\x03\x12\x16\n\x0emore_remaining\x18\x03 \x01(\x08\"\xb4\x01\n\x13\x43reateApiKeyRequest\x12\x17\n\nrequest_id\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12 \n\x05roles\x18\x03 \x03(\x0e\x32\x11.milepost.v1.Role\x12\x11\n\tfunctions\x18\x04 \x03(\t\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\r\n\x0b_request_id\"n\n\x14\x43reateApiKeyResponse\x12$\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x13.milepost.v1.ApiKey\x12\x13\n\x06secret\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x10\n\x08replayed\x18\x03 \x01(\x08\x42\t\n\x07_secret\"t\n\x12ListApiKeysRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x14\n\x07subject\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x15\n\rshow_inactive\x18\x04 \x01(\x08\x42\n\n\x08_subject\"U\n\x13ListApiKeysResponse\x12%\n\x08\x61pi_keys\x18\x01 \x03(\x0b\x32\x13.milepost.v1.ApiKey\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"%\n\x13RevokeApiKeyRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\t\"<\n\x14RevokeApiKeyResponse\x12$\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x13.milepost.v1.ApiKey*N\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_CALLER\x10\x01\x12\x0f\n\x0bROLE_WORKER\x10\x02\x12\x0e\n\nROLE_ADMIN\x10\x03\x32\xe5\x02\n\x0c\x41\x64minService\x12Y\n\x0e\x43leanupExpired\x12\".milepost.v1.CleanupExpiredRequest\x1a#.milepost.v1.CleanupExpiredResponse\x12S\n\x0c\x43reateApiKey\x12 .milepost.v1.CreateApiKeyRequest\x1a!.milepost.v1.CreateApiKeyResponse\x12P\n\x0bListApiKeys\x12\x1f.milepost.v1.ListApiKeysRequest\x1a .milepost.v1.ListApiKeysResponse\x12S\n\x0cRevokeApiKey\x12 .milepost.v1.RevokeApiKeyRequest\x1a!.milepost.v1.RevokeApiKeyResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fmilepost/v1/admin_service.proto\x12\x0bmilepost.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdb\x02\n\x06\x41piKey\x12\x15\n\x06key_id\x18\x01 \x01(\tB\x05\xe2\x41\x02\x03\x05\x12\x16\n\x07subject\x18\x02 \x01(\tB\x05\xe2\x41\x02\x03\x05\x12\'\n\x05roles\x18\x03 \x03(\x0e\x32\x11.milepost.v1.RoleB\x05\xe2\x41\x02\x03\x05\x12\x18\n\tfunctions\x18\x04 \x03(\tB\x05\xe2\x41\x02\x03\x05\x12\x36\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x05\xe2\x41\x02\x03\x05\x12\x36\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x05\xe2\x41\x02\x03\x05\x12\x38\n\x0elast_used_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0brevoke_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\"6\n\x1dPurgeExpiredOperationsRequest\x12\x15\n\x07\x64ry_run\x18\x01 \x01(\x08\x42\x04\xe2\x41\x01\x01\"d\n\x1ePurgeExpiredOperationsResponse\x12\x14\n\x0cpurged_count\x18\x01 \x01(\x03\x12\x14\n\x0c\x66\x61iled_count\x18\x02 \x01(\x03\x12\x16\n\x0emore_remaining\x18\x03 \x01(\x08\"\xd2\x01\n\x13\x43reateApiKeyRequest\x12\x1d\n\nrequest_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12\x15\n\x07subject\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12&\n\x05roles\x18\x03 \x03(\x0e\x32\x11.milepost.v1.RoleB\x04\xe2\x41\x01\x02\x12\x17\n\tfunctions\x18\x04 \x03(\tB\x04\xe2\x41\x01\x01\x12\x35\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x42\r\n\x0b_request_id\"n\n\x14\x43reateApiKeyResponse\x12$\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x13.milepost.v1.ApiKey\x12\x13\n\x06secret\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x10\n\x08replayed\x18\x03 \x01(\x08\x42\t\n\x07_secret\"\x8c\x01\n\x12ListApiKeysRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1a\n\x07subject\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12\x1b\n\rshow_inactive\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\x42\n\n\x08_subject\"U\n\x13ListApiKeysResponse\x12%\n\x08\x61pi_keys\x18\x01 \x03(\x0b\x32\x13.milepost.v1.ApiKey\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"+\n\x13RevokeApiKeyRequest\x12\x14\n\x06key_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"<\n\x14RevokeApiKeyResponse\x12$\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x13.milepost.v1.ApiKey*N\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_CALLER\x10\x01\x12\x0f\n\x0bROLE_WORKER\x10\x02\x12\x0e\n\nROLE_ADMIN\x10\x03\x32\xfd\x02\n\x0c\x41\x64minService\x12q\n\x16PurgeExpiredOperations\x12*.milepost.v1.PurgeExpiredOperationsRequest\x1a+.milepost.v1.PurgeExpiredOperationsResponse\x12S\n\x0c\x43reateApiKey\x12 .milepost.v1.CreateApiKeyRequest\x1a!.milepost.v1.CreateApiKeyResponse\x12P\n\x0bListApiKeys\x12\x1f.milepost.v1.ListApiKeysRequest\x1a .milepost.v1.ListApiKeysResponse\x12S\n\x0cRevokeApiKey\x12 .milepost.v1.RevokeApiKeyRequest\x1a!.milepost.v1.RevokeApiKeyResponseBR\n\x0f\x64\x65v.milepost.v1B\x11\x41\x64minServiceProtoP\x01Z*milepost.dev/go/gen/milepost/v1;milepostv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'milepost.v1.admin_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
-  _globals['_ROLE']._serialized_start=1115
-  _globals['_ROLE']._serialized_end=1193
-  _globals['_APIKEY']._serialized_start=82
-  _globals['_APIKEY']._serialized_end=375
-  _globals['_CLEANUPEXPIREDREQUEST']._serialized_start=377
-  _globals['_CLEANUPEXPIREDREQUEST']._serialized_end=417
-  _globals['_CLEANUPEXPIREDRESPONSE']._serialized_start=419
-  _globals['_CLEANUPEXPIREDRESPONSE']._serialized_end=512
-  _globals['_CREATEAPIKEYREQUEST']._serialized_start=515
-  _globals['_CREATEAPIKEYREQUEST']._serialized_end=695
-  _globals['_CREATEAPIKEYRESPONSE']._serialized_start=697
-  _globals['_CREATEAPIKEYRESPONSE']._serialized_end=807
-  _globals['_LISTAPIKEYSREQUEST']._serialized_start=809
-  _globals['_LISTAPIKEYSREQUEST']._serialized_end=925
-  _globals['_LISTAPIKEYSRESPONSE']._serialized_start=927
-  _globals['_LISTAPIKEYSRESPONSE']._serialized_end=1012
-  _globals['_REVOKEAPIKEYREQUEST']._serialized_start=1014
-  _globals['_REVOKEAPIKEYREQUEST']._serialized_end=1051
-  _globals['_REVOKEAPIKEYRESPONSE']._serialized_start=1053
-  _globals['_REVOKEAPIKEYRESPONSE']._serialized_end=1113
-  _globals['_ADMINSERVICE']._serialized_start=1196
-  _globals['_ADMINSERVICE']._serialized_end=1553
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\017dev.milepost.v1B\021AdminServiceProtoP\001Z*milepost.dev/go/gen/milepost/v1;milepostv1'
+  _globals['_APIKEY'].fields_by_name['key_id']._loaded_options = None
+  _globals['_APIKEY'].fields_by_name['key_id']._serialized_options = b'\342A\002\003\005'
+  _globals['_APIKEY'].fields_by_name['subject']._loaded_options = None
+  _globals['_APIKEY'].fields_by_name['subject']._serialized_options = b'\342A\002\003\005'
+  _globals['_APIKEY'].fields_by_name['roles']._loaded_options = None
+  _globals['_APIKEY'].fields_by_name['roles']._serialized_options = b'\342A\002\003\005'
+  _globals['_APIKEY'].fields_by_name['functions']._loaded_options = None
+  _globals['_APIKEY'].fields_by_name['functions']._serialized_options = b'\342A\002\003\005'
+  _globals['_APIKEY'].fields_by_name['create_time']._loaded_options = None
+  _globals['_APIKEY'].fields_by_name['create_time']._serialized_options = b'\342A\002\003\005'
+  _globals['_APIKEY'].fields_by_name['expire_time']._loaded_options = None
+  _globals['_APIKEY'].fields_by_name['expire_time']._serialized_options = b'\342A\002\003\005'
+  _globals['_APIKEY'].fields_by_name['last_used_time']._loaded_options = None
+  _globals['_APIKEY'].fields_by_name['last_used_time']._serialized_options = b'\342A\001\003'
+  _globals['_APIKEY'].fields_by_name['revoke_time']._loaded_options = None
+  _globals['_APIKEY'].fields_by_name['revoke_time']._serialized_options = b'\342A\001\003'
+  _globals['_PURGEEXPIREDOPERATIONSREQUEST'].fields_by_name['dry_run']._loaded_options = None
+  _globals['_PURGEEXPIREDOPERATIONSREQUEST'].fields_by_name['dry_run']._serialized_options = b'\342A\001\001'
+  _globals['_CREATEAPIKEYREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_CREATEAPIKEYREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\001'
+  _globals['_CREATEAPIKEYREQUEST'].fields_by_name['subject']._loaded_options = None
+  _globals['_CREATEAPIKEYREQUEST'].fields_by_name['subject']._serialized_options = b'\342A\001\002'
+  _globals['_CREATEAPIKEYREQUEST'].fields_by_name['roles']._loaded_options = None
+  _globals['_CREATEAPIKEYREQUEST'].fields_by_name['roles']._serialized_options = b'\342A\001\002'
+  _globals['_CREATEAPIKEYREQUEST'].fields_by_name['functions']._loaded_options = None
+  _globals['_CREATEAPIKEYREQUEST'].fields_by_name['functions']._serialized_options = b'\342A\001\001'
+  _globals['_CREATEAPIKEYREQUEST'].fields_by_name['expire_time']._loaded_options = None
+  _globals['_CREATEAPIKEYREQUEST'].fields_by_name['expire_time']._serialized_options = b'\342A\001\001'
+  _globals['_LISTAPIKEYSREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTAPIKEYSREQUEST'].fields_by_name['page_size']._serialized_options = b'\342A\001\001'
+  _globals['_LISTAPIKEYSREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTAPIKEYSREQUEST'].fields_by_name['page_token']._serialized_options = b'\342A\001\001'
+  _globals['_LISTAPIKEYSREQUEST'].fields_by_name['subject']._loaded_options = None
+  _globals['_LISTAPIKEYSREQUEST'].fields_by_name['subject']._serialized_options = b'\342A\001\001'
+  _globals['_LISTAPIKEYSREQUEST'].fields_by_name['show_inactive']._loaded_options = None
+  _globals['_LISTAPIKEYSREQUEST'].fields_by_name['show_inactive']._serialized_options = b'\342A\001\001'
+  _globals['_REVOKEAPIKEYREQUEST'].fields_by_name['key_id']._loaded_options = None
+  _globals['_REVOKEAPIKEYREQUEST'].fields_by_name['key_id']._serialized_options = b'\342A\001\002'
+  _globals['_ROLE']._serialized_start=1284
+  _globals['_ROLE']._serialized_end=1362
+  _globals['_APIKEY']._serialized_start=115
+  _globals['_APIKEY']._serialized_end=462
+  _globals['_PURGEEXPIREDOPERATIONSREQUEST']._serialized_start=464
+  _globals['_PURGEEXPIREDOPERATIONSREQUEST']._serialized_end=518
+  _globals['_PURGEEXPIREDOPERATIONSRESPONSE']._serialized_start=520
+  _globals['_PURGEEXPIREDOPERATIONSRESPONSE']._serialized_end=620
+  _globals['_CREATEAPIKEYREQUEST']._serialized_start=623
+  _globals['_CREATEAPIKEYREQUEST']._serialized_end=833
+  _globals['_CREATEAPIKEYRESPONSE']._serialized_start=835
+  _globals['_CREATEAPIKEYRESPONSE']._serialized_end=945
+  _globals['_LISTAPIKEYSREQUEST']._serialized_start=948
+  _globals['_LISTAPIKEYSREQUEST']._serialized_end=1088
+  _globals['_LISTAPIKEYSRESPONSE']._serialized_start=1090
+  _globals['_LISTAPIKEYSRESPONSE']._serialized_end=1175
+  _globals['_REVOKEAPIKEYREQUEST']._serialized_start=1177
+  _globals['_REVOKEAPIKEYREQUEST']._serialized_end=1220
+  _globals['_REVOKEAPIKEYRESPONSE']._serialized_start=1222
+  _globals['_REVOKEAPIKEYRESPONSE']._serialized_end=1282
+  _globals['_ADMINSERVICE']._serialized_start=1365
+  _globals['_ADMINSERVICE']._serialized_end=1746
 # @@protoc_insertion_point(module_scope)

@@ -26,19 +26,10 @@ if _version_not_supported:
 
 
 class AdminServiceStub:
-    """Lets admins look after the service.
+    """Maintains the service: purges expired operations and manages API keys.
 
-    Every error carries one google.rpc.ErrorInfo of the domain `milepost`; the comments below name
-    its reason, then the gRPC code. Any RPC may answer with the reasons of its last line, "Also":
-
-    * UNAUTHENTICATED (UNAUTHENTICATED): there is no credential, or it is not valid; nothing was
-    read.
-    * PERMISSION_DENIED (PERMISSION_DENIED): the caller is no admin.
-    * RATE_LIMITED (RESOURCE_EXHAUSTED): too many calls; RetryInfo tells when to come back.
-    * STORE_UNAVAILABLE (UNAVAILABLE): the database is away; RetryInfo tells when to come back.
-    * OVERLOADED (UNAVAILABLE): more calls wait than this replica holds; RetryInfo says when again.
-    * DRAINING (UNAVAILABLE): this replica is stopping; the next call finds another one.
-    * INTERNAL (INTERNAL): a defect of the service; the trace id leads to its log.
+    Every RPC requires the role ADMIN. The errors that every RPC may return are listed at the head of
+    operation.proto.
     """
 
     def __init__(self, channel):
@@ -47,10 +38,10 @@ class AdminServiceStub:
         Args:
             channel: A grpc.Channel.
         """
-        self.CleanupExpired = channel.unary_unary(
-                '/milepost.v1.AdminService/CleanupExpired',
-                request_serializer=milepost_dot_v1_dot_admin__service__pb2.CleanupExpiredRequest.SerializeToString,
-                response_deserializer=milepost_dot_v1_dot_admin__service__pb2.CleanupExpiredResponse.FromString,
+        self.PurgeExpiredOperations = channel.unary_unary(
+                '/milepost.v1.AdminService/PurgeExpiredOperations',
+                request_serializer=milepost_dot_v1_dot_admin__service__pb2.PurgeExpiredOperationsRequest.SerializeToString,
+                response_deserializer=milepost_dot_v1_dot_admin__service__pb2.PurgeExpiredOperationsResponse.FromString,
                 _registered_method=True)
         self.CreateApiKey = channel.unary_unary(
                 '/milepost.v1.AdminService/CreateApiKey',
@@ -70,50 +61,39 @@ class AdminServiceStub:
 
 
 class AdminServiceServicer:
-    """Lets admins look after the service.
+    """Maintains the service: purges expired operations and manages API keys.
 
-    Every error carries one google.rpc.ErrorInfo of the domain `milepost`; the comments below name
-    its reason, then the gRPC code. Any RPC may answer with the reasons of its last line, "Also":
-
-    * UNAUTHENTICATED (UNAUTHENTICATED): there is no credential, or it is not valid; nothing was
-    read.
-    * PERMISSION_DENIED (PERMISSION_DENIED): the caller is no admin.
-    * RATE_LIMITED (RESOURCE_EXHAUSTED): too many calls; RetryInfo tells when to come back.
-    * STORE_UNAVAILABLE (UNAVAILABLE): the database is away; RetryInfo tells when to come back.
-    * OVERLOADED (UNAVAILABLE): more calls wait than this replica holds; RetryInfo says when again.
-    * DRAINING (UNAVAILABLE): this replica is stopping; the next call finds another one.
-    * INTERNAL (INTERNAL): a defect of the service; the trace id leads to its log.
+    Every RPC requires the role ADMIN. The errors that every RPC may return are listed at the head of
+    operation.proto.
     """
 
-    def CleanupExpired(self, request, context):
-        """Makes one pass over expired operations, as every replica does by itself every 60 s, and
-        reports.
+    def PurgeExpiredOperations(self, request, context):
+        """Purges expired operations in one pass, as every replica does every 60 s, and reports the
+        counts.
 
-        Deletes those that are pending or terminal, with their settled deliveries, and fails those that
-        are processing with the error code EXPIRED. Works in batches, each its own transaction, until
-        none is left or its time is spent.
+        Purges expired operations that are PENDING or terminal, together with their settled deliveries.
+        Fails expired operations that are PROCESSING with the error code EXPIRED. Works in batches, one
+        transaction each, until no expired operation is left or the time limit of the pass is reached.
 
-        Idempotent: what is cleaned up stays so. Best effort beside other passes; each counts its own.
+        Idempotent: a purged operation stays purged. Concurrent passes share the work, best effort;
+        each counts only what it did itself.
 
-        Errors: none of its own.
-        Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
-        INTERNAL.
+        Errors: only those that every RPC may return.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CreateApiKey(self, request, context):
-        """Creates an API key and shows its secret, this once.
+        """Creates an API key and returns its secret, which cannot be read again.
 
-        Idempotent with a `request_id`, except for the secret: it is stored as a hash and cannot be
-        shown again. If the answer got lost, revoke the key and create another.
+        Idempotent with a `request_id`, except for the secret: the service stores only its hash, so a
+        replayed call returns the key without it. If the response was lost, revoke the key and create
+        another one.
 
         Errors:
         * INVALID_REQUEST (INVALID_ARGUMENT): a field is malformed.
-        * REQUEST_ID_REUSED (ALREADY_EXISTS): the `request_id` created a key of other content.
-        Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
-        INTERNAL.
+        * REQUEST_ID_REUSED (ALREADY_EXISTS): the `request_id` created a key with other content.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -125,28 +105,23 @@ class AdminServiceServicer:
         Idempotent; changes nothing.
 
         Errors:
-        * INVALID_REQUEST (INVALID_ARGUMENT): a filter or the page size is out of range, or the page
-        token is not one of this caller and these filters.
-        * RATE_LIMITED (RESOURCE_EXHAUSTED): more than 30 lists of the principal in 60 s, by default.
-        Also: UNAUTHENTICATED, PERMISSION_DENIED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
-        INTERNAL.
+        * INVALID_REQUEST (INVALID_ARGUMENT): a filter is malformed, the page size is negative, or the
+        page token belongs to another caller or to other filters.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RevokeApiKey(self, request, context):
-        """Revokes an API key for good; every replica refuses it within 5 s.
+        """Revokes an API key permanently. Every replica refuses the key within 5 s.
 
-        Calls that run already are not cut off. The operations of its subject stay.
+        Running calls are not interrupted. The operations of the subject are kept.
 
-        Idempotent: revoking a revoked key answers with it, its `revoke_time` unchanged.
+        Idempotent: revoking a revoked key returns it with its original `revoke_time`.
 
         Errors:
-        * INVALID_REQUEST (INVALID_ARGUMENT): a field is malformed.
-        * API_KEY_NOT_FOUND (NOT_FOUND): there is no such key.
-        Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
-        INTERNAL.
+        * INVALID_REQUEST (INVALID_ARGUMENT): the id is malformed.
+        * API_KEY_NOT_FOUND (NOT_FOUND): no such key exists.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -155,10 +130,10 @@ class AdminServiceServicer:
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
-            'CleanupExpired': grpc.unary_unary_rpc_method_handler(
-                    servicer.CleanupExpired,
-                    request_deserializer=milepost_dot_v1_dot_admin__service__pb2.CleanupExpiredRequest.FromString,
-                    response_serializer=milepost_dot_v1_dot_admin__service__pb2.CleanupExpiredResponse.SerializeToString,
+            'PurgeExpiredOperations': grpc.unary_unary_rpc_method_handler(
+                    servicer.PurgeExpiredOperations,
+                    request_deserializer=milepost_dot_v1_dot_admin__service__pb2.PurgeExpiredOperationsRequest.FromString,
+                    response_serializer=milepost_dot_v1_dot_admin__service__pb2.PurgeExpiredOperationsResponse.SerializeToString,
             ),
             'CreateApiKey': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateApiKey,
@@ -184,23 +159,14 @@ def add_AdminServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AdminService:
-    """Lets admins look after the service.
+    """Maintains the service: purges expired operations and manages API keys.
 
-    Every error carries one google.rpc.ErrorInfo of the domain `milepost`; the comments below name
-    its reason, then the gRPC code. Any RPC may answer with the reasons of its last line, "Also":
-
-    * UNAUTHENTICATED (UNAUTHENTICATED): there is no credential, or it is not valid; nothing was
-    read.
-    * PERMISSION_DENIED (PERMISSION_DENIED): the caller is no admin.
-    * RATE_LIMITED (RESOURCE_EXHAUSTED): too many calls; RetryInfo tells when to come back.
-    * STORE_UNAVAILABLE (UNAVAILABLE): the database is away; RetryInfo tells when to come back.
-    * OVERLOADED (UNAVAILABLE): more calls wait than this replica holds; RetryInfo says when again.
-    * DRAINING (UNAVAILABLE): this replica is stopping; the next call finds another one.
-    * INTERNAL (INTERNAL): a defect of the service; the trace id leads to its log.
+    Every RPC requires the role ADMIN. The errors that every RPC may return are listed at the head of
+    operation.proto.
     """
 
     @staticmethod
-    def CleanupExpired(request,
+    def PurgeExpiredOperations(request,
             target,
             options=(),
             channel_credentials=None,
@@ -213,9 +179,9 @@ class AdminService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/milepost.v1.AdminService/CleanupExpired',
-            milepost_dot_v1_dot_admin__service__pb2.CleanupExpiredRequest.SerializeToString,
-            milepost_dot_v1_dot_admin__service__pb2.CleanupExpiredResponse.FromString,
+            '/milepost.v1.AdminService/PurgeExpiredOperations',
+            milepost_dot_v1_dot_admin__service__pb2.PurgeExpiredOperationsRequest.SerializeToString,
+            milepost_dot_v1_dot_admin__service__pb2.PurgeExpiredOperationsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -22,55 +22,117 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import any_pb2 as google_dot_protobuf_dot_any__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from milepost_client.gen.milepost.v1 import operation_pb2 as milepost_dot_v1_dot_operation__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n milepost/v1/worker_service.proto\x12\x0bmilepost.v1\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bmilepost/v1/operation.proto\"\xb9\x01\n\x16\x43laimOperationsRequest\x12\x11\n\tfunctions\x18\x01 \x03(\t\x12\x16\n\x0emax_operations\x18\x02 \x01(\x05\x12(\n\x05lease\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x13\n\x06worker\x18\x04 \x01(\tH\x00\x88\x01\x01\x12*\n\x07timeout\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationB\t\n\x07_worker\"E\n\x17\x43laimOperationsResponse\x12*\n\noperations\x18\x01 \x03(\x0b\x32\x16.milepost.v1.Operation\"\xcf\x01\n\x15StartOperationRequest\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\x12\x17\n\nrequest_id\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x1e\n\x11\x65xpected_revision\x18\x03 \x01(\x03H\x01\x88\x01\x01\x12\x15\n\x08progress\x18\x04 \x01(\x01H\x02\x88\x01\x01\x12\x13\n\x06worker\x18\x05 \x01(\tH\x03\x88\x01\x01\x42\r\n\x0b_request_idB\x14\n\x12_expected_revisionB\x0b\n\t_progressB\t\n\x07_worker\"U\n\x16StartOperationResponse\x12)\n\toperation\x18\x01 \x01(\x0b\x32\x16.milepost.v1.Operation\x12\x10\n\x08replayed\x18\x02 \x01(\x08\"\xf3\x01\n\x15UpdateProgressRequest\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\x12\x17\n\nrequest_id\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x1e\n\x11\x65xpected_revision\x18\x03 \x01(\x03H\x01\x88\x01\x01\x12\x14\n\x07\x61ttempt\x18\x04 \x01(\x05H\x02\x88\x01\x01\x12\x15\n\x08progress\x18\x05 \x01(\x01H\x03\x88\x01\x01\x12\x14\n\x07message\x18\x06 \x01(\tH\x04\x88\x01\x01\x42\r\n\x0b_request_idB\x14\n\x12_expected_revisionB\n\n\x08_attemptB\x0b\n\t_progressB\n\n\x08_message\"U\n\x16UpdateProgressResponse\x12)\n\toperation\x18\x01 \x01(\x0b\x32\x16.milepost.v1.Operation\x12\x10\n\x08replayed\x18\x02 \x01(\x08\"\x95\x01\n\x15StreamProgressRequest\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\x12\x14\n\x07\x61ttempt\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x15\n\x08progress\x18\x03 \x01(\x01H\x01\x88\x01\x01\x12\x14\n\x07message\x18\x04 \x01(\tH\x02\x88\x01\x01\x42\n\n\x08_attemptB\x0b\n\t_progressB\n\n\x08_message\"\xb7\x01\n\x16StreamProgressResponse\x12\x37\n\x0f\x61\x63knowledgement\x18\x01 \x01(\x0b\x32\x1c.milepost.v1.AcknowledgementH\x00\x12\x31\n\x0cinterruption\x18\x02 \x01(\x0b\x32\x19.milepost.v1.InterruptionH\x00\x12)\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x18.milepost.v1.UpdateErrorH\x00\x42\x06\n\x04item\"\x81\x01\n\x0f\x41\x63knowledgement\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\x35\n\x11lease_expire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\x05\"c\n\x0cInterruption\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\x12+\n\x04kind\x18\x02 \x01(\x0e\x32\x1d.milepost.v1.InterruptionKind\x12\x10\n\x08revision\x18\x03 \x01(\x03\"\xaf\x01\n\x0bUpdateError\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x38\n\x08metadata\x18\x04 \x03(\x0b\x32&.milepost.v1.UpdateError.MetadataEntry\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xd6\x01\n\x18\x43ompleteOperationRequest\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\x12\x17\n\nrequest_id\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x1e\n\x11\x65xpected_revision\x18\x03 \x01(\x03H\x01\x88\x01\x01\x12\x14\n\x07\x61ttempt\x18\x04 \x01(\x05H\x02\x88\x01\x01\x12$\n\x06result\x18\x05 \x01(\x0b\x32\x14.google.protobuf.AnyB\r\n\x0b_request_idB\x14\n\x12_expected_revisionB\n\n\x08_attempt\"X\n\x19\x43ompleteOperationResponse\x12)\n\toperation\x18\x01 \x01(\x0b\x32\x16.milepost.v1.Operation\x12\x10\n\x08replayed\x18\x02 \x01(\x08\"\xd9\x01\n\x14\x46\x61ilOperationRequest\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\x12\x17\n\nrequest_id\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x1e\n\x11\x65xpected_revision\x18\x03 \x01(\x03H\x01\x88\x01\x01\x12\x14\n\x07\x61ttempt\x18\x04 \x01(\x05H\x02\x88\x01\x01\x12+\n\x06\x65rrors\x18\x05 \x03(\x0b\x32\x1b.milepost.v1.OperationErrorB\r\n\x0b_request_idB\x14\n\x12_expected_revisionB\n\n\x08_attempt\"T\n\x15\x46\x61ilOperationResponse\x12)\n\toperation\x18\x01 \x01(\x0b\x32\x16.milepost.v1.Operation\x12\x10\n\x08replayed\x18\x02 \x01(\x08*\x97\x01\n\x10InterruptionKind\x12!\n\x1dINTERRUPTION_KIND_UNSPECIFIED\x10\x00\x12\x1f\n\x1bINTERRUPTION_KIND_CANCELLED\x10\x01\x12\x1d\n\x19INTERRUPTION_KIND_EXPIRED\x10\x02\x12 \n\x1cINTERRUPTION_KIND_LEASE_LOST\x10\x03\x32\xbe\x04\n\rWorkerService\x12\\\n\x0f\x43laimOperations\x12#.milepost.v1.ClaimOperationsRequest\x1a$.milepost.v1.ClaimOperationsResponse\x12Y\n\x0eStartOperation\x12\".milepost.v1.StartOperationRequest\x1a#.milepost.v1.StartOperationResponse\x12Y\n\x0eUpdateProgress\x12\".milepost.v1.UpdateProgressRequest\x1a#.milepost.v1.UpdateProgressResponse\x12]\n\x0eStreamProgress\x12\".milepost.v1.StreamProgressRequest\x1a#.milepost.v1.StreamProgressResponse(\x01\x30\x01\x12\x62\n\x11\x43ompleteOperation\x12%.milepost.v1.CompleteOperationRequest\x1a&.milepost.v1.CompleteOperationResponse\x12V\n\rFailOperation\x12!.milepost.v1.FailOperationRequest\x1a\".milepost.v1.FailOperationResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n milepost/v1/worker_service.proto\x12\x0bmilepost.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bmilepost/v1/operation.proto\"\xd7\x01\n\x16\x43laimOperationsRequest\x12\x17\n\tfunctions\x18\x01 \x03(\tB\x04\xe2\x41\x01\x02\x12\x1c\n\x0emax_operations\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12.\n\x05lease\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x01\x12\x19\n\x06worker\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12\x30\n\x07timeout\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x01\x42\t\n\x07_worker\"E\n\x17\x43laimOperationsResponse\x12*\n\noperations\x18\x01 \x03(\x0b\x32\x16.milepost.v1.Operation\"\xed\x01\n\x15StartOperationRequest\x12\x1a\n\x0coperation_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1d\n\nrequest_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12$\n\x11\x65xpected_revision\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x01H\x01\x88\x01\x01\x12\x1b\n\x08progress\x18\x04 \x01(\x01\x42\x04\xe2\x41\x01\x01H\x02\x88\x01\x01\x12\x19\n\x06worker\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01H\x03\x88\x01\x01\x42\r\n\x0b_request_idB\x14\n\x12_expected_revisionB\x0b\n\t_progressB\t\n\x07_worker\"U\n\x16StartOperationResponse\x12)\n\toperation\x18\x01 \x01(\x0b\x32\x16.milepost.v1.Operation\x12\x10\n\x08replayed\x18\x02 \x01(\x08\"\x97\x02\n\x15UpdateProgressRequest\x12\x1a\n\x0coperation_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1d\n\nrequest_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12$\n\x11\x65xpected_revision\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x01H\x01\x88\x01\x01\x12\x1a\n\x07\x61ttempt\x18\x04 \x01(\x05\x42\x04\xe2\x41\x01\x01H\x02\x88\x01\x01\x12\x1b\n\x08progress\x18\x05 \x01(\x01\x42\x04\xe2\x41\x01\x01H\x03\x88\x01\x01\x12\x1a\n\x07message\x18\x06 \x01(\tB\x04\xe2\x41\x01\x01H\x04\x88\x01\x01\x42\r\n\x0b_request_idB\x14\n\x12_expected_revisionB\n\n\x08_attemptB\x0b\n\t_progressB\n\n\x08_message\"U\n\x16UpdateProgressResponse\x12)\n\toperation\x18\x01 \x01(\x0b\x32\x16.milepost.v1.Operation\x12\x10\n\x08replayed\x18\x02 \x01(\x08\"\xad\x01\n\x15StreamProgressRequest\x12\x1a\n\x0coperation_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1a\n\x07\x61ttempt\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12\x1b\n\x08progress\x18\x03 \x01(\x01\x42\x04\xe2\x41\x01\x01H\x01\x88\x01\x01\x12\x1a\n\x07message\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01H\x02\x88\x01\x01\x42\n\n\x08_attemptB\x0b\n\t_progressB\n\n\x08_message\"\xb7\x01\n\x16StreamProgressResponse\x12\x37\n\x0f\x61\x63knowledgement\x18\x01 \x01(\x0b\x32\x1c.milepost.v1.AcknowledgementH\x00\x12\x31\n\x0cinterruption\x18\x02 \x01(\x0b\x32\x19.milepost.v1.InterruptionH\x00\x12)\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x18.milepost.v1.UpdateErrorH\x00\x42\x06\n\x04item\"\x81\x01\n\x0f\x41\x63knowledgement\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\x35\n\x11lease_expire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\x05\"c\n\x0cInterruption\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\x12+\n\x04kind\x18\x02 \x01(\x0e\x32\x1d.milepost.v1.InterruptionKind\x12\x10\n\x08revision\x18\x03 \x01(\x03\"\xaf\x01\n\x0bUpdateError\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x38\n\x08metadata\x18\x04 \x03(\x0b\x32&.milepost.v1.UpdateError.MetadataEntry\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xf4\x01\n\x18\x43ompleteOperationRequest\x12\x1a\n\x0coperation_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1d\n\nrequest_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12$\n\x11\x65xpected_revision\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x01H\x01\x88\x01\x01\x12\x1a\n\x07\x61ttempt\x18\x04 \x01(\x05\x42\x04\xe2\x41\x01\x01H\x02\x88\x01\x01\x12*\n\x06result\x18\x05 \x01(\x0b\x32\x14.google.protobuf.AnyB\x04\xe2\x41\x01\x01\x42\r\n\x0b_request_idB\x14\n\x12_expected_revisionB\n\n\x08_attempt\"X\n\x19\x43ompleteOperationResponse\x12)\n\toperation\x18\x01 \x01(\x0b\x32\x16.milepost.v1.Operation\x12\x10\n\x08replayed\x18\x02 \x01(\x08\"\xf7\x01\n\x14\x46\x61ilOperationRequest\x12\x1a\n\x0coperation_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1d\n\nrequest_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12$\n\x11\x65xpected_revision\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x01H\x01\x88\x01\x01\x12\x1a\n\x07\x61ttempt\x18\x04 \x01(\x05\x42\x04\xe2\x41\x01\x01H\x02\x88\x01\x01\x12\x31\n\x06\x65rrors\x18\x05 \x03(\x0b\x32\x1b.milepost.v1.OperationErrorB\x04\xe2\x41\x01\x02\x42\r\n\x0b_request_idB\x14\n\x12_expected_revisionB\n\n\x08_attempt\"T\n\x15\x46\x61ilOperationResponse\x12)\n\toperation\x18\x01 \x01(\x0b\x32\x16.milepost.v1.Operation\x12\x10\n\x08replayed\x18\x02 \x01(\x08*\x97\x01\n\x10InterruptionKind\x12!\n\x1dINTERRUPTION_KIND_UNSPECIFIED\x10\x00\x12\x1f\n\x1bINTERRUPTION_KIND_CANCELLED\x10\x01\x12\x1d\n\x19INTERRUPTION_KIND_EXPIRED\x10\x02\x12 \n\x1cINTERRUPTION_KIND_LEASE_LOST\x10\x03\x32\xbe\x04\n\rWorkerService\x12\\\n\x0f\x43laimOperations\x12#.milepost.v1.ClaimOperationsRequest\x1a$.milepost.v1.ClaimOperationsResponse\x12Y\n\x0eStartOperation\x12\".milepost.v1.StartOperationRequest\x1a#.milepost.v1.StartOperationResponse\x12Y\n\x0eUpdateProgress\x12\".milepost.v1.UpdateProgressRequest\x1a#.milepost.v1.UpdateProgressResponse\x12]\n\x0eStreamProgress\x12\".milepost.v1.StreamProgressRequest\x1a#.milepost.v1.StreamProgressResponse(\x01\x30\x01\x12\x62\n\x11\x43ompleteOperation\x12%.milepost.v1.CompleteOperationRequest\x1a&.milepost.v1.CompleteOperationResponse\x12V\n\rFailOperation\x12!.milepost.v1.FailOperationRequest\x1a\".milepost.v1.FailOperationResponseBS\n\x0f\x64\x65v.milepost.v1B\x12WorkerServiceProtoP\x01Z*milepost.dev/go/gen/milepost/v1;milepostv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'milepost.v1.worker_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\017dev.milepost.v1B\022WorkerServiceProtoP\001Z*milepost.dev/go/gen/milepost/v1;milepostv1'
+  _globals['_CLAIMOPERATIONSREQUEST'].fields_by_name['functions']._loaded_options = None
+  _globals['_CLAIMOPERATIONSREQUEST'].fields_by_name['functions']._serialized_options = b'\342A\001\002'
+  _globals['_CLAIMOPERATIONSREQUEST'].fields_by_name['max_operations']._loaded_options = None
+  _globals['_CLAIMOPERATIONSREQUEST'].fields_by_name['max_operations']._serialized_options = b'\342A\001\001'
+  _globals['_CLAIMOPERATIONSREQUEST'].fields_by_name['lease']._loaded_options = None
+  _globals['_CLAIMOPERATIONSREQUEST'].fields_by_name['lease']._serialized_options = b'\342A\001\001'
+  _globals['_CLAIMOPERATIONSREQUEST'].fields_by_name['worker']._loaded_options = None
+  _globals['_CLAIMOPERATIONSREQUEST'].fields_by_name['worker']._serialized_options = b'\342A\001\001'
+  _globals['_CLAIMOPERATIONSREQUEST'].fields_by_name['timeout']._loaded_options = None
+  _globals['_CLAIMOPERATIONSREQUEST'].fields_by_name['timeout']._serialized_options = b'\342A\001\001'
+  _globals['_STARTOPERATIONREQUEST'].fields_by_name['operation_id']._loaded_options = None
+  _globals['_STARTOPERATIONREQUEST'].fields_by_name['operation_id']._serialized_options = b'\342A\001\002'
+  _globals['_STARTOPERATIONREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_STARTOPERATIONREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\001'
+  _globals['_STARTOPERATIONREQUEST'].fields_by_name['expected_revision']._loaded_options = None
+  _globals['_STARTOPERATIONREQUEST'].fields_by_name['expected_revision']._serialized_options = b'\342A\001\001'
+  _globals['_STARTOPERATIONREQUEST'].fields_by_name['progress']._loaded_options = None
+  _globals['_STARTOPERATIONREQUEST'].fields_by_name['progress']._serialized_options = b'\342A\001\001'
+  _globals['_STARTOPERATIONREQUEST'].fields_by_name['worker']._loaded_options = None
+  _globals['_STARTOPERATIONREQUEST'].fields_by_name['worker']._serialized_options = b'\342A\001\001'
+  _globals['_UPDATEPROGRESSREQUEST'].fields_by_name['operation_id']._loaded_options = None
+  _globals['_UPDATEPROGRESSREQUEST'].fields_by_name['operation_id']._serialized_options = b'\342A\001\002'
+  _globals['_UPDATEPROGRESSREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_UPDATEPROGRESSREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\001'
+  _globals['_UPDATEPROGRESSREQUEST'].fields_by_name['expected_revision']._loaded_options = None
+  _globals['_UPDATEPROGRESSREQUEST'].fields_by_name['expected_revision']._serialized_options = b'\342A\001\001'
+  _globals['_UPDATEPROGRESSREQUEST'].fields_by_name['attempt']._loaded_options = None
+  _globals['_UPDATEPROGRESSREQUEST'].fields_by_name['attempt']._serialized_options = b'\342A\001\001'
+  _globals['_UPDATEPROGRESSREQUEST'].fields_by_name['progress']._loaded_options = None
+  _globals['_UPDATEPROGRESSREQUEST'].fields_by_name['progress']._serialized_options = b'\342A\001\001'
+  _globals['_UPDATEPROGRESSREQUEST'].fields_by_name['message']._loaded_options = None
+  _globals['_UPDATEPROGRESSREQUEST'].fields_by_name['message']._serialized_options = b'\342A\001\001'
+  _globals['_STREAMPROGRESSREQUEST'].fields_by_name['operation_id']._loaded_options = None
+  _globals['_STREAMPROGRESSREQUEST'].fields_by_name['operation_id']._serialized_options = b'\342A\001\002'
+  _globals['_STREAMPROGRESSREQUEST'].fields_by_name['attempt']._loaded_options = None
+  _globals['_STREAMPROGRESSREQUEST'].fields_by_name['attempt']._serialized_options = b'\342A\001\001'
+  _globals['_STREAMPROGRESSREQUEST'].fields_by_name['progress']._loaded_options = None
+  _globals['_STREAMPROGRESSREQUEST'].fields_by_name['progress']._serialized_options = b'\342A\001\001'
+  _globals['_STREAMPROGRESSREQUEST'].fields_by_name['message']._loaded_options = None
+  _globals['_STREAMPROGRESSREQUEST'].fields_by_name['message']._serialized_options = b'\342A\001\001'
   _globals['_UPDATEERROR_METADATAENTRY']._loaded_options = None
   _globals['_UPDATEERROR_METADATAENTRY']._serialized_options = b'8\001'
-  _globals['_INTERRUPTIONKIND']._serialized_start=2422
-  _globals['_INTERRUPTIONKIND']._serialized_end=2573
-  _globals['_CLAIMOPERATIONSREQUEST']._serialized_start=171
-  _globals['_CLAIMOPERATIONSREQUEST']._serialized_end=356
-  _globals['_CLAIMOPERATIONSRESPONSE']._serialized_start=358
-  _globals['_CLAIMOPERATIONSRESPONSE']._serialized_end=427
-  _globals['_STARTOPERATIONREQUEST']._serialized_start=430
-  _globals['_STARTOPERATIONREQUEST']._serialized_end=637
-  _globals['_STARTOPERATIONRESPONSE']._serialized_start=639
-  _globals['_STARTOPERATIONRESPONSE']._serialized_end=724
-  _globals['_UPDATEPROGRESSREQUEST']._serialized_start=727
-  _globals['_UPDATEPROGRESSREQUEST']._serialized_end=970
-  _globals['_UPDATEPROGRESSRESPONSE']._serialized_start=972
-  _globals['_UPDATEPROGRESSRESPONSE']._serialized_end=1057
-  _globals['_STREAMPROGRESSREQUEST']._serialized_start=1060
-  _globals['_STREAMPROGRESSREQUEST']._serialized_end=1209
-  _globals['_STREAMPROGRESSRESPONSE']._serialized_start=1212
-  _globals['_STREAMPROGRESSRESPONSE']._serialized_end=1395
-  _globals['_ACKNOWLEDGEMENT']._serialized_start=1398
-  _globals['_ACKNOWLEDGEMENT']._serialized_end=1527
-  _globals['_INTERRUPTION']._serialized_start=1529
-  _globals['_INTERRUPTION']._serialized_end=1628
-  _globals['_UPDATEERROR']._serialized_start=1631
-  _globals['_UPDATEERROR']._serialized_end=1806
-  _globals['_UPDATEERROR_METADATAENTRY']._serialized_start=1759
-  _globals['_UPDATEERROR_METADATAENTRY']._serialized_end=1806
-  _globals['_COMPLETEOPERATIONREQUEST']._serialized_start=1809
-  _globals['_COMPLETEOPERATIONREQUEST']._serialized_end=2023
-  _globals['_COMPLETEOPERATIONRESPONSE']._serialized_start=2025
-  _globals['_COMPLETEOPERATIONRESPONSE']._serialized_end=2113
-  _globals['_FAILOPERATIONREQUEST']._serialized_start=2116
-  _globals['_FAILOPERATIONREQUEST']._serialized_end=2333
-  _globals['_FAILOPERATIONRESPONSE']._serialized_start=2335
-  _globals['_FAILOPERATIONRESPONSE']._serialized_end=2419
-  _globals['_WORKERSERVICE']._serialized_start=2576
-  _globals['_WORKERSERVICE']._serialized_end=3150
+  _globals['_COMPLETEOPERATIONREQUEST'].fields_by_name['operation_id']._loaded_options = None
+  _globals['_COMPLETEOPERATIONREQUEST'].fields_by_name['operation_id']._serialized_options = b'\342A\001\002'
+  _globals['_COMPLETEOPERATIONREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_COMPLETEOPERATIONREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\001'
+  _globals['_COMPLETEOPERATIONREQUEST'].fields_by_name['expected_revision']._loaded_options = None
+  _globals['_COMPLETEOPERATIONREQUEST'].fields_by_name['expected_revision']._serialized_options = b'\342A\001\001'
+  _globals['_COMPLETEOPERATIONREQUEST'].fields_by_name['attempt']._loaded_options = None
+  _globals['_COMPLETEOPERATIONREQUEST'].fields_by_name['attempt']._serialized_options = b'\342A\001\001'
+  _globals['_COMPLETEOPERATIONREQUEST'].fields_by_name['result']._loaded_options = None
+  _globals['_COMPLETEOPERATIONREQUEST'].fields_by_name['result']._serialized_options = b'\342A\001\001'
+  _globals['_FAILOPERATIONREQUEST'].fields_by_name['operation_id']._loaded_options = None
+  _globals['_FAILOPERATIONREQUEST'].fields_by_name['operation_id']._serialized_options = b'\342A\001\002'
+  _globals['_FAILOPERATIONREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_FAILOPERATIONREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\001'
+  _globals['_FAILOPERATIONREQUEST'].fields_by_name['expected_revision']._loaded_options = None
+  _globals['_FAILOPERATIONREQUEST'].fields_by_name['expected_revision']._serialized_options = b'\342A\001\001'
+  _globals['_FAILOPERATIONREQUEST'].fields_by_name['attempt']._loaded_options = None
+  _globals['_FAILOPERATIONREQUEST'].fields_by_name['attempt']._serialized_options = b'\342A\001\001'
+  _globals['_FAILOPERATIONREQUEST'].fields_by_name['errors']._loaded_options = None
+  _globals['_FAILOPERATIONREQUEST'].fields_by_name['errors']._serialized_options = b'\342A\001\002'
+  _globals['_INTERRUPTIONKIND']._serialized_start=2635
+  _globals['_INTERRUPTIONKIND']._serialized_end=2786
+  _globals['_CLAIMOPERATIONSREQUEST']._serialized_start=204
+  _globals['_CLAIMOPERATIONSREQUEST']._serialized_end=419
+  _globals['_CLAIMOPERATIONSRESPONSE']._serialized_start=421
+  _globals['_CLAIMOPERATIONSRESPONSE']._serialized_end=490
+  _globals['_STARTOPERATIONREQUEST']._serialized_start=493
+  _globals['_STARTOPERATIONREQUEST']._serialized_end=730
+  _globals['_STARTOPERATIONRESPONSE']._serialized_start=732
+  _globals['_STARTOPERATIONRESPONSE']._serialized_end=817
+  _globals['_UPDATEPROGRESSREQUEST']._serialized_start=820
+  _globals['_UPDATEPROGRESSREQUEST']._serialized_end=1099
+  _globals['_UPDATEPROGRESSRESPONSE']._serialized_start=1101
+  _globals['_UPDATEPROGRESSRESPONSE']._serialized_end=1186
+  _globals['_STREAMPROGRESSREQUEST']._serialized_start=1189
+  _globals['_STREAMPROGRESSREQUEST']._serialized_end=1362
+  _globals['_STREAMPROGRESSRESPONSE']._serialized_start=1365
+  _globals['_STREAMPROGRESSRESPONSE']._serialized_end=1548
+  _globals['_ACKNOWLEDGEMENT']._serialized_start=1551
+  _globals['_ACKNOWLEDGEMENT']._serialized_end=1680
+  _globals['_INTERRUPTION']._serialized_start=1682
+  _globals['_INTERRUPTION']._serialized_end=1781
+  _globals['_UPDATEERROR']._serialized_start=1784
+  _globals['_UPDATEERROR']._serialized_end=1959
+  _globals['_UPDATEERROR_METADATAENTRY']._serialized_start=1912
+  _globals['_UPDATEERROR_METADATAENTRY']._serialized_end=1959
+  _globals['_COMPLETEOPERATIONREQUEST']._serialized_start=1962
+  _globals['_COMPLETEOPERATIONREQUEST']._serialized_end=2206
+  _globals['_COMPLETEOPERATIONRESPONSE']._serialized_start=2208
+  _globals['_COMPLETEOPERATIONRESPONSE']._serialized_end=2296
+  _globals['_FAILOPERATIONREQUEST']._serialized_start=2299
+  _globals['_FAILOPERATIONREQUEST']._serialized_end=2546
+  _globals['_FAILOPERATIONRESPONSE']._serialized_start=2548
+  _globals['_FAILOPERATIONRESPONSE']._serialized_end=2632
+  _globals['_WORKERSERVICE']._serialized_start=2789
+  _globals['_WORKERSERVICE']._serialized_end=3363
 # @@protoc_insertion_point(module_scope)

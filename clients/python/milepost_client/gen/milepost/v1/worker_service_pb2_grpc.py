@@ -26,28 +26,18 @@ if _version_not_supported:
 
 
 class WorkerServiceStub:
-    """Lets workers do the work.
+    """Assigns operations to workers and records their progress and their outcome.
 
-    For a worker that is granted the operation's function, whoever owns it, and for the owner of the
-    operation. To everybody else it does not exist: OPERATION_NOT_FOUND.
+    A worker that is granted the function of an operation may process it, whoever owns it. The owner
+    of an operation may call every RPC except ClaimOperations for it. For every other principal the
+    operation is indistinguishable from a missing one: OPERATION_NOT_FOUND.
 
-    A claimed operation is leased. Every progress report renews the lease; when it runs out, the
-    operation goes back to PENDING for another worker, or fails with the error code LEASE_LOST when
-    no attempt is left. An operation that was started without a claim has no lease; only its
+    A claimed operation is leased. Every progress report renews the lease. When the lease ends, the
+    sweeper releases the operation to PENDING for another worker, or fails it with the error code
+    LEASE_LOST if no attempt is left. An operation that was started by its id has no lease; only its
     `expire_time` bounds it.
 
-    Every error carries one google.rpc.ErrorInfo of the domain `milepost`; the comments below name
-    its reason, then the gRPC code. Any RPC may answer with the reasons of its last line, "Also":
-
-    * UNAUTHENTICATED (UNAUTHENTICATED): there is no credential, or it is not valid; nothing was
-    read.
-    * PERMISSION_DENIED (PERMISSION_DENIED): the credential lacks the role for this RPC.
-    * RATE_LIMITED (RESOURCE_EXHAUSTED): more than 6,000 writes of the principal in 60 s, by default;
-    RetryInfo tells when to come back.
-    * STORE_UNAVAILABLE (UNAVAILABLE): the database is away; RetryInfo tells when to come back.
-    * OVERLOADED (UNAVAILABLE): more calls wait than this replica holds; RetryInfo says when again.
-    * DRAINING (UNAVAILABLE): this replica is stopping; the next call finds another one.
-    * INTERNAL (INTERNAL): a defect of the service; the trace id leads to its log.
+    The errors that every RPC may return are listed at the head of operation.proto.
     """
 
     def __init__(self, channel):
@@ -89,50 +79,38 @@ class WorkerServiceStub:
 
 
 class WorkerServiceServicer:
-    """Lets workers do the work.
+    """Assigns operations to workers and records their progress and their outcome.
 
-    For a worker that is granted the operation's function, whoever owns it, and for the owner of the
-    operation. To everybody else it does not exist: OPERATION_NOT_FOUND.
+    A worker that is granted the function of an operation may process it, whoever owns it. The owner
+    of an operation may call every RPC except ClaimOperations for it. For every other principal the
+    operation is indistinguishable from a missing one: OPERATION_NOT_FOUND.
 
-    A claimed operation is leased. Every progress report renews the lease; when it runs out, the
-    operation goes back to PENDING for another worker, or fails with the error code LEASE_LOST when
-    no attempt is left. An operation that was started without a claim has no lease; only its
+    A claimed operation is leased. Every progress report renews the lease. When the lease ends, the
+    sweeper releases the operation to PENDING for another worker, or fails it with the error code
+    LEASE_LOST if no attempt is left. An operation that was started by its id has no lease; only its
     `expire_time` bounds it.
 
-    Every error carries one google.rpc.ErrorInfo of the domain `milepost`; the comments below name
-    its reason, then the gRPC code. Any RPC may answer with the reasons of its last line, "Also":
-
-    * UNAUTHENTICATED (UNAUTHENTICATED): there is no credential, or it is not valid; nothing was
-    read.
-    * PERMISSION_DENIED (PERMISSION_DENIED): the credential lacks the role for this RPC.
-    * RATE_LIMITED (RESOURCE_EXHAUSTED): more than 6,000 writes of the principal in 60 s, by default;
-    RetryInfo tells when to come back.
-    * STORE_UNAVAILABLE (UNAVAILABLE): the database is away; RetryInfo tells when to come back.
-    * OVERLOADED (UNAVAILABLE): more calls wait than this replica holds; RetryInfo says when again.
-    * DRAINING (UNAVAILABLE): this replica is stopping; the next call finds another one.
-    * INTERNAL (INTERNAL): a defect of the service; the trace id leads to its log.
+    The errors that every RPC may return are listed at the head of operation.proto.
     """
 
     def ClaimOperations(self, request, context):
-        """Claims pending operations of some functions for this worker, under a lease.
+        """Claims pending operations of the given functions for the calling worker, under a lease.
 
         Transition: claim.
         Allowed while: PENDING.
         Enters: PROCESSING.
 
-        Raises `attempt` of each by one. Answers as soon as there is something to claim, or with
-        nothing when the timeout passes. Gives no operation to two workers and is fair between owners;
-        how many of those that wait are claimed, and in which order, is best effort.
+        Increments `attempt` of each operation. Returns as soon as an operation can be claimed, or an
+        empty response when the timeout passes. An operation is never given to two workers, and claims
+        are fair between owners. The number and the order of the claimed operations are best effort.
 
-        Not idempotent: every answer is other work. The work of an answer that got lost is released
-        when its lease runs out.
+        Not idempotent: every response holds other operations. If a response is lost, its operations
+        are released when their leases end.
 
         Errors:
         * INVALID_REQUEST (INVALID_ARGUMENT): a field is malformed.
-        * PERMISSION_DENIED (PERMISSION_DENIED): the caller is no worker, or not granted one of the
-        functions; names it.
-        Also: UNAUTHENTICATED, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
-        INTERNAL.
+        * PERMISSION_DENIED (PERMISSION_DENIED): the caller is not a worker, or is not granted one of
+        the functions. The metadata holds that function.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -145,115 +123,118 @@ class WorkerServiceServicer:
         Allowed while: PENDING.
         Enters: PROCESSING.
 
-        Sets `start_time` and raises `attempt` by one. Keeps metadata.
+        Sets `start_time` and increments `attempt`. Keeps the metadata.
 
-        Idempotent with a `request_id`; without one, a second start is an illegal transition.
+        Idempotent with a `request_id`. Without one, a second start is an illegal transition.
 
         Errors:
         * INVALID_REQUEST (INVALID_ARGUMENT): a field is malformed.
-        * OPERATION_NOT_FOUND, OPERATION_EXPIRED, OPERATION_DELETED (NOT_FOUND): there is none to be
-        started by this caller.
-        * ILLEGAL_TRANSITION (FAILED_PRECONDITION): names the status found and those allowed.
-        * REVISION_MISMATCH (ABORTED): the revision is not `expected_revision`; names both.
-        * LOST_RACE (ABORTED): other writers were faster three times in a row; read again and retry.
-        Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
-        INTERNAL.
+        * OPERATION_NOT_FOUND, OPERATION_EXPIRED, OPERATION_DELETED (NOT_FOUND): the caller can start
+        no such operation.
+        * ILLEGAL_TRANSITION (FAILED_PRECONDITION): the operation is not pending. The metadata holds
+        its status and the allowed statuses.
+        * REVISION_MISMATCH (ABORTED): the operation is not at `expected_revision`. The metadata holds
+        both revisions.
+        * LOST_RACE (ABORTED): concurrent writers changed the operation during each of three tries.
+        Read the operation and try again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UpdateProgress(self, request, context):
-        """Reports progress of one operation and renews its lease; answers when that is committed.
+        """Reports the progress of one operation and renews its lease. Returns once that is committed.
 
         Transition: progress.
         Allowed while: PENDING, PROCESSING.
         Enters: PROCESSING.
 
-        Starts a pending operation, as StartOperation does. Never moves `expire_time`.
+        Starts a pending operation, like StartOperation. Does not change `expire_time`.
 
-        Idempotent with a `request_id`; without one, repeating the same progress is accepted too, and
-        raises the revision again.
+        Idempotent with a `request_id`. Without one, a repeated report of the same progress is accepted
+        and increments the revision again.
 
         Errors:
-        * INVALID_REQUEST (INVALID_ARGUMENT): a field is malformed; progress is not a finite number.
-        * PROGRESS_DECREASE (INVALID_ARGUMENT): progress would go back by more than 0.001; names both
-        values.
-        * OPERATION_NOT_FOUND, OPERATION_EXPIRED, OPERATION_DELETED (NOT_FOUND): there is none to be
-        updated by this caller.
-        * ILLEGAL_TRANSITION (FAILED_PRECONDITION): the operation is terminal; names the status found and
-        those allowed.
-        * REVISION_MISMATCH (ABORTED): the revision is not `expected_revision`; names both.
-        * STALE_ATTEMPT (ABORTED): `attempt` is not the present one, or its lease is lost; stop
-        working.
-        * LOST_RACE (ABORTED): other writers were faster three times in a row; read again and retry.
-        * RATE_LIMITED (RESOURCE_EXHAUSTED): also when updates of this operation come faster than the
-        operator's interval, off by default.
-        Also: UNAUTHENTICATED, PERMISSION_DENIED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
-        INTERNAL.
+        * INVALID_REQUEST (INVALID_ARGUMENT): a field is malformed, or progress is not a finite number.
+        * PROGRESS_DECREASE (INVALID_ARGUMENT): progress would decrease by more than 0.001. The
+        metadata holds both values.
+        * OPERATION_NOT_FOUND, OPERATION_EXPIRED, OPERATION_DELETED (NOT_FOUND): the caller can update
+        no such operation.
+        * ILLEGAL_TRANSITION (FAILED_PRECONDITION): the operation is terminal. The metadata holds its
+        status and the allowed statuses.
+        * REVISION_MISMATCH (ABORTED): the operation is not at `expected_revision`. The metadata holds
+        both revisions.
+        * STALE_ATTEMPT (ABORTED): `attempt` is not the current attempt, or its lease is lost. The
+        worker must stop.
+        * LOST_RACE (ABORTED): concurrent writers changed the operation during each of three tries.
+        Read the operation and try again.
+        * RATE_LIMITED (RESOURCE_EXHAUSTED): updates of this operation arrive faster than the interval
+        of the operator allows. That interval is off by default.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StreamProgress(self, request_iterator, context):
-        """Reports progress of many operations on one stream, and tells at once when to stop.
+        """Reports the progress of many operations on one stream, and notifies the worker when to stop.
 
         Transition: progress.
         Allowed while: PENDING, PROCESSING.
         Enters: PROCESSING.
 
-        Each request does what UpdateProgress does. Updates of one operation that arrive faster than
-        one per second, by default, are coalesced: the newest is kept, the first and the last are
-        committed at once. An acknowledgement names the last committed revision; what it covers
-        survives a crash, what was sent after it is best effort. Without being asked, the service sends
-        an interruption as soon as an operation of this stream is cancelled, expires, or loses its
-        lease.
+        Each request has the effect of UpdateProgress. Updates of one operation that arrive faster than
+        one per second, by default, are coalesced: the newest is kept, and the first and the last are
+        committed at once. An acknowledgement holds the last committed revision. Acknowledged updates
+        survive a crash; later ones are best effort. The service sends an interruption as soon as an
+        operation of this stream is cancelled, expires or loses its lease. An update that is refused
+        for that reason is answered by the interruption.
 
-        A stopping replica commits what it has, says so, and ends the stream with DRAINING. An update
-        that is refused because of an interruption is answered by the interruption.
+        A draining replica commits the updates that it has received, acknowledges them, and ends the
+        stream with DRAINING.
 
-        A broken update is answered by an error item and never ends the stream for the other
-        operations. A worker that was cut off opens another stream and sends its newest progress again.
+        An invalid update is answered by an error item and does not end the stream for the other
+        operations.
 
-        Errors of items, with the meaning they have in UpdateProgress: INVALID_REQUEST,
-        PROGRESS_DECREASE, OPERATION_NOT_FOUND, OPERATION_EXPIRED, OPERATION_DELETED, ILLEGAL_TRANSITION,
-        STALE_ATTEMPT, LOST_RACE, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, INTERNAL. And one more:
+        Idempotent: a worker that was disconnected opens another stream and sends its newest progress
+        again.
 
-        * STREAM_FULL (RESOURCE_EXHAUSTED): the stream carries as many operations as one may, 1,000 by
-        default; open another one.
+        Errors in items, with the meaning that they have in UpdateProgress: INVALID_REQUEST,
+        PROGRESS_DECREASE, OPERATION_NOT_FOUND, OPERATION_EXPIRED, OPERATION_DELETED,
+        ILLEGAL_TRANSITION, STALE_ATTEMPT, LOST_RACE, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED,
+        INTERNAL. In addition:
+        * STREAM_FULL (RESOURCE_EXHAUSTED): the stream carries the maximum number of operations, 1,000
+        by default. Open another stream.
 
-        Errors that end the stream:
-        Also: UNAUTHENTICATED, PERMISSION_DENIED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
-        INTERNAL.
+        Errors that end the stream: only those that every RPC may return.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CompleteOperation(self, request, context):
-        """Completes an operation: stores its result and sets progress to 1.0.
+        """Completes an operation: stores its result and sets its progress to 1.0.
 
         Transition: complete.
         Allowed while: PROCESSING.
         Enters: COMPLETED.
 
-        Queues the webhook, if one was asked for, in the same transaction. Its delivery is not awaited.
+        Queues the webhook, if the owner asked for one, in the same transaction. Does not wait for its
+        delivery.
 
-        Idempotent with a `request_id`; without one, a second complete is an illegal transition.
+        Idempotent with a `request_id`. Without one, a second complete is an illegal transition.
 
         Errors:
         * INVALID_REQUEST (INVALID_ARGUMENT): a field is malformed, or the result is too large.
-        * OPERATION_NOT_FOUND, OPERATION_EXPIRED, OPERATION_DELETED (NOT_FOUND): there is none to be
-        completed by this caller.
-        * ILLEGAL_TRANSITION (FAILED_PRECONDITION): names the status found and those allowed; a pending
-        operation is started first.
-        * REVISION_MISMATCH (ABORTED): the revision is not `expected_revision`; names both.
-        * STALE_ATTEMPT (ABORTED): `attempt` is not the present one, or its lease is lost; stop
-        working.
-        * LOST_RACE (ABORTED): other writers were faster three times in a row; read again and retry.
-        Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
-        INTERNAL.
+        * OPERATION_NOT_FOUND, OPERATION_EXPIRED, OPERATION_DELETED (NOT_FOUND): the caller can
+        complete no such operation.
+        * ILLEGAL_TRANSITION (FAILED_PRECONDITION): the operation is not being processed; a pending one
+        must be started first. The metadata holds its status and the allowed statuses.
+        * REVISION_MISMATCH (ABORTED): the operation is not at `expected_revision`. The metadata holds
+        both revisions.
+        * STALE_ATTEMPT (ABORTED): `attempt` is not the current attempt, or its lease is lost. The
+        worker must stop.
+        * LOST_RACE (ABORTED): concurrent writers changed the operation during each of three tries.
+        Read the operation and try again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -266,24 +247,23 @@ class WorkerServiceServicer:
         Allowed while: PENDING, PROCESSING.
         Enters: FAILED.
 
-        Final: the operation is not tried again, however many attempts are left. Queues the webhook, if
-        one was asked for, in the same transaction. Its delivery is not awaited.
+        Final: the operation is not retried, however many attempts are left. Queues the webhook, if the
+        owner asked for one, in the same transaction. Does not wait for its delivery.
 
-        Idempotent with a `request_id`; without one, a second fail is an illegal transition.
+        Idempotent with a `request_id`. Without one, a second fail is an illegal transition.
 
         Errors:
-        * INVALID_REQUEST (INVALID_ARGUMENT): a field is malformed, there is no error, or they are too
-        large.
-        * OPERATION_NOT_FOUND, OPERATION_EXPIRED, OPERATION_DELETED (NOT_FOUND): there is none to be
-        failed by this caller.
-        * ILLEGAL_TRANSITION (FAILED_PRECONDITION): the operation is terminal; names the status found and
-        those allowed.
-        * REVISION_MISMATCH (ABORTED): the revision is not `expected_revision`; names both.
-        * STALE_ATTEMPT (ABORTED): `attempt` is not the present one, or its lease is lost; stop
-        working.
-        * LOST_RACE (ABORTED): other writers were faster three times in a row; read again and retry.
-        Also: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE, OVERLOADED, DRAINING,
-        INTERNAL.
+        * INVALID_REQUEST (INVALID_ARGUMENT): a field is malformed, or `errors` is empty or too large.
+        * OPERATION_NOT_FOUND, OPERATION_EXPIRED, OPERATION_DELETED (NOT_FOUND): the caller can fail no
+        such operation.
+        * ILLEGAL_TRANSITION (FAILED_PRECONDITION): the operation is terminal. The metadata holds its
+        status and the allowed statuses.
+        * REVISION_MISMATCH (ABORTED): the operation is not at `expected_revision`. The metadata holds
+        both revisions.
+        * STALE_ATTEMPT (ABORTED): `attempt` is not the current attempt, or its lease is lost. The
+        worker must stop.
+        * LOST_RACE (ABORTED): concurrent writers changed the operation during each of three tries.
+        Read the operation and try again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -331,28 +311,18 @@ def add_WorkerServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class WorkerService:
-    """Lets workers do the work.
+    """Assigns operations to workers and records their progress and their outcome.
 
-    For a worker that is granted the operation's function, whoever owns it, and for the owner of the
-    operation. To everybody else it does not exist: OPERATION_NOT_FOUND.
+    A worker that is granted the function of an operation may process it, whoever owns it. The owner
+    of an operation may call every RPC except ClaimOperations for it. For every other principal the
+    operation is indistinguishable from a missing one: OPERATION_NOT_FOUND.
 
-    A claimed operation is leased. Every progress report renews the lease; when it runs out, the
-    operation goes back to PENDING for another worker, or fails with the error code LEASE_LOST when
-    no attempt is left. An operation that was started without a claim has no lease; only its
+    A claimed operation is leased. Every progress report renews the lease. When the lease ends, the
+    sweeper releases the operation to PENDING for another worker, or fails it with the error code
+    LEASE_LOST if no attempt is left. An operation that was started by its id has no lease; only its
     `expire_time` bounds it.
 
-    Every error carries one google.rpc.ErrorInfo of the domain `milepost`; the comments below name
-    its reason, then the gRPC code. Any RPC may answer with the reasons of its last line, "Also":
-
-    * UNAUTHENTICATED (UNAUTHENTICATED): there is no credential, or it is not valid; nothing was
-    read.
-    * PERMISSION_DENIED (PERMISSION_DENIED): the credential lacks the role for this RPC.
-    * RATE_LIMITED (RESOURCE_EXHAUSTED): more than 6,000 writes of the principal in 60 s, by default;
-    RetryInfo tells when to come back.
-    * STORE_UNAVAILABLE (UNAVAILABLE): the database is away; RetryInfo tells when to come back.
-    * OVERLOADED (UNAVAILABLE): more calls wait than this replica holds; RetryInfo says when again.
-    * DRAINING (UNAVAILABLE): this replica is stopping; the next call finds another one.
-    * INTERNAL (INTERNAL): a defect of the service; the trace id leads to its log.
+    The errors that every RPC may return are listed at the head of operation.proto.
     """
 
     @staticmethod

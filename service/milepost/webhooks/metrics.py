@@ -1,10 +1,11 @@
-"""What the outside can see of webhooks: metrics, log lines, and a span for each attempt.
+"""Metrics, log lines and spans of webhooks.
 
-No URL with its query, no secret and nothing that a receiver wrote comes this far.
+None of them holds a URL with its query, a secret, or a text of a receiver.
 """
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Final
 
 from opentelemetry.trace import StatusCode
@@ -20,23 +21,23 @@ if TYPE_CHECKING:
 
 attempts: Final = Counter(
     "milepost_webhook_attempts_total",
-    "Attempts to send a webhook, by where they left it",
+    "Attempts to send a webhook, by outcome",
     ["outcome"],
     registry=telemetry.registry,
 )
 lag: Final = Histogram(
     "milepost_webhook_lag_seconds",
-    "Time from the event to the first attempt to tell of it",
+    "Time from the event to the first attempt",
     registry=telemetry.registry,
     buckets=(0.01, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300, 3600),
 )
 exhausted: Final = Counter(
     "milepost_webhooks_exhausted_total",
-    "Webhooks that failed at every attempt of the schedule",
+    "Webhooks whose attempts all failed",
     registry=telemetry.registry,
 )
 running: Final = Gauge(
-    "milepost_webhooks_running", "Webhooks that are being sent", registry=telemetry.registry
+    "milepost_webhooks_running", "Webhooks in flight", registry=telemetry.registry
 )
 _OUTCOMES: Final = {
     DeliveryStatus.DELIVERED: attempts.labels("delivered"),
@@ -45,29 +46,27 @@ _OUTCOMES: Final = {
     DeliveryStatus.EXHAUSTED: attempts.labels("exhausted"),
     "lost": attempts.labels("lost"),
 }
-_LINES: Final = {
-    DeliveryStatus.DELIVERED: (telemetry.lines.info, "webhook delivered"),
-    DeliveryStatus.PENDING: (telemetry.lines.info, "webhook will be tried again"),
-    DeliveryStatus.STOPPED: (telemetry.lines.warning, "webhook stopped"),
-    DeliveryStatus.EXHAUSTED: (telemetry.lines.warning, "webhook exhausted"),
+_EVENTS: Final = {
+    DeliveryStatus.DELIVERED: (logging.INFO, "webhook delivered"),
+    DeliveryStatus.PENDING: (logging.INFO, "webhook retry scheduled"),
+    DeliveryStatus.STOPPED: (logging.WARNING, "webhook stopped"),
+    DeliveryStatus.EXHAUSTED: (logging.WARNING, "webhook exhausted"),
 }
 
 
 def record_attempt(claimed: ClaimedDelivery, settlement: Settlement, *, held: bool) -> None:
-    """Count an attempt, and log where it left its delivery."""
+    """Count an attempt, and log the status of its delivery."""
     retried = settlement.status is DeliveryStatus.PENDING
     _OUTCOMES["lost" if not held else settlement.status].inc()
     if claimed.number == 1:
         waited = (settlement.attempt.start_time - claimed.create_time).total_seconds()
         lag.observe(max(0.0, waited))
     if not held:
-        telemetry.log.warning(
-            "webhook was claimed by another replica meanwhile", delivery_id=claimed.id
-        )
+        telemetry.log.warning("webhook lease lost", delivery_id=claimed.id)
         return
     if settlement.status is DeliveryStatus.EXHAUSTED:
         exhausted.inc()
-    write, sentence = _LINES[settlement.status]
+    level, event = _EVENTS[settlement.status]
     fields: dict[str, object] = {
         "delivery_id": claimed.id,
         "operation_id": claimed.operation_id,
@@ -82,11 +81,11 @@ def record_attempt(claimed: ClaimedDelivery, settlement: Settlement, *, held: bo
     }
     if retried:
         fields["delay_s"] = settlement.delay.total_seconds()
-    write(sentence, fields)
+    telemetry.log.log(level, event, **fields)
 
 
 def end_attempt(span: Span | None, settlement: Settlement) -> None:
-    """End the span of an attempt with what came of it."""
+    """End the span of an attempt with its outcome."""
     if span is None:
         return
     attempt = settlement.attempt

@@ -1,7 +1,7 @@
-"""Create the tables of the first release: operations, events, deliveries, keys.
+"""Create the schema of the first release.
 
-The types stand here by themselves, not imported from the service: what a migration did must not
-change when the code does.
+The types are defined in this file, not imported from the service: the result of a migration must
+not change with the code.
 
 Revision: 0001
 Follows: nothing
@@ -23,7 +23,31 @@ SPAN = sa.Interval().with_variant(sa.BigInteger(), "sqlite")
 
 
 def upgrade() -> None:
-    """Create everything."""
+    """Create every table with its indexes."""
+    _create_operations()
+    _create_events()
+    _create_deliveries()
+    _create_quotas()
+    _create_signing_secrets()
+    _create_keys()
+
+
+def downgrade() -> None:
+    """Remove every table."""
+    for table in (
+        "service_keys",
+        "api_keys",
+        "signing_secrets",
+        "delivery_attempts",
+        "quotas",
+        "deliveries",
+        "events",
+        "operations",
+    ):
+        op.drop_table(table)
+
+
+def _create_operations() -> None:
     op.create_table(
         "operations",
         sa.Column("id", sa.Text, nullable=False),
@@ -99,6 +123,22 @@ def upgrade() -> None:
     op.create_index(
         "operations_owner_request_id_idx", "operations", ["owner", "request_id"], unique=True
     )
+    _index(
+        "operations",
+        "pending",
+        ["function", "owner", "create_time", "id"],
+        "status = 'PENDING'",
+    )
+    _index("operations", "leased", ["id"], "status = 'PROCESSING' AND lease IS NOT NULL")
+    _index(
+        "operations",
+        "processing_expire_time",
+        ["expire_time"],
+        "status = 'PROCESSING'",
+    )
+
+
+def _create_events() -> None:
     op.create_table(
         "events",
         sa.Column("operation_id", sa.Text, nullable=False),
@@ -114,6 +154,11 @@ def upgrade() -> None:
         sa.CheckConstraint("revision >= 1", name=op.f("events_revision_check")),
     )
     op.create_index("events_time_idx", "events", ["time"])
+    _index("events", "purge_time", ["time"], "transition = 'purge' AND revision > 1")
+
+
+def _create_deliveries() -> None:
+    sqlite = op.get_bind().dialect.name == "sqlite"
     op.create_table(
         "deliveries",
         sa.Column("id", sa.Text, nullable=False, comment="the webhook-id, stable over attempts"),
@@ -123,7 +168,35 @@ def upgrade() -> None:
         sa.Column("owner", sa.Text, nullable=False),
         sa.Column("callback_url", sa.Text, nullable=False),
         sa.Column("create_time", INSTANT, nullable=False),
+        sa.Column("host", sa.Text, nullable=False, server_default="-", comment="of the URL"),
+        sa.Column("status", sa.Text, nullable=False, server_default="PENDING"),
+        sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
+        sa.Column(
+            "tries",
+            sa.Integer,
+            nullable=False,
+            server_default="0",
+            comment="failed attempts of the schedule as it runs now",
+        ),
+        sa.Column(
+            "next_attempt_time",
+            INSTANT,
+            nullable=False,
+            server_default=sa.text("0" if sqlite else "'1970-01-01 00:00:00+00'"),
+            comment="while it is being sent: when its lease runs out",
+        ),
+        sa.Column("lease", sa.Text, comment="of the dispatcher that holds it"),
+        sa.Column("settle_time", INSTANT),
+        sa.Column("request_id", sa.Text, comment="of the last redelivery"),
+        sa.Column("payload", sa.Text, comment="JSON of the operation, once that is gone"),
         sa.PrimaryKeyConstraint("id", name="deliveries_pkey"),
+        sa.CheckConstraint(
+            "status IN ('DELIVERED', 'EXHAUSTED', 'PENDING', 'STOPPED')",
+            name=op.f("deliveries_status_check"),
+        ),
+        sa.CheckConstraint(
+            "(status = 'PENDING') = (settle_time IS NULL)", name=op.f("deliveries_settled_check")
+        ),
     )
     op.create_index(
         "deliveries_operation_id_revision_idx",
@@ -131,6 +204,70 @@ def upgrade() -> None:
         ["operation_id", "revision"],
         unique=True,
     )
+    op.create_index(
+        "deliveries_owner_create_time_id_idx", "deliveries", ["owner", "create_time", "id"]
+    )
+    _index("deliveries", "due", ["next_attempt_time"], "status = 'PENDING'")
+    _index("deliveries", "left", ["settle_time"], "payload IS NOT NULL")
+    op.create_table(
+        "delivery_attempts",
+        sa.Column("delivery_id", sa.Text, nullable=False),
+        sa.Column("number", sa.Integer, nullable=False, autoincrement=False),
+        sa.Column("start_time", INSTANT, nullable=False),
+        sa.Column("duration", SPAN, nullable=False),
+        sa.Column("status_code", sa.Integer),
+        sa.Column("error", sa.Text),
+        sa.PrimaryKeyConstraint("delivery_id", "number", name="delivery_attempts_pkey"),
+        sa.CheckConstraint("number >= 1", name=op.f("delivery_attempts_number_check")),
+    )
+
+
+def _create_quotas() -> None:
+    op.create_table(
+        "quotas",
+        sa.Column("owner", sa.Text, nullable=False),
+        sa.Column(
+            "reserved",
+            sa.Integer,
+            nullable=False,
+            comment="at least the number of active operations",
+        ),
+        sa.Column("asked", sa.Integer, nullable=False, comment="by the last creates"),
+        sa.Column("granted", sa.Integer, nullable=False, comment="of what was asked last"),
+        sa.PrimaryKeyConstraint("owner", name="quotas_pkey"),
+        sa.CheckConstraint(
+            "reserved >= 0 AND asked >= 0 AND granted >= 0", name=op.f("quotas_counts_check")
+        ),
+        postgresql_with={"fillfactor": 50},
+    )
+
+
+def _create_signing_secrets() -> None:
+    op.create_table(
+        "signing_secrets",
+        sa.Column("id", sa.Text, nullable=False),
+        sa.Column("owner", sa.Text, nullable=False),
+        sa.Column("key_id", sa.Text, nullable=False, comment="of the master key"),
+        sa.Column("sealed", sa.LargeBinary, nullable=False, comment="encrypted by that key"),
+        sa.Column("create_time", INSTANT, nullable=False),
+        sa.Column("expire_time", INSTANT, comment="when it stops signing; absent while current"),
+        sa.Column("request_id", sa.Text, comment="of the rotation that made it"),
+        sa.PrimaryKeyConstraint("id", name="signing_secrets_pkey"),
+        sa.CheckConstraint("trim(owner) <> ''", name=op.f("signing_secrets_owner_check")),
+    )
+    op.create_index(
+        "signing_secrets_owner_create_time_idx", "signing_secrets", ["owner", "create_time"]
+    )
+    _index(
+        "signing_secrets",
+        "current",
+        ["owner"],
+        "expire_time IS NULL",
+        unique=True,
+    )
+
+
+def _create_keys() -> None:
     op.create_table(
         "api_keys",
         sa.Column("key_id", sa.Text, nullable=False),
@@ -141,10 +278,18 @@ def upgrade() -> None:
         sa.Column("create_time", INSTANT, nullable=False),
         sa.Column("expire_time", INSTANT),
         sa.Column("revoke_time", INSTANT),
+        sa.Column("last_used_time", INSTANT),
+        sa.Column("creator", sa.Text, comment="the subject that created it over the API"),
+        sa.Column("request_id", sa.Text),
+        sa.Column("fingerprint", sa.Text),
         sa.PrimaryKeyConstraint("key_id", name="api_keys_pkey"),
         sa.CheckConstraint("trim(subject) <> ''", name=op.f("api_keys_subject_check")),
         sa.CheckConstraint("length(digest) = 32", name=op.f("api_keys_digest_check")),
     )
+    op.create_index(
+        "api_keys_creator_request_id_idx", "api_keys", ["creator", "request_id"], unique=True
+    )
+    op.create_index("api_keys_create_time_key_id_idx", "api_keys", ["create_time", "key_id"])
     op.create_table(
         "service_keys",
         sa.Column("name", sa.Text, nullable=False),
@@ -154,7 +299,10 @@ def upgrade() -> None:
     )
 
 
-def downgrade() -> None:
-    """Remove everything."""
-    for table in ("service_keys", "api_keys", "deliveries", "events", "operations"):
-        op.drop_table(table)
+def _index(
+    table: str, suffix: str, columns: list[str], condition: str, *, unique: bool = False
+) -> None:
+    """Create an index of the rows that meet a condition."""
+    name = f"{table}_{suffix}_idx"
+    where = sa.text(condition)
+    op.create_index(name, table, columns, unique=unique, postgresql_where=where, sqlite_where=where)

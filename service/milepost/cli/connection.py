@@ -1,4 +1,4 @@
-"""Calling the service, as a client like any other: the options of it, and what it may answer."""
+"""Connection to the service as a client: its options, and its errors as exit codes."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ T = TypeVar("T")
 
 DEFAULT_ADDRESS: Final = "127.0.0.1:7450"
 _CONNECT_S: Final = 2.0
-_LAST_PORT: Final = 65_535
+_MAX_PORT: Final = 65_535
 _HOST_PORT: Final = re.compile(r"(?:\[[^\]\s]+\]|[^\s:/\[\]]+):(\d{1,5})")
 _SCHEMES: Final = ("dns:", "ipv4:", "ipv6:", "unix:")
-"""Further names of targets that gRPC knows."""
+"""Other target schemes of gRPC."""
 
 
 def _address(text: str) -> str:
     found = _HOST_PORT.fullmatch(text)
-    known = text.startswith(_SCHEMES) or (found and int(found[1]) <= _LAST_PORT)
+    known = text.startswith(_SCHEMES) or (found and int(found[1]) <= _MAX_PORT)
     if not known:
         raise typer.BadParameter(f"{text!r} must be HOST:PORT")
     return text
@@ -41,7 +41,7 @@ AddressOption = Annotated[
         envvar="MILEPOST_ADDRESS",
         parser=_address,
         metavar="HOST:PORT",
-        help="Where the service is.",
+        help="Address of the service.",
     ),
 ]
 KeyOption = Annotated[
@@ -50,7 +50,7 @@ KeyOption = Annotated[
         "--api-key",
         envvar="MILEPOST_API_KEY",
         metavar="KEY",
-        help="Who calls. Better given by the variable: others can see arguments.",
+        help="API key. Prefer the variable: other users of this machine can see arguments.",
     ),
 ]
 InsecureOption = Annotated[
@@ -63,14 +63,14 @@ InsecureOption = Annotated[
 async def connected(
     address: str, api_key: str | None, *, insecure: bool
 ) -> AsyncIterator[Milepost]:
-    """Open a client; whatever the service answers inside that is an error is a `CommandError`."""
+    """Open a client; an error of the service inside becomes a `CommandError`."""
     from milepost.config import client_tls_files
 
     files = client_tls_files()
     if not api_key and "certificate_file" not in files:
         raise wrong_usage(
             "an API key is needed: set MILEPOST_API_KEY or give --api-key"
-            " (milepost keys create makes one)",
+            " (create one with milepost keys create)",
             reason="API_KEY_NEEDED",
         )
     from milepost_client import Milepost, MilepostError, read_tls
@@ -99,7 +99,7 @@ async def connected(
 def run_call(
     call: Callable[[Milepost], Awaitable[T]], address: str, api_key: str | None, *, insecure: bool
 ) -> T:
-    """Return what the call makes of a client, or fail as the service says."""
+    """Return the result of the call, or raise the error of the service as a `CommandError`."""
 
     async def run() -> T:
         async with connected(address, api_key, insecure=insecure) as client:
@@ -109,7 +109,7 @@ def run_call(
 
 
 def local_port(address: str) -> tuple[str, int] | None:
-    """Return host and port of an address of this machine, nothing for any other target."""
+    """Return host and port of an address of this machine, or None for any other target."""
     from milepost.config import is_loopback, split_address
 
     host, port = split_address(address)
@@ -118,7 +118,10 @@ def local_port(address: str) -> tuple[str, int] | None:
 
 
 def refuses(address: str) -> bool:
-    """Tell whether nothing listens on an address of this machine; the client would try for long."""
+    """Return whether nothing listens on an address of this machine.
+
+    The client itself would retry until its deadline.
+    """
     target = local_port(address)
     if target is None:
         return False
@@ -127,7 +130,7 @@ def refuses(address: str) -> bool:
     except ConnectionRefusedError:
         return True
     except OSError:
-        return False  # the client finds out, and says it better
+        return False  # the client reports it in better words
     return False
 
 
@@ -146,7 +149,9 @@ def _failure(error: MilepostError, address: str) -> CommandError:
     text = (str(error).strip() or code).splitlines()[0]
     violations = [{"field": v.field, "problem": v.problem} for v in error.violations]
     return CommandError(
-        text if error.reason else f"{address}: {text}",  # without a reason, gRPC itself says it
+        text
+        if error.reason
+        else f"{address}: {text}",  # without a reason it is an error of gRPC itself
         reason=error.reason or code,
         code=code,
         exit_code=exit_code,

@@ -1,4 +1,4 @@
-"""A service of one's own for a short while: a process on a temporary embedded store."""
+"""A temporary service: a process on an embedded store that is removed at the end."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from typing import Final
 from milepost.cli.errors import CommandError, ExitCode
 from milepost.config import without_settings
 
-_START_S: Final = 60.0
-_STOP_S: Final = 10.0
-_LOOK_S: Final = 0.02
+_MAX_START_S: Final = 60.0
+_MAX_STOP_S: Final = 10.0
+_POLL_INTERVAL_S: Final = 0.02
 _STREAM_INTERVAL_S: Final = "0.01"
-"""For a short life a commit a second would be few."""
+"""The demo is short: one commit a second would show hardly any progress."""
 
 
 @dataclass(frozen=True, slots=True)
-class OwnService:
-    """The process, where it listens, and its store."""
+class TemporaryService:
+    """The process, its address, its store and its log."""
 
     process: subprocess.Popen[bytes]
     address: str
@@ -35,14 +35,14 @@ class OwnService:
     log: Path
 
     def wait_until_listening(self) -> None:
-        """Return when the service takes calls."""
+        """Wait until the service accepts calls."""
         host, _, port = self.address.rpartition(":")
-        end = time.monotonic() + _START_S
+        end = time.monotonic() + _MAX_START_S
         while time.monotonic() < end and self.process.poll() is None:
             with contextlib.suppress(OSError):
                 socket.create_connection((host, int(port)), timeout=1).close()
                 return
-            time.sleep(_LOOK_S)
+            time.sleep(_POLL_INTERVAL_S)
         raise CommandError(
             f"the service of the demo did not start: {self._last_line()}",
             reason="SERVICE_DID_NOT_START",
@@ -52,15 +52,15 @@ class OwnService:
 
     def _last_line(self) -> str:
         lines = self.log.read_text(errors="replace").splitlines()
-        last = lines[-1] if lines else "it wrote nothing"
+        last = lines[-1] if lines else "its log is empty"
         with contextlib.suppress(ValueError, KeyError, TypeError):
             last = json.loads(last)["error"]["message"]
         return last
 
 
 @contextlib.contextmanager
-def own_service() -> Iterator[OwnService]:
-    """Start a service, and stop it and remove its store afterwards, whatever happens inside."""
+def temporary_service() -> Iterator[TemporaryService]:
+    """Run a service for the duration of the block; then stop it and remove its store."""
     with (
         _terminations_as_interrupts(),
         tempfile.TemporaryDirectory(prefix="milepost-demo-", ignore_cleanup_errors=True) as folder,
@@ -72,7 +72,7 @@ def own_service() -> Iterator[OwnService]:
             _stop(service.process)
 
 
-def _start(folder: Path) -> OwnService:
+def _start(folder: Path) -> TemporaryService:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
@@ -91,16 +91,18 @@ def _start(folder: Path) -> OwnService:
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=stream,
-            start_new_session=True,  # Ctrl-C is for us; the service is stopped in its turn
+            start_new_session=True,  # Ctrl-C reaches this process only, which stops the service
         )
-    return OwnService(process, address, url, log)
+    return TemporaryService(process, address, url, log)
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # once is enough
+    before = signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # a second Ctrl-C must not interrupt the clean-up
     try:
         process.terminate()
-        process.wait(_STOP_S)
+        process.wait(_MAX_STOP_S)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
@@ -114,10 +116,10 @@ def _interrupt(_number: int, _frame: object) -> None:
 
 @contextlib.contextmanager
 def _terminations_as_interrupts() -> Iterator[None]:
-    """Let SIGTERM, and the end of the terminal, clean up as Ctrl-C does.
+    """Handle SIGTERM and SIGHUP like Ctrl-C.
 
-    Whoever handles Ctrl-C at that moment does it: an event loop cancels its main task. Raised in
-    the middle of a callback of gRPC, the interruption would leave calls that never end.
+    The current handler of Ctrl-C runs: that of an event loop cancels its main task. An exception
+    raised in the middle of a callback of gRPC would leave calls that never end.
     """
     numbers = (signal.SIGTERM, signal.SIGHUP)
     before = [signal.signal(number, _interrupt) for number in numbers]

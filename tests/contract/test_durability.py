@@ -1,0 +1,75 @@
+"""A commit that was acknowledged is on the disk, whatever the database would do by default."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from milepost.domain.operation import Status
+from milepost.domain.transitions import Transition
+from tests import factories
+
+FULL = 2
+"""The value of ``PRAGMA synchronous`` with which SQLite flushes the log at every commit."""
+
+
+@pytest.fixture
+def sessions(engine) -> Iterator[list[Any]]:
+    """The driver's connections that are opened on the engine, in the order of their opening."""
+    opened: list[Any] = []
+
+    def note(connection: Any, _record: object) -> None:
+        opened.append(connection)
+
+    sa.event.listen(engine, "connect", note)
+    yield opened
+    sa.event.remove(engine, "connect", note)
+
+
+@pytest.fixture
+def careless_database(engine, database_url) -> None:
+    """The defaults of the database lose commits, as builds and settings of other places do."""
+    if engine.dialect.name == "sqlite":
+        with closing(sqlite3.connect(sa.make_url(database_url).database or "")) as connection:
+            connection.execute("PRAGMA journal_mode = DELETE")
+        sa.event.listen(engine, "connect", _flush_nothing, insert=True)
+        return
+    name = sa.make_url(database_url).database
+    with engine.connect() as connection:
+        connection.execute(sa.text(f'ALTER DATABASE "{name}" SET synchronous_commit = off'))
+        connection.commit()
+
+
+def _flush_nothing(connection: sqlite3.Connection, _record: object) -> None:
+    connection.execute("PRAGMA synchronous = OFF")
+
+
+@pytest.mark.usefixtures("careless_database")
+async def test_every_session_is_durable(engine, sessions, store):
+    """Sessions of the store that write flush every commit, though the database would not."""
+    operation = await factories.reach(store, Status.PROCESSING)
+    await store.get(operation.id, factories.access_filter())
+    await store.sweep(Transition.EXPIRE, 1)
+    settings = [durability(connection) for connection in sessions]
+    writers = [found for writes, found in settings if writes]
+    assert writers
+    if engine.dialect.name == "sqlite":
+        assert writers == [("wal", FULL)]  # there is one writer
+    else:
+        assert {found for _, found in settings} == {"on"}
+
+
+def durability(connection: Any) -> tuple[bool, Any]:
+    """Whether a session writes, and its settings, read on that very session."""
+
+    def value(query: str) -> Any:
+        (found,) = connection.execute(query).fetchone()
+        return found
+
+    if isinstance(connection, sqlite3.Connection):
+        writes = not value("PRAGMA query_only")
+        return writes, (value("PRAGMA journal_mode"), value("PRAGMA synchronous"))
+    return value("SHOW default_transaction_read_only") == "off", value("SHOW synchronous_commit")

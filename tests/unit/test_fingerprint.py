@@ -1,0 +1,139 @@
+"""Fingerprints and canonical forms: what this release stores, every later release can compare."""
+
+import dataclasses
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from milepost.domain.api_key import CreateKeyRequest, KeySelection
+from milepost.domain.delivery import DeliverySelection
+from milepost.domain.fingerprint import canonical, fingerprint
+from milepost.domain.operation import CreateRequest, Role
+from milepost.domain.selection import Selection
+
+# The fingerprints below were stored by the first release. They never change: a replica of a later
+# release finds them in the database when a caller retries.
+PLAIN = CreateRequest(function="video.transcode")
+FULL = CreateRequest(
+    function="video.transcode",
+    version="2",
+    metadata='{"größe":1}',
+    original_request_id="order-7",
+    callback_url="https://example.com/hook?token=1",
+    callback_events=("operation.completed", "operation.failed"),
+    ttl=timedelta(hours=1, microseconds=1),
+    retry_after=timedelta(seconds=5),
+    max_attempts=0,
+    request_id="r-1",
+)
+KEY = CreateKeyRequest(
+    subject="alice",
+    roles=(Role.CALLER, Role.WORKER),
+    functions=("video.*",),
+    expire_time=datetime(2027, 1, 2, 3, 4, 5, 678901, UTC),
+    request_id="r-1",
+)
+STORED = [
+    (PLAIN, "1:93bcb5ddea41eb9c573335c3d899d46cedcc126adb4a5724d8a5618c9a6d2c98"),
+    (FULL, "1:ca61ebe7e7fc7e7b45ca57f280c02286e4319d8d68c40cbd596ad0ce45899231"),
+    (KEY, "1:f40b56f9974e68baca4a07a2b7bbbb22745cdc2fd3d7937d6984fe6505f52292"),
+]
+
+
+def later(request: Any, **added: Any) -> Any:
+    """The same request as a later release has it: fields in another order, and one more."""
+    fields = reversed(dataclasses.fields(request))
+    kind = dataclasses.make_dataclass(
+        f"Later{type(request).__name__}",
+        [
+            ("added", Any, dataclasses.field(default=None)),
+            *((field.name, Any, dataclasses.field(default=None)) for field in fields),
+        ],
+        kw_only=True,
+    )
+    values = {field.name: getattr(request, field.name) for field in dataclasses.fields(request)}
+    return kind(**values, **added)
+
+
+@pytest.mark.parametrize(("request_", "stored"), STORED, ids=["plain", "full", "key"])
+def test_stored_fingerprint_stays_the_same(request_, stored):
+    """A fingerprint that the first release stored is that of the same request today."""
+    assert request_.fingerprint == stored
+
+
+@pytest.mark.parametrize("unset", [None, "", (), b"", False], ids=repr)
+@pytest.mark.parametrize(("request_", "stored"), STORED, ids=["plain", "full", "key"])
+def test_unset_field_of_a_later_release_does_not_count(request_, stored, unset):
+    """A later release with one more field, unset, and another order has the stored fingerprint."""
+    assert fingerprint(later(request_)) == stored
+    assert fingerprint(later(request_, added=unset)) == stored
+
+
+@pytest.mark.parametrize("value", ["x", 0, True, ("",), b"\0", timedelta(0)], ids=repr)
+@pytest.mark.parametrize(("request_", "stored"), STORED, ids=["plain", "full", "key"])
+def test_set_field_of_a_later_release_counts(request_, stored, value):
+    """A request that sets the field of the later release differs; zero is a set value."""
+    assert fingerprint(later(request_, added=value)) != stored
+
+
+@pytest.mark.parametrize("request_", [FULL, KEY], ids=["create", "key"])
+def test_every_field_counts(request_):
+    """A request that leaves out any one field has another fingerprint."""
+    names = [field.name for field in dataclasses.fields(request_)]
+    others = {dataclasses.replace(request_, **{name: None}).fingerprint for name in names}
+    assert len(others | {request_.fingerprint}) == len(names) + 1
+
+
+@pytest.mark.parametrize(
+    ("smallest", "required"),
+    [
+        (PLAIN, {"function": "video.transcode"}),
+        (CreateKeyRequest(subject="", roles=()), {}),
+        (Selection(), {}),
+        (DeliverySelection(), {}),
+        (KeySelection(), {}),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_optional_fields_are_unset_by_default(smallest, required):
+    """A new optional field is unset by default: else every older request would differ."""
+    assert canonical(smallest) == canonical(later(smallest)) == b"1:" + _json(required)
+
+
+def _json(fields: dict[str, str]) -> bytes:
+    return ("{" + ",".join(f'"{name}":"{text}"' for name, text in fields.items()) + "}").encode()
+
+
+@dataclass
+class Sample:
+    """One field of any type."""
+
+    value: Any
+
+
+@pytest.mark.parametrize(
+    ("value", "form"),
+    [
+        ('größe "1"\n', b'"gr\\u00f6\\u00dfe \\"1\\"\\n"'),
+        (Role.CALLER, b'"CALLER"'),
+        (7, b"7"),
+        (True, b"true"),
+        (("b", "", "a"), b'["b","","a"]'),
+        (b"\x00\xff", b'{"$bytes":"00ff"}'),
+        (timedelta(days=1, microseconds=-1), b'{"$duration_us":86399999999}'),
+        (datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC), b'{"$time_us":1000000}'),
+        (Sample(value="x"), b'{"value":"x"}'),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_every_type_has_one_form(value, form):
+    """Text, numbers, flags, lists, bytes, durations and times each have a form of their own."""
+    assert canonical(Sample(value=value)) == b'1:{"value":' + form + b"}"
+
+
+def test_value_without_a_form_is_refused():
+    """A type without a defined form is an error: its text might change between releases."""
+    with pytest.raises(TypeError, match="float"):
+        canonical(Sample(value=0.5))
