@@ -135,10 +135,11 @@ async def test_draining_replica_takes_no_calls(http):
 
 
 async def test_calls_are_audited(http, lines):
-    """Transitions, audited calls and refusals have one line each, with caller, method and peer."""
+    """Transitions, audited calls and refusals have one line each; what is no id is redacted."""
     operation_id = await http.create(http.key("alice"))
     await http.call(http.key("root", Role.ADMIN), "GET", f"/{operation_id}")
     await http.call(http.key("bob"), "GET", f"/{operation_id}")
+    await http.call(http.key("bob"), "GET", "/mp_0123456789abcdef_secret")
     found = [
         (line["event"], line["principal"], line["method"], line["code"], line["operation_id"])
         for line in lines()
@@ -147,4 +148,5 @@ async def test_calls_are_audited(http, lines):
         ("operation changed", "alice", "POST /operations", "OK", operation_id),
         ("call answered", "root", "GET /operations/{id}", "OK", operation_id),
         ("call refused", "bob", "GET /operations/{id}", "404", operation_id),
+        ("call refused", "bob", "GET /operations/{id}", "404", "mp_012345678…"),
     ]

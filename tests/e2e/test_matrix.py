@@ -14,9 +14,9 @@ import pytest
 import sqlalchemy as sa
 from grpc import StatusCode
 
+from milepost.access.audit import redacted_id
 from milepost.domain.operation import OperationId
 from milepost.domain.transitions import Transition
-from milepost.rpc.logged_ids import redacted_id
 from milepost.rpc.methods import METHODS
 from milepost.storage.tables import operations
 from tests.e2e import matrix

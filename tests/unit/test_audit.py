@@ -10,6 +10,7 @@ import pytest
 from opentelemetry.sdk.trace import TracerProvider
 
 from milepost import telemetry
+from milepost.access.audit import REDACTED_CHARACTERS
 from milepost.access.authenticator import Authenticator
 from milepost.access.call import Call
 from milepost.access.method import Method
@@ -23,7 +24,7 @@ from milepost.rpc.interceptors.access import AuditInterceptor, AuthInterceptor
 from milepost.rpc.interceptors.chain import InterceptedServer
 from milepost.rpc.interceptors.errors import Errors
 from milepost.rpc.interceptors.observe import Observe
-from milepost.rpc.logged_ids import REDACTED_CHARACTERS, logged_ids
+from milepost.rpc.logged_ids import logged_ids
 from milepost.rpc.streams import _response
 from milepost.storage.api_keys import KeyRing
 from milepost.storage.engine import open_engine

@@ -1,6 +1,7 @@
 """The address guard: resolved and connected addresses."""
 
 import asyncio
+import functools
 import socket
 import threading
 from collections.abc import AsyncIterator
@@ -9,6 +10,7 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 from aiohttp import ClientError, ClientSession, TCPConnector
+from aiohttp.client_proto import ResponseHandler
 
 from milepost.domain.callback_url import Address, CallbackRules, RefusedUrl, read_callback_url
 from milepost.webhooks import guard
@@ -234,3 +236,30 @@ async def test_changed_aiohttp_is_refused(monkeypatch):
     monkeypatch.setattr(guard, "ResponseHandler", asyncio.Protocol)
     with pytest.raises(RuntimeError, match="aiohttp changed"):
         GuardedConnector()
+
+
+async def test_aiohttp_that_calls_back_otherwise_is_refused(monkeypatch):
+    """A connector is not made if its protocol would not be given the data as it comes."""
+
+    class Buffered(ResponseHandler, asyncio.BufferedProtocol):
+        """A protocol that reads into a buffer of its own."""
+
+    monkeypatch.setattr(guard, "ResponseHandler", Buffered)
+    monkeypatch.setattr("aiohttp.connector.ResponseHandler", Buffered)
+    with pytest.raises(RuntimeError, match="aiohttp changed"):
+        GuardedConnector()
+
+
+async def test_connection_without_the_bound_is_not_used():
+    """If aiohttp makes a connection with another protocol all the same, nothing is sent on it."""
+    receiver = await Receiver(answering(OK), address=str(ALLOWED)).start()
+    connector = GuardedConnector()
+    connector._factory = functools.partial(ResponseHandler, loop=connector._loop)
+    async with ClientSession(connector=connector) as session:
+        with (
+            connecting_to(CheckedAddresses((ALLOWED,), RULES)),
+            pytest.raises(RuntimeError, match="aiohttp changed"),
+        ):
+            await session.post(f"http://hooks.example.com:{receiver.port}/", data=b"x")
+    assert receiver.requests == []
+    await receiver.stop()

@@ -48,6 +48,7 @@ HEAD_BYTES: Final = 65_536
 """Bound of status lines and headers, interim responses (1xx) included."""
 RECEIVE_BYTES: Final = 16_384
 """Receive buffer of a socket. Linux doubles it for its own needs."""
+AIOHTTP_CHANGED: Final = "aiohttp changed: the size of response headers cannot be bounded"
 _FINAL_STATUS: Final = 200
 
 
@@ -233,6 +234,18 @@ class _BoundedResponse(ResponseHandler):
                 self.transport.abort()
 
 
+def _creates_protocols_with(factory: object) -> bool:
+    """Return whether `factory` makes the protocol that `_BoundedResponse` can replace.
+
+    The replacement needs to receive the data as `data_received`, and the head as `feed_data`.
+    """
+    return (
+        getattr(factory, "func", None) is ResponseHandler
+        and not issubclass(ResponseHandler, asyncio.BufferedProtocol)
+        and hasattr(ResponseHandler, "feed_data")
+    )
+
+
 class GuardedConnector(TCPConnector):
     """Makes one connection for each attempt, to its checked addresses, and reuses none.
 
@@ -254,8 +267,8 @@ class GuardedConnector(TCPConnector):
             limit=0,
         )
         # aiohttp has no public setting that bounds the size of all headers together.
-        if getattr(getattr(self, "_factory", None), "func", None) is not ResponseHandler:
-            raise RuntimeError("aiohttp changed: the size of response headers cannot be bounded")
+        if not _creates_protocols_with(getattr(self, "_factory", None)):
+            raise RuntimeError(AIOHTTP_CHANGED)
         self._factory = functools.partial(  # type: ignore[assignment]
             _BoundedResponse, loop=self._loop
         )
@@ -266,13 +279,21 @@ class GuardedConnector(TCPConnector):
         traces: list[Trace],
         timeout: ClientTimeout,  # noqa: ASYNC109 - of aiohttp
     ) -> Connection:
-        """Return a connection whose peer is one of the checked addresses."""
+        """Return a connection whose peer is one of the checked addresses.
+
+        Raises:
+            ForbiddenPeer: The peer is another one.
+            RuntimeError: The size of the response headers would not be bounded.
+        """
         try:
             connection = await super().connect(req, traces, timeout)
         except ClientConnectorError as error:
             if isinstance(error.os_error, ForbiddenPeer):
                 raise error.os_error from None
             raise
+        if not isinstance(connection.protocol, _BoundedResponse):
+            connection.close()
+            raise RuntimeError(AIOHTTP_CHANGED)  # noqa: TRY004 - not an argument of a caller
         try:
             transport = connection.transport
             _checked.get().check(transport.get_extra_info("peername") if transport else None)
