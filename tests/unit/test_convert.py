@@ -16,6 +16,7 @@ from milepost.domain.operation import (
     OperationError,
     Payload,
     Status,
+    UnknownStatus,
     new_operation_id,
 )
 from milepost.domain.selection import Selection
@@ -380,6 +381,12 @@ def test_every_status_has_its_number(status):
     """Every status is told by its own name."""
     message = operation_message(WHOLE._replace(status=status), "bob")
     assert operation_pb2.OperationStatus.Name(message.status) == f"OPERATION_STATUS_{status}"
+
+
+def test_unknown_status_has_no_number():
+    """A status that only a newer release knows is unspecified."""
+    message = operation_message(WHOLE._replace(status=UnknownStatus("PAUSED")), "bob")
+    assert message.status == operation_pb2.OPERATION_STATUS_UNSPECIFIED
 
 
 @given(

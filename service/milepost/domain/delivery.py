@@ -13,7 +13,13 @@ from milepost.domain.transitions import TABLE, Transition
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
-    from milepost.domain.operation import OperationError, OperationId, Payload, Status
+    from milepost.domain.operation import (
+        OperationError,
+        OperationId,
+        Payload,
+        Status,
+        UnknownStatus,
+    )
 
 DELIVERY_ID: Final = re.compile(r"msg_[0-9a-f]{32}")
 """Matched whole. The id of a delivery is the ``webhook-id`` of every attempt."""
@@ -86,7 +92,7 @@ class Subject(NamedTuple):
 
     function: str
     version: str | None
-    status: Status
+    status: Status | UnknownStatus
     result: Payload | None
     errors: tuple[OperationError, ...]
     metadata: str | None
@@ -135,7 +141,7 @@ class Settlement(NamedTuple):
     """From now to the next attempt. Means something only while PENDING."""
 
 
-def status_after(event: str, found: Status) -> Status:
+def status_after(event: str, found: Status | UnknownStatus) -> Status | UnknownStatus:
     """Return the status that `event` led to, of an operation that is `found` in one.
 
     The event that removes an operation leads nowhere: what it was last is what is told.

@@ -37,6 +37,23 @@ class Status(StrEnum):
     CANCELLED = "CANCELLED"
 
 
+class UnknownStatus(str):
+    """A status that only a newer release knows: no transition expects it, no set contains it.
+
+    Replicas of two releases run side by side, so a row may hold one.
+    """
+
+    __slots__ = ()
+
+
+_STATUSES: Final = {status.value: status for status in Status}
+
+
+def status_of(text: str) -> Status | UnknownStatus:
+    """Return the status that is stored as `text`."""
+    return _STATUSES.get(text) or UnknownStatus(text)
+
+
 class Role(StrEnum):
     """What a principal may do; a credential carries one or more."""
 
@@ -77,7 +94,7 @@ class Operation(NamedTuple):
     function: str
     version: str | None
     owner: str
-    status: Status
+    status: Status | UnknownStatus
     progress: float | None
     """0.0 to 1.0; absent until first reported."""
     progress_message: str | None

@@ -108,9 +108,6 @@ TABLE: Final[Mapping[Transition, Rule]] = {
     ),
 }
 
-DELETABLE: Final = TABLE[Transition.PURGE].sources - {Status.PENDING}
-"""What DeleteOperation may forget before its time: a pending one is cancelled first."""
-
 TERMINAL: Final = frozenset(
     status
     for status in Status
@@ -118,6 +115,14 @@ TERMINAL: Final = frozenset(
 )
 """The statuses that no transition leaves, except to be forgotten."""
 ACTIVE: Final = frozenset(Status) - TERMINAL
+DELETABLE: Final = TABLE[Transition.PURGE].sources & TERMINAL
+"""The statuses that an owner may delete before expiry: an active operation is cancelled first."""
+CLAIMABLE: Final = TABLE[Transition.CLAIM].sources
+"""The statuses in which no attempt is running."""
+STARTING: Final = frozenset(
+    transition for transition, rule in TABLE.items() if rule.event == TABLE[Transition.START].event
+)
+"""The transitions whose event is the beginning of an attempt."""
 
 
 class Preconditions(NamedTuple):
@@ -194,7 +199,7 @@ def is_over(attempt: int, found: Operation) -> bool:
     A pending operation has no running attempt: the last one was released.
     """
     lost = found.status is Status.FAILED and any(e.code == LEASE_LOST for e in found.errors)
-    return attempt != found.attempt or found.status is Status.PENDING or lost
+    return attempt != found.attempt or found.status in CLAIMABLE or lost
 
 
 def is_decrease(requested: float | None, current: float | None) -> bool:

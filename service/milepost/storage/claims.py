@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 
-from milepost.domain.transitions import TABLE, Transition
+from milepost.domain.transitions import CLAIMABLE, TABLE, Transition
 from milepost.storage.dialects import clock, later
 from milepost.storage.event_writer import ASKED, EventWriter
-from milepost.storage.predicates import has_status
+from milepost.storage.predicates import has_status, indexed_status
 from milepost.storage.rows import COLUMNS, RowReader
 from milepost.storage.tables import operations
 
@@ -39,9 +39,6 @@ MOST_REMEMBERED: Final = 10_000
 """Functions of which it is known whose turn it is."""
 
 _o = operations.c
-_PENDING: Final[ColumnElement[str]] = sa.literal_column(
-    f"'{next(iter(TABLE[Transition.CLAIM].sources))}'"
-)
 _ONE: Final = sa.literal_column("1", sa.Integer)
 
 _INPUTS: Final = {
@@ -65,7 +62,7 @@ def claiming(dialect: Dialect) -> EventWriter:
             sa.update(operations)
             .where(
                 _o.id.in_(sa.select(picked.c.id)),
-                has_status(operations, TABLE[Transition.CLAIM].sources),
+                has_status(operations, CLAIMABLE),
             )
             .values(
                 status=sa.literal_column(f"'{TABLE[Transition.CLAIM].target}'"),
@@ -114,7 +111,7 @@ def _picked(m: Mapping[str, ColumnElement[Any]], *, lateral: bool) -> sa.CTE:
     return (
         sa.select(free.c.id)
         .join(candidates, candidates.c.id == free.c.id)
-        .where(has_status(free, TABLE[Transition.CLAIM].sources))
+        .where(has_status(free, CLAIMABLE))
         .order_by(candidates.c.place, candidates.c.number)
         .limit(m["most"])
         .with_for_update(skip_locked=True, of=free)
@@ -151,7 +148,7 @@ def _claimable(
     table: sa.FromClause, function: ColumnElement[str]
 ) -> tuple[ColumnElement[bool], ...]:
     return (
-        table.c.status == _PENDING,
+        indexed_status(table, CLAIMABLE),
         table.c.function == function,
         table.c.expire_time >= clock(),
     )

@@ -367,7 +367,9 @@ def redeliver(
     repeated = sa.and_(_d.request_id.is_not(None), _d.request_id == request_id)
     changed = session.fetch(
         sa.update(deliveries)
-        .where(*mine, _d.status != _PENDING, sa.not_(sa.func.coalesce(repeated, sa.false())))
+        .where(
+            *mine, _d.status.in_(sorted(SETTLED)), sa.not_(sa.func.coalesce(repeated, sa.false()))
+        )
         .values(
             status=DeliveryStatus.PENDING.value,
             tries=0,

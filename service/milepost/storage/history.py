@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from milepost.domain.history import StatusChange
-from milepost.domain.operation import Status
-from milepost.domain.transitions import TABLE, Transition
+from milepost.domain.transitions import STARTING, Transition
 from milepost.storage.engine import Prepared
 from milepost.storage.predicates import unexpired
 from milepost.storage.tables import events, operations
@@ -20,11 +19,6 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
 
     from milepost.domain.operation import OperationId
-
-_STARTING = sorted(
-    transition for transition, rule in TABLE.items() if rule.target is Status.PROCESSING
-)
-"""Each of their events is the beginning of an attempt."""
 
 
 def revisions(dialect: Dialect) -> Prepared:
@@ -40,9 +34,12 @@ def revisions(dialect: Dialect) -> Prepared:
 def status_changes(
     operation_id: OperationId, after: int, before: int, limit: int
 ) -> sa.Select[Any]:
-    """Return the read of the changes of status between two revisions, oldest first."""
+    """Return the read of the changes of status between two revisions, oldest first.
+
+    A change that only a newer release knows is left out: nothing is known of where it led.
+    """
     e = events.c
-    starts = sa.case((e.transition.in_([transition.value for transition in _STARTING]), 1), else_=0)
+    starts = sa.case((e.transition.in_(sorted(STARTING)), 1), else_=0)
     mine = (
         sa.select(
             e.revision,
@@ -53,7 +50,12 @@ def status_changes(
         .where(e.operation_id == operation_id, e.revision < before)
         .subquery("mine")
     )
-    return sa.select(mine).where(mine.c.revision > after).order_by(mine.c.revision).limit(limit)
+    return (
+        sa.select(mine)
+        .where(mine.c.revision > after, mine.c.transition.in_(sorted(Transition)))
+        .order_by(mine.c.revision)
+        .limit(limit)
+    )
 
 
 def status_change_from(row: Sequence[Any]) -> StatusChange:

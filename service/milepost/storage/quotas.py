@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Final
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
-from milepost.domain.operation import Status
+from milepost.domain.transitions import ACTIVE
 from milepost.storage.dialects import insert_into
 from milepost.storage.engine import Prepared
-from milepost.storage.predicates import unexpired
+from milepost.storage.predicates import indexed_status, unexpired
 from milepost.storage.tables import operations, quotas
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
     Columns = Mapping[str, ColumnElement[Any]]
 
-ACTIVE: Final = (Status.PENDING.value, Status.PROCESSING.value)
 MOST_OVER: Final = 1_000
 """How far beyond its quota an owner is counted: it has more after the quota was lowered."""
 
@@ -164,7 +163,7 @@ def count_active(owner: str, most: int) -> sa.Select[Any]:
     """Return the read of how many active operations the owner has, up to `most`."""
     active = (
         sa.select(_ONE.label("one"))
-        .where(_o.owner == owner, _o.status.in_(ACTIVE), unexpired())
+        .where(_o.owner == owner, indexed_status(operations, ACTIVE), unexpired())
         .limit(most)
     )
     return sa.select(sa.func.count()).select_from(active.subquery())

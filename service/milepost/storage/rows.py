@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import sqlalchemy as sa
 
 from milepost.domain.interruption import StatusSnapshot
-from milepost.domain.operation import Operation, OperationError, Payload, Status
+from milepost.domain.operation import Operation, OperationError, Payload, status_of
 from milepost.storage.dialects import Instant, Span
 from milepost.storage.tables import operations
 
@@ -95,7 +95,7 @@ def operation_from(row: Sequence[Any]) -> Operation:
     return Operation._make(
         (
             *row[:4],
-            _STATUS[row[4]],
+            status_of(row[4]),
             *row[5:8],
             result,
             errors_from_json(errors) if errors else (),
@@ -110,14 +110,11 @@ def status_snapshot_from(row: Sequence[Any]) -> StatusSnapshot:
     codes = [error.code for error in errors_from_json(errors)] if errors else []
     return StatusSnapshot(
         id=operation_id,
-        status=_STATUS[status],
+        status=status_of(status),
         revision=revision,
         attempt=attempt,
         error_code=codes[0] if codes else None,
     )
-
-
-_STATUS: Final = {status.value: status for status in Status}
 
 
 def errors_to_json(errors: Sequence[OperationError]) -> str:

@@ -16,8 +16,8 @@ import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
-from milepost.domain.delivery import Subject
-from milepost.domain.operation import Payload, Status
+from milepost.domain.delivery import SETTLED, Subject
+from milepost.domain.operation import Payload, status_of
 from milepost.storage.dialects import Instant
 from milepost.storage.rows import errors_from_json
 from milepost.storage.tables import deliveries, delivery_attempts, operations
@@ -56,6 +56,9 @@ _BYTES: Final = frozenset({"result_value"})
 _TIMES: Final = frozenset({"create_time", "complete_time", "cancel_time"})
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _PENDING: Final[ColumnElement[str]] = sa.literal_column("'PENDING'")
+_SETTLED: Final[Sequence[ColumnElement[str]]] = [
+    sa.literal_column(f"'{status}'") for status in sorted(SETTLED)
+]
 
 
 class json_of(FunctionElement[str]):  # noqa: N801 - reads as the SQL function it is
@@ -143,7 +146,7 @@ def _keep(removed: Columns) -> sa.Update:
 def _drop_attempts(removed: Columns) -> sa.Delete:
     """Remove the attempts of the deliveries that are settled."""
     settled = sa.select(deliveries.c.id).where(
-        deliveries.c.operation_id == _id(removed), deliveries.c.status != _PENDING
+        deliveries.c.operation_id == _id(removed), deliveries.c.status.in_(_SETTLED)
     )
     return sa.delete(delivery_attempts).where(delivery_attempts.c.delivery_id.in_(settled))
 
@@ -151,7 +154,7 @@ def _drop_attempts(removed: Columns) -> sa.Delete:
 def _drop_settled(removed: Columns) -> sa.Delete:
     """Remove the deliveries that are settled."""
     return sa.delete(deliveries).where(
-        deliveries.c.operation_id == _id(removed), deliveries.c.status != _PENDING
+        deliveries.c.operation_id == _id(removed), deliveries.c.status.in_(_SETTLED)
     )
 
 
@@ -171,7 +174,7 @@ def subject_from(row: Sequence[Any]) -> Subject:
     type_url, value = values.pop("result_type"), values.pop("result_value")
     errors = values.pop("errors")
     return Subject(
-        status=Status(values.pop("status")),
+        status=status_of(values.pop("status")),
         result=None if type_url is None else Payload(type_url=type_url, value=bytes(value)),
         errors=errors_from_json(errors) if errors else (),
         **values,

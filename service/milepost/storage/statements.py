@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any, Final
 import sqlalchemy as sa
 
 from milepost.domain.operation import OperationId, Status
-from milepost.domain.transitions import DELETABLE, PROGRESS_TOLERANCE, TABLE, Transition
+from milepost.domain.transitions import (
+    CLAIMABLE,
+    DELETABLE,
+    PROGRESS_TOLERANCE,
+    TABLE,
+    TERMINAL,
+    Transition,
+)
 from milepost.storage.dialects import clock, insert_into, later, latest
 from milepost.storage.engine import Prepared
 from milepost.storage.event_writer import ASKED, EventWriter
@@ -26,7 +33,7 @@ from milepost.storage.rows import COLUMNS, SUMMARY_COLUMNS, errors_to_json
 from milepost.storage.tables import operations
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from sqlalchemy import ColumnElement
     from sqlalchemy.engine import Dialect
@@ -58,9 +65,6 @@ EFFECTS: Final[Mapping[Transition, Inputs]] = {
 """What each transition brings along beside its conditions."""
 
 _o = operations.c
-
-
-_PENDING: Final[ColumnElement[str]] = sa.literal_column(f"'{Status.PENDING}'")
 
 
 def condition_values(change: TransitionRequest) -> tuple[Any, ...]:
@@ -104,7 +108,9 @@ def _may_move(
         sa.or_(
             m["expected_attempt"].is_(None),
             # While nobody works on it, every attempt is over.
-            sa.and_(m["expected_attempt"] == _o.attempt, _o.status != _PENDING),
+            sa.and_(
+                m["expected_attempt"] == _o.attempt, has_status(operations, sources - CLAIMABLE)
+            ),
         ),
     )
 
@@ -303,6 +309,12 @@ def purge_expired_statement(dialect: Dialect) -> EventWriter:
     return expiring(dialect, {"id": sa.Text(), **ASKED}, build)
 
 
+_UNENDED: Final[Sequence[ColumnElement[str]]] = [
+    sa.literal_column(f"'{status}'")
+    for status in sorted(TABLE[Transition.PURGE].sources - TERMINAL)
+]
+
+
 def expiring(dialect: Dialect, inputs: Inputs, build: Build) -> EventWriter:
     """Return the removal of what is past its time: only of what never ended is a webhook due."""
     return EventWriter(
@@ -311,5 +323,5 @@ def expiring(dialect: Dialect, inputs: Inputs, build: Build) -> EventWriter:
         build,
         transition=Transition.PURGE,
         event=TABLE[Transition.EXPIRE].event,
-        told=lambda removed: removed["status"] == _PENDING,
+        told=lambda removed: removed["status"].in_(_UNENDED),
     )

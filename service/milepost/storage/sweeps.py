@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 
-from milepost.domain.operation import OperationError, Status
+from milepost.domain.operation import OperationError
 from milepost.domain.transitions import EXPIRED, LEASE_LOST, TABLE, Transition
 from milepost.storage.dialects import Span, clock
 from milepost.storage.engine import Prepared
 from milepost.storage.event_writer import ASKED, EventWriter
 from milepost.storage.operations import SWEEPER
-from milepost.storage.predicates import has_status
+from milepost.storage.predicates import has_status, indexed_status
 from milepost.storage.rows import COLUMNS, SUMMARY_COLUMNS, RowReader, errors_to_json
 from milepost.storage.statements import expiring, sets
 from milepost.storage.tables import events, operations
@@ -55,18 +55,16 @@ def due(
     now: ColumnElement[Any] = clock()
     if since:
         now = sa.type_coerce(now.op("-")(sa.literal(since, Span)), _o.expire_time.type)
-    processing = _o.status == sa.literal_column(f"'{Status.PROCESSING}'")
+    expected = indexed_status(operations, TABLE[transition].sources)
     # What has expired altogether is not handed to another worker.
-    lost = (processing, _o.lease.is_not(None), _o.lease_expire_time < now, _o.expire_time >= now)
+    lost = (expected, _o.lease.is_not(None), _o.lease_expire_time < now, _o.expire_time >= now)
     match transition:
         case Transition.RELEASE:
             return (*lost, _o.attempt < _o.max_attempts), _o.id
         case Transition.ABANDON:
             return (*lost, _o.attempt >= _o.max_attempts), _o.id
-        case Transition.EXPIRE:
-            return (processing, _o.expire_time < now), _o.expire_time
-        case Transition.PURGE:
-            return (sa.not_(processing), _o.expire_time < now), _o.expire_time
+        case Transition.EXPIRE | Transition.PURGE:
+            return (expected, _o.expire_time < now), _o.expire_time
         case _:
             raise ValueError(transition)
 
