@@ -6,11 +6,9 @@ from collections import Counter
 from datetime import timedelta
 from typing import Any
 
-import pytest
 import sqlalchemy as sa
 
 from milepost.domain.operation import Status
-from milepost.storage.outbox import SqlOutbox
 from milepost.webhooks.dispatcher import Room
 from milepost.webhooks.hosts import Hosts
 from milepost.webhooks.sender import Answer
@@ -60,25 +58,17 @@ class Reluctant(Poster):
         return await super().post(url, **request)
 
 
-@pytest.fixture
-async def outbox(engine, store):
-    """The outbox over a fresh database."""
-    outbox = SqlOutbox(engine, store)
-    yield outbox
-    await outbox.close()
-
-
 def due(engine, count, urls=HOSTS):
     """So many deliveries are due."""
     with engine.begin() as connection:
         insert_due(connection, count, urls)
 
 
-async def test_limits_hold_per_host_and_in_total(engine, outbox):
+async def test_limits_hold_per_host_and_in_total(engine, stores):
     """At once no host gets more than its limit, and all together no more than theirs."""
     due(engine, 45)
     poster = Poster(takes=0.2)
-    async with WebhookDelivery(engine, outbox, poster, room=ROOM) as sending:
+    async with WebhookDelivery(engine, stores, poster, room=ROOM) as sending:
         await until(lambda: poster.posts["all"] == 45, patience=20)
     assert sending.counts() == {"DELIVERED": 45}
     assert poster.posts == {"all": 45, **{f"h{n}.example": 15 for n in range(3)}}
@@ -87,7 +77,7 @@ async def test_limits_hold_per_host_and_in_total(engine, outbox):
     assert max(poster.most[f"h{n}.example"] for n in range(3)) == ROOM.per_host
 
 
-async def test_revision_orders_the_events_of_an_operation(engine, outbox, store):
+async def test_revision_orders_the_events_of_an_operation(engine, stores, store):
     """One event does not wait for another that fails: each tells which revision it made.
 
     Whoever sorts by revision has the order in which they happened, and each says what was then.
@@ -97,7 +87,7 @@ async def test_revision_orders_the_events_of_an_operation(engine, outbox, store)
     await factories.reach(store, Status.COMPLETED, callback_url=url, callback_events=events)
     poster = Reluctant()
     room = Room(total=1, per_host=1)
-    async with WebhookDelivery(engine, outbox, poster, room=room, attempts=3):
+    async with WebhookDelivery(engine, stores, poster, room=room, attempts=3):
         await until(lambda: len(poster.told) == 3, patience=20)
     told = [(each["type"].partition(".")[2], each["data"]["revision"]) for each in poster.told]
     assert sorted(told) == [("completed", 3), ("started", 2), ("started", 2)]
@@ -106,14 +96,14 @@ async def test_revision_orders_the_events_of_an_operation(engine, outbox, store)
     assert statuses == ["PROCESSING", "PROCESSING", "COMPLETED"]
 
 
-async def test_breaker_delays_and_drops_nothing(engine, outbox):
+async def test_breaker_delays_and_drops_nothing(engine, stores):
     """A host that fails again and again is left alone: what waits stays due, no try is used up."""
     due(engine, 20, HOSTS[:1])
     now = [0.0]
     hosts = Hosts(lambda: now[0], per_host=ROOM.per_host, failures=3, open_s=60)
     poster = Poster(status=500)
     async with WebhookDelivery(
-        engine, outbox, poster, room=ROOM, hosts=hosts, attempts=50
+        engine, stores, poster, room=ROOM, hosts=hosts, attempts=50
     ) as sending:
         await until(lambda: bool(hosts.busy()))
         await asyncio.sleep(0.3)
@@ -128,12 +118,12 @@ async def test_breaker_delays_and_drops_nothing(engine, outbox):
     assert sending.counts() == {"DELIVERED": 20}
 
 
-async def test_what_waited_too_long_is_left_to_its_lease(engine, outbox):
+async def test_what_waited_too_long_is_left_to_its_lease(engine, stores):
     """An attempt that would outlive its lease is not made: the delivery is due again later."""
     room = Room(total=1, per_host=1, timeout=timedelta(seconds=-0.99))
     due(engine, 4)
     poster = Poster(takes=0.3)
-    async with WebhookDelivery(engine, outbox, poster, room=room) as sending:
+    async with WebhookDelivery(engine, stores, poster, room=room) as sending:
         await asyncio.sleep(0.5)
         sending.dispatcher.finish()
     delivered = sending.counts()["DELIVERED"]

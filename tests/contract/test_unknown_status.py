@@ -10,7 +10,6 @@ from milepost.domain.errors import IllegalTransition
 from milepost.domain.operation import Status, UnknownStatus, new_operation_id
 from milepost.domain.selection import Selection
 from milepost.domain.transitions import ACTIVE, TERMINAL, Transition
-from milepost.storage.outbox import SqlOutbox
 from milepost.storage.statements import EFFECTS
 from milepost.storage.tables import events, operations
 from milepost.webhooks.body import body_of
@@ -62,11 +61,11 @@ def pause(engine, operation):
 
 
 @pytest.fixture(params=["pending", "claimed", "completed"])
-async def paused(request, store, engine):
+async def paused(request, store, stores, engine):
     """The operation, which had begun in one of several ways."""
     operation = await factories.create(store, request_id="r-1")
     if request.param == "claimed":
-        (operation,) = await store.claim(CLAIM)
+        (operation,) = await stores.work.claim(CLAIM)
     elif request.param == "completed":
         for transition in (Transition.START, Transition.COMPLETE):
             change = factories.change(transition, operation.id)
@@ -77,7 +76,8 @@ async def paused(request, store, engine):
 
 def test_no_set_contains_it():
     """An unknown status is neither active nor terminal, and equal to none that is known."""
-    assert PAUSED not in ACTIVE | TERMINAL
+    known: frozenset[object] = ACTIVE | TERMINAL
+    assert PAUSED not in known
     assert str(PAUSED) == "PAUSED"
 
 
@@ -93,22 +93,22 @@ async def test_every_transition_is_refused(store, stored, paused, transition, ag
     assert stored.everything(paused.id) == before
 
 
-async def test_it_is_not_claimed(store, stored, paused):
+async def test_it_is_not_claimed(stores, stored, paused):
     """It is no work, for nobody who asks for its function."""
     before = stored.everything(paused.id)
-    assert await store.claim(claim(most=10)) == []
-    assert await store.pending([factories.FUNCTION]) == []
+    assert await stores.work.claim(claim(most=10)) == []
+    assert await stores.work.pending([factories.FUNCTION]) == []
     assert stored.everything(paused.id) == before
 
 
-async def test_it_is_not_swept(store, engine, stored, paused):
+async def test_it_is_not_swept(stores, engine, stored, paused):
     """However late it is, no sweep changes or removes it, and none counts it."""
     factories.age(engine, paused.id, LONG)
     before = stored.everything(paused.id)
-    assert await sweep(store) == NOTHING
+    assert await sweep(stores) == NOTHING
     for transition in SWEEPS:
-        assert await store.due(transition) == 0
-        assert await store.overdue(transition, timedelta(), 10) == 0
+        assert await stores.sweeps.due(transition) == 0
+        assert await stores.sweeps.overdue(transition, timedelta(), 10) == 0
     assert stored.everything(paused.id) == before
 
 
@@ -129,7 +129,7 @@ async def test_it_is_no_part_of_the_quota(store, paused):
 
 
 @pytest.mark.parametrize("age", [timedelta(), LONG])
-async def test_every_read_shows_it(store, engine, paused, age):
+async def test_every_read_shows_it(store, stores, engine, paused, age):
     """Reads show it with the status that is stored, and fail for nobody."""
     factories.age(engine, paused.id, age)
     mine = factories.access_filter()
@@ -141,7 +141,7 @@ async def test_every_read_shows_it(store, engine, paused, age):
         assert (listed.id, listed.status) == (paused.id, PAUSED)
     (snapshot,) = await store.status_snapshots([paused.id])
     assert (snapshot.status, snapshot.interruption(None)) == (PAUSED, None)
-    assert await store.revisions([paused.id]) == {paused.id: paused.revision}
+    assert await stores.history.revisions([paused.id]) == {paused.id: paused.revision}
 
 
 async def test_lists_of_known_statuses_leave_it_out(store, paused):
@@ -151,23 +151,21 @@ async def test_lists_of_known_statuses_leave_it_out(store, paused):
     assert paused.status == PAUSED
 
 
-async def test_its_history_is_what_is_known_of_it(store, stored, paused):
+async def test_its_history_is_what_is_known_of_it(stores, stored, paused):
     """A change that only the newer release knows is left out of the changes of status."""
-    changes = await store.status_changes(paused.id, after=0, before=100, limit=100)
+    changes = await stores.history.status_changes(paused.id, after=0, before=100, limit=100)
     recorded = [event["revision"] for event in stored.events(paused.id)]
     assert [change.revision for change in changes] == recorded[:-1]
 
 
-async def test_webhooks_of_it_are_sent(store, engine):
+async def test_webhooks_of_it_are_sent(store, stores, engine):
     """A webhook of what happened before it was paused tells of the status it led to."""
     operation = await factories.reach(store, Status.PROCESSING)
     pause(engine, operation)
-    outbox = SqlOutbox(engine, store)
-    try:
-        (claimed,) = await outbox.claim(limit=10, per_host=10, busy=(), lease=timedelta(seconds=30))
-        (listed,) = await outbox.deliveries(operation.owner, DeliverySelection(), None, 10)
-    finally:
-        await outbox.close()
+    (claimed,) = await stores.deliveries.claim(
+        limit=10, per_host=10, busy=(), lease=timedelta(seconds=30)
+    )
+    (listed,) = await stores.deliveries.deliveries(operation.owner, DeliverySelection(), None, 10)
     assert claimed.subject is not None
     assert claimed.subject.status == PAUSED
     assert b'"status":"PROCESSING"' in body_of(claimed, claimed.subject)

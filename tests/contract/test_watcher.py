@@ -34,9 +34,9 @@ def subscriptions() -> Subscriptions:
 
 
 @pytest.fixture
-def watcher(store, subscriptions) -> Watcher:
+def watcher(store, stores, subscriptions) -> Watcher:
     """Waiting on a store whose transitions are published by the test."""
-    return Watcher(store, store, subscriptions, longest=LONG_S, keep_alive=LONG_S)
+    return Watcher(store, stores.history, subscriptions, longest=LONG_S, keep_alive=LONG_S)
 
 
 async def moved(store, subscriptions, transition, operation, **overrides):
@@ -83,9 +83,9 @@ async def test_wait_returns_it_as_it_stands_after_its_time(store, watcher, secon
     assert await watcher.wait(ALICE, operation.id, seconds) == operation
 
 
-async def test_no_wait_is_longer_than_the_longest(store, subscriptions):
+async def test_no_wait_is_longer_than_the_longest(store, stores, subscriptions):
     """Whatever is asked for, the operator's limit ends the wait."""
-    watcher = Watcher(store, store, subscriptions, longest=QUIET_S, keep_alive=LONG_S)
+    watcher = Watcher(store, stores.history, subscriptions, longest=QUIET_S, keep_alive=LONG_S)
     operation = await factories.create(store)
     async with asyncio.timeout(LONG_S / 2):
         assert await watcher.wait(ALICE, operation.id, 1e9) == operation
@@ -209,9 +209,9 @@ async def test_work_that_changed_hands_is_told_in_full(store, stored, subscripti
     assert [item.attempt for item in seen[1::2]] == list(range(2, rounds + 2))
 
 
-async def test_quiet_watch_says_that_it_lives(store, subscriptions):
+async def test_quiet_watch_says_that_it_lives(store, stores, subscriptions):
     """When nothing happens for a while a watch yields nothing, and goes on."""
-    watcher = Watcher(store, store, subscriptions, longest=LONG_S, keep_alive=QUIET_S)
+    watcher = Watcher(store, stores.history, subscriptions, longest=LONG_S, keep_alive=QUIET_S)
     operation = await factories.create(store)
     with watcher.watch(ALICE, operation.id, operation.revision) as watch:
         assert await taken(watch, 2) == [None, None]
@@ -234,14 +234,14 @@ async def test_foreign_is_missing_to_those_who_wait(store, subscriptions, watche
 
 
 async def test_operation_that_expires_is_gone_for_those_who_wait(
-    store, engine, subscriptions, watcher
+    store, stores, engine, subscriptions, watcher
 ):
     """Who waits for an operation or watches it is told when it expires, before any sweep.
 
     Nobody publishes that time passes: it is found by looking.
     """
     operation = await factories.create(store)
-    poller = Poller(store, subscriptions, interval=QUIET_S)
+    poller = Poller(stores.history, subscriptions, interval=QUIET_S)
     with watcher.watch(ALICE, operation.id, 0) as watch:
         await taken(watch, 1)
         waiting = asyncio.create_task(watcher.wait(ALICE, operation.id, LONG_S))
@@ -255,7 +255,7 @@ async def test_operation_that_expires_is_gone_for_those_who_wait(
         polling.cancel()
 
 
-async def test_every_change_is_found_without_a_hint(store, replica, subscriptions, watcher):
+async def test_every_change_is_found_without_a_hint(store, stores, replica, subscriptions, watcher):
     """What another replica did is found by the poll alone, by everybody who waits."""
     mine, other = [await factories.create(store) for _ in range(2)]
     with watcher.watch(ALICE, mine.id, 0) as watch, subscriptions.listen(other.id) as subscriber:
@@ -263,7 +263,7 @@ async def test_every_change_is_found_without_a_hint(store, replica, subscription
         subscriber.seen = other.revision
         waiting = asyncio.create_task(watcher.wait(ALICE, mine.id, LONG_S))
         await until(lambda: have_seen(subscriptions, mine))
-        poller = Poller(store, subscriptions, interval=LONG_S)
+        poller = Poller(stores.history, subscriptions, interval=LONG_S)
         await poller.look()
         await replica.apply(factories.change(Transition.CANCEL, mine.id))
         polling = asyncio.create_task(poller.run())

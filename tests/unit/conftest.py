@@ -15,7 +15,7 @@ async def house(sqlite_url: str) -> AsyncIterator[House]:
     """A replica."""
     house = House(sqlite_url)
     yield house
-    await house.store.close()
+    await house.batchers.close()
 
 
 @pytest.fixture

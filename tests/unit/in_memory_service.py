@@ -10,8 +10,9 @@ from typing import Any
 from milepost.domain.limits import Limits
 from milepost.domain.operation import CreateRequest, OperationId, Principal, Role
 from milepost.domain.rates import Allowance, Allowances
+from milepost.storage.batchers import Batchers
 from milepost.storage.engine import open_engine
-from milepost.storage.store import SqlOperationStore
+from milepost.storage.stores import Stores
 from milepost.tracking.claimer import PendingWork
 from milepost.tracking.page_tokens import PageTokens
 from milepost.tracking.pending import PendingProgress
@@ -62,7 +63,9 @@ class House:
     """A replica: its use cases and its progress streams, over a fresh database."""
 
     def __init__(self, url: str) -> None:
-        self.store = SqlOperationStore(open_engine(url))
+        self.batchers = Batchers(open_engine(url))
+        self.stores = Stores(self.batchers)
+        self.store = self.stores.operations
         self.stored = Stored(open_engine(url))
         self.clock = Clock()
         self.pending = PendingProgress()
@@ -86,7 +89,7 @@ class House:
             limits=Limits(),
             page_tokens=PageTokens(secrets.token_bytes(32)),
             subscriptions=subscriptions or Subscriptions(),
-            work=PendingWork(self.store),
+            work=PendingWork(self.stores.work),
             pending=pending,
             allowances=Allowances(default=Allowance(active=1_000)),
         )

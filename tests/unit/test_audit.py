@@ -24,8 +24,9 @@ from milepost.rpc.interceptors.observe import Observe
 from milepost.rpc.logged_ids import SHOWN, named
 from milepost.rpc.streams import _response
 from milepost.storage.api_keys import KeyRing
+from milepost.storage.batchers import Batchers
 from milepost.storage.engine import open_engine
-from milepost.storage.store import SqlOperationStore
+from milepost.storage.stores import Stores
 from milepost.tracking.reports import Refused
 
 METHOD = "milepost.v1.AdminService/RevokeApiKey"
@@ -63,12 +64,12 @@ async def _answer(request: pb.RevokeApiKeyRequest, _context: object) -> pb.Revok
 @pytest.fixture
 async def admin(sqlite_url: str) -> AsyncIterator[tuple[str, Revoke]]:
     """The credential id of an admin, and its call to a server inside the real links."""
-    store = SqlOperationStore(open_engine(sqlite_url))
+    batchers = Batchers(open_engine(sqlite_url))
     key, stored = issue_key(subject="root", roles=[Role.ADMIN])
     KeyRing(open_engine(sqlite_url)).add(stored)
     server = grpc.aio.server()
     observe = Observe(telemetry.Tracing(TracerProvider(), 0.0))
-    chained = InterceptedServer(server, (observe, Errors(), Auth(store)))
+    chained = InterceptedServer(server, (observe, Errors(), Auth(Stores(batchers).keys)))
     handler = grpc.unary_unary_rpc_method_handler(
         _answer, pb.RevokeApiKeyRequest.FromString, pb.RevokeApiKeyResponse.SerializeToString
     )
@@ -88,7 +89,7 @@ async def admin(sqlite_url: str) -> AsyncIterator[tuple[str, Revoke]]:
             lambda key_id: call(pb.RevokeApiKeyRequest(key_id=key_id), metadata=header, timeout=10),
         )
     await server.stop(0)
-    await store.close()
+    await batchers.close()
 
 
 def check(line: Mapping[str, Any], credential_id: str) -> None:

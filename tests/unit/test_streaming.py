@@ -9,7 +9,7 @@ from milepost import telemetry
 from milepost.domain.errors import ProgressDecrease, StoreUnavailable, StreamFull
 from milepost.domain.operation import OperationId, new_operation_id
 from milepost.domain.transitions import Preconditions, TransitionRequest, TransitionResult
-from milepost.storage.store import SqlOperationStore
+from milepost.storage.operations import SqlOperationStore
 from milepost.tracking.progress_streams import MOST_UNREAD, SILENCE_S, ProgressStream
 from milepost.tracking.reports import Refused, Update
 from tests.unit.in_memory_service import ALICE, INTERVAL_S, MOST, SOON_S, reporting, told
@@ -112,7 +112,7 @@ def background_failures() -> float:
 async def test_store_that_is_away_refuses_the_update(house):
     """When the store is away the update is refused, and the end of the operation not tried."""
     async with reporting(house) as (stream, operation_id):
-        await house.store.close()
+        await house.batchers.close()
         stream.offer(Update(id=operation_id, progress=0.4))
         with pytest.raises(StoreUnavailable):
             await house.tracker.complete(ALICE, operation_id, Preconditions())

@@ -28,8 +28,9 @@ from milepost.domain.operation import (
 )
 from milepost.domain.selection import Selection
 from milepost.domain.transitions import Preconditions
+from milepost.storage.batchers import Batchers
 from milepost.storage.engine import open_engine
-from milepost.storage.store import SqlOperationStore
+from milepost.storage.stores import Stores
 from milepost.tracking.claimer import PendingWork
 from milepost.tracking.page_tokens import PageTokens
 from milepost.tracking.subscriptions import Subscriptions
@@ -47,11 +48,11 @@ ERRORS = (OperationError(code="A", message="b"),)
 
 
 @pytest.fixture
-async def store(sqlite_url: str) -> AsyncIterator[SqlOperationStore]:
-    """The store over a fresh database."""
-    store = SqlOperationStore(open_engine(sqlite_url))
-    yield store
-    await store.close()
+async def stores(sqlite_url: str) -> AsyncIterator[Stores]:
+    """The stores over a fresh database."""
+    batchers = Batchers(open_engine(sqlite_url))
+    yield Stores(batchers)
+    await batchers.close()
 
 
 @pytest.fixture
@@ -61,20 +62,20 @@ def stored(sqlite_url: str) -> Stored:
 
 
 @pytest.fixture
-def tracker(store: SqlOperationStore) -> Tracker:
+def tracker(stores: Stores) -> Tracker:
     """The use cases over it."""
-    return tracker_of(store)
+    return tracker_of(stores)
 
 
-def tracker_of(store: SqlOperationStore, *ids: str) -> Tracker:
+def tracker_of(stores: Stores, *ids: str) -> Tracker:
     """The use cases, with these ids for new operations, or else random ones."""
     source = iter(ids)
     return Tracker(
-        store,
+        stores.operations,
         limits=Limits(),
         page_tokens=PageTokens(secrets.token_bytes(32)),
         subscriptions=Subscriptions(),
-        work=PendingWork(store),
+        work=PendingWork(stores.work),
         new_id=(lambda: OperationId(next(source))) if ids else new_operation_id,
     )
 

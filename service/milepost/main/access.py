@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
     from milepost.config import Settings
     from milepost.domain.ports import RateLimiter
-    from milepost.storage.store import SqlOperationStore
+    from milepost.storage.api_keys import SqlKeyStore
     from milepost.tracking.page_tokens import PageTokens
 
 
 @contextlib.asynccontextmanager
 async def access_of(
-    settings: Settings, store: SqlOperationStore, page_tokens: PageTokens
+    settings: Settings, store: SqlKeyStore, page_tokens: PageTokens
 ) -> AsyncIterator[Access]:
     """Let in whom the store and the settings know."""
     tokens = _tokens(settings)

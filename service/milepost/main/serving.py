@@ -21,9 +21,9 @@ from milepost.main.tuning import schedule_as_batch, settle_heap, use_huge_pages
 from milepost.main.webhook_delivery import delivering_webhooks
 from milepost.rpc.server import RpcServer, UseCases, Wire
 from milepost.storage.api_keys import service_key
+from milepost.storage.batchers import Batchers
 from milepost.storage.engine import open_engine
-from milepost.storage.outbox import SqlOutbox
-from milepost.storage.store import SqlOperationStore
+from milepost.storage.stores import Stores
 from milepost.tracking.claimer import Claimer, PendingWork
 from milepost.tracking.page_tokens import PageTokens
 from milepost.tracking.pending import PendingProgress
@@ -60,19 +60,19 @@ async def serve(settings: Settings) -> None:
         if not await schema_is_usable(engine, readiness, stop):
             return
         page_tokens = PageTokens(await asyncio.to_thread(service_key, engine, "page_tokens"))
-        store = SqlOperationStore(engine, gathering=settings.gathering)
-        stack.push_async_callback(store.close)
-        outbox = SqlOutbox(engine, store)
-        stack.push_async_callback(outbox.close)
-        sending = await stack.enter_async_context(delivering_webhooks(settings, outbox, tracing))
-        access = await stack.enter_async_context(access_of(settings, store, page_tokens))
+        batchers = Batchers(engine, batching=settings.gathering)
+        stack.push_async_callback(batchers.close)
+        stores = Stores(batchers)
+        sending = await stack.enter_async_context(delivering_webhooks(settings, stores, tracing))
+        access = await stack.enter_async_context(access_of(settings, stores.keys, page_tokens))
         gates = await stack.enter_async_context(gates_of(settings))
-        subscriptions, work = Subscriptions(), PendingWork(store)
-        await stack.enter_async_context(subscribed_to_notifications(subscriptions, store, engine))
+        subscriptions, work = Subscriptions(), PendingWork(stores.work)
+        await stack.enter_async_context(
+            subscribed_to_notifications(subscriptions, stores.history, engine)
+        )
         serves = _use_cases(
             settings,
-            store,
-            outbox,
+            stores,
             sending,
             page_tokens=page_tokens,
             subscriptions=subscriptions,
@@ -85,7 +85,7 @@ async def serve(settings: Settings) -> None:
         await server.start()
         settle_heap()
         use_huge_pages()
-        watch = asyncio.create_task(readiness.watch(store, server))
+        watch = asyncio.create_task(readiness.watch(batchers, server))
         await stack.enter_async_context(background(settings, work, serves.sweeper, access.keys))
         telemetry.log.info(
             "serving",
@@ -107,8 +107,7 @@ async def serve(settings: Settings) -> None:
 
 def _use_cases(
     settings: Settings,
-    store: SqlOperationStore,
-    outbox: SqlOutbox,
+    stores: Stores,
     sending: WebhookDelivery,
     *,
     page_tokens: PageTokens,
@@ -116,10 +115,10 @@ def _use_cases(
     work: PendingWork,
     tracing: telemetry.Tracing,
 ) -> UseCases:
-    """Return what the services serve, over one store."""
+    """Return what the services serve."""
     limits, pending = settings.limits, PendingProgress()
     tracker = Tracker(
-        store,
+        stores.operations,
         limits=limits,
         page_tokens=page_tokens,
         subscriptions=subscriptions,
@@ -130,26 +129,26 @@ def _use_cases(
     )
     return UseCases(
         tracker=tracker,
-        claimer=Claimer(store, limits=limits, subscriptions=subscriptions, work=work),
+        claimer=Claimer(stores.work, limits=limits, subscriptions=subscriptions, work=work),
         sweeper=Sweeper(
-            store,
+            stores.sweeps,
             subscriptions=subscriptions,
             work=work,
             events_kept=timedelta(seconds=settings.events_kept_seconds),
             tracing=tracing,
         ),
         streams=ProgressStreams(
-            tracker, store, subscriptions=subscriptions, pending=pending, limits=limits
+            tracker, stores.operations, subscriptions=subscriptions, pending=pending, limits=limits
         ),
         watcher=Watcher(
-            store,
-            store,
+            stores.operations,
+            stores.history,
             subscriptions,
             longest=settings.wait_seconds_max,
             keep_alive=settings.keep_alive_seconds,
         ),
         webhooks=Webhooks(
-            outbox,
+            stores.deliveries,
             sending.secrets,
             limits=limits,
             page_tokens=page_tokens,

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from milepost.config import Settings
-    from milepost.storage.outbox import SqlOutbox
+    from milepost.storage.stores import Stores
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,13 +38,13 @@ class WebhookDelivery:
 
 @contextlib.asynccontextmanager
 async def delivering_webhooks(
-    settings: Settings, outbox: SqlOutbox, tracing: telemetry.Tracing
+    settings: Settings, stores: Stores, tracing: telemetry.Tracing
 ) -> AsyncIterator[WebhookDelivery]:
     """Send what is due until left; what is being sent then is settled first."""
     keys = await asyncio.to_thread(master_keys, settings)
     if keys is None:
         telemetry.log.warning("webhooks are off", cause="there are no master keys")
-        yield WebhookDelivery(secrets=Secrets(outbox, None))
+        yield WebhookDelivery(secrets=Secrets(stores.secrets, None))
         return
     rules, timeout = settings.callback_rules, timedelta(seconds=settings.webhook_timeout_seconds)
     room = Room(
@@ -54,9 +54,9 @@ async def delivering_webhooks(
     )
     resolver = Resolver(rules)
     sender = Sender(rules, resolver, total=timeout)
-    secrets = Secrets(outbox, Vault(keys))
+    secrets = Secrets(stores.secrets, Vault(keys))
     attempts = DeliveryAttempts(sender, secrets, rules, settings.webhook_schedule)
-    dispatcher = Dispatcher(outbox, attempts, room, tracing)
+    dispatcher = Dispatcher(stores.deliveries, attempts, room, tracing)
     loop = asyncio.create_task(dispatcher.run())
     try:
         yield WebhookDelivery(

@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from sqlalchemy import ColumnElement
-    from sqlalchemy.engine import Dialect
 
     from milepost.domain.claim import ClaimRequest
     from milepost.domain.operation import Operation
-    from milepost.storage.engine import Session
+    from milepost.storage.database import Database
+    from milepost.storage.session import Session
 
 MOST_OWNERS: Final = 16
 """Owners that one statement looks at."""
@@ -53,11 +53,11 @@ _INPUTS: Final = {
 }
 
 
-def claiming(dialect: Dialect) -> EventWriter:
+def claiming(database: Database) -> EventWriter:
     """Return the statement that claims work of one function, of the owners after one of them."""
 
     def build(m: Mapping[str, ColumnElement[Any]]) -> Any:
-        picked = _picked(m, lateral=dialect.name == "postgresql")
+        picked = _picked(m, lateral=database.has_lateral_joins)
         return (
             sa.update(operations)
             .where(
@@ -76,7 +76,7 @@ def claiming(dialect: Dialect) -> EventWriter:
             .returning(*COLUMNS)
         )
 
-    return EventWriter(dialect, _INPUTS, build, transition=Transition.CLAIM)
+    return EventWriter(database, _INPUTS, build, transition=Transition.CLAIM)
 
 
 def _picked(m: Mapping[str, ColumnElement[Any]], *, lateral: bool) -> sa.CTE:
@@ -175,10 +175,10 @@ def pending(functions: Collection[str]) -> sa.Select[Any]:
 class Claims:
     """The claims of one store, and whose turn it is. One thread uses it at a time."""
 
-    def __init__(self, dialect: Dialect) -> None:
+    def __init__(self, database: Database) -> None:
         """Build and compile the statement once."""
-        self._rows = RowReader(dialect)
-        self._statement = claiming(dialect)
+        self._rows = RowReader(database)
+        self._statement = claiming(database)
         self._served: dict[str, str] = {}
         self._claims = 0
 
@@ -192,8 +192,8 @@ class Claims:
         found: list[Operation] = []
         try:
             for function in self._in_turn(claim.functions):
-                for rows in self._rounds(session, claim, function, claim.most - len(found)):
-                    found += [self._rows.operation(row) for row in rows]
+                for claimed in self._rounds(session, claim, function, claim.most - len(found)):
+                    found += claimed
                 if len(found) >= claim.most:
                     break
         except Exception as error:  # noqa: BLE001 - what was claimed before stays claimed
@@ -210,7 +210,7 @@ class Claims:
 
     def _rounds(
         self, session: Session, claim: ClaimRequest, function: str, most: int
-    ) -> Iterator[list[tuple[Any, ...]]]:
+    ) -> Iterator[list[Operation]]:
         """Claim of owner after owner, at the end from the first on, until `most` are found.
 
         The order of the owners is that of the database. Should Python have another one, an owner
@@ -221,16 +221,14 @@ class Claims:
             owners, depth = min(most, MOST_OWNERS), most + SPARE
             asked = (claim.actor, None, None, function, after, owners, depth, most)
             rows = session.run(self._statement, [(*asked, claim.worker, claim.lease)])
-            yield rows
-            most -= len(rows)
-            if not rows and not after:
+            claimed = [self._rows.operation(row) for row in rows]
+            yield claimed
+            most -= len(claimed)
+            if not claimed and not after:
                 break
-            after = max(row[_OWNER] for row in rows) if rows else ""
+            after = max((operation.owner for operation in claimed), default="")
             if most <= 0:
                 break
         if len(self._served) >= MOST_REMEMBERED:
             self._served.clear()
         self._served[function] = after
-
-
-_OWNER: Final = [column.name for column in COLUMNS].index("owner")

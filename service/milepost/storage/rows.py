@@ -9,19 +9,16 @@ import sqlalchemy as sa
 
 from milepost.domain.interruption import StatusSnapshot
 from milepost.domain.operation import Operation, OperationError, Payload, status_of
-from milepost.storage.dialects import Instant, Span
 from milepost.storage.tables import operations
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-    from sqlalchemy.engine import Dialect
-    from sqlalchemy.types import TypeEngine
+    from milepost.storage.database import Database
 
 _o = operations.c
 
-# In the order of the fields of `Operation`, which is made of one row without naming them.
-COLUMNS: Final = (
+COLUMNS: Final = (  # in the order in which `operation_from` names them
     _o.id,
     _o.function,
     _o.version,
@@ -62,13 +59,12 @@ SUMMARY_COLUMNS: Final = tuple(
 class RowReader:
     """Makes operations of the rows that `COLUMNS` returns."""
 
-    def __init__(self, dialect: Dialect) -> None:
-        """Find the columns whose driver values need converting: none on PostgreSQL."""
+    def __init__(self, database: Database) -> None:
+        """Find the columns whose driver values need converting."""
         self._conversions = tuple(
             (number, convert)
             for number, column in enumerate(COLUMNS)
-            if dialect.name == "sqlite"
-            and (convert := _conversion(column.type, dialect)) is not None
+            if (convert := database.from_driver(column.type)) is not None
         )
 
     def operation(self, row: Sequence[Any]) -> Operation:
@@ -80,27 +76,67 @@ class RowReader:
         return operation_from(row)
 
 
-def _conversion(type_: TypeEngine[Any], dialect: Dialect) -> Callable[[Any], Any] | None:
-    if isinstance(type_, sa.Double):  # SQLite's RETURNING shows a whole number as an integer
-        return lambda value: None if value is None else float(value)
-    if isinstance(type_, Instant | Span):  # without the layers that SQLAlchemy puts around it
-        return lambda value: type_.process_result_value(value, dialect)
-    return None
-
-
 def operation_from(row: Sequence[Any]) -> Operation:
     """Return the operation of one row of `COLUMNS` in Python types."""
-    result_type, errors = row[8], row[10]
-    result = None if result_type is None else Payload(type_url=result_type, value=bytes(row[9]))
-    return Operation._make(
-        (
-            *row[:4],
-            status_of(row[4]),
-            *row[5:8],
-            result,
-            errors_from_json(errors) if errors else (),
-            *row[11:27],
-        )
+    (
+        id_,
+        function,
+        version,
+        owner,
+        status,
+        progress,
+        progress_message,
+        progress_time,
+        result_type,
+        result_value,
+        errors,
+        metadata,
+        original_request_id,
+        callback_url,
+        create_time,
+        start_time,
+        complete_time,
+        cancel_time,
+        expire_time,
+        ttl,
+        retry_after,
+        revision,
+        attempt,
+        max_attempts,
+        worker,
+        lease_expire_time,
+        trace_context,
+        _callback_events,
+    ) = row
+    return Operation(
+        id=id_,
+        function=function,
+        version=version,
+        owner=owner,
+        status=status_of(status),
+        progress=progress,
+        progress_message=progress_message,
+        progress_time=progress_time,
+        result=None
+        if result_type is None
+        else Payload(type_url=result_type, value=bytes(result_value)),
+        errors=errors_from_json(errors) if errors else (),
+        metadata=metadata,
+        original_request_id=original_request_id,
+        callback_url=callback_url,
+        create_time=create_time,
+        start_time=start_time,
+        complete_time=complete_time,
+        cancel_time=cancel_time,
+        expire_time=expire_time,
+        ttl=ttl,
+        retry_after=retry_after,
+        revision=revision,
+        attempt=attempt,
+        max_attempts=max_attempts,
+        worker=worker,
+        lease_expire_time=lease_expire_time,
+        trace_context=trace_context,
     )
 
 

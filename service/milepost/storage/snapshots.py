@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from sqlalchemy.sql.compiler import SQLCompiler
     from sqlalchemy.types import TypeEngine
 
+    from milepost.storage.session import AnyRow
+
     Columns = Mapping[str, ColumnElement[Any]]
 
 _o = operations.c
@@ -46,7 +48,7 @@ SUBJECT: Final = (
     _o.cancel_time,
     _o.trace_context,
 )
-"""The columns that `subject_from` reads."""
+"""The columns that `subject_from` reads, by name."""
 TOLD: Final[Mapping[str, TypeEngine[Any]]] = {
     # Values go from row to row as the driver of SQLite gives and takes them.
     column.name: sa.BigInteger() if isinstance(column.type, Instant) else column.type
@@ -168,17 +170,9 @@ STEPS: Final[Sequence[Callable[[Columns], Any]]] = (_keep, _drop_attempts, _drop
 # --- and back ---
 
 
-def subject_from(row: Sequence[Any]) -> Subject:
-    """Return the subject of one row of `SUBJECT` in Python types."""
-    values = dict(zip(TOLD, row, strict=True))
-    type_url, value = values.pop("result_type"), values.pop("result_value")
-    errors = values.pop("errors")
-    return Subject(
-        status=status_of(values.pop("status")),
-        result=None if type_url is None else Payload(type_url=type_url, value=bytes(value)),
-        errors=errors_from_json(errors) if errors else (),
-        **values,
-    )
+def subject_from(row: AnyRow) -> Subject:
+    """Return the subject of one row that has the columns of `SUBJECT`, in Python types."""
+    return _subject({name: getattr(row, name) for name in TOLD})
 
 
 def subject_from_snapshot(text: str) -> Subject:
@@ -190,4 +184,15 @@ def subject_from_snapshot(text: str) -> Subject:
     for name in _BYTES:
         if left[name] is not None:
             left[name] = base64.b16decode(left[name].upper())
-    return subject_from([left[name] for name in TOLD])
+    return _subject({name: left[name] for name in TOLD})
+
+
+def _subject(values: dict[str, Any]) -> Subject:
+    type_url, value = values.pop("result_type"), values.pop("result_value")
+    errors = values.pop("errors")
+    return Subject(
+        status=status_of(values.pop("status")),
+        result=None if type_url is None else Payload(type_url=type_url, value=bytes(value)),
+        errors=errors_from_json(errors) if errors else (),
+        **values,
+    )

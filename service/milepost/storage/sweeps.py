@@ -7,29 +7,34 @@ are one statement, and what another sweeper has in its hands is passed over.
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import sqlalchemy as sa
 
 from milepost.domain.operation import OperationError
 from milepost.domain.transitions import EXPIRED, LEASE_LOST, TABLE, Transition
+from milepost.storage.batchers import alone
+from milepost.storage.creation import SWEEPER
 from milepost.storage.dialects import Span, clock
-from milepost.storage.engine import Prepared
 from milepost.storage.event_writer import ASKED, EventWriter
-from milepost.storage.operations import SWEEPER
 from milepost.storage.predicates import has_status, indexed_status
+from milepost.storage.prepared import Prepared
 from milepost.storage.rows import COLUMNS, SUMMARY_COLUMNS, RowReader, errors_to_json
 from milepost.storage.statements import expiring, sets
 from milepost.storage.tables import events, operations
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    import asyncio
+    from collections.abc import Callable, Mapping
 
     from sqlalchemy import ColumnElement
-    from sqlalchemy.engine import Dialect
 
     from milepost.domain.operation import Operation
-    from milepost.storage.engine import Session
+    from milepost.storage.batchers import Batchers
+    from milepost.storage.database import Database
+    from milepost.storage.session import Session
+
+Found = TypeVar("Found")
 
 _o = operations.c
 
@@ -43,9 +48,6 @@ REASONS: Final[Mapping[Transition, str]] = {
 _CODES: Final = {Transition.ABANDON: LEASE_LOST, Transition.EXPIRE: EXPIRED}
 _INPUTS: Final = {**ASKED, "errors": sa.Text(), "most": sa.Integer()}
 _NO_TIME: Final = timedelta()
-_PIECE: Final = 10
-"""Operations that are removed at once where their payloads pass through this process on the way to
-their deliveries, as on SQLite: one may have 2 MiB."""
 
 
 def due(
@@ -69,7 +71,7 @@ def due(
             raise ValueError(transition)
 
 
-def sweeping(dialect: Dialect, transition: Transition) -> EventWriter:
+def sweeping(database: Database, transition: Transition) -> EventWriter:
     """Return the statement that makes `transition` of some operations that are due."""
 
     def build(m: Mapping[str, ColumnElement[Any]]) -> Any:
@@ -98,11 +100,11 @@ def sweeping(dialect: Dialect, transition: Transition) -> EventWriter:
         )
 
     if transition is Transition.PURGE:
-        return expiring(dialect, _INPUTS, build)
-    return EventWriter(dialect, _INPUTS, build, transition=transition)
+        return expiring(database, _INPUTS, build)
+    return EventWriter(database, _INPUTS, build, transition=transition)
 
 
-def purge_events_statement(dialect: Dialect) -> Prepared:
+def purge_events_statement(database: Database) -> Prepared:
     """Return the removal of all events of operations whose last one, their removal, is old."""
 
     def build(m: Mapping[str, ColumnElement[Any]]) -> Any:
@@ -126,7 +128,7 @@ def purge_events_statement(dialect: Dialect) -> Prepared:
             .returning(events.c.operation_id)
         )
 
-    return Prepared(dialect, {"kept": Span(), "most": sa.Integer()}, build)
+    return Prepared(database, {"kept": Span(), "most": sa.Integer()}, build)
 
 
 def count(
@@ -145,17 +147,43 @@ def _light(operation: Operation) -> Operation:
     return operation._replace(result=None, errors=(), metadata=None)
 
 
-class Sweeps:
-    """The sweeper's transitions. Holds statements, not data."""
+class SqlSweepStore:
+    """Fills the port `SweepStore`."""
 
-    def __init__(self, dialect: Dialect) -> None:
-        """Build and compile every statement once."""
-        self._rows = RowReader(dialect)
-        self._transitions = {transition: sweeping(dialect, transition) for transition in REASONS}
-        self._events = purge_events_statement(dialect)
-        self._in_pieces = frozenset({Transition.PURGE} if dialect.name == "sqlite" else ())
+    def __init__(self, batchers: Batchers) -> None:
+        """Compile every statement once."""
+        self._batchers = batchers
+        self._rows = RowReader(batchers.database)
+        self._transitions = {
+            transition: sweeping(batchers.database, transition) for transition in REASONS
+        }
+        self._events = purge_events_statement(batchers.database)
 
-    def sweep(self, session: Session, transition: Transition, most: int) -> list[Operation]:
+    async def sweep(self, transition: Transition, most: int) -> list[Operation]:
+        """See `SweepStore.sweep`."""
+        return await self._submit(lambda session: self._sweep(session, transition, most))
+
+    async def purge_events(self, kept: timedelta, most: int) -> int:
+        """See `SweepStore.purge_events`."""
+        rows = await self._submit(lambda session: session.run(self._events, [(kept, most)]))
+        return len({operation_id for (operation_id,) in rows})
+
+    async def due(self, transition: Transition) -> int:
+        """See `SweepStore.due`."""
+        return await self._count(count(transition))
+
+    async def overdue(self, transition: Transition, since: timedelta, most: int) -> int:
+        """See `SweepStore.overdue`."""
+        return await self._count(count(transition, since=since, most=most))
+
+    async def _count(self, query: sa.Select[Any]) -> int:
+        ((found,),) = await self._batchers.read(lambda session: session.fetch(query))
+        return int(found)
+
+    def _submit(self, part: Callable[[Session], Found]) -> asyncio.Future[Found]:
+        return self._batchers.sweeps.submit(alone(part), None, object())
+
+    def _sweep(self, session: Session, transition: Transition, most: int) -> list[Operation]:
         """Make `transition` of up to `most` operations that are due, with their events."""
         reason = REASONS[transition]
         errors = (
@@ -163,7 +191,8 @@ class Sweeps:
             if transition in _CODES
             else None
         )
-        piece = _PIECE if transition in self._in_pieces else most
+        max_purged = self._batchers.database.max_purged
+        piece = (transition is Transition.PURGE and max_purged) or most
         found: list[Operation] = []
         while len(found) < most:
             wanted = min(piece, most - len(found))
@@ -174,8 +203,3 @@ class Sweeps:
             if len(rows) < wanted:
                 break
         return found
-
-    def purge_events(self, session: Session, kept: timedelta, most: int) -> int:
-        """Remove the events of up to `most` operations; return how many operations these were."""
-        rows = session.run(self._events, [(kept, most)])
-        return len({operation_id for (operation_id,) in rows})
