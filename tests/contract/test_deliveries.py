@@ -1,5 +1,6 @@
 """The outbox: what is due is claimed once, settled by whoever holds it, and shown to its owner."""
 
+import dataclasses
 from datetime import timedelta
 
 import pytest
@@ -64,7 +65,7 @@ def settlement(claimed, status=DeliveryStatus.DELIVERED, delay=MINUTE, **overrid
         tries=claimed.tries + failed,
         delay=delay,
     )
-    return plain._replace(**overrides)
+    return dataclasses.replace(plain, **overrides)
 
 
 def hurry(engine):

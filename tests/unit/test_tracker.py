@@ -90,20 +90,20 @@ def transitions(transition: str) -> float:
     )
 
 
-async def test_taken_id_is_tried_again(store, tracker):
+async def test_taken_id_is_tried_again(stores, tracker):
     """An id that is taken is no failure: another is tried, up to ten times."""
     taken = (await tracker.create(ALICE, PROPOSAL)).operation.id
     fresh = new_operation_id()
-    unlucky = tracker_of(store, *[taken] * (ID_TRIES - 1), fresh)
+    unlucky = tracker_of(stores, *[taken] * (ID_TRIES - 1), fresh)
     assert (await unlucky.create(ALICE, PROPOSAL)).operation.id == fresh
 
 
-async def test_ten_taken_ids_are_a_defect(store, stored, tracker):
+async def test_ten_taken_ids_are_a_defect(stores, stored, tracker):
     """After ten taken ids in a row the create fails, and nothing is stored."""
     taken = (await tracker.create(ALICE, PROPOSAL)).operation.id
     before = stored.everything(taken)
     counted = transitions("create")
-    unlucky = tracker_of(store, *[taken] * ID_TRIES, new_operation_id())
+    unlucky = tracker_of(stores, *[taken] * ID_TRIES, new_operation_id())
     with pytest.raises(IdsExhausted):
         await unlucky.create(ALICE, PROPOSAL)
     assert ID_TRIES == 10

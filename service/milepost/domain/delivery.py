@@ -6,7 +6,7 @@ import re
 import secrets
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from milepost.domain.transitions import TABLE, Transition
 
@@ -49,7 +49,8 @@ class DeliveryStatus(StrEnum):
 SETTLED: Final = frozenset(DeliveryStatus) - {DeliveryStatus.PENDING}
 
 
-class Attempt(NamedTuple):
+@dataclass(slots=True, kw_only=True)
+class Attempt:
     """One attempt to send a webhook, as it is kept: never with what the receiver wrote."""
 
     number: int
@@ -87,7 +88,8 @@ class DeliverySelection:
     operation_id: OperationId | None = None
 
 
-class Subject(NamedTuple):
+@dataclass(slots=True, kw_only=True)
+class Subject:
     """What the body of a webhook says of its operation, living or gone."""
 
     function: str
@@ -104,7 +106,8 @@ class Subject(NamedTuple):
     trace_context: str | None
 
 
-class ClaimedDelivery(NamedTuple):
+@dataclass(slots=True, kw_only=True)
+class ClaimedDelivery:
     """A delivery that one dispatcher holds, for as long as its lease lasts."""
 
     id: str
@@ -129,7 +132,8 @@ class ClaimedDelivery(NamedTuple):
     """What signs the webhooks of its owner now, the current one first; none before the first."""
 
 
-class Settlement(NamedTuple):
+@dataclass(slots=True, kw_only=True)
+class Settlement:
     """What came of one attempt, and where it leaves the delivery."""
 
     id: str
@@ -157,7 +161,8 @@ def status_after(event: str, found: Status | UnknownStatus) -> Status | UnknownS
 # --- secrets ---
 
 
-class SealedSecret(NamedTuple):
+@dataclass(slots=True, kw_only=True)
+class SealedSecret:
     """A signing secret as it is stored: encrypted under one of the operator's master keys."""
 
     owner: str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from milepost.domain.operation import Status
@@ -52,7 +52,8 @@ def as_it_stood(operation: Operation, passage: StatusChange) -> Operation:
     worker and lease.
     """
     status = TABLE[passage.transition].target or operation.status
-    return operation._replace(
+    return replace(
+        operation,
         status=status,
         revision=passage.revision,
         attempt=passage.attempt,

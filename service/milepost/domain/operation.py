@@ -84,10 +84,11 @@ class OperationError:
     """A JSON object as text, or nothing."""
 
 
-class Operation(NamedTuple):
+@dataclass(slots=True, kw_only=True)
+class Operation:
     """One piece of work, as it stood when it was read. Times are aware and in UTC.
 
-    A tuple, because every call makes one: a frozen dataclass takes five times as long.
+    Not frozen, because every call makes one: a frozen dataclass takes five times as long.
     """
 
     id: OperationId

@@ -78,66 +78,44 @@ class RowReader:
 
 def operation_from(row: Sequence[Any]) -> Operation:
     """Return the operation of one row of `COLUMNS` in Python types."""
+    # Without the constructor, for which 27 arguments by name would take longer than all of this.
+    operation = object.__new__(Operation)
     (
-        id_,
-        function,
-        version,
-        owner,
+        operation.id,
+        operation.function,
+        operation.version,
+        operation.owner,
         status,
-        progress,
-        progress_message,
-        progress_time,
+        operation.progress,
+        operation.progress_message,
+        operation.progress_time,
         result_type,
         result_value,
         errors,
-        metadata,
-        original_request_id,
-        callback_url,
-        create_time,
-        start_time,
-        complete_time,
-        cancel_time,
-        expire_time,
-        ttl,
-        retry_after,
-        revision,
-        attempt,
-        max_attempts,
-        worker,
-        lease_expire_time,
-        trace_context,
+        operation.metadata,
+        operation.original_request_id,
+        operation.callback_url,
+        operation.create_time,
+        operation.start_time,
+        operation.complete_time,
+        operation.cancel_time,
+        operation.expire_time,
+        operation.ttl,
+        operation.retry_after,
+        operation.revision,
+        operation.attempt,
+        operation.max_attempts,
+        operation.worker,
+        operation.lease_expire_time,
+        operation.trace_context,
         _callback_events,
     ) = row
-    return Operation(
-        id=id_,
-        function=function,
-        version=version,
-        owner=owner,
-        status=status_of(status),
-        progress=progress,
-        progress_message=progress_message,
-        progress_time=progress_time,
-        result=None
-        if result_type is None
-        else Payload(type_url=result_type, value=bytes(result_value)),
-        errors=errors_from_json(errors) if errors else (),
-        metadata=metadata,
-        original_request_id=original_request_id,
-        callback_url=callback_url,
-        create_time=create_time,
-        start_time=start_time,
-        complete_time=complete_time,
-        cancel_time=cancel_time,
-        expire_time=expire_time,
-        ttl=ttl,
-        retry_after=retry_after,
-        revision=revision,
-        attempt=attempt,
-        max_attempts=max_attempts,
-        worker=worker,
-        lease_expire_time=lease_expire_time,
-        trace_context=trace_context,
+    operation.status = status_of(status)
+    operation.result = (
+        None if result_type is None else Payload(type_url=result_type, value=bytes(result_value))
     )
+    operation.errors = errors_from_json(errors) if errors else ()
+    return operation
 
 
 def status_snapshot_from(row: Sequence[Any]) -> StatusSnapshot:

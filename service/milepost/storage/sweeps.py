@@ -6,6 +6,7 @@ are one statement, and what another sweeper has in its hands is passed over.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -144,7 +145,7 @@ def count(
 
 def _light(operation: Operation) -> Operation:
     """Return it without its payloads: nobody reads those of what has been swept."""
-    return operation._replace(result=None, errors=(), metadata=None)
+    return replace(operation, result=None, errors=(), metadata=None)
 
 
 class SqlSweepStore:
