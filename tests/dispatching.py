@@ -9,7 +9,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from sqlalchemy import Engine
 
 from milepost.domain.callback_url import CallbackRules
-from milepost.storage.outbox import SqlOutbox
+from milepost.storage.stores import Stores
 from milepost.telemetry import Tracing
 from milepost.tracking.signing_secrets import Secrets
 from milepost.webhooks.attempts import DeliveryAttempts, Poster
@@ -27,7 +27,7 @@ class WebhookDelivery:
     def __init__(
         self,
         engine: Engine,
-        outbox: SqlOutbox,
+        stores: Stores,
         poster: Poster,
         *,
         limits: ConcurrencyLimits,
@@ -35,13 +35,13 @@ class WebhookDelivery:
         breaker: CircuitBreaker | None = None,
         attempts: int = 1,
     ) -> None:
-        """Send what is due in `outbox`, without pauses between the attempts."""
-        secrets = Secrets(outbox, Vault(read_keys(new_key())))
+        """Send what is due in `stores`, without pauses between the attempts."""
+        secrets = Secrets(stores.secrets, Vault(read_keys(new_key())))
         schedule = [timedelta(0)] * attempts
         made = DeliveryAttempts(poster, secrets, rules or CallbackRules(), schedule)
         self._engine = engine
         tracing = Tracing(TracerProvider(), 0.0)
-        self.dispatcher = Dispatcher(outbox, made, limits, tracing, breaker)
+        self.dispatcher = Dispatcher(stores.deliveries, made, limits, tracing, breaker)
 
     async def __aenter__(self) -> Self:
         """Start to dispatch."""

@@ -1,12 +1,14 @@
-"""The store under test, over each database, and a look at what it stored."""
+"""The stores under test, over each database, and a look at what they stored."""
 
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from sqlalchemy.engine import Engine
 
+from milepost.storage.batchers import Batchers
 from milepost.storage.engine import open_engine
-from milepost.storage.store import SqlOperationStore
+from milepost.storage.operations import SqlOperationStore
+from milepost.storage.stores import Stores
 from tests.contract.stored import Stored
 
 
@@ -19,19 +21,37 @@ def engine(database_url: str) -> Iterator[Engine]:
 
 
 @pytest.fixture
-async def store(engine: Engine) -> AsyncIterator[SqlOperationStore]:
-    """The store over a fresh database."""
-    store = SqlOperationStore(engine)
-    yield store
-    await store.close()
+async def batchers(engine: Engine) -> AsyncIterator[Batchers]:
+    """The batchers of a replica on a fresh database."""
+    batchers = Batchers(engine)
+    yield batchers
+    await batchers.close()
 
 
 @pytest.fixture
-async def replica(engine: Engine) -> AsyncIterator[SqlOperationStore]:
-    """Another store over the same database."""
-    replica = SqlOperationStore(engine)
-    yield replica
-    await replica.close()
+def stores(batchers: Batchers) -> Stores:
+    """The stores of that replica."""
+    return Stores(batchers)
+
+
+@pytest.fixture
+def store(stores: Stores) -> SqlOperationStore:
+    """Its operations."""
+    return stores.operations
+
+
+@pytest.fixture
+async def others(engine: Engine) -> AsyncIterator[Stores]:
+    """The stores of another replica on the same database."""
+    batchers = Batchers(engine)
+    yield Stores(batchers)
+    await batchers.close()
+
+
+@pytest.fixture
+def replica(others: Stores) -> SqlOperationStore:
+    """The operations of the other replica."""
+    return others.operations
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ from milepost.domain.errors import IllegalTransition, OperationNotFound, Overloa
 from milepost.domain.operation import Status, new_operation_id
 from milepost.domain.transitions import Transition, TransitionResult
 from milepost.storage import batching
-from milepost.storage.store import SqlOperationStore
+from milepost.storage.batchers import Batchers
+from milepost.storage.operations import SqlOperationStore
 from milepost.storage.tables import events
 from tests import factories
 from tests.contract.stored import answers
@@ -31,7 +32,7 @@ class Batch:
 
     async def complete(self):
         """All calls wait in the store, in the order in which they were added."""
-        await until(lambda: len(self._store._writes._waiting) == len(self.calls))
+        await until(lambda: len(self._store._batchers.writes._waiting) == len(self.calls))
 
     async def answers(self):
         """What the calls were answered."""
@@ -44,7 +45,7 @@ async def gathered(store, stored):
     gate = await factories.create(store)
     with stored.held(gate.id):
         start = asyncio.create_task(store.apply(factories.change(Transition.START, gate.id)))
-        await until(lambda: bool(store._writes._running))
+        await until(lambda: bool(store._batchers.writes._running))
         batch = Batch(store)
         yield batch
         await batch.complete()
@@ -147,7 +148,7 @@ async def test_caller_that_left_undoes_nothing(store, stored):
     with stored.held(operation.id):
         start = factories.change(Transition.START, operation.id, request_id="r-1")
         caller = asyncio.create_task(store.apply(start))
-        await until(lambda: bool(store._writes._running))
+        await until(lambda: bool(store._batchers.writes._running))
         caller.cancel()
         await answers(caller)
         assert caller.cancelled()
@@ -185,7 +186,7 @@ async def test_callers_that_leave_at_random(store, replica, stored):
         await asyncio.sleep(0)
         task.cancel()
     await answers(*tasks)
-    await answers(store.close(), replica.close())
+    await answers(store._batchers.close(), replica._batchers.close())
     for operation_id in ids:
         row, written, _ = stored.everything(operation_id)
         assert row is not None
@@ -209,7 +210,8 @@ async def test_too_many_calls_are_refused_at_once(store, stored, monkeypatch):
 
 async def test_without_batching_it_is_the_same(engine):
     """Without batching each call is a transaction of its own, and the answers are the same."""
-    store = SqlOperationStore(engine, batching=False)
+    batchers = Batchers(engine, batching=False)
+    store = SqlOperationStore(batchers)
     try:
         ids = [(await factories.create(store)).id for _ in range(5)]
         found = await answers(
@@ -217,7 +219,7 @@ async def test_without_batching_it_is_the_same(engine):
         )
         assert [type(answer) for answer in found] == [TransitionResult] * 5 + [IllegalTransition]
     finally:
-        await store.close()
+        await batchers.close()
 
 
 async def test_many_reads_at_once(store):
@@ -247,13 +249,14 @@ async def test_one_read_for_two_askers(store):
 
 async def test_closed_store_has_finished(engine, stored):
     """A store that is closed has first finished what it was asked."""
-    store = SqlOperationStore(engine)
+    batchers = Batchers(engine)
+    store = SqlOperationStore(batchers)
     calls = [
         asyncio.create_task(store.insert(new_operation_id(), factories.new_operation()))
         for _ in range(20)
     ]
     await asyncio.sleep(0)
-    await store.close()
+    await batchers.close()
     assert all(isinstance(answer, TransitionResult) for answer in await answers(*calls))
     assert stored.count() == 20
 

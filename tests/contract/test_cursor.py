@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from milepost.domain.operation import Status
-from milepost.storage.engine import Session
 from milepost.storage.libpq import PreparedCursor, array
+from milepost.storage.session import Session
 
 TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
 VALUES = {

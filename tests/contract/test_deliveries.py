@@ -1,5 +1,6 @@
 """The outbox: what is due is claimed once, settled by whoever holds it, and shown to its owner."""
 
+import dataclasses
 from datetime import timedelta
 
 import pytest
@@ -10,11 +11,10 @@ from milepost.domain.errors import DeliveryNotFound, IllegalTransition
 from milepost.domain.operation import Status
 from milepost.domain.selection import Position
 from milepost.domain.transitions import Transition
-from milepost.storage.deliveries import DeliveryClaim, claimer, claiming_values
+from milepost.storage.creation import SWEEPER
+from milepost.storage.delivery_claims import DeliveryClaim, claimer, claiming_values
 from milepost.storage.dialects import Instant, Span
-from milepost.storage.engine import Session
-from milepost.storage.operations import SWEEPER
-from milepost.storage.outbox import SqlOutbox
+from milepost.storage.session import Session
 from milepost.storage.tables import deliveries
 from tests import factories
 from tests.contract.stored import answers
@@ -25,19 +25,15 @@ ENDS = ("operation.completed", "operation.failed", "operation.cancelled", "opera
 
 
 @pytest.fixture
-async def outbox(engine, store):
-    """The outbox over a fresh database."""
-    outbox = SqlOutbox(engine, store)
-    yield outbox
-    await outbox.close()
+def outbox(stores):
+    """The deliveries of a fresh database."""
+    return stores.deliveries
 
 
 @pytest.fixture
-async def other(engine, replica):
-    """The outbox of another replica."""
-    outbox = SqlOutbox(engine, replica)
-    yield outbox
-    await outbox.close()
+def other(others):
+    """The same, as another replica sees them."""
+    return others.deliveries
 
 
 async def ended(store, **overrides):
@@ -69,7 +65,7 @@ def settlement(claimed, status=DeliveryStatus.DELIVERED, delay=MINUTE, **overrid
         tries=claimed.tries + failed,
         delay=delay,
     )
-    return plain._replace(**overrides)
+    return dataclasses.replace(plain, **overrides)
 
 
 def hurry(engine):

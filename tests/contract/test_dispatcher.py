@@ -1,4 +1,4 @@
-"""The dispatcher over a real outbox: concurrency limits, order, circuit breaker and leases."""
+"""The dispatcher over a real stores: concurrency limits, order, circuit breaker and leases."""
 
 import asyncio
 import json
@@ -6,11 +6,9 @@ from collections import Counter
 from datetime import timedelta
 from typing import Any
 
-import pytest
 import sqlalchemy as sa
 
 from milepost.domain.operation import Status
-from milepost.storage.outbox import SqlOutbox
 from milepost.webhooks.circuit_breaker import CircuitBreaker
 from milepost.webhooks.concurrency import ConcurrencyLimits
 from milepost.webhooks.sender import Answer
@@ -60,25 +58,17 @@ class Reluctant(Poster):
         return await super().post(url, **request)
 
 
-@pytest.fixture
-async def outbox(engine, store):
-    """The outbox over a fresh database."""
-    outbox = SqlOutbox(engine, store)
-    yield outbox
-    await outbox.close()
-
-
 def due(engine, count, urls=HOSTS):
     """Insert that many due deliveries."""
     with engine.begin() as connection:
         insert_due(connection, count, urls)
 
 
-async def test_limits_hold_per_host_and_in_total(engine, outbox):
+async def test_limits_hold_per_host_and_in_total(engine, stores):
     """Neither the limit of a host nor the total limit is exceeded."""
     due(engine, 45)
     poster = Poster(takes=0.2)
-    async with WebhookDelivery(engine, outbox, poster, limits=LIMITS) as sending:
+    async with WebhookDelivery(engine, stores, poster, limits=LIMITS) as sending:
         await until(lambda: poster.posts["all"] == 45, patience=20)
     assert sending.counts() == {"DELIVERED": 45}
     assert poster.posts == {"all": 45, **{f"h{n}.example": 15 for n in range(3)}}
@@ -87,7 +77,7 @@ async def test_limits_hold_per_host_and_in_total(engine, outbox):
     assert max(poster.most[f"h{n}.example"] for n in range(3)) == LIMITS.per_host
 
 
-async def test_revision_orders_the_events_of_an_operation(engine, outbox, store):
+async def test_revision_orders_the_events_of_an_operation(engine, stores, store):
     """An event does not wait for an earlier one that fails; each has its revision.
 
     Sorted by revision the events are in order, and each shows the status after it.
@@ -97,7 +87,7 @@ async def test_revision_orders_the_events_of_an_operation(engine, outbox, store)
     await factories.reach(store, Status.COMPLETED, callback_url=url, callback_events=events)
     poster = Reluctant()
     limits = ConcurrencyLimits(total=1, per_host=1)
-    async with WebhookDelivery(engine, outbox, poster, limits=limits, attempts=3):
+    async with WebhookDelivery(engine, stores, poster, limits=limits, attempts=3):
         await until(lambda: len(poster.told) == 3, patience=20)
     told = [(each["type"].partition(".")[2], each["data"]["revision"]) for each in poster.told]
     assert sorted(told) == [("completed", 3), ("started", 2), ("started", 2)]
@@ -106,14 +96,14 @@ async def test_revision_orders_the_events_of_an_operation(engine, outbox, store)
     assert statuses == ["PROCESSING", "PROCESSING", "COMPLETED"]
 
 
-async def test_breaker_delays_and_drops_nothing(engine, outbox):
+async def test_breaker_delays_and_drops_nothing(engine, stores):
     """An open circuit delays the deliveries of a host, and uses up no attempt."""
     due(engine, 20, HOSTS[:1])
     now = [0.0]
     breaker = CircuitBreaker(lambda: now[0], failure_threshold=3, open_s=60)
     poster = Poster(status=500)
     async with WebhookDelivery(
-        engine, outbox, poster, limits=LIMITS, breaker=breaker, attempts=50
+        engine, stores, poster, limits=LIMITS, breaker=breaker, attempts=50
     ) as sending:
         await until(lambda: bool(breaker.open_hosts()))
         await asyncio.sleep(0.3)
@@ -128,12 +118,12 @@ async def test_breaker_delays_and_drops_nothing(engine, outbox):
     assert sending.counts() == {"DELIVERED": 20}
 
 
-async def test_what_waited_too_long_is_left_to_its_lease(engine, outbox):
+async def test_what_waited_too_long_is_left_to_its_lease(engine, stores):
     """An attempt that would outlive its lease is not made: the delivery is due again later."""
     limits = ConcurrencyLimits(total=1, per_host=1, timeout=timedelta(seconds=-0.99))
     due(engine, 4)
     poster = Poster(takes=0.3)
-    async with WebhookDelivery(engine, outbox, poster, limits=limits) as sending:
+    async with WebhookDelivery(engine, stores, poster, limits=limits) as sending:
         await asyncio.sleep(0.5)
         sending.dispatcher.finish()
     delivered = sending.counts()["DELIVERED"]

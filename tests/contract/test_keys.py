@@ -21,9 +21,9 @@ LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
 
 @pytest.fixture
-def keys(store) -> Keys:
+def keys(stores) -> Keys:
     """The use cases over the store."""
-    return Keys(store, limits=Limits(), page_tokens=PageTokens(bytes(32)))
+    return Keys(stores.keys, limits=Limits(), page_tokens=PageTokens(bytes(32)))
 
 
 def create_request(**fields) -> CreateKeyRequest:
@@ -36,7 +36,7 @@ def in_an_hour() -> datetime:
     return (datetime.now(UTC) + timedelta(hours=1)).replace(microsecond=123_000)
 
 
-async def test_created_key_speaks_for_its_subject(keys, store):
+async def test_created_key_speaks_for_its_subject(keys, stores):
     """The secret that a create shows is that of the stored key, with its roles and grants."""
     end = in_an_hour()
     created = await keys.create(
@@ -44,7 +44,7 @@ async def test_created_key_speaks_for_its_subject(keys, store):
         create_request(roles=(Role.CALLER, Role.WORKER), functions=("video.*",), expire_time=end),
     )
     assert created.secret is not None
-    found = verify_key(created.secret, await store.find_key(created.key.key_id))
+    found = verify_key(created.secret, await stores.keys.find_key(created.key.key_id))
     assert found == Principal(
         subject="alice",
         roles=frozenset({Role.CALLER, Role.WORKER}),
@@ -76,9 +76,9 @@ async def test_request_id_is_for_one_content(keys):
     assert len(found) == 1
 
 
-async def test_concurrent_creates_with_one_request_id_make_one_key(keys, replica):
+async def test_concurrent_creates_with_one_request_id_make_one_key(keys, others):
     """Of concurrent calls with one request_id, on two replicas, exactly one creates a key."""
-    other = Keys(replica, limits=Limits(), page_tokens=PageTokens(bytes(32)))
+    other = Keys(others.keys, limits=Limits(), page_tokens=PageTokens(bytes(32)))
     outcomes = await asyncio.gather(
         *(k.create(ADMIN, create_request(request_id="r1")) for k in (keys, other) * 5)
     )
@@ -93,14 +93,14 @@ async def test_end_lies_in_the_future(keys):
     assert await keys.list(ADMIN, KeySelection(inactive=True)) == ([], "")
 
 
-async def test_two_keys_of_a_subject_are_valid_at_once(keys, store):
+async def test_two_keys_of_a_subject_are_valid_at_once(keys, stores):
     """A subject has as many live keys as a rotation needs; revoking one leaves the other."""
     old, new = [await keys.create(ADMIN, create_request()) for _ in range(2)]
-    assert await store.find_key(old.key.key_id)
-    assert await store.find_key(new.key.key_id)
+    assert await stores.keys.find_key(old.key.key_id)
+    assert await stores.keys.find_key(new.key.key_id)
     await keys.revoke(old.key.key_id)
-    assert await store.find_key(old.key.key_id) is None
-    assert await store.find_key(new.key.key_id)
+    assert await stores.keys.find_key(old.key.key_id) is None
+    assert await stores.keys.find_key(new.key.key_id)
 
 
 async def test_revoking_twice_changes_nothing(keys):
@@ -128,11 +128,11 @@ def expire(engine, key_id: str) -> None:
         )
 
 
-async def test_expired_key_is_no_key(keys, store, engine):
+async def test_expired_key_is_no_key(keys, stores, engine):
     """Beyond its end, by the clock of the database, a key is not found, and not listed."""
     created = await keys.create(ADMIN, create_request(expire_time=in_an_hour()))
     expire(engine, created.key.key_id)
-    assert await store.find_key(created.key.key_id) is None
+    assert await stores.keys.find_key(created.key.key_id) is None
     assert await keys.list(ADMIN, KeySelection()) == ([], "")
     found, _ = await keys.list(ADMIN, KeySelection(inactive=True))
     assert [key.key_id for key in found] == [created.key.key_id]

@@ -66,7 +66,9 @@ async def test_batches_in_opposite_orders(store, replica, stored, waiting):
             for each, _, transitions in batches:
                 for transition, operation_id in transitions:
                     call(each, transition, operation_id)
-            await until(lambda: all(len(each._writes._waiting) == 3 for each, *_ in batches))
+            await until(
+                lambda: all(len(each._batchers.writes._waiting) == 3 for each, *_ in batches)
+            )
         await until(lambda: calls[0].done() and calls[1].done() and waiting() == 2)
     found = await answers(*calls)
     # Progress may have started an operation before its start came.

@@ -11,9 +11,10 @@ from milepost.domain.errors import StoreUnavailable
 from milepost.domain.operation import new_operation_id
 from milepost.domain.selection import Selection
 from milepost.domain.transitions import Transition, TransitionResult
+from milepost.storage.batchers import Batchers
 from milepost.storage.engine import open_engine
 from milepost.storage.schema import upgrade
-from milepost.storage.store import SqlOperationStore
+from milepost.storage.stores import Stores
 from tests import factories
 from tests.contract.stored import Stored, answers
 from tests.postgres import PostgresCluster
@@ -67,15 +68,16 @@ def stopped(cluster):
         cluster.start()
 
 
-def every_kind(store, operation):
+def every_kind(stores, operation):
     """One call of each kind, not yet made."""
+    store = stores.operations
     return [
         lambda: store.apply(factories.change(Transition.PROGRESS, operation.id)),
         lambda: store.insert(new_operation_id(), factories.new_operation(owner="outage")),
         lambda: store.get(operation.id, factories.access_filter()),
         lambda: store.list(factories.access_filter(), Selection(), None, 1, full=False),
-        store.ping,
-        lambda: store.find_key("nobody"),
+        store._batchers.ping,
+        lambda: stores.keys.find_key("nobody"),
     ]
 
 
@@ -96,10 +98,10 @@ async def served(call):
 
 
 @pytest.mark.parametrize("away", [unreachable, killed, stopped], ids=lambda away: away.__name__)
-async def test_outage(cluster, store, away):
+async def test_outage(cluster, store, stores, away):
     """Every call fails within 1 s while the store is away, and works within 5 s of its return."""
     operation = await factories.create(store)
-    calls = every_kind(store, operation)
+    calls = every_kind(stores, operation)
     await asyncio.gather(*(call() for call in calls))
     with away(cluster):
         for _ in range(2):
@@ -113,10 +115,10 @@ async def test_outage(cluster, store, away):
     )
 
 
-async def test_sessions_that_hang_are_replaced(cluster, store):
+async def test_sessions_that_hang_are_replaced(cluster, store, stores):
     """When only its sessions hang the store gives them up, and goes on with new ones."""
     operation = await factories.create(store)
-    calls = every_kind(store, operation)[2:]  # a transition in a frozen session holds its row
+    calls = every_kind(stores, operation)[2:]  # a transition in a frozen session holds its row
     await asyncio.gather(*(call() for call in calls))
     with frozen(cluster):
         async with asyncio.timeout(BACK_WITHIN_S):
@@ -142,15 +144,16 @@ async def test_acknowledged_moves_survive(cluster, store, engine):
     assert 0 <= row["revision"] - (1 + len(acknowledged)) <= 1
 
 
-async def test_closing_does_not_wait_for_the_database(cluster, engine):
+async def test_closing_does_not_wait_for_the_database(stores, cluster, engine):
     """A store whose database is away still closes, with every call answered."""
-    store = SqlOperationStore(engine)
-    operation = await factories.create(store)
+    batchers = Batchers(engine)
+    stores = Stores(batchers)
+    operation = await factories.create(stores.operations)
     with unreachable(cluster):
-        calls = [asyncio.create_task(call()) for call in every_kind(store, operation)]
+        calls = [asyncio.create_task(call()) for call in every_kind(stores, operation)]
         await asyncio.sleep(0)
         async with asyncio.timeout(BACK_WITHIN_S):
-            await store.close()
+            await batchers.close()
             found = await answers(*calls)
     assert {type(answer) for answer in found} == {StoreUnavailable}
 
@@ -173,12 +176,13 @@ async def test_schema_that_is_missing(cluster):
     """A database that was never migrated is a store that is not available, not a defect."""
     cluster.create_database("empty")
     engine = open_engine(cluster.url("empty"))
-    store = SqlOperationStore(engine)
+    batchers = Batchers(engine)
+    store = Stores(batchers).operations
     try:
         with pytest.raises(StoreUnavailable):
             await store.get(new_operation_id(), factories.access_filter())
         with pytest.raises(StoreUnavailable):
             await factories.create(store)
     finally:
-        await store.close()
+        await batchers.close()
         cluster.drop_database("empty")

@@ -11,9 +11,11 @@ from milepost.domain.operation import Status, new_operation_id
 from milepost.domain.selection import Position, Selection
 from milepost.domain.transitions import Transition
 from milepost.storage import claims, history, predicates, queries, quotas, statements, sweeps
+from milepost.storage.database import Runnable
 from milepost.storage.dialects import clock
-from milepost.storage.engine import Prepared, Runnable, Session, open_engine, positional
+from milepost.storage.engine import open_engine
 from milepost.storage.schema import upgrade
+from milepost.storage.session import Session
 from milepost.storage.tables import deliveries, delivery_attempts, events, operations
 from tests import factories
 
@@ -142,7 +144,7 @@ class Plan:
 
     def __init__(self, session):
         self._cursor = session.cursor
-        self._sqlite = session.dialect.name == "sqlite"
+        self._sqlite = session.database.dialect.name == "sqlite"
         self.steps = []
 
     def execute(self, sql, parameters=()):
@@ -185,7 +187,7 @@ def _steps(node):
         yield from _steps(child)
 
 
-def prepared(session, statement: Runnable | Prepared, rows):
+def prepared(session, statement: Runnable, rows):
     """The plan of a prepared statement for rows of input."""
     plan = Plan(session)
     statement.run(plan, rows)
@@ -195,7 +197,7 @@ def prepared(session, statement: Runnable | Prepared, rows):
 def query(session, statement):
     """The plan of a statement that is built for each call."""
     compiled = statement.compile(
-        dialect=positional(session.dialect), compile_kwargs={"render_postcompile": True}
+        dialect=session.database.statement_dialect, compile_kwargs={"render_postcompile": True}
     )
     values = {
         name: processor(value) if (processor := compiled._bind_processors.get(name)) else value
@@ -210,7 +212,7 @@ def query(session, statement):
 def test_get_by_id(session, asked):
     """Reads by id, one or many, go by the primary key."""
     rows = [(i, *predicates.access_filter_values(ME), n) for n, i in enumerate(IDS[:asked])]
-    plan = prepared(session, queries.get(session.dialect), rows)
+    plan = prepared(session, queries.get(session.database), rows)
     assert plan.scans == []
     assert plan.uses("operations_pkey")
 
@@ -221,11 +223,8 @@ def test_moves_by_id(session, transition, asked):
     """Moves, one or many, go by the primary key."""
     changes = [factories.change(transition, i, access_filter=ME) for i in IDS[:asked]]
     rows = [(*statements.condition_values(c), *statements.effect_values(c)) for c in changes]
-    kinds: list[Runnable] = [statements.changing(session.dialect, transition)]
-    if transition is Transition.PROGRESS:
-        kinds.append(statements.keeping_progress(session.dialect))
-    for kind in kinds:
-        plan = prepared(session, kind, rows)
+    for statement in statements.of_transition(session.database, transition):
+        plan = prepared(session, statement, rows)
         assert plan.scans == []
         assert plan.uses("operations_pkey")
 
@@ -251,7 +250,7 @@ def test_last_event(session, request_id):
 @pytest.mark.parametrize("asked", [1, 32])
 def test_revisions(free, asked):
     """The poll of those who wait goes by the primary key, for one operation or many."""
-    plan = prepared(free, history.revisions(free.dialect), [(i,) for i in IDS[:asked]])
+    plan = prepared(free, history.revisions(free.database), [(i,) for i in IDS[:asked]])
     assert plan.scans == []
     assert plan.uses("operations_pkey")
 
@@ -280,9 +279,9 @@ def test_create(session, asked):
         statements.new_operation_values(new_operation_id(), new_operation)
         for new_operation in new_operations
     ]
-    plan = prepared(session, statements.insert(session.dialect), rows)
+    plan = prepared(session, statements.insert(session.database), rows)
     assert plan.scans == []
-    if session.dialect.name == "postgresql":
+    if session.database.dialect.name == "postgresql":
         assert plan.uses("operations_owner_request_id_idx")
 
 
@@ -335,7 +334,7 @@ def test_claims(pinned, most):
     """A claim leaps through the index of pending work, and never reads the others."""
     asked = ("wally", None, None, "function-3", "", min(most, 16), most + 8, most)
     rows = [(*asked, "wally", timedelta(seconds=30))]
-    plan = prepared(pinned, claims.claiming(pinned.dialect), rows)
+    plan = prepared(pinned, claims.claiming(pinned.database), rows)
     assert plan.scans == []
     assert plan.uses("operations_pending_idx")
     assert plan.uses("operations_pkey")
@@ -360,7 +359,7 @@ def test_look_for_work(free):
 def test_sweeps(session, transition, index):
     """A sweep reads what may be due by an index, and moves it by the primary key."""
     plan = prepared(
-        session, sweeps.sweeping(session.dialect, transition), [("m", None, None, "[]", 9)]
+        session, sweeps.sweeping(session.database, transition), [("m", None, None, "[]", 9)]
     )
     assert plan.scans == []
     # Either is small: SQLite does not know which of them is smaller.
@@ -372,7 +371,7 @@ def test_sweeps(session, transition, index):
 def test_events_to_purge(session):
     """Old events are found by the events of removals, and removed by their primary key."""
     rows = [(timedelta(days=7), 9)]
-    plan = prepared(session, sweeps.purge_events_statement(session.dialect), rows)
+    plan = prepared(session, sweeps.purge_events_statement(session.database), rows)
     assert plan.scans == []
     assert plan.uses("events_purge_time_idx"), plan.steps
     assert plan.uses("events_pkey")

@@ -1,5 +1,6 @@
 """Progress: it grows, it starts what is pending, and it touches nothing else."""
 
+import dataclasses
 import math
 
 import pytest
@@ -25,15 +26,15 @@ async def report(store, operation, **report):
     assert not outcome.replayed
     stored = await store.get(operation.id, factories.access_filter())
     # The answer leaves the payloads out; the rest is what is stored.
-    assert outcome.operation == stored._replace(metadata=outcome.operation.metadata)
+    assert outcome.operation == dataclasses.replace(stored, metadata=outcome.operation.metadata)
     return stored
 
 
 async def test_progress_grows(store, half):
     """Progress changes itself, its time and the revision, and nothing else."""
     after = await report(store, half, progress=0.75)
-    assert after == half._replace(
-        progress=0.75, progress_time=after.progress_time, revision=half.revision + 1
+    assert after == dataclasses.replace(
+        half, progress=0.75, progress_time=after.progress_time, revision=half.revision + 1
     )
 
 

@@ -16,94 +16,94 @@ ENDS = (Transition.COMPLETE, Transition.FAIL, Transition.CANCEL)
 
 
 @pytest.fixture(params=["one replica", "two replicas"])
-def stores(request, store, replica):
-    """The stores that race each other."""
+def replicas(request, store, replica):
+    """The replicas that race each other."""
     return [store] if request.param == "one replica" else [store, replica]
 
 
-def race(stores, changes):
+def race(replicas, changes):
     """The answers to changes that are asked for at once, of one store after the other."""
-    return answers(*(each.apply(c) for each, c in zip(cycle(stores), changes, strict=False)))
+    return answers(*(each.apply(c) for each, c in zip(cycle(replicas), changes, strict=False)))
 
 
-async def test_one_end(stores, stored):
+async def test_one_end(replicas, stored):
     """Of many ends at once exactly one comes, and the others are told which."""
     for _ in range(4):
-        operation = await factories.reach(stores[0], Status.PROCESSING)
-        found = await race(stores, [factories.change(m, operation.id) for m in ENDS * 4])
+        operation = await factories.reach(replicas[0], Status.PROCESSING)
+        found = await race(replicas, [factories.change(m, operation.id) for m in ENDS * 4])
         (winner,) = [answer for answer in found if isinstance(answer, TransitionResult)]
         losers = [answer for answer in found if answer is not winner]
         end = winner.operation.status
         assert [(type(loser), loser.status) for loser in losers] == [(IllegalTransition, end)] * 11
-        assert await stores[0].get(operation.id, factories.access_filter()) == winner.operation
+        assert await replicas[0].get(operation.id, factories.access_filter()) == winner.operation
         assert winner.operation.revision == operation.revision + 1
         ends = [e for e in stored.events(operation.id) if e["revision"] > operation.revision]
         assert len(ends) == 1
         assert len(stored.deliveries(operation.id)) == 2  # started, ended
 
 
-async def test_one_start(stores, stored):
+async def test_one_start(replicas, stored):
     """Of many starts at once exactly one succeeds."""
-    operation = await factories.create(stores[0])
+    operation = await factories.create(replicas[0])
     starts = [factories.change(Transition.START, operation.id, worker=f"w-{n}") for n in range(10)]
-    found = await race(stores, starts)
+    found = await race(replicas, starts)
     (winner,) = [answer for answer in found if isinstance(answer, TransitionResult)]
     assert [type(answer) for answer in found].count(IllegalTransition) == 9
     row = stored.operation(operation.id)
     assert (row["attempt"], row["worker"]) == (1, winner.operation.worker)
 
 
-async def test_one_repetition(stores, stored):
+async def test_one_repetition(replicas, stored):
     """Of equal calls at once one transitions, and the others are answered as repetitions."""
-    operation = await factories.reach(stores[0], Status.PROCESSING)
+    operation = await factories.reach(replicas[0], Status.PROCESSING)
     complete = factories.change(Transition.COMPLETE, operation.id, request_id="r-1")
-    found = await race(stores, [complete] * 8)
+    found = await race(replicas, [complete] * 8)
     assert Counter(answer.replayed for answer in found) == {False: 1, True: 7}
     assert len(stored.events(operation.id)) == 3
 
 
-async def test_larger_progress_wins(stores):
+async def test_larger_progress_wins(replicas):
     """Of 0.6 and 0.7 at once 0.7 stays, whoever comes first."""
     for values in ((0.6, 0.7), (0.7, 0.6)) * 4:
-        operation = await factories.reach(stores[0], Status.PROCESSING)
+        operation = await factories.reach(replicas[0], Status.PROCESSING)
         found = await race(
-            stores,
+            replicas,
             [factories.change(Transition.PROGRESS, operation.id, progress=v) for v in values],
         )
         assert {type(answer) for answer in found} <= {TransitionResult, ProgressDecrease}
-        assert (await stores[0].get(operation.id, factories.access_filter())).progress == 0.7
+        assert (await replicas[0].get(operation.id, factories.access_filter())).progress == 0.7
 
 
-async def test_cancelled_never_starts(stores, stored):
+async def test_cancelled_never_starts(replicas, stored):
     """Whichever of start and cancel comes first, the operation ends cancelled."""
     for transitions in (
         (Transition.START, Transition.CANCEL),
         (Transition.CANCEL, Transition.START),
     ) * 4:
-        operation = await factories.create(stores[0])
+        operation = await factories.create(replicas[0])
         await race(
-            stores, [factories.change(transition, operation.id) for transition in transitions]
+            replicas, [factories.change(transition, operation.id) for transition in transitions]
         )
         types = [event["type"] for event in stored.events(operation.id)]
         assert types[-1] == "operation.cancelled"
         assert stored.operation(operation.id)["status"] == Status.CANCELLED
 
 
-async def test_progress_never_reopens(stores, stored):
+async def test_progress_never_reopens(replicas, stored):
     """Progress that races an end never comes after it."""
-    operation = await factories.reach(stores[0], Status.PROCESSING)
+    operation = await factories.reach(replicas[0], Status.PROCESSING)
     reports = [factories.change(Transition.PROGRESS, operation.id) for _ in range(10)]
     changes = [*reports[:5], factories.change(Transition.CANCEL, operation.id), *reports[5:]]
-    found = await race(stores, changes)
+    found = await race(replicas, changes)
     made = [answer for answer in found if isinstance(answer, TransitionResult)]
     row = stored.operation(operation.id)
     assert (row["status"], row["revision"]) == (Status.CANCELLED, 2 + len(made))
     assert max(answer.operation.revision for answer in made) == row["revision"]
 
 
-async def test_every_acknowledged_move_counts_once(stores, stored):
+async def test_every_acknowledged_move_counts_once(replicas, stored):
     """The revisions rise by exactly the number of transitions that were acknowledged."""
-    ids = [(await factories.create(stores[0])).id for _ in range(8)]
+    ids = [(await factories.create(replicas[0])).id for _ in range(8)]
     transitions = (
         Transition.START,
         Transition.PROGRESS,
@@ -113,7 +113,7 @@ async def test_every_acknowledged_move_counts_once(stores, stored):
         Transition.CANCEL,
     )
     changes = [factories.change(transition, each) for transition in transitions * 2 for each in ids]
-    found = await race(stores, changes)
+    found = await race(replicas, changes)
     made = Counter(a.operation.id for a in found if isinstance(a, TransitionResult))
     assert {type(a) for a in found} <= {TransitionResult, IllegalTransition}
     for each in ids:

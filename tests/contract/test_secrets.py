@@ -5,10 +5,9 @@ from datetime import timedelta
 
 import pytest
 
-from milepost.storage import secrets
-from milepost.storage.engine import Session
-from milepost.storage.outbox import SqlOutbox
-from milepost.storage.secrets import Rotation
+from milepost.storage import signing_secrets as secrets
+from milepost.storage.session import Session
+from milepost.storage.signing_secrets import Rotation
 from tests.contract.stored import answers
 
 OWNER = "alice"
@@ -16,19 +15,15 @@ DAY, SECOND = timedelta(days=1), timedelta(seconds=1)
 
 
 @pytest.fixture
-async def outbox(engine, store):
+def outbox(stores):
     """The secrets as one replica sees them."""
-    outbox = SqlOutbox(engine, store)
-    yield outbox
-    await outbox.close()
+    return stores.secrets
 
 
 @pytest.fixture
-async def other(engine, replica):
+def other(others):
     """... and as another one does."""
-    outbox = SqlOutbox(engine, replica)
-    yield outbox
-    await outbox.close()
+    return others.secrets
 
 
 async def rotate(outbox, secret, request_id=None, owner=OWNER):

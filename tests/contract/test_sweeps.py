@@ -31,10 +31,11 @@ SWEEPS = (Transition.RELEASE, Transition.ABANDON, Transition.EXPIRE, Transition.
 WRITES = (Transition.PROGRESS, Transition.COMPLETE, Transition.FAIL)
 
 
-async def sweep(store):
+async def sweep(stores):
     """Every operation that any sweep moves now, by its transition."""
     return {
-        transition: [o.id for o in await store.sweep(transition, 1_000)] for transition in SWEEPS
+        transition: [o.id for o in await stores.sweeps.sweep(transition, 1_000)]
+        for transition in SWEEPS
     }
 
 
@@ -46,25 +47,25 @@ def only(transition, operation):
 NOTHING: dict[Transition, list[str]] = {transition: [] for transition in SWEEPS}
 
 
-async def claimed(store, **overrides):
+async def claimed(stores, **overrides):
     """An operation that a worker has claimed."""
-    await factories.create(store, **overrides)
-    (operation,) = await store.claim(CLAIM)
+    await factories.create(stores.operations, **overrides)
+    (operation,) = await stores.work.claim(CLAIM)
     return operation
 
 
-async def test_nothing_is_due(store, stored):
+async def test_nothing_is_due(store, stores, stored):
     """What is within its lease and its time is left alone, in every status."""
     found = [await factories.reach(store, status) for status in Status]
-    found.append(await claimed(store, function=factories.FUNCTION))
+    found.append(await claimed(stores, function=factories.FUNCTION))
     before = [stored.everything(operation.id) for operation in found]
-    assert await sweep(store) == NOTHING
+    assert await sweep(stores) == NOTHING
     assert [stored.everything(operation.id) for operation in found] == before
 
 
-async def test_lost_lease_is_released(store, engine, stored):
+async def test_lost_lease_is_released(store, stores, engine, stored):
     """What has lost its lease waits again, without the progress and the worker of the attempt."""
-    operation = await claimed(store)
+    operation = await claimed(stores)
     await store.apply(
         factories.change(
             Transition.PROGRESS, operation.id, access_filter=WORKER, progress=0.4, request_id="r-1"
@@ -72,7 +73,7 @@ async def test_lost_lease_is_released(store, engine, stored):
     )
     factories.age(engine, operation.id, LEASE + LATE)
     before = stored.operation(operation.id)
-    assert await sweep(store) == only(Transition.RELEASE, operation)
+    assert await sweep(stores) == only(Transition.RELEASE, operation)
     after = stored.operation(operation.id)
     assert after == before | {
         "status": "PENDING",
@@ -88,29 +89,29 @@ async def test_lost_lease_is_released(store, engine, stored):
     last = stored.events(operation.id)[-1]
     assert (last["type"], last["actor"]) == (TABLE[Transition.RELEASE].event, "milepost")
     assert last["revision"] == after["revision"]
-    assert await sweep(store) == NOTHING
+    assert await sweep(stores) == NOTHING
 
 
-async def test_lease_that_holds_is_kept(store, engine, stored):
+async def test_lease_that_holds_is_kept(store, stores, engine, stored):
     """A lease is not lost before its time, and a renewed one holds from its renewal on."""
-    operation = await claimed(store)
+    operation = await claimed(stores)
     factories.age(engine, operation.id, LEASE - timedelta(seconds=10))
     await store.apply(
         factories.change(Transition.PROGRESS, operation.id, access_filter=WORKER, attempt=1)
     )
     factories.age(engine, operation.id, LEASE - timedelta(seconds=10))
     before = stored.everything(operation.id)
-    assert await sweep(store) == NOTHING
+    assert await sweep(stores) == NOTHING
     assert stored.everything(operation.id) == before
 
 
-async def test_late_worker_is_fenced_off(store, engine, stored):
+async def test_late_worker_is_fenced_off(store, stores, engine, stored):
     """A worker past its lease loses the operation, another ends it, and its writes are aborted."""
-    operation = await claimed(store)
+    operation = await claimed(stores)
     factories.age(engine, operation.id, LEASE + LATE)
-    await sweep(store)
+    await sweep(stores)
     await assert_fenced(store, stored, operation)
-    (again,) = await store.claim(dataclasses.replace(CLAIM, worker="wally-2"))
+    (again,) = await stores.work.claim(dataclasses.replace(CLAIM, worker="wally-2"))
     assert (again.id, again.attempt, again.progress) == (operation.id, 2, None)
     await assert_fenced(store, stored, operation)
     done = factories.change(Transition.COMPLETE, operation.id, access_filter=WORKER, attempt=2)
@@ -134,11 +135,11 @@ async def assert_fenced(store, stored, operation):
     assert stored.everything(operation.id) == before
 
 
-async def test_last_attempt_is_abandoned(store, engine, stored):
+async def test_last_attempt_is_abandoned(store, stores, engine, stored):
     """When no attempt is left, a lost lease fails the operation, with event and webhook."""
-    operation = await claimed(store, max_attempts=1)
+    operation = await claimed(stores, max_attempts=1)
     factories.age(engine, operation.id, LEASE + LATE)
-    assert await sweep(store) == only(Transition.ABANDON, operation)
+    assert await sweep(stores) == only(Transition.ABANDON, operation)
     found = await store.get(operation.id, factories.access_filter())
     assert found.status is Status.FAILED
     assert [error.code for error in found.errors] == [LEASE_LOST]
@@ -151,48 +152,48 @@ async def test_last_attempt_is_abandoned(store, engine, stored):
         await store.apply(factories.change(Transition.COMPLETE, operation.id))
 
 
-async def test_attempts_are_used_up(store, engine):
+async def test_attempts_are_used_up(store, stores, engine):
     """An operation is given to as many workers as it has attempts, then it fails."""
     operation = await factories.create(store, max_attempts=3)
     for attempt in (1, 2, 3):
-        (again,) = await store.claim(CLAIM)
+        (again,) = await stores.work.claim(CLAIM)
         assert again.attempt == attempt
         factories.age(engine, operation.id, LEASE + LATE)
-        await sweep(store)
-    assert await store.claim(CLAIM) == []
+        await sweep(stores)
+    assert await stores.work.claim(CLAIM) == []
     assert (await store.get(operation.id, factories.access_filter())).status is Status.FAILED
 
 
-async def test_started_operation_has_no_lease_to_lose(store, engine):
+async def test_started_operation_has_no_lease_to_lose(store, stores, engine):
     """What was started without a claim is bounded by its expire_time only."""
     operation = await factories.reach(store, Status.PROCESSING, ttl=TTL)
     factories.age(engine, operation.id, TTL - timedelta(minutes=1))
-    assert await sweep(store) == NOTHING
+    assert await sweep(stores) == NOTHING
 
 
 @pytest.mark.parametrize("leased", [False, True])
-async def test_expired_processing_operation_fails(store, engine, stored, leased):
+async def test_expired_processing_operation_fails(store, stores, engine, stored, leased):
     """What is worked on past its time fails with EXPIRED, and is kept for one more ttl."""
     if leased:
-        operation = await claimed(store, ttl=TTL)
+        operation = await claimed(stores, ttl=TTL)
     else:
         operation = await factories.reach(store, Status.PROCESSING, ttl=TTL)
     factories.age(engine, operation.id, TTL + LATE)
-    assert await sweep(store) == only(Transition.EXPIRE, operation)
+    assert await sweep(stores) == only(Transition.EXPIRE, operation)
     found = await store.get(operation.id, factories.access_filter())
     assert found.status is Status.FAILED
     assert [error.code for error in found.errors] == [EXPIRED]
     assert found.expire_time == found.complete_time + TTL
     assert stored.events(operation.id)[-1]["type"] == "operation.expired"
     assert stored.deliveries(operation.id)[-1]["type"] == "operation.expired"
-    assert await sweep(store) == NOTHING
+    assert await sweep(stores) == NOTHING
 
 
-async def test_expired_pending_operation_is_forgotten(store, engine, stored):
+async def test_expired_pending_operation_is_forgotten(store, stores, engine, stored):
     """An expired pending operation is gone, with an event and its webhook."""
     operation = await factories.create(store, ttl=TTL)
     factories.age(engine, operation.id, TTL + LATE)
-    assert await sweep(store) == only(Transition.PURGE, operation)
+    assert await sweep(stores) == only(Transition.PURGE, operation)
     assert stored.operation(operation.id) is None
     last = stored.events(operation.id)[-1]
     assert (last["type"], last["transition"]) == ("operation.expired", "purge")
@@ -204,12 +205,12 @@ async def test_expired_pending_operation_is_forgotten(store, engine, stored):
 
 
 @pytest.mark.parametrize("status", [Status.COMPLETED, Status.FAILED, Status.CANCELLED])
-async def test_expired_terminal_operation_is_forgotten(store, engine, stored, status):
+async def test_expired_terminal_operation_is_forgotten(store, stores, engine, stored, status):
     """An ended operation that was kept for its time is gone, without another webhook."""
     operation = await factories.reach(store, status, ttl=TTL)
     factories.age(engine, operation.id, TTL + LATE)
     deliveries = stored.deliveries(operation.id)
-    assert await sweep(store) == only(Transition.PURGE, operation)
+    assert await sweep(stores) == only(Transition.PURGE, operation)
     assert stored.operation(operation.id) is None
     assert stored.events(operation.id)[-1]["type"] == "operation.expired"
     left = stored.deliveries(operation.id)
@@ -219,32 +220,32 @@ async def test_expired_terminal_operation_is_forgotten(store, engine, stored, st
 
 
 @pytest.mark.parametrize("status", [Status.PENDING, Status.COMPLETED])
-async def test_not_expired_at_its_very_time(store, stored, status):
+async def test_not_expired_at_its_very_time(store, stores, stored, status):
     """What has not come to its time yet is left alone, however close it is."""
     operation = await factories.reach(store, status)
     soon = later(clock(), sa.literal(timedelta(seconds=30), operations.c.ttl.type))
     stored.execute(sa.update(operations).values(expire_time=soon))
-    assert await sweep(store) == NOTHING
+    assert await sweep(stores) == NOTHING
     assert stored.operation(operation.id) is not None
 
 
-async def test_sweeps_are_batches(store, replica, stored):
+async def test_sweeps_are_batches(stores, others, stored):
     """A sweep moves as many as it was asked for, and two at once never the same ones."""
     old = factories.LONG_AGO + timedelta(days=1)
     rows = [factories.row(expire_time=old) for _ in range(1_500)]
     stored.execute(sa.insert(operations), rows)
-    assert await store.due(Transition.PURGE) == 1_500
-    assert await store.overdue(Transition.PURGE, timedelta(minutes=5), 1_000) == 1_000
+    assert await stores.sweeps.due(Transition.PURGE) == 1_500
+    assert await stores.sweeps.overdue(Transition.PURGE, timedelta(minutes=5), 1_000) == 1_000
     first, second = await asyncio.gather(
-        store.sweep(Transition.PURGE, 500), replica.sweep(Transition.PURGE, 500)
+        stores.sweeps.sweep(Transition.PURGE, 500), others.sweeps.sweep(Transition.PURGE, 500)
     )
     assert len(first) == len(second) == 500
     assert not {o.id for o in first} & {o.id for o in second}
-    assert len(await store.sweep(Transition.PURGE, 1_000)) == 500
+    assert len(await stores.sweeps.sweep(Transition.PURGE, 1_000)) == 500
     assert stored.count() == 0
 
 
-async def test_removing_large_results_takes_little_memory(store, stored):
+async def test_removing_large_results_takes_little_memory(stores, stored):
     """However many large results are past their time, a sweep holds few of them at once."""
     large = {"result_type": "example.com/bytes", "result_value": b"x" * LARGE_BYTES}
     old = {"expire_time": factories.LONG_AGO + timedelta(days=1)}
@@ -253,13 +254,13 @@ async def test_removing_large_results_takes_little_memory(store, stored):
         stored.execute(sa.insert(operations), rows)
     tracemalloc.start()
     try:
-        assert len(await store.sweep(Transition.PURGE, 1_000)) == LARGE
+        assert len(await stores.sweeps.sweep(Transition.PURGE, 1_000)) == LARGE
         assert tracemalloc.get_traced_memory()[1] < LARGE * LARGE_BYTES / 2
     finally:
         tracemalloc.stop()
 
 
-async def test_counting_changes_nothing(store, engine, stored):
+async def test_counting_changes_nothing(store, stores, engine, stored):
     """What is due is counted without being touched."""
     found = [
         await factories.create(store, ttl=TTL),
@@ -270,22 +271,22 @@ async def test_counting_changes_nothing(store, engine, stored):
     for operation in found:
         factories.age(engine, operation.id, TTL * 2)
     before = [stored.everything(operation.id) for operation in found]
-    assert [await store.due(transition) for transition in SWEEPS] == [0, 0, 1, 2]
+    assert [await stores.sweeps.due(transition) for transition in SWEEPS] == [0, 0, 1, 2]
     assert [stored.everything(operation.id) for operation in found] == before
 
 
-async def test_overdue_is_what_a_sweep_would_have_done(store, engine):
+async def test_overdue_is_what_a_sweep_would_have_done(stores, engine):
     """An operation is overdue from the instant it is due until it is swept."""
-    operation = await claimed(store)
-    assert await store.overdue(Transition.RELEASE, timedelta(), 10) == 0
+    operation = await claimed(stores)
+    assert await stores.sweeps.overdue(Transition.RELEASE, timedelta(), 10) == 0
     factories.age(engine, operation.id, LEASE + LATE)
-    assert await store.overdue(Transition.RELEASE, timedelta(), 10) == 1
-    assert await store.overdue(Transition.RELEASE, timedelta(minutes=1), 10) == 0
-    await sweep(store)
-    assert await store.overdue(Transition.RELEASE, timedelta(), 10) == 0
+    assert await stores.sweeps.overdue(Transition.RELEASE, timedelta(), 10) == 1
+    assert await stores.sweeps.overdue(Transition.RELEASE, timedelta(minutes=1), 10) == 0
+    await sweep(stores)
+    assert await stores.sweeps.overdue(Transition.RELEASE, timedelta(), 10) == 0
 
 
-async def test_events_of_the_long_gone_are_removed(store, stored):
+async def test_events_of_the_long_gone_are_removed(store, stores, stored):
     """Events are kept while their operation lives, and for a time after it is gone."""
     kept = timedelta(days=7)
     living = await factories.reach(store, Status.COMPLETED)
@@ -296,26 +297,26 @@ async def test_events_of_the_long_gone_are_removed(store, stored):
     old = later(events.c.time, sa.literal(-2 * kept, operations.c.ttl.type))
     aged = events.c.operation_id.in_([living.id, gone.id])
     stored.execute(sa.update(events).where(aged).values(time=old))
-    assert await store.purge_events(kept, 1_000) == 1
+    assert await stores.sweeps.purge_events(kept, 1_000) == 1
     assert stored.events(gone.id) == []
     assert len(stored.events(living.id)) == 3
     assert len(stored.events(recent.id)) == 4
     with pytest.raises(OperationNotFound) as caught:
         await store.get(gone.id, factories.access_filter())
     assert type(caught.value) is OperationNotFound
-    assert await store.purge_events(kept, 1_000) == 0
+    assert await stores.sweeps.purge_events(kept, 1_000) == 0
 
 
 @pytest.mark.parametrize(
     "transition", [Transition.PROGRESS, Transition.COMPLETE, Transition.CANCEL]
 )
-async def test_sweep_races_with_the_worker(store, replica, engine, stored, transition):
+async def test_sweep_races_with_the_worker(stores, replica, engine, stored, transition):
     """A sweep and a write at the same moment: one comes first, and the other sees it."""
     for _ in range(10):
-        operation = await claimed(store)
+        operation = await claimed(stores)
         factories.age(engine, operation.id, LEASE + LATE)
         await asyncio.gather(
-            store.sweep(Transition.RELEASE, 1_000),
+            stores.sweeps.sweep(Transition.RELEASE, 1_000),
             replica.apply(factories.change(transition, operation.id, attempt=1)),
             return_exceptions=True,
         )

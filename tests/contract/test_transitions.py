@@ -1,5 +1,6 @@
 """What each transition writes, and what it leaves as it was."""
 
+import dataclasses
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -26,7 +27,11 @@ def about_now(instant):
 
 def changed(before, after):
     """The names of the fields that differ."""
-    return {name for name in before._fields if getattr(before, name) != getattr(after, name)}
+    return {
+        field.name
+        for field in dataclasses.fields(before)
+        if getattr(before, field.name) != getattr(after, field.name)
+    }
 
 
 async def test_start(store):

@@ -34,9 +34,9 @@ def subscriptions() -> Subscriptions:
 
 
 @pytest.fixture
-def watcher(store, subscriptions) -> Watcher:
+def watcher(store, stores, subscriptions) -> Watcher:
     """A watcher of a store whose transitions the test publishes."""
-    return Watcher(store, store, subscriptions, max_wait=LONG_S, keep_alive=LONG_S)
+    return Watcher(store, stores.history, subscriptions, max_wait=LONG_S, keep_alive=LONG_S)
 
 
 async def moved(store, subscriptions, transition, operation, **overrides):
@@ -83,9 +83,9 @@ async def test_wait_ends_at_its_timeout(store, watcher, seconds):
     assert await watcher.wait(ALICE, operation.id, seconds) == operation
 
 
-async def test_wait_is_limited(store, subscriptions):
+async def test_wait_is_limited(store, stores, subscriptions):
     """The operator's limit ends a wait, whatever the caller requests."""
-    watcher = Watcher(store, store, subscriptions, max_wait=QUIET_S, keep_alive=LONG_S)
+    watcher = Watcher(store, stores.history, subscriptions, max_wait=QUIET_S, keep_alive=LONG_S)
     operation = await factories.create(store)
     async with asyncio.timeout(LONG_S / 2):
         assert await watcher.wait(ALICE, operation.id, 1e9) == operation
@@ -209,9 +209,9 @@ async def test_every_attempt_is_watched(store, stored, subscriptions, watcher):
     assert [item.attempt for item in seen[1::2]] == list(range(2, rounds + 2))
 
 
-async def test_quiet_watch_yields_none(store, subscriptions):
+async def test_quiet_watch_yields_none(store, stores, subscriptions):
     """A watch without a change for a while yields None, and goes on."""
-    watcher = Watcher(store, store, subscriptions, max_wait=LONG_S, keep_alive=QUIET_S)
+    watcher = Watcher(store, stores.history, subscriptions, max_wait=LONG_S, keep_alive=QUIET_S)
     operation = await factories.create(store)
     with watcher.watch(ALICE, operation.id, operation.revision) as watch:
         assert await taken(watch, 2) == [None, None]
@@ -233,13 +233,13 @@ async def test_operation_of_another_owner_is_missing(store, subscriptions, watch
     assert not subscriptions.subscribers
 
 
-async def test_expiry_ends_waits_and_watches(store, engine, subscriptions, watcher):
+async def test_expiry_ends_waits_and_watches(store, stores, engine, subscriptions, watcher):
     """Waits and watches end with OperationExpired when it expires, before any sweep.
 
     Expiry is not published, so a poll finds it.
     """
     operation = await factories.create(store)
-    poller = Poller(store, subscriptions, interval=QUIET_S)
+    poller = Poller(stores.history, subscriptions, interval=QUIET_S)
     with watcher.watch(ALICE, operation.id, 0) as watch:
         await taken(watch, 1)
         waiting = asyncio.create_task(watcher.wait(ALICE, operation.id, LONG_S))
@@ -253,7 +253,9 @@ async def test_expiry_ends_waits_and_watches(store, engine, subscriptions, watch
         polling.cancel()
 
 
-async def test_every_change_is_found_without_a_notification(store, replica, subscriptions, watcher):
+async def test_every_change_is_found_without_a_notification(
+    store, stores, replica, subscriptions, watcher
+):
     """A change on another replica is found by the poll alone, for all waits and watches."""
     mine, other = [await factories.create(store) for _ in range(2)]
     with (
@@ -264,7 +266,7 @@ async def test_every_change_is_found_without_a_notification(store, replica, subs
         subscriber.seen_revision = other.revision
         waiting = asyncio.create_task(watcher.wait(ALICE, mine.id, LONG_S))
         await until(lambda: have_seen(subscriptions, mine))
-        poller = Poller(store, subscriptions, interval=LONG_S)
+        poller = Poller(stores.history, subscriptions, interval=LONG_S)
         await poller.poll()
         await replica.apply(factories.change(Transition.CANCEL, mine.id))
         polling = asyncio.create_task(poller.run())

@@ -9,9 +9,9 @@ from aiohttp import ClientError, ClientSession, TCPConnector
 from aiohttp.abc import AbstractResolver, ResolveResult
 from sqlalchemy import Engine
 
+from milepost.storage.batchers import Batchers
 from milepost.storage.engine import open_engine
-from milepost.storage.outbox import SqlOutbox
-from milepost.storage.store import SqlOperationStore
+from milepost.storage.stores import Stores
 from milepost.webhooks.circuit_breaker import CircuitBreaker
 from milepost.webhooks.concurrency import ConcurrencyLimits
 from milepost.webhooks.guard import Resolver
@@ -111,16 +111,15 @@ async def test_flipping_names(trap: Trap, names: NameServer, engine: Engine):
     with engine.begin() as connection:
         insert_due(connection, FLIPS, [f"http://{NAME}:{trap.allowed.port}/"])
     rules = rules_for(trap.allowed.port)
-    store = SqlOperationStore(engine)
-    outbox, sender = SqlOutbox(engine, store), Sender(rules, Resolver(rules, look_up=names.look_up))
+    batchers = Batchers(engine)
+    stores, sender = Stores(batchers), Sender(rules, Resolver(rules, look_up=names.look_up))
     breaker = CircuitBreaker(asyncio.get_running_loop().time, failure_threshold=2 * FLIPS)
     async with WebhookDelivery(
-        engine, outbox, sender, limits=ConcurrencyLimits(), rules=rules, breaker=breaker
+        engine, stores, sender, limits=ConcurrencyLimits(), rules=rules, breaker=breaker
     ) as sending:
         await until(lambda: names.questions == 2 * FLIPS, patience=40)
     await sender.close()
-    await outbox.close()
-    await store.close()
+    await batchers.close()
     assert trap.sprung == 0
     # Every way out was taken often: allowed, refused, and no address at all.
     counts = sending.counts()

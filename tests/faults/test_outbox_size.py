@@ -8,9 +8,9 @@ import pytest
 import sqlalchemy as sa
 
 from milepost.domain.delivery import Attempt, DeliveryStatus, Settlement
+from milepost.storage.batchers import Batchers
 from milepost.storage.engine import open_engine
-from milepost.storage.outbox import SqlOutbox
-from milepost.storage.store import SqlOperationStore
+from milepost.storage.stores import Stores
 from tests.contract.stored import answers
 from tests.outbox import count_by_status, insert_due, insert_finished
 
@@ -81,16 +81,15 @@ async def test_claims_stay_fast(database_url, finished, live):
     """After a million deliveries all but one claim in a hundred take 50 ms at most."""
     fill(database_url, finished, live)
     engine = open_engine(database_url)
-    store = SqlOperationStore(engine)
-    outbox = SqlOutbox(engine, store)
+    batchers = Batchers(engine)
+    outbox = Stores(batchers).deliveries
     delivered, times = 0, []
     while delivered < live:
         count, took = await deliver(outbox)
         assert count, "what is due was not claimed"
         delivered += count
         times.append(took)
-    await outbox.close()
-    await store.close()
+    await batchers.close()
     with engine.connect() as connection:
         assert count_by_status(connection) == {"DELIVERED": finished + live}
     engine.dispose()

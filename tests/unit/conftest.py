@@ -15,7 +15,7 @@ async def replica(sqlite_url: str) -> AsyncIterator[Replica]:
     """A replica."""
     replica = Replica(sqlite_url)
     yield replica
-    await replica.store.close()
+    await replica.batchers.close()
 
 
 @pytest.fixture

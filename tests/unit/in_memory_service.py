@@ -10,8 +10,9 @@ from typing import Any
 from milepost.domain.limits import Limits
 from milepost.domain.operation import CreateRequest, OperationId, Principal, Role
 from milepost.domain.rates import Allowance, Allowances
+from milepost.storage.batchers import Batchers
 from milepost.storage.engine import open_engine
-from milepost.storage.store import SqlOperationStore
+from milepost.storage.stores import Stores
 from milepost.tracking.claimer import PendingWork
 from milepost.tracking.committer import Committer
 from milepost.tracking.page_tokens import PageTokens
@@ -63,7 +64,9 @@ class Replica:
     """The use cases and the progress streams of one replica, over a fresh database."""
 
     def __init__(self, url: str) -> None:
-        self.store = SqlOperationStore(open_engine(url))
+        self.batchers = Batchers(open_engine(url))
+        self.stores = Stores(self.batchers)
+        self.store = self.stores.operations
         self.stored = Stored(open_engine(url))
         self.clock = Clock()
         self.subscriptions = Subscriptions()
@@ -90,7 +93,7 @@ class Replica:
             Committer(self.store, subscriptions or Subscriptions()),
             limits=Limits(),
             page_tokens=PageTokens(secrets.token_bytes(32)),
-            work=PendingWork(self.store),
+            work=PendingWork(self.stores.work),
             pending_progress=pending_progress,
             allowances=Allowances(default=Allowance(active=1_000)),
         )

@@ -27,8 +27,9 @@ from milepost.rpc.interceptors.observe import Observe
 from milepost.rpc.logged_ids import logged_ids
 from milepost.rpc.streams import _response
 from milepost.storage.api_keys import KeyRing
+from milepost.storage.batchers import Batchers
 from milepost.storage.engine import open_engine
-from milepost.storage.store import SqlOperationStore
+from milepost.storage.stores import Stores
 from milepost.tracking.progress_messages import UpdateError
 
 METHOD = "milepost.v1.AdminService/RevokeApiKey"
@@ -53,12 +54,12 @@ async def _answer(request: pb.RevokeApiKeyRequest, call: RpcCall) -> pb.RevokeAp
 @pytest.fixture
 async def admin(sqlite_url: str) -> AsyncIterator[tuple[str, Revoke]]:
     """The credential id of an admin, and its call to a server behind the real interceptors."""
-    store = SqlOperationStore(open_engine(sqlite_url))
+    batchers = Batchers(open_engine(sqlite_url))
     key, stored = issue_key(subject="root", roles=[Role.ADMIN])
     KeyRing(open_engine(sqlite_url)).add(stored)
     server = grpc.aio.server()
     observe = Observe(telemetry.Tracing(TracerProvider(), 0.0))
-    auth = AuthInterceptor(Authenticator(store))
+    auth = AuthInterceptor(Authenticator(Stores(batchers).keys))
     chained = InterceptedServer(server, (observe, Errors(), auth, AuditInterceptor()))
     handler = grpc.unary_unary_rpc_method_handler(
         _answer, pb.RevokeApiKeyRequest.FromString, pb.RevokeApiKeyResponse.SerializeToString
@@ -79,7 +80,7 @@ async def admin(sqlite_url: str) -> AsyncIterator[tuple[str, Revoke]]:
             lambda key_id: call(pb.RevokeApiKeyRequest(key_id=key_id), metadata=header, timeout=10),
         )
     await server.stop(0)
-    await store.close()
+    await batchers.close()
 
 
 def check(line: Mapping[str, Any], credential_id: str) -> None:

@@ -21,8 +21,9 @@ from milepost.rpc.interceptors.chain import InterceptedServer
 from milepost.rpc.interceptors.errors import Errors
 from milepost.rpc.methods import METHODS, PUBLIC, method_of
 from milepost.storage.api_keys import KeyRing
+from milepost.storage.batchers import Batchers
 from milepost.storage.engine import open_engine
-from milepost.storage.store import SqlOperationStore
+from milepost.storage.stores import Stores
 
 SERVICE, METHOD = "milepost.v1.OperationService", "GetOperation"
 SECONDS = 10.0
@@ -37,8 +38,8 @@ class Gate:
         self.lookups = 0
         self.engine = open_engine(url)
         self.ring = KeyRing(open_engine(url))
-        self._store = SqlOperationStore(self.engine)
-        self.auth = Authenticator(self._store, clock=lambda: self.now, **access)
+        self._batchers = Batchers(self.engine)
+        self.auth = Authenticator(Stores(self._batchers).keys, clock=lambda: self.now, **access)
         sa.event.listen(self.engine, "before_cursor_execute", self._count)
         self._server = grpc.aio.server()
         chained = InterceptedServer(self._server, (Errors(), AuthInterceptor(self.auth)))
@@ -64,7 +65,7 @@ class Gate:
         """Stop."""
         await self._channel.close()
         await self._server.stop(0)
-        await self._store.close()
+        await self._batchers.close()
 
     def key(self, subject: str = "alice", *roles: Role) -> str:
         """A valid key."""

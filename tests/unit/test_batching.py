@@ -1,10 +1,9 @@
-"""Lanes: what arrives while a batch runs forms the next one, and each caller is answered."""
+"""Batches: what arrives while one runs forms the next one, and each caller is answered."""
 
 import asyncio
 import sqlite3
 import threading
 import time
-from typing import Any
 
 import psycopg.errors
 import pytest
@@ -13,7 +12,8 @@ import sqlalchemy as sa
 from milepost.domain.errors import Overloaded, StoreUnavailable
 from milepost.storage import batching
 from milepost.storage.batching import Batcher
-from milepost.storage.engine import Session, open_engine
+from milepost.storage.engine import open_engine
+from milepost.storage.session import Session
 
 QUEUE_TIMEOUT_S = 10
 MANY = 1_000
@@ -78,8 +78,8 @@ def engine(tmp_path):
 
 @pytest.fixture
 async def batcher(engine, work):
-    """A lane of that work."""
-    batcher: Batcher[Any, Any] = Batcher("numbers", Session(engine), work)
+    """A batcher."""
+    batcher = Batcher("numbers", Session(engine))
     yield batcher
     work.let()
     await batcher.close()
@@ -91,17 +91,17 @@ def numbers(engine):
         return set(connection.execute(sa.text("SELECT n FROM numbers")).scalars())
 
 
-def submit(batcher, *items, key=None):
+def submit(batcher, work, *items, key=None):
     """The answers to come, to the items."""
-    return [batcher.submit(item, item if key is None else key) for item in items]
+    return [batcher.submit(work, item, item if key is None else key) for item in items]
 
 
 async def behind(batcher, work, *items, **options):
     """The answers to come, to items that wait behind a batch of the number 0, which is not let."""
     work.hold()
-    first = submit(batcher, 0)
+    first = submit(batcher, work, 0)
     await work.started()
-    return first + submit(batcher, *items, **options)
+    return first + submit(batcher, work, *items, **options)
 
 
 async def answered(answers):
@@ -109,9 +109,9 @@ async def answered(answers):
     return await asyncio.gather(*answers, return_exceptions=True)
 
 
-async def test_idle_lane_takes_a_call_at_once(batcher, work):
-    """A call that finds the lane idle is a batch of its own."""
-    assert [await batcher.submit(n, n) for n in (1, 2)] == [10, 20]
+async def test_idle_batcher_takes_a_call_at_once(batcher, work):
+    """A call that finds the batcher idle is a batch of its own."""
+    assert [await batcher.submit(work, n, n) for n in (1, 2)] == [10, 20]
     assert work.batches == [[1], [2]]
 
 
@@ -127,7 +127,7 @@ async def test_what_arrives_meanwhile_is_the_next_batch(batcher, work, engine):
 async def test_equal_keys_never_share_a_batch(batcher, work):
     """Calls of one key run one after the other, in their order; others do not wait for them."""
     answers = await behind(batcher, work, 1, 2, 3, key="same")
-    answers += submit(batcher, 4)
+    answers += submit(batcher, work, 4)
     work.let()
     assert await answered(answers) == [0, 10, 20, 30, 40]
     assert work.batches == [[0], [1, 4], [2], [3]]
@@ -135,7 +135,7 @@ async def test_equal_keys_never_share_a_batch(batcher, work):
 
 async def test_batches_have_a_limit(engine, work):
     """No batch is larger than it may be."""
-    batcher: Batcher[Any, Any] = Batcher("numbers", Session(engine), work, largest_batch=2)
+    batcher = Batcher("numbers", Session(engine), max_batch=2)
     answers = await behind(batcher, work, 1, 2, 3, 4, 5)
     work.let()
     await answered(answers)
@@ -163,25 +163,24 @@ async def test_answers_may_be_errors(engine):
         runs.append(items)
         return [ValueError(item) if item % 2 else item for item in items]
 
-    batcher: Batcher[Any, Any] = Batcher("odd", Session(engine), work)
-    found = await answered(submit(batcher, 1, 2, 3))
+    batcher = Batcher("odd", Session(engine))
+    found = await answered(submit(batcher, work, 1, 2, 3))
     await batcher.close()
     assert [type(each) for each in found] == [ValueError, int, ValueError]
     assert len(runs) == 1
 
 
-async def test_kinds_of_a_batch_share_no_fate(engine, work):
-    """When the work on one kind of items fails, what was done for another is not done again."""
+async def test_statements_of_a_batch_share_no_fate(engine, work):
+    """If one statement of a batch fails, what another has done is not done again."""
 
-    def either(session, items):
-        if items[0] in {"a", "b"}:
-            raise LookupError(items)
-        return work(session, items)
+    def broken(_session, items):
+        raise LookupError(items)
 
-    batcher: Batcher[Any, Any] = Batcher("mixed", Session(engine), either)
-    answers = await behind(batcher, work, "a", 1, "b")
+    batcher = Batcher("mixed", Session(engine))
+    zero_and_one = await behind(batcher, work, 1)
+    failing = submit(batcher, broken, "a", "b")
     work.let()
-    zero, a, one, b = await answered(answers)
+    zero, one, a, b = await answered(zero_and_one + failing)
     await batcher.close()
     assert (zero, one) == (0, 10)
     assert [type(a), type(b)] == [LookupError, LookupError]
@@ -204,12 +203,12 @@ async def test_call_given_up_before_it_is_taken(batcher, work, engine):
 async def test_call_given_up_after_it_is_taken(batcher, work, engine):
     """A call whose caller left after it was taken is made all the same."""
     work.hold()
-    answer = submit(batcher, 1)[0]
+    answer = submit(batcher, work, 1)[0]
     await work.started()
     answer.cancel()
     await answered([answer])
     work.let()
-    assert await batcher.submit(2, 2) == 20
+    assert await batcher.submit(work, 2, 2) == 20
     assert numbers(engine) == {1, 2}
 
 
@@ -220,7 +219,7 @@ async def test_hanging_work_is_not_waited_for(batcher, work, engine):
     assert {type(each) for each in await answered(answers)} == {StoreUnavailable}
     assert time.monotonic() - start < 1.0
     work.let()
-    assert await batcher.submit(3, 3) == 30
+    assert await batcher.submit(work, 3, 3) == 30
     assert numbers(engine) == {0, 3}
 
 
@@ -229,7 +228,7 @@ async def test_old_calls_are_told_beside_new_ones(batcher, work):
     zero, *old = await behind(batcher, work, 1, 2, key="same")
     for call in batcher._waiting:
         call.arrival -= batching.QUEUE_TIMEOUT_S / 2
-    (new,) = submit(batcher, 3)
+    (new,) = submit(batcher, work, 3)
     work.let(1)
     assert await zero == 0  # now 1 and 3 run, and 2 waits
     assert {type(each) for each in await answered(old)} == {StoreUnavailable}
@@ -240,22 +239,22 @@ async def test_old_calls_are_told_beside_new_ones(batcher, work):
 
 
 async def test_too_many_calls(batcher, work, monkeypatch):
-    """What is more than a lane holds is refused at once, whatever its key."""
+    """What is more than a batcher holds is refused at once, whatever its key."""
     monkeypatch.setattr(batching, "MAX_WAITING", 3)
     answers = await behind(batcher, work, 1, 2, 3, key="same")
     with pytest.raises(Overloaded):
-        await batcher.submit(4, 4)
+        await batcher.submit(work, 4, 4)
     work.let()
     assert await answered(answers) == [0, 10, 20, 30]
 
 
 async def test_close_finishes_what_waits(batcher, work, engine):
-    """A lane that is closed first does what it was asked, and then takes nothing more."""
+    """A batcher that is closed first does what it was asked, and then takes nothing more."""
     answers = await behind(batcher, work, 1, 1 + 1, key="same")
     closing = asyncio.create_task(batcher.close())
     await asyncio.sleep(0)
     with pytest.raises(StoreUnavailable):
-        await batcher.submit(3, 3)
+        await batcher.submit(work, 3, 3)
     work.let()
     await closing
     assert await answered(answers) == [0, 10, 20]
@@ -295,10 +294,8 @@ class Failing:
 async def test_what_runs_again(engine, error, times, repeatable, answer, runs):  # noqa: PLR0917
     """What the database undid runs again; after a lost connection, only what may be repeated."""
     work = Failing(error, times)
-    batcher: Batcher[Any, Any] = Batcher(
-        "failing", Session(engine, read_only=True), work, repeatable=repeatable
-    )
-    (found,) = await answered(submit(batcher, 1))
+    batcher = Batcher("failing", Session(engine, read_only=True), repeatable=repeatable)
+    (found,) = await answered(submit(batcher, work, 1))
     await batcher.close()
     assert work.runs == runs
     assert found == answer or type(found) is answer
@@ -307,8 +304,8 @@ async def test_what_runs_again(engine, error, times, repeatable, answer, runs): 
 async def test_unavailable_is_not_tried_one_by_one(engine):
     """When the database is away a whole batch is told so at once."""
     work = Failing(psycopg.OperationalError(), 100)
-    batcher: Batcher[Any, Any] = Batcher("failing", Session(engine, read_only=True), work)
-    found = await answered(submit(batcher, 1, 2, 3))
+    batcher = Batcher("failing", Session(engine, read_only=True))
+    found = await answered(submit(batcher, work, 1, 2, 3))
     await batcher.close()
     assert {type(each) for each in found} == {StoreUnavailable}
     assert work.runs == 1

@@ -9,8 +9,9 @@ import pytest
 from milepost.domain.errors import Draining, Overloaded, PermissionDenied
 from milepost.domain.limits import Limits
 from milepost.domain.operation import Principal, Role
+from milepost.storage.batchers import Batchers
 from milepost.storage.engine import open_engine
-from milepost.storage.store import SqlOperationStore
+from milepost.storage.stores import Stores
 from milepost.tracking import claimer
 from milepost.tracking.claimer import Claimer, PendingWork
 from milepost.tracking.subscriptions import Subscriptions
@@ -24,17 +25,29 @@ VIDEO = (factories.FUNCTION,)
 
 
 @pytest.fixture
-async def store(sqlite_url):
-    """The store over a fresh database."""
-    store = SqlOperationStore(open_engine(sqlite_url))
-    yield store
-    await store.close()
+async def batchers(sqlite_url):
+    """The batchers of a fresh database."""
+    batchers = Batchers(open_engine(sqlite_url))
+    yield batchers
+    await batchers.close()
 
 
 @pytest.fixture
-def work(store):
+def stores(batchers):
+    """The stores over it."""
+    return Stores(batchers)
+
+
+@pytest.fixture
+def store(stores):
+    """The store of operations."""
+    return stores.operations
+
+
+@pytest.fixture
+def work(stores):
     """The waiting claims."""
-    return PendingWork(store)
+    return PendingWork(stores.work)
 
 
 @pytest.fixture
@@ -44,9 +57,9 @@ def subscriptions():
 
 
 @pytest.fixture
-def claims(store, work, subscriptions):
+def claims(stores, work, subscriptions):
     """A claimer with the usual limits."""
-    return Claimer(store, limits=Limits(), subscriptions=subscriptions, work=work)
+    return Claimer(stores.work, limits=Limits(), subscriptions=subscriptions, work=work)
 
 
 async def waiting(claims, work, count=1, **wishes):
@@ -75,9 +88,9 @@ async def test_work_of_another_replica_is_found_by_a_poll(store, work, claims):
     assert [claimed.id for claimed in await task] == [operation.id]
 
 
-async def test_no_poll_without_a_waiting_claim(store, work):
+async def test_no_poll_without_a_waiting_claim(batchers, work):
     """Without a waiting claim, a poll does not ask the database."""
-    await store.close()
+    await batchers.close()
     await work.poll()
 
 
@@ -122,10 +135,10 @@ async def test_claim_without_time_to_wait(claims, wishes):
         assert await claims.claim(WALLY, VIDEO, **wishes) == []
 
 
-async def test_wait_is_limited(store, work, subscriptions):
+async def test_wait_is_limited(stores, work, subscriptions):
     """The operator's limit ends a wait, whatever the claim requests."""
     limits = dataclasses.replace(Limits(), claim_wait=timedelta(milliseconds=20))
-    claims = Claimer(store, limits=limits, subscriptions=subscriptions, work=work)
+    claims = Claimer(stores.work, limits=limits, subscriptions=subscriptions, work=work)
     async with asyncio.timeout(5):
         assert await claims.claim(WALLY, VIDEO, timeout=timedelta(hours=1), time_left=60.0) == []
         assert await claims.claim(WALLY, VIDEO) == []

@@ -1,5 +1,6 @@
 """Messages in, values out, and back."""
 
+import dataclasses
 import math
 import re
 from datetime import UTC, datetime, timedelta
@@ -18,6 +19,7 @@ from milepost.domain.operation import (
     OperationError,
     Payload,
     Status,
+    UnknownStatus,
     new_operation_id,
 )
 from milepost.domain.selection import Selection
@@ -368,7 +370,7 @@ def test_every_field_is_told():
     message = operation_message(WHOLE, WHOLE.owner)
     filled = {field.name for field, _ in message.ListFields()}
     assert filled == {field.name for field in operation_pb2.Operation.DESCRIPTOR.fields}
-    told = set(Operation._fields) - {"trace_context"}
+    told = {field.name for field in dataclasses.fields(Operation)} - {"trace_context"}
     derived = {"next_step", "next_step_deadline"}
     assert told | derived == filled
     for name in ("id", "function", "version", "owner", "progress", "progress_message", "worker"):
@@ -407,8 +409,14 @@ def test_others_do_not_see_the_callback_url(viewer):
 @pytest.mark.parametrize("status", list(Status))
 def test_every_status_has_its_number(status):
     """Every status is told by its own name."""
-    message = operation_message(WHOLE._replace(status=status), "bob")
+    message = operation_message(dataclasses.replace(WHOLE, status=status), "bob")
     assert operation_pb2.OperationStatus.Name(message.status) == f"OPERATION_STATUS_{status}"
+
+
+def test_unknown_status_has_no_number():
+    """A status that only a newer release knows is unspecified."""
+    message = operation_message(dataclasses.replace(WHOLE, status=UnknownStatus("PAUSED")), "bob")
+    assert message.status == operation_pb2.OPERATION_STATUS_UNSPECIFIED
 
 
 @given(
@@ -421,7 +429,7 @@ def test_every_status_has_its_number(status):
 )
 def test_times_are_exact(instant, span):
     """Times and durations are told to the microsecond, before 1970 too."""
-    operation = WHOLE._replace(create_time=instant, ttl=span)
+    operation = dataclasses.replace(WHOLE, create_time=instant, ttl=span)
     message = operation_message(operation, "bob")
     assert message.create_time.ToDatetime(tzinfo=UTC) == instant
     assert 0 <= message.create_time.nanos < 10**9

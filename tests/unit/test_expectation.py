@@ -1,5 +1,6 @@
 """The next step of an operation and its deadline."""
 
+import dataclasses
 from datetime import timedelta
 
 import pytest
@@ -10,12 +11,13 @@ from milepost.domain.transitions import ACTIVE
 from milepost.rpc.messages import NEXT_STEP_NUMBERS
 from tests import factories
 
+FIELDS = {field.name for field in dataclasses.fields(Operation)}
 LEASED_UNTIL = factories.FAR_AWAY - timedelta(days=1)
 
 
 def operation(status: Status, **overrides: object) -> Operation:
     """An operation in `status`."""
-    row = {k: v for k, v in factories.row(status).items() if k in Operation._fields}
+    row = {k: v for k, v in factories.row(status).items() if k in FIELDS}
     return Operation(**{**row, "status": status, "result": None, "errors": (), **overrides})
 
 

@@ -1,5 +1,6 @@
 """The progress buffer as a table: a sequence of inputs, and the commands that follow from each."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -46,7 +47,8 @@ def update(now: float, progress: float | None = None, **fields: Any) -> Input:
 
 def committed(now: float, revision: int) -> Input:
     """The running commit has led to this revision, at attempt 1."""
-    row = {k: v for k, v in factories.row(Status.PROCESSING).items() if k in Operation._fields}
+    names = {field.name for field in dataclasses.fields(Operation)}
+    row = {k: v for k, v in factories.row(Status.PROCESSING).items() if k in names}
     row |= {"id": ID, "status": Status.PROCESSING, "result": None, "errors": ()}
     row |= {"revision": revision, "attempt": 1, "lease_expire_time": None}
     return lambda buffer: buffer.committed(Operation(**row), now)

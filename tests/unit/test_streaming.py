@@ -9,7 +9,7 @@ from milepost import telemetry
 from milepost.domain.errors import ProgressDecrease, StoreUnavailable, StreamFull
 from milepost.domain.operation import OperationId, new_operation_id
 from milepost.domain.transitions import Preconditions, TransitionRequest, TransitionResult
-from milepost.storage.store import SqlOperationStore
+from milepost.storage.operations import SqlOperationStore
 from milepost.tracking.progress_messages import ProgressUpdate, UpdateError
 from milepost.tracking.progress_outbox import MAX_UNREAD_ITEMS
 from milepost.tracking.progress_stream import ProgressStream
@@ -121,7 +121,7 @@ def background_failures() -> float:
 async def test_store_that_is_away_refuses_the_update(replica):
     """When the store is away the update is refused, and so is the end of the operation."""
     async with reporting(replica) as (stream, operation_id):
-        await replica.store.close()
+        await replica.batchers.close()
         stream.offer(ProgressUpdate(id=operation_id, progress=0.4))
         with pytest.raises(StoreUnavailable):
             await replica.tracker.complete(ALICE, operation_id, Preconditions())

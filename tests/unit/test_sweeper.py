@@ -12,8 +12,9 @@ from milepost.domain.errors import StoreUnavailable
 from milepost.domain.operation import Status
 from milepost.domain.transitions import Transition
 from milepost.main.periodic_tasks import run_periodically
+from milepost.storage.batchers import Batchers
 from milepost.storage.engine import open_engine
-from milepost.storage.store import SqlOperationStore
+from milepost.storage.stores import Stores
 from milepost.storage.tables import operations
 from milepost.tracking.claimer import PendingWork
 from milepost.tracking.subscriptions import Subscriptions
@@ -39,11 +40,17 @@ def engine(sqlite_url):
 
 
 @pytest.fixture
-async def store(engine):
-    """The store over it."""
-    store = SqlOperationStore(engine)
-    yield store
-    await store.close()
+async def stores(engine):
+    """The stores over it."""
+    batchers = Batchers(engine)
+    yield Stores(batchers)
+    await batchers.close()
+
+
+@pytest.fixture
+def store(stores):
+    """The operations in it."""
+    return stores.operations
 
 
 @pytest.fixture
@@ -59,15 +66,15 @@ def subscriptions():
 
 
 @pytest.fixture
-def work(store):
+def work(stores):
     """Who waits for work."""
-    return PendingWork(store)
+    return PendingWork(stores.work)
 
 
 @pytest.fixture
-def sweeper(store, subscriptions, work):
+def sweeper(stores, subscriptions, work):
     """The sweeper."""
-    return Sweeper(store, subscriptions=subscriptions, work=work)
+    return Sweeper(stores.sweeps, subscriptions=subscriptions, work=work)
 
 
 def sample(name, **labels):
@@ -92,10 +99,10 @@ async def test_one_pass_takes_as_many_batches_as_it_needs(stored, sweeper):
     assert sample("milepost_transitions_total", transition="purge") - counted == 2 * BATCH + 5
 
 
-async def test_pass_ends_when_its_time_is_spent(store, stored, subscriptions, work):
+async def test_pass_ends_when_its_time_is_spent(stores, stored, subscriptions, work):
     """A pass whose time is spent stops after its batch and says that more remain."""
     fill(stored, BATCH + 5)
-    hurried = Sweeper(store, subscriptions=subscriptions, work=work, budget=timedelta())
+    hurried = Sweeper(stores.sweeps, subscriptions=subscriptions, work=work, budget=timedelta())
     swept = await hurried.clean_up()
     assert (swept.moved[Transition.PURGE], swept.more) == (BATCH, True)
     swept = await hurried.clean_up()
@@ -113,10 +120,10 @@ async def test_preview_changes_nothing(store, engine, stored, sweeper):
     assert (await sweeper.clean_up()).moved == preview.moved
 
 
-async def test_release_wakes_waiting_workers(store, engine, subscriptions, work, sweeper):
+async def test_release_wakes_waiting_workers(stores, engine, subscriptions, work, sweeper):
     """A release is told to who listens to the operation, and to who waits for its work."""
-    operation = await factories.create(store)
-    await store.claim(CLAIM)
+    operation = await factories.create(stores.operations)
+    await stores.work.claim(CLAIM)
     factories.age(engine, operation.id, timedelta(minutes=1))
     lost = sample("milepost_leases_lost_total")
     with (
@@ -131,10 +138,10 @@ async def test_release_wakes_waiting_workers(store, engine, subscriptions, work,
     assert sample("milepost_leases_lost_total") == lost + 1
 
 
-async def test_overdue_operations_are_measured(store, engine, sweeper):
+async def test_overdue_operations_are_measured(store, stores, engine, sweeper):
     """What is due and not done is counted by its transition, and no more after a sweep."""
     operation = await factories.create(store)
-    await store.claim(CLAIM)
+    await stores.work.claim(CLAIM)
     factories.age(engine, operation.id, timedelta(minutes=1))
     assert (await sweeper.measure())[Transition.RELEASE] == 1
     assert sample("milepost_operations_overdue", transition="release") == 1
@@ -143,13 +150,17 @@ async def test_overdue_operations_are_measured(store, engine, sweeper):
     assert sample("milepost_operations_overdue", transition="release") == 0
 
 
-async def test_events_are_forgotten_after_their_time(store, stored, subscriptions, work):
+async def test_events_are_forgotten_after_their_time(store, stores, stored, subscriptions, work):
     """The events of a removed operation are kept as long as the operator says."""
     operation = await factories.reach(store, Status.COMPLETED)
     await store.delete(factories.change(Transition.PURGE, operation.id))
-    kept = Sweeper(store, subscriptions=subscriptions, work=work, events_kept=timedelta(days=1))
+    kept = Sweeper(
+        stores.sweeps, subscriptions=subscriptions, work=work, events_kept=timedelta(days=1)
+    )
     assert await kept.purge_events() == 0
-    gone = Sweeper(store, subscriptions=subscriptions, work=work, events_kept=timedelta(days=-1))
+    gone = Sweeper(
+        stores.sweeps, subscriptions=subscriptions, work=work, events_kept=timedelta(days=-1)
+    )
     assert await gone.purge_events() == 1
     assert stored.events(operation.id) == []
 

@@ -28,8 +28,9 @@ from milepost.domain.operation import (
 )
 from milepost.domain.selection import Selection
 from milepost.domain.transitions import Preconditions
+from milepost.storage.batchers import Batchers
 from milepost.storage.engine import open_engine
-from milepost.storage.store import SqlOperationStore
+from milepost.storage.stores import Stores
 from milepost.tracking.claimer import PendingWork
 from milepost.tracking.committer import Committer
 from milepost.tracking.page_tokens import PageTokens
@@ -48,11 +49,11 @@ ERRORS = (OperationError(code="A", message="b"),)
 
 
 @pytest.fixture
-async def store(sqlite_url: str) -> AsyncIterator[SqlOperationStore]:
-    """The store over a fresh database."""
-    store = SqlOperationStore(open_engine(sqlite_url))
-    yield store
-    await store.close()
+async def stores(sqlite_url: str) -> AsyncIterator[Stores]:
+    """The stores over a fresh database."""
+    batchers = Batchers(open_engine(sqlite_url))
+    yield Stores(batchers)
+    await batchers.close()
 
 
 @pytest.fixture
@@ -62,20 +63,20 @@ def stored(sqlite_url: str) -> Stored:
 
 
 @pytest.fixture
-def tracker(store: SqlOperationStore) -> Tracker:
+def tracker(stores: Stores) -> Tracker:
     """The use cases over it."""
-    return tracker_of(store)
+    return tracker_of(stores)
 
 
-def tracker_of(store: SqlOperationStore, *ids: str) -> Tracker:
+def tracker_of(stores: Stores, *ids: str) -> Tracker:
     """The use cases, with these ids for new operations, or else random ones."""
     source = iter(ids)
     return Tracker(
-        store,
-        Committer(store, Subscriptions()),
+        stores.operations,
+        Committer(stores.operations, Subscriptions()),
         limits=Limits(),
         page_tokens=PageTokens(secrets.token_bytes(32)),
-        work=PendingWork(store),
+        work=PendingWork(stores.work),
         new_id=(lambda: OperationId(next(source))) if ids else new_operation_id,
     )
 
@@ -90,20 +91,20 @@ def transitions(transition: str) -> float:
     )
 
 
-async def test_taken_id_is_tried_again(store, tracker):
+async def test_taken_id_is_tried_again(stores, tracker):
     """An id that is taken is no failure: another is tried, up to ten times."""
     taken = (await tracker.create(ALICE, PROPOSAL)).operation.id
     fresh = new_operation_id()
-    unlucky = tracker_of(store, *[taken] * (MAX_ID_TRIES - 1), fresh)
+    unlucky = tracker_of(stores, *[taken] * (MAX_ID_TRIES - 1), fresh)
     assert (await unlucky.create(ALICE, PROPOSAL)).operation.id == fresh
 
 
-async def test_ten_taken_ids_are_a_defect(store, stored, tracker):
+async def test_ten_taken_ids_are_a_defect(stores, stored, tracker):
     """After ten taken ids in a row the create fails, and nothing is stored."""
     taken = (await tracker.create(ALICE, PROPOSAL)).operation.id
     before = stored.everything(taken)
     counted = transitions("create")
-    unlucky = tracker_of(store, *[taken] * MAX_ID_TRIES, new_operation_id())
+    unlucky = tracker_of(stores, *[taken] * MAX_ID_TRIES, new_operation_id())
     with pytest.raises(IdsExhausted):
         await unlucky.create(ALICE, PROPOSAL)
     assert MAX_ID_TRIES == 10

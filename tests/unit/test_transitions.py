@@ -1,5 +1,6 @@
 """The transition table, what derives from it, and what repeats it."""
 
+import dataclasses
 import re
 from datetime import timedelta
 from pathlib import Path
@@ -29,6 +30,7 @@ from milepost.gen.milepost.v1 import operation_pb2
 from milepost.storage.tables import operations
 from tests import factories
 
+FIELDS = {field.name for field in dataclasses.fields(Operation)}
 PROTOS = Path(__file__).resolve().parents[2] / "protos" / "milepost" / "v1"
 
 # The table of the specification: from where, to where. Written out, so that no derivation of ours
@@ -51,7 +53,7 @@ SPECIFIED = {
 def found(status=Status.PROCESSING, **overrides):
     """An operation as it was found when a transition did not happen."""
     row = factories.row(status, revision=7, attempt=2, progress=0.5)
-    fields: dict[str, Any] = {name: row.get(name) for name in Operation._fields}
+    fields: dict[str, Any] = {name: row.get(name) for name in FIELDS}
     return Operation(**fields | {"status": status, "errors": (), "result": None} | overrides)
 
 

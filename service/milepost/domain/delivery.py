@@ -6,14 +6,20 @@ import re
 import secrets
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from milepost.domain.transitions import TABLE, Transition
 
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
-    from milepost.domain.operation import OperationError, OperationId, Payload, Status
+    from milepost.domain.operation import (
+        OperationError,
+        OperationId,
+        Payload,
+        Status,
+        UnknownStatus,
+    )
 
 DELIVERY_ID: Final = re.compile(r"msg_[0-9a-f]{32}")
 """To be used with ``fullmatch``. The id of a delivery is the ``webhook-id`` of every attempt."""
@@ -43,7 +49,8 @@ class DeliveryStatus(StrEnum):
 SETTLED: Final = frozenset(DeliveryStatus) - {DeliveryStatus.PENDING}
 
 
-class Attempt(NamedTuple):
+@dataclass(slots=True, kw_only=True)
+class Attempt:
     """One delivery attempt as it is stored: without the body of the response."""
 
     number: int
@@ -84,12 +91,13 @@ class DeliverySelection:
     operation_id: OperationId | None = None
 
 
-class Subject(NamedTuple):
+@dataclass(slots=True, kw_only=True)
+class Subject:
     """The operation as the body of a webhook shows it; it may have been removed since."""
 
     function: str
     version: str | None
-    status: Status
+    status: Status | UnknownStatus
     result: Payload | None
     errors: tuple[OperationError, ...]
     metadata: str | None
@@ -101,7 +109,8 @@ class Subject(NamedTuple):
     trace_context: str | None
 
 
-class ClaimedDelivery(NamedTuple):
+@dataclass(slots=True, kw_only=True)
+class ClaimedDelivery:
     """A delivery that one dispatcher has leased."""
 
     id: str
@@ -126,7 +135,8 @@ class ClaimedDelivery(NamedTuple):
     """Secrets that sign the webhooks of the owner now, the current one first; may be empty."""
 
 
-class Settlement(NamedTuple):
+@dataclass(slots=True, kw_only=True)
+class Settlement:
     """One attempt, and the state of its delivery afterwards."""
 
     id: str
@@ -138,7 +148,7 @@ class Settlement(NamedTuple):
     """Time from now to the next attempt. Valid only while PENDING."""
 
 
-def status_after(event: str, found: Status) -> Status:
+def status_after(event: str, found: Status | UnknownStatus) -> Status | UnknownStatus:
     """Return the status of an operation after `event`; `found` is its last known status.
 
     The event of a removal has no status after it: the last known status is returned.
@@ -154,7 +164,8 @@ def status_after(event: str, found: Status) -> Status:
 # --- secrets ---
 
 
-class SealedSecret(NamedTuple):
+@dataclass(slots=True, kw_only=True)
+class SealedSecret:
     """A signing secret as it is stored: encrypted under one of the operator's master keys."""
 
     owner: str

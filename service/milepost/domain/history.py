@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from milepost.domain.operation import Status
@@ -51,7 +51,8 @@ def operation_after(operation: Operation, change: StatusChange) -> Operation:
     Progress, worker and lease are absent, because events do not record them.
     """
     status = TABLE[change.transition].target or operation.status
-    return operation._replace(
+    return replace(
+        operation,
         status=status,
         revision=change.revision,
         attempt=change.attempt,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from milepost.domain.operation import Status
 
 if TYPE_CHECKING:
-    from milepost.domain.operation import OperationId
+    from milepost.domain.operation import OperationId, UnknownStatus
 
 
 class InterruptionKind(StrEnum):
@@ -29,7 +29,7 @@ class StatusSnapshot:
     """The part of an operation that decides whether its worker must stop."""
 
     id: OperationId
-    status: Status
+    status: Status | UnknownStatus
     revision: int
     attempt: int
     error_code: str | None

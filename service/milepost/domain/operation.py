@@ -6,7 +6,7 @@ import re
 import secrets
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final, NamedTuple, NewType
+from typing import TYPE_CHECKING, Final, NewType
 
 from milepost.domain.fingerprint import fingerprint
 
@@ -36,6 +36,23 @@ class Status(StrEnum):
     COMPLETED = "COMPLETED"
     FAILED = "FAILED"
     CANCELLED = "CANCELLED"
+
+
+class UnknownStatus(str):
+    """A status that only a newer release knows: no transition expects it, no set contains it.
+
+    Replicas of two releases run side by side, so a row may hold one.
+    """
+
+    __slots__ = ()
+
+
+_STATUSES: Final = {status.value: status for status in Status}
+
+
+def status_of(text: str) -> Status | UnknownStatus:
+    """Return the status that is stored as `text`."""
+    return _STATUSES.get(text) or UnknownStatus(text)
 
 
 class Role(StrEnum):
@@ -68,17 +85,18 @@ class OperationError:
     """A JSON object as text, or None."""
 
 
-class Operation(NamedTuple):
+@dataclass(slots=True, kw_only=True)
+class Operation:
     """One piece of work, as it stood when it was read. Times are aware and in UTC.
 
-    A tuple, because every call makes one: a frozen dataclass takes five times as long.
+    Not frozen, because every call makes one: a frozen dataclass takes five times as long.
     """
 
     id: OperationId
     function: str
     version: str | None
     owner: str
-    status: Status
+    status: Status | UnknownStatus
     progress: float | None
     """0.0 to 1.0; absent until first reported."""
     progress_message: str | None

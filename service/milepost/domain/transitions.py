@@ -115,9 +115,6 @@ CALLBACK_EVENTS: Final = tuple(
 )
 """The event types that a webhook can be sent for: an operation has left PENDING or has ended."""
 
-DELETABLE: Final = TABLE[Transition.PURGE].sources - {Status.PENDING}
-"""Statuses that DeleteOperation accepts; a pending operation must be cancelled first."""
-
 TERMINAL: Final = frozenset(
     status
     for status in Status
@@ -125,6 +122,14 @@ TERMINAL: Final = frozenset(
 )
 """Statuses that no transition leaves, except the purge."""
 ACTIVE: Final = frozenset(Status) - TERMINAL
+DELETABLE: Final = TABLE[Transition.PURGE].sources & TERMINAL
+"""The statuses that an owner may delete before expiry: an active operation is cancelled first."""
+CLAIMABLE: Final = TABLE[Transition.CLAIM].sources
+"""The statuses in which no attempt is running."""
+STARTING: Final = frozenset(
+    transition for transition, rule in TABLE.items() if rule.event == TABLE[Transition.START].event
+)
+"""The transitions whose event is the beginning of an attempt."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -201,7 +206,7 @@ def is_over(attempt: int, found: Operation) -> bool:
     A pending operation has no running attempt: the last one was released.
     """
     lost = found.status is Status.FAILED and any(e.code == LEASE_LOST for e in found.errors)
-    return attempt != found.attempt or found.status is Status.PENDING or lost
+    return attempt != found.attempt or found.status in CLAIMABLE or lost
 
 
 def is_decrease(requested: float | None, current: float | None) -> bool:

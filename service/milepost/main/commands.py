@@ -16,10 +16,12 @@ from milepost.main.embedded import make_folder
 from milepost.main.webhook_delivery import master_keys
 from milepost.storage import schema
 from milepost.storage.api_keys import KeyRing
+from milepost.storage.batchers import Batchers
 from milepost.storage.engine import open_engine
-from milepost.storage.secrets import reencrypt
-from milepost.storage.store import SqlOperationStore
+from milepost.storage.signing_secrets import reencrypt
+from milepost.storage.sweeps import SqlSweepStore
 from milepost.storage.translate import translate
+from milepost.storage.work import SqlWorkStore
 from milepost.tracking.claimer import PendingWork
 from milepost.tracking.subscriptions import Subscriptions
 from milepost.tracking.sweeper import Sweeper
@@ -64,14 +66,18 @@ def clean_up(url: str, *, dry_run: bool) -> Swept:
 
 
 async def _clean_up(engine: Engine, *, dry_run: bool) -> Swept:
-    store = SqlOperationStore(engine)
+    batchers = Batchers(engine)
     try:
-        sweeper = Sweeper(store, subscriptions=Subscriptions(), work=PendingWork(store))
+        sweeper = Sweeper(
+            SqlSweepStore(batchers),
+            subscriptions=Subscriptions(),
+            work=PendingWork(SqlWorkStore(batchers)),
+        )
         return await (sweeper.preview() if dry_run else sweeper.clean_up())
     except StoreUnavailable as error:
         raise DatabaseError("database: it does not answer", away=True) from error
     finally:
-        await store.close()
+        await batchers.close()
 
 
 def create_key(

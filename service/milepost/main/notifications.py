@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Final
 
+from milepost.storage.engine import database_of
 from milepost.storage.notifications import Notifications
 from milepost.tracking.poller import Poller
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Engine
 
-    from milepost.storage.store import SqlOperationStore
+    from milepost.domain.ports import HistoryStore
     from milepost.tracking.subscriptions import Subscriptions
 
 POLL_INTERVAL_S: Final = 0.8
@@ -25,12 +26,12 @@ EMBEDDED_POLL_INTERVAL_S: Final = 5.0
 
 @contextlib.asynccontextmanager
 async def subscribed_to_notifications(
-    subscriptions: Subscriptions, store: SqlOperationStore, engine: Engine
+    subscriptions: Subscriptions, history: HistoryStore, engine: Engine
 ) -> AsyncIterator[None]:
     """Notify subscribers of changes on other replicas, and poll for those not announced."""
-    embedded = engine.dialect.name == "sqlite"
+    embedded = not database_of(engine).has_notifications
     interval = EMBEDDED_POLL_INTERVAL_S if embedded else POLL_INTERVAL_S
-    poller = Poller(store, subscriptions, interval=interval)
+    poller = Poller(history, subscriptions, interval=interval)
     polling = asyncio.create_task(poller.run())
     try:
         if embedded:

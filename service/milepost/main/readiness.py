@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
 
     from milepost.rpc.server import RpcServer
-    from milepost.storage.store import SqlOperationStore
+    from milepost.storage.batchers import Batchers
 
 PROBE_INTERVAL_S: Final = 0.5
 """Interval at which the database is checked. A change of readiness is reported within 2 s."""
@@ -35,11 +35,11 @@ class Readiness:
         """Start as not ready."""
         self.problem: str | None = STARTING
 
-    async def watch(self, store: SqlOperationStore, server: RpcServer) -> None:
+    async def watch(self, batchers: Batchers, server: RpcServer) -> None:
         """Check the database until cancelled, and report every change to the health service."""
         while True:
             try:
-                await store.ping()
+                await batchers.ping()
                 problem = None
             except StoreUnavailable:
                 problem = "the database does not answer"

@@ -22,9 +22,9 @@ from milepost.main.readiness import DRAINING, Readiness, probes, schema_is_usabl
 from milepost.main.webhook_delivery import delivering_webhooks
 from milepost.rpc.server import RpcServer, UseCases, Wire
 from milepost.storage.api_keys import service_key
+from milepost.storage.batchers import Batchers
 from milepost.storage.engine import open_engine
-from milepost.storage.outbox import SqlOutbox
-from milepost.storage.store import SqlOperationStore
+from milepost.storage.stores import Stores
 from milepost.tracking.claimer import Claimer, PendingWork
 from milepost.tracking.committer import Committer
 from milepost.tracking.keys import Keys
@@ -63,19 +63,19 @@ async def serve(settings: Settings) -> None:
         if not await schema_is_usable(engine, readiness, stop):
             return
         page_tokens = PageTokens(await asyncio.to_thread(service_key, engine, "page_tokens"))
-        store = SqlOperationStore(engine, batching=settings.batching)
-        stack.push_async_callback(store.close)
-        outbox = SqlOutbox(engine, store)
-        stack.push_async_callback(outbox.close)
-        sending = await stack.enter_async_context(delivering_webhooks(settings, outbox, tracing))
-        keys = Keys(store, limits=settings.limits, page_tokens=page_tokens)
-        access = await stack.enter_async_context(access_of(settings, store, keys.note_use))
-        subscriptions, work = Subscriptions(), PendingWork(store)
-        await stack.enter_async_context(subscribed_to_notifications(subscriptions, store, engine))
+        batchers = Batchers(engine, batching=settings.batching)
+        stack.push_async_callback(batchers.close)
+        stores = Stores(batchers)
+        sending = await stack.enter_async_context(delivering_webhooks(settings, stores, tracing))
+        keys = Keys(stores.keys, limits=settings.limits, page_tokens=page_tokens)
+        access = await stack.enter_async_context(access_of(settings, stores.keys, keys.note_use))
+        subscriptions, work = Subscriptions(), PendingWork(stores.work)
+        await stack.enter_async_context(
+            subscribed_to_notifications(subscriptions, stores.history, engine)
+        )
         serves = _use_cases(
             settings,
-            store,
-            outbox,
+            stores,
             sending,
             page_tokens=page_tokens,
             subscriptions=subscriptions,
@@ -86,7 +86,7 @@ async def serve(settings: Settings) -> None:
         server = RpcServer(serves, access, settings.limits, _wire(settings), tracing=tracing)
         await server.start()
         freeze_startup_objects()
-        watch = asyncio.create_task(readiness.watch(store, server))
+        watch = asyncio.create_task(readiness.watch(batchers, server))
         await stack.enter_async_context(background(settings, work, serves.sweeper, keys))
         telemetry.log.info(
             "serving",
@@ -108,8 +108,7 @@ async def serve(settings: Settings) -> None:
 
 def _use_cases(
     settings: Settings,
-    store: SqlOperationStore,
-    outbox: SqlOutbox,
+    stores: Stores,
     sending: WebhookDelivery,
     *,
     page_tokens: PageTokens,
@@ -118,11 +117,12 @@ def _use_cases(
     keys: Keys,
     tracing: telemetry.Tracing,
 ) -> UseCases:
-    """Return what the services serve, over one store."""
-    limits, committer = settings.limits, Committer(store, subscriptions)
-    streams = ProgressStreams(committer, store, subscriptions=subscriptions, limits=limits)
+    """Return what the services serve."""
+    operations, limits = stores.operations, settings.limits
+    committer = Committer(operations, subscriptions)
+    streams = ProgressStreams(committer, operations, subscriptions=subscriptions, limits=limits)
     tracker = Tracker(
-        store,
+        operations,
         committer,
         limits=limits,
         page_tokens=page_tokens,
@@ -133,9 +133,9 @@ def _use_cases(
     )
     return UseCases(
         tracker=tracker,
-        claimer=Claimer(store, limits=limits, subscriptions=subscriptions, work=work),
+        claimer=Claimer(stores.work, limits=limits, subscriptions=subscriptions, work=work),
         sweeper=Sweeper(
-            store,
+            stores.sweeps,
             subscriptions=subscriptions,
             work=work,
             events_kept=timedelta(seconds=settings.events_kept_seconds),
@@ -143,14 +143,14 @@ def _use_cases(
         ),
         streams=streams,
         watcher=Watcher(
-            store,
-            store,
+            stores.operations,
+            stores.history,
             subscriptions,
             max_wait=settings.wait_seconds_max,
             keep_alive=settings.keep_alive_seconds,
         ),
         webhooks=Webhooks(
-            outbox,
+            stores.deliveries,
             sending.secrets,
             limits=limits,
             page_tokens=page_tokens,

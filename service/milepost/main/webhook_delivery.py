@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from milepost.config import Settings
-    from milepost.storage.outbox import SqlOutbox
+    from milepost.storage.stores import Stores
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,13 +39,13 @@ class WebhookDelivery:
 
 @contextlib.asynccontextmanager
 async def delivering_webhooks(
-    settings: Settings, outbox: SqlOutbox, tracing: telemetry.Tracing
+    settings: Settings, stores: Stores, tracing: telemetry.Tracing
 ) -> AsyncIterator[WebhookDelivery]:
     """Send due webhooks inside of the context; on exit, settle those in flight."""
     keys = await asyncio.to_thread(master_keys, settings)
     if keys is None:
         telemetry.log.warning("webhooks disabled", cause="no master keys are configured")
-        yield WebhookDelivery(secrets=Secrets(outbox, None))
+        yield WebhookDelivery(secrets=Secrets(stores.secrets, None))
         return
     rules, timeout = settings.callback_rules, timedelta(seconds=settings.webhook_timeout_seconds)
     limits = ConcurrencyLimits(
@@ -56,9 +56,9 @@ async def delivering_webhooks(
     resolver = Resolver(rules)
     sender = Sender(rules, resolver, total=timeout)
     sender.open()
-    secrets = Secrets(outbox, Vault(keys))
+    secrets = Secrets(stores.secrets, Vault(keys))
     attempts = DeliveryAttempts(sender, secrets, rules, settings.webhook_schedule)
-    dispatcher = Dispatcher(outbox, attempts, limits, tracing)
+    dispatcher = Dispatcher(stores.deliveries, attempts, limits, tracing)
     loop = asyncio.create_task(dispatcher.run())
     try:
         yield WebhookDelivery(

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from google.protobuf import struct_pb2
 
 from milepost.domain.expectation import NextStep, expectation
-from milepost.domain.operation import Status
+from milepost.domain.operation import Status, UnknownStatus
 from milepost.gen.milepost.v1 import operation_pb2 as pb
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def fill(message: pb.Operation, operation: Operation, viewer: str, *, full: bool
     message.id = operation.id
     message.function = operation.function
     message.owner = operation.owner
-    message.status = STATUS_NUMBERS[operation.status]
+    message.status = _number_of(operation.status)
     message.revision = operation.revision
     message.attempt = operation.attempt
     message.max_attempts = operation.max_attempts
@@ -99,6 +99,13 @@ def fill(message: pb.Operation, operation: Operation, viewer: str, *, full: bool
         message.callback_url = redacted_url(operation.callback_url)
     if full:
         _add_payloads(message, operation)
+
+
+def _number_of(status: Status | UnknownStatus) -> pb.OperationStatus.ValueType:
+    """Return the number of a status; a status that only a newer release knows has none here."""
+    if isinstance(status, UnknownStatus):
+        return pb.OPERATION_STATUS_UNSPECIFIED
+    return STATUS_NUMBERS[status]
 
 
 def _add_payloads(message: pb.Operation, operation: Operation) -> None:

@@ -4,30 +4,37 @@ from __future__ import annotations
 
 import secrets
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 from milepost.domain.api_key import ApiKey, CreateKeyResult, StoredKey
 from milepost.domain.errors import ApiKeyNotFound, InvalidRequest, RequestIdReused, Violation
 from milepost.domain.operation import Principal, Role
-from milepost.storage.dialects import Span, clock, insert_into, later
+from milepost.storage.batchers import alone
+from milepost.storage.dialects import Span, clock, later
+from milepost.storage.engine import database_of
 from milepost.storage.tables import api_keys, service_keys
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    import asyncio
+    from collections.abc import Callable, Iterable
     from datetime import datetime
 
-    from sqlalchemy.engine import Dialect, Engine
+    from sqlalchemy.dialects import postgresql, sqlite
+    from sqlalchemy.engine import Engine
 
     from milepost.domain.api_key import CreateKeyRequest, KeySelection
     from milepost.domain.selection import Position
-    from milepost.storage.engine import Session
+    from milepost.storage.batchers import Batchers
+    from milepost.storage.database import Database
+    from milepost.storage.session import AnyRow, Session
 
 SERVICE_KEY_BYTES: Final = 32
 USE_INTERVAL: Final = timedelta(minutes=1)
 """How often the last use of one key is written at most, by all replicas together."""
+
+Found = TypeVar("Found")
 
 _k = api_keys.c
 _LIVE = sa.and_(
@@ -45,6 +52,44 @@ _SHOWN: Final = (
 )
 
 
+class SqlKeyStore:
+    """Fills the ports `CredentialStore` and `KeyStore`."""
+
+    def __init__(self, batchers: Batchers) -> None:
+        """Work on the database of `batchers`."""
+        self._batchers = batchers
+
+    async def find_key(self, key_id: str) -> StoredKey | None:
+        """See `CredentialStore.find_key`."""
+        return await self._batchers.read(lambda session: find_key(session, key_id))
+
+    async def list_keys(
+        self, selection: KeySelection, after: Position | None, limit: int
+    ) -> list[ApiKey]:
+        """See `KeyStore.list_keys`."""
+        return await self._batchers.read(
+            lambda session: list_keys(session, selection, after, limit)
+        )
+
+    async def add_key(
+        self, key: StoredKey, create_request: CreateKeyRequest, *, creator: str
+    ) -> CreateKeyResult:
+        """See `KeyStore.add_key`."""
+        return await self._write(lambda session: add_key(session, key, create_request, creator))
+
+    async def revoke_key(self, key_id: str) -> ApiKey:
+        """See `KeyStore.revoke_key`."""
+        return await self._write(lambda session: revoke_key(session, key_id))
+
+    async def record_key_use(self, key_ids: Iterable[str]) -> None:
+        """See `KeyStore.record_key_use`."""
+        used = sorted(key_ids)
+        await self._write(lambda session: record_key_use(session, used))
+
+    def _write(self, change: Callable[[Session], Found]) -> asyncio.Future[Found]:
+        return self._batchers.writes.submit(alone(change), None, object())
+
+
 def find_key(session: Session, key_id: str) -> StoredKey | None:
     """Return the key with this public id if it is neither revoked nor expired."""
     query = sa.select(_k.key_id, _k.digest, _k.subject, _k.roles, _k.functions)
@@ -52,16 +97,15 @@ def find_key(session: Session, key_id: str) -> StoredKey | None:
     return _stored_key(rows[0]) if rows else None
 
 
-def _stored_key(row: Sequence[Any]) -> StoredKey:
-    key_id, digest, subject, roles, functions = row
+def _stored_key(row: AnyRow) -> StoredKey:
     return StoredKey(
         principal=Principal(
-            subject=subject,
-            roles=_roles(roles),
-            credential_id=key_id,
-            functions=tuple(functions.split()),
+            subject=row.subject,
+            roles=_roles(row.roles),
+            credential_id=row.key_id,
+            functions=tuple(row.functions.split()),
         ),
-        digest=bytes(digest),
+        digest=bytes(row.digest),
     )
 
 
@@ -71,7 +115,7 @@ def add_key(
     """See `KeyStore.add_key`."""
     rows = session.fetch(
         _insert(
-            session.dialect,
+            session.database,
             key,
             expire_time=sa.literal(create_request.expire_time, _k.expire_time.type),
             creator=creator,
@@ -93,14 +137,14 @@ def _earlier(session: Session, create_request: CreateKeyRequest, creator: str) -
     )
     if not found:
         raise InvalidRequest(Violation("expire_time", "must lie in the future"))
-    if found[0][-1] != create_request.fingerprint:
+    if found[0].fingerprint != create_request.fingerprint:
         raise RequestIdReused(create_request.request_id or "")
-    return CreateKeyResult(_api_key(found[0][:-1]), replayed=True)
+    return CreateKeyResult(_api_key(found[0]), replayed=True)
 
 
 def _insert(
-    dialect: Dialect, key: StoredKey, *, expire_time: sa.ColumnElement[Any], **more: str | None
-) -> sqlite.Insert | postgresql.Insert:
+    database: Database, key: StoredKey, *, expire_time: sa.ColumnElement[Any], **more: str | None
+) -> postgresql.Insert | sqlite.Insert:
     """Return the insert of a key; none is made that the database's clock calls expired."""
     values: dict[str, sa.ColumnElement[Any]] = {
         "key_id": sa.literal(key.principal.credential_id),
@@ -114,7 +158,7 @@ def _insert(
     }
     source = sa.select(*values.values()).where(sa.or_(expire_time.is_(None), expire_time > clock()))
     return (
-        insert_into(api_keys, dialect)
+        database.insert(api_keys)
         .from_select(list(values), source)
         .on_conflict_do_nothing(index_elements=["creator", "request_id"])
     )
@@ -163,18 +207,16 @@ def record_key_use(session: Session, key_ids: Iterable[str]) -> None:
     session.fetch(statement.values(last_used_time=clock()).returning(_k.key_id))
 
 
-def _api_key(row: Sequence[Any]) -> ApiKey:
-    key_id, subject, roles, functions, *times = row
-    create_time, expire_time, last_used_time, revoke_time = times
+def _api_key(row: AnyRow) -> ApiKey:
     return ApiKey(
-        key_id=key_id,
-        subject=subject,
-        roles=_roles(roles),
-        functions=tuple(functions.split()),
-        create_time=create_time,
-        expire_time=expire_time,
-        last_used_time=last_used_time,
-        revoke_time=revoke_time,
+        key_id=row.key_id,
+        subject=row.subject,
+        roles=_roles(row.roles),
+        functions=tuple(row.functions.split()),
+        create_time=row.create_time,
+        expire_time=row.expire_time,
+        last_used_time=row.last_used_time,
+        revoke_time=row.revoke_time,
     )
 
 
@@ -185,7 +227,7 @@ def _roles(text: str) -> frozenset[Role]:
 def service_key(engine: Engine, name: str) -> bytes:
     """Return the random key that all replicas on this database share, making it at first use."""
     value = secrets.token_bytes(SERVICE_KEY_BYTES)
-    fresh = insert_into(service_keys, engine.dialect).values(name=name, value=value)
+    fresh = database_of(engine).insert(service_keys).values(name=name, value=value)
     with engine.begin() as connection:
         connection.execute(fresh.on_conflict_do_nothing())
         query = sa.select(service_keys.c.value).where(service_keys.c.name == name)
@@ -201,15 +243,16 @@ class KeyRing:
 
     def add(self, key: StoredKey, *, lifetime: timedelta | None = None) -> datetime | None:
         """Store a key; it is valid from now on, for `lifetime`. Return when it expires."""
-        dialect = self._engine.dialect
         expire_time = (
             sa.null().cast(_k.expire_time.type)
             if lifetime is None
             else later(clock(), sa.literal(lifetime, Span()))
         )
         with self._engine.begin() as connection:
-            insert = _insert(dialect, key, expire_time=expire_time).returning(_k.expire_time)
-            expires: datetime | None = connection.execute(insert).scalar_one()
+            insert = _insert(database_of(self._engine), key, expire_time=expire_time)
+            expires: datetime | None = connection.execute(
+                insert.returning(_k.expire_time)
+            ).scalar_one()
             return expires
 
     def rows(self) -> list[dict[str, Any]]:

@@ -1,14 +1,12 @@
-"""Gathering: calls that arrive while a transaction runs form the next one.
+"""Batching: calls that arrive while a transaction runs form the next one.
 
 A `Batcher` is a queue, and a thread with a held database session. While the session is idle, a
 single call is taken at once: there is no timer that would make a quiet service wait. With other
 callers around, the batch is taken when the event loop brings in no more calls. While a transaction
-runs, what arrives queues up, and all of it goes into the next transaction. The SQL knows nothing of
-this.
+runs, calls queue up, and all of them go into the next transaction. The SQL knows nothing of this.
 
-The thread is also what makes cancellation harmless: a caller that goes away abandons its future,
-never a transaction. What was taken is committed or not as a whole, and what was still queued is
-dropped.
+The thread also makes cancellation harmless: a caller that goes away abandons its future, never a
+transaction. A batch is committed or not as a whole, and a call that is still queued is dropped.
 """
 
 from __future__ import annotations
@@ -20,7 +18,7 @@ import os
 import queue
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from milepost.domain.errors import Overloaded, StoreUnavailable, Unavailable
 from milepost.storage.translate import is_retryable
@@ -28,110 +26,125 @@ from milepost.storage.translate import is_retryable
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
 
-    from milepost.storage.engine import Session
+    from milepost.storage.session import Session
 
 
 Item = TypeVar("Item")
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
+
+if TYPE_CHECKING:
+    Run = Callable[[Session, Sequence[Item]], Sequence[Result | Exception]]
+    """Runs one statement for several items: a result for each, or the exception to raise."""
 
 MAX_WAITING: Final = 10_000
-"""Calls that one lane holds; more are refused at once."""
+"""Calls that one batcher holds; more are refused at once."""
 MAX_BATCH: Final = 256
 MIN_BATCH: Final = 16
 """Calls that are sent at once: those that follow form the next batch meanwhile."""
 MAX_QUIET_TURNS: Final = 12
 """Turns of the event loop without another call after which a batch is sent."""
 QUEUE_TIMEOUT_S: Final = 0.85
-"""How long a call waits for the database before it is told that there is none: under 1 s."""
+"""How long a call waits for the database before it is unavailable: under 1 s."""
 WATCH_INTERVAL_S: Final = 0.05
 TRIES: Final = 3
 """How often a transaction runs that the database itself undid (deadlock, serialization)."""
 
 
-class _Call(Generic[Item, Answer]):
-    """One call that waits in a lane."""
+class _Call(Generic[Item, Result]):
+    """One call that waits: `run` answers its item, together with those of other calls."""
 
-    __slots__ = ("arrival", "future", "item", "key")
+    __slots__ = ("arrival", "future", "item", "key", "run")
 
     def __init__(
-        self, item: Item, key: Hashable, future: asyncio.Future[Answer], arrival: float
+        self,
+        run: Run[Item, Result],
+        item: Item,
+        key: Hashable,
+        future: asyncio.Future[Result],
+        arrival: float,
     ) -> None:
+        self.run = run
         self.item = item
         self.key = key
         self.future = future
         self.arrival = arrival
 
 
-class Batcher(Generic[Item, Answer]):
-    """Runs `work` on gathered items, one batch at a time, in a thread of its own.
+_AnyCall = _Call[Any, Any]
+"""A call in a queue, where those of different types wait together."""
 
-    In a batch the items of each kind are worked on together, one kind after the other. `work`
-    gets the session and the items of one kind, no two of which have the same key, and answers
-    each with a value or with the exception to raise. When it raises itself, nothing of it
-    happened: it may run again.
+
+class Batcher:
+    """Runs calls in batches, one batch at a time, in a thread of its own.
+
+    In a batch the items of one `run` are one statement, and the statements run one after the
+    other. `run` gets the session and its items, no two of which have the same key, and returns for
+    each a result or the exception to raise. If it raises itself, nothing has happened, and it may
+    run again.
     """
 
     def __init__(
         self,
         name: str,
         session: Session,
-        work: Callable[[Session, Sequence[Item]], Sequence[Answer | Exception]],
         *,
-        kind: Callable[[Item], Hashable] = type,
-        largest_batch: int = MAX_BATCH,
+        max_batch: int = MAX_BATCH,
         repeatable: bool = False,
-        patience: float = QUEUE_TIMEOUT_S,
+        queue_timeout_s: float = QUEUE_TIMEOUT_S,
     ) -> None:
         """Start the thread.
 
-        `repeatable` work may run again after a lost connection. `patience` is how long a call
-        waits for the database, in seconds.
+        Args:
+            name: of the thread.
+            session: the connection that only this thread uses.
+            max_batch: calls in one batch.
+            repeatable: run again after a lost connection, as is right for reads.
+            queue_timeout_s: how long a call waits for the database.
         """
-        self._queue_timeout = patience
+        self._queue_timeout = queue_timeout_s
         self._loop = asyncio.get_running_loop()
         self._session = session
-        self._work = work
-        self._kind = kind
-        self._largest = largest_batch
-        self._enough = min(MIN_BATCH, largest_batch)
+        self._max_batch = max_batch
+        self._enough = min(MIN_BATCH, max_batch)
         self._last_size = 0
         self._seen = 0
         self._turns_left = 0
         self._repeatable = repeatable
-        self._waiting: deque[_Call[Item, Answer]] = deque()
-        self._running: list[_Call[Item, Answer]] = []
+        self._waiting: deque[_AnyCall] = deque()
+        self._running: list[_AnyCall] = []
         self._running_since = 0.0
         self._dispatching = False
         self._watcher: asyncio.TimerHandle | None = None
         self._closing = False
         self._idle = asyncio.Event()
         self._idle.set()
-        self._batches: queue.SimpleQueue[list[_Call[Item, Answer]] | None] = queue.SimpleQueue()
+        self._batches: queue.SimpleQueue[list[_AnyCall] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=f"milepost-{name}", daemon=True)
         self._thread.start()
 
-    def submit(self, item: Item, key: Hashable) -> asyncio.Future[Answer]:
-        """Return the future answer to `item`, or the error it is answered with.
+    def submit(self, run: Run[Item, Result], item: Item, key: Hashable) -> asyncio.Future[Result]:
+        """Return the future result of `item`, or the exception that it is answered with.
 
         Args:
-            item: what to do.
-            key: items with equal keys never share a batch, and keep their order.
+            run: what answers it. Calls with equal `run` are one statement.
+            item: what is asked for.
+            key: calls with equal keys never share a batch, and keep their order.
 
         Raises:
             Overloaded: at once, when too many calls wait.
-            StoreUnavailable: at once when this lane is closed, or as the answer when the database
-                has given none for the patience of this lane.
+            StoreUnavailable: at once when this batcher is closed, or as the answer when the
+                database has given none within the queue timeout.
         """
         if self._closing:
             raise StoreUnavailable
         if len(self._waiting) >= MAX_WAITING:
             raise Overloaded
-        call: _Call[Item, Answer] = _Call(item, key, self._loop.create_future(), self._loop.time())
-        self._waiting.append(call)
+        future: asyncio.Future[Result] = self._loop.create_future()
+        self._waiting.append(_Call(run, item, key, future, self._loop.time()))
         self._dispatch_soon()
         if self._watcher is None:
             self._watcher = self._loop.call_later(WATCH_INTERVAL_S, self._watch)
-        return call.future
+        return future
 
     async def close(self) -> None:
         """Finish what waits, then end the thread and its session.
@@ -177,9 +190,9 @@ class Batcher(Generic[Item, Answer]):
             self._loop.call_soon(self._dispatch)
             return
         self._dispatching = False
-        batch: dict[Hashable, _Call[Item, Answer]] = {}
-        later: list[_Call[Item, Answer]] = []
-        while self._waiting and len(batch) < self._largest:
+        batch: dict[Hashable, _AnyCall] = {}
+        later: list[_AnyCall] = []
+        while self._waiting and len(batch) < self._max_batch:
             call = self._waiting.popleft()
             if call.future.done():  # given up before it was taken: as if never asked
                 continue
@@ -195,7 +208,7 @@ class Batcher(Generic[Item, Answer]):
         self._running_since = self._loop.time()
         self._batches.put(self._running)
 
-    def _settle(self, answers: Sequence[Answer | Exception]) -> None:
+    def _settle(self, answers: Sequence[Any]) -> None:
         """Hand each caller of the finished batch its answer."""
         batch, self._running = self._running, []
         self._last_size = len(batch)
@@ -226,38 +239,44 @@ class Batcher(Generic[Item, Answer]):
 
     def _run(self) -> None:
         while (batch := self._batches.get()) is not None:
-            answers = self._answers([call.item for call in batch])
+            answers = self._answers(batch)
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
                 self._loop.call_soon_threadsafe(self._settle, answers)
         self._session.reset()
 
-    def _answers(self, items: Sequence[Item]) -> Sequence[Answer | Exception]:
-        kinds: dict[Hashable, list[int]] = {}
-        for n, item in enumerate(items):
-            kinds.setdefault(self._kind(item), []).append(n)
-        answers: dict[int, Answer | Exception] = {}
+    def _answers(self, batch: Sequence[_AnyCall]) -> Sequence[Any]:
+        """Return the answers to a batch, one statement after the other."""
+        statements: dict[Run[Any, Any], list[int]] = {}
+        for n, call in enumerate(batch):
+            statements.setdefault(call.run, []).append(n)
+        answers: dict[int, Any] = {}
         try:
             with self._session.together():
-                for places in kinds.values():
-                    found = self._isolated([items[n] for n in places])
+                for run, places in statements.items():
+                    found = self._isolated(run, [batch[n].item for n in places])
                     answers.update(zip(places, found, strict=True))
         except Exception as error:  # noqa: BLE001 - nothing of the batch is committed
-            return [self._session.failed(error)] * len(items)
-        return [answers[n] for n in range(len(items))]
+            return [self._session.failed(error)] * len(batch)
+        return [answers[n] for n in range(len(batch))]
 
-    def _isolated(self, items: Sequence[Item]) -> Sequence[Answer | Exception]:
+    def _isolated(
+        self, run: Run[Item, Result], items: Sequence[Item]
+    ) -> Sequence[Result | Exception]:
+        """Answer every item; one that the database refuses does not fail its neighbours."""
         try:
-            return self._attempt(items)
+            return self._attempt(run, items)
         except Exception as error:  # noqa: BLE001 - whatever it is, every caller is answered
             if len(items) == 1 or isinstance(error, Unavailable):
                 return [error] * len(items)
-            # One item that the database refuses must not fail its neighbours.
-            return [answer for item in items for answer in self._isolated([item])]
+            return [answer for item in items for answer in self._isolated(run, [item])]
 
-    def _attempt(self, items: Sequence[Item]) -> Sequence[Answer | Exception]:
+    def _attempt(
+        self, run: Run[Item, Result], items: Sequence[Item]
+    ) -> Sequence[Result | Exception]:
+        """Run once, or again as long as that may help."""
         for tries_left in reversed(range(TRIES)):
             try:
-                return self._work(self._session, items)
+                return run(self._session, items)
             except Exception as error:
                 meaning = self._session.failed(error)
                 lost = self._repeatable and isinstance(meaning, StoreUnavailable)

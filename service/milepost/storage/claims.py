@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 
-from milepost.domain.transitions import TABLE, Transition
+from milepost.domain.transitions import CLAIMABLE, TABLE, Transition
 from milepost.storage.dialects import clock, later
 from milepost.storage.event_writer import ASKED, EventWriter
-from milepost.storage.predicates import has_status
+from milepost.storage.predicates import has_status, indexed_status
 from milepost.storage.rows import COLUMNS, RowReader
 from milepost.storage.tables import operations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from sqlalchemy import ColumnElement
-    from sqlalchemy.engine import Dialect
 
     from milepost.domain.claim import ClaimRequest
     from milepost.domain.operation import Operation
-    from milepost.storage.engine import Session
+    from milepost.storage.database import Database
+    from milepost.storage.session import Session
 
 MOST_OWNERS: Final = 16
 """Owners that one statement looks at."""
@@ -39,9 +39,6 @@ MOST_REMEMBERED: Final = 10_000
 """Functions of which it is known whose turn it is."""
 
 _o = operations.c
-_PENDING: Final[ColumnElement[str]] = sa.literal_column(
-    f"'{next(iter(TABLE[Transition.CLAIM].sources))}'"
-)
 _ONE: Final = sa.literal_column("1", sa.Integer)
 
 _INPUTS: Final = {
@@ -56,16 +53,16 @@ _INPUTS: Final = {
 }
 
 
-def claiming(dialect: Dialect) -> EventWriter:
+def claiming(database: Database) -> EventWriter:
     """Return the statement that claims work of one function, of the owners after one of them."""
 
     def build(m: Mapping[str, ColumnElement[Any]]) -> Any:
-        picked = _picked(m, lateral=dialect.name == "postgresql")
+        picked = _picked(m, lateral=database.has_lateral_joins)
         return (
             sa.update(operations)
             .where(
                 _o.id.in_(sa.select(picked.c.id)),
-                has_status(operations, TABLE[Transition.CLAIM].sources),
+                has_status(operations, CLAIMABLE),
             )
             .values(
                 status=sa.literal_column(f"'{TABLE[Transition.CLAIM].target}'"),
@@ -79,7 +76,7 @@ def claiming(dialect: Dialect) -> EventWriter:
             .returning(*COLUMNS)
         )
 
-    return EventWriter(dialect, _INPUTS, build, transition=Transition.CLAIM)
+    return EventWriter(database, _INPUTS, build, transition=Transition.CLAIM)
 
 
 def _picked(m: Mapping[str, ColumnElement[Any]], *, lateral: bool) -> sa.CTE:
@@ -114,7 +111,7 @@ def _picked(m: Mapping[str, ColumnElement[Any]], *, lateral: bool) -> sa.CTE:
     return (
         sa.select(free.c.id)
         .join(candidates, candidates.c.id == free.c.id)
-        .where(has_status(free, TABLE[Transition.CLAIM].sources))
+        .where(has_status(free, CLAIMABLE))
         .order_by(candidates.c.place, candidates.c.number)
         .limit(m["most"])
         .with_for_update(skip_locked=True, of=free)
@@ -151,7 +148,7 @@ def _claimable(
     table: sa.FromClause, function: ColumnElement[str]
 ) -> tuple[ColumnElement[bool], ...]:
     return (
-        table.c.status == _PENDING,
+        indexed_status(table, CLAIMABLE),
         table.c.function == function,
         table.c.expire_time >= clock(),
     )
@@ -178,10 +175,10 @@ def pending(functions: Collection[str]) -> sa.Select[Any]:
 class Claims:
     """The claims of one store, and whose turn it is. One thread uses it at a time."""
 
-    def __init__(self, dialect: Dialect) -> None:
+    def __init__(self, database: Database) -> None:
         """Build and compile the statement once."""
-        self._rows = RowReader(dialect)
-        self._statement = claiming(dialect)
+        self._rows = RowReader(database)
+        self._statement = claiming(database)
         self._served: dict[str, str] = {}
         self._claims = 0
 
@@ -195,10 +192,9 @@ class Claims:
         found: list[Operation] = []
         try:
             for function in self._in_turn(claim.functions):
-                for rows in self._rounds(
-                    session, claim, function, claim.max_operations - len(found)
-                ):
-                    found += [self._rows.operation(row) for row in rows]
+                wanted = claim.max_operations - len(found)
+                for claimed in self._rounds(session, claim, function, wanted):
+                    found += claimed
                 if len(found) >= claim.max_operations:
                     break
         except Exception as error:  # noqa: BLE001 - what was claimed before stays claimed
@@ -215,7 +211,7 @@ class Claims:
 
     def _rounds(
         self, session: Session, claim: ClaimRequest, function: str, most: int
-    ) -> Iterator[list[tuple[Any, ...]]]:
+    ) -> Iterator[list[Operation]]:
         """Claim of owner after owner, at the end from the first on, until `most` are found.
 
         The order of the owners is that of the database. Should Python have another one, an owner
@@ -226,16 +222,14 @@ class Claims:
             owners, depth = min(most, MOST_OWNERS), most + SPARE
             asked = (claim.actor, None, None, function, after, owners, depth, most)
             rows = session.run(self._statement, [(*asked, claim.worker, claim.lease)])
-            yield rows
-            most -= len(rows)
-            if not rows and not after:
+            claimed = [self._rows.operation(row) for row in rows]
+            yield claimed
+            most -= len(claimed)
+            if not claimed and not after:
                 break
-            after = max(row[_OWNER] for row in rows) if rows else ""
+            after = max((operation.owner for operation in claimed), default="")
             if most <= 0:
                 break
         if len(self._served) >= MOST_REMEMBERED:
             self._served.clear()
         self._served[function] = after
-
-
-_OWNER: Final = [column.name for column in COLUMNS].index("owner")

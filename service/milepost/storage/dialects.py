@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
@@ -157,8 +157,3 @@ def later(
 def latest(a: ColumnElement[datetime], b: ColumnElement[datetime]) -> ColumnElement[datetime]:
     """Return the SQL for the later of two instants; `b` if `a` is absent."""
     return sa.case((a > b, a), else_=b)
-
-
-def insert_into(table: sa.Table, dialect: Dialect) -> postgresql.Insert | sqlite.Insert:
-    """Return the insert that can say what is to happen where the row is there already."""
-    return sqlite.insert(table) if dialect.name == "sqlite" else postgresql.insert(table)

@@ -1,7 +1,7 @@
 """What a change of status leaves behind: one event, and a delivery where somebody waits for it.
 
-Both are written with the change itself. On PostgreSQL the three are one statement, so that a
-change costs one round trip; on SQLite, which cannot do that, they are three in one transaction.
+Both are written with the change itself. Where a statement may contain others that write, the three
+are one statement, so that a change costs one round trip; elsewhere they share a transaction.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from milepost.domain.operation import Status
 from milepost.domain.transitions import TABLE, Transition
 from milepost.storage import snapshots
 from milepost.storage.dialects import clock, host_of, random_delivery_id
-from milepost.storage.engine import Prepared
+from milepost.storage.prepared import Prepared
 from milepost.storage.rows import HEAVY
 from milepost.storage.tables import deliveries, events
 
@@ -22,10 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from sqlalchemy import ColumnElement
-    from sqlalchemy.engine import Dialect
     from sqlalchemy.types import TypeEngine
 
-    from milepost.storage.engine import Cursor
+    from milepost.storage.database import Cursor, Database
 
     Columns = Mapping[str, ColumnElement[Any]]
     Change = Callable[[Columns], Any]
@@ -61,7 +60,7 @@ class EventWriter:
 
     def __init__(
         self,
-        dialect: Dialect,
+        database: Database,
         inputs: Mapping[str, TypeEngine[Any]],
         change: Change,
         *,
@@ -72,7 +71,7 @@ class EventWriter:
         """Compile it.
 
         Args:
-            dialect: of the database.
+            database: the kind that it runs on.
             inputs: of `change`; those of `ASKED` must be among them.
             change: makes the statement, which returns the operation's columns.
             transition: what happens.
@@ -89,21 +88,21 @@ class EventWriter:
             else _TIMES.get(TABLE[transition].target)
         )
         self._steps = snapshots.STEPS if self._removes else ()
-        self._at_once = dialect.name == "postgresql"
+        self._at_once = database.writes_in_ctes
         if self._at_once:
-            self._whole = Prepared(dialect, inputs, lambda m: self._one_statement(change, m))
+            self._whole = Prepared(database, inputs, lambda m: self._one_statement(change, m))
             return
-        self._whole = Prepared(dialect, inputs, change)
+        self._whole = Prepared(database, inputs, change)
         changed = {**_CHANGED, **snapshots.TOLD} if self._removes else dict(_CHANGED)
         if self._time is not None:
             changed[self._time] = sa.BigInteger()  # as it is stored, and came back
         both = {**changed, **ASKED}
-        self._event_part = Prepared(dialect, both, lambda m: self._insert_event(m, m))
-        self._delivery_part = Prepared(dialect, both, self._insert_delivery)
+        self._event_part = Prepared(database, both, lambda m: self._insert_event(m, m))
+        self._delivery_part = Prepared(database, both, self._insert_delivery)
         self._asked = [list(inputs).index(name) for name in ASKED]
         names = [column.name for column in change(_nothing(inputs)).exported_columns]
         self._changed = [names.index(name) for name in changed]
-        self._left = [Prepared(dialect, both, build) for build in self._steps]
+        self._left = [Prepared(database, both, build) for build in self._steps]
 
     def run(self, cursor: Cursor, rows: Sequence[Sequence[Any]]) -> list[tuple[Any, ...]]:
         """Change what may be changed, and return the operations as they are now."""

@@ -1,4 +1,4 @@
-"""The reads of what has become of operations: their revisions, and their changes of status."""
+"""The history of operations in a SQL database: their revisions, and their changes of status."""
 
 from __future__ import annotations
 
@@ -7,42 +7,63 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from milepost.domain.history import StatusChange
-from milepost.domain.operation import Status
-from milepost.domain.transitions import TABLE, Transition
-from milepost.storage.engine import Prepared
+from milepost.domain.transitions import STARTING, Transition
 from milepost.storage.predicates import unexpired
+from milepost.storage.prepared import Prepared
 from milepost.storage.tables import events, operations
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from sqlalchemy import ColumnElement
-    from sqlalchemy.engine import Dialect
 
     from milepost.domain.operation import OperationId
-
-_STARTING = sorted(
-    transition for transition, rule in TABLE.items() if rule.target is Status.PROCESSING
-)
-"""Each of their events is the beginning of an attempt."""
+    from milepost.storage.batchers import Batchers
+    from milepost.storage.database import Database
+    from milepost.storage.session import AnyRow
 
 
-def revisions(dialect: Dialect) -> Prepared:
+class SqlHistoryStore:
+    """Fills the port `HistoryStore`."""
+
+    def __init__(self, batchers: Batchers) -> None:
+        """Compile every statement once."""
+        self._batchers = batchers
+        self._revisions = revisions(batchers.database)
+
+    async def revisions(self, ids: Sequence[OperationId]) -> Mapping[OperationId, int]:
+        """See `HistoryStore.revisions`."""
+        rows = [(operation_id,) for operation_id in ids]
+        return dict(await self._batchers.read(lambda session: session.read(self._revisions, rows)))
+
+    async def status_changes(
+        self, operation_id: OperationId, *, after: int, before: int, limit: int
+    ) -> Sequence[StatusChange]:
+        """See `HistoryStore.status_changes`."""
+        query = status_changes(operation_id, after, before, limit)
+        rows = await self._batchers.read(lambda session: session.fetch(query))
+        return [_status_change(row) for row in rows]
+
+
+def revisions(database: Database) -> Prepared:
     """Return the read of the revisions of many operations, as far as they are visible."""
 
     def build(m: Mapping[str, ColumnElement[Any]]) -> sa.Executable:
         o = operations.c
         return sa.select(o.id, o.revision).where(o.id == m["id"], unexpired())
 
-    return Prepared(dialect, {"id": sa.Text()}, build)
+    return Prepared(database, {"id": sa.Text()}, build)
 
 
 def status_changes(
     operation_id: OperationId, after: int, before: int, limit: int
 ) -> sa.Select[Any]:
-    """Return the read of the changes of status between two revisions, oldest first."""
+    """Return the read of the changes of status between two revisions, oldest first.
+
+    A change that only a newer release knows is left out: nothing is known of where it led.
+    """
     e = events.c
-    starts = sa.case((e.transition.in_([transition.value for transition in _STARTING]), 1), else_=0)
+    starts = sa.case((e.transition.in_(sorted(STARTING)), 1), else_=0)
     mine = (
         sa.select(
             e.revision,
@@ -53,12 +74,18 @@ def status_changes(
         .where(e.operation_id == operation_id, e.revision < before)
         .subquery("mine")
     )
-    return sa.select(mine).where(mine.c.revision > after).order_by(mine.c.revision).limit(limit)
+    return (
+        sa.select(mine)
+        .where(mine.c.revision > after, mine.c.transition.in_(sorted(Transition)))
+        .order_by(mine.c.revision)
+        .limit(limit)
+    )
 
 
-def status_change_from(row: Sequence[Any]) -> StatusChange:
-    """Return the change of status of one row."""
-    revision, transition, time, attempt = row
+def _status_change(row: AnyRow) -> StatusChange:
     return StatusChange(
-        revision=revision, transition=Transition(transition), time=time, attempt=int(attempt)
+        revision=row.revision,
+        transition=Transition(row.transition),
+        time=row.time,
+        attempt=int(row.attempt),
     )

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from milepost import telemetry
 from milepost.domain.operation import ID_LENGTH, ID_PREFIX, OperationId
-from milepost.storage.engine import Session
+from milepost.storage.session import Session
 from milepost.storage.translate import translate
 
 if TYPE_CHECKING:

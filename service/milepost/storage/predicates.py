@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, Final
 import sqlalchemy as sa
 
 from milepost.domain.operation import AccessFilter, Status
+from milepost.domain.transitions import TABLE, Transition
 from milepost.storage.dialects import clock
 from milepost.storage.tables import operations
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from sqlalchemy import ColumnElement
     from sqlalchemy.types import TypeEngine
@@ -62,18 +63,38 @@ def is_accessible(m: Mapping[str, ColumnElement[Any]]) -> ColumnElement[bool]:
 
 
 def unexpired() -> ColumnElement[bool]:
-    """Not expired. What is being worked on stays visible until it is failed with EXPIRED."""
-    return sa.or_(_o.expire_time >= clock(), _o.status == Status.PROCESSING.value)
+    """Return the condition that an operation has not expired.
 
-
-def has_status(table: sa.FromClause, statuses: frozenset[Status]) -> ColumnElement[bool]:
-    """In one of `statuses`, for rows that are found by their ids.
-
-    It is said by naming the others: a partial index of these statuses would offer itself to a
-    planner that does not know how many rows are in it, and be read as a whole.
+    Past its time an operation is invisible if the sweeper only has to purge it. Any other stays
+    visible until it has been ended, such as one that is being processed.
     """
-    others = sorted(set(Status) - statuses)
-    return sa.and_(*(table.c.status != sa.literal_column(f"'{status}'") for status in others))
+    return sa.or_(
+        _o.expire_time >= clock(), sa.not_(has_status(operations, TABLE[Transition.PURGE].sources))
+    )
+
+
+def has_status(table: sa.FromClause, statuses: Collection[Status]) -> ColumnElement[bool]:
+    """Return the condition that a row, found by other columns, is in one of `statuses`.
+
+    No index can serve it. A partial index of these statuses would offer itself to a planner that
+    does not know how many rows are in it, and be read as a whole.
+    """
+    return _is_one_of(sa.func.coalesce(table.c.status, sa.literal_column("''")), statuses)
+
+
+def indexed_status(table: sa.FromClause, statuses: Collection[Status]) -> ColumnElement[bool]:
+    """Return the condition that a row is in one of `statuses`, for an index to serve."""
+    return _is_one_of(table.c.status, statuses)
+
+
+def _is_one_of(column: ColumnElement[str], statuses: Collection[Status]) -> ColumnElement[bool]:
+    if not statuses:
+        return sa.false()
+    texts: list[ColumnElement[str]] = [
+        sa.literal_column(f"'{status}'") for status in sorted(statuses)
+    ]
+    # The planner finds a partial index by the form of its condition: see `tables.status_condition`.
+    return column == texts[0] if len(texts) == 1 else column.in_(texts)
 
 
 def literal_access_filter(access_filter: AccessFilter) -> Mapping[str, ColumnElement[Any]]:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
 from milepost.domain.operation import Status
 from milepost.domain.transitions import TABLE, Transition
-from milepost.storage.engine import Prepared
 from milepost.storage.predicates import (
     ACCESS_FILTER,
     is_accessible,
     literal_access_filter,
     unexpired,
 )
+from milepost.storage.prepared import Prepared
 from milepost.storage.rows import COLUMNS, SUMMARY_COLUMNS
 from milepost.storage.tables import events, operations
 
@@ -22,18 +22,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from sqlalchemy import ColumnElement
-    from sqlalchemy.engine import Dialect
 
     from milepost.domain.operation import AccessFilter, NewOperation, OperationId
     from milepost.domain.selection import Position, Selection
     from milepost.domain.transitions import TransitionRequest
+    from milepost.storage.database import Database
 
 _o = operations.c
 
-PING: Final = sa.select(sa.literal_column("1", sa.Integer))
 
-
-def get(dialect: Dialect) -> Prepared:
+def get(database: Database) -> Prepared:
     """Return the read by id; the number of the input row comes last."""
 
     def build(m: Mapping[str, ColumnElement[Any]]) -> sa.Executable:
@@ -41,7 +39,7 @@ def get(dialect: Dialect) -> Prepared:
             _o.id == m["id"], is_accessible(m), unexpired()
         )
 
-    return Prepared(dialect, {"id": sa.Text(), **ACCESS_FILTER, "number": sa.Integer()}, build)
+    return Prepared(database, {"id": sa.Text(), **ACCESS_FILTER, "number": sa.Integer()}, build)
 
 
 def why_not(change: TransitionRequest) -> sa.Select[Any]:

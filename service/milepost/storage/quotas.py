@@ -13,25 +13,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql
 
-from milepost.domain.operation import Status
-from milepost.storage.dialects import insert_into
-from milepost.storage.engine import Prepared
-from milepost.storage.predicates import unexpired
+from milepost.domain.transitions import ACTIVE
+from milepost.storage.predicates import indexed_status, unexpired
+from milepost.storage.prepared import Prepared
 from milepost.storage.tables import operations, quotas
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from sqlalchemy import ColumnElement
-    from sqlalchemy.engine import Dialect
 
-    from milepost.storage.engine import Cursor, Runnable, Session
+    from milepost.storage.database import Cursor, Database, Runnable
+    from milepost.storage.session import Session
 
     Columns = Mapping[str, ColumnElement[Any]]
 
-ACTIVE: Final = (Status.PENDING.value, Status.PROCESSING.value)
 MOST_OVER: Final = 1_000
 """How far beyond its quota an owner is counted: it has more after the quota was lowered."""
 
@@ -40,10 +37,10 @@ _ZERO: Final = sa.literal_column("0", sa.Integer)
 _ONE: Final = sa.literal_column("1", sa.Integer)
 
 
-def reserve(m: Columns) -> tuple[Columns, ColumnElement[bool]]:
+def reserve(database: Database, m: Columns) -> tuple[Columns, ColumnElement[bool]]:
     """Return the drafts of `m` that are new, and the condition that their owner has room for one.
 
-    For PostgreSQL, within the one statement of the create. The upsert waits for the lock of the
+    Within the one statement of the create. The upsert waits for the lock of the
     owner's row and then decides on its newest version. A draft whose request_id is known takes
     nothing: the same call again is answered at the limit too. The first row of an owner is full,
     so that nobody begins with a count that was never made.
@@ -71,7 +68,7 @@ def reserve(m: Columns) -> tuple[Columns, ColumnElement[bool]]:
         .group_by(fresh.c.owner)
         .order_by(fresh.c.owner)  # rows are locked in one order by everybody
     )
-    upsert = postgresql.insert(quotas).from_select(
+    upsert = database.insert(quotas).from_select(
         [_q.owner, _q.reserved, _q.asked, _q.granted], asked
     )
     # A new row would be full: what it has reserved is the quota.
@@ -100,12 +97,12 @@ def has_room(m: Columns) -> ColumnElement[bool]:
 class QuotaReservation:
     """Creates, and what they take of their owners' quotas, one after the other: for SQLite."""
 
-    def __init__(self, dialect: Dialect, creates: Runnable, *, owner: int) -> None:
+    def __init__(self, database: Database, creates: Runnable, *, owner: int) -> None:
         """Compile the statement; `owner` is the place of the owner among the inputs."""
         self._creates = creates
         self._owner = owner
         self._take = Prepared(
-            dialect,
+            database,
             {"owner": sa.Text()},
             lambda m: (
                 sa.update(quotas).where(_q.owner == m["owner"]).values(reserved=_q.reserved + _ONE)
@@ -126,11 +123,11 @@ class QuotaReservation:
 class QuotaRecount:
     """Sets the bound of an owner to what is true."""
 
-    def __init__(self, dialect: Dialect) -> None:
+    def __init__(self, database: Database) -> None:
         """Compile the statements."""
-        self._lock = Prepared(dialect, {"owner": sa.Text()}, lambda m: _lock(dialect, m))
+        self._lock = Prepared(database, {"owner": sa.Text()}, lambda m: _lock(database, m))
         self._set = Prepared(
-            dialect,
+            database,
             {"owner": sa.Text(), "active": sa.Integer()},
             lambda m: sa.update(quotas).where(_q.owner == m["owner"]).values(reserved=m["active"]),
         )
@@ -150,21 +147,21 @@ class QuotaRecount:
         return int(active)
 
 
-def _lock(dialect: Dialect, m: Columns) -> Any:
+def _lock(database: Database, m: Columns) -> Any:
     """Return the upsert that locks the row of an owner, and makes it where there is none."""
     row = sa.select(m["owner"], _ZERO, _ZERO, _ZERO).where(m["owner"].is_not(None))
     return (
-        insert_into(quotas, dialect)
+        database.insert(quotas)
         .from_select([_q.owner, _q.reserved, _q.asked, _q.granted], row)
         .on_conflict_do_update(index_elements=[_q.owner], set_={"granted": _ZERO})
     )
 
 
-def count_active(owner: str, most: int) -> sa.Select[Any]:
-    """Return the read of how many active operations the owner has, up to `most`."""
+def count_active(owner: str, max_operations: int) -> sa.Select[Any]:
+    """Return the read of how many active operations the owner has, up to `max_operations`."""
     active = (
         sa.select(_ONE.label("one"))
-        .where(_o.owner == owner, _o.status.in_(ACTIVE), unexpired())
-        .limit(most)
+        .where(_o.owner == owner, indexed_status(operations, ACTIVE), unexpired())
+        .limit(max_operations)
     )
     return sa.select(sa.func.count()).select_from(active.subquery())

@@ -8,20 +8,17 @@ from typing import TYPE_CHECKING, Any, Final
 import sqlalchemy as sa
 
 from milepost.domain.interruption import StatusSnapshot
-from milepost.domain.operation import Operation, OperationError, Payload, Status
-from milepost.storage.dialects import Instant, Span
+from milepost.domain.operation import Operation, OperationError, Payload, status_of
 from milepost.storage.tables import operations
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-    from sqlalchemy.engine import Dialect
-    from sqlalchemy.types import TypeEngine
+    from milepost.storage.database import Database
 
 _o = operations.c
 
-# In the order of the fields of `Operation`, which is made of one row without naming them.
-COLUMNS: Final = (
+COLUMNS: Final = (  # in the order in which `operation_from` names them
     _o.id,
     _o.function,
     _o.version,
@@ -62,13 +59,12 @@ SUMMARY_COLUMNS: Final = tuple(
 class RowReader:
     """Makes operations of the rows that `COLUMNS` returns."""
 
-    def __init__(self, dialect: Dialect) -> None:
-        """Find the columns whose driver values need converting: none on PostgreSQL."""
+    def __init__(self, database: Database) -> None:
+        """Find the columns whose driver values need converting."""
         self._conversions = tuple(
             (number, convert)
             for number, column in enumerate(COLUMNS)
-            if dialect.name == "sqlite"
-            and (convert := _conversion(column.type, dialect)) is not None
+            if (convert := database.from_driver(column.type)) is not None
         )
 
     def operation(self, row: Sequence[Any]) -> Operation:
@@ -80,28 +76,46 @@ class RowReader:
         return operation_from(row)
 
 
-def _conversion(type_: TypeEngine[Any], dialect: Dialect) -> Callable[[Any], Any] | None:
-    if isinstance(type_, sa.Double):  # SQLite's RETURNING shows a whole number as an integer
-        return lambda value: None if value is None else float(value)
-    if isinstance(type_, Instant | Span):  # without the layers that SQLAlchemy puts around it
-        return lambda value: type_.process_result_value(value, dialect)
-    return None
-
-
 def operation_from(row: Sequence[Any]) -> Operation:
     """Return the operation of one row of `COLUMNS` in Python types."""
-    result_type, errors = row[8], row[10]
-    result = None if result_type is None else Payload(type_url=result_type, value=bytes(row[9]))
-    return Operation._make(
-        (
-            *row[:4],
-            _STATUS[row[4]],
-            *row[5:8],
-            result,
-            errors_from_json(errors) if errors else (),
-            *row[11:27],
-        )
+    # Without the constructor, for which 27 arguments by name would take longer than all of this.
+    operation = object.__new__(Operation)
+    (
+        operation.id,
+        operation.function,
+        operation.version,
+        operation.owner,
+        status,
+        operation.progress,
+        operation.progress_message,
+        operation.progress_time,
+        result_type,
+        result_value,
+        errors,
+        operation.metadata,
+        operation.original_request_id,
+        operation.callback_url,
+        operation.create_time,
+        operation.start_time,
+        operation.complete_time,
+        operation.cancel_time,
+        operation.expire_time,
+        operation.ttl,
+        operation.retry_after,
+        operation.revision,
+        operation.attempt,
+        operation.max_attempts,
+        operation.worker,
+        operation.lease_expire_time,
+        operation.trace_context,
+        _callback_events,
+    ) = row
+    operation.status = status_of(status)
+    operation.result = (
+        None if result_type is None else Payload(type_url=result_type, value=bytes(result_value))
     )
+    operation.errors = errors_from_json(errors) if errors else ()
+    return operation
 
 
 def status_snapshot_from(row: Sequence[Any]) -> StatusSnapshot:
@@ -110,14 +124,11 @@ def status_snapshot_from(row: Sequence[Any]) -> StatusSnapshot:
     codes = [error.code for error in errors_from_json(errors)] if errors else []
     return StatusSnapshot(
         id=operation_id,
-        status=_STATUS[status],
+        status=status_of(status),
         revision=revision,
         attempt=attempt,
         error_code=codes[0] if codes else None,
     )
-
-
-_STATUS: Final = {status.value: status for status in Status}
 
 
 def errors_to_json(errors: Sequence[OperationError]) -> str:

@@ -16,8 +16,8 @@ import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
-from milepost.domain.delivery import Subject
-from milepost.domain.operation import Payload, Status
+from milepost.domain.delivery import SETTLED, Subject
+from milepost.domain.operation import Payload, status_of
 from milepost.storage.dialects import Instant
 from milepost.storage.rows import errors_from_json
 from milepost.storage.tables import deliveries, delivery_attempts, operations
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement
     from sqlalchemy.sql.compiler import SQLCompiler
     from sqlalchemy.types import TypeEngine
+
+    from milepost.storage.session import AnyRow
 
     Columns = Mapping[str, ColumnElement[Any]]
 
@@ -46,7 +48,7 @@ SUBJECT: Final = (
     _o.cancel_time,
     _o.trace_context,
 )
-"""The columns that `subject_from` reads."""
+"""The columns that `subject_from` reads, by name."""
 TOLD: Final[Mapping[str, TypeEngine[Any]]] = {
     # Values go from row to row as the driver of SQLite gives and takes them.
     column.name: sa.BigInteger() if isinstance(column.type, Instant) else column.type
@@ -56,6 +58,9 @@ _BYTES: Final = frozenset({"result_value"})
 _TIMES: Final = frozenset({"create_time", "complete_time", "cancel_time"})
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _PENDING: Final[ColumnElement[str]] = sa.literal_column("'PENDING'")
+_SETTLED: Final[Sequence[ColumnElement[str]]] = [
+    sa.literal_column(f"'{status}'") for status in sorted(SETTLED)
+]
 
 
 class json_of(FunctionElement[str]):  # noqa: N801 - reads as the SQL function it is
@@ -143,7 +148,7 @@ def _keep(removed: Columns) -> sa.Update:
 def _drop_attempts(removed: Columns) -> sa.Delete:
     """Remove the attempts of the deliveries that are settled."""
     settled = sa.select(deliveries.c.id).where(
-        deliveries.c.operation_id == _id(removed), deliveries.c.status != _PENDING
+        deliveries.c.operation_id == _id(removed), deliveries.c.status.in_(_SETTLED)
     )
     return sa.delete(delivery_attempts).where(delivery_attempts.c.delivery_id.in_(settled))
 
@@ -151,7 +156,7 @@ def _drop_attempts(removed: Columns) -> sa.Delete:
 def _drop_settled(removed: Columns) -> sa.Delete:
     """Remove the deliveries that are settled."""
     return sa.delete(deliveries).where(
-        deliveries.c.operation_id == _id(removed), deliveries.c.status != _PENDING
+        deliveries.c.operation_id == _id(removed), deliveries.c.status.in_(_SETTLED)
     )
 
 
@@ -165,17 +170,9 @@ STEPS: Final[Sequence[Callable[[Columns], Any]]] = (_keep, _drop_attempts, _drop
 # --- and back ---
 
 
-def subject_from(row: Sequence[Any]) -> Subject:
-    """Return the subject of one row of `SUBJECT` in Python types."""
-    values = dict(zip(TOLD, row, strict=True))
-    type_url, value = values.pop("result_type"), values.pop("result_value")
-    errors = values.pop("errors")
-    return Subject(
-        status=Status(values.pop("status")),
-        result=None if type_url is None else Payload(type_url=type_url, value=bytes(value)),
-        errors=errors_from_json(errors) if errors else (),
-        **values,
-    )
+def subject_from(row: AnyRow) -> Subject:
+    """Return the subject of one row that has the columns of `SUBJECT`, in Python types."""
+    return _subject({name: getattr(row, name) for name in TOLD})
 
 
 def subject_from_snapshot(text: str) -> Subject:
@@ -187,4 +184,15 @@ def subject_from_snapshot(text: str) -> Subject:
     for name in _BYTES:
         if left[name] is not None:
             left[name] = base64.b16decode(left[name].upper())
-    return subject_from([left[name] for name in TOLD])
+    return _subject({name: left[name] for name in TOLD})
+
+
+def _subject(values: dict[str, Any]) -> Subject:
+    type_url, value = values.pop("result_type"), values.pop("result_value")
+    errors = values.pop("errors")
+    return Subject(
+        status=status_of(values.pop("status")),
+        result=None if type_url is None else Payload(type_url=type_url, value=bytes(value)),
+        errors=errors_from_json(errors) if errors else (),
+        **values,
+    )

@@ -10,9 +10,15 @@ from typing import TYPE_CHECKING, Any, Final
 import sqlalchemy as sa
 
 from milepost.domain.operation import OperationId, Status
-from milepost.domain.transitions import DELETABLE, PROGRESS_TOLERANCE, TABLE, Transition
-from milepost.storage.dialects import clock, insert_into, later, latest
-from milepost.storage.engine import Prepared
+from milepost.domain.transitions import (
+    CLAIMABLE,
+    DELETABLE,
+    PROGRESS_TOLERANCE,
+    TABLE,
+    TERMINAL,
+    Transition,
+)
+from milepost.storage.dialects import clock, later, latest
 from milepost.storage.event_writer import ASKED, EventWriter
 from milepost.storage.predicates import (
     ACCESS_FILTER,
@@ -21,20 +27,20 @@ from milepost.storage.predicates import (
     is_accessible,
     unexpired,
 )
+from milepost.storage.prepared import Prepared
 from milepost.storage.quotas import QuotaReservation, has_room, reserve
 from milepost.storage.rows import COLUMNS, SUMMARY_COLUMNS, errors_to_json
 from milepost.storage.tables import operations
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from sqlalchemy import ColumnElement
-    from sqlalchemy.engine import Dialect
     from sqlalchemy.types import TypeEngine
 
     from milepost.domain.operation import NewOperation
     from milepost.domain.transitions import TransitionRequest
-    from milepost.storage.engine import Runnable
+    from milepost.storage.database import Database, Runnable
 
     Build = Callable[[Mapping[str, ColumnElement[Any]]], Any]
 
@@ -58,9 +64,6 @@ EFFECTS: Final[Mapping[Transition, Inputs]] = {
 """What each transition brings along beside its conditions."""
 
 _o = operations.c
-
-
-_PENDING: Final[ColumnElement[str]] = sa.literal_column(f"'{Status.PENDING}'")
 
 
 def condition_values(change: TransitionRequest) -> tuple[Any, ...]:
@@ -104,7 +107,9 @@ def _may_move(
         sa.or_(
             m["expected_attempt"].is_(None),
             # While nobody works on it, every attempt is over.
-            sa.and_(m["expected_attempt"] == _o.attempt, _o.status != _PENDING),
+            sa.and_(
+                m["expected_attempt"] == _o.attempt, has_status(operations, sources - CLAIMABLE)
+            ),
         ),
     )
 
@@ -173,7 +178,13 @@ def _progress(m: Mapping[str, ColumnElement[Any]]) -> dict[str, Any]:
 _ONE: Final = sa.literal_column("1", sa.Integer)
 
 
-def changing(dialect: Dialect, transition: Transition) -> EventWriter:
+def of_transition(database: Database, transition: Transition) -> Sequence[Runnable]:
+    """Return the statements of a transition, in the order in which they are tried."""
+    keeping = (keeping_progress(database),) if TABLE[transition].keeping else ()
+    return (*keeping, changing(database, transition))
+
+
+def changing(database: Database, transition: Transition) -> EventWriter:
     """Return the statement of a transition that changes the status; it returns the operation."""
     rule = TABLE[transition]
 
@@ -191,10 +202,10 @@ def changing(dialect: Dialect, transition: Transition) -> EventWriter:
             .returning(*COLUMNS)
         )
 
-    return EventWriter(dialect, CONDITIONS | EFFECTS[transition], build, transition=transition)
+    return EventWriter(database, CONDITIONS | EFFECTS[transition], build, transition=transition)
 
 
-def keeping_progress(dialect: Dialect) -> Prepared:
+def keeping_progress(database: Database) -> Prepared:
     """Return the report of progress of what is processing: no change of status, so no event."""
 
     def build(m: Mapping[str, ColumnElement[Any]]) -> sa.Executable:
@@ -218,7 +229,7 @@ def keeping_progress(dialect: Dialect) -> Prepared:
             .returning(*SUMMARY_COLUMNS)
         )
 
-    return Prepared(dialect, CONDITIONS | EFFECTS[Transition.PROGRESS], build)
+    return Prepared(database, CONDITIONS | EFFECTS[Transition.PROGRESS], build)
 
 
 INSERT: Final[Inputs] = {
@@ -240,14 +251,14 @@ INSERT: Final[Inputs] = {
 }
 
 
-def insert(dialect: Dialect) -> Runnable:
+def insert(database: Database) -> Runnable:
     """Return what stores drafts; one that conflicts or finds no quota left is passed over."""
 
     def build(m: Mapping[str, ColumnElement[Any]]) -> Any:
-        if dialect.name == "sqlite":
-            granted = has_room(m)
+        if database.writes_in_ctes:
+            m, granted = reserve(database, m)
         else:
-            m, granted = reserve(m)
+            granted = has_room(m)
         values: dict[str, Any] = {
             **{name: value for name, value in m.items() if name in _o},
             "status": sa.literal_column(f"'{TABLE[Transition.CREATE].target}'"),
@@ -257,16 +268,16 @@ def insert(dialect: Dialect) -> Runnable:
             "expire_time": later(clock(), m["ttl"]),
         }
         return (
-            insert_into(operations, dialect)
+            database.insert(operations)
             .from_select(list(values), sa.select(*values.values()).where(granted))
             .on_conflict_do_nothing()
             .returning(*COLUMNS)
         )
 
-    event_writer = EventWriter(dialect, INSERT, build, transition=Transition.CREATE)
-    if dialect.name == "sqlite":
-        return QuotaReservation(dialect, event_writer, owner=list(INSERT).index("owner"))
-    return event_writer
+    event_writer = EventWriter(database, INSERT, build, transition=Transition.CREATE)
+    if database.writes_in_ctes:
+        return event_writer
+    return QuotaReservation(database, event_writer, owner=list(INSERT).index("owner"))
 
 
 def new_operation_values(operation_id: OperationId, new_operation: NewOperation) -> tuple[Any, ...]:
@@ -292,7 +303,7 @@ def new_operation_values(operation_id: OperationId, new_operation: NewOperation)
     )
 
 
-def purge_expired_statement(dialect: Dialect) -> EventWriter:
+def purge_expired_statement(database: Database) -> EventWriter:
     """Return the statement that removes operations that are past their time."""
 
     def build(m: Mapping[str, ColumnElement[Any]]) -> Any:
@@ -300,16 +311,22 @@ def purge_expired_statement(dialect: Dialect) -> EventWriter:
             sa.delete(operations).where(_o.id == m["id"], sa.not_(unexpired())).returning(*COLUMNS)
         )
 
-    return expiring(dialect, {"id": sa.Text(), **ASKED}, build)
+    return expiring(database, {"id": sa.Text(), **ASKED}, build)
 
 
-def expiring(dialect: Dialect, inputs: Inputs, build: Build) -> EventWriter:
+_UNENDED: Final[Sequence[ColumnElement[str]]] = [
+    sa.literal_column(f"'{status}'")
+    for status in sorted(TABLE[Transition.PURGE].sources - TERMINAL)
+]
+
+
+def expiring(database: Database, inputs: Inputs, build: Build) -> EventWriter:
     """Return the removal of what is past its time: only of what never ended is a webhook due."""
     return EventWriter(
-        dialect,
+        database,
         inputs,
         build,
         transition=Transition.PURGE,
         event=TABLE[Transition.EXPIRE].event,
-        told=lambda removed: removed["status"] == _PENDING,
+        told=lambda removed: removed["status"].in_(_UNENDED),
     )

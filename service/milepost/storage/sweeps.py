@@ -6,30 +6,36 @@ are one statement, and what another sweeper has in its hands is passed over.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import sqlalchemy as sa
 
-from milepost.domain.operation import OperationError, Status
+from milepost.domain.operation import OperationError
 from milepost.domain.transitions import EXPIRED, LEASE_LOST, TABLE, Transition
+from milepost.storage.batchers import alone
+from milepost.storage.creation import SWEEPER
 from milepost.storage.dialects import Span, clock
-from milepost.storage.engine import Prepared
 from milepost.storage.event_writer import ASKED, EventWriter
-from milepost.storage.operations import SWEEPER
-from milepost.storage.predicates import has_status
+from milepost.storage.predicates import has_status, indexed_status
+from milepost.storage.prepared import Prepared
 from milepost.storage.rows import COLUMNS, SUMMARY_COLUMNS, RowReader, errors_to_json
 from milepost.storage.statements import expiring, sets
 from milepost.storage.tables import events, operations
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    import asyncio
+    from collections.abc import Callable, Mapping
 
     from sqlalchemy import ColumnElement
-    from sqlalchemy.engine import Dialect
 
     from milepost.domain.operation import Operation
-    from milepost.storage.engine import Session
+    from milepost.storage.batchers import Batchers
+    from milepost.storage.database import Database
+    from milepost.storage.session import Session
+
+Found = TypeVar("Found")
 
 _o = operations.c
 
@@ -41,11 +47,8 @@ REASONS: Final[Mapping[Transition, str]] = {
 }
 """Why the sweeper makes each of its transitions."""
 _CODES: Final = {Transition.ABANDON: LEASE_LOST, Transition.EXPIRE: EXPIRED}
-_INPUTS: Final = {**ASKED, "errors": sa.Text(), "most": sa.Integer()}
+_INPUTS: Final = {**ASKED, "errors": sa.Text(), "max_operations": sa.Integer()}
 _NO_TIME: Final = timedelta()
-_PIECE: Final = 10
-"""Operations that are removed at once where their payloads pass through this process on the way to
-their deliveries, as on SQLite: one may have 2 MiB."""
 
 
 def due(
@@ -55,23 +58,21 @@ def due(
     now: ColumnElement[Any] = clock()
     if since:
         now = sa.type_coerce(now.op("-")(sa.literal(since, Span)), _o.expire_time.type)
-    processing = _o.status == sa.literal_column(f"'{Status.PROCESSING}'")
+    expected = indexed_status(operations, TABLE[transition].sources)
     # What has expired altogether is not handed to another worker.
-    lost = (processing, _o.lease.is_not(None), _o.lease_expire_time < now, _o.expire_time >= now)
+    lost = (expected, _o.lease.is_not(None), _o.lease_expire_time < now, _o.expire_time >= now)
     match transition:
         case Transition.RELEASE:
             return (*lost, _o.attempt < _o.max_attempts), _o.id
         case Transition.ABANDON:
             return (*lost, _o.attempt >= _o.max_attempts), _o.id
-        case Transition.EXPIRE:
-            return (processing, _o.expire_time < now), _o.expire_time
-        case Transition.PURGE:
-            return (sa.not_(processing), _o.expire_time < now), _o.expire_time
+        case Transition.EXPIRE | Transition.PURGE:
+            return (expected, _o.expire_time < now), _o.expire_time
         case _:
             raise ValueError(transition)
 
 
-def sweeping(dialect: Dialect, transition: Transition) -> EventWriter:
+def sweeping(database: Database, transition: Transition) -> EventWriter:
     """Return the statement that makes `transition` of some operations that are due."""
 
     def build(m: Mapping[str, ColumnElement[Any]]) -> Any:
@@ -81,7 +82,7 @@ def sweeping(dialect: Dialect, transition: Transition) -> EventWriter:
             sa.select(_o.id)
             .where(*conditions)
             .order_by(order)
-            .limit(m["most"])
+            .limit(m["max_operations"])
             .with_for_update(skip_locked=True)
             .cte("picked")
         )
@@ -100,11 +101,11 @@ def sweeping(dialect: Dialect, transition: Transition) -> EventWriter:
         )
 
     if transition is Transition.PURGE:
-        return expiring(dialect, _INPUTS, build)
-    return EventWriter(dialect, _INPUTS, build, transition=transition)
+        return expiring(database, _INPUTS, build)
+    return EventWriter(database, _INPUTS, build, transition=transition)
 
 
-def purge_events_statement(dialect: Dialect) -> Prepared:
+def purge_events_statement(database: Database) -> Prepared:
     """Return the removal of all events of operations whose last one, their removal, is old."""
 
     def build(m: Mapping[str, ColumnElement[Any]]) -> Any:
@@ -118,7 +119,7 @@ def purge_events_statement(dialect: Dialect) -> Prepared:
                 last.c.time < old,
             )
             .order_by(last.c.time)
-            .limit(m["most"])
+            .limit(m["max_operations"])
             .with_for_update(skip_locked=True)
             .cte("gone")
         )
@@ -128,47 +129,78 @@ def purge_events_statement(dialect: Dialect) -> Prepared:
             .returning(events.c.operation_id)
         )
 
-    return Prepared(dialect, {"kept": Span(), "most": sa.Integer()}, build)
+    return Prepared(database, {"kept": Span(), "max_operations": sa.Integer()}, build)
 
 
 def count(
-    transition: Transition, *, since: timedelta = _NO_TIME, most: int | None = None
+    transition: Transition, *, since: timedelta = _NO_TIME, max_operations: int | None = None
 ) -> sa.Select[Any]:
-    """Return the count of what has been due for longer than `since`, up to `most`."""
+    """Return the count of what has been due for longer than `since`, up to `max_operations`."""
     conditions, order = due(transition, since)
     found = sa.select(_o.id).where(*conditions)
-    if most is not None:
-        found = found.order_by(order).limit(most)
+    if max_operations is not None:
+        found = found.order_by(order).limit(max_operations)
     return sa.select(sa.func.count()).select_from(found.subquery())
 
 
 def _light(operation: Operation) -> Operation:
     """Return it without its payloads: nobody reads those of what has been swept."""
-    return operation._replace(result=None, errors=(), metadata=None)
+    return replace(operation, result=None, errors=(), metadata=None)
 
 
-class Sweeps:
-    """The sweeper's transitions. Holds statements, not data."""
+class SqlSweepStore:
+    """Fills the port `SweepStore`."""
 
-    def __init__(self, dialect: Dialect) -> None:
-        """Build and compile every statement once."""
-        self._rows = RowReader(dialect)
-        self._transitions = {transition: sweeping(dialect, transition) for transition in REASONS}
-        self._events = purge_events_statement(dialect)
-        self._in_pieces = frozenset({Transition.PURGE} if dialect.name == "sqlite" else ())
+    def __init__(self, batchers: Batchers) -> None:
+        """Compile every statement once."""
+        self._batchers = batchers
+        self._rows = RowReader(batchers.database)
+        self._transitions = {
+            transition: sweeping(batchers.database, transition) for transition in REASONS
+        }
+        self._events = purge_events_statement(batchers.database)
 
-    def sweep(self, session: Session, transition: Transition, most: int) -> list[Operation]:
-        """Make `transition` of up to `most` operations that are due, with their events."""
+    async def sweep(self, transition: Transition, max_operations: int) -> list[Operation]:
+        """See `SweepStore.sweep`."""
+        return await self._submit(lambda session: self._sweep(session, transition, max_operations))
+
+    async def purge_events(self, kept: timedelta, max_operations: int) -> int:
+        """See `SweepStore.purge_events`."""
+        rows = await self._submit(
+            lambda session: session.run(self._events, [(kept, max_operations)])
+        )
+        return len({operation_id for (operation_id,) in rows})
+
+    async def due(self, transition: Transition) -> int:
+        """See `SweepStore.due`."""
+        return await self._count(count(transition))
+
+    async def overdue(self, transition: Transition, since: timedelta, max_operations: int) -> int:
+        """See `SweepStore.overdue`."""
+        return await self._count(count(transition, since=since, max_operations=max_operations))
+
+    async def _count(self, query: sa.Select[Any]) -> int:
+        ((found,),) = await self._batchers.read(lambda session: session.fetch(query))
+        return int(found)
+
+    def _submit(self, part: Callable[[Session], Found]) -> asyncio.Future[Found]:
+        return self._batchers.sweeps.submit(alone(part), None, object())
+
+    def _sweep(
+        self, session: Session, transition: Transition, max_operations: int
+    ) -> list[Operation]:
+        """Make `transition` of up to `max_operations` due operations, with their events."""
         reason = REASONS[transition]
         errors = (
             errors_to_json((OperationError(code=_CODES[transition], message=reason),))
             if transition in _CODES
             else None
         )
-        piece = _PIECE if transition in self._in_pieces else most
+        max_purged = self._batchers.database.max_purged
+        piece = (transition is Transition.PURGE and max_purged) or max_operations
         found: list[Operation] = []
-        while len(found) < most:
-            wanted = min(piece, most - len(found))
+        while len(found) < max_operations:
+            wanted = min(piece, max_operations - len(found))
             rows = session.run(
                 self._transitions[transition], [(SWEEPER, None, reason, errors, wanted)]
             )
@@ -176,8 +208,3 @@ class Sweeps:
             if len(rows) < wanted:
                 break
         return found
-
-    def purge_events(self, session: Session, kept: timedelta, most: int) -> int:
-        """Remove the events of up to `most` operations; return how many operations these were."""
-        rows = session.run(self._events, [(kept, most)])
-        return len({operation_id for (operation_id,) in rows})

@@ -7,11 +7,17 @@ a test compares the two on both databases.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import sqlalchemy as sa
 
 from milepost.domain.delivery import DeliveryStatus
 from milepost.domain.operation import ID_LENGTH, ID_PREFIX, Status
+from milepost.domain.transitions import CLAIMABLE, TABLE, Transition
 from milepost.storage.dialects import Instant, Span, long_ago
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
 
 metadata = sa.MetaData(
     naming_convention={
@@ -23,8 +29,14 @@ metadata = sa.MetaData(
 )
 
 
-def _quoted(statuses: type[Status | DeliveryStatus]) -> str:
+def _quoted(statuses: Iterable[Status | DeliveryStatus]) -> str:
     return ", ".join(f"'{status}'" for status in sorted(statuses))
+
+
+def status_condition(statuses: Collection[Status]) -> str:
+    """Return the condition of a partial index, as statements repeat it to be served by it."""
+    quoted = _quoted(statuses)
+    return f"status = {quoted}" if len(statuses) == 1 else f"status IN ({quoted})"
 
 
 operations = sa.Table(
@@ -114,9 +126,21 @@ operations = sa.Table(
             sqlite_where=sa.text(condition),
         )
         for name, columns, condition in (
-            ("pending", ("function", "owner", "create_time", "id"), "status = 'PENDING'"),
-            ("leased", ("id",), "status = 'PROCESSING' AND lease IS NOT NULL"),
-            ("processing_expire_time", ("expire_time",), "status = 'PROCESSING'"),
+            (
+                "pending",
+                ("function", "owner", "create_time", "id"),
+                status_condition(CLAIMABLE),
+            ),
+            (
+                "leased",
+                ("id",),
+                f"{status_condition(TABLE[Transition.RELEASE].sources)} AND lease IS NOT NULL",
+            ),
+            (
+                "processing_expire_time",
+                ("expire_time",),
+                status_condition(TABLE[Transition.EXPIRE].sources),
+            ),
         )
     ),
     postgresql_with={"fillfactor": 80},

@@ -37,7 +37,7 @@ def body_of(claimed: ClaimedDelivery, subject: Subject) -> bytes:
         "operation_id": claimed.operation_id,
         "function": subject.function,
         "version": subject.version,
-        "status": status.value,
+        "status": str(status),
         "revision": claimed.revision,
     }
     if status in TERMINAL:

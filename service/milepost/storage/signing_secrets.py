@@ -1,25 +1,30 @@
-"""Signing secrets at rest. They come here encrypted and leave encrypted."""
+"""Signing secrets in a SQL database. They come here encrypted and leave encrypted."""
 
 from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import sqlalchemy as sa
 
 from milepost.domain.delivery import SealedSecret
+from milepost.storage.batchers import atomic
 from milepost.storage.dialects import Span, clock, later
 from milepost.storage.tables import signing_secrets
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from datetime import timedelta
+    import asyncio
+    from collections.abc import Callable, Iterable, Sequence
 
     from sqlalchemy.engine import Engine
 
     from milepost.domain.ports import SecretVault
-    from milepost.storage.engine import Session
+    from milepost.storage.batchers import Batchers
+    from milepost.storage.session import AnyRow, Session
+
+Found = TypeVar("Found")
 
 _s = signing_secrets.c
 _COLUMNS: Final = (
@@ -46,6 +51,37 @@ class Rotation:
     overlap: timedelta
 
 
+class SqlSecretStore:
+    """Fills the port `SecretStore`."""
+
+    def __init__(self, batchers: Batchers) -> None:
+        """Work on the database of `batchers`."""
+        self._batchers = batchers
+
+    async def secrets(self, owner: str) -> Sequence[SealedSecret]:
+        """See `SecretStore.secrets`."""
+        return await self._batchers.read(lambda session: find(session, owner))
+
+    async def first_secret(self, owner: str, key_id: str, sealed: bytes) -> None:
+        """See `SecretStore.first_secret`."""
+        first = Rotation(
+            owner=owner, key_id=key_id, sealed=sealed, request_id=None, overlap=timedelta(0)
+        )
+        await self._write(lambda session: add_first(session, first))
+
+    async def rotate_secret(
+        self, owner: str, key_id: str, sealed: bytes, request_id: str | None, overlap: timedelta
+    ) -> bool:
+        """See `SecretStore.rotate_secret`."""
+        rotation = Rotation(
+            owner=owner, key_id=key_id, sealed=sealed, request_id=request_id, overlap=overlap
+        )
+        return await self._write(lambda session: rotate(session, rotation))
+
+    def _write(self, change: Callable[[Session], Found]) -> asyncio.Future[Found]:
+        return self._batchers.deliveries.submit(atomic(change), None, object())
+
+
 def find(session: Session, owner: str) -> tuple[SealedSecret, ...]:
     """Return what signs now, the current one first."""
     return find_all(session, [owner])[owner]
@@ -62,18 +98,18 @@ def find_all(session: Session, owners: Iterable[str]) -> dict[str, tuple[SealedS
     """Return what signs now, for each of the owners."""
     found: dict[str, tuple[SealedSecret, ...]] = dict.fromkeys(owners, ())
     for row in session.fetch(_OF_OWNERS, {"owners": list(found)}) if found else ():
-        found[row[0]] += (_secret(row),)
+        found[row.owner] += (_secret(row),)
     return found
 
 
-def _secret(row: tuple[Any, ...]) -> SealedSecret:
+def _secret(row: AnyRow) -> SealedSecret:
     return SealedSecret(
-        owner=row[0],
-        key_id=row[1],
-        sealed=bytes(row[2]),
-        create_time=row[3],
-        expire_time=row[4],
-        request_id=row[5],
+        owner=row.owner,
+        key_id=row.key_id,
+        sealed=bytes(row.sealed),
+        create_time=row.create_time,
+        expire_time=row.expire_time,
+        request_id=row.request_id,
     )
 
 
@@ -106,10 +142,9 @@ def _take_turn(session: Session, owner: str) -> None:
     """Wait until no other transaction changes the secrets of `owner`, and let none until the end.
 
     Locks of the rows would not do: there may be none yet, and whoever waits for one that is being
-    replaced holds it while it looks for its successor. On SQLite every transaction is alone.
+    replaced holds it while it looks for its successor.
     """
-    if session.dialect.name == "postgresql":
-        session.fetch(sa.select(sa.func.pg_advisory_xact_lock(_LOCK, sa.func.hashtext(owner))))
+    session.database.lock(session, _LOCK, owner)
 
 
 def _add_current(session: Session, rotation: Rotation) -> None:
@@ -129,11 +164,11 @@ def reencrypt(engine: Engine, vault: SecretVault) -> int:
     """Encrypt every secret under the current master key; return how many were under another."""
     changed = 0
     with engine.begin() as connection:
-        for id_, *row in connection.execute(sa.select(_s.id, *_COLUMNS).with_for_update()):
-            secret = _secret(tuple(row))
+        for row in connection.execute(sa.select(_s.id, *_COLUMNS).with_for_update()):
+            secret = _secret(row)
             key_id, sealed = vault.seal(secret.owner, vault.unseal(secret))
             if key_id == secret.key_id:
                 continue
-            mine = sa.update(signing_secrets).where(_s.id == id_, _s.sealed == secret.sealed)
+            mine = sa.update(signing_secrets).where(_s.id == row.id, _s.sealed == secret.sealed)
             changed += connection.execute(mine.values(key_id=key_id, sealed=sealed)).rowcount
     return changed

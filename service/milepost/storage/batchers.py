@@ -1,0 +1,105 @@
+"""The connections of one process to its database, with the batchers in front of them."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import sqlalchemy as sa
+
+from milepost.storage.batching import MAX_BATCH, QUEUE_TIMEOUT_S, Batcher
+from milepost.storage.engine import database_of
+from milepost.storage.session import Session
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from sqlalchemy.engine import Engine
+
+    from milepost.storage.batching import Run
+
+Found = TypeVar("Found")
+
+QUERY_BATCHERS: Final = 2
+"""How many lists and other rare reads run at once."""
+SWEEP_TIMEOUT_S: Final = 4.5
+"""How long one part of a sweep may take: no caller waits for it."""
+_PING: Final = sa.select(sa.literal_column("1", sa.Integer))
+
+
+class Batchers:
+    """What all stores of a process share. Create and close it on a running event loop."""
+
+    def __init__(self, engine: Engine, *, batching: bool = True) -> None:
+        """Start the batchers; without `batching` every call is a transaction of its own."""
+        self._engine = engine
+        self.database = database_of(engine)
+        max_batch = MAX_BATCH if batching else 1
+        self.writes = self._writer("writes", max_batch=max_batch)
+        """Creates, transitions, and other writes that callers wait for."""
+        self.reads = Batcher(
+            "reads",
+            Session(engine, pinned_plans=True, read_only=True),
+            max_batch=max_batch,
+            repeatable=True,
+        )
+        """Reads of operations by their ids."""
+        queries = [
+            Batcher(f"query-{n}", Session(engine, read_only=True), max_batch=1, repeatable=True)
+            for n in range(QUERY_BATCHERS)
+        ]
+        self.claims = self.sweeps = self.deliveries = self.delivery_claims = self.writes
+        if not self.database.has_one_writer:
+            self.claims = self._writer("claims", max_batch=1)
+            self.sweeps = self._writer("sweeps", max_batch=1, queue_timeout_s=SWEEP_TIMEOUT_S)
+            # No transition waits for the dispatcher, and no claim of it for a settlement.
+            self.deliveries = self._writer("deliveries")
+            self.delivery_claims = self._writer("delivery-claims")
+        self._all = {
+            self.writes,
+            self.reads,
+            self.claims,
+            self.sweeps,
+            self.deliveries,
+            self.delivery_claims,
+            *queries,
+        }
+        self._queries = itertools.cycle(queries)
+
+    def _writer(
+        self, name: str, *, max_batch: int = MAX_BATCH, queue_timeout_s: float = QUEUE_TIMEOUT_S
+    ) -> Batcher:
+        session = Session(self._engine, pinned_plans=True)
+        return Batcher(name, session, max_batch=max_batch, queue_timeout_s=queue_timeout_s)
+
+    def read(self, query: Callable[[Session], Found]) -> asyncio.Future[Found]:
+        """Return what `query` finds; it may run again after a lost connection."""
+        return next(self._queries).submit(alone(query), None, object())
+
+    async def ping(self) -> None:
+        """Return when the database answers; raise `StoreUnavailable` when it does not."""
+        await self.read(lambda session: session.fetch(_PING))
+
+    async def close(self) -> None:
+        """Finish the calls that were taken, then close every connection."""
+        await asyncio.gather(*(batcher.close() for batcher in self._all))
+
+
+def alone(run: Callable[[Session], Found]) -> Run[None, Found]:
+    """Return the call of `run` as a statement of its own."""
+
+    def run_alone(session: Session, items: Sequence[None]) -> Sequence[Found]:
+        return [run(session) for _ in items]
+
+    return run_alone
+
+
+def atomic(run: Callable[[Session], Found]) -> Run[None, Found]:
+    """Return the call of `run`, which happens as a whole or not at all."""
+
+    def run_atomically(session: Session, items: Sequence[None]) -> Sequence[Found]:
+        with session.atomic():
+            return [run(session) for _ in items]
+
+    return run_atomically

@@ -1,0 +1,120 @@
+"""PostgreSQL: one statement for a whole batch, and writers side by side."""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+
+from milepost.storage.database import Database
+from milepost.storage.libpq import PreparedCursor, array
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from sqlalchemy import ColumnElement
+    from sqlalchemy.engine import Dialect, Engine
+    from sqlalchemy.types import TypeEngine
+
+    from milepost.storage.database import Convert
+    from milepost.storage.session import Session
+
+CONNECT_TIMEOUT_S: Final = 2
+"""The least that libpq honours."""
+STATEMENT_TIMEOUT_MS: Final = 5_000
+"""The server ends what nobody waits for any more; callers are answered long before."""
+LOCK_TIMEOUT_MS: Final = 2_000
+
+
+def open_engine(url: str) -> Engine:
+    """Return an engine whose connections are set up for Milepost. Nothing is connected yet."""
+    settings = {
+        "timezone": "UTC",
+        "statement_timeout": str(STATEMENT_TIMEOUT_MS),
+        "lock_timeout": str(LOCK_TIMEOUT_MS),
+        "idle_in_transaction_session_timeout": "10000",
+        "synchronous_commit": "on",
+    }
+    return sa.create_engine(
+        url,
+        poolclass=sa.NullPool,
+        hide_parameters=True,  # they are results and metadata: not for the log
+        connect_args={
+            "connect_timeout": CONNECT_TIMEOUT_S,
+            "application_name": "milepost",
+            "options": " ".join(f"-c {name}={value}" for name, value in settings.items()),
+        },
+    )
+
+
+class PostgreSql(Database):
+    """Every statement is a transaction of its own: it holds its locks no longer than it runs."""
+
+    has_one_writer = False
+    writes_in_ctes = True
+    has_lateral_joins = True
+    has_notifications = True
+    max_purged = None
+    begin = "BEGIN"
+
+    def __init__(self, dialect: Dialect) -> None:
+        """See `Database`."""
+        super().__init__(dialect)
+        native: Any = type(dialect)
+        self.statement_dialect = cast("Dialect", native(paramstyle="numeric_dollar"))
+
+    def session_settings(self, *, pinned_plans: bool, read_only: bool) -> Sequence[str]:
+        """See `Database`."""
+        ways = ("seqscan", "bitmapscan", "hashjoin", "mergejoin")
+        return (
+            *(f"SET enable_{way} = off" for way in ways if pinned_plans),
+            *(("SET plan_cache_mode = force_generic_plan",) if pinned_plans else ()),
+            *(("SET default_transaction_read_only = on",) if read_only else ()),
+        )
+
+    def cursor(self, connection: Any) -> PreparedCursor:
+        """See `Database`."""
+        return PreparedCursor(connection)
+
+    def abort(self, connection: Any) -> None:
+        """Shut down the socket under the driver."""
+        # A descriptor of our own: the driver's must not be closed under it.
+        with socket.socket(fileno=os.dup(connection.pgconn.socket)) as sock:
+            sock.shutdown(socket.SHUT_RDWR)
+
+    def arrays(self, inputs: Mapping[str, TypeEngine[Any]]) -> Mapping[str, ColumnElement[Any]]:
+        """Take each input as an array; ``unnest`` makes rows of them."""
+        rows = (
+            sa.func.unnest(
+                *(
+                    sa.bindparam(name, type_=postgresql.ARRAY(type_))
+                    for name, type_ in inputs.items()
+                )
+            )
+            .table_valued(*(sa.column(name, type_) for name, type_ in inputs.items()), name="m")
+            .render_derived()
+        )
+        return dict(sa.select(rows).cte("m").c)
+
+    def array(self, values: Sequence[Any]) -> str:
+        """See `Database`."""
+        return array(values)
+
+    def to_driver(self, type_: TypeEngine[Any]) -> Convert | None:  # noqa: ARG002 - see `Database`
+        """Convert nothing: the cursor takes Python values."""
+        return None
+
+    def from_driver(self, type_: TypeEngine[Any]) -> Convert | None:  # noqa: ARG002 - likewise
+        """Convert nothing: the cursor returns Python values."""
+        return None
+
+    def insert(self, table: sa.Table) -> postgresql.Insert:
+        """See `Database`."""
+        return postgresql.insert(table)
+
+    def lock(self, session: Session, space: int, name: str) -> None:
+        """Take an advisory lock."""
+        session.fetch(sa.select(sa.func.pg_advisory_xact_lock(space, sa.func.hashtext(name))))

@@ -1,0 +1,87 @@
+"""Prepared statements: each compiled once, and run for one row of input or for many."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import sqlalchemy as sa
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from sqlalchemy.sql import ClauseElement, ColumnElement, Executable
+    from sqlalchemy.types import TypeEngine
+
+    from milepost.storage.database import Cursor, Database
+
+
+class Prepared:
+    """One statement that runs for many rows of input, compiled once.
+
+    Where the database has arrays, one statement serves many rows; a single row is a plain
+    statement, which costs less. Elsewhere the plain statement runs once a row.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        inputs: Mapping[str, TypeEngine[Any]],
+        build: Callable[[Mapping[str, ColumnElement[Any]]], Executable],
+    ) -> None:
+        """Compile what `build` makes of the named `inputs`."""
+        self._database = database
+        self._plain = _Compiled(database, inputs, build(_scalars(inputs)))
+        arrays = database.arrays(inputs)
+        self._batched = _Compiled(database, inputs, build(arrays)) if arrays else None
+
+    def run(self, cursor: Cursor, rows: Sequence[Sequence[Any]]) -> list[tuple[Any, ...]]:
+        """Run the statement for `rows`, each with a value for every input; return its rows."""
+        if self._batched is not None and len(rows) > 1:
+            columns = zip(*rows, strict=True)
+            return self._batched.run(cursor, [self._database.array(each) for each in columns])
+        return self._plain.run_singly(cursor, rows)
+
+
+class _Compiled:
+    """The text of a statement, and how its parameters are passed to the driver."""
+
+    def __init__(
+        self, database: Database, inputs: Mapping[str, TypeEngine[Any]], statement: Executable
+    ) -> None:
+        compiled: Any = cast("ClauseElement", statement).compile(
+            dialect=database.statement_dialect, compile_kwargs={"render_postcompile": True}
+        )
+        self._sql = str(compiled)
+        self._returns = statement.is_select or bool(compiled.effective_returning)
+        names = tuple(inputs)
+        fixed = {name: value for name, value in compiled.params.items() if name not in inputs}
+        self._fixed = tuple(fixed.values())
+        # Placeholders have no names: this puts the values where the text wants them.
+        names += tuple(fixed)
+        self._order = [names.index(name) for name in compiled.positiontup]
+        self._converters = [
+            (n, convert)
+            for n, type_ in enumerate(inputs.values())
+            if (convert := database.to_driver(type_)) is not None
+        ]
+
+    def run(self, cursor: Cursor, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+        cursor.execute(self._sql, self._parameters(values))
+        return cursor.fetchall() if self._returns else []
+
+    def run_singly(self, cursor: Cursor, rows: Sequence[Sequence[Any]]) -> list[tuple[Any, ...]]:
+        if not self._returns:
+            cursor.executemany(self._sql, [self._parameters(row) for row in rows])
+            return []
+        return [found for row in rows for found in self.run(cursor, row)]
+
+    def _parameters(self, values: Sequence[Any]) -> list[Any]:
+        parameters = [*values, *self._fixed]
+        for n, convert in self._converters:
+            parameters[n] = convert(parameters[n])
+        return [parameters[n] for n in self._order]
+
+
+def _scalars(inputs: Mapping[str, TypeEngine[Any]]) -> Mapping[str, ColumnElement[Any]]:
+    # Each is cast: PostgreSQL cannot tell the type of a parameter that is NULL.
+    return {name: sa.cast(sa.bindparam(name, type_=type_), type_) for name, type_ in inputs.items()}

@@ -1,0 +1,45 @@
+"""Pending work in a SQL database: leased to workers, and looked for."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Final
+
+from milepost.storage import claims
+from milepost.storage.claims import Claims
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+    from milepost.domain.claim import ClaimRequest
+    from milepost.domain.operation import Operation
+    from milepost.storage.batchers import Batchers
+    from milepost.storage.session import Session
+
+MAX_FUNCTIONS: Final = 100
+"""Functions that one read of pending work asks for."""
+
+
+class SqlWorkStore:
+    """Fills the port `WorkStore`."""
+
+    def __init__(self, batchers: Batchers) -> None:
+        """Compile every statement once."""
+        self._batchers = batchers
+        self._claims = Claims(batchers.database)
+
+    async def claim(self, claim: ClaimRequest) -> list[Operation]:
+        """See `WorkStore.claim`."""
+        return await self._batchers.claims.submit(self._claims.claim, claim, object())
+
+    async def pending(self, functions: Collection[str]) -> list[str]:
+        """See `WorkStore.pending`."""
+        asked = iter(sorted(functions))
+        parts = list(iter(lambda: list(itertools.islice(asked, MAX_FUNCTIONS)), []))
+
+        def found(session: Session) -> Iterator[str]:
+            for part in parts:
+                for row in session.fetch(claims.pending(part)):
+                    yield row.function
+
+        return await self._batchers.read(lambda session: list(found(session)))

@@ -1,0 +1,60 @@
+"""A status and rows more in the transition table: what follows by itself, and what must follow."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).with_name("extended_table.py")
+ENDS = ["CANCELLED", "COMPLETED", "FAILED"]
+
+
+@pytest.fixture(scope="module")
+def report():
+    """The sets of statuses after ``pause``, ``resume`` and a cancel of what is paused are added."""
+    run = subprocess.run([sys.executable, SCRIPT], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    return json.loads(run.stdout)
+
+
+def test_sets_of_statuses_follow_the_table(report):
+    """The new status is active, and neither an end nor pending work."""
+    assert report["active"] == ["PAUSED", "PENDING", "PROCESSING"]
+    assert report["terminal"] == report["deletable"] == ENDS
+    assert report["claimable"] == ["PENDING"]
+    assert set(report["quota"]) >= set(report["active"])
+
+
+def test_no_sweep_takes_the_new_status(report):
+    """A sweep and its index take what the table names, and the new status is not named."""
+    assert report["due"] == {
+        "release": ["PROCESSING"],
+        "abandon": ["PROCESSING"],
+        "expire": ["PROCESSING"],
+        "purge": [*ENDS, "PENDING"],
+    }
+    assert report["hidden when expired"] == [*ENDS, "PENDING"]
+    assert report["indexes"] == {
+        "operations_pending_idx": ["PENDING"],
+        "operations_leased_idx": ["PROCESSING"],
+        "operations_processing_expire_time_idx": ["PROCESSING"],
+    }
+
+
+def test_events_follow_the_table(report):
+    """The new event leads to the new status, and to resume is not to begin an attempt."""
+    assert report["after the event"] == "PAUSED"
+    assert report["starting"] == ["claim", "progress", "start"]
+
+
+def test_what_must_follow(report):
+    """Only what a transition writes, the API and rules of one status are written beside the table.
+
+    Those rules are CHECK constraints: the one of all statuses derives from them, so that a
+    migration is missed by the test that compares it with the tables.
+    """
+    assert report["without effects"] == ["pause", "resume"]  # storage/statements.py
+    assert "OPERATION_STATUS_PAUSED" in report["number"]  # protos/milepost/v1/operation.proto
+    assert report["checks"] == ["operations_status_check"]  # migrations/versions
