@@ -21,9 +21,11 @@ class Replica:
     """One who tells and hears."""
 
     def __init__(self, engine):
-        self.heard: list[str] = []
+        self.notified: list[str] = []
         self.lost = 0
-        self.notifications = Notifications(engine, heard=self.heard.append, lost=self._count)
+        self.notifications = Notifications(
+            engine, on_notification=self.notified.append, on_gap=self._count
+        )
 
     def _count(self):
         self.lost += 1
@@ -58,15 +60,15 @@ def cut(engine):
 
 
 async def test_others_hear_what_moved(engine):
-    """What moves on one replica is heard by every other within a second, and not by itself."""
+    """What moves on one replica is notified by every other within a second, and not by itself."""
     async with replicas(engine, 3) as (first, second, third):
         for _ in range(2):  # the second one comes within the beat of the first
             moved = new_operation_id()
             start = time.monotonic()
             first.notifications.tell(moved)
-            await until(lambda: moved in second.heard and moved in third.heard)  # noqa: B023
+            await until(lambda: moved in second.notified and moved in third.notified)  # noqa: B023
             assert time.monotonic() - start < WITHIN_S
-        assert first.heard == []
+        assert first.notified == []
 
 
 async def test_hints_are_merged(engine):
@@ -79,9 +81,9 @@ async def test_hints_are_merged(engine):
             await until(lambda: not first.notifications._collected)
         for _ in range(MOST_COLLECTED // 2):
             first.notifications.tell(busy)
-        await until(lambda: busy in second.heard)
-        assert set(second.heard) == {busy, *others}
-        assert second.heard.count(busy) <= 2
+        await until(lambda: busy in second.notified)
+        assert set(second.notified) == {busy, *others}
+        assert second.notified.count(busy) <= 2
         assert second.lost == 1
 
 
@@ -100,7 +102,7 @@ async def test_cut_connection_is_replaced(engine):
         await until(lambda: first.lost > 1 and second.lost > 1, BACK_WITHIN_S)
         moved = new_operation_id()
         first.notifications.tell(moved)
-        await until(lambda: moved in second.heard)
+        await until(lambda: moved in second.notified)
 
 
 async def test_database_that_is_away_harms_nothing():
@@ -117,5 +119,5 @@ async def test_database_that_is_away_harms_nothing():
             await until(lambda: second.lost > lost, BACK_WITHIN_S)
             moved = new_operation_id()
             first.notifications.tell(moved)
-            await until(lambda: moved in second.heard or second.lost > lost + 1)
+            await until(lambda: moved in second.notified or second.lost > lost + 1)
         cluster.drop_database("hints")

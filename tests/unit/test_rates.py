@@ -5,7 +5,7 @@ import time
 import pytest
 
 from milepost.access.token_buckets import LocalBuckets
-from milepost.domain.rates import MOST, NAMES, Allowance, Rate, RateLimitClass, read_allowances
+from milepost.domain.rates import MAX_COUNT, NAMES, Allowance, Rate, RateLimitClass, read_allowances
 
 KEY = ("creates", "alice")
 OTHER = ("creates", "bob")
@@ -158,7 +158,9 @@ def test_some_principals_may_more():
 
 def test_every_problem_is_told():
     """Whatever is wrong with the JSON is told at once, by subject."""
-    text = f'{{"a": {{"creates": 0, "bogus": 1, "reads": true, "active": {MOST + 1}}}, "b": 5}}'
+    text = (
+        f'{{"a": {{"creates": 0, "bogus": 1, "reads": true, "active": {MAX_COUNT + 1}}}, "b": 5}}'
+    )
     found, problems = read_allowances(text, Allowance())
     assert found == {}
     assert len(problems) == 5

@@ -66,7 +66,7 @@ LANGUAGE = {
 }
 GERUND = re.compile(r"^(?:service|clients)/(?:[^/]+/)*[a-z_]*ing\.py$")
 # Nouns of the field that end like one.
-NOUNS = {"batching.py", "serving.py", "signing.py", "tracing.py"}
+NOUNS = {"batching.py", "batch_scheduling.py", "serving.py", "signing.py", "tracing.py"}
 
 # Written by others, and kept as they are.
 FOREIGN = ("protos/google/",)

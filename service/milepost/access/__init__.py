@@ -1,4 +1,4 @@
-"""Who calls, may they, and how often: three questions about a call of any protocol.
+"""Access of calls of any protocol: identity, permission and rate of the caller.
 
 A protocol describes each of its methods by one `method.Method`, and asks, in this order:
 `Admission.admit` (is there room), `Authenticator.authenticate` (who is it), `policy.authorize` (may

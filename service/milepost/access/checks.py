@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccessChecks:
-    """What all protocols of one replica share: one cache of credentials, one set of limits."""
+    """The checks that all protocols of a replica share: one credential cache, one set of limits."""
 
     admission: Admission
     authenticator: Authenticator

@@ -122,7 +122,7 @@ def keys_from(body: bytes, algorithms: Iterable[str]) -> dict[tuple[str, str], K
     """Return the keys of a JWK set that fit one of the algorithms, by id and algorithm.
 
     Raises:
-        BadKeySet: it is none, or none of its keys can be used. The text quotes nothing of it.
+        BadKeySet: the body is not a key set, or has no usable key. The text quotes nothing of it.
     """
     try:
         listed = json.loads(body)["keys"]

@@ -11,21 +11,21 @@ from enum import StrEnum
 from typing import Any, Final, TypeAlias
 
 MINUTE: Final = timedelta(seconds=60)
-MOST: Final = 2**31 - 1
+MAX_COUNT: Final = 2**31 - 1
 
 
 BucketKey: TypeAlias = tuple[str, ...]
-"""What a bucket is for: a word for the limit, and whom or what it limits."""
+"""Key of a token bucket: a word for the limit, and its subject."""
 
 
 class RateLimitClass(StrEnum):
-    """What calls are counted as. Each kind has a bucket of its own for each principal."""
+    """Class of calls that share a rate limit. Each principal has one bucket for each class."""
 
     CREATES = "creates"
     LISTS = "lists"
     READS = "reads"
     CHANGES = "changes"
-    """What a caller or an admin changes otherwise: cancel, delete, secrets, keys."""
+    """Other changes of callers and admins: cancel, delete, secrets, keys."""
     WORKER_WRITES = "worker_writes"
 
 
@@ -47,7 +47,7 @@ class Rate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Allowance:
-    """What one principal may do. The defaults are those of the product; all but one per minute."""
+    """Rate limits and quota of one principal. All fields but `active` are calls per minute."""
 
     creates: int = 100
     lists: int = 30
@@ -67,7 +67,7 @@ NAMES: Final = tuple(each.name for each in dataclasses.fields(Allowance))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Allowances:
-    """What every principal may do: the same for all, but for some."""
+    """Allowances of all principals: a default, and exceptions by subject."""
 
     default: Allowance = Allowance()
     by_subject: Mapping[str, Allowance] = field(default_factory=dict)
@@ -98,9 +98,9 @@ def read_allowances(text: str, default: Allowance) -> tuple[dict[str, Allowance]
 def _problems(numbers: Any) -> list[str]:
     if not isinstance(numbers, dict):
         return ["must be an object such as {'creates': 500, 'active': 100}"]
-    strange = [f"{name} is none of {', '.join(NAMES)}" for name in numbers if name not in NAMES]
+    strange = [f"{name} is not one of {', '.join(NAMES)}" for name in numbers if name not in NAMES]
     return strange + [
-        f"{name} must be a whole number from 1 to {MOST}"
+        f"{name} must be a whole number from 1 to {MAX_COUNT}"
         for name, number in numbers.items()
-        if name in NAMES and (type(number) is not int or not 1 <= number <= MOST)
+        if name in NAMES and (type(number) is not int or not 1 <= number <= MAX_COUNT)
     ]

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from milepost.domain.operation import AccessFilter, Principal
 
 RELATIONS: Final = frozenset({Actor.OWNER, Actor.WORKER, Actor.ADMIN})
-"""What a principal can be to an operation: its owner, a worker that is granted its function, or an
-admin, who is that to every operation."""
+"""Relations of a principal to an operation: owner, worker that is granted its function, or
+admin of every operation."""
 
 READERS: Final = RELATIONS
 """The relations that let a principal read an operation."""

@@ -1,4 +1,4 @@
-"""Whom the operator trusts beside API keys: issuers of tokens, and owners of certificates.
+"""Trust beside API keys: issuers of tokens, and principals of client certificates.
 
 Both are given as JSON. Reading it collects every problem, so that an operator sees all at once.
 """
@@ -22,9 +22,9 @@ ALGORITHMS: Final = (
     *("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
     *("ES256", "ES384", "ES512", "EdDSA"),
 )
-"""What a token may be signed with: never a shared secret, never nothing."""
+"""Accepted signature algorithms: all asymmetric, so never a shared secret or `none`."""
 LIFETIME_MAX: Final = timedelta(hours=24)
-_LONGEST: Final = 255
+MAX_LENGTH: Final = 255
 _KINDS: Final = ("dns:", "uri:", "email:", "ip:")
 """How the name of a certificate begins, by the kind of its subject alternative name."""
 
@@ -119,7 +119,7 @@ def _is_safe_url(url: str) -> bool:
 
 
 def is_this_machine(host: str) -> bool:
-    """Tell whether a host, a name or an address, is this machine itself."""
+    """Return True if a host, a name or an address, is this machine itself."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -176,8 +176,8 @@ class _Reader:
     def text(self, field: str, default: str | None = None) -> str:
         """Return a text; it is required unless there is a default."""
         value = self._take(field, default)
-        if not isinstance(value, str) or len(value) > _LONGEST or not value.isprintable():
-            self.refuse(field, f"must be a text of at most {_LONGEST} characters")
+        if not isinstance(value, str) or len(value) > MAX_LENGTH or not value.isprintable():
+            self.refuse(field, f"must be a text of at most {MAX_LENGTH} characters")
             return ""
         if default is None and not value.strip():
             self.refuse(field, "must not be blank")
@@ -201,7 +201,7 @@ class _Reader:
         return float(value)
 
     def done(self) -> None:
-        """Note every field that nobody has asked for: it would do nothing."""
+        """Report every unknown field, because it would have no effect."""
         for field in self._item.keys() - self._known:
             self.refuse(field, "is not known")
 

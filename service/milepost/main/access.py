@@ -1,4 +1,4 @@
-"""Who is let in, and how often."""
+"""Access of callers: credentials, rate limits and admission, as the settings say."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def tls_of(settings: Settings) -> TlsFiles | None:
 
 
 def _tokens(settings: Settings) -> Tokens:
-    """Return what verifies the tokens of the trusted issuers; there may be none."""
+    """Return the verifier of the tokens of all trusted issuers."""
     return Tokens(
         {
             issuer.issuer: (issuer, KeySet(issuer.issuer, _source(issuer), issuer.algorithms))

@@ -38,11 +38,11 @@ async def subscribed_to_notifications(
             yield
             return
 
-        def lost() -> None:
+        def on_gap() -> None:
             poller.poll_now()
             subscriptions.notify_unpolled()
 
-        notifications = Notifications(engine, heard=subscriptions.deliver, lost=lost)
+        notifications = Notifications(engine, on_notification=subscriptions.deliver, on_gap=on_gap)
         subscriptions.forward_to(notifications.tell)
         try:
             yield

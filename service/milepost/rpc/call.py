@@ -34,7 +34,7 @@ class RpcCall(Call):
 
     @property
     def waits(self) -> bool:
-        """Whether the call may wait for something to happen, instead of just running."""
+        """True if the call may wait for a change instead of just running."""
         return self.streams or self.method.long_running or HEADER in self.metadata
 
     @property

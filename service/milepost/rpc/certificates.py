@@ -86,6 +86,6 @@ def server_credentials(files: TlsFiles) -> grpc.ServerCredentials:
     found = _Files(files)
     return grpc.dynamic_ssl_server_credentials(
         found.read(),
-        found.changed,  # type: ignore[arg-type] # None, which the stubs forget, means: the same
+        found.changed,  # type: ignore[arg-type] # None means unchanged; the stubs omit it
         require_client_authentication=files.client_authorities is not None,
     )

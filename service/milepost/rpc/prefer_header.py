@@ -21,7 +21,7 @@ _SECONDS: Final = re.compile(r"\d{1,9}", re.ASCII)
 
 
 def preferred_wait(metadata: Iterable[tuple[str, str | bytes]]) -> int:
-    """Return the seconds of the preference ``wait``; 0 if there is none, or none that is valid.
+    """Return the seconds of the preference ``wait``; 0 if it is absent or invalid.
 
     Where there are several the first one counts. What is malformed is as if it were not there.
     """

@@ -190,6 +190,6 @@ def _options(wire: Wire) -> list[tuple[str, int]]:
         # Connections are renewed, so that balancers spread them again.
         ("grpc.max_connection_age_ms", 30 * _MINUTE_MS),
         ("grpc.max_connection_age_grace_ms", 5 * _MINUTE_MS),
-        # Off: a forgotten server would silently take its share of the calls.
+        # Off: a leftover server would silently take its share of the calls.
         ("grpc.so_reuseport", 0),
     ]

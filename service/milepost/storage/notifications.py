@@ -55,20 +55,20 @@ class Notifications:
         self,
         engine: Engine,
         *,
-        heard: Callable[[OperationId], None],
-        lost: Callable[[], None],
+        on_notification: Callable[[OperationId], None],
+        on_gap: Callable[[], None],
     ) -> None:
         """Begin to connect, in the background.
 
         Args:
             engine: of a PostgreSQL database.
-            heard: called on the event loop with an operation that moved on another replica.
-            lost: called on the event loop when hints may have been lost.
+            on_notification: called on the event loop with an operation that moved on another replica.
+            on_gap: called on the event loop when hints may have been lost.
         """
         self._loop = asyncio.get_running_loop()
         self._session = Session(engine)
-        self._heard = heard
-        self._lost = lost
+        self._on_notification = on_notification
+        self._on_gap = on_gap
         self._collected: deque[OperationId] = deque(maxlen=MOST_COLLECTED + 1)
         self._is_woken = False
         self._closing = threading.Event()
@@ -121,7 +121,7 @@ class Notifications:
         connection.execute(f"SET application_name = '{APPLICATION}'")
         connection.execute("SET synchronous_commit = off")  # a hint need not outlive the server
         connection.execute(f"LISTEN {CHANNEL}")
-        self._call(self._lost)
+        self._call(self._on_gap)
         return connection
 
     def _turn(self, connection: Any) -> None:
@@ -151,7 +151,7 @@ class Notifications:
             if hint.pid == myself:
                 continue
             if hint.payload == LOOK:
-                self._call(self._lost)
+                self._call(self._on_gap)
             else:
                 self._call(self._hear, hint.payload)
 
@@ -170,7 +170,7 @@ class Notifications:
 
     def _hear(self, hint: str) -> None:
         for start in range(0, len(hint), _TOKEN):
-            self._heard(OperationId(ID_PREFIX + hint[start : start + _TOKEN]))
+            self._on_notification(OperationId(ID_PREFIX + hint[start : start + _TOKEN]))
 
     def _complain(self, error: str) -> None:
         telemetry.log.warning("no hints from other replicas", error=error)

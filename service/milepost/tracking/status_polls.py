@@ -53,7 +53,7 @@ class StatusPolls:
         self._requested.update(operations)
 
     def discard(self, operation: Polled) -> None:
-        """Withdraw the request of an operation that is no longer on its stream."""
+        """Withdraw the request of an operation that has left its stream."""
         self._requested.discard(operation)
 
     async def wait(self, max_wait: float) -> None:

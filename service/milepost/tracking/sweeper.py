@@ -36,17 +36,17 @@ FORGET_GRACE: Final = timedelta(minutes=5)
 """How long what is past its time may stay before it is overdue: it is invisible meanwhile."""
 
 _LEASES: Final = (Transition.EXPIRE, Transition.ABANDON, Transition.RELEASE)
-"""What must happen soon to operations that nobody works on any more."""
+"""Transitions that operations with lost leases need soon."""
 _CLEANUP: Final = (Transition.EXPIRE, Transition.PURGE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Swept:
-    """What one pass did, or would do."""
+    """Result of one pass, or of its preview."""
 
     moved: Mapping[Transition, int]
     more: bool = False
-    """Whether time ran out before all was done."""
+    """True if the time budget ended before the work did."""
 
 
 class Sweeper:

@@ -82,7 +82,7 @@ class Tracker:
             limits: clamp the values of new operations and the size of pages.
             page_tokens: continue lists.
             work: is notified of new operations.
-            pending_progress: is committed before the operation ends; None if there is none.
+            pending_progress: is committed before the operation ends; None for no streams.
             allowances: the quota of each owner.
             callbacks: checks callback URLs, creates signing secrets and wakes the dispatcher; None
                 refuses callback URLs.

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 FAILURE_THRESHOLD: Final = 10
 OPEN_S: Final = 60.0
 MAX_FAILING_HOSTS: Final = 1_000
-"""Bound of the remembered hosts. The host whose last failure is oldest is forgotten first."""
+"""Bound of the remembered hosts. The host whose last failure is oldest is dropped first."""
 
 
 @dataclass(slots=True)

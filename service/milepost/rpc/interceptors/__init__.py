@@ -1,1 +1,1 @@
-"""What surrounds every RPC, in one order for unary calls and streams."""
+"""Interceptors of every RPC, in one order for unary calls and streams."""

@@ -27,7 +27,7 @@ _OUR_FAULT: Final = frozenset(
 _ROUNDED: Final = 0.01
 """How much longer, as a share of the whole, clients on gRPC's core tell their deadlines to be."""
 _TRAVEL_S: Final = 0.02
-"""How much later a deadline is here, because it is told as a time span, and that travelled."""
+"""Delay of a deadline on this side: it travels as a time span, which starts on arrival."""
 
 
 class Observe:
@@ -76,7 +76,7 @@ class Observe:
 
 
 def is_deadline(remaining: float | None, *, ran: float) -> bool:
-    """Whether a call that was ended by its caller had reached its deadline.
+    """Return True if a call that its caller ended had reached its deadline.
 
     At its deadline the caller sends what it sends when it cancels (the gRPC protocol has one
     RST_STREAM for both). Until the deadline, as told here, there are then still `remaining`
