@@ -62,7 +62,7 @@ class Notifications:
 
         Args:
             engine: of a PostgreSQL database.
-            on_notification: called on the event loop with an operation that moved on another replica.
+            on_notification: called on the event loop with an operation that another replica changed.
             on_gap: called on the event loop when hints may have been lost.
         """
         self._loop = asyncio.get_running_loop()
