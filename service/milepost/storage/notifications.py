@@ -62,7 +62,7 @@ class Notifications:
 
         Args:
             engine: of a PostgreSQL database.
-            on_notification: called on the event loop with an operation that another replica changed.
+            on_notification: called on the event loop with an operation that changed elsewhere.
             on_gap: called on the event loop when hints may have been lost.
         """
         self._loop = asyncio.get_running_loop()
