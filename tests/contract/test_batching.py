@@ -270,16 +270,16 @@ def test_squatting_is_possible(engine, stored):
     assert found == [operation_id]
 
 
-async def test_calls_some_turns_apart_share_a_batch(store, monkeypatch):
+async def test_calls_some_turns_apart_share_a_batch(store, batchers, monkeypatch):
     """With other callers around, calls that the event loop brings in soon are one batch."""
     ids = [(await factories.reach(store, Status.PROCESSING)).id for _ in range(4)]
-    sizes, work = [], store._writes._work
+    sizes, settle = [], batchers.writes._settle
 
-    def counted(session, items):
-        sizes.append(len(items))
-        return work(session, items)
+    def counted(results):
+        sizes.append(len(results))
+        settle(results)
 
-    monkeypatch.setattr(store._writes, "_work", counted)
+    monkeypatch.setattr(batchers.writes, "_settle", counted)
 
     async def later(turns, operation_id):
         for _ in range(turns):
@@ -292,7 +292,7 @@ async def test_calls_some_turns_apart_share_a_batch(store, monkeypatch):
     assert sizes == [2, 4]
 
 
-async def test_single_caller_is_not_kept_waiting(store):
+async def test_single_caller_is_not_kept_waiting(store, batchers):
     """A call that follows a batch of one is taken in the next turn of the event loop."""
     operation = await factories.reach(store, Status.PROCESSING)
     call = asyncio.create_task(
@@ -300,5 +300,5 @@ async def test_single_caller_is_not_kept_waiting(store):
     )
     await asyncio.sleep(0)  # the call
     await asyncio.sleep(0)  # the turn after it
-    assert store._writes._running
+    assert batchers.writes._running
     await call

@@ -96,7 +96,7 @@ async def test_every_transition_is_refused(store, stored, paused, transition, ag
 async def test_it_is_not_claimed(stores, stored, paused):
     """It is no work, for nobody who asks for its function."""
     before = stored.everything(paused.id)
-    assert await stores.work.claim(claim(most=10)) == []
+    assert await stores.work.claim(claim(max_operations=10)) == []
     assert await stores.work.pending([factories.FUNCTION]) == []
     assert stored.everything(paused.id) == before
 
