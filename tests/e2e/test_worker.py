@@ -213,7 +213,7 @@ async def test_sigterm_lets_the_work_finish(any_service, caller, function):
 
     key = any_service.api_key("wally", roles=("WORKER",), functions=("test.*",))
     async with Milepost(any_service.address, api_key=key) as milepost:
-        running = asyncio.create_task(Worker(milepost, {function: does}).run())
+        running = asyncio.create_task(Worker(milepost, {function: does}).run(handle_signals=True))
         operation = await caller.create(function)
         await asyncio.wait_for(started.wait(), SOON_S)
         before = cancelled_claims(any_service)

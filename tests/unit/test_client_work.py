@@ -26,7 +26,7 @@ STALE = Refusal(grpc.StatusCode.ABORTED, "STALE_ATTEMPT", {"expected": "1", "act
 TOO_LARGE = Refusal(
     grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST", violations={"result": "is too large"}
 )
-AWAY = Refusal(grpc.StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE", retry_after=timedelta(minutes=1))
+AWAY = Refusal(grpc.StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE", retry_after=timedelta(hours=1))
 
 
 async def test_block_starts_and_completes_the_operation():

@@ -16,10 +16,10 @@ from milepost_client.convert import (
 from milepost_client.errors import no_result
 from milepost_client.gen.milepost.v1 import operation_pb2
 from milepost_client.gen.milepost.v1 import operation_service_pb2 as pb
+from milepost_client.long_poll import until_terminal
 from milepost_client.operation import Json, Operation, Status
 from milepost_client.pace import Duration, seconds
-from milepost_client.waiting import until_terminal
-from milepost_client.watching import watching
+from milepost_client.watch import changes
 
 
 class Callers(Connection):
@@ -132,8 +132,8 @@ class Callers(Connection):
             OperationNotFound: There is none for you, or it vanished meanwhile.
             Unavailable: The service could not be reached, or has been away for 5 minutes.
         """
-        async with aclosing(watching(self._calls, operation_id, after_revision)) as changes:
-            async for operation in changes:
+        async with aclosing(changes(self._calls, operation_id, after_revision)) as operations:
+            async for operation in operations:
                 yield operation
 
     async def result(self, operation_id: str, timeout: Duration | None = None) -> Any:

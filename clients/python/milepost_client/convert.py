@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from google.protobuf import any_pb2, duration_pb2, struct_pb2, timestamp_pb2
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import DecodeError, EncodeError, Message
 
 from milepost_client.gen.milepost.v1 import operation_pb2 as pb
 from milepost_client.operation import Json, Operation, OperationError, Status
@@ -28,11 +28,15 @@ def to_any(value: Json | Message) -> any_pb2.Any | None:
     Raises:
         TypeError: It is neither JSON nor a message.
         ValueError: A number has no exact place in JSON: NaN, an infinity, an integer above 2**53.
+            Or the value is nested too deep, or contains itself.
     """
     if value is None or isinstance(value, any_pb2.Any):
         return value
     packed = any_pb2.Any()
-    packed.Pack(value if isinstance(value, Message) else to_value(value))
+    try:
+        packed.Pack(value if isinstance(value, Message) else to_value(value))
+    except (RecursionError, EncodeError) as problem:
+        raise ValueError("the value is nested too deep, or contains itself") from problem
     return packed
 
 
