@@ -78,6 +78,11 @@ class LoopThread:
             raise
 
     @property
+    def is_running(self) -> bool:
+        """True from `start` to `close`, in the process of the start."""
+        return self._loop is not None and not self.is_forked
+
+    @property
     def is_forked(self) -> bool:
         """True in a process that was forked after the start: the thread does not run there."""
         return self._process_id != os.getpid()

@@ -1,12 +1,14 @@
 """Between messages and plain values: the only module that knows both."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from google.protobuf import any_pb2, duration_pb2, struct_pb2, timestamp_pb2
-from google.protobuf.message import DecodeError, EncodeError, Message
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Error as ProtobufError
 
 from milepost_client.gen.milepost.v1 import operation_pb2 as pb
 from milepost_client.operation import Json, Operation, OperationError, Status
@@ -33,11 +35,18 @@ def to_any(value: Json | Message) -> any_pb2.Any | None:
     if value is None or isinstance(value, any_pb2.Any):
         return value
     packed = any_pb2.Any()
-    try:
+    with _bounded_nesting():
         packed.Pack(value if isinstance(value, Message) else to_value(value))
-    except (RecursionError, EncodeError) as problem:
-        raise ValueError("the value is nested too deep, or contains itself") from problem
     return packed
+
+
+@contextmanager
+def _bounded_nesting() -> Iterator[None]:
+    """Raise ValueError for what Python or protobuf cannot nest."""
+    try:
+        yield
+    except (RecursionError, ProtobufError) as problem:
+        raise ValueError("the value is nested too deep, or contains itself") from problem
 
 
 def from_any(packed: any_pb2.Any) -> Any:
@@ -64,13 +73,18 @@ def to_value(value: Json) -> struct_pb2.Value:
             items = struct_pb2.ListValue(values=map(to_value, value))
             return struct_pb2.Value(list_value=items)
         case Mapping():
-            return struct_pb2.Value(struct_value=to_struct(value))
+            return struct_pb2.Value(struct_value=_to_struct(value))
         case _:
             raise TypeError(f"{type(value).__name__} is neither JSON nor a message")
 
 
 def to_struct(members: Mapping[str, Json]) -> struct_pb2.Struct:
     """Return the JSON object as a message. Raises what `to_any` raises."""
+    with _bounded_nesting():
+        return _to_struct(members)
+
+
+def _to_struct(members: Mapping[str, Json]) -> struct_pb2.Struct:
     for name in members:
         if not isinstance(name, str):
             raise TypeError(f"the names of a JSON object are text, not {type(name).__name__}")

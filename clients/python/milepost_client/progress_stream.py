@@ -29,7 +29,7 @@ from milepost_client.retry import is_temporary
 MAX_PAUSE_S: Final = 5.0
 """Bound of the pause that is added to the one that the service asks for."""
 STEADY_S: Final = 10.0
-"""Life of a stream after which a rate limit that ends it counts as the first one."""
+"""Life of a stream after which the pauses begin anew."""
 CLOSE_TIMEOUT_S: Final = 5.0
 """How long `close` waits for the acknowledgements of the last reports."""
 
@@ -89,6 +89,7 @@ class ProgressStream:
     async def _run(self) -> None:
         clock = asyncio.get_running_loop().time
         backoff = Backoff(max_s=MAX_PAUSE_S)
+        is_limited = False
         while not self._closing.is_set():
             if not self._held:
                 self._changed.clear()
@@ -96,8 +97,9 @@ class ProgressStream:
                 continue
             self._was_answered, open_time = False, clock()
             error = await self._exchange()
-            is_limited = isinstance(error, errors.LimitReached)
-            if clock() - open_time > STEADY_S or (self._was_answered and not is_limited):
+            is_limited = isinstance(error, errors.LimitReached) or (is_limited and _is_vague(error))
+            is_steady = clock() - open_time > STEADY_S
+            if is_steady or (self._was_answered and isinstance(error, errors.Unavailable)):
                 backoff.reset()
             if self._closing.is_set():
                 return
@@ -122,20 +124,18 @@ class ProgressStream:
         call = self._calls.stream_progress()
         writing = asyncio.create_task(self._write(call))
         try:
-            while isinstance(response := await call.read(), pb.StreamProgressResponse):
-                self._was_answered = True
-                self._take(response)
-        except grpc.aio.AioRpcError as failure:
-            return rebuild(failure)
-        except asyncio.InvalidStateError:  # the end of the stream met the read
-            return None
+            # The end of the stream may meet the read: then the error says nothing about it.
+            with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+                while isinstance(response := await call.read(), pb.StreamProgressResponse):
+                    self._was_answered = True
+                    self._take(response)
+            return await _end_reason(call)
         finally:
             call.cancel()
             writing.cancel()
             await asyncio.wait({writing})
             if not writing.cancelled():
                 writing.exception()  # the end of the writing has ended the reading too
-        return None
 
     async def _write(self, call: ProgressCall) -> None:
         clock = asyncio.get_running_loop().time
@@ -193,6 +193,20 @@ class ProgressStream:
             loop.call_later(held.backoff.pause_s(error), self.enqueue, held)
         else:
             held.refuse(error)
+
+
+def _is_vague(error: MilepostError | None) -> bool:
+    """Return True if a write failed before gRPC knew the reason, which was the earlier one."""
+    return isinstance(error, errors.InternalError) and not error.reason
+
+
+async def _end_reason(call: ProgressCall) -> MilepostError | None:
+    """Return the refusal that ended the stream, or None if it ended well."""
+    code = await call.code()
+    if code is grpc.StatusCode.OK:
+        return None
+    metadata = await call.initial_metadata(), await call.trailing_metadata()
+    return rebuild(grpc.aio.AioRpcError(code, *metadata, details=await call.details()))
 
 
 def _refusal(item: pb.UpdateError) -> MilepostError:

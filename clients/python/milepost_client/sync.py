@@ -105,7 +105,7 @@ class SyncMilepost(Blocking[Milepost]):
 
     def close(self) -> None:
         """Close the client, and stop its thread. Calls in flight are cancelled."""
-        if self._thread.is_forked:
+        if not self._thread.is_running:
             return
         try:
             self._thread.run(self._target.close)
