@@ -1,7 +1,6 @@
 """The end of the work: tried again while that helps, and never left out for its content."""
 
 from datetime import timedelta
-from functools import reduce
 from typing import Any
 
 import grpc
@@ -26,6 +25,10 @@ AWAY = Refusal(grpc.StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE", retry_after=tim
 
 LOOP: list[Any] = []
 LOOP.append(LOOP)
+DEEP_LIST: list[Any] = []
+DEEP_OBJECT: dict[str, Any] = {}
+for _ in range(60):
+    DEEP_LIST, DEEP_OBJECT = [DEEP_LIST], {"in": DEEP_OBJECT}
 
 
 async def test_result_that_cannot_be_stored_fails_the_operation():
@@ -44,8 +47,8 @@ async def test_result_that_cannot_be_stored_fails_the_operation():
         (object(), TypeError),
         ("a\udcff", ValueError),
         (LOOP, ValueError),
-        (reduce(lambda inner, _: [inner], range(60), 1), ValueError),
-        (reduce(lambda inner, _: {"in": inner}, range(60), 1), ValueError),
+        (DEEP_LIST, ValueError),
+        (DEEP_OBJECT, ValueError),
     ],
     ids=["no JSON", "surrogate", "loop", "deep list", "deep object"],
 )

@@ -1,4 +1,4 @@
-"""Everything that can go wrong, as one tree.
+"""The errors of the client, as one tree.
 
 ::
 
@@ -7,34 +7,34 @@
     │   └── ProgressDecrease       progress may not go back
     ├── Unauthenticated            the API key is missing or not valid
     ├── PermissionDenied           the API key lacks the role for this call
-    ├── NotFound                   there is no such thing for you
+    ├── NotFound                   it does not exist, or is not visible to you
     │   ├── ApiKeyNotFound         no such API key
-    │   ├── DeliveryNotFound       unknown, or of somebody else's operation
-    │   └── OperationNotFound      unknown, or none of your business
-    │       ├── OperationExpired   your own, but it outlived its ttl
+    │   ├── DeliveryNotFound       unknown, or of another owner's operation
+    │   └── OperationNotFound      unknown, or not visible to you
+    │       ├── OperationExpired   your own, but its ttl has passed
     │       └── OperationDeleted   your own, but it was deleted
-    ├── IllegalTransition                not allowed in the status found: `transition`, `status`,
-    `allowed` │   └── Cancelled              ... because the operation is cancelled: stop working
-    on it ├── Conflict                   decided on an old copy: read again, decide again
-    │   ├── RevisionMismatch       the operation has moved since `expected_revision`
-    │   ├── StaleAttempt           the work was handed to another worker: stop working on it
-    │   └── LostRace               others were faster several times in a row
+    ├── IllegalTransition          the status found does not allow it: `status`, `allowed`
+    │   └── Cancelled              ... because the operation is cancelled: stop working on it
+    ├── Conflict                   decided on an old copy: read again, decide again
+    │   ├── RevisionMismatch       the revision is not `expected_revision`
+    │   ├── StaleAttempt           another worker has the operation: stop working on it
+    │   └── LostRace               other writers were faster several times in a row
     ├── RequestIdReused            the request_id was used for something else
     ├── WebhooksNotConfigured      this service sends no webhooks
-    ├── LimitReached               too much at once: come back after `retry_after`
+    ├── LimitReached               too much at once: try again after `retry_after`
     │   ├── RateLimited            too many calls
     │   ├── QuotaExceeded          too many active operations
     │   └── StreamFull             too many operations on one progress stream
-    ├── Unavailable                nothing is wrong with the request; it was retried in vain
+    ├── Unavailable                the request is valid, but every try failed
     │   ├── StoreUnavailable       the database is away
-    │   ├── Overloaded             more calls wait than the service is willing to hold
+    │   ├── Overloaded             the service holds as many calls as it may
     │   └── Draining               this replica is stopping
-    ├── DeadlineExceeded           no answer in time: it may or may not have happened
+    ├── DeadlineExceeded           no answer in time: the outcome is unknown
     ├── NotAvailable               documented, but not in this release of the service
     ├── InternalError              a defect of the service: `metadata` names the trace
     │   └── IdsExhausted           it found no free id
-    └── NoResult                   `result` has none to give: `operation` tells how it stands
-        ├── OperationFailed        it failed: `errors` tells why
+    └── NoResult                   `result` has nothing to return: see `operation`
+        ├── OperationFailed        it failed: `errors` holds the reasons
         ├── OperationCancelled     it was cancelled
         └── StillRunning           it had not ended when the timeout passed
 
@@ -54,7 +54,7 @@ from milepost_client.operation import Operation, OperationError, Status
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """One field of a request that is not as it must be."""
+    """One malformed field of a request."""
 
     field: str
     problem: str
@@ -64,11 +64,11 @@ class MilepostError(Exception):
     """The root of the tree. Raised itself only for answers that this client has no class for.
 
     Attributes:
-        code: The gRPC code of the answer; nothing if no call was answered.
+        code: The gRPC code of the answer; None if no call was answered.
         reason: The machine-readable reason, such as ``ILLEGAL_TRANSITION``; empty if none was sent.
-        metadata: The facts behind the sentence, by name.
+        metadata: The values in the message, by name.
         violations: Every field that was refused.
-        retry_after: How long the service asks to wait before the next try.
+        retry_after: The pause before the next try that the service asks for.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class PermissionDenied(MilepostError):
 
 
 class NotFound(MilepostError):
-    """There is no such thing for the asker."""
+    """It does not exist, or is not visible to the caller."""
 
 
 class ApiKeyNotFound(NotFound):
@@ -114,19 +114,19 @@ class ApiKeyNotFound(NotFound):
 
 
 class DeliveryNotFound(NotFound):
-    """You have no such delivery: unknown, somebody else's, or forgotten."""
+    """The delivery is unknown, of another owner, or purged."""
 
 
 class OperationNotFound(NotFound):
-    """There is no such operation for the asker: unknown, foreign, expired or deleted alike."""
+    """The operation is unknown, of another owner, expired or deleted."""
 
 
 class OperationExpired(OperationNotFound):
-    """The asker's own operation outlived its ttl."""
+    """The caller's own operation has passed its ttl."""
 
 
 class OperationDeleted(OperationNotFound):
-    """The asker's own operation was deleted."""
+    """The caller's own operation was deleted."""
 
 
 class IllegalTransition(MilepostError):
@@ -134,7 +134,7 @@ class IllegalTransition(MilepostError):
 
     @property
     def transition(self) -> str:
-        """What was asked for, such as ``complete``."""
+        """The refused transition, such as ``complete``."""
         return self.metadata.get("transition", "")
 
     @property
@@ -149,7 +149,7 @@ class IllegalTransition(MilepostError):
 
 
 class Cancelled(IllegalTransition):
-    """The operation is cancelled. A worker stops; nobody waits for its result any more."""
+    """The operation is cancelled. Its worker stops; the result is not needed any more."""
 
 
 class Conflict(MilepostError):
@@ -157,11 +157,11 @@ class Conflict(MilepostError):
 
 
 class RevisionMismatch(Conflict):
-    """The operation has moved since the revision that was expected."""
+    """The revision is not the expected one."""
 
 
 class StaleAttempt(Conflict):
-    """The work was handed to another worker since: this attempt is over."""
+    """Another worker has the operation: this attempt is over."""
 
 
 class LostRace(Conflict):
@@ -169,7 +169,7 @@ class LostRace(Conflict):
 
 
 OVER: Final = (IllegalTransition, StaleAttempt, NotFound)
-"""The refusals that mean that the work is somebody else's by now, or nobody's."""
+"""The refusals after which the worker no longer has the operation."""
 
 
 class RequestIdReused(MilepostError):
@@ -197,7 +197,7 @@ class StreamFull(LimitReached):
 
 
 class Unavailable(MilepostError):
-    """Nothing is wrong with the request. It was retried until the deadline, where that is safe."""
+    """The request is valid. It was tried until the deadline, where that is safe."""
 
 
 class StoreUnavailable(Unavailable):
@@ -205,15 +205,15 @@ class StoreUnavailable(Unavailable):
 
 
 class Overloaded(Unavailable):
-    """More calls wait than the service is willing to hold."""
+    """The service holds as many calls as it may."""
 
 
 class Draining(Unavailable):
-    """The replica that was asked is stopping."""
+    """The called replica is stopping."""
 
 
 class DeadlineExceeded(MilepostError, TimeoutError):
-    """No answer came in time. What was asked for may or may not have happened."""
+    """No answer came in time. The outcome is unknown."""
 
 
 class NotAvailable(MilepostError):
@@ -229,10 +229,10 @@ class IdsExhausted(InternalError):
 
 
 class NoResult(MilepostError):
-    """`result` has none to give.
+    """`result` has nothing to return.
 
     Attributes:
-        operation: The operation as it stood.
+        operation: The operation in the state found.
     """
 
     def __init__(self, operation: Operation) -> None:
@@ -253,7 +253,7 @@ class OperationFailed(NoResult):
 
     @property
     def errors(self) -> tuple[OperationError, ...]:
-        """Why, as the worker or the service reported it."""
+        """The reasons, as the worker or the service reported them."""
         return self.operation.errors
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""The verbs of those who receive webhooks: secrets, what was delivered, and sending it again."""
+"""The calls of receivers of webhooks: signing secrets, deliveries, and redelivery."""
 
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ _PREFIX: Final = "DELIVERY_STATUS_"
 
 
 class DeliveryStatus(StrEnum):
-    """Where a delivery stands."""
+    """The status of a delivery."""
 
     UNKNOWN = "UNKNOWN"
-    """A newer service said something that this client does not know."""
+    """A status of a newer service, which this client does not know."""
     PENDING = "PENDING"
     DELIVERED = "DELIVERED"
     EXHAUSTED = "EXHAUSTED"
@@ -31,7 +31,7 @@ class SigningSecret:
     value: str
     create_time: datetime | None
     expire_time: datetime | None
-    """When it stops signing; only after it was replaced."""
+    """Time at which it stops signing; set only after it was replaced."""
 
     def __repr__(self) -> str:
         """Show everything but the secret."""
@@ -75,7 +75,7 @@ class Delivery:
 
 
 class Receivers(Connection):
-    """What a caller can do about its webhooks. `milepost_client.webhooks` verifies them."""
+    """The calls of a caller about its webhooks. `milepost_client.webhooks` verifies them."""
 
     async def signing_secrets(self) -> SigningSecrets:
         """Return the secrets that sign your webhooks; the first call makes one.
@@ -108,12 +108,12 @@ class Receivers(Connection):
         statuses: Iterable[DeliveryStatus] = (),
         page_size: int = 0,
     ) -> AsyncIterator[Delivery]:
-        """Iterate over your webhooks that match all that is given, newest first, over all pages.
+        """Iterate over your webhooks that match all arguments, newest first, over all pages.
 
         Args:
-            operation_id: Of this operation.
-            statuses: Of these statuses; none means all.
-            page_size: How many to fetch with one call, 1 to 100.
+            operation_id: The operation of the webhooks.
+            statuses: The statuses to include; empty means all.
+            page_size: The number of deliveries of one call, 1 to 100.
         """
         calls = self._calls
         request = pb.ListDeliveriesRequest(
@@ -130,15 +130,15 @@ class Receivers(Connection):
             request.page_token = page.next_page_token
 
     async def redeliver(self, delivery_id: str, *, request_id: str | None = None) -> Delivery:
-        """Have a settled webhook sent again, with the same id.
+        """Send a settled webhook again, with the same id.
 
         Args:
             delivery_id: The delivery.
             request_id: Makes the call repeatable.
 
         Raises:
-            DeliveryNotFound: There is none for you.
-            IllegalTransition: It is still to be sent.
+            DeliveryNotFound: The delivery does not exist, or is not visible to you.
+            IllegalTransition: It is not settled yet.
             WebhooksNotConfigured: This service sends no webhooks.
         """
         calls = self._calls
@@ -146,10 +146,10 @@ class Receivers(Connection):
         return _delivery((await calls.send(calls.webhooks.RedeliverWebhook, request)).delivery)
 
     async def send_test_webhook(self, callback_url: str) -> DeliveryAttempt:
-        """Have a test sent to a URL, once and at once, and return what came of it.
+        """Send a test webhook to a URL, once, and return the attempt.
 
         Args:
-            callback_url: Where to.
+            callback_url: The URL that receives the webhook.
 
         Raises:
             InvalidRequest: The URL is refused.
