@@ -11,6 +11,9 @@ from milepost_client.pace import Backoff
 
 DEFAULT_LEASE_S: Final = 30.0
 """The assumed lease of an operation without one, which is still watched for a cancel."""
+FIRST_REPORT_DELAY_S: Final = 0.2
+"""The delay of the first report, which makes the service watch for a cancel: work that ends before
+needs none."""
 RENEWALS_PER_LEASE: Final = 3
 """Renewals per lease: two may be lost before the lease is."""
 
@@ -46,7 +49,8 @@ class HeldOperation:
         """The pauses after temporary refusals of a report."""
         self._version = self._sent_version = self._stored_version = 0
         self._renewal_time = asyncio.get_running_loop().time()
-        self._send_time = self._renewal_time
+        self.due_time = self._renewal_time + min(FIRST_REPORT_DELAY_S, self._interval_s)
+        """Time at which the lease is to be renewed, if nothing is reported before."""
         self._unanswered_since: float | None = None
 
     @property
@@ -55,9 +59,8 @@ class HeldOperation:
         return self.request.operation_id
 
     @property
-    def due_time(self) -> float:
-        """Time at which the lease is to be renewed, if nothing is reported before."""
-        return self._send_time + self.lease_s / RENEWALS_PER_LEASE
+    def _interval_s(self) -> float:
+        return self.lease_s / RENEWALS_PER_LEASE
 
     @property
     def lease_end_time(self) -> float:
@@ -94,7 +97,7 @@ class HeldOperation:
     def take(self, now: float) -> pb.StreamProgressRequest:
         """Return the newest report, which is sent now."""
         self._sent_version = self._version
-        self._send_time = now
+        self.due_time = now + self._interval_s
         if self._unanswered_since is None:
             self._unanswered_since = now
         return self.request

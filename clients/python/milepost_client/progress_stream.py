@@ -51,7 +51,7 @@ class ProgressStream:
         self._running: asyncio.Task[None] | None = None
 
     def hold(self, operation: Operation, on_over: Callable[[MilepostError], None]) -> HeldOperation:
-        """Renew the lease of the operation, from now on; the first renewal follows at once.
+        """Renew the lease of the operation from now on, and watch for its cancel.
 
         Args:
             operation: The operation, in the attempt of this worker.
@@ -60,16 +60,14 @@ class ProgressStream:
         held = HeldOperation(self, operation, on_over)
         self._held[held.id] = held
         self._next_due_time = min(self._next_due_time, held.due_time)
-        self.enqueue(held)
+        self._wake()
         return held
 
     def enqueue(self, held: HeldOperation) -> None:
         """Send the newest report of the operation soon, if it is still held."""
         if self._held.get(held.id) is held:
             self._unsent[held.id] = held
-            self._changed.set()
-            if self._running is None or self._running.done():
-                self._running = asyncio.create_task(self._run())
+            self._wake()
 
     def drop(self, held: HeldOperation) -> None:
         """Send nothing more about the operation."""
@@ -85,6 +83,11 @@ class ProgressStream:
             await asyncio.wait({self._running}, timeout=CLOSE_TIMEOUT_S)
             self._running.cancel()
             await asyncio.wait({self._running})
+
+    def _wake(self) -> None:
+        self._changed.set()
+        if self._running is None or self._running.done():
+            self._running = asyncio.create_task(self._run())
 
     async def _run(self) -> None:
         clock = asyncio.get_running_loop().time
