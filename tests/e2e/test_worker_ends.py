@@ -254,15 +254,15 @@ async def test_blocking_block_reports_on_the_stream(service):
 
 async def test_results_survive_the_rate_limit(database_url, tmp_path, function):
     """More operations end at once than the limit of writes admits: each completes, a bit later."""
-    with Service(database_url, tmp_path, worker_writes_per_minute="300") as service:
+    with Service(database_url, tmp_path, worker_writes_per_minute="600") as service:
         key = service.api_key("alice")
 
         async def does(_: Work) -> str:
             return "done"
 
         async with Milepost(service.address, api_key=key) as caller:
-            operations = [await caller.create(function) for _ in range(320)]
-            async with working(service, function, does, concurrency=320):
+            operations = [await caller.create(function) for _ in range(620)]
+            async with working(service, function, does, concurrency=620):
                 waits = (caller.wait(o.id, timeout=3 * SOON_S) for o in operations)
                 ends = [(o.status, o.attempt) for o in await asyncio.gather(*waits)]
     assert set(ends) == {(Status.COMPLETED, 1)}

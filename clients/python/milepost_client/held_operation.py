@@ -113,6 +113,10 @@ class HeldOperation:
         """Note that the newest report was stored by a call."""
         self._stored_version = self._version
 
+    def only_renew(self) -> None:
+        """Send no report but renewals: the work is ending."""
+        self.due_time = max(self.due_time, self._renewal_time + self._interval_s)
+
     def refuse(self, error: MilepostError) -> None:
         """Note that a report was refused for good. The next call of `report` raises the error."""
         self._problem = error

@@ -79,6 +79,7 @@ class StreamedWork(Work):
     async def _store_last_report(self) -> None:
         """Store the last report by a call if the stream has not: both may use other replicas."""
         self._require_open()
+        self._held.only_renew()
         last = self._held.unstored
         if last is None:
             return
