@@ -1,13 +1,14 @@
 """Services for the end-to-end tests: one for each database, shared by all tests of the session."""
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
 from milepost.webhooks.master_keys import new_key
+from milepost_client import Milepost
 from tests import canaries
 from tests.contract.stored import Stored
 from tests.e2e.client import Client
@@ -82,3 +83,17 @@ def admin(any_service: Service) -> Client:
 def stored(any_service: Service) -> Stored:
     """What the database of the service holds."""
     return Stored(any_service.engine)
+
+
+@pytest.fixture
+def function() -> str:
+    """A function that no other test works on."""
+    return f"test.{uuid.uuid4().hex}"
+
+
+@pytest.fixture
+async def caller(any_service: Service) -> AsyncIterator[Milepost]:
+    """A client of a new caller."""
+    key = any_service.api_key(f"alice-{uuid.uuid4().hex}")
+    async with Milepost(any_service.address, api_key=key) as milepost:
+        yield milepost

@@ -7,9 +7,8 @@ import signal
 import subprocess
 import sys
 import threading
-import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -25,39 +24,8 @@ from milepost_client import (
     Worker,
 )
 from tests.e2e.service import Service
+from tests.e2e.working import SOON_S, until_progress, until_so, working
 from tests.waiting import until
-
-SOON_S = 10.0
-
-
-@pytest.fixture
-def function() -> str:
-    """A function that no other test works on."""
-    return f"test.{uuid.uuid4().hex}"
-
-
-@pytest.fixture
-async def caller(any_service: Service) -> AsyncIterator[Milepost]:
-    """A caller that nobody was before."""
-    key = any_service.api_key(f"alice-{uuid.uuid4().hex}")
-    async with Milepost(any_service.address, api_key=key) as milepost:
-        yield milepost
-
-
-@asynccontextmanager
-async def working(
-    service: Service, function: str, does: Any, **settings: Any
-) -> AsyncIterator[Worker]:
-    """A worker that does the work of one function, and is stopped after the block."""
-    key = service.api_key("wally", roles=("WORKER",), functions=("test.*",))
-    async with Milepost(service.address, api_key=key) as milepost:
-        worker = Worker(milepost, functions={function: does}, **settings)
-        running = asyncio.create_task(worker.run())
-        try:
-            yield worker
-        finally:
-            worker.stop()
-            await asyncio.wait_for(running, SOON_S)
 
 
 async def test_returned_value_completes_the_operation(any_service, caller, function):
@@ -113,20 +81,6 @@ async def test_cancel_is_raised_in_the_coroutine(any_service, caller, function):
         await caller.cancel(operation.id)
         await asyncio.wait_for(cancelled.wait(), 1.0)
     assert (await caller.get(operation.id)).status is Status.CANCELLED
-
-
-async def until_progress(caller: Milepost, operation_id: str, progress: float) -> None:
-    """The operation has come so far."""
-    await until_so(caller, operation_id, lambda operation: operation.progress == progress)
-
-
-async def until_so(
-    caller: Milepost, operation_id: str, condition: Callable[[Operation], bool]
-) -> None:
-    """The operation is as the condition says."""
-    async with asyncio.timeout(SOON_S):
-        while not condition(await caller.get(operation_id)):
-            pass
 
 
 async def test_cancel_is_raised_in_the_thread(any_service, caller, function):
@@ -213,7 +167,7 @@ async def test_sigterm_lets_the_work_finish(any_service, caller, function):
 
     key = any_service.api_key("wally", roles=("WORKER",), functions=("test.*",))
     async with Milepost(any_service.address, api_key=key) as milepost:
-        running = asyncio.create_task(Worker(milepost, {function: does}).run())
+        running = asyncio.create_task(Worker(milepost, {function: does}).run(handle_signals=True))
         operation = await caller.create(function)
         await asyncio.wait_for(started.wait(), SOON_S)
         before = cancelled_claims(any_service)
