@@ -430,7 +430,7 @@ class OperationError(_message.Message):
     """Part of the input or of the system that caused the error. Absent if unknown."""
     @_builtins.property
     def details(self) -> _struct_pb2.Struct:
-        """Further facts, in a structure that the worker defines. Absent if there are none."""
+        """Further facts, in a structure that the worker defines. Absent if the worker gave no details."""
 
     def __init__(
         self,
