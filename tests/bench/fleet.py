@@ -24,7 +24,7 @@ _TEMPLATE = "template"
 
 
 class Fleet:
-    """What is measured.
+    """The servers and databases under measurement.
 
     Args:
         folder: for the embedded databases and the logs; should not be in memory.
@@ -41,7 +41,7 @@ class Fleet:
         self._collector: servers.Server | None = None
 
     def __enter__(self) -> Self:
-        """Nothing runs yet."""
+        """Return the fleet; nothing runs yet."""
         return self
 
     def __exit__(
@@ -62,7 +62,7 @@ class Fleet:
 
     @property
     def postgres_folder(self) -> Path | None:
-        """Where PostgreSQL keeps its data, if it runs."""
+        """Return the data folder of PostgreSQL, if it runs."""
         return None if self._postgres is None else self._postgres.folder
 
     def _block(self, comparison: plan.Comparison) -> Block:
@@ -108,7 +108,7 @@ class Fleet:
         return self._service(name, self._database(name, _TEMPLATE), secret, settings)
 
     def _template(self) -> str:
-        """There is a migrated database with an API key, to be copied; returns the key's secret."""
+        """Migrate a database to be copied, with an API key; return the secret of the key."""
         if self._template_secret is None:
             url = self._database(_TEMPLATE)
             servers.migrate(url)

@@ -18,7 +18,7 @@ Measure = Callable[[GrpcSubject, int, float], Reading]
 
 
 def measure_streams(subject: GrpcSubject, streams: int, seconds: float) -> Reading:
-    """Workers report as fast as they may."""
+    """Measure workers that report as fast as flow control allows."""
     ids = subject.take(streams * OF_ONE_STREAM)
     groups = [ids[n::streams] for n in range(streams)]
     tally = Tally()
@@ -29,7 +29,7 @@ def measure_streams(subject: GrpcSubject, streams: int, seconds: float) -> Readi
 
 
 def measure_fan_out(subject: GrpcSubject, watchers: int, seconds: float) -> Reading:
-    """One operation changes, and all watch it."""
+    """Measure the watchers of one operation that changes."""
     (operation_id,) = subject.take(1)
     tally = Tally()
     connection = FanOutConnection(

@@ -1,4 +1,4 @@
-"""The comparisons of a run. Every subject is there for a target, or as the base of one."""
+"""The comparisons of a run. Every subject belongs to a target, or is the base of one."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -45,19 +45,19 @@ class Comparison(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The name in the report and for `--only`."""
+        """Return the name for the report and `--only`."""
         return block_name(self.scenario, self.callers)
 
     @property
     def stretch(self) -> float:
-        """The length of a measurement, as a multiple of the usual one."""
+        """Return the length of a measurement, as a multiple of the usual one."""
         if self.scenario == LIFE:
             return LONG
         return HALF if self.scenario == WATCH else SHORT
 
     @property
     def times(self) -> int:
-        """The number of measurements in a round."""
+        """Return the number of measurements in a round."""
         return 2 if self.name in CLOSE else 1
 
 

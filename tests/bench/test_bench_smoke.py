@@ -1,4 +1,4 @@
-"""The bench itself works: one tiny round of everything, against the real service."""
+"""A minimal run of the whole bench against the real service."""
 
 import json
 
@@ -17,7 +17,7 @@ STARTED = 256
 
 @pytest.mark.timeout(180)  # it starts seven servers
 def test_one_tiny_round_of_everything(tmp_path):
-    """Every server starts, answers every kind of call, and keeps what it acknowledged."""
+    """Every server starts, answers every kind of call, and stores every acknowledged transition."""
     comparisons = [
         each for each in plan.COMPARISONS if each.callers == CALLERS or each.scenario in plan.LIVE
     ]
@@ -36,7 +36,7 @@ def test_one_tiny_round_of_everything(tmp_path):
         "REACHED",
         "MISSED",
     }
-    # The floor must carry as much as what stands on it.
+    # The replies of the echo server must be as large as those of the service.
     sizes = {
         each["measured"]: each["reply_bytes"]
         for each in written["measurements"]
