@@ -24,7 +24,7 @@ from tests.bench.servers import ROOT
 ROUNDS = 7
 SECONDS = 0.5
 WIDTH = 110
-"""Columns of the tables where there is no terminal."""
+"""Width of the tables in columns without a terminal."""
 BUILD = ROOT / "build"
 
 

@@ -14,7 +14,7 @@ from tests.bench.preparation import insert_started
 from tests.postgres import PostgresCluster
 
 STARTED = 10_000
-"""Operations that reads and progress cycle over."""
+"""Number of operations that reads and updates cycle over."""
 
 _POSTGRES_SETTINGS = {"shared_buffers": "256MB", "max_wal_size": "4GB"}
 _MUST_BE_ON = ("fsync", "synchronous_commit", "full_page_writes")

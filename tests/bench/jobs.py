@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 REPLY_TIMEOUT_S = 15.0
-"""Seconds without any reply after which the calls in flight are given up."""
+"""Seconds without any reply after which the calls in flight fail."""
 
 
 class Call(NamedTuple):
@@ -24,7 +24,7 @@ class Call(NamedTuple):
     """The encoded headers, made once for each method."""
     body: bytes
     transitions: int = 0
-    """By how much a good reply says that the revision of the operation has grown."""
+    """Growth of the operation's revision by a good reply."""
 
 
 Job = Generator[Call, bytes, None]
@@ -42,16 +42,16 @@ class Tally:
     calls: int = 0
     jobs: int = 0
     transitions: int = 0
-    """The revisions that were acknowledged; the database must have grown by as much."""
+    """Acknowledged transitions; the revisions in the database must grow by the same number."""
     payload: int = 0
     """Bytes of all replies."""
     end: float = 0.0
-    """When no more jobs begin, as a time of `time.perf_counter`."""
+    """Time of `time.perf_counter` after which no job begins."""
     seconds: float = 0.0
     spent: float = 0.0
-    """Seconds that the callers themselves kept their core busy."""
+    """CPU seconds of the callers."""
     latencies: list[float] = field(default_factory=list)
-    """Seconds of each job."""
+    """Duration of each job in seconds."""
     failures: Counter[str] = field(default_factory=Counter)
 
     @property
@@ -121,7 +121,7 @@ class Connection(Protocol):
 
     socket: socket.socket
     busy: int
-    """How many callers wait for a reply."""
+    """Number of callers that wait for a reply."""
 
     def begin(self, now: float) -> None:
         """Make the first call of every caller."""

@@ -16,7 +16,7 @@ RETRY_AFTER_SECONDS = 5
 MAX_ATTEMPTS = 3
 
 ECHO_ID = f"op_{'e' * 24}"
-"""The operation that the echo server always answers with."""
+"""The operation in every answer of the echo server."""
 
 METHODS = {
     "create": "/milepost.v1.OperationService/CreateOperation",

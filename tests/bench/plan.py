@@ -21,13 +21,13 @@ LIFE = "life"
 STREAM = "stream"
 WATCH = "watch"
 LIVE = frozenset({STREAM, WATCH})
-"""The scenarios that do not consist of one call after the other."""
+"""Scenarios of streams and watches instead of consecutive calls."""
 
 HALF = 0.5
 SHORT = 1.0
 LONG = 3.0
-"""Factor for lives: at 32 callers one of the naive peer takes a second. All subjects of the block
-run as long, so that the start and the end of a measurement weigh the same for all."""
+"""Factor for lives: at 32 callers a life of the naive peer takes a second. It is the same for all
+subjects of a block, so that the start and the end of a measurement affect all equally."""
 
 CLOSE = frozenset({f"{LIFE}/32", "get/1", "get/32", "update/1"})
 """Blocks whose results are close to their targets, and so need more measurements."""

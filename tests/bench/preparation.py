@@ -21,7 +21,7 @@ from tests.bench.messages import (
 )
 
 FIRST_REVISION = 3
-"""Of what is there in PROCESSING: created, started, moved on once."""
+"""Revision of an inserted operation: created, started, updated once."""
 _DIGITS = 15
 _RANDOM_BYTES = 4  # 8 characters, then "0" and 15 digits: 24 in all
 

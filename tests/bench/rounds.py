@@ -23,9 +23,9 @@ class Reading(NamedTuple):
 
     tally: Tally
     grown: int | None
-    """By how much the revisions in the database have grown; None where there is no database."""
+    """Growth of the revisions in the database; None without a database."""
     cpu: float | None
-    """Seconds that the server spent on its core; None where there is no server."""
+    """CPU seconds of the server; None without a server."""
 
 
 Measure = Callable[[float], Reading]
@@ -38,7 +38,7 @@ class Cell:
     name: str
     measure: Measure
     stretch: float = 1.0
-    """How much longer it runs than others, because a single job of it takes long."""
+    """Factor for the duration of the measurement, for blocks of long jobs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +48,7 @@ class Block:
     name: str
     cells: Sequence[Cell]
     times: int = 1
-    """How often a round measures it."""
+    """Number of measurements in each round."""
 
 
 class Key(NamedTuple):

@@ -31,9 +31,8 @@ SETTINGS = {
         }
     ),
 }
-"""How every service under test is set up. What would stop a single caller who makes thousands of
-calls a second (limits per principal, the quota of active operations) is lifted here, and nowhere
-else."""
+"""Settings of every measured service. The limits that would stop a single caller with thousands of
+calls a second (limits per principal, the quota of active operations) are raised here only."""
 
 BATCHING_OFF = {"MILEPOST_BATCHING": "false"}
 

@@ -31,12 +31,12 @@ class Worker:
         reports = [frames.grpc_message(messages.stream_request(id_)) for id_ in ids]
         row = [reports[n % len(reports)] for n in range(IN_A_ROW)]
         self.burst = b"".join(frames.frame(frames.DATA, 0, number, each) for each in row)
-        """Some reports, each in a frame of its own."""
+        """A burst of reports, each in its own frame."""
         self.cost = sum(map(len, row))
         """The flow-control cost of the burst, in bytes."""
         self.window = 0
         self.left = 0
-        """Bursts that are to be sent yet."""
+        """Number of bursts still to send."""
         self.sent = 0
         self.rest = b""
         self.revisions: dict[str, int] = {}

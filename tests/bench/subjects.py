@@ -14,7 +14,7 @@ from tests.bench.scenarios import EchoStock, GrpcScenarios, HttpScenarios
 from tests.bench.servers import Server
 
 _COMPLETES_PER_SECOND = 9_000
-"""More than any server here does."""
+"""Operations per second, above the rate of any measured server."""
 
 
 class Scenarios(Protocol):

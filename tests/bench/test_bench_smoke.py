@@ -12,7 +12,7 @@ from tests.bench.report import Report
 
 CALLERS = 32
 STARTED = 256
-"""As many as the largest batch, which must not hold an operation twice."""
+"""The size of the largest batch, as a batch must not contain an operation twice."""
 
 
 @pytest.mark.timeout(180)  # it starts seven servers

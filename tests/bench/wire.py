@@ -19,9 +19,9 @@ class Wire:
         self.busy = 0
         self.streams_allowed = STREAMS_PER_CONNECTION
         self.window = frames.DEFAULT_WINDOW
-        """Bytes that may be sent on all streams together."""
+        """Flow-control window of the connection in bytes."""
         self.stream_window = frames.DEFAULT_WINDOW
-        """Bytes that may be sent on a new stream."""
+        """Flow-control window of a new stream in bytes."""
         self.out: list[bytes] = []
         """Frames that the next flush sends."""
         self._rest = b""

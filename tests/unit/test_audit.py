@@ -35,7 +35,7 @@ from milepost.tracking.progress_messages import UpdateError
 METHOD = "milepost.v1.AdminService/RevokeApiKey"
 KEY_ID = "0123456789abcdef"
 OUTLIVED = "fedcba9876543210"
-"""The id that makes a call log a line after it has ended."""
+"""The id for which a call logs a line after its end."""
 
 Revoke = Callable[[str], Any]
 

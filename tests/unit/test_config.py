@@ -251,7 +251,7 @@ def test_every_problem_of_principal_limits_is_reported(monkeypatch):
     monkeypatch.setenv("MILEPOST_PRINCIPAL_LIMITS", '{"a": {"creates": 0}, "b": {"bogus": 1}}')
     [line] = problems()
     assert line.startswith("MILEPOST_PRINCIPAL_LIMITS: a: creates must be a whole number")
-    assert "; b: bogus is none of creates" in line
+    assert "; b: bogus is not one of creates" in line
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ WHOLE = Operation(
 )
 
 numbers = st.floats(allow_nan=False, allow_infinity=False).map(lambda number: number + 0.0)
-"""Without -0.0, which is 0 like the other."""
+"""Numbers without -0.0, which equals 0.0."""
 json_values = st.recursive(
     st.none() | st.booleans() | numbers | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),

@@ -230,7 +230,7 @@ def test_composition_has_settings_that_are_accepted(monkeypatch):
 
 
 def test_image_needs_only_the_setting_for_plaintext(monkeypatch):
-    """The image needs only the setting for plaintext, and the error at the start names it."""
+    """The image needs only the setting for plaintext, and the error without it names that."""
     image = (ROOT / "Dockerfile").read_text(encoding="utf-8")
     for name, value in re.findall(rf"({config.PREFIX}\w+)=(\S+)", image.replace("TEXT=true", "")):
         monkeypatch.setenv(name, value)

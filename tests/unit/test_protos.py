@@ -52,7 +52,7 @@ FIELD = re.compile(
 SPECIFIC = {("ListOperations", "PERMISSION_DENIED"), ("ClaimOperations", "PERMISSION_DENIED")} | {
     ("UpdateProgress", "RATE_LIMITED")
 }
-"""The shared errors that an RPC returns for one more cause."""
+"""Shared errors that an RPC returns for a further cause."""
 
 
 def test_generated_code_is_up_to_date():

@@ -22,7 +22,7 @@ from milepost.webhooks.vault import Vault
 NOW = datetime.now(UTC)
 PAYLOADS = 1_000
 NPM = Path(sys.prefix, "npm", "node_modules")
-"""Where `make` puts what tests/npm/package-lock.json names."""
+"""The folder in which `make` installs the packages of tests/npm/package-lock.json."""
 SCRIPT = Path(__file__).parents[1] / "npm" / "verify.cjs"
 REFUSED = "refused"
 
@@ -200,7 +200,7 @@ def test_embedded_key_is_created_once(tmp_path):
     assert key_beside(path) == made
 
 
-def test_secret_hides_itself():
+def test_repr_of_a_secret_has_no_key():
     """The repr of a secret does not contain its key."""
     secret = SigningSecret(key=b"hush", create_time=NOW, expire_time=NOW + timedelta(days=1))
     assert "hush" not in repr(secret)
