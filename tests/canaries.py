@@ -17,16 +17,16 @@ SHOWN: Final = 16
 """So many characters of a secret, from its beginning, count as the secret."""
 _RUN: Final = re.compile(rb"[A-Za-z0-9+/_-]{%d,}" % SHOWN)
 _WITHOUT_NEIGHBOURS: Final = (0, 2, 3)
-"""How many characters of base64 also depend on what stands before, by the bytes before modulo 3."""
+"""Characters of base64 that depend on the text before, by the bytes before modulo 3."""
 
 
 def fresh() -> str:
-    """A secret that nobody has used."""
+    """Return a new secret."""
     return f"k{secrets.token_hex(16)}"
 
 
 def forms(secret: str) -> Iterator[tuple[str, str]]:
-    """Every form that is looked for, with its name; base64 wherever in a text the secret began."""
+    """Return every searched form of the secret by name, with base64 at each of its offsets."""
     raw = secret.encode()
     yield "plain", secret
     yield "hex", raw.hex()
@@ -38,7 +38,7 @@ def forms(secret: str) -> Iterator[tuple[str, str]]:
 
 
 class Canaries:
-    """What is guarded, and where it is looked for."""
+    """Secrets to search for, and the text to search."""
 
     def __init__(self) -> None:
         self._beginnings: dict[bytes, str] = {}
@@ -46,29 +46,29 @@ class Canaries:
         self._files: set[Path] = set()
 
     def guard(self, kind: str, secret: str) -> str:
-        """Look for `secret` from now on; it is returned."""
+        """Search for `secret` from now on, and return it."""
         if len(secret) < SHOWN:
-            raise ValueError(f"{kind}: too short to be told from chance")
+            raise ValueError(f"{kind}: too short to be told apart from chance")
         for form, text in forms(secret):
             self._beginnings[text[:SHOWN].encode()] = f"{kind} in {form}"
         return secret
 
     def fresh(self, kind: str) -> str:
-        """A new secret that is guarded."""
+        """Return a new guarded secret."""
         return self.guard(kind, fresh())
 
     def guard_setting(self, name: str, value: str) -> None:
-        """Look for a secret setting; of an address, for its password."""
+        """Guard the value of a secret setting, or the password of an address."""
         secret = urlsplit(value).password if "://" in value else value
         if secret is not None and len(secret) >= SHOWN:
             self.guard(f"setting {name}", secret)
 
     def saw(self, place: str, text: str | bytes) -> None:
-        """Keep what came out."""
+        """Record text that a service let out."""
         self._seen.add((place, text.encode() if isinstance(text, str) else text))
 
     def saw_error(self, error: object) -> None:
-        """Keep what a caller was told with a refusal, of grpc or of grpc.aio."""
+        """Record all that a caller got with a refusal, from grpc or from grpc.aio."""
         for part in ("details", "initial_metadata", "trailing_metadata"):
             told = getattr(error, part, lambda: None)()
             for item in [told] if isinstance(told, str) else told or ():
@@ -76,11 +76,11 @@ class Canaries:
                     self.saw("an error", text)
 
     def watch(self, file: Path) -> None:
-        """Look into `file` too."""
+        """Search `file` too."""
         self._files.add(file)
 
     def leaks(self) -> list[str]:
-        """Which secrets got out, in which form and where; never the secrets themselves."""
+        """Return which secrets got out, in which form and where, never the secrets themselves."""
         found = set()
         for place, content in self._contents():
             for run in set(_RUN.findall(content)):

@@ -33,7 +33,7 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 
 def prepare_template(url: str) -> None:
-    """The database at `url` has the newest schema, and no connection to it is left open."""
+    """Migrate the database at `url` to the newest schema, and close every connection to it."""
     # Here and not above: most unit tests need no storage.
     from milepost.storage.schema import upgrade  # noqa: PLC0415
 
@@ -42,14 +42,14 @@ def prepare_template(url: str) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def no_canary_gets_out() -> Iterator[None]:
-    """After all tests, and after all their services, no secret stands in what those let out."""
+    """Assert after the session that no guarded secret got out of any service."""
     yield
     assert CANARIES.leaks() == []
 
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
-    """A PostgreSQL server: the one the environment names, or else one of this session.
+    """Return the PostgreSQL server that the environment names, or one of this session.
 
     Without one its tests fail; they are never skipped.
     """
@@ -74,7 +74,7 @@ def postgres_template(postgres: PostgresServer) -> Iterator[str]:
 
 
 class _Copies:
-    """Copies of a database, made while the tests before them run, and thrown away likewise."""
+    """Copies of a database, created and dropped in the background of the tests."""
 
     def __init__(self, server: PostgresServer, template: str) -> None:
         self._server = server
@@ -83,16 +83,16 @@ class _Copies:
         self._ready = deque(self._workers.submit(self._make) for _ in range(_COPIES_AHEAD))
 
     def take(self) -> str:
-        """The name of a fresh copy."""
+        """Return the name of a fresh copy."""
         self._ready.append(self._workers.submit(self._make))
         return self._ready.popleft().result()
 
     def drop(self, name: str) -> None:
-        """Nobody needs the copy any more."""
+        """Release the copy."""
         self._workers.submit(self._server.drop_database, name)
 
     def close(self) -> None:
-        """No copy is left."""
+        """Drop all copies."""
         for copy in self._ready:
             self.drop(copy.result())
         self._workers.shutdown()

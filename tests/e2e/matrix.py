@@ -1,4 +1,4 @@
-"""The cells of the matrix: somebody calls an RPC about something, and what must come of it.
+"""The cells of the access matrix: a principal calls an RPC about a resource.
 
 What is expected derives from the policy and the transition table; nothing of it is written here.
 """
@@ -42,13 +42,13 @@ GIVEN: Final[Mapping[str, Mapping[str, Any]]] = {
     "CreateApiKey": {"subject": "matrix", "roles": [admin_service_pb2.ROLE_CALLER]},
     "RevokeApiKey": {"key_id": 16 * "0"},
 }
-"""What complete requests hold, where that is not about an operation or a function."""
+"""Fields of complete requests, without those of an operation or a function."""
 
 MISSING: Final = "missing"
 EXPIRED: Final = "expired"
 DELETED: Final = "deleted"
 FATES: Final[tuple[str, ...]] = (*Status, EXPIRED, DELETED)
-"""What an operation that was once created may be."""
+"""The fates of an operation that was once created."""
 MALFORMED: Final[Mapping[str, str]] = {
     "no id": "",
     "short id": "op_0123",
@@ -61,7 +61,7 @@ MALFORMED: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Person:
-    """One kind of principal, with a credential that is good or bad."""
+    """A kind of principal, with a valid or an invalid credential."""
 
     kind: str
     subject: str = ""
@@ -69,10 +69,10 @@ class Person:
     functions: tuple[str, ...] = ()
     metadata: Metadata = ()
     known: bool = True
-    """Whether the credential is valid."""
+    """True if the credential is valid."""
 
     def relations(self, owner: str, function: str) -> frozenset[Actor]:
-        """What the person is to an operation of this owner and function."""
+        """Return the relations of the person to an operation of this owner and function."""
         granted = Role.WORKER in self.roles and any(
             function.startswith(grant[:-1]) if grant.endswith("*") else function == grant
             for grant in self.functions
@@ -87,24 +87,24 @@ class Person:
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One call: who, which RPC, about what."""
+    """One call: the principal, the RPC and the resource."""
 
     person: Person
     rpc: Rpc
     request: Message
     what: str
-    """One of `FATES`, `MISSING` or `MALFORMED`; or what is asked instead."""
+    """One of `FATES`, `MISSING` or `MALFORMED`; or the scope of the request."""
     owner: str = ""
     function: str = ""
     trace_id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def __str__(self) -> str:
-        """Name the cell for whoever reads a failure."""
+        """Name the cell in the report of a failure."""
         return f"{self.person.kind} calls {self.rpc.method} about {self.what}"
 
     @property
     def refused_at_the_door(self) -> tuple[StatusCode, str] | None:
-        """The code and the reason of a refusal that has nothing to do with any operation."""
+        """Return code and reason of a refusal that is independent of the operation."""
         if not self.person.known:
             return StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED"
         if self.rpc.permission.roles.isdisjoint(self.person.roles):
@@ -113,13 +113,13 @@ class Cell:
 
     @property
     def relations(self) -> frozenset[Actor]:
-        """Through which of the RPC's relations the call reaches the operation."""
+        """The relations of the RPC's row by which the call has access to the operation."""
         mine = self.person.relations(self.owner, self.function)
         return mine & self.rpc.permission.relations
 
     @property
     def expected(self) -> tuple[StatusCode, str]:
-        """The code and the reason of the answer to a call about one operation."""
+        """Return the expected code and reason of a call about one operation."""
         if self.refused_at_the_door is not None:
             return self.refused_at_the_door
         if self.what in MALFORMED:
@@ -146,7 +146,7 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """Everything that came back: equal answers are equal to the byte."""
+    """The whole answer to a call; equal answers are equal to the byte."""
 
     code: StatusCode
     message: str
@@ -158,7 +158,7 @@ class Answer:
 
 
 def people(function: str, engine: Engine) -> list[Person]:
-    """Every kind of principal, none of whom was there before, with their keys in the database."""
+    """Return every kind of principal, all of them new, with their keys in the database."""
     fresh = uuid.uuid4().hex[:12]
     grant = (function.rpartition(".")[0] + ".*",)
     made = [
@@ -168,7 +168,7 @@ def people(function: str, engine: Engine) -> list[Person]:
         _person("worker with another grant", fresh, [Role.WORKER], ("audio.*", function + ".x")),
         _person("worker without a grant", fresh, [Role.WORKER]),
         _person("grant without the role", fresh, [Role.CALLER], ("*",)),
-        _person("nobody's role", fresh, [], ("*",)),
+        _person("no role", fresh, [], ("*",)),
         _person("admin", fresh, [Role.ADMIN]),
         _person("caller and worker", fresh, [Role.CALLER, Role.WORKER], (function,)),
         _person("caller and admin", fresh, [Role.CALLER, Role.ADMIN]),
@@ -233,7 +233,7 @@ def _without_a_key() -> list[Person]:
 
 
 def store(engine: Engine, made: Iterable[tuple[str, str, str, str]]) -> None:
-    """Let there be operations, each given by its id, owner, function and fate."""
+    """Store operations, each given by its id, owner, function and fate."""
     rows, recorded = [], []
     for operation_id, owner, function, fate in made:
         recorded.append(
@@ -270,7 +270,7 @@ def _event(
 
 
 def about(person: Person, rpc: Rpc, function: str, owner: str) -> list[tuple[Cell, str]]:
-    """One cell for every fate of an operation, and for every id that there is none of."""
+    """Return a cell for every fate of an operation, and for every kind of missing operation."""
     ids = {what: new_operation_id() for what in (*FATES, MISSING)} | dict(MALFORMED)
     return [
         (
@@ -289,7 +289,7 @@ def about(person: Person, rpc: Rpc, function: str, owner: str) -> list[tuple[Cel
 
 
 def complete(rpc: Rpc, function: str, **fields: Any) -> Message:
-    """A complete request: it is refused for what it is about, not for what it lacks."""
+    """Return a complete request: a refusal is about the resource, not about a missing field."""
     known = rpc.request.DESCRIPTOR.fields_by_name
     if "timeout" in known:
         fields["timeout"] = duration_pb2.Duration()  # answers at once
@@ -303,7 +303,7 @@ def complete(rpc: Rpc, function: str, **fields: Any) -> Message:
 
 
 async def ask_all(service: Service, cells: Iterable[Cell]) -> list[tuple[Cell, Answer]]:
-    """What the calls of all cells come to; of a stream, its first message."""
+    """Call all cells and return their answers; the answer of a stream is its first message."""
     gate = asyncio.Semaphore(AT_ONCE)
     async with service.aio_channel() as channel:
 
@@ -364,7 +364,7 @@ def _ask_stream(channel: grpc.Channel, cell: Cell) -> Answer:
 
 
 def _opened(response: Any) -> Answer:
-    """A stream that is open. What it says of one operation may be a refusal all the same."""
+    """Return an open stream; its item about one operation may still be a refusal."""
     is_item = "error" in response.DESCRIPTOR.fields_by_name
     refused = response.error if is_item and response.HasField("error") else None
     code = StatusCode.OK if refused is None else _CODE_OF[refused.reason]

@@ -1,4 +1,4 @@
-"""What is told to the service in confidence stays there."""
+"""Secrets in requests never leave the service."""
 
 from grpc import StatusCode
 

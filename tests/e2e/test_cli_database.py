@@ -29,7 +29,7 @@ def store(tmp_path: Path) -> dict[str, str]:
 
 
 def test_migrate_goes_forth_and_back(store):
-    """The schema is migrated to the newest revision, to none, and to a given one."""
+    """The schema is migrated to the newest revision, to the empty one, and to a given one."""
     assert milepost("migrate", "--output", "json", **store).json == {"revision": latest()}
     assert milepost("migrate", "--to", "base", "--output", "json", **store).json == {
         "revision": None
@@ -60,7 +60,7 @@ def test_clean_up_without_a_service(store):
 
 
 def test_key_lives_and_dies(store):
-    """A key is created, shown once, listed without its secret, and revoked, twice if need be."""
+    """A key is created, shown once, listed without its secret, and revoked, even twice."""
     words = ("keys", "create", "--subject", "bench", "--role", "CALLER", "--role", "WORKER")
     created = milepost(*words, "--output", "json", **store)
     assert (created.code, created.err) == (OK, "")
@@ -80,7 +80,7 @@ def test_key_lives_and_dies(store):
 
 
 def test_created_key_is_shown_to_people_once(store):
-    """The key is printed with a hint that it is shown once; without grants, with a warning."""
+    """The text output of a new key says that it is shown once, and warns of a missing grant."""
     words = ("keys", "create", "--subject", "w", "--role", "worker")
     done = milepost(*words, **store)
     assert re.search(r"^key +mp_\w+$", done.out, re.MULTILINE)

@@ -1,4 +1,4 @@
-"""Tokens of an issuer, end to end: a real service, and a real endpoint of keys."""
+"""Tokens of an issuer, with a real service and a real key endpoint."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ FILE_ISSUER = "https://file.example"
 
 @contextmanager
 def endpoint_in_background() -> Iterator[Endpoint]:
-    """An endpoint of keys on an event loop of its own."""
+    """Run a key endpoint on an event loop of its own."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
@@ -43,7 +43,7 @@ def endpoint_in_background() -> Iterator[Endpoint]:
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[Endpoint]:
-    """Where the service finds the keys of the issuer."""
+    """The key endpoint of the issuer."""
     with endpoint_in_background() as endpoint:
         yield endpoint
 
@@ -77,17 +77,17 @@ def trusting(tmp_path_factory: pytest.TempPathFactory, endpoint: Endpoint) -> It
 
 
 def holder(service: Service, text: str) -> Client:
-    """Who calls with a token."""
-    return Client(service.channel, "somebody", frozenset(), text)
+    """Return a client with a token."""
+    return Client(service.channel, "holder", frozenset(), text)
 
 
 def now_claims(**changes: Any) -> dict[str, Any]:
-    """The claims of a token that is good now."""
+    """Return the claims of a token that is valid now."""
     return claims(time.time(), **changes)
 
 
 def test_token_speaks_for_its_subject(trusting):
-    """Tokens of both issuers work beside API keys, each with subjects of its own."""
+    """Tokens of both issuers are accepted beside API keys, each with its own subjects."""
     alice = holder(trusting, token(now_claims(jti="t-1")))
     operation = alice.create()
     assert operation.owner == "web:alice"
@@ -103,7 +103,7 @@ def test_token_speaks_for_its_subject(trusting):
 
 
 def test_roles_and_grants_come_from_the_token(trusting):
-    """A worker's token does the work of the functions that it names, and nothing else."""
+    """A token limits a worker to the functions that it names."""
     operation = holder(trusting, token(now_claims())).create(function="video.transcode")
     worker = holder(
         trusting, token(now_claims(sub="wally", roles=["worker"], functions=["video.*"]))
@@ -119,7 +119,7 @@ def test_roles_and_grants_come_from_the_token(trusting):
 
 
 def test_every_refusal_says_the_same(trusting):
-    """Forged, expired, unknown or malformed: one answer in every byte, and no token in the log."""
+    """Every invalid token gets the same answer to the byte, and no token is logged."""
     told, sent = set(), []
     bad = [make() for make in FORGED.values()]  # all of them are of another time, too
     bad += [
@@ -145,8 +145,8 @@ def test_every_refusal_says_the_same(trusting):
     assert not [text for text in sent if len(text) > 40 and text in log]
 
 
-def test_outage_of_the_endpoint_refuses_nobody(trusting, endpoint):
-    """While the endpoint fails, tokens of known keys are accepted, and others still are not."""
+def test_outage_of_the_endpoint_refuses_no_known_key(trusting, endpoint):
+    """While the endpoint fails, tokens of known keys are accepted, and invalid ones refused."""
     assert holder(trusting, token(now_claims())).create().revision == 1
     endpoint.status = 503
     try:
@@ -158,7 +158,7 @@ def test_outage_of_the_endpoint_refuses_nobody(trusting, endpoint):
 
 
 def test_without_keys_the_call_may_be_repeated(tmp_path: Path, endpoint):
-    """A service that has never seen the keys cannot tell, and says so: UNAVAILABLE, try again."""
+    """A service that never loaded the issuer's keys answers UNAVAILABLE."""
     issuer = {
         "issuer": ISSUER,
         "audience": AUDIENCE,

@@ -1,4 +1,4 @@
-"""The matrix: every RPC, called by every kind of principal, about every kind of operation."""
+"""The access matrix: every RPC, every kind of principal, every kind of operation."""
 
 import json
 import operator
@@ -38,23 +38,23 @@ MAY_HAPPEN = {
     StatusCode.NOT_FOUND,
     StatusCode.FAILED_PRECONDITION,
 }
-"""What may come of a call to another RPC that is let in: never a refusal of who calls."""
+"""Codes of an authorized call to another RPC, which is never refused for its caller."""
 
 
 def new_function() -> str:
-    """A function that no other test knows."""
+    """Return a function that no other test uses."""
     return f"matrix.{uuid.uuid4().hex[:12]}.job"
 
 
 class Log:
-    """What a service writes to its log from now on."""
+    """The log of a service from now on."""
 
     def __init__(self, service: Service) -> None:
         self._path: Path = service._log
         self._start = self._path.stat().st_size
 
     def lines(self) -> list[Mapping[str, Any]]:
-        """The whole lines so far."""
+        """Return the whole lines so far."""
         with self._path.open("rb") as file:
             file.seek(self._start)
             text = file.read()
@@ -63,7 +63,7 @@ class Log:
         return [json.loads(line) for line in lines if line.startswith(b"{")]
 
     def lines_of(self, cells: Iterable[Cell], count: int) -> Mapping[str, list[Mapping[str, Any]]]:
-        """The lines of each call, by its trace; there are `count` of them, soon."""
+        """Wait for `count` lines and return them by the trace of their call."""
         traces: dict[str, list[Mapping[str, Any]]] = {cell.trace_id: [] for cell in cells}
 
         def found() -> list[Mapping[str, Any]]:
@@ -80,7 +80,7 @@ class Log:
 
 
 def expected_lines(cell: Cell, answer: Answer) -> list[str]:
-    """The events of the lines that the audit log must have of one call."""
+    """Return the events that the audit log must have of one call."""
     if answer.code is not StatusCode.OK:
         return ["call refused"]
     if METHODS[cell.rpc.name].audited:
@@ -95,7 +95,7 @@ def expected_lines(cell: Cell, answer: Answer) -> list[str]:
 
 
 def check_audit(log: Log, answers: list[tuple[Cell, Answer]]) -> None:
-    """Every change and every refusal has one line, which says who, what, which and how."""
+    """Assert that every change and every refusal has exactly one complete line."""
     expected = {cell.trace_id: expected_lines(cell, answer) for cell, answer in answers}
     total = sum(map(len, expected.values()))
     found = log.lines_of([cell for cell, _ in answers], total)
@@ -107,7 +107,7 @@ def check_audit(log: Log, answers: list[tuple[Cell, Answer]]) -> None:
 
 
 def check_line(line: Mapping[str, Any], cell: Cell, answer: Answer) -> None:
-    """A line of the audit log has every field, and its values are those of the call."""
+    """Assert that a line of the audit log has every field, with the values of the call."""
     person = cell.person
     assert line["principal"] == (person.subject if person.known else None), str(cell)
     key = dict(person.metadata).get("authorization", "") if person.known else ""
@@ -123,7 +123,7 @@ def check_line(line: Mapping[str, Any], cell: Cell, answer: Answer) -> None:
 
 
 def cells_about(people: list[Person], rpc: Rpc, function: str, service: Service) -> list[Cell]:
-    """A cell for everybody and everything; each has an operation of its own."""
+    """Return a cell for every person and fate, each with an operation of its own."""
     fresh = uuid.uuid4().hex[:12]
     cells, made = [], []
     for number, person in enumerate(people):
@@ -155,7 +155,7 @@ async def test_answer_about_an_operation_is_what_the_policy_says(any_service, rp
 
 @pytest.mark.parametrize("rpc", OTHERS, ids=NAME)
 async def test_answer_about_nothing_is_what_the_policy_says(any_service, rpc):
-    """Roles and grants decide over the calls that are about no single operation, exactly."""
+    """Roles and grants alone decide over calls that are not about a single operation."""
     function = new_function()
     people = matrix.people(function, any_service.engine)
     cells = [
@@ -185,8 +185,8 @@ async def test_answer_about_nothing_is_what_the_policy_says(any_service, rpc):
 
 
 @pytest.mark.parametrize("rpc", LISTS, ids=NAME)
-async def test_malformed_page_is_refused_after_the_person(any_service, rpc):
-    """Whoever may list is told that a page token is malformed; others are not even told that."""
+async def test_malformed_page_is_refused_after_the_authorization(any_service, rpc):
+    """A malformed page token is reported only to callers that are allowed to list."""
     people = matrix.people(new_function(), any_service.engine)
     fields: list[dict[str, Any]] = [
         {"page_token": "x"},
@@ -206,7 +206,7 @@ async def test_malformed_page_is_refused_after_the_person(any_service, rpc):
 
 @pytest.mark.parametrize("rpc", ABOUT_ONE, ids=NAME)
 async def test_stranger_gets_the_same_bytes_before_and_after_it_exists(any_service, rpc):
-    """To a stranger the very same id is the same before, while and after it exists."""
+    """A stranger gets the same bytes about an id before, while and after it exists."""
     people = matrix.people(new_function(), any_service.engine)
     function, owner = "elsewhere." + new_function(), f"alice-{uuid.uuid4().hex[:12]}"
     found = [
@@ -225,8 +225,8 @@ async def test_stranger_gets_the_same_bytes_before_and_after_it_exists(any_servi
     assert {"another owner", "anonymous", "worker with another grant"} <= strangers.keys()
 
 
-def test_no_label_of_a_metric_names_somebody_or_something(any_service, alice):
-    """No label of any metric has an owner, a subject, an id or a key in it."""
+def test_no_label_of_a_metric_has_an_identity(any_service, alice):
+    """No label of any metric contains an owner, a subject, an id or a key."""
     operation = alice.create()
     stranger = any_service.client("bob")
     with refused(StatusCode.NOT_FOUND):
@@ -243,7 +243,7 @@ def test_no_label_of_a_metric_names_somebody_or_something(any_service, alice):
 
 
 def test_owner_of_the_first_request_id_stays_unknown(any_service, alice):
-    """A request_id of somebody else is as one that nobody has used, for creates and for moves."""
+    """A request_id of another owner is as good as an unused one, for creates and transitions."""
     mine = alice.create(request_id="shared")
     bob = any_service.client("bob")
     theirs = bob.call("CreateOperation", function="other", request_id="shared")
@@ -260,7 +260,7 @@ def test_owner_of_the_first_request_id_stays_unknown(any_service, alice):
 
 
 def test_lists_show_nothing_of_others(any_service, alice):
-    """No filter and no page token makes a foreign operation differ from one that never was."""
+    """No filter and no page token tells a foreign operation apart from a missing one."""
     function = new_function()
     made = [alice.create(function=function) for _ in range(3)]
     bob = any_service.client("bob")
@@ -272,7 +272,7 @@ def test_lists_show_nothing_of_others(any_service, alice):
         found = bob.call("ListOperations", **selection)
         assert (list(found.operations), found.next_page_token) == ([], "")
     told = []
-    for owner in (alice.subject, "nobody-" + uuid.uuid4().hex):
+    for owner in (alice.subject, "unknown-" + uuid.uuid4().hex):
         with refused(StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED") as refusal:
             bob.call("ListOperations", owner=owner)
         told.append((refusal.message, refusal.trailers))
@@ -286,7 +286,7 @@ def test_lists_show_nothing_of_others(any_service, alice):
 
 
 def test_foreign_delivery_is_as_missing(any_service, alice, stored):
-    """A delivery of somebody else's operation is, to the byte, as one that never was."""
+    """A delivery of another owner's operation is byte for byte like a missing one."""
     operation = alice.create_in("PROCESSING")
     mine = operations.c.id == operation.id
     given = {

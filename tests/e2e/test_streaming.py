@@ -154,7 +154,7 @@ async def test_bad_updates_do_not_end_the_stream(any_service, alice):
 
 
 async def test_cancel_is_pushed_at_once(any_service, alice, worker):
-    """A cancel on the same replica interrupts the worker within 50 ms, without an update."""
+    """A cancel on the same replica interrupts a silent worker within 50 ms."""
     took = []
     async with streaming(any_service, worker) as stream, any_service.aio_channel() as channel:
         for _ in range(7):
@@ -240,7 +240,7 @@ async def test_stream_needs_a_worker(any_service, admin):
 
 
 async def test_lost_lease_is_pushed(any_service, alice):
-    """A worker whose lease ran out is sent LEASE_LOST after the sweep, without an update."""
+    """A silent worker whose lease expired gets LEASE_LOST after the sweep."""
     function = f"test.{uuid.uuid4().hex}"
     worker = any_service.worker()
     operation = alice.create(function=function)
@@ -267,7 +267,7 @@ def overdue(service: Service, operation: operation_pb2.Operation) -> None:
 
 
 async def test_expiry_is_pushed(any_service, alice, worker):
-    """A silent worker is sent EXPIRED as soon as its operation has expired."""
+    """A silent worker gets EXPIRED as soon as its operation has expired."""
     operation = alice.create(ttl=HOUR)
     async with streaming(any_service, worker) as stream:
         await stream.ask(operation.id, progress=0.5)
@@ -288,7 +288,7 @@ async def test_expiry_is_pushed(any_service, alice, worker):
 
 
 async def test_expiry_interrupts_a_worker_that_returns(any_service, alice, worker):
-    """A worker whose operation expired while it was away is sent EXPIRED at its first update."""
+    """A worker whose operation expired while it was away gets EXPIRED at its first update."""
     operation = alice.create(ttl=HOUR)
     async with streaming(any_service, worker) as stream:
         acknowledged = await stream.ask(operation.id, progress=0.5)

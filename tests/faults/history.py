@@ -1,4 +1,4 @@
-"""What an operation has been through, read from the database beside the service."""
+"""The history of operations, read directly from the database."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +24,7 @@ class History:
         return [Transition(event["transition"]) for event in self.events]
 
     def check(self) -> None:
-        """Every event follows from the one before by the transition table, to the status stored."""
+        """Assert that every event follows from the one before by the transition table."""
         status: Status | None = None
         revision = 0
         for event in self.events:
@@ -42,7 +42,7 @@ class History:
 
 
 def histories(database_url: str) -> dict[str, History]:
-    """The history of every operation of the database, by id."""
+    """Return the history of every operation of the database, by id."""
     engine = open_engine(database_url)
     with engine.connect() as connection:
         rows = connection.execute(sa.select(operations)).mappings().all()

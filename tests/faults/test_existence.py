@@ -1,4 +1,4 @@
-"""How long it takes to be told that an operation does not exist says nothing of whether it does."""
+"""The time of a refusal does not reveal whether an operation exists."""
 
 import itertools
 import logging
@@ -20,12 +20,12 @@ _log = logging.getLogger(__name__)
 FOREIGN, MISSING, DELAYED = "foreign", "missing", "delayed"
 MORE_TRIES = 5
 CALLS_OF_ONE = 300
-"""How many calls a stranger makes before another one goes on: below every limit of rates."""
+"""Calls of one stranger before another one goes on, below every rate limit."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """How well to measure: the more rounds, the smaller a difference can be told."""
+    """The size of a measurement: more rounds detect a smaller difference."""
 
     rounds: int
     """Before the first look; as many again before each later one."""
@@ -54,13 +54,13 @@ rpcs = pytest.mark.parametrize(
 
 @pytest.fixture(params=["sqlite_url", "postgres_url"])
 def service(request: pytest.FixtureRequest, tmp_path) -> Iterator[Service]:
-    """A service that nobody else calls, over each database."""
+    """A service of these tests alone, on each database."""
     with Service(request.getfixturevalue(request.param), tmp_path) as service:
         yield service
 
 
 def asking(stranger: Client, rpc: Rpc, next_id: Callable[[], str]) -> Callable[[], None]:
-    """A call that is told that there is no such operation; its bytes are what they would be."""
+    """Return a call that is refused as NOT_FOUND, to the same bytes for every id."""
     call: Any = stranger.channel.unary_unary(f"/{rpc.name}")
     ready = (rpc.about(next_id()).SerializeToString() for _ in itertools.count())
 
@@ -78,7 +78,7 @@ def asking(stranger: Client, rpc: Rpc, next_id: Callable[[], str]) -> Callable[[
 
 
 def rounds_of(service: Service, rpc: Rpc, size: Size) -> Rounds:
-    """Rounds of one call about a foreign operation, one about none, and one that is delayed."""
+    """Measure rounds of one call on a foreign, a missing and a delayed missing operation."""
     alice = service.client("alice")
     foreign = itertools.cycle([alice.create().id for _ in range(8)])
     found: Rounds = []
@@ -98,7 +98,7 @@ def rounds_of(service: Service, rpc: Rpc, size: Size) -> Rounds:
 @sizes
 @rpcs
 def test_foreign_takes_as_long_as_missing(service, rpc, size):
-    """No time tells a foreign operation from a missing one, and a delay would be found."""
+    """Times do not tell a foreign operation from a missing one, and a delay is detected."""
     found: Rounds = []
     looks = ""
     for _ in range(size.looks):

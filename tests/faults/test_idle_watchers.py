@@ -1,4 +1,4 @@
-"""Thousands who watch while nothing happens: what they cost, and how soon they are told."""
+"""Thousands of idle watchers: their memory, and the delay of a change."""
 
 import asyncio
 import logging
@@ -27,14 +27,14 @@ STREAMS_PER_CHANNEL = 500
 OPENED_AT_ONCE = 100
 OPTIONS = (("grpc.use_local_subchannel_pool", 1),)
 """A connection of its own for each channel."""
-MOST_MEMORY = 1.4
+MAX_MEMORY_RATIO = 1.4
 """Of what an empty stream of grpc.aio takes."""
 SOON_S = 0.02
-"""What 99 of 100 changes take at most to reach their watcher."""
+"""Time within which 99 of 100 changes reach their watcher."""
 CHANGES = 100
 """Of one series."""
-MOST_SERIES = 5
-"""What else runs on the machine makes one series slow; a slow service makes all of them slow."""
+MAX_SERIES = 5
+"""Other load on the machine slows one series; a slow service slows all of them."""
 OPEN_S = 900.0
 QUEUE_TIMEOUT_S = 60.0
 
@@ -58,7 +58,7 @@ def _listens(pid: int, port: int) -> bool:
 
 
 class Idle:
-    """One who watches, and remembers when it was told what."""
+    """A watcher that records the time of every change it receives."""
 
     def __init__(self, call: Any) -> None:
         self._call = call
@@ -73,13 +73,13 @@ class Idle:
                 self.told.set()
 
     async def next(self) -> None:
-        """It has been told something since the last time."""
+        """Wait until another change has arrived since the last time."""
         async with asyncio.timeout(QUEUE_TIMEOUT_S):
             await self.told.wait()
         self.told.clear()
 
     async def close(self) -> None:
-        """It watches no more."""
+        """Stop watching."""
         self._call.cancel()
         self.task.cancel()
         await asyncio.gather(self.task, return_exceptions=True)
@@ -87,7 +87,7 @@ class Idle:
 
 @asynccontextmanager
 async def watchers(address: str, client: Client, ids: list[str]) -> AsyncIterator[list[Idle]]:
-    """One watcher of each operation, each told of it once."""
+    """Start a watcher of each operation and wait for its first answer."""
     async with AsyncExitStack() as stack:
         found: list[Idle] = []
         channels = [
@@ -109,7 +109,7 @@ async def watchers(address: str, client: Client, ids: list[str]) -> AsyncIterato
 async def delays(
     client: Client, channel: grpc.aio.Channel, watched: list[tuple[str, Idle]]
 ) -> list[float]:
-    """After how many seconds each watcher was told of its change, as percentiles."""
+    """Return the percentiles of the seconds until each watcher received its change."""
     found = []
     for operation_id, idle in watched:
         start = time.perf_counter()
@@ -120,7 +120,7 @@ async def delays(
 
 
 def rss(pid: int) -> int:
-    """How many bytes of memory the process has."""
+    """Return the bytes of memory of the process."""
     size: int = psutil.Process(pid).memory_info().rss
     return size
 
@@ -130,7 +130,7 @@ def rss(pid: int) -> int:
     [500, pytest.param(10_000, marks=[pytest.mark.faults, pytest.mark.timeout(900)])],
 )
 async def test_idle_watchers_are_cheap_and_learn_soon(database_url, tmp_path, count):
-    """An idle watcher takes at most 1.4 times an empty stream's memory, and is told in 20 ms."""
+    """An idle watcher costs at most 1.4 times an empty stream, and gets a change in 20 ms."""
     with Service(database_url, tmp_path) as service, empty_server() as (address, empty):
         alice = service.client("alice")
         rows = [factories.row(owner=alice.subject) for _ in range(count)]
@@ -148,7 +148,7 @@ async def test_idle_watchers_are_cheap_and_learn_soon(database_url, tmp_path, co
         async with watchers(service.address, alice, ids) as found, service.aio_channel() as channel:
             cost = (rss(pid) - before) / count
             series = []
-            for begin in range(MOST_SERIES):
+            for begin in range(MAX_SERIES):
                 places = range(begin, count, count // CHANGES)
                 series.append(await delays(alice, channel, [(ids[n], found[n]) for n in places]))
                 if series[-1][98] < SOON_S:
@@ -160,5 +160,5 @@ async def test_idle_watchers_are_cheap_and_learn_soon(database_url, tmp_path, co
             "p99_s": [percentiles[98] for percentiles in series],
         }
         logging.getLogger(__name__).info("%s watchers: %s", count, figures)
-        assert cost <= MOST_MEMORY * floor, figures
+        assert cost <= MAX_MEMORY_RATIO * floor, figures
         assert series[-1][98] < SOON_S, figures

@@ -1,4 +1,4 @@
-"""A service that is killed in the middle of its work, with nobody there to say good-bye."""
+"""A service that is killed in the middle of its work."""
 
 import asyncio
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from tests.faults.history import histories
 WORKERS = 32
 REPORTS = 8
 GONE = {StatusCode.UNAVAILABLE, StatusCode.CANCELLED, StatusCode.UNKNOWN}
-"""What callers of a killed process see."""
+"""Codes that callers of a killed process get."""
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ class Life:
 
 
 class Work:
-    """Workers that report progress and complete, and remember every acknowledgement."""
+    """Workers that report progress, complete, and record every acknowledgement."""
 
     def __init__(self, client: Client, channel: grpc.aio.Channel) -> None:
         self._client = client
@@ -79,13 +79,13 @@ class Work:
             self._news.notify_all()
 
     async def until(self, acknowledged: int) -> None:
-        """So many moves were acknowledged."""
+        """Wait until so many transitions are acknowledged."""
         async with self._news:
             await self._news.wait_for(lambda: self.acknowledged >= acknowledged)
 
 
 async def work_until_killed(service: Service, client: Client, count: int) -> list[Life]:
-    """The lives of operations whose service was killed after `count` acknowledged transitions."""
+    """Kill a service after `count` acknowledged transitions and return its operations."""
     async with service.aio_channel() as channel:
         work = Work(client, channel)
         workers = [asyncio.create_task(work.go_on()) for _ in range(WORKERS)]
@@ -101,7 +101,7 @@ async def work_until_killed(service: Service, client: Client, count: int) -> lis
     "count", [200, pytest.param(2_000, marks=[pytest.mark.faults, pytest.mark.timeout(600)])]
 )
 async def test_what_was_acknowledged_survives_a_kill(service, count):
-    """After a kill in the middle of the work, everything acknowledged is there, and it goes on."""
+    """After a kill every acknowledged transition is stored, and the work continues."""
     client = service.client("both", roles=("CALLER", "WORKER"), functions=("*",))
     lives: list[Life] = []
     for _ in range(2):
@@ -127,4 +127,4 @@ async def test_what_was_acknowledged_survives_a_kill(service, count):
     assert {life.operation.id for life in lives} <= found.keys()
     for history in found.values():
         history.check()
-    assert len(found) - len(lives) <= WORKERS * 2  # created, and killed before it was told
+    assert len(found) - len(lives) <= WORKERS * 2  # created, and killed before the answer

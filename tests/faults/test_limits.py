@@ -31,7 +31,7 @@ sizes = pytest.mark.parametrize(
 async def connections(
     services: Sequence[Service], count: int
 ) -> AsyncIterator[list[grpc.aio.Channel]]:
-    """So many connections, to each service as many."""
+    """Open so many connections, half of them to each service."""
     options = [("grpc.use_local_subchannel_pool", 1)]
     channels = [
         grpc.aio.insecure_channel(services[n % len(services)].address, options=options)
@@ -45,18 +45,18 @@ async def connections(
 
 
 def are_shared(services: Sequence[Service]) -> bool:
-    """Whether all of them have their limits in the one store."""
+    """Return True if all of them keep their limits in the shared store."""
     return all(each.metric("milepost_limits_shared") == 1 for each in services)
 
 
 def is_local(service: Service) -> bool:
-    """Whether it has limits of its own."""
+    """Return True if the service keeps its limits locally."""
     return service.metric("milepost_limits_shared") == 0
 
 
 @sizes
 async def test_quota_is_exact_over_two_processes(limited_replicas, count):
-    """Of very many creates at once over two processes exactly 10 are made, and stay made."""
+    """Of very many concurrent creates over two processes exactly 10 are made and kept."""
     client = limited_replicas[0].client("alice")
     async with connections(limited_replicas, CONNECTIONS) as channels:
         calls = [
@@ -97,7 +97,7 @@ async def test_quota_holds_while_operations_end(limited_replicas, count):
 
 
 async def flood(client: Client, channels: Sequence[grpc.aio.Channel], seconds: float) -> Codes:
-    """The codes of as many lists of operations that are not there as can be asked for."""
+    """Read a missing operation as often as possible and return the codes."""
     codes: Codes = Counter()
     end = time.monotonic() + seconds
     asked = f"op_{'0' * 24}"
@@ -129,7 +129,7 @@ async def test_rates_hold_over_replicas(limited_replicas):
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
 async def test_calls_go_on_without_the_store(limited_replicas, redis, how):
-    """When the Redis dies or hangs, calls go on under local limits; it is used again when back."""
+    """While the Redis is down or hangs, local limits apply; after that it is used again."""
     eventually(lambda: are_shared(limited_replicas), within=10, what="shared")
     client = limited_replicas[0].client("alice")
     operation = client.create()
