@@ -1,8 +1,8 @@
-"""Secrets that must not get out, and everything that the services let out.
+"""Secrets that must not leak, and the recorded output of all services.
 
-The tests guard what they hand to a service in confidence (keys, payloads, passwords), and keep what
-comes out of it: logs, spans, pages of metrics, errors. At the end of the session no secret may
-stand in any of it, as it is, in base64 or in hexadecimal digits.
+The tests guard the secrets that they send to a service (keys, payloads, passwords), and record its
+output: logs, spans, pages of metrics, errors. At the end of the session the output must not
+contain any secret, in plain text, in base64 or in hexadecimal.
 """
 
 import base64
@@ -14,7 +14,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 SHOWN: Final = 16
-"""So many characters of a secret, from its beginning, count as the secret."""
+"""Length of the beginning of a secret that counts as a leak."""
 _RUN: Final = re.compile(rb"[A-Za-z0-9+/_-]{%d,}" % SHOWN)
 _WITHOUT_NEIGHBOURS: Final = (0, 2, 3)
 """Characters of base64 that depend on the text before, by the bytes before modulo 3."""
@@ -32,7 +32,7 @@ def forms(secret: str) -> Iterator[tuple[str, str]]:
     yield "hex", raw.hex()
     yield "hex", raw.hex().upper()
     for before, skipped in enumerate(_WITHOUT_NEIGHBOURS):
-        whole = (before + len(raw)) * 8 // 6  # the last character may depend on what comes after
+        whole = (before + len(raw)) * 8 // 6  # the last character may depend on the text after
         for encode in (base64.b64encode, base64.urlsafe_b64encode):
             yield "base64", encode(bytes(before) + raw).decode()[skipped:whole]
 
@@ -48,7 +48,7 @@ class Canaries:
     def guard(self, kind: str, secret: str) -> str:
         """Search for `secret` from now on, and return it."""
         if len(secret) < SHOWN:
-            raise ValueError(f"{kind}: too short to be told apart from chance")
+            raise ValueError(f"{kind}: too short to be value apart from chance")
         for form, text in forms(secret):
             self._beginnings[text[:SHOWN].encode()] = f"{kind} in {form}"
         return secret
@@ -70,8 +70,8 @@ class Canaries:
     def saw_error(self, error: object) -> None:
         """Record all that a caller got with a refusal, from grpc or from grpc.aio."""
         for part in ("details", "initial_metadata", "trailing_metadata"):
-            told = getattr(error, part, lambda: None)()
-            for item in [told] if isinstance(told, str) else told or ():
+            value = getattr(error, part, lambda: None)()
+            for item in [value] if isinstance(value, str) else value or ():
                 for text in [item] if isinstance(item, str) else tuple(item):
                     self.saw("an error", text)
 
@@ -98,4 +98,4 @@ class Canaries:
 
 
 CANARIES: Final = Canaries()
-"""Those of this session."""
+"""The canaries of this session."""

@@ -23,8 +23,8 @@ from tests.postgres import URL_VARIABLE, PostgresCluster, PostgresServer
 _COPIES_AHEAD = 2
 
 
-# A shell that runs the tests in its background lets them, and what they start, ignore SIGINT. What
-# a test interrupts must be as interruptible as on a terminal.
+# A shell that runs the tests in its background makes them and their processes ignore SIGINT. A
+# process that a test interrupts must be as interruptible as on a terminal.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -34,7 +34,7 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 def prepare_template(url: str) -> None:
     """Migrate the database at `url` to the newest schema, and close every connection to it."""
-    # Here and not above: most unit tests need no storage.
+    # Imported here, because most unit tests need no storage.
     from milepost.storage.schema import upgrade  # noqa: PLC0415
 
     upgrade(url)
@@ -42,7 +42,7 @@ def prepare_template(url: str) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def no_canary_gets_out() -> Iterator[None]:
-    """Assert after the session that no guarded secret got out of any service."""
+    """Assert after the session that no service leaked a guarded secret."""
     yield
     assert CANARIES.leaks() == []
 
@@ -155,7 +155,7 @@ def lines(
     """A function that returns the lines of the log since its last call."""
     before = structlog.get_config()
     telemetry.configure_logs(level="info", as_json=True)
-    # One that knows this stderr.
+    # A stream bound to this stderr.
     monkeypatch.setattr(telemetry.audit, "log", structlog.get_logger())
     yield lambda: [json.loads(line) for line in capfd.readouterr().err.splitlines()]
     structlog.configure(**before)

@@ -12,7 +12,7 @@ from milepost.storage.tables import deliveries, operations
 from tests import factories
 
 _FIRST = 10**14
-"""Of a counter whose numbers have 15 digits all: ids are as long as they must be."""
+"""First value of a counter with 15 digits, so that ids have their full length."""
 
 
 def insert_finished(connection: sa.Connection, count: int) -> None:
@@ -44,10 +44,10 @@ def insert_due(
     """Insert `count` completed operations, each with a due delivery, to `urls` in turn.
 
     Args:
-        connection: in a transaction.
-        count: of deliveries.
-        urls: of the receivers.
-        part: tells the ids of several calls apart.
+        connection: a connection in a transaction.
+        count: number of deliveries.
+        urls: addresses of the receivers.
+        part: distinguishes the ids of several calls.
     """
     number = _numbers(count)
     digits = sa.cast(number, sa.Text)

@@ -51,7 +51,7 @@ class PostgresServer:
     """A reachable server on which databases are created and dropped.
 
     Args:
-        url: of a database whose user may create others.
+        url: address of a database whose user may create others.
     """
 
     def __init__(self, url: str) -> None:
@@ -259,7 +259,7 @@ class PostgresCluster(PostgresServer):
         postmaster.suspend()  # so that it starts no child while they are listed
         children = postmaster.children(recursive=True)
         for child in children:
-            with contextlib.suppress(psutil.NoSuchProcess):  # it had just finished
+            with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
                 child.suspend()
         if not whole:
             postmaster.resume()
@@ -332,7 +332,7 @@ class PostgresCluster(PostgresServer):
             "unix_socket_directories": str(self.socket_directory),
             "max_connections": "100",
             "shared_buffers": "32MB",
-            # Files in the data directory: they go with it, and /dev/shm may be tiny in a container.
+            # Files in the data directory are removed with it; /dev/shm may be tiny in a container.
             "dynamic_shared_memory_type": "mmap",
             "fsync": on,
             "synchronous_commit": on,

@@ -18,7 +18,7 @@ class PostgresError(Exception):
 
 
 def open_to_all(path: Path) -> bool:
-    """Return True if every account may read `path` and enter the folders above it."""
+    """Return True if every account may enter `path` and the folders above it."""
     return all(step.stat().st_mode & 0o001 for step in (path, *path.parents))
 
 
@@ -31,7 +31,7 @@ def temporary_root() -> Path:
 
 def find_binaries(major: int | None) -> Path:
     """Return the folder of the binaries in the wheel, of `major` or of the newest version."""
-    # Looks, but does not import: the package acts at import.
+    # Found without an import, because the package has side effects at import.
     spec = importlib.util.find_spec(_WHEEL)
     if spec is None or spec.origin is None:
         raise PostgresError(f"there is no {_WHEEL}: install requirements/dev.txt")

@@ -24,5 +24,5 @@ async def until(condition: Callable[[], bool], patience: float = QUEUE_TIMEOUT_S
     """Wait until the condition holds, while other tasks run."""
     deadline = time.monotonic() + patience
     while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
+        assert time.monotonic() < deadline, "the condition did not hold in time"
         await asyncio.sleep(0)

@@ -1,6 +1,6 @@
 """The cells of the access matrix: a principal calls an RPC about a resource.
 
-What is expected derives from the policy and the transition table; nothing of it is written here.
+The expected answers are derived from the policy and the transition table.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ from tests.e2e.rpcs import CALL_SECONDS, Metadata, Rpc
 from tests.e2e.service import Service
 
 AT_ONCE: Final = 16
-"""Calls in flight: enough to be quick, too few to be turned away."""
+"""Calls in flight: enough to be fast, too few to exceed a limit."""
 MORE_TRIES: Final = 5
 DETAILS: Final = "grpc-status-details-bin"
 
@@ -103,7 +103,7 @@ class Cell:
         return f"{self.person.kind} calls {self.rpc.method} about {self.what}"
 
     @property
-    def refused_at_the_door(self) -> tuple[StatusCode, str] | None:
+    def access_refusal(self) -> tuple[StatusCode, str] | None:
         """Return code and reason of a refusal that is independent of the operation."""
         if not self.person.known:
             return StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED"
@@ -120,8 +120,8 @@ class Cell:
     @property
     def expected(self) -> tuple[StatusCode, str]:
         """Return the expected code and reason of a call about one operation."""
-        if self.refused_at_the_door is not None:
-            return self.refused_at_the_door
+        if self.access_refusal is not None:
+            return self.access_refusal
         if self.what in MALFORMED:
             return StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST"
         if not self.relations or self.what == MISSING:
@@ -137,9 +137,9 @@ class Cell:
             if transition
             else set(Status)
         )
-        # A stream tells its worker of the cancel, which is no refusal.
-        told = self.rpc.method == "StreamProgress" and self.what == Status.CANCELLED
-        if self.what not in sources and not told:
+        # A stream notifies its worker of the cancel, which is not a refusal.
+        notified = self.rpc.method == "StreamProgress" and self.what == Status.CANCELLED
+        if self.what not in sources and not notified:
             return StatusCode.FAILED_PRECONDITION, "ILLEGAL_TRANSITION"
         return StatusCode.OK, ""
 
@@ -313,7 +313,7 @@ async def ask_all(service: Service, cells: Iterable[Cell]) -> list[tuple[Cell, A
                 for _ in range(MORE_TRIES):
                     if answer.code is not StatusCode.UNAVAILABLE:
                         break
-                    # A machine too busy for the database to answer in time says nothing of the
+                    # On a busy machine the database may be too slow, which is not a matter of the
                     # policy. The next try is a call of its own, with a trace of its own.
                     cell = dataclasses.replace(cell, trace_id=uuid.uuid4().hex)
                     answer = await answered(cell)
@@ -321,8 +321,8 @@ async def ask_all(service: Service, cells: Iterable[Cell]) -> list[tuple[Cell, A
 
         async def answered(cell: Cell) -> Answer:
             if cell.rpc.shape.startswith("stream"):
-                # Not with grpc.aio: it calls a stream INTERNAL that the service ends before its
-                # last request was sent.
+                # Not with grpc.aio, which reports INTERNAL for a stream that ends before its
+                # last request is sent.
                 return await asyncio.to_thread(_ask_stream, service.channel, cell)
             return await _ask(channel, cell)
 
@@ -336,7 +336,7 @@ def _metadata(cell: Cell) -> Metadata:
 async def _ask(channel: grpc.aio.Channel, cell: Cell) -> Answer:
     call = cell.rpc.on(channel)(cell.request, metadata=_metadata(cell), timeout=CALL_SECONDS)
     response = None
-    with contextlib.suppress(grpc.aio.AioRpcError):  # the code says why
+    with contextlib.suppress(grpc.aio.AioRpcError):  # the code is the answer
         response = await (call.read() if cell.rpc.shape.endswith("stream") else call)
     if isinstance(response, Message) and cell.rpc.shape.endswith("stream"):
         call.cancel()
@@ -386,7 +386,7 @@ _CODE_OF: Final = {
     "OPERATION_DELETED": StatusCode.NOT_FOUND,
     "ILLEGAL_TRANSITION": StatusCode.FAILED_PRECONDITION,
 }
-"""The codes that the reasons of an item stand for: a stream has no code for each of its items."""
+"""Codes of the reasons of items: a stream has no code for each of its items."""
 
 
 def _ended(code: StatusCode, message: str, initial: Any, trailing: Any, response: Any) -> Answer:

@@ -16,7 +16,7 @@ class Refusal:
     """A refused call, with everything that its caller gets."""
 
     error: Any
-    """Of grpc or of grpc.aio."""
+    """The error of grpc or of grpc.aio."""
 
     @cached_property
     def code(self) -> grpc.StatusCode:

@@ -57,7 +57,7 @@ class Rpc:
         known = self.request.DESCRIPTOR.fields_by_name
         if "errors" in known:
             fields = {"errors": [BROKEN], **fields}
-        if "timeout" in known:  # of a wait: the answer comes at once
+        if "timeout" in known:  # a wait that is answered at once
             fields = {"timeout": duration_pb2.Duration(), **fields}
         return self.request(operation_id=operation_id, **fields)
 
@@ -94,7 +94,7 @@ RPCS = tuple(
     for service in file.DESCRIPTOR.services_by_name.values()
     for method in service.methods
 )
-"""Every RPC of Milepost's own protos."""
+"""Every RPC of the protos of Milepost."""
 ABOUT_ONE = tuple(rpc for rpc in RPCS if rpc.takes_id and rpc.shape != "stream_stream")
-"""Those that are about one operation, which their request names; each refusal ends the call."""
+"""Unary RPCs and watches about one operation, which their request names."""
 BY_METHOD = {rpc.method: rpc for rpc in RPCS}

@@ -43,7 +43,7 @@ RECONNECT = (
     ("grpc.max_reconnect_backoff_ms", 200),
     ("grpc.use_local_subchannel_pool", 1),
 )
-"""A service that was away is called again soon, and at once over another channel."""
+"""Options of a channel that reconnects soon and shares no connection with others."""
 _LABEL = re.compile(r'(\w+)="([^"]*)"')
 LIFTED: Final = dict.fromkeys(
     (
@@ -57,17 +57,17 @@ LIFTED: Final = dict.fromkeys(
     ),
     "1000000",
 )
-"""Limits that no test reaches by accident; those about limits say which they mean."""
+"""Limits that no test reaches by accident; tests about limits set their own."""
 
 
 class Service:
     """A service on free ports of the loopback that can be killed, and restarted on its data.
 
     Args:
-        database_url: where its operations live.
-        folder: where its log goes.
-        limited: with the limits of the product, which are otherwise lifted.
-        settings: by the names of `milepost.config.Settings`.
+        database_url: address of its database.
+        folder: the folder of its log.
+        limited: use the default limits, which are otherwise lifted.
+        settings: settings by their names in `milepost.config.Settings`.
     """
 
     def __init__(

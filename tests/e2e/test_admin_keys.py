@@ -19,7 +19,7 @@ from tests.e2e.service import Service
 from tests.waiting import eventually
 
 REVOKED_S = 5.0
-"""Within this time a revoked or expired key is worthless, on every replica."""
+"""Time within which every replica refuses a revoked or expired key."""
 
 
 def with_key(service: Service, key: str) -> Client:
@@ -53,7 +53,7 @@ def replica(any_service: Service, tmp_path: Path) -> Iterator[Service]:
         yield replica
 
 
-def test_key_lives_and_dies_over_the_api(any_service, replica, admin, alice):
+def test_key_is_created_listed_and_revoked_over_the_api(any_service, replica, admin, alice):
     """A created key works on every replica, is listed, and is refused 5 s after its revocation."""
     created = admin.call(
         "CreateApiKey",
@@ -80,7 +80,7 @@ def test_key_lives_and_dies_over_the_api(any_service, replica, admin, alice):
     for client in clients:
         left = deadline - time.monotonic()
         eventually(functools.partial(is_refused, client), within=left, what="revoked")
-    assert alice.get(operation.id) == operation  # what a subject owns does not hang on its key
+    assert alice.get(operation.id) == operation  # operations belong to the subject, not to its key
 
     listed = admin.call("ListApiKeys", subject=alice.subject).api_keys
     assert key.key_id not in {found.key_id for found in listed}
@@ -92,7 +92,7 @@ def test_key_lives_and_dies_over_the_api(any_service, replica, admin, alice):
         line, *others = any_service.log_lines(event="call answered", method=name, key_id=key.key_id)
         assert (line["principal"], line["subject"]) == (admin.subject, alice.subject)
         assert (line["roles"], line["functions"]) == ("CALLER WORKER", "video.*")
-        assert len(others) == (method == "RevokeApiKey")  # it was repeated
+        assert len(others) == (method == "RevokeApiKey")  # the repeated create
 
 
 def test_create_can_be_repeated_but_not_the_secret(admin):

@@ -73,16 +73,16 @@ def bad_headers(any_service: Service) -> dict[str, Metadata]:
 @rpcs
 def test_missing_or_bad_credential_is_unauthenticated(any_service, bad_headers, rpc):
     """Without a valid credential every RPC is UNAUTHENTICATED, always with the same message."""
-    told = set()
+    refusals = set()
     for header in bad_headers.values():
         with refused(StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED") as refusal:
             rpc.send(any_service.channel, rpc.request(), header)
-        told.add(refusal.status.SerializeToString(deterministic=True))
+        refusals.add(refusal.status.SerializeToString(deterministic=True))
         assert refusal.message.endswith("send 'authorization: Bearer <API key>'")
-    assert len(told) == 1
+    assert len(refusals) == 1
 
 
-def test_nothing_is_read_without_a_key(any_service, alice):
+def test_request_is_not_validated_without_a_key(any_service, alice):
     """Without a valid credential a malformed request gets the same answer as a valid one."""
     operation = alice.create()
     get = next(rpc for rpc in RPCS if rpc.method == "GetOperation")

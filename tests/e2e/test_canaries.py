@@ -11,7 +11,7 @@ from tests.e2e.refusals import refused
 def test_no_secret_gets_out(any_service, alice):
     """No key, token, password or payload is in a log, a metric or an error.
 
-    Neither as it is, nor in base64, nor in hexadecimal digits. The same is checked after the whole
+    Neither in plain text, nor in base64, nor in hexadecimal. The same is checked after the whole
     session, of all services, and of spans too (`tests/conftest.py`).
     """
     confide(any_service)

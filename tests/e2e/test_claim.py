@@ -92,7 +92,7 @@ def test_one_operation_for_many_waiters(alice, worker, function):
 
 
 def test_function_that_is_not_granted(any_service, function):
-    """A claim of a function that is not granted is refused by the name of the function."""
+    """A claim of a function that is not granted is refused, and the refusal names it."""
     worker = any_service.client("wally", roles=("WORKER",), functions=("video.*", "audio.cut"))
     assert claim(worker, "video.x", functions=["video.x", "audio.cut"]) == []
     for foreign in (function, "audio.cut2", "videox", "video"):

@@ -10,7 +10,7 @@ from milepost.config import without_settings
 from tests.e2e.commands import DENIED, OK, QUEUE_TIMEOUT_S, USAGE, milepost
 
 
-def test_help_tells_commands_and_exit_codes():
+def test_help_lists_commands_and_exit_codes():
     """Without arguments, the help lists the commands and the exit codes."""
     done = milepost()
     assert done.code == OK

@@ -96,7 +96,7 @@ def test_demo_hashes_a_folder_and_leaves_nothing(folder, temporary, nowhere):
     operation = json.loads(out)
     assert (operation["status"], operation["progress"]) == ("COMPLETED", 1.0)
     assert (operation["owner"], operation["worker"]) == ("demo-caller", "demo-worker")
-    assert operation["revision"] >= 5  # created, started, taken up, at least one report, completed
+    assert operation["revision"] >= 5  # created, claimed, started, at least one report, completed
     result = operation["result"]
     assert (result["files"], result["bytes"], result["unreadable"]) == (3, 105_000, 0)
     assert result["sha256"] == combined_digest(folder)
@@ -110,13 +110,13 @@ def test_demo_hashes_a_folder_and_leaves_nothing(folder, temporary, nowhere):
 
 
 def test_demo_needs_no_arguments(temporary, nowhere):
-    """Without a folder, the demo hashes the files of Milepost and explains its steps."""
+    """Without a folder, the demo hashes the files of Milepost and prints how to read the result."""
     code, out, err = run(temporary=temporary, MILEPOST_ADDRESS=nowhere)
     assert (code, err) == (0, "")
     found = re.search(r"created (op_[0-9a-f]{24})", out)
     assert found
     assert re.search(r"revision \d+ +COMPLETED +100%", out)
-    assert out.count(found[1]) >= 4  # and in the three ways to read it oneself
+    assert out.count(found[1]) >= 4  # and in the three printed ways to read it
     for text in ("The stored result", "grpcurl -plaintext", "SyncMilepost(", "ops get"):
         assert text in out
     address = re.search(r"service +(\S+), started", out)
@@ -190,7 +190,7 @@ def test_demo_without_the_role_is_refused(service, folder, temporary):
     assert (code, err) == (6, "error: this call needs the role CALLER\n")
 
 
-def test_what_is_no_folder_is_refused(tmp_path, temporary, nowhere):
+def test_missing_folder_is_refused(tmp_path, temporary, nowhere):
     """A folder that is missing, a file or empty is an invalid argument."""
     (tmp_path / "file").touch()
     (tmp_path / "empty").mkdir()

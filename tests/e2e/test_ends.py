@@ -255,7 +255,7 @@ def test_cancel(alice, status):
     assert alice.get(operation.id) == cancelled
 
 
-def test_cancel_keeps_what_there_is(alice, processing):
+def test_cancel_keeps_the_other_fields(alice, processing):
     """A cancel keeps progress, message, metadata and times."""
     cancelled = alice.transition("CancelOperation", processing.id)
     assert processing.HasField("next_step_deadline")

@@ -122,8 +122,8 @@ def test_refused_calls_are_counted_with_their_code(any_service, alice, worker):
 async def test_cancelled_write_is_neither_lost_nor_undone(any_service, alice, stored):
     """A transition of a cancelled call is committed as a whole, and the call ends.
 
-    The metric says CANCELLED, and no task is left. A call that was not taken yet, because a sweep
-    waited for the same lock before it, is as if it was never made: then it is tried again.
+    The metric counts it as CANCELLED, and no task is left. A call that was still queued, because
+    a sweep waited for the same lock before it, has no effect: then the test tries again.
     """
     operation = alice.create_in("PROCESSING")
     id_ = OperationId(operation.id)
@@ -141,7 +141,7 @@ async def test_cancelled_write_is_neither_lost_nor_undone(any_service, alice, st
                     await call
                 await until(lambda: running(any_service) == 0)
                 assert alice.get(id_) == operation
-        # The batcher of writes runs this after the transition that was taken.
+        # The batcher finishes this write only after the earlier transition.
         alice.create()
     assert stored.operation(id_)["progress"] == 0.5
     assert alice.transition("UpdateProgress", id_, progress=0.6).revision == operation.revision + 2
@@ -178,7 +178,7 @@ async def test_many_cancelled_calls_leave_nothing_behind(any_service, alice, sto
 async def test_deadline_is_returned_and_counted(any_service, alice, stored):
     """A call past its deadline is DEADLINE_EXCEEDED for its caller and in the metric.
 
-    On a busy machine a call may arrive later than is allowed for, or never: then another is made.
+    On a busy machine a call may arrive too late or never: then the test makes another one.
     """
     operation = alice.create_in("PROCESSING")
     id_ = OperationId(operation.id)

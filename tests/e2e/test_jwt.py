@@ -86,7 +86,7 @@ def now_claims(**changes: Any) -> dict[str, Any]:
     return claims(time.time(), **changes)
 
 
-def test_token_speaks_for_its_subject(trusting):
+def test_token_authenticates_its_subject(trusting):
     """Tokens of both issuers are accepted beside API keys, each with its own subjects."""
     alice = holder(trusting, token(now_claims(jti="t-1")))
     operation = alice.create()
@@ -118,10 +118,10 @@ def test_roles_and_grants_come_from_the_token(trusting):
         other.transition("CompleteOperation", operation.id)
 
 
-def test_every_refusal_says_the_same(trusting):
+def test_every_refusal_is_identical(trusting):
     """Every invalid token gets the same answer to the byte, and no token is logged."""
-    told, sent = set(), []
-    bad = [make() for make in FORGED.values()]  # all of them are of another time, too
+    refusals, sent = set(), []
+    bad = [make() for make in FORGED.values()]  # all of them have other times, too
     bad += [
         token(now_claims(), key=rsa_key()),
         token(now_claims(aud="other")),
@@ -136,10 +136,10 @@ def test_every_refusal_says_the_same(trusting):
         with refused(StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED") as refusal:
             holder(trusting, text).call("ListOperations")
         assert refusal.message.endswith("send 'authorization: Bearer <API key or token>'")
-        told.add(refusal.status.SerializeToString(deterministic=True))
+        refusals.add(refusal.status.SerializeToString(deterministic=True))
         sent.append(text)
     assert len(sent) >= 60
-    assert len(told) == 1
+    assert len(refusals) == 1
     log = trusting.log()
     assert "token refused" in log
     assert not [text for text in sent if len(text) > 40 and text in log]
@@ -157,7 +157,7 @@ def test_outage_of_the_endpoint_refuses_no_known_key(trusting, endpoint):
         endpoint.status = 200
 
 
-def test_without_keys_the_call_may_be_repeated(tmp_path: Path, endpoint):
+def test_without_keys_of_the_issuer_the_call_is_unavailable(tmp_path: Path, endpoint):
     """A service that never loaded the issuer's keys answers UNAVAILABLE."""
     issuer = {
         "issuer": ISSUER,
@@ -170,5 +170,7 @@ def test_without_keys_the_call_may_be_repeated(tmp_path: Path, endpoint):
     ) as service:
         with refused(StatusCode.UNAVAILABLE, "IDENTITY_PROVIDER_UNAVAILABLE"):
             holder(service, token(now_claims())).create()
-        assert service.client("alice").create().revision == 1  # keys do not hang on the issuer
+        assert (
+            service.client("alice").create().revision == 1
+        )  # the API key is independent of the issuer
         service.logged(event="keys of the issuer not fetched")

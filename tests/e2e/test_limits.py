@@ -63,7 +63,7 @@ def test_the_101st_create_of_a_minute(limited):
     assert refusal.facts["limit"] == "creates"
     assert refusal.message == "too many creates: at most 100 in 60 s"
     bob.create()
-    time.sleep(refusal.retry_after)  # as long as the answer says, and not a moment longer
+    time.sleep(refusal.retry_after)  # exactly as long as the answer says
     alice.create()
     assert limited.metric("milepost_limited_total", limit="creates") >= 1
     assert alice.subject not in limited.probe("/metrics")[1]
@@ -134,7 +134,7 @@ def test_progress_interval(tuned):
         alice.transition("UpdateProgress", one.id, progress=0.2)
     assert 0 < refusal.retry_after <= 0.5
     alice.transition("UpdateProgress", other.id, progress=0.1)
-    time.sleep(refusal.retry_after)  # as long as the answer says, and not a moment longer
+    time.sleep(refusal.retry_after)  # exactly as long as the answer says
     assert alice.transition("UpdateProgress", one.id, progress=0.2).progress == 0.2
     alice.transition("CompleteOperation", one.id)
 

@@ -376,10 +376,10 @@ def test_only_an_admin_names_other_owners(any_service, alice):
     operation = alice.create()
     assert ids(listed(alice, owner=alice.subject)) == [operation.id]
     bob = any_service.client("bob")
-    told = set()
+    refusals = set()
     for owner in (alice.subject, "unknown"):
         with refused(StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED") as refusal:
             listed(bob, owner=owner)
         assert refusal.facts == {"role": "ADMIN"}
-        told.add(refusal.status.SerializeToString(deterministic=True))
-    assert len(told) == 1
+        refusals.add(refusal.status.SerializeToString(deterministic=True))
+    assert len(refusals) == 1

@@ -31,7 +31,7 @@ ABOUT_ONE = [rpc for rpc in RPCS if rpc.takes_id]
 OTHERS = [rpc for rpc in RPCS if not rpc.takes_id]
 LISTS = [rpc for rpc in RPCS if "page_token" in rpc.request.DESCRIPTOR.fields_by_name]
 EXACT = {"CreateOperation", "ListOperations", "ClaimOperations"}
-"""The RPCs about no single operation whose complete requests must succeed."""
+"""RPCs about no single operation whose complete requests must succeed."""
 MAY_HAPPEN = {
     StatusCode.OK,
     StatusCode.INVALID_ARGUMENT,
@@ -85,10 +85,10 @@ def expected_lines(cell: Cell, answer: Answer) -> list[str]:
         return ["call refused"]
     if METHODS[cell.rpc.name].audited:
         return ["call answered"]
-    # A stream tells its worker of a cancel, which is no refusal.
-    told = cell.rpc.method == "StreamProgress" and answer.response.HasField("interruption")
+    # A stream notifies its worker of a cancel, which is not a refusal.
+    notified = cell.rpc.method == "StreamProgress" and answer.response.HasField("interruption")
     transition = cell.rpc.permission.transition
-    if transition is None or told:
+    if transition is None or notified:
         return []
     count = len(answer.response.operations) if transition is Transition.CLAIM else 1
     return ["operation changed"] * count
@@ -154,7 +154,7 @@ async def test_answer_about_an_operation_is_what_the_policy_says(any_service, rp
 
 
 @pytest.mark.parametrize("rpc", OTHERS, ids=NAME)
-async def test_answer_about_nothing_is_what_the_policy_says(any_service, rpc):
+async def test_answer_about_no_operation_is_what_the_policy_says(any_service, rpc):
     """Roles and grants alone decide over calls that are not about a single operation."""
     function = new_function()
     people = matrix.people(function, any_service.engine)
@@ -173,8 +173,8 @@ async def test_answer_about_nothing_is_what_the_policy_says(any_service, rpc):
     answers = await matrix.ask_all(any_service, cells)
     for cell, answer in answers:
         said = (answer.code, answer.reason)
-        if cell.refused_at_the_door is not None:
-            assert said == cell.refused_at_the_door, str(cell)
+        if cell.access_refusal is not None:
+            assert said == cell.access_refusal, str(cell)
         elif rpc.method == "ClaimOperations" and not cell.relations:
             assert said == (StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED"), str(cell)
         elif rpc.method in EXACT:
@@ -200,7 +200,7 @@ async def test_malformed_page_is_refused_after_the_authorization(any_service, rp
     ]
     answers = await matrix.ask_all(any_service, cells)
     for cell, answer in answers:
-        expected = cell.refused_at_the_door or (StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
+        expected = cell.access_refusal or (StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
         assert (answer.code, answer.reason) == expected, str(cell)
 
 
@@ -271,18 +271,18 @@ def test_lists_show_nothing_of_others(any_service, alice):
     ):
         found = bob.call("ListOperations", **selection)
         assert (list(found.operations), found.next_page_token) == ([], "")
-    told = []
+    refusals = []
     for owner in (alice.subject, "unknown-" + uuid.uuid4().hex):
         with refused(StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED") as refusal:
             bob.call("ListOperations", owner=owner)
-        told.append((refusal.message, refusal.trailers))
+        refusals.append((refusal.message, refusal.trailers))
     token = alice.call("ListOperations", page_size=1, function=function).next_page_token
     for text in (token, token[::-1]):
         with refused(StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST") as refusal:
             bob.call("ListOperations", page_size=1, function=function, page_token=text)
-        told.append((refusal.message, refusal.trailers))
-    assert told[0] == told[1]
-    assert told[2] == told[3]
+        refusals.append((refusal.message, refusal.trailers))
+    assert refusals[0] == refusals[1]
+    assert refusals[2] == refusals[3]
 
 
 def test_foreign_delivery_is_as_missing(any_service, alice, stored):
@@ -299,7 +299,7 @@ def test_foreign_delivery_is_as_missing(any_service, alice, stored):
     bob = any_service.client("bob")
     rpc = next(rpc for rpc in RPCS if rpc.method == "RedeliverWebhook")
     other = delivery["id"][:-1] + ("0" if delivery["id"][-1] != "0" else "1")
-    told = []
+    refusals = []
     for delivery_id in (delivery["id"], other):
         with pytest.raises(grpc.RpcError) as caught:
             bob.send(rpc, rpc.request(delivery_id=delivery_id))
@@ -307,5 +307,5 @@ def test_foreign_delivery_is_as_missing(any_service, alice, stored):
         refusal.error = caught.value
         assert refusal.reason == "DELIVERY_NOT_FOUND"
         hidden = [str(item).replace(delivery_id, "whd_x") for item in refusal.trailers]
-        told.append((refusal.message.replace(delivery_id, "whd_x"), hidden))
-    assert told[0] == told[1]
+        refusals.append((refusal.message.replace(delivery_id, "whd_x"), hidden))
+    assert refusals[0] == refusals[1]

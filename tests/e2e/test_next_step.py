@@ -60,7 +60,7 @@ def measured(service: Service) -> int:
     return len(re.findall(r"^milepost_operations_overdue{", page, re.MULTILINE))
 
 
-def test_each_status_says_what_must_happen_next(alice, worker):
+def test_each_active_status_has_a_next_step(alice, worker):
     """Each active status has its next transition and the deadline of it."""
     function = f"steps.{alice.subject}"
     pending = alice.create(function=function)
@@ -105,7 +105,7 @@ def test_nothing_is_overdue_in_a_healthy_service(healthy):
     )
 
 
-def test_what_is_late_is_shown(unswept):
+def test_overdue_operations_are_shown(unswept):
     """Without a sweeper, the list shows the overdue operations and the metric counts them."""
     alice, worker = unswept.client("alice"), unswept.worker()
     alice.create()

@@ -90,7 +90,7 @@ ABOUT_WORK = tuple(
     rpc
     for rpc in RPCS
     if rpc.name.startswith(("milepost.v1.OperationService/", "milepost.v1.WorkerService/"))
-    and rpc.shape != "stream_stream"  # which answers with an item, and goes on
+    and rpc.shape != "stream_stream"  # which answers with an item and stays open
 )
 
 
@@ -126,7 +126,7 @@ def test_outage_and_return(cluster, own_service, outage):
 def test_malformed_requests_need_no_database(cluster, own_service, outage):
     """A malformed id is refused at every RPC without a query of the database."""
     both = own_service.client("both", roles=("CALLER", "WORKER"), functions=("*",))
-    both.create()  # the key is known from here on
+    both.create()  # the key is cached from here on
     with outage(cluster):
         for rpc in ABOUT_ONE:
             with refused_in_time("INVALID_REQUEST", StatusCode.INVALID_ARGUMENT):

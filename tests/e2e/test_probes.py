@@ -171,7 +171,7 @@ def test_service_waits_for_its_schema(empty_database, tmp_path):
         eventually(
             lambda: "run milepost migrate" in (reason() or ""),
             within=START_SECONDS,
-            what="told to migrate",
+            what="asked to migrate",
         )
         assert readiness(service)[0] == http.HTTPStatus.SERVICE_UNAVAILABLE
         assert service.probe("/healthz")[0] == http.HTTPStatus.OK

@@ -81,7 +81,7 @@ def test_same_progress_is_accepted(alice, processing):
     assert (updated.progress, updated.revision) == (0.5, processing.revision + 1)
 
 
-def test_small_dip_is_forgiven(alice, processing):
+def test_small_decrease_is_accepted(alice, processing):
     """A decrease of at most 0.001 is accepted, and the larger value is kept."""
     assert alice.transition("UpdateProgress", processing.id, progress=0.4995).progress == 0.5
     assert alice.transition("UpdateProgress", processing.id, progress=0.5 - 0.001).progress == 0.5
@@ -107,7 +107,7 @@ def test_earlier_message_stays(alice, processing):
     assert (updated.progress, updated.progress_message) == (0.6, "")
 
 
-def test_empty_report_is_a_sign_of_life(alice, processing):
+def test_empty_report_is_accepted(alice, processing):
     """An empty report is accepted, and changes neither progress nor message."""
     updated = alice.transition("UpdateProgress", processing.id)
     assert (updated.progress, updated.progress_message) == (0.5, "halfway")
@@ -157,7 +157,7 @@ def test_progress_changes_nothing_else(alice):
     assert after == before
 
 
-def test_answer_leaves_out_what_may_be_large(alice):
+def test_answer_has_the_basic_view(alice):
     """The answer to a report has the BASIC view, without metadata."""
     metadata = struct_pb2.Struct()
     metadata.update({"a": 1})

@@ -25,7 +25,7 @@ from tests.waiting import until
 
 SOON_S = 5.0
 SILENCE_S = 1.2
-"""Longer than a stream leaves a silent operation unpolled."""
+"""Silence longer than the poll interval of a stream."""
 AT_ONCE_S = 0.5
 HOUR = duration_pb2.Duration(seconds=3600)
 UNKNOWN = "op_000000000000000000000000"
@@ -236,7 +236,7 @@ async def test_stream_needs_a_worker(any_service, admin):
         ):
             stream = Stream(client, channel)
             with refused(code):
-                await stream.item()  # a client that still writes says INTERNAL now and then
+                await stream.item()  # a client that still writes sometimes reports INTERNAL
 
 
 async def test_lost_lease_is_pushed(any_service, alice):
@@ -274,7 +274,7 @@ async def test_expiry_is_pushed(any_service, alice, worker):
         await asyncio.sleep(SILENCE_S)
         overdue(any_service, operation)
         interruption = await stream.interruption()
-        told = time.time()
+        received_at = time.time()
         stored = alice.get(operation.id)
         assert interruption == pb.Interruption(
             operation_id=operation.id,
@@ -282,7 +282,7 @@ async def test_expiry_is_pushed(any_service, alice, worker):
             revision=stored.revision,
         )
         assert [error.code for error in stored.errors] == ["EXPIRED"]
-        assert told - stored.complete_time.ToNanoseconds() / 1e9 < AT_ONCE_S
+        assert received_at - stored.complete_time.ToNanoseconds() / 1e9 < AT_ONCE_S
         late = await stream.ask(operation.id, progress=0.6)
         assert late.kind == pb.INTERRUPTION_KIND_EXPIRED
 

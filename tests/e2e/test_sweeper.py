@@ -102,7 +102,7 @@ def test_clean_up_is_for_admins(alice, worker):
             client.call("PurgeExpiredOperations")
 
 
-def test_active_operation_says_what_must_happen_next(alice, worker, function):
+def test_active_operation_has_a_next_step(alice, worker, function):
     """Every active operation has a next step and the deadline of it; an ended one has neither."""
     created = alice.create(function=function)
     assert created.next_step == pb.NEXT_STEP_CLAIM
@@ -115,7 +115,7 @@ def test_active_operation_says_what_must_happen_next(alice, worker, function):
     assert not done.HasField("next_step_deadline")
 
 
-def test_overdue_operations_are_none_in_a_healthy_service(any_service, alice, worker, function):
+def test_no_operation_stays_overdue_in_a_healthy_service(any_service, alice, worker, function):
     """The metric of overdue operations exists, and is 0 again after a lost lease."""
     alice.create(function=function)
     (claimed,) = claim(worker, function)

@@ -130,13 +130,13 @@ def test_command_line_speaks_tls(tls_service, authority):
     assert missing.err == "error: /nowhere.pem: No such file or directory\n"
 
 
-def test_certificate_speaks_for_its_principal(mtls_service, authority):
+def test_certificate_is_the_credential_of_its_principal(mtls_service, authority):
     """Without a key the client certificate is the credential of a configured principal."""
     with client(mtls_service, authority, authority.certify(ENCODER)) as encoder:
         operation = encoder.create("video.transcode")
         assert operation.owner == "encoder"
     with client(mtls_service, authority, authority.certify(WATCHER)) as watcher:
-        assert watcher.get(operation.id).owner == "encoder"  # an admin sees all
+        assert watcher.get(operation.id).owner == "encoder"  # an admin has access to all
     line = mtls_service.logged(event="operation changed", operation_id=operation.id)
     assert line["credential_id"] == "certificate dns:encoder.example.com"
 

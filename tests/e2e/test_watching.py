@@ -136,22 +136,22 @@ def test_watch_sends_every_change_to_the_end(alice):
     """A watch sends the current operation, then each change, and ends with the terminal one."""
     operation = alice.create(metadata={"a": 1})
     reader = Reader(alice, operation.id)
-    told = [reader.has_read(1)[0]]
+    changes = [reader.has_read(1)[0]]
     steps = [
         ("StartOperation", {}),
         ("UpdateProgress", {"progress": 0.5}),
         ("CompleteOperation", {}),
     ]
     for count, (method, fields) in enumerate(steps, start=2):
-        told.append(alice.transition(method, operation.id, **fields))
+        changes.append(alice.transition(method, operation.id, **fields))
         reader.has_read(count)
     assert reader.ended() is StatusCode.OK
     assert [o.revision for o in reader.operations] == [1, 2, 3, 4]
-    assert reader.operations[-1] == told[-1]
+    assert reader.operations[-1] == changes[-1]
     assert reader.operations[0] == operation
 
 
-def test_watch_goes_on_where_it_was_cut(alice):
+def test_watch_resumes_after_a_cut(alice):
     """A watch resumed after the last seen revision misses no status and repeats none."""
     operation = alice.create_in("COMPLETED")
     for after, revisions in ((0, [3]), (1, [2, 3]), (2, [3]), (3, []), (99, [])):
@@ -164,8 +164,8 @@ def test_watch_goes_on_where_it_was_cut(alice):
     assert cut.ended() is StatusCode.CANCELLED
 
 
-def test_watched_operation_may_vanish(any_service, alice):
-    """The watch of an owner ends with the reason when the operation is deleted or expires."""
+def test_watched_operation_may_expire(any_service, alice):
+    """Waits and watches of an owner end with OPERATION_EXPIRED when the operation expires."""
     expiring = alice.create()
     reader = Reader(alice, expiring.id)
     reader.has_read(1)
@@ -178,12 +178,12 @@ def test_watched_operation_may_vanish(any_service, alice):
         next(alice.watch(alice.channel, expiring.id))
 
 
-def test_quiet_stream_carries_signs_of_life(own_service):
+def test_idle_stream_carries_keep_alives(own_service):
     """A stream without changes carries keep-alives at the configured interval."""
     alice = own_service.client("alice")
     operation = alice.create()
     reader = Reader(alice, operation.id)
-    eventually(lambda: len(reader.items) > 3, within=SOON_S, what="signs of life")
+    eventually(lambda: len(reader.items) > 3, within=SOON_S, what="keep-alives")
     assert [item.WhichOneof("item") for item in reader.items[:3]] == [
         "operation",
         "keep_alive",

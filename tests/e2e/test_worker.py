@@ -218,7 +218,7 @@ async def test_sigterm_lets_the_work_finish(any_service, caller, function):
         await asyncio.wait_for(started.wait(), SOON_S)
         before = cancelled_claims(any_service)
         os.kill(os.getpid(), signal.SIGTERM)
-        # The claim and the create travel on two connections: nothing keeps them in order.
+        # The claim and the create use two connections, so that their order is undefined.
         await until(lambda: cancelled_claims(any_service) > before)
         later = await caller.create(function)
         finish.set()
@@ -246,7 +246,7 @@ async def test_worker_outside_of_the_main_thread(any_service, caller, function):
     assert await caller.result(operation.id) == "finished"
 
 
-async def test_work_that_takes_too_long_is_let_go(any_service, caller, function):
+async def test_work_past_the_grace_period_loses_its_lease(any_service, caller, function):
     """Work that outlasts the grace period is not failed: its lease expires."""
     started = asyncio.Event()
 

@@ -11,7 +11,7 @@ from tests.e2e.service import Service
 from tests.redis import RedisServer
 
 READS_PER_MINUTE: Final = 1_200
-"""Of the services whose limits are shared: 20 a second, and the burst at the start."""
+"""Read limit of services with shared limits: 20 a second, and the burst at the start."""
 
 
 @pytest.fixture

@@ -46,9 +46,11 @@ def histories(database_url: str) -> dict[str, History]:
     engine = open_engine(database_url)
     with engine.connect() as connection:
         rows = connection.execute(sa.select(operations)).mappings().all()
-        told = connection.execute(sa.select(events).order_by(events.c.revision)).mappings().all()
+        stored_events = (
+            connection.execute(sa.select(events).order_by(events.c.revision)).mappings().all()
+        )
     engine.dispose()
     found = {row["id"]: History(row=dict(row), events=[]) for row in rows}
-    for event in told:
+    for event in stored_events:
         found[event["operation_id"]].events.append(dict(event))
     return found

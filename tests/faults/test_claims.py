@@ -55,7 +55,7 @@ async def test_each_operation_is_worked_exactly_once(replicas, count):
     channels = [service.aio_channel() for service in replicas]
     claimers = [work(client, channels[n % 2], worked) for n in range(CLAIMERS)]
     await asyncio.gather(*claimers)
-    await work(client, channels[0], worked)  # what two of them fought for at the end
+    await work(client, channels[0], worked)  # claimed by two of them at the end
     for channel in channels:
         await channel.close()
     assert set(worked) == {row["id"] for row in rows}
@@ -78,7 +78,7 @@ def test_work_created_elsewhere_is_claimed_within_a_second(replicas):
     assert claimed.id == created.id
 
 
-def test_what_a_dead_replica_held_is_worked_by_another(replicas):
+def test_work_of_a_dead_replica_is_claimed_by_another(replicas):
     """When a replica and its worker die, the other replica sweeps their lease."""
     dead, alive = replicas
     late, other = dead.worker(), alive.worker()

@@ -35,7 +35,7 @@ TURNS = [
     ["127.0.0.1"] * 64 + ["127.0.0.2"],
     ["127.0.0.1", "::ffff:127.0.0.2"],
 ]
-"""Only 127.0.0.1 is allowed. Nine turns for A and for AAAA, which do not keep step for long."""
+"""Answers in turn. Only 127.0.0.1 is allowed; A and AAAA have nine turns each."""
 
 
 class Trap:
@@ -77,7 +77,7 @@ def names() -> Iterator[NameServer]:
         yield server
 
 
-class Trusting(AbstractResolver):
+class ResolvingTwice(AbstractResolver):
     """A faulty resolver that checks the first answer and returns the second one."""
 
     def __init__(self, names: NameServer) -> None:
@@ -121,7 +121,7 @@ async def test_flipping_names(trap: Trap, names: NameServer, engine: Engine):
     await sender.close()
     await batchers.close()
     assert trap.sprung == 0
-    # Every way out was taken often: allowed, refused, and no address at all.
+    # Each outcome occurred often: allowed, refused, and no address at all.
     counts = sending.counts()
     assert counts.keys() == {"DELIVERED", "STOPPED", "EXHAUSTED"}
     assert counts["DELIVERED"] == trap.allowed.connections
@@ -130,10 +130,12 @@ async def test_flipping_names(trap: Trap, names: NameServer, engine: Engine):
     assert names.questions == 2 * FLIPS
 
 
-async def test_the_trap_would_be_sprung(trap: Trap, names: NameServer):
+async def test_client_that_resolves_twice_is_caught(trap: Trap, names: NameServer):
     """A client that checks one answer and connects to the next one reaches a forbidden address."""
     async with ClientSession(
-        connector=TCPConnector(resolver=Trusting(names), use_dns_cache=False, force_close=True)
+        connector=TCPConnector(
+            resolver=ResolvingTwice(names), use_dns_cache=False, force_close=True
+        )
     ) as session:
         for _ in range(50):
             try:

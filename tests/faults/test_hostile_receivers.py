@@ -26,7 +26,7 @@ pytestmark = pytest.mark.faults
 
 PARALLEL = 64
 ROUNDS = 3
-"""Of which the middle one counts where times are compared: other programs may run as well."""
+"""Rounds of the measurement; times are compared by their median, because of other load."""
 MEGABYTE = 1_000_000
 NAME = "hooks.example.com"
 
@@ -47,7 +47,7 @@ class Zoo:
     """Hostile receivers in a process of their own."""
 
     ports: Mapping[str, Mapping[str, int]]
-    """By scheme and by the kind of hostility."""
+    """Ports by scheme and by the kind of hostility."""
     authority: str
     """The certificate of their authority, as PEM."""
 

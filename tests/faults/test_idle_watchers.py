@@ -26,13 +26,13 @@ from tests.waiting import eventually
 STREAMS_PER_CHANNEL = 500
 OPENED_AT_ONCE = 100
 OPTIONS = (("grpc.use_local_subchannel_pool", 1),)
-"""A connection of its own for each channel."""
+"""Channel options for a connection of its own."""
 MAX_MEMORY_RATIO = 1.4
-"""Of what an empty stream of grpc.aio takes."""
+"""Maximum memory of a watcher in relation to an empty stream of grpc.aio."""
 SOON_S = 0.02
 """Time within which 99 of 100 changes reach their watcher."""
 CHANGES = 100
-"""Of one series."""
+"""Changes of one series."""
 MAX_SERIES = 5
 """Other load on the machine slows one series; a slow service slows all of them."""
 OPEN_S = 900.0
@@ -62,21 +62,21 @@ class Idle:
 
     def __init__(self, call: Any) -> None:
         self._call = call
-        self.told_at = 0.0
-        self.told = asyncio.Event()
+        self.changed_at = 0.0
+        self.changed = asyncio.Event()
         self.task = asyncio.create_task(self._read())
 
     async def _read(self) -> None:
         while (item := await self._call.read()) is not grpc.aio.EOF:
             if item.HasField("operation"):
-                self.told_at = time.perf_counter()
-                self.told.set()
+                self.changed_at = time.perf_counter()
+                self.changed.set()
 
     async def next(self) -> None:
         """Wait until another change has arrived since the last time."""
         async with asyncio.timeout(QUEUE_TIMEOUT_S):
-            await self.told.wait()
-        self.told.clear()
+            await self.changed.wait()
+        self.changed.clear()
 
     async def close(self) -> None:
         """Stop watching."""
@@ -115,7 +115,7 @@ async def delays(
         start = time.perf_counter()
         await client.begin(channel, "CancelOperation", operation_id=operation_id)
         await idle.next()
-        found.append(idle.told_at - start)
+        found.append(idle.changed_at - start)
     return statistics.quantiles(found, n=100)
 
 
@@ -129,7 +129,7 @@ def rss(pid: int) -> int:
     "count",
     [500, pytest.param(10_000, marks=[pytest.mark.faults, pytest.mark.timeout(900)])],
 )
-async def test_idle_watchers_are_cheap_and_learn_soon(database_url, tmp_path, count):
+async def test_idle_watchers_are_cheap_and_fast(database_url, tmp_path, count):
     """An idle watcher costs at most 1.4 times an empty stream, and gets a change in 20 ms."""
     with Service(database_url, tmp_path) as service, empty_server() as (address, empty):
         alice = service.client("alice")

@@ -33,7 +33,7 @@ class Life:
     """One operation, as far as its worker knows."""
 
     operation: pb.Operation
-    """As last acknowledged."""
+    """The last acknowledged operation."""
     result: any_pb2.Any
     finished: bool = False
 
@@ -100,7 +100,7 @@ async def work_until_killed(service: Service, client: Client, count: int) -> lis
 @pytest.mark.parametrize(
     "count", [200, pytest.param(2_000, marks=[pytest.mark.faults, pytest.mark.timeout(600)])]
 )
-async def test_what_was_acknowledged_survives_a_kill(service, count):
+async def test_acknowledged_transitions_survive_a_kill(service, count):
     """After a kill every acknowledged transition is stored, and the work continues."""
     client = service.client("both", roles=("CALLER", "WORKER"), functions=("*",))
     lives: list[Life] = []
@@ -113,7 +113,7 @@ async def test_what_was_acknowledged_survives_a_kill(service, count):
             acknowledged = life.operation
             response = await client.begin(channel, "GetOperation", operation_id=acknowledged.id)
             stored = response.operation
-            # The one call that was in flight may have been committed or not.
+            # The call in flight may have been committed or not.
             ahead = stored.revision - acknowledged.revision
             assert ahead == 0 if life.finished else ahead in {0, 1}
             assert stored.progress >= acknowledged.progress

@@ -66,7 +66,7 @@ async def test_quota_is_exact_over_two_processes(limited_replicas, count):
         codes = Counter([await call.code() for call in calls])
     stored = Stored(limited_replicas[0].engine)
     assert stored.active(client.subject) == stored.count() == QUOTA
-    # On a busy machine the last ones wait too long; one of these may have been made after all.
+    # On a busy machine the last creates time out; one of these may have been committed.
     late = codes.pop(StatusCode.UNAVAILABLE, 0)
     assert QUOTA - late <= codes[StatusCode.OK] <= QUOTA
     assert codes[StatusCode.RESOURCE_EXHAUSTED] == count - late - codes[StatusCode.OK]
@@ -119,7 +119,7 @@ async def test_rates_hold_over_replicas(limited_replicas):
         codes = await flood(client, channels, SECONDS)
         took = time.monotonic() - begun
     refused = codes.pop(StatusCode.RESOURCE_EXHAUSTED)
-    # On a busy machine the database may be too late for one that the limit has let through.
+    # On a busy machine the database may be too late for a call within the limit.
     assert set(codes) <= {StatusCode.NOT_FOUND, StatusCode.UNAVAILABLE}
     allowed = READS_PER_MINUTE + READS_PER_MINUTE / 60 * took
     assert allowed * 0.95 <= codes.total() <= allowed * 1.05

@@ -17,7 +17,7 @@ from tests.outbox import count_by_status, insert_due, insert_finished
 HOSTS = [f"https://h{n}.example/hook" for n in range(50)]
 AT_ONCE = 5
 ROUNDS = 3
-"""Of which the middle one counts: other programs may run as well."""
+"""Rounds of the measurement; their median counts, because of other load."""
 LONGEST_P99_MS = 50
 
 
@@ -86,7 +86,7 @@ async def test_claims_stay_fast(database_url, finished, live):
     delivered, times = 0, []
     while delivered < live:
         count, took = await deliver(outbox)
-        assert count, "what is due was not claimed"
+        assert count, "no due delivery was claimed"
         delivered += count
         times.append(took)
     await batchers.close()

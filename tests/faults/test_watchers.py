@@ -23,7 +23,7 @@ WITHIN_S = 1.0
 REPORTS = 4
 WATCHERS_PER_CLIENT = 10
 CHANCE = random.Random()  # noqa: S311 - which call goes where is no secret
-CUT_HINTS = sa.text(
+CUT_NOTIFICATIONS = sa.text(
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
     " WHERE application_name = 'milepost-hints' AND datname = current_database()"
 )
@@ -121,7 +121,7 @@ async def seconds_until_seen(here: Milepost, there: Milepost) -> float:
     return time.monotonic() - start
 
 
-async def test_other_replica_knows_within_a_second(replicas):
+async def test_change_reaches_another_replica_within_a_second(replicas):
     """A change reaches waits on another replica within 1 s, even with lost notifications."""
     first, second = replicas
     key = first.api_key("alice")
@@ -136,7 +136,7 @@ async def test_other_replica_knows_within_a_second(replicas):
         watcher = asyncio.create_task(watched(there, operation.id, begun=begun))
         await begun.wait()
         with first.engine.connect() as connection:
-            cut = connection.execute(CUT_HINTS).all()
+            cut = connection.execute(CUT_NOTIFICATIONS).all()
         assert len(cut) == 2
         start = time.monotonic()
         await here.cancel(operation.id)

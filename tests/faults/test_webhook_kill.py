@@ -53,7 +53,7 @@ def service(request, tmp_path, receiver):
 
 
 EARLY_CLOSE = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nnot a hundred bytes"
-"""The answer breaks off in the middle."""
+"""An answer that breaks off in the middle."""
 
 
 def misbehaviours(dice, count):
@@ -170,5 +170,5 @@ def test_nothing_is_lost_or_made_up(service, receiver, count, kills):
     assert len(hooks) > recorded, "no kill hit an attempt"
     print(  # noqa: T201 - to be read with -s
         f"{len(ends)} ends, {len(ends) - len(callers.acknowledged)} of them not acknowledged,"
-        f" told in {len(hooks)} attempts, of which kills hit {len(hooks) - recorded}"
+        f" sent in {len(hooks)} attempts, of which kills hit {len(hooks) - recorded}"
     )

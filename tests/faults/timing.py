@@ -1,8 +1,8 @@
 """Comparison of the times of two calls: paired measurements, and an interval of the difference.
 
 Answers are not independent: a busy moment makes all of them slow. So the calls of one round are
-made one right after the other, in random order, and only their differences count; what a
-round's slowest call says of the machine is left out. The median of the differences has a bootstrap
+made one right after the other, in random order, and only their differences count. A
+round with a very slow call is left out. The median of the differences has a bootstrap
 interval (Marvin, ePrint 2023/1441; Welch's test assumes too much).
 """
 
@@ -17,12 +17,12 @@ from typing import Final
 
 RESAMPLES: Final = 500
 SLOW: Final = 3.0
-"""A round with a call that took this many times the median is left out."""
+"""Multiple of the median time from which on a round is left out."""
 _TAIL: Final = 0.005
-"""On each side of an interval of 99 %."""
+"""The share on each side of an interval of 99 %."""
 
 Rounds = list[dict[str, float]]
-"""For each round, how many microseconds the call of each kind took."""
+"""The microseconds of the call of each kind, for each round."""
 
 
 @dataclass(frozen=True)

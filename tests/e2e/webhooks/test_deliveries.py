@@ -105,7 +105,7 @@ def test_failure_is_tried_again(alice, receiver, path):
 def test_exhausted_delivery_can_be_sent_again(alice, any_service, receiver, path):
     """After its last attempt a delivery is exhausted, logged, listed, and can be redelivered.
 
-    The operation is unchanged by all of it.
+    The operation does not change.
     """
     receiver.answer(path, *[503] * TRIES)
     operation = alice.create_in("COMPLETED", callback_url=receiver.url(path))

@@ -96,17 +96,17 @@ def test_secrets_are_stored_encrypted_and_never_logged(alice, any_service, recei
 
 
 def test_foreign_delivery_is_missing(alice, any_service, receiver, path):
-    """A stranger's delivery and one that never was are refused with the same bytes."""
+    """A foreign delivery and a missing one are refused with the same bytes."""
     operation = alice.create_in("COMPLETED", callback_url=receiver.url(path))
     delivery = settled(alice, operation.id)
     mallory = any_service.client("mallory")
     assert not mallory.call("ListDeliveries", operation_id=operation.id).deliveries
-    told = []
+    refusals = []
     for delivery_id in (delivery.id, MISSING):
         with refused(StatusCode.NOT_FOUND, "DELIVERY_NOT_FOUND") as refusal:
             mallory.call("RedeliverWebhook", delivery_id=delivery_id)
-        told.append(refusal.status.SerializeToString().replace(delivery_id.encode(), b"ID"))
-    assert told[0] == told[1]
+        refusals.append(refusal.status.SerializeToString().replace(delivery_id.encode(), b"ID"))
+    assert refusals[0] == refusals[1]
 
 
 def test_deliveries_come_page_by_page(alice, receiver, path):
