@@ -14,9 +14,9 @@ from milepost.storage.tables import operations
 from tests.canaries import CANARIES
 from tests.contract.stored import Stored
 from tests.e2e.client import FUNCTION, Client
-from tests.e2e.confiding import confide
 from tests.e2e.refusals import refused
 from tests.e2e.rpcs import RPCS
+from tests.e2e.secret_requests import send_secrets
 from tests.e2e.traces.collector import CANARY, attributes, under
 from tests.waiting import until
 
@@ -169,7 +169,7 @@ def test_secrets_and_payloads_never_reach_a_span(spans, alice):
 
 def test_no_secret_reaches_a_span(spans, traced, alice):
     """No secret of any kind is in any span, in any form."""
-    confide(traced)
+    send_secrets(traced)
     trace_id, _ = under(alice)
     alice.create()
     spans.one(trace_id)

@@ -16,7 +16,7 @@ from tests.e2e.rpcs import RPCS
 from tests.e2e.service import Service
 
 
-def confide(service: Service) -> None:
+def send_secrets(service: Service) -> None:
     """Send the service every kind of secret, a new one in each place."""
     alice = service.client("alice")
     _payloads(alice)
