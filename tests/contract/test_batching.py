@@ -268,37 +268,3 @@ def test_squatting_is_possible(engine, stored):
     with engine.connect() as connection:
         found = connection.execute(sa.select(events.c.operation_id)).scalars().all()
     assert found == [operation_id]
-
-
-async def test_calls_some_turns_apart_share_a_batch(store, batchers, monkeypatch):
-    """With other callers around, calls that the event loop brings in soon are one batch."""
-    ids = [(await factories.reach(store, Status.PROCESSING)).id for _ in range(4)]
-    sizes, settle = [], batchers.writes._settle
-
-    def counted(results):
-        sizes.append(len(results))
-        settle(results)
-
-    monkeypatch.setattr(batchers.writes, "_settle", counted)
-
-    async def later(turns, operation_id):
-        for _ in range(turns):
-            await asyncio.sleep(0)
-        return await store.apply(factories.change(Transition.PROGRESS, operation_id, progress=0.5))
-
-    await asyncio.gather(*(later(0, each) for each in ids[:2]))
-    turns_apart = batching.MAX_QUIET_TURNS // 2
-    await asyncio.gather(*(later(n * turns_apart, each) for n, each in enumerate(ids)))
-    assert sizes == [2, 4]
-
-
-async def test_single_caller_is_not_kept_waiting(store, batchers):
-    """A call that follows a batch of one is taken in the next turn of the event loop."""
-    operation = await factories.reach(store, Status.PROCESSING)
-    call = asyncio.create_task(
-        store.apply(factories.change(Transition.PROGRESS, operation.id, progress=0.5))
-    )
-    await asyncio.sleep(0)  # the call
-    await asyncio.sleep(0)  # the turn after it
-    assert batchers.writes._running
-    await call

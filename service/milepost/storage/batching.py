@@ -1,9 +1,9 @@
 """Batching: calls that arrive while a transaction runs form the next one.
 
-A `Batcher` is a queue, and a thread with a held database session. While the session is idle, a
-single call is taken at once: there is no timer that would make a quiet service wait. With other
-callers around, the batch is taken when the event loop brings in no more calls. While a transaction
-runs, calls queue up, and all of them go into the next transaction. The SQL knows nothing of this.
+A `Batcher` is a queue, and a thread with a held database session. While the session is idle, the
+calls of one turn of the event loop are taken at once: there is no timer that would make a quiet
+service wait. While a transaction runs, calls queue up, and all of them go into the next
+transaction. The SQL knows nothing of this.
 
 The thread also makes cancellation harmless: a caller that goes away abandons its future, never a
 transaction. A batch is committed or not as a whole, and a call that is still queued is dropped.
@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import os
 import queue
 import threading
 from collections import deque
@@ -39,10 +38,6 @@ if TYPE_CHECKING:
 MAX_WAITING: Final = 10_000
 """Calls that one batcher holds; more are refused at once."""
 MAX_BATCH: Final = 256
-MIN_BATCH: Final = 16
-"""Calls that are sent at once: those that follow form the next batch meanwhile."""
-MAX_QUIET_TURNS: Final = 12
-"""Turns of the event loop without another call after which a batch is sent."""
 QUEUE_TIMEOUT_S: Final = 0.85
 """How long a call waits for the database before it is unavailable: under 1 s."""
 WATCH_INTERVAL_S: Final = 0.05
@@ -105,10 +100,6 @@ class Batcher:
         self._loop = asyncio.get_running_loop()
         self._session = session
         self._max_batch = max_batch
-        self._enough = min(MIN_BATCH, max_batch)
-        self._last_size = 0
-        self._seen = 0
-        self._turns_left = 0
         self._repeatable = repeatable
         self._waiting: deque[_AnyCall] = deque()
         self._running: list[_AnyCall] = []
@@ -163,32 +154,10 @@ class Batcher:
         if not self._dispatching and not self._running:
             self._dispatching = True
             self._idle.clear()
-            self._seen = 0
-            self._turns_left = MAX_QUIET_TURNS
             self._loop.call_soon(self._dispatch)
-
-    def _expects_more(self) -> bool:
-        """Return whether the event loop probably holds more calls for this batch.
-
-        gRPC hands over concurrent calls one by one, some turns of the event loop apart. A single
-        caller is never kept waiting: it follows a batch of one.
-        """
-        waiting = len(self._waiting)
-        is_alone = max(waiting, self._last_size) <= 1
-        if is_alone or waiting >= self._enough:
-            return False
-        if waiting > self._seen:
-            self._seen = waiting
-            self._turns_left = MAX_QUIET_TURNS
-        self._turns_left -= 1
-        return self._turns_left > 0
 
     def _dispatch(self) -> None:
         """Hand the thread its next batch, if there is one."""
-        if self._expects_more():
-            os.sched_yield()  # to the threads of gRPC that read from the sockets
-            self._loop.call_soon(self._dispatch)
-            return
         self._dispatching = False
         batch: dict[Hashable, _AnyCall] = {}
         later: list[_AnyCall] = []
@@ -211,7 +180,6 @@ class Batcher:
     def _settle(self, answers: Sequence[Any]) -> None:
         """Hand each caller of the finished batch its answer."""
         batch, self._running = self._running, []
-        self._last_size = len(batch)
         for call, answer in zip(batch, answers, strict=True):
             if call.future.done():
                 continue
