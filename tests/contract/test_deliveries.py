@@ -12,7 +12,7 @@ from milepost.domain.operation import Status
 from milepost.domain.selection import Position
 from milepost.domain.transitions import Transition
 from milepost.storage.creation import SWEEPER
-from milepost.storage.delivery_claims import DeliveryClaim, claimer, claiming_values
+from milepost.storage.delivery_claims import DeliveryClaim, claim_statement, claiming_values
 from milepost.storage.dialects import Instant, Span
 from milepost.storage.session import Session
 from milepost.storage.tables import deliveries
@@ -90,7 +90,7 @@ async def test_claim_has_what_the_body_needs(outbox, store):
     assert (claimed.callback_url, claimed.host) == (operation.callback_url, "example.com")
     assert (claimed.number, claimed.tries) == (1, 0)
     assert claimed.claim_time >= claimed.create_time
-    subject = claimed.subject
+    subject = claimed.snapshot
     for name in ("function", "status", "result", "errors", "metadata", "create_time"):
         assert getattr(subject, name) == getattr(operation, name), name
     assert subject.complete_time == operation.complete_time
@@ -235,8 +235,8 @@ async def test_deleted_operation_leaves_its_unsent_webhook(engine, outbox, store
     await store.delete(factories.change(Transition.PURGE, operation.id))
     hurry(engine)
     kept, deleted = sorted(await claim(outbox), key=lambda each: each.revision)
-    assert (kept.id, kept.subject) == (before.id, before.subject)
-    assert (deleted.type, deleted.subject) == ("operation.deleted", before.subject)
+    assert (kept.id, kept.snapshot) == (before.id, before.snapshot)
+    assert (deleted.type, deleted.snapshot) == ("operation.deleted", before.snapshot)
     await outbox.settle(settlement(kept))
     assert await outbox.purge_deliveries(MINUTE) == 0
     assert await outbox.purge_deliveries(-MINUTE) == 1
@@ -265,7 +265,7 @@ async def test_expiry_is_told_of_what_has_not_ended(outbox, store, stored, statu
     types = [row["type"] for row in stored.deliveries(operation.id)]
     assert ("operation.expired" in types) is (status is Status.PENDING)
     for claimed in await claim(outbox):
-        assert claimed.subject.status is Status.PENDING
+        assert claimed.snapshot.status is Status.PENDING
 
 
 async def test_previous_release_writes_what_is_due(outbox, store, stored):
@@ -301,7 +301,7 @@ def plan_of_a_claim(engine):
     session = Session(engine, pinned_plans=True)
     connection = session.connection
     sa.event.listen(engine, "before_cursor_execute", explaining, retval=True)
-    result = connection.execute(claimer(), claiming_values(asked, "token"))
+    result = connection.execute(claim_statement(), claiming_values(asked, "token"))
     plan = [str(row) for row in result.cursor.fetchall()]
     sa.event.remove(engine, "before_cursor_execute", explaining)
     session.reset()

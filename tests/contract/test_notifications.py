@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from milepost.domain.operation import new_operation_id
 from milepost.storage.engine import open_engine
-from milepost.storage.notifications import MOST_COLLECTED, Notifications
+from milepost.storage.notifications import MAX_COLLECTED, Notifications
 from tests.postgres import PostgresCluster
 from tests.waiting import until
 
@@ -65,7 +65,7 @@ async def test_others_hear_what_moved(engine):
         for _ in range(2):  # the second one comes within the beat of the first
             moved = new_operation_id()
             start = time.monotonic()
-            first.notifications.tell(moved)
+            first.notifications.notify(moved)
             await until(lambda: moved in second.notified and moved in third.notified)  # noqa: B023
             assert time.monotonic() - start < WITHIN_S
         assert first.notified == []
@@ -74,13 +74,13 @@ async def test_others_hear_what_moved(engine):
 async def test_hints_are_merged(engine):
     """Notifications of an operation that changes all the time are coalesced; none is left out."""
     async with replicas(engine) as (first, second):
-        busy, others = new_operation_id(), [new_operation_id() for _ in range(MOST_COLLECTED // 2)]
+        busy, others = new_operation_id(), [new_operation_id() for _ in range(MAX_COLLECTED // 2)]
         for _ in range(3):
             for other in others:
-                first.notifications.tell(other)
+                first.notifications.notify(other)
             await until(lambda: not first.notifications._collected)
-        for _ in range(MOST_COLLECTED // 2):
-            first.notifications.tell(busy)
+        for _ in range(MAX_COLLECTED // 2):
+            first.notifications.notify(busy)
         await until(lambda: busy in second.notified)
         assert set(second.notified) == {busy, *others}
         assert second.notified.count(busy) <= 2
@@ -90,8 +90,8 @@ async def test_hints_are_merged(engine):
 async def test_too_many_to_name_are_a_hint_to_look(engine):
     """When more moves than can be named, the others are told to look at everything."""
     async with replicas(engine) as (first, second):
-        for _ in range(MOST_COLLECTED * 3):
-            first.notifications.tell(new_operation_id())
+        for _ in range(MAX_COLLECTED * 3):
+            first.notifications.notify(new_operation_id())
         await until(lambda: second.lost > 1)
 
 
@@ -101,7 +101,7 @@ async def test_cut_connection_is_replaced(engine):
         cut(engine)
         await until(lambda: first.lost > 1 and second.lost > 1, BACK_WITHIN_S)
         moved = new_operation_id()
-        first.notifications.tell(moved)
+        first.notifications.notify(moved)
         await until(lambda: moved in second.notified)
 
 
@@ -112,12 +112,12 @@ async def test_database_that_is_away_harms_nothing():
         engine = open_engine(cluster.url("hints"))
         async with replicas(engine) as (first, second):
             await asyncio.to_thread(cluster.stop)
-            for _ in range(MOST_COLLECTED * 3):
-                first.notifications.tell(new_operation_id())
+            for _ in range(MAX_COLLECTED * 3):
+                first.notifications.notify(new_operation_id())
             lost = second.lost
             await asyncio.to_thread(cluster.start)
             await until(lambda: second.lost > lost, BACK_WITHIN_S)
             moved = new_operation_id()
-            first.notifications.tell(moved)
+            first.notifications.notify(moved)
             await until(lambda: moved in second.notified or second.lost > lost + 1)
         cluster.drop_database("hints")

@@ -233,7 +233,7 @@ def test_moves_by_id(session, transition, asked):
 def test_why_not(session, transition):
     """The read that explains a refusal goes by the primary keys."""
     change = factories.change(transition, IDS[5], access_filter=ME, request_id="r-1")
-    plan = query(session, queries.why_not(change))
+    plan = query(session, queries.refused_operation(change))
     assert plan.scans == []
     assert plan.uses("operations_pkey")
     assert plan.uses("events_pkey")
@@ -334,7 +334,7 @@ def test_claims(pinned, most):
     """A claim leaps through the index of pending work, and never reads the others."""
     asked = ("wally", None, None, "function-3", "", min(most, 16), most + 8, most)
     rows = [(*asked, "wally", timedelta(seconds=30))]
-    plan = prepared(pinned, claims.claiming(pinned.database), rows)
+    plan = prepared(pinned, claims.claim_statement(pinned.database), rows)
     assert plan.scans == []
     assert plan.uses("operations_pending_idx")
     assert plan.uses("operations_pkey")
@@ -359,7 +359,7 @@ def test_look_for_work(free):
 def test_sweeps(session, transition, index):
     """A sweep reads what may be due by an index, and moves it by the primary key."""
     plan = prepared(
-        session, sweeps.sweeping(session.database, transition), [("m", None, None, "[]", 9)]
+        session, sweeps.sweep_statement(session.database, transition), [("m", None, None, "[]", 9)]
     )
     assert plan.scans == []
     # Either is small: SQLite does not know which of them is smaller.

@@ -96,7 +96,7 @@ async def test_every_transition_is_refused(store, stored, paused, transition, ag
 async def test_it_is_not_claimed(stores, stored, paused):
     """It is no work, for nobody who asks for its function."""
     before = stored.everything(paused.id)
-    assert await stores.work.claim(claim(most=10)) == []
+    assert await stores.work.claim(claim(max_operations=10)) == []
     assert await stores.work.pending([factories.FUNCTION]) == []
     assert stored.everything(paused.id) == before
 
@@ -166,7 +166,7 @@ async def test_webhooks_of_it_are_sent(store, stores, engine):
         limit=10, per_host=10, busy=(), lease=timedelta(seconds=30)
     )
     (listed,) = await stores.deliveries.deliveries(operation.owner, DeliverySelection(), None, 10)
-    assert claimed.subject is not None
-    assert claimed.subject.status == PAUSED
-    assert b'"status":"PROCESSING"' in body_of(claimed, claimed.subject)
+    assert claimed.snapshot is not None
+    assert claimed.snapshot.status == PAUSED
+    assert b'"status":"PROCESSING"' in body_of(claimed, claimed.snapshot)
     assert listed.operation_id == operation.id

@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from milepost.access.token_buckets import LocalBuckets
 from milepost.domain.rates import Rate
 from milepost.storage import shared_buckets
-from milepost.storage.shared_buckets import CREDIT_OF_FULL, PREFIX, SharedBuckets
+from milepost.storage.shared_buckets import FULL_CREDIT_DIVISOR, PREFIX, SharedBuckets
 from tests.redis import RedisServer
 from tests.waiting import until
 
@@ -36,7 +36,7 @@ def redis(tmp_path) -> Iterator[RedisServer]:
 @pytest.fixture
 async def make(redis, monkeypatch) -> AsyncIterator[Make]:
     """Makes buckets in that Redis, which are closed at the end."""
-    monkeypatch.setattr(shared_buckets, "PAUSE_S", 0.05)
+    monkeypatch.setattr(shared_buckets, "RETRY_INTERVAL_S", 0.05)
     async with AsyncExitStack() as stack:
 
         def one() -> SharedBuckets:
@@ -181,7 +181,7 @@ async def test_what_was_let_through_on_credit_is_told(make, redis):
     await until(lambda: first.is_shared and second.is_shared)
     rate = Rate(count=1_000, period=timedelta(hours=1))
     before = asked(redis)
-    for _ in range(1 + rate.count // CREDIT_OF_FULL):  # the first one asks
+    for _ in range(1 + rate.count // FULL_CREDIT_DIVISOR):  # the first one asks
         assert await first.take(KEY, rate) == 0
     assert asked(redis) == before + 1
     await until(lambda: asked(redis) == before + 2)
@@ -206,9 +206,9 @@ async def test_who_calls_now_and_then_does_not_ask_each_time(buckets):
     assert buckets._known_wait(buckets._shares[KEY]) == 0
     await until(lambda: buckets._sender is None)  # the store is told
     assert buckets._shares[KEY].owed == 0
-    buckets._shares[KEY].good_until = 0.0
+    buckets._shares[KEY].valid_until = 0.0
     assert buckets._known_wait(buckets._shares[KEY]) is None
     await until(lambda: buckets._sender is None)
-    buckets._shares[KEY].good_until = buckets._cleaning = 0.0
+    buckets._shares[KEY].valid_until = buckets._next_clean_time = 0.0
     assert await buckets.take(OTHER, rate) == 0
     assert set(buckets._shares) == {OTHER}
