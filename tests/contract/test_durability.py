@@ -48,11 +48,11 @@ def _flush_nothing(connection: sqlite3.Connection, _record: object) -> None:
 
 
 @pytest.mark.usefixtures("careless_database")
-async def test_every_session_is_durable(engine, sessions, store):
+async def test_every_session_is_durable(engine, sessions, store, stores):
     """Every writing session of the store flushes each commit, whatever the defaults are."""
     operation = await factories.reach(store, Status.PROCESSING)
     await store.get(operation.id, factories.access_filter())
-    await store.sweep(Transition.EXPIRE, 1)
+    await stores.sweeps.sweep(Transition.EXPIRE, 1)
     settings = [durability(connection) for connection in sessions]
     writers = [found for writes, found in settings if writes]
     assert writers

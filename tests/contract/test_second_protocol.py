@@ -61,21 +61,21 @@ class Http:
 
 
 @pytest.fixture
-async def http(engine, store) -> AsyncIterator[Http]:
+async def http(engine, stores) -> AsyncIterator[Http]:
     """The protocol, served over a fresh database."""
     checks = AccessChecks(
         admission=Admission(),
-        authenticator=Authenticator(store, failures_per_minute=FAILURES),
+        authenticator=Authenticator(stores.keys, failures_per_minute=FAILURES),
         rate_limits=RateLimits(
             LocalBuckets(), Allowances(default=Allowance(creates=CREATES, active=100))
         ),
     )
     tracker = Tracker(
-        store,
-        Committer(store, Subscriptions()),
+        stores.operations,
+        Committer(stores.operations, Subscriptions()),
         limits=Limits(),
         page_tokens=PageTokens(secrets.token_bytes(32)),
-        work=PendingWork(store),
+        work=PendingWork(stores.work),
         allowances=Allowances(default=Allowance(active=100)),
     )
     tracing = telemetry.configure_traces(endpoint=None, ratio=0.0, version="0")
