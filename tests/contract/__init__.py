@@ -1,1 +1,1 @@
-"""What every store of operations must do, on SQLite and on PostgreSQL alike."""
+"""Contract tests of the stores, on SQLite and on PostgreSQL."""

@@ -1,4 +1,4 @@
-"""The stores under test, over each database, and a look at what they stored."""
+"""Fixtures: the stores under test on each database, and the stored rows."""
 
 from collections.abc import AsyncIterator, Iterator
 
@@ -30,13 +30,13 @@ async def batchers(engine: Engine) -> AsyncIterator[Batchers]:
 
 @pytest.fixture
 def stores(batchers: Batchers) -> Stores:
-    """The stores of that replica."""
+    """The stores of the replica."""
     return Stores(batchers)
 
 
 @pytest.fixture
 def store(stores: Stores) -> SqlOperationStore:
-    """Its operations."""
+    """The operation store of the replica."""
     return stores.operations
 
 
@@ -50,11 +50,11 @@ async def others(engine: Engine) -> AsyncIterator[Stores]:
 
 @pytest.fixture
 def replica(others: Stores) -> SqlOperationStore:
-    """The operations of the other replica."""
+    """The operation store of the other replica."""
     return others.operations
 
 
 @pytest.fixture
 def stored(engine: Engine) -> Stored:
-    """What the database holds."""
+    """The rows of the database."""
     return Stored(engine)

@@ -1,4 +1,4 @@
-"""Another protocol, plain HTTP: all that a protocol contributes, in one file.
+"""A second protocol, plain HTTP: everything that a protocol adds, in one file.
 
 `POST /operations` with a JSON object creates an operation, `GET /operations/{id}` reads one.
 """
@@ -43,7 +43,7 @@ Serve = Callable[[Call, web.Request], Awaitable[Operation]]
 
 
 class HttpProtocol:
-    """Serves `tracker` over HTTP, to those that `checks` let in."""
+    """Serves `tracker` over HTTP to callers that pass `checks`."""
 
     def __init__(self, tracker: Tracker, checks: AccessChecks, tracing: telemetry.Tracing) -> None:
         self._tracker = tracker
@@ -51,7 +51,7 @@ class HttpProtocol:
         self._tracing = tracing
 
     def app(self) -> web.Application:
-        """The application."""
+        """Return the application."""
         app = web.Application()
         app.router.add_post("/operations", self._handler(CREATE, self._create))
         app.router.add_get("/operations/{id}", self._handler(READ, self._read))
@@ -66,7 +66,7 @@ class HttpProtocol:
         return await self._tracker.get(call.principal, OperationId(request.match_info["id"]))
 
     def _handler(self, method: Method, serve: Serve) -> Any:
-        """The adapter: what the interceptors of gRPC do, for a request of HTTP."""
+        """Return the adapter, which does for HTTP what the interceptors do for gRPC."""
 
         async def handle(request: web.Request) -> web.Response:
             call = Call(method, f"http:{request.remote}")

@@ -1,4 +1,4 @@
-"""What the database holds, read beside the store that is tested."""
+"""The stored rows, read without the store under test."""
 
 import asyncio
 from collections.abc import Awaitable, Iterator
@@ -21,22 +21,22 @@ class Stored:
         self.engine = engine
 
     def operation(self, operation_id: OperationId) -> Row | None:
-        """The row of an operation."""
+        """Return the row of an operation."""
         rows = self._rows(sa.select(operations).where(operations.c.id == operation_id))
         return rows[0] if rows else None
 
     def events(self, operation_id: OperationId) -> list[Row]:
-        """The events of an operation, oldest first."""
-        mine = events.c.operation_id == operation_id
-        return self._rows(sa.select(events).where(mine).order_by(events.c.revision))
+        """Return the events of an operation, oldest first."""
+        of_operation = events.c.operation_id == operation_id
+        return self._rows(sa.select(events).where(of_operation).order_by(events.c.revision))
 
     def deliveries(self, operation_id: OperationId) -> list[Row]:
-        """The deliveries of an operation, oldest first."""
-        mine = deliveries.c.operation_id == operation_id
-        return self._rows(sa.select(deliveries).where(mine).order_by(deliveries.c.revision))
+        """Return the deliveries of an operation, oldest first."""
+        of_operation = deliveries.c.operation_id == operation_id
+        return self._rows(sa.select(deliveries).where(of_operation).order_by(deliveries.c.revision))
 
     def everything(self, operation_id: OperationId) -> tuple[Row | None, list[Row], list[Row]]:
-        """All that is stored about an operation, to be compared with what is later."""
+        """Return all rows of an operation, for comparison with a later state."""
         return (
             self.operation(operation_id),
             self.events(operation_id),
@@ -44,24 +44,24 @@ class Stored:
         )
 
     def count(self) -> int:
-        """How many operations there are."""
+        """Return the number of operations."""
         return len(self._rows(sa.select(operations.c.id)))
 
     def active(self, owner: str) -> int:
-        """How many operations of an owner are pending or processing."""
+        """Return the number of active operations of an owner."""
         status = operations.c.status.in_(["PENDING", "PROCESSING"])
         return len(
             self._rows(sa.select(operations.c.id).where(operations.c.owner == owner, status))
         )
 
     def execute(self, statement: sa.Executable, rows: list[Row] | None = None) -> None:
-        """Change rows behind the back of the store."""
+        """Change rows without the store."""
         with self.engine.begin() as connection:
             connection.execute(statement, rows)
 
     @contextmanager
     def held(self, operation_id: OperationId) -> Iterator[None]:
-        """Whoever moves this operation meanwhile waits: on SQLite, whoever writes at all."""
+        """Lock the row of an operation; on SQLite, the whole database."""
         query = sa.select(operations.c.id).where(operations.c.id == operation_id)
         with self.engine.begin() as connection:
             connection.execute(query.with_for_update())
@@ -73,5 +73,5 @@ class Stored:
 
 
 async def answers(*calls: Awaitable[Any]) -> list[Any]:
-    """What each of the calls, all made at once, was answered: a value or an error."""
+    """Return the results or errors of concurrent calls."""
     return await asyncio.gather(*calls, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""Who may touch what: outside of the scope there is nothing."""
+"""Access filters: operations outside of the filter do not exist for the caller."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from milepost.domain.transitions import TABLE, Transition
 from milepost.storage.statements import EFFECTS
 from tests import factories
 
-# A grant, a function, and whether the one covers the other.
+# A grant, a function, and whether the grant covers the function.
 GRANTS = [
     ("video.transcode", "video.transcode", True),
     ("video.transcode", "video.transcoder", False),
@@ -46,7 +46,7 @@ GRANTS = [
 
 @pytest.mark.parametrize("status", [Status.PENDING, Status.PROCESSING, Status.COMPLETED])
 async def test_foreign_operation_is_missing(store, stored, status):
-    """A stranger hears of a foreign operation what it hears of an unknown one."""
+    """An operation of another owner fails like a missing one."""
     operation = await factories.reach(store, status)
     before = stored.everything(operation.id)
     stranger = factories.access_filter(factories.STRANGER)
@@ -65,7 +65,7 @@ async def test_foreign_operation_is_missing(store, stored, status):
 
 
 async def test_stale_stranger_hears_nothing_more(store):
-    """A stranger learns neither the revision, nor the attempt, nor the status."""
+    """The error for another owner does not depend on the revision, attempt or progress."""
     operation = await factories.reach(store, Status.PROCESSING)
     for guess in ({"expected_revision": 1}, {"attempt": 7}, {"progress": 0.1}):
         change = factories.change(
@@ -80,20 +80,20 @@ async def test_stale_stranger_hears_nothing_more(store):
 
 
 async def test_grants_are_names_or_prefixes(store):
-    """A grant is a name, or a prefix that ends in a star; every other character is itself."""
+    """A grant is a function, or a prefix that ends in a star; other characters are literal."""
     read: dict[tuple[str, str], bool] = {}
-    moved: dict[tuple[str, str], bool] = {}
+    changed: dict[tuple[str, str], bool] = {}
     for grant, function, _ in GRANTS:
         operation = await factories.create(store, function=function)
         worker = factories.access_filter("worker", functions=(grant,))
         read[grant, function] = await inside(store.get(operation.id, worker))
         start = factories.change(Transition.START, operation.id, access_filter=worker)
-        moved[grant, function] = await inside(store.apply(start))
-    assert read == moved == {(grant, function): covers for grant, function, covers in GRANTS}
+        changed[grant, function] = await inside(store.apply(start))
+    assert read == changed == {(grant, function): covers for grant, function, covers in GRANTS}
 
 
 async def inside(call):
-    """Whether the call found its operation."""
+    """Return whether the call found its operation."""
     try:
         await call
     except OperationNotFound:
@@ -102,7 +102,7 @@ async def inside(call):
 
 
 async def test_one_of_several_grants_is_enough(store):
-    """A worker may touch what any one of its grants covers, and nothing else."""
+    """A worker has access to every function that one of its grants covers, and to no other."""
     worker = factories.access_filter("worker", functions=("audio.*", "video.transcode"))
     for function, covered in (("audio.mix", True), ("video.transcode", True), ("video.x", False)):
         operation = await factories.create(store, function=function)
@@ -110,7 +110,7 @@ async def test_one_of_several_grants_is_enough(store):
 
 
 async def test_refusals_reach_who_is_granted(store):
-    """A worker inside its grants is told of an illegal transition, not that there is nothing."""
+    """A worker with a grant gets the error of an illegal transition, not that of a missing one."""
     operation = await factories.reach(store, Status.COMPLETED)
     worker = factories.access_filter("worker", functions=("video.*",))
     with pytest.raises(IllegalTransition):
@@ -127,7 +127,7 @@ async def test_refusals_reach_who_is_granted(store):
     ids=lambda asker: asker.subject,
 )
 async def test_who_is_inside_may_move(store, stored, asker):
-    """Owner, granted worker and admin are inside, and the event names which of them it was."""
+    """The owner, a granted worker and an admin may change an operation; the event names each."""
     operation = await factories.create(store)
     for transition in (Transition.START, Transition.PROGRESS, Transition.COMPLETE):
         outcome = await store.apply(factories.change(transition, operation.id, access_filter=asker))
@@ -138,7 +138,7 @@ async def test_who_is_inside_may_move(store, stored, asker):
 
 
 async def test_lists_hold_the_own_operations(store):
-    """A list holds what the asker owns, whatever it is granted; an admin's holds all."""
+    """A list has only the operations that its caller owns; the list of an admin has all."""
     mine = await factories.create(store)
     theirs = await factories.create(store, owner="bob")
 
@@ -156,7 +156,7 @@ async def test_lists_hold_the_own_operations(store):
 
 
 async def test_past_work_is_no_key(store):
-    """A worker that lost its grant hears of an operation it once moved what a stranger hears."""
+    """A worker without its former grant cannot read an operation that it changed before."""
     operation = await factories.create(store)
     worker = factories.access_filter("worker", functions=("video.*",))
     await store.apply(factories.change(Transition.START, operation.id, access_filter=worker))
@@ -166,6 +166,6 @@ async def test_past_work_is_no_key(store):
 
 
 def test_every_actor_of_the_table_is_tried():
-    """The roles that the table names are those that these tests play, or the sweeper."""
+    """Every actor of the table is one that these tests use, or the sweeper."""
     roles = {str(actor) for rule in TABLE.values() for actor in rule.by}
     assert roles == {"caller", "owner", "worker", "admin", "sweeper"}

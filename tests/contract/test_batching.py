@@ -1,4 +1,4 @@
-"""Calls that share a transaction: each is answered for itself, whoever fails or goes away."""
+"""Calls that share a transaction: each has its own result, whatever happens to the others."""
 
 import asyncio
 from contextlib import asynccontextmanager
@@ -15,33 +15,33 @@ from milepost.storage.operations import SqlOperationStore
 from milepost.storage.tables import events
 from tests import factories
 from tests.contract.stored import answers
-from tests.contract.test_records import squat
+from tests.contract.test_records import block_event
 from tests.waiting import until
 
 
 class Batch:
-    """Calls that wait for the next transaction of the store, together."""
+    """Calls that wait for the next transaction of the store."""
 
     def __init__(self, store):
         self._store = store
         self.calls = []
 
     def add(self, call):
-        """The call waits too."""
+        """Start a call, which waits."""
         self.calls.append(asyncio.create_task(call))
 
     async def complete(self):
-        """All calls wait in the store, in the order in which they were added."""
+        """Wait until all calls are queued in the store."""
         await until(lambda: len(self._store._batchers.writes._waiting) == len(self.calls))
 
     async def answers(self):
-        """What the calls were answered."""
+        """Return the results of the calls."""
         return await answers(*self.calls)
 
 
 @asynccontextmanager
-async def gathered(store, stored):
-    """What is added to the batch inside is taken together, at the end."""
+async def held_batch(store, stored):
+    """Hold the store: calls that are added to the batch inside run together at the end."""
     gate = await factories.create(store)
     with stored.held(gate.id):
         start = asyncio.create_task(store.apply(factories.change(Transition.START, gate.id)))
@@ -53,11 +53,11 @@ async def gathered(store, stored):
 
 
 async def test_each_call_gets_its_own_answer(store, stored):
-    """In one batch of all transitions each caller gets the outcome of its own call."""
+    """In a batch of all transitions, each caller gets the result of its own call."""
     processing = [(await factories.reach(store, Status.PROCESSING)).id for _ in range(4)]
     pending = [(await factories.create(store)).id for _ in range(2)]
     unknown, fresh = new_operation_id(), new_operation_id()
-    async with gathered(store, stored) as batch:
+    async with held_batch(store, stored) as batch:
         for transition, operation_id in zip(
             (Transition.PROGRESS, Transition.COMPLETE, Transition.FAIL, Transition.CANCEL),
             processing,
@@ -68,22 +68,22 @@ async def test_each_call_gets_its_own_answer(store, stored):
         batch.add(store.apply(factories.change(Transition.COMPLETE, pending[1])))
         batch.add(store.apply(factories.change(Transition.CANCEL, unknown)))
         batch.add(store.insert(fresh, factories.new_operation()))
-    *made, illegal, missing, created = await batch.answers()
-    assert [answer.operation.id for answer in made] == [*processing, pending[0]]
-    assert [str(answer.operation.status) for answer in made] == [
+    *changed, illegal, missing, created = await batch.answers()
+    assert [result.operation.id for result in changed] == [*processing, pending[0]]
+    assert [str(result.operation.status) for result in changed] == [
         "PROCESSING", "COMPLETED", "FAILED", "CANCELLED", "PROCESSING",
     ]  # fmt: skip
     assert isinstance(illegal, IllegalTransition)
     assert isinstance(missing, OperationNotFound)
     assert created.operation.id == fresh
-    for answer in made:
-        assert stored.operation(answer.operation.id)["revision"] == answer.operation.revision
+    for result in changed:
+        assert stored.operation(result.operation.id)["revision"] == result.operation.revision
 
 
 async def test_calls_of_one_operation_keep_their_order(store, stored):
-    """Calls of one operation that wait together happen one after the other, as they came."""
+    """Waiting calls of one operation run one after the other, in their order."""
     operation = await factories.create(store)
-    async with gathered(store, stored) as batch:
+    async with held_batch(store, stored) as batch:
         for transition in (
             Transition.START,
             Transition.PROGRESS,
@@ -91,21 +91,21 @@ async def test_calls_of_one_operation_keep_their_order(store, stored):
             Transition.CANCEL,
         ):
             batch.add(store.apply(factories.change(transition, operation.id)))
-    *made, refused = await batch.answers()
-    assert [answer.operation.revision for answer in made] == [2, 3, 4]
+    *changed, refused = await batch.answers()
+    assert [result.operation.revision for result in changed] == [2, 3, 4]
     assert (type(refused), refused.status) == (IllegalTransition, Status.COMPLETED)
 
 
 @pytest.mark.parametrize("transition", [Transition.START, Transition.PROGRESS])
 async def test_one_bad_call_fails_only_itself(store, stored, transition):
-    """A call that the database refuses is undone and told so; its neighbours happen once."""
+    """A transition that the database refuses fails alone; the others of its batch happen once."""
     ids = [(await factories.create(store)).id for _ in range(4)]
     processing = [(await factories.reach(store, Status.PROCESSING)).id for _ in range(2)]
     fresh = [new_operation_id() for _ in range(2)]
     bad = ids[1]
-    squat(stored, bad, 2)
+    block_event(stored, bad, 2)
     before = stored.everything(bad)
-    async with gathered(store, stored) as batch:
+    async with held_batch(store, stored) as batch:
         batch.add(store.insert(fresh[0], factories.new_operation()))
         for operation_id in (*processing, *ids):
             kind = Transition.PROGRESS if operation_id in processing else transition
@@ -115,35 +115,35 @@ async def test_one_bad_call_fails_only_itself(store, stored, transition):
     broken = found.pop(1 + len(processing) + ids.index(bad))
     assert isinstance(broken, Exception)
     assert stored.everything(bad) == before
-    assert all(isinstance(answer, TransitionResult) and not answer.replayed for answer in found)
+    assert all(isinstance(result, TransitionResult) and not result.replayed for result in found)
     assert stored.count() == 1 + len(ids) + len(processing) + len(fresh)
-    for answer in found:
-        row = stored.operation(answer.operation.id)
-        assert row["revision"] == answer.operation.revision
+    for result in found:
+        row = stored.operation(result.operation.id)
+        assert row["revision"] == result.operation.revision
         # One transition each, and a start before it for those that were processing.
         transitions = 3 if row["id"] in processing else 1 if row["id"] in fresh else 2
         assert row["revision"] == transitions
 
 
 async def test_one_bad_create_fails_only_itself(store, stored):
-    """A create that the database refuses is undone and told so; its neighbours happen once."""
+    """A create that the database refuses fails alone; the others of its batch happen once."""
     fresh = [new_operation_id() for _ in range(5)]
-    squat(stored, fresh[2], 1)
+    block_event(stored, fresh[2], 1)
     operation = await factories.create(store)
-    async with gathered(store, stored) as batch:
+    async with held_batch(store, stored) as batch:
         batch.add(store.apply(factories.change(Transition.START, operation.id)))
         for operation_id in fresh:
             batch.add(store.insert(operation_id, factories.new_operation()))
     found = await batch.answers()
     assert isinstance(found.pop(3), Exception)
-    assert [answer.operation.id for answer in found] == [
+    assert [result.operation.id for result in found] == [
         operation.id, fresh[0], fresh[1], fresh[3], fresh[4],
     ]  # fmt: skip
     assert stored.operation(fresh[2]) is None
 
 
 async def test_caller_that_left_undoes_nothing(store, stored):
-    """A caller that goes away while its transition is made neither undoes nor loses it."""
+    """A transition whose caller gives up while it runs is committed."""
     operation = await factories.create(store)
     with stored.held(operation.id):
         start = factories.change(Transition.START, operation.id, request_id="r-1")
@@ -157,21 +157,21 @@ async def test_caller_that_left_undoes_nothing(store, stored):
 
 
 async def test_caller_that_left_the_queue_asked_nothing(store, stored):
-    """A caller that goes away while it waits has asked nothing; those beside it are served."""
-    left, stayed = [(await factories.create(store)).id for _ in range(2)]
-    async with gathered(store, stored) as batch:
-        for operation_id in (left, stayed):
+    """A transition whose caller gives up while it waits does not happen; the others do."""
+    cancelled, kept = [(await factories.create(store)).id for _ in range(2)]
+    async with held_batch(store, stored) as batch:
+        for operation_id in (cancelled, kept):
             batch.add(store.apply(factories.change(Transition.START, operation_id)))
         await batch.complete()
         batch.calls[0].cancel()
-    gone, served = await batch.answers()
-    assert isinstance(gone, asyncio.CancelledError)
+    error, served = await batch.answers()
+    assert isinstance(error, asyncio.CancelledError)
     assert served.operation.status is Status.PROCESSING
-    assert stored.operation(left)["revision"] == 1
+    assert stored.operation(cancelled)["revision"] == 1
 
 
 async def test_callers_that_leave_at_random(store, replica, stored):
-    """However many callers go away, what is stored is whole: revision, status and events agree."""
+    """After many cancelled calls, the revision of each operation agrees with its events."""
     ids = [(await factories.create(store)).id for _ in range(30)]
     tasks = [
         asyncio.create_task(each.apply(factories.change(transition, operation_id)))
@@ -195,21 +195,21 @@ async def test_callers_that_leave_at_random(store, replica, stored):
 
 
 async def test_too_many_calls_are_refused_at_once(store, stored, monkeypatch):
-    """What is more than the queue holds is refused at once, and what it holds is served."""
+    """A call beyond MAX_WAITING is refused at once; the waiting calls succeed."""
     monkeypatch.setattr(batching, "MAX_WAITING", 5)
     ids = [(await factories.create(store)).id for _ in range(6)]
-    async with gathered(store, stored) as batch:
+    async with held_batch(store, stored) as batch:
         for operation_id in ids[:5]:
             batch.add(store.apply(factories.change(Transition.START, operation_id)))
         await batch.complete()
         with pytest.raises(Overloaded):
             await store.apply(factories.change(Transition.START, ids[5]))
-    assert all(isinstance(answer, TransitionResult) for answer in await batch.answers())
+    assert all(isinstance(result, TransitionResult) for result in await batch.answers())
     assert stored.operation(ids[5])["revision"] == 1
 
 
 async def test_without_batching_it_is_the_same(engine):
-    """Without batching each call is a transaction of its own, and the answers are the same."""
+    """Without batching, the results are the same."""
     batchers = Batchers(engine, batching=False)
     store = SqlOperationStore(batchers)
     try:
@@ -217,21 +217,18 @@ async def test_without_batching_it_is_the_same(engine):
         found = await answers(
             *(store.apply(factories.change(Transition.START, each)) for each in (*ids, ids[0]))
         )
-        assert [type(answer) for answer in found] == [TransitionResult] * 5 + [IllegalTransition]
+        assert [type(result) for result in found] == [TransitionResult] * 5 + [IllegalTransition]
     finally:
         await batchers.close()
 
 
 async def test_many_reads_at_once(store):
-    """Reads that are gathered get each its own operation, or its own refusal."""
+    """Each of many concurrent reads gets its own operation or error."""
     operations = [await factories.create(store) for _ in range(10)]
     unknown = new_operation_id()
-    asked = [operation.id for operation in operations]
+    keys = [operation.id for operation in operations]
     found = await answers(
-        *(
-            store.get(each, factories.access_filter())
-            for each in (*asked, unknown, *reversed(asked))
-        )
+        *(store.get(each, factories.access_filter()) for each in (*keys, unknown, *reversed(keys)))
     )
     assert found[:10] == operations
     assert isinstance(found[10], OperationNotFound)
@@ -239,16 +236,16 @@ async def test_many_reads_at_once(store):
 
 
 async def test_one_read_for_two_askers(store):
-    """Who may not see an operation is not answered by the read of one who may."""
+    """Concurrent reads with different access filters get different results."""
     operation = await factories.create(store)
     stranger = factories.access_filter(factories.STRANGER)
-    asked = [factories.access_filter(), stranger] * 10
-    found = await answers(*(store.get(operation.id, each) for each in asked))
-    assert [type(answer) for answer in found] == [type(operation), OperationNotFound] * 10
+    filters = [factories.access_filter(), stranger] * 10
+    found = await answers(*(store.get(operation.id, each) for each in filters))
+    assert [type(result) for result in found] == [type(operation), OperationNotFound] * 10
 
 
 async def test_closed_store_has_finished(engine, stored):
-    """A store that is closed has first finished what it was asked."""
+    """A close finishes the waiting calls."""
     batchers = Batchers(engine)
     store = SqlOperationStore(batchers)
     calls = [
@@ -257,14 +254,14 @@ async def test_closed_store_has_finished(engine, stored):
     ]
     await asyncio.sleep(0)
     await batchers.close()
-    assert all(isinstance(answer, TransitionResult) for answer in await answers(*calls))
+    assert all(isinstance(result, TransitionResult) for result in await answers(*calls))
     assert stored.count() == 20
 
 
 def test_squatting_is_possible(engine, stored):
-    """The event that is in the way, in the tests above, is a legal row."""
+    """The event that `block_event` inserts is a legal row."""
     operation_id = new_operation_id()
-    squat(stored, operation_id, 1)
+    block_event(stored, operation_id, 1)
     with engine.connect() as connection:
         found = connection.execute(sa.select(events.c.operation_id)).scalars().all()
     assert found == [operation_id]

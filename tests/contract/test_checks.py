@@ -1,4 +1,4 @@
-"""The tables refuse what the domain rules out, whoever writes it."""
+"""The constraints of the tables refuse rows that the domain rules out."""
 
 from datetime import timedelta
 from typing import Any
@@ -16,7 +16,7 @@ LATE = EARLY + timedelta(hours=1)
 HOUR = timedelta(hours=1)
 SURPLUS = {"result_type": "t", "result_value": b""}
 
-# The rule that is broken, the status of the row, and what is wrong with it.
+# The constraint, the status of the row, and the illegal columns.
 ILLEGAL: list[tuple[str, Status, dict[str, Any]]] = [
     ("id", Status.PENDING, {"id": "op_123"}),
     ("id", Status.PENDING, {"id": "xx_" + "0" * 24}),
@@ -58,7 +58,7 @@ REQUIRED = ["id", "function", "owner", "status", "create_time", "expire_time", "
 
 
 def refusal(engine, row):
-    """What the database has against the row; nothing when it is stored."""
+    """Return the error of the database for the row, or None if it is stored."""
     try:
         with engine.begin() as connection:
             connection.execute(sa.insert(operations), row)
@@ -69,29 +69,29 @@ def refusal(engine, row):
 
 @pytest.mark.parametrize("status", Status)
 async def test_legal_rows_are_stored(engine, status):
-    """A legal row of each status is stored: others are refused for what is wrong in them."""
+    """A legal row of each status is stored."""
     assert refusal(engine, factories.row(status)) is None
 
 
 def test_illegal_rows_are_refused(engine):
-    """No row is stored that the rules of the domain rule out."""
+    """A row that the domain rules out is refused by the constraint of that rule."""
     for rule, status, wrong in ILLEGAL:
         found = refusal(engine, factories.row(status, **wrong)) or "stored"
         assert "_check" in found, (rule, status, wrong, found)
-        # A row without its end breaks two rules; the database names the one it meets first.
+        # A row without its end breaks two constraints; the database names either.
         rules = {rule, "ended"} if "complete_time" in wrong else {rule}
         assert any(f"operations_{name}_check" in found for name in rules), (rule, wrong, found)
 
 
 def test_required_columns(engine):
-    """No row is stored without an owner, or whatever else every operation has."""
+    """A row without a required column is refused."""
     for column in REQUIRED:
         found = refusal(engine, factories.row(**{column: None})) or "stored"
         assert "null" in found.lower(), column
 
 
 def test_every_rule_is_tried():
-    """Every CHECK constraint of the table refuses one of the rows above."""
+    """Every CHECK constraint of the table has an illegal row in these tests."""
     names = {
         str(constraint.name)
         for constraint in operations.constraints

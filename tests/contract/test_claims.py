@@ -1,4 +1,4 @@
-"""Claims: pending work is leased, each operation to one worker, owner after owner."""
+"""Claims: pending operations are leased, each to one worker, and owners take turns."""
 
 import asyncio
 import dataclasses
@@ -24,12 +24,12 @@ WORKER = factories.access_filter("wally", functions=("video.*",))
 
 
 def claim(**overrides):
-    """What a worker asks for; `overrides` replace its fields."""
+    """Return `CLAIM` with other values for some fields."""
     return dataclasses.replace(CLAIM, **overrides)
 
 
 async def test_claim_leases_a_pending_operation(store, stores, stored):
-    """A claimed operation is processing, leased, at its next attempt, with one event."""
+    """A claimed operation is processing, with a lease, its next attempt and one event."""
     before = await factories.create(store)
     (after,) = await stores.work.claim(CLAIM)
     assert (after.id, after.status) == (before.id, Status.PROCESSING)
@@ -48,7 +48,7 @@ async def test_claim_leases_a_pending_operation(store, stores, stored):
 
 
 async def test_nothing_to_claim(store, stores, stored):
-    """Without pending work of these functions, a claim is answered with nothing."""
+    """A claim without pending operations of its functions returns an empty list."""
     other = await factories.create(store, function="video.cut")
     await factories.reach(store, Status.PROCESSING)
     await factories.reach(store, Status.COMPLETED)
@@ -58,7 +58,7 @@ async def test_nothing_to_claim(store, stores, stored):
 
 
 async def test_expired_work_is_not_claimed(store, stores, engine, stored):
-    """A pending operation past its time is as if it did not exist."""
+    """An expired pending operation is not claimed."""
     ttl = timedelta(hours=1)
     operation = await factories.create(store, ttl=ttl)
     factories.age(engine, operation.id, ttl + timedelta(seconds=1))
@@ -69,7 +69,7 @@ async def test_expired_work_is_not_claimed(store, stores, engine, stored):
 
 
 async def test_oldest_first(store, stores):
-    """Of one owner the oldest work is claimed first, and never more than was asked for."""
+    """A claim takes the oldest operations of an owner first, up to max_operations."""
     ids = [(await factories.create(store)).id for _ in range(5)]
     first = await stores.work.claim(claim(max_operations=2))
     rest = await stores.work.claim(claim(max_operations=100))
@@ -79,7 +79,7 @@ async def test_oldest_first(store, stores):
 
 
 async def test_owners_take_turns(store, stores):
-    """A busy owner does not keep others waiting: each is served before one is served again."""
+    """Each owner with work is served once before one is served again."""
     for _ in range(6):
         await factories.create(store, owner="busy")
     for owner in ("ann", "zoe"):
@@ -89,50 +89,52 @@ async def test_owners_take_turns(store, stores):
     assert owners[3:] == ["busy"] * 5
 
 
-@pytest.mark.parametrize("most", [3, 40])
-async def test_owners_share_one_answer(store, stores, most):
-    """One answer holds work of as many owners as there are, before a second one of any."""
+@pytest.mark.parametrize("max_operations", [3, 40])
+async def test_owners_share_one_answer(store, stores, max_operations):
+    """One claim takes an operation of each owner before a second one of any."""
     for owner in range(40):
         for _ in range(2):
             await factories.create(store, owner=f"owner-{owner:02}")
-    claimed = await stores.work.claim(claim(max_operations=most))
-    assert len(claimed) == most
-    assert len({operation.owner for operation in claimed}) >= min(most, 16)
+    claimed = await stores.work.claim(claim(max_operations=max_operations))
+    assert len(claimed) == max_operations
+    assert len({operation.owner for operation in claimed}) >= min(max_operations, 16)
 
 
 async def test_functions_take_turns(store, stores):
-    """Work of every function that was asked for is claimed, and of no other."""
+    """A claim takes work of each of its functions, and of no other."""
     functions = ("video.a", "video.b", "audio.c")
     for function in functions:
         await factories.create(store, function=function)
-    asked = claim(functions=functions[:2], max_operations=10)
-    assert sorted(o.function for o in await stores.work.claim(asked)) == ["video.a", "video.b"]
-    assert await stores.work.claim(asked) == []
+    request = claim(functions=functions[:2], max_operations=10)
+    assert sorted(o.function for o in await stores.work.claim(request)) == ["video.a", "video.b"]
+    assert await stores.work.claim(request) == []
     assert await stores.work.pending(functions) == ["audio.c"]
 
 
 @pytest.mark.parametrize("size", [1_000])
 async def test_each_operation_goes_to_one_worker(stores, others, stored, size):
-    """Eight claimers over two replicas share the work: each operation is claimed exactly once."""
+    """Eight workers on two replicas claim each operation exactly once."""
     owners = [f"owner-{n}" for n in range(10)]
     rows = [factories.row(owner=owners[n % 10]) for n in range(size)]
     stored.execute(sa.insert(operations), rows)
 
     counts = Counter[str]()
 
-    async def work(over):
-        while await over.pending([factories.FUNCTION]):
-            counts.update([operation.id for operation in await over.claim(claim(max_operations=7))])
+    async def work(work_store):
+        while await work_store.pending([factories.FUNCTION]):
+            counts.update(
+                [operation.id for operation in await work_store.claim(claim(max_operations=7))]
+            )
 
     async with asyncio.timeout(50):
-        await asyncio.gather(*(work(over) for over in [stores.work, others.work] * 4))
+        await asyncio.gather(*(work(work_store) for work_store in [stores.work, others.work] * 4))
     assert set(counts.values()) == {1}
     assert set(counts) == {row["id"] for row in rows}
     assert all(stored.operation(operation_id)["attempt"] == 1 for operation_id in counts)
 
 
 async def test_progress_renews_the_lease(store, stores, engine):
-    """Progress, with or without a number, holds the operation for another lease."""
+    """A report of progress, with or without a value, renews the lease."""
     await factories.create(store)
     (claimed,) = await stores.work.claim(CLAIM)
     factories.age(engine, claimed.id, timedelta(seconds=20))
@@ -146,7 +148,7 @@ async def test_progress_renews_the_lease(store, stores, engine):
 
 
 async def test_attempt_stands_until_the_sweep(store, stores, engine):
-    """A worker that is late, but whose operation nobody has taken away, goes on."""
+    """A worker whose lease has expired may still renew it before the sweep."""
     await factories.create(store)
     (claimed,) = await stores.work.claim(CLAIM)
     factories.age(engine, claimed.id, LEASE * 2)
@@ -159,7 +161,7 @@ async def test_attempt_stands_until_the_sweep(store, stores, engine):
 
 @pytest.mark.parametrize("transition", [Transition.COMPLETE, Transition.FAIL, Transition.CANCEL])
 async def test_the_end_ends_the_lease(store, stores, stored, transition):
-    """What has ended is held by nobody, and cannot be claimed again."""
+    """A terminal operation has no lease, and cannot be claimed."""
     operation = await factories.create(store)
     await stores.work.claim(CLAIM)
     ended = (await store.apply(factories.change(transition, operation.id))).operation
@@ -169,7 +171,7 @@ async def test_the_end_ends_the_lease(store, stores, stored, transition):
 
 
 async def test_claimed_operation_is_not_started(store, stores):
-    """A second start of a claimed operation is an illegal transition, whoever asks."""
+    """The start of a claimed operation is an illegal transition."""
     operation = await factories.create(store)
     await stores.work.claim(CLAIM)
     with pytest.raises(IllegalTransition):
@@ -178,7 +180,7 @@ async def test_claimed_operation_is_not_started(store, stores):
 
 @pytest.mark.parametrize("transition", [Transition.PROGRESS, Transition.COMPLETE, Transition.FAIL])
 async def test_no_attempt_runs_while_pending(store, stored, transition):
-    """A write of some attempt to what is pending is aborted: whatever attempt it was is over."""
+    """A write of an attempt to a pending operation is refused as stale."""
     operation = await factories.create(store)
     stored.execute(sa.update(operations).values(attempt=1))  # as a release leaves it
     before = stored.everything(operation.id)
@@ -188,7 +190,7 @@ async def test_no_attempt_runs_while_pending(store, stored, transition):
 
 
 async def test_claim_and_cancel_race(store, stores, replica):
-    """Whichever comes first, a claim never revives what was cancelled."""
+    """An operation that is claimed and cancelled concurrently ends cancelled."""
     for _ in range(10):
         operation = await factories.create(store)
         await answers(

@@ -1,4 +1,4 @@
-"""The cursor of held sessions on PostgreSQL: what goes in comes out, and errors are psycopg's."""
+"""The cursor on PostgreSQL: values round-trip, and errors are those of psycopg."""
 
 import os
 import socket
@@ -40,7 +40,7 @@ def database_url(postgres_url):
 
 @pytest.fixture
 def session(engine):
-    """A held session."""
+    """A session."""
     session = Session(engine)
     yield session
     session.reset()
@@ -48,14 +48,14 @@ def session(engine):
 
 @pytest.fixture
 def cursor(session):
-    """Its cursor."""
+    """The cursor of the session."""
     assert isinstance(session.cursor, PreparedCursor)
     return session.cursor
 
 
 @pytest.mark.parametrize("kind", VALUES)
 def test_values_are_what_they_were(cursor, kind):
-    """One alone, and many in an array, come back as they were given, and so does nothing."""
+    """Values and None round-trip, alone and in an array."""
 
     @MANY
     @given(st.lists(st.none() | VALUES[kind], min_size=1))
@@ -69,13 +69,13 @@ def test_values_are_what_they_were(cursor, kind):
 
 
 def test_word_of_an_enumeration_is_a_text(cursor):
-    """A status is written as its word."""
+    """A status is passed as its text."""
     cursor.execute("SELECT $1::text", [Status.PENDING])
     assert cursor.fetchall() == [("PENDING",)]
 
 
 def test_rows_are_given_once(cursor):
-    """The rows of the last statement are given out, and not kept."""
+    """The rows of a statement are returned once."""
     cursor.execute("SELECT 1 UNION ALL SELECT 2")
     assert cursor.fetchall() == [(1,), (2,)]
     assert cursor.fetchall() == []
@@ -83,7 +83,7 @@ def test_rows_are_given_once(cursor):
 
 @pytest.mark.parametrize("value", ["a\0b", ["a\0b"]])
 def test_nul_is_refused(cursor, value):
-    """No text ends early where it has a NUL, which PostgreSQL cannot store."""
+    """A text with NUL is refused, not truncated."""
     given_ = array(value) if isinstance(value, list) else value
     with pytest.raises(psycopg.DataError):
         cursor.execute("SELECT $1::text", [given_])
@@ -92,7 +92,7 @@ def test_nul_is_refused(cursor, value):
 
 
 def test_value_of_another_type_is_a_defect(cursor):
-    """What nobody said how to write is not guessed at."""
+    """A value of an unsupported type raises TypeError."""
     with pytest.raises(TypeError):
         cursor.execute("SELECT $1::text", [object()])
 
@@ -106,7 +106,7 @@ def test_value_of_another_type_is_a_defect(cursor):
     ],
 )
 def test_errors_are_those_of_psycopg(cursor, sql, error):
-    """A refused statement raises by its SQLSTATE, and the next one runs."""
+    """A refused statement raises the error of its SQLSTATE, and the next one runs."""
     with pytest.raises(error) as caught:
         cursor.execute(sql)
     assert caught.value.sqlstate == error.sqlstate
@@ -115,7 +115,7 @@ def test_errors_are_those_of_psycopg(cursor, sql, error):
 
 
 def test_lost_connection_is_an_operational_error(session, cursor):
-    """Whoever waits for a server that goes away is told so, and so is whoever comes after."""
+    """Every statement on a lost connection raises OperationalError."""
     connection = session.connection.connection.driver_connection
     with socket.socket(fileno=os.dup(connection.pgconn.socket)) as own:
         own.shutdown(socket.SHUT_RDWR)
@@ -125,7 +125,7 @@ def test_lost_connection_is_an_operational_error(session, cursor):
 
 
 def test_columns_that_change_are_an_error(cursor):
-    """A statement has the columns that it had when it first ran, or does not run."""
+    """A statement whose columns have changed since its first run raises an error."""
     cursor.execute("CREATE TEMPORARY TABLE things (a integer)")
     cursor.execute("INSERT INTO things VALUES ($1)", [1])
     cursor.execute("SELECT * FROM things")

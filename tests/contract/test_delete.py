@@ -1,4 +1,4 @@
-"""Forgetting: a terminal operation, by who may, once."""
+"""Deletes of terminal operations: callers, retries and errors."""
 
 import pytest
 
@@ -17,7 +17,7 @@ OTHERS = [
 
 
 def purge(operation, **overrides):
-    """The wish that the operation were forgotten."""
+    """Return the request to delete the operation."""
     return factories.change(Transition.PURGE, operation.id, **overrides)
 
 
@@ -26,7 +26,7 @@ def purge(operation, **overrides):
     "asker", [factories.access_filter(), ADMIN], ids=lambda asker: asker.subject
 )
 async def test_terminal_operation_is_purged(store, stored, asker, status):
-    """Owner and admin may forget a terminal operation; only its events are left."""
+    """The owner and an admin may delete a terminal operation; only its events remain."""
     operation = await factories.reach(store, status)
     await store.delete(purge(operation, access_filter=asker, request_id="r-1"))
     assert stored.operation(operation.id) is None
@@ -38,7 +38,7 @@ async def test_terminal_operation_is_purged(store, stored, asker, status):
 
 @pytest.mark.parametrize("status", [Status.PENDING, Status.PROCESSING])
 async def test_active_operation_is_not_forgotten(store, stored, status):
-    """An active operation is refused with the statuses that could be forgotten."""
+    """The delete of an active operation fails with the statuses that allow it."""
     operation = await factories.reach(store, status)
     before = stored.everything(operation.id)
     with pytest.raises(IllegalTransition) as caught:
@@ -48,7 +48,7 @@ async def test_active_operation_is_not_forgotten(store, stored, status):
 
 
 async def test_stranger_purges_nothing(store, stored):
-    """For a stranger there is nothing to be forgotten."""
+    """The delete of another owner's operation fails as for a missing one."""
     operation = await factories.reach(store, Status.COMPLETED)
     before = stored.everything(operation.id)
     with pytest.raises(OperationNotFound):
@@ -60,7 +60,7 @@ async def test_stranger_purges_nothing(store, stored):
     "asker", [factories.access_filter(), ADMIN], ids=lambda asker: asker.subject
 )
 async def test_purging_again_is_fine(store, stored, asker):
-    """The same delete with the same request_id succeeds again, and changes nothing."""
+    """A retried delete succeeds, and changes nothing."""
     operation = await factories.reach(store, Status.COMPLETED)
     change = purge(operation, access_filter=asker, request_id="r-1")
     await store.delete(change)
@@ -70,7 +70,7 @@ async def test_purging_again_is_fine(store, stored, asker):
 
 
 async def test_another_delete_finds_nothing(store):
-    """A second delete of another call is told that the operation was deleted."""
+    """Another delete of the same operation fails with OperationDeleted."""
     operation = await factories.reach(store, Status.COMPLETED)
     await store.delete(purge(operation, request_id="r-1"))
     for request_id in ("r-2", None):
@@ -79,7 +79,7 @@ async def test_another_delete_finds_nothing(store):
 
 
 async def test_deletes_without_request_id_are_no_repetitions(store):
-    """A delete without a request_id cannot be told from another one."""
+    """A second delete without a request_id fails with OperationDeleted."""
     operation = await factories.reach(store, Status.COMPLETED)
     await store.delete(purge(operation))
     with pytest.raises(OperationDeleted):
@@ -87,7 +87,7 @@ async def test_deletes_without_request_id_are_no_repetitions(store):
 
 
 async def test_only_the_owner_is_told_of_the_deletion(store):
-    """Of a deleted operation the owner hears that it was deleted, others that there is none."""
+    """The owner of a deleted operation gets OperationDeleted, others get OperationNotFound."""
     operation = await factories.reach(store, Status.COMPLETED)
     await store.delete(purge(operation, access_filter=ADMIN, request_id="r-1"))
     with pytest.raises(OperationDeleted):
@@ -107,7 +107,7 @@ async def test_only_the_owner_is_told_of_the_deletion(store):
 
 
 async def test_nothing_happens_to_what_was_deleted(store, stored):
-    """No transition brings a deleted operation back, and none leaves an event."""
+    """Every transition of a deleted operation fails, and writes no event."""
     operation = await factories.reach(store, Status.COMPLETED)
     await store.delete(purge(operation))
     before = stored.everything(operation.id)

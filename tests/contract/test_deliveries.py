@@ -1,4 +1,4 @@
-"""The outbox: what is due is claimed once, settled by whoever holds it, and shown to its owner."""
+"""The outbox: claims, settlements, lists and redeliveries."""
 
 import dataclasses
 from datetime import timedelta
@@ -12,7 +12,7 @@ from milepost.domain.operation import Status
 from milepost.domain.selection import Position
 from milepost.domain.transitions import Transition
 from milepost.storage.creation import SWEEPER
-from milepost.storage.delivery_claims import DeliveryClaim, claimer, claiming_values
+from milepost.storage.delivery_claims import DeliveryClaim, claim_statement, claiming_values
 from milepost.storage.dialects import Instant, Span
 from milepost.storage.session import Session
 from milepost.storage.tables import deliveries
@@ -26,29 +26,29 @@ ENDS = ("operation.completed", "operation.failed", "operation.cancelled", "opera
 
 @pytest.fixture
 def outbox(stores):
-    """The deliveries of a fresh database."""
+    """The delivery store of a fresh database."""
     return stores.deliveries
 
 
 @pytest.fixture
 def other(others):
-    """The same, as another replica sees them."""
+    """The delivery store of another replica."""
     return others.deliveries
 
 
 async def ended(store, **overrides):
-    """An operation that has completed, with one delivery."""
+    """Return a completed operation with one delivery."""
     overrides = {"callback_events": ENDS, **overrides}
     return await factories.reach(store, Status.COMPLETED, **overrides)
 
 
 async def claim(outbox, limit=10, per_host=10, busy=(), lease=LEASE):
-    """What is due, claimed."""
+    """Return the due deliveries, claimed."""
     return await outbox.claim(limit=limit, per_host=per_host, busy=busy, lease=lease)
 
 
 def settlement(claimed, status=DeliveryStatus.DELIVERED, delay=MINUTE, **overrides):
-    """What came of an attempt to send what was claimed."""
+    """Return the settlement of an attempt at a claimed delivery."""
     failed = status is not DeliveryStatus.DELIVERED
     attempt = Attempt(
         number=claimed.number,
@@ -68,8 +68,8 @@ def settlement(claimed, status=DeliveryStatus.DELIVERED, delay=MINUTE, **overrid
     return dataclasses.replace(plain, **overrides)
 
 
-def hurry(engine):
-    """Every wait and every lease is over."""
+def make_due(engine):
+    """Make all pending deliveries due, as if every delay and lease had ended."""
     hour = sa.literal(timedelta(hours=1), Span())
     due = sa.type_coerce(deliveries.c.next_attempt_time.op("-")(hour), Instant())
     with engine.begin() as connection:
@@ -77,12 +77,12 @@ def hurry(engine):
 
 
 async def listed(outbox, owner=factories.OWNER, after=None, limit=10, **selection):
-    """The deliveries that an owner sees."""
+    """Return the deliveries of an owner."""
     return await outbox.deliveries(owner, DeliverySelection(**selection), after, limit)
 
 
 async def test_claim_has_what_the_body_needs(outbox, store):
-    """A delivery is claimed with the operation as it ended."""
+    """A claimed delivery has a snapshot of its operation."""
     operation = await ended(store, metadata='{"a":1}', trace_context="00-1-2-01")
     (claimed,) = await claim(outbox)
     assert (claimed.operation_id, claimed.revision) == (operation.id, operation.revision)
@@ -90,11 +90,11 @@ async def test_claim_has_what_the_body_needs(outbox, store):
     assert (claimed.callback_url, claimed.host) == (operation.callback_url, "example.com")
     assert (claimed.number, claimed.tries) == (1, 0)
     assert claimed.claim_time >= claimed.create_time
-    subject = claimed.subject
+    snapshot = claimed.snapshot
     for name in ("function", "status", "result", "errors", "metadata", "create_time"):
-        assert getattr(subject, name) == getattr(operation, name), name
-    assert subject.complete_time == operation.complete_time
-    assert subject.trace_context == "00-1-2-01"
+        assert getattr(snapshot, name) == getattr(operation, name), name
+    assert snapshot.complete_time == operation.complete_time
+    assert snapshot.trace_context == "00-1-2-01"
 
 
 @pytest.mark.parametrize(
@@ -107,24 +107,24 @@ async def test_claim_has_what_the_body_needs(outbox, store):
     ],
 )
 async def test_host_of_a_delivery(outbox, store, url, host):
-    """Limits per host go by the host and port of the URL, whatever else is in it."""
+    """The host of a delivery is the host and port of its URL, in lower case."""
     await ended(store, callback_url=url)
     (claimed,) = await claim(outbox)
     assert claimed.host == host
 
 
 async def test_one_dispatcher_gets_it(outbox, other, store):
-    """Of many claims at once each delivery comes out of one; a leased one is not due."""
+    """Concurrent claims lease each delivery to one dispatcher."""
     operations = [await ended(store) for _ in range(12)]
-    found = await answers(*(claim(who, limit=4) for who in (outbox, other) * 3))
+    found = await answers(*(claim(each, limit=4) for each in (outbox, other) * 3))
     ids = [claimed.operation_id for batch in found for claimed in batch]
-    while more := await claim(outbox):
-        ids += [claimed.operation_id for claimed in more]
+    while rest := await claim(outbox):
+        ids += [claimed.operation_id for claimed in rest]
     assert sorted(ids) == sorted(operation.id for operation in operations)
 
 
 async def test_claim_is_fair_between_hosts(outbox, store):
-    """No host gets more than its share, and a busy one gets nothing."""
+    """A claim takes at most `per_host` deliveries of a host, and none of a busy host."""
     for n in range(5):
         await ended(store, callback_url=f"https://slow.example/{n}")
     await ended(store, callback_url="https://fast.example/")
@@ -135,11 +135,11 @@ async def test_claim_is_fair_between_hosts(outbox, store):
 
 
 async def test_lost_lease_makes_it_due_again(engine, outbox, other, store):
-    """What a dispatcher that died held is sent by another; the old lease settles nothing."""
+    """A delivery with a lost lease is claimed again, and the old lease no longer settles it."""
     await ended(store)
     (first,) = await claim(outbox)
     assert await claim(other) == []
-    hurry(engine)
+    make_due(engine)
     (second,) = await claim(other)
     assert (second.id, second.number) == (first.id, 2)
     assert not await outbox.settle(settlement(first))
@@ -152,7 +152,7 @@ async def test_lost_lease_makes_it_due_again(engine, outbox, other, store):
 
 
 async def test_retry_waits_its_time(engine, outbox, store):
-    """A failed attempt is kept, and the next is due after its delay, with the same id."""
+    """A failed attempt is recorded, and the next is due after its delay, with the same id."""
     await ended(store)
     (first,) = await claim(outbox)
     assert await outbox.settle(settlement(first, DeliveryStatus.PENDING))
@@ -161,44 +161,44 @@ async def test_retry_waits_its_time(engine, outbox, store):
     assert shown.next_attempt_time - first.claim_time >= MINUTE
     assert shown.settle_time is None
     assert shown.attempts == (settlement(first, DeliveryStatus.PENDING).attempt,)
-    hurry(engine)
+    make_due(engine)
     (second,) = await claim(outbox)
     assert (second.id, second.number, second.tries) == (first.id, 2, 1)
 
 
 async def test_many_are_settled_at_once(outbox, store):
-    """Settlements that come together are all made, each by itself."""
+    """Concurrent settlements are each made."""
     for n in range(9):
         await ended(store, callback_url=f"https://h{n}.example/")
     claimed = await claim(outbox)
-    outcomes = [
+    settlements = [
         settlement(each, DeliveryStatus.PENDING if n % 2 else DeliveryStatus.DELIVERED)
         for n, each in enumerate(claimed)
     ]
-    assert await answers(*(outbox.settle(each) for each in outcomes)) == [True] * 9
+    assert await answers(*(outbox.settle(each) for each in settlements)) == [True] * 9
     shown = {each.id: each for each in await listed(outbox)}
-    for outcome in outcomes:
-        assert shown[outcome.id].status is outcome.status
-        assert shown[outcome.id].attempts == (outcome.attempt,)
+    for settled in settlements:
+        assert shown[settled.id].status is settled.status
+        assert shown[settled.id].attempts == (settled.attempt,)
 
 
 async def test_owner_sees_only_its_own(outbox, store):
-    """A list is of one owner, newest first, page by page, by status and by operation."""
-    mine = [await ended(store) for _ in range(5)]
+    """A list has the deliveries of one owner, newest first, paged and filtered."""
+    owned = [await ended(store) for _ in range(5)]
     await ended(store, owner="mallory")
     everything = await listed(outbox)
-    assert [each.operation_id for each in everything] == [each.id for each in reversed(mine)]
+    assert [each.operation_id for each in everything] == [each.id for each in reversed(owned)]
     last = everything[1]
     after = Position(create_time=last.create_time, id=last.id)
     assert await listed(outbox, after=after, limit=2) == everything[2:4]
-    (one,) = await listed(outbox, operation_id=mine[0].id)
+    (one,) = await listed(outbox, operation_id=owned[0].id)
     assert one == everything[-1]
     assert await listed(outbox, statuses=(DeliveryStatus.EXHAUSTED,)) == []
     assert await listed(outbox, statuses=(DeliveryStatus.PENDING,)) == everything
 
 
 async def test_redelivery_begins_anew(outbox, store):
-    """A settled delivery is due again at once, on a new schedule, its attempts kept."""
+    """A redelivery is due at once, on a new schedule, and keeps the earlier attempts."""
     await ended(store)
     (claimed,) = await claim(outbox)
     await outbox.settle(settlement(claimed, DeliveryStatus.EXHAUSTED))
@@ -217,7 +217,7 @@ async def test_redelivery_begins_anew(outbox, store):
 
 
 async def test_foreign_delivery_is_missing(outbox, store):
-    """A stranger's redelivery of a delivery is refused as if there were none."""
+    """The redelivery of another owner's delivery fails as for a missing one."""
     await ended(store)
     (claimed,) = await claim(outbox)
     for delivery_id in (claimed.id, "msg_" + "0" * 32):
@@ -227,25 +227,25 @@ async def test_foreign_delivery_is_missing(outbox, store):
 
 
 async def test_deleted_operation_leaves_its_unsent_webhook(engine, outbox, store):
-    """A webhook that is still to be sent outlives its operation, with all that its body needs."""
+    """An unsettled delivery outlives its deleted operation, with the snapshot for its body."""
     operation = await ended(
         store, metadata='{"a":"ü"}', callback_events=(*ENDS, "operation.deleted")
     )
     (before,) = await claim(outbox)
     await store.delete(factories.change(Transition.PURGE, operation.id))
-    hurry(engine)
+    make_due(engine)
     kept, deleted = sorted(await claim(outbox), key=lambda each: each.revision)
-    assert (kept.id, kept.subject) == (before.id, before.subject)
-    assert (deleted.type, deleted.subject) == ("operation.deleted", before.subject)
+    assert (kept.id, kept.snapshot) == (before.id, before.snapshot)
+    assert (deleted.type, deleted.snapshot) == ("operation.deleted", before.snapshot)
     await outbox.settle(settlement(kept))
     assert await outbox.purge_deliveries(MINUTE) == 0
     assert await outbox.purge_deliveries(-MINUTE) == 1
-    (left,) = await listed(outbox)
-    assert left.id == deleted.id
+    (remaining,) = await listed(outbox)
+    assert remaining.id == deleted.id
 
 
 async def test_settled_deliveries_go_with_their_operation(outbox, store, stored):
-    """Once it is deleted nothing is left of an operation's webhooks that were sent."""
+    """The settled deliveries of an operation are removed with it."""
     operation = await ended(store)
     (claimed,) = await claim(outbox)
     await outbox.settle(settlement(claimed))
@@ -256,20 +256,20 @@ async def test_settled_deliveries_go_with_their_operation(outbox, store, stored)
 
 @pytest.mark.parametrize("status", [Status.PENDING, Status.COMPLETED])
 async def test_expiry_is_told_of_what_has_not_ended(outbox, store, stored, status):
-    """Expiry of a pending operation is told; that of one whose end was told is not told again."""
+    """The expiry of a pending operation has a webhook; that of a terminal one has none."""
     operation = await factories.reach(store, status, callback_events=ENDS, request_id="r")
     await claim(outbox)
     factories.age(stored.engine, operation.id, timedelta(days=30))
-    await factories.create(store, request_id="r")  # sweeps the one before it
+    await factories.create(store, request_id="r")  # purges the expired one
     assert stored.events(operation.id)[-1]["actor"] == SWEEPER
     types = [row["type"] for row in stored.deliveries(operation.id)]
     assert ("operation.expired" in types) is (status is Status.PENDING)
     for claimed in await claim(outbox):
-        assert claimed.subject.status is Status.PENDING
+        assert claimed.snapshot.status is Status.PENDING
 
 
 async def test_previous_release_writes_what_is_due(outbox, store, stored):
-    """A delivery without the new columns, as the release before writes it, is due at once."""
+    """A delivery of the previous release, without the new columns, is due at once."""
     operation = await ended(store, callback_url=None)
     row = {
         "id": "msg_" + "1" * 32,
@@ -291,9 +291,9 @@ FINISHED = 20_000
 
 
 def plan_of_a_claim(engine):
-    """How the database would make a claim, in a session like that of a dispatcher."""
+    """Return the plan of a claim, in a session like that of a dispatcher."""
     explain = "EXPLAIN " if engine.dialect.name == "postgresql" else "EXPLAIN QUERY PLAN "
-    asked = DeliveryClaim(limit=10, per_host=10, busy=["a.example"], lease=LEASE)
+    request = DeliveryClaim(limit=10, per_host=10, busy=["a.example"], lease=LEASE)
 
     def explaining(_connection, _cursor, statement, parameters, *_):
         return explain + statement, parameters
@@ -301,7 +301,7 @@ def plan_of_a_claim(engine):
     session = Session(engine, pinned_plans=True)
     connection = session.connection
     sa.event.listen(engine, "before_cursor_execute", explaining, retval=True)
-    result = connection.execute(claimer(), claiming_values(asked, "token"))
+    result = connection.execute(claim_statement(), claiming_values(request, "token"))
     plan = [str(row) for row in result.cursor.fetchall()]
     sa.event.remove(engine, "before_cursor_execute", explaining)
     session.reset()
@@ -309,7 +309,7 @@ def plan_of_a_claim(engine):
 
 
 async def test_claim_costs_the_same_after_many_deliveries(engine, outbox, store):
-    """What is settled does not slow a claim: the index of what is due serves it."""
+    """The index of due deliveries serves a claim, however many are settled."""
     operation = await ended(store)
     rows = [
         {

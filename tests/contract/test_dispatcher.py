@@ -1,4 +1,4 @@
-"""The dispatcher over a real stores: concurrency limits, order, circuit breaker and leases."""
+"""The dispatcher over real stores: concurrency limits, order, circuit breaker and leases."""
 
 import asyncio
 import json
@@ -22,23 +22,23 @@ LIMITS = ConcurrencyLimits(total=5, per_host=2, timeout=timedelta(seconds=1))
 
 
 class Poster:
-    """Counts the posts, and answers after a while."""
+    """Stub of the sender: counts the posts, and answers after `takes` seconds."""
 
     def __init__(self, status=204, takes=0.02):
         self.status = status
         self.takes = takes
         self.posts: Counter[str] = Counter()
-        self.most: Counter[str] = Counter()
-        self.told: list[dict[str, Any]] = []
+        self.max_running: Counter[str] = Counter()
+        self.bodies: list[dict[str, Any]] = []
         self._running: Counter[str] = Counter()
 
     async def post(self, url, *, owner, headers, body):  # noqa: ARG002 - the signature
         """Answer after a while."""
-        self.told.append(json.loads(body))
+        self.bodies.append(json.loads(body))
         for key in (url.host, "all"):
             self.posts[key] += 1
             self._running[key] += 1
-            self.most[key] = max(self.most[key], self._running[key])
+            self.max_running[key] = max(self.max_running[key], self._running[key])
         await asyncio.sleep(self.takes)
         self._running.subtract((url.host, "all"))
         took = timedelta(seconds=self.takes)
@@ -48,18 +48,18 @@ class Poster:
 
 
 class Reluctant(Poster):
-    """Takes a start only when it is told of it again."""
+    """Stub of the sender: refuses the first post of a start."""
 
     async def post(self, url, **request):
         """Answer after a while."""
-        told_before = any(told["type"] == "operation.started" for told in self.told)
+        posted_before = any(body["type"] == "operation.started" for body in self.bodies)
         start = json.loads(request["body"])["type"] == "operation.started"
-        self.status = 500 if start and not told_before else 204
+        self.status = 500 if start and not posted_before else 204
         return await super().post(url, **request)
 
 
 def due(engine, count, urls=HOSTS):
-    """Insert that many due deliveries."""
+    """Insert `count` due deliveries."""
     with engine.begin() as connection:
         insert_due(connection, count, urls)
 
@@ -68,13 +68,13 @@ async def test_limits_hold_per_host_and_in_total(engine, stores):
     """Neither the limit of a host nor the total limit is exceeded."""
     due(engine, 45)
     poster = Poster(takes=0.2)
-    async with WebhookDelivery(engine, stores, poster, limits=LIMITS) as sending:
+    async with WebhookDelivery(engine, stores, poster, limits=LIMITS) as delivery:
         await until(lambda: poster.posts["all"] == 45, patience=20)
-    assert sending.counts() == {"DELIVERED": 45}
+    assert delivery.counts() == {"DELIVERED": 45}
     assert poster.posts == {"all": 45, **{f"h{n}.example": 15 for n in range(3)}}
     # The limits are used, and not just kept.
-    assert poster.most["all"] == LIMITS.total
-    assert max(poster.most[f"h{n}.example"] for n in range(3)) == LIMITS.per_host
+    assert poster.max_running["all"] == LIMITS.total
+    assert max(poster.max_running[f"h{n}.example"] for n in range(3)) == LIMITS.per_host
 
 
 async def test_revision_orders_the_events_of_an_operation(engine, stores, store):
@@ -88,10 +88,10 @@ async def test_revision_orders_the_events_of_an_operation(engine, stores, store)
     poster = Reluctant()
     limits = ConcurrencyLimits(total=1, per_host=1)
     async with WebhookDelivery(engine, stores, poster, limits=limits, attempts=3):
-        await until(lambda: len(poster.told) == 3, patience=20)
-    told = [(each["type"].partition(".")[2], each["data"]["revision"]) for each in poster.told]
-    assert sorted(told) == [("completed", 3), ("started", 2), ("started", 2)]
-    by_revision = sorted(poster.told, key=lambda each: each["data"]["revision"])
+        await until(lambda: len(poster.bodies) == 3, patience=20)
+    posted = [(each["type"].partition(".")[2], each["data"]["revision"]) for each in poster.bodies]
+    assert sorted(posted) == [("completed", 3), ("started", 2), ("started", 2)]
+    by_revision = sorted(poster.bodies, key=lambda each: each["data"]["revision"])
     statuses = [each["data"]["status"] for each in by_revision]
     assert statuses == ["PROCESSING", "PROCESSING", "COMPLETED"]
 
@@ -104,18 +104,18 @@ async def test_breaker_delays_and_drops_nothing(engine, stores):
     poster = Poster(status=500)
     async with WebhookDelivery(
         engine, stores, poster, limits=LIMITS, breaker=breaker, attempts=50
-    ) as sending:
+    ) as delivery:
         await until(lambda: bool(breaker.open_hosts()))
         await asyncio.sleep(0.3)
-        made = poster.posts["all"]
+        before = poster.posts["all"]
         await asyncio.sleep(0.3)
-        assert poster.posts["all"] == made
-        assert sending.counts() == {"PENDING": 20}
+        assert poster.posts["all"] == before
+        assert delivery.counts() == {"PENDING": 20}
         poster.status = 204
         now[0] = 61.0
-        sending.dispatcher.wake()
-        await until(lambda: poster.posts["all"] == made + 20, patience=20)
-    assert sending.counts() == {"DELIVERED": 20}
+        delivery.dispatcher.wake()
+        await until(lambda: poster.posts["all"] == before + 20, patience=20)
+    assert delivery.counts() == {"DELIVERED": 20}
 
 
 async def test_what_waited_too_long_is_left_to_its_lease(engine, stores):
@@ -123,11 +123,11 @@ async def test_what_waited_too_long_is_left_to_its_lease(engine, stores):
     limits = ConcurrencyLimits(total=1, per_host=1, timeout=timedelta(seconds=-0.99))
     due(engine, 4)
     poster = Poster(takes=0.3)
-    async with WebhookDelivery(engine, stores, poster, limits=limits) as sending:
+    async with WebhookDelivery(engine, stores, poster, limits=limits) as delivery:
         await asyncio.sleep(0.5)
-        sending.dispatcher.finish()
-    delivered = sending.counts()["DELIVERED"]
-    assert sending.counts()["PENDING"] == 4 - delivered > 0
+        delivery.dispatcher.finish()
+    delivered = delivery.counts()["DELIVERED"]
+    assert delivery.counts()["PENDING"] == 4 - delivered > 0
     assert poster.posts["all"] == delivered
     with engine.connect() as connection:
         tries = connection.scalar(sa.text("SELECT max(tries) FROM deliveries"))

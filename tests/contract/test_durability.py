@@ -1,4 +1,4 @@
-"""A commit that was acknowledged is on the disk, whatever the database would do by default."""
+"""Acknowledged commits are durable, whatever the defaults of the database are."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ FULL = 2
 
 @pytest.fixture
 def sessions(engine) -> Iterator[list[Any]]:
-    """The driver's connections that are opened on the engine, in the order of their opening."""
+    """The driver connections of the engine, in the order in which they are opened."""
     opened: list[Any] = []
 
     def note(connection: Any, _record: object) -> None:
@@ -31,7 +31,7 @@ def sessions(engine) -> Iterator[list[Any]]:
 
 @pytest.fixture
 def careless_database(engine, database_url) -> None:
-    """The defaults of the database lose commits, as builds and settings of other places do."""
+    """A database whose defaults may lose commits."""
     if engine.dialect.name == "sqlite":
         with closing(sqlite3.connect(sa.make_url(database_url).database or "")) as connection:
             connection.execute("PRAGMA journal_mode = DELETE")
@@ -49,7 +49,7 @@ def _flush_nothing(connection: sqlite3.Connection, _record: object) -> None:
 
 @pytest.mark.usefixtures("careless_database")
 async def test_every_session_is_durable(engine, sessions, store, stores):
-    """Sessions of the store that write flush every commit, though the database would not."""
+    """Every writing session of the store flushes each commit, whatever the defaults are."""
     operation = await factories.reach(store, Status.PROCESSING)
     await store.get(operation.id, factories.access_filter())
     await stores.sweeps.sweep(Transition.EXPIRE, 1)
@@ -63,7 +63,7 @@ async def test_every_session_is_durable(engine, sessions, store, stores):
 
 
 def durability(connection: Any) -> tuple[bool, Any]:
-    """Whether a session writes, and its settings, read on that very session."""
+    """Return whether a session writes, and its settings for durability."""
 
     def value(query: str) -> Any:
         (found,) = connection.execute(query).fetchone()

@@ -1,4 +1,4 @@
-"""Expiry: past its time an operation is as if it did not exist, swept or not."""
+"""Expiry: an expired operation does not exist, before and after its purge."""
 
 from datetime import timedelta
 
@@ -37,7 +37,7 @@ async def test_expired_operation_is_gone(store, engine, stored, status):
 
 @pytest.mark.parametrize("status", GONE)
 async def test_only_the_owner_is_told_of_expiry(store, engine, status):
-    """Of an expired operation a stranger, a worker and an admin hear that there is none."""
+    """An expired operation is not found by other owners, workers and admins."""
     operation = await factories.reach(store, status, ttl=TTL)
     factories.age(engine, operation.id, TTL + MARGIN)
     for asker in (
@@ -60,7 +60,7 @@ async def test_only_the_owner_is_told_of_expiry(store, engine, status):
 
 @pytest.mark.parametrize("status", Status)
 async def test_operation_lives_until_its_time(store, engine, status):
-    """Before its time has come an operation is there."""
+    """An operation is accessible until its expire_time."""
     operation = await factories.reach(store, status, ttl=TTL)
     factories.age(engine, operation.id, TTL - MARGIN)
     assert (await store.get(operation.id, factories.access_filter())).id == operation.id
@@ -69,7 +69,7 @@ async def test_operation_lives_until_its_time(store, engine, status):
 
 
 async def test_work_outlives_its_time(store, engine):
-    """What is being worked on stays visible past its time, and may still end."""
+    """A processing operation stays visible past its expire_time, and can complete."""
     operation = await factories.reach(store, Status.PROCESSING, ttl=TTL)
     factories.age(engine, operation.id, 2 * TTL)
     await store.apply(factories.change(Transition.PROGRESS, operation.id, progress=0.5))
@@ -80,25 +80,25 @@ async def test_work_outlives_its_time(store, engine):
 
 
 @pytest.mark.parametrize(
-    ("left", "there"),
+    ("offset", "exists"),
     [
         (timedelta(microseconds=1), True),
         (timedelta(0), True),
         (timedelta(microseconds=-1), False),
     ],
 )
-async def test_now_is_not_yet_expired(store, engine, left, there):
-    """When the time is exactly now the operation is there; a microsecond later it is gone."""
+async def test_now_is_not_yet_expired(store, engine, offset, exists):
+    """An operation is unexpired at its expire_time, and expired a microsecond later."""
     operation = await factories.create(store)
-    # Within one statement the clock of the database stands still.
+    # Within one statement the clock of the database is constant.
     expire = (
         sa.update(operations)
         .where(operations.c.id == operation.id)
         .values(
             create_time=factories.LONG_AGO,
-            expire_time=later(clock(), sa.literal(left, operations.c.ttl.type)),
+            expire_time=later(clock(), sa.literal(offset, operations.c.ttl.type)),
         )
         .returning(unexpired())
     )
     with engine.begin() as connection:
-        assert bool(connection.execute(expire).scalar_one()) is there
+        assert bool(connection.execute(expire).scalar_one()) is exists

@@ -1,4 +1,4 @@
-"""API keys as they are stored: created once, listed page by page, revoked, expired, used."""
+"""API keys in the store: creates, lists, revocations, expiry and uses."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -22,22 +22,22 @@ LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
 @pytest.fixture
 def keys(stores) -> Keys:
-    """The use cases over the store."""
+    """The use cases of API keys over the store."""
     return Keys(stores.keys, limits=Limits(), page_tokens=PageTokens(bytes(32)))
 
 
 def create_request(**fields) -> CreateKeyRequest:
-    """The content of a key."""
+    """Return the content of a key."""
     return CreateKeyRequest(**{"subject": "alice", "roles": (Role.CALLER,), **fields})
 
 
 def in_an_hour() -> datetime:
-    """A time that is not reached soon, to the microsecond that both databases keep."""
+    """Return a time in an hour, in the precision of both databases."""
     return (datetime.now(UTC) + timedelta(hours=1)).replace(microsecond=123_000)
 
 
 async def test_created_key_speaks_for_its_subject(keys, stores):
-    """The secret that a create shows is that of the stored key, with its roles and grants."""
+    """A created secret authenticates its subject, with the roles and grants of the key."""
     end = in_an_hour()
     created = await keys.create(
         ADMIN,
@@ -57,7 +57,7 @@ async def test_created_key_speaks_for_its_subject(keys, stores):
 
 
 async def test_repeated_create_returns_the_key_without_its_secret(keys):
-    """The same creator and request_id create one key; its secret is shown once."""
+    """A retried create returns the key without its secret."""
     first = await keys.create(ADMIN, create_request(request_id="r1"))
     again = await keys.create(ADMIN, create_request(request_id="r1"))
     assert (first.replayed, again.replayed) == (False, True)
@@ -68,7 +68,7 @@ async def test_repeated_create_returns_the_key_without_its_secret(keys):
 
 
 async def test_request_id_is_for_one_content(keys):
-    """A request_id that created a key of other content is refused, and nothing is stored."""
+    """A request_id that created a key with other content is refused, and nothing is stored."""
     await keys.create(ADMIN, create_request(request_id="r1"))
     with pytest.raises(RequestIdReused):
         await keys.create(ADMIN, create_request(request_id="r1", subject="bob"))
@@ -77,24 +77,24 @@ async def test_request_id_is_for_one_content(keys):
 
 
 async def test_concurrent_creates_with_one_request_id_make_one_key(keys, others):
-    """Of concurrent calls with one request_id, on two replicas, exactly one creates a key."""
+    """Of concurrent calls with one request_id on two replicas, exactly one creates a key."""
     other = Keys(others.keys, limits=Limits(), page_tokens=PageTokens(bytes(32)))
-    outcomes = await asyncio.gather(
+    results = await asyncio.gather(
         *(k.create(ADMIN, create_request(request_id="r1")) for k in (keys, other) * 5)
     )
-    assert sorted(outcome.replayed for outcome in outcomes) == [False] + [True] * 9
-    assert len({outcome.key.key_id for outcome in outcomes}) == 1
+    assert sorted(result.replayed for result in results) == [False] + [True] * 9
+    assert len({result.key.key_id for result in results}) == 1
 
 
 async def test_end_lies_in_the_future(keys):
-    """A key that the clock of the database calls expired is not created."""
+    """A create with an expire_time in the past is refused."""
     with pytest.raises(InvalidRequest, match="expire_time"):
         await keys.create(ADMIN, create_request(expire_time=LONG_AGO))
     assert await keys.list(ADMIN, KeySelection(inactive=True)) == ([], "")
 
 
 async def test_two_keys_of_a_subject_are_valid_at_once(keys, stores):
-    """A subject has as many live keys as a rotation needs; revoking one leaves the other."""
+    """A subject may have two valid keys; the revocation of one does not affect the other."""
     old, new = [await keys.create(ADMIN, create_request()) for _ in range(2)]
     assert await stores.keys.find_key(old.key.key_id)
     assert await stores.keys.find_key(new.key.key_id)
@@ -104,7 +104,7 @@ async def test_two_keys_of_a_subject_are_valid_at_once(keys, stores):
 
 
 async def test_revoking_twice_changes_nothing(keys):
-    """The time of the first revocation stays."""
+    """A second revocation keeps the time of the first."""
     created = await keys.create(ADMIN, create_request())
     first = await keys.revoke(created.key.key_id)
     assert first.revoke_time is not None
@@ -119,7 +119,7 @@ async def test_unknown_key_is_not_found(keys):
 
 
 def expire(engine, key_id: str) -> None:
-    """The end of the key has passed."""
+    """Set the expire_time of a key to the past."""
     with engine.begin() as connection:
         connection.execute(
             sa.update(api_keys)
@@ -129,7 +129,7 @@ def expire(engine, key_id: str) -> None:
 
 
 async def test_expired_key_is_no_key(keys, stores, engine):
-    """Beyond its end, by the clock of the database, a key is not found, and not listed."""
+    """An expired key is not found, and listed only with inactive keys."""
     created = await keys.create(ADMIN, create_request(expire_time=in_an_hour()))
     expire(engine, created.key.key_id)
     assert await stores.keys.find_key(created.key.key_id) is None
@@ -139,16 +139,16 @@ async def test_expired_key_is_no_key(keys, stores, engine):
 
 
 async def test_keys_are_listed_newest_first(keys):
-    """Pages have no overlap and no gap, and follow each other from the newest key."""
-    made = [(await keys.create(ADMIN, create_request())).key.key_id for _ in range(5)]
-    await keys.revoke(made[2])
+    """Pages list every active key once, newest first."""
+    created_ids = [(await keys.create(ADMIN, create_request())).key.key_id for _ in range(5)]
+    await keys.revoke(created_ids[2])
     listed, token, pages = [], "", 0
     while token or not pages:
         page, token = await keys.list(ADMIN, KeySelection(), page_size=2, page_token=token)
         listed += page
         pages += 1
     assert pages == 2
-    assert {key.key_id for key in listed} == {*made} - {made[2]}
+    assert {key.key_id for key in listed} == {*created_ids} - {created_ids[2]}
     assert listed == sorted(listed, key=lambda k: (k.create_time, k.key_id), reverse=True)
 
 
@@ -164,14 +164,14 @@ async def test_token_of_a_page_is_for_its_reader_and_filters(keys):
 
 
 async def test_keys_of_one_subject(keys):
-    """The filter keeps the keys of one subject."""
+    """The subject filter lists the keys of one subject."""
     await keys.create(ADMIN, create_request())
     bob = await keys.create(ADMIN, create_request(subject="bob"))
     assert await keys.list(ADMIN, KeySelection(subject="bob")) == ([bob.key], "")
 
 
 async def test_use_is_written_once_a_minute(keys, engine):
-    """The last use of a key is stored, and again only when a minute has passed since."""
+    """The last use of a key is stored at most once a minute."""
     key_id = (await keys.create(ADMIN, create_request())).key.key_id
 
     async def last_used() -> datetime | None:
@@ -193,7 +193,7 @@ async def test_use_is_written_once_a_minute(keys, engine):
 
 
 async def test_noted_uses_are_bounded(keys):
-    """However many keys are used between two writes, only so many are remembered."""
+    """At most `MAX_UNWRITTEN_USES` used keys are kept between two writes."""
     for number in range(MAX_UNWRITTEN_USES + 10):
         keys.note_use(f"{number:016x}")
     assert len(keys._used) == MAX_UNWRITTEN_USES
@@ -202,7 +202,7 @@ async def test_noted_uses_are_bounded(keys):
 
 
 def test_lifetime_counts_by_the_clock_of_the_database(engine):
-    """A key made on the command line ends its lifetime after its creation."""
+    """A key with a lifetime expires that long after its create_time."""
     ring = KeyRing(engine)
     _, stored = issue_key(subject="alice", roles=[Role.CALLER])
     end = ring.add(stored, lifetime=timedelta(days=90))

@@ -17,32 +17,32 @@ ADMIN = factories.access_filter("admin", everything=True)
 
 
 def at(seconds):
-    """A moment of the past."""
+    """Return an instant in the past."""
     return factories.LONG_AGO + seconds * SECOND
 
 
 def seed(stored, rows):
-    """The rows are stored, in an order that says nothing."""
+    """Insert the rows in random order."""
     rows = list(rows)
-    random.Random(1).shuffle(rows)  # noqa: S311 - any order will do
+    random.Random(1).shuffle(rows)  # noqa: S311 - reproducible
     stored.execute(sa.insert(operations), rows)
     return rows
 
 
 def ids(rows):
-    """The ids of rows in the order of lists: newest first, then by id."""
+    """Return the ids of rows in the order of lists: newest first, then by id."""
     newest = sorted(rows, key=lambda row: (row["create_time"], row["id"]), reverse=True)
     return [row["id"] for row in newest]
 
 
 async def listed(store, asker=ME, **conditions):
-    """The ids of all operations that meet the conditions, in the order of the list."""
+    """Return the ids of the operations that meet the conditions, in the order of the list."""
     page = await store.list(asker, Selection(**conditions), None, 100, full=False)
     return [operation.id for operation in page]
 
 
 async def paged(store, limit, between=len):
-    """All pages, with something that happens after each."""
+    """Return all pages; call `between` after each."""
     pages, after = [], None
     while page := await store.list(ME, Selection(), after, limit, full=False):
         pages.append([operation.id for operation in page])
@@ -58,14 +58,14 @@ async def test_empty_list(store):
 
 
 async def test_newest_first(store, stored):
-    """Newest first; operations of the same instant by id."""
+    """A list is ordered by create_time and id, newest first."""
     rows = seed(stored, (factories.row(create_time=at(n // 3)) for n in range(12)))
     assert await listed(store) == ids(rows)
 
 
 @pytest.mark.parametrize("limit", [1, 4, 12, 50])
 async def test_pages_have_no_overlap_and_no_gap(store, stored, limit):
-    """Page after page shows each operation once, also where many are of one instant."""
+    """Pages list each operation once, also if many have the same create_time."""
     rows = seed(stored, (factories.row(create_time=at(n // 5)) for n in range(12)))
     pages = await paged(store, limit)
     assert [each for page in pages for each in page] == ids(rows)
@@ -73,14 +73,14 @@ async def test_pages_have_no_overlap_and_no_gap(store, stored, limit):
 
 
 async def test_pages_while_rows_come_and_go(store, stored):
-    """Inserts and deletes between the pages neither repeat nor hide what stays."""
+    """Inserts and deletes between pages neither repeat nor hide other operations."""
     staying = [factories.row(create_time=at(n)) for n in range(20)]
     going = [factories.row(create_time=at(n)) for n in range(20)]
     seed(stored, staying + going)
     fresh = iter(range(100, 200))
 
     def stir(page):
-        # Something newer than everything, something between the pages, and what was just shown.
+        # Insert one newer than all and one at the end of the page; delete some others.
         shown = page[-1].create_time
         for moment in (at(next(fresh)), shown):
             stored.execute(sa.insert(operations), [factories.row(create_time=moment)])
@@ -97,7 +97,7 @@ async def test_pages_while_rows_come_and_go(store, stored):
 
 
 async def test_filters(store, stored):
-    """Status and function narrow the list, each alone and both together, exactly."""
+    """The filters of status and function match exactly, alone and together."""
     functions = ("video.transcode", "video.transcoder", "Video.transcode", "video.*")
     rows = seed(
         stored,
@@ -119,7 +119,7 @@ async def test_filters(store, stored):
 
 
 async def test_range_of_create_time(store, stored):
-    """A range of create_time holds its beginning, and not its end."""
+    """A range of create_time includes its start and excludes its end."""
     rows = seed(stored, (factories.row(create_time=at(n)) for n in range(6)))
     within = [row for row in rows if at(2) <= row["create_time"] < at(4)]
     assert await listed(store, create_time_from=at(2), create_time_to=at(4)) == ids(within)
@@ -129,7 +129,7 @@ async def test_range_of_create_time(store, stored):
 
 
 async def test_owner_filter_is_for_admins(store, stored):
-    """An admin narrows the list to one owner; a caller cannot widen it beyond its own."""
+    """An admin may filter by any owner; another caller gets only its own operations."""
     mine = seed(stored, [factories.row() for _ in range(2)])
     theirs = seed(stored, [factories.row(owner="bob") for _ in range(3)])
     assert await listed(store) == ids(mine)
@@ -156,7 +156,7 @@ async def test_summary_leaves_payloads_out(store):
 
 
 async def test_expired_operations_do_not_shorten_pages(store, stored):
-    """Expired operations take no place in a page."""
+    """Expired operations do not count in a page."""
     rows = seed(stored, (factories.row(create_time=at(n)) for n in range(6)))
     seed(
         stored,

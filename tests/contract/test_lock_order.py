@@ -21,19 +21,19 @@ WAITING = sa.text(
 
 @pytest.fixture
 def database_url(postgres_url):
-    """SQLite has one lock, and so no order of locks."""
+    """The URL of a PostgreSQL database: SQLite has one lock, and so no order of locks."""
     return postgres_url
 
 
 @pytest.fixture
 def waiting(engine):
-    """How many sessions wait for a lock."""
+    """A function that returns the number of sessions that wait for a lock."""
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         yield lambda: connection.execute(WAITING).scalar_one()
 
 
 async def test_batches_in_opposite_orders(store, replica, stored, waiting):
-    """Two replicas that move the same operations in opposite orders both get through."""
+    """Two replicas that change the same operations in opposite orders do not deadlock."""
     ids = sorted([(await factories.create(store)).id for _ in range(4)])
     gates = [(await factories.create(store)).id for _ in range(2)]
     low, high, *last = ids
@@ -58,7 +58,7 @@ async def test_batches_in_opposite_orders(store, replica, stored, waiting):
     with ExitStack() as held:
         for operation_id in last:
             held.enter_context(stored.held(operation_id))
-        # What arrives while a replica is held at its gate forms its next batch.
+        # Calls that arrive while a replica waits for its gate form its next batch.
         with stored.held(gates[0]), stored.held(gates[1]):
             for each, gate, _ in batches:
                 call(each, Transition.START, gate)
@@ -71,6 +71,6 @@ async def test_batches_in_opposite_orders(store, replica, stored, waiting):
             )
         await until(lambda: calls[0].done() and calls[1].done() and waiting() == 2)
     found = await answers(*calls)
-    # Progress may have started an operation before its start came.
+    # Progress may have started an operation before its start.
     assert {type(answer) for answer in found} <= {TransitionResult, IllegalTransition}
     assert {stored.operation(each)["status"] for each in ids} == {Status.PROCESSING}

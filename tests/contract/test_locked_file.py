@@ -1,4 +1,4 @@
-"""When another process holds the SQLite file writers are told so, and readers go on."""
+"""A SQLite file that another process has locked: writes fail in time, and reads work."""
 
 import asyncio
 import time
@@ -14,12 +14,12 @@ from tests.contract.stored import answers
 
 @pytest.fixture
 def database_url(sqlite_url):
-    """Only a file can be locked as a whole."""
+    """The URL of a SQLite file, which can be locked as a whole."""
     return sqlite_url
 
 
 async def test_locked_file(store, stored):
-    """A write waits less than a second for the file, reads do not wait, and then all is well."""
+    """A write fails within a second while the file is locked, a read does not wait."""
     operation = await factories.create(store)
     with stored.held(operation.id):
         start = time.monotonic()
@@ -30,8 +30,8 @@ async def test_locked_file(store, stored):
     async with asyncio.timeout(5):
         while True:
             change = factories.change(Transition.CANCEL, operation.id, request_id="r-1")
-            (answer,) = await answers(store.apply(change))
-            if not isinstance(answer, StoreUnavailable):
+            (result,) = await answers(store.apply(change))
+            if not isinstance(result, StoreUnavailable):
                 break
-    assert answer.operation.status is Status.CANCELLED
-    assert answer.operation.revision == 2
+    assert result.operation.status is Status.CANCELLED
+    assert result.operation.revision == 2

@@ -1,4 +1,4 @@
-"""Hints between replicas on PostgreSQL, which may be lost, and what is done then."""
+"""Notifications between replicas on PostgreSQL, and their loss."""
 
 import asyncio
 import time
@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from milepost.domain.operation import new_operation_id
 from milepost.storage.engine import open_engine
-from milepost.storage.notifications import MOST_COLLECTED, Notifications
+from milepost.storage.notifications import MAX_COLLECTED, Notifications
 from tests.postgres import PostgresCluster
 from tests.waiting import until
 
@@ -18,38 +18,38 @@ BACK_WITHIN_S = 5.0
 
 
 class Replica:
-    """One who tells and hears."""
+    """A replica that sends and receives notifications."""
 
     def __init__(self, engine):
         self.notified: list[str] = []
-        self.lost = 0
+        self.gaps = 0
         self.notifications = Notifications(
             engine, on_notification=self.notified.append, on_gap=self._count
         )
 
     def _count(self):
-        self.lost += 1
+        self.gaps += 1
 
 
 @asynccontextmanager
 async def replicas(engine, count=2):
-    """Replicas that hear each other."""
-    several = [Replica(engine) for _ in range(count)]
+    """Return replicas that receive the notifications of each other."""
+    group = [Replica(engine) for _ in range(count)]
     try:
-        await until(lambda: all(replica.lost for replica in several))
-        yield several
+        await until(lambda: all(replica.gaps for replica in group))
+        yield group
     finally:
-        await asyncio.gather(*(replica.notifications.close() for replica in several))
+        await asyncio.gather(*(replica.notifications.close() for replica in group))
 
 
 @pytest.fixture
 def database_url(postgres_url):
-    """A PostgreSQL database: SQLite is one process, and needs no hints."""
+    """The URL of a PostgreSQL database: SQLite has one process, without notifications."""
     return postgres_url
 
 
 def cut(engine):
-    """Every session of the database but this one is ended."""
+    """End every other session of the database."""
     with engine.connect() as connection:
         connection.execute(
             sa.text(
@@ -60,64 +60,64 @@ def cut(engine):
 
 
 async def test_others_hear_what_moved(engine):
-    """What moves on one replica is notified by every other within a second, and not by itself."""
+    """A change on one replica reaches every other within a second, and not itself."""
     async with replicas(engine, 3) as (first, second, third):
-        for _ in range(2):  # the second one comes within the beat of the first
-            moved = new_operation_id()
+        for _ in range(2):  # the second one comes within SEND_INTERVAL_S of the first
+            changed = new_operation_id()
             start = time.monotonic()
-            first.notifications.tell(moved)
-            await until(lambda: moved in second.notified and moved in third.notified)  # noqa: B023
+            first.notifications.notify(changed)
+            await until(lambda: changed in second.notified and changed in third.notified)  # noqa: B023
             assert time.monotonic() - start < WITHIN_S
         assert first.notified == []
 
 
 async def test_hints_are_merged(engine):
-    """Notifications of an operation that changes all the time are coalesced; none is left out."""
+    """Notifications of an operation that changes often are coalesced; no operation is left out."""
     async with replicas(engine) as (first, second):
-        busy, others = new_operation_id(), [new_operation_id() for _ in range(MOST_COLLECTED // 2)]
+        busy, others = new_operation_id(), [new_operation_id() for _ in range(MAX_COLLECTED // 2)]
         for _ in range(3):
             for other in others:
-                first.notifications.tell(other)
+                first.notifications.notify(other)
             await until(lambda: not first.notifications._collected)
-        for _ in range(MOST_COLLECTED // 2):
-            first.notifications.tell(busy)
+        for _ in range(MAX_COLLECTED // 2):
+            first.notifications.notify(busy)
         await until(lambda: busy in second.notified)
         assert set(second.notified) == {busy, *others}
         assert second.notified.count(busy) <= 2
-        assert second.lost == 1
+        assert second.gaps == 1
 
 
 async def test_too_many_to_name_are_a_hint_to_look(engine):
-    """When more moves than can be named, the others are told to look at everything."""
+    """More changes than MAX_COLLECTED make the other replicas poll."""
     async with replicas(engine) as (first, second):
-        for _ in range(MOST_COLLECTED * 3):
-            first.notifications.tell(new_operation_id())
-        await until(lambda: second.lost > 1)
+        for _ in range(MAX_COLLECTED * 3):
+            first.notifications.notify(new_operation_id())
+        await until(lambda: second.gaps > 1)
 
 
 async def test_cut_connection_is_replaced(engine):
-    """A connection that is cut comes back by itself, says that hints were lost, and hears again."""
+    """A gaps connection is reopened, reports a gap, and receives notifications again."""
     async with replicas(engine) as (first, second):
         cut(engine)
-        await until(lambda: first.lost > 1 and second.lost > 1, BACK_WITHIN_S)
-        moved = new_operation_id()
-        first.notifications.tell(moved)
-        await until(lambda: moved in second.notified)
+        await until(lambda: first.gaps > 1 and second.gaps > 1, BACK_WITHIN_S)
+        changed = new_operation_id()
+        first.notifications.notify(changed)
+        await until(lambda: changed in second.notified)
 
 
 async def test_database_that_is_away_harms_nothing():
-    """While there is no database moves are told to nobody; when it is back, hints come again."""
+    """While the database is away changes are dropped; after its return notifications arrive."""
     with PostgresCluster(durable=False) as cluster:
-        cluster.create_database("hints")
-        engine = open_engine(cluster.url("hints"))
+        cluster.create_database("notifications")
+        engine = open_engine(cluster.url("notifications"))
         async with replicas(engine) as (first, second):
             await asyncio.to_thread(cluster.stop)
-            for _ in range(MOST_COLLECTED * 3):
-                first.notifications.tell(new_operation_id())
-            lost = second.lost
+            for _ in range(MAX_COLLECTED * 3):
+                first.notifications.notify(new_operation_id())
+            gaps = second.gaps
             await asyncio.to_thread(cluster.start)
-            await until(lambda: second.lost > lost, BACK_WITHIN_S)
-            moved = new_operation_id()
-            first.notifications.tell(moved)
-            await until(lambda: moved in second.notified or second.lost > lost + 1)
-        cluster.drop_database("hints")
+            await until(lambda: second.gaps > gaps, BACK_WITHIN_S)
+            changed = new_operation_id()
+            first.notifications.notify(changed)
+            await until(lambda: changed in second.notified or second.gaps > gaps + 1)
+        cluster.drop_database("notifications")

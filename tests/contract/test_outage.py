@@ -1,4 +1,4 @@
-"""When the database is away calls are told so within a second, and served again when it is back."""
+"""Outages: calls fail within a second while the database is away, and work after its return."""
 
 import asyncio
 import time
@@ -19,13 +19,13 @@ from tests import factories
 from tests.contract.stored import Stored, answers
 from tests.postgres import PostgresCluster
 
-TOLD_WITHIN_S = 1.0
+FAILS_WITHIN_S = 1.0
 BACK_WITHIN_S = 5.0
 
 
 @pytest.fixture(scope="module")
 def cluster():
-    """A PostgreSQL that may be stopped: nobody else uses it."""
+    """A PostgreSQL cluster that only these tests use, and stop."""
     with PostgresCluster(durable=False) as cluster:
         cluster.create_database("outage")
         upgrade(cluster.url("outage"))
@@ -34,23 +34,23 @@ def cluster():
 
 @pytest.fixture
 def database_url(cluster):
-    """The one database of the cluster."""
+    """The database of the cluster."""
     return cluster.url("outage")
 
 
 def frozen(cluster):
-    """The sessions of the server neither answer nor end."""
+    """Freeze the sessions of the server, which neither result nor end."""
     return cluster.frozen(whole=False)
 
 
 def unreachable(cluster):
-    """The server accepts connections, and says nothing to them."""
+    """Freeze the whole server: it accepts connections and never answers."""
     return cluster.frozen()
 
 
 @contextmanager
 def killed(cluster):
-    """There is no server."""
+    """Kill the server."""
     cluster.kill()
     try:
         yield
@@ -60,7 +60,7 @@ def killed(cluster):
 
 @contextmanager
 def stopped(cluster):
-    """There is no server, after an orderly end."""
+    """Stop the server in an orderly way."""
     cluster.stop()
     try:
         yield
@@ -69,7 +69,7 @@ def stopped(cluster):
 
 
 def every_kind(stores, operation):
-    """One call of each kind, not yet made."""
+    """Return functions that make one call of each kind."""
     store = stores.operations
     return [
         lambda: store.apply(factories.change(Transition.PROGRESS, operation.id)),
@@ -82,43 +82,45 @@ def every_kind(stores, operation):
 
 
 async def timed(call):
-    """The answer to the call, and how long it took."""
+    """Return the result of the call and its duration in seconds."""
     start = time.monotonic()
-    (answer,) = await answers(call())
-    return answer, time.monotonic() - start
+    (result,) = await answers(call())
+    return result, time.monotonic() - start
 
 
 async def served(call):
-    """The call is served, after however many refusals."""
+    """Repeat the call until the store is available."""
     while True:
-        (answer,) = await answers(call())
-        if not isinstance(answer, StoreUnavailable):
-            assert not isinstance(answer, Exception), answer
+        (result,) = await answers(call())
+        if not isinstance(result, StoreUnavailable):
+            assert not isinstance(result, Exception), result
             return
 
 
 @pytest.mark.parametrize("away", [unreachable, killed, stopped], ids=lambda away: away.__name__)
 async def test_outage(cluster, store, stores, away):
-    """Every call fails within 1 s while the store is away, and works within 5 s of its return."""
+    """Calls fail within 1 s while the database is away, and work within 5 s of its return."""
     operation = await factories.create(store)
     calls = every_kind(stores, operation)
     await asyncio.gather(*(call() for call in calls))
     with away(cluster):
         for _ in range(2):
-            for answer, seconds in await asyncio.gather(*(timed(call) for call in calls)):
-                assert isinstance(answer, StoreUnavailable), answer
-                assert seconds < TOLD_WITHIN_S
+            for result, seconds in await asyncio.gather(*(timed(call) for call in calls)):
+                assert isinstance(result, StoreUnavailable), result
+                assert seconds < FAILS_WITHIN_S
     async with asyncio.timeout(BACK_WITHIN_S):
         await asyncio.gather(*(served(call) for call in calls))
     assert all(
-        not isinstance(answer, Exception) for answer in await answers(*(call() for call in calls))
+        not isinstance(result, Exception) for result in await answers(*(call() for call in calls))
     )
 
 
 async def test_sessions_that_hang_are_replaced(cluster, store, stores):
-    """When only its sessions hang the store gives them up, and goes on with new ones."""
+    """The store replaces sessions that hang."""
     operation = await factories.create(store)
-    calls = every_kind(stores, operation)[2:]  # a transition in a frozen session holds its row
+    calls = every_kind(stores, operation)[
+        2:
+    ]  # a transition in a frozen session keeps the lock of its row
     await asyncio.gather(*(call() for call in calls))
     with frozen(cluster):
         async with asyncio.timeout(BACK_WITHIN_S):
@@ -126,7 +128,7 @@ async def test_sessions_that_hang_are_replaced(cluster, store, stores):
 
 
 async def test_acknowledged_moves_survive(cluster, store, engine):
-    """What was acknowledged before an outage is there after it, once."""
+    """A transition that was acknowledged before an outage is stored exactly once."""
     operation = await factories.create(store)
     calls = [
         asyncio.create_task(store.apply(factories.change(Transition.PROGRESS, operation.id)))
@@ -135,17 +137,17 @@ async def test_acknowledged_moves_survive(cluster, store, engine):
     await calls[5]
     with killed(cluster):
         found = await answers(*calls)
-    acknowledged = [answer for answer in found if isinstance(answer, TransitionResult)]
+    acknowledged = [result for result in found if isinstance(result, TransitionResult)]
     assert len(acknowledged) >= 6
-    assert {type(answer) for answer in found} <= {TransitionResult, StoreUnavailable}
+    assert {type(result) for result in found} <= {TransitionResult, StoreUnavailable}
     row = Stored(engine).operation(operation.id)
     assert row is not None
-    # The one transition that was under way may have been committed without an acknowledgement.
+    # The one transition in progress may have been committed without an acknowledgement.
     assert 0 <= row["revision"] - (1 + len(acknowledged)) <= 1
 
 
 async def test_closing_does_not_wait_for_the_database(stores, cluster, engine):
-    """A store whose database is away still closes, with every call answered."""
+    """The batchers close while the database is away, and every call is answered."""
     batchers = Batchers(engine)
     stores = Stores(batchers)
     operation = await factories.create(stores.operations)
@@ -155,11 +157,11 @@ async def test_closing_does_not_wait_for_the_database(stores, cluster, engine):
         async with asyncio.timeout(BACK_WITHIN_S):
             await batchers.close()
             found = await answers(*calls)
-    assert {type(answer) for answer in found} == {StoreUnavailable}
+    assert {type(result) for result in found} == {StoreUnavailable}
 
 
 async def test_lost_reads_are_repeated(store, engine):
-    """A read whose connection was cut is made again, unseen by its caller."""
+    """A read whose connection was lost runs again."""
     operation = await factories.create(store)
     assert await store.get(operation.id, factories.access_filter()) == operation
     with engine.connect() as connection:
@@ -173,7 +175,7 @@ async def test_lost_reads_are_repeated(store, engine):
 
 
 async def test_schema_that_is_missing(cluster):
-    """A database that was never migrated is a store that is not available, not a defect."""
+    """A database without a schema makes the store unavailable."""
     cluster.create_database("empty")
     engine = open_engine(cluster.url("empty"))
     batchers = Batchers(engine)

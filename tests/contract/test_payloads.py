@@ -1,4 +1,4 @@
-"""What goes in comes out again: metadata as the same text, results as the same bytes."""
+"""Payloads round-trip: metadata as the same text, results as the same bytes."""
 
 import asyncio
 import json
@@ -28,7 +28,7 @@ RESULTS = {
 
 
 async def everywhere(store, operation):
-    """The operation as it is read, by id and in a list."""
+    """Return the operation as a get and a list read it."""
     read = await store.get(operation.id, factories.access_filter())
     (listed,) = await store.list(factories.access_filter(), Selection(), None, 50, full=True)
     assert read == listed
@@ -37,7 +37,7 @@ async def everywhere(store, operation):
 
 @pytest.mark.parametrize("metadata", METADATA, ids=range(len(METADATA)))
 async def test_metadata_is_the_same_text(store, metadata):
-    """Metadata comes back as it went in, character for character, after every transition."""
+    """Metadata keeps its text, character for character, after every transition."""
     operation = await factories.reach(store, Status.CANCELLED, metadata=metadata)
     assert operation.metadata == metadata
     assert (await everywhere(store, operation)).metadata == metadata
@@ -45,7 +45,7 @@ async def test_metadata_is_the_same_text(store, metadata):
 
 @pytest.mark.parametrize("name", RESULTS)
 async def test_result_is_the_same_bytes(store, name):
-    """A result of any type comes back byte for byte; an empty one is not an absent one."""
+    """A result keeps its bytes; an empty result is not absent."""
     operation = await factories.reach(store, Status.PROCESSING)
     result = Payload(type_url="example.com/any.Type", value=RESULTS[name])
     change = factories.change(Transition.COMPLETE, operation.id, result=result)
@@ -54,7 +54,7 @@ async def test_result_is_the_same_bytes(store, name):
 
 
 async def test_results_of_one_batch_stay_apart(store):
-    """Results that are stored at once reach each its own operation."""
+    """Concurrent results are stored with their own operations."""
     results = {
         (await factories.reach(store, Status.PROCESSING)).id: Payload(
             type_url=f"example.com/{n}", value=bytes([n]) * n
@@ -69,7 +69,7 @@ async def test_results_of_one_batch_stay_apart(store):
 
 
 async def test_errors_keep_their_order(store):
-    """Three errors come back as three, in order, with code, message, source and details."""
+    """Errors keep their order, code, message, source and details."""
     operation = await factories.reach(store, Status.PROCESSING)
     errors = (
         factories.error("B", "naïve ☃ \x00 \n 'quoted'", source="input[2]"),
@@ -82,7 +82,7 @@ async def test_errors_keep_their_order(store):
 
 
 async def test_texts_are_the_same(store):
-    """Function, version, owner, message and worker come back as they went in."""
+    """Function, version, request id, message and worker keep their text."""
     odd = "naïve ☃ 😀 'quoted' \\ \" % _ ; --"
     operation = await factories.create(
         store, function=odd, version=odd, original_request_id=odd, callback_url=None
@@ -115,7 +115,7 @@ ODD_TEXTS = [
 
 
 async def test_odd_texts_of_one_batch(store):
-    """Texts that mean something to a database come back as they went in, many at once too."""
+    """Texts with special characters of a database keep their text, also in one batch."""
     new_operations = {
         new_operation_id(): factories.new_operation(
             version=text, metadata=text, original_request_id=None if n % 3 else text
@@ -146,7 +146,7 @@ async def test_odd_texts_of_one_batch(store):
 
 
 async def test_payloads_of_one_batch(store):
-    """Results, errors and durations that are stored at once are each what they were."""
+    """Results, errors and durations of one batch keep their values."""
     spans = [timedelta(seconds=60 + n, microseconds=n) for n in range(4)]
     created = await all_at_once(
         store.insert(new_operation_id(), factories.new_operation(ttl=span, retry_after=span))
@@ -171,5 +171,5 @@ async def test_payloads_of_one_batch(store):
 
 
 async def all_at_once(calls):
-    """The answers to the calls, which share a batch."""
+    """Return the results of concurrent calls."""
     return await asyncio.gather(*calls)

@@ -53,15 +53,15 @@ def engine(request):
 
 
 def fill(engine):
-    """Owners busy and idle, functions, every status, and statistics for the planner."""
-    dice = random.Random(1)  # noqa: S311 - any spread will do
-    owners = [dice.choice(["busy", f"owner-{dice.randrange(15)}"]) for _ in IDS]
+    """Insert operations of busy and idle owners in every status, and analyze the tables."""
+    generator = random.Random(1)  # noqa: S311 - reproducible
+    owners = [generator.choice(["busy", f"owner-{generator.randrange(15)}"]) for _ in IDS]
     rows = [
         factories.row(
             list(Status)[n % 5],
             id=operation_id,
             owner=owners[n],
-            function=f"function-{dice.randrange(7)}",
+            function=f"function-{generator.randrange(7)}",
             create_time=factories.LONG_AGO + timedelta(seconds=n),
             start_time=None if n % 5 in {0, 4} else factories.LONG_AGO + timedelta(seconds=n),
             complete_time=factories.FAR_AWAY if n % 5 in {2, 3} else None,
@@ -70,14 +70,14 @@ def fill(engine):
         )
         for n, operation_id in enumerate(IDS)
     ]
-    happened = [
+    event_rows = [
         {
             "operation_id": operation_id,
             "revision": 1,
             "type": "operation.created",
             "transition": "create",
             "owner": owners[n],
-            "actor": "somebody",
+            "actor": "actor",
             "time": factories.LONG_AGO,
         }
         for n, operation_id in enumerate(IDS)
@@ -108,7 +108,7 @@ def fill(engine):
     ]
     with engine.begin() as connection:
         connection.execute(sa.insert(operations), rows)
-        connection.execute(sa.insert(events), happened)
+        connection.execute(sa.insert(events), event_rows)
         connection.execute(sa.insert(deliveries), webhooks)
         connection.execute(sa.insert(delivery_attempts), attempts)
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
@@ -117,7 +117,7 @@ def fill(engine):
 
 @pytest.fixture(params=["pinned plans", "free plans"])
 def session(engine, request):
-    """A session of the store: one for statements by id, and one for everything else."""
+    """A session with pinned plans, and one whose planner chooses."""
     session = Session(engine, pinned_plans=request.param == "pinned plans")
     yield session
     session.reset()
@@ -133,7 +133,7 @@ def pinned(engine):
 
 @pytest.fixture
 def free(engine):
-    """A session whose planner chooses freely, as for lists."""
+    """A read-only session whose planner chooses, as for lists."""
     session = Session(engine, read_only=True)
     yield session
     session.reset()
@@ -148,35 +148,35 @@ class Plan:
         self.steps = []
 
     def execute(self, sql, parameters=()):
-        """Note the steps of the statement."""
+        """Record the steps of the statement."""
         explain = "EXPLAIN QUERY PLAN " if self._sqlite else "EXPLAIN (FORMAT JSON) "
         self._cursor.execute(explain + sql, parameters)
         found = self._cursor.fetchall()
         self.steps += [row[3] for row in found] if self._sqlite else _steps(found[0][0][0]["Plan"])
 
     def executemany(self, sql, parameters):
-        """Note the steps of the statement, each time."""
+        """Record the steps of the statement for each set of parameters."""
         for each in parameters:
             self.execute(sql, each)
 
     def fetchall(self):
-        """Nothing was run."""
+        """Return no rows."""
         return []
 
     @property
     def scans(self):
-        """The steps that read a whole table, other than in the order of an index."""
+        """The steps that read a whole table, except in the order of an index."""
         whole = ("SCAN operations", "SCAN events", "Seq Scan")
         return [s for s in self.steps if s.startswith(whole) and "USING INDEX" not in s]
 
     @property
     def sorts(self):
-        """The steps that put rows in order, where an index would have had them in order."""
+        """The steps that sort rows."""
         return [step for step in self.steps if "TEMP B-TREE" in step or "Sort" in step]
 
     def uses(self, index):
-        """Whether the index serves the statement."""
-        # SQLite has its own name for the index of a primary key.
+        """Return whether the index serves the statement."""
+        # SQLite names the index of a primary key itself.
         names = {index, f"sqlite_autoindex_{index.removesuffix('_pkey')}_1"}
         return any(name in step for step in self.steps for name in names)
 
@@ -188,14 +188,14 @@ def _steps(node):
 
 
 def prepared(session, statement: Runnable, rows):
-    """The plan of a prepared statement for rows of input."""
+    """Return the plan of a prepared statement for rows of input."""
     plan = Plan(session)
     statement.run(plan, rows)
     return plan
 
 
 def query(session, statement):
-    """The plan of a statement that is built for each call."""
+    """Return the plan of a statement that is built for each call."""
     compiled = statement.compile(
         dialect=session.database.statement_dialect, compile_kwargs={"render_postcompile": True}
     )
@@ -208,20 +208,20 @@ def query(session, statement):
     return plan
 
 
-@pytest.mark.parametrize("asked", [1, 32])
-def test_get_by_id(session, asked):
-    """Reads by id, one or many, go by the primary key."""
-    rows = [(i, *predicates.access_filter_values(ME), n) for n, i in enumerate(IDS[:asked])]
+@pytest.mark.parametrize("count", [1, 32])
+def test_get_by_id(session, count):
+    """The primary key serves reads by id, one or many."""
+    rows = [(i, *predicates.access_filter_values(ME), n) for n, i in enumerate(IDS[:count])]
     plan = prepared(session, queries.get(session.database), rows)
     assert plan.scans == []
     assert plan.uses("operations_pkey")
 
 
-@pytest.mark.parametrize("asked", [1, 32])
+@pytest.mark.parametrize("count", [1, 32])
 @pytest.mark.parametrize("transition", statements.EFFECTS)
-def test_moves_by_id(session, transition, asked):
-    """Moves, one or many, go by the primary key."""
-    changes = [factories.change(transition, i, access_filter=ME) for i in IDS[:asked]]
+def test_moves_by_id(session, transition, count):
+    """The primary key serves transitions, one or many."""
+    changes = [factories.change(transition, i, access_filter=ME) for i in IDS[:count]]
     rows = [(*statements.condition_values(c), *statements.effect_values(c)) for c in changes]
     for statement in statements.of_transition(session.database, transition):
         plan = prepared(session, statement, rows)
@@ -231,9 +231,9 @@ def test_moves_by_id(session, transition, asked):
 
 @pytest.mark.parametrize("transition", statements.EFFECTS)
 def test_why_not(session, transition):
-    """The read that explains a refusal goes by the primary keys."""
+    """The primary keys serve the read that explains a refused transition."""
     change = factories.change(transition, IDS[5], access_filter=ME, request_id="r-1")
-    plan = query(session, queries.why_not(change))
+    plan = query(session, queries.refused_operation(change))
     assert plan.scans == []
     assert plan.uses("operations_pkey")
     assert plan.uses("events_pkey")
@@ -241,39 +241,39 @@ def test_why_not(session, transition):
 
 @pytest.mark.parametrize("request_id", [None, "r-1"])
 def test_last_event(session, request_id):
-    """The read of what became of an operation goes by the primary key of the events."""
+    """The primary key of the events serves the read of the last event."""
     plan = query(session, queries.last_event(IDS[5], "owner-3", request_id))
     assert plan.scans == []
     assert plan.uses("events_pkey")
 
 
-@pytest.mark.parametrize("asked", [1, 32])
-def test_revisions(free, asked):
-    """The poll of those who wait goes by the primary key, for one operation or many."""
-    plan = prepared(free, history.revisions(free.database), [(i,) for i in IDS[:asked]])
+@pytest.mark.parametrize("count", [1, 32])
+def test_revisions(free, count):
+    """The primary key serves the poll of revisions, for one operation or many."""
+    plan = prepared(free, history.revisions(free.database), [(i,) for i in IDS[:count]])
     assert plan.scans == []
     assert plan.uses("operations_pkey")
 
 
 def test_passages(free):
-    """The read of what a watcher has missed goes by the primary key of the events."""
+    """The primary key of the events serves the read of status changes."""
     plan = query(free, history.status_changes(IDS[5], 1, 9, 100))
     assert plan.scans == []
     assert plan.uses("events_pkey")
 
 
 def test_request_of_an_owner(session):
-    """The read of an earlier create goes by owner and request_id."""
+    """The index of owner and request_id serves the read of an earlier create."""
     plan = query(session, queries.of_request(factories.new_operation(request_id="r-1")))
     assert plan.scans == []
     assert plan.uses("operations_owner_request_id_idx")
 
 
-@pytest.mark.parametrize("asked", [1, 32])
-def test_create(session, asked):
-    """Creates, one or many, read no table, whatever their owners have."""
+@pytest.mark.parametrize("count", [1, 32])
+def test_create(session, count):
+    """Creates, one or many, scan no table."""
     new_operations = [
-        factories.new_operation(owner="busy", request_id=f"r-{n}") for n in range(asked)
+        factories.new_operation(owner="busy", request_id=f"r-{n}") for n in range(count)
     ]
     rows = [
         statements.new_operation_values(new_operation_id(), new_operation)
@@ -286,7 +286,7 @@ def test_create(session, asked):
 
 
 def test_count_of_active_operations(session):
-    """What an owner has active is counted by the index of owner and status."""
+    """The index of owner and status serves the count of active operations."""
     plan = query(session, quotas.count_active("owner-3", 11))
     assert plan.scans == []
     assert plan.uses("operations_owner_status_create_time_id_idx")
@@ -313,7 +313,7 @@ def test_count_of_active_operations(session):
     ids=["owner", "owner and status", "owner, by an admin", "function and status", "all"],
 )
 def test_lists(free, asker, selection, index, after):
-    """Each page of a list goes by an index that has its order: no scan, and no sort."""
+    """An index in the order of the list serves each page: no scan, and no sort."""
     plan = query(free, queries.select_page(asker, selection, after, 50, full=True))
     assert plan.scans == []
     assert plan.sorts == [], plan.steps
@@ -321,7 +321,7 @@ def test_lists(free, asker, selection, index, after):
 
 
 def test_expiry(free):
-    """What is past its time is found by the index of expire_time."""
+    """The index of expire_time serves the search for expired operations."""
     late = sa.select(operations.c.id).where(operations.c.expire_time < clock())
     plan = query(free, late.order_by(operations.c.expire_time).limit(1_000))
     assert plan.scans == []
@@ -329,19 +329,20 @@ def test_expiry(free):
     assert plan.uses("operations_expire_time_idx")
 
 
-@pytest.mark.parametrize("most", [1, 100])
-def test_claims(pinned, most):
-    """A claim leaps through the index of pending work, and never reads the others."""
-    asked = ("wally", None, None, "function-3", "", min(most, 16), most + 8, most)
-    rows = [(*asked, "wally", timedelta(seconds=30))]
-    plan = prepared(pinned, claims.claiming(pinned.database), rows)
+@pytest.mark.parametrize("max_operations", [1, 100])
+def test_claims(pinned, max_operations):
+    """The index of pending operations serves a claim."""
+    owners, depth = min(max_operations, 16), max_operations + 8
+    selection = ("function-3", "", owners, depth, max_operations)
+    rows = [("wally", None, None, *selection, "wally", timedelta(seconds=30))]
+    plan = prepared(pinned, claims.claim_statement(pinned.database), rows)
     assert plan.scans == []
     assert plan.uses("operations_pending_idx")
     assert plan.uses("operations_pkey")
 
 
 def test_look_for_work(free):
-    """Whether there is pending work of some functions is one leap for each of them."""
+    """The index of pending operations serves the search for functions with work."""
     plan = query(free, claims.pending([f"function-{n}" for n in range(20)]))
     assert plan.scans == []
     assert plan.uses("operations_pending_idx")
@@ -357,19 +358,19 @@ def test_look_for_work(free):
     ],
 )
 def test_sweeps(session, transition, index):
-    """A sweep reads what may be due by an index, and moves it by the primary key."""
+    """An index serves the search of a sweep, and the primary key its change."""
     plan = prepared(
-        session, sweeps.sweeping(session.database, transition), [("m", None, None, "[]", 9)]
+        session, sweeps.sweep_statement(session.database, transition), [("m", None, None, "[]", 9)]
     )
     assert plan.scans == []
-    # Either is small: SQLite does not know which of them is smaller.
+    # Both are small: SQLite may choose either.
     others = {"operations_leased_idx": "operations_processing_expire_time_idx"}
     assert plan.uses(index) or plan.uses(others.get(index, index)), plan.steps
     assert plan.uses("operations_pkey")
 
 
 def test_events_to_purge(session):
-    """Old events are found by the events of removals, and removed by their primary key."""
+    """The index of purge events serves the search for old ones, the primary key the removal."""
     rows = [(timedelta(days=7), 9)]
     plan = prepared(session, sweeps.purge_events_statement(session.database), rows)
     assert plan.scans == []
@@ -378,7 +379,7 @@ def test_events_to_purge(session):
 
 
 def test_progress_changes_no_indexed_column():
-    """What a report of progress changes is in no index: it is updated in place."""
+    """No index has a column that progress changes, so rows are updated in place."""
     renewed = {"revision", "lease_expire_time", "progress", "progress_time", "progress_message"}
     indexed = {column.name for index in operations.indexes for column in index.columns}
     conditions = [str(index.dialect_options["postgresql"]["where"]) for index in operations.indexes]
@@ -387,6 +388,6 @@ def test_progress_changes_no_indexed_column():
 
 
 def test_a_scan_would_be_seen(free):
-    """A statement that no index serves shows as one that reads the whole table."""
+    """The plan of a statement without an index has a scan."""
     plan = query(free, sa.select(operations.c.id).where(operations.c.worker == "w-1"))
     assert len(plan.scans) == 1

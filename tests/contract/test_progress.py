@@ -1,4 +1,4 @@
-"""Progress: it grows, it starts what is pending, and it touches nothing else."""
+"""Progress: it grows, starts pending operations, and changes nothing else."""
 
 import dataclasses
 import math
@@ -13,7 +13,7 @@ from tests import factories
 
 @pytest.fixture
 async def half(store):
-    """An operation that is half done."""
+    """A processing operation with progress 0.5."""
     operation = await factories.reach(store, Status.PROCESSING, metadata='{"a":1}')
     change = factories.change(Transition.PROGRESS, operation.id, progress=0.5, message="half")
     await store.apply(change)
@@ -21,17 +21,17 @@ async def half(store):
 
 
 async def report(store, operation, **report):
-    """The operation after a report, as it is stored."""
-    outcome = await store.apply(factories.change(Transition.PROGRESS, operation.id, **report))
-    assert not outcome.replayed
+    """Return the stored operation after a report of progress."""
+    result = await store.apply(factories.change(Transition.PROGRESS, operation.id, **report))
+    assert not result.replayed
     stored = await store.get(operation.id, factories.access_filter())
-    # The answer leaves the payloads out; the rest is what is stored.
-    assert outcome.operation == dataclasses.replace(stored, metadata=outcome.operation.metadata)
+    # The result has no payloads.
+    assert result.operation == dataclasses.replace(stored, metadata=result.operation.metadata)
     return stored
 
 
 async def test_progress_grows(store, half):
-    """Progress changes itself, its time and the revision, and nothing else."""
+    """A report changes progress, its time and the revision, and nothing else."""
     after = await report(store, half, progress=0.75)
     assert after == dataclasses.replace(
         half, progress=0.75, progress_time=after.progress_time, revision=half.revision + 1
@@ -39,13 +39,13 @@ async def test_progress_grows(store, half):
 
 
 async def test_same_progress_is_progress(store, half):
-    """Progress that equals the stored one is accepted."""
+    """A report of the stored progress is accepted."""
     after = await report(store, half, progress=0.5)
     assert (after.progress, after.revision) == (0.5, half.revision + 1)
 
 
 async def test_small_dip_is_forgiven(store, half):
-    """A dip of at most 0.001 is accepted, and the larger value kept."""
+    """A decrease of at most 0.001 is accepted, and the larger value is kept."""
     assert (await report(store, half, progress=0.4995)).progress == 0.5
 
 
@@ -59,7 +59,7 @@ async def test_decrease_is_refused(store, stored, half):
 
 
 async def test_database_and_domain_draw_the_same_line(store, half):
-    """To the last bit, what the statement refuses is what the domain calls a decrease."""
+    """The statement and the domain have the same limit for a decrease, to the last bit."""
     edge = 0.5 - PROGRESS_TOLERANCE
     assert (await report(store, half, progress=edge)).progress == 0.5
     below = math.nextafter(edge, 0.0)
@@ -68,20 +68,20 @@ async def test_database_and_domain_draw_the_same_line(store, half):
 
 
 async def test_message_stays_until_another_comes(store, half):
-    """Progress without a message keeps the earlier one; with one, replaces it."""
+    """A report without a message keeps the earlier message."""
     assert (await report(store, half, progress=0.6)).progress_message == "half"
     assert (await report(store, half, message="more")).progress_message == "more"
 
 
 async def test_empty_report_keeps_the_value(store, half):
-    """Progress without a value keeps the value, and still counts as a report."""
+    """A report without a value keeps the progress, and updates its time and the revision."""
     after = await report(store, half)
     assert (after.progress, after.revision) == (0.5, half.revision + 1)
     assert after.progress_time >= half.progress_time
 
 
 async def test_progress_starts_what_is_pending(store):
-    """The first progress of a pending operation starts it."""
+    """The first report of a pending operation starts it."""
     pending = await factories.create(store)
     after = await report(store, pending, progress=0.1, message="first", worker="w-1")
     assert (after.status, after.progress, after.attempt) == (Status.PROCESSING, 0.1, 1)
@@ -91,7 +91,7 @@ async def test_progress_starts_what_is_pending(store):
 
 
 async def test_progress_of_nothing_yet(store):
-    """Progress 0.0 is a report: not absent, and not an integer."""
+    """Progress 0.0 is stored as a float, not as absent."""
     started = await factories.reach(store, Status.PROCESSING)
     after = await report(store, started, progress=0.0)
     assert after.progress == 0.0
@@ -99,7 +99,7 @@ async def test_progress_of_nothing_yet(store):
 
 
 async def test_progress_records_only_the_start(store, stored):
-    """Progress writes an event when it starts the operation, and none ever after."""
+    """Only the report that starts an operation writes an event."""
     pending = await factories.create(store)
     for step in range(1, 4):
         await report(store, pending, progress=step / 10)

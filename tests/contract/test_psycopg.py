@@ -1,4 +1,4 @@
-"""What `storage/libpq.py` uses of psycopg beyond its documentation: an upgrade may change it."""
+"""The undocumented parts of psycopg that `storage/libpq.py` uses, which an upgrade may change."""
 
 import psycopg
 import pytest
@@ -16,12 +16,12 @@ def connection(postgres_url):
 
 
 def changed(name, does):
-    """The sentence for whoever upgrades psycopg."""
+    """Return the failure message for an upgrade of psycopg."""
     return f"psycopg {psycopg.__version__} changed {name}: storage/libpq.py needs that it {does}"
 
 
 def prepared(connection, sql, *parameters):
-    """The result of a prepared statement, in the binary format."""
+    """Return the result of a prepared statement, in the binary format."""
     connection.pgconn.prepare(b"s", sql)
     return connection.pgconn.exec_prepared(
         b"s", list(parameters), [Format.TEXT] * len(parameters), Format.BINARY
@@ -54,21 +54,21 @@ def test_sizes_of_a_result(connection):
 
 def test_status_of_a_connection(connection):
     """`PGconn.status` shows whether the connection is lost."""
-    expected = changed("PGconn.status", "is a ConnStatus, and BAD once the server is gone")
+    expected = changed("PGconn.status", "is a ConnStatus, and BAD once the connection is lost")
     assert connection.pgconn.status == ConnStatus.OK, expected
     connection.pgconn.exec_(b"SELECT pg_terminate_backend(pg_backend_pid())")
     assert connection.pgconn.status == ConnStatus.BAD, expected
 
 
 def test_socket_of_a_connection(connection):
-    """`PGconn.socket` is the descriptor that a hanging statement is aborted by."""
+    """`PGconn.socket` is the descriptor of the connection."""
     assert connection.pgconn.socket == connection.fileno(), changed(
         "PGconn.socket", "is the descriptor of the connection"
     )
 
 
 def test_rows_are_loaded(connection):
-    """`Transformer.load_rows` makes Python rows of a part of a result."""
+    """`Transformer.load_rows` returns Python rows of a part of a result."""
     reader = Transformer(connection)
     reader.set_pgresult(prepared(connection, b"SELECT n, n::text FROM generate_series(1, 3) AS n"))
     assert reader.load_rows(0, 2, tuple) == [(1, "1"), (2, "2")], changed(
@@ -77,7 +77,7 @@ def test_rows_are_loaded(connection):
 
 
 def test_loaders_are_kept(connection):
-    """`Transformer.set_pgresult` can keep the loaders of the result before."""
+    """`Transformer.set_pgresult` can keep the loaders of the previous result."""
     reader = Transformer(connection)
     sql = b"SELECT 1::bigint, now()"
     reader.set_pgresult(prepared(connection, sql), set_loaders=True)
@@ -89,11 +89,11 @@ def test_loaders_are_kept(connection):
         "Transformer.set_pgresult", "keeps the loaders with set_loaders=False"
     )
     reader.set_pgresult(None, set_loaders=False)
-    assert reader.pgresult is None, changed("Transformer.set_pgresult", "lets go of a result")
+    assert reader.pgresult is None, changed("Transformer.set_pgresult", "releases a result")
 
 
 def test_error_of_a_result(connection):
-    """`errors.error_from_result` makes the exception of a failed statement, by its SQLSTATE."""
+    """`errors.error_from_result` returns the exception of a failed statement, by its SQLSTATE."""
     result = prepared(connection, b"SELECT 1 / $1::int", b"0")
     error = psycopg.errors.error_from_result(result)
     assert type(error) is psycopg.errors.DivisionByZero, changed(

@@ -1,4 +1,4 @@
-"""The quota of active operations: exact on each database, however many create at once."""
+"""The quota of active operations: exact on each database, also with concurrent creates."""
 
 from datetime import timedelta
 
@@ -11,26 +11,26 @@ from milepost.domain.transitions import Transition, TransitionResult
 from milepost.storage.tables import operations, quotas
 from tests import factories
 from tests.contract.stored import answers
-from tests.contract.test_batching import gathered
-from tests.contract.test_records import squat
+from tests.contract.test_batching import held_batch
+from tests.contract.test_records import block_event
 
 QUOTA = 10
 ENDS = (Transition.CANCEL, Transition.FAIL, Transition.COMPLETE)
 
 
 async def create(store, **overrides):
-    """A create by an owner that may have `QUOTA` active operations."""
+    """Create an operation of an owner whose quota is `QUOTA`."""
     overrides = {"quota": QUOTA, **overrides}
     return await store.insert(new_operation_id(), factories.new_operation(**overrides))
 
 
 async def fill(store, count=QUOTA, **overrides):
-    """The operations of an owner who is at its limit."""
+    """Create as many operations as the quota allows."""
     return [(await create(store, **overrides)).operation for _ in range(count)]
 
 
 async def test_one_too_many_is_refused(store, stored):
-    """With 9 active operations a create is allowed; with 10 refused, with both numbers."""
+    """A create beyond the quota fails with the active count and the quota."""
     await fill(store)
     with pytest.raises(QuotaExceeded) as caught:
         await create(store)
@@ -40,7 +40,7 @@ async def test_one_too_many_is_refused(store, stored):
 
 @pytest.mark.parametrize("end", ENDS)
 async def test_an_end_makes_room(store, end):
-    """When one of 10 active operations ends, there is room for just one more."""
+    """The end of an active operation allows exactly one more create."""
     first, *_ = await fill(store)
     if end is Transition.COMPLETE:
         await store.apply(factories.change(Transition.START, first.id))
@@ -51,7 +51,7 @@ async def test_an_end_makes_room(store, end):
 
 
 async def test_pending_and_processing_count(store):
-    """What waits and what is being worked on count alike."""
+    """Pending and processing operations count as active."""
     for operation in (await fill(store))[: QUOTA // 2]:
         await store.apply(factories.change(Transition.START, operation.id))
     with pytest.raises(QuotaExceeded):
@@ -59,42 +59,42 @@ async def test_pending_and_processing_count(store):
 
 
 async def test_expired_ones_do_not_count(store, engine):
-    """A pending operation past its time is not active, though its row is still there."""
+    """An expired pending operation does not count as active before its purge."""
     first, second, *_ = await fill(store, ttl=timedelta(minutes=1))
     await store.apply(factories.change(Transition.START, second.id))
     for operation in (first, second):
         factories.age(engine, operation.id, timedelta(hours=1))
     assert isinstance(await create(store), TransitionResult)
-    with pytest.raises(QuotaExceeded):  # the second is still being worked on
+    with pytest.raises(QuotaExceeded):  # the second is still processing
         await create(store)
 
 
 async def test_owners_do_not_share(store):
-    """One owner at its limit leaves the others alone."""
+    """The quota of one owner does not limit other owners."""
     await fill(store)
     assert isinstance(await create(store, owner="bob"), TransitionResult)
 
 
 async def test_replays_work_at_the_limit(store, stored):
-    """A repeated create is answered at the limit too, and takes nothing of the quota."""
+    """A retried create succeeds at the limit, and uses no quota."""
     new_operations = [f"r-{n}" for n in range(QUOTA)]
-    made = [(await create(store, request_id=each)).operation for each in new_operations]
+    created = [(await create(store, request_id=each)).operation for each in new_operations]
     for _ in range(3):
         found = await answers(*(create(store, request_id=each) for each in new_operations))
         assert [(each.operation.id, each.replayed) for each in found] == [
-            (operation.id, True) for operation in made
+            (operation.id, True) for operation in created
         ]
     with pytest.raises(RequestIdReused):
         await create(store, request_id="r-0", fingerprint="other")
     with pytest.raises(QuotaExceeded):
         await create(store, request_id="r-new")
-    await store.apply(factories.change(Transition.CANCEL, made[0].id))
+    await store.apply(factories.change(Transition.CANCEL, created[0].id))
     assert not (await create(store, request_id="r-new")).replayed
     assert stored.count() == QUOTA + 1
 
 
 async def test_request_id_of_an_expired_one_takes_a_place(store, engine):
-    """A create that takes over the request_id of an expired operation counts like any other."""
+    """A create with the request_id of an expired operation counts against the quota."""
     old = (await create(store, request_id="r-1", ttl=timedelta(minutes=1))).operation
     factories.age(engine, old.id, timedelta(hours=1))
     await fill(store, QUOTA - 1)
@@ -106,7 +106,7 @@ async def test_request_id_of_an_expired_one_takes_a_place(store, engine):
 
 @pytest.mark.parametrize("quota", [0, 3])
 async def test_lowered_quota(store, quota):
-    """After the quota was lowered an owner keeps what it has, and gets no more."""
+    """A lowered quota keeps existing operations, and refuses creates."""
     await fill(store)
     with pytest.raises(QuotaExceeded) as caught:
         await create(store, quota=quota)
@@ -114,14 +114,14 @@ async def test_lowered_quota(store, quota):
 
 
 async def test_raised_quota(store):
-    """After the quota was raised an owner has room for the difference."""
+    """A raised quota allows as many creates as it was raised by."""
     await fill(store)
     found = await answers(*(create(store, quota=QUOTA + 5) for _ in range(20)))
     assert sum(isinstance(each, TransitionResult) for each in found) == 5
 
 
 async def test_what_was_there_before_quotas_counts(store, stored):
-    """Operations of a release without quotas count for the first create that knows of them."""
+    """Active operations of a release without quotas count at the first create."""
     rows = [factories.row(Status.PENDING) for _ in range(QUOTA - 1)]
     stored.execute(sa.insert(operations), rows)
     assert isinstance(await create(store), TransitionResult)
@@ -130,40 +130,40 @@ async def test_what_was_there_before_quotas_counts(store, stored):
 
 
 async def test_one_batch_never_exceeds(store, stored):
-    """Of many creates in one statement exactly as many are granted as there is room for."""
+    """Of many creates in one batch, exactly as many succeed as the quota allows."""
     await fill(store, 4)
-    async with gathered(store, stored) as batch:
+    async with held_batch(store, stored) as batch:
         for n in range(50):
             batch.add(create(store, request_id=f"r-{n}" if n % 2 else None))
         for _ in range(5):
             batch.add(create(store, owner="bob"))
     found = await batch.answers()
     alice, bob = found[:50], found[50:]
-    # One more is active: what the batch was held at.
+    # One more is active: the operation that holds the batch.
     assert sum(isinstance(each, TransitionResult) for each in alice) == QUOTA - 5
     assert {type(each) for each in alice} == {TransitionResult, QuotaExceeded}
     assert {type(each) for each in bob} == {TransitionResult}
 
 
 async def test_many_at_once_over_two_replicas(store, replica, stored):
-    """Of 200 creates at once over two replicas exactly as many as allowed are made."""
+    """Of concurrent creates on two replicas, exactly as many succeed as the quota allows."""
     found = await answers(
         *(create((store, replica)[n % 2]) for n in range(100)),
         *(create((store, replica)[n % 2], owner="bob") for n in range(100)),
     )
-    for half in (found[:100], found[100:]):
-        assert {type(each) for each in half} == {TransitionResult, QuotaExceeded}
-        assert sum(isinstance(each, TransitionResult) for each in half) == QUOTA
+    for of_owner in (found[:100], found[100:]):
+        assert {type(each) for each in of_owner} == {TransitionResult, QuotaExceeded}
+        assert sum(isinstance(each, TransitionResult) for each in of_owner) == QUOTA
     assert stored.count() == 2 * QUOTA
 
 
 async def test_creates_and_ends_at_once(store, replica, stored):
-    """While operations end and others are created, never more are active than allowed."""
+    """Concurrent creates and cancels never exceed the quota."""
 
     async def live(each):
-        outcome = await create(each)
+        result = await create(each)
         active = stored.active(factories.OWNER)
-        await each.apply(factories.change(Transition.CANCEL, outcome.operation.id))
+        await each.apply(factories.change(Transition.CANCEL, result.operation.id))
         return active
 
     found = await answers(*(live((store, replica)[n % 2]) for n in range(120)))
@@ -174,11 +174,11 @@ async def test_creates_and_ends_at_once(store, replica, stored):
 
 
 async def test_a_create_that_the_database_refuses_takes_only_itself(store, stored):
-    """A create that the database refuses at the limit is undone; its neighbours are granted."""
+    """A create that the database refuses does not fail the other creates of its batch."""
     await fill(store, QUOTA - 3)
-    stored.execute(sa.update(quotas).values(reserved=QUOTA))  # so that all of them are recounted
+    stored.execute(sa.update(quotas).values(reserved=QUOTA))  # forces a recount
     fresh = [new_operation_id() for _ in range(3)]
-    squat(stored, fresh[1], 1)
+    block_event(stored, fresh[1], 1)
     found = await answers(
         *(store.insert(each, factories.new_operation(quota=QUOTA)) for each in fresh)
     )
@@ -188,7 +188,7 @@ async def test_a_create_that_the_database_refuses_takes_only_itself(store, store
 
 
 async def test_leaked_reservations_are_repaired(store, stored):
-    """A reservation that nothing came of is not lost: a recount finds the room again."""
+    """A recount frees the reservations of creates that failed."""
     taken = (await create(store)).operation.id
     for _ in range(3 * QUOTA):  # an id that is taken
         assert await store.insert(taken, factories.new_operation(quota=QUOTA)) is None

@@ -1,4 +1,4 @@
-"""Races: one winner, exact losers, nothing lost and nothing undone; on one replica and on two."""
+"""Races on one replica and on two: one call wins, and the others get exact errors."""
 
 from collections import Counter
 from itertools import cycle
@@ -17,22 +17,22 @@ ENDS = (Transition.COMPLETE, Transition.FAIL, Transition.CANCEL)
 
 @pytest.fixture(params=["one replica", "two replicas"])
 def replicas(request, store, replica):
-    """The replicas that race each other."""
+    """The replicas that take part in a race."""
     return [store] if request.param == "one replica" else [store, replica]
 
 
 def race(replicas, changes):
-    """The answers to changes that are asked for at once, of one store after the other."""
+    """Return the results of concurrent changes, spread over the replicas."""
     return answers(*(each.apply(c) for each, c in zip(cycle(replicas), changes, strict=False)))
 
 
 async def test_one_end(replicas, stored):
-    """Of many ends at once exactly one comes, and the others are told which."""
+    """Of concurrent ends exactly one succeeds, and the errors of the others name its status."""
     for _ in range(4):
         operation = await factories.reach(replicas[0], Status.PROCESSING)
         found = await race(replicas, [factories.change(m, operation.id) for m in ENDS * 4])
-        (winner,) = [answer for answer in found if isinstance(answer, TransitionResult)]
-        losers = [answer for answer in found if answer is not winner]
+        (winner,) = [result for result in found if isinstance(result, TransitionResult)]
+        losers = [result for result in found if result is not winner]
         end = winner.operation.status
         assert [(type(loser), loser.status) for loser in losers] == [(IllegalTransition, end)] * 11
         assert await replicas[0].get(operation.id, factories.access_filter()) == winner.operation
@@ -43,39 +43,39 @@ async def test_one_end(replicas, stored):
 
 
 async def test_one_start(replicas, stored):
-    """Of many starts at once exactly one succeeds."""
+    """Of concurrent starts exactly one succeeds."""
     operation = await factories.create(replicas[0])
     starts = [factories.change(Transition.START, operation.id, worker=f"w-{n}") for n in range(10)]
     found = await race(replicas, starts)
-    (winner,) = [answer for answer in found if isinstance(answer, TransitionResult)]
-    assert [type(answer) for answer in found].count(IllegalTransition) == 9
+    (winner,) = [result for result in found if isinstance(result, TransitionResult)]
+    assert [type(result) for result in found].count(IllegalTransition) == 9
     row = stored.operation(operation.id)
     assert (row["attempt"], row["worker"]) == (1, winner.operation.worker)
 
 
 async def test_one_repetition(replicas, stored):
-    """Of equal calls at once one transitions, and the others are answered as repetitions."""
+    """Of concurrent calls with one request_id, one is made and the others are replayed."""
     operation = await factories.reach(replicas[0], Status.PROCESSING)
     complete = factories.change(Transition.COMPLETE, operation.id, request_id="r-1")
     found = await race(replicas, [complete] * 8)
-    assert Counter(answer.replayed for answer in found) == {False: 1, True: 7}
+    assert Counter(result.replayed for result in found) == {False: 1, True: 7}
     assert len(stored.events(operation.id)) == 3
 
 
 async def test_larger_progress_wins(replicas):
-    """Of 0.6 and 0.7 at once 0.7 stays, whoever comes first."""
+    """The larger of two concurrent reports of progress is kept, in either order."""
     for values in ((0.6, 0.7), (0.7, 0.6)) * 4:
         operation = await factories.reach(replicas[0], Status.PROCESSING)
         found = await race(
             replicas,
             [factories.change(Transition.PROGRESS, operation.id, progress=v) for v in values],
         )
-        assert {type(answer) for answer in found} <= {TransitionResult, ProgressDecrease}
+        assert {type(result) for result in found} <= {TransitionResult, ProgressDecrease}
         assert (await replicas[0].get(operation.id, factories.access_filter())).progress == 0.7
 
 
 async def test_cancelled_never_starts(replicas, stored):
-    """Whichever of start and cancel comes first, the operation ends cancelled."""
+    """An operation that is started and cancelled concurrently ends cancelled."""
     for transitions in (
         (Transition.START, Transition.CANCEL),
         (Transition.CANCEL, Transition.START),
@@ -90,19 +90,19 @@ async def test_cancelled_never_starts(replicas, stored):
 
 
 async def test_progress_never_reopens(replicas, stored):
-    """Progress that races an end never comes after it."""
+    """Progress that races a cancel never follows it."""
     operation = await factories.reach(replicas[0], Status.PROCESSING)
     reports = [factories.change(Transition.PROGRESS, operation.id) for _ in range(10)]
     changes = [*reports[:5], factories.change(Transition.CANCEL, operation.id), *reports[5:]]
     found = await race(replicas, changes)
-    made = [answer for answer in found if isinstance(answer, TransitionResult)]
+    changed = [result for result in found if isinstance(result, TransitionResult)]
     row = stored.operation(operation.id)
-    assert (row["status"], row["revision"]) == (Status.CANCELLED, 2 + len(made))
-    assert max(answer.operation.revision for answer in made) == row["revision"]
+    assert (row["status"], row["revision"]) == (Status.CANCELLED, 2 + len(changed))
+    assert max(result.operation.revision for result in changed) == row["revision"]
 
 
 async def test_every_acknowledged_move_counts_once(replicas, stored):
-    """The revisions rise by exactly the number of transitions that were acknowledged."""
+    """The revision rises by exactly the number of acknowledged transitions."""
     ids = [(await factories.create(replicas[0])).id for _ in range(8)]
     transitions = (
         Transition.START,
@@ -114,15 +114,15 @@ async def test_every_acknowledged_move_counts_once(replicas, stored):
     )
     changes = [factories.change(transition, each) for transition in transitions * 2 for each in ids]
     found = await race(replicas, changes)
-    made = Counter(a.operation.id for a in found if isinstance(a, TransitionResult))
+    changed = Counter(a.operation.id for a in found if isinstance(a, TransitionResult))
     assert {type(a) for a in found} <= {TransitionResult, IllegalTransition}
     for each in ids:
-        assert stored.operation(each)["revision"] == 1 + made[each]
+        assert stored.operation(each)["revision"] == 1 + changed[each]
         assert stored.operation(each)["status"] in TERMINAL
 
 
 async def test_opposite_creates_do_not_lock_each_other_up(store, replica, stored):
-    """Two replicas that create under the same request_ids, each in another order, agree."""
+    """Creates with the same request_ids in opposite orders on two replicas do not deadlock."""
     new_operations = [factories.new_operation(request_id=f"r-{n}") for n in range(20)]
     found = await answers(
         *(store.insert(new_operation_id(), new_operation) for new_operation in new_operations),
@@ -131,12 +131,12 @@ async def test_opposite_creates_do_not_lock_each_other_up(store, replica, stored
             for new_operation in reversed(new_operations)
         ),
     )
-    assert Counter(answer.replayed for answer in found) == {False: 20, True: 20}
+    assert Counter(result.replayed for result in found) == {False: 20, True: 20}
     assert stored.count() == 20
 
 
 async def test_lost_races_end(store, engine, stored):
-    """A transition that others overtake every time is given up after three tries."""
+    """A transition that loses every race fails after three tries."""
     operation = await factories.create(store)
     before = stored.everything(operation.id)
     overtake(engine)
@@ -159,7 +159,7 @@ OVERTAKE = {
 
 
 def overtake(engine):
-    """From now on no update finds its row, as when another one came first."""
+    """Make every update find no row, as if a concurrent one came first."""
     with engine.begin() as connection:
         for statement in OVERTAKE[engine.dialect.name]:
             connection.execute(sa.text(statement))

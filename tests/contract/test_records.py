@@ -1,4 +1,4 @@
-"""Events and deliveries: one transaction with the transition that they tell of."""
+"""Events and deliveries: written in one transaction with their transition."""
 
 import re
 
@@ -12,8 +12,8 @@ from tests import factories
 from tests.contract.stored import answers
 
 
-def squat(stored, operation, revision):
-    """The place of the event of that revision is taken: whatever would write it fails."""
+def block_event(stored, operation, revision):
+    """Insert an event at `revision`, so that the transition to it fails."""
     stored.execute(
         sa.insert(events).values(
             operation_id=operation if isinstance(operation, str) else operation.id,
@@ -28,7 +28,7 @@ def squat(stored, operation, revision):
 
 
 async def test_event_tells_who_did_what(store, stored):
-    """Each change of status leaves one event: what, when, by whom, by which call and why."""
+    """A status change has one event with its type, time, actor, request_id and reason."""
     operation = await factories.create(store, request_id="r-1")
     admin = factories.access_filter("admin", everything=True)
     cancel = factories.change(
@@ -59,7 +59,7 @@ async def test_event_tells_who_did_what(store, stored):
 
 
 async def test_deliveries_are_for_subscribed_events(store, stored):
-    """A delivery is queued for each event that was asked for, and for no other."""
+    """A delivery is written for each event type in callback_events, and for no other."""
     operation = await factories.reach(
         store, Status.COMPLETED, callback_events=("operation.completed", "operation.failed")
     )
@@ -80,7 +80,7 @@ async def test_deliveries_are_for_subscribed_events(store, stored):
     "new_operation", [{"callback_url": None}, {"callback_events": ()}], ids=["no URL", "no event"]
 )
 async def test_nobody_is_told_unasked(store, stored, new_operation):
-    """Without a callback URL, or without an event to send, nothing is ever queued."""
+    """An operation without a callback URL or without callback_events has no delivery."""
     operation = await factories.reach(store, Status.COMPLETED, **new_operation)
     assert stored.deliveries(operation.id) == []
 
@@ -97,9 +97,9 @@ async def test_nobody_is_told_unasked(store, stored, new_operation):
     ],
 )
 async def test_no_move_without_its_event(store, stored, status, transition):
-    """When the event cannot be written the transition is undone, and nobody is told of it."""
+    """A transition whose event cannot be written is undone."""
     operation = await factories.reach(store, status)
-    squat(stored, operation, operation.revision + 1)
+    block_event(stored, operation, operation.revision + 1)
     before = stored.everything(operation.id)
     (answer,) = await answers(store.apply(factories.change(transition, operation.id)))
     assert isinstance(answer, Exception)
@@ -107,16 +107,16 @@ async def test_no_move_without_its_event(store, stored, status, transition):
 
 
 async def test_no_create_without_its_event(store, stored):
-    """When the event of a create cannot be written there is no operation either."""
+    """A create whose event cannot be written is undone."""
     operation_id = new_operation_id()
-    squat(stored, operation_id, 1)
+    block_event(stored, operation_id, 1)
     (answer,) = await answers(store.insert(operation_id, factories.new_operation()))
     assert isinstance(answer, Exception)
     assert stored.operation(operation_id) is None
 
 
 async def test_no_event_without_its_delivery(store, stored, engine):
-    """When the delivery cannot be written, neither the transition nor its event happened."""
+    """A transition whose delivery cannot be written is undone with its event."""
     operation = await factories.reach(store, Status.PROCESSING)
     with engine.begin() as connection:
         connection.execute(sa.text("ALTER TABLE deliveries RENAME TO lost"))

@@ -1,4 +1,4 @@
-"""Repeated calls and stale tokens: a client can always retry, and never acts on an old copy."""
+"""Retries and preconditions: a client may always retry, and never changes an old copy."""
 
 import pytest
 
@@ -7,21 +7,21 @@ from milepost.domain.operation import Status
 from milepost.domain.transitions import Transition
 from tests import factories
 
-# Every transition by request, and a status it starts from.
-MOVES = {
+# The requested transitions, and a source status of each.
+SOURCES = {
     Transition.START: Status.PENDING,
     Transition.PROGRESS: Status.PROCESSING,
     Transition.COMPLETE: Status.PROCESSING,
     Transition.FAIL: Status.PROCESSING,
     Transition.CANCEL: Status.PENDING,
 }
-FINAL = [transition for transition in MOVES if transition is not Transition.PROGRESS]
+FINAL = [transition for transition in SOURCES if transition is not Transition.PROGRESS]
 
 
-@pytest.mark.parametrize("transition", MOVES)
+@pytest.mark.parametrize("transition", SOURCES)
 async def test_repeated_move_is_answered_not_made(store, stored, transition):
-    """The same move with the same request_id answers with the stored operation."""
-    operation = await factories.reach(store, MOVES[transition])
+    """A retried transition changes nothing, and returns the stored operation."""
+    operation = await factories.reach(store, SOURCES[transition])
     change = factories.change(transition, operation.id, request_id="r-1")
     first = await store.apply(change)
     before = stored.everything(operation.id)
@@ -32,7 +32,7 @@ async def test_repeated_move_is_answered_not_made(store, stored, transition):
 
 
 async def test_repeated_start_by_progress_is_answered(store, stored):
-    """Progress that started the operation is not made again when it is repeated."""
+    """A retried report that started the operation changes nothing."""
     operation = await factories.create(store)
     change = factories.change(Transition.PROGRESS, operation.id, progress=0.5, request_id="r-1")
     await store.apply(change)
@@ -42,7 +42,7 @@ async def test_repeated_start_by_progress_is_answered(store, stored):
 
 
 async def test_repetition_shows_the_operation_as_it_stands(store):
-    """A late repetition answers with what the operation has become since."""
+    """A late retry returns the operation as it is now."""
     operation = await factories.create(store)
     start = factories.change(Transition.START, operation.id, request_id="r-1")
     progress = factories.change(Transition.PROGRESS, operation.id, request_id="r-2", progress=0.5)
@@ -55,7 +55,7 @@ async def test_repetition_shows_the_operation_as_it_stands(store):
 
 
 async def test_repetition_outranks_stale_tokens(store):
-    """A repetition carries the tokens of the first call, which are stale by its own doing."""
+    """A retry succeeds although its first try has changed the expected revision."""
     operation = await factories.create(store)
     change = factories.change(
         Transition.CANCEL, operation.id, request_id="r-1", expected_revision=1
@@ -66,8 +66,8 @@ async def test_repetition_outranks_stale_tokens(store):
 
 @pytest.mark.parametrize("transition", FINAL)
 async def test_another_request_is_no_repetition(store, transition):
-    """A second move with another request_id, or without one, is an illegal transition."""
-    operation = await factories.reach(store, MOVES[transition])
+    """A second end with another request_id, or without one, is an illegal transition."""
+    operation = await factories.reach(store, SOURCES[transition])
     await store.apply(factories.change(transition, operation.id, request_id="r-1"))
     for request_id in ("r-2", None):
         with pytest.raises(IllegalTransition):
@@ -75,7 +75,7 @@ async def test_another_request_is_no_repetition(store, transition):
 
 
 async def test_another_actor_is_no_repetition(store):
-    """The request_id of one actor says nothing about the calls of another."""
+    """The same request_id of another actor is not a retry."""
     operation = await factories.create(store)
     await store.apply(factories.change(Transition.CANCEL, operation.id, request_id="r-1"))
     admin = factories.access_filter("admin", everything=True)
@@ -86,17 +86,17 @@ async def test_another_actor_is_no_repetition(store):
 
 
 async def test_moves_without_request_id_are_no_repetitions(store):
-    """Two moves without a request_id are two transitions."""
+    """Two calls without a request_id are two transitions."""
     operation = await factories.create(store)
     await store.apply(factories.change(Transition.CANCEL, operation.id))
     with pytest.raises(IllegalTransition):
         await store.apply(factories.change(Transition.CANCEL, operation.id))
 
 
-@pytest.mark.parametrize("transition", [*MOVES, Transition.PURGE])
+@pytest.mark.parametrize("transition", [*SOURCES, Transition.PURGE])
 async def test_expected_revision(store, stored, transition):
-    """A move on an old copy is refused with both revisions; on the newest one it happens."""
-    operation = await factories.reach(store, MOVES.get(transition, Status.COMPLETED))
+    """A stale expected_revision is refused with both revisions; the current one is accepted."""
+    operation = await factories.reach(store, SOURCES.get(transition, Status.COMPLETED))
     before = stored.everything(operation.id)
     for expected in (operation.revision - 1, operation.revision + 1):
         with pytest.raises(RevisionMismatch) as caught:
@@ -111,7 +111,7 @@ async def test_expected_revision(store, stored, transition):
 
 @pytest.mark.parametrize("transition", [Transition.PROGRESS, Transition.COMPLETE, Transition.FAIL])
 async def test_attempt(store, stored, transition):
-    """A worker of another attempt is refused with both attempts; the present one works."""
+    """Another attempt is refused with both attempts; the current one is accepted."""
     operation = await factories.reach(store, Status.PROCESSING)
     before = stored.everything(operation.id)
     with pytest.raises(StaleAttempt) as caught:
@@ -122,7 +122,7 @@ async def test_attempt(store, stored, transition):
 
 
 async def test_stale_tokens_are_named_before_the_status(store):
-    """Whoever acts on an old copy of a finished operation is told to read again first."""
+    """A stale revision or attempt is reported before the status."""
     operation = await factories.reach(store, Status.COMPLETED)
     stale = {"expected_revision": 1, "attempt": 9}
     with pytest.raises(RevisionMismatch):

@@ -30,7 +30,7 @@ FAILURES = 2
 
 
 class Http:
-    """The protocol over the store, and calls to it."""
+    """The protocol over the stores, and calls to it."""
 
     def __init__(self, client: TestClient[Any, Any], ring: KeyRing, checks: AccessChecks) -> None:
         self._client = client
@@ -38,13 +38,13 @@ class Http:
         self.checks = checks
 
     def key(self, subject: str, *roles: Role) -> str:
-        """A valid API key."""
+        """Return a valid API key."""
         key, stored = issue_key(subject=subject, roles=roles or [Role.CALLER])
         self._ring.add(stored)
         return key
 
     async def call(self, key: str | None, verb: str, path: str = "") -> tuple[int, Any]:
-        """The status and the body of the answer."""
+        """Return the status and the body of the response."""
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
         body = {"function": "video.transcode"} if verb == "POST" else None
         async with self._client.request(
@@ -53,7 +53,7 @@ class Http:
             return response.status, await response.json()
 
     async def create(self, key: str) -> str:
-        """The id of a new operation."""
+        """Return the id of a new operation."""
         status, body = await self.call(key, "POST")
         assert (status, body["status"]) == (200, "PENDING")
         created: str = body["id"]
@@ -61,8 +61,8 @@ class Http:
 
 
 @pytest.fixture
-async def http(engine, store, stores) -> AsyncIterator[Http]:
-    """The protocol, which listens, over a fresh database."""
+async def http(engine, stores) -> AsyncIterator[Http]:
+    """The protocol, served over a fresh database."""
     checks = AccessChecks(
         admission=Admission(),
         authenticator=Authenticator(stores.keys, failures_per_minute=FAILURES),
@@ -71,8 +71,8 @@ async def http(engine, store, stores) -> AsyncIterator[Http]:
         ),
     )
     tracker = Tracker(
-        store,
-        Committer(store, Subscriptions()),
+        stores.operations,
+        Committer(stores.operations, Subscriptions()),
         limits=Limits(),
         page_tokens=PageTokens(secrets.token_bytes(32)),
         work=PendingWork(stores.work),
@@ -85,7 +85,7 @@ async def http(engine, store, stores) -> AsyncIterator[Http]:
 
 
 async def test_caller_is_authenticated(http):
-    """A valid key lets its subject in; without one, or with an unknown one, nothing is read."""
+    """A valid key authenticates its subject; a missing or unknown key is refused."""
     alice = http.key("alice")
     operation_id = await http.create(alice)
     status, body = await http.call(alice, "GET", f"/{operation_id}")
@@ -96,13 +96,13 @@ async def test_caller_is_authenticated(http):
 
 
 async def test_bad_credentials_are_limited(http):
-    """After too many bad credentials from one address no other one is looked at."""
+    """After too many bad credentials, calls of an address are refused without a check."""
     codes = [(await http.call("bad", "POST"))[0] for _ in range(FAILURES + 1)]
     assert codes == [401] * FAILURES + [429]
 
 
 async def test_policy_decides(http):
-    """Roles are those of the use case; a foreign operation is as a missing one."""
+    """The policy of the use case applies; an operation of another owner is not found."""
     operation_id = await http.create(http.key("alice"))
     for path in (operation_id, new_operation_id()):
         status, body = await http.call(http.key("bob"), "GET", f"/{path}")
@@ -113,13 +113,13 @@ async def test_policy_decides(http):
 
 
 async def test_method_without_a_use_case_is_refused(http):
-    """A method whose row names no use case is refused, whatever the roles."""
+    """A method without a use case is refused, whatever the roles."""
     status, body = await http.call(http.key("root", *Role), "DELETE", f"/{new_operation_id()}")
     assert (status, body["reason"]) == (403, "PERMISSION_DENIED")
 
 
 async def test_rates_are_limited(http):
-    """A principal that creates too fast is refused; reads have a limit of their own."""
+    """Creates beyond their rate are refused; reads have their own rate."""
     alice = http.key("alice")
     ids = [await http.create(alice) for _ in range(CREATES)]
     status, body = await http.call(alice, "POST")
@@ -128,14 +128,14 @@ async def test_rates_are_limited(http):
 
 
 async def test_draining_replica_takes_no_calls(http):
-    """Once admission is closed, calls of this protocol are refused too."""
+    """A closed admission refuses calls of this protocol."""
     http.checks.admission.close()
     status, body = await http.call(http.key("alice"), "POST")
     assert (status, body["reason"]) == (503, "DRAINING")
 
 
 async def test_calls_are_audited(http, lines):
-    """Transitions, audited calls and refusals have one line each; what is no id is redacted."""
+    """Transitions, audited calls and refusals have one log line each; invalid ids are redacted."""
     operation_id = await http.create(http.key("alice"))
     await http.call(http.key("root", Role.ADMIN), "GET", f"/{operation_id}")
     await http.call(http.key("bob"), "GET", f"/{operation_id}")

@@ -1,4 +1,4 @@
-"""Sweeps: what is due is released, abandoned, expired or forgotten, and nothing else is."""
+"""Sweeps: due operations are released, abandoned, expired or purged, and no others."""
 
 import asyncio
 import dataclasses
@@ -24,15 +24,15 @@ from tests.contract.test_claims import CLAIM, LEASE, WORKER
 TTL = timedelta(hours=1)
 LATE = timedelta(seconds=1)
 LARGE = 60
-"""Operations with a large result: several times as many as are removed in one piece."""
+"""Operations with a large result: several times as many as one statement removes."""
 LARGE_BYTES = 1 << 18
-"""Of each such result: together more than anything else in memory, and soon written to any disk."""
+"""Bytes of each result: together more than anything else in memory."""
 SWEEPS = (Transition.RELEASE, Transition.ABANDON, Transition.EXPIRE, Transition.PURGE)
 WRITES = (Transition.PROGRESS, Transition.COMPLETE, Transition.FAIL)
 
 
 async def sweep(stores):
-    """Every operation that any sweep moves now, by its transition."""
+    """Run every sweep; return the ids of the changed operations by transition."""
     return {
         transition: [o.id for o in await stores.sweeps.sweep(transition, 1_000)]
         for transition in SWEEPS
@@ -40,7 +40,7 @@ async def sweep(stores):
 
 
 def only(transition, operation):
-    """What a sweep finds that makes this transition of this operation alone."""
+    """Return the result of `sweep` if only this operation makes only this transition."""
     return {**{each: [] for each in SWEEPS}, transition: [operation.id]}
 
 
@@ -48,14 +48,14 @@ NOTHING: dict[Transition, list[str]] = {transition: [] for transition in SWEEPS}
 
 
 async def claimed(stores, **overrides):
-    """An operation that a worker has claimed."""
+    """Return an operation that a worker has claimed."""
     await factories.create(stores.operations, **overrides)
     (operation,) = await stores.work.claim(CLAIM)
     return operation
 
 
 async def test_nothing_is_due(store, stores, stored):
-    """What is within its lease and its time is left alone, in every status."""
+    """A sweep changes no operation before its lease and its expire_time end."""
     found = [await factories.reach(store, status) for status in Status]
     found.append(await claimed(stores, function=factories.FUNCTION))
     before = [stored.everything(operation.id) for operation in found]
@@ -64,7 +64,7 @@ async def test_nothing_is_due(store, stores, stored):
 
 
 async def test_lost_lease_is_released(store, stores, engine, stored):
-    """What has lost its lease waits again, without the progress and the worker of the attempt."""
+    """An operation with a lost lease is pending again, without progress and worker."""
     operation = await claimed(stores)
     await store.apply(
         factories.change(
@@ -93,7 +93,7 @@ async def test_lost_lease_is_released(store, stores, engine, stored):
 
 
 async def test_lease_that_holds_is_kept(store, stores, engine, stored):
-    """A lease is not lost before its time, and a renewed one holds from its renewal on."""
+    """A lease holds until its end, counted from its last renewal."""
     operation = await claimed(stores)
     factories.age(engine, operation.id, LEASE - timedelta(seconds=10))
     await store.apply(
@@ -106,7 +106,7 @@ async def test_lease_that_holds_is_kept(store, stores, engine, stored):
 
 
 async def test_late_worker_is_fenced_off(store, stores, engine, stored):
-    """A worker past its lease loses the operation, another ends it, and its writes are aborted."""
+    """A worker with a lost lease is fenced off, and another completes the operation."""
     operation = await claimed(stores)
     factories.age(engine, operation.id, LEASE + LATE)
     await sweep(stores)
@@ -120,7 +120,7 @@ async def test_late_worker_is_fenced_off(store, stores, engine, stored):
 
 
 async def assert_fenced(store, stored, operation):
-    """Every write of the attempt is aborted and leaves no trace."""
+    """Check that every write of the attempt is refused and changes nothing."""
     before = stored.everything(operation.id)
     for transition in WRITES:
         change = factories.change(
@@ -136,7 +136,7 @@ async def assert_fenced(store, stored, operation):
 
 
 async def test_last_attempt_is_abandoned(store, stores, engine, stored):
-    """When no attempt is left, a lost lease fails the operation, with event and webhook."""
+    """A lost lease of the last attempt fails the operation, with event and delivery."""
     operation = await claimed(stores, max_attempts=1)
     factories.age(engine, operation.id, LEASE + LATE)
     assert await sweep(stores) == only(Transition.ABANDON, operation)
@@ -153,7 +153,7 @@ async def test_last_attempt_is_abandoned(store, stores, engine, stored):
 
 
 async def test_attempts_are_used_up(store, stores, engine):
-    """An operation is given to as many workers as it has attempts, then it fails."""
+    """An operation fails after its lease was lost in each of its attempts."""
     operation = await factories.create(store, max_attempts=3)
     for attempt in (1, 2, 3):
         (again,) = await stores.work.claim(CLAIM)
@@ -165,7 +165,7 @@ async def test_attempts_are_used_up(store, stores, engine):
 
 
 async def test_started_operation_has_no_lease_to_lose(store, stores, engine):
-    """What was started without a claim is bounded by its expire_time only."""
+    """An operation that was started without a claim has no lease to lose."""
     operation = await factories.reach(store, Status.PROCESSING, ttl=TTL)
     factories.age(engine, operation.id, TTL - timedelta(minutes=1))
     assert await sweep(stores) == NOTHING
@@ -173,7 +173,7 @@ async def test_started_operation_has_no_lease_to_lose(store, stores, engine):
 
 @pytest.mark.parametrize("leased", [False, True])
 async def test_expired_processing_operation_fails(store, stores, engine, stored, leased):
-    """What is worked on past its time fails with EXPIRED, and is kept for one more ttl."""
+    """A processing operation past its expire_time fails with EXPIRED, and is kept for its ttl."""
     if leased:
         operation = await claimed(stores, ttl=TTL)
     else:
@@ -190,7 +190,7 @@ async def test_expired_processing_operation_fails(store, stores, engine, stored,
 
 
 async def test_expired_pending_operation_is_forgotten(store, stores, engine, stored):
-    """An expired pending operation is gone, with an event and its webhook."""
+    """An expired pending operation is purged, with an event and a delivery."""
     operation = await factories.create(store, ttl=TTL)
     factories.age(engine, operation.id, TTL + LATE)
     assert await sweep(stores) == only(Transition.PURGE, operation)
@@ -206,22 +206,22 @@ async def test_expired_pending_operation_is_forgotten(store, stores, engine, sto
 
 @pytest.mark.parametrize("status", [Status.COMPLETED, Status.FAILED, Status.CANCELLED])
 async def test_expired_terminal_operation_is_forgotten(store, stores, engine, stored, status):
-    """An ended operation that was kept for its time is gone, without another webhook."""
+    """An expired terminal operation is purged without another delivery."""
     operation = await factories.reach(store, status, ttl=TTL)
     factories.age(engine, operation.id, TTL + LATE)
     deliveries = stored.deliveries(operation.id)
     assert await sweep(stores) == only(Transition.PURGE, operation)
     assert stored.operation(operation.id) is None
     assert stored.events(operation.id)[-1]["type"] == "operation.expired"
-    left = stored.deliveries(operation.id)
-    assert [each["id"] for each in left] == [each["id"] for each in deliveries]
+    remaining = stored.deliveries(operation.id)
+    assert [each["id"] for each in remaining] == [each["id"] for each in deliveries]
     with pytest.raises(OperationExpired):
         await store.get(operation.id, factories.access_filter())
 
 
 @pytest.mark.parametrize("status", [Status.PENDING, Status.COMPLETED])
 async def test_not_expired_at_its_very_time(store, stores, stored, status):
-    """What has not come to its time yet is left alone, however close it is."""
+    """An operation is not purged before its expire_time."""
     operation = await factories.reach(store, status)
     soon = later(clock(), sa.literal(timedelta(seconds=30), operations.c.ttl.type))
     stored.execute(sa.update(operations).values(expire_time=soon))
@@ -230,7 +230,7 @@ async def test_not_expired_at_its_very_time(store, stores, stored, status):
 
 
 async def test_sweeps_are_batches(stores, others, stored):
-    """A sweep moves as many as it was asked for, and two at once never the same ones."""
+    """A sweep changes up to max_operations, and concurrent sweeps change different ones."""
     old = factories.LONG_AGO + timedelta(days=1)
     rows = [factories.row(expire_time=old) for _ in range(1_500)]
     stored.execute(sa.insert(operations), rows)
@@ -246,10 +246,10 @@ async def test_sweeps_are_batches(stores, others, stored):
 
 
 async def test_removing_large_results_takes_little_memory(stores, stored):
-    """However many large results are past their time, a sweep holds few of them at once."""
+    """A purge of large results holds only a few of them in memory."""
     large = {"result_type": "example.com/bytes", "result_value": b"x" * LARGE_BYTES}
     old = {"expire_time": factories.LONG_AGO + timedelta(days=1)}
-    for _ in range(LARGE // 10):  # not all in one insert, which would take memory itself
+    for _ in range(LARGE // 10):  # one insert of all would take memory itself
         rows = [factories.row(Status.COMPLETED, **large, **old) for _ in range(10)]
         stored.execute(sa.insert(operations), rows)
     tracemalloc.start()
@@ -261,7 +261,7 @@ async def test_removing_large_results_takes_little_memory(stores, stored):
 
 
 async def test_counting_changes_nothing(store, stores, engine, stored):
-    """What is due is counted without being touched."""
+    """The count of due operations changes nothing."""
     found = [
         await factories.create(store, ttl=TTL),
         await factories.reach(store, Status.PROCESSING, ttl=TTL),
@@ -287,7 +287,7 @@ async def test_overdue_is_what_a_sweep_would_have_done(stores, engine):
 
 
 async def test_events_of_the_long_gone_are_removed(store, stores, stored):
-    """Events are kept while their operation lives, and for a time after it is gone."""
+    """Events are kept while their operation exists, and for a time after its removal."""
     kept = timedelta(days=7)
     living = await factories.reach(store, Status.COMPLETED)
     gone = await factories.reach(store, Status.COMPLETED)
@@ -311,7 +311,7 @@ async def test_events_of_the_long_gone_are_removed(store, stores, stored):
     "transition", [Transition.PROGRESS, Transition.COMPLETE, Transition.CANCEL]
 )
 async def test_sweep_races_with_the_worker(stores, replica, engine, stored, transition):
-    """A sweep and a write at the same moment: one comes first, and the other sees it."""
+    """Of a sweep and a concurrent write, one comes first and the other sees its change."""
     for _ in range(10):
         operation = await claimed(stores)
         factories.age(engine, operation.id, LEASE + LATE)

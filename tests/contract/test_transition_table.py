@@ -1,4 +1,4 @@
-"""Every status and every transition: what the table allows happens, and nothing else."""
+"""Every status and every transition: the store makes exactly those that the table allows."""
 
 from itertools import product
 
@@ -14,16 +14,16 @@ EVERY = list(product(Status, EFFECTS))
 LEGAL = [
     (status, transition) for status, transition in EVERY if status in TABLE[transition].sources
 ]
-# A pending operation is forgotten only when it has expired: DeleteOperation is for terminal ones.
+# A pending operation is purged only when it has expired; DeleteOperation is for terminal ones.
 LEGAL.remove((Status.PENDING, Transition.PURGE))
 ILLEGAL = [pair for pair in EVERY if pair not in LEGAL]
 REMOVING = [pair for pair in LEGAL if TABLE[pair[1]].target is None]
-MOVING = [pair for pair in LEGAL if pair not in REMOVING]
+CHANGING = [pair for pair in LEGAL if pair not in REMOVING]
 
 
-@pytest.mark.parametrize(("status", "transition"), MOVING)
+@pytest.mark.parametrize(("status", "transition"), CHANGING)
 async def test_legal_move_enters_the_status_of_the_table(store, stored, status, transition):
-    """A legal transition leads where the table says, by one revision and one event."""
+    """A legal transition enters the target of the table, with one revision and one event."""
     rule = TABLE[transition]
     before = await factories.reach(store, status)
     events, deliveries = stored.events(before.id), stored.deliveries(before.id)
@@ -39,7 +39,7 @@ async def test_legal_move_enters_the_status_of_the_table(store, stored, status, 
 
 @pytest.mark.parametrize(("status", "transition"), REMOVING)
 async def test_legal_removal_leaves_only_its_event(store, stored, status, transition):
-    """A terminal operation that is forgotten leaves its events and nothing else."""
+    """A deleted operation leaves only its events."""
     before = await factories.reach(store, status)
     await store.apply(factories.change(transition, before.id))
     assert stored.operation(before.id) is None
@@ -49,7 +49,7 @@ async def test_legal_removal_leaves_only_its_event(store, stored, status, transi
 
 @pytest.mark.parametrize(("status", "transition"), ILLEGAL)
 async def test_illegal_move_changes_nothing(store, stored, status, transition):
-    """An illegal transition names the status found and those allowed, and changes no row."""
+    """An illegal transition fails with the current and the allowed statuses, and changes no row."""
     operation = await factories.reach(store, status)
     before = stored.everything(operation.id)
     change = factories.change(transition, operation.id)
@@ -63,7 +63,7 @@ async def test_illegal_move_changes_nothing(store, stored, status, transition):
 
 @pytest.mark.parametrize("transition", EFFECTS)
 async def test_move_of_an_unknown_operation_stores_nothing(store, stored, transition):
-    """A transition of an id that was never given is not found and leaves no trace."""
+    """A transition of an unknown operation fails as not found, and stores nothing."""
     unknown = new_operation_id()
     with pytest.raises(OperationNotFound) as caught:
         await store.apply(factories.change(transition, unknown))
@@ -72,7 +72,7 @@ async def test_move_of_an_unknown_operation_stores_nothing(store, stored, transi
 
 
 def test_every_move_by_request_is_in_the_matrix():
-    """The matrix leaves out only what is not a change of one known operation by request."""
+    """The matrix covers every transition except creates, claims and those of the sweeper."""
     assert set(Transition) - set(EFFECTS) == {
         Transition.CREATE,
         Transition.CLAIM,

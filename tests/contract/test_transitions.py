@@ -1,4 +1,4 @@
-"""What each transition writes, and what it leaves as it was."""
+"""The columns that each transition writes and keeps."""
 
 import dataclasses
 from datetime import UTC, datetime, timedelta
@@ -20,13 +20,13 @@ ENDS = {
 
 
 def about_now(instant):
-    """Whether the instant is aware, in UTC, and near enough."""
+    """Return whether the instant is aware, in UTC, and within `SOON` of now."""
     assert instant.utcoffset() == timedelta(0)
     return abs(datetime.now(UTC) - instant) < SOON
 
 
 def changed(before, after):
-    """The names of the fields that differ."""
+    """Return the names of the fields that differ."""
     return {
         field.name
         for field in dataclasses.fields(before)
@@ -35,7 +35,7 @@ def changed(before, after):
 
 
 async def test_start(store):
-    """A start sets start_time, raises the attempt, names the worker and keeps the rest."""
+    """A start sets start_time, attempt and worker, and keeps the rest."""
     before = await factories.create(store, metadata='{"a":1}', version="2")
     start = factories.change(Transition.START, before.id, worker="w-1")
     after = (await store.apply(start)).operation
@@ -46,7 +46,7 @@ async def test_start(store):
 
 @pytest.mark.parametrize("progress", [0.0, 0.1, 0.75, 1.0])
 async def test_start_with_progress(store, progress):
-    """A start may say how much is done already, 0.0 included."""
+    """A start may set progress, 0.0 included."""
     before = await factories.create(store)
     after = (
         await store.apply(factories.change(Transition.START, before.id, progress=progress))
@@ -89,7 +89,7 @@ async def test_fail(store):
 
 
 async def test_fail_of_what_was_never_started(store):
-    """A pending operation fails without ever having had a start_time."""
+    """A pending operation that fails has no start_time."""
     before = await factories.create(store)
     after = (await store.apply(factories.change(Transition.FAIL, before.id))).operation
     assert (after.status, after.start_time, after.attempt) == (Status.FAILED, None, 0)
@@ -97,7 +97,7 @@ async def test_fail_of_what_was_never_started(store):
 
 @pytest.mark.parametrize("status", [Status.PENDING, Status.PROCESSING])
 async def test_cancel(store, status):
-    """A cancel sets cancel_time, the one that is stored, and keeps the rest."""
+    """A cancel sets cancel_time, and keeps the rest."""
     before = await factories.reach(store, status, metadata='{"a":1}')
     after = (await store.apply(factories.change(Transition.CANCEL, before.id))).operation
     assert changed(before, after) == {"status", "cancel_time", "expire_time", "revision"}
@@ -118,7 +118,7 @@ async def test_end_is_kept_for_a_full_ttl(store, engine, transition):
 
 @pytest.mark.parametrize("transition", ENDS)
 async def test_end_never_shortens_the_life(store, stored, transition):
-    """A terminal transition leaves an expire_time that is later than its own time plus the ttl."""
+    """A terminal transition keeps an expire_time that is later than its own time plus the ttl."""
     before = await factories.reach(store, Status.PROCESSING)
     stored.execute(
         sa.update(operations)
@@ -131,7 +131,7 @@ async def test_end_never_shortens_the_life(store, stored, transition):
 
 @pytest.mark.parametrize("transition", ENDS)
 async def test_end_is_never_before_the_start(store, engine, transition):
-    """When the clock of the database was set back, the end is the start, not before it."""
+    """After the clock was set back, an end time equals the start_time."""
     before = await factories.reach(store, Status.PROCESSING)
     factories.age(engine, before.id, -timedelta(hours=1))
     after = (await store.apply(factories.change(transition, before.id))).operation

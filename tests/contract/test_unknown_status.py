@@ -1,4 +1,4 @@
-"""Operations in a status that only a newer release knows: shown, and otherwise left alone."""
+"""Operations in a status that only a newer release knows: readable, and never changed."""
 
 from datetime import timedelta
 
@@ -19,7 +19,7 @@ from tests.contract.test_sweeps import NOTHING, SWEEPS, sweep
 
 PAUSED = UnknownStatus("PAUSED")
 LONG = timedelta(days=30)
-"""Longer than every lease and every time to live."""
+"""Time longer than every lease and every ttl."""
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def engine(engine):
 
 
 def pause(engine, operation):
-    """The newer release pauses the operation, and records that."""
+    """Pause the operation, with its event, as a newer release does."""
     with engine.begin() as connection:
         connection.execute(
             sa.update(operations)
@@ -62,7 +62,7 @@ def pause(engine, operation):
 
 @pytest.fixture(params=["pending", "claimed", "completed"])
 async def paused(request, store, stores, engine):
-    """The operation, which had begun in one of several ways."""
+    """A paused operation with one of several histories."""
     operation = await factories.create(store, request_id="r-1")
     if request.param == "claimed":
         (operation,) = await stores.work.claim(CLAIM)
@@ -75,7 +75,7 @@ async def paused(request, store, stores, engine):
 
 
 def test_no_set_contains_it():
-    """An unknown status is neither active nor terminal, and equal to none that is known."""
+    """An unknown status is neither active nor terminal."""
     known: frozenset[object] = ACTIVE | TERMINAL
     assert PAUSED not in known
     assert str(PAUSED) == "PAUSED"
@@ -84,7 +84,7 @@ def test_no_set_contains_it():
 @pytest.mark.parametrize("transition", EFFECTS)
 @pytest.mark.parametrize("age", [timedelta(), LONG])
 async def test_every_transition_is_refused(store, stored, paused, transition, age):
-    """A transition is refused with the status found, within the time to live and after it."""
+    """A transition is refused with the current status, before and after expire_time."""
     factories.age(stored.engine, paused.id, age)
     before = stored.everything(paused.id)
     with pytest.raises(IllegalTransition) as caught:
@@ -94,7 +94,7 @@ async def test_every_transition_is_refused(store, stored, paused, transition, ag
 
 
 async def test_it_is_not_claimed(stores, stored, paused):
-    """It is no work, for nobody who asks for its function."""
+    """A claim does not take it."""
     before = stored.everything(paused.id)
     assert await stores.work.claim(claim(max_operations=10)) == []
     assert await stores.work.pending([factories.FUNCTION]) == []
@@ -102,7 +102,7 @@ async def test_it_is_not_claimed(stores, stored, paused):
 
 
 async def test_it_is_not_swept(stores, engine, stored, paused):
-    """However late it is, no sweep changes or removes it, and none counts it."""
+    """No sweep changes, removes or counts it, also after its expire_time."""
     factories.age(engine, paused.id, LONG)
     before = stored.everything(paused.id)
     assert await sweep(stores) == NOTHING
@@ -113,31 +113,31 @@ async def test_it_is_not_swept(stores, engine, stored, paused):
 
 
 async def test_create_is_not_repeated_by_removing_it(store, engine, stored, paused):
-    """Its request_id is taken as long as it is there, however late it is."""
+    """A create with its request_id returns it, also after its expire_time."""
     factories.age(engine, paused.id, LONG)
-    repeated = factories.new_operation(request_id="r-1")
-    outcome = await store.insert(new_operation_id(), repeated)
-    assert (outcome.replayed, outcome.operation.id) == (True, paused.id)
-    assert outcome.operation.status == PAUSED
+    retry = factories.new_operation(request_id="r-1")
+    result = await store.insert(new_operation_id(), retry)
+    assert (result.replayed, result.operation.id) == (True, paused.id)
+    assert result.operation.status == PAUSED
     assert stored.count() == 1
 
 
 async def test_it_is_no_part_of_the_quota(store, paused):
-    """It is not counted as active: this release does not know whether it is."""
-    outcome = await store.insert(new_operation_id(), factories.new_operation(quota=1))
-    assert outcome.operation.id != paused.id
+    """It does not count against the quota."""
+    result = await store.insert(new_operation_id(), factories.new_operation(quota=1))
+    assert result.operation.id != paused.id
 
 
 @pytest.mark.parametrize("age", [timedelta(), LONG])
 async def test_every_read_shows_it(store, stores, engine, paused, age):
-    """Reads show it with the status that is stored, and fail for nobody."""
+    """Every read returns it with its stored status."""
     factories.age(engine, paused.id, age)
-    mine = factories.access_filter()
-    found = await store.get(paused.id, mine)
+    owner = factories.access_filter()
+    found = await store.get(paused.id, owner)
     assert isinstance(found.status, UnknownStatus)
     assert found.status == PAUSED
     for full in (True, False):
-        (listed,) = await store.list(mine, Selection(), None, 10, full=full)
+        (listed,) = await store.list(owner, Selection(), None, 10, full=full)
         assert (listed.id, listed.status) == (paused.id, PAUSED)
     (snapshot,) = await store.status_snapshots([paused.id])
     assert (snapshot.status, snapshot.interruption(None)) == (PAUSED, None)
@@ -145,28 +145,28 @@ async def test_every_read_shows_it(store, stores, engine, paused, age):
 
 
 async def test_lists_of_known_statuses_leave_it_out(store, paused):
-    """It is in no list of operations of certain statuses."""
+    """A list with a filter of known statuses leaves it out."""
     selection = Selection(statuses=tuple(Status))
     assert await store.list(factories.access_filter(), selection, None, 10, full=False) == []
     assert paused.status == PAUSED
 
 
 async def test_its_history_is_what_is_known_of_it(stores, stored, paused):
-    """A change that only the newer release knows is left out of the changes of status."""
+    """The status changes leave out a transition that only the newer release knows."""
     changes = await stores.history.status_changes(paused.id, after=0, before=100, limit=100)
     recorded = [event["revision"] for event in stored.events(paused.id)]
     assert [change.revision for change in changes] == recorded[:-1]
 
 
 async def test_webhooks_of_it_are_sent(store, stores, engine):
-    """A webhook of what happened before it was paused tells of the status it led to."""
+    """The webhook of an earlier event has the status after that event."""
     operation = await factories.reach(store, Status.PROCESSING)
     pause(engine, operation)
     (claimed,) = await stores.deliveries.claim(
         limit=10, per_host=10, busy=(), lease=timedelta(seconds=30)
     )
     (listed,) = await stores.deliveries.deliveries(operation.owner, DeliverySelection(), None, 10)
-    assert claimed.subject is not None
-    assert claimed.subject.status == PAUSED
-    assert b'"status":"PROCESSING"' in body_of(claimed, claimed.subject)
+    assert claimed.snapshot is not None
+    assert claimed.snapshot.status == PAUSED
+    assert b'"status":"PROCESSING"' in body_of(claimed, claimed.snapshot)
     assert listed.operation_id == operation.id

@@ -39,11 +39,11 @@ def watcher(store, stores, subscriptions) -> Watcher:
     return Watcher(store, stores.history, subscriptions, max_wait=LONG_S, keep_alive=LONG_S)
 
 
-async def moved(store, subscriptions, transition, operation, **overrides):
-    """The operation after a transition that is published."""
-    outcome = await store.apply(factories.change(transition, operation.id, **overrides))
+async def transitioned(store, subscriptions, transition, operation, **overrides):
+    """Return the operation after a transition that is published."""
+    result = await store.apply(factories.change(transition, operation.id, **overrides))
     subscriptions.publish(operation.id)
-    return outcome.operation
+    return result.operation
 
 
 def have_seen(subscriptions, operation):
@@ -53,13 +53,13 @@ def have_seen(subscriptions, operation):
 
 
 async def taken(watch, count):
-    """The next items of a watch."""
+    """Return the next items of a watch."""
     async with asyncio.timeout(LONG_S):
         return [await anext(watch) for _ in range(count)]
 
 
 async def rest(watch):
-    """The items of a watch up to its end."""
+    """Return the items of a watch up to its end."""
     async with asyncio.timeout(LONG_S):
         return [item async for item in watch]
 
@@ -69,8 +69,8 @@ async def test_wait_ends_with_the_operation(store, subscriptions, watcher):
     operation = await factories.reach(store, Status.PROCESSING)
     waiting = asyncio.create_task(watcher.wait(ALICE, operation.id, LONG_S))
     await until(lambda: bool(subscriptions.subscribers))
-    await moved(store, subscriptions, Transition.PROGRESS, operation, progress=0.5)
-    done = await moved(store, subscriptions, Transition.COMPLETE, operation)
+    await transitioned(store, subscriptions, Transition.PROGRESS, operation, progress=0.5)
+    done = await transitioned(store, subscriptions, Transition.COMPLETE, operation)
     async with asyncio.timeout(LONG_S / 2):
         assert await waiting == done
     assert not subscriptions.subscribers
@@ -96,8 +96,8 @@ async def test_wait_for_change_ends_at_the_first_change(store, subscriptions, wa
     operation = await factories.reach(store, Status.PROCESSING)
     holding = asyncio.create_task(watcher.wait_for_change(ALICE, operation.id, LONG_S))
     await until(lambda: have_seen(subscriptions, operation))
-    subscriptions.publish(operation.id)  # a hint for nothing
-    now = await moved(store, subscriptions, Transition.PROGRESS, operation, progress=0.5)
+    subscriptions.publish(operation.id)  # without a change
+    now = await transitioned(store, subscriptions, Transition.PROGRESS, operation, progress=0.5)
     async with asyncio.timeout(LONG_S / 2):
         assert await holding == now
     assert await watcher.wait_for_change(ALICE, operation.id, QUIET_S) == now
@@ -118,7 +118,7 @@ async def test_watch_begins_with_the_operation_as_it_is(store, subscriptions, wa
     with watcher.watch(ALICE, operation.id, 0) as watch:
         seen = await taken(watch, 1)
         for transition in (Transition.START, Transition.COMPLETE):
-            await moved(store, subscriptions, transition, operation)
+            await transitioned(store, subscriptions, transition, operation)
             seen += await taken(watch, 1)
         assert await rest(watch) == []
     assert [item.status for item in seen] == ["PENDING", "PROCESSING", "COMPLETED"]
@@ -136,12 +136,12 @@ async def test_slow_reader_misses_progress_and_no_status(store, subscriptions, w
         await taken(slow, 1)
         latest = operation
         for progress in (0.1, 0.2, 0.3):  # the first one starts it
-            latest = await moved(
+            latest = await transitioned(
                 store, subscriptions, Transition.PROGRESS, operation, progress=progress
             )
         seen = await taken(slow, 2)
-        await moved(store, subscriptions, Transition.PROGRESS, operation, progress=0.4)
-        await moved(store, subscriptions, Transition.COMPLETE, operation)
+        await transitioned(store, subscriptions, Transition.PROGRESS, operation, progress=0.4)
+        await transitioned(store, subscriptions, Transition.COMPLETE, operation)
         seen += await rest(slow)
     assert seen[1] == latest
     assert [(item.revision, item.status) for item in seen] == [
@@ -180,10 +180,10 @@ async def test_every_attempt_is_watched(store, stored, subscriptions, watcher):
     The same holds for more changes than one read returns.
     """
     operation = await factories.reach(store, Status.PROCESSING)
-    rounds = MAX_STATUS_CHANGES  # two changes of status each
+    cycles = MAX_STATUS_CHANGES  # two changes of status each
     template = stored.events(operation.id)[-1]
     rows = []
-    for number in range(rounds):
+    for number in range(cycles):
         released = {
             "transition": "release",
             "type": "operation.released",
@@ -198,15 +198,15 @@ async def test_every_attempt_is_watched(store, stored, subscriptions, watcher):
         stored.execute(
             sa.update(operations)
             .where(operations.c.id == operation.id)
-            .values(revision=last, attempt=rounds + 1, max_attempts=rounds + 2)
+            .values(revision=last, attempt=cycles + 1, max_attempts=cycles + 2)
         )
         subscriptions.publish(operation.id)
-        seen = await taken(watch, 2 * rounds)
+        seen = await taken(watch, 2 * cycles)
     assert [item.revision for item in seen] == list(range(3, last + 1))
     assert {item.status for item in seen[::2]} == {Status.PENDING}
     assert {item.status for item in seen[1::2]} == {Status.PROCESSING}
-    assert [item.attempt for item in seen[::2]] == list(range(1, rounds + 1))
-    assert [item.attempt for item in seen[1::2]] == list(range(2, rounds + 2))
+    assert [item.attempt for item in seen[::2]] == list(range(1, cycles + 1))
+    assert [item.attempt for item in seen[1::2]] == list(range(2, cycles + 2))
 
 
 async def test_quiet_watch_yields_none(store, stores, subscriptions):
@@ -215,7 +215,7 @@ async def test_quiet_watch_yields_none(store, stores, subscriptions):
     operation = await factories.create(store)
     with watcher.watch(ALICE, operation.id, operation.revision) as watch:
         assert await taken(watch, 2) == [None, None]
-        cancelled = await moved(store, subscriptions, Transition.CANCEL, operation)
+        cancelled = await transitioned(store, subscriptions, Transition.CANCEL, operation)
         assert [item for item in await rest(watch) if item is not None] == [cancelled]
 
 
@@ -257,18 +257,18 @@ async def test_every_change_is_found_without_a_notification(
     store, stores, replica, subscriptions, watcher
 ):
     """A change on another replica is found by the poll alone, for all waits and watches."""
-    mine, other = [await factories.create(store) for _ in range(2)]
+    changed, other = [await factories.create(store) for _ in range(2)]
     with (
-        watcher.watch(ALICE, mine.id, 0) as watch,
+        watcher.watch(ALICE, changed.id, 0) as watch,
         subscriptions.subscribed(other.id) as subscriber,
     ):
         await taken(watch, 1)
         subscriber.seen_revision = other.revision
-        waiting = asyncio.create_task(watcher.wait(ALICE, mine.id, LONG_S))
-        await until(lambda: have_seen(subscriptions, mine))
+        waiting = asyncio.create_task(watcher.wait(ALICE, changed.id, LONG_S))
+        await until(lambda: have_seen(subscriptions, changed))
         poller = Poller(stores.history, subscriptions, interval=LONG_S)
         await poller.poll()
-        await replica.apply(factories.change(Transition.CANCEL, mine.id))
+        await replica.apply(factories.change(Transition.CANCEL, changed.id))
         polling = asyncio.create_task(poller.run())
         poller.poll_now()
         assert [item.status for item in await rest(watch)] == [Status.CANCELLED]

@@ -25,7 +25,7 @@ WATCHERS_PER_CLIENT = 10
 CHANCE = random.Random()  # noqa: S311 - which call goes where is no secret
 CUT_NOTIFICATIONS = sa.text(
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-    " WHERE application_name = 'milepost-hints' AND datname = current_database()"
+    " WHERE application_name = 'milepost-notifications' AND datname = current_database()"
 )
 sizes = pytest.mark.parametrize(
     "count", [30, pytest.param(500, marks=[pytest.mark.faults, pytest.mark.timeout(600)])]

@@ -1,1 +1,1 @@
-"""The migrations: forwards, backwards, and the schema that they create."""
+"""Tests of the migrations, forwards and backwards."""

@@ -1,4 +1,4 @@
-"""Databases without a schema."""
+"""Fixtures: databases without a schema."""
 
 import uuid
 from collections.abc import Iterator

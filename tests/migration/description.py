@@ -27,7 +27,7 @@ _SQLITE = {"everything": "SELECT type, name, tbl_name, sql FROM sqlite_master"}
 
 
 def describe(engine: Engine) -> dict[str, list[str]]:
-    """Every object of the schema, but for the bookkeeping of alembic."""
+    """Return every object of the schema, except the table of alembic."""
     queries = _SQLITE if engine.dialect.name == "sqlite" else _POSTGRESQL
     with engine.connect() as connection:
         return {
@@ -41,9 +41,9 @@ def describe(engine: Engine) -> dict[str, list[str]]:
 
 
 def _line(row: sa.Row[tuple[object, ...]]) -> str:
-    """The row as text; the clauses of a CREATE TABLE in an order of their own.
+    """Return the row as text, with the clauses of a CREATE TABLE sorted.
 
-    SQLite puts a column that was added later behind the last constraint.
+    SQLite appends a later column after the last constraint.
     """
     text = re.sub(r"\s+", " ", " | ".join(str(value) for value in row))
     head, bracket, body = text.partition("(")
@@ -52,7 +52,7 @@ def _line(row: sa.Row[tuple[object, ...]]) -> str:
 
 
 def _clauses(body: str) -> list[str]:
-    """The parts between the commas outside of brackets."""
+    """Return the parts between the commas outside of brackets."""
     clauses, depth = [""], 0
     for character in body:
         depth += {"(": 1, ")": -1}.get(character, 0)

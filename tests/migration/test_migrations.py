@@ -1,4 +1,4 @@
-"""The migrations create the schema of the tables, in both directions, by one process or several."""
+"""The migrations create the schema of `tables.py`, in both directions, also concurrently."""
 
 import os
 import shutil
@@ -28,13 +28,13 @@ NEXT = "0002"
 
 
 def tables(engine):
-    """The names of the tables, but for the one of alembic."""
+    """Return the names of the tables, except the one of alembic."""
     return set(sa.inspect(engine).get_table_names()) - {"alembic_version"}
 
 
 @pytest.fixture
 def next_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AbstractContextManager[None]:
-    """A release with one more migration, which is made as CONTRIBUTING.md says."""
+    """A context in which the release has one more migration, created as in CONTRIBUTING.md."""
     folder = tmp_path / "migrations"
     shutil.copytree(schema._CHECKOUT, folder, ignore=shutil.ignore_patterns("__pycache__"))
 
@@ -55,13 +55,13 @@ def next_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AbstractCon
 
 
 def stored_ids(engine):
-    """The ids of the operations in the database."""
+    """Return the ids of the stored operations."""
     with engine.connect() as connection:
         return set(connection.scalars(sa.select(operations.c.id)))
 
 
 def test_data_survives_the_next_migration(empty_url, empty, next_release):
-    """Rows written before a migration are there after it, and after the way back."""
+    """Rows survive a migration and its downgrade."""
     upgrade(empty_url)
     rows = [factories.row(status) for status in Status]
     with empty.begin() as connection:
@@ -77,7 +77,7 @@ def test_data_survives_the_next_migration(empty_url, empty, next_release):
 
 
 def test_schema_that_a_release_can_work_on(empty_url, empty, next_release):
-    """A release works on its own schema and on a later one, not on an earlier one or on none."""
+    """A release works on its own schema and on later ones, not on earlier ones or without one."""
     assert not is_usable(current(empty))
     upgrade(empty_url)
     assert is_usable(current(empty))
@@ -92,7 +92,7 @@ def test_schema_that_a_release_can_work_on(empty_url, empty, next_release):
 
 
 def test_upgrade_from_nothing(empty_url, empty):
-    """An empty database becomes one of the newest revision."""
+    """The upgrade of an empty database creates the latest revision."""
     assert current(empty) is None
     upgrade(empty_url)
     assert tables(empty) == TABLES
@@ -100,7 +100,7 @@ def test_upgrade_from_nothing(empty_url, empty):
 
 
 def test_upgrade_again_changes_nothing(empty_url, empty):
-    """A database of the newest revision stays as it is, with what it holds."""
+    """A second upgrade changes neither schema nor rows."""
     upgrade(empty_url)
     before = describe(empty)
     with empty.begin() as connection:
@@ -112,7 +112,7 @@ def test_upgrade_again_changes_nothing(empty_url, empty):
 
 
 def test_downgrade_leaves_nothing(empty_url, empty):
-    """Backwards to the base nothing is left: no table, no index, no function."""
+    """A downgrade to the base removes every object."""
     nothing = describe(empty)
     upgrade(empty_url)
     downgrade(empty_url, "base")
@@ -122,7 +122,7 @@ def test_downgrade_leaves_nothing(empty_url, empty):
 
 
 def test_up_down_up(empty_url, empty):
-    """Forwards, backwards and forwards again is the same as forwards."""
+    """An upgrade after a downgrade creates the same schema."""
     upgrade(empty_url)
     once = describe(empty)
     downgrade(empty_url, "base")
@@ -131,7 +131,7 @@ def test_up_down_up(empty_url, empty):
 
 
 def test_tables_have_not_drifted(empty_url, empty):
-    """Alembic finds nothing that a further migration would have to do."""
+    """Alembic finds no difference between the migrations and the tables."""
     upgrade(empty_url)
     with empty.connect() as connection:
         options = {"compare_type": True, "compare_server_default": True}
@@ -140,7 +140,7 @@ def test_tables_have_not_drifted(empty_url, empty):
 
 
 def test_migrations_make_what_the_tables_say(empty_url, empty):
-    """To the last CHECK, index, comment and storage option both ways make the same schema."""
+    """The migrations and `tables.py` create the same schema, with all constraints and options."""
     upgrade(empty_url)
     migrated = describe(empty)
     downgrade(empty_url, "base")
@@ -149,7 +149,7 @@ def test_migrations_make_what_the_tables_say(empty_url, empty):
 
 
 def test_migrations_at_once(empty_url, empty):
-    """Replicas that migrate at the same time all succeed, and the schema is made once."""
+    """Concurrent upgrades all succeed, and create one schema."""
     script = "import sys; from milepost.storage.schema import upgrade; upgrade(sys.argv[1])"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     processes = [

@@ -1,4 +1,4 @@
-"""Batches: what arrives while one runs forms the next one, and each caller is answered."""
+"""The batcher: calls that arrive while a batch runs form the next one."""
 
 import asyncio
 import sqlite3
@@ -20,10 +20,10 @@ MANY = 1_000
 
 
 class Insert:
-    """The statement that stores numbers."""
+    """A statement that stores numbers."""
 
     def run(self, cursor, rows):
-        """Store each."""
+        """Store each number."""
         for row in rows:
             cursor.execute("INSERT INTO numbers VALUES (?)", row)
         return []
@@ -33,43 +33,43 @@ INSERT = Insert()
 
 
 class Work:
-    """Stores numbers in a table that refuses the same one twice, when it is let."""
+    """A run function that stores numbers in a table with unique rows, and that a test can hold."""
 
     def __init__(self):
         self.batches = []
-        self.taken = threading.Semaphore(0)
+        self.running = threading.Semaphore(0)
         self._permits = threading.Semaphore(MANY)
 
     def __call__(self, session, items):
-        """Store the items, and answer with ten times each."""
+        """Store the items, and return ten times each."""
         self.batches.append(list(items))
-        self.taken.release()
+        self.running.release()
         assert self._permits.acquire(timeout=QUEUE_TIMEOUT_S)
         session.run(INSERT, [(item,) for item in items])
         return [item * 10 for item in items]
 
     def hold(self):
-        """No further batch is done until it is let."""
+        """Hold further batches until `release`."""
         self._permits = threading.Semaphore(0)
 
-    def let(self, batches=MANY):
-        """So many batches more may be done."""
+    def release(self, batches=MANY):
+        """Let `batches` more batches run."""
         self._permits.release(batches)
 
     async def started(self):
-        """Another batch was taken."""
-        assert await asyncio.to_thread(self.taken.acquire, timeout=QUEUE_TIMEOUT_S)
+        """Wait until another batch has started."""
+        assert await asyncio.to_thread(self.running.acquire, timeout=QUEUE_TIMEOUT_S)
 
 
 @pytest.fixture
 def work():
-    """Work that is let."""
+    """Work that is not held."""
     return Work()
 
 
 @pytest.fixture
 def engine(tmp_path):
-    """A small database."""
+    """The engine of a small database."""
     engine = open_engine(f"sqlite:///{tmp_path / 'small.db'}")
     with engine.begin() as connection:
         connection.execute(sa.text("CREATE TABLE numbers (n INTEGER PRIMARY KEY)"))
@@ -78,76 +78,76 @@ def engine(tmp_path):
 
 @pytest.fixture
 async def batcher(engine, work):
-    """A batcher."""
+    """A batcher on the small database."""
     batcher = Batcher("numbers", Session(engine))
     yield batcher
-    work.let()
+    work.release()
     await batcher.close()
 
 
 def numbers(engine):
-    """The numbers that are stored."""
+    """Return the stored numbers."""
     with engine.connect() as connection:
         return set(connection.execute(sa.text("SELECT n FROM numbers")).scalars())
 
 
 def submit(batcher, work, *items, key=None):
-    """The answers to come, to the items."""
+    """Return the futures of the items."""
     return [batcher.submit(work, item, item if key is None else key) for item in items]
 
 
 async def behind(batcher, work, *items, **options):
-    """The answers to come, to items that wait behind a batch of the number 0, which is not let."""
+    """Return the futures of items that wait behind a held batch of the number 0."""
     work.hold()
     first = submit(batcher, work, 0)
     await work.started()
     return first + submit(batcher, work, *items, **options)
 
 
-async def answered(answers):
-    """The answers, or the errors."""
-    return await asyncio.gather(*answers, return_exceptions=True)
+async def answered(futures):
+    """Return the results or errors."""
+    return await asyncio.gather(*futures, return_exceptions=True)
 
 
 async def test_idle_batcher_takes_a_call_at_once(batcher, work):
-    """A call that finds the batcher idle is a batch of its own."""
+    """A call to an idle batcher is a batch of its own."""
     assert [await batcher.submit(work, n, n) for n in (1, 2)] == [10, 20]
     assert work.batches == [[1], [2]]
 
 
 async def test_what_arrives_meanwhile_is_the_next_batch(batcher, work, engine):
-    """What arrives while a batch runs is taken together, in the order in which it came."""
-    answers = await behind(batcher, work, 3, 1, 2)
-    work.let()
-    assert await answered(answers) == [0, 30, 10, 20]
+    """Calls that arrive while a batch runs share the next batch, in their order."""
+    futures = await behind(batcher, work, 3, 1, 2)
+    work.release()
+    assert await answered(futures) == [0, 30, 10, 20]
     assert work.batches == [[0], [3, 1, 2]]
     assert numbers(engine) == {0, 1, 2, 3}
 
 
 async def test_equal_keys_never_share_a_batch(batcher, work):
-    """Calls of one key run one after the other, in their order; others do not wait for them."""
-    answers = await behind(batcher, work, 1, 2, 3, key="same")
-    answers += submit(batcher, work, 4)
-    work.let()
-    assert await answered(answers) == [0, 10, 20, 30, 40]
+    """Calls with equal keys run in separate batches, in their order; other calls do not wait."""
+    futures = await behind(batcher, work, 1, 2, 3, key="same")
+    futures += submit(batcher, work, 4)
+    work.release()
+    assert await answered(futures) == [0, 10, 20, 30, 40]
     assert work.batches == [[0], [1, 4], [2], [3]]
 
 
 async def test_batches_have_a_limit(engine, work):
-    """No batch is larger than it may be."""
+    """No batch has more than max_batch calls."""
     batcher = Batcher("numbers", Session(engine), max_batch=2)
-    answers = await behind(batcher, work, 1, 2, 3, 4, 5)
-    work.let()
-    await answered(answers)
+    futures = await behind(batcher, work, 1, 2, 3, 4, 5)
+    work.release()
+    await answered(futures)
     await batcher.close()
     assert work.batches == [[0], [1, 2], [3, 4], [5]]
 
 
 async def test_refused_item_fails_alone(batcher, work, engine):
-    """What the database refuses fails its own caller; its neighbours are stored, each once."""
-    answers = await behind(batcher, work, 1, 0, 2)
-    work.let()
-    zero, one, again, two = await answered(answers)
+    """A refused item fails alone; the others of its batch are stored once."""
+    futures = await behind(batcher, work, 1, 0, 2)
+    work.release()
+    zero, one, again, two = await answered(futures)
     assert (zero, one, two) == (0, 10, 20)
     assert isinstance(again, Exception)
     assert not isinstance(again, StoreUnavailable)
@@ -156,7 +156,7 @@ async def test_refused_item_fails_alone(batcher, work, engine):
 
 
 async def test_answers_may_be_errors(engine):
-    """An error that is an answer is raised for its caller alone, and nothing runs again."""
+    """An exception in the results is raised for its caller only, and nothing runs again."""
     runs = []
 
     def work(_session, items):
@@ -171,7 +171,7 @@ async def test_answers_may_be_errors(engine):
 
 
 async def test_statements_of_a_batch_share_no_fate(engine, work):
-    """If one statement of a batch fails, what another has done is not done again."""
+    """The failure of one statement of a batch does not run another one again."""
 
     def broken(_session, items):
         raise LookupError(items)
@@ -179,7 +179,7 @@ async def test_statements_of_a_batch_share_no_fate(engine, work):
     batcher = Batcher("mixed", Session(engine))
     zero_and_one = await behind(batcher, work, 1)
     failing = submit(batcher, broken, "a", "b")
-    work.let()
+    work.release()
     zero, one, a, b = await answered(zero_and_one + failing)
     await batcher.close()
     assert (zero, one) == (0, 10)
@@ -188,12 +188,12 @@ async def test_statements_of_a_batch_share_no_fate(engine, work):
 
 
 async def test_call_given_up_before_it_is_taken(batcher, work, engine):
-    """A call whose caller left before it was taken is never made."""
-    answers = await behind(batcher, work, 1, 2)
-    answers[1].cancel()
+    """A call that is cancelled while it waits does not run."""
+    futures = await behind(batcher, work, 1, 2)
+    futures[1].cancel()
     await asyncio.sleep(0)
-    work.let()
-    found = await answered(answers)
+    work.release()
+    found = await answered(futures)
     assert isinstance(found[1], asyncio.CancelledError)
     assert [found[0], found[2]] == [0, 20]
     assert work.batches == [[0], [2]]
@@ -201,84 +201,84 @@ async def test_call_given_up_before_it_is_taken(batcher, work, engine):
 
 
 async def test_call_given_up_after_it_is_taken(batcher, work, engine):
-    """A call whose caller left after it was taken is made all the same."""
+    """A call that is cancelled while it runs is still committed."""
     work.hold()
-    answer = submit(batcher, work, 1)[0]
+    future = submit(batcher, work, 1)[0]
     await work.started()
-    answer.cancel()
-    await answered([answer])
-    work.let()
+    future.cancel()
+    await answered([future])
+    work.release()
     assert await batcher.submit(work, 2, 2) == 20
     assert numbers(engine) == {1, 2}
 
 
 async def test_hanging_work_is_not_waited_for(batcher, work, engine):
-    """Callers are told within a second; what they asked is not made later unless it was taken."""
-    answers = await behind(batcher, work, 1, 2)
+    """Calls fail within a second if the database hangs, and waiting calls do not run later."""
+    futures = await behind(batcher, work, 1, 2)
     start = time.monotonic()
-    assert {type(each) for each in await answered(answers)} == {StoreUnavailable}
+    assert {type(each) for each in await answered(futures)} == {StoreUnavailable}
     assert time.monotonic() - start < 1.0
-    work.let()
+    work.release()
     assert await batcher.submit(work, 3, 3) == 30
     assert numbers(engine) == {0, 3}
 
 
 async def test_old_calls_are_told_beside_new_ones(batcher, work):
-    """A call that waits for its key is told in time, however new the batch is that it waits for."""
+    """A call that waits for its key times out by its own arrival."""
     zero, *old = await behind(batcher, work, 1, 2, key="same")
     for call in batcher._waiting:
         call.arrival -= batching.QUEUE_TIMEOUT_S / 2
     (new,) = submit(batcher, work, 3)
-    work.let(1)
+    work.release(1)
     assert await zero == 0  # now 1 and 3 run, and 2 waits
     assert {type(each) for each in await answered(old)} == {StoreUnavailable}
     assert not new.done()
-    work.let()
+    work.release()
     assert await new == 30
     assert work.batches == [[0], [1, 3]]
 
 
 async def test_too_many_calls(batcher, work, monkeypatch):
-    """What is more than a batcher holds is refused at once, whatever its key."""
+    """A call beyond MAX_WAITING is refused at once."""
     monkeypatch.setattr(batching, "MAX_WAITING", 3)
-    answers = await behind(batcher, work, 1, 2, 3, key="same")
+    futures = await behind(batcher, work, 1, 2, 3, key="same")
     with pytest.raises(Overloaded):
         await batcher.submit(work, 4, 4)
-    work.let()
-    assert await answered(answers) == [0, 10, 20, 30]
+    work.release()
+    assert await answered(futures) == [0, 10, 20, 30]
 
 
 async def test_close_finishes_what_waits(batcher, work, engine):
-    """A batcher that is closed first does what it was asked, and then takes nothing more."""
-    answers = await behind(batcher, work, 1, 1 + 1, key="same")
+    """A close finishes the waiting calls, and refuses new ones."""
+    futures = await behind(batcher, work, 1, 1 + 1, key="same")
     closing = asyncio.create_task(batcher.close())
     await asyncio.sleep(0)
     with pytest.raises(StoreUnavailable):
         await batcher.submit(work, 3, 3)
-    work.let()
+    work.release()
     await closing
-    assert await answered(answers) == [0, 10, 20]
+    assert await answered(futures) == [0, 10, 20]
     assert numbers(engine) == {0, 1, 2}
     assert not batcher._thread.is_alive()
 
 
 class Failing:
-    """Work that fails a number of times before it succeeds."""
+    """A run function that fails a number of times before it succeeds."""
 
     def __init__(self, error, times):
-        self.error, self.left, self.runs = error, times, 0
+        self.error, self.failures_left, self.runs = error, times, 0
 
     def __call__(self, _session, items):
-        """Fail, or answer with the items."""
+        """Fail, or return the items."""
         self.runs += 1
-        if self.left:
-            self.left -= 1
+        if self.failures_left:
+            self.failures_left -= 1
             raise self.error
         return items
 
 
 @pytest.mark.parametrize(
-    ("error", "times", "repeatable", "answer", "runs"),
+    ("error", "times", "repeatable", "result", "runs"),
     [
         (psycopg.errors.DeadlockDetected(), 2, False, 1, 3),
         (psycopg.errors.DeadlockDetected(), 3, False, StoreUnavailable, 3),
@@ -291,18 +291,18 @@ class Failing:
         (psycopg.errors.UniqueViolation(), 1, True, psycopg.errors.UniqueViolation, 1),
     ],
 )
-async def test_what_runs_again(engine, error, times, repeatable, answer, runs):  # noqa: PLR0917
-    """What the database undid runs again; after a lost connection, only what may be repeated."""
+async def test_what_runs_again(engine, error, times, repeatable, result, runs):  # noqa: PLR0917
+    """Aborted transactions run again; after a lost connection, only repeatable ones do."""
     work = Failing(error, times)
     batcher = Batcher("failing", Session(engine, read_only=True), repeatable=repeatable)
     (found,) = await answered(submit(batcher, work, 1))
     await batcher.close()
     assert work.runs == runs
-    assert found == answer or type(found) is answer
+    assert found == result or type(found) is result
 
 
 async def test_unavailable_is_not_tried_one_by_one(engine):
-    """When the database is away a whole batch is told so at once."""
+    """The whole batch fails at once when the database is away."""
     work = Failing(psycopg.OperationalError(), 100)
     batcher = Batcher("failing", Session(engine, read_only=True))
     found = await answered(submit(batcher, work, 1, 2, 3))
@@ -312,7 +312,7 @@ async def test_unavailable_is_not_tried_one_by_one(engine):
 
 
 async def test_failed_transaction_leaves_a_usable_session(engine):
-    """A transaction that fails is undone, and the session goes on with the next."""
+    """A failed transaction is rolled back, and the session remains usable."""
     session = Session(engine)
 
     def insert(*values):
@@ -329,7 +329,7 @@ async def test_failed_transaction_leaves_a_usable_session(engine):
 
 
 async def test_failed_commit_leaves_a_usable_session(engine):
-    """A commit that the database refuses is undone, and the session goes on with the next."""
+    """A refused commit is rolled back, and the session remains usable."""
     with engine.begin() as connection:
         connection.execute(
             sa.text(

@@ -139,11 +139,11 @@ class Broken(SqlOperationStore):
 
     broken = False
 
-    async def apply(self, change: TransitionRequest) -> TransitionResult:
+    async def apply(self, request: TransitionRequest) -> TransitionResult:
         """Make the transition, or fail."""
         if self.broken:
             raise ZeroDivisionError
-        return await super().apply(change)
+        return await super().apply(request)
 
 
 async def test_defect_concerns_one_update(replica):

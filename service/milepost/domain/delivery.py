@@ -1,4 +1,4 @@
-"""Values of webhooks: delivery, attempt, subject and signing secret."""
+"""Values of webhooks: delivery, attempt, operation snapshot and signing secret."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class DeliverySelection:
 
 
 @dataclass(slots=True, kw_only=True)
-class Subject:
+class OperationSnapshot:
     """The operation as the body of a webhook shows it; it may have been removed since."""
 
     function: str
@@ -129,7 +129,7 @@ class ClaimedDelivery:
     """Token that must still be current when the delivery is settled."""
     claim_time: datetime
     """Time of the claim, by the clock of the database."""
-    subject: Subject | None
+    snapshot: OperationSnapshot | None
     """Absent if the operation is removed and no payload was stored for the delivery."""
     secrets: tuple[SealedSecret, ...]
     """Secrets that sign the webhooks of the owner now, the current one first; may be empty."""

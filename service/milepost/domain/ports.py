@@ -59,7 +59,7 @@ class OperationStore(Protocol):
                 counted exactly, also with concurrent creates.
         """
 
-    async def apply(self, change: TransitionRequest) -> TransitionResult:
+    async def apply(self, request: TransitionRequest) -> TransitionResult:
         """Commit one transition with its event and its deliveries, or change nothing.
 
         The transition is one conditional update; an earlier read never decides it. A retry (same
@@ -71,7 +71,7 @@ class OperationStore(Protocol):
             LostRace: other changes came first, three times in a row.
         """
 
-    async def delete(self, change: TransitionRequest) -> None:
+    async def delete(self, request: TransitionRequest) -> None:
         """Remove a terminal operation; only its events remain.
 
         A retry (same request_id and actor) returns too.

@@ -175,22 +175,24 @@ class TransitionResult:
     replayed: bool = field(default=False, kw_only=True)
 
 
-def refusal(change: TransitionRequest, found: Operation) -> MilepostError | None:
-    """Return the reason why `change` did not happen to `found`, or None if it now could.
+def refusal(request: TransitionRequest, found: Operation) -> MilepostError | None:
+    """Return the reason why `request` did not happen to `found`, or None if it now could.
 
     A stale revision or attempt is reported before the status: a caller that acts on an old copy
     must read the operation again, whatever its status is.
     """
-    if change.expected_revision not in (None, found.revision):
-        return RevisionMismatch(expected=change.expected_revision, actual=found.revision)
-    if change.attempt is not None and is_over(change.attempt, found):
-        return StaleAttempt(expected=change.attempt, actual=found.attempt)
-    if found.status not in change.sources:
+    if request.expected_revision not in (None, found.revision):
+        return RevisionMismatch(expected=request.expected_revision, actual=found.revision)
+    if request.attempt is not None and is_over(request.attempt, found):
+        return StaleAttempt(expected=request.attempt, actual=found.attempt)
+    if found.status not in request.sources:
         return IllegalTransition(
-            transition=change.transition, status=found.status, allowed=tuple(sorted(change.sources))
+            transition=request.transition,
+            status=found.status,
+            allowed=tuple(sorted(request.sources)),
         )
-    if is_decrease(change.progress, found.progress):
-        return ProgressDecrease(current=found.progress, requested=change.progress)
+    if is_decrease(request.progress, found.progress):
+        return ProgressDecrease(current=found.progress, requested=request.progress)
     return None
 
 

@@ -43,7 +43,7 @@ async def subscribed_to_notifications(
             subscriptions.notify_unpolled()
 
         notifications = Notifications(engine, on_notification=subscriptions.deliver, on_gap=on_gap)
-        subscriptions.forward_to(notifications.tell)
+        subscriptions.forward_to(notifications.notify)
         try:
             yield
         finally:

@@ -1,1 +1,1 @@
-"""How Milepost remembers: SQL on SQLite and PostgreSQL, filling the ports of the domain."""
+"""Storage in SQLite and PostgreSQL, which implements the ports of the domain."""

@@ -1,4 +1,4 @@
-"""Why an operation cannot be had, as far as the asker may know."""
+"""The error for an operation that a caller cannot have, as far as the caller may know."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from milepost.domain.operation import AccessFilter, OperationId
     from milepost.storage.session import Session
 
-Asked = ParamSpec("Asked")
+Args = ParamSpec("Args")
 Found = TypeVar("Found")
 
 
@@ -30,9 +30,9 @@ def explain_absence(
     access_filter: AccessFilter,
     request_id: str | None = None,
 ) -> MilepostError:
-    """Return why there is no such operation; only its owner learns more than that.
+    """Return why the operation is not accessible; only its owner gets more than "not found".
 
-    A foreign operation and one that never was take this same path, and so the same time.
+    An operation of another owner and one that never existed take the same path, in the same time.
     """
     rows = session.fetch(last_event(operation_id, access_filter.subject, request_id))
     if not rows:
@@ -46,12 +46,12 @@ def explain_absence(
 
 def explained(
     session: Session,
-    explain: Callable[Concatenate[Session, Asked], Found],
-    *asked: Asked.args,
-    **options: Asked.kwargs,
+    explain: Callable[Concatenate[Session, Args], Found],
+    *args: Args.args,
+    **kwargs: Args.kwargs,
 ) -> Found | Exception:
-    """Return the explanation, or why it failed: what has happened before stays as it is."""
+    """Return the result of `explain`, or its error: a failure undoes no earlier change."""
     try:
-        return explain(session, *asked, **options)
-    except Exception as error:  # noqa: BLE001 - raised for the one caller that it concerns
+        return explain(session, *args, **kwargs)
+    except Exception as error:  # noqa: BLE001 - only this caller gets it
         return session.failed(error)

@@ -1,4 +1,4 @@
-"""API keys at rest: who they speak for, and a digest; never the key."""
+"""API keys in a SQL database: their principals and digests, never the keys."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ if TYPE_CHECKING:
 
 SERVICE_KEY_BYTES: Final = 32
 USE_INTERVAL: Final = timedelta(minutes=1)
-"""How often the last use of one key is written at most, by all replicas together."""
+"""Minimum time between writes of the last use of one key, over all replicas."""
 
 Found = TypeVar("Found")
 
 _k = api_keys.c
-_LIVE = sa.and_(
+_VALID = sa.and_(
     _k.revoke_time.is_(None), sa.or_(_k.expire_time.is_(None), _k.expire_time > clock())
 )
-_SHOWN: Final = (
+_COLUMNS: Final = (
     _k.key_id,
     _k.subject,
     _k.roles,
@@ -53,10 +53,10 @@ _SHOWN: Final = (
 
 
 class SqlKeyStore:
-    """Fills the ports `CredentialStore` and `KeyStore`."""
+    """Implementation of the ports `CredentialStore` and `KeyStore`."""
 
     def __init__(self, batchers: Batchers) -> None:
-        """Work on the database of `batchers`."""
+        """Use the database of `batchers`."""
         self._batchers = batchers
 
     async def find_key(self, key_id: str) -> StoredKey | None:
@@ -83,17 +83,17 @@ class SqlKeyStore:
 
     async def record_key_use(self, key_ids: Iterable[str]) -> None:
         """See `KeyStore.record_key_use`."""
-        used = sorted(key_ids)
-        await self._write(lambda session: record_key_use(session, used))
+        ids = sorted(key_ids)
+        await self._write(lambda session: record_key_use(session, ids))
 
-    def _write(self, change: Callable[[Session], Found]) -> asyncio.Future[Found]:
-        return self._batchers.writes.submit(alone(change), None, object())
+    def _write(self, run: Callable[[Session], Found]) -> asyncio.Future[Found]:
+        return self._batchers.writes.submit(alone(run), None, object())
 
 
 def find_key(session: Session, key_id: str) -> StoredKey | None:
     """Return the key with this public id if it is neither revoked nor expired."""
     query = sa.select(_k.key_id, _k.digest, _k.subject, _k.roles, _k.functions)
-    rows = session.fetch(query.where(_k.key_id == key_id, _LIVE))
+    rows = session.fetch(query.where(_k.key_id == key_id, _VALID))
     return _stored_key(rows[0]) if rows else None
 
 
@@ -121,17 +121,15 @@ def add_key(
             creator=creator,
             request_id=create_request.request_id,
             fingerprint=create_request.fingerprint,
-        ).returning(*_SHOWN)
+        ).returning(*_COLUMNS)
     )
-    return (
-        CreateKeyResult(_api_key(rows[0])) if rows else _earlier(session, create_request, creator)
-    )
+    return CreateKeyResult(_api_key(rows[0])) if rows else _replay(session, create_request, creator)
 
 
-def _earlier(session: Session, create_request: CreateKeyRequest, creator: str) -> CreateKeyResult:
-    """Return the key that the request_id created before, or raise why there is none."""
+def _replay(session: Session, create_request: CreateKeyRequest, creator: str) -> CreateKeyResult:
+    """Return the key that the request_id created before, or raise the reason of the conflict."""
     found = session.fetch(
-        sa.select(*_SHOWN, _k.fingerprint).where(
+        sa.select(*_COLUMNS, _k.fingerprint).where(
             _k.creator == creator, _k.request_id == create_request.request_id
         )
     )
@@ -143,9 +141,9 @@ def _earlier(session: Session, create_request: CreateKeyRequest, creator: str) -
 
 
 def _insert(
-    database: Database, key: StoredKey, *, expire_time: sa.ColumnElement[Any], **more: str | None
+    database: Database, key: StoredKey, *, expire_time: sa.ColumnElement[Any], **columns: str | None
 ) -> postgresql.Insert | sqlite.Insert:
-    """Return the insert of a key; none is made that the database's clock calls expired."""
+    """Return the insert of a key, which inserts no row if the key has expired by `clock`."""
     values: dict[str, sa.ColumnElement[Any]] = {
         "key_id": sa.literal(key.principal.credential_id),
         "digest": sa.literal(key.digest, sa.LargeBinary),
@@ -154,7 +152,7 @@ def _insert(
         "functions": sa.literal(" ".join(key.principal.functions)),
         "create_time": clock(),
         "expire_time": expire_time,
-        **{name: sa.literal(value, sa.Text) for name, value in more.items()},
+        **{name: sa.literal(value, sa.Text) for name, value in columns.items()},
     }
     source = sa.select(*values.values()).where(sa.or_(expire_time.is_(None), expire_time > clock()))
     return (
@@ -168,11 +166,11 @@ def list_keys(
     session: Session, selection: KeySelection, after: Position | None, limit: int
 ) -> list[ApiKey]:
     """See `KeyStore.list_keys`."""
-    query = sa.select(*_SHOWN).order_by(_k.create_time.desc(), _k.key_id.desc()).limit(limit)
+    query = sa.select(*_COLUMNS).order_by(_k.create_time.desc(), _k.key_id.desc()).limit(limit)
     if selection.subject is not None:
         query = query.where(_k.subject == selection.subject)
     if not selection.inactive:
-        query = query.where(_LIVE)
+        query = query.where(_VALID)
     if after is not None:
         query = query.where(
             sa.tuple_(_k.create_time, _k.key_id)
@@ -183,7 +181,7 @@ def list_keys(
 
 def revoke_key(session: Session, key_id: str) -> ApiKey:
     """See `KeyStore.revoke_key`."""
-    rows = session.fetch(_revoke(key_id).returning(*_SHOWN))
+    rows = session.fetch(_revoke(key_id).returning(*_COLUMNS))
     if not rows:
         raise ApiKeyNotFound(key_id)
     return _api_key(rows[0])
@@ -225,24 +223,24 @@ def _roles(text: str) -> frozenset[Role]:
 
 
 def service_key(engine: Engine, name: str) -> bytes:
-    """Return the random key that all replicas on this database share, making it at first use."""
+    """Return the random key that all replicas on this database share; create it at first use."""
     value = secrets.token_bytes(SERVICE_KEY_BYTES)
-    fresh = database_of(engine).insert(service_keys).values(name=name, value=value)
+    insert = database_of(engine).insert(service_keys).values(name=name, value=value)
     with engine.begin() as connection:
-        connection.execute(fresh.on_conflict_do_nothing())
+        connection.execute(insert.on_conflict_do_nothing())
         query = sa.select(service_keys.c.value).where(service_keys.c.name == name)
         return bytes(connection.execute(query).scalar_one())
 
 
 class KeyRing:
-    """The API keys of one database, for whoever administers it beside the service."""
+    """The API keys of one database, for administration outside of the service."""
 
     def __init__(self, engine: Engine) -> None:
-        """Work on the database of `engine`."""
+        """Use the database of `engine`."""
         self._engine = engine
 
     def add(self, key: StoredKey, *, lifetime: timedelta | None = None) -> datetime | None:
-        """Store a key; it is valid from now on, for `lifetime`. Return when it expires."""
+        """Store a key, valid from now on for `lifetime`; return its expiry time."""
         expire_time = (
             sa.null().cast(_k.expire_time.type)
             if lifetime is None
@@ -258,10 +256,10 @@ class KeyRing:
     def rows(self) -> list[dict[str, Any]]:
         """Return every key, newest first, without its digest."""
         with self._engine.connect() as connection:
-            query = sa.select(*_SHOWN).order_by(_k.create_time.desc(), _k.key_id)
+            query = sa.select(*_COLUMNS).order_by(_k.create_time.desc(), _k.key_id)
             return [dict(row) for row in connection.execute(query).mappings()]
 
     def revoke(self, key_id: str) -> bool:
-        """Make a key worthless; tell whether there is such a key. Doing it twice is fine."""
+        """Revoke a key; return False if the key does not exist. A second call changes nothing."""
         with self._engine.begin() as connection:
             return connection.execute(_revoke(key_id)).rowcount == 1

@@ -1,4 +1,4 @@
-"""The connections of one process to its database, with the batchers in front of them."""
+"""The connections of one process to its database, and the batchers that use them."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 Found = TypeVar("Found")
 
 QUERY_BATCHERS: Final = 2
-"""How many lists and other rare reads run at once."""
+"""Lists and other rare reads that run concurrently."""
 SWEEP_TIMEOUT_S: Final = 4.5
-"""How long one part of a sweep may take: no caller waits for it."""
+"""Time that one part of a sweep may take; no caller waits for it."""
 _PING: Final = sa.select(sa.literal_column("1", sa.Integer))
 
 
 class Batchers:
-    """What all stores of a process share. Create and close it on a running event loop."""
+    """The batchers that all stores of a process share. Create and close them on a running loop."""
 
     def __init__(self, engine: Engine, *, batching: bool = True) -> None:
-        """Start the batchers; without `batching` every call is a transaction of its own."""
+        """Start the batchers; without `batching` every call has its own transaction."""
         self._engine = engine
         self.database = database_of(engine)
         max_batch = MAX_BATCH if batching else 1
@@ -53,7 +53,7 @@ class Batchers:
         if not self.database.has_one_writer:
             self.claims = self._writer("claims", max_batch=1)
             self.sweeps = self._writer("sweeps", max_batch=1, queue_timeout_s=SWEEP_TIMEOUT_S)
-            # No transition waits for the dispatcher, and no claim of it for a settlement.
+            # Transitions do not wait for the dispatcher, nor its claims for its settlements.
             self.deliveries = self._writer("deliveries")
             self.delivery_claims = self._writer("delivery-claims")
         self._all = {
@@ -74,7 +74,7 @@ class Batchers:
         return Batcher(name, session, max_batch=max_batch, queue_timeout_s=queue_timeout_s)
 
     def read(self, query: Callable[[Session], Found]) -> asyncio.Future[Found]:
-        """Return what `query` finds; it may run again after a lost connection."""
+        """Return the result of `query`, which may run again after a lost connection."""
         return next(self._queries).submit(alone(query), None, object())
 
     async def ping(self) -> None:
@@ -82,12 +82,12 @@ class Batchers:
         await self.read(lambda session: session.fetch(_PING))
 
     async def close(self) -> None:
-        """Finish the calls that were taken, then close every connection."""
+        """Finish the accepted calls, then close every connection."""
         await asyncio.gather(*(batcher.close() for batcher in self._all))
 
 
 def alone(run: Callable[[Session], Found]) -> Run[None, Found]:
-    """Return the call of `run` as a statement of its own."""
+    """Return `run` as a call that shares its statement with no other call."""
 
     def run_alone(session: Session, items: Sequence[None]) -> Sequence[Found]:
         return [run(session) for _ in items]
@@ -96,7 +96,7 @@ def alone(run: Callable[[Session], Found]) -> Run[None, Found]:
 
 
 def atomic(run: Callable[[Session], Found]) -> Run[None, Found]:
-    """Return the call of `run`, which happens as a whole or not at all."""
+    """Return `run` as such a call, which is kept as a whole or not at all."""
 
     def run_atomically(session: Session, items: Sequence[None]) -> Sequence[Found]:
         with session.atomic():

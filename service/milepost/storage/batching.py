@@ -1,12 +1,13 @@
 """Batching: calls that arrive while a transaction runs form the next one.
 
-A `Batcher` is a queue, and a thread with a held database session. While the session is idle, the
-calls of one turn of the event loop are taken at once: there is no timer that would make a quiet
-service wait. While a transaction runs, calls queue up, and all of them go into the next
-transaction. The SQL knows nothing of this.
+A `Batcher` is a queue, and a thread with its own database session. While the session is idle, the
+calls of one turn of the event loop run at once: no timer delays the calls of a quiet service. While
+a transaction runs, calls queue up, and all of them go into the next transaction. The SQL does not
+depend on batching.
 
-The thread also makes cancellation harmless: a caller that goes away abandons its future, never a
-transaction. A batch is committed or not as a whole, and a call that is still queued is dropped.
+The thread also makes cancellation safe: a caller that gives up abandons its future, never a
+transaction. A batch is committed or rolled back as a whole, and a call that is still queued is
+dropped.
 """
 
 from __future__ import annotations
@@ -33,20 +34,20 @@ Result = TypeVar("Result")
 
 if TYPE_CHECKING:
     Run = Callable[[Session, Sequence[Item]], Sequence[Result | Exception]]
-    """Runs one statement for several items: a result for each, or the exception to raise."""
+    """Runs one statement for several items; returns a result or an exception for each."""
 
 MAX_WAITING: Final = 10_000
-"""Calls that one batcher holds; more are refused at once."""
+"""Calls that may wait in one batcher; more are refused at once."""
 MAX_BATCH: Final = 256
 QUEUE_TIMEOUT_S: Final = 0.85
-"""How long a call waits for the database before it is unavailable: under 1 s."""
+"""Time that a call waits for the database before it fails as unavailable: under 1 s."""
 WATCH_INTERVAL_S: Final = 0.05
-TRIES: Final = 3
-"""How often a transaction runs that the database itself undid (deadlock, serialization)."""
+MAX_TRIES: Final = 3
+"""Attempts at a transaction that the database aborts (deadlock, serialization failure)."""
 
 
 class _Call(Generic[Item, Result]):
-    """One call that waits: `run` answers its item, together with those of other calls."""
+    """A waiting call: `run` handles its item together with those of other calls."""
 
     __slots__ = ("arrival", "future", "item", "key", "run")
 
@@ -66,16 +67,16 @@ class _Call(Generic[Item, Result]):
 
 
 _AnyCall = _Call[Any, Any]
-"""A call in a queue, where those of different types wait together."""
+"""A call of any type: calls of different types share a queue."""
 
 
 class Batcher:
     """Runs calls in batches, one batch at a time, in a thread of its own.
 
-    In a batch the items of one `run` are one statement, and the statements run one after the
-    other. `run` gets the session and its items, no two of which have the same key, and returns for
-    each a result or the exception to raise. If it raises itself, nothing has happened, and it may
-    run again.
+    In a batch the items of one `run` share a statement, and the statements run one after the
+    other. `run` gets the session and its items, no two of which have the same key, and returns a
+    result or the exception to raise for each. If `run` itself raises, nothing has changed, and it
+    may run again.
     """
 
     def __init__(
@@ -90,11 +91,11 @@ class Batcher:
         """Start the thread.
 
         Args:
-            name: of the thread.
-            session: the connection that only this thread uses.
-            max_batch: calls in one batch.
-            repeatable: run again after a lost connection, as is right for reads.
-            queue_timeout_s: how long a call waits for the database.
+            name: the name of the thread.
+            session: the connection, which only this thread uses.
+            max_batch: the maximum number of calls in one batch.
+            repeatable: run again after a lost connection; only for reads.
+            queue_timeout_s: the time that a call waits for the database.
         """
         self._queue_timeout = queue_timeout_s
         self._loop = asyncio.get_running_loop()
@@ -114,17 +115,17 @@ class Batcher:
         self._thread.start()
 
     def submit(self, run: Run[Item, Result], item: Item, key: Hashable) -> asyncio.Future[Result]:
-        """Return the future result of `item`, or the exception that it is answered with.
+        """Return a future with the result of `item`, or with its exception.
 
         Args:
-            run: what answers it. Calls with equal `run` are one statement.
-            item: what is asked for.
+            run: the function that handles it. Calls with equal `run` share a statement.
+            item: the input of this call.
             key: calls with equal keys never share a batch, and keep their order.
 
         Raises:
             Overloaded: at once, when too many calls wait.
-            StoreUnavailable: at once when this batcher is closed, or as the answer when the
-                database has given none within the queue timeout.
+            StoreUnavailable: at once when this batcher is closed, or in the future when the
+                database does not answer within the queue timeout.
         """
         if self._closing:
             raise StoreUnavailable
@@ -138,10 +139,10 @@ class Batcher:
         return future
 
     async def close(self) -> None:
-        """Finish what waits, then end the thread and its session.
+        """Finish the waiting calls, then end the thread and its session.
 
-        When the database is away nobody waits any more, and neither does this: the thread ends
-        by itself, when the driver lets it.
+        When the database is unavailable, the calls have timed out and this returns: the thread ends
+        once the driver returns.
         """
         self._closing = True
         with contextlib.suppress(TimeoutError):
@@ -150,20 +151,20 @@ class Batcher:
         await asyncio.to_thread(self._thread.join, QUEUE_TIMEOUT_S * 2)
 
     def _dispatch_soon(self) -> None:
-        """Let what else arrives in this turn of the event loop join the batch."""
+        """Schedule the next batch; calls that arrive in this turn of the event loop join it."""
         if not self._dispatching and not self._running:
             self._dispatching = True
             self._idle.clear()
             self._loop.call_soon(self._dispatch)
 
     def _dispatch(self) -> None:
-        """Hand the thread its next batch, if there is one."""
+        """Pass the next batch to the thread, unless the queue is empty."""
         self._dispatching = False
         batch: dict[Hashable, _AnyCall] = {}
         later: list[_AnyCall] = []
         while self._waiting and len(batch) < self._max_batch:
             call = self._waiting.popleft()
-            if call.future.done():  # given up before it was taken: as if never asked
+            if call.future.done():  # abandoned by its caller before it ran
                 continue
             if call.key in batch:
                 later.append(call)
@@ -177,78 +178,78 @@ class Batcher:
         self._running_since = self._loop.time()
         self._batches.put(self._running)
 
-    def _settle(self, answers: Sequence[Any]) -> None:
-        """Hand each caller of the finished batch its answer."""
+    def _settle(self, results: Sequence[Any]) -> None:
+        """Set the future of each call of the finished batch."""
         batch, self._running = self._running, []
-        for call, answer in zip(batch, answers, strict=True):
+        for call, result in zip(batch, results, strict=True):
             if call.future.done():
                 continue
-            if isinstance(answer, Exception):
-                call.future.set_exception(answer)
+            if isinstance(result, Exception):
+                call.future.set_exception(result)
             else:
-                call.future.set_result(answer)
+                call.future.set_result(result)
         self._dispatch_soon()
 
     def _watch(self) -> None:
-        """Answer the calls that have waited too long, and free the thread if it hangs."""
+        """Fail the calls that have waited too long, and abort a statement that hangs."""
         self._watcher = None
-        late = self._loop.time() - self._queue_timeout
-        # In the order of arrival each; what runs may have come before or after what waits.
+        latest_arrival = self._loop.time() - self._queue_timeout
+        # Each is in the order of arrival; running and waiting calls are not ordered between them.
         for calls in (self._running, self._waiting):
-            for call in itertools.takewhile(lambda call: call.arrival <= late, calls):
+            for call in itertools.takewhile(lambda call: call.arrival <= latest_arrival, calls):
                 if not call.future.done():
                     call.future.set_exception(StoreUnavailable())
-        if self._running and self._running_since < late:
+        if self._running and self._running_since < latest_arrival:
             self._session.abort()
         if self._running or self._waiting:
             self._watcher = self._loop.call_later(WATCH_INTERVAL_S, self._watch)
 
-    # What follows runs in the thread.
+    # --- in the thread ---
 
     def _run(self) -> None:
         while (batch := self._batches.get()) is not None:
-            answers = self._answers(batch)
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
-                self._loop.call_soon_threadsafe(self._settle, answers)
+            results = self._results(batch)
+            with contextlib.suppress(RuntimeError):  # the loop is closed: no call waits
+                self._loop.call_soon_threadsafe(self._settle, results)
         self._session.reset()
 
-    def _answers(self, batch: Sequence[_AnyCall]) -> Sequence[Any]:
-        """Return the answers to a batch, one statement after the other."""
+    def _results(self, batch: Sequence[_AnyCall]) -> Sequence[Any]:
+        """Run the statements of a batch one after the other; return a result for each call."""
         statements: dict[Run[Any, Any], list[int]] = {}
         for n, call in enumerate(batch):
             statements.setdefault(call.run, []).append(n)
-        answers: dict[int, Any] = {}
+        results: dict[int, Any] = {}
         try:
-            with self._session.together():
-                for run, places in statements.items():
-                    found = self._isolated(run, [batch[n].item for n in places])
-                    answers.update(zip(places, found, strict=True))
-        except Exception as error:  # noqa: BLE001 - nothing of the batch is committed
+            with self._session.shared_commit():
+                for run, positions in statements.items():
+                    found = self._run_isolated(run, [batch[n].item for n in positions])
+                    results.update(zip(positions, found, strict=True))
+        except Exception as error:  # noqa: BLE001 - the batch was rolled back
             return [self._session.failed(error)] * len(batch)
-        return [answers[n] for n in range(len(batch))]
+        return [results[n] for n in range(len(batch))]
 
-    def _isolated(
+    def _run_isolated(
         self, run: Run[Item, Result], items: Sequence[Item]
     ) -> Sequence[Result | Exception]:
-        """Answer every item; one that the database refuses does not fail its neighbours."""
+        """Return a result for every item; a refused item does not fail the others."""
         try:
-            return self._attempt(run, items)
-        except Exception as error:  # noqa: BLE001 - whatever it is, every caller is answered
+            return self._run_with_retries(run, items)
+        except Exception as error:  # noqa: BLE001 - each call gets a result
             if len(items) == 1 or isinstance(error, Unavailable):
                 return [error] * len(items)
-            return [answer for item in items for answer in self._isolated(run, [item])]
+            return [result for item in items for result in self._run_isolated(run, [item])]
 
-    def _attempt(
+    def _run_with_retries(
         self, run: Run[Item, Result], items: Sequence[Item]
     ) -> Sequence[Result | Exception]:
-        """Run once, or again as long as that may help."""
-        for tries_left in reversed(range(TRIES)):
+        """Run once, or up to `MAX_TRIES` times if the error allows it."""
+        for tries_left in reversed(range(MAX_TRIES)):
             try:
                 return run(self._session, items)
             except Exception as error:
-                meaning = self._session.failed(error)
-                lost = self._repeatable and isinstance(meaning, StoreUnavailable)
+                failure = self._session.failed(error)
+                lost = self._repeatable and isinstance(failure, StoreUnavailable)
                 if tries_left and (is_retryable(error) or lost):
                     continue
-                raise meaning from error
+                raise failure from error
         raise AssertionError  # the last try returns or raises

@@ -1,9 +1,9 @@
-"""Claims: pending work is leased to workers, each operation to one, the owners in turn.
+"""Claims: pending operations are leased to workers, each to one, and owners take turns.
 
-What it costs depends on how much is claimed, not on how much there is: the owners with work are
-found by leaps through an index of pending operations, and of each only the oldest few are looked
-at. On PostgreSQL picking, claiming and recording are one statement, and rows that others are
-claiming at this moment are passed over.
+The cost depends on the number of claimed operations, not of pending ones: the statement skips from
+owner to owner through an index of pending operations, and reads only the oldest few of each. On
+PostgreSQL selection, claim and events are one statement, which skips rows that concurrent claims
+have locked.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from milepost.domain.transitions import CLAIMABLE, TABLE, Transition
 from milepost.storage.dialects import clock, later
-from milepost.storage.event_writer import ASKED, EventWriter
+from milepost.storage.event_writer import REQUEST_INPUTS, EventWriter
 from milepost.storage.predicates import has_status, indexed_status
 from milepost.storage.rows import COLUMNS, RowReader
 from milepost.storage.tables import operations
@@ -29,32 +29,32 @@ if TYPE_CHECKING:
     from milepost.storage.database import Database
     from milepost.storage.session import Session
 
-MOST_OWNERS: Final = 16
-"""Owners that one statement looks at."""
-SPARE: Final = 8
-"""Operations of one owner that are looked at beyond those wanted: others may be claiming them."""
-ROUNDS: Final = 8
-"""Statements that one claim runs for one function, at most."""
-MOST_REMEMBERED: Final = 10_000
-"""Functions of which it is known whose turn it is."""
+MAX_OWNERS: Final = 16
+"""Owners that one statement visits."""
+LOOKAHEAD: Final = 8
+"""Operations of one owner that are read beyond those wanted, as concurrent claims may take some."""
+MAX_STATEMENTS: Final = 8
+"""Statements that one claim runs for one function."""
+MAX_LAST_OWNERS: Final = 10_000
+"""Functions whose last served owner is remembered."""
 
 _o = operations.c
 _ONE: Final = sa.literal_column("1", sa.Integer)
 
 _INPUTS: Final = {
-    **ASKED,
+    **REQUEST_INPUTS,
     "function": sa.Text(),
     "after": sa.Text(),
     "owners": sa.Integer(),
     "depth": sa.Integer(),
-    "most": sa.Integer(),
+    "max_operations": sa.Integer(),
     "worker": sa.Text(),
     "lease": _o.lease.type,
 }
 
 
-def claiming(database: Database) -> EventWriter:
-    """Return the statement that claims work of one function, of the owners after one of them."""
+def claim_statement(database: Database) -> EventWriter:
+    """Return the statement that claims work of one function, from the owners after a given one."""
 
     def build(m: Mapping[str, ColumnElement[Any]]) -> Any:
         picked = _picked(m, lateral=database.has_lateral_joins)
@@ -80,7 +80,7 @@ def claiming(database: Database) -> EventWriter:
 
 
 def _picked(m: Mapping[str, ColumnElement[Any]], *, lateral: bool) -> sa.CTE:
-    """Pick the oldest of each owner first, then the second oldest of each, and so on."""
+    """Select the oldest operation of each owner, then the second oldest of each, and so on."""
     turn = _owners_in_turn(m)
     oldest = operations.alias("oldest")
     of_owner = (
@@ -113,14 +113,14 @@ def _picked(m: Mapping[str, ColumnElement[Any]], *, lateral: bool) -> sa.CTE:
         .join(candidates, candidates.c.id == free.c.id)
         .where(has_status(free, CLAIMABLE))
         .order_by(candidates.c.place, candidates.c.number)
-        .limit(m["most"])
+        .limit(m["max_operations"])
         .with_for_update(skip_locked=True, of=free)
         .cte("picked")
     )
 
 
 def _owners_in_turn(m: Mapping[str, ColumnElement[Any]]) -> sa.CTE:
-    """Leap from owner to owner through the index, from the one that was served last."""
+    """Skip from owner to owner through the index, starting after the given one."""
     first = sa.select(
         _next_owner(m["function"], m["after"]).label("owner"), _ONE.label("number")
     ).cte("turn", recursive=True)
@@ -155,81 +155,82 @@ def _claimable(
 
 
 def pending(functions: Collection[str]) -> sa.Select[Any]:
-    """Return the read of which of `functions` have work: one leap through the index for each."""
-    asked = sa.union_all(
+    """Return the query for those of `functions` that have work: one index lookup for each."""
+    requested = sa.union_all(
         *(sa.select(sa.literal(function, sa.Text).label("function")) for function in functions)
-    ).cte("asked")
+    ).cte("requested")
     work = operations.alias("work")
     any_work = (
         sa.select(_ONE)
         .select_from(work)
-        .where(*_claimable(work, asked.c.function))
-        .order_by(work.c.owner, work.c.create_time, work.c.id)  # so that no planner tries a scan
+        .where(*_claimable(work, requested.c.function))
+        .order_by(work.c.owner, work.c.create_time, work.c.id)  # keeps the planner from a scan
         .limit(_ONE)
-        .correlate(asked)
+        .correlate(requested)
         .scalar_subquery()
     )
-    return sa.select(asked.c.function).where(any_work.is_not(None))
+    return sa.select(requested.c.function).where(any_work.is_not(None))
 
 
 class Claims:
-    """The claims of one store, and whose turn it is. One thread uses it at a time."""
+    """The claims of one store, with the last served owners. One thread uses it at a time."""
 
     def __init__(self, database: Database) -> None:
         """Build and compile the statement once."""
         self._rows = RowReader(database)
-        self._statement = claiming(database)
-        self._served: dict[str, str] = {}
+        self._statement = claim_statement(database)
+        self._last_owners: dict[str, str] = {}
         self._claims = 0
 
     def claim(
-        self, session: Session, asked: Sequence[ClaimRequest]
+        self, session: Session, requests: Sequence[ClaimRequest]
     ) -> Sequence[list[Operation] | Exception]:
-        """Answer each claim with what it is given; none is undone because another fails."""
-        return [self._answer(session, claim) for claim in asked]
+        """Return the claimed operations of each request; a failure does not undo other claims."""
+        return [self._claim(session, request) for request in requests]
 
-    def _answer(self, session: Session, claim: ClaimRequest) -> list[Operation] | Exception:
-        found: list[Operation] = []
+    def _claim(self, session: Session, request: ClaimRequest) -> list[Operation] | Exception:
+        result: list[Operation] = []
         try:
-            for function in self._in_turn(claim.functions):
-                wanted = claim.max_operations - len(found)
-                for claimed in self._rounds(session, claim, function, wanted):
-                    found += claimed
-                if len(found) >= claim.max_operations:
+            for function in self._in_turn(request.functions):
+                missing = request.max_operations - len(result)
+                for claimed in self._claim_of_function(session, request, function, missing):
+                    result += claimed
+                if len(result) >= request.max_operations:
                     break
         except Exception as error:  # noqa: BLE001 - what was claimed before stays claimed
-            meaning = session.failed(error)
-            if not found:
-                return meaning
-        return found
+            failure = session.failed(error)
+            if not result:
+                return failure
+        return result
 
     def _in_turn(self, functions: Sequence[str]) -> Sequence[str]:
-        """Begin with another function each time."""
+        """Return the functions, starting with another one at each call."""
         self._claims += 1
         first = self._claims % len(functions)
         return [*functions[first:], *functions[:first]]
 
-    def _rounds(
-        self, session: Session, claim: ClaimRequest, function: str, most: int
+    def _claim_of_function(
+        self, session: Session, request: ClaimRequest, function: str, max_operations: int
     ) -> Iterator[list[Operation]]:
-        """Claim of owner after owner, at the end from the first on, until `most` are found.
+        """Claim up to `max_operations` from owner after owner, and after the last from the first.
 
-        The order of the owners is that of the database. Should Python have another one, an owner
-        may be served twice in one turn, but none is left out.
+        The order of the owners is that of the database. If Python orders some differently, an owner
+        may be served twice in one turn, but no owner is skipped.
         """
-        after = self._served.get(function, "")
-        for _ in range(ROUNDS):
-            owners, depth = min(most, MOST_OWNERS), most + SPARE
-            asked = (claim.actor, None, None, function, after, owners, depth, most)
-            rows = session.run(self._statement, [(*asked, claim.worker, claim.lease)])
+        after = self._last_owners.get(function, "")
+        for _ in range(MAX_STATEMENTS):
+            owners = min(max_operations, MAX_OWNERS)
+            depth = max_operations + LOOKAHEAD
+            inputs = (request.actor, None, None, function, after, owners, depth, max_operations)
+            rows = session.run(self._statement, [(*inputs, request.worker, request.lease)])
             claimed = [self._rows.operation(row) for row in rows]
             yield claimed
-            most -= len(claimed)
+            max_operations -= len(claimed)
             if not claimed and not after:
                 break
             after = max((operation.owner for operation in claimed), default="")
-            if most <= 0:
+            if max_operations <= 0:
                 break
-        if len(self._served) >= MOST_REMEMBERED:
-            self._served.clear()
-        self._served[function] = after
+        if len(self._last_owners) >= MAX_LAST_OWNERS:
+            self._last_owners.clear()
+        self._last_owners[function] = after

@@ -1,4 +1,4 @@
-"""Creates: operations are stored with their events, once for each request_id, within the quota."""
+"""Creates: new operations with their events, once for each request_id, within the quota."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from milepost.storage.database import Database
     from milepost.storage.session import Session
 
-    Answer = TransitionResult | Exception | None
+    Result = TransitionResult | Exception | None
 
 SWEEPER = "milepost"
-"""The actor of what no principal asked for."""
+"""The actor of changes that no principal requested."""
 
 
 class Creation:
-    """The statements of a create. Holds statements, not data."""
+    """The statements of a create, without data."""
 
     def __init__(self, database: Database) -> None:
         """Compile every statement once."""
@@ -36,74 +36,76 @@ class Creation:
 
     def insert(
         self, session: Session, new_operations: Sequence[tuple[OperationId, NewOperation]]
-    ) -> Sequence[Answer]:
+    ) -> Sequence[Result]:
         """Store each new operation as pending, with its event.
 
-        One whose request_id the owner has used is answered with the living operation of that
-        request (or `RequestIdReused`); one whose owner has no quota left, with `QuotaExceeded`;
-        one whose id is taken, with None.
+        If the owner has used the request_id before, the result is the live operation of that
+        request, or `RequestIdReused`. If the owner has no free quota, it is `QuotaExceeded`. If the
+        id is taken, it is None.
         """
-        # All stores claim request_ids in one order. Of two creates with one id the first gets it.
-        order = sorted(range(len(new_operations)), key=lambda n: _claim_order(new_operations[n][1]))
+        # Replicas insert in the order of request_ids; of two creates with one id, the first wins.
+        order = sorted(
+            range(len(new_operations)), key=lambda n: _insert_order(new_operations[n][1])
+        )
         created = self._create(session, [new_operations[n] for n in order])
-        answers: dict[int, Answer] = {}
+        results: dict[int, Result] = {}
         for n in order:
             operation = created.pop(new_operations[n][0], None)
-            answers[n] = (
+            results[n] = (
                 TransitionResult(operation)
                 if operation is not None
                 else explained(session, self._conflict, *new_operations[n])
             )
-        lacking: dict[tuple[str, int], list[int]] = {}
+        unresolved: dict[tuple[str, int], list[int]] = {}
         for n in order:
-            if answers[n] is None:  # its id is taken, or there is no quota left, as far as known
-                lacking.setdefault(
+            if results[n] is None:  # its id is taken, or the upper bound has reached the quota
+                unresolved.setdefault(
                     (new_operations[n][1].owner, new_operations[n][1].quota), []
                 ).append(n)
-        for places in lacking.values():
-            answers.update(
+        for positions in unresolved.values():
+            results.update(
                 zip(
-                    places,
-                    self._recounted(session, [new_operations[n] for n in places]),
+                    positions,
+                    self._create_after_recount(session, [new_operations[n] for n in positions]),
                     strict=True,
                 )
             )
-        return [answers[n] for n in range(len(new_operations))]
+        return [results[n] for n in range(len(new_operations))]
 
-    def _recounted(
+    def _create_after_recount(
         self, session: Session, new_operations: Sequence[tuple[OperationId, NewOperation]]
-    ) -> Sequence[Answer]:
-        """Create what one owner has quota for, which is counted; refuse the rest."""
+    ) -> Sequence[Result]:
+        """Recount the active operations of one owner, create up to its quota, refuse the rest."""
         owner, quota = new_operations[0][1].owner, new_operations[0][1].quota
         try:
-            with session.whole():
+            with session.group():
                 self._recount.lock(session, owner)
-                # Whoever created with the same request_id meanwhile has come to an end.
-                answers = [
+                # Under the lock: a concurrent create with the same request_id has ended.
+                results = [
                     self._conflict(session, *new_operation) for new_operation in new_operations
                 ]
-                lacking = [n for n, answer in enumerate(answers) if answer is None]
+                unresolved = [n for n, result in enumerate(results) if result is None]
                 active = self._recount.run(session, owner, quota)
-                granted = lacking[: max(0, quota - active)]
+                granted = unresolved[: max(0, quota - active)]
                 created = self._create(session, [new_operations[n] for n in granted])
-        except Exception as error:  # noqa: BLE001 - raised for the callers that it concerns
+        except Exception as error:  # noqa: BLE001 - each caller gets it
             failure = session.failed(error)
             if len(new_operations) == 1 or isinstance(failure, Unavailable):
                 return [failure] * len(new_operations)
-            # One create that the database refuses must not fail its neighbours.
+            # A create that the database refuses must not fail the others.
             return [
-                answer
+                result
                 for new_operation in new_operations
-                for answer in self._recounted(session, [new_operation])
+                for result in self._create_after_recount(session, [new_operation])
             ]
         refused = QuotaExceeded(active=active + len(created), quota=quota)
-        for n in lacking:
+        for n in unresolved:
             operation = created.pop(new_operations[n][0], None)
             if n not in granted:
-                answers[n] = refused
+                results[n] = refused
             elif operation is not None:
-                answers[n] = TransitionResult(operation)
-        return answers
+                results[n] = TransitionResult(operation)
+        return results
 
     def _create(
         self, session: Session, new_operations: Sequence[tuple[OperationId, NewOperation]]
@@ -118,17 +120,17 @@ class Creation:
 
     def _conflict(
         self, session: Session, operation_id: OperationId, new_operation: NewOperation
-    ) -> Answer:
+    ) -> Result:
         """Return the replayed operation, or None if the conflict had another cause."""
         if new_operation.request_id is None:
             return None
         rows = session.fetch(queries.of_request(new_operation))
         if not rows:
             return None
-        *row, fingerprint, alive = rows[0]
+        *row, fingerprint, unexpired = rows[0]
         earlier = operation_from(row)
-        if not alive:
-            # It expired and was not swept yet. Its request_id is free again.
+        if not unexpired:
+            # It expired and is not purged yet. Its request_id is free again.
             session.run(self._purge_expired, [(earlier.id, SWEEPER, None, None)])
             created = self._create(session, [(operation_id, new_operation)])
             return TransitionResult(created[operation_id]) if created else None
@@ -137,5 +139,5 @@ class Creation:
         return TransitionResult(earlier, replayed=True)
 
 
-def _claim_order(new_operation: NewOperation) -> tuple[str, str]:
+def _insert_order(new_operation: NewOperation) -> tuple[str, str]:
     return new_operation.owner, new_operation.request_id or ""

@@ -1,4 +1,4 @@
-"""What differs between the databases that Milepost runs on, as the rest of the storage sees it."""
+"""The interface of the databases that Milepost runs on."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 
 class Cursor(Protocol):
-    """What a session needs of a driver's cursor (PEP 249)."""
+    """The part of a driver's cursor (PEP 249) that a session uses."""
 
     def execute(self, sql: str, parameters: Any = ..., /) -> Any:
         """Run one statement."""
 
     def executemany(self, sql: str, parameters: Sequence[Any], /) -> Any:
-        """Run one statement that returns nothing for each set of parameters."""
+        """Run one statement without results for each set of parameters."""
 
     def fetchall(self) -> list[tuple[Any, ...]]:
         """Return all rows."""
@@ -36,39 +36,39 @@ class Runnable(Protocol):
     """A statement, or several that belong together, which run for many rows of input."""
 
     def run(self, cursor: Cursor, rows: Sequence[Sequence[Any]]) -> list[tuple[Any, ...]]:
-        """Run for `rows`; return the rows that come back."""
+        """Run for `rows`; return the result rows."""
 
 
 class Database(ABC):
-    """A kind of database. `postgresql.py` and `sqlite.py` have the two that there are."""
+    """A database product; see `postgresql.py` and `sqlite.py`."""
 
     has_one_writer: ClassVar[bool]
     """Writers exclude each other. A batch then shares one commit and one connection, and needs no
-    locks; otherwise claims and sweeps have connections of their own, and wait for no other write.
+    locks; otherwise claims and sweeps have their own connections, and do not wait for other writes.
     """
     writes_in_ctes: ClassVar[bool]
-    """A statement may contain others that write: a change, its event and its delivery are one."""
+    """A statement may contain others that write, such as the event and the delivery of a change."""
     has_lateral_joins: ClassVar[bool]
     has_notifications: ClassVar[bool]
-    """Replicas can notify each other; otherwise there is only one process."""
+    """Replicas can notify each other; otherwise the service is only one process."""
     max_purged: ClassVar[int | None]
-    """Operations that one statement may remove; None if their payloads stay in the database."""
+    """Operations that one statement may remove; None if payloads do not leave the database."""
     begin: ClassVar[str]
     """The statement that begins a transaction that writes."""
     statement_dialect: Dialect
-    """The dialect of statements that run on the cursor of a session: without named parameters."""
+    """The dialect of statements on the cursor of a session, without named parameters."""
 
     def __init__(self, dialect: Dialect) -> None:
-        """Describe the database of SQLAlchemy's `dialect`."""
+        """Use SQLAlchemy's `dialect`."""
         self.dialect = dialect
 
     @abstractmethod
     def session_settings(self, *, pinned_plans: bool, read_only: bool) -> Sequence[str]:
-        """Return the statements that set up a connection; see `Session`."""
+        """Return the statements that configure a connection; see `Session`."""
 
     @abstractmethod
     def cursor(self, connection: Any) -> Cursor:
-        """Return the cursor of a driver's connection on which prepared statements run."""
+        """Return the cursor of a driver's connection, for prepared statements."""
 
     @abstractmethod
     def abort(self, connection: Any) -> None:
@@ -76,27 +76,27 @@ class Database(ABC):
 
     @abstractmethod
     def arrays(self, inputs: Mapping[str, TypeEngine[Any]]) -> Mapping[str, ColumnElement[Any]]:
-        """Return `inputs` as the columns of many rows, for one statement that serves them all.
+        """Return `inputs` as the columns of many rows, for one statement over all of them.
 
-        Empty if the database has no such form: the statement then runs once for each row.
+        Empty if the database has no arrays: the statement then runs once for each row.
         """
 
     @abstractmethod
     def array(self, values: Sequence[Any]) -> Any:
-        """Return the parameter that has one column of those rows."""
+        """Return the parameter for the values of one column of those rows."""
 
     @abstractmethod
     def to_driver(self, type_: TypeEngine[Any]) -> Convert | None:
-        """Return what makes of a value what the cursor takes; None if it takes the value."""
+        """Return the conversion of a value for the cursor, or None without conversion."""
 
     @abstractmethod
     def from_driver(self, type_: TypeEngine[Any]) -> Convert | None:
-        """Return what makes a value of what the cursor returns; None if it returns the value."""
+        """Return the conversion of a value from the cursor, or None without conversion."""
 
     @abstractmethod
     def insert(self, table: sa.Table) -> postgresql.Insert | sqlite.Insert:
-        """Return an insert that can say what happens if the row is there already."""
+        """Return an insert with an ON CONFLICT clause."""
 
     @abstractmethod
     def lock(self, session: Session, space: int, name: str) -> None:
-        """Wait until no other transaction holds this lock, and hold it to the end of this one."""
+        """Take a lock, and hold it until the end of the transaction."""

@@ -1,4 +1,4 @@
-"""Deliveries in a SQL database: claimed, settled, shown to their owners, and sent again."""
+"""Deliveries in a SQL database: claims, settlements, lists, redeliveries and purges."""
 
 from __future__ import annotations
 
@@ -28,32 +28,32 @@ if TYPE_CHECKING:
 Found = TypeVar("Found")
 
 MAX_PURGED: Final = 1_000
-"""Deliveries that are removed at once."""
+"""Deliveries that one purge removes."""
 _d = deliveries.c
 _a = delivery_attempts.c
-_NOTHING: Final = sa.null()
+_NULL: Final = sa.null()
 
 
 class SqlDeliveryStore:
-    """Fills the port `DeliveryStore`."""
+    """Implementation of the port `DeliveryStore`."""
 
     def __init__(self, batchers: Batchers) -> None:
         """Compile every statement once."""
         self._batchers = batchers
-        self._settling = SettleStatement(batchers.database)
+        self._settle_statement = SettleStatement(batchers.database)
 
     async def claim(
         self, *, limit: int, per_host: int, busy: Collection[str], lease: timedelta
     ) -> list[ClaimedDelivery]:
         """See `DeliveryStore.claim`."""
-        asked = DeliveryClaim(limit=limit, per_host=per_host, busy=busy, lease=lease)
-        run = alone(lambda session: delivery_claims.claim(session, asked))
+        request = DeliveryClaim(limit=limit, per_host=per_host, busy=busy, lease=lease)
+        run = alone(lambda session: delivery_claims.claim(session, request))
         return await self._batchers.delivery_claims.submit(run, None, object())
 
     async def settle(self, settlement: Settlement) -> bool:
-        """See `DeliveryStore.settle`. Settlements that come together are one statement."""
+        """See `DeliveryStore.settle`. Concurrent settlements share a statement."""
         key = (settlement.id, settlement.lease)
-        return await self._batchers.deliveries.submit(self._settling.run, settlement, key)
+        return await self._batchers.deliveries.submit(self._settle_statement.run, settlement, key)
 
     async def deliveries(
         self, owner: str, selection: DeliverySelection, after: Position | None, limit: int
@@ -73,11 +73,11 @@ class SqlDeliveryStore:
         """See `DeliveryStore.purge_deliveries`."""
         return await self._write(lambda session: purge(session, kept))
 
-    def _write(self, change: Callable[[Session], Found]) -> asyncio.Future[Found]:
-        return self._batchers.deliveries.submit(atomic(change), None, object())
+    def _write(self, run: Callable[[Session], Found]) -> asyncio.Future[Found]:
+        return self._batchers.deliveries.submit(atomic(run), None, object())
 
 
-_SHOWN: Final = (
+_COLUMNS: Final = (
     _d.id,
     _d.operation_id,
     _d.revision,
@@ -99,7 +99,7 @@ def page(
 ) -> list[Delivery]:
     """Return one page, newest first, by keyset."""
     query = (
-        sa.select(*_SHOWN)
+        sa.select(*_COLUMNS)
         .where(_d.owner == owner)
         .order_by(_d.create_time.desc(), _d.id.desc())
         .limit(limit)
@@ -157,24 +157,26 @@ def redeliver(
     session: Session, owner: str, delivery_id: str, request_id: str | None
 ) -> tuple[Delivery, bool]:
     """Make a settled delivery due again; one conditional update decides."""
-    mine = (_d.id == delivery_id, _d.owner == owner)
+    selected = (_d.id == delivery_id, _d.owner == owner)
     repeated = sa.and_(_d.request_id.is_not(None), _d.request_id == request_id)
     changed = session.fetch(
         sa.update(deliveries)
         .where(
-            *mine, _d.status.in_(sorted(SETTLED)), sa.not_(sa.func.coalesce(repeated, sa.false()))
+            *selected,
+            _d.status.in_(sorted(SETTLED)),
+            sa.not_(sa.func.coalesce(repeated, sa.false())),
         )
         .values(
             status=DeliveryStatus.PENDING.value,
             tries=0,
-            lease=_NOTHING,
+            lease=_NULL,
             next_attempt_time=clock(),
-            settle_time=_NOTHING,
+            settle_time=_NULL,
             request_id=request_id,
         )
         .returning(_d.id)
     )
-    rows = session.fetch(sa.select(*_SHOWN, _d.request_id).where(*mine))
+    rows = session.fetch(sa.select(*_COLUMNS, _d.request_id).where(*selected))
     if not rows:
         raise DeliveryNotFound(delivery_id)
     (delivery,) = _with_attempts(session, rows)
@@ -187,11 +189,11 @@ def redeliver(
 
 
 def purge(session: Session, kept: timedelta) -> int:
-    """Remove what is settled for `kept`, of operations that are gone."""
-    # The clock of the database less a span: `later` by a negative one.
+    """Remove deliveries of missing operations that were settled longer ago than `kept`."""
+    # `later` with a negative span subtracts.
     before = later(clock(), sa.literal(-kept, Span()))
     old = sa.select(_d.id).where(_d.payload.is_not(None), _d.settle_time < before).limit(MAX_PURGED)
-    gone = session.fetch(sa.delete(deliveries).where(_d.id.in_(old)).returning(_d.id))
-    ids = [row.id for row in gone]
+    removed = session.fetch(sa.delete(deliveries).where(_d.id.in_(old)).returning(_d.id))
+    ids = [row.id for row in removed]
     session.connection.execute(sa.delete(delivery_attempts).where(_a.delivery_id.in_(ids)))
     return len(ids)

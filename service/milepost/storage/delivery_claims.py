@@ -1,8 +1,7 @@
-"""Claims of deliveries: what is due is leased to one dispatcher, fairly between hosts.
+"""Claims of deliveries: due ones are leased to one dispatcher, fairly between hosts.
 
-A claim is one short statement. It sets `next_attempt_time` to where its lease ends, so that the one
-partial index serves for what is due, what is leased, and what was left behind by a dispatcher that
-died.
+A claim is one short statement. It sets `next_attempt_time` to the end of its lease, so that one
+partial index serves due deliveries, leased ones, and those of a dispatcher that died.
 """
 
 from __future__ import annotations
@@ -16,7 +15,11 @@ import sqlalchemy as sa
 from milepost.domain.delivery import ClaimedDelivery
 from milepost.storage import signing_secrets
 from milepost.storage.dialects import Span, clock, later
-from milepost.storage.snapshots import SUBJECT, subject_from, subject_from_snapshot
+from milepost.storage.snapshots import (
+    SNAPSHOT_COLUMNS,
+    operation_snapshot_from,
+    operation_snapshot_from_json,
+)
 from milepost.storage.tables import deliveries, operations
 
 if TYPE_CHECKING:
@@ -25,18 +28,20 @@ if TYPE_CHECKING:
 
     from sqlalchemy import ColumnElement
 
-    from milepost.domain.delivery import Subject
+    from milepost.domain.delivery import OperationSnapshot
     from milepost.storage.session import AnyRow, Session
 
 MAX_DUE: Final = 1_000
-"""How many due deliveries one claim looks at to be fair between hosts: bounds its cost."""
+"""Due deliveries that one claim ranks to be fair between hosts: bounds its cost."""
 _d = deliveries.c
-_PENDING: Final[ColumnElement[str]] = sa.literal_column("'PENDING'")  # as the partial index has it
+_PENDING: Final[ColumnElement[str]] = sa.literal_column(
+    "'PENDING'"
+)  # literally as in the partial index
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryClaim:
-    """What a dispatcher asks for."""
+    """Request of a dispatcher for due deliveries."""
 
     limit: int
     per_host: int
@@ -44,14 +49,14 @@ class DeliveryClaim:
     lease: timedelta
 
 
-def claim(session: Session, asked: DeliveryClaim) -> list[ClaimedDelivery]:
-    """Take what is due, and read what its bodies and signatures need.
+def claim(session: Session, request: DeliveryClaim) -> list[ClaimedDelivery]:
+    """Claim due deliveries, and read the snapshots and secrets that their webhooks need.
 
-    One statement takes it. What follows only reads: there is nothing to undo if that fails.
+    One statement claims. The rest only reads, so that a failure leaves nothing to undo.
     """
     token = uuid.uuid4().hex
-    rows = session.fetch(_CLAIMING, claiming_values(asked, token))
-    subjects = _subjects(session, rows)
+    rows = session.fetch(_CLAIM, claiming_values(request, token))
+    snapshots = _snapshots(session, rows)
     secrets = signing_secrets.find_all(session, {row.owner for row in rows})
     return [
         ClaimedDelivery(
@@ -67,15 +72,15 @@ def claim(session: Session, asked: DeliveryClaim) -> list[ClaimedDelivery]:
             tries=row.tries,
             lease=token,
             claim_time=row.claim_time,
-            subject=subjects.get(row.id),
+            snapshot=snapshots.get(row.id),
             secrets=secrets[row.owner],
         )
         for row in rows
     ]
 
 
-def claimer() -> sa.Update:
-    """Return the statement that takes what is due: the longest due first, fair between hosts."""
+def claim_statement() -> sa.Update:
+    """Return the statement that claims due deliveries, longest due first, fair between hosts."""
     due = (
         sa.select(_d.id, _d.host, _d.next_attempt_time)
         .where(
@@ -96,8 +101,8 @@ def claimer() -> sa.Update:
         .limit(sa.bindparam("limit", type_=sa.Integer()))
         .cte("chosen")
     )
-    # What another replica took since this statement began is locked no more, and due no more. Said
-    # so that no index answers it: all that is due would be read, and what was chosen looked up.
+    # A delivery that another replica claimed since this statement began is no longer locked, nor
+    # due. COALESCE keeps the index of due deliveries out of the lookup of the chosen ones.
     still_due = (
         sa.func.coalesce(_d.status, "") == _PENDING,
         (sa.func.coalesce(_d.next_attempt_time, clock()) <= clock()),
@@ -133,39 +138,39 @@ def claimer() -> sa.Update:
     )
 
 
-_CLAIMING: Final = claimer()
+_CLAIM: Final = claim_statement()
 
 
-def claiming_values(asked: DeliveryClaim, token: str) -> dict[str, Any]:
-    """Return what the statement takes."""
+def claiming_values(request: DeliveryClaim, token: str) -> dict[str, Any]:
+    """Return the parameters of `claim_statement`."""
     return {
-        "limit": asked.limit,
-        "per_host": asked.per_host,
-        "busy": sorted(asked.busy),
-        "lease_time": asked.lease,
+        "limit": request.limit,
+        "per_host": request.per_host,
+        "busy": sorted(request.busy),
+        "lease_time": request.lease,
         "token": token,
     }
 
 
-_LIVING: Final = sa.select(operations.c.id, *SUBJECT).where(
+_OPERATIONS: Final = sa.select(operations.c.id, *SNAPSHOT_COLUMNS).where(
     operations.c.id.in_(sa.bindparam("ids", expanding=True))
 )
 
 
-def _subjects(session: Session, claimed: Sequence[AnyRow]) -> dict[str, Subject]:
-    """Return what each delivery tells of: the operation as it is, or what is left of it."""
-    left = {row.id: row.payload for row in claimed if row.payload is not None}
+def _snapshots(session: Session, claimed: Sequence[AnyRow]) -> dict[str, OperationSnapshot]:
+    """Return the operation of each delivery as it is, or as it was when it was removed."""
+    stored = {row.id: row.payload for row in claimed if row.payload is not None}
     wanted = {row.id: row.operation_id for row in claimed if row.payload is None}
-    living = _living(session, set(wanted.values()))
-    subjects = {id_: living[wanted[id_]] for id_ in wanted if wanted[id_] in living}
-    gone = wanted.keys() - subjects.keys()
-    if gone:  # removed since the claim, which left something behind
-        rows = session.fetch(sa.select(_d.id, _d.payload).where(_d.id.in_(gone)))
-        left.update({row.id: row.payload for row in rows if row.payload is not None})
-    return subjects | {id_: subject_from_snapshot(text) for id_, text in left.items()}
+    existing = _existing(session, set(wanted.values()))
+    snapshots = {id_: existing[wanted[id_]] for id_ in wanted if wanted[id_] in existing}
+    missing = wanted.keys() - snapshots.keys()
+    if missing:  # removed since the claim: the removal stored a snapshot
+        rows = session.fetch(sa.select(_d.id, _d.payload).where(_d.id.in_(missing)))
+        stored.update({row.id: row.payload for row in rows if row.payload is not None})
+    return snapshots | {id_: operation_snapshot_from_json(text) for id_, text in stored.items()}
 
 
-def _living(session: Session, ids: Collection[str]) -> dict[str, Subject]:
-    """Return what there is to tell of the operations that are still there."""
-    rows = session.fetch(_LIVING, {"ids": list(ids)}) if ids else []
-    return {row.id: subject_from(row) for row in rows}
+def _existing(session: Session, ids: Collection[str]) -> dict[str, OperationSnapshot]:
+    """Return snapshots of the operations that still exist."""
+    rows = session.fetch(_OPERATIONS, {"ids": list(ids)}) if ids else []
+    return {row.id: operation_snapshot_from(row) for row in rows}

@@ -1,4 +1,4 @@
-"""What both databases have, in words of their own: types of time, the clock, text, inserts."""
+"""SQL that differs in syntax between the databases: types of time, the clock, text functions."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ class Instant(sa.types.TypeDecorator[datetime]):
     cache_ok = True
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        """Choose the type that the database has."""
+        """Choose the type of the database."""
         return dialect.type_descriptor(
             sa.BigInteger() if dialect.name == "sqlite" else sa.DateTime(timezone=True)
         )
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
-        """Convert to what the database stores."""
+        """Convert to the stored value."""
         if value is None or dialect.name != "sqlite":
             return value
         return (value - _EPOCH) // _MICROSECOND
 
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
-        """Convert from what the database stores."""
+        """Convert from the stored value."""
         if value is None or dialect.name != "sqlite":
             return cast("datetime | None", value)
         return _EPOCH + timedelta(microseconds=value)
@@ -52,28 +52,28 @@ class Span(sa.types.TypeDecorator[timedelta]):
     cache_ok = True
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        """Choose the type that the database has."""
+        """Choose the type of the database."""
         return dialect.type_descriptor(
             sa.BigInteger() if dialect.name == "sqlite" else postgresql.INTERVAL()
         )
 
     def process_bind_param(self, value: timedelta | None, dialect: Dialect) -> Any:
-        """Convert to what the database stores."""
+        """Convert to the stored value."""
         if value is None or dialect.name != "sqlite":
             return value
         return value // _MICROSECOND
 
     def process_result_value(self, value: Any, dialect: Dialect) -> timedelta | None:
-        """Convert from what the database stores."""
+        """Convert from the stored value."""
         if value is None or dialect.name != "sqlite":
             return cast("timedelta | None", value)
         return timedelta(microseconds=value)
 
 
 class clock(FunctionElement[datetime]):  # noqa: N801 - reads as the SQL function it is
-    """The time of the database, the same all through one statement.
+    """The time of the database, constant within one statement.
 
-    It is the one clock that decides about expiry and leases.
+    It is the only clock that decides about expiry and leases.
     """
 
     type = Instant()
@@ -92,7 +92,7 @@ def _clock_sqlite(_element: clock, _compiler: SQLCompiler, **_kw: object) -> str
 
 
 class long_ago(FunctionElement[datetime]):  # noqa: N801 - reads as the SQL constant it is
-    """1970: before everything. As a default it must be a constant, which `clock` is not."""
+    """The start of 1970, as a constant: the default of a column cannot be `clock`."""
 
     type = Instant()
     inherit_cache = True
@@ -109,7 +109,7 @@ def _long_ago_sqlite(_element: long_ago, _compiler: SQLCompiler, **_kw: object) 
 
 
 class host_of(FunctionElement[str]):  # noqa: N801 - reads as the SQL function it is
-    """The host and port of a URL, as they are written but in lower case."""
+    """The host and port of a URL, in lower case."""
 
     type = sa.Text()
     inherit_cache = True
@@ -155,5 +155,5 @@ def later(
 
 
 def latest(a: ColumnElement[datetime], b: ColumnElement[datetime]) -> ColumnElement[datetime]:
-    """Return the SQL for the later of two instants; `b` if `a` is absent."""
+    """Return the SQL for the later of two instants, or `b` if `a` is NULL."""
     return sa.case((a > b, a), else_=b)

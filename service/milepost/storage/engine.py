@@ -1,4 +1,4 @@
-"""The databases by the names that SQLAlchemy has for them."""
+"""Engines and descriptions of the databases, by the names that SQLAlchemy gives them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _DATABASES: Final[Mapping[str, type[Database]]] = {
 
 
 def open_engine(url: str) -> Engine:
-    """Return an engine whose connections are set up for Milepost. Nothing is connected yet."""
+    """Return an engine whose connections are set up for Milepost, without connecting."""
     if sa.make_url(url).get_backend_name() == _SQLITE:
         return sqlite.open_engine(url)
     return postgresql.open_engine(url)

@@ -1,7 +1,7 @@
-"""What a change of status leaves behind: one event, and a delivery where somebody waits for it.
+"""The event of a status change, and its delivery if the operation has a callback URL.
 
-Both are written with the change itself. Where a statement may contain others that write, the three
-are one statement, so that a change costs one round trip; elsewhere they share a transaction.
+Both are written with the change. On a database whose statements may contain others that write, the
+three are one statement, so that a change costs one round trip; elsewhere they share a transaction.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
     from milepost.storage.database import Cursor, Database
 
     Columns = Mapping[str, ColumnElement[Any]]
-    Change = Callable[[Columns], Any]
+    Build = Callable[[Columns], Any]
     Condition = Callable[[Columns], ColumnElement[bool]]
 
-ASKED: Final[Mapping[str, TypeEngine[Any]]] = {
+REQUEST_INPUTS: Final[Mapping[str, TypeEngine[Any]]] = {
     "actor": sa.Text(),
     "request_id": sa.Text(),
     "reason": sa.Text(),
 }
-"""What an event says of the request that caused it."""
+"""The inputs that an event takes from the request."""
 _CHANGED: Final[Mapping[str, TypeEngine[Any]]] = {
     "id": sa.Text(),
     "revision": sa.BigInteger(),
@@ -44,7 +44,7 @@ _CHANGED: Final[Mapping[str, TypeEngine[Any]]] = {
     "callback_url": sa.Text(),
     "callback_events": sa.Text(),
 }
-"""What it says of the operation as the change left it."""
+"""The columns that an event and a delivery take from the changed operation."""
 _URL: Final = list(_CHANGED).index("callback_url")
 _TIMES: Final[Mapping[Status | None, str]] = {
     Status.PROCESSING: "start_time",
@@ -52,7 +52,7 @@ _TIMES: Final[Mapping[Status | None, str]] = {
     Status.FAILED: "complete_time",
     Status.CANCELLED: "cancel_time",
 }
-"""Where an operation itself says when it came to be in a status: its event says the same."""
+"""The columns with the time at which an operation entered a status; its event has the same time."""
 
 
 class EventWriter:
@@ -62,23 +62,23 @@ class EventWriter:
         self,
         database: Database,
         inputs: Mapping[str, TypeEngine[Any]],
-        change: Change,
+        build: Build,
         *,
         transition: Transition,
         event: str | None = None,
-        told: Condition | None = None,
+        needs_webhook: Condition | None = None,
     ) -> None:
-        """Compile it.
+        """Compile the statement.
 
         Args:
-            database: the kind that it runs on.
-            inputs: of `change`; those of `ASKED` must be among them.
-            change: makes the statement, which returns the operation's columns.
-            transition: what happens.
-            event: its type, where it is not the one of the transition.
-            told: of which of the changed operations a webhook is due; of all of them if absent.
+            database: the database that it runs on.
+            inputs: the inputs of `build`, which include `REQUEST_INPUTS`.
+            build: builds the statement of the change, which returns the operation's columns.
+            transition: the transition of the change.
+            event: the type of the event, unless it is the one of the transition.
+            needs_webhook: the changed operations that get a webhook; None for all.
         """
-        self._told = told or (lambda _changed: sa.true())
+        self._needs_webhook = needs_webhook or (lambda _changed: sa.true())
         self._event = event or TABLE[transition].event
         self._transition = transition
         self._removes = TABLE[transition].target is None
@@ -90,53 +90,56 @@ class EventWriter:
         self._steps = snapshots.STEPS if self._removes else ()
         self._at_once = database.writes_in_ctes
         if self._at_once:
-            self._whole = Prepared(database, inputs, lambda m: self._one_statement(change, m))
+            self._whole = Prepared(database, inputs, lambda m: self._one_statement(build, m))
             return
-        self._whole = Prepared(database, inputs, change)
-        changed = {**_CHANGED, **snapshots.TOLD} if self._removes else dict(_CHANGED)
+        self._whole = Prepared(database, inputs, build)
+        changed = {**_CHANGED, **snapshots.SNAPSHOT_TYPES} if self._removes else dict(_CHANGED)
         if self._time is not None:
-            changed[self._time] = sa.BigInteger()  # as it is stored, and came back
-        both = {**changed, **ASKED}
+            changed[self._time] = sa.BigInteger()  # as stored and returned
+        both = {**changed, **REQUEST_INPUTS}
         self._event_part = Prepared(database, both, lambda m: self._insert_event(m, m))
         self._delivery_part = Prepared(database, both, self._insert_delivery)
-        self._asked = [list(inputs).index(name) for name in ASKED]
-        names = [column.name for column in change(_nothing(inputs)).exported_columns]
-        self._changed = [names.index(name) for name in changed]
-        self._left = [Prepared(database, both, build) for build in self._steps]
+        self._request_positions = [list(inputs).index(name) for name in REQUEST_INPUTS]
+        names = [column.name for column in build(_nulls(inputs)).exported_columns]
+        self._changed_positions = [names.index(name) for name in changed]
+        self._snapshot_parts = [Prepared(database, both, step) for step in self._steps]
 
     def run(self, cursor: Cursor, rows: Sequence[Sequence[Any]]) -> list[tuple[Any, ...]]:
-        """Change what may be changed, and return the operations as they are now."""
+        """Change the operations that meet the conditions; return them as they are now."""
         if self._at_once:
             return self._whole.run(cursor, rows)
-        found: list[tuple[Any, ...]] = []
-        recorded: list[list[Any]] = []
+        results: list[tuple[Any, ...]] = []
+        event_rows: list[list[Any]] = []
         for row in rows:
             for changed in self._whole.run(cursor, [row]):
-                found.append(changed)
-                recorded.append(
-                    [*(changed[n] for n in self._changed), *(row[n] for n in self._asked)]
+                results.append(changed)
+                event_rows.append(
+                    [
+                        *(changed[n] for n in self._changed_positions),
+                        *(row[n] for n in self._request_positions),
+                    ]
                 )
-        self._event_part.run(cursor, recorded)
+        self._event_part.run(cursor, event_rows)
         self._delivery_part.run(
-            cursor, called := [row for row in recorded if row[_URL] is not None]
+            cursor, with_callback := [row for row in event_rows if row[_URL] is not None]
         )
-        for part in self._left:
-            part.run(cursor, called)
-        return found
+        for part in self._snapshot_parts:
+            part.run(cursor, with_callback)
+        return results
 
-    def _one_statement(self, change: Change, m: Columns) -> sa.Select[Any]:
-        changed = change(m).cte("changed")
-        # Where the change finds its operations itself, one request asks for all of them.
+    def _one_statement(self, build: Build, m: Columns) -> sa.Select[Any]:
+        changed = build(m).cte("changed")
+        # A change without an id input selects its operations itself: one request changes all.
         named = (changed.c.id == m["id"],) if "id" in m else ()
         event = self._insert_event(changed.c, m, *named).cte("event")
         delivery = self._insert_delivery(changed.c).cte("delivery")
-        left = [build(changed.c).cte(f"left_{n}") for n, build in enumerate(self._steps)]
-        # Nobody reads the payloads of what is gone.
-        told = [
+        steps = [step(changed.c).cte(f"step_{n}") for n, step in enumerate(self._steps)]
+        # The payloads of removed operations are not needed.
+        columns = [
             sa.null().label(column.name) if self._removes and column.name in HEAVY else column
             for column in changed.c
         ]
-        return sa.select(*told).add_cte(event, delivery, *left)
+        return sa.select(*columns).add_cte(event, delivery, *steps)
 
     def _insert_event(
         self, changed: Columns, m: Columns, *joined: ColumnElement[bool]
@@ -147,7 +150,7 @@ class EventWriter:
             "type": sa.literal_column(f"'{self._event}'"),
             "transition": sa.literal_column(f"'{self._transition}'"),
             "owner": changed["owner"],
-            **{name: m[name] for name in ASKED},
+            **{name: m[name] for name in REQUEST_INPUTS},
             "time": clock() if self._time is None else changed[self._time],
         }
         rows = sa.select(*values.values()).where(*joined)
@@ -167,18 +170,18 @@ class EventWriter:
         }
         if self._removes:
             values["payload"] = snapshots.snapshot(changed)
-        # The types are separated by spaces, and none is part of another.
+        # The types are separated by spaces; no type is part of another.
         wanted = changed["callback_events"].contains(self._event)
         rows = sa.select(*values.values()).where(
-            changed["callback_url"].is_not(None), wanted, self._told(changed)
+            changed["callback_url"].is_not(None), wanted, self._needs_webhook(changed)
         )
         return sa.insert(deliveries).from_select(list(values), rows)
 
     def _revision(self, changed: Columns) -> ColumnElement[int]:
-        """Return the revision of the event; a removed operation still shows the one before."""
+        """Return the revision of the event; a removed operation has the revision before it."""
         one = sa.literal_column("1", sa.BigInteger)
         return changed["revision"] + one if self._removes else changed["revision"]
 
 
-def _nothing(inputs: Mapping[str, TypeEngine[Any]]) -> Columns:
+def _nulls(inputs: Mapping[str, TypeEngine[Any]]) -> Columns:
     return {name: sa.cast(sa.null(), type_) for name, type_ in inputs.items()}

@@ -1,4 +1,4 @@
-"""The history of operations in a SQL database: their revisions, and their changes of status."""
+"""The history of operations in a SQL database: revisions and status changes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class SqlHistoryStore:
-    """Fills the port `HistoryStore`."""
+    """Implementation of the port `HistoryStore`."""
 
     def __init__(self, batchers: Batchers) -> None:
         """Compile every statement once."""
@@ -46,7 +46,7 @@ class SqlHistoryStore:
 
 
 def revisions(database: Database) -> Prepared:
-    """Return the read of the revisions of many operations, as far as they are visible."""
+    """Return the query for the revisions of many operations; expired ones are left out."""
 
     def build(m: Mapping[str, ColumnElement[Any]]) -> sa.Executable:
         o = operations.c
@@ -58,13 +58,13 @@ def revisions(database: Database) -> Prepared:
 def status_changes(
     operation_id: OperationId, after: int, before: int, limit: int
 ) -> sa.Select[Any]:
-    """Return the read of the changes of status between two revisions, oldest first.
+    """Return the query for the status changes between two revisions, oldest first.
 
-    A change that only a newer release knows is left out: nothing is known of where it led.
+    A change that only a newer release knows is left out, because its target status is unknown.
     """
     e = events.c
     starts = sa.case((e.transition.in_(sorted(STARTING)), 1), else_=0)
-    mine = (
+    of_operation = (
         sa.select(
             e.revision,
             e.transition,
@@ -72,12 +72,12 @@ def status_changes(
             sa.func.sum(starts).over(order_by=e.revision).label("attempt"),
         )
         .where(e.operation_id == operation_id, e.revision < before)
-        .subquery("mine")
+        .subquery("of_operation")
     )
     return (
-        sa.select(mine)
-        .where(mine.c.revision > after, mine.c.transition.in_(sorted(Transition)))
-        .order_by(mine.c.revision)
+        sa.select(of_operation)
+        .where(of_operation.c.revision > after, of_operation.c.transition.in_(sorted(Transition)))
+        .order_by(of_operation.c.revision)
         .limit(limit)
     )
 

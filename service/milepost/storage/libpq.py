@@ -1,9 +1,9 @@
-"""A cursor on PostgreSQL for few statements that run all the time.
+"""A cursor on PostgreSQL for a few statements that run often.
 
-psycopg's cursors look at every statement anew: which placeholders it has, whether it runs often
-enough to be prepared, how each value is written and each column read. That is four fifths of what a
-statement of one row costs its client (ADR 0002). Here a statement is prepared when it first
-runs, and how to read its rows is found out once.
+psycopg's cursors analyse every statement at each run: its placeholders, whether it runs often
+enough to be prepared, and the conversion of each value and column. That is most of the cost of a
+statement of one row in the client (ADR 0002). This cursor prepares a statement at its first run,
+and determines the conversion of its columns once.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 class PreparedCursor:
     """Runs statements with ``$1``, ``$2``, … on one connection, each prepared under its text.
 
-    It remembers every text: they must be constants. The connection must be in autocommit mode;
-    one thread uses it at a time, and waits without the interpreter lock.
+    It keeps every text, so texts must be constants. The connection must be in autocommit mode. One
+    thread uses it at a time, and releases the interpreter lock while it waits.
     """
 
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
-        """Prepare nothing yet."""
+        """Use `connection`, with no statement prepared."""
         self._connection = connection
         self._libpq = connection.pgconn
         self._prepared: dict[str, _Prepared] = {}
@@ -42,11 +42,11 @@ class PreparedCursor:
         """Run one statement.
 
         Args:
-            sql: its text.
-            values: of its parameters: texts, bytes, numbers, truth values, times, spans, nothing.
+            sql: the text of the statement.
+            values: the parameters: str, bytes, int, float, bool, datetime, timedelta or None.
 
         Raises:
-            psycopg.Error: by SQLSTATE, as psycopg's own cursors do.
+            psycopg.Error: the class of the SQLSTATE, as from psycopg's own cursors.
         """
         prepared = self._prepared.get(sql)
         if prepared is None:
@@ -78,12 +78,14 @@ class PreparedCursor:
             return
         error = psycopg.errors.error_from_result(result)
         if error.sqlstate is None and self._libpq.status == ConnStatus.BAD:
-            raise psycopg.OperationalError(str(error))  # not the server says so: it is gone
+            raise psycopg.OperationalError(
+                str(error)
+            )  # not from the server: the connection is lost
         raise error
 
 
 class _Prepared:
-    """A statement that the server knows, and how its rows are read."""
+    """A prepared statement, with the conversion of its rows."""
 
     def __init__(self, name: bytes, connection: psycopg.Connection[Any]) -> None:
         self.name = name
@@ -91,19 +93,19 @@ class _Prepared:
         self._columns: int | None = None
 
     def read(self, result: PGresult) -> list[tuple[Any, ...]]:
-        # A prepared statement has the same columns whenever it runs.
+        # A prepared statement has the same columns at every run.
         self._reader.set_pgresult(result, set_loaders=result.nfields != self._columns)
         self._columns = result.nfields
         rows = self._reader.load_rows(0, result.ntuples, tuple)
-        self._reader.set_pgresult(None, set_loaders=False)  # it need not keep all rows
+        self._reader.set_pgresult(None, set_loaders=False)  # frees the rows
         return rows
 
 
 def array(values: Sequence[Any]) -> str:
     """Return the text of a PostgreSQL array (PostgreSQL manual, 8.15.6).
 
-    psycopg's own way through a list costs more than the statement that the array is for. Most
-    arrays here repeat one value: the same owner, no expected revision.
+    psycopg's own conversion of a list costs more than the statement itself. Most arrays here
+    repeat one value, such as the same owner or no expected revision.
     """
     first = values[0]
     if values.count(first) == len(values):
@@ -130,7 +132,7 @@ def _parameter(value: Any) -> bytes | None:
     if value is None or isinstance(value, bytes):
         return value
     text = value if isinstance(value, str) else _text(value)
-    if "\0" in text:  # libpq would end the text there
+    if "\0" in text:  # libpq would truncate the text
         raise psycopg.DataError("PostgreSQL text fields cannot contain NUL (0x00) bytes")
     return text.encode()
 

@@ -1,12 +1,12 @@
-"""Hints between the replicas on one PostgreSQL database: which operations have just moved.
+"""Notifications between the replicas on one PostgreSQL database: which operations have changed.
 
-One connection, in a thread of its own, says and hears them with NOTIFY and LISTEN. They are no part
-of any transition: a commit that carries a NOTIFY takes a lock of the whole server until it is
-durable, so moves that notified would queue up behind each other. Here what has moved is collected,
-and told a few times a second, in a transaction that need not become durable.
+One connection, in a thread of its own, sends and receives them with NOTIFY and LISTEN. They are not
+part of a transition: a commit with a NOTIFY holds a lock of the whole server until it is durable,
+so transitions that notify would wait for each other. Instead the ids of changed operations are
+collected and sent a few times a second, in a transaction that need not be durable.
 
-A hint may be lost, with the connection or by being one too many. Then everybody looks, and in any
-case there is a poll behind it.
+A notification may be lost, with the connection or because too many were collected. Then all
+replicas poll, as they do from time to time in any case.
 """
 
 from __future__ import annotations
@@ -30,26 +30,26 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Engine
 
-CHANNEL: Final = "milepost_moved"
-APPLICATION: Final = "milepost-hints"
-"""How the server's list of sessions shows the connection."""
-BEAT_S: Final = 0.05
-"""At most so often something is told: what moves again and again is one hint."""
-MOST_COLLECTED: Final = 1_000
-"""Moves between two beats that are told one by one. With more, everybody is told to look."""
-LOOK: Final = "*"
-"""The hint that everybody should look."""
-FIRST_PAUSE_S: Final = 0.1
-LONGEST_PAUSE_S: Final = 2.0
-JOIN_S: Final = 2.0
-_TELL: Final = "SELECT pg_notify(%s, hint) FROM unnest(%s::text[]) AS hint"
-_TOKEN: Final = ID_LENGTH - len(ID_PREFIX)
-_IDS_PER_HINT: Final = 7_900 // _TOKEN
-"""A payload has less than 8,000 bytes."""
+CHANNEL: Final = "milepost_changes"
+APPLICATION: Final = "milepost-notifications"
+"""The name of the connection in pg_stat_activity."""
+SEND_INTERVAL_S: Final = 0.05
+"""Minimum time between sends: several changes of an operation within it are one notification."""
+MAX_COLLECTED: Final = 1_000
+"""Changes between two sends that are named. With more, all replicas poll."""
+POLL: Final = "*"
+"""The payload that makes the other replicas poll."""
+MIN_RETRY_S: Final = 0.1
+MAX_RETRY_S: Final = 2.0
+JOIN_TIMEOUT_S: Final = 2.0
+_NOTIFY: Final = "SELECT pg_notify(%s, payload) FROM unnest(%s::text[]) AS payload"
+_TOKEN_LENGTH: Final = ID_LENGTH - len(ID_PREFIX)
+_IDS_PER_PAYLOAD: Final = 7_900 // _TOKEN_LENGTH
+"""PostgreSQL allows less than 8,000 bytes."""
 
 
 class Notifications:
-    """Tells the other replicas what moved here, and hears from them. Lives on an event loop."""
+    """Exchange of changes with the other replicas. Create it on a running event loop."""
 
     def __init__(
         self,
@@ -58,128 +58,131 @@ class Notifications:
         on_notification: Callable[[OperationId], None],
         on_gap: Callable[[], None],
     ) -> None:
-        """Begin to connect, in the background.
+        """Start to connect, in the background.
 
         Args:
-            engine: of a PostgreSQL database.
-            on_notification: called on the event loop with an operation that changed elsewhere.
-            on_gap: called on the event loop when hints may have been lost.
+            engine: the engine of a PostgreSQL database.
+            on_notification: called on the event loop with an operation that another replica
+                changed.
+            on_gap: called on the event loop when notifications may have been lost.
         """
         self._loop = asyncio.get_running_loop()
         self._session = Session(engine)
         self._on_notification = on_notification
         self._on_gap = on_gap
-        self._collected: deque[OperationId] = deque(maxlen=MOST_COLLECTED + 1)
+        self._collected: deque[OperationId] = deque(maxlen=MAX_COLLECTED + 1)
         self._is_woken = False
         self._closing = threading.Event()
-        self._ear, self._bell = os.pipe()
-        os.set_blocking(self._bell, False)
-        self._thread = threading.Thread(target=self._run, name="milepost-hints", daemon=True)
+        self._wake_reader, self._wake_writer = os.pipe()
+        os.set_blocking(self._wake_writer, False)
+        self._thread = threading.Thread(
+            target=self._run, name="milepost-notifications", daemon=True
+        )
         self._thread.start()
 
-    def tell(self, operation_id: OperationId) -> None:
-        """Tell the other replicas, soon, that the operation has moved. Costs next to nothing."""
+    def notify(self, operation_id: OperationId) -> None:
+        """Notify the other replicas, soon, that the operation has changed."""
         self._collected.append(operation_id)
         if not self._is_woken:
             self._is_woken = True
-            self._ring()
+            self._wake()
 
     async def close(self) -> None:
-        """End the thread and its connection. What was not told yet is found by polling."""
+        """End the thread and its connection. Polls of the other replicas find unsent changes."""
         self._closing.set()
-        self._ring()
-        await asyncio.to_thread(self._thread.join, JOIN_S / 2)
+        self._wake()
+        await asyncio.to_thread(self._thread.join, JOIN_TIMEOUT_S / 2)
         if self._thread.is_alive():
             self._session.abort()
-            await asyncio.to_thread(self._thread.join, JOIN_S / 2)
+            await asyncio.to_thread(self._thread.join, JOIN_TIMEOUT_S / 2)
 
-    def _ring(self) -> None:
-        with contextlib.suppress(BlockingIOError):  # full: it is awake
-            os.write(self._bell, b"!")
+    def _wake(self) -> None:
+        with contextlib.suppress(BlockingIOError):  # the pipe is full: the thread wakes anyway
+            os.write(self._wake_writer, b"!")
 
-    # What follows runs in the thread.
+    # --- in the thread ---
 
     def _run(self) -> None:
-        pause = FIRST_PAUSE_S
+        retry_s = MIN_RETRY_S
         while not self._closing.is_set():
             try:
                 connection = self._connect()
-                pause = FIRST_PAUSE_S
+                retry_s = MIN_RETRY_S
                 while not self._closing.is_set():
-                    self._turn(connection)
-            except Exception as error:  # noqa: BLE001 - whatever it is, the poll goes on
-                self._call(self._complain, type(translate(error)).__name__)
+                    self._exchange(connection)
+            except Exception as error:  # noqa: BLE001 - logged; polls go on
+                self._call(self._log_interruption, type(translate(error)).__name__)
                 self._session.reset()
-                self._closing.wait(pause)
-                pause = min(2 * pause, LONGEST_PAUSE_S)
+                self._closing.wait(retry_s)
+                retry_s = min(2 * retry_s, MAX_RETRY_S)
         self._session.reset()
 
     def _connect(self) -> Any:
-        """Return a connection that listens. What moved before it did must be looked for."""
-        # psycopg's own: it collects what arrives together with an answer.
+        """Return a connection that listens, and report the gap before it."""
+        # psycopg's own connection: it keeps notifications that arrive with a result.
         connection: Any = self._session.connection.connection.driver_connection
         connection.execute(f"SET application_name = '{APPLICATION}'")
-        connection.execute("SET synchronous_commit = off")  # a hint need not outlive the server
+        connection.execute("SET synchronous_commit = off")  # nothing to lose
         connection.execute(f"LISTEN {CHANNEL}")
         self._call(self._on_gap)
         return connection
 
-    def _turn(self, connection: Any) -> None:
-        """Wait until there is something to tell or to hear, and do both."""
-        readable, _, _ = select.select([connection.fileno(), self._ear], [], [])
-        if self._ear in readable:
-            os.read(self._ear, 1024)
-            self._tell_all(connection)
-        self._hear_all(connection)
-        if self._ear in readable:
+    def _exchange(self, connection: Any) -> None:
+        """Wait until something is to be sent or received, and do both."""
+        readable, _, _ = select.select([connection.fileno(), self._wake_reader], [], [])
+        if self._wake_reader in readable:
+            os.read(self._wake_reader, 1024)
+            self._send_all(connection)
+        self._receive_all(connection)
+        if self._wake_reader in readable:
             self._rest(connection)
 
-    def _tell_all(self, connection: Any) -> None:
-        self._is_woken = False  # before the collection: what comes from now on rings again
+    def _send_all(self, connection: Any) -> None:
+        self._is_woken = False  # first: a change from now on wakes the thread again
         collected: list[OperationId] = []
         with contextlib.suppress(IndexError):
-            while len(collected) <= MOST_COLLECTED:
+            while len(collected) <= MAX_COLLECTED:
                 collected.append(self._collected.popleft())
         if collected:
-            # A full collection has thrown some away.
-            notifications = [LOOK] if len(collected) > MOST_COLLECTED else _hints(set(collected))
-            connection.execute(_TELL, (CHANNEL, notifications))
+            # A full deque has dropped some.
+            payloads = [POLL] if len(collected) > MAX_COLLECTED else _payloads(set(collected))
+            connection.execute(_NOTIFY, (CHANNEL, payloads))
 
-    def _hear_all(self, connection: Any) -> None:
-        myself = connection.info.backend_pid
-        for hint in connection.notifies(timeout=0):
-            if hint.pid == myself:
+    def _receive_all(self, connection: Any) -> None:
+        own_pid = connection.info.backend_pid
+        for notification in connection.notifies(timeout=0):
+            if notification.pid == own_pid:
                 continue
-            if hint.payload == LOOK:
+            if notification.payload == POLL:
                 self._call(self._on_gap)
             else:
-                self._call(self._hear, hint.payload)
+                self._call(self._receive, notification.payload)
 
     def _rest(self, connection: Any) -> None:
-        """Go on hearing until the beat is over; what is to be told is collected meanwhile."""
-        end = time.monotonic() + BEAT_S
-        while (left := end - time.monotonic()) > 0 and not self._closing.is_set():
-            if select.select([connection.fileno()], [], [], left)[0]:
-                self._hear_all(connection)
+        """Only receive until `SEND_INTERVAL_S` is over; changes are collected meanwhile."""
+        end = time.monotonic() + SEND_INTERVAL_S
+        while (remaining := end - time.monotonic()) > 0 and not self._closing.is_set():
+            if select.select([connection.fileno()], [], [], remaining)[0]:
+                self._receive_all(connection)
 
     def _call(self, function: Callable[..., None], *arguments: Any) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+        with contextlib.suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(function, *arguments)
 
-    # And this on the loop again.
+    # --- on the event loop ---
 
-    def _hear(self, hint: str) -> None:
-        for start in range(0, len(hint), _TOKEN):
-            self._on_notification(OperationId(ID_PREFIX + hint[start : start + _TOKEN]))
+    def _receive(self, payload: str) -> None:
+        for start in range(0, len(payload), _TOKEN_LENGTH):
+            self._on_notification(OperationId(ID_PREFIX + payload[start : start + _TOKEN_LENGTH]))
 
-    def _complain(self, error: str) -> None:
-        telemetry.log.warning("no hints from other replicas", error=error)
+    def _log_interruption(self, error: str) -> None:
+        telemetry.log.warning("notifications interrupted", error=error)
 
 
-def _hints(ids: Iterable[OperationId]) -> list[str]:
-    """Return as few hints as can name all operations."""
+def _payloads(ids: Iterable[OperationId]) -> list[str]:
+    """Return the payloads that name all operations, as few as possible."""
     tokens = [operation_id[len(ID_PREFIX) :] for operation_id in ids]
     return [
-        "".join(tokens[start : start + _IDS_PER_HINT])
-        for start in range(0, len(tokens), _IDS_PER_HINT)
+        "".join(tokens[start : start + _IDS_PER_PAYLOAD])
+        for start in range(0, len(tokens), _IDS_PER_PAYLOAD)
     ]

@@ -1,6 +1,6 @@
-"""Operations in a SQL database: created, changed, deleted and read.
+"""Operations in a SQL database: creates, transitions, deletions and reads.
 
-Each method hands its call to a batcher, which runs it together with others in one statement. The
+Each method submits its call to a batcher, which runs it together with others in one statement. The
 statements derive from the transition table: see `statements.py`.
 """
 
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
     from milepost.storage.batchers import Batchers
     from milepost.storage.session import Session
 
-TRIES: Final = 3
-"""How often a transition is tried that other changes overtook."""
+MAX_TRIES: Final = 3
+"""Attempts at a transition when concurrent changes come first."""
 MAX_PAUSE_S: Final = 0.02
 
 
 class SqlOperationStore:
-    """Fills the port `OperationStore`."""
+    """Implementation of the port `OperationStore`."""
 
     def __init__(self, batchers: Batchers) -> None:
         """Compile every statement once."""
@@ -58,24 +58,24 @@ class SqlOperationStore:
         item = (operation_id, new_operation)
         return await self._batchers.writes.submit(self._creation.insert, item, key)
 
-    async def apply(self, change: TransitionRequest) -> TransitionResult:
+    async def apply(self, request: TransitionRequest) -> TransitionResult:
         """See `OperationStore.apply`."""
-        statements = self._transitions[change.transition]
-        for tries in range(1, TRIES + 1):
+        statements = self._transitions[request.transition]
+        for tries in range(1, MAX_TRIES + 1):
             try:
-                return await self._batchers.writes.submit(statements.apply, change, change.id)
+                return await self._batchers.writes.submit(statements.apply, request, request.id)
             except LostRace:
-                if tries == TRIES:
-                    raise LostRace(change.id, tries=TRIES) from None
+                if tries == MAX_TRIES:
+                    raise LostRace(request.id, tries=MAX_TRIES) from None
                 await asyncio.sleep(random.uniform(0, MAX_PAUSE_S))  # noqa: S311 - a pause
         raise AssertionError  # the last try returns or raises
 
-    async def delete(self, change: TransitionRequest) -> None:
+    async def delete(self, request: TransitionRequest) -> None:
         """See `OperationStore.delete`."""
         try:
-            await self.apply(change)
+            await self.apply(request)
         except OperationDeleted as deleted:
-            if change.request_id is None or deleted.request_id != change.request_id:
+            if request.request_id is None or deleted.request_id != request.request_id:
                 raise
 
     async def get(self, operation_id: OperationId, access_filter: AccessFilter) -> Operation:
@@ -106,18 +106,18 @@ class SqlOperationStore:
         return [status_snapshot_from(row) for row in rows]
 
     def _get_all(
-        self, session: Session, asked: Sequence[tuple[OperationId, AccessFilter]]
+        self, session: Session, keys: Sequence[tuple[OperationId, AccessFilter]]
     ) -> Sequence[Operation | MilepostError]:
-        """Return each operation asked for, or why the asker cannot have it.
+        """Return each operation, or the error of its caller.
 
-        An operation that many ask for at once, such as all who watch it, is read once.
+        An operation that several calls want, such as those that watch it, is read once.
         """
-        wanted = list(dict.fromkeys(asked))
+        distinct = list(dict.fromkeys(keys))
         inputs = [
             (operation_id, *access_filter_values(access_filter), number)
-            for number, (operation_id, access_filter) in enumerate(wanted)
+            for number, (operation_id, access_filter) in enumerate(distinct)
         ]
         found: dict[tuple[OperationId, AccessFilter], Operation] = {}
         for *row, number in session.read(self._get, inputs):
-            found[wanted[number]] = self._rows.operation(row)
-        return [found.get(each) or explain_absence(session, *each) for each in asked]
+            found[distinct[number]] = self._rows.operation(row)
+        return [found.get(key) or explain_absence(session, *key) for key in keys]

@@ -1,4 +1,4 @@
-"""PostgreSQL: one statement for a whole batch, and writers side by side."""
+"""PostgreSQL: one statement for a whole batch, and concurrent writers."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from milepost.storage.session import Session
 
 CONNECT_TIMEOUT_S: Final = 2
-"""The least that libpq honours."""
+"""Shortest timeout that libpq accepts."""
 STATEMENT_TIMEOUT_MS: Final = 5_000
-"""The server ends what nobody waits for any more; callers are answered long before."""
+"""Time after which the server ends a statement; its callers have been answered long before."""
 LOCK_TIMEOUT_MS: Final = 2_000
 
 
 def open_engine(url: str) -> Engine:
-    """Return an engine whose connections are set up for Milepost. Nothing is connected yet."""
+    """Return an engine whose connections are set up for Milepost, without connecting."""
     settings = {
         "timezone": "UTC",
         "statement_timeout": str(STATEMENT_TIMEOUT_MS),
@@ -41,7 +41,7 @@ def open_engine(url: str) -> Engine:
     return sa.create_engine(
         url,
         poolclass=sa.NullPool,
-        hide_parameters=True,  # they are results and metadata: not for the log
+        hide_parameters=True,  # results and metadata must not be logged
         connect_args={
             "connect_timeout": CONNECT_TIMEOUT_S,
             "application_name": "milepost",
@@ -51,7 +51,7 @@ def open_engine(url: str) -> Engine:
 
 
 class PostgreSql(Database):
-    """Every statement is a transaction of its own: it holds its locks no longer than it runs."""
+    """PostgreSQL, where each statement is a transaction and holds its locks only while it runs."""
 
     has_one_writer = False
     writes_in_ctes = True
@@ -68,9 +68,9 @@ class PostgreSql(Database):
 
     def session_settings(self, *, pinned_plans: bool, read_only: bool) -> Sequence[str]:
         """See `Database`."""
-        ways = ("seqscan", "bitmapscan", "hashjoin", "mergejoin")
+        methods = ("seqscan", "bitmapscan", "hashjoin", "mergejoin")
         return (
-            *(f"SET enable_{way} = off" for way in ways if pinned_plans),
+            *(f"SET enable_{method} = off" for method in methods if pinned_plans),
             *(("SET plan_cache_mode = force_generic_plan",) if pinned_plans else ()),
             *(("SET default_transaction_read_only = on",) if read_only else ()),
         )
@@ -80,13 +80,13 @@ class PostgreSql(Database):
         return PreparedCursor(connection)
 
     def abort(self, connection: Any) -> None:
-        """Shut down the socket under the driver."""
-        # A descriptor of our own: the driver's must not be closed under it.
+        """Shut down the socket of the connection."""
+        # A duplicate descriptor: closing the driver's own would break the driver.
         with socket.socket(fileno=os.dup(connection.pgconn.socket)) as sock:
             sock.shutdown(socket.SHUT_RDWR)
 
     def arrays(self, inputs: Mapping[str, TypeEngine[Any]]) -> Mapping[str, ColumnElement[Any]]:
-        """Take each input as an array; ``unnest`` makes rows of them."""
+        """Take each input as an array; ``unnest`` turns them into rows."""
         rows = (
             sa.func.unnest(
                 *(
@@ -107,7 +107,7 @@ class PostgreSql(Database):
         """Convert nothing: the cursor takes Python values."""
         return None
 
-    def from_driver(self, type_: TypeEngine[Any]) -> Convert | None:  # noqa: ARG002 - likewise
+    def from_driver(self, type_: TypeEngine[Any]) -> Convert | None:  # noqa: ARG002 - see `Database`
         """Convert nothing: the cursor returns Python values."""
         return None
 

@@ -1,7 +1,8 @@
-"""Who may touch what: the WHERE conditions that every statement shares.
+"""Predicates: the WHERE conditions of access, expiry and status that all statements share.
 
-What is outside the asker's scope, or past its time, does not exist for it: the condition is part
-of the one statement, so that a foreign operation and a missing one take the same path.
+An operation outside of the caller's access filter, or past its expiry, does not exist for the
+caller. The condition is part of the statement, so that an operation of another owner and a missing
+one take the same path.
 """
 
 from __future__ import annotations
@@ -32,13 +33,13 @@ ACCESS_FILTER: Final[Mapping[str, TypeEngine[Any]]] = {
 """The inputs of `is_accessible`."""
 
 _NO_FUNCTION: Final = r"\Z."
-"""A pattern that matches nothing; NULL would do on PostgreSQL alone."""
+"""A pattern that matches nothing; NULL would suffice only on PostgreSQL."""
 
 
 def access_filter_values(access_filter: AccessFilter) -> tuple[str, bool, str]:
     """Return the `ACCESS_FILTER` inputs; grants become one anchored regular expression.
 
-    It means the same to Python and to PostgreSQL: no ``.``, ``^`` and ``$``, which do not.
+    It avoids ``.``, ``^`` and ``$``, whose meanings in Python and PostgreSQL differ.
     """
     if not access_filter.functions:
         return access_filter.subject, access_filter.everything, _NO_FUNCTION
@@ -50,10 +51,10 @@ def access_filter_values(access_filter: AccessFilter) -> tuple[str, bool, str]:
 
 
 def is_accessible(m: Mapping[str, ColumnElement[Any]]) -> ColumnElement[bool]:
-    """Inside the asker's scope: what is outside does not exist for it.
+    """Return the condition that an operation is inside the access filter.
 
-    Who has no grant is never matched with a function: on SQLite that is a call to Python, which
-    would only be made, and take its time, where there is a foreign operation.
+    Without a grant, no function is matched: on SQLite a match is a call to Python, whose time would
+    reveal that an operation of another owner exists.
     """
     granted = sa.and_(
         m["functions"] != sa.literal_column(f"'{_NO_FUNCTION}'"),
@@ -65,8 +66,8 @@ def is_accessible(m: Mapping[str, ColumnElement[Any]]) -> ColumnElement[bool]:
 def unexpired() -> ColumnElement[bool]:
     """Return the condition that an operation has not expired.
 
-    Past its time an operation is invisible if the sweeper only has to purge it. Any other stays
-    visible until it has been ended, such as one that is being processed.
+    After its expire_time an operation is invisible if only its purge is left to do. Any other, such
+    as a processing one, stays visible until the sweeper has ended it.
     """
     return sa.or_(
         _o.expire_time >= clock(), sa.not_(has_status(operations, TABLE[Transition.PURGE].sources))
@@ -76,14 +77,14 @@ def unexpired() -> ColumnElement[bool]:
 def has_status(table: sa.FromClause, statuses: Collection[Status]) -> ColumnElement[bool]:
     """Return the condition that a row, found by other columns, is in one of `statuses`.
 
-    No index can serve it. A partial index of these statuses would offer itself to a planner that
-    does not know how many rows are in it, and be read as a whole.
+    The form keeps the planner from the partial indexes of these statuses: it does not know how many
+    rows they have, and would read a whole index.
     """
     return _is_one_of(sa.func.coalesce(table.c.status, sa.literal_column("''")), statuses)
 
 
 def indexed_status(table: sa.FromClause, statuses: Collection[Status]) -> ColumnElement[bool]:
-    """Return the condition that a row is in one of `statuses`, for an index to serve."""
+    """Return the condition that a row is in one of `statuses`, for a partial index."""
     return _is_one_of(table.c.status, statuses)
 
 
@@ -93,11 +94,11 @@ def _is_one_of(column: ColumnElement[str], statuses: Collection[Status]) -> Colu
     texts: list[ColumnElement[str]] = [
         sa.literal_column(f"'{status}'") for status in sorted(statuses)
     ]
-    # The planner finds a partial index by the form of its condition: see `tables.status_condition`.
+    # The planner matches a partial index by this form; see `tables.status_condition`.
     return column == texts[0] if len(texts) == 1 else column.in_(texts)
 
 
 def literal_access_filter(access_filter: AccessFilter) -> Mapping[str, ColumnElement[Any]]:
-    """Return the inputs of `is_accessible` for a statement that is built for one asker."""
+    """Return the inputs of `is_accessible` as literals, for a statement that runs once."""
     values = zip(ACCESS_FILTER.items(), access_filter_values(access_filter), strict=True)
     return {name: sa.literal(value, type_) for (name, type_), value in values}

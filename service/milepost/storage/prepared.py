@@ -1,4 +1,4 @@
-"""Prepared statements: each compiled once, and run for one row of input or for many."""
+"""Prepared statements: compiled once, run for one row of input or for many."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 class Prepared:
-    """One statement that runs for many rows of input, compiled once.
+    """A statement that is compiled once and runs for many rows of input.
 
-    Where the database has arrays, one statement serves many rows; a single row is a plain
-    statement, which costs less. Elsewhere the plain statement runs once a row.
+    On a database with arrays, one statement takes many rows; a single row uses the plain
+    statement, which costs less. On other databases the plain statement runs once for each row.
     """
 
     def __init__(
@@ -28,22 +28,22 @@ class Prepared:
         inputs: Mapping[str, TypeEngine[Any]],
         build: Callable[[Mapping[str, ColumnElement[Any]]], Executable],
     ) -> None:
-        """Compile what `build` makes of the named `inputs`."""
+        """Compile the statement that `build` returns for the named `inputs`."""
         self._database = database
         self._plain = _Compiled(database, inputs, build(_scalars(inputs)))
         arrays = database.arrays(inputs)
         self._batched = _Compiled(database, inputs, build(arrays)) if arrays else None
 
     def run(self, cursor: Cursor, rows: Sequence[Sequence[Any]]) -> list[tuple[Any, ...]]:
-        """Run the statement for `rows`, each with a value for every input; return its rows."""
+        """Run for `rows`, each with a value for every input; return the result rows."""
         if self._batched is not None and len(rows) > 1:
             columns = zip(*rows, strict=True)
-            return self._batched.run(cursor, [self._database.array(each) for each in columns])
+            return self._batched.run(cursor, [self._database.array(column) for column in columns])
         return self._plain.run_singly(cursor, rows)
 
 
 class _Compiled:
-    """The text of a statement, and how its parameters are passed to the driver."""
+    """The text of a statement, and the order and conversion of its parameters."""
 
     def __init__(
         self, database: Database, inputs: Mapping[str, TypeEngine[Any]], statement: Executable
@@ -56,7 +56,7 @@ class _Compiled:
         names = tuple(inputs)
         fixed = {name: value for name, value in compiled.params.items() if name not in inputs}
         self._fixed = tuple(fixed.values())
-        # Placeholders have no names: this puts the values where the text wants them.
+        # Placeholders have no names: `_order` gives the input of each placeholder.
         names += tuple(fixed)
         self._order = [names.index(name) for name in compiled.positiontup]
         self._converters = [
@@ -73,7 +73,7 @@ class _Compiled:
         if not self._returns:
             cursor.executemany(self._sql, [self._parameters(row) for row in rows])
             return []
-        return [found for row in rows for found in self.run(cursor, row)]
+        return [result for row in rows for result in self.run(cursor, row)]
 
     def _parameters(self, values: Sequence[Any]) -> list[Any]:
         parameters = [*values, *self._fixed]

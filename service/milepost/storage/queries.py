@@ -1,4 +1,4 @@
-"""Read-only statements: by id, by request, by page, and why a transition was refused."""
+"""Read-only statements: by id, by request_id, by page, and the reason of a refused transition."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _o = operations.c
 
 
 def get(database: Database) -> Prepared:
-    """Return the read by id; the number of the input row comes last."""
+    """Return the query by id; its last column is the number of the input row."""
 
     def build(m: Mapping[str, ColumnElement[Any]]) -> sa.Executable:
         return sa.select(*COLUMNS, m["number"]).where(
@@ -42,29 +42,31 @@ def get(database: Database) -> Prepared:
     return Prepared(database, {"id": sa.Text(), **ACCESS_FILTER, "number": sa.Integer()}, build)
 
 
-def why_not(change: TransitionRequest) -> sa.Select[Any]:
-    """Return the one read that says why a change did not happen, within its scope.
+def refused_operation(request: TransitionRequest) -> sa.Select[Any]:
+    """Return the query for the operation of a transition that did not happen.
 
-    The last column tells whether the same actor has made this very move before, with the same
+    The last column is true if the same actor made the same transition before, with the same
     request_id.
     """
     repeated: ColumnElement[bool] = sa.exists().where(
-        events.c.operation_id == change.id,
-        events.c.transition == change.transition.value,
-        events.c.actor == change.actor,
-        events.c.request_id == change.request_id,
+        events.c.operation_id == request.id,
+        events.c.transition == request.transition.value,
+        events.c.actor == request.actor,
+        events.c.request_id == request.request_id,
     )
-    if change.transition is Transition.PROGRESS:
-        repeated = sa.or_(repeated, _o.progress_request_id == change.request_id)
+    if request.transition is Transition.PROGRESS:
+        repeated = sa.or_(repeated, _o.progress_request_id == request.request_id)
     return sa.select(*COLUMNS, repeated).where(
-        _o.id == change.id, is_accessible(literal_access_filter(change.access_filter)), unexpired()
+        _o.id == request.id,
+        is_accessible(literal_access_filter(request.access_filter)),
+        unexpired(),
     )
 
 
 def status_snapshots(operation_ids: Sequence[OperationId]) -> sa.Select[Any]:
-    """Return the read of how some operations stand; the last column has the errors of failed ones.
+    """Return the query for the status of some operations; the last column has the errors.
 
-    Nothing large is read of the others.
+    Only failed operations have errors; no other payload is read.
     """
     errors = sa.case((_o.status == Status.FAILED.value, _o.errors))
     return sa.select(_o.id, _o.status, _o.revision, _o.attempt, errors).where(
@@ -75,30 +77,31 @@ def status_snapshots(operation_ids: Sequence[OperationId]) -> sa.Select[Any]:
 def last_event(
     operation_id: OperationId, subject: str, request_id: str | None = None
 ) -> sa.Select[Any]:
-    """Return the read of what last happened to an operation that is gone, if it was theirs.
+    """Return the query for the last event of a removed operation that `subject` may know.
 
-    Who deleted an operation of another is told so only when it repeats that call.
+    The owner may know it. An actor who deleted the operation of another owner gets the event only
+    for a retry of that call.
     """
-    theirs = events.c.owner == subject
+    known = events.c.owner == subject
     if request_id is not None:
         repeated = sa.and_(
             events.c.type == TABLE[Transition.PURGE].event,
             events.c.actor == subject,
             events.c.request_id == request_id,
         )
-        theirs = sa.or_(theirs, repeated)
+        known = sa.or_(known, repeated)
     return (
         sa.select(events.c.type, events.c.request_id, events.c.actor)
-        .where(events.c.operation_id == operation_id, theirs)
+        .where(events.c.operation_id == operation_id, known)
         .order_by(events.c.revision.desc())
         .limit(1)
     )
 
 
 def of_request(new_operation: NewOperation) -> sa.Select[Any]:
-    """Return the read of the operation that was created with the draft's request_id.
+    """Return the query for the operation that was created with the same owner and request_id.
 
-    The last two columns are the fingerprint of that create and whether it is still visible.
+    The last two columns are the fingerprint of that create, and true if it has not expired.
     """
     return sa.select(*COLUMNS, _o.fingerprint, unexpired()).where(
         _o.owner == new_operation.owner, _o.request_id == new_operation.request_id
@@ -113,7 +116,7 @@ def select_page(
     *,
     full: bool,
 ) -> sa.Select[Any]:
-    """Return the read of one page, newest first, by keyset: its cost does not grow with depth."""
+    """Return the query for one page, newest first, by keyset: its cost does not grow with depth."""
     query = (
         sa.select(*(COLUMNS if full else SUMMARY_COLUMNS))
         .where(unexpired(), *_selected(selection))

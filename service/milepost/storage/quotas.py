@@ -1,11 +1,10 @@
-"""The quota of active operations: exact over all replicas, at the price of one row per create.
+"""The quota of active operations: exact over all replicas, for one updated row per create.
 
 `quotas.reserved` is an upper bound of the active operations of an owner. A create raises it in the
-statement that inserts; nothing ever lowers it but a recount, so that the end of an operation costs
-nothing and locks nothing. When the bound has reached the quota, the owner's active operations are
-counted under the lock of its row, the bound is set to what was found, and the create goes on, or is
-refused, before the lock is let go. A reservation of a create that then met a conflict is repaired
-by the same recount.
+statement that inserts; only a recount lowers it, so that the end of an operation costs no write and
+no lock. When the bound reaches the quota, the store counts the owner's active operations under the
+lock of the owner's row, sets the bound to the count, and creates the operation or refuses it before
+it releases the lock. The same recount corrects the reservation of a create that met a conflict.
 """
 
 from __future__ import annotations
@@ -29,8 +28,8 @@ if TYPE_CHECKING:
 
     Columns = Mapping[str, ColumnElement[Any]]
 
-MOST_OVER: Final = 1_000
-"""How far beyond its quota an owner is counted: it has more after the quota was lowered."""
+MAX_EXCESS: Final = 1_000
+"""Operations beyond the quota that a recount counts: an owner has more if its quota was lowered."""
 
 _o, _q = operations.c, quotas.c
 _ZERO: Final = sa.literal_column("0", sa.Integer)
@@ -38,14 +37,14 @@ _ONE: Final = sa.literal_column("1", sa.Integer)
 
 
 def reserve(database: Database, m: Columns) -> tuple[Columns, ColumnElement[bool]]:
-    """Return the drafts of `m` that are new, and the condition that their owner has room for one.
+    """Return the columns of the new requests in `m`, and the condition that the quota allows them.
 
-    Within the one statement of the create. The upsert waits for the lock of the
-    owner's row and then decides on its newest version. A draft whose request_id is known takes
-    nothing: the same call again is answered at the limit too. The first row of an owner is full,
-    so that nobody begins with a count that was never made.
+    Part of the one statement of the create. The upsert waits for the lock of the owner's row and
+    then decides on its newest version. A request whose request_id is known reserves nothing: a
+    retry succeeds at the limit too. The first row of an owner is full, so that the first create is
+    preceded by a count.
     """
-    # A scalar, looked up for each draft: of an EXISTS the planner might make a hash of them all.
+    # A scalar subquery, looked up for each request: for EXISTS the planner might hash the table.
     known = (
         sa.select(_o.id)
         .where(_o.owner == m["owner"], _o.request_id == m["request_id"])
@@ -58,7 +57,7 @@ def reserve(database: Database, m: Columns) -> tuple[Columns, ColumnElement[bool
         .where(known.is_(None))
         .cte("fresh")
     )
-    asked = (
+    requested = (
         sa.select(
             fresh.c.owner,
             sa.func.max(fresh.c.quota),
@@ -66,15 +65,15 @@ def reserve(database: Database, m: Columns) -> tuple[Columns, ColumnElement[bool
             _ZERO,
         )
         .group_by(fresh.c.owner)
-        .order_by(fresh.c.owner)  # rows are locked in one order by everybody
+        .order_by(fresh.c.owner)  # all replicas lock rows in this order
     )
     upsert = database.insert(quotas).from_select(
-        [_q.owner, _q.reserved, _q.asked, _q.granted], asked
+        [_q.owner, _q.reserved, _q.asked, _q.granted], requested
     )
-    # A new row would be full: what it has reserved is the quota.
-    left = upsert.excluded.reserved - _q.reserved
-    granted = sa.func.greatest(_ZERO, sa.func.least(upsert.excluded.asked, left))
-    room = (
+    # The inserted row would be full: `excluded.reserved` is the quota.
+    remaining = upsert.excluded.reserved - _q.reserved
+    granted = sa.func.greatest(_ZERO, sa.func.least(upsert.excluded.asked, remaining))
+    reservation = (
         upsert.on_conflict_do_update(
             index_elements=[_q.owner],
             set_={
@@ -84,24 +83,26 @@ def reserve(database: Database, m: Columns) -> tuple[Columns, ColumnElement[bool
             },
         )
         .returning(_q.owner, _q.granted)
-        .cte("room")
+        .cte("reservation")
     )
-    return dict(fresh.c), sa.and_(room.c.owner == fresh.c.owner, fresh.c.number <= room.c.granted)
+    return dict(fresh.c), sa.and_(
+        reservation.c.owner == fresh.c.owner, fresh.c.number <= reservation.c.granted
+    )
 
 
-def has_room(m: Columns) -> ColumnElement[bool]:
-    """Return the condition that the owner has room for one more, where there is one writer."""
+def has_quota(m: Columns) -> ColumnElement[bool]:
+    """Return the condition that the quota allows one more operation, for a single writer."""
     return sa.exists().where(_q.owner == m["owner"], _q.reserved < m["quota"])
 
 
 class QuotaReservation:
-    """Creates, and what they take of their owners' quotas, one after the other: for SQLite."""
+    """Creates and their reservations, one after the other: for SQLite."""
 
     def __init__(self, database: Database, creates: Runnable, *, owner: int) -> None:
-        """Compile the statement; `owner` is the place of the owner among the inputs."""
+        """Compile the statement; `owner` is the position of the owner among the inputs."""
         self._creates = creates
         self._owner = owner
-        self._take = Prepared(
+        self._reserve = Prepared(
             database,
             {"owner": sa.Text()},
             lambda m: (
@@ -110,18 +111,18 @@ class QuotaReservation:
         )
 
     def run(self, cursor: Cursor, rows: Sequence[Sequence[Any]]) -> list[tuple[Any, ...]]:
-        """Create what may be created; each sees what those before it have taken."""
-        found: list[tuple[Any, ...]] = []
+        """Create the operations that the quota allows; each sees the earlier reservations."""
+        results: list[tuple[Any, ...]] = []
         for row in rows:
             created = self._creates.run(cursor, [row])
             if created:
-                self._take.run(cursor, [(row[self._owner],)])
-                found += created
-        return found
+                self._reserve.run(cursor, [(row[self._owner],)])
+                results += created
+        return results
 
 
 class QuotaRecount:
-    """Sets the bound of an owner to what is true."""
+    """The recount that sets the bound of an owner to its active operations."""
 
     def __init__(self, database: Database) -> None:
         """Compile the statements."""
@@ -133,22 +134,22 @@ class QuotaRecount:
         )
 
     def lock(self, session: Session, owner: str) -> None:
-        """Let nobody else create for the owner before the transaction around this has ended."""
+        """Block other creates for the owner until the current transaction ends."""
         session.run(self._lock, [(owner,)])
 
     def run(self, session: Session, owner: str, quota: int) -> int:
-        """Return how many active operations the owner has; call it under the lock.
+        """Return the number of active operations of the owner. The caller holds the lock.
 
-        What is counted is counted by a statement of its own, begun after the lock was given: it
-        sees whatever those before have committed.
+        A statement of its own counts them, so that it begins after the lock was taken and sees all
+        creates that were committed before.
         """
-        ((active,),) = session.fetch(count_active(owner, quota + MOST_OVER))
+        ((active,),) = session.fetch(count_active(owner, quota + MAX_EXCESS))
         session.run(self._set, [(owner, active)])
         return int(active)
 
 
 def _lock(database: Database, m: Columns) -> Any:
-    """Return the upsert that locks the row of an owner, and makes it where there is none."""
+    """Return the upsert that locks the row of an owner, and creates the row if it is missing."""
     row = sa.select(m["owner"], _ZERO, _ZERO, _ZERO).where(m["owner"].is_not(None))
     return (
         database.insert(quotas)
@@ -158,7 +159,7 @@ def _lock(database: Database, m: Columns) -> Any:
 
 
 def count_active(owner: str, max_operations: int) -> sa.Select[Any]:
-    """Return the read of how many active operations the owner has, up to `max_operations`."""
+    """Return the query for the number of active operations of an owner, up to `max_operations`."""
     active = (
         sa.select(_ONE.label("one"))
         .where(_o.owner == owner, indexed_status(operations, ACTIVE), unexpired())

@@ -1,4 +1,4 @@
-"""Rows of the operations table, and the operations that they hold."""
+"""Conversion between rows of the operations table and operations."""
 
 from __future__ import annotations
 
@@ -49,18 +49,18 @@ COLUMNS: Final = (  # in the order in which `operation_from` names them
     _o.callback_events,
 )
 HEAVY: Final = frozenset({"result_type", "result_value", "errors", "metadata"})
-"""The payloads: what may be large."""
+"""The payload columns, which may be large."""
 SUMMARY_COLUMNS: Final = tuple(
     sa.null().label(column.name) if column.name in HEAVY else column for column in COLUMNS
 )
-"""The same columns, with the payloads left out and not even read."""
+"""The same columns with NULL for the payloads, which are not read."""
 
 
 class RowReader:
-    """Makes operations of the rows that `COLUMNS` returns."""
+    """Converts rows of `COLUMNS` to operations."""
 
     def __init__(self, database: Database) -> None:
-        """Find the columns whose driver values need converting."""
+        """Find the columns whose driver values need a conversion."""
         self._conversions = tuple(
             (number, convert)
             for number, column in enumerate(COLUMNS)
@@ -68,7 +68,7 @@ class RowReader:
         )
 
     def operation(self, row: Sequence[Any]) -> Operation:
-        """Return the operation of one row as the driver gave it."""
+        """Return the operation of one row of driver values."""
         if self._conversions:
             row = list(row)
             for number, convert in self._conversions:
@@ -78,7 +78,7 @@ class RowReader:
 
 def operation_from(row: Sequence[Any]) -> Operation:
     """Return the operation of one row of `COLUMNS` in Python types."""
-    # Without the constructor, for which 27 arguments by name would take longer than all of this.
+    # Without the constructor: its 27 keyword arguments would take longer than all of this.
     operation = object.__new__(Operation)
     (
         operation.id,
@@ -119,7 +119,7 @@ def operation_from(row: Sequence[Any]) -> Operation:
 
 
 def status_snapshot_from(row: Sequence[Any]) -> StatusSnapshot:
-    """Return how the operation of one row of `queries.status_snapshots` stands."""
+    """Return the status snapshot of one row of `queries.status_snapshots`."""
     operation_id, status, revision, attempt, errors = row
     codes = [error.code for error in errors_from_json(errors)] if errors else []
     return StatusSnapshot(

@@ -1,4 +1,4 @@
-"""The version of the schema: whether a database is up to date, and how it becomes so."""
+"""The version of the schema: checks and migrations of a database."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ HEAD: Final = "head"
 
 
 def upgrade(url: str, revision: str = HEAD) -> None:
-    """Bring the database to `revision`, forwards; do nothing where it is there already.
+    """Migrate the database forwards to `revision`; do nothing if it is there already.
 
-    Replicas may call this at the same time: they take turns.
+    Replicas may call this concurrently; they run one after the other.
     """
     command.upgrade(_config(url), revision)
 
 
 def downgrade(url: str, revision: str) -> None:
-    """Bring the database back to `revision`; ``base`` is the empty database."""
+    """Migrate the database back to `revision`; ``base`` is the empty database."""
     command.downgrade(_config(url), revision)
 
 
@@ -39,17 +39,17 @@ def latest() -> str | None:
 
 
 def is_usable(revision: str | None) -> bool:
-    """Tell whether this code can work on a database at `revision`.
+    """Return whether this code can work on a database at `revision`.
 
-    It can where it is at the latest revision it knows, and where it is further: migrations leave
-    the previous release working.
+    It can at the latest revision that it knows and at any newer one, because migrations keep the
+    previous release working.
     """
     known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
     return revision is not None and (revision == latest() or revision not in known)
 
 
 def current(engine: Engine) -> str | None:
-    """Return the revision of the database, or nothing if it was never migrated."""
+    """Return the revision of the database, or None if it was never migrated."""
     with engine.connect() as connection:
         return MigrationContext.configure(connection).get_current_revision()
 

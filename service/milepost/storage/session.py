@@ -1,7 +1,7 @@
-"""Sessions: held connections, each used by one thread at a time.
+"""Sessions: long-lived connections, each used by one thread at a time.
 
-Hot statements are built once from SQLAlchemy Core, compiled once, and run on the driver's cursor:
-compiling and result metadata cost more than the statement itself (ADR 0002 has the figures).
+Frequent statements are built once from SQLAlchemy Core, compiled once, and run on the driver's
+cursor, because compiling and result metadata cost more than the statement itself (ADR 0002).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Session:
-    """A held connection, used by one thread at a time; it reconnects after a failure."""
+    """A long-lived connection, used by one thread at a time; it reconnects after a failure."""
 
     def __init__(
         self, engine: Engine, *, pinned_plans: bool = False, read_only: bool = False
@@ -34,10 +34,10 @@ class Session:
         """Connect at first use.
 
         Args:
-            engine: where to connect.
-            pinned_plans: plan every prepared statement once, by primary key or along an index: a
-                statement over a handful of rows must never turn into a scan because the table was
-                small once.
+            engine: the engine of the database.
+            pinned_plans: plan every prepared statement once, by primary key or along an index, so
+                that a statement over few rows never becomes a scan because the table was small
+                when it was planned.
             read_only: refuse to write.
         """
         self.database = database_of(engine)
@@ -51,9 +51,9 @@ class Session:
 
     @property
     def connection(self) -> Connection:
-        """The connection, which is opened if there is none."""
+        """The connection, opened at first use."""
         if self._connection is None:
-            # Autocommit: a statement is its own transaction, unless the code says where one begins.
+            # Autocommit: each statement is a transaction, unless `transaction` begins one.
             connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
             driver: Any = connection.connection.driver_connection
             self._cursor: Cursor = self.database.cursor(driver)
@@ -69,22 +69,22 @@ class Session:
         return self._cursor
 
     def transaction(self) -> AbstractContextManager[Cursor]:
-        """Commit what happens inside, or none of it."""
+        """Commit all statements inside, or none of them."""
         return self._bracket(self.database.begin, "COMMIT", "ROLLBACK")
 
     def atomic(self) -> AbstractContextManager[Cursor]:
-        """Keep what happens inside, or none of it, whatever else shares the commit."""
+        """Keep all statements inside, or none of them, also within a shared commit."""
         return self.savepoint() if self._shared else self.transaction()
 
     def savepoint(self) -> AbstractContextManager[Cursor]:
-        """Keep what happens inside, or none of it, within a transaction."""
-        return self._bracket("SAVEPOINT kind", "RELEASE kind", "ROLLBACK TO kind")
+        """Keep all statements inside, or none of them, within a transaction."""
+        return self._bracket("SAVEPOINT one", "RELEASE one", "ROLLBACK TO one")
 
-    def whole(self) -> AbstractContextManager[Cursor]:
-        """Let several runs and reads happen as one, or none of them, wherever this is."""
+    def group(self) -> AbstractContextManager[Cursor]:
+        """Keep several runs and reads inside, or none of them, also within a shared commit."""
         if self._shared:
-            # A name of its own: what runs inside has savepoints too.
-            return self._bracket("SAVEPOINT whole", "RELEASE whole", "ROLLBACK TO whole")
+            # A name of its own, because the runs inside have savepoints too.
+            return self._bracket("SAVEPOINT several", "RELEASE several", "ROLLBACK TO several")
         return self.transaction()
 
     @contextlib.contextmanager
@@ -100,11 +100,11 @@ class Session:
             raise
 
     @contextlib.contextmanager
-    def together(self) -> Iterator[None]:
-        """Let what happens inside share one commit, where commits are what costs.
+    def shared_commit(self) -> Iterator[None]:
+        """Share one commit among the statements inside, if the database has one writer.
 
-        With one writer all of it is one transaction. Otherwise each statement remains one by
-        itself: it holds its locks no longer than it runs, and fails alone.
+        With one writer all of them are one transaction. Otherwise each statement remains a
+        transaction: it holds its locks only while it runs, and fails alone.
         """
         if not self.database.has_one_writer or self._read_only:
             yield
@@ -118,13 +118,13 @@ class Session:
 
     def run(self, statement: Runnable, rows: Sequence[Sequence[Any]]) -> list[tuple[Any, ...]]:
         """Run a statement for `rows`: for all of them, or for none if it fails."""
-        if self.database.writes_in_ctes:  # one statement, whatever it changes
+        if self.database.writes_in_ctes:  # one statement writes everything
             return statement.run(self.cursor, rows)
         with self.atomic() as cursor:
             return statement.run(cursor, rows)
 
     def read(self, statement: Runnable, rows: Sequence[Sequence[Any]]) -> list[tuple[Any, ...]]:
-        """Run one statement that only reads, each row as last committed."""
+        """Run a read-only statement; each row is as last committed."""
         return statement.run(self.cursor, rows)
 
     def fetch(self, query: Executable, values: Mapping[str, Any] | None = None) -> Sequence[AnyRow]:
@@ -132,7 +132,7 @@ class Session:
         return self.connection.execute(query, values).all()
 
     def failed(self, error: Exception) -> Exception:
-        """Return what `error` means, and drop the connection if it is of no use any more."""
+        """Return the domain error for `error`, and drop the connection if it is broken."""
         if is_disconnect(error):
             self.reset()
         return translate(error)
@@ -149,5 +149,5 @@ class Session:
         """End a statement that hangs, from another thread."""
         connection = self._connection
         if connection is not None:
-            with contextlib.suppress(Exception):  # the connection may be gone this very moment
+            with contextlib.suppress(Exception):  # the connection may be closed concurrently
                 self.database.abort(connection.connection.driver_connection)

@@ -1,6 +1,6 @@
-"""Settlements: attempts are recorded, and their deliveries go on or are settled.
+"""Settlements: records of attempts, and the next state of their deliveries.
 
-A settlement names the lease of the delivery. If that was lost, only the attempt is recorded.
+A settlement names the lease of the delivery. If the lease is lost, only the attempt is recorded.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _d = deliveries.c
 _a = delivery_attempts.c
 _PENDING: Final[ColumnElement[str]] = sa.literal_column("'PENDING'")
-_NOTHING: Final = sa.null()
+_NULL: Final = sa.null()
 _INPUTS: Final[Mapping[str, TypeEngine[Any]]] = {
     "id": sa.Text(),
     "held": sa.Text(),
@@ -44,7 +44,7 @@ _INPUTS: Final[Mapping[str, TypeEngine[Any]]] = {
 
 
 class SettleStatement:
-    """The statement that records attempts and moves their deliveries on."""
+    """The statement that records attempts and updates their deliveries."""
 
     def __init__(self, database: Database) -> None:
         """Compile it."""
@@ -54,26 +54,26 @@ class SettleStatement:
             self._whole = Prepared(database, _INPUTS, self._one_statement)
             return
         self._attempt_part = Prepared(database, _INPUTS, self._record)
-        self._whole = Prepared(database, _INPUTS, self._move_on)
+        self._whole = Prepared(database, _INPUTS, self._update)
 
     def run(self, session: Session, settlements: Sequence[Settlement]) -> list[bool]:
-        """Settle all, or none; tell of each whether its lease still held."""
-        # Sorted: statements that lock several rows lock them in one order.
-        rows = [_values(each) for each in sorted(settlements, key=lambda s: s.id)]
+        """Settle all, or none; return for each whether its lease was still held."""
+        # Sorted, so that statements that lock several rows lock them in one order.
+        rows = [_values(settlement) for settlement in sorted(settlements, key=lambda s: s.id)]
         if self._at_once:
-            moved = self._whole.run(session.cursor, rows)
+            updated = self._whole.run(session.cursor, rows)
         else:
             with session.atomic() as cursor:
                 self._attempt_part.run(cursor, rows)
-                moved = self._whole.run(cursor, rows)
-        held = {delivery_id for (delivery_id,) in moved}
-        return [each.id in held for each in settlements]
+                updated = self._whole.run(cursor, rows)
+        held = {delivery_id for (delivery_id,) in updated}
+        return [settlement.id in held for settlement in settlements]
 
     def _one_statement(self, m: Columns) -> sa.Select[Any]:
-        moved = self._move_on(m).cte("moved")
-        return sa.select(moved.c.id).add_cte(self._record(m).cte("recorded"))
+        updated = self._update(m).cte("updated")
+        return sa.select(updated.c.id).add_cte(self._record(m).cte("recorded"))
 
-    def _move_on(self, m: Columns) -> Any:
+    def _update(self, m: Columns) -> Any:
         pending = m["new_status"] == _PENDING
         return (
             sa.update(deliveries)
@@ -81,9 +81,9 @@ class SettleStatement:
             .values(
                 status=m["new_status"],
                 tries=m["new_tries"],
-                lease=_NOTHING,
+                lease=_NULL,
                 next_attempt_time=later(clock(), m["delay"]),
-                settle_time=sa.case((pending, _NOTHING), else_=clock()),
+                settle_time=sa.case((pending, _NULL), else_=clock()),
             )
             .returning(_d.id)
         )

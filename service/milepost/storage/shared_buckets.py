@@ -1,17 +1,17 @@
 """Token buckets that all replicas share, in Redis or Valkey.
 
-One script takes from many buckets, by the clock of the store, so that replicas need not agree on
-the time. A call waits for the store only where that decides something. As long as a bucket holds
-plenty, the store gives each replica credit: it lets a few calls through at once, and tells the
-store within `SETTLE_S`. Once a bucket is empty, the replica knows until when. All that have to
-ask gather, as they do in front of the database: what arrives while a request is under way forms
-the next one.
+One script takes tokens from many buckets, by the clock of the store, so that the clocks of the
+replicas do not matter. A call waits for the store only if the answer depends on it. While a bucket
+is far from empty, the store gives each replica credit: the replica admits a few calls at once and
+reports them within `SETTLE_INTERVAL_S`. Once a bucket is empty, the replica knows when the next
+token is due. Calls that need the store are batched as they are for the database: those that arrive
+during a request form the next one.
 
-Credit is at most a hundredth of a full bucket and a tenth of what is in it, so limits are exact
-while a bucket is nearly empty, and otherwise never off by more than a hundredth for each replica.
+Credit is at most a hundredth of a full bucket and a tenth of its tokens, so limits are exact
+while a bucket is nearly empty, and otherwise exceeded by at most a hundredth for each replica.
 
-The store is a help, not a condition: when it does not answer within `QUEUE_TIMEOUT_S`, the local
-buckets of each replica decide, and the store is asked again after `PAUSE_S`.
+The store is optional: when it does not answer within `QUEUE_TIMEOUT_S`, the local buckets of each
+replica decide, and the replica tries the store again after `RETRY_INTERVAL_S`.
 """
 
 from __future__ import annotations
@@ -36,16 +36,18 @@ if TYPE_CHECKING:
     _Answer = asyncio.Future[float | None]
 
 QUEUE_TIMEOUT_S: Final = 0.05
-CONNECT_PATIENCE_S: Final = 0.5
-"""A connection is made in the background: no call waits for it."""
-PAUSE_S: Final = 1.0
-SETTLE_S: Final = 0.02
-"""How long the store may not know of a call that was let through on credit."""
-KEPT_S: Final = 1.0
-"""How long credit is good for. Who calls now and then should not ask each time."""
+CONNECT_TIMEOUT_S: Final = 0.5
+"""Time to connect, in the background: no call waits for it."""
+RETRY_INTERVAL_S: Final = 1.0
+SETTLE_INTERVAL_S: Final = 0.02
+"""Time after which calls that were admitted on credit are reported to the store."""
+SHARE_TTL_S: Final = 1.0
+"""Time for which the last answer about a bucket is valid, with its credit."""
 MAX_BATCH: Final = 256
-CREDIT_OF_FULL: Final = 100
-CREDIT_OF_LEFT: Final = 10
+FULL_CREDIT_DIVISOR: Final = 100
+"""Credit is at most a full bucket divided by this."""
+REMAINING_CREDIT_DIVISOR: Final = 10
+"""Credit is at most the remaining tokens divided by this."""
 PREFIX: Final = "milepost:limit:"
 _MICROSECONDS: Final = 1_000_000
 
@@ -57,49 +59,49 @@ for n, key in ipairs(KEYS) do
   local interval, burst = tonumber(ARGV[4 * n - 3]), tonumber(ARGV[4 * n - 2])
   local owed, wanted = tonumber(ARGV[4 * n - 1]), tonumber(ARGV[4 * n])
   local full = tonumber(redis.call('GET', key) or now)
-  -- Not beyond what can be taken: the clock may have been set back, or the limit.
+  -- Clamped, because the clock may have been set back, or the limit lowered.
   full = math.max(now, math.min(full, now + burst)) + owed * interval
-  local left = math.max(0, math.floor((now + burst - full) / interval))
-  local granted = math.min(wanted, left)
+  local remaining = math.max(0, math.floor((now + burst - full) / interval))
+  local granted = math.min(wanted, remaining)
   full = full + granted * interval
   if owed + granted > 0 then
     redis.call('SET', key, string.format('%.0f', full), 'PX', math.ceil((full - now) / 1000) + 1)
   end
-  answers[n] = {granted, left - granted, math.max(0, full + interval - now - burst)}
+  answers[n] = {granted, remaining - granted, math.max(0, full + interval - now - burst)}
 end
 return answers
 """
-"""GCRA in whole microseconds: a value is the time at which its bucket would be full again. Answers
-for each bucket how many it granted, how many are left, and in what time there will be one."""
+"""GCRA in whole microseconds: a value is the time at which its bucket would be full again. Returns
+for each bucket the granted tokens, the remaining tokens, and the time until the next token."""
 
 
 class _Share:
-    """What this replica knows of one bucket."""
+    """The state of one bucket in this replica."""
 
-    __slots__ = ("credit", "empty_until", "good_until", "key", "owed", "rate", "waiting")
+    __slots__ = ("credit", "empty_until", "key", "owed", "rate", "valid_until", "waiting")
 
     def __init__(self, key: BucketKey, rate: Rate) -> None:
         self.key = key
         self.rate = rate
         self.credit = 0
-        """How many calls may be let through before the store is asked again."""
+        """Calls that may still be admitted without a request to the store."""
         self.owed = 0
-        """How many were, without its knowing."""
+        """Calls that were admitted on credit and not yet reported to the store."""
         self.empty_until = 0.0
-        """Before this time, nobody gets anything from it."""
-        self.good_until = 0.0
-        """After this time, nothing of this is to be relied on."""
+        """Time at which the bucket has a token again."""
+        self.valid_until = 0.0
+        """Time after which this state is outdated."""
         self.waiting: list[_Answer] = []
 
-    def settle(self, told: int, left: int) -> None:
-        """The store knows of so many that were owed, and has so many left."""
-        self.owed -= told
-        credit = min(self.rate.count // CREDIT_OF_FULL, left // CREDIT_OF_LEFT)
+    def settle(self, reported: int, remaining: int) -> None:
+        """Subtract the reported calls, and set the credit for the remaining tokens."""
+        self.owed -= reported
+        credit = min(self.rate.count // FULL_CREDIT_DIVISOR, remaining // REMAINING_CREDIT_DIVISOR)
         self.credit = max(0, credit - self.owed)
 
 
-class _Asked(NamedTuple):
-    """What the store is told and asked about one bucket."""
+class _BucketRequest(NamedTuple):
+    """Tokens of one bucket that are reported to the store, and that waiting calls want."""
 
     share: _Share
     owed: int
@@ -107,48 +109,48 @@ class _Asked(NamedTuple):
 
 
 class SharedBuckets:
-    """Buckets in one Redis or Valkey; a `RateLimiter`. Make and close it on a running loop."""
+    """A `RateLimiter` with buckets in Redis or Valkey. Create and close it on a running loop."""
 
     def __init__(self, url: str, local: RateLimiter) -> None:
-        """Use the store at `url`, which need not be there; `local` decides while it is away."""
+        """Use the store at `url`; `local` decides while the store is unavailable."""
         self._local = local
         self._loop = asyncio.get_running_loop()
         self._redis: Redis = Redis.from_url(
             url,
             max_connections=1,
-            socket_connect_timeout=CONNECT_PATIENCE_S,
-            socket_timeout=CONNECT_PATIENCE_S,
+            socket_connect_timeout=CONNECT_TIMEOUT_S,
+            socket_timeout=CONNECT_TIMEOUT_S,
             retry=Retry(NoBackoff(), 0),
             health_check_interval=0,
         )
         self._script = self._redis.register_script(TAKE)
         self._shares: dict[BucketKey, _Share] = {}
         self._due: dict[BucketKey, _Share] = {}
-        """Those of which the store is to be told, or asked."""
-        self._cleaning = 0.0
-        self._wanted = asyncio.Event()
+        """Buckets with owed tokens or waiting calls."""
+        self._next_clean_time = 0.0
+        self._has_waiting = asyncio.Event()
         self._sender: asyncio.Task[None] | None = None
-        self._returning: asyncio.Task[None] | None = None
-        self._away = True
+        self._reconnecting: asyncio.Task[None] | None = None
+        self._is_away = True
         telemetry.limits_shared.set(0)
-        self._return_soon()
+        self._reconnect_soon()
 
     async def take(self, key: BucketKey, rate: Rate) -> float:
         """See `RateLimiter.take`."""
-        if self._away:
+        if self._is_away:
             return await self._local.take(key, rate)
         share = self._shares.get(key)
         if share is None:
             share = self._shares[key] = _Share(key, rate)
         wait = self._known_wait(share)
         if wait is None:
-            wait = await self._told(share)
+            wait = await self._ask_store(share)
         return await self._local.take(key, rate) if wait is None else wait
 
     def _known_wait(self, share: _Share) -> float | None:
-        """Return the wait as far as this replica knows it, or None if the store must be asked."""
+        """Return the wait in seconds, or None if only the store can decide."""
         now = self._loop.time()
-        if share.credit and now < share.good_until:
+        if share.credit and now < share.valid_until:
             share.credit -= 1
             share.owed += 1
             self._send_soon(share)
@@ -157,11 +159,11 @@ class SharedBuckets:
             return share.empty_until - now
         return None
 
-    async def _told(self, share: _Share) -> float | None:
-        """Return what the store says, or nothing when it is away."""
+    async def _ask_store(self, share: _Share) -> float | None:
+        """Return the wait that the store answers, or None if the store is unavailable."""
         answer: _Answer = self._loop.create_future()
         share.waiting.append(answer)
-        self._wanted.set()
+        self._has_waiting.set()
         self._send_soon(share)
         return await answer
 
@@ -172,73 +174,73 @@ class SharedBuckets:
 
     @property
     def is_shared(self) -> bool:
-        """Whether the store is there and decides."""
-        return not self._away
+        """True while the store is available and decides."""
+        return not self._is_away
 
     async def close(self) -> None:
-        """Let go of the connection."""
-        for task in (self._returning, self._sender):
+        """Answer waiting calls, and close the connection."""
+        for task in (self._reconnecting, self._sender):
             if task is not None:
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await task
-        self._forget()
+        self._drop_shares()
         await self._disconnect()
 
     async def _send(self) -> None:
-        """Ask for all that wait and tell what is owed, until there is nothing of either."""
+        """Send batches until no call waits and no token is owed."""
         try:
             while self._due:
-                batch = self._gathered()
+                batch = self._next_batch()
                 for start in range(0, len(batch), MAX_BATCH):
-                    await self._ask(batch[start : start + MAX_BATCH])
+                    await self._take_batch(batch[start : start + MAX_BATCH])
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(SETTLE_S):
-                        await self._wanted.wait()
+                    async with asyncio.timeout(SETTLE_INTERVAL_S):
+                        await self._has_waiting.wait()
         except (RedisError, OSError, TimeoutError) as error:
-            self._lose(error)
-            self._forget()
-        except BaseException:  # whatever it was, nobody may wait for ever
-            self._forget()
+            self._disable(error)
+            self._drop_shares()
+        except BaseException:  # every waiting call must be answered
+            self._drop_shares()
             raise
         finally:
             self._sender = None
 
-    def _gathered(self) -> list[_Asked]:
-        """Return what there is to ask and tell."""
-        self._wanted.clear()
+    def _next_batch(self) -> list[_BucketRequest]:
+        """Return the requests for all due buckets."""
+        self._has_waiting.clear()
         due, self._due = self._due, {}
         for share in due.values():
             share.waiting = [answer for answer in share.waiting if not answer.done()]
         self._clean()
-        return [_Asked(share, share.owed, len(share.waiting)) for share in due.values()]
+        return [_BucketRequest(share, share.owed, len(share.waiting)) for share in due.values()]
 
     def _clean(self) -> None:
-        """Forget, now and then, what nobody used for a while."""
+        """Drop the state of unused buckets, from time to time."""
         now = self._loop.time()
-        if now < self._cleaning:
+        if now < self._next_clean_time:
             return
-        self._cleaning = now + KEPT_S
+        self._next_clean_time = now + SHARE_TTL_S
         for key, share in tuple(self._shares.items()):
             idle = not share.owed and not share.waiting
-            if idle and max(share.empty_until, share.good_until) <= now:
+            if idle and max(share.empty_until, share.valid_until) <= now:
                 del self._shares[key]
 
-    async def _ask(self, batch: Sequence[_Asked]) -> None:
-        """Let those go on that wait, as far as the store says so, and tell the others when."""
+    async def _take_batch(self, batch: Sequence[_BucketRequest]) -> None:
+        """Answer waiting calls: granted tokens with 0, the others with the wait until a token."""
         async with asyncio.timeout(QUEUE_TIMEOUT_S):
-            answers = await self._run(batch)
+            answers = await self._run_script(batch)
         now = self._loop.time()
-        for (share, owed, wanted), (granted, left, wait) in zip(batch, answers, strict=True):
-            share.settle(owed, left)
-            share.good_until = now + KEPT_S
+        for (share, owed, wanted), (granted, remaining, wait) in zip(batch, answers, strict=True):
+            share.settle(owed, remaining)
+            share.valid_until = now + SHARE_TTL_S
             seconds = wait / _MICROSECONDS
             share.empty_until = now + seconds if wait else 0.0
             waited, share.waiting = share.waiting[:wanted], share.waiting[wanted:]
             _answer(waited[:granted], 0.0)
             _answer(waited[granted:], seconds)
 
-    async def _run(self, batch: Sequence[_Asked]) -> Sequence[tuple[int, int, int]]:
+    async def _run_script(self, batch: Sequence[_BucketRequest]) -> Sequence[tuple[int, int, int]]:
         arguments: list[int] = []
         for share, owed, wanted in batch:
             rate = share.rate
@@ -249,41 +251,41 @@ class SharedBuckets:
         )
         return answers
 
-    def _forget(self) -> None:
-        """Let the local buckets decide for whoever waits."""
+    def _drop_shares(self) -> None:
+        """Drop the state of all buckets; the local buckets decide for waiting calls."""
         shares, self._shares, self._due = self._shares, {}, {}
         for share in shares.values():
             _answer(share.waiting, None)
 
-    def _lose(self, error: Exception) -> None:
-        self._away = True
+    def _disable(self, error: Exception) -> None:
+        self._is_away = True
         telemetry.limits_shared.set(0)
         telemetry.limits_lost.inc()
         telemetry.log.warning("shared limits lost", error=type(error).__name__)
-        self._return_soon()
+        self._reconnect_soon()
 
-    def _return_soon(self) -> None:
-        if self._returning is None or self._returning.done():
-            self._returning = self._loop.create_task(self._return())
+    def _reconnect_soon(self) -> None:
+        if self._reconnecting is None or self._reconnecting.done():
+            self._reconnecting = self._loop.create_task(self._reconnect())
 
-    async def _return(self) -> None:
-        """Share the limits again as soon as the store answers."""
+    async def _reconnect(self) -> None:
+        """Reconnect until the store answers, then share the limits again."""
         while True:
             try:
                 await self._disconnect()
-                async with asyncio.timeout(CONNECT_PATIENCE_S * 2):
-                    await self._run(())  # loads the script too
+                async with asyncio.timeout(CONNECT_TIMEOUT_S * 2):
+                    await self._run_script(())  # loads the script too
                 break
             except (RedisError, OSError, TimeoutError):
-                await asyncio.sleep(PAUSE_S)
-        self._away = False
+                await asyncio.sleep(RETRY_INTERVAL_S)
+        self._is_away = False
         telemetry.limits_shared.set(1)
         telemetry.log.info("limits are shared")
 
     async def _disconnect(self) -> None:
-        """Drop the connection, which may have an answer under way that nobody waits for."""
+        """Drop the connection, which may still receive an outdated answer."""
         with contextlib.suppress(RedisError, OSError, TimeoutError):
-            async with asyncio.timeout(CONNECT_PATIENCE_S):
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 await self._redis.aclose()
 
 

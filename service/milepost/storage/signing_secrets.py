@@ -1,4 +1,4 @@
-"""Signing secrets in a SQL database. They come here encrypted and leave encrypted."""
+"""Signing secrets in a SQL database, which has only their encrypted form."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ _COLUMNS: Final = (
     _s.request_id,
 )
 _LOCK: Final = 0x5EC2E75
-"""Tells the advisory locks of secrets from all others."""
+"""The space of the advisory locks of secrets."""
 _SIGNING: Final = sa.or_(_s.expire_time.is_(None), _s.expire_time > clock())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rotation:
-    """A new secret that is to replace the current one."""
+    """A new secret that replaces the current one."""
 
     owner: str
     key_id: str
@@ -52,10 +52,10 @@ class Rotation:
 
 
 class SqlSecretStore:
-    """Fills the port `SecretStore`."""
+    """Implementation of the port `SecretStore`."""
 
     def __init__(self, batchers: Batchers) -> None:
-        """Work on the database of `batchers`."""
+        """Use the database of `batchers`."""
         self._batchers = batchers
 
     async def secrets(self, owner: str) -> Sequence[SealedSecret]:
@@ -78,12 +78,12 @@ class SqlSecretStore:
         )
         return await self._write(lambda session: rotate(session, rotation))
 
-    def _write(self, change: Callable[[Session], Found]) -> asyncio.Future[Found]:
-        return self._batchers.deliveries.submit(atomic(change), None, object())
+    def _write(self, run: Callable[[Session], Found]) -> asyncio.Future[Found]:
+        return self._batchers.deliveries.submit(atomic(run), None, object())
 
 
 def find(session: Session, owner: str) -> tuple[SealedSecret, ...]:
-    """Return what signs now, the current one first."""
+    """Return the secrets of an owner that sign now, the current one first."""
     return find_all(session, [owner])[owner]
 
 
@@ -95,7 +95,7 @@ _OF_OWNERS: Final = (
 
 
 def find_all(session: Session, owners: Iterable[str]) -> dict[str, tuple[SealedSecret, ...]]:
-    """Return what signs now, for each of the owners."""
+    """Return the secrets that sign now, for each of the owners."""
     found: dict[str, tuple[SealedSecret, ...]] = dict.fromkeys(owners, ())
     for row in session.fetch(_OF_OWNERS, {"owners": list(found)}) if found else ():
         found[row.owner] += (_secret(row),)
@@ -114,35 +114,37 @@ def _secret(row: AnyRow) -> SealedSecret:
 
 
 def add_first(session: Session, first: Rotation) -> None:
-    """Store a current secret, unless there is one."""
-    _take_turn(session, first.owner)
+    """Store a current secret, unless one exists."""
+    _lock_secrets(session, first.owner)
     if not session.fetch(sa.select(_s.id).where(_s.owner == first.owner, _s.expire_time.is_(None))):
         _add_current(session, first)
 
 
 def rotate(session: Session, rotation: Rotation) -> bool:
-    """Replace the current secret; false if this very rotation was made before."""
-    _take_turn(session, rotation.owner)
-    mine = _s.owner == rotation.owner
+    """Replace the current secret; return False for a retry of a rotation."""
+    _lock_secrets(session, rotation.owner)
+    of_owner = _s.owner == rotation.owner
     if rotation.request_id is not None and session.fetch(
-        sa.select(_s.id).where(mine, _SIGNING, _s.request_id == rotation.request_id)
+        sa.select(_s.id).where(of_owner, _SIGNING, _s.request_id == rotation.request_id)
     ):
         return False
-    session.connection.execute(sa.delete(signing_secrets).where(mine, _s.expire_time.is_not(None)))
+    session.connection.execute(
+        sa.delete(signing_secrets).where(of_owner, _s.expire_time.is_not(None))
+    )
     session.connection.execute(
         sa.update(signing_secrets)
-        .where(mine)
+        .where(of_owner)
         .values(expire_time=later(clock(), sa.literal(rotation.overlap, Span())))
     )
     _add_current(session, rotation)
     return True
 
 
-def _take_turn(session: Session, owner: str) -> None:
-    """Wait until no other transaction changes the secrets of `owner`, and let none until the end.
+def _lock_secrets(session: Session, owner: str) -> None:
+    """Lock the secrets of `owner` until the end of the transaction.
 
-    Locks of the rows would not do: there may be none yet, and whoever waits for one that is being
-    replaced holds it while it looks for its successor.
+    Row locks do not suffice: the owner may have no row yet, and a transaction that waits for a row
+    that is being replaced would not see its successor.
     """
     session.database.lock(session, _LOCK, owner)
 
@@ -169,6 +171,6 @@ def reencrypt(engine: Engine, vault: SecretVault) -> int:
             key_id, sealed = vault.seal(secret.owner, vault.unseal(secret))
             if key_id == secret.key_id:
                 continue
-            mine = sa.update(signing_secrets).where(_s.id == row.id, _s.sealed == secret.sealed)
-            changed += connection.execute(mine.values(key_id=key_id, sealed=sealed)).rowcount
+            update = sa.update(signing_secrets).where(_s.id == row.id, _s.sealed == secret.sealed)
+            changed += connection.execute(update.values(key_id=key_id, sealed=sealed)).rowcount
     return changed

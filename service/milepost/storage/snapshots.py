@@ -1,8 +1,8 @@
-"""What an operation that is removed leaves to its deliveries: enough to send those still to come.
+"""Snapshots of removed operations in their deliveries, for webhooks that are still to be sent.
 
-The body of a webhook is built from the operation when it is sent. Where the operation goes
-before, what the body needs stays with each delivery that is not settled, as JSON; those that are
-settled go with it. Only the transitions that remove pay for this.
+The body of a webhook is built from the operation when it is sent. When the operation is removed
+before, each delivery that is not settled keeps the columns that the body needs, as JSON; settled
+deliveries are removed with the operation. Only the transitions that remove have this cost.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
-from milepost.domain.delivery import SETTLED, Subject
+from milepost.domain.delivery import SETTLED, OperationSnapshot
 from milepost.domain.operation import Payload, status_of
 from milepost.storage.dialects import Instant
 from milepost.storage.rows import errors_from_json
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     Columns = Mapping[str, ColumnElement[Any]]
 
 _o = operations.c
-SUBJECT: Final = (
+SNAPSHOT_COLUMNS: Final = (
     _o.function,
     _o.version,
     _o.status,
@@ -48,11 +48,11 @@ SUBJECT: Final = (
     _o.cancel_time,
     _o.trace_context,
 )
-"""The columns that `subject_from` reads, by name."""
-TOLD: Final[Mapping[str, TypeEngine[Any]]] = {
-    # Values go from row to row as the driver of SQLite gives and takes them.
+"""The columns that `operation_snapshot_from` reads, by name."""
+SNAPSHOT_TYPES: Final[Mapping[str, TypeEngine[Any]]] = {
+    # The driver of SQLite returns and takes instants as integers.
     column.name: sa.BigInteger() if isinstance(column.type, Instant) else column.type
-    for column in SUBJECT
+    for column in SNAPSHOT_COLUMNS
 }
 _BYTES: Final = frozenset({"result_value"})
 _TIMES: Final = frozenset({"create_time", "complete_time", "cancel_time"})
@@ -117,9 +117,9 @@ def _microseconds_sqlite(element: Any, compiler: SQLCompiler, **kw: Any) -> str:
 
 
 def snapshot(removed: Columns) -> ColumnElement[str]:
-    """Return the SQL for what is left of a removed operation."""
+    """Return the SQL for the snapshot of a removed operation, as JSON text."""
     pairs: list[ColumnElement[Any]] = []
-    for column in SUBJECT:
+    for column in SNAPSHOT_COLUMNS:
         value = removed[column.name]
         if column.name in _BYTES:
             value = hex_of(value)
@@ -129,11 +129,11 @@ def snapshot(removed: Columns) -> ColumnElement[str]:
     return json_of(*pairs)
 
 
-# --- the steps beside the removal, in any order ---
+# --- statements beside the removal, in any order ---
 
 
-def _keep(removed: Columns) -> sa.Update:
-    """Leave to each delivery that is not settled what its body needs."""
+def _add_snapshots(removed: Columns) -> sa.Update:
+    """Store the snapshot in each delivery that is not settled."""
     return (
         sa.update(deliveries)
         .where(
@@ -164,33 +164,33 @@ def _id(removed: Columns) -> ColumnElement[str]:
     return removed["id"]
 
 
-STEPS: Final[Sequence[Callable[[Columns], Any]]] = (_keep, _drop_attempts, _drop_settled)
+STEPS: Final[Sequence[Callable[[Columns], Any]]] = (_add_snapshots, _drop_attempts, _drop_settled)
 
 
-# --- and back ---
+# --- reading snapshots ---
 
 
-def subject_from(row: AnyRow) -> Subject:
-    """Return the subject of one row that has the columns of `SUBJECT`, in Python types."""
-    return _subject({name: getattr(row, name) for name in TOLD})
+def operation_snapshot_from(row: AnyRow) -> OperationSnapshot:
+    """Return the snapshot of a row that has `SNAPSHOT_COLUMNS`, in Python types."""
+    return _operation_snapshot({name: getattr(row, name) for name in SNAPSHOT_TYPES})
 
 
-def subject_from_snapshot(text: str) -> Subject:
-    """Return the subject of what `snapshot` left."""
-    left = json.loads(text)
+def operation_snapshot_from_json(text: str) -> OperationSnapshot:
+    """Return the snapshot of its JSON text; see `snapshot`."""
+    values = json.loads(text)
     for name in _TIMES:
-        if left[name] is not None:
-            left[name] = _EPOCH + timedelta(microseconds=left[name])
+        if values[name] is not None:
+            values[name] = _EPOCH + timedelta(microseconds=values[name])
     for name in _BYTES:
-        if left[name] is not None:
-            left[name] = base64.b16decode(left[name].upper())
-    return _subject({name: left[name] for name in TOLD})
+        if values[name] is not None:
+            values[name] = base64.b16decode(values[name].upper())
+    return _operation_snapshot({name: values[name] for name in SNAPSHOT_TYPES})
 
 
-def _subject(values: dict[str, Any]) -> Subject:
+def _operation_snapshot(values: dict[str, Any]) -> OperationSnapshot:
     type_url, value = values.pop("result_type"), values.pop("result_value")
     errors = values.pop("errors")
-    return Subject(
+    return OperationSnapshot(
         status=status_of(values.pop("status")),
         result=None if type_url is None else Payload(type_url=type_url, value=bytes(value)),
         errors=errors_from_json(errors) if errors else (),

@@ -1,4 +1,4 @@
-"""SQLite: one writer, no network in between, and a commit that costs more than a statement."""
+"""SQLite: one writer, no network, and commits that cost more than statements."""
 
 from __future__ import annotations
 
@@ -23,32 +23,31 @@ if TYPE_CHECKING:
 
 BUSY_TIMEOUT_MS: Final = 5_000
 CHECKPOINT_PAGES: Final = 4_000
-"""The length of the log, 16 MiB, at which it is carried over into the database. A page that was
-changed again and again meanwhile is carried over once: with the usual 1,000 a write takes 8 %
-longer."""
+"""Length of the log, 16 MiB, at which a checkpoint copies it to the database. A page that changed
+several times is copied once: the default of 1,000 pages makes writes slower."""
 
 
 def open_engine(url: str) -> Engine:
-    """Return an engine whose connections are set up for Milepost. Nothing is connected yet."""
+    """Return an engine whose connections are set up for Milepost, without connecting."""
     engine = sa.create_engine(
         url,
         poolclass=sa.NullPool,
-        hide_parameters=True,  # they are results and metadata: not for the log
-        # A session moves between threads only while it is opened and closed.
+        hide_parameters=True,  # results and metadata must not be logged
+        # A session changes threads only when it is opened and closed.
         connect_args={"check_same_thread": False, "timeout": BUSY_TIMEOUT_MS / 1000},
     )
 
     @sa.event.listens_for(engine, "connect")
     def _prepare(connection: sqlite3.Connection, _record: object) -> None:
-        connection.isolation_level = None  # transactions begin where the code says so
+        connection.isolation_level = None  # only the code begins transactions
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
-        # What undoes a statement or a savepoint that fails: a tenth of every write, as a file.
+        # The statement journal, for statements and savepoints that fail: a file would be slower.
         connection.execute("PRAGMA temp_store = MEMORY")
 
     @sa.event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
-        # A deferred transaction that turns into a writer fails without waiting for its turn.
+        # A deferred transaction that becomes a writer would fail without waiting for the lock.
         if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
             connection.exec_driver_sql("BEGIN IMMEDIATE")
 
@@ -56,13 +55,13 @@ def open_engine(url: str) -> Engine:
 
 
 class Sqlite(Database):
-    """A batch is one transaction, with a savepoint around each statement of many rows."""
+    """SQLite, where a batch is one transaction, with a savepoint for each statement."""
 
     has_one_writer = True
     writes_in_ctes = False
     has_lateral_joins = False
     has_notifications = False
-    max_purged = 10  # one may have 2 MiB, on its way to its deliveries
+    max_purged = 10  # each may have 2 MiB, copied to its deliveries
     begin = "BEGIN IMMEDIATE"
 
     def __init__(self, dialect: Dialect) -> None:
@@ -72,8 +71,8 @@ class Sqlite(Database):
 
     def session_settings(self, *, pinned_plans: bool, read_only: bool) -> Sequence[str]:  # noqa: ARG002 - plans depend on no settings here
         """See `Database`."""
-        # Only the writer checkpoints: two connections that do may corrupt the log (fixed in
-        # SQLite 3.51.3, and Debian 12 has 3.40).
+        # Only the writer checkpoints: checkpoints of two connections may corrupt the log (fixed in
+        # SQLite 3.51.3; Debian 12 has 3.40).
         if read_only:
             return ("PRAGMA wal_autocheckpoint = 0", "PRAGMA query_only = ON")
         return (f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}",)
@@ -84,14 +83,14 @@ class Sqlite(Database):
         return cursor
 
     def abort(self, connection: Any) -> None:
-        """Do nothing: the file is local, and a lock is waited for `BUSY_TIMEOUT_MS` at most."""
+        """Do nothing: the file is local, and waits for a lock end after `BUSY_TIMEOUT_MS`."""
 
     def arrays(self, inputs: Mapping[str, TypeEngine[Any]]) -> Mapping[str, ColumnElement[Any]]:  # noqa: ARG002 - see `Database`
-        """Return nothing: there are no arrays."""
+        """Return an empty mapping: SQLite has no arrays."""
         return {}
 
     def array(self, values: Sequence[Any]) -> Any:
-        """Raise: there are no arrays."""
+        """Raise: SQLite has no arrays."""
         raise NotImplementedError(values)
 
     def to_driver(self, type_: TypeEngine[Any]) -> Convert | None:
@@ -99,10 +98,10 @@ class Sqlite(Database):
         return type_.dialect_impl(self.dialect).bind_processor(self.dialect)
 
     def from_driver(self, type_: TypeEngine[Any]) -> Convert | None:
-        """Convert times, spans, and whole numbers, which RETURNING shows as integers."""
+        """Convert times, spans, and doubles: RETURNING gives whole doubles as integers."""
         if isinstance(type_, sa.Double):
             return lambda value: None if value is None else float(value)
-        if isinstance(type_, Instant | Span):  # without the layers that SQLAlchemy puts around it
+        if isinstance(type_, Instant | Span):  # without the wrappers of SQLAlchemy
             return lambda value: type_.process_result_value(value, self.dialect)
         return None
 
@@ -111,4 +110,4 @@ class Sqlite(Database):
         return sqlite.insert(table)
 
     def lock(self, session: Session, space: int, name: str) -> None:
-        """Do nothing: every transaction that writes is alone."""
+        """Do nothing: writing transactions already exclude each other."""

@@ -1,6 +1,6 @@
-"""The statements that transition operations, built from the transition table.
+"""The statements of transitions, built from the transition table.
 
-Each is written once, over named inputs: `engine.Prepared` feeds it many rows at a time.
+Each is defined once, over named inputs; `Prepared` runs it for many rows at a time.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from milepost.domain.transitions import (
     Transition,
 )
 from milepost.storage.dialects import clock, later, latest
-from milepost.storage.event_writer import ASKED, EventWriter
+from milepost.storage.event_writer import REQUEST_INPUTS, EventWriter
 from milepost.storage.predicates import (
     ACCESS_FILTER,
     access_filter_values,
@@ -28,7 +28,7 @@ from milepost.storage.predicates import (
     unexpired,
 )
 from milepost.storage.prepared import Prepared
-from milepost.storage.quotas import QuotaReservation, has_room, reserve
+from milepost.storage.quotas import QuotaReservation, has_quota, reserve
 from milepost.storage.rows import COLUMNS, SUMMARY_COLUMNS, errors_to_json
 from milepost.storage.tables import operations
 
@@ -49,7 +49,7 @@ Inputs = dict[str, "TypeEngine[Any]"]
 CONDITIONS: Final[Inputs] = {
     "id": sa.Text(),
     **ACCESS_FILTER,
-    **ASKED,
+    **REQUEST_INPUTS,
     "expected_revision": sa.BigInteger(),
     "expected_attempt": sa.Integer(),
 }
@@ -61,41 +61,41 @@ EFFECTS: Final[Mapping[Transition, Inputs]] = {
     Transition.CANCEL: {},
     Transition.PURGE: {},
 }
-"""What each transition brings along beside its conditions."""
+"""The inputs of each transition beside its conditions."""
 
 _o = operations.c
 
 
-def condition_values(change: TransitionRequest) -> tuple[Any, ...]:
+def condition_values(request: TransitionRequest) -> tuple[Any, ...]:
     """Return the values of the `CONDITIONS` inputs."""
     return (
-        change.id,
-        *access_filter_values(change.access_filter),
-        change.actor,
-        change.request_id,
-        change.reason,
-        change.expected_revision,
-        change.attempt,
+        request.id,
+        *access_filter_values(request.access_filter),
+        request.actor,
+        request.request_id,
+        request.reason,
+        request.expected_revision,
+        request.attempt,
     )
 
 
-def effect_values(change: TransitionRequest) -> tuple[Any, ...]:
-    """Return the values of the `EFFECTS` inputs of the change's move."""
-    match change.transition:
+def effect_values(request: TransitionRequest) -> tuple[Any, ...]:
+    """Return the values of the `EFFECTS` inputs of the requested transition."""
+    match request.transition:
         case Transition.START:
-            return change.progress, change.worker
+            return request.progress, request.worker
         case Transition.PROGRESS:
-            return change.progress, change.message, change.worker
+            return request.progress, request.message, request.worker
         case Transition.COMPLETE:
-            result = change.result
+            result = request.result
             return (result.type_url, result.value) if result else (None, None)
         case Transition.FAIL:
-            return (errors_to_json(change.errors),)
+            return (errors_to_json(request.errors),)
         case _:
             return ()
 
 
-def _may_move(
+def _may_transition(
     m: Mapping[str, ColumnElement[Any]], sources: frozenset[Status]
 ) -> tuple[ColumnElement[bool], ...]:
     return (
@@ -106,7 +106,7 @@ def _may_move(
         sa.or_(m["expected_revision"].is_(None), m["expected_revision"] == _o.revision),
         sa.or_(
             m["expected_attempt"].is_(None),
-            # While nobody works on it, every attempt is over.
+            # A pending operation has no running attempt.
             sa.and_(
                 m["expected_attempt"] == _o.attempt, has_status(operations, sources - CLAIMABLE)
             ),
@@ -114,7 +114,7 @@ def _may_move(
     )
 
 
-_OF_AN_ATTEMPT: Final = (
+_ATTEMPT_COLUMNS: Final = (
     "progress",
     "progress_time",
     "progress_request_id",
@@ -123,11 +123,11 @@ _OF_AN_ATTEMPT: Final = (
     "lease",
     "lease_expire_time",
 )
-"""What a release clears."""
+"""The columns that a release clears."""
 
 
 def sets(transition: Transition, m: Mapping[str, ColumnElement[Any]]) -> dict[str, Any]:
-    """Return what `transition` writes, beside the status and the revision."""
+    """Return the columns that `transition` writes, beside the status and the revision."""
     started = {"start_time": clock(), "attempt": _o.attempt + _ONE, "worker": m.get("worker")}
     end = latest(_o.start_time, clock())
     ended = {
@@ -155,7 +155,7 @@ def sets(transition: Transition, m: Mapping[str, ColumnElement[Any]]) -> dict[st
         case Transition.FAIL | Transition.ABANDON | Transition.EXPIRE:
             return {**ended, "complete_time": end, "errors": m["errors"]}
         case Transition.RELEASE:
-            return dict.fromkeys(_OF_AN_ATTEMPT, sa.null())
+            return dict.fromkeys(_ATTEMPT_COLUMNS, sa.null())
         case Transition.CANCEL:
             return {**ended, "cancel_time": end}
         case _:
@@ -179,7 +179,7 @@ _ONE: Final = sa.literal_column("1", sa.Integer)
 
 
 def of_transition(database: Database, transition: Transition) -> Sequence[Runnable]:
-    """Return the statements of a transition, in the order in which they are tried."""
+    """Return the statements of a transition, in the order in which they run."""
     keeping = (keeping_progress(database),) if TABLE[transition].keeping else ()
     return (*keeping, changing(database, transition))
 
@@ -190,10 +190,10 @@ def changing(database: Database, transition: Transition) -> EventWriter:
 
     def build(m: Mapping[str, ColumnElement[Any]]) -> Any:
         if rule.target is None:
-            return sa.delete(operations).where(*_may_move(m, DELETABLE)).returning(*COLUMNS)
+            return sa.delete(operations).where(*_may_transition(m, DELETABLE)).returning(*COLUMNS)
         return (
             sa.update(operations)
-            .where(*_may_move(m, rule.changing))
+            .where(*_may_transition(m, rule.changing))
             .values(
                 status=sa.literal_column(f"'{rule.target}'"),
                 revision=_o.revision + _ONE,
@@ -206,19 +206,19 @@ def changing(database: Database, transition: Transition) -> EventWriter:
 
 
 def keeping_progress(database: Database) -> Prepared:
-    """Return the report of progress of what is processing: no change of status, so no event."""
+    """Return the update of progress without a change of status, and so without an event."""
 
     def build(m: Mapping[str, ColumnElement[Any]]) -> sa.Executable:
         return (
             sa.update(operations)
             .where(
-                *_may_move(m, TABLE[Transition.PROGRESS].keeping),
+                *_may_transition(m, TABLE[Transition.PROGRESS].keeping),
                 sa.or_(
                     m["progress"].is_(None),
                     _o.progress.is_(None),
                     m["progress"] >= _o.progress - sa.literal_column(str(PROGRESS_TOLERANCE)),
                 ),
-                # A repeated call is answered, not done again.
+                # A retry changes nothing.
                 sa.or_(
                     m["request_id"].is_(None),
                     _o.progress_request_id.is_(None),
@@ -234,7 +234,7 @@ def keeping_progress(database: Database) -> Prepared:
 
 INSERT: Final[Inputs] = {
     "id": sa.Text(),
-    **ASKED,
+    **REQUEST_INPUTS,
     "owner": sa.Text(),
     "function": sa.Text(),
     "version": sa.Text(),
@@ -252,13 +252,13 @@ INSERT: Final[Inputs] = {
 
 
 def insert(database: Database) -> Runnable:
-    """Return what stores drafts; one that conflicts or finds no quota left is passed over."""
+    """Return the insert of new operations; it skips conflicts, and owners without free quota."""
 
     def build(m: Mapping[str, ColumnElement[Any]]) -> Any:
         if database.writes_in_ctes:
             m, granted = reserve(database, m)
         else:
-            granted = has_room(m)
+            granted = has_quota(m)
         values: dict[str, Any] = {
             **{name: value for name, value in m.items() if name in _o},
             "status": sa.literal_column(f"'{TABLE[Transition.CREATE].target}'"),
@@ -304,29 +304,29 @@ def new_operation_values(operation_id: OperationId, new_operation: NewOperation)
 
 
 def purge_expired_statement(database: Database) -> EventWriter:
-    """Return the statement that removes operations that are past their time."""
+    """Return the statement that removes expired operations by id."""
 
     def build(m: Mapping[str, ColumnElement[Any]]) -> Any:
         return (
             sa.delete(operations).where(_o.id == m["id"], sa.not_(unexpired())).returning(*COLUMNS)
         )
 
-    return expiring(database, {"id": sa.Text(), **ASKED}, build)
+    return expiring(database, {"id": sa.Text(), **REQUEST_INPUTS}, build)
 
 
-_UNENDED: Final[Sequence[ColumnElement[str]]] = [
+_NOT_ENDED: Final[Sequence[ColumnElement[str]]] = [
     sa.literal_column(f"'{status}'")
     for status in sorted(TABLE[Transition.PURGE].sources - TERMINAL)
 ]
 
 
 def expiring(database: Database, inputs: Inputs, build: Build) -> EventWriter:
-    """Return the removal of what is past its time: only of what never ended is a webhook due."""
+    """Return the removal of expired operations; only those that had not ended get a webhook."""
     return EventWriter(
         database,
         inputs,
         build,
         transition=Transition.PURGE,
         event=TABLE[Transition.EXPIRE].event,
-        told=lambda removed: removed["status"].in_(_UNENDED),
+        needs_webhook=lambda removed: removed["status"].in_(_NOT_ENDED),
     )

@@ -1,7 +1,7 @@
-"""Sweeps: what is due is found and moved in batches, each one transaction, on every replica.
+"""Sweeps: transitions of due operations in batches, each one transaction, on every replica.
 
-The clock of the database alone decides what is due. On PostgreSQL finding, moving and recording
-are one statement, and what another sweeper has in its hands is passed over.
+Only the clock of the database decides which operations are due. On PostgreSQL selection, transition
+and events are one statement, which skips rows that another sweeper has locked.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from milepost.domain.transitions import EXPIRED, LEASE_LOST, TABLE, Transition
 from milepost.storage.batchers import alone
 from milepost.storage.creation import SWEEPER
 from milepost.storage.dialects import Span, clock
-from milepost.storage.event_writer import ASKED, EventWriter
+from milepost.storage.event_writer import REQUEST_INPUTS, EventWriter
 from milepost.storage.predicates import has_status, indexed_status
 from milepost.storage.prepared import Prepared
 from milepost.storage.rows import COLUMNS, SUMMARY_COLUMNS, RowReader, errors_to_json
@@ -45,35 +45,40 @@ REASONS: Final[Mapping[Transition, str]] = {
     Transition.EXPIRE: "the operation ran past its expire_time",
     Transition.PURGE: "the operation was past its expire_time",
 }
-"""Why the sweeper makes each of its transitions."""
+"""The reasons of the transitions of the sweeper."""
 _CODES: Final = {Transition.ABANDON: LEASE_LOST, Transition.EXPIRE: EXPIRED}
-_INPUTS: Final = {**ASKED, "errors": sa.Text(), "max_operations": sa.Integer()}
+_INPUTS: Final = {**REQUEST_INPUTS, "errors": sa.Text(), "max_operations": sa.Integer()}
 _NO_TIME: Final = timedelta()
 
 
 def due(
     transition: Transition, since: timedelta = _NO_TIME
 ) -> tuple[tuple[ColumnElement[bool], ...], ColumnElement[Any]]:
-    """Return the condition that `transition` is overdue by `since`, and the order to make it in."""
+    """Return the conditions that `transition` is overdue by `since`, and its order."""
     now: ColumnElement[Any] = clock()
     if since:
         now = sa.type_coerce(now.op("-")(sa.literal(since, Span)), _o.expire_time.type)
     expected = indexed_status(operations, TABLE[transition].sources)
-    # What has expired altogether is not handed to another worker.
-    lost = (expected, _o.lease.is_not(None), _o.lease_expire_time < now, _o.expire_time >= now)
+    # Expired operations are not released to another worker.
+    lease_lost = (
+        expected,
+        _o.lease.is_not(None),
+        _o.lease_expire_time < now,
+        _o.expire_time >= now,
+    )
     match transition:
         case Transition.RELEASE:
-            return (*lost, _o.attempt < _o.max_attempts), _o.id
+            return (*lease_lost, _o.attempt < _o.max_attempts), _o.id
         case Transition.ABANDON:
-            return (*lost, _o.attempt >= _o.max_attempts), _o.id
+            return (*lease_lost, _o.attempt >= _o.max_attempts), _o.id
         case Transition.EXPIRE | Transition.PURGE:
             return (expected, _o.expire_time < now), _o.expire_time
         case _:
             raise ValueError(transition)
 
 
-def sweeping(database: Database, transition: Transition) -> EventWriter:
-    """Return the statement that makes `transition` of some operations that are due."""
+def sweep_statement(database: Database, transition: Transition) -> EventWriter:
+    """Return the statement that applies `transition` to some due operations."""
 
     def build(m: Mapping[str, ColumnElement[Any]]) -> Any:
         conditions, order = due(transition)
@@ -86,12 +91,12 @@ def sweeping(database: Database, transition: Transition) -> EventWriter:
             .with_for_update(skip_locked=True)
             .cte("picked")
         )
-        these = (_o.id.in_(sa.select(picked.c.id)), has_status(operations, rule.sources))
+        selected = (_o.id.in_(sa.select(picked.c.id)), has_status(operations, rule.sources))
         if rule.target is None:
-            return sa.delete(operations).where(*these).returning(*COLUMNS)
+            return sa.delete(operations).where(*selected).returning(*COLUMNS)
         return (
             sa.update(operations)
-            .where(*these)
+            .where(*selected)
             .values(
                 status=sa.literal_column(f"'{rule.target}'"),
                 revision=_o.revision + sa.literal_column("1", sa.Integer),
@@ -106,12 +111,12 @@ def sweeping(database: Database, transition: Transition) -> EventWriter:
 
 
 def purge_events_statement(database: Database) -> Prepared:
-    """Return the removal of all events of operations whose last one, their removal, is old."""
+    """Return the statement that removes all events of operations that were purged long ago."""
 
     def build(m: Mapping[str, ColumnElement[Any]]) -> Any:
         last = events.alias("last")
         old = sa.type_coerce(clock().op("-")(m["kept"]), last.c.time.type)
-        gone = (
+        purged = (
             sa.select(last.c.operation_id)
             .where(
                 last.c.transition == sa.literal_column(f"'{Transition.PURGE}'"),
@@ -121,11 +126,11 @@ def purge_events_statement(database: Database) -> Prepared:
             .order_by(last.c.time)
             .limit(m["max_operations"])
             .with_for_update(skip_locked=True)
-            .cte("gone")
+            .cte("purged")
         )
         return (
             sa.delete(events)
-            .where(events.c.operation_id.in_(sa.select(gone.c.operation_id)))
+            .where(events.c.operation_id.in_(sa.select(purged.c.operation_id)))
             .returning(events.c.operation_id)
         )
 
@@ -135,7 +140,7 @@ def purge_events_statement(database: Database) -> Prepared:
 def count(
     transition: Transition, *, since: timedelta = _NO_TIME, max_operations: int | None = None
 ) -> sa.Select[Any]:
-    """Return the count of what has been due for longer than `since`, up to `max_operations`."""
+    """Return the count of operations due for longer than `since`, up to `max_operations`."""
     conditions, order = due(transition, since)
     found = sa.select(_o.id).where(*conditions)
     if max_operations is not None:
@@ -143,20 +148,20 @@ def count(
     return sa.select(sa.func.count()).select_from(found.subquery())
 
 
-def _light(operation: Operation) -> Operation:
-    """Return it without its payloads: nobody reads those of what has been swept."""
+def _without_payloads(operation: Operation) -> Operation:
+    """Return the operation without its payloads, which the sweeper does not need."""
     return replace(operation, result=None, errors=(), metadata=None)
 
 
 class SqlSweepStore:
-    """Fills the port `SweepStore`."""
+    """Implementation of the port `SweepStore`."""
 
     def __init__(self, batchers: Batchers) -> None:
         """Compile every statement once."""
         self._batchers = batchers
         self._rows = RowReader(batchers.database)
         self._transitions = {
-            transition: sweeping(batchers.database, transition) for transition in REASONS
+            transition: sweep_statement(batchers.database, transition) for transition in REASONS
         }
         self._events = purge_events_statement(batchers.database)
 
@@ -183,13 +188,13 @@ class SqlSweepStore:
         ((found,),) = await self._batchers.read(lambda session: session.fetch(query))
         return int(found)
 
-    def _submit(self, part: Callable[[Session], Found]) -> asyncio.Future[Found]:
-        return self._batchers.sweeps.submit(alone(part), None, object())
+    def _submit(self, run: Callable[[Session], Found]) -> asyncio.Future[Found]:
+        return self._batchers.sweeps.submit(alone(run), None, object())
 
     def _sweep(
         self, session: Session, transition: Transition, max_operations: int
     ) -> list[Operation]:
-        """Make `transition` of up to `max_operations` due operations, with their events."""
+        """Apply `transition` to up to `max_operations` due operations, with their events."""
         reason = REASONS[transition]
         errors = (
             errors_to_json((OperationError(code=_CODES[transition], message=reason),))
@@ -197,14 +202,14 @@ class SqlSweepStore:
             else None
         )
         max_purged = self._batchers.database.max_purged
-        piece = (transition is Transition.PURGE and max_purged) or max_operations
+        max_rows = (transition is Transition.PURGE and max_purged) or max_operations
         found: list[Operation] = []
         while len(found) < max_operations:
-            wanted = min(piece, max_operations - len(found))
+            wanted = min(max_rows, max_operations - len(found))
             rows = session.run(
                 self._transitions[transition], [(SWEEPER, None, reason, errors, wanted)]
             )
-            found += [_light(self._rows.operation(row)) for row in rows]
+            found += [_without_payloads(self._rows.operation(row)) for row in rows]
             if len(rows) < wanted:
                 break
         return found

@@ -1,8 +1,8 @@
-"""The tables, and what no row of them may ever be.
+"""The tables, with the constraints that every row meets.
 
-The CHECK constraints repeat the rules of the domain on purpose: an illegal row cannot be
-stored, whoever writes it. The migrations under ``migrations/versions`` create the same schema;
-a test compares the two on both databases.
+The CHECK constraints repeat the rules of the domain on purpose, so that no writer can store an
+illegal row. The migrations under ``migrations/versions`` create the same schema; a test compares
+the two on both databases.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def _quoted(statuses: Iterable[Status | DeliveryStatus]) -> str:
 
 
 def status_condition(statuses: Collection[Status]) -> str:
-    """Return the condition of a partial index, as statements repeat it to be served by it."""
+    """Return the condition of a partial index, which statements must repeat to use the index."""
     quoted = _quoted(statuses)
     return f"status = {quoted}" if len(statuses) == 1 else f"status IN ({quoted})"
 
@@ -109,15 +109,15 @@ operations = sa.Table(
         " AND (lease IS NULL OR status = 'PROCESSING')",
         name="lease",
     ),
-    # What every progress changes is in no index, so that PostgreSQL can update in place (HOT);
-    # the fill factor leaves it the room to.
+    # No index has a column that progress changes, so that PostgreSQL can update in place (HOT);
+    # the fill factor reserves the space for it.
     sa.Index(None, "owner", "request_id", unique=True),
     sa.Index(None, "owner", "create_time", "id"),
     sa.Index(None, "owner", "status", "create_time", "id"),
     sa.Index(None, "function", "status", "create_time", "id"),
     sa.Index(None, "create_time", "id"),
     sa.Index(None, "expire_time"),
-    # Small ones, of what somebody waits for: their size is that of the work at hand.
+    # Partial indexes of unfinished work, which grow with that work and not with the table.
     *(
         sa.Index(
             f"operations_{name}_idx",
@@ -161,8 +161,8 @@ events = sa.Table(
     sa.Column("time", Instant, nullable=False),
     sa.CheckConstraint("revision >= 1", name="revision"),
     sa.Index(None, "time"),
-    # The first event is never one of these. That is said so that the index does not offer itself to
-    # those who look for the removal of one operation.
+    # A purge is never the first event. The redundant condition keeps the planner from this index
+    # for the purge event of a single operation.
     sa.Index(
         "events_purge_time_idx",
         "time",
@@ -170,7 +170,7 @@ events = sa.Table(
         sqlite_where=sa.text("transition = 'purge' AND revision > 1"),
     ),
 )
-"""One row per change of status. No foreign key: the last event outlives its operation."""
+"""One row per change of status. No foreign key, because events outlive their operation."""
 
 deliveries = sa.Table(
     "deliveries",
@@ -182,7 +182,7 @@ deliveries = sa.Table(
     sa.Column("owner", sa.Text, nullable=False),
     sa.Column("callback_url", sa.Text, nullable=False),
     sa.Column("create_time", Instant, nullable=False),
-    # What has a default is left out by the release before webhooks were sent.
+    # The release before the dispatcher does not write the columns with a default.
     sa.Column("host", sa.Text, nullable=False, server_default="-", comment="of the URL"),
     sa.Column("status", sa.Text, nullable=False, server_default="PENDING"),
     sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
@@ -207,7 +207,7 @@ deliveries = sa.Table(
     sa.CheckConstraint(f"status IN ({_quoted(DeliveryStatus)})", name="status"),
     sa.CheckConstraint("(status = 'PENDING') = (settle_time IS NULL)", name="settled"),
     sa.Index(None, "operation_id", "revision", unique=True),
-    # What is settled is in neither of the next two: a claim costs the same after a million.
+    # Without settled deliveries: a claim costs the same after a million of them.
     sa.Index(
         "deliveries_due_idx",
         "next_attempt_time",
@@ -222,7 +222,7 @@ deliveries = sa.Table(
     ),
     sa.Index(None, "owner", "create_time", "id"),
 )
-"""One row per webhook to be sent, written with the move it tells of."""
+"""One row per webhook, written with the transition that causes it."""
 
 quotas = sa.Table(
     "quotas",
@@ -236,7 +236,7 @@ quotas = sa.Table(
     sa.CheckConstraint("reserved >= 0 AND asked >= 0 AND granted >= 0", name="counts"),
     postgresql_with={"fillfactor": 50},  # it is updated in place by every create
 )
-"""One row per owner who has ever created anything: the lock that its creates take turns at."""
+"""One row per owner that has created an operation: the lock that serializes its creates."""
 
 delivery_attempts = sa.Table(
     "delivery_attempts",
@@ -249,7 +249,7 @@ delivery_attempts = sa.Table(
     sa.Column("error", sa.Text),
     sa.CheckConstraint("number >= 1", name="number"),
 )
-"""One row per attempt to send a webhook; goes with its delivery."""
+"""One row per attempt to send a webhook; removed with its delivery."""
 
 signing_secrets = sa.Table(
     "signing_secrets",
@@ -271,7 +271,7 @@ signing_secrets = sa.Table(
     ),
     sa.Index(None, "owner", "create_time"),
 )
-"""The secrets that sign webhooks: of each owner the current one, and the one before for a day."""
+"""The secrets that sign webhooks: for each owner the current one, and the previous for a day."""
 
 api_keys = sa.Table(
     "api_keys",
@@ -302,4 +302,4 @@ service_keys = sa.Table(
     sa.Column("value", sa.LargeBinary, nullable=False),
     sa.CheckConstraint("length(value) >= 32", name="value"),
 )
-"""Random keys that all replicas share and nobody else knows, such as the one of page tokens."""
+"""Random keys that only the replicas know, such as the one of page tokens."""

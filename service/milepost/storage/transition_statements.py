@@ -1,7 +1,7 @@
-"""The conditional UPDATE: one transition of many operations, each with its exact result.
+"""The conditional UPDATE: one transition of many operations, with a result for each.
 
-A transition, its events and its deliveries happen together. Nothing is read before it is written:
-a transition that did not happen is explained by one read within the access filter.
+A transition, its event and its delivery are committed together. No read precedes the write: one
+read within the access filter explains a transition that did not happen.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from milepost.domain.errors import LostRace
 from milepost.domain.transitions import TransitionResult, refusal
 from milepost.storage import statements
 from milepost.storage.absence import explain_absence, explained
-from milepost.storage.queries import why_not
+from milepost.storage.queries import refused_operation
 from milepost.storage.rows import RowReader, operation_from
 
 if TYPE_CHECKING:
@@ -23,56 +23,56 @@ if TYPE_CHECKING:
     from milepost.storage.database import Database
     from milepost.storage.session import Session
 
-    Answer = TransitionResult | Exception
+    Result = TransitionResult | Exception
 
 
 class TransitionStatements:
-    """The statements of one transition. Holds statements, not data."""
+    """The statements of one transition, without data."""
 
     def __init__(self, database: Database, transition: Transition) -> None:
-        """Compile them once: first the one that keeps the status, if there is one."""
+        """Compile them once, in the order in which they run."""
         self._rows = RowReader(database)
         self._statements = statements.of_transition(database, transition)
 
     def apply(
         self, session: Session, requests: Sequence[TransitionRequest]
     ) -> Sequence[TransitionResult | Exception]:
-        """Make the transition of many operations, and explain each that did not happen.
+        """Transition many operations, and explain each transition that did not happen.
 
-        No two of `requests` name the same operation. A transition that other changes overtook, and
-        that the table would now allow, is answered `LostRace`: it may be tried again.
+        No two of `requests` name the same operation. The result is `LostRace` if a concurrent
+        change came first and the table would allow the transition now: the caller may retry.
         """
-        # Sorted: statements that lock several rows lock them in one order.
-        waiting = {request.id: request for request in sorted(requests, key=lambda r: r.id)}
-        answers: dict[OperationId, Answer] = {}
+        # Sorted, so that statements that lock several rows lock them in one order.
+        pending = {request.id: request for request in sorted(requests, key=lambda r: r.id)}
+        results: dict[OperationId, Result] = {}
         for statement in self._statements:
-            if not waiting:
+            if not pending:
                 break
             try:
-                rows = session.run(statement, [_values(each) for each in waiting.values()])
+                rows = session.run(statement, [_values(request) for request in pending.values()])
             except Exception as error:
-                if not answers:
+                if not results:
                     raise
                 session.failed(error)
-                # What has happened must not run again: the others are tried without it.
-                for request in waiting.values():
-                    answers[request.id] = explained(session, self._apply_alone, request)
+                # Finished transitions must not run again: the others run without them.
+                for request in pending.values():
+                    results[request.id] = explained(session, self._apply_alone, request)
                 break
             for operation in map(self._rows.operation, rows):
-                answers[operation.id] = TransitionResult(operation)
-                del waiting[operation.id]
+                results[operation.id] = TransitionResult(operation)
+                del pending[operation.id]
         return [
-            answers[request.id] if request.id in answers else explained(session, _why_not, request)
+            results[request.id] if request.id in results else explained(session, _explain, request)
             for request in requests
         ]
 
-    def _apply_alone(self, session: Session, request: TransitionRequest) -> Answer:
+    def _apply_alone(self, session: Session, request: TransitionRequest) -> Result:
         return self.apply(session, [request])[0]
 
 
-def _why_not(session: Session, request: TransitionRequest) -> Answer:
-    """Return why a transition did not happen, or what it led to when it happened before."""
-    rows = session.fetch(why_not(request))
+def _explain(session: Session, request: TransitionRequest) -> Result:
+    """Return why a transition did not happen, or its replayed result."""
+    rows = session.fetch(refused_operation(request))
     if not rows:
         return explain_absence(session, request.id, request.access_filter, request.request_id)
     *row, repeated = rows[0]

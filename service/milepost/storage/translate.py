@@ -1,4 +1,4 @@
-"""What a driver's error means: domain errors by class and SQLSTATE, never by text."""
+"""Translation of driver errors to domain errors, by class and SQLSTATE, never by text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import sqlalchemy.exc
 from milepost.domain.errors import MilepostError, StoreUnavailable
 
 _RETRYABLE: Final = frozenset({"40001", "40P01"})
-"""serialization_failure and deadlock_detected: nothing happened, the same batch may run again."""
+"""serialization_failure and deadlock_detected: nothing has changed, the batch may run again."""
 _UNAVAILABLE_CLASSES: Final = frozenset({"08", "53", "57", "55", "25"})
 """Connection, resources, operator intervention, locks, and a server that is read-only."""
 _SCHEMA_BEHIND: Final = frozenset({"42P01", "42703"})
@@ -29,13 +29,13 @@ _SQLITE_UNAVAILABLE: Final = frozenset(
 
 
 def is_retryable(error: Exception) -> bool:
-    """Tell whether the transaction was undone by the database and may simply run again."""
+    """Return whether the database aborted the transaction, so that it may run again."""
     error = _driver_error(error)
     return isinstance(error, psycopg.Error) and error.sqlstate in _RETRYABLE
 
 
 def is_disconnect(error: Exception) -> bool:
-    """Tell whether the connection is of no use after this error."""
+    """Return whether the connection is broken after this error."""
     error = _driver_error(error)
     return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError) and not (
         error.sqlstate and error.sqlstate[:2] not in {"08", "57", "25"}
@@ -43,7 +43,7 @@ def is_disconnect(error: Exception) -> bool:
 
 
 def translate(error: Exception) -> Exception:
-    """Return the domain error for `error`, or `error` itself if it is a defect of ours."""
+    """Return the domain error for `error`, or `error` itself if it is a defect of Milepost."""
     if isinstance(error, MilepostError):
         return error
     driver = _driver_error(error)

@@ -1,4 +1,4 @@
-"""Pending work in a SQL database: leased to workers, and looked for."""
+"""Pending work in a SQL database: claims of workers, and the search for pending operations."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from milepost.storage.session import Session
 
 MAX_FUNCTIONS: Final = 100
-"""Functions that one read of pending work asks for."""
+"""Functions in one query for pending work."""
 
 
 class SqlWorkStore:
-    """Fills the port `WorkStore`."""
+    """Implementation of the port `WorkStore`."""
 
     def __init__(self, batchers: Batchers) -> None:
         """Compile every statement once."""
@@ -34,12 +34,12 @@ class SqlWorkStore:
 
     async def pending(self, functions: Collection[str]) -> list[str]:
         """See `WorkStore.pending`."""
-        asked = iter(sorted(functions))
-        parts = list(iter(lambda: list(itertools.islice(asked, MAX_FUNCTIONS)), []))
+        remaining = iter(sorted(functions))
+        parts = list(iter(lambda: list(itertools.islice(remaining, MAX_FUNCTIONS)), []))
 
-        def found(session: Session) -> Iterator[str]:
+        def with_work(session: Session) -> Iterator[str]:
             for part in parts:
                 for row in session.fetch(claims.pending(part)):
                     yield row.function
 
-        return await self._batchers.read(lambda session: list(found(session)))
+        return await self._batchers.read(lambda session: list(with_work(session)))

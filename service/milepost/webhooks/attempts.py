@@ -94,7 +94,7 @@ class DeliveryAttempts:
     async def _send(
         self, claimed: ClaimedDelivery, start_time: datetime, traceparent: str | None
     ) -> Answer | _NotSent:
-        if claimed.subject is None:
+        if claimed.snapshot is None:
             return _NotSent("the operation is gone", final=True)
         try:
             url = self._read(claimed.callback_url, self._rules)
@@ -106,7 +106,7 @@ class DeliveryAttempts:
             secrets = await self._secrets.of_delivery(claimed.owner, claimed.secrets)
         except WebhooksNotConfigured:
             return _NotSent("the signing secret cannot be read", final=False)
-        body = body_of(claimed, claimed.subject)
+        body = body_of(claimed, claimed.snapshot)
         headers = {
             **signed_headers(secrets.keys, claimed.id, start_time, body),
             **_PLAIN_HEADERS,

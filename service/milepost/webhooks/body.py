@@ -14,7 +14,7 @@ from milepost.domain.delivery import TEST_EVENT, status_after
 from milepost.domain.transitions import TERMINAL
 
 if TYPE_CHECKING:
-    from milepost.domain.delivery import ClaimedDelivery, Subject
+    from milepost.domain.delivery import ClaimedDelivery, OperationSnapshot
     from milepost.domain.operation import OperationError, Payload
 
 _JSON: Final = {
@@ -26,32 +26,32 @@ _JSON: Final = {
 _encode: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 
-def body_of(claimed: ClaimedDelivery, subject: Subject) -> bytes:
+def body_of(claimed: ClaimedDelivery, snapshot: OperationSnapshot) -> bytes:
     """Return the exact bytes that are signed and sent.
 
     The body shows the operation as it was after the event. It may have changed since, so an event
     before the end has no result, errors or end time.
     """
-    status = status_after(claimed.type, subject.status)
+    status = status_after(claimed.type, snapshot.status)
     data: dict[str, Any] = {
         "operation_id": claimed.operation_id,
-        "function": subject.function,
-        "version": subject.version,
+        "function": snapshot.function,
+        "version": snapshot.version,
         "status": str(status),
         "revision": claimed.revision,
     }
     if status in TERMINAL:
         data |= {
-            "result": _result(subject.result),
-            "errors": [_error(error) for error in subject.errors],
+            "result": _result(snapshot.result),
+            "errors": [_error(error) for error in snapshot.errors],
         }
-    data["create_time"] = _time(subject.create_time)
+    data["create_time"] = _time(snapshot.create_time)
     if status in TERMINAL:
-        ends = {"complete_time": subject.complete_time, "cancel_time": subject.cancel_time}
+        ends = {"complete_time": snapshot.complete_time, "cancel_time": snapshot.cancel_time}
         data |= {name: _time(end) for name, end in ends.items() if end is not None}
     data |= {
-        "original_request_id": subject.original_request_id,
-        "metadata": None if subject.metadata is None else json.loads(subject.metadata),
+        "original_request_id": snapshot.original_request_id,
+        "metadata": None if snapshot.metadata is None else json.loads(snapshot.metadata),
     }
     return _bytes(claimed.type, claimed.create_time, data)
 

@@ -173,7 +173,7 @@ class Dispatcher:
     async def _attempt(self, claimed: ClaimedDelivery, claimed_at: float) -> Settlement:
         # By the clock of the database, like every time that is stored.
         start_time = claimed.claim_time + timedelta(seconds=self._loop.time() - claimed_at)
-        created = claimed.subject.trace_context if claimed.subject else None
+        created = claimed.snapshot.trace_context if claimed.snapshot else None
         with self._tracing.joining(
             "webhook",
             created,
