@@ -1,14 +1,25 @@
 """The end of the work: tried again while that helps, and never left out for its content."""
 
+import asyncio
 from datetime import timedelta
+from math import inf
 from typing import Any
 
 import grpc
 import pytest
 
-from milepost_client import InternalError, InvalidRequest, LimitReached, StoreUnavailable
-from milepost_client.convert import from_any
+from milepost_client import (
+    InternalError,
+    InvalidRequest,
+    LimitReached,
+    MilepostError,
+    OperationError,
+    StoreUnavailable,
+    retry,
+)
+from milepost_client.convert import from_any, from_operation
 from milepost_client.gen.milepost.v1 import worker_service_pb2 as pb
+from milepost_client.work import LARGE_BYTES, Work
 from tests.unit.client_script import ID, Refusal, operation, started, talking
 
 COMPLETED = pb.CompleteOperationResponse(operation=operation("COMPLETED", attempt=1))
@@ -20,6 +31,7 @@ BUSY = Refusal(
     grpc.StatusCode.RESOURCE_EXHAUSTED, "RATE_LIMITED", retry_after=timedelta(milliseconds=100)
 )
 CUT = Refusal(grpc.StatusCode.UNAVAILABLE, retry_after=timedelta(milliseconds=100))
+LIMIT = Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED)
 AWAY = Refusal(grpc.StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE", retry_after=timedelta(hours=1))
 
 
@@ -63,12 +75,37 @@ async def test_result_that_cannot_be_sent_fails_the_operation(result, kind):
 
 async def test_result_above_the_limit_of_a_message_fails_the_operation():
     """GRPC refuses such a message without a reason; that is no rate limit."""
-    refusal = Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED)
-    async with talking(started(), refusal, FAILED) as (milepost, service):
+    async with talking(started(), LIMIT, FAILED) as (milepost, service):
         with pytest.raises(LimitReached):
             async with milepost.work(ID) as work:
-                work.result = "much"
+                work.result = "x" * LARGE_BYTES
     assert service.methods == ["StartOperation", "CompleteOperation", "FailOperation"]
+
+
+async def test_small_result_survives_a_limit_without_a_reason():
+    """A proxy that limits the rate gives no reason either."""
+    async with (
+        talking(started(), LIMIT, COMPLETED) as (milepost, service),
+        milepost.work(ID) as work,
+    ):
+        work.result = "little"
+    assert service.methods == ["StartOperation", "CompleteOperation", "CompleteOperation"]
+
+
+@pytest.mark.parametrize("code", ["UNKNOWN", "CANCELLED", "INTERNAL", "RESOURCE_EXHAUSTED"])
+async def test_unexplained_refusals_are_not_tried_for_ever(monkeypatch, code):
+    """A proxy that never lets the result pass does not hold the operation for ever."""
+    monkeypatch.setattr(retry, "END_TIMEOUT_S", 0.3)
+    script = [Refusal(grpc.StatusCode[code]) for _ in range(100)]
+    async with asyncio.timeout(5), talking(*script) as (milepost, service):
+        work = Work(milepost, from_operation(operation("PROCESSING")), end_timeout_s=inf)
+        with pytest.raises(MilepostError):
+            await work.complete(7)
+        assert work.is_open
+        with pytest.raises(MilepostError):
+            await work.fail(OperationError("Refused", "by a proxy"))
+    assert service.methods.count("CompleteOperation") > 1
+    assert service.methods.count("FailOperation") > 1
 
 
 async def test_error_that_cannot_be_stored_is_replaced_by_one_that_can():

@@ -7,8 +7,8 @@ from google.protobuf.message import Message
 
 from milepost_client.errors import OVER, MilepostError
 from milepost_client.operation import Json, Operation, OperationError
-from milepost_client.retry import until_final
-from milepost_client.work import END_TIMEOUT_S, Work, ending
+from milepost_client.retry import END_TIMEOUT_S, until_final
+from milepost_client.work import Work, ending
 from milepost_client.workers import Workers
 
 

@@ -7,15 +7,15 @@ from typing import Final
 
 from google.protobuf.message import Message
 
-from milepost_client.convert import to_any
-from milepost_client.errors import OVER, InvalidRequest, LimitReached, MilepostError
+from milepost_client.convert import to_any, to_errors
+from milepost_client.errors import OVER, InvalidRequest, MilepostError
 from milepost_client.failure import describe
 from milepost_client.operation import Json, Operation, OperationError
-from milepost_client.retry import until_final
+from milepost_client.retry import END_TIMEOUT_S, is_unexplained, until_final
 from milepost_client.workers import Workers
 
-END_TIMEOUT_S: Final = 300.0
-"""How long the end of an operation is tried again while the service refuses it for a while."""
+LARGE_BYTES: Final = 1 << 20
+"""Size above which a limit that is reached without a reason is that of the size of a message."""
 
 
 class Work:
@@ -77,9 +77,10 @@ class Work:
     async def complete(self, result: Json | Message = None) -> None:
         """Complete the operation now, with this result, or else with the one that was set.
 
-        While the service refuses that only for a while, or cannot be reached, it is tried again,
-        for 5 minutes. If there is no final answer by then, the outcome is unknown, and the
-        operation is not failed.
+        While the service refuses that only for a while, or cannot be reached, it is tried again:
+        in a block for 5 minutes, in a `Worker` until a final answer. If there is no final answer
+        by then, the outcome is unknown, and the operation is not failed. A refusal without a
+        reason, as of a proxy, is final if it lasts for 5 minutes: the work is still open then.
 
         Raises:
             Cancelled: The operation was cancelled.
@@ -96,11 +97,15 @@ class Work:
         await self._end(
             lambda: self._workers.complete(
                 self._id, packed, attempt=self._attempt, request_id=request_id
-            )
+            ),
+            size=packed.ByteSize() if packed is not None else 0,
         )
 
     async def fail(self, *errors: OperationError) -> None:
-        """Fail the operation now, for these reasons. This is final. Tried again as `complete` is.
+        """Fail the operation now, for these reasons. This is final.
+
+        It is tried again as `complete` is: in a block for 5 minutes, in a `Worker` until a final
+        answer.
 
         Raises:
             Cancelled: The operation was cancelled.
@@ -113,18 +118,21 @@ class Work:
         await self._end(
             lambda: self._workers.fail(
                 self._id, errors, attempt=self._attempt, request_id=request_id
-            )
+            ),
+            size=sum(error.ByteSize() for error in to_errors(errors)),
         )
 
     def _try_once(self) -> None:
         """Try the end of the operation only once from now on: the program ends."""
         self._end_timeout_s = 0.0
 
-    async def _end(self, send: Callable[[], Awaitable[Operation]]) -> None:
+    async def _end(self, send: Callable[[], Awaitable[Operation]], *, size: int) -> None:
         """End the operation. The work stays open if what was sent cannot be stored."""
         self._open = False
         try:
-            self._operation = await until_final(send, timeout_s=self._end_timeout_s)
+            self._operation = await until_final(
+                send, timeout_s=self._end_timeout_s, is_large=size > LARGE_BYTES
+            )
         except MilepostError as error:
             self._open = _is_unstorable(error)
             raise
@@ -146,11 +154,11 @@ class Work:
 
 
 def _is_unstorable(error: MilepostError) -> bool:
-    """Return True if another content would have been accepted.
+    """Return True if another content may be accepted.
 
-    A message above the limit of gRPC is refused by gRPC itself, which gives no reason.
+    A message that is too large for gRPC, or for a proxy, is refused without a reason.
     """
-    return isinstance(error, InvalidRequest) or (type(error) is LimitReached and not error.reason)
+    return isinstance(error, InvalidRequest) or is_unexplained(error)
 
 
 @asynccontextmanager
