@@ -82,8 +82,7 @@ class Execution:
         """Go on without the function, if it has not ended by now."""
         if not self.task.done():
             log.warning("%r is over, and its function goes on all the same", self._work)
-            if self._is_in_thread:
-                self.task.cancel()
+            self.task.cancel()
             self._end()
 
     def _end(self) -> None:
@@ -132,6 +131,9 @@ class Execution:
         self._is_in_thread = False
         if inspect.isawaitable(outcome.result):  # a coroutine function behind a decorator
             awaitable = outcome.result
+            if self._is_over:  # while the thread ran, when it could not be cancelled
+                _discard(awaitable)
+                return Outcome()
             return await self._await(lambda: awaitable)
         return outcome
 
@@ -170,6 +172,14 @@ class Execution:
             target=context.run, args=[call], name=f"milepost-{self._work.operation.id}", daemon=True
         ).start()
         return future
+
+
+def _discard(awaitable: Awaitable[Any]) -> None:
+    """Close what is not awaited, so that Python does not warn."""
+    if inspect.iscoroutine(awaitable):
+        awaitable.close()
+    elif isinstance(awaitable, asyncio.Future):
+        awaitable.cancel()
 
 
 def is_coroutine_function(function: Function) -> bool:
