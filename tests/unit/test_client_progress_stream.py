@@ -1,23 +1,27 @@
 """The progress stream of the client, and a real service on loopback that answers as a test says."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from itertools import pairwise
 
 import grpc
 import pytest
 from google.protobuf import timestamp_pb2
 
-from milepost_client import Milepost
+from milepost_client import Milepost, MilepostError, StaleAttempt
 from milepost_client.convert import from_operation
+from milepost_client.execution import Execution
 from milepost_client.gen.milepost.v1 import worker_service_pb2 as pb
 from milepost_client.gen.milepost.v1.worker_service_pb2_grpc import (
     WorkerServiceServicer,
     add_WorkerServiceServicer_to_server,
 )
+from milepost_client.held_operation import HeldOperation
 from milepost_client.operation import Operation
 from milepost_client.streamed_work import StreamedWork
 from tests.unit.client_script import API_KEY, Refusal, operation
@@ -37,6 +41,12 @@ class StreamService(WorkerServiceServicer):
     """Says how to end a stream, by its number, instead of taking a report, by its number in it."""
     streams: list[list[tuple[float, str]]] = field(default_factory=list)
     """The time and the operation of every report, stream by stream."""
+    reply: Callable[[pb.StreamProgressRequest], pb.StreamProgressResponse] = lambda request: (
+        pb.StreamProgressResponse(
+            acknowledgement=pb.Acknowledgement(operation_id=request.operation_id, revision=3)
+        )
+    )
+    """Returns the answer to a report."""
     opened: list[float] = field(default_factory=list)
     ended: list[float] = field(default_factory=list)
 
@@ -54,9 +64,7 @@ class StreamService(WorkerServiceServicer):
                 status = (("grpc-status-details-bin", refusal.details()),)
                 await context.abort(refusal.code, "as scripted", trailing_metadata=status)
             taken.append((clock(), request.operation_id))
-            yield pb.StreamProgressResponse(
-                acknowledgement=pb.Acknowledgement(operation_id=request.operation_id, revision=3)
-            )
+            yield self.reply(request)
 
 
 @asynccontextmanager
@@ -73,12 +81,26 @@ async def streaming(service: StreamService) -> AsyncIterator[Milepost]:
         await server.stop(None)
 
 
-def claimed(name: str, *, lease_s: float) -> Operation:
+def claimed(name: str, *, lease_s: float, **fields: int) -> Operation:
     """An operation that was claimed now, with a lease of so many seconds."""
     begin, end = timestamp_pb2.Timestamp(seconds=BEGIN_S), timestamp_pb2.Timestamp()
     end.FromMilliseconds(int((BEGIN_S + lease_s) * 1_000))
-    message = operation("PROCESSING", id=name, attempt=1, start_time=begin, lease_expire_time=end)
-    return from_operation(message)
+    known = {"attempt": 1, "start_time": begin, "lease_expire_time": end}
+    return from_operation(operation("PROCESSING", id=name, **(known | fields)))
+
+
+def lost(request: pb.StreamProgressRequest, revision: int) -> pb.StreamProgressResponse:
+    """Return the notice that the lease was lost with this revision."""
+    kind = pb.INTERRUPTION_KIND_LEASE_LOST
+    interruption = pb.Interruption(operation_id=request.operation_id, kind=kind, revision=revision)
+    return pb.StreamProgressResponse(interruption=interruption)
+
+
+def stale(request: pb.StreamProgressRequest, attempt: int) -> pb.StreamProgressResponse:
+    """Return the refusal of a report of this attempt."""
+    error = pb.UpdateError(operation_id=request.operation_id, reason="STALE_ATTEMPT")
+    error.metadata["expected"] = str(attempt)
+    return pb.StreamProgressResponse(error=error)
 
 
 async def test_lease_is_renewed_at_a_third_of_its_length():
@@ -153,6 +175,86 @@ async def test_stream_is_open_only_while_operations_are_held():
         StreamedWork(milepost, claimed("two", lease_s=60))
         await until(lambda: len(service.streams) == 2 and bool(service.streams[1]))
     assert [name for _, name in service.streams[1]] == ["two"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_open"),
+    [
+        (partial(lost, revision=4), True),
+        (partial(lost, revision=5), True),
+        (partial(lost, revision=6), False),
+        (partial(stale, attempt=1), True),
+        (partial(stale, attempt=2), False),
+    ],
+)
+async def test_answers_to_an_earlier_attempt_do_not_stop_the_present_one(answer, is_open):
+    """An interruption or a refusal that is certainly older than the attempt is ignored."""
+    service = StreamService(reply=answer)
+    async with streaming(service) as milepost:
+        work = StreamedWork(milepost, claimed("one", lease_s=0.3, attempt=2, revision=5))
+        await until(lambda: not work.is_open or sum(map(len, service.streams)) > 2)
+        assert work.is_open is is_open
+        work.detach()
+
+
+async def test_next_attempt_stops_the_earlier_one():
+    """The client gets an operation again that it still works on: the earlier work is over."""
+    reasons: list[MilepostError] = []
+    async with streaming(StreamService()) as milepost:
+        earlier = StreamedWork(milepost, claimed("one", lease_s=60), reasons.append)
+        later = StreamedWork(milepost, claimed("one", lease_s=60, attempt=2))
+        assert [type(reason) for reason in reasons] == [StaleAttempt]
+        assert (earlier.is_open, later.is_open) == (False, True)
+        earlier.detach()
+        later.detach()
+
+
+class Outbox:
+    """A stream that sends nothing."""
+
+    def enqueue(self, held: HeldOperation) -> None:
+        """Send nothing."""
+
+    def drop(self, held: HeldOperation) -> None:
+        """Drop nothing."""
+
+
+async def test_acknowledgement_of_an_older_report_leaves_the_newer_one_unstored():
+    """Of two unanswered reports the first acknowledgement stores the older one."""
+    held = HeldOperation(Outbox(), claimed("one", lease_s=60), lambda _: None)
+    await held.report(0.1)
+    held.take(1.0)
+    await held.report(0.2)
+    held.take(2.0)
+    held.acknowledge()
+    assert held.is_unanswered
+    assert held.unstored is not None
+    held.acknowledge()
+    assert not held.is_unanswered
+    assert held.unstored is None
+
+
+async def test_coroutine_of_a_thread_is_not_run_when_the_work_is_over():
+    """A plain function that returns a coroutine after its work was taken away is not continued."""
+    end, continued, ended = threading.Event(), asyncio.Event(), asyncio.Event()
+
+    async def go_on() -> None:
+        continued.set()
+
+    def function(_work: object) -> Awaitable[None]:
+        end.wait()
+        return go_on()
+
+    service = StreamService(reply=partial(lost, revision=6))
+    async with streaming(service) as milepost:
+        operation = claimed("one", lease_s=60, revision=5)
+        execution = Execution(
+            milepost, operation, function, patience_s=10, on_end=lambda _: ended.set()
+        )
+        await until(lambda: execution._is_over)
+        end.set()
+        await asyncio.wait_for(ended.wait(), 5)
+    assert not continued.is_set()
 
 
 async def test_closed_client_refuses_the_stream():

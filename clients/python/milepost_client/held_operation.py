@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from milepost_client.errors import OVER, MilepostError
 from milepost_client.gen.milepost.v1 import worker_service_pb2 as pb
@@ -28,6 +28,13 @@ class Outbox(Protocol):
         """Send nothing more about the operation."""
 
 
+class SentReport(NamedTuple):
+    """A report that was sent: its version, and the time."""
+
+    version: int
+    time: float
+
+
 class HeldOperation:
     """An operation whose work is reported on the stream, from `ProgressStream.hold` to `close`.
 
@@ -44,19 +51,26 @@ class HeldOperation:
         self.request = pb.StreamProgressRequest(
             operation_id=operation.id, attempt=operation.attempt
         )
+        self.revision = operation.revision
+        """The revision at the start of the attempt; its interruptions have later ones."""
         self.lease_s = _lease_s(operation)
         self.backoff = Backoff()
         """The pauses after temporary refusals of a report."""
-        self._version = self._sent_version = self._stored_version = 0
+        self._version = self._stored_version = 0
         self._renewal_time = asyncio.get_running_loop().time()
         self.due_time = self._renewal_time + min(FIRST_REPORT_DELAY_S, self._interval_s)
         """Time at which the lease is to be renewed, if nothing is reported before."""
-        self._unanswered_since: float | None = None
+        self._unanswered: list[SentReport] = []  # the oldest one, and the newest one
 
     @property
     def id(self) -> str:
         """The id of the operation."""
         return self.request.operation_id
+
+    @property
+    def attempt(self) -> int:
+        """The attempt of this worker."""
+        return self.request.attempt
 
     @property
     def _interval_s(self) -> float:
@@ -69,8 +83,8 @@ class HeldOperation:
 
     @property
     def is_unanswered(self) -> bool:
-        """True while the last report that was sent has no acknowledgement."""
-        return self._unanswered_since is not None
+        """True while a report that was sent may have no acknowledgement."""
+        return bool(self._unanswered)
 
     @property
     def unstored(self) -> pb.StreamProgressRequest | None:
@@ -96,18 +110,24 @@ class HeldOperation:
 
     def take(self, now: float) -> pb.StreamProgressRequest:
         """Return the newest report, which is sent now."""
-        self._sent_version = self._version
         self.due_time = now + self._interval_s
-        if self._unanswered_since is None:
-            self._unanswered_since = now
+        self._unanswered[1:] = [SentReport(self._version, now)]
         return self.request
 
     def acknowledge(self) -> None:
-        """Note that the service has stored a report, and renewed the lease with it."""
-        self._stored_version = self._sent_version
-        if self._unanswered_since is not None:
-            self._renewal_time, self._unanswered_since = self._unanswered_since, None
+        """Note that the service has stored a report, and renewed the lease with it.
+
+        Of the unanswered reports only the oldest one is certainly stored.
+        """
+        if self._unanswered:
+            oldest = self._unanswered.pop(0)
+            self._stored_version = max(self._stored_version, oldest.version)
+            self._renewal_time = oldest.time
         self.backoff.reset()
+
+    def lose_acknowledgements(self) -> None:
+        """Note that the stream has ended: what was sent on it is not acknowledged any more."""
+        self._unanswered.clear()
 
     def settle(self) -> None:
         """Note that the newest report was stored by a call."""

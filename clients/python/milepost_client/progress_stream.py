@@ -37,7 +37,11 @@ log: Final = logging.getLogger("milepost_client.progress_stream")
 
 
 class ProgressStream:
-    """A stream that is open while operations are held. Create it in an event loop."""
+    """A stream that opens for held operations. Create it in an event loop.
+
+    It stays open when the last operation is dropped. When it ends, it is opened again as soon as
+    operations are held.
+    """
 
     def __init__(self, calls: Calls) -> None:
         """Open nothing yet."""
@@ -53,10 +57,15 @@ class ProgressStream:
     def hold(self, operation: Operation, on_over: Callable[[MilepostError], None]) -> HeldOperation:
         """Renew the lease of the operation from now on, and watch for its cancel.
 
+        An earlier attempt of the operation is over: its work gets `StaleAttempt`.
+
         Args:
             operation: The operation, in the attempt of this worker.
             on_over: Called once, with the reason, when the work must stop.
         """
+        earlier = self._held.get(operation.id)
+        if earlier is not None:
+            earlier.refuse(_stale_attempt(operation.id))
         held = HeldOperation(self, operation, on_over)
         self._held[held.id] = held
         self._next_due_time = min(self._next_due_time, held.due_time)
@@ -120,6 +129,7 @@ class ProgressStream:
         for held in self._held.values():
             if everything or held.is_unanswered:
                 self._unsent[held.id] = held
+                held.lose_acknowledgements()
         self._next_due_time = -inf  # time has passed without a look at the leases
 
     async def _exchange(self) -> MilepostError | None:
@@ -145,7 +155,8 @@ class ProgressStream:
         while True:
             self._enqueue_due(clock())
             for held in sorted(self._unsent.values(), key=attrgetter("lease_end_time")):
-                if self._unsent.pop(held.id, None) is held:
+                if self._unsent.get(held.id) is held:
+                    del self._unsent[held.id]
                     request = held.take(clock())
                     self._next_due_time = min(self._next_due_time, held.due_time)
                     await call.write(request)
@@ -180,7 +191,7 @@ class ProgressStream:
         if item is None:
             return
         held = self._held.get(getattr(response, item).operation_id)
-        if held is None:
+        if held is None or _is_about_another_attempt(response, held):
             return
         match item:
             case "acknowledgement":
@@ -217,6 +228,19 @@ def _refusal(item: pb.UpdateError) -> MilepostError:
     return kind(item.message, reason=item.reason, metadata=item.metadata)
 
 
+def _is_about_another_attempt(response: pb.StreamProgressResponse, held: HeldOperation) -> bool:
+    """Return True if the item is certainly the answer to an earlier attempt of the operation."""
+    match response.WhichOneof("item"):
+        case "acknowledgement":
+            return response.acknowledgement.attempt not in {0, held.attempt}
+        case "interruption":
+            return response.interruption.revision <= held.revision
+        case _:
+            attempt = str(held.attempt)
+            is_stale = response.error.reason == "STALE_ATTEMPT"
+            return is_stale and response.error.metadata.get("expected", attempt) != attempt
+
+
 def _interruption(item: pb.Interruption) -> MilepostError:
     """Return the error that a later report of the same work would be refused with."""
     operation_id = item.operation_id
@@ -228,5 +252,10 @@ def _interruption(item: pb.Interruption) -> MilepostError:
     if item.kind == pb.INTERRUPTION_KIND_EXPIRED:
         message = f"operation {operation_id} has expired"
         return errors.OperationExpired(message, reason="OPERATION_EXPIRED", metadata=facts)
+    return _stale_attempt(operation_id)
+
+
+def _stale_attempt(operation_id: str) -> MilepostError:
     message = f"operation {operation_id} is no longer held by this worker"
+    facts = {"operation_id": operation_id}
     return errors.StaleAttempt(message, reason="STALE_ATTEMPT", metadata=facts)
