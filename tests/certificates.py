@@ -44,20 +44,20 @@ class Authority:
         return self.file.read_text()
 
     def trusted(self) -> ssl.SSLContext:
-        """What a client needs to trust this authority, and no other."""
+        """Credentials of a client that trusts this authority and no other."""
         return ssl.create_default_context(cafile=self.file)
 
     def certified(self, *names: str) -> ssl.SSLContext:
-        """What a server needs to be `names`."""
+        """Credentials of a server with these names."""
         pair = self.certify(*map(_general_name, names))
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.load_cert_chain(pair.certificate, pair.key)
         return context
 
     def certify(self, *names: x509.GeneralName) -> Pair:
-        """A certificate for these names, and its key."""
+        """Return a certificate for these names, and its key."""
         key = ec.generate_private_key(ec.SECP256R1())
-        builder = _builder(_name("nobody looks at this"), self._name, key)
+        builder = _builder(_name("ignored"), self._name, key)
         if names:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         certificate = builder.sign(self._key, hashes.SHA256())

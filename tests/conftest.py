@@ -23,8 +23,8 @@ from tests.postgres import URL_VARIABLE, PostgresCluster, PostgresServer
 _COPIES_AHEAD = 2
 
 
-# A shell that runs the tests in its background lets them, and what they start, ignore SIGINT. What
-# a test interrupts must be as interruptible as on a terminal.
+# A shell that runs the tests in its background makes them and their processes ignore SIGINT. A
+# process that a test interrupts must be as interruptible as on a terminal.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -33,8 +33,8 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 
 def prepare_template(url: str) -> None:
-    """The database at `url` has the newest schema, and no connection to it is left open."""
-    # Here and not above: most unit tests need no storage.
+    """Migrate the database at `url` to the newest schema, and close every connection to it."""
+    # Imported here, because most unit tests need no storage.
     from milepost.storage.schema import upgrade  # noqa: PLC0415
 
     upgrade(url)
@@ -42,14 +42,14 @@ def prepare_template(url: str) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def no_canary_gets_out() -> Iterator[None]:
-    """After all tests, and after all their services, no secret stands in what those let out."""
+    """Assert after the session that no service leaked a guarded secret."""
     yield
     assert CANARIES.leaks() == []
 
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
-    """A PostgreSQL server: the one the environment names, or else one of this session.
+    """Return the PostgreSQL server that the environment names, or one of this session.
 
     Without one its tests fail; they are never skipped.
     """
@@ -74,7 +74,7 @@ def postgres_template(postgres: PostgresServer) -> Iterator[str]:
 
 
 class _Copies:
-    """Copies of a database, made while the tests before them run, and thrown away likewise."""
+    """Copies of a database, created and dropped in the background of the tests."""
 
     def __init__(self, server: PostgresServer, template: str) -> None:
         self._server = server
@@ -83,16 +83,16 @@ class _Copies:
         self._ready = deque(self._workers.submit(self._make) for _ in range(_COPIES_AHEAD))
 
     def take(self) -> str:
-        """The name of a fresh copy."""
+        """Return the name of a fresh copy."""
         self._ready.append(self._workers.submit(self._make))
         return self._ready.popleft().result()
 
     def drop(self, name: str) -> None:
-        """Nobody needs the copy any more."""
+        """Release the copy."""
         self._workers.submit(self._server.drop_database, name)
 
     def close(self) -> None:
-        """No copy is left."""
+        """Drop all copies."""
         for copy in self._ready:
             self.drop(copy.result())
         self._workers.shutdown()
@@ -155,7 +155,7 @@ def lines(
     """A function that returns the lines of the log since its last call."""
     before = structlog.get_config()
     telemetry.configure_logs(level="info", as_json=True)
-    # One that knows this stderr.
+    # A stream bound to this stderr.
     monkeypatch.setattr(telemetry.audit, "log", structlog.get_logger())
     yield lambda: [json.loads(line) for line in capfd.readouterr().err.splitlines()]
     structlog.configure(**before)

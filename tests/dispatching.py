@@ -1,4 +1,4 @@
-"""A dispatcher over a real outbox, without a service around it."""
+"""A dispatcher over a real outbox, without the rest of the service."""
 
 import asyncio
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What the tests are made of: drafts, changes, scopes, operations in any status, and their age."""
+"""Factories of requests, access filters, and operations of any status and age."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -42,7 +42,7 @@ _PATHS: Final[dict[Status, Sequence[Transition]]] = {
 
 
 def new_operation(**overrides: Any) -> NewOperation:
-    """A draft of `OWNER` with a webhook for every event; `overrides` replace its fields."""
+    """Return a new operation of `OWNER`, with a webhook for every event and `overrides`."""
     plain = NewOperation(
         owner=OWNER,
         function=FUNCTION,
@@ -65,7 +65,7 @@ def new_operation(**overrides: Any) -> NewOperation:
 def access_filter(
     subject: str = OWNER, *, everything: bool = False, functions: Sequence[str] = ()
 ) -> AccessFilter:
-    """What `subject` may touch: its own operations, and what else is given."""
+    """Return the access filter of `subject`: its own operations and the given functions."""
     return AccessFilter(subject=subject, everything=everything, functions=tuple(functions))
 
 
@@ -80,9 +80,9 @@ def payload(value: bytes = b"\x0a\x02ok") -> Payload:
 
 
 def change(transition: Transition, id: OperationId, **overrides: Any) -> TransitionRequest:  # noqa: A002 - the field
-    """The request of `OWNER` for a transition; `overrides` replace its fields.
+    """Return the request of `OWNER` for a transition; `overrides` replace its fields.
 
-    Whoever asks is the subject of its scope.
+    The actor is the subject of the access filter.
     """
     asker = overrides.get("access_filter", access_filter())
     plain = TransitionRequest(
@@ -97,14 +97,14 @@ def change(transition: Transition, id: OperationId, **overrides: Any) -> Transit
 
 
 async def create(store: OperationStore, **overrides: Any) -> Operation:
-    """A pending operation in `store`."""
+    """Create a pending operation in `store`."""
     outcome = await store.insert(new_operation_id(), new_operation(**overrides))
     assert outcome is not None
     return outcome.operation
 
 
 async def reach(store: OperationStore, status: Status, **overrides: Any) -> Operation:
-    """An operation in `store` that legal transitions led to `status`."""
+    """Create an operation in `store` and lead it to `status` by legal transitions."""
     operation = await create(store, **overrides)
     asker = access_filter(operation.owner)
     for transition in _PATHS[status]:
@@ -116,7 +116,7 @@ async def reach(store: OperationStore, status: Status, **overrides: Any) -> Oper
 
 
 def age(engine: Engine, operation_id: OperationId, by: timedelta) -> None:
-    """Everything in the life of the operation happened `by` earlier than it did."""
+    """Move every time of the operation `by` into the past."""
     span = sa.literal(by, Span())
     times = [column for column in operations.c if isinstance(column.type, Instant)]
     with engine.begin() as connection:
@@ -129,7 +129,7 @@ def age(engine: Engine, operation_id: OperationId, by: timedelta) -> None:
 
 
 def row(status: Status = Status.PENDING, /, **overrides: Any) -> dict[str, Any]:
-    """A legal row of `tables.operations` in `status`, to be stored behind the store's back."""
+    """Return a legal row of `tables.operations` in `status`, to be inserted without the store."""
     begun = status in {Status.PROCESSING, Status.COMPLETED}
     ended = status in {Status.COMPLETED, Status.FAILED}
     plain = dict.fromkeys(column.name for column in operations.c) | {

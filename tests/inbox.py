@@ -1,4 +1,4 @@
-"""A receiver of webhooks that keeps what it got by path, and answers as it is told.
+"""A receiver of webhooks that records them by path and gives configured answers.
 
 with Inbox() as inbox:
     inbox.answer("/hook", 500, 200)
@@ -22,13 +22,13 @@ from standardwebhooks import Webhook
 from tests.receivers import Behaviour, Receiver, answering, reply
 from tests.waiting import eventually
 
-PATIENCE_SECONDS = 20.0
+MAX_WAIT_S = 20.0
 Answer = int | bytes | Behaviour
 
 
 @dataclass(frozen=True, slots=True)
 class Hook:
-    """One request, as it came."""
+    """One request as received."""
 
     path: str
     headers: Mapping[str, str]
@@ -37,7 +37,7 @@ class Hook:
 
     @classmethod
     def read(cls, request: bytes) -> Self:
-        """The request that these bytes are."""
+        """Parse a request."""
         head, _, body = request.partition(b"\r\n\r\n")
         first, _, lines = head.decode().partition("\r\n")
         path = urlsplit(first.split()[1]).path
@@ -54,12 +54,12 @@ class Hook:
         return json.loads(self.body)
 
     def verify(self, secret: str) -> Any:
-        """The body, verified by the published library; an exception if its signature is bad."""
+        """Return the body, verified by the published library; raise if its signature is bad."""
         return Webhook(secret).verify(self.body, dict(self.headers))
 
 
 class Inbox:
-    """Its receiver runs in a thread, until left."""
+    """A receiver that runs in a thread inside its `with` block."""
 
     def __init__(self) -> None:
         self._receiver = Receiver(self._behave)
@@ -69,13 +69,13 @@ class Inbox:
         self._thread = threading.Thread(target=self._loop.run_forever)
 
     def __enter__(self) -> Self:
-        """It listens."""
+        """Start to listen."""
         self._thread.start()
         asyncio.run_coroutine_threadsafe(self._receiver.start(), self._loop).result(5)
         return self
 
     def __exit__(self, *_error: object) -> None:
-        """It is gone."""
+        """Stop listening."""
         asyncio.run_coroutine_threadsafe(self._receiver.stop(), self._loop).result(10)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(5)
@@ -83,26 +83,26 @@ class Inbox:
 
     @property
     def port(self) -> int:
-        """Where it listens."""
+        """The port that it listens on."""
         return self._receiver.port
 
     def url(self, path: str) -> str:
-        """Where a webhook is to be sent."""
+        """Return the callback URL of `path`."""
         return f"http://127.0.0.1:{self.port}{path}"
 
     def answer(self, path: str, *answers: Answer) -> None:
-        """What requests to `path` are answered, one after the other, and 200 after these."""
+        """Answer requests to `path` with these statuses in turn, and with 200 after them."""
         self._answers[path].extend(answers)
 
     def got(self, path: str) -> list[Hook]:
-        """What came so far."""
+        """Return the requests received so far."""
         return list(self._got[path])
 
     def wait_for(self, path: str, count: int = 1) -> list[Hook]:
-        """What came, as soon as it is `count` requests."""
+        """Return the requests as soon as there are `count` of them."""
         eventually(
             lambda: len(self.got(path)) >= count,
-            within=PATIENCE_SECONDS,
+            within=MAX_WAIT_S,
             what=f"{count} webhooks at {path}",
         )
         return self.got(path)

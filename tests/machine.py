@@ -1,4 +1,4 @@
-"""What the tests take from the machine they run on: its environment and its ports."""
+"""The environment and the free ports of the machine that runs the tests."""
 
 import socket
 
@@ -6,12 +6,12 @@ from milepost.config import PREFIX, without_settings
 
 
 def environment(**settings: str) -> dict[str, str]:
-    """The environment of this process, with these settings of Milepost and no others."""
+    """Return the environment of this process with only these settings of Milepost."""
     return without_settings() | {f"{PREFIX}{n.upper()}": value for n, value in settings.items()}
 
 
 def free_port() -> int:
-    """A port of the loopback that nobody listens on, and that was not given out before."""
+    """Return a free port of the loopback that was not returned before."""
     while True:
         with socket.create_server(("127.0.0.1", 0)) as probe:
             port = int(probe.getsockname()[1])
@@ -21,7 +21,7 @@ def free_port() -> int:
 
 
 def free_ports(count: int) -> list[int]:
-    """Several of them."""
+    """Return several free ports."""
     return [free_port() for _ in range(count)]
 
 

@@ -14,7 +14,7 @@ class NameServer:
     """A DNS server on loopback whose answers change with every question."""
 
     def __init__(self, turns: list[list[str]]) -> None:
-        """The n-th question of each type is answered with the n-th turn, over and over."""
+        """Answer the n-th question of each type with the n-th turn, over and over."""
         self._turns = turns
         self._counts = {1: count(), 28: count()}
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -23,7 +23,7 @@ class NameServer:
 
     @contextmanager
     def running(self) -> Iterator["NameServer"]:
-        """It answers."""
+        """Run the server inside the block."""
         thread = threading.Thread(target=self._serve)
         thread.start()
         try:

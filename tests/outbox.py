@@ -1,4 +1,4 @@
-"""An outbox as it is after a long life, or before a busy moment: deliveries in bulk, by SQL."""
+"""An outbox after a long life or before a busy moment: deliveries inserted in bulk by SQL."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,11 +12,11 @@ from milepost.storage.tables import deliveries, operations
 from tests import factories
 
 _FIRST = 10**14
-"""Of a counter whose numbers have 15 digits all: ids are as long as they must be."""
+"""First value of a counter with 15 digits, so that ids have their full length."""
 
 
 def insert_finished(connection: sa.Connection, count: int) -> None:
-    """There are `count` more deliveries that were made long ago."""
+    """Insert `count` deliveries that were finished long ago."""
     number = _numbers(count)
     _insert(
         connection,
@@ -41,13 +41,13 @@ def insert_finished(connection: sa.Connection, count: int) -> None:
 def insert_due(
     connection: sa.Connection, count: int, urls: Sequence[str], *, part: int = 0
 ) -> None:
-    """There are `count` more completed operations, and a due delivery of each, to `urls` in turn.
+    """Insert `count` completed operations, each with a due delivery, to `urls` in turn.
 
     Args:
-        connection: in a transaction.
-        count: of deliveries.
-        urls: of the receivers.
-        part: tells the ids of several calls apart.
+        connection: a connection in a transaction.
+        count: number of deliveries.
+        urls: addresses of the receivers.
+        part: distinguishes the ids of several calls.
     """
     number = _numbers(count)
     digits = sa.cast(number, sa.Text)
@@ -73,7 +73,7 @@ def insert_due(
 
 
 def count_by_status(connection: sa.Connection) -> dict[str, int]:
-    """How many deliveries there are in each status."""
+    """Return the number of deliveries in each status."""
     query = sa.select(deliveries.c.status, sa.func.count()).group_by(deliveries.c.status)
     return dict(connection.execute(query).all())
 

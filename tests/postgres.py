@@ -1,4 +1,4 @@
-"""A PostgreSQL server for the tests: one to throw away afterwards, or one that is there already.
+"""A PostgreSQL server for the tests: a throwaway one, or one that exists already.
 
 The throwaway server runs from the binaries of a wheel (tests/postgres_binaries.py), so nothing has
 to be installed. PostgreSQL refuses to run as root: then it runs as an unprivileged account, in a
@@ -48,10 +48,10 @@ _PORT_ATTEMPTS = 5
 
 
 class PostgresServer:
-    """A server that can be reached, in which databases come and go.
+    """A reachable server on which databases are created and dropped.
 
     Args:
-        url: of a database whose user may create others.
+        url: address of a database whose user may create others.
     """
 
     def __init__(self, url: str) -> None:
@@ -64,14 +64,14 @@ class PostgresServer:
         )
 
     def create_database(self, name: str, template: str | None = None) -> None:
-        """There is a database `name`: empty, or a copy of `template`, which nobody may be using."""
+        """Create a database, empty or as a copy of `template`, which must be unused."""
         source = sql.Identifier(template or "template0")
         self._execute(
             sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), source)
         )
 
     def drop_database(self, name: str) -> None:
-        """There is no database `name`; who is connected to it is thrown out."""
+        """Drop the database `name` and end the sessions on it."""
         self._execute(
             sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
         )
@@ -87,14 +87,14 @@ class PostgresServer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Account:
-    """Who owns the folder and runs the server; None stands for the present user."""
+    """The account that owns the folder and runs the server, or None for the present user."""
 
     uid: int | None = None
     gid: int | None = None
 
     @classmethod
     def unprivileged(cls) -> Self:
-        """The present user; for root the account `nobody`, or else the first that is not root."""
+        """Return the present user, or for root the account `nobody` or else another one."""
         if os.geteuid() != 0:
             return cls()
         entries = [entry for entry in pwd.getpwall() if entry.pw_uid != 0]
@@ -106,13 +106,13 @@ class _Account:
         return cls(uid=entries[0].pw_uid, gid=entries[0].pw_gid)
 
     def own(self, folder: Path) -> None:
-        """`folder` belongs to the account, and to it alone."""
+        """Give `folder` to the account, and to it alone."""
         if self.uid is not None and self.gid is not None:
             os.chown(folder, self.uid, self.gid)
         folder.chmod(0o700)
 
     def popen(self, command: Sequence[str | Path], log: Path, cwd: Path) -> subprocess.Popen[bytes]:
-        """A process of the account, away from the terminal's signals, that writes into `log`."""
+        """Start a process of the account, away from the terminal's signals, that logs to `log`."""
         environment = {
             k: v for k, v in os.environ.items() if not k.startswith(("PG", "LC_", "LANG"))
         }
@@ -180,7 +180,7 @@ class PostgresCluster(PostgresServer):
 
     @property
     def folder(self) -> Path:
-        """Where the data, the socket and the log are; the cluster must have been started."""
+        """The folder of the data, the socket and the log; the cluster must have been started."""
         if self._folder is None:
             raise PostgresError("this PostgreSQL cluster was never started, or it is removed")
         return self._folder
@@ -194,21 +194,21 @@ class PostgresCluster(PostgresServer):
 
     @property
     def running(self) -> bool:
-        """The server was started, and nothing has ended it since."""
+        """True from the start of the server until it is stopped or killed."""
         return self._process is not None and self._process.poll() is None
 
     @property
     def socket_directory(self) -> Path:
-        """Where the Unix socket is, for `host=`."""
+        """The folder of the Unix socket, for `host=`."""
         return self.folder / "s"
 
     @property
     def bin_directory(self) -> Path:
-        """Where `pgbench`, `pg_dump` and the others are; the cluster must have been started."""
+        """The folder of `pgbench`, `pg_dump` and the others, of a started cluster."""
         return self._bin
 
     def start(self) -> None:
-        """The server takes connections. It must not run."""
+        """Start the server, which must not run, and wait until it accepts connections."""
         if self.running:
             raise PostgresError("this PostgreSQL cluster runs already")
         if self._folder is None:
@@ -227,11 +227,11 @@ class PostgresCluster(PostgresServer):
                 raise PostgresError(f"PostgreSQL did not start:\n{log}")
 
     def stop(self) -> None:
-        """The server is shut down in order, its sessions ended; the data stays for a `start`."""
+        """Shut the server down in order and end its sessions; the data stays for a `start`."""
         self._end(signal.SIGINT)
 
     def kill(self) -> None:
-        """The server and all its processes are gone as in a crash, which the data shows."""
+        """Kill the server and all its processes as in a crash."""
         if self._process is None:
             return
         postmaster = psutil.Process(self._process.pid)
@@ -254,12 +254,12 @@ class PostgresCluster(PostgresServer):
 
     @contextlib.contextmanager
     def frozen(self, *, whole: bool = True) -> Iterator[None]:
-        """Its sessions neither answer nor end, and new ones are not answered either if `whole`."""
+        """Freeze the sessions of the server, and new connections too if `whole`."""
         postmaster = psutil.Process(self.pid)
         postmaster.suspend()  # so that it starts no child while they are listed
         children = postmaster.children(recursive=True)
         for child in children:
-            with contextlib.suppress(psutil.NoSuchProcess):  # it had just finished
+            with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
                 child.suspend()
         if not whole:
             postmaster.resume()
@@ -272,7 +272,7 @@ class PostgresCluster(PostgresServer):
             postmaster.resume()
 
     def remove(self) -> None:
-        """Nothing is left: no process, no folder."""
+        """Stop all processes and remove the folder."""
         # An immediate shutdown writes no checkpoint, but releases the shared memory.
         self._end(signal.SIGQUIT)
         if self._folder is not None:
@@ -281,7 +281,7 @@ class PostgresCluster(PostgresServer):
             atexit.unregister(self.remove)
 
     def log(self, lines: int = 30) -> str:
-        """The last lines of what the server wrote."""
+        """Return the last lines of the server log."""
         text = (self.folder / "log").read_text(encoding="utf-8", errors="replace")
         return "\n".join(text.splitlines()[-lines:])
 
@@ -332,7 +332,7 @@ class PostgresCluster(PostgresServer):
             "unix_socket_directories": str(self.socket_directory),
             "max_connections": "100",
             "shared_buffers": "32MB",
-            # Files in the data directory: they go with it, and /dev/shm may be tiny in a container.
+            # Files in the data directory are removed with it; /dev/shm may be tiny in a container.
             "dynamic_shared_memory_type": "mmap",
             "fsync": on,
             "synchronous_commit": on,
@@ -353,7 +353,7 @@ class PostgresCluster(PostgresServer):
             ) from error
 
     def _wait_until_ready(self) -> bool:
-        """Whether the server answers; False when it has ended instead, or takes too long."""
+        """Return True once the server answers, or False if it ended or takes too long."""
         deadline = time.monotonic() + _START_SECONDS
         while self.running and time.monotonic() < deadline:
             # Ours, and not another server on the same port: the socket is in our folder.
@@ -376,7 +376,7 @@ class PostgresCluster(PostgresServer):
 
 
 def _alive(process: psutil.Process) -> bool:
-    """Whether it can still do something: a zombie, which PID 1 has yet to collect, cannot."""
+    """Return True if the process runs; a zombie, which PID 1 has yet to collect, does not."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

@@ -14,24 +14,24 @@ _ROOT_LENGTH = 60
 
 
 class PostgresError(Exception):
-    """PostgreSQL could not be found, started or stopped; the text holds the end of its log."""
+    """PostgreSQL was not found, or did not start or stop; the text ends with its log."""
 
 
 def open_to_all(path: Path) -> bool:
-    """Whether every account may enter the folders on the way to `path`, and `path` itself."""
+    """Return True if every account may enter `path` and the folders above it."""
     return all(step.stat().st_mode & 0o001 for step in (path, *path.parents))
 
 
 def temporary_root() -> Path:
-    """The temporary folder, unless its path is too long for a socket or closed to others."""
+    """Return the temporary folder, or another one if that is too long or closed to others."""
     root = Path(tempfile.gettempdir()).resolve()
     fits = len(str(root)) <= _ROOT_LENGTH and open_to_all(root)
     return root if fits else Path("/tmp")  # noqa: S108 - mkdtemp makes a folder of its own in it
 
 
 def find_binaries(major: int | None) -> Path:
-    """The folder of `postgres`, `initdb` and the others in the wheel: of `major`, or the newest."""
-    # Looks, but does not import: the package acts at import.
+    """Return the folder of the binaries in the wheel, of `major` or of the newest version."""
+    # Found without an import, because the package has side effects at import.
     spec = importlib.util.find_spec(_WHEEL)
     if spec is None or spec.origin is None:
         raise PostgresError(f"there is no {_WHEEL}: install requirements/dev.txt")
@@ -52,7 +52,7 @@ def find_binaries(major: int | None) -> Path:
 
 
 def copy_binaries(binaries: Path, target: Path) -> Path:
-    """A copy of them that every account may run: an environment may lie where only root enters.
+    """Copy the binaries so that every account may run them, outside of root's folders.
 
     The wheel's shared libraries keep their place relative to them, where they look for them.
     """

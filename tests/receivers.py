@@ -26,7 +26,7 @@ BOMB = gzip.compress(bytes(2**20)) * 1024
 
 
 class Receiver:
-    """A server on loopback that keeps what was sent to it and answers as `behaviour` does."""
+    """A server on loopback that records requests and answers as `behaviour` does."""
 
     def __init__(self, behaviour: Behaviour, *, address: str = "127.0.0.1", port: int = 0) -> None:
         self._behaviour = behaviour
@@ -37,7 +37,7 @@ class Receiver:
         self.server_name: str | None = None
 
     async def start(self, tls: ssl.SSLContext | None = None) -> "Receiver":
-        """The server accepts connections."""
+        """Start to accept connections."""
         if tls is not None:
             tls.sni_callback = self._note_name
         self._server = await asyncio.start_server(self._serve, *self._place, ssl=tls)
@@ -45,12 +45,12 @@ class Receiver:
 
     @property
     def port(self) -> int:
-        """Where it listens."""
+        """The port that it listens on."""
         port: int = self._server.sockets[0].getsockname()[1]
         return port
 
     async def stop(self) -> None:
-        """Nothing of it runs any more."""
+        """Stop the server and its connections."""
         self._server.close()
         for task in self._running:
             task.cancel()
@@ -81,14 +81,14 @@ class Receiver:
 
 
 def reply(status: int, headers: Mapping[str, str] | None = None) -> bytes:
-    """A whole answer, without a body."""
+    """Return a whole answer, without a body."""
     lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", "Content-Length: 0"]
     lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
     return "\r\n".join([*lines, "", ""]).encode()
 
 
 def answering(answer: bytes) -> Behaviour:
-    """Sends `answer` and closes."""
+    """Send `answer` and close."""
 
     async def behave(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(answer)
@@ -98,7 +98,7 @@ def answering(answer: bytes) -> Behaviour:
 
 
 def repeating(begin: bytes, part: bytes, *, pause: float = 0) -> Behaviour:
-    """Sends `begin`, and then `part` until the other side goes."""
+    """Send `begin`, and then `part` until the other side closes."""
 
     async def behave(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(begin)
@@ -111,7 +111,7 @@ def repeating(begin: bytes, part: bytes, *, pause: float = 0) -> Behaviour:
 
 
 async def reset(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Sends the status line and resets the connection."""
+    """Send the status line and reset the connection."""
     writer.write(b"HTTP/1.1 200 OK\r\n")
     connection = writer.get_extra_info("socket")
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -119,7 +119,7 @@ async def reset(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
 
 
 async def silence(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
-    """Says nothing until the other side goes."""
+    """Send nothing until the other side closes."""
     await reader.read()
 
 

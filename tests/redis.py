@@ -1,4 +1,4 @@
-"""A Redis of the tests' own, on the loopback and without a trace on the disk."""
+"""A Redis of the tests, on the loopback and without data on the disk."""
 
 import socket
 import subprocess
@@ -13,7 +13,7 @@ START_SECONDS = 20.0
 
 
 class RedisServer:
-    """One process, which can be killed and started again on its port."""
+    """One process that can be killed, and started again on its port."""
 
     def __init__(self, folder: Path) -> None:
         with socket.create_server(("127.0.0.1", 0)) as probe:
@@ -23,16 +23,16 @@ class RedisServer:
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
-        """It listens."""
+        """Start to listen."""
         self.start()
         return self
 
     def __exit__(self, *_error: object) -> None:
-        """It is gone."""
+        """Kill the process."""
         self.kill()
 
     def start(self) -> None:
-        """It listens."""
+        """Start the process, and wait until it listens."""
         options = {"port": self.port, "bind": "127.0.0.1", "dir": self._folder}
         self._process = subprocess.Popen(
             [
@@ -46,14 +46,14 @@ class RedisServer:
         eventually(self._listens, within=START_SECONDS, what="redis-server listens")
 
     def kill(self) -> None:
-        """Its process is gone, with all that it knew."""
+        """Kill the process; its data is lost."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
             self._process = None
 
     def signal(self, number: int) -> None:
-        """Its process gets a signal."""
+        """Send the process a signal."""
         assert self._process is not None
         self._process.send_signal(number)
 

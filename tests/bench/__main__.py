@@ -1,7 +1,8 @@
 """The command: `python -m tests.bench`.
 
-Exits with 1 when the run says nothing: the null pair is off, a call failed, or the database does
-not hold exactly what was acknowledged. A missed target is a finding, not a failure.
+Exits with 1 when the run is void: the ratio of the null pair is outside its bounds, a call failed,
+or the database does not hold exactly the acknowledged transitions. A missed target is a finding,
+not a failure.
 """
 
 import argparse
@@ -23,12 +24,12 @@ from tests.bench.servers import ROOT
 ROUNDS = 7
 SECONDS = 0.5
 WIDTH = 110
-"""Columns of the tables where there is no terminal."""
+"""Width of the tables in columns without a terminal."""
 BUILD = ROOT / "build"
 
 
 def main() -> int:
-    """Run, print, and write."""
+    """Run the comparisons, print the report and write it as JSON."""
     arguments = _parse()
     console = Console()
     if not console.is_terminal:
@@ -39,7 +40,7 @@ def main() -> int:
     try:
         with Fleet(folder) as fleet, running_on(LOAD_CORE), console.status("starting") as status:
             blocks = fleet.blocks(
-                [each for each in plan.COMPARISONS if _wanted(each.name, arguments.only)]
+                [each for each in plan.COMPARISONS if _selected(each.name, arguments.only)]
             )
             disks = {filesystem(folder), filesystem(fleet.postgres_folder or folder)}
             results = rounds.run(blocks, arguments.rounds, arguments.seconds, status.update)
@@ -69,12 +70,12 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, default=BUILD / "bench.json", metavar="PATH")
     arguments = parser.parse_args()
     names = [each.name for each in plan.COMPARISONS]
-    if not any(_wanted(name, arguments.only) for name in names):
+    if not any(_selected(name, arguments.only) for name in names):
         parser.error(f"there are only these blocks: {', '.join(names)}")
     return arguments
 
 
-def _wanted(name: str, only: list[str] | None) -> bool:
+def _selected(name: str, only: list[str] | None) -> bool:
     return only is None or any(text in name for text in only)
 
 

@@ -1,4 +1,4 @@
-"""A trace collector that takes every span and forgets it: one trace in a hundred is really sent.
+"""A trace collector that discards every span, so that services really export their samples.
 
 python -m tests.bench.collector PORT
 """
@@ -11,10 +11,10 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_serv
 
 
 class Collector(trace_service_pb2_grpc.TraceServiceServicer):
-    """Says thank you."""
+    """Acknowledges every export."""
 
     def Export(self, _request, _context):  # noqa: N802 - named by the proto
-        """Take some spans."""
+        """Discard some spans."""
         return trace_service_pb2.ExportTraceServiceResponse()
 
 

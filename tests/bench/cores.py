@@ -1,4 +1,4 @@
-"""Who runs where: servers on the first core, the load and PostgreSQL on the last."""
+"""CPU affinity: servers run on the first core, the load and PostgreSQL on the last."""
 
 import contextlib
 import os
@@ -13,7 +13,7 @@ LOAD_CORE = _ALLOWED[-1]
 
 
 def pin(pid: int, core: int) -> None:
-    """The process and its children run on `core`: all threads of today, and so those they start."""
+    """Pin all threads of the process to `core`; threads and children started later inherit that."""
     process = psutil.Process(pid)
     for each in (process, *process.children(recursive=True)):
         with contextlib.suppress(psutil.NoSuchProcess, FileNotFoundError):
@@ -24,7 +24,7 @@ def pin(pid: int, core: int) -> None:
 
 @contextlib.contextmanager
 def running_on(core: int) -> Iterator[None]:
-    """This thread runs on `core` inside the block."""
+    """Run this thread on `core` inside the block."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {core})
     try:

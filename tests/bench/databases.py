@@ -1,4 +1,4 @@
-"""The databases behind the servers, seen through SQL and not through the service."""
+"""The databases of the servers, read by SQL and not through the service."""
 
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -14,19 +14,19 @@ from tests.bench.preparation import insert_started
 from tests.postgres import PostgresCluster
 
 STARTED = 10_000
-"""Operations that reads and progress cycle over."""
+"""Number of operations that reads and updates cycle over."""
 
 _POSTGRES_SETTINGS = {"shared_buffers": "256MB", "max_wal_size": "4GB"}
 _MUST_BE_ON = ("fsync", "synchronous_commit", "full_page_writes")
 
 
 class NotDurableError(Exception):
-    """The database does not keep what it acknowledges: its figures would mean nothing."""
+    """The database is not durable, so its figures would not be comparable."""
 
 
 @contextmanager
 def postgres_on_load_core() -> Iterator[PostgresCluster]:
-    """A durable PostgreSQL on the core of the load."""
+    """Start a durable PostgreSQL on the core of the load."""
     with PostgresCluster(durable=True, settings=_POSTGRES_SETTINGS) as cluster:
         pin(cluster.pid, LOAD_CORE)
         _assert_durable(cluster.url("postgres"))
@@ -43,7 +43,7 @@ def _assert_durable(url: str) -> None:
 
 
 class Book:
-    """The table behind one server: what is in it, and what was put there for the measurements."""
+    """The table of one server, and the operations inserted there for the measurements."""
 
     def __init__(self, url: str, table: sa.Table) -> None:
         self._table = table
@@ -55,30 +55,30 @@ class Book:
         self._to_complete: deque[str] = deque()
 
     def open(self, started: int = STARTED) -> None:
-        """There are operations to read and to update."""
+        """Insert the operations to read and to update."""
         self.started = self._insert(started)
         with self._engine.connect() as connection:
             connection.execution_options(isolation_level="AUTOCOMMIT")
             connection.execute(sa.text("ANALYZE"))
 
     def stock(self, count: int) -> None:
-        """There are at least `count` operations to complete."""
+        """Have at least `count` operations to complete."""
         missing = count - len(self._to_complete)
         if missing > 0:
             self._to_complete.extend(self._insert(missing))
 
     def take(self) -> str:
-        """An operation to complete, once."""
+        """Return an operation to complete, each only once."""
         return self._to_complete.popleft()
 
     def revisions(self) -> int:
-        """The sum of all revisions: every committed transition raises it by one."""
+        """Return the sum of all revisions; every committed transition raises it by one."""
         total = sa.select(sa.func.coalesce(sa.func.sum(self._table.c.revision), 0))
         with self._engine.connect() as connection:
             return int(connection.scalar(total) or 0)
 
     def close(self) -> None:
-        """No connection is left."""
+        """Close all connections."""
         self._engine.dispose()
 
     def _insert(self, count: int) -> list[str]:
@@ -93,7 +93,7 @@ def _leave_the_log_alone(connection: Any, _record: object) -> None:
 
 
 def filesystem(path: Path) -> str:
-    """The type of the file system that holds `path`; on tmpfs a flush costs nothing."""
+    """Return the type of the file system that holds `path`; on tmpfs a flush is free."""
     mounts = {Path(each.mountpoint): each.fstype for each in psutil.disk_partitions(all=True)}
     found = next((step for step in (path, *path.parents) if step in mounts), None)
     return mounts[found] if found else "unknown"

@@ -1,4 +1,4 @@
-"""A gRPC server that does nothing: the floor under every call.
+"""A gRPC echo server: the minimum cost of every call.
 
 It runs on the same library and event loop as the service, takes the same requests and answers with
 an operation of the same size.
@@ -23,21 +23,21 @@ from milepost.gen.milepost.v1 import (
 from tests.bench.messages import sample_acknowledgement, sample_operation
 
 STREAM_INTERVAL = 1.0
-"""Seconds between two acknowledgements of one operation on a stream, as the service comes."""
+"""Seconds between two acknowledgements of one operation on a stream: the default of the service."""
 
 
-class News:
-    """What all watchers wait for."""
+class UpdateEvent:
+    """An event that wakes all current watchers."""
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
 
     async def wait(self) -> None:
-        """Return when there are the next news."""
+        """Return at the next notification."""
         await self._event.wait()
 
-    def spread(self) -> None:
-        """Let everybody know who waits now."""
+    def notify(self) -> None:
+        """Wake all watchers that wait now."""
         self._event.set()
         self._event = asyncio.Event()
 
@@ -45,9 +45,9 @@ class News:
 class EchoOperations(operation_service_pb2_grpc.OperationServiceServicer):
     """The calls of callers."""
 
-    def __init__(self, news: News) -> None:
+    def __init__(self, updates: UpdateEvent) -> None:
         operation = sample_operation()
-        self._news = news
+        self._updates = updates
         self._created = operation_service_pb2.CreateOperationResponse(operation=operation)
         self._read = operation_service_pb2.GetOperationResponse(operation=operation)
 
@@ -66,18 +66,18 @@ class EchoOperations(operation_service_pb2_grpc.OperationServiceServicer):
     async def WatchOperation(  # noqa: N802 - named by the proto
         self, _request: operation_service_pb2.WatchOperationRequest, _context: Any
     ) -> AsyncIterator[operation_service_pb2.WatchOperationResponse]:
-        """Tell everybody the same, once at the beginning and then at every update."""
+        """Send the same operation once at the beginning and then at every update."""
         while True:
             yield operation_service_pb2.WatchOperationResponse(operation=self._read.operation)
-            await self._news.wait()
+            await self._updates.wait()
 
 
 class EchoWork(worker_service_pb2_grpc.WorkerServiceServicer):
     """The calls of workers."""
 
-    def __init__(self, news: News) -> None:
+    def __init__(self, updates: UpdateEvent) -> None:
         operation = sample_operation()
-        self._news = news
+        self._updates = updates
         self._started = worker_service_pb2.StartOperationResponse(operation=operation)
         self._updated = worker_service_pb2.UpdateProgressResponse(operation=operation)
         self._completed = worker_service_pb2.CompleteOperationResponse(operation=operation)
@@ -92,7 +92,7 @@ class EchoWork(worker_service_pb2_grpc.WorkerServiceServicer):
         self, _request: worker_service_pb2.UpdateProgressRequest, _context: Any
     ) -> worker_service_pb2.UpdateProgressResponse:
         """Answer."""
-        self._news.spread()
+        self._updates.notify()
         return self._updated
 
     async def StreamProgress(  # type: ignore[override] # noqa: N802 - named by the proto
@@ -126,8 +126,8 @@ async def serve(port: int) -> None:
             ("grpc.server.max_pending_requests_hard_limit", 100_000),
         ]
     )
-    news = News()
-    operations, work = EchoOperations(news), EchoWork(news)
+    updates = UpdateEvent()
+    operations, work = EchoOperations(updates), EchoWork(updates)
     operation_service_pb2_grpc.add_OperationServiceServicer_to_server(operations, server)
     worker_service_pb2_grpc.add_WorkerServiceServicer_to_server(work, server)
     server.add_insecure_port(f"127.0.0.1:{port}")

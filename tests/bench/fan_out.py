@@ -1,4 +1,4 @@
-"""Many watch one operation, and one caller moves it on: as soon as all were told, again.
+"""Many watchers of one operation: a caller updates it again as soon as all have the last change.
 
 Watchers and caller share a connection, so that one turn of the load sees all of them.
 """
@@ -13,7 +13,7 @@ _CANCEL: Final = (8).to_bytes(4, "big")
 
 
 class FanOutConnection(Wire):
-    """The watchers of one operation, and who moves it. A job is one watcher told of one change."""
+    """The watchers of one operation and its updater. A job is one change sent to one watcher."""
 
     def __init__(
         self, port: int, heads: messages.Heads, operation_id: str, watchers: int, tally: Tally
@@ -23,17 +23,17 @@ class FanOutConnection(Wire):
         self._tally = tally
         self._watching = range(1, 2 * watchers, 2)
         self._parts = dict.fromkeys(self._watching, b"")
-        self._untold = set(self._watching)
+        self._outstanding = set(self._watching)
         self._changes = 0
         self._change = 0
-        """The call that moves the operation; 0 when it is answered."""
+        """The stream of the update call; 0 when it is answered."""
         self._since = 0.0
         self.opening = 0.0
-        """Seconds until everybody knew how things stood, which are not measured."""
+        """Seconds until every watcher has the initial state; they are not measured."""
         super().__init__(port)
 
     def begin(self, now: float) -> None:
-        """Everybody watches; the first change follows when all know how things stand."""
+        """Open all watches; the first change follows when each has the initial state."""
         self._since = now
         self.busy = len(self._watching)
         request = messages.watch_request(self._id)
@@ -42,22 +42,22 @@ class FanOutConnection(Wire):
         self.flush()
 
     def lose(self, reason: str) -> None:
-        """Nobody is told anything any more."""
+        """Count a failure for every open watch, and end the measurement."""
         self._tally.failures[reason] += self.busy
         self.busy = 0
 
     def take_data(self, number: int, payload: bytes, now: float) -> None:
-        """Somebody is told how the operation stands now."""
+        """Take messages of a watch."""
         if number not in self._parts:
             return  # the answer to the change; its end says whether it is good
-        told, self._parts[number] = frames.split_messages(self._parts[number] + payload)
-        for message in told:
-            self._tell(number, message)
-        if told:
+        received, self._parts[number] = frames.split_messages(self._parts[number] + payload)
+        for message in received:
+            self._count(number, message)
+        if received:
             self._go_on(now)
 
     def take_end(self, number: int, failure: str, now: float) -> None:
-        """The change was answered. No watch ends by itself."""
+        """Take the answer to the change. A watch that ends is a failure."""
         if number != self._change or failure:
             self.lose(failure or "a watch has ended")
             return
@@ -65,20 +65,20 @@ class FanOutConnection(Wire):
         self._tally.transitions += 1
         self._go_on(now)
 
-    def _tell(self, number: int, message: bytes) -> None:
+    def _count(self, number: int, message: bytes) -> None:
         tally = self._tally
         if self._id.encode() not in message:
-            tally.failures["the operation is not in what was told"] += 1
-        elif number not in self._untold:
-            tally.failures["told twice of one change"] += 1
+            tally.failures["a watch has another operation"] += 1
+        elif number not in self._outstanding:
+            tally.failures["a watch has one change twice"] += 1
         elif self._changes:
             tally.calls += 1
             tally.jobs += 1
             tally.payload += len(message)
-        self._untold.discard(number)
+        self._outstanding.discard(number)
 
     def _go_on(self, now: float) -> None:
-        if self._untold or self._change or not self.busy:
+        if self._outstanding or self._change or not self.busy:
             return
         if self._changes:
             self._tally.latencies.append(now - self._since)
@@ -90,7 +90,7 @@ class FanOutConnection(Wire):
             return
         self._changes += 1
         self._change = 2 * (len(self._watching) + self._changes) - 1
-        self._untold = set(self._watching)
+        self._outstanding = set(self._watching)
         self._since = now
         self._call(self._change, self._heads.update, messages.update_request(self._id))
 

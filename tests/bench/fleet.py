@@ -18,17 +18,17 @@ from tests.bench.rounds import Block, Cell, Measure
 from tests.bench.subjects import GrpcSubject, Subject, grpc_subject, http_subject
 from tests.postgres import PostgresCluster
 
-_SECRET_OF_NOBODY = f"mp_{'0' * 60}"
-"""Sent to servers that do not look at it, so that the headers are as long."""
+_IGNORED_SECRET = f"mp_{'0' * 60}"
+"""Credential for servers that ignore it, so that all headers have the same length."""
 _TEMPLATE = "template"
 
 
 class Fleet:
-    """What is measured.
+    """The servers and databases under measurement.
 
     Args:
         folder: for the embedded databases and the logs; should not be in memory.
-        started: how many operations reads and updates cycle over.
+        started: number of operations that reads and updates cycle over.
     """
 
     def __init__(self, folder: Path, started: int = STARTED) -> None:
@@ -41,7 +41,7 @@ class Fleet:
         self._collector: servers.Server | None = None
 
     def __enter__(self) -> Self:
-        """Nothing runs yet."""
+        """Return the fleet; nothing runs yet."""
         return self
 
     def __exit__(
@@ -62,7 +62,7 @@ class Fleet:
 
     @property
     def postgres_folder(self) -> Path | None:
-        """Where PostgreSQL keeps its data, if it runs."""
+        """Return the data folder of PostgreSQL, if it runs."""
         return None if self._postgres is None else self._postgres.folder
 
     def _block(self, comparison: plan.Comparison) -> Block:
@@ -101,14 +101,14 @@ class Fleet:
 
     def _echo(self, name: str) -> Subject:
         server = servers.start_module("tests.bench.echo", self._log(name))
-        return grpc_subject(self._stack.enter_context(server), _SECRET_OF_NOBODY)
+        return grpc_subject(self._stack.enter_context(server), _IGNORED_SECRET)
 
     def _service_on_postgres(self, name: str, settings: Mapping[str, str]) -> Subject:
         secret = self._template()
         return self._service(name, self._database(name, _TEMPLATE), secret, settings)
 
     def _template(self) -> str:
-        """There is a migrated database with an API key, to be copied; returns the key's secret."""
+        """Migrate a database to be copied, with an API key; return the secret of the key."""
         if self._template_secret is None:
             url = self._database(_TEMPLATE)
             servers.migrate(url)
@@ -137,7 +137,7 @@ class Fleet:
         book = self._book_of_peer(f"sqlite:///{path}", self._started)
         log = self._log("aiosqlite")
         server = servers.start_module("tests.bench.peers.aiosqlite_server", log, str(path))
-        return grpc_subject(self._stack.enter_context(server), _SECRET_OF_NOBODY, book)
+        return grpc_subject(self._stack.enter_context(server), _IGNORED_SECRET, book)
 
     def _fastapi(self) -> Subject:
         url = self._database("fastapi")

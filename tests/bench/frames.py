@@ -1,4 +1,4 @@
-"""The little of HTTP/2 (RFC 9113) and HPACK (RFC 7541) that a gRPC caller needs."""
+"""The part of HTTP/2 (RFC 9113) and HPACK (RFC 7541) that a gRPC caller needs."""
 
 import struct
 from collections.abc import Iterable
@@ -28,7 +28,7 @@ MAX_CONCURRENT_STREAMS = 0x3
 INITIAL_WINDOW_SIZE = 0x4
 
 DEFAULT_WINDOW = 65_535
-LARGEST_WINDOW = 2**31 - 1
+MAX_WINDOW = 2**31 - 1
 
 _PREFIX = struct.Struct(">BHBBI")
 _SETTING = struct.Struct(">HI")
@@ -36,37 +36,37 @@ _LENGTH = struct.Struct(">BI")
 
 _METHOD_POST = b"\x83"
 _SCHEME_HTTP = b"\x86"
-_LONGEST_SHORT = 127
+_MAX_SHORT_LENGTH = 127
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
-    """One frame."""
+    """Encode one frame."""
     size = len(payload)
     return _PREFIX.pack(size >> 16, size & 0xFFFF, kind, flags, stream) + payload
 
 
 def settings(values: Iterable[tuple[int, int]]) -> bytes:
-    """A SETTINGS frame."""
+    """Encode a SETTINGS frame."""
     return frame(SETTINGS, 0, 0, b"".join(_SETTING.pack(*value) for value in values))
 
 
 def read_settings(payload: bytes) -> dict[int, int]:
-    """What a SETTINGS frame says."""
+    """Return the values of a SETTINGS frame by identifier."""
     return dict(_SETTING.iter_unpack(payload))
 
 
 def window_update(stream: int, increment: int) -> bytes:
-    """A WINDOW_UPDATE frame."""
+    """Encode a WINDOW_UPDATE frame."""
     return frame(WINDOW_UPDATE, 0, stream, increment.to_bytes(4, "big"))
 
 
 def grpc_message(message: bytes) -> bytes:
-    """An uncompressed gRPC message."""
+    """Encode an uncompressed gRPC message."""
     return _LENGTH.pack(0, len(message)) + message
 
 
 def split_messages(data: bytes) -> tuple[list[bytes], bytes]:
-    """The gRPC messages that are whole, and what there is of the next one."""
+    """Return the complete gRPC messages, and the bytes of the next one."""
     found = []
     while len(data) >= GRPC_PREFIX:
         end = GRPC_PREFIX + int.from_bytes(data[1:GRPC_PREFIX], "big")
@@ -78,7 +78,7 @@ def split_messages(data: bytes) -> tuple[list[bytes], bytes]:
 
 
 def request_head(path: str, metadata: Iterable[tuple[str, str]] = ()) -> bytes:
-    """The header block of a gRPC call, without any state of the compression: it can be reused."""
+    """Encode the header block of a gRPC call; it has no compression state and can be reused."""
     fields = [
         (":path", path),
         (":authority", "localhost"),
@@ -95,10 +95,10 @@ def _literal(name: bytes, value: bytes) -> bytes:
 
 
 def _string(text: bytes) -> bytes:
-    if len(text) < _LONGEST_SHORT:
+    if len(text) < _MAX_SHORT_LENGTH:
         return bytes([len(text)]) + text
-    rest = len(text) - _LONGEST_SHORT
-    encoded = bytearray([_LONGEST_SHORT])
+    rest = len(text) - _MAX_SHORT_LENGTH
+    encoded = bytearray([_MAX_SHORT_LENGTH])
     while rest >= 0x80:
         encoded.append(0x80 | rest & 0x7F)
         rest >>= 7
@@ -107,7 +107,7 @@ def _string(text: bytes) -> bytes:
 
 
 def status_of(block: bytes) -> str:
-    """The grpc-status in a header block of a server that compresses nothing, or "" if none."""
+    """Return the grpc-status in an uncompressed header block, or "" if it has none."""
     name = b"grpc-status"
     at = block.find(name)
     if at < 0:
@@ -117,6 +117,6 @@ def status_of(block: bytes) -> str:
 
 
 def readable(block: bytes, longest: int = 160) -> str:
-    """What can be read of a header block, for telling why a call failed."""
+    """Return the printable part of a header block, to show the cause of a failure."""
     text = "".join(chr(byte) if 0x20 <= byte < 0x7F else " " for byte in block)
     return " ".join(text.split())[:longest]

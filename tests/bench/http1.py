@@ -1,4 +1,4 @@
-"""A JSON-over-HTTP/1.1 load generator as cheap as `load`: one keep-alive connection a caller."""
+"""A JSON-over-HTTP/1.1 load generator as cheap as `load`: each caller has its own connection."""
 
 import re
 import socket
@@ -13,7 +13,7 @@ _OK = (b"200", b"201")
 
 
 def request_head(method: str, path: str) -> bytes:
-    """The first line and the constant headers; the length of the body is still to come."""
+    """Return the request line and the constant headers; the Content-Length follows."""
     lines = (f"{method} {path} HTTP/1.1", "host: localhost", "content-type: application/json")
     return "\r\n".join(lines).encode()
 
@@ -29,12 +29,12 @@ class Connection:
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def begin(self, now: float) -> None:
-        """Let the caller make its first call."""
+        """Make the first call of the caller."""
         self.busy = 1
         self._send(self._caller.begin(now))
 
     def receive(self, data: bytes, now: float) -> None:
-        """Take what arrived; when it makes up a reply, make the next call."""
+        """Take received bytes; when the reply is complete, make the next call."""
         if not data:
             self.lose("the server closed the connection")
             return
@@ -73,7 +73,7 @@ class Connection:
 
 
 def connect(port: int, callers: Sequence[Caller]) -> list[ConnectionOfCallers]:
-    """One connection for each caller."""
+    """Open one connection for each caller."""
     connections: list[ConnectionOfCallers] = []
     try:
         connections.extend(Connection(port, caller) for caller in callers)

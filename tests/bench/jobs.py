@@ -1,8 +1,8 @@
-"""Closed-loop callers: each has one call in flight, and makes the next when the reply is there.
+"""Closed-loop callers: each has one call in flight, and makes the next after the reply.
 
 A job is a generator: it yields calls, is sent the payload of each reply, and ends. A read is a job
 of one call, a full life is one of fourteen. Callers repeat jobs until the time is over, and finish
-what they began, so every call that was sent is accounted for.
+the job that they began, so every call that was sent is counted.
 """
 
 import select
@@ -13,18 +13,18 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-PATIENCE = 15.0
-"""Seconds without any reply after which the calls in flight are given up."""
+REPLY_TIMEOUT_S = 15.0
+"""Seconds without any reply after which the calls in flight fail."""
 
 
 class Call(NamedTuple):
-    """One request as it goes out."""
+    """One encoded request."""
 
     head: bytes
     """The encoded headers, made once for each method."""
     body: bytes
     transitions: int = 0
-    """By how much a good reply says that the revision of the operation has grown."""
+    """Growth of the operation's revision by a good reply."""
 
 
 Job = Generator[Call, bytes, None]
@@ -32,35 +32,35 @@ Source = Callable[[], Job]
 
 
 class WrongReplyError(Exception):
-    """The reply came, but it is not the answer to the call."""
+    """A reply is not the answer to the call."""
 
 
 @dataclass(slots=True)
 class Tally:
-    """What came of the calls of one measurement."""
+    """The counts and latencies of one measurement."""
 
     calls: int = 0
     jobs: int = 0
     transitions: int = 0
-    """The revisions that were acknowledged; the database must have grown by as much."""
+    """Acknowledged transitions; the revisions in the database must grow by the same number."""
     payload: int = 0
     """Bytes of all replies."""
     end: float = 0.0
-    """When no more jobs begin, as a time of `time.perf_counter`."""
+    """Time of `time.perf_counter` after which no job begins."""
     seconds: float = 0.0
     spent: float = 0.0
-    """Seconds that the callers themselves kept their core busy."""
+    """CPU seconds of the callers."""
     latencies: list[float] = field(default_factory=list)
-    """Seconds of each job."""
+    """Duration of each job in seconds."""
     failures: Counter[str] = field(default_factory=Counter)
 
     @property
     def rate(self) -> float:
-        """Jobs done per second."""
+        """Return the jobs done per second."""
         return self.jobs / self.seconds if self.seconds else 0.0
 
     def percentile(self, share: float) -> float:
-        """The latency in milliseconds that `share` of the jobs did not exceed."""
+        """Return the latency in milliseconds that `share` of the jobs did not exceed."""
         if not self.latencies:
             return 0.0
         ordered = sorted(self.latencies)
@@ -68,7 +68,7 @@ class Tally:
 
 
 class Caller:
-    """Makes one job after the other until the tally's end."""
+    """Does one job after the other until the end of the measurement."""
 
     __slots__ = ("_call", "_job", "_since", "_source", "_tally")
 
@@ -81,14 +81,14 @@ class Caller:
         self._tally = tally
 
     def begin(self, now: float) -> Call:
-        """Start a job; returns its first call."""
+        """Start a job; return its first call."""
         self._since = now
         self._job = self._source()
         self._call = next(self._job)
         return self._call
 
     def reply(self, payload: bytes, now: float) -> Call | None:
-        """Take the reply to the call in flight; returns the next call, or None at the end."""
+        """Take the reply to the call in flight; return the next call, or None at the end."""
         tally = self._tally
         try:
             following = self._job.send(payload)
@@ -104,7 +104,7 @@ class Caller:
         return following
 
     def refuse(self, reason: str, now: float) -> Call | None:
-        """Take a failure instead of a reply: it ends the job; returns like `reply`."""
+        """Take a failure, which ends the job; return the next call, or None at the end."""
         self._tally.failures[reason] += 1
         self._job.close()
         return self.begin(now) if now < self._tally.end else None
@@ -121,20 +121,20 @@ class Connection(Protocol):
 
     socket: socket.socket
     busy: int
-    """How many callers wait for a reply."""
+    """Number of callers that wait for a reply."""
 
     def begin(self, now: float) -> None:
-        """Let every caller make its first call."""
+        """Make the first call of every caller."""
 
     def receive(self, data: bytes, now: float) -> None:
-        """Take what arrived, and send what follows from it. Empty data is the end of the peer."""
+        """Take received bytes and send the next calls. Empty data means that the peer closed."""
 
     def lose(self, reason: str) -> None:
-        """Fail every call in flight, and make no more."""
+        """Count every call in flight as failed, and make no more."""
 
 
 def drive(connections: Sequence[Connection], tally: Tally, seconds: float) -> None:
-    """Let all callers begin jobs for `seconds`; the time counted is that of the last reply."""
+    """Let all callers begin jobs for `seconds`; the measured time ends with the last reply."""
     clock = time.perf_counter
     waiting = {connection.socket.fileno(): connection for connection in connections}
     with select.epoll() as poll:
@@ -146,10 +146,10 @@ def drive(connections: Sequence[Connection], tally: Tally, seconds: float) -> No
         for connection in connections:
             connection.begin(begun)
         while waiting:
-            ready = poll.poll(PATIENCE)
+            ready = poll.poll(REPLY_TIMEOUT_S)
             if not ready:
                 for connection in waiting.values():
-                    connection.lose(f"no reply within {PATIENCE:.0f} s")
+                    connection.lose(f"no reply within {REPLY_TIMEOUT_S:.0f} s")
                 break
             for number, _ in ready:
                 connection = waiting[number]

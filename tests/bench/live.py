@@ -10,16 +10,16 @@ from tests.bench.rounds import Reading
 from tests.bench.stream_load import StreamConnection
 from tests.bench.subjects import GrpcSubject
 
-OF_ONE_STREAM: Final = 2
-"""Operations; as many commits on 32 streams, in so short a time, as 200 operations make in a long
-one."""
+OPERATIONS_PER_STREAM: Final = 2
+"""Number of operations: in a short run their commits on 32 streams equal those of 200 operations in
+a long one."""
 
 Measure = Callable[[GrpcSubject, int, float], Reading]
 
 
 def measure_streams(subject: GrpcSubject, streams: int, seconds: float) -> Reading:
-    """Workers report as fast as they may."""
-    ids = subject.take(streams * OF_ONE_STREAM)
+    """Measure workers that report as fast as flow control allows."""
+    ids = subject.take(streams * OPERATIONS_PER_STREAM)
     groups = [ids[n::streams] for n in range(streams)]
     tally = Tally()
     connection = StreamConnection(
@@ -29,7 +29,7 @@ def measure_streams(subject: GrpcSubject, streams: int, seconds: float) -> Readi
 
 
 def measure_fan_out(subject: GrpcSubject, watchers: int, seconds: float) -> Reading:
-    """One operation changes, and all watch it."""
+    """Measure the watchers of one operation that changes."""
     (operation_id,) = subject.take(1)
     tally = Tally()
     connection = FanOutConnection(

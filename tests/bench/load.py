@@ -1,6 +1,6 @@
-"""A gRPC load generator that costs 20 to 40 µs a call, so that the server is what saturates.
+"""A gRPC load generator that costs 20 to 40 µs a call, so that the server saturates first.
 
-A client library costs as much as the server it measures; this one writes HTTP/2 by hand, and a
+A client library costs as much as the server it measures; this one encodes HTTP/2 itself, and a
 reply counts only if it carries a message and `grpc-status: 0`.
 """
 
@@ -34,13 +34,13 @@ class Connection(Wire):
         super().__init__(port)
 
     def begin(self, now: float) -> None:
-        """Let every caller make its first call."""
+        """Make the first call of every caller."""
         for caller in self.callers:
             self._call(caller, caller.begin(now))
         self.flush()
 
     def lose(self, reason: str) -> None:
-        """Fail every call in flight, and make no more."""
+        """Count every call in flight as failed, and make no more."""
         lost = [stream.caller for stream in self._streams.values()]
         lost += [caller for caller, _ in self._backlog]
         self._streams.clear()
@@ -50,13 +50,13 @@ class Connection(Wire):
         self.busy = 0
 
     def take_data(self, number: int, payload: bytes, _now: float) -> None:
-        """A part of a reply."""
+        """Take a part of a reply."""
         stream = self._streams.get(number)
         if stream is not None:
             stream.body += payload
 
     def take_end(self, number: int, failure: str, now: float) -> None:
-        """A call is answered; its caller makes the next one."""
+        """Take the end of a call, and make the next one of its caller."""
         stream = self._streams.pop(number, None)
         if stream is None:
             return
@@ -73,7 +73,7 @@ class Connection(Wire):
             self._call(caller, following)
 
     def widened(self, number: int, _increment: int, _now: float) -> None:
-        """Send what had to wait."""
+        """Send calls that waited for the window."""
         while not number and self._backlog:
             caller, call = self._backlog[0]
             message = frames.grpc_message(call.body)
@@ -103,7 +103,7 @@ class Connection(Wire):
 
 
 def connect(port: int, callers: Sequence[Caller]) -> list[ConnectionOfCallers]:
-    """As many connections as the callers need, who are spread evenly over them."""
+    """Open as many connections as the callers need, and spread the callers evenly."""
     first = Connection(port)
     connections = [first]
     try:
@@ -118,6 +118,6 @@ def connect(port: int, callers: Sequence[Caller]) -> list[ConnectionOfCallers]:
 
 
 def close(connections: Sequence[ConnectionOfCallers]) -> None:
-    """The server sees that the callers are gone."""
+    """Close the connections."""
     for connection in connections:
         connection.socket.close()

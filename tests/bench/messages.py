@@ -1,4 +1,4 @@
-"""What is sent and what comes back: the same requests and replies for everyone who is measured."""
+"""Requests and replies, the same for every measured server."""
 
 from google.protobuf import any_pb2, struct_pb2
 from google.protobuf.message import Message
@@ -16,7 +16,7 @@ RETRY_AFTER_SECONDS = 5
 MAX_ATTEMPTS = 3
 
 ECHO_ID = f"op_{'e' * 24}"
-"""The operation that the echo server always answers with."""
+"""The operation in every answer of the echo server."""
 
 METHODS = {
     "create": "/milepost.v1.OperationService/CreateOperation",
@@ -45,45 +45,45 @@ class Heads:
 
 
 def create_request(request_id: str) -> bytes:
-    """A create with a request_id of its own."""
+    """Encode a create with its own request_id."""
     return operation_service_pb2.CreateOperationRequest(
         request_id=request_id, function=FUNCTION
     ).SerializeToString()
 
 
 def get_request(operation_id: str) -> bytes:
-    """A read."""
+    """Encode a read."""
     return operation_service_pb2.GetOperationRequest(operation_id=operation_id).SerializeToString()
 
 
 def start_request(operation_id: str) -> bytes:
-    """The start of the work."""
+    """Encode a start."""
     return worker_service_pb2.StartOperationRequest(operation_id=operation_id).SerializeToString()
 
 
 def update_request(operation_id: str, progress: float = PROGRESS) -> bytes:
-    """A report of progress."""
+    """Encode a report of progress."""
     return worker_service_pb2.UpdateProgressRequest(
         operation_id=operation_id, progress=progress, message=PROGRESS_MESSAGE
     ).SerializeToString()
 
 
 def stream_request(operation_id: str) -> bytes:
-    """The same report, on a stream."""
+    """Encode the same report for a stream."""
     return worker_service_pb2.StreamProgressRequest(
         operation_id=operation_id, progress=PROGRESS, message=PROGRESS_MESSAGE
     ).SerializeToString()
 
 
 def watch_request(operation_id: str) -> bytes:
-    """Everything that becomes of an operation, beginning with how it stands."""
+    """Encode a watch of an operation, beginning with its present state."""
     return operation_service_pb2.WatchOperationRequest(
         operation_id=operation_id
     ).SerializeToString()
 
 
 def sample_acknowledgement(operation_id: str) -> worker_service_pb2.StreamProgressResponse:
-    """What a stream is told of a commit."""
+    """Return an acknowledgement of a commit."""
     return worker_service_pb2.StreamProgressResponse(
         acknowledgement=worker_service_pb2.Acknowledgement(
             operation_id=operation_id, revision=20, attempt=1
@@ -92,7 +92,7 @@ def sample_acknowledgement(operation_id: str) -> worker_service_pb2.StreamProgre
 
 
 def complete_request(operation_id: str) -> bytes:
-    """The end of the work, with a small result."""
+    """Encode a complete with a small result."""
     return worker_service_pb2.CompleteOperationRequest(
         operation_id=operation_id, result=_result()
     ).SerializeToString()
@@ -105,13 +105,13 @@ def _result() -> any_pb2.Any:
 
 
 def created_id(payload: bytes) -> str:
-    """The id that a create was answered with."""
+    """Return the id in the reply to a create."""
     reply = operation_service_pb2.CreateOperationResponse.FromString(payload)
     return reply.operation.id
 
 
 def sample_operation() -> operation_pb2.Operation:
-    """An operation that is being worked on, as the service shows it to its owner."""
+    """Return a PROCESSING operation as the service returns it to its owner."""
     operation = operation_pb2.Operation(
         id=ECHO_ID,
         function=FUNCTION,

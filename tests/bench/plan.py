@@ -1,4 +1,4 @@
-"""The comparisons of a run. Every subject is there for a target, or as the base of one."""
+"""The comparisons of a run. Every subject belongs to a target, or is the base of one."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -21,13 +21,13 @@ LIFE = "life"
 STREAM = "stream"
 WATCH = "watch"
 LIVE = frozenset({STREAM, WATCH})
-"""The scenarios that do not consist of one call after the other."""
+"""Scenarios of streams and watches instead of consecutive calls."""
 
 HALF = 0.5
 SHORT = 1.0
 LONG = 3.0
-"""Factor for lives: at 32 callers one of the naive peer takes a second. All subjects of the block
-run as long, so that the start and the end of a measurement weigh the same for all."""
+"""Factor for lives: at 32 callers a life of the naive peer takes a second. It is the same for all
+subjects of a block, so that the start and the end of a measurement affect all equally."""
 
 CLOSE = frozenset({f"{LIFE}/32", "get/1", "get/32", "update/1"})
 """Blocks whose results are close to their targets, and so need more measurements."""
@@ -45,19 +45,19 @@ class Comparison(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The name in the report and for `--only`."""
+        """Return the name for the report and `--only`."""
         return block_name(self.scenario, self.callers)
 
     @property
     def stretch(self) -> float:
-        """The length of a measurement, as a multiple of the usual one."""
+        """Return the length of a measurement, as a multiple of the usual one."""
         if self.scenario == LIFE:
             return LONG
         return HALF if self.scenario == WATCH else SHORT
 
     @property
     def times(self) -> int:
-        """The number of measurements in a round."""
+        """Return the number of measurements in a round."""
         return 2 if self.name in CLOSE else 1
 
 

@@ -1,6 +1,6 @@
-"""Operations in bulk, by SQL: what a measurement finds in the table before it begins.
+"""Operations that are inserted by SQL before a measurement begins.
 
-Completing 5,000 operations a second needs as many that are started; making them through the service
+Completing 5,000 operations a second needs as many started ones; creating them through the service
 would take longer than the measurement.
 """
 
@@ -21,13 +21,13 @@ from tests.bench.messages import (
 )
 
 FIRST_REVISION = 3
-"""Of what is there in PROCESSING: created, started, moved on once."""
+"""Revision of an inserted operation: created, started, updated once."""
 _DIGITS = 15
 _RANDOM_BYTES = 4  # 8 characters, then "0" and 15 digits: 24 in all
 
 
 def _started_values() -> dict[str, Any]:
-    """The columns of an operation that is being worked on; all others keep their default."""
+    """Return the columns of a PROCESSING operation; all others keep their default."""
     now = datetime.now(UTC)
     ttl = timedelta(seconds=TTL_SECONDS)
     return {

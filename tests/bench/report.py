@@ -32,20 +32,20 @@ class Line:
     ratio: Ratio | None
     payload: float
     server: float | None
-    """Share of its core that the server was busy; well below 1, something else is the limit."""
+    """Share of its core that the server used; well below 1, something else is the limit."""
     load: float
-    """Share of the other core that the callers took; the rest is left for PostgreSQL."""
+    """Share of the other core that the load used; the rest is left for PostgreSQL."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What a run says."""
+    """The results of a run, and its settings."""
 
     results: Results
     settings: Mapping[str, Any]
 
     def lines(self) -> list[Line]:
-        """Every cell that was measured."""
+        """Return one line for each measured cell."""
         return [
             self._line(Key(block.name, cell.name), block.cells[0].name)
             for block in self.results.blocks
@@ -53,11 +53,11 @@ class Report:
         ]
 
     def null(self) -> Ratio | None:
-        """How two identical servers compared."""
+        """Return the ratio of two identical servers."""
         return self.results.null(plan.ECHO_AGAIN, plan.ECHO)
 
     def faults(self) -> list[str]:
-        """Why nothing here may be believed; empty if nothing speaks against it."""
+        """Return the reasons why the run is void; empty for a valid run."""
         null = self.null()
         found = [*self.results.mismatches(), *self.results.failures()]
         if null is not None and not NULL_LOW <= null.median <= NULL_HIGH:
@@ -65,7 +65,7 @@ class Report:
         return found
 
     def print(self, console: Console) -> None:
-        """The tables."""
+        """Print the tables."""
         console.print(self._measurements())
         console.print(_targets(verdicts(self.results)))
         console.print(self._null_sentence())
@@ -76,7 +76,7 @@ class Report:
                 console.print(f"  {fault}", style="red", markup=False)
 
     def write(self, path: Path) -> None:
-        """The JSON."""
+        """Write the JSON."""
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(self._as_json(), indent=2) + "\n", encoding="utf-8")
 
@@ -98,7 +98,7 @@ class Report:
     def _measurements(self) -> Table:
         table = Table(title="medians of all rounds; ratios are to the first of the block")
         table.add_column("block", no_wrap=True)
-        table.add_column("measured", no_wrap=True)
+        table.add_column("subject", no_wrap=True)
         for heading in ("per s", "p50 ms", "p99 ms", "ratio", "range", "bytes", "server", "load"):
             table.add_column(heading, justify="right", no_wrap=True)
         block = ""
@@ -112,7 +112,7 @@ class Report:
     def _null_sentence(self) -> str:
         null = self.null()
         if null is None:
-            return "The null pair was not measured: no ratio here can be trusted."
+            return "The null pair was not measured: no ratio of this run is reliable."
         blocks = {
             block.name: self.results.ratio(block.name, plan.ECHO_AGAIN, plan.ECHO)
             for block in self.results.blocks
@@ -149,7 +149,7 @@ class Report:
             "targets": [
                 {
                     "name": verdict.target.name,
-                    "wanted": verdict.target.wanted,
+                    "required": verdict.target.required,
                     "measured": _ratio(verdict.ratio),
                     "verdict": verdict.word,
                 }
@@ -178,9 +178,9 @@ def _figures(line: Line) -> list[str]:
 
 
 def _targets(found: Sequence[Verdict]) -> Table:
-    table = Table(title="wanted")
+    table = Table(title="targets")
     table.add_column("ratio")
-    for heading in ("wanted", "measured", "range"):
+    for heading in ("required", "measured", "range"):
         table.add_column(heading, justify="right")
     table.add_column("")
     styles = {"REACHED": "green", "MISSED": "bold red", "NOT MEASURED": "dim"}
@@ -188,7 +188,7 @@ def _targets(found: Sequence[Verdict]) -> Table:
         ratio = verdict.ratio
         table.add_row(
             verdict.target.name,
-            f"≥ {verdict.target.wanted:.2f}",
+            f"≥ {verdict.target.required:.2f}",
             "" if ratio is None else f"{ratio.median:.2f}",
             "" if ratio is None else f"{ratio.low:.2f}-{ratio.high:.2f}",
             verdict.word,

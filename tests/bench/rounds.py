@@ -1,9 +1,9 @@
-"""How it is measured: in rounds, shuffled, and compared only with what ran in the same minute.
+"""Rounds of measurements, shuffled, and compared only within the same minute.
 
-The speed of a machine drifts by tens of percent. So what is compared stands in one block, a block
+The speed of a machine drifts by tens of percent. So compared subjects are in one block, a block
 runs as a whole, once or more in every round, the order of blocks and within a block is drawn anew
-each time, and a ratio is the median of the ratios of these pairs. Two identical servers tell what
-a ratio is worth.
+each time, and a ratio is the median of the ratios of these pairs. Two identical servers show
+how reliable a ratio is.
 """
 
 import gc
@@ -23,9 +23,9 @@ class Reading(NamedTuple):
 
     tally: Tally
     grown: int | None
-    """By how much the revisions in the database have grown; None where there is no database."""
+    """Growth of the revisions in the database; None without a database."""
     cpu: float | None
-    """Seconds that the server spent on its core; None where there is no server."""
+    """CPU seconds of the server; None without a server."""
 
 
 Measure = Callable[[float], Reading]
@@ -33,26 +33,26 @@ Measure = Callable[[float], Reading]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """One thing that is measured."""
+    """One measured subject."""
 
     name: str
     measure: Measure
     stretch: float = 1.0
-    """How much longer it runs than others, because a single job of it takes long."""
+    """Factor for the duration of the measurement, for blocks of long jobs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
-    """What is compared: the ratios are to the first cell."""
+    """Cells that are compared; the ratios are to the first one."""
 
     name: str
     cells: Sequence[Cell]
     times: int = 1
-    """How often a round measures it."""
+    """Number of measurements in each round."""
 
 
 class Key(NamedTuple):
-    """Where a measurement belongs."""
+    """The block and the cell of a measurement."""
 
     block: str
     cell: str
@@ -60,23 +60,23 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """How one cell compares with another of its block, each time they were measured."""
+    """The ratios of one cell to another of its block, one for each time they were measured."""
 
     values: Sequence[float]
 
     @property
     def median(self) -> float:
-        """The ratio to go by."""
+        """Return the ratio to report."""
         return statistics.median(self.values)
 
     @property
     def low(self) -> float:
-        """The lowest ratio of a pair."""
+        """Return the lowest ratio of a pair."""
         return min(self.values)
 
     @property
     def high(self) -> float:
-        """The highest ratio of a pair."""
+        """Return the highest ratio of a pair."""
         return max(self.values)
 
 
@@ -88,7 +88,7 @@ class Results:
     readings: dict[Key, list[Reading]] = field(default_factory=dict)
 
     def ratio(self, block: str, cell: str, base: str) -> Ratio | None:
-        """The paired ratio of two cells of a block; None if one was not measured."""
+        """Return the paired ratio of two cells of a block; None if one was not measured."""
         above = self.readings.get(Key(block, cell), [])
         below = self.readings.get(Key(block, base), [])
         pairs = zip(above, below, strict=True) if above and below else ()
@@ -96,13 +96,13 @@ class Results:
         return Ratio(values) if values else None
 
     def null(self, cell: str, base: str) -> Ratio | None:
-        """The ratio of two identical servers, over all blocks and pairs."""
+        """Return the ratio of two identical servers, over all blocks and pairs."""
         found = [self.ratio(block.name, cell, base) for block in self.blocks]
         values = [value for ratio in found if ratio for value in ratio.values]
         return Ratio(values) if values else None
 
     def mismatches(self) -> list[str]:
-        """Where the database does not hold exactly the transitions that were acknowledged."""
+        """Return where the database does not hold exactly the acknowledged transitions."""
         return [
             f"{key.block}, {key.cell}, measurement {number}: acknowledged"
             f" {reading.tally.transitions}, the revisions grew by {reading.grown}"
@@ -112,7 +112,7 @@ class Results:
         ]
 
     def failures(self) -> list[str]:
-        """Every call that was not answered as it should be."""
+        """Return every call that failed or had a wrong reply."""
         return [
             f"{key.block}, {key.cell}, measurement {number}: {count} times: {reason}"
             for key, readings in self.readings.items()
@@ -122,15 +122,15 @@ class Results:
 
 
 def run(
-    blocks: Sequence[Block], rounds: int, seconds: float, told: Callable[[str], None]
+    blocks: Sequence[Block], rounds: int, seconds: float, report: Callable[[str], None]
 ) -> Results:
     """Measure every cell of every block in each round, as often as the block says."""
     results = Results(blocks)
-    gc.freeze()  # what stays is not looked at before each measurement: a tenth of the run
+    gc.freeze()  # spares a scan of long-lived objects before each measurement
     try:
         for number in range(1, rounds + 1):
             for block, cell in _shuffled(blocks):
-                told(f"round {number} of {rounds}: {block.name}, {cell.name}")
+                report(f"round {number} of {rounds}: {block.name}, {cell.name}")
                 reading = _undisturbed(cell, seconds)
                 results.readings.setdefault(Key(block.name, cell.name), []).append(reading)
     finally:

@@ -1,4 +1,4 @@
-"""What callers do: single calls, and a full life of fourteen."""
+"""The jobs of callers: single calls, and a full life of fourteen calls."""
 
 import itertools
 import json
@@ -19,7 +19,7 @@ class Stock(Protocol):
     started: Sequence[str]
 
     def take(self) -> str:
-        """An operation to complete, once."""
+        """Return an operation to complete, each only once."""
 
 
 class EchoStock:
@@ -28,7 +28,7 @@ class EchoStock:
     started: Sequence[str] = (messages.ECHO_ID,)
 
     def take(self) -> str:
-        """The same again."""
+        """Return the same operation again."""
         return messages.ECHO_ID
 
 
@@ -38,7 +38,7 @@ def _expect(identity: str, payload: bytes) -> None:
 
 
 def _repeated(cycle: Iterator[tuple[str, Call]]) -> Source:
-    """Jobs of one call, each with the next of the prepared requests."""
+    """Return jobs of one call, each with the next prepared request."""
 
     def job() -> Job:
         identity, call = next(cycle)
@@ -56,7 +56,7 @@ class GrpcScenarios:
         self._request_ids = (f"{secrets.token_hex(6)}-{n}" for n in itertools.count())
 
     def source(self, name: str) -> Source:
-        """The jobs called `name`."""
+        """Return the source of jobs called `name`."""
         makers: dict[str, Callable[[], Source]] = {
             "create": lambda: self._create,
             "get": self._get,
@@ -105,7 +105,7 @@ class HttpScenarios:
         self._request_ids = (f"{secrets.token_hex(6)}-{n}" for n in itertools.count())
 
     def source(self, name: str) -> Source:
-        """The jobs called `name`; only `life` is known."""
+        """Return the source of jobs called `name`; only `life` is known."""
         makers: dict[str, Source] = {"life": self._life}
         return makers[name]
 

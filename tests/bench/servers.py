@@ -1,4 +1,4 @@
-"""The processes that are measured."""
+"""The measured processes."""
 
 import json
 import socket
@@ -20,9 +20,9 @@ from tests.machine import free_port
 ROOT = Path(__file__).resolve().parents[2]
 
 SETTINGS = {
-    # The chain is on as in production: authentication, limits, logs, one trace in a hundred.
+    # All interceptors run as in production: authentication, limits, logs, one trace in 100.
     "MILEPOST_TRACE_SAMPLE_RATIO": "0.01",
-    # Counted and checked as in production, but never reached by the one principal of the bench.
+    # Limits are checked as in production, but the one principal of the bench never reaches them.
     "MILEPOST_PRINCIPAL_LIMITS": json.dumps(
         {
             OWNER: dict.fromkeys(
@@ -31,9 +31,8 @@ SETTINGS = {
         }
     ),
 }
-"""How every service under test is set up. What would stop a single caller who makes thousands of
-calls a second (limits per principal, the quota of active operations) is lifted here, and nowhere
-else."""
+"""Settings of every measured service. The limits that would stop a single caller with thousands of
+calls a second (limits per principal, the quota of active operations) are raised here only."""
 
 BATCHING_OFF = {"MILEPOST_BATCHING": "false"}
 
@@ -73,7 +72,7 @@ class Server:
             )
 
     def __enter__(self) -> Self:
-        """The process is there, perhaps not yet listening."""
+        """Start the process; it may not listen yet."""
         return self
 
     def __exit__(
@@ -91,7 +90,7 @@ class Server:
             self._process.wait()
 
     def wait_until_listening(self) -> None:
-        """The server takes connections, and runs on its core."""
+        """Wait until the server accepts connections, and pin it to its core."""
         deadline = time.monotonic() + _START_SECONDS
         while not self._listens():
             if self._process.poll() is not None or time.monotonic() > deadline:
@@ -101,7 +100,7 @@ class Server:
         pin(self._process.pid, self._core)
 
     def cpu_seconds(self) -> float:
-        """The time that the process has spent on a core."""
+        """Return the CPU seconds of the process."""
         times = psutil.Process(self._process.pid).cpu_times()
         return float(times.user + times.system)
 
@@ -120,7 +119,7 @@ def start_module(module: str, log: Path, *arguments: str) -> Server:
 
 
 def start_collector(log: Path) -> Server:
-    """What takes the traces of the services, on the core of the load."""
+    """Start the trace collector on the core of the load."""
     port = free_port()
     command = [sys.executable, "-m", "tests.bench.collector", str(port)]
     return Server(command, port, log, {}, core=LOAD_CORE)
@@ -138,12 +137,12 @@ def start_service(url: str, log: Path, settings: Mapping[str, str]) -> Server:
 
 
 def migrate(url: str) -> None:
-    """The database has the schema of the service."""
+    """Migrate the database to the schema of the service."""
     _milepost(url, "migrate")
 
 
 def create_key(url: str) -> str:
-    """The secret of a new API key."""
+    """Create an API key; return its secret."""
     return str(json.loads(_milepost(url, *_KEY, "--output", "json"))["secret"])
 
 

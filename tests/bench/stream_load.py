@@ -1,9 +1,9 @@
 """Workers that report progress on streams, as fast as the server takes it.
 
-Each stream carries a few operations, reports on them in turn as often as it was told to, as fast as
-the server's flow control lets it, and closes its side: a server that then ends the stream with OK
-has taken every message. What it acknowledged is read, and must be what the database holds. There
-is no end by the clock: megabytes may be on their way, and would take the slower server longer.
+Each stream carries a few operations, reports on them in turn a fixed number of times, as fast as
+the server's flow control allows, and closes its side: a server that then ends the stream with OK
+has taken every message. The database must hold exactly the acknowledged updates. The
+measurement has no fixed end: megabytes may be in flight, and take the slower server longer.
 """
 
 from collections.abc import Sequence
@@ -17,9 +17,9 @@ from tests.bench.preparation import FIRST_REVISION
 from tests.bench.wire import Wire
 
 PER_SECOND: Final = 30_000
-"""Reports that are sent for each second that a measurement is to take; all servers get the same."""
+"""Reports to send for each second of the intended duration; the same for all servers."""
 IN_A_ROW: Final = 16
-"""Reports that are sent with one look at the window."""
+"""Reports that are sent with one check of the window."""
 
 
 class Worker:
@@ -31,16 +31,16 @@ class Worker:
         reports = [frames.grpc_message(messages.stream_request(id_)) for id_ in ids]
         row = [reports[n % len(reports)] for n in range(IN_A_ROW)]
         self.burst = b"".join(frames.frame(frames.DATA, 0, number, each) for each in row)
-        """Some reports, each in a frame of its own."""
+        """A burst of reports, each in its own frame."""
         self.cost = sum(map(len, row))
-        """What the burst takes of the window."""
+        """The flow-control cost of the burst, in bytes."""
         self.window = 0
         self.left = 0
-        """Bursts that are to be sent yet."""
+        """Number of bursts still to send."""
         self.sent = 0
         self.rest = b""
         self.revisions: dict[str, int] = {}
-        """What was acknowledged."""
+        """The last acknowledged revision of each operation."""
 
 
 class StreamConnection(Wire):
@@ -57,7 +57,7 @@ class StreamConnection(Wire):
         self._workers = {2 * n + 1: Worker(2 * n + 1, ids) for n, ids in enumerate(groups)}
 
     def begin(self, now: float) -> None:
-        """Every worker opens its stream and reports."""
+        """Open the stream of every worker and send its first reports."""
         self._begun = now
         self.busy = len(self._workers)
         reports = (self._tally.end - now) * PER_SECOND
@@ -72,19 +72,19 @@ class StreamConnection(Wire):
         self.flush()
 
     def lose(self, reason: str) -> None:
-        """Nothing is known of what was sent."""
+        """End every stream as failed."""
         for number in tuple(self._workers):
             self.take_end(number, reason, 0.0)
 
     def take_data(self, number: int, payload: bytes, now: float) -> None:
-        """Acknowledgements, or whatever else the worker is told."""
+        """Take acknowledgements or refusals of one stream."""
         worker = self._workers[number]
         answers, worker.rest = frames.split_messages(worker.rest + payload)
         for answer in answers:
             self._learn(worker, answer, now)
 
     def take_end(self, number: int, failure: str, _now: float) -> None:
-        """A stream that ends well has taken everything."""
+        """Take the end of a stream; one that ends with OK has taken every message."""
         worker = self._workers.pop(number)
         self.busy -= 1
         if failure:
@@ -94,7 +94,7 @@ class StreamConnection(Wire):
         self._tally.transitions += sum(each - FIRST_REVISION for each in worker.revisions.values())
 
     def widened(self, number: int, increment: int, _now: float) -> None:
-        """Go on."""
+        """Send more reports."""
         if not number:
             for each, worker in self._workers.items():
                 self._report(each, worker)
@@ -104,7 +104,7 @@ class StreamConnection(Wire):
             self._report(number, worker)
 
     def resized(self, change: int) -> None:
-        """The server has learned how much may be on its way."""
+        """Change the window of every stream."""
         for worker in self._workers.values():
             worker.window += change
 

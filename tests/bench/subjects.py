@@ -1,4 +1,4 @@
-"""Who is measured, and how one measurement of a server goes."""
+"""The subjects of a comparison, and one measurement of each."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ from tests.bench.scenarios import EchoStock, GrpcScenarios, HttpScenarios
 from tests.bench.servers import Server
 
 _COMPLETES_PER_SECOND = 9_000
-"""More than any server here does."""
+"""Operations per second, above the rate of any measured server."""
 
 
 class Scenarios(Protocol):
     """The jobs that the callers of a server may do."""
 
     def source(self, name: str) -> Source:
-        """The jobs called `name`."""
+        """Return the source of jobs called `name`."""
 
 
 Connect = Callable[[int, Sequence[Caller]], list[Connection]]
@@ -48,7 +48,7 @@ class Subject:
         return self.driven(connections, tally, seconds)
 
     def driven(self, connections: list[Connection], tally: Tally, seconds: float) -> Reading:
-        """Let the connections do what they do for `seconds`, and look at what has become of it."""
+        """Drive the connections for `seconds`; return the counts and the growth of revisions."""
         before = 0 if self.book is None else self.book.revisions()
         try:
             spent = self.server.cpu_seconds()
@@ -62,12 +62,12 @@ class Subject:
 
 @dataclass(slots=True, kw_only=True)
 class GrpcSubject(Subject):
-    """A server with the API of the service."""
+    """A server with the gRPC API of the service."""
 
     scenarios: GrpcScenarios
 
     def take(self, count: int) -> list[str]:
-        """So many operations in PROCESSING that nobody else uses; of an echo any ids."""
+        """Return unused operations in PROCESSING; any ids for an echo server."""
         if self.book is None:
             return [ECHO_ID, *(f"op_{number:024x}" for number in range(1, count))]
         self.book.stock(count)
@@ -75,11 +75,11 @@ class GrpcSubject(Subject):
 
 
 def grpc_subject(server: Server, secret: str, book: Book | None = None) -> GrpcSubject:
-    """A server with the API of the service."""
+    """A server with the gRPC API of the service."""
     scenarios = GrpcScenarios(secret, EchoStock() if book is None else book)
     return GrpcSubject(server=server, scenarios=scenarios, connect=load.connect, book=book)
 
 
 def http_subject(server: Server, book: Book) -> Subject:
-    """The peer with JSON over HTTP."""
+    """Return the peer with JSON over HTTP."""
     return Subject(server=server, scenarios=HttpScenarios(), connect=http1.connect, book=book)

@@ -9,16 +9,16 @@ from tests.bench.rounds import Ratio, Results
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """The least ratio of two subjects of a block."""
+    """The lowest acceptable ratio of two subjects of a block."""
 
     block: str
     cell: str
     base: str
-    wanted: float
+    required: float
 
     @property
     def name(self) -> str:
-        """The name of the target in the report."""
+        """Return the name of the target in the report."""
         return f"{self.block}: {self.cell} / {self.base}"
 
 
@@ -31,10 +31,10 @@ class Verdict:
 
     @property
     def word(self) -> str:
-        """REACHED, MISSED, or NOT MEASURED."""
+        """Return REACHED, MISSED, or NOT MEASURED."""
         if self.ratio is None:
             return "NOT MEASURED"
-        return "REACHED" if self.ratio.median >= self.target.wanted else "MISSED"
+        return "REACHED" if self.ratio.median >= self.target.required else "MISSED"
 
 
 OF_ECHO = {"get": 0.6, "update": 0.6, "create": 0.5, "complete": 0.5}
@@ -52,25 +52,31 @@ WRITES = ("update", "create", "complete")
 
 def targets() -> Iterator[Target]:
     """Return all targets."""
-    for scenario, wanted in OF_ECHO.items():
+    for scenario, required in OF_ECHO.items():
         for callers in (32, 256):
             block = plan.block_name(scenario, callers)
-            yield Target(block=block, cell=plan.POSTGRES, base=plan.ECHO, wanted=wanted)
+            yield Target(block=block, cell=plan.POSTGRES, base=plan.ECHO, required=required)
     for scenario in BATCHED:
-        for callers, wanted in ((32, BATCHING_AT_32), (1, BATCHING_AT_1)):
+        for callers, required in ((32, BATCHING_AT_32), (1, BATCHING_AT_1)):
             block = plan.block_name(scenario, callers)
-            yield Target(block=block, cell=plan.POSTGRES, base=plan.POSTGRES_PLAIN, wanted=wanted)
+            yield Target(
+                block=block, cell=plan.POSTGRES, base=plan.POSTGRES_PLAIN, required=required
+            )
     # Writes only: a read through aiosqlite makes a third of the echo; three times is the echo.
     for scenario in WRITES:
         block = plan.block_name(scenario, 32)
-        yield Target(block=block, cell=plan.SQLITE, base=plan.AIOSQLITE, wanted=SQLITE_OF_AIOSQLITE)
+        yield Target(
+            block=block, cell=plan.SQLITE, base=plan.AIOSQLITE, required=SQLITE_OF_AIOSQLITE
+        )
     life = plan.block_name(plan.LIFE, 32)
-    yield Target(block=life, cell=plan.POSTGRES, base=plan.FASTAPI, wanted=LIFE_OF_NAIVE)
+    yield Target(block=life, cell=plan.POSTGRES, base=plan.FASTAPI, required=LIFE_OF_NAIVE)
     stream = plan.block_name(plan.STREAM, 32)
-    yield Target(block=stream, cell=plan.POSTGRES, base=plan.ECHO, wanted=STREAM_OF_ECHO)
-    yield Target(block=stream, cell=plan.POSTGRES, base=plan.POSTGRES_UNARY, wanted=STREAM_OF_UNARY)
+    yield Target(block=stream, cell=plan.POSTGRES, base=plan.ECHO, required=STREAM_OF_ECHO)
+    yield Target(
+        block=stream, cell=plan.POSTGRES, base=plan.POSTGRES_UNARY, required=STREAM_OF_UNARY
+    )
     watch = plan.block_name(plan.WATCH, 256)
-    yield Target(block=watch, cell=plan.POSTGRES, base=plan.ECHO, wanted=WATCH_OF_ECHO)
+    yield Target(block=watch, cell=plan.POSTGRES, base=plan.ECHO, required=WATCH_OF_ECHO)
 
 
 def verdicts(results: Results) -> list[Verdict]:

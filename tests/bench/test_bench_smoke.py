@@ -1,4 +1,4 @@
-"""The bench itself works: one tiny round of everything, against the real service."""
+"""A minimal run of the whole bench against the real service."""
 
 import json
 
@@ -12,12 +12,12 @@ from tests.bench.report import Report
 
 CALLERS = 32
 STARTED = 256
-"""As many as the largest batch, which must not hold an operation twice."""
+"""The size of the largest batch, as a batch must not contain an operation twice."""
 
 
 @pytest.mark.timeout(180)  # it starts seven servers
 def test_one_tiny_round_of_everything(tmp_path):
-    """Every server starts, answers every kind of call, and keeps what it acknowledged."""
+    """Every server starts, answers every kind of call, and stores every acknowledged transition."""
     comparisons = [
         each for each in plan.COMPARISONS if each.callers == CALLERS or each.scenario in plan.LIVE
     ]
@@ -36,7 +36,7 @@ def test_one_tiny_round_of_everything(tmp_path):
         "REACHED",
         "MISSED",
     }
-    # The floor must carry as much as what stands on it.
+    # The replies of the echo server must be as large as those of the service.
     sizes = {
         each["measured"]: each["reply_bytes"]
         for each in written["measurements"]

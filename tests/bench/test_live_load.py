@@ -1,4 +1,4 @@
-"""Streams and watches count what was taken and told, and nothing else."""
+"""Counts of the load of streams and watches."""
 
 import pytest
 
@@ -19,7 +19,7 @@ GREETED = frames.END_HEADERS
 
 
 def answered(stream: int, *items: pb.StreamProgressResponse, end: bytes = GOOD) -> bytes:
-    """A stream with these answers, the last of them in two pieces, and its end."""
+    """Encode a stream with these answers, the last in two pieces, and its end."""
     data = b"".join(frames.grpc_message(item.SerializeToString()) for item in items)
     return (
         frames.frame(frames.HEADERS, GREETED, stream, b"\x88")
@@ -30,7 +30,7 @@ def answered(stream: int, *items: pb.StreamProgressResponse, end: bytes = GOOD) 
 
 
 def acknowledged(stream: int) -> bytes:
-    """Two commits, and a good end."""
+    """Acknowledge two commits, and end with OK."""
     first = pb.Acknowledgement(operation_id=ID, revision=FIRST_REVISION + 1)
     second = pb.Acknowledgement(operation_id=ID, revision=FIRST_REVISION + 2)
     return answered(
@@ -41,18 +41,18 @@ def acknowledged(stream: int) -> bytes:
 
 
 def refused(stream: int) -> bytes:
-    """An update that was not taken."""
+    """Refuse an update."""
     error = pb.UpdateError(operation_id=ID, reason="PROGRESS_DECREASE")
     return answered(stream, pb.StreamProgressResponse(error=error))
 
 
 def broken(stream: int) -> bytes:
-    """A stream that ends badly."""
+    """End a stream with an error."""
     return answered(stream, end=BAD)
 
 
 def streamed(answer: Answer, streams: int) -> Tally:
-    """Each stream reports as often as fits into no time: one burst."""
+    """Send one burst on each stream."""
     tally = Tally()
     with server(answer) as port:
         connection = StreamConnection(port, HEADS.stream, [[ID]] * streams, tally)
@@ -63,8 +63,8 @@ def streamed(answer: Answer, streams: int) -> Tally:
     return tally
 
 
-def test_what_a_stream_has_taken_counts():
-    """Every message of a stream that ended well was taken; the last revision says of what moves."""
+def test_messages_of_a_stream_count():
+    """A stream that ends with OK counts all messages; its last revision counts transitions."""
     tally = streamed(acknowledged, 2)
     assert (tally.jobs, tally.calls, tally.transitions) == (2 * IN_A_ROW, 4, 4)
     assert len(tally.latencies) == 2
@@ -73,35 +73,35 @@ def test_what_a_stream_has_taken_counts():
 
 @pytest.mark.parametrize(("answer", "reason"), [(refused, "PROGRESS_DECREASE"), (broken, "bang!")])
 def test_refusals_and_bad_ends_are_failures(answer, reason):
-    """A refused update, and a stream that ends badly, void the run."""
+    """A refused update, and a stream that ends with an error, void the run."""
     assert reason in str(streamed(answer, 1).failures)
 
 
-def told(stream: int, times: int = 1, what: str = ID) -> bytes:
-    """A watcher is told of the operation."""
+def sent(stream: int, times: int = 1, what: str = ID) -> bytes:
+    """Send the operation to a watcher."""
     return frames.frame(frames.DATA, 0, stream, frames.grpc_message(what.encode()) * times)
 
 
 def changed(stream: int, times: int = 1) -> bytes:
-    """A watch begins; a change is told to all who watch, and answered."""
+    """Begin a watch, or send a change to all watchers and answer the update."""
     if stream < CHANGE:
-        return frames.frame(frames.HEADERS, GREETED, stream, b"\x88") + told(stream)
-    watchers = b"".join(told(number, times) for number in range(1, CHANGE, 2))
+        return frames.frame(frames.HEADERS, GREETED, stream, b"\x88") + sent(stream)
+    watchers = b"".join(sent(number, times) for number in range(1, CHANGE, 2))
     return watchers + frames.frame(frames.HEADERS, ENDS, stream, GOOD)
 
 
-def told_twice(stream: int) -> bytes:
-    """Every change is told twice."""
+def sent_twice(stream: int) -> bytes:
+    """Send every change twice."""
     return changed(stream, times=2)
 
 
 def another(stream: int) -> bytes:
-    """Somebody else's operation is told."""
-    return changed(stream) if stream >= CHANGE else told(stream, what="another")
+    """Send another operation."""
+    return changed(stream) if stream >= CHANGE else sent(stream, what="another")
 
 
 def watched(answer: Answer) -> tuple[Tally, FanOutConnection]:
-    """One operation is watched and changed for a moment."""
+    """Watch and change one operation for a moment."""
     tally = Tally()
     with server(answer) as port:
         connection = FanOutConnection(port, HEADS, ID, WATCHERS, tally)
@@ -112,8 +112,8 @@ def watched(answer: Answer) -> tuple[Tally, FanOutConnection]:
     return tally, connection
 
 
-def test_what_watchers_are_told_counts():
-    """Each watcher told of each change is one job; how things stood at first is none."""
+def test_changes_sent_to_watchers_count():
+    """Each change sent to each watcher is one job; the initial state does not count."""
     tally, connection = watched(changed)
     assert tally.transitions > 0
     assert tally.jobs == WATCHERS * tally.transitions
@@ -124,8 +124,8 @@ def test_what_watchers_are_told_counts():
 
 @pytest.mark.parametrize(
     ("answer", "reason"),
-    [(told_twice, "told twice"), (another, "the operation is not in what was told")],
+    [(sent_twice, "one change twice"), (another, "another operation")],
 )
-def test_what_is_told_wrongly_is_a_failure(answer, reason):
-    """A change that is told twice, or of another operation, voids the run."""
+def test_wrong_messages_of_a_watch_are_failures(answer, reason):
+    """A change that is sent twice, or of another operation, voids the run."""
     assert reason in str(watched(answer)[0].failures)

@@ -1,4 +1,4 @@
-"""The HTTP/2 load generator counts what was answered, and nothing else."""
+"""The HTTP/2 load generator counts good replies, and nothing else."""
 
 import socket
 import threading
@@ -18,7 +18,7 @@ Answer = Callable[[int], bytes]
 
 
 def one_call() -> Job:
-    """A job of one call that transitions an operation."""
+    """A job of one call that makes one transition."""
     yield Call(frames.request_head("/x/Y"), b"request", 1)
 
 
@@ -56,7 +56,7 @@ def refused(stream: int) -> bytes:
 
 
 def reset(stream: int) -> bytes:
-    """The end of the stream, by force."""
+    """A reset of the stream."""
     return frames.frame(frames.RST_STREAM, 0, stream, (7).to_bytes(4, "big"))
 
 
@@ -66,7 +66,7 @@ def going_away(_stream: int) -> bytes:
 
 
 def _frames(connection: socket.socket) -> Iterator[tuple[int, int, int]]:
-    """Kind, flags and stream of what the client sends."""
+    """The kind, the flags and the stream of each frame of the client."""
     with connection.makefile("rb") as stream:
         stream.read(len(frames.PREFACE))
         while header := stream.read(frames.FRAME_HEADER):
@@ -93,7 +93,7 @@ def _answer(connection: socket.socket, answer: Answer, streams: int) -> None:
 
 @contextmanager
 def server(answer: Answer, streams: int = 100) -> Iterator[int]:
-    """A server that answers every call the same way; gives its port."""
+    """Start a server that answers every call the same way; yield its port."""
     with socket.create_server(("127.0.0.1", 0)) as subscriber:
         thread = threading.Thread(target=_serve, args=(subscriber, answer, streams))
         thread.start()
@@ -105,7 +105,7 @@ def server(answer: Answer, streams: int = 100) -> Iterator[int]:
 
 
 def run(port: int, callers: int, seconds: float = 0.0) -> Tally:
-    """The callers make a call each, and more while there is time."""
+    """Let each caller make a call, and more while there is time."""
     tally = Tally()
     connections = load.connect(port, [Caller(one_call, tally) for _ in range(callers)])
     try:
@@ -117,7 +117,7 @@ def run(port: int, callers: int, seconds: float = 0.0) -> Tally:
 
 @pytest.mark.parametrize("answer", [whole, in_pieces])
 def test_good_replies_count(answer):
-    """A reply counts, however it is cut into frames, with its payload and its transition."""
+    """A reply in any number of frames counts, with its payload and its transition."""
     with server(answer) as port:
         tally = run(port, callers=3)
     assert (tally.calls, tally.jobs, tally.transitions) == (3, 3, 3)
@@ -135,7 +135,7 @@ def test_good_replies_count(answer):
     ],
 )
 def test_everything_else_is_a_failure(answer, reason):
-    """What is no whole and good reply is counted as a failure, with the reason."""
+    """A reply that is incomplete or not OK counts as a failure, with the reason."""
     with server(answer) as port:
         tally = run(port, callers=2)
     assert (tally.calls, tally.transitions, tally.failures.total()) == (0, 0, 2)
@@ -143,7 +143,7 @@ def test_everything_else_is_a_failure(answer, reason):
 
 
 def test_the_stream_limit_of_the_server_is_kept():
-    """Callers are spread over as many connections as the server's limit asks for."""
+    """Callers are spread over as many connections as the stream limit of the server requires."""
     tally = Tally()
     with server(whole, streams=10) as port:
         connections = load.connect(port, [Caller(one_call, tally) for _ in range(25)])

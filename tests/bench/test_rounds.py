@@ -1,4 +1,4 @@
-"""Ratios are paired by round, and a run that says nothing is void."""
+"""Ratios are paired by round, and a run without a meaningful result is void."""
 
 import pytest
 
@@ -12,7 +12,7 @@ BLOCK = plan.block_name("update", 32)
 
 
 def readings(rates: list[int], grown: int = 0) -> Measure:
-    """Measurements that find these rates in turn, and 10 acknowledged transitions if any."""
+    """Return a measurement that returns these rates in turn."""
     left = iter(rates)
 
     def measure(_seconds: float) -> Reading:
@@ -32,7 +32,7 @@ def report_of(**cells: Measure) -> Report:
 
 
 def test_ratios_are_paired():
-    """Each round is compared with itself, so that a slow minute changes no ratio."""
+    """A ratio compares subjects of one round, so that a slow minute does not change it."""
     report = report_of(echo=readings([100, 10, 50]), service=readings([50, 6, 20]))
     ratio = report.results.ratio(BLOCK, plan.POSTGRES, plan.ECHO)
     assert ratio is not None
@@ -41,7 +41,7 @@ def test_ratios_are_paired():
 
 
 def test_a_block_may_be_measured_several_times_a_round():
-    """Each time it runs as a whole, so that its ratios are of the same minute still."""
+    """A repeated block runs as a whole each time, so that its ratios are of the same minute."""
     cells = [
         Cell(name=plan.ECHO, measure=readings([100, 10, 50, 20])),
         Cell(name=plan.POSTGRES, measure=readings([50, 6, 20, 14])),
@@ -59,7 +59,7 @@ def test_the_null_pair_decides(rates, void):
     assert bool(report.faults()) == void
 
 
-def test_every_acknowledged_move_must_be_in_the_database():
+def test_every_acknowledged_transition_must_be_in_the_database():
     """A run is void when the revisions grew by more or less than was acknowledged."""
     good = report_of(echo=readings([1, 1, 1]), service=readings([5, 5, 5], grown=10))
     assert not good.faults()
@@ -68,7 +68,7 @@ def test_every_acknowledged_move_must_be_in_the_database():
 
 
 def test_every_cell_is_measured_in_each_round():
-    """The order is drawn anew in each round, and nothing is left out or torn apart."""
+    """Each round has another order, runs every cell, and keeps blocks together."""
     seen: list[str] = []
 
     def noting(name: str) -> Measure:

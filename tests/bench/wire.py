@@ -1,7 +1,7 @@
-"""One HTTP/2 connection, written by hand: what all kinds of load have in common.
+"""One HTTP/2 connection: the common part of all kinds of load.
 
-Header blocks are encoded once, and the server is told to compress nothing (header table size 0).
-What arrives is handed to the methods that a kind of load gives a meaning to.
+Header blocks are encoded once, and the server may not compress headers (table size 0).
+Received frames are passed to the methods that each kind of load overrides.
 """
 
 import socket
@@ -13,17 +13,17 @@ _REPLENISH = 1 << 30
 
 
 class Wire:
-    """One connection, whose greeting the server has answered."""
+    """One connection after the HTTP/2 preface."""
 
     def __init__(self, port: int) -> None:
         self.busy = 0
         self.streams_allowed = STREAMS_PER_CONNECTION
         self.window = frames.DEFAULT_WINDOW
-        """Bytes that may be sent on all streams together."""
+        """Flow-control window of the connection in bytes."""
         self.stream_window = frames.DEFAULT_WINDOW
-        """Bytes that may be sent on a new stream."""
+        """Flow-control window of a new stream in bytes."""
         self.out: list[bytes] = []
-        """What is sent at the end of a turn."""
+        """Frames that the next flush sends."""
         self._rest = b""
         self._greeted = False
         self._consumed = 0
@@ -37,34 +37,34 @@ class Wire:
             self.socket.close()
             raise
 
-    # --- what a kind of load gives a meaning to ---
+    # --- overridden by each kind of load ---
 
     def begin(self, now: float) -> None:
         """Make the first calls."""
         raise NotImplementedError
 
     def lose(self, reason: str) -> None:
-        """Fail every call in flight, and make no more."""
+        """Count every call in flight as failed, and make no more."""
         raise NotImplementedError
 
     def take_data(self, number: int, payload: bytes, now: float) -> None:
-        """A part of an answer is there."""
+        """Take a part of an answer."""
         raise NotImplementedError
 
     def take_end(self, number: int, failure: str, now: float) -> None:
-        """A stream has ended: well if there is no failure."""
+        """Take the end of a stream; an empty `failure` means OK."""
         raise NotImplementedError
 
     def widened(self, number: int, increment: int, now: float) -> None:
-        """More may be sent on one stream, or on all together (0)."""
+        """Take a wider window of one stream, or of the connection (0)."""
 
     def resized(self, change: int) -> None:
-        """More, or less, may be sent on every open stream."""
+        """Take a change of the window of every open stream."""
 
-    # --- what is the same for all ---
+    # --- common to all ---
 
     def receive(self, data: bytes, now: float) -> None:
-        """Take what arrived, and send what follows from it."""
+        """Take received bytes, and send the answers to them."""
         if not data:
             self.lose("the server closed the connection")
             return
@@ -84,7 +84,7 @@ class Wire:
         self.flush()
 
     def flush(self) -> None:
-        """Send what has been gathered."""
+        """Send all queued frames."""
         if self.out:
             self.socket.sendall(b"".join(self.out))
             self.out.clear()
@@ -93,9 +93,9 @@ class Wire:
         mine = (
             (frames.HEADER_TABLE_SIZE, 0),
             (frames.ENABLE_PUSH, 0),
-            (frames.INITIAL_WINDOW_SIZE, frames.LARGEST_WINDOW),
+            (frames.INITIAL_WINDOW_SIZE, frames.MAX_WINDOW),
         )
-        wider = frames.LARGEST_WINDOW - frames.DEFAULT_WINDOW
+        wider = frames.MAX_WINDOW - frames.DEFAULT_WINDOW
         self.socket.sendall(frames.PREFACE + frames.settings(mine) + frames.window_update(0, wider))
         while not self._greeted:
             data = self.socket.recv(1 << 16)
@@ -146,11 +146,11 @@ class Wire:
         elif kind == frames.GOAWAY:
             self.lose(f"GOAWAY: {frames.readable(payload[8:]) or 'no reason given'}")
 
-    def _take_settings(self, told: dict[int, int]) -> None:
+    def _take_settings(self, values: dict[int, int]) -> None:
         self.streams_allowed = min(
-            self.streams_allowed, told.get(frames.MAX_CONCURRENT_STREAMS, STREAMS_PER_CONNECTION)
+            self.streams_allowed, values.get(frames.MAX_CONCURRENT_STREAMS, STREAMS_PER_CONNECTION)
         )
-        size = told.get(frames.INITIAL_WINDOW_SIZE, self.stream_window)
+        size = values.get(frames.INITIAL_WINDOW_SIZE, self.stream_window)
         change, self.stream_window = size - self.stream_window, size
         self._greeted = True
         self.out.append(frames.frame(frames.SETTINGS, frames.ACK, 0))

@@ -265,38 +265,3 @@ def test_squatting_is_possible(engine, stored):
     with engine.connect() as connection:
         found = connection.execute(sa.select(events.c.operation_id)).scalars().all()
     assert found == [operation_id]
-
-
-async def test_calls_some_turns_apart_share_a_batch(store, monkeypatch):
-    """Calls of concurrent callers share a batch if they arrive a few turns apart."""
-    ids = [(await factories.reach(store, Status.PROCESSING)).id for _ in range(4)]
-    statements = store._transitions[Transition.PROGRESS]
-    sizes, apply = [], statements.apply
-
-    def counted(session, requests):
-        sizes.append(len(requests))
-        return apply(session, requests)
-
-    monkeypatch.setattr(statements, "apply", counted)
-
-    async def later(turns, operation_id):
-        for _ in range(turns):
-            await asyncio.sleep(0)
-        return await store.apply(factories.change(Transition.PROGRESS, operation_id, progress=0.5))
-
-    await asyncio.gather(*(later(0, each) for each in ids[:2]))
-    turns_apart = batching.MAX_QUIET_TURNS // 2
-    await asyncio.gather(*(later(n * turns_apart, each) for n, each in enumerate(ids)))
-    assert sizes == [2, 4]
-
-
-async def test_single_caller_is_not_kept_waiting(store):
-    """A call that follows a batch of one starts in the next turn of the event loop."""
-    operation = await factories.reach(store, Status.PROCESSING)
-    call = asyncio.create_task(
-        store.apply(factories.change(Transition.PROGRESS, operation.id, progress=0.5))
-    )
-    await asyncio.sleep(0)  # the call
-    await asyncio.sleep(0)  # the turn after it
-    assert store._batchers.writes._running
-    await call

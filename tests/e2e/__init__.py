@@ -1,1 +1,1 @@
-"""The service as the outside sees it: real processes, real sockets, real databases."""
+"""End-to-end tests: real processes, real sockets, real databases."""

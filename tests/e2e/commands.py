@@ -1,4 +1,4 @@
-"""Commands of the command line, run as people and scripts run them, and how they end."""
+"""Runs of the command line, with their output and exit codes."""
 
 import json
 import os
@@ -26,13 +26,13 @@ class Done:
 
     @property
     def json(self) -> Any:
-        """The one document on standard output."""
+        """The only document on standard output."""
         assert self.out.endswith("\n")
         return json.loads(self.out)
 
     @property
     def error(self) -> dict[str, Any]:
-        """The one document on standard error."""
+        """The only document on standard error."""
         document: dict[str, Any] = json.loads(self.err)["error"]
         assert document["exit_code"] == self.code
         return document
@@ -54,7 +54,7 @@ def milepost(*arguments: str, stdin: str = "", **settings: str) -> Done:
 
 
 def on_a_terminal(*arguments: str, columns: int, **settings: str) -> str:
-    """Run one command on a terminal of this width, and return all that it wrote there."""
+    """Run one command on a terminal of this width and return all its output."""
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "milepost", *arguments],

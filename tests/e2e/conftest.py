@@ -1,13 +1,14 @@
-"""Services for the end-to-end tests: one for each database, shared by all tests of the session."""
+"""Services for the end-to-end tests: one for each database, shared by the whole session."""
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
 from milepost.webhooks.master_keys import new_key
+from milepost_client import Milepost
 from tests import canaries
 from tests.contract.stored import Stored
 from tests.e2e.client import Client
@@ -31,7 +32,7 @@ def postgres_service(
     name = f"milepost_e2e_{uuid.uuid4().hex}"
     postgres.create_database(name, template=postgres_template)
     url = sa.make_url(postgres.url(name))
-    if url.password is None:  # the server trusts everybody, and takes any
+    if url.password is None:  # the server trusts every client and ignores it
         url = url.set(password=canaries.fresh())
     where = url.render_as_string(hide_password=False)
     with Service(where, tmp_path_factory.mktemp("server"), webhook_keys=new_key()) as service:
@@ -41,7 +42,7 @@ def postgres_service(
 
 @pytest.fixture(scope="session", params=["sqlite", "postgresql"])
 def any_service(request: pytest.FixtureRequest) -> Service:
-    """A service: the test runs on each database, without exclusions."""
+    """A service on each database, without exclusions."""
     fixtures = {"sqlite": "service", "postgresql": "postgres_service"}
     service: Service = request.getfixturevalue(fixtures[request.param])
     return service
@@ -49,7 +50,7 @@ def any_service(request: pytest.FixtureRequest) -> Service:
 
 @pytest.fixture
 def unswept(database_url: str, tmp_path: Path) -> Iterator[Service]:
-    """A service of its own whose sweeper does not come, on each database; it counts often."""
+    """A service without a sweeper, on each database; it updates its metrics often."""
     with Service(
         database_url,
         tmp_path,
@@ -62,7 +63,7 @@ def unswept(database_url: str, tmp_path: Path) -> Iterator[Service]:
 
 @pytest.fixture
 def alice(any_service: Service) -> Client:
-    """A caller that nobody was before."""
+    """A caller with a new subject."""
     return any_service.client("alice")
 
 
@@ -74,11 +75,25 @@ def worker(any_service: Service) -> Client:
 
 @pytest.fixture
 def admin(any_service: Service) -> Client:
-    """An admin, who sees the operations of all."""
+    """An admin, which has access to the operations of all owners."""
     return any_service.client("root", roles=("ADMIN",))
 
 
 @pytest.fixture
 def stored(any_service: Service) -> Stored:
-    """What the database of the service holds."""
+    """The content of the service's database."""
     return Stored(any_service.engine)
+
+
+@pytest.fixture
+def function() -> str:
+    """A function that no other test works on."""
+    return f"test.{uuid.uuid4().hex}"
+
+
+@pytest.fixture
+async def caller(any_service: Service) -> AsyncIterator[Milepost]:
+    """A client of a new caller."""
+    key = any_service.api_key(f"alice-{uuid.uuid4().hex}")
+    async with Milepost(any_service.address, api_key=key) as milepost:
+        yield milepost

@@ -1,6 +1,6 @@
-"""The cells of the matrix: somebody calls an RPC about something, and what must come of it.
+"""The cells of the access matrix: a principal calls an RPC about a resource.
 
-What is expected derives from the policy and the transition table; nothing of it is written here.
+The expected answers are derived from the policy and the transition table.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ from tests.e2e.rpcs import CALL_SECONDS, Metadata, Rpc
 from tests.e2e.service import Service
 
 AT_ONCE: Final = 16
-"""Calls in flight: enough to be quick, too few to be turned away."""
+"""Calls in flight: enough to be fast, too few to exceed a limit."""
 MORE_TRIES: Final = 5
 DETAILS: Final = "grpc-status-details-bin"
 
@@ -42,13 +42,13 @@ GIVEN: Final[Mapping[str, Mapping[str, Any]]] = {
     "CreateApiKey": {"subject": "matrix", "roles": [admin_service_pb2.ROLE_CALLER]},
     "RevokeApiKey": {"key_id": 16 * "0"},
 }
-"""What complete requests hold, where that is not about an operation or a function."""
+"""Fields of complete requests, without those of an operation or a function."""
 
 MISSING: Final = "missing"
 EXPIRED: Final = "expired"
 DELETED: Final = "deleted"
 FATES: Final[tuple[str, ...]] = (*Status, EXPIRED, DELETED)
-"""What an operation that was once created may be."""
+"""The fates of an operation that was once created."""
 MALFORMED: Final[Mapping[str, str]] = {
     "no id": "",
     "short id": "op_0123",
@@ -61,7 +61,7 @@ MALFORMED: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Person:
-    """One kind of principal, with a credential that is good or bad."""
+    """A kind of principal, with a valid or an invalid credential."""
 
     kind: str
     subject: str = ""
@@ -69,10 +69,10 @@ class Person:
     functions: tuple[str, ...] = ()
     metadata: Metadata = ()
     known: bool = True
-    """Whether the credential is valid."""
+    """True if the credential is valid."""
 
     def relations(self, owner: str, function: str) -> frozenset[Actor]:
-        """What the person is to an operation of this owner and function."""
+        """Return the relations of the person to an operation of this owner and function."""
         granted = Role.WORKER in self.roles and any(
             function.startswith(grant[:-1]) if grant.endswith("*") else function == grant
             for grant in self.functions
@@ -87,24 +87,24 @@ class Person:
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One call: who, which RPC, about what."""
+    """One call: the principal, the RPC and the resource."""
 
     person: Person
     rpc: Rpc
     request: Message
     what: str
-    """One of `FATES`, `MISSING` or `MALFORMED`; or what is asked instead."""
+    """One of `FATES`, `MISSING` or `MALFORMED`; or the scope of the request."""
     owner: str = ""
     function: str = ""
     trace_id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def __str__(self) -> str:
-        """Name the cell for whoever reads a failure."""
+        """Name the cell in the report of a failure."""
         return f"{self.person.kind} calls {self.rpc.method} about {self.what}"
 
     @property
-    def refused_at_the_door(self) -> tuple[StatusCode, str] | None:
-        """The code and the reason of a refusal that has nothing to do with any operation."""
+    def access_refusal(self) -> tuple[StatusCode, str] | None:
+        """Return code and reason of a refusal that is independent of the operation."""
         if not self.person.known:
             return StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED"
         if self.rpc.permission.roles.isdisjoint(self.person.roles):
@@ -113,15 +113,15 @@ class Cell:
 
     @property
     def relations(self) -> frozenset[Actor]:
-        """Through which of the RPC's relations the call reaches the operation."""
+        """The relations of the RPC's row by which the call has access to the operation."""
         mine = self.person.relations(self.owner, self.function)
         return mine & self.rpc.permission.relations
 
     @property
     def expected(self) -> tuple[StatusCode, str]:
-        """The code and the reason of the answer to a call about one operation."""
-        if self.refused_at_the_door is not None:
-            return self.refused_at_the_door
+        """Return the expected code and reason of a call about one operation."""
+        if self.access_refusal is not None:
+            return self.access_refusal
         if self.what in MALFORMED:
             return StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST"
         if not self.relations or self.what == MISSING:
@@ -137,16 +137,16 @@ class Cell:
             if transition
             else set(Status)
         )
-        # A stream tells its worker of the cancel, which is no refusal.
-        told = self.rpc.method == "StreamProgress" and self.what == Status.CANCELLED
-        if self.what not in sources and not told:
+        # A stream notifies its worker of the cancel, which is not a refusal.
+        notified = self.rpc.method == "StreamProgress" and self.what == Status.CANCELLED
+        if self.what not in sources and not notified:
             return StatusCode.FAILED_PRECONDITION, "ILLEGAL_TRANSITION"
         return StatusCode.OK, ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """Everything that came back: equal answers are equal to the byte."""
+    """The whole answer to a call; equal answers are equal to the byte."""
 
     code: StatusCode
     message: str
@@ -158,7 +158,7 @@ class Answer:
 
 
 def people(function: str, engine: Engine) -> list[Person]:
-    """Every kind of principal, none of whom was there before, with their keys in the database."""
+    """Return every kind of principal, all of them new, with their keys in the database."""
     fresh = uuid.uuid4().hex[:12]
     grant = (function.rpartition(".")[0] + ".*",)
     made = [
@@ -168,7 +168,7 @@ def people(function: str, engine: Engine) -> list[Person]:
         _person("worker with another grant", fresh, [Role.WORKER], ("audio.*", function + ".x")),
         _person("worker without a grant", fresh, [Role.WORKER]),
         _person("grant without the role", fresh, [Role.CALLER], ("*",)),
-        _person("nobody's role", fresh, [], ("*",)),
+        _person("no role", fresh, [], ("*",)),
         _person("admin", fresh, [Role.ADMIN]),
         _person("caller and worker", fresh, [Role.CALLER, Role.WORKER], (function,)),
         _person("caller and admin", fresh, [Role.CALLER, Role.ADMIN]),
@@ -233,7 +233,7 @@ def _without_a_key() -> list[Person]:
 
 
 def store(engine: Engine, made: Iterable[tuple[str, str, str, str]]) -> None:
-    """Let there be operations, each given by its id, owner, function and fate."""
+    """Store operations, each given by its id, owner, function and fate."""
     rows, recorded = [], []
     for operation_id, owner, function, fate in made:
         recorded.append(
@@ -270,7 +270,7 @@ def _event(
 
 
 def about(person: Person, rpc: Rpc, function: str, owner: str) -> list[tuple[Cell, str]]:
-    """One cell for every fate of an operation, and for every id that there is none of."""
+    """Return a cell for every fate of an operation, and for every kind of missing operation."""
     ids = {what: new_operation_id() for what in (*FATES, MISSING)} | dict(MALFORMED)
     return [
         (
@@ -289,7 +289,7 @@ def about(person: Person, rpc: Rpc, function: str, owner: str) -> list[tuple[Cel
 
 
 def complete(rpc: Rpc, function: str, **fields: Any) -> Message:
-    """A complete request: it is refused for what it is about, not for what it lacks."""
+    """Return a complete request: a refusal is about the resource, not about a missing field."""
     known = rpc.request.DESCRIPTOR.fields_by_name
     if "timeout" in known:
         fields["timeout"] = duration_pb2.Duration()  # answers at once
@@ -303,7 +303,7 @@ def complete(rpc: Rpc, function: str, **fields: Any) -> Message:
 
 
 async def ask_all(service: Service, cells: Iterable[Cell]) -> list[tuple[Cell, Answer]]:
-    """What the calls of all cells come to; of a stream, its first message."""
+    """Call all cells and return their answers; the answer of a stream is its first message."""
     gate = asyncio.Semaphore(AT_ONCE)
     async with service.aio_channel() as channel:
 
@@ -313,7 +313,7 @@ async def ask_all(service: Service, cells: Iterable[Cell]) -> list[tuple[Cell, A
                 for _ in range(MORE_TRIES):
                     if answer.code is not StatusCode.UNAVAILABLE:
                         break
-                    # A machine too busy for the database to answer in time says nothing of the
+                    # On a busy machine the database may be too slow, which is not a matter of the
                     # policy. The next try is a call of its own, with a trace of its own.
                     cell = dataclasses.replace(cell, trace_id=uuid.uuid4().hex)
                     answer = await answered(cell)
@@ -321,8 +321,8 @@ async def ask_all(service: Service, cells: Iterable[Cell]) -> list[tuple[Cell, A
 
         async def answered(cell: Cell) -> Answer:
             if cell.rpc.shape.startswith("stream"):
-                # Not with grpc.aio: it calls a stream INTERNAL that the service ends before its
-                # last request was sent.
+                # Not with grpc.aio, which reports INTERNAL for a stream that ends before its
+                # last request is sent.
                 return await asyncio.to_thread(_ask_stream, service.channel, cell)
             return await _ask(channel, cell)
 
@@ -336,7 +336,7 @@ def _metadata(cell: Cell) -> Metadata:
 async def _ask(channel: grpc.aio.Channel, cell: Cell) -> Answer:
     call = cell.rpc.on(channel)(cell.request, metadata=_metadata(cell), timeout=CALL_SECONDS)
     response = None
-    with contextlib.suppress(grpc.aio.AioRpcError):  # the code says why
+    with contextlib.suppress(grpc.aio.AioRpcError):  # the code is the answer
         response = await (call.read() if cell.rpc.shape.endswith("stream") else call)
     if isinstance(response, Message) and cell.rpc.shape.endswith("stream"):
         call.cancel()
@@ -364,7 +364,7 @@ def _ask_stream(channel: grpc.Channel, cell: Cell) -> Answer:
 
 
 def _opened(response: Any) -> Answer:
-    """A stream that is open. What it says of one operation may be a refusal all the same."""
+    """Return an open stream; its item about one operation may still be a refusal."""
     is_item = "error" in response.DESCRIPTOR.fields_by_name
     refused = response.error if is_item and response.HasField("error") else None
     code = StatusCode.OK if refused is None else _CODE_OF[refused.reason]
@@ -386,7 +386,7 @@ _CODE_OF: Final = {
     "OPERATION_DELETED": StatusCode.NOT_FOUND,
     "ILLEGAL_TRANSITION": StatusCode.FAILED_PRECONDITION,
 }
-"""The codes that the reasons of an item stand for: a stream has no code for each of its items."""
+"""Codes of the reasons of items: a stream has no code for each of its items."""
 
 
 def _ended(code: StatusCode, message: str, initial: Any, trailing: Any, response: Any) -> Answer:

@@ -1,4 +1,4 @@
-"""Calls that are refused, and what their callers are told."""
+"""Refused calls, and all details of their refusals."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,20 +13,20 @@ from tests.canaries import CANARIES
 
 
 class Refusal:
-    """A call that was refused: everything that its caller is told."""
+    """A refused call, with everything that its caller gets."""
 
     error: Any
-    """Of grpc or of grpc.aio."""
+    """The error of grpc or of grpc.aio."""
 
     @cached_property
     def code(self) -> grpc.StatusCode:
-        """The code of gRPC."""
+        """The gRPC status code."""
         code: grpc.StatusCode = self.error.code()
         return code
 
     @cached_property
     def message(self) -> str:
-        """The sentence."""
+        """The status message."""
         return self.error.details() or ""
 
     @cached_property
@@ -43,7 +43,7 @@ class Refusal:
         return [(key, value) for key, value in self.error.trailing_metadata() or ()]
 
     def detail(self, kind: type[Any]) -> Any:
-        """The one detail of this type."""
+        """Return the only detail of this type."""
         (packed,) = (detail for detail in self.status.details if detail.Is(kind.DESCRIPTOR))
         found = kind()
         packed.Unpack(found)
@@ -51,32 +51,32 @@ class Refusal:
 
     @property
     def reason(self) -> str:
-        """What programs decide by."""
+        """The reason, on which programs decide."""
         info = self.detail(error_details_pb2.ErrorInfo)
         assert info.domain == "milepost"
         return str(info.reason)
 
     @property
     def facts(self) -> dict[str, str]:
-        """Every dynamic part of the sentence."""
+        """The dynamic values of the message."""
         return dict(self.detail(error_details_pb2.ErrorInfo).metadata)
 
     @property
     def retry_after(self) -> float:
-        """After how many seconds to try again."""
+        """The seconds to wait before the next try."""
         delay = self.detail(error_details_pb2.RetryInfo).retry_delay
         return float(delay.seconds + delay.nanos / 1e9)
 
     @property
     def violations(self) -> dict[str, str]:
-        """What is wrong with each field."""
+        """The description of the violation of each field."""
         bad = self.detail(error_details_pb2.BadRequest)
         return {violation.field: violation.description for violation in bad.field_violations}
 
 
 @contextmanager
 def refused(code: grpc.StatusCode | None, reason: str | None = None) -> Iterator[Refusal]:
-    """The call inside is refused, with `code` and, where one is given, `reason`."""
+    """Assert that the call inside is refused with `code` and, where given, `reason`."""
     refusal = Refusal()
     try:
         yield refusal

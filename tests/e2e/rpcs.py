@@ -36,38 +36,38 @@ class Rpc:
 
     @property
     def takes_id(self) -> bool:
-        """Whether its request names an operation, and not just as a filter."""
+        """True if the request names an operation, other than as a filter."""
         field = self.request.DESCRIPTOR.fields_by_name.get("operation_id")
         return field is not None and not field.has_presence
 
     @property
     def permission(self) -> Permission:
-        """Its row of the policy table."""
+        """The row of the RPC in the policy table."""
         use_case = METHODS[self.name].use_case
         assert use_case is not None
         return POLICY[use_case]
 
     @property
     def method(self) -> str:
-        """The name of the method alone."""
+        """The name of the method without its service."""
         return self.name.partition("/")[2]
 
     def about(self, operation_id: str, **fields: Any) -> Message:
-        """A complete request about one operation."""
+        """Return a complete request about one operation."""
         known = self.request.DESCRIPTOR.fields_by_name
         if "errors" in known:
             fields = {"errors": [BROKEN], **fields}
-        if "timeout" in known:  # of a wait: the answer comes at once
+        if "timeout" in known:  # a wait that is answered at once
             fields = {"timeout": duration_pb2.Duration(), **fields}
         return self.request(operation_id=operation_id, **fields)
 
     def on(self, channel: Any) -> Any:
-        """What calls it on `channel`, be it of grpc or of grpc.aio."""
+        """Return the callable of the RPC on `channel`, of grpc or of grpc.aio."""
         make = getattr(channel, self.shape)
         return make(f"/{self.name}", self.request.SerializeToString, self.response.FromString)
 
     def send(self, channel: grpc.Channel, request: Message, metadata: Metadata) -> Any:
-        """The answer; for a stream the first one, or nothing if it is empty."""
+        """Return the answer; for a stream the first one, or None if it is empty."""
         given = iter([request]) if self.shape.startswith("stream") else request
         answer = self.on(channel)(given, metadata=metadata, timeout=CALL_SECONDS)
         return next(answer, None) if self.shape.endswith("stream") else answer
@@ -94,7 +94,7 @@ RPCS = tuple(
     for service in file.DESCRIPTOR.services_by_name.values()
     for method in service.methods
 )
-"""Every RPC of Milepost's own protos."""
+"""Every RPC of the protos of Milepost."""
 ABOUT_ONE = tuple(rpc for rpc in RPCS if rpc.takes_id and rpc.shape != "stream_stream")
-"""Those that are about one operation, which their request names; each refusal ends the call."""
+"""Unary RPCs and watches about one operation, which their request names."""
 BY_METHOD = {rpc.method: rpc for rpc in RPCS}

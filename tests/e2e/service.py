@@ -37,13 +37,13 @@ START_SECONDS = 30.0
 STOP_SECONDS = 30.0
 LOG_SECONDS = 5.0
 MEASURED_EVERY_S = "0.1"
-"""How often a service counts where a test waits for that."""
+"""Interval of a service's counts in tests that wait for them."""
 RECONNECT = (
     ("grpc.initial_reconnect_backoff_ms", 50),
     ("grpc.max_reconnect_backoff_ms", 200),
     ("grpc.use_local_subchannel_pool", 1),
 )
-"""A service that was away is called again soon, and at once over another channel."""
+"""Options of a channel that reconnects soon and shares no connection with others."""
 _LABEL = re.compile(r'(\w+)="([^"]*)"')
 LIFTED: Final = dict.fromkeys(
     (
@@ -57,17 +57,17 @@ LIFTED: Final = dict.fromkeys(
     ),
     "1000000",
 )
-"""Limits that no test reaches by accident; those about limits say which they mean."""
+"""Limits that no test reaches by accident; tests about limits set their own."""
 
 
 class Service:
-    """A service on free ports of the loopback. It can be killed, and started again on its data.
+    """A service on free ports of the loopback that can be killed, and restarted on its data.
 
     Args:
-        database_url: where its operations live.
-        folder: where its log goes.
-        limited: with the limits of the product, which are otherwise lifted.
-        settings: by the names of `milepost.config.Settings`.
+        database_url: address of its database.
+        folder: the folder of its log.
+        limited: use the default limits, which are otherwise lifted.
+        settings: settings by their names in `milepost.config.Settings`.
     """
 
     def __init__(
@@ -93,11 +93,11 @@ class Service:
         return self
 
     def __exit__(self, *_error: object) -> None:
-        """Stop in order, unless it was killed."""
+        """Stop in order, unless the process was killed."""
         self.stop()
 
     def start(self, *, ready: bool = True) -> None:
-        """The process runs and, unless told otherwise, is ready for calls."""
+        """Start the process and, by default, wait until it is ready for calls."""
         settings = {
             "database_url": self.database_url,
             "listen": self.address,
@@ -118,7 +118,7 @@ class Service:
             self.wait_until_ready()
 
     def wait_until_ready(self) -> None:
-        """It takes calls; its process is ended if it does not come to that."""
+        """Wait until the service accepts calls; end the process if it does not."""
         try:
             eventually(self.is_ready, within=START_SECONDS, what="ready")
         except BaseException:
@@ -126,7 +126,7 @@ class Service:
             raise
 
     def is_ready(self) -> bool:
-        """Whether calls should be sent to it; a failure if its process has ended."""
+        """Return True if the service accepts calls; fail if its process has ended."""
         assert self.process is not None
         assert self.process.poll() is None, self.log()
         try:
@@ -135,7 +135,7 @@ class Service:
             return False
 
     def probe(self, path: str) -> tuple[int, str]:
-        """The status and the body of one page of the HTTP port."""
+        """Return the status and the body of one page of the HTTP port."""
         connection = http.client.HTTPConnection(self.http_address, timeout=5)
         try:
             connection.request("GET", path)
@@ -145,7 +145,7 @@ class Service:
             connection.close()
 
     def metric(self, name: str, **labels: str) -> float:
-        """The sum of the samples of one metric that have these labels."""
+        """Return the sum of the samples of one metric that have these labels."""
         samples = re.findall(
             rf"^{name}(?:{{(.*)}})? (\S+)$", self.probe("/metrics")[1], re.MULTILINE
         )
@@ -156,18 +156,18 @@ class Service:
         )
 
     def log(self) -> str:
-        """What it has written so far."""
+        """Return the log so far."""
         return self._log.read_text(encoding="utf-8")
 
     def log_lines(self, **facts: object) -> list[Mapping[str, Any]]:
-        """The log lines so far that say all of these facts."""
+        """Return the log lines so far that have all of these facts."""
         # gRPC writes lines of its own.
         written = (line for line in self.log().splitlines() if line.startswith("{"))
         lines = (json.loads(line) for line in written)
         return [line for line in lines if facts.items() <= line.items()]
 
     def logged(self, **facts: object) -> Mapping[str, Any]:
-        """The one log line that says all of these facts; it may be written a little later."""
+        """Wait for the only log line that has all of these facts, and return it."""
         lines: list[Mapping[str, Any]] = eventually(
             lambda: self.log_lines(**facts), within=LOG_SECONDS, what=f"logged: {facts}"
         )
@@ -177,7 +177,7 @@ class Service:
     def api_key(
         self, subject: str, roles: Iterable[str] = ("CALLER",), functions: Iterable[str] = ()
     ) -> str:
-        """A new API key."""
+        """Create an API key."""
         key, stored = issue_key(
             subject=subject, roles=[Role(role) for role in roles], functions=functions
         )
@@ -187,32 +187,32 @@ class Service:
 
     @cached_property
     def engine(self) -> Engine:
-        """The way to its database, beside it; it holds no connection."""
+        """The engine of the service's database, which keeps no connection open."""
         return open_engine(self.database_url)
 
     @cached_property
     def channel(self) -> grpc.Channel:
-        """The connection that its clients share."""
+        """The channel that all clients of the service share."""
         return grpc.insecure_channel(self.address, options=RECONNECT)
 
     def aio_channel(self) -> grpc.aio.Channel:
-        """A connection of the running event loop, to be closed."""
+        """Return a new channel of the running event loop, which the test closes."""
         return grpc.aio.insecure_channel(self.address, options=RECONNECT)
 
     def client(
         self, subject: str, roles: Iterable[str] = ("CALLER",), functions: Iterable[str] = ()
     ) -> Client:
-        """Who calls as `subject`, which is made unique: the tests share the service."""
+        """Return a client with a subject made unique, because the tests share the service."""
         subject = f"{subject}-{uuid.uuid4().hex}"
         key = self.api_key(subject, roles, functions)
         return Client(self.channel, subject, frozenset(roles), key)
 
     def worker(self) -> Client:
-        """Who may do all work."""
+        """Return a worker for all functions."""
         return self.client("wally", roles=("WORKER",), functions=("*",))
 
     def stop(self) -> None:
-        """It has finished what ran and has ended well. Nothing happens if it was killed."""
+        """Stop the process and assert that it ended well; do nothing if it was killed."""
         if self.process is None:
             return
         with suppress(OSError):  # one that is not ready yet, or stopping already, has no page
@@ -222,7 +222,7 @@ class Service:
         assert code == 0, f"exit code {code} after SIGTERM:\n{self.log()}"
 
     def end(self) -> int:
-        """The exit code of its process, which ends."""
+        """Wait for the process to end and return its exit code."""
         assert self.process is not None
         process, self.process = self.process, None
         try:
@@ -232,7 +232,7 @@ class Service:
             process.wait()
 
     def kill(self) -> None:
-        """Its process is gone, without a chance to say good-bye."""
+        """Kill the process without a chance to clean up."""
         if self.process is not None:
             self.process.send_signal(signal.SIGKILL)
             self.end()

@@ -1,4 +1,4 @@
-"""API keys from their creation to their end: over the API and on the command line."""
+"""API keys from their creation to their revocation, over the API and the command line."""
 
 import functools
 import time
@@ -19,16 +19,16 @@ from tests.e2e.service import Service
 from tests.waiting import eventually
 
 REVOKED_S = 5.0
-"""Within this time a revoked or expired key is worthless, on every replica."""
+"""Time within which every replica refuses a revoked or expired key."""
 
 
 def with_key(service: Service, key: str) -> Client:
-    """Who calls the service with this key."""
-    return Client(service.channel, "somebody", frozenset(), key)
+    """Return a client with this key."""
+    return Client(service.channel, "holder", frozenset(), key)
 
 
 def is_refused(client: Client) -> bool:
-    """Whether the key is worthless now."""
+    """Return True if the service refuses the key."""
     try:
         client.call("ListOperations")
     except Exception as error:  # noqa: BLE001 - of grpc; any other has no such code
@@ -37,7 +37,7 @@ def is_refused(client: Client) -> bool:
 
 
 def timestamp(time: datetime) -> Timestamp:
-    """The time as a message."""
+    """Return the time as a message."""
     stamp = Timestamp()
     stamp.FromDatetime(time)
     return stamp
@@ -45,7 +45,7 @@ def timestamp(time: datetime) -> Timestamp:
 
 @pytest.fixture
 def replica(any_service: Service, tmp_path: Path) -> Iterator[Service]:
-    """Another replica on the same PostgreSQL; the embedded store has only the one process."""
+    """Another replica on the same PostgreSQL; the embedded store has only one process."""
     if any_service.database_url.startswith("sqlite"):
         yield any_service
         return
@@ -53,8 +53,8 @@ def replica(any_service: Service, tmp_path: Path) -> Iterator[Service]:
         yield replica
 
 
-def test_key_lives_and_dies_over_the_api(any_service, replica, admin, alice):
-    """A created key works at once and everywhere, is listed, and when revoked worthless in 5 s."""
+def test_key_is_created_listed_and_revoked_over_the_api(any_service, replica, admin, alice):
+    """A created key works on every replica, is listed, and is refused 5 s after its revocation."""
     created = admin.call(
         "CreateApiKey",
         subject=alice.subject,
@@ -80,7 +80,7 @@ def test_key_lives_and_dies_over_the_api(any_service, replica, admin, alice):
     for client in clients:
         left = deadline - time.monotonic()
         eventually(functools.partial(is_refused, client), within=left, what="revoked")
-    assert alice.get(operation.id) == operation  # what a subject owns does not hang on its key
+    assert alice.get(operation.id) == operation  # operations belong to the subject, not to its key
 
     listed = admin.call("ListApiKeys", subject=alice.subject).api_keys
     assert key.key_id not in {found.key_id for found in listed}
@@ -92,11 +92,11 @@ def test_key_lives_and_dies_over_the_api(any_service, replica, admin, alice):
         line, *others = any_service.log_lines(event="call answered", method=name, key_id=key.key_id)
         assert (line["principal"], line["subject"]) == (admin.subject, alice.subject)
         assert (line["roles"], line["functions"]) == ("CALLER WORKER", "video.*")
-        assert len(others) == (method == "RevokeApiKey")  # it was repeated
+        assert len(others) == (method == "RevokeApiKey")  # the repeated create
 
 
 def test_create_can_be_repeated_but_not_the_secret(admin):
-    """With the same request_id the same key comes again, without its secret."""
+    """A repeated create of a key returns the same key without its secret."""
     fields: dict[str, Any] = {"request_id": "once", "subject": "repeated", "roles": ["ROLE_CALLER"]}
     first = admin.call("CreateApiKey", **fields)
     again = admin.call("CreateApiKey", **fields)
@@ -109,7 +109,7 @@ def test_create_can_be_repeated_but_not_the_secret(admin):
 
 
 def test_rotation_has_two_keys_at_once(any_service, admin):
-    """Two keys of one subject are live at the same time, until the old one is revoked."""
+    """Two keys of one subject work at the same time, until the old one is revoked."""
     old, new = (
         admin.call("CreateApiKey", subject="rotated", roles=[pb.ROLE_CALLER]) for _ in range(2)
     )
@@ -135,7 +135,7 @@ def test_key_ends_at_its_time(any_service, admin):
 
 
 def test_last_use_is_noted(any_service, admin):
-    """A key that is used says so in the list, some seconds later."""
+    """The list shows the last use of a key some seconds later."""
     created = admin.call("CreateApiKey", subject="used", roles=[pb.ROLE_CALLER])
     assert not created.api_key.HasField("last_used_time")
     with_key(any_service, created.secret).create()
@@ -149,7 +149,7 @@ def test_last_use_is_noted(any_service, admin):
 
 
 def test_pages_of_keys(admin):
-    """The list comes in pages without overlap, and ends with an empty token."""
+    """The pages of the list do not overlap, and the last one has an empty token."""
     made = {
         admin.call("CreateApiKey", subject="paged", roles=[pb.ROLE_CALLER]).api_key.key_id
         for _ in range(5)
@@ -186,7 +186,7 @@ BAD: dict[str, tuple[dict[str, Any], set[str]]] = {
 
 @pytest.mark.parametrize("name", BAD)
 def test_malformed_keys_are_refused(admin, name):
-    """Every field that is wrong is named, and nothing is stored."""
+    """A malformed key is refused with every wrong field, and nothing is stored."""
     fields, wrong = BAD[name]
     good: dict[str, Any] = {"subject": f"bad {name}", "roles": [pb.ROLE_CALLER]}
     with refused(StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST") as refusal:
@@ -196,7 +196,7 @@ def test_malformed_keys_are_refused(admin, name):
 
 
 def test_wrong_ids_cannot_be_revoked(admin, alice):
-    """An unknown id is NOT_FOUND; what is no id is malformed, and not repeated: it may be a key."""
+    """An unknown id is NOT_FOUND; a malformed id is not echoed, because it may be a secret."""
     with refused(StatusCode.NOT_FOUND, "API_KEY_NOT_FOUND") as refusal:
         admin.call("RevokeApiKey", key_id="0" * 16)
     assert refusal.facts == {"key_id": "0" * 16}
@@ -206,7 +206,7 @@ def test_wrong_ids_cannot_be_revoked(admin, alice):
 
 
 def test_keys_of_the_command_line_and_of_the_api_are_the_same(any_service, admin):
-    """A key made on the command line ends, is used, listed and revoked like any other."""
+    """A key of the command line is used, listed, revoked and expires like a key of the API."""
     here = {"MILEPOST_DATABASE_URL": any_service.database_url}
     words = ("keys", "create", "--subject", "cli", "--role", "caller", "--expires-in", "90d")
     created = milepost(*words, "--output", "json", **here)

@@ -1,4 +1,4 @@
-"""The audit log of a running service: who, what, which, how, and nothing forged.
+"""The audit log of a running service: complete lines that no caller can forge.
 
 That every change and every refusal has one line is checked for every cell of the matrix.
 """
@@ -18,7 +18,7 @@ HOSTILE = '\u2028{"event": "operation changed"}\u202e\x85\x9b2J'
 
 
 def test_names_cannot_forge_a_line(any_service, alice):
-    """A function with line separators and escapes in its name is logged harmlessly."""
+    """Line separators and escapes in the name of a function are escaped in the log."""
     tag = uuid.uuid4().hex
     operation = alice.create(function=f"video.{tag}{HOSTILE}")
     line = any_service.logged(operation_id=operation.id, transition="create")
@@ -30,7 +30,7 @@ def test_names_cannot_forge_a_line(any_service, alice):
 
 
 def test_ids_cannot_forge_a_line(any_service, alice):
-    """Line breaks in the place of an id break no line."""
+    """Line breaks in an id do not start a new line of the log."""
     tag = uuid.uuid4().hex[:4]
     with refused(StatusCode.INVALID_ARGUMENT):
         alice.get(f"{tag}\r\n\x1b[2J{{}}")
@@ -39,7 +39,7 @@ def test_ids_cannot_forge_a_line(any_service, alice):
 
 
 def check_progress(line: Mapping[str, Any], worker: Client, method: str) -> None:
-    """The line says who reported progress, and how."""
+    """Assert that the line names the reporter of the progress and the method."""
     assert (line["event"], line["level"], line["code"]) == ("operation changed", "info", "OK")
     assert (line["function"], line["status"]) == (FUNCTION, "PROCESSING")
     assert line["principal"] == worker.subject
@@ -49,7 +49,7 @@ def check_progress(line: Mapping[str, Any], worker: Client, method: str) -> None
 
 
 def test_progress_has_a_line(any_service, alice):
-    """Each committed progress has its line, also one that starts; a repeated one has no other."""
+    """Each committed progress has one line, also one that starts; a repetition adds none."""
     operation = alice.create()
     for progress in (0.25, 0.5):
         for _ in range(2):
@@ -65,7 +65,7 @@ def test_progress_has_a_line(any_service, alice):
 
 
 async def test_progress_of_a_stream_has_its_line(any_service, worker):
-    """Each commit of a stream is a line of that stream, also one that another call hurried."""
+    """Each commit of a stream has a line of that stream, also one that another call caused."""
     alice = any_service.client("alice")
     operation = alice.create()
     async with streaming(any_service, worker) as stream:

@@ -1,4 +1,4 @@
-"""Who is let in: by credential, then by role."""
+"""Authentication by credential and authorization by role."""
 
 import itertools
 import operator
@@ -22,7 +22,7 @@ rpcs = pytest.mark.parametrize("rpc", RPCS, ids=operator.attrgetter("method"))
 
 
 def code(client: Client, rpc: Rpc) -> StatusCode:
-    """The code that an empty request is answered with."""
+    """Return the status code of an empty request."""
     try:
         client.send(rpc, rpc.request())
     except grpc.RpcError as error:
@@ -32,20 +32,20 @@ def code(client: Client, rpc: Rpc) -> StatusCode:
 
 
 def well_formed() -> str:
-    """A key that nobody issued."""
-    key, _ = issue_key(subject="nobody", roles=[Role.ADMIN])
+    """A well-formed key that was never issued."""
+    key, _ = issue_key(subject="unknown", roles=[Role.ADMIN])
     return key
 
 
 def other_secret(key: str) -> str:
-    """A well-formed key with the id of `key` and another secret."""
+    """Return a well-formed key with the id of `key` and another secret."""
     body = "_".join((*key.split("_")[:2], well_formed().split("_")[2][:-CHECKSUM_LENGTH]))
     return body + _checksum(body)
 
 
 @pytest.fixture(scope="module")
 def bad_headers(any_service: Service) -> dict[str, Metadata]:
-    """Headers that prove nothing, by what is wrong with them."""
+    """Headers without a valid credential, by their defect."""
     key = any_service.api_key("alice")
     revoked = any_service.api_key("alice")
     assert main.revoke_key(any_service.database_url, revoked.split("_")[1])
@@ -71,19 +71,19 @@ def bad_headers(any_service: Service) -> dict[str, Metadata]:
 
 
 @rpcs
-def test_nobody_is_let_in_without_a_key(any_service, bad_headers, rpc):
-    """Without a valid credential every RPC is UNAUTHENTICATED, with one text for all."""
-    told = set()
+def test_missing_or_bad_credential_is_unauthenticated(any_service, bad_headers, rpc):
+    """Without a valid credential every RPC is UNAUTHENTICATED, always with the same message."""
+    refusals = set()
     for header in bad_headers.values():
         with refused(StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED") as refusal:
             rpc.send(any_service.channel, rpc.request(), header)
-        told.add(refusal.status.SerializeToString(deterministic=True))
+        refusals.add(refusal.status.SerializeToString(deterministic=True))
         assert refusal.message.endswith("send 'authorization: Bearer <API key>'")
-    assert len(told) == 1
+    assert len(refusals) == 1
 
 
-def test_nothing_is_read_without_a_key(any_service, alice):
-    """The same answer comes for a good request and for one that is malformed."""
+def test_request_is_not_validated_without_a_key(any_service, alice):
+    """Without a valid credential a malformed request gets the same answer as a valid one."""
     operation = alice.create()
     get = next(rpc for rpc in RPCS if rpc.method == "GetOperation")
     for operation_id in (operation.id, "invalid-id", ""):
@@ -93,9 +93,9 @@ def test_nothing_is_read_without_a_key(any_service, alice):
 
 @pytest.fixture(scope="module")
 def by_roles(any_service: Service) -> list[Client]:
-    """A client for every one and every two of the roles."""
+    """Clients with every single role and every pair of roles."""
     return [
-        any_service.client("somebody", roles=roles, functions=("*",))
+        any_service.client("caller", roles=roles, functions=("*",))
         for size in (1, 2)
         for roles in itertools.combinations(Role, size)
     ]
@@ -103,7 +103,7 @@ def by_roles(any_service: Service) -> list[Client]:
 
 @rpcs
 def test_role_decides_what_may_be_called(by_roles, rpc):
-    """A credential without a role of the RPC is PERMISSION_DENIED, which names the roles."""
+    """A credential without a required role is PERMISSION_DENIED; the refusal names the roles."""
     allowed = rpc.permission.roles
     for client in by_roles:
         if not allowed.isdisjoint(client.roles):
@@ -119,13 +119,13 @@ def test_role_decides_what_may_be_called(by_roles, rpc):
 
 
 def test_every_rpc_has_its_roles():
-    """Every RPC of the protos is listed with the roles it is for, and nothing else is."""
+    """The policy lists exactly the RPCs of the protos, each with its roles."""
     assert set(METHODS) == {rpc.name for rpc in RPCS}
     assert all(rpc.permission.roles for rpc in RPCS)
 
 
 def test_served_are_the_services_of_the_protos(any_service):
-    """The port serves what the protos describe, health and reflection; nothing is forgotten."""
+    """The port serves exactly the services of the protos, health and reflection."""
     stub = reflection_pb2_grpc.ServerReflectionStub(any_service.channel)
     ask = reflection_pb2.ServerReflectionRequest(list_services="")
     (answer,) = stub.ServerReflectionInfo(iter([ask]), timeout=CALL_SECONDS)
@@ -145,8 +145,8 @@ def test_health_needs_no_key(any_service):
 
 
 def test_unknown_method_is_unimplemented(alice):
-    """A method that there is not is UNIMPLEMENTED."""
-    for path in ("/milepost.v1.OperationService/Explode", "/nobody.v1.Nothing/Here"):
+    """An unknown method is UNIMPLEMENTED."""
+    for path in ("/milepost.v1.OperationService/Explode", "/unknown.v1.Nothing/Here"):
         call = alice.channel.unary_unary(path)
         with pytest.raises(grpc.RpcError) as caught:
             call(b"", metadata=alice.metadata, timeout=CALL_SECONDS)
@@ -155,7 +155,7 @@ def test_unknown_method_is_unimplemented(alice):
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
 def test_scheme_is_in_any_letter_case(any_service, scheme):
-    """The name of the scheme is in any letter case (RFC 9110)."""
+    """The authentication scheme is case-insensitive (RFC 9110)."""
     client = any_service.client("alice")
     client.metadata = (("authorization", f"{scheme} {client.key}"),)
     assert client.create().owner == client.subject
@@ -175,8 +175,8 @@ def test_subject_may_have_many_keys(any_service, alice):
     [rpc for rpc in RPCS if rpc.shape == "unary_unary"],
     ids=operator.attrgetter("method"),
 )
-def test_bytes_that_are_no_message_are_refused(any_service, rpc):
-    """Bytes that are no message are an invalid request, and for strangers not even that."""
+def test_undecodable_message_is_refused(any_service, rpc):
+    """An undecodable message is INVALID_ARGUMENT, or UNAUTHENTICATED without a credential."""
     client = any_service.client("all", roles=tuple(Role), functions=("*",))
     call = client.channel.unary_unary(f"/{rpc.name}")
     with refused(StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST") as refusal:

@@ -1,20 +1,20 @@
-"""What is told to the service in confidence stays there."""
+"""Secrets in requests never leave the service."""
 
 from grpc import StatusCode
 
 from milepost.domain.operation import new_operation_id
 from tests.canaries import CANARIES
-from tests.e2e.confiding import confide
 from tests.e2e.refusals import refused
+from tests.e2e.secret_requests import send_secrets
 
 
 def test_no_secret_gets_out(any_service, alice):
     """No key, token, password or payload is in a log, a metric or an error.
 
-    Neither as it is, nor in base64, nor in hexadecimal digits. The same is checked after the whole
+    Neither in plain text, nor in base64, nor in hexadecimal. The same is checked after the whole
     session, of all services, and of spans too (`tests/conftest.py`).
     """
-    confide(any_service)
+    send_secrets(any_service)
     last = new_operation_id()
     with refused(StatusCode.NOT_FOUND):
         alice.get(last)

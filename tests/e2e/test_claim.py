@@ -14,17 +14,17 @@ from tests.waiting import eventually
 
 @pytest.fixture
 def function(alice):
-    """The name of a function that no other test uses."""
+    """Return the name of a function that no other test uses."""
     return f"claims.{alice.subject}"
 
 
 def seconds(value):
-    """A duration."""
+    """Return a duration."""
     return duration_pb2.Duration(seconds=value)
 
 
 def claim(client, function, **fields):
-    """What the client is given at once."""
+    """Return the operations of a claim that does not wait."""
     asked = {"functions": [function], "timeout": seconds(0), **fields}
     return list(client.call("ClaimOperations", **asked).operations)
 
@@ -67,14 +67,14 @@ def test_claim_waits_for_work(any_service, alice, worker, function):
 
 
 def test_claim_ends_at_its_timeout(worker, function):
-    """A claim without work is answered with nothing at its timeout."""
+    """A claim that finds no work returns an empty list at its timeout."""
     began = time.monotonic()
     assert claim(worker, function, timeout=seconds(1)) == []
     assert 0.9 < time.monotonic() - began < 2
 
 
 def test_claim_ends_before_its_deadline(any_service, worker, function):
-    """A claim without a timeout is answered before the deadline of the call."""
+    """A claim without a timeout returns before the deadline of the call."""
     (rpc,) = (rpc for rpc in RPCS if rpc.method == "ClaimOperations")
     call = rpc.on(any_service.channel)
     request = rpc.request(functions=[function])
@@ -82,7 +82,7 @@ def test_claim_ends_before_its_deadline(any_service, worker, function):
 
 
 def test_one_operation_for_many_waiters(alice, worker, function):
-    """Of many who wait, as many are given work as there is, one operation each."""
+    """New operations go to as many waiting claims, one operation each."""
     waiting = [
         worker.future("ClaimOperations", functions=[function], timeout=seconds(2)) for _ in range(8)
     ]
@@ -92,7 +92,7 @@ def test_one_operation_for_many_waiters(alice, worker, function):
 
 
 def test_function_that_is_not_granted(any_service, function):
-    """A worker that asks for a function it is not granted is refused, by its name."""
+    """A claim of a function that is not granted is refused, and the refusal names it."""
     worker = any_service.client("wally", roles=("WORKER",), functions=("video.*", "audio.cut"))
     assert claim(worker, "video.x", functions=["video.x", "audio.cut"]) == []
     for foreign in (function, "audio.cut2", "videox", "video"):
@@ -102,7 +102,7 @@ def test_function_that_is_not_granted(any_service, function):
 
 
 def test_malformed_claim(worker):
-    """Every field of a claim that is not as it must be is named."""
+    """A malformed claim is refused with every wrong field."""
     with refused(StatusCode.INVALID_ARGUMENT) as refusal:
         worker.call(
             "ClaimOperations",
@@ -125,15 +125,15 @@ def test_malformed_claim(worker):
         assert set(refusal.violations) == {"functions"}
 
 
-def test_claimer_that_goes_away_takes_nothing_along(any_service, alice, worker, function):
-    """Work that comes after a waiting claim was cancelled goes to another one."""
+def test_cancelled_claim_takes_no_work(any_service, alice, worker, function):
+    """Work created after a waiting claim was cancelled goes to another claim."""
     waiting = worker.future("ClaimOperations", functions=[function])
     eventually(
         lambda: any_service.metric("milepost_rpcs_running") >= 1, within=5, what="the claim waits"
     )
     waiting.cancel()
     eventually(
-        lambda: any_service.metric("milepost_rpcs_running") == 0, within=5, what="nobody waits"
+        lambda: any_service.metric("milepost_rpcs_running") == 0, within=5, what="no claim waits"
     )
     created = alice.create(function=function)
     assert [operation.id for operation in claim(worker, function)] == [created.id]

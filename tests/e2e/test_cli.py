@@ -1,4 +1,4 @@
-"""The command line as people and scripts use it: help, errors, versions and check-config."""
+"""The command line: help, errors, versions and check-config."""
 
 import re
 import subprocess
@@ -10,7 +10,7 @@ from milepost.config import without_settings
 from tests.e2e.commands import DENIED, OK, QUEUE_TIMEOUT_S, USAGE, milepost
 
 
-def test_help_tells_commands_and_exit_codes():
+def test_help_lists_commands_and_exit_codes():
     """Without arguments, the help lists the commands and the exit codes."""
     done = milepost()
     assert done.code == OK
@@ -55,14 +55,14 @@ def test_errors_are_json_where_the_output_is():
 
 
 def test_version_is_that_of_the_package():
-    """The version is printed for people and for programs."""
+    """The version is printed as text and as JSON."""
     assert milepost("version").out.startswith("milepost 0.")
     assert milepost("version", "--output", "json").json["version"].startswith("0.")
 
 
 @pytest.mark.parametrize("command", [("--help",), ("version",), ("check-config",)], ids=" ".join)
 def test_light_commands_import_nothing_heavy(command):
-    """Commands without service and database start without their libraries."""
+    """Commands without service and database do not import the libraries of these."""
     code = (
         "import sys; from milepost.cli import app\n"
         "try: app()\n"
@@ -80,7 +80,7 @@ def test_light_commands_import_nothing_heavy(command):
 
 
 def test_check_config_shows_what_is_in_force(tmp_path):
-    """Every setting has a value, a source and a meaning; secrets are masked, typos are reported."""
+    """check-config shows value, source and meaning of settings, masks secrets and reports typos."""
     file = tmp_path / "settings.env"
     file.write_text("MILEPOST_DRAIN_SECONDS=7\n")
     settings = {

@@ -28,8 +28,8 @@ def store(tmp_path: Path) -> dict[str, str]:
     return {"MILEPOST_DATABASE_URL": f"sqlite:///{tmp_path}/new/milepost.db"}
 
 
-def test_migrate_goes_forth_and_back(store):
-    """The schema is migrated to the newest revision, to none, and to a given one."""
+def test_migrate_upgrades_and_downgrades(store):
+    """The schema is migrated to the newest revision, to the empty one, and to a given one."""
     assert milepost("migrate", "--output", "json", **store).json == {"revision": latest()}
     assert milepost("migrate", "--to", "base", "--output", "json", **store).json == {
         "revision": None
@@ -59,8 +59,8 @@ def test_clean_up_without_a_service(store):
     assert milepost("cleanup", **store).out == "0 purged, 0 failed with EXPIRED\n"
 
 
-def test_key_lives_and_dies(store):
-    """A key is created, shown once, listed without its secret, and revoked, twice if need be."""
+def test_key_is_created_listed_and_revoked(store):
+    """A key is created, shown once, listed without its secret, and revoked, even twice."""
     words = ("keys", "create", "--subject", "bench", "--role", "CALLER", "--role", "WORKER")
     created = milepost(*words, "--output", "json", **store)
     assert (created.code, created.err) == (OK, "")
@@ -79,8 +79,8 @@ def test_key_lives_and_dies(store):
     assert re.search(rf"^{key_id}  bench .* revoked 2", text, re.MULTILINE)
 
 
-def test_created_key_is_shown_to_people_once(store):
-    """The key is printed with a hint that it is shown once; without grants, with a warning."""
+def test_created_key_is_shown_once(store):
+    """The text output of a new key says that it is shown once, and warns of a missing grant."""
     words = ("keys", "create", "--subject", "w", "--role", "worker")
     done = milepost(*words, **store)
     assert re.search(r"^key +mp_\w+$", done.out, re.MULTILINE)
@@ -132,7 +132,7 @@ def test_database_that_is_away_is_one_line():
     assert "s3cret" not in line
 
 
-def test_database_that_is_none_is_one_line(tmp_path):
+def test_file_that_is_not_a_database_is_one_line(tmp_path):
     """A file that is not a database is refused."""
     (tmp_path / "text").write_text("no database, but long enough to be looked at " * 50)
     done = milepost("keys", "list", MILEPOST_DATABASE_URL=f"sqlite:///{tmp_path}/text")

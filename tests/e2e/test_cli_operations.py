@@ -1,4 +1,4 @@
-"""`ops`: a client like any other, for people on a terminal and for scripts."""
+"""The `ops` commands: a client for terminals and for scripts."""
 
 import json
 import re
@@ -37,7 +37,7 @@ def access(service) -> dict[str, str]:
 
 @pytest.fixture
 def caller(access: dict[str, str]) -> Callable[..., Done]:
-    """Runs commands as this caller."""
+    """A function that runs commands as this caller."""
     return lambda *arguments, **more: milepost(*arguments, **{**access, **more})
 
 
@@ -50,13 +50,13 @@ def worker(service) -> Iterator[SyncMilepost]:
 
 
 def create(caller: Callable[..., Done], function: str = "video.transcode") -> str:
-    """The id of a new operation."""
+    """Create an operation and return its id."""
     return str(caller("ops", "create", function, "--output", "json").json["id"])
 
 
 @contextmanager
 def in_background(work: Callable[[], None]) -> Iterator[None]:
-    """Work while the block runs."""
+    """Run the work in a thread while the block runs."""
     thread = threading.Thread(target=work)
     thread.start()
     try:
@@ -223,7 +223,7 @@ def test_watch_of_a_cancellation_is_exit_code_5(caller):
 
 
 def test_watch_gives_up_after_its_timeout(caller):
-    """An operation that has not ended when the time is up is exit code 4."""
+    """A watch that reaches its timeout before the operation ends has exit code 4."""
     id_ = create(caller)
     done = caller("ops", "watch", id_, "--timeout", "0.3", "--output", "json")
     assert (done.code, done.error["reason"]) == (UNAVAILABLE, "STILL_RUNNING")
@@ -255,7 +255,7 @@ def test_no_colour_where_none_is_wanted(access, caller):
 
 
 def test_calls_need_a_key(caller, service):
-    """No key is a wrong call; a bad key and a missing role are refused by the service."""
+    """A missing key is a usage error; a bad key and a missing role are refused by the service."""
     done = caller("ops", "list", "--output", "json", MILEPOST_API_KEY="")
     assert (done.code, done.error["reason"]) == (USAGE, "API_KEY_NEEDED")
     done = caller("ops", "list", "--output", "json", MILEPOST_API_KEY="mp_nonsense")
@@ -266,10 +266,10 @@ def test_calls_need_a_key(caller, service):
     assert (done.code, done.error["code"]) == (DENIED, "PERMISSION_DENIED")
 
 
-def test_service_that_is_not_there_is_told_at_once(caller):
-    """Where nothing listens, the command fails at once."""
+def test_unreachable_service_fails_at_once(caller):
+    """Without a service at the address, the command fails at once."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))  # taken, but nobody listens
+        probe.bind(("127.0.0.1", 0))  # taken, but without a listener
         address = f"127.0.0.1:{probe.getsockname()[1]}"
         done = caller("ops", "list", "--address", address)
         assert (done.code, done.out) == (UNAVAILABLE, "")

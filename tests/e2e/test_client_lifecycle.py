@@ -1,4 +1,4 @@
-"""The Python client and the real service: the life of an operation, seen from both sides."""
+"""The Python client and the real service: the life of an operation, for caller and worker."""
 
 import asyncio
 import uuid
@@ -30,17 +30,17 @@ from milepost_client import (
 UNKNOWN = "op_000000000000000000000000"
 
 
-def somebody() -> str:
-    """Return a subject of its own, so that the tests can share one service."""
+def new_subject() -> str:
+    """Return a new subject, so that the tests can share one service."""
     return f"alice-{uuid.uuid4().hex}"
 
 
 @pytest.fixture
 async def clients(service) -> AsyncIterator[tuple[Milepost, Milepost]]:
-    """A caller that nobody was before, and a worker for everything below ``video.``."""
+    """A caller with a new subject, and a worker for everything below ``video.``."""
     worker_key = service.api_key("wally", roles=("WORKER",), functions=("video.*",))
     async with (
-        Milepost(service.address, api_key=service.api_key(somebody())) as caller,
+        Milepost(service.address, api_key=service.api_key(new_subject())) as caller,
         Milepost(service.address, api_key=worker_key) as worker,
     ):
         yield caller, worker
@@ -83,7 +83,7 @@ async def test_caller_waits_while_the_worker_works(clients):
 
 
 async def test_exception_of_the_worker_reaches_the_caller(clients):
-    """What is raised in the work block is what the caller reads as error."""
+    """An exception raised in the work block is the error that the caller reads."""
     caller, worker = clients
     operation = await caller.create("video.transcode")
     with pytest.raises(ZeroDivisionError):
@@ -131,8 +131,8 @@ async def test_create_can_be_repeated(clients):
         await caller.create("audio.mix", request_id="r1")
 
 
-async def test_moves_can_be_repeated(clients):
-    """A transition with the same request_id happens once; the second answer says so."""
+async def test_transitions_can_be_repeated(clients):
+    """A transition with the same request_id happens once; the second answer is a replay."""
     caller, worker = clients
     operation = await caller.create("video.transcode")
     first = await worker.start(operation.id, request_id="s")
@@ -145,7 +145,7 @@ async def test_moves_can_be_repeated(clients):
 
 
 async def test_stale_revision_is_refused(clients):
-    """A cancel that rests on an old revision is refused with both revisions."""
+    """A cancel with an old expected_revision is refused with both revisions."""
     caller, worker = clients
     operation = await caller.create("video.transcode")
     await worker.start(operation.id)
@@ -155,7 +155,7 @@ async def test_stale_revision_is_refused(clients):
 
 
 async def test_progress_does_not_go_back(clients):
-    """Progress that goes back is refused, and the work goes on."""
+    """A decrease of progress is refused, and the work goes on."""
     caller, worker = clients
     operation = await caller.create("video.transcode")
     async with worker.work(operation.id) as work:
@@ -165,7 +165,7 @@ async def test_progress_does_not_go_back(clients):
     assert (await caller.get(operation.id)).status is Status.COMPLETED
 
 
-async def test_illegal_move_is_explained(clients):
+async def test_illegal_transition_is_explained(clients):
     """A transition that the status does not allow names the status found and those allowed."""
     caller, worker = clients
     operation = await caller.create("video.transcode")
@@ -176,7 +176,7 @@ async def test_illegal_move_is_explained(clients):
 
 
 async def test_every_violation_is_named(clients):
-    """A request with many faults is refused once, with all of them."""
+    """A request with many faults is refused once, with every violation."""
     caller, _ = clients
     with pytest.raises(InvalidRequest) as caught:
         await caller.create("", request_id="not allowed!", version="x" * 300)
@@ -185,7 +185,7 @@ async def test_every_violation_is_named(clients):
 
 
 async def test_waiting_may_end_before_the_operation(clients):
-    """When the timeout passes, waiting shows how it stands, and asking for the result says so."""
+    """A wait that times out returns the running operation; a result call raises."""
     caller, _ = clients
     operation = await caller.create("video.transcode")
     assert (await caller.wait(operation.id, timeout=0.1)).status is Status.PENDING
@@ -194,7 +194,7 @@ async def test_waiting_may_end_before_the_operation(clients):
 
 
 async def test_list_goes_over_all_pages(clients):
-    """Listing finds every operation once, newest first, however small the pages are."""
+    """Listing returns every operation once, newest first, for every page size."""
     caller, _ = clients
     ids = [(await caller.create("video.transcode")).id for _ in range(5)]
     await caller.create("audio.mix")
@@ -215,10 +215,10 @@ async def test_deleted_operation_is_gone(clients):
 
 
 async def test_strangers_find_nothing(service, clients):
-    """An operation of somebody else is as unknown as one that never was."""
+    """An operation of another owner is indistinguishable from a missing one."""
     caller, _ = clients
     operation = await caller.create("video.transcode")
-    async with Milepost(service.address, api_key=service.api_key(somebody())) as stranger:
+    async with Milepost(service.address, api_key=service.api_key(new_subject())) as stranger:
         for operation_id in (operation.id, UNKNOWN):
             with pytest.raises(OperationNotFound) as caught:
                 await stranger.get(operation_id)
@@ -227,7 +227,7 @@ async def test_strangers_find_nothing(service, clients):
 
 
 async def test_invalid_key_is_refused(service):
-    """A key that nobody was given is refused, and says nothing else."""
+    """A key that was never issued is refused without further details."""
     async with Milepost(service.address, api_key="mp_unknown_key") as milepost:
         with pytest.raises(Unauthenticated):
             await milepost.get(UNKNOWN)
@@ -236,7 +236,7 @@ async def test_invalid_key_is_refused(service):
 async def test_life_without_an_event_loop(service):
     """The blocking client leads an operation through the same life."""
     alice, wally = (
-        service.api_key(somebody()),
+        service.api_key(new_subject()),
         service.api_key("wally", roles=("WORKER",), functions=("*",)),
     )
 

@@ -19,19 +19,19 @@ DAY_S = 86_400
 
 
 def seconds(count, nanos=0):
-    """A duration."""
+    """Return a duration."""
     return duration_pb2.Duration(seconds=count, nanos=nanos)
 
 
 def struct(**fields):
-    """A Struct."""
+    """Return a Struct."""
     made = struct_pb2.Struct()
     made.update(fields)
     return made
 
 
 def owned(client):
-    """How many operations of the client there are."""
+    """Return the number of operations of the client."""
     return len(client.call("ListOperations").operations)
 
 
@@ -52,7 +52,7 @@ def test_created_operation_is_pending(alice):
 
 
 def test_minimal_operation_has_nothing_else(alice):
-    """What nobody gave is absent, not empty or 0."""
+    """Optional fields that were not given are absent, not empty or 0."""
     operation = alice.get(alice.create().id)
     given = {field.name for field, _ in operation.ListFields()}
     assert given == {
@@ -106,7 +106,7 @@ def test_empty_metadata_is_not_absent(alice):
 
 
 def test_metadata_cannot_fake_facts(alice):
-    """Metadata with the names of system facts is just the caller's own data."""
+    """Metadata with the names of system fields stays plain data of the caller."""
     metadata = struct(
         owner="mallory", callback_url="https://evil.example/", expire_time="2000-01-01", id="x"
     )
@@ -130,7 +130,7 @@ def test_metadata_cannot_fake_facts(alice):
     ],
 )
 def test_retry_after_is_clamped(alice, asked, used):
-    """The suggested delay is 5 s unless asked otherwise, from 1 s to 1 h."""
+    """The suggested delay is 5 s by default, and clamped to 1 s … 1 h."""
     given = {} if asked is None else {"retry_after": seconds(asked)}
     assert alice.create(**given).retry_after == seconds(used)
 
@@ -150,7 +150,7 @@ def test_retry_after_is_clamped(alice, asked, used):
     ],
 )
 def test_ttl_is_clamped(alice, asked, used):
-    """The ttl is 24 h unless asked otherwise, from 60 s to 7 days; the operation shows it."""
+    """The ttl is 24 h by default, and clamped to 60 s … 7 days; the operation shows it."""
     given = {} if asked is None else {"ttl": seconds(asked)}
     operation = alice.create(**given)
     assert operation.ttl == seconds(used)
@@ -159,19 +159,19 @@ def test_ttl_is_clamped(alice, asked, used):
 
 
 def test_fraction_of_a_second_is_kept(alice):
-    """A ttl inside the bounds is used as it is, to the microsecond."""
+    """A ttl within the bounds is kept to the microsecond."""
     operation = alice.create(ttl=seconds(90, 250_001_000))
     assert operation.ttl == seconds(90, 250_001_000)
 
 
 @pytest.mark.parametrize("asked", [0, -3])
 def test_max_attempts_is_clamped(alice, asked):
-    """Work is always tried once."""
+    """An operation has at least one attempt."""
     assert alice.create(max_attempts=asked).max_attempts == 1
 
 
 def metadata_of(size, character="x"):
-    """Metadata that is `size` bytes of JSON: {"k":"…"}."""
+    """Return metadata of `size` bytes of JSON: {"k":"…"}."""
     rest = size - len('{"k":""}')
     width = len(character.encode())
     return struct(k=character * (rest // width) + "x" * (rest % width))
@@ -185,7 +185,7 @@ def test_largest_metadata_is_accepted(alice):
 
 @pytest.mark.parametrize("character", ["x", "é"])
 def test_too_large_metadata_is_refused(alice, character):
-    """One byte of JSON more is refused, bytes counted and not characters, and nothing stored."""
+    """Metadata of one more byte of JSON, counted in bytes, is refused, and nothing is stored."""
     with refused(StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST") as refusal:
         alice.create(metadata=metadata_of(METADATA_BYTES + 1, character))
     assert "65536" in refusal.violations["metadata"]
@@ -195,7 +195,7 @@ def test_too_large_metadata_is_refused(alice, character):
 
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
 def test_metadata_is_json(alice, number):
-    """Numbers that JSON does not have are refused, however deep, and nothing is stored."""
+    """Numbers that JSON cannot represent are refused at any depth, and nothing is stored."""
     with refused(StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST") as refusal:
         alice.create(metadata=struct(deep={"list": [{"n": number}]}))
     assert set(refusal.violations) == {"metadata"}
@@ -217,7 +217,7 @@ def test_names_have_255_characters(alice, field):
 @pytest.mark.parametrize("field", ["function", "version", "original_request_id"])
 @pytest.mark.parametrize("name", ["", "  ", "\t", "\u2003", "a\nb", "a\0"])
 def test_names_are_one_line_of_text(alice, field, name):
-    """A name that is blank, or has control characters, is refused."""
+    """A name that is blank or has control characters is refused."""
     with refused(StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST") as refusal:
         alice.create(**{field: name})
     assert set(refusal.violations) == {field}
@@ -283,7 +283,7 @@ def test_callback_url_has_2048_characters(alice):
 
 
 def test_callback_url_needs_master_keys(postgres_url, tmp_path):
-    """A service on PostgreSQL without master keys promises no webhooks."""
+    """A service on PostgreSQL without master keys refuses callback URLs."""
     with Service(postgres_url, tmp_path) as service:
         alice = service.client("alice")
         with refused(StatusCode.FAILED_PRECONDITION, "WEBHOOKS_NOT_CONFIGURED"):
@@ -306,7 +306,7 @@ def test_many_violations_still_arrive(alice, worker):
 
 
 def test_create_can_be_repeated(alice):
-    """The same request_id finds the operation that runs, and says so."""
+    """The same request_id returns the running operation as a replay."""
     first = alice.call("CreateOperation", function=FUNCTION, request_id="r", version="1")
     alice.transition("StartOperation", first.operation.id)
     second = alice.call("CreateOperation", function=FUNCTION, request_id="r", version="1")
@@ -331,7 +331,7 @@ def test_create_can_be_repeated_after_the_end(alice):
 
 
 def test_order_of_metadata_is_no_content(alice):
-    """The same metadata in another order is the same content."""
+    """The order of the metadata does not make a request different."""
     names = [f"key-{number}" for number in range(40)]
     ids = set()
     for order in (names, names[::-1], sorted(names), names[20:] + names[:20]):
@@ -359,7 +359,7 @@ def test_order_of_metadata_is_no_content(alice):
     ids=lambda other: next(iter(other)),
 )
 def test_request_id_with_other_content_is_refused(alice, other):
-    """A request_id that is used for something else is refused, and nothing created."""
+    """A request_id that is reused with other content is refused, and nothing is created."""
     content = {"metadata": struct(a=1), "ttl": seconds(60), "request_id": "r"}
     alice.create(**content)
     with refused(StatusCode.ALREADY_EXISTS, "REQUEST_ID_REUSED") as refusal:
@@ -377,7 +377,7 @@ def test_request_ids_belong_to_their_owner(any_service, alice):
 
 
 def test_concurrent_creates_make_one(alice):
-    """Many creates at once with one request_id make one operation, and only one says it did."""
+    """Many concurrent creates with one request_id make one operation; all others are replays."""
     calls = [alice.future("CreateOperation", function=FUNCTION, request_id="r") for _ in range(20)]
     responses = [call.result() for call in calls]
     assert len({response.operation.id for response in responses}) == 1

@@ -32,7 +32,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def temporary(tmp_path: Path) -> Path:
-    """Where the demo keeps its store."""
+    """The folder in which the demo keeps its store."""
     path = tmp_path / "tmp"
     path.mkdir()
     return path
@@ -40,7 +40,7 @@ def temporary(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def nowhere() -> Iterator[str]:
-    """An address of this machine at which nothing listens."""
+    """A local address without a listener."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         yield f"127.0.0.1:{probe.getsockname()[1]}"
@@ -60,7 +60,7 @@ def start(*arguments: str, temporary: Path, **settings: str) -> subprocess.Popen
 
 
 def run(*arguments: str, temporary: Path, **settings: str) -> tuple[int, str, str]:
-    """Run the demo to its end: exit code, standard output, standard error."""
+    """Run the demo to its end and return exit code, standard output and standard error."""
     with start(*arguments, temporary=temporary, **settings) as process:
         out, err = process.communicate(timeout=QUEUE_TIMEOUT_S)
     assert "Traceback" not in err
@@ -68,7 +68,7 @@ def run(*arguments: str, temporary: Path, **settings: str) -> tuple[int, str, st
 
 
 def combined_digest(folder: Path) -> str:
-    """The digest of the lines that ``sha256sum`` writes for the files."""
+    """Return the digest of the lines that ``sha256sum`` writes for the files."""
     names = sorted(
         os.fsencode(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()
     )
@@ -80,7 +80,7 @@ def combined_digest(folder: Path) -> str:
 
 
 def is_listening(address: str) -> bool:
-    """True if a process listens there."""
+    """Return True if a process listens there."""
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=1).close()
@@ -96,7 +96,7 @@ def test_demo_hashes_a_folder_and_leaves_nothing(folder, temporary, nowhere):
     operation = json.loads(out)
     assert (operation["status"], operation["progress"]) == ("COMPLETED", 1.0)
     assert (operation["owner"], operation["worker"]) == ("demo-caller", "demo-worker")
-    assert operation["revision"] >= 5  # created, started, taken up, at least one report, completed
+    assert operation["revision"] >= 5  # created, claimed, started, at least one report, completed
     result = operation["result"]
     assert (result["files"], result["bytes"], result["unreadable"]) == (3, 105_000, 0)
     assert result["sha256"] == combined_digest(folder)
@@ -110,13 +110,13 @@ def test_demo_hashes_a_folder_and_leaves_nothing(folder, temporary, nowhere):
 
 
 def test_demo_needs_no_arguments(temporary, nowhere):
-    """Without a folder, the files of Milepost itself are hashed, and people can follow it."""
+    """Without a folder, the demo hashes the files of Milepost and prints how to read the result."""
     code, out, err = run(temporary=temporary, MILEPOST_ADDRESS=nowhere)
     assert (code, err) == (0, "")
     found = re.search(r"created (op_[0-9a-f]{24})", out)
     assert found
     assert re.search(r"revision \d+ +COMPLETED +100%", out)
-    assert out.count(found[1]) >= 4  # and in the three ways to read it oneself
+    assert out.count(found[1]) >= 4  # and in the three printed ways to read it
     for text in ("The stored result", "grpcurl -plaintext", "SyncMilepost(", "ops get"):
         assert text in out
     address = re.search(r"service +(\S+), started", out)
@@ -144,7 +144,7 @@ def test_kept_service_can_be_called_until_ctrl_c(folder, temporary, nowhere):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_demo_leaves_nothing(temporary, nowhere, tmp_path, number):
-    """A demo that is interrupted at work stops its service and removes its store."""
+    """An interrupted demo stops its service and removes its store."""
     large = tmp_path / "large"
     large.mkdir()
     for name in range(16):  # sparse: much to hash, nothing to write
@@ -166,7 +166,7 @@ def test_interrupted_demo_leaves_nothing(temporary, nowhere, tmp_path, number):
 
 
 def test_demo_uses_the_service_that_is_running(service, folder, temporary):
-    """Where a service runs, the demo is a client of it, with the key it is given."""
+    """With an address and a key, the demo is a client of the running service."""
     key = service.api_key("both", roles=("CALLER", "WORKER"), functions=("demo.*",))
     words = (str(folder), "--address", service.address)
     before = service.metric("milepost_progress_updates_total", fate="committed")
@@ -190,8 +190,8 @@ def test_demo_without_the_role_is_refused(service, folder, temporary):
     assert (code, err) == (6, "error: this call needs the role CALLER\n")
 
 
-def test_what_is_no_folder_is_refused(tmp_path, temporary, nowhere):
-    """A folder that is not there, is a file, or is empty is a wrong argument."""
+def test_missing_folder_is_refused(tmp_path, temporary, nowhere):
+    """A folder that is missing, a file or empty is an invalid argument."""
     (tmp_path / "file").touch()
     (tmp_path / "empty").mkdir()
     for name, problem in (

@@ -1,4 +1,4 @@
-"""SIGTERM: what runs is finished, what was acknowledged is kept."""
+"""SIGTERM: running calls are finished, and acknowledged changes are kept."""
 
 import asyncio
 import http
@@ -41,12 +41,12 @@ def embedded_service(sqlite_url, tmp_path):
 
 
 def running(service):
-    """How many calls run."""
+    """Return the number of running calls."""
     return service.metric("milepost_rpcs_running")
 
 
 def is_draining(service):
-    """Whether it says that it stops."""
+    """Return True if the service says that it drains."""
     status, body = service.probe("/readyz")
     return (
         status == http.HTTPStatus.SERVICE_UNAVAILABLE and "draining" in json.loads(body)["reason"]
@@ -54,7 +54,7 @@ def is_draining(service):
 
 
 def test_running_call_is_finished(own_service):
-    """A call that runs at SIGTERM is answered and kept, new ones are sent away; exit code 0."""
+    """A call running at SIGTERM is finished, new calls are refused, and the exit code is 0."""
     alice = own_service.client("alice")
     operation = alice.create_in("PROCESSING")
     stored = Stored(own_service.engine)
@@ -63,7 +63,7 @@ def test_running_call_is_finished(own_service):
         eventually(lambda: running(own_service) == 1, within=SOON_S, what="the call runs")
         own_service.process.send_signal(signal.SIGTERM)
         eventually(lambda: is_draining(own_service), within=SOON_S, what="draining")
-        for client in (alice, Client(own_service.channel, "nobody", frozenset(), "no key")):
+        for client in (alice, Client(own_service.channel, "unknown", frozenset(), "no key")):
             with refused(StatusCode.UNAVAILABLE, "DRAINING") as refusal:
                 client.get(operation.id)
             assert refusal.retry_after == 1.0
@@ -81,7 +81,7 @@ def test_running_call_is_finished(own_service):
 
 
 def test_second_signal_ends_at_once(embedded_service):
-    """A second SIGTERM ends the process at once, whatever runs."""
+    """A second SIGTERM ends the process at once, even during calls."""
     alice = embedded_service.client("alice")
     operation = alice.create_in("PROCESSING")
     stored = Stored(embedded_service.engine)
@@ -98,7 +98,7 @@ def test_second_signal_ends_at_once(embedded_service):
 
 
 async def test_drain_under_load(own_service):
-    """Callers who are turned away by SIGTERM are told so; whatever was acknowledged is there."""
+    """Calls refused by a drain are UNAVAILABLE, and every acknowledged change is kept."""
     alice = own_service.client("alice")
     acknowledged, refusals = [], []
 
@@ -128,7 +128,7 @@ async def test_drain_under_load(own_service):
 
 
 def test_everything_is_there_after_a_restart(own_service):
-    """After a restart everything is as it was, page tokens included."""
+    """After a restart all data is as before, and page tokens are still valid."""
     alice = own_service.client("alice")
     operations = [alice.create() for _ in range(3)]
     page = alice.call("ListOperations", page_size=2)
@@ -139,8 +139,8 @@ def test_everything_is_there_after_a_restart(own_service):
     assert [*page.operations, *rest.operations] == list(alice.call("ListOperations").operations)
 
 
-def test_health_watchers_are_told(embedded_service):
-    """Who watches the health service is told NOT_SERVING, and does not hold the service up."""
+def test_health_watchers_get_not_serving(embedded_service):
+    """Watchers of the health service get NOT_SERVING and do not delay the stop."""
     stub = health_pb2_grpc.HealthStub(embedded_service.channel)
     watch = stub.Watch(health_pb2.HealthCheckRequest(), timeout=CALL_SECONDS)
     assert next(watch).status == health_pb2.HealthCheckResponse.SERVING

@@ -1,4 +1,4 @@
-"""StartOperation, and the ways an operation ends: complete, fail, cancel, delete."""
+"""StartOperation and the transitions that end an operation: complete, fail, cancel, delete."""
 
 import math
 import os
@@ -17,21 +17,21 @@ SECOND = timedelta(seconds=1)
 
 
 def packed(message) -> any_pb2.Any:
-    """The message, packed."""
+    """Return the message, packed."""
     result = any_pb2.Any()
     result.Pack(message)
     return result
 
 
 def struct(**fields) -> struct_pb2.Struct:
-    """A Struct."""
+    """Return a Struct."""
     made = struct_pb2.Struct()
     made.update(fields)
     return made
 
 
 def error(code="BROKEN", message="it broke", **more) -> pb.OperationError:
-    """A stored failure."""
+    """Return a stored failure."""
     return pb.OperationError(code=code, message=message, **more)
 
 
@@ -53,7 +53,7 @@ def test_start(alice, worker):
 
 
 def test_worker_is_its_subject_unless_it_says_otherwise(alice, worker):
-    """A worker that gives no name is known by its subject."""
+    """A start without the name of a worker stores its subject."""
     started = worker.transition("StartOperation", alice.create().id)
     assert started.worker == worker.subject
 
@@ -105,7 +105,7 @@ def test_complete(alice, processing):
 
 
 def test_no_result_is_absent(alice, processing):
-    """Without a result there is none, not an empty one."""
+    """A completion without a result leaves the result absent, not empty."""
     done = alice.transition("CompleteOperation", processing.id)
     assert not done.HasField("result")
 
@@ -118,7 +118,7 @@ RESULTS = {
     "wrapper": packed(wrappers_pb2.BytesValue(value=bytes(range(256)))),
     "any-in-any": packed(packed(wrappers_pb2.StringValue(value="x"))),
     "own-type": packed(pb.Operation(id="op", progress=0.5)),
-    "unknown-type": any_pb2.Any(type_url="example.com/nobody.knows.This", value=os.urandom(1000)),
+    "unknown-type": any_pb2.Any(type_url="example.com/unknown.type.This", value=os.urandom(1000)),
     "no-message": any_pb2.Any(type_url="type.googleapis.com/google.protobuf.Value", value=b"\xff"),
     "zeros": any_pb2.Any(type_url="x/y", value=b"\0" * 100),
 }
@@ -126,7 +126,7 @@ RESULTS = {
 
 @pytest.mark.parametrize("name", RESULTS)
 def test_result_is_byte_identical(alice, processing, name):
-    """A result of any packed type comes back byte for byte."""
+    """A result of any packed type is returned byte for byte."""
     result = RESULTS[name]
     for answer in (
         alice.transition("CompleteOperation", processing.id, result=result),
@@ -182,7 +182,7 @@ def test_fail(alice, processing):
 
 
 def test_pending_operation_may_fail(alice):
-    """A worker that cannot even start fails the operation, which never had a start."""
+    """A worker can fail a pending operation, which then has no start time."""
     failed = alice.transition("FailOperation", alice.create().id, errors=[error()])
     assert failed.status == pb.OPERATION_STATUS_FAILED
     assert not failed.HasField("start_time")
@@ -243,7 +243,7 @@ def test_errors_size(alice, processing):
 
 @pytest.mark.parametrize("status", ["PENDING", "PROCESSING"])
 def test_cancel(alice, status):
-    """A cancelled operation says so, and when, within a second of now."""
+    """A cancelled operation has its status, and a cancel_time within a second of now."""
     operation = alice.create_in(status)
     before = datetime.now(UTC)
     cancelled = alice.transition("CancelOperation", operation.id, reason="changed my mind")
@@ -255,8 +255,8 @@ def test_cancel(alice, status):
     assert alice.get(operation.id) == cancelled
 
 
-def test_cancel_keeps_what_there_is(alice, processing):
-    """Progress, message, metadata and times are kept."""
+def test_cancel_keeps_the_other_fields(alice, processing):
+    """A cancel keeps progress, message, metadata and times."""
     cancelled = alice.transition("CancelOperation", processing.id)
     assert processing.HasField("next_step_deadline")
     assert not cancelled.next_step
@@ -284,7 +284,7 @@ def test_reason_is_kept_with_the_event(alice, stored):
 
 
 def test_cancelled_work_is_refused(alice, worker):
-    """A worker that writes to a cancelled operation is refused, its result not stored."""
+    """A write of a worker to a cancelled operation is refused, and its result is not stored."""
     operation = alice.create_in("CANCELLED")
     for method in ("CompleteOperation", "UpdateProgress"):
         with refused(StatusCode.FAILED_PRECONDITION, "ILLEGAL_TRANSITION") as refusal:
@@ -294,7 +294,7 @@ def test_cancelled_work_is_refused(alice, worker):
 
 
 def test_completed_result_outlives_a_cancel(alice, processing):
-    """A cancel that comes after the completion is refused and the result kept."""
+    """A cancel after the completion is refused, and the result is kept."""
     done = alice.transition("CompleteOperation", processing.id, result=RESULTS["struct"])
     with refused(StatusCode.FAILED_PRECONDITION, "ILLEGAL_TRANSITION") as refusal:
         alice.transition("CancelOperation", processing.id)
@@ -307,7 +307,7 @@ def test_completed_result_outlives_a_cancel(alice, processing):
 
 @pytest.mark.parametrize("status", ["COMPLETED", "FAILED", "CANCELLED"])
 def test_delete(alice, stored, status):
-    """A deleted operation is gone from every read, and only its events are left."""
+    """A deleted operation is missing for every read, and only its events are left."""
     operation = alice.create_in(status)
     alice.call("DeleteOperation", operation_id=operation.id)
     with refused(StatusCode.NOT_FOUND, "OPERATION_DELETED"):
@@ -320,7 +320,7 @@ def test_delete(alice, stored, status):
 
 
 def test_deleted_request_id_is_free(alice):
-    """Once an operation is deleted, the request_id of its create makes a new one."""
+    """After a delete, the request_id of the create makes a new operation."""
     first = alice.create(request_id="r")
     alice.transition("CancelOperation", first.id)
     alice.call("DeleteOperation", operation_id=first.id)

@@ -1,4 +1,4 @@
-"""What happens to a call at its edges: defects, deadlines, callers that go away."""
+"""Defects, deadlines and cancelled calls."""
 
 import asyncio
 from functools import partial
@@ -21,26 +21,26 @@ SOON_S = 5.0
 GET = "milepost.v1.OperationService/GetOperation"
 CREATE = "milepost.v1.OperationService/CreateOperation"
 PROGRESS = "milepost.v1.WorkerService/UpdateProgress"
-MOST_TRIES = 5
+MAX_TRIES = 5
 
 
 def counted(service, method, code):
-    """How many calls of the method ended with the code."""
+    """Return the number of calls of the method that ended with the code."""
     return service.metric("milepost_rpc_duration_seconds_count", method=method, code=code)
 
 
 def running(service):
-    """How many calls run."""
+    """Return the number of running calls."""
     return service.metric("milepost_rpcs_running")
 
 
 def becomes(value, expected):
-    """A call is counted a little after its caller was answered."""
+    """Wait for the count of a call, which changes a little after its answer."""
     eventually(lambda: value() == expected, within=SOON_S, what=f"{expected}")
 
 
 def test_defect_is_internal(any_service, alice, stored):
-    """A defect is INTERNAL, with a constant text and a trace id; the detail is in the log alone."""
+    """A defect is INTERNAL with a constant message and a trace id; only the log has the details."""
     operation = alice.create()
     mine = operations.c.id == operation.id
     stored.execute(sa.update(operations).where(mine).values(metadata="broken on purpose"))
@@ -58,7 +58,7 @@ def test_defect_is_internal(any_service, alice, stored):
 
 
 def required_fields(rpc: Rpc) -> set[str]:
-    """The fields that the proto annotates as required."""
+    """Return the fields that the proto annotates as required."""
     annotation: Any = field_behavior_pb2.field_behavior
     return {
         field.name
@@ -71,7 +71,7 @@ def required_fields(rpc: Rpc) -> set[str]:
     "rpc", [rpc for rpc in RPCS if rpc.shape != "stream_stream"], ids=lambda rpc: rpc.method
 )
 def test_empty_request_violates_the_required_fields(any_service, rpc):
-    """An empty request is refused with exactly the fields that the proto annotates as required."""
+    """The violations of an empty request are exactly the fields annotated as required."""
     roles = ("CALLER", "WORKER", "ADMIN")
     everyone = any_service.client("everyone", roles=roles, functions=("*",))
     violations: set[str] = set()
@@ -86,8 +86,8 @@ def test_empty_request_violates_the_required_fields(any_service, rpc):
 
 
 def test_refused_calls_are_counted_with_their_code(any_service, alice, worker):
-    """Every refusal, of whichever link, is counted once with the code that its caller saw."""
-    unknown = Client(any_service.channel, "nobody", frozenset(), "no key")
+    """The refusal of every interceptor is counted once, with the code that its caller got."""
+    unknown = Client(any_service.channel, "unknown", frozenset(), "no key")
     missing = new_operation_id()
     operation = alice.create()
     for client, method, fields, code in (
@@ -120,10 +120,10 @@ def test_refused_calls_are_counted_with_their_code(any_service, alice, worker):
 
 
 async def test_cancelled_write_is_neither_lost_nor_undone(any_service, alice, stored):
-    """A transition whose caller goes away is committed as a whole, and the call ends.
+    """A transition of a cancelled call is committed as a whole, and the call ends.
 
-    The metric says CANCELLED, and no task is left. A call that was not taken yet, because a sweep
-    waited for the same lock before it, is as if it was never made: then it is tried again.
+    The metric counts it as CANCELLED, and no task is left. A call that was still queued, because
+    a sweep waited for the same lock before it, has no effect: then the test tries again.
     """
     operation = alice.create_in("PROCESSING")
     id_ = OperationId(operation.id)
@@ -131,7 +131,7 @@ async def test_cancelled_write_is_neither_lost_nor_undone(any_service, alice, st
     tries = 0
     while stored.operation(id_)["revision"] == operation.revision:
         tries += 1
-        assert tries <= MOST_TRIES
+        assert tries <= MAX_TRIES
         async with any_service.aio_channel() as channel:
             with stored.held(id_):
                 call = alice.begin(channel, "UpdateProgress", operation_id=id_, progress=0.5)
@@ -141,7 +141,7 @@ async def test_cancelled_write_is_neither_lost_nor_undone(any_service, alice, st
                     await call
                 await until(lambda: running(any_service) == 0)
                 assert alice.get(id_) == operation
-        # What this waits for in the lane of writes comes after the transition that was taken.
+        # The batcher finishes this write only after the earlier transition.
         alice.create()
     assert stored.operation(id_)["progress"] == 0.5
     assert alice.transition("UpdateProgress", id_, progress=0.6).revision == operation.revision + 2
@@ -149,7 +149,7 @@ async def test_cancelled_write_is_neither_lost_nor_undone(any_service, alice, st
 
 
 async def test_many_cancelled_calls_leave_nothing_behind(any_service, alice, stored):
-    """After many calls that were cancelled at any moment no call runs, and none is half done."""
+    """After many calls cancelled at any moment no call runs, and no change is incomplete."""
     ids = [alice.create_in("PROCESSING").id for _ in range(10)]
     async with any_service.aio_channel() as channel:
         calls = [
@@ -175,10 +175,10 @@ async def test_many_cancelled_calls_leave_nothing_behind(any_service, alice, sto
     assert alice.create().revision == 1
 
 
-async def test_deadline_is_told_and_counted(any_service, alice, stored):
-    """A call whose deadline passes is DEADLINE_EXCEEDED, for its caller and in the metric.
+async def test_deadline_is_returned_and_counted(any_service, alice, stored):
+    """A call past its deadline is DEADLINE_EXCEEDED for its caller and in the metric.
 
-    On a busy machine a call may arrive later than is allowed for, or never: then another is made.
+    On a busy machine a call may arrive too late or never: then the test makes another one.
     """
     operation = alice.create_in("PROCESSING")
     id_ = OperationId(operation.id)
@@ -189,7 +189,7 @@ async def test_deadline_is_told_and_counted(any_service, alice, stored):
         await channel.channel_ready()
         while counted(any_service, PROGRESS, "DEADLINE_EXCEEDED") == before:
             tries += 1
-            assert tries <= MOST_TRIES
+            assert tries <= MAX_TRIES
             with stored.held(id_):
                 request = rpc.about(id_, progress=0.5)
                 with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -200,7 +200,7 @@ async def test_deadline_is_told_and_counted(any_service, alice, stored):
 
 
 async def test_cancelled_create_is_whole(any_service, alice, stored):
-    """A create whose caller went away, at whatever moment, can be repeated and is made once."""
+    """A create that was cancelled at any moment can be repeated, and is made once."""
     async with any_service.aio_channel() as channel:
         for turns in range(0, 40, 4):
             call = alice.begin(channel, "CreateOperation", function=FUNCTION, request_id=f"{turns}")

@@ -24,7 +24,7 @@ def test_pending_operation_is_read(alice):
 
 
 def test_progress_is_read(alice):
-    """A processing operation shows how far it is."""
+    """A processing operation shows its progress."""
     operation = alice.create_in("PROCESSING")
     updated = alice.transition("UpdateProgress", operation.id, progress=0.65, message="at it")
     found = alice.get(operation.id)
@@ -34,7 +34,7 @@ def test_progress_is_read(alice):
 
 
 def test_result_is_read(alice):
-    """A completed operation shows its result and when it was completed."""
+    """A completed operation shows its result and its complete_time."""
     result = any_pb2.Any()
     result.Pack(struct_pb2.Value(number_value=42))
     operation = alice.create_in("PROCESSING")
@@ -47,7 +47,7 @@ def test_result_is_read(alice):
 
 
 def test_failure_is_a_successful_answer(alice):
-    """A failed operation is read like any other, with its error."""
+    """A read of a failed operation succeeds, and has its error."""
     operation = alice.create_in("FAILED")
     found = alice.get(operation.id)
     assert found.status == pb.OPERATION_STATUS_FAILED
@@ -55,7 +55,7 @@ def test_failure_is_a_successful_answer(alice):
 
 
 def test_cancel_time_is_read(alice):
-    """A cancelled operation shows when it was cancelled."""
+    """A cancelled operation shows its cancel_time."""
     operation = alice.create_in("CANCELLED")
     found = alice.get(operation.id)
     assert found.status == pb.OPERATION_STATUS_CANCELLED
@@ -63,7 +63,7 @@ def test_cancel_time_is_read(alice):
 
 
 def test_unknown_id_is_not_found(alice, admin):
-    """An id that nobody knows is not found, and the answer names it."""
+    """An unknown id is NOT_FOUND, and the refusal names it."""
     missing = new_operation_id()
     for client in (alice, admin):
         with refused(StatusCode.NOT_FOUND, "OPERATION_NOT_FOUND") as refusal:
@@ -74,7 +74,7 @@ def test_unknown_id_is_not_found(alice, admin):
 
 @pytest.mark.parametrize("status", ["PENDING", "COMPLETED", "FAILED", "CANCELLED"])
 def test_expired_operation_is_gone_before_the_sweep(any_service, alice, worker, status):
-    """An expired operation, unless processing, is as gone for every read and move."""
+    """An expired operation that is not processing is missing for every read and transition."""
     operation = alice.create_in(status)
     factories.age(any_service.engine, OperationId(operation.id), timedelta(days=2))
     with refused(StatusCode.NOT_FOUND, "OPERATION_EXPIRED"):
@@ -87,7 +87,7 @@ def test_expired_operation_is_gone_before_the_sweep(any_service, alice, worker, 
 
 
 def test_expired_work_can_be_finished(unswept):
-    """An operation in the works outlives its ttl until it is swept: nobody's work vanishes."""
+    """A processing operation past its ttl can be finished until it is swept."""
     alice, worker = unswept.client("alice"), unswept.worker()
     operation = alice.create_in("PROCESSING")
     factories.age(unswept.engine, OperationId(operation.id), timedelta(days=2))

@@ -1,4 +1,4 @@
-"""Ids of the wrong form, at every RPC that is about one operation."""
+"""Malformed ids, at every RPC about one operation."""
 
 import pytest
 from grpc import StatusCode
@@ -15,7 +15,7 @@ rpcs = pytest.mark.parametrize("rpc", ABOUT_ONE, ids=lambda rpc: rpc.method)
 
 @pytest.fixture(scope="module")
 def both(any_service: Service) -> Client:
-    """A caller that is a worker too."""
+    """A client that is caller and worker."""
     return any_service.client("both", roles=("CALLER", "WORKER"), functions=("*",))
 
 
@@ -33,7 +33,7 @@ def both(any_service: Service) -> Client:
     ],
 )
 def test_wrong_length_is_named(both, rpc, operation_id):
-    """An id of the wrong length is refused, with the length expected and the length found."""
+    """An id of the wrong length is refused with the expected and the actual length."""
     with refused(StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST") as refusal:
         both.send(rpc, rpc.about(operation_id))
     problem = refusal.violations["operation_id"]
@@ -64,7 +64,7 @@ def test_wrong_form_is_refused(both, rpc, operation_id):
 
 @rpcs
 def test_every_field_of_a_request_is_checked_at_once(both, rpc):
-    """A wrong id is reported together with whatever else is wrong."""
+    """A malformed id is reported together with all other violations."""
     wrong = {
         "operation_id": "invalid-id",
         "request_id": "not allowed",

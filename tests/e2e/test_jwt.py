@@ -1,4 +1,4 @@
-"""Tokens of an issuer, end to end: a real service, and a real endpoint of keys."""
+"""Tokens of an issuer, with a real service and a real key endpoint."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ FILE_ISSUER = "https://file.example"
 
 @contextmanager
 def endpoint_in_background() -> Iterator[Endpoint]:
-    """An endpoint of keys on an event loop of its own."""
+    """Run a key endpoint on an event loop of its own."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
@@ -43,7 +43,7 @@ def endpoint_in_background() -> Iterator[Endpoint]:
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[Endpoint]:
-    """Where the service finds the keys of the issuer."""
+    """The key endpoint of the issuer."""
     with endpoint_in_background() as endpoint:
         yield endpoint
 
@@ -77,17 +77,17 @@ def trusting(tmp_path_factory: pytest.TempPathFactory, endpoint: Endpoint) -> It
 
 
 def holder(service: Service, text: str) -> Client:
-    """Who calls with a token."""
-    return Client(service.channel, "somebody", frozenset(), text)
+    """Return a client with a token."""
+    return Client(service.channel, "holder", frozenset(), text)
 
 
 def now_claims(**changes: Any) -> dict[str, Any]:
-    """The claims of a token that is good now."""
+    """Return the claims of a token that is valid now."""
     return claims(time.time(), **changes)
 
 
-def test_token_speaks_for_its_subject(trusting):
-    """Tokens of both issuers work beside API keys, each with subjects of its own."""
+def test_token_authenticates_its_subject(trusting):
+    """Tokens of both issuers are accepted beside API keys, each with its own subjects."""
     alice = holder(trusting, token(now_claims(jti="t-1")))
     operation = alice.create()
     assert operation.owner == "web:alice"
@@ -103,7 +103,7 @@ def test_token_speaks_for_its_subject(trusting):
 
 
 def test_roles_and_grants_come_from_the_token(trusting):
-    """A worker's token does the work of the functions that it names, and nothing else."""
+    """A token limits a worker to the functions that it names."""
     operation = holder(trusting, token(now_claims())).create(function="video.transcode")
     worker = holder(
         trusting, token(now_claims(sub="wally", roles=["worker"], functions=["video.*"]))
@@ -118,10 +118,10 @@ def test_roles_and_grants_come_from_the_token(trusting):
         other.transition("CompleteOperation", operation.id)
 
 
-def test_every_refusal_says_the_same(trusting):
-    """Forged, expired, unknown or malformed: one answer in every byte, and no token in the log."""
-    told, sent = set(), []
-    bad = [make() for make in FORGED.values()]  # all of them are of another time, too
+def test_every_refusal_is_identical(trusting):
+    """Every invalid token gets the same answer to the byte, and no token is logged."""
+    refusals, sent = set(), []
+    bad = [make() for make in FORGED.values()]  # all of them have other times, too
     bad += [
         token(now_claims(), key=rsa_key()),
         token(now_claims(aud="other")),
@@ -136,17 +136,17 @@ def test_every_refusal_says_the_same(trusting):
         with refused(StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED") as refusal:
             holder(trusting, text).call("ListOperations")
         assert refusal.message.endswith("send 'authorization: Bearer <API key or token>'")
-        told.add(refusal.status.SerializeToString(deterministic=True))
+        refusals.add(refusal.status.SerializeToString(deterministic=True))
         sent.append(text)
     assert len(sent) >= 60
-    assert len(told) == 1
+    assert len(refusals) == 1
     log = trusting.log()
     assert "token refused" in log
     assert not [text for text in sent if len(text) > 40 and text in log]
 
 
-def test_outage_of_the_endpoint_refuses_nobody(trusting, endpoint):
-    """While the endpoint fails, tokens of known keys are accepted, and others still are not."""
+def test_outage_of_the_endpoint_refuses_no_known_key(trusting, endpoint):
+    """While the endpoint fails, tokens of known keys are accepted, and invalid ones refused."""
     assert holder(trusting, token(now_claims())).create().revision == 1
     endpoint.status = 503
     try:
@@ -157,8 +157,8 @@ def test_outage_of_the_endpoint_refuses_nobody(trusting, endpoint):
         endpoint.status = 200
 
 
-def test_without_keys_the_call_may_be_repeated(tmp_path: Path, endpoint):
-    """A service that has never seen the keys cannot tell, and says so: UNAVAILABLE, try again."""
+def test_without_keys_of_the_issuer_the_call_is_unavailable(tmp_path: Path, endpoint):
+    """A service that never loaded the issuer's keys answers UNAVAILABLE."""
     issuer = {
         "issuer": ISSUER,
         "audience": AUDIENCE,
@@ -170,5 +170,7 @@ def test_without_keys_the_call_may_be_repeated(tmp_path: Path, endpoint):
     ) as service:
         with refused(StatusCode.UNAVAILABLE, "IDENTITY_PROVIDER_UNAVAILABLE"):
             holder(service, token(now_claims())).create()
-        assert service.client("alice").create().revision == 1  # keys do not hang on the issuer
+        assert (
+            service.client("alice").create().revision == 1
+        )  # the API key is independent of the issuer
         service.logged(event="keys of the issuer not fetched")

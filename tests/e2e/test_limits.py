@@ -1,4 +1,4 @@
-"""The limits of the product, over the wire: rates, the quota, and what operators make of them."""
+"""The rate limits and quotas of the product over the wire, by default and configured."""
 
 import json
 import time
@@ -19,7 +19,7 @@ MORE_THAN_ENOUGH = 1_000
 
 @pytest.fixture(scope="module")
 def limited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A service with the limits that it has when nobody chooses any."""
+    """A service with the default limits."""
     folder = tmp_path_factory.mktemp("limited")
     with Service(f"sqlite:///{folder / 'milepost.db'}", folder, limited=True) as service:
         yield service
@@ -27,7 +27,7 @@ def limited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 @pytest.fixture(scope="module")
 def tuned(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A service with limits that an operator has chosen."""
+    """A service with configured limits."""
     folder = tmp_path_factory.mktemp("tuned")
     special = {"vip": {"creates": 300, "active": 7}}
     with Service(
@@ -44,7 +44,7 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 
 def finish(client: Client, operation_id: str) -> None:
-    """The operation is not active any more."""
+    """End the operation."""
     client.transition("CancelOperation", operation_id)
 
 
@@ -63,7 +63,7 @@ def test_the_101st_create_of_a_minute(limited):
     assert refusal.facts["limit"] == "creates"
     assert refusal.message == "too many creates: at most 100 in 60 s"
     bob.create()
-    time.sleep(refusal.retry_after)  # as long as the answer says, and not a moment longer
+    time.sleep(refusal.retry_after)  # exactly as long as the answer says
     alice.create()
     assert limited.metric("milepost_limited_total", limit="creates") >= 1
     assert alice.subject not in limited.probe("/metrics")[1]
@@ -82,7 +82,7 @@ def test_the_31st_list_of_a_minute(limited):
 
 
 def test_another_key_is_no_way_around(limited):
-    """The limit is that of the subject, whichever of its keys it uses."""
+    """The limit is that of the subject, for all its keys together."""
     alice = limited.client("alice")
     with refused(StatusCode.RESOURCE_EXHAUSTED, "RATE_LIMITED"):
         for _ in range(MORE_THAN_ENOUGH):
@@ -110,7 +110,7 @@ def test_the_11th_active_operation(limited):
 
 
 def test_limits_can_be_chosen(tuned):
-    """Both limits follow their settings, and one principal may have its own."""
+    """Both limits follow their settings, and one principal can have its own."""
     alice = tuned.client("alice")
     for _ in range(3):
         alice.create()
@@ -126,7 +126,7 @@ def test_limits_can_be_chosen(tuned):
 
 
 def test_progress_interval(tuned):
-    """Progress of one operation that comes too fast gets RESOURCE_EXHAUSTED, RetryInfo."""
+    """Progress reports on one operation above the rate get RESOURCE_EXHAUSTED with RetryInfo."""
     alice = tuned.client("alice")
     one, other = alice.create(), alice.create()
     alice.transition("UpdateProgress", one.id, progress=0.1)
@@ -134,13 +134,13 @@ def test_progress_interval(tuned):
         alice.transition("UpdateProgress", one.id, progress=0.2)
     assert 0 < refusal.retry_after <= 0.5
     alice.transition("UpdateProgress", other.id, progress=0.1)
-    time.sleep(refusal.retry_after)  # as long as the answer says, and not a moment longer
+    time.sleep(refusal.retry_after)  # exactly as long as the answer says
     assert alice.transition("UpdateProgress", one.id, progress=0.2).progress == 0.2
     alice.transition("CompleteOperation", one.id)
 
 
 def test_bad_credentials_are_limited(tuned):
-    """After so many bad keys an address is told to wait; its good keys go on."""
+    """After too many bad keys an address is limited, and its valid keys still work."""
     alice = tuned.client("alice")
     alice.call("ListOperations")
     stranger = Client(tuned.channel, "x", frozenset(), "no key")

@@ -36,17 +36,17 @@ def mixed(any_service: Service) -> Client:
 
 
 def listed(client, **fields):
-    """One page."""
+    """Return one page."""
     return list(client.call("ListOperations", **fields).operations)
 
 
 def ids(operations):
-    """Their ids."""
+    """Return the ids of the operations."""
     return [operation.id for operation in operations]
 
 
 def all_pages(client, **fields):
-    """Every page, each with its token."""
+    """Return every page, each with its token."""
     token, pages = "", []
     while True:
         response = client.call("ListOperations", page_token=token, **fields)
@@ -75,7 +75,7 @@ def test_operations_are_listed_newest_first(alice):
 
 
 def test_only_the_own_are_listed(any_service, alice):
-    """A caller sees its own operations and no others, whatever its grants."""
+    """A caller lists its own operations only, with any grants."""
     bob = any_service.client("bob", roles=("CALLER", "WORKER"), functions=("*",))
     mine, theirs = alice.create(), bob.create()
     assert ids(listed(alice)) == [mine.id]
@@ -93,7 +93,7 @@ def test_status_filter(mixed, status):
 
 
 def test_several_statuses(mixed):
-    """With several statuses, also one given twice, operations of any of them are listed."""
+    """A filter of several statuses, even repeated ones, lists operations of any of them."""
     wanted = [pb.OPERATION_STATUS_FAILED, pb.OPERATION_STATUS_PENDING, pb.OPERATION_STATUS_FAILED]
     found = listed(mixed, statuses=wanted)
     assert len(found) == 4
@@ -110,20 +110,20 @@ def test_function_filter(mixed):
 
 
 def test_filters_apply_together(mixed):
-    """Status and function both apply."""
+    """Filters of status and function apply together."""
     (found,) = listed(mixed, statuses=["OPERATION_STATUS_COMPLETED"], function="audio.mix")
     assert (found.status, found.function) == (pb.OPERATION_STATUS_COMPLETED, "audio.mix")
 
 
 def test_filters_that_match_nothing(mixed):
-    """Filters that nothing matches give an empty list and no token."""
-    response = mixed.call("ListOperations", function="nobody.knows")
+    """A filter that matches no operation gives an empty list and no token."""
+    response = mixed.call("ListOperations", function="unknown.function")
     assert not response.operations
     assert response.next_page_token == ""
 
 
 def test_time_range(mixed):
-    """With a range of time, the start of it is inside, the end outside."""
+    """A time range includes its start and excludes its end."""
     everything = listed(mixed)
     times = sorted({operation.create_time.ToNanoseconds() for operation in everything})
     low, high = times[1], times[-1]
@@ -137,7 +137,7 @@ def test_time_range(mixed):
 
 @pytest.mark.parametrize("seconds", [-62_135_596_800, 253_402_300_799])
 def test_time_range_may_be_endless(mixed, seconds):
-    """The first and the last time that there is are good bounds."""
+    """The minimum and the maximum timestamp are valid bounds of a range."""
     bound = timestamp_pb2.Timestamp(seconds=seconds)
     below = listed(mixed, create_time_to=bound)
     above = listed(mixed, create_time_from=bound)
@@ -154,7 +154,7 @@ def test_default_page_has_50(full):
 
 @pytest.mark.parametrize("size", [1, 25, 100])
 def test_page_size_is_used(full, size):
-    """A page size from 1 to 100 is honoured."""
+    """A page size from 1 to 100 is used."""
     assert len(listed(full, page_size=size)) == size
 
 
@@ -175,7 +175,7 @@ def test_negative_page_size(full, size):
 
 @pytest.mark.parametrize("size", [7, 100])
 def test_pages_have_no_overlap_and_no_gap(full, size):
-    """All pages together are all operations, once each, in one order."""
+    """The pages together hold every operation once, in one order."""
     pages = all_pages(full, page_size=size)
     found = [operation for page in pages for operation in page]
     assert len(found) == len(set(ids(found))) == 101
@@ -197,7 +197,7 @@ def test_full_page_is_the_last(alice):
 
 
 def test_pages_hold_while_operations_come_and_go(alice):
-    """What is there all the while is listed once, whatever is created or deleted."""
+    """Operations that exist during the whole listing are listed once, among creates and deletes."""
     stay = [alice.create() for _ in range(6)]
     gone = [alice.create_in("CANCELLED") for _ in range(2)]
     first = alice.call("ListOperations", page_size=4)
@@ -215,7 +215,7 @@ def test_pages_hold_while_operations_come_and_go(alice):
 
 
 def test_page_size_may_change_between_pages(full):
-    """A token goes on with another page size and another view."""
+    """A token is valid with another page size and another view."""
     first = full.call("ListOperations", page_size=60)
     second = full.call(
         "ListOperations",
@@ -228,7 +228,7 @@ def test_page_size_may_change_between_pages(full):
 
 
 def refused_token(client, token, **fields):
-    """The token is refused for this list."""
+    """Assert that the token is refused for this list."""
     with refused(StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST") as refusal:
         client.call("ListOperations", page_token=token, **fields)
     assert set(refusal.violations) == {"page_token"}
@@ -236,7 +236,7 @@ def refused_token(client, token, **fields):
 
 @pytest.fixture(scope="module")
 def token(full) -> str:
-    """A good token."""
+    """A valid token."""
     text: str = full.call("ListOperations", page_size=10).next_page_token
     return text
 
@@ -257,12 +257,12 @@ def token(full) -> str:
     ids=range(9),
 )
 def test_malformed_token(full, broken):
-    """What is no token, or far too long for one, is refused."""
+    """A malformed or far too long token is refused."""
     refused_token(full, broken)
 
 
 def test_tampered_token(full, token):
-    """A token with any byte changed, cut off, or added is refused."""
+    """A token with any byte changed, removed or added is refused."""
     raw = bytearray(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
     for place in range(len(raw)):
         changed = bytearray(raw)
@@ -274,14 +274,14 @@ def test_tampered_token(full, token):
 
 @pytest.mark.parametrize("junk", ["!!!!", " ", "\n", "====", "AA==", "="])
 def test_token_with_junk_in_it(full, token, junk):
-    """A token in which something was added that base64 skips is refused."""
+    """A token with inserted characters that base64 would skip is refused."""
     refused_token(full, token + junk)
     refused_token(full, junk + token)
     refused_token(full, token[:20] + junk + token[20:])
 
 
 def test_foreign_token(any_service, full, token):
-    """The token of somebody else is refused, also for an admin."""
+    """The token of another caller is refused, also for an admin."""
     refused_token(any_service.client("bob"), token)
     refused_token(any_service.client("root", roles=("ADMIN",)), token)
     assert full.call("ListOperations", page_token=token).operations
@@ -298,7 +298,7 @@ def test_foreign_token(any_service, full, token):
     ids=lambda filters: next(iter(filters)),
 )
 def test_token_of_other_filters(full, token, filters):
-    """A token goes on only with the filters that it was issued for."""
+    """A token is valid only with the filters that it was issued for."""
     refused_token(full, token, **filters)
     filtered = full.call("ListOperations", page_size=10, **filters).next_page_token
     assert full.call("ListOperations", page_size=10, page_token=filtered, **filters).operations
@@ -314,7 +314,7 @@ def test_unknown_status(mixed, number):
 
 
 def test_every_violation_of_a_list_is_reported_at_once(mixed):
-    """Whatever is wrong with a list is told at once."""
+    """All violations of a list request are reported at once."""
     with refused(StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST") as refusal:
         listed(
             mixed,
@@ -339,7 +339,7 @@ def test_every_violation_of_a_list_is_reported_at_once(mixed):
 
 
 def test_views(alice):
-    """A list has a summary of each operation, and everything only in the FULL view."""
+    """A list has the BASIC view of each operation by default, and all fields in the FULL view."""
     result = any_pb2.Any()
     result.Pack(struct_pb2.Value(string_value="x"))
     metadata = struct_pb2.Struct()
@@ -368,18 +368,18 @@ def test_admin_lists_all_owners(any_service, alice, admin):
     assert {*ids(listed(admin, function=function))} == {mine.id, theirs.id}
     assert ids(listed(admin, function=function, owner=bob.subject)) == [theirs.id]
     assert ids(listed(admin, owner=alice.subject)) == [mine.id]
-    assert listed(admin, owner="nobody") == []
+    assert listed(admin, owner="unknown") == []
 
 
 def test_only_an_admin_names_other_owners(any_service, alice):
-    """A caller may name itself as the owner, and nobody else."""
+    """A caller that is not an admin can filter by itself as the owner only."""
     operation = alice.create()
     assert ids(listed(alice, owner=alice.subject)) == [operation.id]
     bob = any_service.client("bob")
-    told = set()
-    for owner in (alice.subject, "nobody"):
+    refusals = set()
+    for owner in (alice.subject, "unknown"):
         with refused(StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED") as refusal:
             listed(bob, owner=owner)
         assert refusal.facts == {"role": "ADMIN"}
-        told.add(refusal.status.SerializeToString(deterministic=True))
-    assert len(told) == 1
+        refusals.add(refusal.status.SerializeToString(deterministic=True))
+    assert len(refusals) == 1

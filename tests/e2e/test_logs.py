@@ -1,4 +1,4 @@
-"""The log lines of changes and refusals, and the data that no line holds."""
+"""The log lines of changes and refusals, and the data that no line contains."""
 
 import uuid
 
@@ -39,7 +39,7 @@ def test_create_is_logged(any_service, alice):
     ],
 )
 def test_every_change_of_status_is_logged_once(any_service, alice, status, transitions):
-    """Every change of status has one line, a repeated call none of its own."""
+    """Every change of status has one line, and a repeated call adds none."""
     operation = alice.create_in(status)
     alice.call("DeleteOperation", operation_id=operation.id, request_id="once")
     any_service.logged(event="operation changed", operation_id=operation.id, transition="purge")
@@ -80,7 +80,7 @@ def test_every_kind_of_refusal_is_logged(any_service, alice):
 
 
 def test_decrease_is_logged_with_both_values(any_service, alice):
-    """Progress that goes back is a warning with both values."""
+    """A decrease of progress is a warning with both values."""
     operation = alice.create_in("PROCESSING")
     alice.transition("UpdateProgress", operation.id, progress=0.5)
     with refused(StatusCode.INVALID_ARGUMENT, "PROGRESS_DECREASE"):
@@ -122,7 +122,7 @@ def test_secrets_and_payloads_never_reach_the_log(any_service, alice):
     alice.transition("FailOperation", failed.id, errors=errors)
     cancelled = alice.create(metadata=canary)
     alice.transition("CancelOperation", cancelled.id, reason=CANARY)
-    # Whatever is refused carries them too.
+    # Refused calls carry them too.
     for method, fields in (
         ("CompleteOperation", {"result": result}),
         ("FailOperation", {"errors": errors}),
@@ -136,7 +136,7 @@ def test_secrets_and_payloads_never_reach_the_log(any_service, alice):
     with refused(StatusCode.INVALID_ARGUMENT):
         alice.call("ListOperations", page_token=CANARY)
     for scheme in ("Basic", "Bearer"):
-        stranger = Client(any_service.channel, "nobody", frozenset(), "")
+        stranger = Client(any_service.channel, "unknown", frozenset(), "")
         stranger.metadata = (("authorization", f"{scheme} {CANARY}"), ("x-secret", CANARY))
         for rpc in RPCS:
             with refused(StatusCode.UNAUTHENTICATED):
@@ -152,7 +152,7 @@ def test_secrets_and_payloads_never_reach_the_log(any_service, alice):
 
 
 def test_oversized_ids_are_cut_in_the_log(any_service, alice):
-    """An id of the wrong length does not fill the log, whatever was sent as one."""
+    """An id of the wrong length is truncated in the log."""
     huge = alice.subject + "x" * 1_000_000
     size = len(any_service.log())
     with refused(StatusCode.INVALID_ARGUMENT):

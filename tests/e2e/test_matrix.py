@@ -1,4 +1,4 @@
-"""The matrix: every RPC, called by every kind of principal, about every kind of operation."""
+"""The access matrix: every RPC, every kind of principal, every kind of operation."""
 
 import json
 import operator
@@ -31,30 +31,30 @@ ABOUT_ONE = [rpc for rpc in RPCS if rpc.takes_id]
 OTHERS = [rpc for rpc in RPCS if not rpc.takes_id]
 LISTS = [rpc for rpc in RPCS if "page_token" in rpc.request.DESCRIPTOR.fields_by_name]
 EXACT = {"CreateOperation", "ListOperations", "ClaimOperations"}
-"""The RPCs about no single operation whose complete requests must succeed."""
+"""RPCs about no single operation whose complete requests must succeed."""
 MAY_HAPPEN = {
     StatusCode.OK,
     StatusCode.INVALID_ARGUMENT,
     StatusCode.NOT_FOUND,
     StatusCode.FAILED_PRECONDITION,
 }
-"""What may come of a call to another RPC that is let in: never a refusal of who calls."""
+"""Codes of an authorized call to another RPC, which is never refused for its caller."""
 
 
 def new_function() -> str:
-    """A function that no other test knows."""
+    """Return a function that no other test uses."""
     return f"matrix.{uuid.uuid4().hex[:12]}.job"
 
 
 class Log:
-    """What a service writes to its log from now on."""
+    """The log of a service from now on."""
 
     def __init__(self, service: Service) -> None:
         self._path: Path = service._log
         self._start = self._path.stat().st_size
 
     def lines(self) -> list[Mapping[str, Any]]:
-        """The whole lines so far."""
+        """Return the whole lines so far."""
         with self._path.open("rb") as file:
             file.seek(self._start)
             text = file.read()
@@ -63,7 +63,7 @@ class Log:
         return [json.loads(line) for line in lines if line.startswith(b"{")]
 
     def lines_of(self, cells: Iterable[Cell], count: int) -> Mapping[str, list[Mapping[str, Any]]]:
-        """The lines of each call, by its trace; there are `count` of them, soon."""
+        """Wait for `count` lines and return them by the trace of their call."""
         traces: dict[str, list[Mapping[str, Any]]] = {cell.trace_id: [] for cell in cells}
 
         def found() -> list[Mapping[str, Any]]:
@@ -80,22 +80,22 @@ class Log:
 
 
 def expected_lines(cell: Cell, answer: Answer) -> list[str]:
-    """The events of the lines that the audit log must have of one call."""
+    """Return the events that the audit log must have of one call."""
     if answer.code is not StatusCode.OK:
         return ["call refused"]
     if METHODS[cell.rpc.name].audited:
         return ["call answered"]
-    # A stream tells its worker of a cancel, which is no refusal.
-    told = cell.rpc.method == "StreamProgress" and answer.response.HasField("interruption")
+    # A stream notifies its worker of a cancel, which is not a refusal.
+    notified = cell.rpc.method == "StreamProgress" and answer.response.HasField("interruption")
     transition = cell.rpc.permission.transition
-    if transition is None or told:
+    if transition is None or notified:
         return []
     count = len(answer.response.operations) if transition is Transition.CLAIM else 1
     return ["operation changed"] * count
 
 
 def check_audit(log: Log, answers: list[tuple[Cell, Answer]]) -> None:
-    """Every change and every refusal has one line, which says who, what, which and how."""
+    """Assert that every change and every refusal has exactly one complete line."""
     expected = {cell.trace_id: expected_lines(cell, answer) for cell, answer in answers}
     total = sum(map(len, expected.values()))
     found = log.lines_of([cell for cell, _ in answers], total)
@@ -107,7 +107,7 @@ def check_audit(log: Log, answers: list[tuple[Cell, Answer]]) -> None:
 
 
 def check_line(line: Mapping[str, Any], cell: Cell, answer: Answer) -> None:
-    """A line of the audit log has every field, and its values are those of the call."""
+    """Assert that a line of the audit log has every field, with the values of the call."""
     person = cell.person
     assert line["principal"] == (person.subject if person.known else None), str(cell)
     key = dict(person.metadata).get("authorization", "") if person.known else ""
@@ -123,7 +123,7 @@ def check_line(line: Mapping[str, Any], cell: Cell, answer: Answer) -> None:
 
 
 def cells_about(people: list[Person], rpc: Rpc, function: str, service: Service) -> list[Cell]:
-    """A cell for everybody and everything; each has an operation of its own."""
+    """Return a cell for every person and fate, each with an operation of its own."""
     fresh = uuid.uuid4().hex[:12]
     cells, made = [], []
     for number, person in enumerate(people):
@@ -154,8 +154,8 @@ async def test_answer_about_an_operation_is_what_the_policy_says(any_service, rp
 
 
 @pytest.mark.parametrize("rpc", OTHERS, ids=NAME)
-async def test_answer_about_nothing_is_what_the_policy_says(any_service, rpc):
-    """Roles and grants decide over the calls that are about no single operation, exactly."""
+async def test_answer_about_no_operation_is_what_the_policy_says(any_service, rpc):
+    """Roles and grants alone decide over calls that are not about a single operation."""
     function = new_function()
     people = matrix.people(function, any_service.engine)
     cells = [
@@ -173,8 +173,8 @@ async def test_answer_about_nothing_is_what_the_policy_says(any_service, rpc):
     answers = await matrix.ask_all(any_service, cells)
     for cell, answer in answers:
         said = (answer.code, answer.reason)
-        if cell.refused_at_the_door is not None:
-            assert said == cell.refused_at_the_door, str(cell)
+        if cell.access_refusal is not None:
+            assert said == cell.access_refusal, str(cell)
         elif rpc.method == "ClaimOperations" and not cell.relations:
             assert said == (StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED"), str(cell)
         elif rpc.method in EXACT:
@@ -185,8 +185,8 @@ async def test_answer_about_nothing_is_what_the_policy_says(any_service, rpc):
 
 
 @pytest.mark.parametrize("rpc", LISTS, ids=NAME)
-async def test_malformed_page_is_refused_after_the_person(any_service, rpc):
-    """Whoever may list is told that a page token is malformed; others are not even told that."""
+async def test_malformed_page_is_refused_after_the_authorization(any_service, rpc):
+    """A malformed page token is reported only to callers that are allowed to list."""
     people = matrix.people(new_function(), any_service.engine)
     fields: list[dict[str, Any]] = [
         {"page_token": "x"},
@@ -200,13 +200,13 @@ async def test_malformed_page_is_refused_after_the_person(any_service, rpc):
     ]
     answers = await matrix.ask_all(any_service, cells)
     for cell, answer in answers:
-        expected = cell.refused_at_the_door or (StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
+        expected = cell.access_refusal or (StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
         assert (answer.code, answer.reason) == expected, str(cell)
 
 
 @pytest.mark.parametrize("rpc", ABOUT_ONE, ids=NAME)
 async def test_stranger_gets_the_same_bytes_before_and_after_it_exists(any_service, rpc):
-    """To a stranger the very same id is the same before, while and after it exists."""
+    """A stranger gets the same bytes about an id before, while and after it exists."""
     people = matrix.people(new_function(), any_service.engine)
     function, owner = "elsewhere." + new_function(), f"alice-{uuid.uuid4().hex[:12]}"
     found = [
@@ -225,8 +225,8 @@ async def test_stranger_gets_the_same_bytes_before_and_after_it_exists(any_servi
     assert {"another owner", "anonymous", "worker with another grant"} <= strangers.keys()
 
 
-def test_no_label_of_a_metric_names_somebody_or_something(any_service, alice):
-    """No label of any metric has an owner, a subject, an id or a key in it."""
+def test_no_label_of_a_metric_has_an_identity(any_service, alice):
+    """No label of any metric contains an owner, a subject, an id or a key."""
     operation = alice.create()
     stranger = any_service.client("bob")
     with refused(StatusCode.NOT_FOUND):
@@ -243,7 +243,7 @@ def test_no_label_of_a_metric_names_somebody_or_something(any_service, alice):
 
 
 def test_owner_of_the_first_request_id_stays_unknown(any_service, alice):
-    """A request_id of somebody else is as one that nobody has used, for creates and for moves."""
+    """A request_id of another owner is as good as an unused one, for creates and transitions."""
     mine = alice.create(request_id="shared")
     bob = any_service.client("bob")
     theirs = bob.call("CreateOperation", function="other", request_id="shared")
@@ -260,7 +260,7 @@ def test_owner_of_the_first_request_id_stays_unknown(any_service, alice):
 
 
 def test_lists_show_nothing_of_others(any_service, alice):
-    """No filter and no page token makes a foreign operation differ from one that never was."""
+    """No filter and no page token tells a foreign operation apart from a missing one."""
     function = new_function()
     made = [alice.create(function=function) for _ in range(3)]
     bob = any_service.client("bob")
@@ -271,22 +271,22 @@ def test_lists_show_nothing_of_others(any_service, alice):
     ):
         found = bob.call("ListOperations", **selection)
         assert (list(found.operations), found.next_page_token) == ([], "")
-    told = []
-    for owner in (alice.subject, "nobody-" + uuid.uuid4().hex):
+    refusals = []
+    for owner in (alice.subject, "unknown-" + uuid.uuid4().hex):
         with refused(StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED") as refusal:
             bob.call("ListOperations", owner=owner)
-        told.append((refusal.message, refusal.trailers))
+        refusals.append((refusal.message, refusal.trailers))
     token = alice.call("ListOperations", page_size=1, function=function).next_page_token
     for text in (token, token[::-1]):
         with refused(StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST") as refusal:
             bob.call("ListOperations", page_size=1, function=function, page_token=text)
-        told.append((refusal.message, refusal.trailers))
-    assert told[0] == told[1]
-    assert told[2] == told[3]
+        refusals.append((refusal.message, refusal.trailers))
+    assert refusals[0] == refusals[1]
+    assert refusals[2] == refusals[3]
 
 
 def test_foreign_delivery_is_as_missing(any_service, alice, stored):
-    """A delivery of somebody else's operation is, to the byte, as one that never was."""
+    """A delivery of another owner's operation is byte for byte like a missing one."""
     operation = alice.create_in("PROCESSING")
     mine = operations.c.id == operation.id
     given = {
@@ -299,7 +299,7 @@ def test_foreign_delivery_is_as_missing(any_service, alice, stored):
     bob = any_service.client("bob")
     rpc = next(rpc for rpc in RPCS if rpc.method == "RedeliverWebhook")
     other = delivery["id"][:-1] + ("0" if delivery["id"][-1] != "0" else "1")
-    told = []
+    refusals = []
     for delivery_id in (delivery["id"], other):
         with pytest.raises(grpc.RpcError) as caught:
             bob.send(rpc, rpc.request(delivery_id=delivery_id))
@@ -307,5 +307,5 @@ def test_foreign_delivery_is_as_missing(any_service, alice, stored):
         refusal.error = caught.value
         assert refusal.reason == "DELIVERY_NOT_FOUND"
         hidden = [str(item).replace(delivery_id, "whd_x") for item in refusal.trailers]
-        told.append((refusal.message.replace(delivery_id, "whd_x"), hidden))
-    assert told[0] == told[1]
+        refusals.append((refusal.message.replace(delivery_id, "whd_x"), hidden))
+    assert refusals[0] == refusals[1]

@@ -1,4 +1,4 @@
-"""What must happen next to an operation, and until when: as callers, people and alarms see it."""
+"""The next transition of an operation and its deadline, for callers, operators and alerts."""
 
 import os
 import re
@@ -25,13 +25,13 @@ QUEUE_TIMEOUT_S = 30.0
 
 @pytest.fixture
 def healthy(database_url: str, tmp_path: Path) -> Iterator[Service]:
-    """A service as it comes, but for how often it counts, on each database."""
+    """A service on each database with the default settings, which updates its metrics often."""
     with Service(database_url, tmp_path, measure_seconds=MEASURED_EVERY_S) as service:
         yield service
 
 
 def listed(service: Service, client: Client) -> str:
-    """What `milepost ops list` prints."""
+    """Return the output of `milepost ops list`."""
     outside = {name: value for name, value in os.environ.items() if "MILEPOST" not in name}
     access = {"MILEPOST_ADDRESS": service.address, "MILEPOST_API_KEY": client.key}
     done = subprocess.run(
@@ -46,7 +46,7 @@ def listed(service: Service, client: Client) -> str:
 
 
 def overdue(service: Service) -> dict[Transition, float]:
-    """How many operations are overdue, by the transition that is due."""
+    """Return the number of overdue operations, by the transition that is due."""
     transitions = (Transition.RELEASE, Transition.ABANDON, Transition.EXPIRE, Transition.PURGE)
     return {
         transition: service.metric("milepost_operations_overdue", transition=transition)
@@ -55,13 +55,13 @@ def overdue(service: Service) -> dict[Transition, float]:
 
 
 def measured(service: Service) -> int:
-    """For how many moves overdue operations have been counted."""
+    """Return the number of transitions for which overdue operations are counted."""
     page = service.probe("/metrics")[1]
     return len(re.findall(r"^milepost_operations_overdue{", page, re.MULTILINE))
 
 
-def test_each_status_says_what_must_happen_next(alice, worker):
-    """Pending: a claim; leased: a renewal; started: its end; each with the instant it is due."""
+def test_each_active_status_has_a_next_step(alice, worker):
+    """Each active status has its next transition and the deadline of it."""
     function = f"steps.{alice.subject}"
     pending = alice.create(function=function)
     assert (pending.next_step, pending.next_step_deadline) == (
@@ -86,7 +86,7 @@ def test_each_status_says_what_must_happen_next(alice, worker):
 
 
 def test_nothing_is_overdue_in_a_healthy_service(healthy):
-    """While work is claimed, lost, swept and ended as it should be, nothing is overdue."""
+    """No operation is overdue while work is claimed, lost, swept and ended normally."""
     alice, worker = healthy.client("alice"), healthy.worker()
     eventually(lambda: measured(healthy) > 0, within=SOON_S, what="it is counted")
     assert set(overdue(healthy).values()) == {0.0}
@@ -105,8 +105,8 @@ def test_nothing_is_overdue_in_a_healthy_service(healthy):
     )
 
 
-def test_what_is_late_is_shown(unswept):
-    """Where nobody sweeps, the list says who is late, and the metric how many there are."""
+def test_overdue_operations_are_shown(unswept):
+    """Without a sweeper, the list shows the overdue operations and the metric counts them."""
     alice, worker = unswept.client("alice"), unswept.worker()
     alice.create()
     (late,) = claim(worker, FUNCTION)

@@ -1,4 +1,4 @@
-"""The database is away: told within a second, healthy again within five, without a restart."""
+"""Outages of the database: refused within a second, healthy within five, without a restart."""
 
 import json
 import sqlite3
@@ -19,16 +19,16 @@ from tests.e2e.service import Service
 from tests.postgres import PostgresCluster
 from tests.waiting import eventually
 
-TOLD_WITHIN_S = 1.0
+REFUSED_WITHIN_S = 1.0
 NOT_READY_WITHIN_S = 2.0
 BACK_WITHIN_S = 5.0
 WIRE_S = 0.25
-"""What a call takes beside the time that the service waits, on a machine that is busy."""
+"""Time of a call on a busy machine, without the wait of the service."""
 
 
 @pytest.fixture(scope="module")
 def cluster():
-    """A PostgreSQL that may be stopped: nobody else uses it."""
+    """A PostgreSQL of these tests alone, which they can stop."""
     with PostgresCluster(durable=False) as cluster:
         cluster.create_database("outage")
         upgrade(cluster.url("outage"))
@@ -37,14 +37,14 @@ def cluster():
 
 @pytest.fixture(scope="module")
 def own_service(cluster, tmp_path_factory):
-    """The service on it: the same process through all outages."""
+    """The service on it, which is one process through all outages."""
     with Service(cluster.url("outage"), tmp_path_factory.mktemp("outage")) as service:
         yield service
 
 
 @contextmanager
 def killed(cluster):
-    """There is no server."""
+    """Kill the database server inside the block."""
     cluster.kill()
     try:
         yield
@@ -53,32 +53,32 @@ def killed(cluster):
 
 
 def frozen(cluster):
-    """The server accepts connections, and says nothing to them, the old ones included."""
+    """Freeze the server inside the block: it accepts connections and answers none of them."""
     return cluster.frozen()
 
 
 def problem(service):
-    """Why the service is not ready; nothing if it is."""
+    """Return the reason why the service is not ready, or None."""
     return json.loads(service.probe("/readyz")[1]).get("reason")
 
 
 def health(service):
-    """What the health service says of the whole server."""
+    """Return the health status of the whole server."""
     stub = health_pb2_grpc.HealthStub(service.channel)
     return stub.Check(health_pb2.HealthCheckRequest(), timeout=CALL_SECONDS).status
 
 
 @contextmanager
-def told_in_time(reason="STORE_UNAVAILABLE", code=StatusCode.UNAVAILABLE):
-    """The call inside is refused within a second."""
+def refused_in_time(reason="STORE_UNAVAILABLE", code=StatusCode.UNAVAILABLE):
+    """Assert that the call inside is refused within a second."""
     start = time.monotonic()
     with refused(code, reason) as refusal:
         yield refusal
-    assert time.monotonic() - start < TOLD_WITHIN_S + WIRE_S
+    assert time.monotonic() - start < REFUSED_WITHIN_S + WIRE_S
 
 
 def recover(service, client):
-    """The service is ready, reads and writes, within the time that it has."""
+    """Wait until the service is ready, reads and writes; fail if it takes too long."""
     start = time.monotonic()
     eventually(service.is_ready, within=BACK_WITHIN_S, what="ready again")
     left = BACK_WITHIN_S - (time.monotonic() - start)
@@ -90,13 +90,13 @@ ABOUT_WORK = tuple(
     rpc
     for rpc in RPCS
     if rpc.name.startswith(("milepost.v1.OperationService/", "milepost.v1.WorkerService/"))
-    and rpc.shape != "stream_stream"  # which answers with an item, and goes on
+    and rpc.shape != "stream_stream"  # which answers with an item and stays open
 )
 
 
 @pytest.mark.parametrize("outage", [killed, frozen])
 def test_outage_and_return(cluster, own_service, outage):
-    """Every call is told UNAVAILABLE with RetryInfo within a second, and served again after.
+    """During an outage every call is UNAVAILABLE with RetryInfo within a second.
 
     The service is not ready within 2 s, and ready again within 5 s of the return of its database.
     A failure of the store is never a false success.
@@ -111,7 +111,7 @@ def test_outage_and_return(cluster, own_service, outage):
                 call.result()
             assert refusal.retry_after == 1.0
             assert "postgres" not in str(refusal.status).lower()
-        assert time.monotonic() - start < TOLD_WITHIN_S + WIRE_S
+        assert time.monotonic() - start < REFUSED_WITHIN_S + WIRE_S
         left = NOT_READY_WITHIN_S - (time.monotonic() - start)
         eventually(lambda: problem(own_service), within=left, what="not ready")
         assert problem(own_service) == "the database does not answer"
@@ -124,35 +124,35 @@ def test_outage_and_return(cluster, own_service, outage):
 
 @pytest.mark.parametrize("outage", [killed, frozen])
 def test_malformed_requests_need_no_database(cluster, own_service, outage):
-    """A malformed id is refused at every RPC without a look into the database."""
+    """A malformed id is refused at every RPC without a query of the database."""
     both = own_service.client("both", roles=("CALLER", "WORKER"), functions=("*",))
-    both.create()  # the key is known from here on
+    both.create()  # the key is cached from here on
     with outage(cluster):
         for rpc in ABOUT_ONE:
-            with told_in_time("INVALID_REQUEST", StatusCode.INVALID_ARGUMENT):
+            with refused_in_time("INVALID_REQUEST", StatusCode.INVALID_ARGUMENT):
                 both.send(rpc, rpc.about("invalid-id"))
-        with told_in_time("UNAUTHENTICATED", StatusCode.UNAUTHENTICATED):
+        with refused_in_time("UNAUTHENTICATED", StatusCode.UNAUTHENTICATED):
             ABOUT_ONE[0].send(own_service.channel, ABOUT_ONE[0].about("invalid-id"), ())
     recover(own_service, both)
 
 
 @pytest.mark.parametrize("outage", [killed, frozen])
 def test_unknown_key_is_not_judged_without_the_database(cluster, own_service, outage):
-    """A key that cannot be looked up is UNAVAILABLE, neither let in nor refused for good."""
+    """A key that cannot be looked up is UNAVAILABLE, neither accepted nor refused for good."""
     bob = own_service.client("bob")
-    with outage(cluster), told_in_time():
+    with outage(cluster), refused_in_time():
         bob.create()
     recover(own_service, bob)
 
 
 def test_locked_file(service):
-    """While somebody else writes to the embedded store, reads go on and writes are UNAVAILABLE."""
+    """While another process locks the embedded store, reads succeed and writes are UNAVAILABLE."""
     alice = service.client("alice")
     operation = alice.create()
     path = str(sa.make_url(service.database_url).database)
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        with told_in_time() as refusal:
+        with refused_in_time() as refusal:
             alice.create()
         assert refusal.retry_after == timedelta(seconds=1).total_seconds()
         assert alice.get(operation.id) == operation
@@ -161,7 +161,7 @@ def test_locked_file(service):
 
 
 def can_write(client):
-    """Whether a create is accepted."""
+    """Return True if a create is accepted."""
     try:
         client.create()
     except grpc.RpcError:

@@ -1,4 +1,4 @@
-"""What is none of the asker's business does not exist for it."""
+"""Operations of other owners are indistinguishable from missing ones."""
 
 import operator
 from datetime import timedelta
@@ -23,7 +23,7 @@ PLACEHOLDER = "op_xxxxxxxxxxxxxxxxxxxxxxxx"
 
 @pytest.fixture(scope="module")
 def strangers(any_service: Service) -> list[Client]:
-    """Everybody who has some role, and nothing to do with the operation."""
+    """Clients of every role without a relation to the operation."""
     return [
         any_service.client("bob"),
         any_service.client("wendy", roles=("WORKER",), functions=("audio.*", FUNCTION + ".x")),
@@ -31,13 +31,13 @@ def strangers(any_service: Service) -> list[Client]:
     ]
 
 
-def let_in(clients: list[Client], rpc: Rpc) -> list[Client]:
-    """Those who may call the RPC at all."""
+def authorized(clients: list[Client], rpc: Rpc) -> list[Client]:
+    """Return the clients whose roles allow the RPC."""
     return [client for client in clients if not rpc.permission.roles.isdisjoint(client.roles)]
 
 
-def told(client: Client, rpc: Rpc, operation_id: str, **fields: object) -> Refusal:
-    """What the client is told about an operation that it must not know of."""
+def not_found(client: Client, rpc: Rpc, operation_id: str, **fields: object) -> Refusal:
+    """Return the refusal of a call about an operation that the client has no access to."""
     with refused(StatusCode.NOT_FOUND, "OPERATION_NOT_FOUND") as refusal:
         client.send(rpc, rpc.about(operation_id, **fields))
     assert refusal.facts == {"operation_id": operation_id}
@@ -46,7 +46,7 @@ def told(client: Client, rpc: Rpc, operation_id: str, **fields: object) -> Refus
 
 
 def on_the_wire(refusal: Refusal) -> tuple[object, ...]:
-    """Every byte of a refusal, without the id."""
+    """Return every byte of a refusal, without the id."""
     operation_id = refusal.facts["operation_id"]
 
     def hidden(value: str | bytes) -> str | bytes:
@@ -66,44 +66,44 @@ def on_the_wire(refusal: Refusal) -> tuple[object, ...]:
 @rpcs
 @pytest.mark.parametrize("fate", [*Status, "DELETED", "EXPIRED"])
 def test_foreign_is_as_missing(any_service, alice, strangers, rpc, fate):
-    """A foreign operation is, to the byte, as one that never was, whatever became of it."""
+    """A foreign operation is byte for byte like a missing one, in every fate."""
     operation = alice.create_in(fate if isinstance(fate, Status) else "COMPLETED")
     if fate == "DELETED":
         alice.call("DeleteOperation", operation_id=operation.id)
     if fate == "EXPIRED":
         factories.age(any_service.engine, OperationId(operation.id), timedelta(days=2))
-    for stranger in let_in(strangers, rpc):
-        about_foreign = told(stranger, rpc, operation.id)
-        about_missing = told(stranger, rpc, new_operation_id())
+    for stranger in authorized(strangers, rpc):
+        about_foreign = not_found(stranger, rpc, operation.id)
+        about_missing = not_found(stranger, rpc, new_operation_id())
         assert on_the_wire(about_foreign) == on_the_wire(about_missing)
 
 
 @rpcs
-def test_guards_give_nothing_away(alice, strangers, rpc):
-    """A stranger learns nothing from a revision, attempt or request_id that fits."""
+def test_preconditions_reveal_nothing(alice, strangers, rpc):
+    """A matching revision, attempt or request_id makes no difference for a stranger."""
     operation = alice.create()
     alice.transition("StartOperation", operation.id, request_id="r")
     fields = rpc.request.DESCRIPTOR.fields_by_name
     fitting = {"request_id": "r", "expected_revision": 2, "attempt": 1}
     given = {name: value for name, value in fitting.items() if name in fields}
-    for stranger in let_in(strangers, rpc):
-        about_foreign = told(stranger, rpc, operation.id, **given)
-        about_missing = told(stranger, rpc, new_operation_id(), **given)
+    for stranger in authorized(strangers, rpc):
+        about_foreign = not_found(stranger, rpc, operation.id, **given)
+        about_missing = not_found(stranger, rpc, new_operation_id(), **given)
         assert on_the_wire(about_foreign) == on_the_wire(about_missing)
 
 
 def test_refused_strangers_change_nothing(alice, strangers, stored):
-    """After all that strangers tried, the operation and its events are as before."""
+    """Refused calls of strangers change neither the operation nor its events."""
     operation = alice.create()
     before = stored.everything(OperationId(operation.id))
     for rpc in ABOUT_ONE:
-        for stranger in let_in(strangers, rpc):
-            told(stranger, rpc, operation.id)
+        for stranger in authorized(strangers, rpc):
+            not_found(stranger, rpc, operation.id)
     assert stored.everything(OperationId(operation.id)) == before
 
 
 @pytest.mark.parametrize("rpc", [r for r in ABOUT_ONE if r.method != "GetOperation"], ids=METHOD)
-def test_owner_is_told_what_became_of_it(any_service, alice, rpc):
+def test_owner_learns_of_delete_and_expiry(any_service, alice, rpc):
     """Only the owner learns that an operation was deleted or has expired."""
     deleted, expired = alice.create_in("COMPLETED"), alice.create_in("FAILED")
     alice.call("DeleteOperation", operation_id=deleted.id)
@@ -115,7 +115,7 @@ def test_owner_is_told_what_became_of_it(any_service, alice, rpc):
 
 
 def test_granted_worker_does_the_work_of_any_owner(any_service, alice):
-    """A worker moves foreign operations of the functions it is granted, exact or by pattern."""
+    """A worker changes foreign operations of functions granted to it by name or by pattern."""
     exact = any_service.client("exact", roles=("WORKER",), functions=(FUNCTION,))
     pattern = any_service.client("pattern", roles=("WORKER",), functions=("audio.*", "video.*"))
     operation = alice.create()
@@ -126,13 +126,13 @@ def test_granted_worker_does_the_work_of_any_owner(any_service, alice):
 
 
 def test_owner_may_do_the_work(alice):
-    """An owner may do the worker's part for its own operations, without the role of a worker."""
+    """An owner can do the worker's calls on its own operations without the worker role."""
     assert alice.create_in("COMPLETED").status == pb.OPERATION_STATUS_COMPLETED
     assert alice.create_in("FAILED").status == pb.OPERATION_STATUS_FAILED
 
 
 def test_worker_cannot_cancel_or_delete(any_service, alice):
-    """A grant to work on operations is none to cancel or delete them."""
+    """A worker grant does not allow to cancel or delete an operation."""
     both = any_service.client("both", roles=("CALLER", "WORKER"), functions=("*",))
     operation = alice.create_in("PROCESSING")
     with refused(StatusCode.NOT_FOUND, "OPERATION_NOT_FOUND"):
@@ -143,7 +143,7 @@ def test_worker_cannot_cancel_or_delete(any_service, alice):
 
 
 def test_admin_sees_and_cancels_but_does_not_work(any_service, alice, admin):
-    """An admin reads, cancels and deletes what others own, and does none of the work."""
+    """An admin can read, cancel and delete foreign operations, and cannot work on them."""
     operation = alice.create()
     assert admin.get(operation.id) == operation
     assert admin.transition("CancelOperation", operation.id).status == pb.OPERATION_STATUS_CANCELLED

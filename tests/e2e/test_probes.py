@@ -1,4 +1,4 @@
-"""The HTTP port, the schema, and what a process needs before it serves."""
+"""The HTTP port, the schema, and the conditions for a service to be ready."""
 
 import http
 import json
@@ -34,7 +34,7 @@ def empty_database(postgres):
 
 
 def milepost(*arguments, **settings):
-    """One command, run to its end."""
+    """Run one command to its end."""
     return subprocess.run(
         [sys.executable, "-m", "milepost", *arguments],
         env=environment(**settings),
@@ -47,13 +47,13 @@ def milepost(*arguments, **settings):
 
 
 def readiness(service):
-    """The status of the readiness probe, and the reason it gives."""
+    """Return the status of the readiness probe and its reason."""
     status, body = service.probe("/readyz")
     return status, json.loads(body).get("reason")
 
 
 def health(service):
-    """What the health service says of the whole server."""
+    """Return the health status of the whole server."""
     with grpc.insecure_channel(service.address) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         return stub.Check(health_pb2.HealthCheckRequest(), timeout=CALL_SECONDS).status
@@ -68,7 +68,7 @@ def test_probes(any_service):
 
 
 def test_metrics(any_service, alice):
-    """The metrics page counts calls by method and code, moves, and the time to the end."""
+    """The metrics count calls by method and code, transitions, and the time to the end."""
 
     def counts():
         return (
@@ -87,8 +87,8 @@ def test_metrics(any_service, alice):
     eventually(lambda: counts() == after, within=SOON_S, what="counted")
 
 
-def test_repetition_is_no_move(any_service, alice):
-    """A repeated call is counted as a call, not as a transition."""
+def test_repetition_is_not_a_transition(any_service, alice):
+    """A repeated call is counted as a call, and not as a transition."""
     operation = alice.create()
     before = any_service.metric("milepost_transitions_total", transition="start")
     for _ in range(2):
@@ -111,7 +111,7 @@ def test_large_messages(alice):
 
 
 def test_compressed_requests_are_refused(alice):
-    """A compressed request is UNIMPLEMENTED: nothing is inflated that may be a bomb."""
+    """A compressed request is UNIMPLEMENTED, because it may be a decompression bomb."""
     (create,) = (rpc for rpc in RPCS if rpc.method == "CreateOperation")
     request = create.request(function="f" * 200)
     with pytest.raises(grpc.RpcError) as caught:
@@ -136,7 +136,7 @@ def test_large_headers(alice):
 
 
 def test_embedded_store_migrates_itself(tmp_path):
-    """A service on a file that is not there, in a folder that is not, makes both."""
+    """A service with a missing file in a missing folder creates both."""
     url = f"sqlite:///{tmp_path / 'a' / 'b' / 'new.db'}"
     with Service(url, tmp_path) as service:
         assert service.client("alice").create().revision == 1
@@ -144,7 +144,7 @@ def test_embedded_store_migrates_itself(tmp_path):
 
 
 def test_second_process_on_the_file_is_refused(service, tmp_path):
-    """Another service on the same file ends at once, with a sentence; the first goes on."""
+    """A second service on the same file ends at once with a message; the first one goes on."""
     second = Service(service.database_url, tmp_path)
     second.start(ready=False)
     assert second.end() == 1
@@ -154,7 +154,7 @@ def test_second_process_on_the_file_is_refused(service, tmp_path):
 
 
 def test_service_waits_for_its_schema(empty_database, tmp_path):
-    """A PostgreSQL service whose schema is behind is alive, not ready, and says what to do.
+    """A service on an outdated schema is alive and not ready, and names the command to run.
 
     After `milepost migrate` it is ready without a restart.
     """
@@ -171,7 +171,7 @@ def test_service_waits_for_its_schema(empty_database, tmp_path):
         eventually(
             lambda: "run milepost migrate" in (reason() or ""),
             within=START_SECONDS,
-            what="told to migrate",
+            what="asked to migrate",
         )
         assert readiness(service)[0] == http.HTTPStatus.SERVICE_UNAVAILABLE
         assert service.probe("/healthz")[0] == http.HTTPStatus.OK
@@ -187,7 +187,7 @@ def test_service_waits_for_its_schema(empty_database, tmp_path):
 
 
 def test_service_waits_for_its_database(postgres, tmp_path):
-    """A service whose database is not there waits for it; SIGTERM ends it with exit code 0."""
+    """A service waits for a missing database; SIGTERM then ends it with exit code 0."""
     service = Service(postgres.url("milepost_not_there_yet"), tmp_path)
     service.start(ready=False)
     try:

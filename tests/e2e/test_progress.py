@@ -1,4 +1,4 @@
-"""UpdateProgress, and the progress that a start begins with."""
+"""UpdateProgress, and the initial progress of a start."""
 
 import math
 
@@ -44,7 +44,7 @@ def test_progress_is_stored(alice, processing):
 )
 @pytest.mark.parametrize("method", ["StartOperation", "UpdateProgress"])
 def test_progress_is_clamped(alice, method, given, stored):
-    """Progress is clamped to 0.0 … 1.0, from the start on."""
+    """Progress is clamped to 0.0 … 1.0, also that of a start."""
     operation = alice.transition(method, alice.create().id, progress=given)
     assert operation.progress == stored
     assert operation.HasField("progress")
@@ -65,7 +65,7 @@ def test_progress_is_a_number(alice, stored, method, number):
 
 
 def test_decrease_is_refused(alice, processing):
-    """Progress that goes back is refused with both values, and changes nothing."""
+    """A decrease of progress is refused with both values, and changes nothing."""
     with refused(StatusCode.INVALID_ARGUMENT, "PROGRESS_DECREASE") as refusal:
         alice.transition("UpdateProgress", processing.id, progress=0.4, message="not kept")
     assert refusal.facts == {"current": "0.5", "requested": "0.4"}
@@ -81,8 +81,8 @@ def test_same_progress_is_accepted(alice, processing):
     assert (updated.progress, updated.revision) == (0.5, processing.revision + 1)
 
 
-def test_small_dip_is_forgiven(alice, processing):
-    """A dip of at most 0.001 is forgiven, and the larger value kept."""
+def test_small_decrease_is_accepted(alice, processing):
+    """A decrease of at most 0.001 is accepted, and the larger value is kept."""
     assert alice.transition("UpdateProgress", processing.id, progress=0.4995).progress == 0.5
     assert alice.transition("UpdateProgress", processing.id, progress=0.5 - 0.001).progress == 0.5
     with refused(StatusCode.INVALID_ARGUMENT, "PROGRESS_DECREASE"):
@@ -99,7 +99,7 @@ def test_progress_starts_a_pending_operation(alice):
 
 
 def test_earlier_message_stays(alice, processing):
-    """Without a message the earlier one stays; an empty one replaces it."""
+    """A report without a message keeps the earlier one; an empty message replaces it."""
     updated = alice.transition("UpdateProgress", processing.id, progress=0.6)
     assert updated.progress_message == "halfway"
     updated = alice.transition("UpdateProgress", processing.id, message="")
@@ -107,8 +107,8 @@ def test_earlier_message_stays(alice, processing):
     assert (updated.progress, updated.progress_message) == (0.6, "")
 
 
-def test_empty_report_is_a_sign_of_life(alice, processing):
-    """A report of nothing is accepted, and changes neither progress nor message."""
+def test_empty_report_is_accepted(alice, processing):
+    """An empty report is accepted, and changes neither progress nor message."""
     updated = alice.transition("UpdateProgress", processing.id)
     assert (updated.progress, updated.progress_message) == (0.5, "halfway")
     assert updated.revision == processing.revision + 1
@@ -128,7 +128,7 @@ def test_message_length(alice, processing, character):
 
 
 def test_message_is_kept_as_it_is(alice, processing):
-    """A message may have several lines and every script; only NUL is refused."""
+    """A message can have several lines and any script; only NUL is refused."""
     text = " 漢字\n\ttab \x01 \u202e\N{NO-BREAK SPACE}"
     assert alice.transition("UpdateProgress", processing.id, message=text).progress_message == text
     with refused(StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST") as refusal:
@@ -144,7 +144,7 @@ def test_unknown_operation(alice, worker):
 
 
 def test_progress_changes_nothing_else(alice):
-    """A report changes progress, message, their time and the revision, and nothing else."""
+    """A report changes progress, message, their time and the revision only."""
     metadata = struct_pb2.Struct()
     metadata.update({"a": [1, 2]})
     operation = alice.create(metadata=metadata, version="2", original_request_id="x")
@@ -157,8 +157,8 @@ def test_progress_changes_nothing_else(alice):
     assert after == before
 
 
-def test_answer_leaves_out_what_may_be_large(alice):
-    """A report is answered in the BASIC view, without metadata."""
+def test_answer_has_the_basic_view(alice):
+    """The answer to a report has the BASIC view, without metadata."""
     metadata = struct_pb2.Struct()
     metadata.update({"a": 1})
     operation = alice.create(metadata=metadata)
@@ -167,7 +167,7 @@ def test_answer_leaves_out_what_may_be_large(alice):
 
 
 def test_concurrent_reports(alice, processing):
-    """Of two reports at once the larger one stays; the smaller may be refused."""
+    """Of two concurrent reports the larger one is kept; the smaller one may be refused."""
     calls = [
         alice.future("UpdateProgress", operation_id=processing.id, progress=progress)
         for progress in (0.7, 0.6)
@@ -179,7 +179,7 @@ def test_concurrent_reports(alice, processing):
 
 
 def test_every_report_is_committed(alice, processing):
-    """Each of many reports raises the revision by one, none is lost."""
+    """Each of many reports raises the revision by one."""
     calls = [
         alice.future("UpdateProgress", operation_id=processing.id, progress=0.5) for _ in range(50)
     ]

@@ -7,7 +7,7 @@ from tests.e2e.service import Service
 
 
 def policies(service: Service) -> list[int]:
-    """The policy of each thread of a service, those of gRPC and of the database included."""
+    """Return the policy of each thread of a service, with those of gRPC and of the database."""
     service.client("alice").create(function="video.transcode")
     assert service.process is not None
     threads = list(Path(f"/proc/{service.process.pid}/task").iterdir())
@@ -21,6 +21,6 @@ def test_service_keeps_the_policy_of_the_host(any_service):
 
 
 def test_batch_scheduling_is_a_setting(database_url, tmp_path):
-    """With the setting every thread runs under SCHED_BATCH, so that none preempts another."""
+    """With the setting every thread runs under SCHED_BATCH, so that no thread preempts another."""
     with Service(database_url, tmp_path, batch_scheduling="true") as service:
         assert set(policies(service)) == {os.SCHED_BATCH}

@@ -25,7 +25,7 @@ from tests.waiting import until
 
 SOON_S = 5.0
 SILENCE_S = 1.2
-"""Longer than a stream leaves a silent operation unpolled."""
+"""Silence longer than the poll interval of a stream."""
 AT_ONCE_S = 0.5
 HOUR = duration_pb2.Duration(seconds=3600)
 UNKNOWN = "op_000000000000000000000000"
@@ -154,7 +154,7 @@ async def test_bad_updates_do_not_end_the_stream(any_service, alice):
 
 
 async def test_cancel_is_pushed_at_once(any_service, alice, worker):
-    """A cancel on the same replica interrupts the worker within 50 ms, without an update."""
+    """A cancel on the same replica interrupts a silent worker within 50 ms."""
     took = []
     async with streaming(any_service, worker) as stream, any_service.aio_channel() as channel:
         for _ in range(7):
@@ -236,11 +236,11 @@ async def test_stream_needs_a_worker(any_service, admin):
         ):
             stream = Stream(client, channel)
             with refused(code):
-                await stream.item()  # a client that still writes says INTERNAL now and then
+                await stream.item()  # a client that still writes sometimes reports INTERNAL
 
 
 async def test_lost_lease_is_pushed(any_service, alice):
-    """A worker whose lease ran out is sent LEASE_LOST after the sweep, without an update."""
+    """A silent worker whose lease expired gets LEASE_LOST after the sweep."""
     function = f"test.{uuid.uuid4().hex}"
     worker = any_service.worker()
     operation = alice.create(function=function)
@@ -267,14 +267,14 @@ def overdue(service: Service, operation: operation_pb2.Operation) -> None:
 
 
 async def test_expiry_is_pushed(any_service, alice, worker):
-    """A silent worker is sent EXPIRED as soon as its operation has expired."""
+    """A silent worker gets EXPIRED as soon as its operation has expired."""
     operation = alice.create(ttl=HOUR)
     async with streaming(any_service, worker) as stream:
         await stream.ask(operation.id, progress=0.5)
         await asyncio.sleep(SILENCE_S)
         overdue(any_service, operation)
         interruption = await stream.interruption()
-        told = time.time()
+        received_at = time.time()
         stored = alice.get(operation.id)
         assert interruption == pb.Interruption(
             operation_id=operation.id,
@@ -282,13 +282,13 @@ async def test_expiry_is_pushed(any_service, alice, worker):
             revision=stored.revision,
         )
         assert [error.code for error in stored.errors] == ["EXPIRED"]
-        assert told - stored.complete_time.ToNanoseconds() / 1e9 < AT_ONCE_S
+        assert received_at - stored.complete_time.ToNanoseconds() / 1e9 < AT_ONCE_S
         late = await stream.ask(operation.id, progress=0.6)
         assert late.kind == pb.INTERRUPTION_KIND_EXPIRED
 
 
 async def test_expiry_interrupts_a_worker_that_returns(any_service, alice, worker):
-    """A worker whose operation expired while it was away is sent EXPIRED at its first update."""
+    """A worker whose operation expired while it was away gets EXPIRED at its first update."""
     operation = alice.create(ttl=HOUR)
     async with streaming(any_service, worker) as stream:
         acknowledged = await stream.ask(operation.id, progress=0.5)

@@ -1,4 +1,4 @@
-"""The sweeper of a running service: nobody calls it, and yet nothing stays undone."""
+"""The sweeper of a running service, which ends overdue work without a call."""
 
 from datetime import timedelta
 
@@ -20,12 +20,12 @@ TTL = duration_pb2.Duration(seconds=3600)
 
 @pytest.fixture
 def function(alice):
-    """The name of a function that no other test uses."""
+    """Return the name of a function that no other test uses."""
     return f"sweeps.{alice.subject}"
 
 
 def age(service, operation, **by):
-    """Everything in the life of the operation happened earlier than it did."""
+    """Move every time of the operation into the past."""
     factories.age(service.engine, OperationId(operation.id), timedelta(**by))
 
 
@@ -50,7 +50,7 @@ def test_late_worker_is_fenced_off(any_service, alice, worker, function):
 
 
 def test_last_lost_lease_fails_the_operation(any_service, alice, worker, function):
-    """When no attempt is left, a lost lease fails the operation with LEASE_LOST."""
+    """An operation that loses the lease of its last attempt fails with LEASE_LOST."""
     alice.create(function=function, max_attempts=1)
     (claimed,) = claim(worker, function)
     age(any_service, claimed, seconds=40)
@@ -66,7 +66,7 @@ def test_last_lost_lease_fails_the_operation(any_service, alice, worker, functio
 
 
 def test_nothing_stays_processing_past_its_time(any_service, alice, function):
-    """What is worked on past its expire_time fails with EXPIRED by itself."""
+    """A processing operation past its expire_time fails with EXPIRED without a call."""
     operation = alice.create_in("PROCESSING", function=function, ttl=TTL)
     age(any_service, operation, hours=2)
     eventually(
@@ -78,7 +78,7 @@ def test_nothing_stays_processing_past_its_time(any_service, alice, function):
 
 
 def test_clean_up_by_an_admin(any_service, alice, admin, stored):
-    """An admin sees what would be removed, has it removed, and is told how much it was."""
+    """A cleanup of an admin returns the number of operations, as a preview and for real."""
     operations = [alice.create(ttl=TTL) for _ in range(3)]
     for operation in operations:
         age(any_service, operation, hours=2)
@@ -96,14 +96,14 @@ def test_clean_up_by_an_admin(any_service, alice, admin, stored):
 
 
 def test_clean_up_is_for_admins(alice, worker):
-    """Nobody but an admin may clean up."""
+    """Only an admin can clean up."""
     for client in (alice, worker):
         with refused(StatusCode.PERMISSION_DENIED):
             client.call("PurgeExpiredOperations")
 
 
-def test_active_operation_says_what_must_happen_next(alice, worker, function):
-    """Every active operation tells its next step and the deadline of it; an ended one does not."""
+def test_active_operation_has_a_next_step(alice, worker, function):
+    """Every active operation has a next step and the deadline of it; an ended one has neither."""
     created = alice.create(function=function)
     assert created.next_step == pb.NEXT_STEP_CLAIM
     assert created.next_step_deadline == created.expire_time
@@ -115,8 +115,8 @@ def test_active_operation_says_what_must_happen_next(alice, worker, function):
     assert not done.HasField("next_step_deadline")
 
 
-def test_overdue_operations_are_none_in_a_healthy_service(any_service, alice, worker, function):
-    """The metric of overdue operations is there, and 0 again after a lease was lost."""
+def test_no_operation_stays_overdue_in_a_healthy_service(any_service, alice, worker, function):
+    """The metric of overdue operations exists, and is 0 again after a lost lease."""
     alice.create(function=function)
     (claimed,) = claim(worker, function)
     lost = any_service.metric("milepost_leases_lost_total")

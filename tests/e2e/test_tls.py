@@ -1,4 +1,4 @@
-"""TLS: what the port proves, what it demands, and whom client certificates speak for."""
+"""TLS: the server's certificate, client certificates, and their principals."""
 
 import json
 import shutil
@@ -28,13 +28,13 @@ PRINCIPALS = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the files are."""
+    """The folder of the certificate files."""
     return tmp_path_factory.mktemp("tls")
 
 
 @pytest.fixture(scope="module")
 def authority(folder: Path) -> Authority:
-    """Who certifies server and clients."""
+    """The authority of server and clients."""
     return Authority(folder)
 
 
@@ -46,7 +46,7 @@ def pair(authority: Authority) -> Pair:
 
 @pytest.fixture(scope="module")
 def tls_service(folder: Path, pair: Pair) -> Iterator[Service]:
-    """A service that proves who it is, and asks clients for a key."""
+    """A service with a certificate that authenticates clients by key."""
     with Service(
         f"sqlite:///{folder}/tls.db",
         folder,
@@ -73,7 +73,7 @@ def mtls_service(folder: Path, authority: Authority, pair: Pair) -> Iterator[Ser
 def client(
     service: Service, authority: Authority, own: Pair | None = None, key: str | None = None
 ) -> SyncMilepost:
-    """A client that checks the service with this authority, and shows its own certificate."""
+    """Return a client that trusts this authority and shows its own certificate."""
     tls = read_tls(
         ca_file=authority.file,
         certificate_file=own.certificate if own else None,
@@ -83,18 +83,18 @@ def client(
 
 
 def test_calls_are_encrypted(tls_service, authority):
-    """Who trusts the authority of the certificate calls over TLS, with an API key as ever."""
+    """A client that trusts the authority calls over TLS with an API key."""
     with client(tls_service, authority, key=tls_service.api_key("alice")) as milepost_:
         assert milepost_.create("video.transcode").owner == "alice"
     with (
-        client(tls_service, authority, key=None) as nobody,
+        client(tls_service, authority, key=None) as rejected,
         pytest.raises(Unauthenticated),
     ):
-        nobody.create("video.transcode")
+        rejected.create("video.transcode")
 
 
 def test_plaintext_gets_no_answer(tls_service):
-    """A call in plain text reaches nobody."""
+    """A call in plain text gets no answer."""
     key = tls_service.api_key("alice")
     with (
         grpc.insecure_channel(tls_service.address) as channel,
@@ -105,7 +105,7 @@ def test_plaintext_gets_no_answer(tls_service):
 
 
 def test_service_of_another_authority_is_not_trusted(tls_service, folder):
-    """A client that trusts another authority sends its key to nobody."""
+    """A client that trusts another authority does not send its key."""
     stranger = Authority(folder)
     tls = read_tls(ca_file=stranger.file)
     key = tls_service.api_key("alice")
@@ -130,36 +130,36 @@ def test_command_line_speaks_tls(tls_service, authority):
     assert missing.err == "error: /nowhere.pem: No such file or directory\n"
 
 
-def test_certificate_speaks_for_its_principal(mtls_service, authority):
-    """Without a key the client certificate is the credential: subject and roles are configured."""
+def test_certificate_is_the_credential_of_its_principal(mtls_service, authority):
+    """Without a key the client certificate is the credential of a configured principal."""
     with client(mtls_service, authority, authority.certify(ENCODER)) as encoder:
         operation = encoder.create("video.transcode")
         assert operation.owner == "encoder"
     with client(mtls_service, authority, authority.certify(WATCHER)) as watcher:
-        assert watcher.get(operation.id).owner == "encoder"  # an admin sees all
+        assert watcher.get(operation.id).owner == "encoder"  # an admin has access to all
     line = mtls_service.logged(event="operation changed", operation_id=operation.id)
     assert line["credential_id"] == "certificate dns:encoder.example.com"
 
 
-def test_certificate_of_nobody_is_no_credential(mtls_service, authority):
-    """A certificate that stands for nobody, or for two, lets nobody in, as no key at all."""
+def test_certificate_without_one_principal_is_refused(mtls_service, authority):
+    """A certificate of no or of two principals is refused like a missing key."""
     for names in ((), (x509.DNSName("x.example.com"),), (ENCODER, WATCHER)):
         with (
-            client(mtls_service, authority, authority.certify(*names)) as nobody,
+            client(mtls_service, authority, authority.certify(*names)) as rejected,
             pytest.raises(Unauthenticated, match="<API key>', or call with a trusted client cert"),
         ):
-            nobody.create("video.transcode")
+            rejected.create("video.transcode")
 
 
 def test_kind_of_a_name_matters(mtls_service, authority):
-    """A name of another kind with the same text stands for nobody."""
+    """A name of another type with the same text is not that of the principal."""
     forged = authority.certify(x509.UniformResourceIdentifier("encoder.example.com"))
-    with client(mtls_service, authority, forged) as nobody, pytest.raises(Unauthenticated):
-        nobody.create("video.transcode")
+    with client(mtls_service, authority, forged) as rejected, pytest.raises(Unauthenticated):
+        rejected.create("video.transcode")
 
 
 def test_bearer_credential_goes_before_the_certificate(mtls_service, authority):
-    """With an authorization header that alone decides: a key works, and a bad key is refused."""
+    """An authorization header takes precedence over the certificate, for valid and bad keys."""
     own = authority.certify(ENCODER)
     with client(mtls_service, authority, own, mtls_service.api_key("alice")) as alice:
         assert alice.create("video.transcode").owner == "alice"
@@ -168,7 +168,7 @@ def test_bearer_credential_goes_before_the_certificate(mtls_service, authority):
 
 
 def test_connection_without_a_certificate_is_refused(mtls_service, authority, folder):
-    """Who shows none, or one of another authority, does not even get to send a key."""
+    """A client without a certificate of the authority is refused before it sends its key."""
     key = mtls_service.api_key("alice")
     for own in (None, Authority(folder).certify(ENCODER)):
         tls = read_tls(
@@ -184,7 +184,7 @@ def test_connection_without_a_certificate_is_refused(mtls_service, authority, fo
 
 
 def test_command_line_shows_its_certificate(mtls_service, authority):
-    """Commands show the certificate that they are configured with, and need no key then."""
+    """Commands authenticate with their configured certificate, without a key."""
     own = authority.certify(ENCODER)
     settings = {
         "MILEPOST_ADDRESS": mtls_service.address,
@@ -198,7 +198,7 @@ def test_command_line_shows_its_certificate(mtls_service, authority):
 
 
 def test_renewed_certificate_is_used_without_a_restart(folder, tmp_path):
-    """When the files are replaced, new connections see the new certificate."""
+    """New connections use the new certificate once its files are replaced."""
     old, new = Authority(folder), Authority(folder)
     pair = old.certify(*SERVER)
     with Service(
@@ -227,6 +227,6 @@ def test_renewed_certificate_is_used_without_a_restart(folder, tmp_path):
 
 
 def test_missing_half_of_a_pair_is_refused():
-    """A client certificate without its key is a mistake that is named."""
+    """A client certificate without its key is a configuration error that names the setting."""
     with pytest.raises(ValueError, match="need each other"):
         read_tls(certificate_file="x")

@@ -9,7 +9,7 @@ from milepost.gen.milepost.v1 import operation_pb2 as pb
 from tests.e2e.refusals import refused
 from tests.e2e.rpcs import ABOUT_ONE, RPCS
 
-MOVES = {
+TRANSITIONS = {
     "StartOperation": Transition.START,
     "UpdateProgress": Transition.PROGRESS,
     "CompleteOperation": Transition.COMPLETE,
@@ -19,41 +19,41 @@ MOVES = {
 }
 READS = ("GetOperation", "WaitOperation", "WatchOperation")
 BY_METHOD = {rpc.method: rpc for rpc in RPCS}
-LARGEST = {"expected_revision": 2**63 - 1, "attempt": 2**31 - 1}
+MAX_VALUES = {"expected_revision": 2**63 - 1, "attempt": 2**31 - 1}
 
-methods = pytest.mark.parametrize("method", MOVES)
+methods = pytest.mark.parametrize("method", TRANSITIONS)
 
 
 def sources(method: str) -> frozenset[Status]:
-    """The statuses from which the method may be called."""
-    transition = MOVES[method]
+    """Return the statuses from which the method can be called."""
+    transition = TRANSITIONS[method]
     return DELETABLE if transition is Transition.PURGE else TABLE[transition].sources
 
 
 def legal_start(method: str) -> str:
-    """A status from which the method may be called."""
+    """Return a status from which the method can be called."""
     return max(sources(method))
 
 
 def call(client, method: str, operation_id: str, **fields):
-    """The response of the method to a complete request."""
+    """Return the response of the method to a complete request."""
     rpc = BY_METHOD[method]
     return client.send(rpc, rpc.about(operation_id, **fields))
 
 
 def has(method: str, field: str) -> bool:
-    """Whether the request of the method has the field."""
+    """Return True if the request of the method has the field."""
     return field in BY_METHOD[method].request.DESCRIPTOR.fields_by_name
 
 
-def test_every_rpc_about_one_operation_is_a_move_or_reads():
-    """No RPC that changes an operation is missing in these tests."""
-    assert {rpc.method for rpc in ABOUT_ONE} == {*MOVES, *READS}
+def test_every_rpc_about_one_operation_is_a_transition_or_a_read():
+    """These tests cover every RPC that changes an operation."""
+    assert {rpc.method for rpc in ABOUT_ONE} == {*TRANSITIONS, *READS}
 
 
-def test_every_changing_rpc_has_the_guards():
+def test_every_changing_rpc_has_the_preconditions():
     """Every RPC that changes an operation takes a request_id and an expected_revision."""
-    for method in MOVES:
+    for method in TRANSITIONS:
         assert has(method, "request_id")
         assert has(method, "expected_revision")
 
@@ -61,9 +61,9 @@ def test_every_changing_rpc_has_the_guards():
 @methods
 @pytest.mark.parametrize("status", list(Status))
 def test_transition_table(alice, stored, method, status):
-    """Every transition from every status is made, or refused with the allowed statuses."""
+    """Every transition from every status is applied, or refused with the allowed statuses."""
     operation = alice.create_in(status)
-    rule = TABLE[MOVES[method]]
+    rule = TABLE[TRANSITIONS[method]]
     if status in sources(method):
         response = call(alice, method, operation.id)
         if rule.target is not None:
@@ -77,7 +77,7 @@ def test_transition_table(alice, stored, method, status):
         call(alice, method, operation.id)
     allowed = sorted(sources(method))
     assert refusal.facts == {
-        "transition": MOVES[method],
+        "transition": TRANSITIONS[method],
         "status": status,
         "allowed": ",".join(allowed),
     }
@@ -89,9 +89,9 @@ def test_transition_table(alice, stored, method, status):
 @methods
 @pytest.mark.parametrize("offset", [-1, 1])
 def test_expected_revision(alice, method, offset):
-    """A transition that rests on another revision is ABORTED with both, and changes nothing."""
+    """A transition with another expected_revision is ABORTED with both, and changes nothing."""
     operation = alice.create_in(legal_start(method))
-    wrong = operation.revision + offset or LARGEST["expected_revision"]
+    wrong = operation.revision + offset or MAX_VALUES["expected_revision"]
     with refused(StatusCode.ABORTED, "REVISION_MISMATCH") as refusal:
         call(alice, method, operation.id, expected_revision=wrong)
     assert refusal.facts == {"expected": str(wrong), "actual": str(operation.revision)}
@@ -99,8 +99,8 @@ def test_expected_revision(alice, method, offset):
     call(alice, method, operation.id, expected_revision=operation.revision)
 
 
-@pytest.mark.parametrize("method", [name for name in MOVES if has(name, "attempt")])
-@pytest.mark.parametrize("wrong", [2, LARGEST["attempt"]])
+@pytest.mark.parametrize("method", [name for name in TRANSITIONS if has(name, "attempt")])
+@pytest.mark.parametrize("wrong", [2, MAX_VALUES["attempt"]])
 def test_attempt(alice, method, wrong):
     """A write of another attempt is ABORTED with both, and changes nothing."""
     operation = alice.create_in("PROCESSING")
@@ -112,22 +112,22 @@ def test_attempt(alice, method, wrong):
 
 
 @pytest.mark.parametrize(
-    ("method", "guard"),
-    [(name, guard) for name in MOVES for guard in LARGEST if has(name, guard)],
+    ("method", "field"),
+    [(name, field) for name in TRANSITIONS for field in MAX_VALUES if has(name, field)],
 )
-def test_guards_are_positive(alice, method, guard):
+def test_preconditions_are_positive(alice, method, field):
     """A revision or an attempt below 1 is malformed."""
     operation = alice.create_in(legal_start(method))
-    for value in (0, -1, -LARGEST[guard] - 1):
+    for value in (0, -1, -MAX_VALUES[field] - 1):
         with refused(StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST") as refusal:
-            call(alice, method, operation.id, **{guard: value})
-        assert set(refusal.violations) == {guard}
+            call(alice, method, operation.id, **{field: value})
+        assert set(refusal.violations) == {field}
     with refused(StatusCode.ABORTED):
-        call(alice, method, operation.id, **{guard: LARGEST[guard]})
+        call(alice, method, operation.id, **{field: MAX_VALUES[field]})
 
 
-def test_stale_copy_is_told_before_the_status(alice):
-    """Whoever acts on an old copy is told so, whatever became of the operation."""
+def test_stale_revision_is_refused_before_the_status(alice):
+    """A stale revision is refused as such, before the status is checked."""
     operation = alice.create_in("PROCESSING")
     alice.transition("CompleteOperation", operation.id)
     with refused(StatusCode.ABORTED, "REVISION_MISMATCH"):
@@ -135,8 +135,8 @@ def test_stale_copy_is_told_before_the_status(alice):
 
 
 @methods
-def test_move_can_be_repeated(alice, stored, method):
-    """A transition with the same request_id is made once; the repetition is told how it stands."""
+def test_transition_can_be_repeated(alice, stored, method):
+    """A transition with the same request_id is applied once; its repetition is a replay."""
     operation = alice.create_in(legal_start(method))
     first = call(alice, method, operation.id, request_id="once")
     before = stored.everything(OperationId(operation.id))
@@ -148,8 +148,8 @@ def test_move_can_be_repeated(alice, stored, method):
 
 
 @methods
-def test_repetition_holds_against_its_own_guards(alice, method):
-    """A repetition is answered, though the revision that it expects is over by its own doing."""
+def test_repetition_passes_its_own_preconditions(alice, method):
+    """A repetition is answered although it raised the revision that it expects itself."""
     operation = alice.create_in(legal_start(method))
     preconditions = {"request_id": "once", "expected_revision": operation.revision}
     call(alice, method, operation.id, **preconditions)
@@ -157,8 +157,8 @@ def test_repetition_holds_against_its_own_guards(alice, method):
 
 
 @pytest.mark.parametrize("method", ["StartOperation", "UpdateProgress"])
-def test_repetition_is_told_how_it_stands_now(alice, method):
-    """A repetition after later moves is answered with the operation as it stands."""
+def test_repetition_returns_the_current_operation(alice, method):
+    """A repetition after later transitions returns the current operation."""
     operation = alice.create_in("PENDING")
     call(alice, method, operation.id, request_id="once")
     done = alice.transition("CompleteOperation", operation.id)
@@ -167,9 +167,9 @@ def test_repetition_is_told_how_it_stands_now(alice, method):
     assert again.operation == done
 
 
-@pytest.mark.parametrize("method", [name for name in MOVES if name != "DeleteOperation"])
+@pytest.mark.parametrize("method", [name for name in TRANSITIONS if name != "DeleteOperation"])
 def test_other_request_id_is_another_call(alice, method):
-    """A second move with another request_id, or none, is judged by the table."""
+    """A second transition with another or no request_id is checked against the table."""
     operation = alice.create_in(legal_start(method))
     call(alice, method, operation.id, request_id="once")
     if method == "UpdateProgress":
@@ -181,7 +181,7 @@ def test_other_request_id_is_another_call(alice, method):
 
 
 def test_second_delete_without_request_id(alice):
-    """A delete that does not say it is a repetition finds no operation."""
+    """A second delete without a request_id is NOT_FOUND."""
     operation = alice.create_in("COMPLETED")
     call(alice, "DeleteOperation", operation.id, request_id="once")
     for fields in ({}, {"request_id": "twice"}):
@@ -198,7 +198,7 @@ def test_request_ids_are_those_of_one_operation(alice):
 
 
 def test_request_ids_are_those_of_one_subject(alice, worker):
-    """A request_id that somebody else used is no repetition: it gives nothing away."""
+    """A request_id of another subject is not a repetition, and reveals nothing."""
     operation = alice.create()
     call(worker, "StartOperation", operation.id, request_id="once")
     call(worker, "CompleteOperation", operation.id, request_id="done")
@@ -208,7 +208,7 @@ def test_request_ids_are_those_of_one_subject(alice, worker):
 
 @pytest.mark.parametrize("method", ["StartOperation", "CompleteOperation", "CancelOperation"])
 def test_one_of_many_wins(alice, method):
-    """Of many equal moves at once exactly one is made, the others are refused."""
+    """Of many equal concurrent transitions exactly one is applied, the others are refused."""
     operation = alice.create_in(legal_start(method))
     calls = [alice.future(method, operation_id=operation.id) for _ in range(10)]
     codes = sorted((future.code() for future in calls), key=str)
@@ -217,7 +217,7 @@ def test_one_of_many_wins(alice, method):
 
 
 @methods
-def test_concurrent_repetitions_make_one_move(alice, method):
+def test_concurrent_repetitions_make_one_transition(alice, method):
     """Of many concurrent calls with one request_id exactly one changes the operation."""
     operation = alice.create_in(legal_start(method))
     more = {"errors": [pb.OperationError(code="A", message="b")]} if method[:4] == "Fail" else {}

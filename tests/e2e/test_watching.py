@@ -1,4 +1,4 @@
-"""WaitOperation, WatchOperation and held answers over the wire."""
+"""WaitOperation, WatchOperation and reads that wait, over the wire."""
 
 import signal
 import threading
@@ -25,27 +25,27 @@ EXPIRED_WITHIN_S = 10.0
 
 
 def length(seconds):
-    """A length of time as messages have it."""
+    """Return a duration as a message."""
     duration = duration_pb2.Duration()
     duration.FromTimedelta(timedelta(seconds=seconds))
     return duration
 
 
 def held(client, operation_id, preference, deadline=CALL_SECONDS):
-    """The answer to come to a read with this preference."""
+    """Start a read with this preference and return its future."""
     metadata = (*client.metadata, ("prefer", preference))
     request = GET.about(operation_id)
     return GET.on(client.channel).future(request, metadata=metadata, timeout=deadline)
 
 
 def waited(client, operation_id, deadline=CALL_SECONDS, **fields):
-    """The answer to come to a wait."""
+    """Start a wait and return its future."""
     request = WAIT.request(operation_id=operation_id, **fields)
     return WAIT.on(client.channel).future(request, metadata=client.metadata, timeout=deadline)
 
 
 class Reader:
-    """Reads a watch in the background."""
+    """A reader of a watch, in the background."""
 
     def __init__(self, client, operation_id, after_revision=0):
         self.items = []
@@ -64,16 +64,16 @@ class Reader:
 
     @property
     def operations(self):
-        """What it was told of the operation so far."""
+        """The operations received so far."""
         return [item.operation for item in self.items if item.HasField("operation")]
 
     def has_read(self, count):
-        """It was told so much."""
+        """Wait until so many operations are received."""
         eventually(lambda: len(self.operations) >= count, within=SOON_S, what=f"{count} items")
         return self.operations
 
     def ended(self, within=SOON_S):
-        """The code with which the stream has ended."""
+        """Return the code with which the stream has ended."""
         self._thread.join(within)
         assert not self._thread.is_alive(), "the stream goes on"
         return self.code
@@ -81,7 +81,7 @@ class Reader:
 
 @pytest.fixture
 def own_service(database_url, tmp_path):
-    """A service that the test may stop, with many signs of life, on each database."""
+    """A service with frequent keep-alives that the test may stop, on each database."""
     service = Service(database_url, tmp_path, keep_alive_seconds="0.05", wait_seconds_max="0.2")
     service.start()
     yield service
@@ -98,7 +98,7 @@ def test_wait_ends_with_the_operation(alice):
 
 
 def test_wait_is_answered_in_time(alice):
-    """A wait is answered at its timeout, or in time for the deadline of the call."""
+    """A wait is answered at its timeout, and before the deadline of the call."""
     operation = alice.create()
     for fields in ({"timeout": length(0)}, {"timeout": length(0.05)}, {"deadline": 1.0}):
         assert waited(alice, operation.id, **fields).result(SOON_S).operation == operation
@@ -132,27 +132,27 @@ def test_held_answer_comes_with_the_change(alice):
     reader.call.cancel()
 
 
-def test_watch_tells_every_change_to_the_end(alice):
-    """A watch tells of the operation as it stands, then of each change, and ends with its end."""
+def test_watch_sends_every_change_to_the_end(alice):
+    """A watch sends the current operation, then each change, and ends with the terminal one."""
     operation = alice.create(metadata={"a": 1})
     reader = Reader(alice, operation.id)
-    told = [reader.has_read(1)[0]]
+    changes = [reader.has_read(1)[0]]
     steps = [
         ("StartOperation", {}),
         ("UpdateProgress", {"progress": 0.5}),
         ("CompleteOperation", {}),
     ]
     for count, (method, fields) in enumerate(steps, start=2):
-        told.append(alice.transition(method, operation.id, **fields))
+        changes.append(alice.transition(method, operation.id, **fields))
         reader.has_read(count)
     assert reader.ended() is StatusCode.OK
     assert [o.revision for o in reader.operations] == [1, 2, 3, 4]
-    assert reader.operations[-1] == told[-1]
+    assert reader.operations[-1] == changes[-1]
     assert reader.operations[0] == operation
 
 
-def test_watch_goes_on_where_it_was_cut(alice):
-    """A reader that comes back with the last revision it saw misses no status, sees none twice."""
+def test_watch_resumes_after_a_cut(alice):
+    """A watch resumed after the last seen revision misses no status and repeats none."""
     operation = alice.create_in("COMPLETED")
     for after, revisions in ((0, [3]), (1, [2, 3]), (2, [3]), (3, []), (99, [])):
         reader = Reader(alice, operation.id, after)
@@ -164,8 +164,8 @@ def test_watch_goes_on_where_it_was_cut(alice):
     assert cut.ended() is StatusCode.CANCELLED
 
 
-def test_watched_operation_may_vanish(any_service, alice):
-    """The owner who watches is told that the operation was deleted, or has expired."""
+def test_watched_operation_may_expire(any_service, alice):
+    """Waits and watches of an owner end with OPERATION_EXPIRED when the operation expires."""
     expiring = alice.create()
     reader = Reader(alice, expiring.id)
     reader.has_read(1)
@@ -178,12 +178,12 @@ def test_watched_operation_may_vanish(any_service, alice):
         next(alice.watch(alice.channel, expiring.id))
 
 
-def test_quiet_stream_carries_signs_of_life(own_service):
-    """A stream on which nothing happens carries keep-alives; no wait is longer than configured."""
+def test_idle_stream_carries_keep_alives(own_service):
+    """A stream without changes carries keep-alives at the configured interval."""
     alice = own_service.client("alice")
     operation = alice.create()
     reader = Reader(alice, operation.id)
-    eventually(lambda: len(reader.items) > 3, within=SOON_S, what="signs of life")
+    eventually(lambda: len(reader.items) > 3, within=SOON_S, what="keep-alives")
     assert [item.WhichOneof("item") for item in reader.items[:3]] == [
         "operation",
         "keep_alive",
@@ -193,8 +193,8 @@ def test_quiet_stream_carries_signs_of_life(own_service):
     reader.call.cancel()
 
 
-def test_drain_lets_those_who_wait_go(database_url, tmp_path):
-    """A replica that stops answers who waits and sends on who watches: neither holds it up."""
+def test_drain_ends_waits_and_watches(database_url, tmp_path):
+    """A stopping replica ends waits and watches, and its stop is not delayed by them."""
     with Service(database_url, tmp_path) as service:
         alice = service.client("alice")
         operation = alice.create()

@@ -7,9 +7,8 @@ import signal
 import subprocess
 import sys
 import threading
-import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -25,43 +24,12 @@ from milepost_client import (
     Worker,
 )
 from tests.e2e.service import Service
+from tests.e2e.working import SOON_S, until_progress, until_so, working
 from tests.waiting import until
-
-SOON_S = 10.0
-
-
-@pytest.fixture
-def function() -> str:
-    """A function that no other test works on."""
-    return f"test.{uuid.uuid4().hex}"
-
-
-@pytest.fixture
-async def caller(any_service: Service) -> AsyncIterator[Milepost]:
-    """A caller that nobody was before."""
-    key = any_service.api_key(f"alice-{uuid.uuid4().hex}")
-    async with Milepost(any_service.address, api_key=key) as milepost:
-        yield milepost
-
-
-@asynccontextmanager
-async def working(
-    service: Service, function: str, does: Any, **settings: Any
-) -> AsyncIterator[Worker]:
-    """A worker that does the work of one function, and is stopped after the block."""
-    key = service.api_key("wally", roles=("WORKER",), functions=("test.*",))
-    async with Milepost(service.address, api_key=key) as milepost:
-        worker = Worker(milepost, functions={function: does}, **settings)
-        running = asyncio.create_task(worker.run())
-        try:
-            yield worker
-        finally:
-            worker.stop()
-            await asyncio.wait_for(running, SOON_S)
 
 
 async def test_returned_value_completes_the_operation(any_service, caller, function):
-    """A worker claims, reports on its stream, and completes with what the function returns."""
+    """A worker claims, reports on its stream, and completes with the returned value."""
 
     async def does(work: Work) -> dict[str, Any]:
         for step in range(1, 4):
@@ -77,7 +45,7 @@ async def test_returned_value_completes_the_operation(any_service, caller, funct
 
 
 async def test_raised_exception_fails_the_operation(any_service, caller, function):
-    """What the function raises fails its operation; the worker goes on with the next one."""
+    """An exception of the function fails its operation, and the worker goes on."""
 
     async def does(work: Work) -> str:
         if work.operation.metadata:
@@ -94,7 +62,7 @@ async def test_raised_exception_fails_the_operation(any_service, caller, functio
 
 
 async def test_cancel_is_raised_in_the_coroutine(any_service, caller, function):
-    """A cancel reaches a coroutine function that says nothing, and it stays cancelled."""
+    """A cancel reaches a coroutine that reports nothing, and the operation stays cancelled."""
     started, cancelled = asyncio.Event(), asyncio.Event()
 
     async def does(work: Work) -> None:
@@ -113,20 +81,6 @@ async def test_cancel_is_raised_in_the_coroutine(any_service, caller, function):
         await caller.cancel(operation.id)
         await asyncio.wait_for(cancelled.wait(), 1.0)
     assert (await caller.get(operation.id)).status is Status.CANCELLED
-
-
-async def until_progress(caller: Milepost, operation_id: str, progress: float) -> None:
-    """The operation has come so far."""
-    await until_so(caller, operation_id, lambda operation: operation.progress == progress)
-
-
-async def until_so(
-    caller: Milepost, operation_id: str, condition: Callable[[Operation], bool]
-) -> None:
-    """The operation is as the condition says."""
-    async with asyncio.timeout(SOON_S):
-        while not condition(await caller.get(operation_id)):
-            pass
 
 
 async def test_cancel_is_raised_in_the_thread(any_service, caller, function):
@@ -154,7 +108,7 @@ async def test_cancel_is_raised_in_the_thread(any_service, caller, function):
 
 
 async def test_no_more_at_once_than_allowed(any_service, caller, function):
-    """Never more functions run at once than the concurrency says."""
+    """A worker never runs more functions at once than its concurrency."""
     running, most = 0, 0
     full = asyncio.Event()
 
@@ -194,7 +148,7 @@ async def test_lease_is_renewed_while_the_work_is_silent(any_service, caller, fu
 
 
 def cancelled_claims(service: Service) -> float:
-    """How many claims the service has seen given up."""
+    """Return the number of cancelled claims."""
     return service.metric(
         "milepost_rpc_duration_seconds_count",
         method="milepost.v1.WorkerService/ClaimOperations",
@@ -203,7 +157,7 @@ def cancelled_claims(service: Service) -> float:
 
 
 async def test_sigterm_lets_the_work_finish(any_service, caller, function):
-    """SIGTERM stops the claims, and lets what runs finish."""
+    """SIGTERM stops the claims and lets the running work finish."""
     started, finish = asyncio.Event(), asyncio.Event()
 
     async def does(_: Work) -> str:
@@ -213,12 +167,12 @@ async def test_sigterm_lets_the_work_finish(any_service, caller, function):
 
     key = any_service.api_key("wally", roles=("WORKER",), functions=("test.*",))
     async with Milepost(any_service.address, api_key=key) as milepost:
-        running = asyncio.create_task(Worker(milepost, {function: does}).run())
+        running = asyncio.create_task(Worker(milepost, {function: does}).run(handle_signals=True))
         operation = await caller.create(function)
         await asyncio.wait_for(started.wait(), SOON_S)
         before = cancelled_claims(any_service)
         os.kill(os.getpid(), signal.SIGTERM)
-        # The claim and the create travel on two connections: nothing keeps them in order.
+        # The claim and the create use two connections, so that their order is undefined.
         await until(lambda: cancelled_claims(any_service) > before)
         later = await caller.create(function)
         finish.set()
@@ -228,7 +182,7 @@ async def test_sigterm_lets_the_work_finish(any_service, caller, function):
 
 
 async def test_worker_outside_of_the_main_thread(any_service, caller, function):
-    """Where no signal arrives a worker runs too, and `stop` ends it."""
+    """A worker outside of the main thread runs without signals, and `stop` ends it."""
     key = any_service.api_key("wally", roles=("WORKER",), functions=("test.*",))
 
     async def work() -> None:
@@ -246,8 +200,8 @@ async def test_worker_outside_of_the_main_thread(any_service, caller, function):
     assert await caller.result(operation.id) == "finished"
 
 
-async def test_work_that_takes_too_long_is_let_go(any_service, caller, function):
-    """What has not ended when the time of grace is over is not failed: its lease runs out."""
+async def test_work_past_the_grace_period_loses_its_lease(any_service, caller, function):
+    """Work that outlasts the grace period is not failed: its lease expires."""
     started = asyncio.Event()
 
     async def does(_: Work) -> None:
@@ -263,7 +217,7 @@ async def test_work_that_takes_too_long_is_let_go(any_service, caller, function)
 
 
 async def test_refused_claims_end_the_worker(any_service, function):
-    """A worker whose claims are refused for good says why, and ends."""
+    """A worker whose claims are refused for good raises the reason and ends."""
     key = any_service.api_key("alice")
     async with Milepost(any_service.address, api_key=key) as milepost:
         with pytest.raises(PermissionDenied):
@@ -271,7 +225,7 @@ async def test_refused_claims_end_the_worker(any_service, function):
 
 
 async def test_block_reports_on_the_stream_when_asked(caller):
-    """A work block that streams is told of a cancel by its next report."""
+    """A work block that streams gets a cancel from its next report."""
     operation = await caller.create("video.transcode")
 
     async def does() -> None:
@@ -288,7 +242,7 @@ async def test_block_reports_on_the_stream_when_asked(caller):
 
 
 async def test_worker_goes_on_after_a_kill_of_the_service(database_url, tmp_path, function):
-    """Kill -9 and a restart of the service: the stream reconnects, and the work is completed."""
+    """A worker reconnects after a kill -9 and a restart of the service, and completes its work."""
     with Service(database_url, tmp_path) as service:
         key = service.api_key("both", roles=("CALLER", "WORKER"), functions=("test.*",))
         finish = asyncio.Event()
@@ -314,16 +268,16 @@ async def test_worker_goes_on_after_a_kill_of_the_service(database_url, tmp_path
 
 
 async def test_stopped_worker_has_lost_its_lease(any_service, caller, function):
-    """A worker that was frozen past its lease has all its writes refused with ABORTED."""
+    """Every write of a worker that was frozen past its lease is ABORTED."""
     key = any_service.api_key("wally", roles=("WORKER",), functions=("test.*",))
     operation = await caller.create(function)
     command = [sys.executable, "-c", FROZEN, any_service.address, key, function]
     pipe = subprocess.PIPE
     with (
         subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as frozen,  # noqa: ASYNC220
-        killing(frozen) as (say, hear),
+        killing(frozen) as (write, read),
     ):
-        assert await asyncio.to_thread(hear) == f"{operation.id}\n"
+        assert await asyncio.to_thread(read) == f"{operation.id}\n"
         frozen.send_signal(signal.SIGSTOP)
         async with Milepost(any_service.address, api_key=key) as other:
             again: list[Operation] = []
@@ -332,8 +286,8 @@ async def test_stopped_worker_has_lost_its_lease(any_service, caller, function):
                     again = await other.claim([function], timeout=5)
             assert [(o.id, o.attempt) for o in again] == [(operation.id, 2)]
             frozen.send_signal(signal.SIGCONT)
-            say("go on\n")
-            assert json.loads(await asyncio.to_thread(hear)) == ["ABORTED"] * 3
+            write("go on\n")
+            assert json.loads(await asyncio.to_thread(read)) == ["ABORTED"] * 3
             await other.complete(operation.id, "second", attempt=2)
     assert await caller.result(operation.id) == "second"
 
@@ -342,17 +296,17 @@ async def test_stopped_worker_has_lost_its_lease(any_service, caller, function):
 def killing(
     process: subprocess.Popen[str],
 ) -> Iterator[tuple[Callable[[str], None], Callable[[], str]]]:
-    """What to tell the process and to hear of it; it is killed after the block."""
+    """Yield functions that write to and read from the process; kill it after the block."""
     assert process.stdin is not None
     assert process.stdout is not None
     stdin = process.stdin
 
-    def say(text: str) -> None:
+    def write(text: str) -> None:
         stdin.write(text)
         stdin.flush()
 
     try:
-        yield say, process.stdout.readline
+        yield write, process.stdout.readline
     finally:
         process.kill()
 

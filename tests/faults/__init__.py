@@ -1,1 +1,1 @@
-"""What is left when calls race and servers die. The large sizes run with `make faults`."""
+"""Behaviour under races, crashes and outages. The large sizes run with `make faults`."""

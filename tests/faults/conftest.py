@@ -1,4 +1,4 @@
-"""Databases and services of the fault tests: nobody else uses them."""
+"""Databases and services of the fault tests alone."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,7 +11,7 @@ from tests.e2e.service import Service
 from tests.redis import RedisServer
 
 READS_PER_MINUTE: Final = 1_200
-"""Of the services whose limits are shared: 20 a second, and the burst at the start."""
+"""Read limit of services with shared limits: 20 a second, and the burst at the start."""
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def replicas(postgres_url: str, tmp_path: Path) -> Iterator[list[Service]]:
 
 @pytest.fixture
 def redis(tmp_path: Path) -> Iterator[RedisServer]:
-    """A Redis that nobody else uses."""
+    """A Redis of the test alone."""
     with RedisServer(tmp_path) as server:
         yield server
 
@@ -50,7 +50,7 @@ def limited_replicas(
 
 @contextmanager
 def started(services: list[Service]) -> Iterator[list[Service]]:
-    """The services are ready; they are stopped at the end."""
+    """Wait until the services are ready, and stop them after the block."""
     with ExitStack() as stack:
         for service in services:
             service.start(ready=False)

@@ -1,4 +1,4 @@
-"""What an operation has been through, read from the database beside the service."""
+"""The history of operations, read directly from the database."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +24,7 @@ class History:
         return [Transition(event["transition"]) for event in self.events]
 
     def check(self) -> None:
-        """Every event follows from the one before by the transition table, to the status stored."""
+        """Assert that every event follows from the one before by the transition table."""
         status: Status | None = None
         revision = 0
         for event in self.events:
@@ -42,13 +42,15 @@ class History:
 
 
 def histories(database_url: str) -> dict[str, History]:
-    """The history of every operation of the database, by id."""
+    """Return the history of every operation of the database, by id."""
     engine = open_engine(database_url)
     with engine.connect() as connection:
         rows = connection.execute(sa.select(operations)).mappings().all()
-        told = connection.execute(sa.select(events).order_by(events.c.revision)).mappings().all()
+        stored_events = (
+            connection.execute(sa.select(events).order_by(events.c.revision)).mappings().all()
+        )
     engine.dispose()
     found = {row["id"]: History(row=dict(row), events=[]) for row in rows}
-    for event in told:
+    for event in stored_events:
         found[event["operation_id"]].events.append(dict(event))
     return found

@@ -11,7 +11,7 @@ PIECE_BYTES = 65_536
 
 
 class Proxy:
-    """Takes connections and leads each to one of the services."""
+    """A proxy that accepts connections and forwards each to one of the services."""
 
     address = ""
 
@@ -21,7 +21,7 @@ class Proxy:
         self.cuts = 0
 
     def cut_one(self) -> None:
-        """One connection, any, ends in the middle of whatever it carries."""
+        """Cut one connection at any moment of its traffic."""
         if self._open:
             CHANCE.choice(list(self._open)).transport.abort()
             self.cuts += 1
@@ -33,7 +33,7 @@ class Proxy:
             self.cut_one()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Carry what comes, both ways, until either side is gone."""
+        """Forward the bytes of both directions until one side closes."""
         task = asyncio.current_task()
         assert task is not None
         self._open[writer] = task
@@ -49,7 +49,7 @@ class Proxy:
             writer.transport.abort()
 
     async def end(self) -> None:
-        """No connection is left, nor one that is being made."""
+        """Close all connections, also those that are being made."""
         tasks = tuple(self._open.values())
         for task in tasks:
             task.cancel()
@@ -58,7 +58,7 @@ class Proxy:
 
 
 async def _either(*ways: Coroutine[None, None, None]) -> None:
-    """Go all ways until one of them ends."""
+    """Forward both directions until one of them ends."""
     tasks = [asyncio.create_task(way) for way in ways]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -77,7 +77,7 @@ async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
 
 @asynccontextmanager
 async def proxy(*targets: str) -> AsyncIterator[Proxy]:
-    """A proxy to these addresses, on a free port."""
+    """Run a proxy to these addresses on a free port."""
     found = Proxy(targets)
     server = await asyncio.start_server(found.serve, "127.0.0.1", 0)
     host, port = server.sockets[0].getsockname()

@@ -1,4 +1,4 @@
-"""Claims over two processes of the service: shared work, and what a dead replica leaves behind."""
+"""Claims over two processes of the service: shared work, and the leases of a dead replica."""
 
 import asyncio
 import time
@@ -27,7 +27,7 @@ sizes = pytest.mark.parametrize(
 
 
 async def work(client, channel, worked):
-    """Claim and complete, until there is nothing left."""
+    """Claim and complete until there is no work left."""
     while True:
         claimed = await client.begin(
             channel, "ClaimOperations", functions=[FUNCTION], max_operations=20, timeout=AT_ONCE
@@ -46,7 +46,7 @@ async def work(client, channel, worked):
 
 @sizes
 async def test_each_operation_is_worked_exactly_once(replicas, count):
-    """Eight claimers over two processes share the work: each operation is worked exactly once."""
+    """Eight claimers over two processes work on each operation exactly once."""
     stored = Stored(replicas[0].engine)
     rows = [factories.row(owner=f"owner-{n % OWNERS}") for n in range(count)]
     stored.execute(sa.insert(operations), rows)
@@ -55,7 +55,7 @@ async def test_each_operation_is_worked_exactly_once(replicas, count):
     channels = [service.aio_channel() for service in replicas]
     claimers = [work(client, channels[n % 2], worked) for n in range(CLAIMERS)]
     await asyncio.gather(*claimers)
-    await work(client, channels[0], worked)  # what two of them fought for at the end
+    await work(client, channels[0], worked)  # claimed by two of them at the end
     for channel in channels:
         await channel.close()
     assert set(worked) == {row["id"] for row in rows}
@@ -66,7 +66,7 @@ async def test_each_operation_is_worked_exactly_once(replicas, count):
 
 
 def test_work_created_elsewhere_is_claimed_within_a_second(replicas):
-    """A claim that waits on one replica is given what another one creates, within 1 s."""
+    """A waiting claim gets an operation created on another replica within 1 s."""
     here, there = replicas
     worker, alice = here.worker(), there.client("alice")
     waiting = worker.future("ClaimOperations", functions=[FUNCTION])
@@ -78,8 +78,8 @@ def test_work_created_elsewhere_is_claimed_within_a_second(replicas):
     assert claimed.id == created.id
 
 
-def test_what_a_dead_replica_held_is_worked_by_another(replicas):
-    """A replica and its worker die; the other sweeps their lease and gives the work away."""
+def test_work_of_a_dead_replica_is_claimed_by_another(replicas):
+    """When a replica and its worker die, the other replica sweeps their lease."""
     dead, alive = replicas
     late, other = dead.worker(), alive.worker()
     alice = alive.client("alice")

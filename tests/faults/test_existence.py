@@ -1,4 +1,4 @@
-"""How long it takes to be told that an operation does not exist says nothing of whether it does."""
+"""The time of a refusal does not reveal whether an operation exists."""
 
 import itertools
 import logging
@@ -20,24 +20,24 @@ _log = logging.getLogger(__name__)
 FOREIGN, MISSING, DELAYED = "foreign", "missing", "delayed"
 MORE_TRIES = 5
 CALLS_OF_ONE = 300
-"""How many calls a stranger makes before another one goes on: below every limit of rates."""
+"""Calls of one stranger before another one goes on, below every rate limit."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """How well to measure: the more rounds, the smaller a difference can be told."""
+    """The size of a measurement: more rounds detect a smaller difference."""
 
     rounds: int
-    """Before the first look; as many again before each later one."""
-    looks: int
+    """Rounds before the first evaluation, and again before each later one."""
+    evaluations: int
     bound: float
-    """Microseconds that count as none."""
+    """Largest difference in microseconds that counts as equal."""
     injected: float
-    """Microseconds that must be found."""
+    """Added delay in microseconds that must be detected."""
 
 
-SMALL = Size(rounds=300, looks=6, bound=100.0, injected=400.0)
-FULL = Size(rounds=2_000, looks=6, bound=25.0, injected=100.0)
+SMALL = Size(rounds=300, evaluations=6, bound=100.0, injected=400.0)
+FULL = Size(rounds=2_000, evaluations=6, bound=25.0, injected=100.0)
 sizes = pytest.mark.parametrize(
     "size",
     [
@@ -54,13 +54,13 @@ rpcs = pytest.mark.parametrize(
 
 @pytest.fixture(params=["sqlite_url", "postgres_url"])
 def service(request: pytest.FixtureRequest, tmp_path) -> Iterator[Service]:
-    """A service that nobody else calls, over each database."""
+    """A service of these tests alone, on each database."""
     with Service(request.getfixturevalue(request.param), tmp_path) as service:
         yield service
 
 
 def asking(stranger: Client, rpc: Rpc, next_id: Callable[[], str]) -> Callable[[], None]:
-    """A call that is told that there is no such operation; its bytes are what they would be."""
+    """Return a call that must be refused with NOT_FOUND; its messages are plain bytes."""
     call: Any = stranger.channel.unary_unary(f"/{rpc.name}")
     ready = (rpc.about(next_id()).SerializeToString() for _ in itertools.count())
 
@@ -70,7 +70,7 @@ def asking(stranger: Client, rpc: Rpc, next_id: Callable[[], str]) -> Callable[[
                 call(next(ready), metadata=stranger.metadata, timeout=CALL_SECONDS)
             if caught.value.code() is StatusCode.NOT_FOUND:
                 return
-            # The machine is too busy even for the database. This round will be too slow to count.
+            # The machine is too busy for the database. This round is too slow to be counted.
             assert caught.value.code() is StatusCode.UNAVAILABLE, caught.value.details()
         pytest.fail("the service is not available")
 
@@ -78,7 +78,7 @@ def asking(stranger: Client, rpc: Rpc, next_id: Callable[[], str]) -> Callable[[
 
 
 def rounds_of(service: Service, rpc: Rpc, size: Size) -> Rounds:
-    """Rounds of one call about a foreign operation, one about none, and one that is delayed."""
+    """Measure rounds of one call on a foreign, a missing and a delayed missing operation."""
     alice = service.client("alice")
     foreign = itertools.cycle([alice.create().id for _ in range(8)])
     found: Rounds = []
@@ -90,7 +90,7 @@ def rounds_of(service: Service, rpc: Rpc, size: Size) -> Rounds:
         }
         calls[DELAYED] = slower(asking(stranger, rpc, new_operation_id), size.injected)
         for call in calls.values():
-            call()  # the first one has the key looked up
+            call()  # the first call looks the key up
         found += measure(calls, CALLS_OF_ONE // len(calls))
     return found
 
@@ -98,20 +98,20 @@ def rounds_of(service: Service, rpc: Rpc, size: Size) -> Rounds:
 @sizes
 @rpcs
 def test_foreign_takes_as_long_as_missing(service, rpc, size):
-    """No time tells a foreign operation from a missing one, and a delay would be found."""
+    """Times do not tell a foreign operation apart from a missing one, and a delay is detected."""
     found: Rounds = []
-    looks = ""
-    for _ in range(size.looks):
+    report = ""
+    for _ in range(size.evaluations):
         found += rounds_of(service, rpc, size)
         foreign = difference(found, FOREIGN, MISSING)
         delayed = difference(found, DELAYED, MISSING)
-        looks += f"\n{len(found)} rounds: foreign {foreign}, delayed by {size.injected}: {delayed}"
-        _log.info(looks.rpartition("\n")[2])
+        report += f"\n{len(found)} rounds: foreign {foreign}, delayed by {size.injected}: {delayed}"
+        _log.info(report.rpartition("\n")[2])
         if foreign.within(size.bound) and delayed.beyond(size.bound):
             return
         if foreign.beyond(size.bound):
             break
-    pytest.fail(f"not equally fast, or the delay was not found{looks}")
+    pytest.fail(f"not equally fast, or the delay was not detected{report}")
 
 
 def test_interval_tells_equal_from_slower():

@@ -1,4 +1,4 @@
-"""A name that flips between allowed and forbidden addresses, and who is misled by it."""
+"""A name that flips between allowed and forbidden addresses."""
 
 import asyncio
 import socket
@@ -35,14 +35,14 @@ TURNS = [
     ["127.0.0.1"] * 64 + ["127.0.0.2"],
     ["127.0.0.1", "::ffff:127.0.0.2"],
 ]
-"""Only 127.0.0.1 is allowed. Nine turns for A and for AAAA, which do not keep step for long."""
+"""Answers in turn. Only 127.0.0.1 is allowed; A and AAAA have nine turns each."""
 
 
 class Trap:
     """One allowed receiver and two forbidden ones, on the same port."""
 
     async def start(self) -> "Trap":
-        """All three listen."""
+        """Start all three receivers."""
         self.allowed = await Receiver(answering(OK)).start()
         port = self.allowed.port
         self.forbidden = [
@@ -53,11 +53,11 @@ class Trap:
 
     @property
     def sprung(self) -> int:
-        """How many connections the forbidden receivers have seen."""
+        """The number of connections to the forbidden receivers."""
         return sum(receiver.connections for receiver in self.forbidden)
 
     async def stop(self) -> None:
-        """Nobody listens."""
+        """Stop the receivers."""
         for receiver in (self.allowed, *self.forbidden):
             await receiver.stop()
 
@@ -72,13 +72,13 @@ async def trap() -> AsyncIterator[Trap]:
 
 @pytest.fixture
 def names() -> Iterator[NameServer]:
-    """A name server whose answers flip with every question."""
+    """A name server whose answers change with every question."""
     with NameServer(TURNS).running() as server:
         yield server
 
 
-class Trusting(AbstractResolver):
-    """Asks the same name server, checks the first answer, and then asks again: a usual mistake."""
+class ResolvingTwice(AbstractResolver):
+    """A faulty resolver that checks the first answer and returns the second one."""
 
     def __init__(self, names: NameServer) -> None:
         self._names = names
@@ -95,7 +95,7 @@ class Trusting(AbstractResolver):
         ]
 
     async def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: the resolver holds no resource."""
 
 
 @pytest.fixture
@@ -121,7 +121,7 @@ async def test_flipping_names(trap: Trap, names: NameServer, engine: Engine):
     await sender.close()
     await batchers.close()
     assert trap.sprung == 0
-    # Every way out was taken often: allowed, refused, and no address at all.
+    # Each outcome occurred often: allowed, refused, and no address at all.
     counts = sending.counts()
     assert counts.keys() == {"DELIVERED", "STOPPED", "EXHAUSTED"}
     assert counts["DELIVERED"] == trap.allowed.connections
@@ -130,10 +130,12 @@ async def test_flipping_names(trap: Trap, names: NameServer, engine: Engine):
     assert names.questions == 2 * FLIPS
 
 
-async def test_the_trap_would_be_sprung(trap: Trap, names: NameServer):
-    """A client that checks one answer and connects to the next one is caught by this very test."""
+async def test_client_that_resolves_twice_is_caught(trap: Trap, names: NameServer):
+    """A client that checks one answer and connects to the next one reaches a forbidden address."""
     async with ClientSession(
-        connector=TCPConnector(resolver=Trusting(names), use_dns_cache=False, force_close=True)
+        connector=TCPConnector(
+            resolver=ResolvingTwice(names), use_dns_cache=False, force_close=True
+        )
     ) as session:
         for _ in range(50):
             try:

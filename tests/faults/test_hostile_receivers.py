@@ -1,4 +1,4 @@
-"""Receivers and name servers that mean harm: nothing of it reaches this network or other owners."""
+"""Hostile receivers and name servers do not harm the service or other owners."""
 
 import asyncio
 import json
@@ -26,19 +26,19 @@ pytestmark = pytest.mark.faults
 
 PARALLEL = 64
 ROUNDS = 3
-"""Of which the middle one counts where times are compared: other programs may run as well."""
+"""Rounds of the measurement; times are compared by their median, because of other load."""
 MEGABYTE = 1_000_000
 NAME = "hooks.example.com"
 
 
 def rules_for(*ports: int) -> CallbackRules:
-    """Rules that allow one address of loopback, and these ports."""
+    """Return rules that allow one address of loopback, and these ports."""
     networks = (ip_network("127.0.0.1/32"),)
     return CallbackRules(allow_http=True, allowed_networks=networks, allowed_ports=ports)
 
 
 async def post(sender: Sender, url: CallbackUrl) -> Answer:
-    """One attempt."""
+    """Make one attempt."""
     return await sender.post(url, owner="alice", headers={"webhook-id": "msg_1"}, body=b"{}")
 
 
@@ -47,12 +47,12 @@ class Zoo:
     """Hostile receivers in a process of their own."""
 
     ports: Mapping[str, Mapping[str, int]]
-    """By scheme and by the kind of hostility."""
+    """Ports by scheme and by the kind of hostility."""
     authority: str
-    """Who vouches for them, as PEM."""
+    """The certificate of their authority, as PEM."""
 
     def urls(self, scheme: str) -> list[str]:
-        """One URL for each of them, and one for a receiver that never answers a TLS handshake."""
+        """A URL for each of them, and one for a receiver that never answers a TLS handshake."""
         texts = [f"{scheme}://{NAME}:{port}/" for port in self.ports[scheme].values()]
         return [*texts, f"https://{NAME}:{self.ports['http']['silence']}/"]
 
@@ -71,7 +71,7 @@ def zoo() -> Iterator[Zoo]:
 
 
 class Memory:
-    """The most memory that this process had, above what it has at the beginning."""
+    """The peak memory of this process above its memory at the beginning."""
 
     def __init__(self) -> None:
         self._process = psutil.Process()
@@ -79,14 +79,14 @@ class Memory:
         self.growth = 0
 
     async def watch(self) -> None:
-        """Look again and again, until cancelled."""
+        """Sample the memory until cancelled."""
         while True:
             self.growth = max(self.growth, self._process.memory_info().rss - self._begin)
             await asyncio.sleep(0.01)
 
 
 async def paced(sender: Sender, url: CallbackUrl, seconds: float) -> list[float]:
-    """How many seconds deliveries to a good receiver take, one after the other, for some time."""
+    """Return the seconds that deliveries to a good receiver take, one after the other."""
     took = []
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -98,7 +98,7 @@ async def paced(sender: Sender, url: CallbackUrl, seconds: float) -> list[float]
 
 
 async def attacked(zoo: Zoo, scheme: str) -> tuple[list[Answer], int, float]:
-    """The answers of 64 hostile receivers, the memory they cost, and how much slower others are."""
+    """Return the answers of 64 hostile receivers, their memory, and the delay of others."""
     good = await Receiver(answering(OK)).start()
     ports = {port for kinds in zoo.ports.values() for port in kinds.values()}
     rules = rules_for(good.port, *ports)
@@ -121,7 +121,7 @@ async def attacked(zoo: Zoo, scheme: str) -> tuple[list[Answer], int, float]:
 
 @pytest.mark.parametrize("scheme", ["https", "http"])
 def test_hostile_receivers(zoo: Zoo, scheme: str):
-    """64 hostile receivers at once end in time, cost at most 20 MB, and slow nobody else down.
+    """64 concurrent hostile receivers end in time, cost at most 20 MB, and delay no other delivery.
 
     On uvloop, as the service runs: the other event loop keeps 256 KiB for each TLS connection.
     """
@@ -135,7 +135,7 @@ def test_hostile_receivers(zoo: Zoo, scheme: str):
         f"memory +{growth / MEGABYTE:.1f} MB, others {ratio:.2f} times as long, slowest {slowest}"
     )
     outcomes = Counter(answer.error or answer.status for answer in answers)
-    # Who drips or says nothing: 3 of 11. Who does not even answer the handshake: 1 of 11.
+    # 3 of 11 kinds drip or send nothing; 1 of 11 does not answer the handshake.
     assert outcomes[Failure.TIMEOUT] >= ROUNDS * 3 * (PARALLEL // 11)
     assert outcomes[Failure.CONNECT_TIMEOUT] >= ROUNDS * (PARALLEL // 11)
     assert outcomes[Failure.INTERNAL] == 0

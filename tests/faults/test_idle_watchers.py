@@ -1,4 +1,4 @@
-"""Thousands who watch while nothing happens: what they cost, and how soon they are told."""
+"""Thousands of idle watchers: their memory, and the delay of a change."""
 
 import asyncio
 import logging
@@ -26,15 +26,15 @@ from tests.waiting import eventually
 STREAMS_PER_CHANNEL = 500
 OPENED_AT_ONCE = 100
 OPTIONS = (("grpc.use_local_subchannel_pool", 1),)
-"""A connection of its own for each channel."""
-MOST_MEMORY = 1.4
-"""Of what an empty stream of grpc.aio takes."""
+"""Channel options for a connection of its own."""
+MAX_MEMORY_RATIO = 1.4
+"""Maximum memory of a watcher in relation to an empty stream of grpc.aio."""
 SOON_S = 0.02
-"""What 99 of 100 changes take at most to reach their watcher."""
+"""Time within which 99 of 100 changes reach their watcher."""
 CHANGES = 100
-"""Of one series."""
-MOST_SERIES = 5
-"""What else runs on the machine makes one series slow; a slow service makes all of them slow."""
+"""Changes of one series."""
+MAX_SERIES = 5
+"""Other load on the machine slows one series; a slow service slows all of them."""
 OPEN_S = 900.0
 QUEUE_TIMEOUT_S = 60.0
 
@@ -58,28 +58,28 @@ def _listens(pid: int, port: int) -> bool:
 
 
 class Idle:
-    """One who watches, and remembers when it was told what."""
+    """A watcher that records the time of every change it receives."""
 
     def __init__(self, call: Any) -> None:
         self._call = call
-        self.told_at = 0.0
-        self.told = asyncio.Event()
+        self.changed_at = 0.0
+        self.changed = asyncio.Event()
         self.task = asyncio.create_task(self._read())
 
     async def _read(self) -> None:
         while (item := await self._call.read()) is not grpc.aio.EOF:
             if item.HasField("operation"):
-                self.told_at = time.perf_counter()
-                self.told.set()
+                self.changed_at = time.perf_counter()
+                self.changed.set()
 
     async def next(self) -> None:
-        """It has been told something since the last time."""
+        """Wait until another change has arrived since the last time."""
         async with asyncio.timeout(QUEUE_TIMEOUT_S):
-            await self.told.wait()
-        self.told.clear()
+            await self.changed.wait()
+        self.changed.clear()
 
     async def close(self) -> None:
-        """It watches no more."""
+        """Stop watching."""
         self._call.cancel()
         self.task.cancel()
         await asyncio.gather(self.task, return_exceptions=True)
@@ -87,7 +87,7 @@ class Idle:
 
 @asynccontextmanager
 async def watchers(address: str, client: Client, ids: list[str]) -> AsyncIterator[list[Idle]]:
-    """One watcher of each operation, each told of it once."""
+    """Start a watcher of each operation and wait for its first answer."""
     async with AsyncExitStack() as stack:
         found: list[Idle] = []
         channels = [
@@ -109,18 +109,18 @@ async def watchers(address: str, client: Client, ids: list[str]) -> AsyncIterato
 async def delays(
     client: Client, channel: grpc.aio.Channel, watched: list[tuple[str, Idle]]
 ) -> list[float]:
-    """After how many seconds each watcher was told of its change, as percentiles."""
+    """Return the percentiles of the seconds until each watcher received its change."""
     found = []
     for operation_id, idle in watched:
         start = time.perf_counter()
         await client.begin(channel, "CancelOperation", operation_id=operation_id)
         await idle.next()
-        found.append(idle.told_at - start)
+        found.append(idle.changed_at - start)
     return statistics.quantiles(found, n=100)
 
 
 def rss(pid: int) -> int:
-    """How many bytes of memory the process has."""
+    """Return the bytes of memory of the process."""
     size: int = psutil.Process(pid).memory_info().rss
     return size
 
@@ -129,8 +129,8 @@ def rss(pid: int) -> int:
     "count",
     [500, pytest.param(10_000, marks=[pytest.mark.faults, pytest.mark.timeout(900)])],
 )
-async def test_idle_watchers_are_cheap_and_learn_soon(database_url, tmp_path, count):
-    """An idle watcher takes at most 1.4 times an empty stream's memory, and is told in 20 ms."""
+async def test_idle_watchers_are_cheap_and_fast(database_url, tmp_path, count):
+    """An idle watcher costs at most 1.4 times an empty stream, and gets a change in 20 ms."""
     with Service(database_url, tmp_path) as service, empty_server() as (address, empty):
         alice = service.client("alice")
         rows = [factories.row(owner=alice.subject) for _ in range(count)]
@@ -148,7 +148,7 @@ async def test_idle_watchers_are_cheap_and_learn_soon(database_url, tmp_path, co
         async with watchers(service.address, alice, ids) as found, service.aio_channel() as channel:
             cost = (rss(pid) - before) / count
             series = []
-            for begin in range(MOST_SERIES):
+            for begin in range(MAX_SERIES):
                 places = range(begin, count, count // CHANGES)
                 series.append(await delays(alice, channel, [(ids[n], found[n]) for n in places]))
                 if series[-1][98] < SOON_S:
@@ -160,5 +160,5 @@ async def test_idle_watchers_are_cheap_and_learn_soon(database_url, tmp_path, co
             "p99_s": [percentiles[98] for percentiles in series],
         }
         logging.getLogger(__name__).info("%s watchers: %s", count, figures)
-        assert cost <= MOST_MEMORY * floor, figures
+        assert cost <= MAX_MEMORY_RATIO * floor, figures
         assert series[-1][98] < SOON_S, figures

@@ -1,4 +1,4 @@
-"""A service that is killed in the middle of its work, with nobody there to say good-bye."""
+"""A service that is killed in the middle of its work."""
 
 import asyncio
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from tests.faults.history import histories
 WORKERS = 32
 REPORTS = 8
 GONE = {StatusCode.UNAVAILABLE, StatusCode.CANCELLED, StatusCode.UNKNOWN}
-"""What callers of a killed process see."""
+"""Codes that callers of a killed process get."""
 
 
 @pytest.fixture
@@ -33,13 +33,13 @@ class Life:
     """One operation, as far as its worker knows."""
 
     operation: pb.Operation
-    """As last acknowledged."""
+    """The last acknowledged operation."""
     result: any_pb2.Any
     finished: bool = False
 
 
 class Work:
-    """Workers that report progress and complete, and remember every acknowledgement."""
+    """Workers that report progress, complete, and record every acknowledgement."""
 
     def __init__(self, client: Client, channel: grpc.aio.Channel) -> None:
         self._client = client
@@ -79,13 +79,13 @@ class Work:
             self._news.notify_all()
 
     async def until(self, acknowledged: int) -> None:
-        """So many moves were acknowledged."""
+        """Wait until so many transitions are acknowledged."""
         async with self._news:
             await self._news.wait_for(lambda: self.acknowledged >= acknowledged)
 
 
 async def work_until_killed(service: Service, client: Client, count: int) -> list[Life]:
-    """The lives of operations whose service was killed after `count` acknowledged transitions."""
+    """Kill a service after `count` acknowledged transitions and return its operations."""
     async with service.aio_channel() as channel:
         work = Work(client, channel)
         workers = [asyncio.create_task(work.go_on()) for _ in range(WORKERS)]
@@ -100,8 +100,8 @@ async def work_until_killed(service: Service, client: Client, count: int) -> lis
 @pytest.mark.parametrize(
     "count", [200, pytest.param(2_000, marks=[pytest.mark.faults, pytest.mark.timeout(600)])]
 )
-async def test_what_was_acknowledged_survives_a_kill(service, count):
-    """After a kill in the middle of the work, everything acknowledged is there, and it goes on."""
+async def test_acknowledged_transitions_survive_a_kill(service, count):
+    """After a kill every acknowledged transition is stored, and the work continues."""
     client = service.client("both", roles=("CALLER", "WORKER"), functions=("*",))
     lives: list[Life] = []
     for _ in range(2):
@@ -113,7 +113,7 @@ async def test_what_was_acknowledged_survives_a_kill(service, count):
             acknowledged = life.operation
             response = await client.begin(channel, "GetOperation", operation_id=acknowledged.id)
             stored = response.operation
-            # The one call that was in flight may have been committed or not.
+            # The call in flight may have been committed or not.
             ahead = stored.revision - acknowledged.revision
             assert ahead == 0 if life.finished else ahead in {0, 1}
             assert stored.progress >= acknowledged.progress
@@ -127,4 +127,4 @@ async def test_what_was_acknowledged_survives_a_kill(service, count):
     assert {life.operation.id for life in lives} <= found.keys()
     for history in found.values():
         history.check()
-    assert len(found) - len(lives) <= WORKERS * 2  # created, and killed before it was told
+    assert len(found) - len(lives) <= WORKERS * 2  # created, and killed before the answer

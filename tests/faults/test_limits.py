@@ -31,7 +31,7 @@ sizes = pytest.mark.parametrize(
 async def connections(
     services: Sequence[Service], count: int
 ) -> AsyncIterator[list[grpc.aio.Channel]]:
-    """So many connections, to each service as many."""
+    """Open so many connections, half of them to each service."""
     options = [("grpc.use_local_subchannel_pool", 1)]
     channels = [
         grpc.aio.insecure_channel(services[n % len(services)].address, options=options)
@@ -45,18 +45,18 @@ async def connections(
 
 
 def are_shared(services: Sequence[Service]) -> bool:
-    """Whether all of them have their limits in the one store."""
+    """Return True if all of them keep their limits in the shared store."""
     return all(each.metric("milepost_limits_shared") == 1 for each in services)
 
 
 def is_local(service: Service) -> bool:
-    """Whether it has limits of its own."""
+    """Return True if the service keeps its limits locally."""
     return service.metric("milepost_limits_shared") == 0
 
 
 @sizes
 async def test_quota_is_exact_over_two_processes(limited_replicas, count):
-    """Of very many creates at once over two processes exactly 10 are made, and stay made."""
+    """Of very many concurrent creates over two processes exactly 10 are made and kept."""
     client = limited_replicas[0].client("alice")
     async with connections(limited_replicas, CONNECTIONS) as channels:
         calls = [
@@ -66,7 +66,7 @@ async def test_quota_is_exact_over_two_processes(limited_replicas, count):
         codes = Counter([await call.code() for call in calls])
     stored = Stored(limited_replicas[0].engine)
     assert stored.active(client.subject) == stored.count() == QUOTA
-    # On a busy machine the last ones wait too long; one of these may have been made after all.
+    # On a busy machine the last creates time out; one of these may have been committed.
     late = codes.pop(StatusCode.UNAVAILABLE, 0)
     assert QUOTA - late <= codes[StatusCode.OK] <= QUOTA
     assert codes[StatusCode.RESOURCE_EXHAUSTED] == count - late - codes[StatusCode.OK]
@@ -97,7 +97,7 @@ async def test_quota_holds_while_operations_end(limited_replicas, count):
 
 
 async def flood(client: Client, channels: Sequence[grpc.aio.Channel], seconds: float) -> Codes:
-    """The codes of as many lists of operations that are not there as can be asked for."""
+    """Read a missing operation as often as possible and return the codes."""
     codes: Codes = Counter()
     end = time.monotonic() + seconds
     asked = f"op_{'0' * 24}"
@@ -119,7 +119,7 @@ async def test_rates_hold_over_replicas(limited_replicas):
         codes = await flood(client, channels, SECONDS)
         took = time.monotonic() - begun
     refused = codes.pop(StatusCode.RESOURCE_EXHAUSTED)
-    # On a busy machine the database may be too late for one that the limit has let through.
+    # On a busy machine the database may be too late for a call within the limit.
     assert set(codes) <= {StatusCode.NOT_FOUND, StatusCode.UNAVAILABLE}
     allowed = READS_PER_MINUTE + READS_PER_MINUTE / 60 * took
     assert allowed * 0.95 <= codes.total() <= allowed * 1.05
@@ -129,7 +129,7 @@ async def test_rates_hold_over_replicas(limited_replicas):
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
 async def test_calls_go_on_without_the_store(limited_replicas, redis, how):
-    """When the Redis dies or hangs, calls go on under local limits; it is used again when back."""
+    """While the Redis is down or hangs, local limits apply; after that it is used again."""
     eventually(lambda: are_shared(limited_replicas), within=10, what="shared")
     client = limited_replicas[0].client("alice")
     operation = client.create()

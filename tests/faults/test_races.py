@@ -1,4 +1,4 @@
-"""Racing ends of operations, over two processes of the service."""
+"""Concurrent terminal transitions over two processes of the service."""
 
 import asyncio
 import random
@@ -34,7 +34,7 @@ sizes = pytest.mark.parametrize(
 
 @dataclass
 class Race:
-    """What was answered about one operation."""
+    """The answers about one operation."""
 
     operation_id: str
     reports: int = 0
@@ -42,12 +42,12 @@ class Race:
 
     @property
     def winners(self) -> list[str]:
-        """The methods that were told that they did it."""
+        """The methods that were answered with success."""
         return [method for method in ENDS if self.codes[method] is StatusCode.OK]
 
 
 async def race(client: Client, channels: Sequence[grpc.aio.Channel]) -> Race:
-    """One operation that is worked on, then completed, failed and cancelled at once."""
+    """Start an operation, then complete, fail and cancel it at once."""
     created = await client.begin(CHANCE.choice(channels), "CreateOperation", function=FUNCTION)
     operation_id = created.operation.id
     await client.begin(CHANCE.choice(channels), "StartOperation", operation_id=operation_id)
@@ -72,7 +72,7 @@ async def race(client: Client, channels: Sequence[grpc.aio.Channel]) -> Race:
 
 
 async def races(client: Client, channels: Sequence[grpc.aio.Channel], count: int) -> list[Race]:
-    """`count` races, some of them at once."""
+    """Run `count` races, some of them at once."""
     turns = asyncio.Semaphore(AT_ONCE)
 
     async def one() -> Race:
@@ -86,7 +86,7 @@ async def races(client: Client, channels: Sequence[grpc.aio.Channel], count: int
 async def test_exactly_one_end_wins(replicas, count):
     """Of a complete, a fail and a cancel at once, over two processes, exactly one wins.
 
-    The losers are told FAILED_PRECONDITION, all readers agree on the winner, every history is
+    The losers get FAILED_PRECONDITION, all readers agree on the winner, every history is
     legal, and every revision is that of an acknowledged transition.
     """
     client = replicas[0].client("both", roles=("CALLER", "WORKER"), functions=("*",))
@@ -115,12 +115,12 @@ async def test_exactly_one_end_wins(replicas, count):
         assert history.row["status"] == status
         assert history.row["revision"] == len(history.events) + one.reports
     wins = {method: sum(one.winners == [method] for one in found) for method in ENDS}
-    assert all(wins.values()), f"no race at all: {wins}"
+    assert all(wins.values()), f"one end never won: {wins}"
 
 
 @sizes
 async def test_cancel_and_start_never_revive(replicas, count):
-    """A start that races a cancel never leads from CANCELLED to PROCESSING."""
+    """A start concurrent with a cancel never leads from CANCELLED to PROCESSING."""
     client = replicas[0].client("both", roles=("CALLER", "WORKER"), functions=("*",))
     channels = [service.aio_channel() for service in replicas]
     turns = asyncio.Semaphore(AT_ONCE)

@@ -68,7 +68,7 @@ def enough(service: Service, commits: int, workers: Iterable[Acknowledged]) -> C
 @pytest.mark.parametrize(
     "count", [20, pytest.param(200, marks=[pytest.mark.faults, pytest.mark.timeout(600)])]
 )
-async def test_what_streams_acknowledged_survives_a_kill(service, count):
+async def test_acknowledged_progress_survives_a_kill(service, count):
     """A kill -9 during many streams loses no acknowledged progress, and the workers go on."""
     client = service.client("both", roles=("CALLER", "WORKER"), functions=("*",))
     ids = [client.create().id for _ in range(count)]

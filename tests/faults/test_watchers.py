@@ -1,4 +1,4 @@
-"""Watchers over two replicas: what they see when connections, hints and the database are lost."""
+"""Watchers over two replicas that lose connections, notifications and the database."""
 
 import asyncio
 import random
@@ -23,7 +23,7 @@ WITHIN_S = 1.0
 REPORTS = 4
 WATCHERS_PER_CLIENT = 10
 CHANCE = random.Random()  # noqa: S311 - which call goes where is no secret
-CUT_HINTS = sa.text(
+CUT_NOTIFICATIONS = sa.text(
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
     " WHERE application_name = 'milepost-notifications' AND datname = current_database()"
 )
@@ -33,7 +33,7 @@ sizes = pytest.mark.parametrize(
 
 
 def assert_whole(stored: Stored, seen: list[Operation]) -> None:
-    """Nothing was seen twice or out of order, no status was missed, and the end is the end."""
+    """Assert that a watcher saw every status once and in order, and the terminal one last."""
     revisions = [operation.revision for operation in seen]
     assert all(earlier < later for earlier, later in pairwise(revisions)), revisions
     changed = [row["revision"] for row in stored.events(OperationId(seen[0].id))]
@@ -45,7 +45,7 @@ def assert_whole(stored: Stored, seen: list[Operation]) -> None:
 async def watched(
     milepost: Milepost, operation_id: str, *, begun: asyncio.Event
 ) -> list[Operation]:
-    """Everything that a watcher sees of the operation."""
+    """Return everything that a watcher gets of the operation."""
     seen = []
     async for operation in milepost.watch(operation_id):
         seen.append(operation)
@@ -54,7 +54,7 @@ async def watched(
 
 
 async def persistently(call):
-    """What comes of the call, however often it has to be made."""
+    """Return the answer to the call, which is repeated while it is UNAVAILABLE."""
     while True:
         try:
             return await call()
@@ -65,7 +65,7 @@ async def persistently(call):
 
 
 async def lived(workers: list[Milepost], operation_id: str, begun: asyncio.Event) -> None:
-    """The operation is started, reported on and ended, over one replica and the other."""
+    """Start, report on and end the operation over alternating replicas."""
     await begun.wait()
     await CHANCE.choice(workers).start(operation_id)
     for done in range(1, REPORTS + 1):
@@ -108,7 +108,7 @@ async def test_cut_watchers_miss_nothing(replicas, count):
 
 
 async def seconds_until_seen(here: Milepost, there: Milepost) -> float:
-    """How long it takes until a change of one replica has reached who watches and waits there."""
+    """Return the seconds until a change of one replica reaches waits and watches of the other."""
     operation = await here.create(FUNCTION)
     begun = asyncio.Event()
     watcher = asyncio.create_task(watched(there, operation.id, begun=begun))
@@ -121,8 +121,8 @@ async def seconds_until_seen(here: Milepost, there: Milepost) -> float:
     return time.monotonic() - start
 
 
-async def test_other_replica_knows_within_a_second(replicas):
-    """A change is seen by who waits at another replica within 1 s, also when hints were cut."""
+async def test_change_reaches_another_replica_within_a_second(replicas):
+    """A change reaches waits on another replica within 1 s, even with lost notifications."""
     first, second = replicas
     key = first.api_key("alice")
     async with (
@@ -136,7 +136,7 @@ async def test_other_replica_knows_within_a_second(replicas):
         watcher = asyncio.create_task(watched(there, operation.id, begun=begun))
         await begun.wait()
         with first.engine.connect() as connection:
-            cut = connection.execute(CUT_HINTS).all()
+            cut = connection.execute(CUT_NOTIFICATIONS).all()
         assert len(cut) == 2
         start = time.monotonic()
         await here.cancel(operation.id)
@@ -148,7 +148,7 @@ async def test_other_replica_knows_within_a_second(replicas):
     "away_s", [0, pytest.param(60, marks=[pytest.mark.faults, pytest.mark.timeout(300)])]
 )
 async def test_outage_of_the_database_loses_nothing(tmp_path, away_s):
-    """Watchers go on after the database was away: whatever was changed before or after is seen."""
+    """Watchers see every change before and after an outage of the database."""
     with PostgresCluster(durable=False) as cluster:
         cluster.create_database("watched")
         upgrade(cluster.url("watched"))

@@ -1,4 +1,4 @@
-"""Webhooks of a service that is killed, to a receiver that often fails: none lost, none made up."""
+"""Webhooks of a killed service to a failing receiver: none is lost, none is made up."""
 
 import random
 import threading
@@ -35,7 +35,7 @@ def receiver():
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def service(request, tmp_path, receiver):
-    """A service with a short timeout, so that what a kill left behind is due again soon."""
+    """A service with a short timeout, so that deliveries cut off by a kill are due again soon."""
     settings: dict[str, Any] = {
         "webhook_allow_http": "true",
         "webhook_allowed_networks": "127.0.0.1/32",
@@ -53,11 +53,11 @@ def service(request, tmp_path, receiver):
 
 
 EARLY_CLOSE = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nnot a hundred bytes"
-"""The answer breaks off in the middle."""
+"""An answer that breaks off in the middle."""
 
 
 def misbehaviours(dice, count):
-    """What a receiver answers that fails now and then."""
+    """Return answers that fail now and then."""
     for _ in range(count):
         if dice.random() > FAILING:
             yield 200
@@ -67,24 +67,24 @@ def misbehaviours(dice, count):
 
 
 class Callers:
-    """Bring operations to their ends, again and again, while the service comes and goes."""
+    """Callers that end operations all the time, while the service is killed and restarted."""
 
     def __init__(self, client, url, count):
         self.acknowledged: list[str] = []
-        """The operations whose end was told to the caller that brought it about."""
+        """The operations whose end was acknowledged to the caller."""
         self._client = client
         self._url = url
         self._count = count
         self._stopped = threading.Event()
 
     def __enter__(self):
-        """They begin."""
+        """Start the callers."""
         self._threads = ThreadPoolExecutor(CALLERS)
         self._running = [self._threads.submit(self._go_on) for _ in range(CALLERS)]
         return self
 
     def __exit__(self, kind, *_error):
-        """They have finished, or given up."""
+        """Wait until they have finished, or given up."""
         if kind is not None:
             self._stopped.set()
         self._threads.shutdown()
@@ -93,7 +93,7 @@ class Callers:
                 thread.result()
 
     def until(self, count):
-        """So many ends were acknowledged."""
+        """Wait until so many ends are acknowledged."""
         eventually(
             lambda: len(self.acknowledged) >= count, within=120, what=f"{count} operations ended"
         )
@@ -112,7 +112,7 @@ class Callers:
 
 
 def all_deliveries(client):
-    """Every delivery of a caller, page by page."""
+    """Return every delivery of a caller, page by page."""
     found, token = [], ""
     while True:
         page = client.call("ListDeliveries", page_size=100, page_token=token)
@@ -129,9 +129,9 @@ def all_deliveries(client):
     ],
 )
 def test_nothing_is_lost_or_made_up(service, receiver, count, kills):
-    """Killed while operations end, the service tells of every end, at least once, under one id.
+    """A service killed during work sends a webhook of every end, at least once, under one id.
 
-    What is told was committed, whether it was acknowledged or not, and every signature is good.
+    Every end sent was committed, acknowledged or not, and every signature is valid.
     """
     dice = random.Random(7)  # noqa: S311 - any spread will do
     path = f"/{uuid.uuid4().hex}"
@@ -170,5 +170,5 @@ def test_nothing_is_lost_or_made_up(service, receiver, count, kills):
     assert len(hooks) > recorded, "no kill hit an attempt"
     print(  # noqa: T201 - to be read with -s
         f"{len(ends)} ends, {len(ends) - len(callers.acknowledged)} of them not acknowledged,"
-        f" told in {len(hooks)} attempts, of which kills hit {len(hooks) - recorded}"
+        f" sent in {len(hooks)} attempts, of which kills hit {len(hooks) - recorded}"
     )

@@ -1,8 +1,8 @@
-"""Whether two calls take the same time: paired measurements, and an interval for their difference.
+"""Comparison of the times of two calls: paired measurements, and an interval of the difference.
 
 Answers are not independent: a busy moment makes all of them slow. So the calls of one round are
-made one right after the other, in random order, and only their differences count; what a
-round's slowest call says of the machine is left out. The median of the differences has a bootstrap
+made one right after the other, in random order, and only their differences count. A
+round with a very slow call is left out. The median of the differences has a bootstrap
 interval (Marvin, ePrint 2023/1441; Welch's test assumes too much).
 """
 
@@ -17,32 +17,32 @@ from typing import Final
 
 RESAMPLES: Final = 500
 SLOW: Final = 3.0
-"""A round with a call that took this many times the median is left out."""
+"""Multiple of the median time from which on a round is left out."""
 _TAIL: Final = 0.005
-"""On each side of an interval of 99 %."""
+"""The share on each side of an interval of 99 %."""
 
 Rounds = list[dict[str, float]]
-"""For each round, how many microseconds the call of each kind took."""
+"""The microseconds of the call of each kind, for each round."""
 
 
 @dataclass(frozen=True)
 class Interval:
-    """Where the median of a difference lies, in microseconds."""
+    """A confidence interval of the median of a difference, in microseconds."""
 
     low: float
     high: float
 
     def within(self, bound: float) -> bool:
-        """Whether no value of it is further from zero than `bound`: the calls are equally fast."""
+        """Return True if all of it is within `bound` of zero: the calls are equally fast."""
         return -bound < self.low <= self.high < bound
 
     def beyond(self, bound: float) -> bool:
-        """Whether every value of it is further from zero than `bound`: one call is slower."""
+        """Return True if all of it is further than `bound` from zero: one call is slower."""
         return self.low > bound or self.high < -bound
 
 
 def measure(calls: Mapping[str, Callable[[], object]], rounds: int) -> Rounds:
-    """Call each kind once a round, in random order."""
+    """Make each call once a round, in random order."""
     order = list(calls)
     found = []
     with _without_collector():
@@ -53,7 +53,7 @@ def measure(calls: Mapping[str, Callable[[], object]], rounds: int) -> Rounds:
 
 
 def difference(rounds: Rounds, one: str, other: str) -> Interval:
-    """How much longer `one` takes than `other`, with 99 % confidence."""
+    """Return how much longer `one` takes than `other`, with 99 % confidence."""
     usual = statistics.median(took for each in rounds for took in each.values())
     quiet = [each for each in rounds if max(each.values()) < SLOW * usual]
     differences = [each[one] - each[other] for each in quiet]
@@ -66,7 +66,7 @@ def difference(rounds: Rounds, one: str, other: str) -> Interval:
 
 
 def slower(call: Callable[[], object], microseconds: float) -> Callable[[], object]:
-    """The call, with a delay in its path: what a leak would look like."""
+    """Return the call with an added delay, which stands for a leak."""
 
     def delayed() -> None:
         until = time.perf_counter_ns() + microseconds * 1000

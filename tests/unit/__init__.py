@@ -1,1 +1,1 @@
-"""Tests of one thing at a time, without a server."""
+"""Tests of single modules, without a server process."""

@@ -7,7 +7,7 @@ PLAIN = CallbackRules(allow_http=True)
 
 
 def problem_of(text: str, rules: CallbackRules = RULES) -> str | None:
-    """The problem with `text`."""
+    """Return the problem with `text`."""
     try:
         read_callback_url(text, rules)
     except RefusedUrl as refused:

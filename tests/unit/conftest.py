@@ -1,4 +1,4 @@
-"""Fixtures of more than one file of unit tests: a replica, and receivers of webhooks."""
+"""Fixtures for several files of unit tests: a replica, and receivers of webhooks."""
 
 import ssl
 from collections.abc import AsyncIterator

@@ -104,7 +104,7 @@ LIMITS: Final = (
     ("metadata of a call", "{call_metadata_bytes} bytes", "RESOURCE_EXHAUSTED, by gRPC itself"),
     ("calls that wait for the database", "{waiting} in each queue", "UNAVAILABLE, at once"),
 )
-"""Rows of the table of limits without their numbers: the limit, its value, the answer beyond it."""
+"""Rows of the table of limits: the limit, its value, and the error beyond it."""
 
 
 def settings_table() -> str:

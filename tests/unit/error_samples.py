@@ -1,4 +1,4 @@
-"""One of each error, as a call may meet it, and the code of its kind in the specification."""
+"""A sample of each error, with its status code in the specification."""
 
 from datetime import timedelta
 

@@ -1,6 +1,6 @@
-"""A release with one status and three rows more: run in an interpreter of its own.
+"""A release with one more status and three more transitions, run in a separate interpreter.
 
-Prints, as JSON, what the sets of statuses have become and which places did not follow.
+Prints the resulting sets of statuses, and the places that did not follow, as JSON.
 """
 
 import json
@@ -63,7 +63,7 @@ class Finder(MetaPathFinder):
 
 
 def main() -> None:
-    """Build everything that derives from the table, and say what it says."""
+    """Build everything that derives from the table, and print it."""
     sys.meta_path.insert(0, Finder())
     from milepost.domain import delivery, transitions  # noqa: PLC0415 - after the finder
     from milepost.domain.operation import Status  # noqa: PLC0415

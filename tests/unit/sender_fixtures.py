@@ -23,7 +23,7 @@ Start = Callable[..., Awaitable[Receiver]]
 
 
 def rules_for(*ports: int) -> CallbackRules:
-    """Rules that allow one address of loopback, and these ports."""
+    """Return rules that allow one loopback address and these ports."""
     networks = (ip_network("127.0.0.1/32"), ip_network("::1/128"))
     return CallbackRules(allow_http=True, allowed_networks=networks, allowed_ports=ports)
 
@@ -36,7 +36,7 @@ async def sent(
     seconds: float = 5,
     connect: float = 3,
 ) -> Answer:
-    """The outcome of one attempt at `text`, whose host resolves to `address`."""
+    """Return the outcome of one attempt at `text`, whose host resolves to `address`."""
     port = int(text.split("/")[2].rpartition(":")[2])
     rules = rules_for(port)
     sender = Sender(

@@ -17,7 +17,7 @@ NOW = 1_800_000_000.0
 
 
 def rsa_key(bits: int = 2048) -> rsa.RSAPrivateKey:
-    """A fresh RSA key."""
+    """Return a new RSA key."""
     return rsa.generate_private_key(public_exponent=65_537, key_size=bits)
 
 
@@ -26,11 +26,11 @@ KEYS: dict[str, Any] = {
     "ES256": ec.generate_private_key(ec.SECP256R1()),
     "EdDSA": ed25519.Ed25519PrivateKey.generate(),
 }
-"""What the issuer signs with; each key's id is the name of its algorithm."""
+"""Signing keys of the issuer; the id of each key is the name of its algorithm."""
 
 
 def jwk(key: Any, **members: Any) -> dict[str, Any]:
-    """The public part of a key as a JWK, with these further members."""
+    """Return the public part of a key as a JWK, with these further members."""
     if isinstance(key, rsa.RSAPrivateKey):
         public = jwt.algorithms.RSAAlgorithm.to_jwk(key.public_key(), as_dict=True)
     elif isinstance(key, ec.EllipticCurvePrivateKey):
@@ -41,18 +41,18 @@ def jwk(key: Any, **members: Any) -> dict[str, Any]:
 
 
 def key_set(**keys: Any) -> dict[str, Any]:
-    """A JWK set of these keys, by their ids."""
+    """Return a JWK set of these keys, by their ids."""
     return {"keys": [jwk(key, kid=kid) for kid, key in keys.items()]}
 
 
 def pem(key: Any) -> bytes:
-    """The public part of a key as it is published: what confuses verifiers that allow HMAC."""
+    """Return the public part of a key in PEM, which confuses verifiers that allow HMAC."""
     public: bytes = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     return public
 
 
 def claims(now: float = NOW, **changes: Any) -> dict[str, Any]:
-    """The claims of a good token, with these changes; an Ellipsis takes one away."""
+    """Return the claims of a valid token with these changes; an Ellipsis removes a claim."""
     good = {
         "iss": ISSUER,
         "aud": AUDIENCE,
@@ -71,7 +71,7 @@ def token(
     algorithm: str = "RS256",
     **headers: Any,
 ) -> str:
-    """A signed token; by default a good one. An Ellipsis takes a header away."""
+    """Return a signed token, by default a valid one; an Ellipsis removes a header."""
     given = {"kid": algorithm, "typ": "at+jwt", **headers}
     wanted = {name: value for name, value in given.items() if value is not ...}
     if "typ" not in wanted:
@@ -83,14 +83,14 @@ def token(
 
 
 def raw(header: str | bytes, payload: str | bytes, key: Any = None) -> str:
-    """A token of these very texts, with a good signature of the RSA key over them."""
+    """Return a token of exactly these texts, with a valid signature of the RSA key."""
     signed = b".".join(_segment(part) for part in (header, payload))
     signature = jwt.get_algorithm_by_name("RS256").sign(signed, key or KEYS["RS256"])
     return (signed + b"." + _segment(signature)).decode()
 
 
 def unsigned(header: Mapping[str, Any], body: Mapping[str, Any], signature: str = "") -> str:
-    """A token with a signature that is made up."""
+    """Return a token with an invented signature."""
     parts = (_segment(json.dumps(part)).decode() for part in (header, body))
     return ".".join((*parts, signature))
 
@@ -101,7 +101,7 @@ def _segment(part: str | bytes) -> bytes:
 
 
 class Endpoint:
-    """A real HTTP endpoint of public keys. What it answers can be changed, and it counts."""
+    """A real HTTP endpoint of public keys; it counts requests, and its answer can be changed."""
 
     def __init__(self, keys: Mapping[str, Any] | None = None) -> None:
         self.body = json.dumps(key_set(**KEYS) if keys is None else keys).encode()

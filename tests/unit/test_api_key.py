@@ -25,7 +25,7 @@ ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 @pytest.fixture
 def issued() -> tuple[str, StoredKey]:
-    """A key and its stored part."""
+    """Return a key and its stored part."""
     return issue_key(subject="alice", roles=[Role.CALLER, Role.WORKER], functions=["video.*"])
 
 
@@ -86,7 +86,7 @@ def test_another_key_is_refused(issued):
 
 @pytest.mark.parametrize("place", range(32))
 def test_every_byte_of_a_digest_counts(issued, place):
-    """A stored digest that differs in any one byte, the first or the last, is of another key."""
+    """A stored digest that differs in one byte, the first or the last, belongs to another key."""
     key, stored = issued
     digest = bytearray(stored.digest)
     digest[place] ^= 1
@@ -95,14 +95,14 @@ def test_every_byte_of_a_digest_counts(issued, place):
 
 @pytest.mark.parametrize("place", [0, 31])
 def test_one_byte_of_a_digest_is_not_enough(issued, place):
-    """Keys that share the first or the last byte of their digests, and no other, are told apart."""
+    """Keys whose digests share only the first or the last byte are different keys."""
     key, stored = issued
     digest = bytearray(byte ^ 0xFF for byte in stored.digest)
     digest[place] = stored.digest[place]
     assert verify_key(key, dataclasses.replace(stored, digest=bytes(digest))) is None
 
 
-def test_every_typing_error_is_noticed(issued):
+def test_every_typing_error_is_detected(issued):
     """A key with any one character changed is refused without a look-up."""
     key, _ = issued
     for place, character in enumerate(key):
@@ -125,13 +125,13 @@ def test_every_typing_error_is_noticed(issued):
     ],
     ids=["empty", "short", "long", "newline", "space", "upper", "prefix", "dashes"],
 )
-def test_what_is_no_key(issued, change):
+def test_malformed_key_is_refused(issued, change):
     """Only a text that matches the whole pattern is a key."""
     assert key_id_of(change(issued[0])) is None
 
 
 @given(st.text())
 def test_any_text_can_be_asked(text):
-    """Any text can be sent as a key without an exception."""
+    """No text that is sent as a key causes an exception."""
     assert key_id_of(text) is None
     assert verify_key(text, None) is None

@@ -35,7 +35,7 @@ from milepost.tracking.progress_messages import UpdateError
 METHOD = "milepost.v1.AdminService/RevokeApiKey"
 KEY_ID = "0123456789abcdef"
 OUTLIVED = "fedcba9876543210"
-"""The id that makes a call log a line after it has ended."""
+"""The id for which a call logs a line after its end."""
 
 Revoke = Callable[[str], Any]
 
@@ -84,7 +84,7 @@ async def admin(sqlite_url: str) -> AsyncIterator[tuple[str, Revoke]]:
 
 
 def check(line: Mapping[str, Any], credential_id: str) -> None:
-    """The line has the caller, the method, the peer and the time."""
+    """Check the caller, the method, the peer and the time of the line."""
     assert (line["principal"], line["credential_id"]) == ("root", credential_id)
     assert line["method"] == METHOD
     assert line["peer"].startswith("ipv4:127.0.0.1:")
@@ -92,8 +92,8 @@ def check(line: Mapping[str, Any], credential_id: str) -> None:
     assert line["timestamp"].endswith("Z")
 
 
-async def test_change_of_what_is_no_operation_has_its_line(lines, admin):
-    """An admin call that changed something has one line with caller, method, id and outcome."""
+async def test_change_without_an_operation_has_one_line(lines, admin):
+    """An admin call with a change has one line with caller, method, id and outcome."""
     credential_id, revoke = admin
     await revoke(KEY_ID)
     (line,) = lines()
@@ -102,8 +102,8 @@ async def test_change_of_what_is_no_operation_has_its_line(lines, admin):
     check(line, credential_id)
 
 
-async def test_what_outlives_its_call_has_its_line(lines, admin):
-    """A line that is written after its call still has the caller."""
+async def test_line_after_the_end_of_a_call_has_the_caller(lines, admin):
+    """A line that is written after the end of its call still has the caller."""
     credential_id, revoke = admin
     await revoke(OUTLIVED)
     found = [*lines()]
@@ -116,7 +116,7 @@ async def test_what_outlives_its_call_has_its_line(lines, admin):
 
 
 async def test_refused_change_has_one_line(lines, admin):
-    """A refused call has one line, with the start of a text that is not an id."""
+    """A refused call has one line, with the first characters of a malformed id."""
     credential_id, revoke = admin
     with pytest.raises(grpc.aio.AioRpcError):
         await revoke("mp_0123456789abcdef_secret")
@@ -153,7 +153,7 @@ def test_defect_of_one_update_has_one_line(lines):
 
 
 def test_ids_are_named_by_their_fields():
-    """Requests and answers name what they are about; what names nothing names nothing."""
+    """The ids of a line come from fields of the request or the answer; without any it has none."""
     assert logged_ids(pb.RevokeApiKeyRequest(key_id=KEY_ID)) == {"key_id": KEY_ID}
     created = pb.CreateApiKeyResponse(api_key=pb.ApiKey(key_id=KEY_ID))
     assert logged_ids(created) == {"key_id": KEY_ID}
@@ -165,13 +165,13 @@ def test_ids_are_named_by_their_fields():
 
 
 def deletes() -> float:
-    """The number of counted deletes."""
+    """Return the number of counted deletes."""
     labels = {"transition": Transition.PURGE.value}
     return telemetry.registry.get_sample_value("milepost_transitions_total", labels) or 0.0
 
 
 async def test_change_is_counted_and_logged_when_it_happens(lines):
-    """The count of a change is there at once, and its line in the next loop iteration."""
+    """A change is counted at once, and logged in the next loop iteration."""
     before = deletes()
     root = Principal(subject="root", roles=frozenset({Role.ADMIN}), credential_id="r")
     telemetry.record_delete(OperationId(f"op_{'0' * 24}"), root)

@@ -1,4 +1,4 @@
-"""Auth: how long a key is trusted, and how often the store is asked about it."""
+"""Authentication of API keys: the cache, the look-ups and the limit of bad credentials."""
 
 import asyncio
 import sqlite3
@@ -30,8 +30,8 @@ SECONDS = 10.0
 Text = wrappers_pb2.StringValue
 
 
-class Gate:
-    """A server whose one method answers with the subject of its caller."""
+class AuthServer:
+    """A server with one method, which returns the subject of its caller."""
 
     def __init__(self, url: str, **access: Any) -> None:
         self.now = 1_000.0
@@ -68,13 +68,13 @@ class Gate:
         await self._batchers.close()
 
     def key(self, subject: str = "alice", *roles: Role) -> str:
-        """A valid key."""
+        """Return a valid key."""
         key, stored = issue_key(subject=subject, roles=roles or [Role.CALLER])
         self.ring.add(stored)
         return key
 
     async def ask(self, key: str, method: str = METHOD) -> str | StatusCode:
-        """The subject that the key speaks for, or the code that it is refused with."""
+        """Return the subject of the key, or the code of its refusal."""
         call = self._channel.unary_unary(
             f"/{SERVICE}/{method}", Text.SerializeToString, Text.FromString
         )
@@ -87,84 +87,84 @@ class Gate:
 
 
 @pytest.fixture
-async def gate(sqlite_url: str) -> AsyncIterator[Gate]:
-    """A server that listens, over a fresh database."""
-    async with Gate(sqlite_url) as gate:
-        yield gate
+async def server(sqlite_url: str) -> AsyncIterator[AuthServer]:
+    """A running server over a fresh database."""
+    async with AuthServer(sqlite_url) as server:
+        yield server
 
 
-async def test_key_speaks_for_its_subject(gate):
-    """Every call has the principal of its own key, also when they run at once."""
-    keys = {subject: gate.key(subject) for subject in ("alice", "bob", "carol")}
-    answers = await asyncio.gather(*(gate.ask(keys[s]) for s in list(keys) * 10))
+async def test_key_speaks_for_its_subject(server):
+    """Every call has the principal of its own key, also among concurrent calls."""
+    keys = {subject: server.key(subject) for subject in ("alice", "bob", "carol")}
+    answers = await asyncio.gather(*(server.ask(keys[s]) for s in list(keys) * 10))
     assert answers == list(keys) * 10
 
 
-async def test_fresh_key_is_trusted_without_asking(gate):
-    """Within 4 s the store is asked once about a key, and again after that."""
-    key = gate.key()
+async def test_cached_key_is_trusted_without_a_look_up(server):
+    """A key is looked up once in 4 s, and again after that."""
+    key = server.key()
     for _ in range(3):
-        assert await gate.ask(key) == "alice"
-    assert gate.lookups == 1
-    gate.now += CACHE_TTL_S + 0.001
-    assert await gate.ask(key) == "alice"
-    assert gate.lookups == 2
+        assert await server.ask(key) == "alice"
+    assert server.lookups == 1
+    server.now += CACHE_TTL_S + 0.001
+    assert await server.ask(key) == "alice"
+    assert server.lookups == 2
 
 
-async def test_calls_share_a_look_up(gate):
-    """Many first calls with one key share one look-up."""
-    key = gate.key()
-    assert set(await asyncio.gather(*(gate.ask(key) for _ in range(30)))) == {"alice"}
-    assert gate.lookups == 1
+async def test_calls_share_a_look_up(server):
+    """Concurrent first calls with one key share one look-up."""
+    key = server.key()
+    assert set(await asyncio.gather(*(server.ask(key) for _ in range(30)))) == {"alice"}
+    assert server.lookups == 1
 
 
-async def test_revoked_key_is_refused_when_it_is_asked_about_again(gate):
-    """A revoked key works for at most 4 s more (spec: 5 s)."""
-    key = gate.key()
-    assert await gate.ask(key) == "alice"
-    gate.ring.revoke(key.split("_")[1])
-    assert await gate.ask(key) == "alice"
-    gate.now += CACHE_TTL_S + 0.001
-    assert await gate.ask(key) is StatusCode.UNAUTHENTICATED
+async def test_revoked_key_is_refused_at_its_next_look_up(server):
+    """A revoked key is accepted for at most 4 s more; the specification allows 5 s."""
+    key = server.key()
+    assert await server.ask(key) == "alice"
+    server.ring.revoke(key.split("_")[1])
+    assert await server.ask(key) == "alice"
+    server.now += CACHE_TTL_S + 0.001
+    assert await server.ask(key) is StatusCode.UNAUTHENTICATED
     assert CACHE_TTL_S < 5.0
 
 
-async def test_text_that_is_no_key_is_never_looked_up(gate):
-    """What has not the form of a key, or a wrong checksum, is refused without the store."""
-    key = gate.key()
+async def test_malformed_key_is_never_looked_up(server):
+    """A text without the form of a key, or with a wrong checksum, is refused without a look-up."""
+    key = server.key()
     for text in ("", "x", key[:-1], key + "x", key[:-1] + ("1" if key[-1] == "0" else "0")):
-        assert await gate.ask(text) is StatusCode.UNAUTHENTICATED
-    assert gate.lookups == 0
+        assert await server.ask(text) is StatusCode.UNAUTHENTICATED
+    assert server.lookups == 0
 
 
-async def test_unknown_key_is_remembered_as_such(gate):
-    """A well-formed key that nobody issued is looked up once, not at every call."""
+async def test_unknown_key_is_cached_as_such(server):
+    """A well-formed key that was never issued is looked up once, not at every call."""
     stranger, _ = issue_key(subject="mallory", roles=[Role.ADMIN])
     for _ in range(3):
-        assert await gate.ask(stranger) is StatusCode.UNAUTHENTICATED
-    assert gate.lookups == 1
+        assert await server.ask(stranger) is StatusCode.UNAUTHENTICATED
+    assert server.lookups == 1
 
 
-async def test_memory_is_bounded(gate, monkeypatch):
-    """However many keys are tried, only so many are remembered."""
+async def test_cache_is_bounded(server, monkeypatch):
+    """The cache holds a bounded number of keys, however many are tried."""
     monkeypatch.setattr(authenticator, "MAX_CACHED", 5)
     for _ in range(12):
         stranger, _ = issue_key(subject="mallory", roles=[Role.ADMIN])
-        assert await gate.ask(stranger) is StatusCode.UNAUTHENTICATED
-    assert len(gate.auth._cache) <= 5
+        assert await server.ask(stranger) is StatusCode.UNAUTHENTICATED
+    assert len(server.auth._cache) <= 5
 
 
-async def test_failed_look_up_is_not_remembered(gate):
-    """When the store fails the call is UNAVAILABLE, and the next one asks again."""
-    key = gate.key()
+async def test_failed_look_up_is_not_cached(server):
+    """When the store fails, the call is UNAVAILABLE and the next one looks the key up again."""
+    key = server.key()
 
     def fail(*_arguments: object) -> None:
         raise sa.exc.OperationalError("SELECT", {}, _broken())
 
-    sa.event.listen(gate.engine, "before_cursor_execute", fail)
-    assert await gate.ask(key) is StatusCode.UNAVAILABLE
-    sa.event.remove(gate.engine, "before_cursor_execute", fail)
-    assert await gate.ask(key) == "alice"
+    sa.event.listen(server.engine, "before_cursor_execute", fail)
+    assert await server.ask(key) is StatusCode.UNAVAILABLE
+    sa.event.remove(server.engine, "before_cursor_execute", fail)
+    assert await server.ask(key) == "alice"
 
 
 def _broken() -> Exception:
@@ -173,14 +173,14 @@ def _broken() -> Exception:
     return error
 
 
-async def test_role_is_needed(gate):
-    """A method that is not listed is for nobody, whatever the roles."""
-    key = gate.key("root", *Role)
-    assert await gate.ask(key, "Unlisted") is StatusCode.PERMISSION_DENIED
+async def test_unlisted_method_is_refused(server):
+    """A method that is not in the table is refused, whatever the roles."""
+    key = server.key("root", *Role)
+    assert await server.ask(key, "Unlisted") is StatusCode.PERMISSION_DENIED
 
 
 def test_only_health_is_public():
-    """Health answers everybody, and nothing else does."""
+    """Only the health service answers calls without credentials."""
     assert {method.name.partition("/")[0] for method in PUBLIC} == {"grpc.health.v1.Health"}
     assert method_of("grpc.health.v1.Health/Check").is_public
     assert not method_of("grpc.health.v1.HealthX/Check").is_public
@@ -191,51 +191,51 @@ def test_only_health_is_public():
 
 
 def unknown_key() -> str:
-    """A key of the right form that nobody has."""
-    return issue_key(subject="nobody", roles=[Role.CALLER])[0]
+    """Return a well-formed key that was never issued."""
+    return issue_key(subject="unknown", roles=[Role.CALLER])[0]
 
 
-async def test_guessing_is_stopped(gate):
-    """After 60 bad credentials from one address nothing is looked up for it any more."""
-    codes = [await gate.ask(unknown_key()) for _ in range(MAX_FAILURES_PER_MINUTE)]
+async def test_guessing_is_stopped(server):
+    """After 60 bad credentials from one address no further one is looked up."""
+    codes = [await server.ask(unknown_key()) for _ in range(MAX_FAILURES_PER_MINUTE)]
     assert set(codes) == {StatusCode.UNAUTHENTICATED}
-    assert gate.lookups == MAX_FAILURES_PER_MINUTE
-    assert await gate.ask(unknown_key()) is StatusCode.RESOURCE_EXHAUSTED
-    assert await gate.ask("no key at all") is StatusCode.RESOURCE_EXHAUSTED
-    assert gate.lookups == MAX_FAILURES_PER_MINUTE
+    assert server.lookups == MAX_FAILURES_PER_MINUTE
+    assert await server.ask(unknown_key()) is StatusCode.RESOURCE_EXHAUSTED
+    assert await server.ask("no key at all") is StatusCode.RESOURCE_EXHAUSTED
+    assert server.lookups == MAX_FAILURES_PER_MINUTE
 
 
-async def test_guessing_goes_on_slowly(gate):
-    """Once a second there is room for one more; after a minute for as many as before."""
+async def test_guessing_goes_on_slowly(server):
+    """One more bad credential is verified each second, and 60 again after a minute."""
     for _ in range(MAX_FAILURES_PER_MINUTE):
-        await gate.ask("bad")
-    gate.now += 1.0
-    assert await gate.ask("bad") is StatusCode.UNAUTHENTICATED
-    assert await gate.ask("bad") is StatusCode.RESOURCE_EXHAUSTED
-    gate.now += 60.0
-    codes = [await gate.ask("bad") for _ in range(MAX_FAILURES_PER_MINUTE)]
+        await server.ask("bad")
+    server.now += 1.0
+    assert await server.ask("bad") is StatusCode.UNAUTHENTICATED
+    assert await server.ask("bad") is StatusCode.RESOURCE_EXHAUSTED
+    server.now += 60.0
+    codes = [await server.ask("bad") for _ in range(MAX_FAILURES_PER_MINUTE)]
     assert set(codes) == {StatusCode.UNAUTHENTICATED}
 
 
-async def test_good_credentials_pass_beside_bad_ones(gate):
-    """A key that was good before passes, whatever else its address tries, also when it is stale."""
-    key, late = gate.key(), gate.key("bob")
-    assert await gate.ask(key) == "alice"
+async def test_good_credentials_pass_beside_bad_ones(server):
+    """A known key is accepted beside bad ones of its address, even if its cache entry is stale."""
+    key, late = server.key(), server.key("bob")
+    assert await server.ask(key) == "alice"
     for _ in range(MAX_FAILURES_PER_MINUTE + 1):
-        await gate.ask("bad")
-    assert await gate.ask(key) == "alice"
-    gate.now += CACHE_TTL_S + 0.1
+        await server.ask("bad")
+    assert await server.ask(key) == "alice"
+    server.now += CACHE_TTL_S + 0.1
     for _ in range(10):
-        await gate.ask("bad")
-    assert await gate.ask(key) == "alice"
-    # One that was never seen has to wait for its turn.
-    assert await gate.ask(late) is StatusCode.RESOURCE_EXHAUSTED
-    gate.now += 1.0
-    assert await gate.ask(late) == "bob"
+        await server.ask("bad")
+    assert await server.ask(key) == "alice"
+    # An unknown one has to wait for the limit.
+    assert await server.ask(late) is StatusCode.RESOURCE_EXHAUSTED
+    server.now += 1.0
+    assert await server.ask(late) == "bob"
 
 
-async def test_good_credentials_cost_nothing(gate):
-    """However many good keys come from one address, none of them is a failure."""
-    keys = [gate.key(f"user-{n}") for n in range(MAX_FAILURES_PER_MINUTE + 5)]
+async def test_good_credentials_cost_nothing(server):
+    """Good keys do not count against the limit of bad credentials, however many there are."""
+    keys = [server.key(f"user-{n}") for n in range(MAX_FAILURES_PER_MINUTE + 5)]
     for n, key in enumerate(keys):
-        assert await gate.ask(key) == f"user-{n}"
+        assert await server.ask(key) == f"user-{n}"

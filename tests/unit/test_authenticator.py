@@ -1,4 +1,4 @@
-"""The authenticator by itself: certificates, no limit, and look-ups that fail late."""
+"""The authenticator without a server: certificates, no limit, and look-ups that fail late."""
 
 import asyncio
 
@@ -26,7 +26,7 @@ PEER = "192.0.2.7"
 
 
 class Keys:
-    """A store of keys that answers when the test says so, or fails."""
+    """A store of keys whose answers the test delays or fails."""
 
     def __init__(self) -> None:
         self.known: dict[str, StoredKey] = {}
@@ -36,13 +36,13 @@ class Keys:
         self.look_ups = 0
 
     def issue(self, subject: str) -> str:
-        """The credential of a new key."""
+        """Return the credential of a new key."""
         key, stored = issue_key(subject=subject, roles=[Role.CALLER])
         self.known[stored.principal.credential_id] = stored
         return f"Bearer {key}"
 
     async def find_key(self, key_id: str) -> StoredKey | None:
-        """The key with this public id."""
+        """Return the key with this public id."""
         self.look_ups += 1
         await self.go.wait()
         if self.is_away:
@@ -53,21 +53,21 @@ class Keys:
 @pytest.mark.parametrize(
     "names", [{"dns:encoder"}, {"dns:encoder", "dns:other"}, ["dns:encoder", "dns:encoder"]]
 )
-async def test_certificate_stands_for_its_principal(names):
-    """A call without a credential is made by the principal that a name of its certificate has."""
+async def test_certificate_authenticates_its_principal(names):
+    """A call without a credential has the principal of a name in its certificate."""
     found = await Authenticator(Keys(), certificates=CERTIFICATES).authenticate(None, PEER, names)
     assert found == ENCODER
 
 
 @pytest.mark.parametrize("names", [(), {"dns:other"}, {"dns:encoder", "uri:spiffe://archive"}])
 async def test_certificate_of_no_single_principal_is_refused(names):
-    """A certificate that stands for nobody, or for two principals, authenticates no call."""
+    """A certificate whose names match no principal, or two, authenticates no call."""
     with pytest.raises(Unauthenticated):
         await Authenticator(Keys(), certificates=CERTIFICATES).authenticate(None, PEER, names)
 
 
-async def test_credential_goes_before_the_certificate():
-    """With a credential the certificate is not looked at, even if the credential is bad."""
+async def test_credential_takes_precedence_over_the_certificate():
+    """A credential takes precedence over the certificate, even if the credential is bad."""
     keys = Keys()
     auth = Authenticator(keys, certificates=CERTIFICATES)
     found = await auth.authenticate(keys.issue("alice"), PEER, {"dns:encoder"})
@@ -112,8 +112,8 @@ async def test_late_failure_leaves_the_next_look_up_alone(monkeypatch):
     assert keys.look_ups == 2
 
 
-def test_call_without_a_principal_reaches_no_use_case():
-    """A call that was not authenticated has no principal, and says so."""
+def test_unauthenticated_call_has_no_principal():
+    """The principal of an unauthenticated call raises an error."""
     call = Call(Method(name="test"), PEER)
     assert call.authenticated is None
     with pytest.raises(LookupError):

@@ -1,4 +1,4 @@
-"""The scheduling policy that the process asks Linux for."""
+"""The scheduling policy that the process requests from Linux."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +9,7 @@ from milepost.main.batch_scheduling import use_batch_scheduling
 
 
 def policy_after(chosen: int) -> int:
-    """The policy of a thread with the chosen one, after it asked for batch scheduling."""
+    """Return the policy of a thread with policy `chosen`, after it asked for batch scheduling."""
     os.sched_setscheduler(0, chosen, os.sched_param(0))
     use_batch_scheduling()
     return os.sched_getscheduler(0)

@@ -11,7 +11,7 @@ from tests.unit.callback_rules import PLAIN, RULES, problem_of
 
 LOOPBACK = CallbackRules(allowed_networks=(ip_network("127.0.0.0/8"),))
 
-# As the specification has them.
+# The ranges of the specification.
 REFUSED_IPV4 = (
     "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12",
     "192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15",
@@ -21,19 +21,19 @@ REFUSED_IPV6 = ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")
 
 
 def bounds(network: str) -> tuple[int, int]:
-    """The first and the last address of `network`, as numbers."""
+    """Return the first and the last address of `network`, as numbers."""
     first, _, length = network.partition("/")
     address = ip_address(first)
     return int(address), int(address) + 2 ** (address.max_prefixlen - int(length)) - 1
 
 
 def expected_ipv4(number: int) -> bool:
-    """True if the specification allows the IPv4 address `number`."""
+    """Return True if the specification allows the IPv4 address `number`."""
     return not any(first <= number <= last for first, last in map(bounds, REFUSED_IPV4))
 
 
 def expected_ipv6(number: int) -> bool:
-    """True if the specification allows the IPv6 address `number`."""
+    """Return True if the specification allows the IPv6 address `number`."""
     if number >> 32 == 0xFFFF:
         return expected_ipv4(number & 0xFFFF_FFFF)
     refused = any(first <= number <= last for first, last in map(bounds, REFUSED_IPV6))
@@ -121,8 +121,8 @@ def test_invalid_encodings(label: str):
     assert problem_of(f"https://{label}.example/")
 
 
-def test_names_that_spell_ascii_by_detour_are_refused():
-    """An encoded label that says plain ASCII, a capital or a full-width letter is refused."""
+def test_encoded_labels_for_ascii_are_refused():
+    """An encoded label for plain ASCII, a capital or a full-width letter is refused."""
     for decoded in ("localhost", "\u00dc", "\uff41bc", "\u0301a", "a\u0308", "\U0001f600"):
         encoded = decoded.encode("punycode").decode()
         assert problem_of(f"https://xn--{encoded}.example/"), decoded
@@ -133,8 +133,8 @@ def test_names_that_spell_ascii_by_detour_are_refused():
     ["intranet", "x.localhost", "printer.local", "a.localdomain", "db.internal", "nas.home.arpa",
      "api.default.svc", "abc.onion", "x.invalid", "home.arpa", "API.Default.SVC."],
 )  # fmt: skip
-def test_names_of_networks_nearby(name: str):
-    """Names that mean something only nearby, and names without a domain, are refused."""
+def test_local_names(name: str):
+    """Names of local networks and names without a domain are refused."""
     assert problem_of(f"https://{name}/")
 
 
@@ -150,7 +150,7 @@ def test_numbers_as_hosts(host: str):
 
 
 def test_operators_networks():
-    """The operator can allow a private range after all, and refuse a public one."""
+    """The operator can allow a private range and refuse a public one."""
     assert problem_of("https://127.0.0.1/", LOOPBACK) is None
     assert problem_of("https://[::ffff:127.0.0.1]/", LOOPBACK) is None
     assert problem_of("https://10.0.0.1/", LOOPBACK)
@@ -164,7 +164,7 @@ def test_operators_networks():
 
 
 def spellings_that_count(address: IPv4Address) -> list[str]:
-    """Ways to write an address that are read as this address."""
+    """Return spellings that are read as this address."""
     high, low = divmod(int(address), 65_536)
     return [
         f"https://{address}/",
@@ -177,7 +177,7 @@ def spellings_that_count(address: IPv4Address) -> list[str]:
 
 
 def spellings_that_never_count(address: IPv4Address) -> list[str]:
-    """Ways to write an address that are refused, whatever the address is."""
+    """Return spellings that are refused, whatever the address is."""
     number = int(address)
     a, b, c, d = address.packed
     high, low = divmod(number, 65_536)
@@ -219,7 +219,7 @@ addresses = st.one_of(
 @settings(max_examples=500, deadline=None)
 @given(addresses)
 def test_spellings(address: IPv4Address):
-    """However an IPv4 address is written, the verdict is that of the table, or a refusal."""
+    """Every spelling of an IPv4 address is judged as the address itself, or refused."""
     allowed = expected_ipv4(int(address))
     assert (address_problem(address, RULES) is None) == allowed
     for text in spellings_that_count(address):
@@ -238,7 +238,7 @@ def test_spellings(address: IPv4Address):
     ).map(IPv6Address)
 )
 def test_spellings_of_ipv6(address: IPv6Address):
-    """However an IPv6 address is written, the verdict is that of the table."""
+    """Every spelling of an IPv6 address is judged as the address itself."""
     allowed = expected_ipv6(int(address))
     for host in (str(address), address.exploded, address.exploded.upper()):
         assert (problem_of(f"https://[{host}]/") is None) == allowed, host

@@ -43,7 +43,7 @@ def test_accepted_parts(text: str, host: str, port: int, path: str):
 
 @pytest.mark.parametrize("text", ["", " ", "\t\n", "\u3000"])
 def test_blank(text: str):
-    """An empty or blank URL is refused, with the advice to leave it out."""
+    """An empty or blank URL is refused, with the advice to omit it."""
     assert "leave it out" in (problem_of(text) or "")
 
 
@@ -60,7 +60,7 @@ def test_blank(text: str):
     ],
 )  # fmt: skip
 def test_unreadable(text: str):
-    """A URL whose host or port cannot be read in one way only is refused."""
+    """A URL whose host or port is ambiguous or unreadable is refused."""
     assert problem_of(text)
 
 
@@ -79,8 +79,8 @@ def test_http_is_refused():
     assert "HTTPS" in (problem_of("http://example.com/callback") or "")
 
 
-def test_http_by_the_switch():
-    """With the operator's switch http is accepted, and every other rule still holds."""
+def test_http_can_be_allowed():
+    """If the operator allows http, it is accepted and every other rule still holds."""
     assert read_callback_url("http://example.com/x", PLAIN).port == 80
     assert read_callback_url("http://example.com:8080/x", PLAIN).port == 8080
     assert "HTTPS" not in (problem_of("http://localhost/x", PLAIN) or "")
@@ -93,7 +93,7 @@ def test_http_by_the_switch():
 )
 @pytest.mark.parametrize("rules", [RULES, PLAIN])
 def test_other_schemes(scheme: str, rules: CallbackRules):
-    """Every other scheme is refused, with the switch and without."""
+    """Every other scheme is refused, also if http is allowed."""
     assert "HTTPS" in (problem_of(f"{scheme}://example.com/x", rules) or "")
     assert problem_of(f"{scheme}:///etc/passwd", rules)
 
@@ -119,7 +119,7 @@ def test_length():
      "https://hooks.example.com\\@127.0.0.1/", "https://example.com/\x7f", " https://example.com/"],
 )  # fmt: skip
 def test_characters(text: str):
-    """Control characters, spaces and backslashes are refused wherever they stand."""
+    """Control characters, spaces and backslashes are refused at every position."""
     assert "control characters" in (problem_of(text) or "")
 
 
@@ -161,7 +161,7 @@ def test_operators_ports():
     | st.text(max_size=40)
 )
 def test_anything(rest: str):
-    """Any text is either read or refused, and what is read fits the rules for its parts."""
+    """Any text is refused, or read into parts that fit their rules."""
     try:
         url = read_callback_url(f"https://{rest}", RULES)
     except RefusedUrl:

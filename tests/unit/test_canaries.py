@@ -1,4 +1,4 @@
-"""The detector of secrets finds what it must, wherever it stands, and nothing else."""
+"""The detector of secrets finds every leak, and nothing else."""
 
 import base64
 
@@ -14,7 +14,7 @@ SECRETS = ["hunter2hunter2hunter2", canaries.fresh(), "whsec_" + 20 * "aB3"]
 @pytest.mark.parametrize("before", ["", "x", "xy", "xyz", '{"key":"'])
 @pytest.mark.parametrize("after", ["", "x", "xy", '"}'])
 def test_every_form_is_found_in_every_place(secret, before, after):
-    """A secret inside of more text is found plain, in hex, and in base64 at every alignment."""
+    """A secret within longer text is found plain, in hex, and in base64 at every alignment."""
     text = f"{before}{secret}{after}".encode()
     for form in (
         text,
@@ -33,8 +33,8 @@ def test_every_form_is_found_in_every_place(secret, before, after):
         assert secret not in leak
 
 
-def test_files_are_looked_into_at_the_end(tmp_path):
-    """What is written to a watched file after it was announced is found; a missing file is none."""
+def test_watched_files_are_searched_at_the_end(tmp_path):
+    """Text that is written to a watched file later is searched; a missing file has no leak."""
     detector = Canaries()
     secret = detector.fresh("API key")
     detector.watch(tmp_path / "late.log")
@@ -44,10 +44,10 @@ def test_files_are_looked_into_at_the_end(tmp_path):
     assert detector.leaks() == ["API key in plain, in the log late.log"]
 
 
-def test_what_callers_are_told_is_looked_into():
+def test_errors_of_callers_are_searched():
     """A secret in the sentence or in the trailing metadata of a refusal is found."""
 
-    class Told:
+    class Refused:
         def details(self) -> str:
             return "wrong password"
 
@@ -56,12 +56,12 @@ def test_what_callers_are_told_is_looked_into():
 
     detector = Canaries()
     secret = detector.fresh("password")
-    detector.saw_error(Told())
+    detector.saw_error(Refused())
     assert detector.leaks() == ["password in plain, in an error"]
 
 
-def test_what_is_no_secret_is_not_found():
-    """Other secrets, other ids and a few of the characters are no leak."""
+def test_text_without_the_secret_has_no_leak():
+    """Other secrets, other ids and a few characters of the secret are no leak."""
     detector = Canaries()
     secret = detector.fresh("API key")
     detector.saw(
@@ -71,8 +71,8 @@ def test_what_is_no_secret_is_not_found():
     assert detector.leaks() == []
 
 
-def test_settings_are_guarded_by_what_is_secret_in_them():
-    """Of an address the password is guarded; a text too short to be told from chance is not."""
+def test_secrets_in_settings_are_guarded():
+    """The password in an address is guarded; a text so short that it may occur by chance is not."""
     detector = Canaries()
     password = canaries.fresh()
     detector.guard_setting("database_url", f"postgresql+psycopg://milepost:{password}@db/milepost")

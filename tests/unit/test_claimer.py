@@ -46,7 +46,7 @@ def store(stores):
 
 @pytest.fixture
 def work(stores):
-    """The waiting claims."""
+    """The claims that wait for work."""
     return PendingWork(stores.work)
 
 
@@ -130,7 +130,7 @@ async def test_work_of_other_functions_wakes_no_claim(work, claims):
     ids=["no timeout", "negative timeout", "deadline"],
 )
 async def test_claim_without_time_to_wait(claims, wishes):
-    """A claim without time to wait is answered at once."""
+    """A claim without a wait time is answered at once."""
     async with asyncio.timeout(5):
         assert await claims.claim(WALLY, VIDEO, **wishes) == []
 

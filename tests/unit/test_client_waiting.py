@@ -2,7 +2,6 @@
 
 import asyncio
 from datetime import timedelta
-from itertools import islice
 
 import grpc
 import pytest
@@ -17,8 +16,8 @@ from milepost_client import (
 )
 from milepost_client.convert import to_any
 from milepost_client.gen.milepost.v1 import operation_pb2 as pb
-from milepost_client.pace import growing_pauses
-from milepost_client.waiting import LONGEST_WAIT
+from milepost_client.long_poll import MAX_WAIT_S
+from milepost_client.pace import Backoff
 from tests.unit.client_script import (
     ID,
     Never,
@@ -60,7 +59,7 @@ async def test_wait_lets_the_service_wait():
     assert 19 < first.request.timeout.ToTimedelta().total_seconds() <= 20
     assert 26 < first.left <= 27 * ROUNDING
     assert second.request.timeout.ToTimedelta() < first.request.timeout.ToTimedelta()
-    assert unbounded.request.timeout.ToTimedelta().total_seconds() == LONGEST_WAIT
+    assert unbounded.request.timeout.ToTimedelta().total_seconds() == MAX_WAIT_S
 
 
 async def test_wait_tells_how_it_stands_when_the_timeout_passes():
@@ -97,9 +96,10 @@ async def test_waiting_survives_a_service_that_is_away():
     assert len(service.asked) == 3
 
 
-def test_pauses_grow_up_to_the_longest_and_never_agree():
-    """Pauses double up to the longest, each shortened at random by at most a half."""
-    pauses = list(islice(growing_pauses(first=1.0, most=4.0), 200))
+def test_pauses_grow_up_to_a_maximum_and_never_agree():
+    """Pauses double up to a maximum, each shortened at random by at most a half."""
+    backoff = Backoff(first_s=1.0, max_s=4.0)
+    pauses = [backoff.pause_s() for _ in range(200)]
     assert 0.5 <= pauses[0] <= 1.0
     assert 1.0 <= pauses[1] <= 2.0
     assert all(2.0 <= pause <= 4.0 for pause in pauses[2:])

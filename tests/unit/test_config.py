@@ -19,14 +19,14 @@ def _no_settings(monkeypatch):
 
 @pytest.fixture
 def settings_file(tmp_path, monkeypatch):
-    """A settings file, which the returned function writes."""
+    """A function that writes the settings file."""
     path = tmp_path / "settings.env"
     monkeypatch.setenv("MILEPOST_CONFIG_FILE", str(path))
     return path.write_text
 
 
 def problems():
-    """The problems that `load` reports."""
+    """Return the problems that `load` reports."""
     with pytest.raises(config.SettingsError) as caught:
         config.load()
     assert str(caught.value) == "; ".join(caught.value.problems)
@@ -34,7 +34,7 @@ def problems():
 
 
 def entry(name):
-    """The entry of one setting in check-config."""
+    """Return the entry of one setting in check-config."""
     return next(item for item in config.entries(config.load()) if item.name == name)
 
 
@@ -125,7 +125,7 @@ def test_loopback_needs_no_encryption(monkeypatch, address):
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0:7450", "[::]:7450", "192.0.2.1:7450", "milepost:1"])
-def test_plaintext_leaves_the_machine_only_when_told(monkeypatch, address):
+def test_plaintext_to_other_machines_needs_a_setting(monkeypatch, address):
     """An address that other machines can reach needs TLS or an explicit setting."""
     monkeypatch.setenv("MILEPOST_LISTEN", address)
     [line] = problems()
@@ -144,8 +144,8 @@ def test_ports_must_differ(monkeypatch):
     assert config.load().http_listen == ""
 
 
-def test_environment_goes_before_file_before_default(monkeypatch, settings_file):
-    """Each value has its source; the environment wins over the file."""
+def test_environment_overrides_file_and_default(monkeypatch, settings_file):
+    """Each value has its source; the environment overrides the file."""
     settings_file("# comment\nMILEPOST_DRAIN_SECONDS=7\nexport MILEPOST_LOG_LEVEL='debug'\n")
     monkeypatch.setenv("MILEPOST_LOG_LEVEL", "error")
     drain, level, reflection = (
@@ -156,8 +156,8 @@ def test_environment_goes_before_file_before_default(monkeypatch, settings_file)
     assert (reflection.value, reflection.source) == (True, "default")
 
 
-def test_broken_file_is_a_problem_beside_the_others(settings_file, capfd):
-    """A line that cannot be read is named with its number, and does not hide other problems."""
+def test_malformed_line_is_reported_with_other_problems(settings_file, capfd):
+    """A malformed line is reported by its number, and does not hide other problems."""
     settings_file("MILEPOST_DRAIN_SECONDS=soon\nthis is not a setting\n")
     first, second = problems()
     assert first.endswith("line 2 is not KEY=VALUE")
@@ -201,7 +201,7 @@ def test_passwords_are_masked(monkeypatch, url, shown):
 
 
 def test_problems_have_no_secrets(monkeypatch):
-    """A URL that is refused is not repeated with its password, in no form of the error."""
+    """No form of an error repeats the password of a refused URL."""
     monkeypatch.setenv("MILEPOST_DATABASE_URL", "mysql://u:s3cret@h/d")
     monkeypatch.setenv("MILEPOST_OTLP_ENDPOINT", "grpc://u:s3cret@h")
     monkeypatch.setenv("MILEPOST_DRAIN_SECONDS", "-1")
@@ -225,7 +225,7 @@ def test_typos_are_found(monkeypatch, settings_file):
     ]
 
 
-def test_overrides_go_before_everything(monkeypatch):
+def test_overrides_win(monkeypatch):
     """Overrides win over the environment; an override of None does not count."""
     monkeypatch.setenv("MILEPOST_DRAIN_SECONDS", "3")
     settings = config.load(log_level="debug", drain_seconds=None)
@@ -236,22 +236,22 @@ def test_overrides_go_before_everything(monkeypatch):
 
 
 def test_rates_and_quota_can_be_configured(monkeypatch):
-    """Every limit per principal follows its variable, for all and for one."""
+    """Every limit per principal follows its variable, for all principals and for a single one."""
     assert config.load().allowances == Allowances()
     monkeypatch.setenv("MILEPOST_CREATES_PER_MINUTE", "5")
     monkeypatch.setenv("MILEPOST_ACTIVE_OPERATIONS_MAX", "3")
     monkeypatch.setenv("MILEPOST_PRINCIPAL_LIMITS", '{"vip": {"creates": 500, "lists": 60}}')
     allowances = config.load().allowances
-    assert allowances.of("somebody") == Allowance(creates=5, active=3)
+    assert allowances.of("carol") == Allowance(creates=5, active=3)
     assert allowances.of("vip") == Allowance(creates=500, lists=60, active=3)
 
 
-def test_every_problem_of_principal_limits_is_told(monkeypatch):
-    """All problems with the limits of single principals are one line."""
+def test_every_problem_of_principal_limits_is_reported(monkeypatch):
+    """All problems with the limits of single principals are reported in one line."""
     monkeypatch.setenv("MILEPOST_PRINCIPAL_LIMITS", '{"a": {"creates": 0}, "b": {"bogus": 1}}')
     [line] = problems()
     assert line.startswith("MILEPOST_PRINCIPAL_LIMITS: a: creates must be a whole number")
-    assert "; b: bogus is none of creates" in line
+    assert "; b: bogus is not one of creates" in line
 
 
 @pytest.mark.parametrize(

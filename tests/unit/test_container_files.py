@@ -1,4 +1,4 @@
-"""What can be known about the image and the composition without a container engine."""
+"""Checks of the Dockerfile and the composition that need no container engine."""
 
 import json
 import re
@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def instructions() -> list[tuple[str, str]]:
-    """The instructions of the Dockerfile, each with its arguments on one line."""
+    """Return the instructions of the Dockerfile, each with its arguments on one line."""
     text = re.sub(r"(?m)^\s*#.*\n", "", (ROOT / "Dockerfile").read_text(encoding="utf-8"))
     lines = re.sub(r"\\\n\s*", " ", text).splitlines()
     pairs = [line.split(maxsplit=1) for line in lines if line.strip()]
@@ -20,25 +20,25 @@ def instructions() -> list[tuple[str, str]]:
 
 
 def final_stage() -> dict[str, str]:
-    """The instructions after the last FROM; of several of a kind the last."""
+    """Return the instructions after the last FROM, the last one of each kind."""
     everything = instructions()
     start = max(i for i, (name, _) in enumerate(everything) if name == "FROM")
     return dict(everything[start:])
 
 
 def compose() -> dict[str, Any]:
-    """The composition, as the engine would read it."""
+    """The parsed composition."""
     content: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))
     return content
 
 
 def test_image_runs_as_a_numbered_user_who_is_not_root():
-    """A cluster that forbids root can see from the number that this image is not it."""
+    """The image runs as a numeric user, so that a cluster can verify that it is not root."""
     assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", final_stage()["USER"])
 
 
 def test_image_gets_the_signal_itself():
-    """No shell stands between SIGTERM and the service."""
+    """The service gets SIGTERM directly, without a shell."""
     stage = final_stage()
     assert stage["STOPSIGNAL"] == "SIGTERM"
     assert json.loads(stage["ENTRYPOINT"]) == ["/opt/milepost/bin/milepost"]
@@ -46,7 +46,7 @@ def test_image_gets_the_signal_itself():
 
 
 def test_image_installs_only_what_is_locked():
-    """Every installation in the image is by hash, or of this very tree without its dependencies."""
+    """Every installation in the image is by hash, or of this tree without its dependencies."""
     installations = [
         command
         for name, arguments in instructions()
@@ -59,7 +59,7 @@ def test_image_installs_only_what_is_locked():
 
 
 def test_image_copies_what_is_there():
-    """Every source that the Dockerfile copies exists and is let through by .dockerignore."""
+    """Every source that the Dockerfile copies exists and is not excluded by .dockerignore."""
     ignore = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
     allowed = [line.removeprefix("!") for line in ignore if line.startswith("!")]
     for name, arguments in instructions():
@@ -71,14 +71,14 @@ def test_image_copies_what_is_there():
 
 
 def test_images_have_versions():
-    """No image is just the newest."""
+    """Every image has a version other than the latest."""
     images = [arguments.split()[0] for name, arguments in instructions() if name == "FROM"]
     images += [each["image"] for each in compose()["services"].values() if "image" in each]
     assert all(re.search(r":\d", image) for image in images), images
 
 
 def test_composition_refers_to_what_it_defines():
-    """Every service, volume and port that the composition speaks of is defined in it."""
+    """Every service, volume and port that the composition refers to is defined in it."""
     content = compose()
     services = content["services"]
     assert {"milepost", "postgres", "jaeger"} <= set(services)
@@ -90,7 +90,7 @@ def test_composition_refers_to_what_it_defines():
 
 
 def test_composition_is_for_this_machine_only():
-    """Nothing is published beyond the loopback, and every variable has a default."""
+    """Ports are published on loopback only, and every variable has a default."""
     ports = [port for each in compose()["services"].values() for port in each.get("ports", [])]
     assert all(port.startswith("127.0.0.1:") for port in ports)
     variables = re.findall(r"\$\{([^}]*)\}", (ROOT / "compose.yaml").read_text(encoding="utf-8"))

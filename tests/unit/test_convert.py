@@ -1,4 +1,4 @@
-"""Messages in, values out, and back."""
+"""Conversion of messages to values, and of values to messages."""
 
 import dataclasses
 import math
@@ -65,7 +65,7 @@ WHOLE = Operation(
 )
 
 numbers = st.floats(allow_nan=False, allow_infinity=False).map(lambda number: number + 0.0)
-"""Without -0.0, which is 0 like the other."""
+"""Numbers without -0.0, which equals 0.0."""
 json_values = st.recursive(
     st.none() | st.booleans() | numbers | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
@@ -74,22 +74,22 @@ json_values = st.recursive(
 
 
 def fields(request, **limits) -> Fields:
-    """The fields of a request."""
+    """Return the fields of a request."""
     return Fields(request, Limits(**limits))
 
 
 def violations(read: Fields) -> dict[str, str]:
-    """What was found to be wrong."""
+    """Return the problem of each invalid field."""
     with pytest.raises(InvalidRequest) as caught:
         read.done()
     return {violation.field: violation.problem for violation in caught.value.violations}
 
 
-# --- in ---
+# --- messages to values ---
 
 
-def test_empty_request_says_nothing():
-    """What a request does not say is absent."""
+def test_empty_request_has_no_values():
+    """Fields that a request does not set are absent."""
     read = fields(CREATE(function="f"))
     assert read.create_request() == CreateRequest(function="f")
     read.done()
@@ -98,7 +98,7 @@ def test_empty_request_says_nothing():
 
 
 def test_every_field_of_a_create_is_read():
-    """Every field of a create arrives in the proposal."""
+    """Every field of a create is in the create request."""
     request = CREATE(
         request_id="r",
         function="f",
@@ -131,7 +131,7 @@ def test_every_field_of_a_create_is_read():
 
 
 def test_every_filter_of_a_list_is_read():
-    """Every filter arrives in the selection; order and repetition of statuses mean nothing."""
+    """Every filter is in the selection; order and repetition of statuses do not matter."""
     request = LIST(
         statuses=[
             operation_pb2.OPERATION_STATUS_PENDING,
@@ -155,7 +155,7 @@ def test_every_filter_of_a_list_is_read():
 
 
 def test_limits_are_those_configured():
-    """Every limit can be another one than the default."""
+    """Every limit can differ from the default."""
     create = fields(CREATE(function="ffff"), name_length=3)
     create.create_request()
     assert set(violations(create)) == {"function"}
@@ -177,7 +177,7 @@ def test_limits_are_those_configured():
 
 @given(json_values)
 def test_json_is_kept(value):
-    """Whatever JSON a Struct holds comes back equal, and equal content is equal text."""
+    """The JSON of a Struct is read back equal, and equal content has equal text."""
     request = CREATE(function="f")
     request.metadata.update({"value": value})
     text = fields(request).metadata()
@@ -188,8 +188,8 @@ def test_json_is_kept(value):
 
 
 @given(st.dictionaries(st.text(), st.integers(-(2**53), 2**53), min_size=2))
-def test_order_means_nothing(content):
-    """Metadata in another order is the same text, so that a repetition is known."""
+def test_order_of_metadata_does_not_matter(content):
+    """Metadata in another order has the same text, so that a repeated create is recognised."""
     texts = set()
     for order in (list(content), list(content)[::-1]):
         request = CREATE(function="f")
@@ -211,7 +211,7 @@ def test_whole_numbers_are_integers(number, text):
 
 
 def test_value_without_a_kind_is_null():
-    """A Value that says nothing is null."""
+    """A Value without a kind is null."""
     request = CREATE(function="f")
     request.metadata.fields["n"].SetInParent()
     assert fields(request).metadata() == '{"n":null}'
@@ -234,7 +234,7 @@ def test_progress_is_clamped_or_refused(value):
     st.integers(-(2**31), 2**31 - 1),
 )
 def test_any_duration_and_time_can_be_sent(seconds, nanos):
-    """Whatever is sent as a duration or a time is read or refused, and never a defect."""
+    """Any duration or time is read or refused, and never causes a defect."""
     request = CREATE(function="f", ttl=duration_pb2.Duration(seconds=seconds, nanos=nanos))
     read = fields(request)
     span = read.duration("ttl")
@@ -246,14 +246,14 @@ def test_any_duration_and_time_can_be_sent(seconds, nanos):
     assert instant is None or instant.tzinfo is UTC
 
 
-def test_violations_are_told_up_to_a_size():
-    """Of very many violations so many are told as fit, and how many more there are."""
+def test_reported_violations_are_bounded():
+    """Violations are reported up to a size, with the number of the others."""
     read = fields(FAIL(errors=[operation_pb2.OperationError()] * 1_000))
     read.errors()
     found = violations(read)
-    told = [field for field in found if field != "request"]
-    assert len(told) > 10
-    assert found["request"] == f"has {2_000 - len(told)} more violations"
+    names = [field for field in found if field != "request"]
+    assert len(names) > 10
+    assert found["request"] == f"has {2_000 - len(names)} more violations"
     size = sum(len(field) + len(problem) for field, problem in found.items())
     assert size < REPORTED_CHARACTERS + 100
 
@@ -307,8 +307,8 @@ NOT_A_NUMBER = struct_pb2.Struct(fields={"n": struct_pb2.Value(number_value=math
     ],
     ids=range(24),
 )
-def test_what_is_malformed_is_named(request_, method, field):
-    """Whatever is malformed is refused by the name of its field, and by no other."""
+def test_malformed_field_is_named(request_, method, field):
+    """A malformed value is refused with the name of its field, and no other."""
     read = fields(request_)
     getattr(read, method)()
     assert set(violations(read)) == {field}
@@ -318,7 +318,7 @@ def test_what_is_malformed_is_named(request_, method, field):
     ("given", "used"), [(0, 0), (1, 1), (100, 100), (101, 100), (2**31 - 1, 100)]
 )
 def test_page_size_is_clamped(given, used):
-    """A page size above the maximum is the maximum; 0 leaves the choice to the service."""
+    """A page size above the maximum becomes the maximum; 0 selects the default."""
     read = fields(LIST(page_size=given))
     assert read.page_size() == used
     read.done()
@@ -342,8 +342,8 @@ def test_callback_events_are_the_documented_ones():
         }
 
 
-def test_largest_values_are_accepted():
-    """What is exactly at its limit is read as it is."""
+def test_maximum_values_are_accepted():
+    """A value that is exactly at its limit is read unchanged."""
     read = fields(result("x" * 2_048, b"x" * 1_048_576))
     assert read.result() == Payload(type_url="x" * 2_048, value=b"x" * 1_048_576)
     read.done()
@@ -355,29 +355,29 @@ def test_largest_values_are_accepted():
     failed.done()
 
 
-# --- out ---
+# --- values to messages ---
 
 
 def operation_message(operation, viewer, *, full=True):
-    """The message of an operation, as `viewer` may see it."""
+    """Return the message of an operation for `viewer`."""
     message = operation_pb2.Operation()
     fill(message, operation, viewer, full=full)
     return message
 
 
-def test_every_field_is_told():
-    """Every fact of an operation is in its message, and every field of the message is filled."""
+def test_every_field_is_filled():
+    """Every field of an operation is in its message, and every field of the message is set."""
     message = operation_message(WHOLE, WHOLE.owner)
     filled = {field.name for field, _ in message.ListFields()}
     assert filled == {field.name for field in operation_pb2.Operation.DESCRIPTOR.fields}
-    told = {field.name for field in dataclasses.fields(Operation)} - {"trace_context"}
+    names = {field.name for field in dataclasses.fields(Operation)} - {"trace_context"}
     derived = {"next_step", "next_step_deadline"}
-    assert told | derived == filled
+    assert names | derived == filled
     for name in ("id", "function", "version", "owner", "progress", "progress_message", "worker"):
         assert getattr(message, name) == getattr(WHOLE, name)
     for name in ("original_request_id", "revision", "attempt", "max_attempts"):
         assert getattr(message, name) == getattr(WHOLE, name)
-    for name in told:
+    for name in names:
         if name.endswith("_time"):
             assert getattr(message, name).ToDatetime(tzinfo=UTC) == getattr(WHOLE, name)
     for name in ("ttl", "retry_after"):
@@ -389,8 +389,8 @@ def test_every_field_is_told():
     )
 
 
-def test_basic_view_leaves_out_what_may_be_large():
-    """Without the payloads a message is the same but for them."""
+def test_basic_view_omits_payloads():
+    """The basic view differs from the full one only by the payloads."""
     message = operation_message(WHOLE, WHOLE.owner)
     for name in ("result", "errors", "metadata"):
         message.ClearField(name)
@@ -399,7 +399,7 @@ def test_basic_view_leaves_out_what_may_be_large():
 
 @pytest.mark.parametrize("viewer", ["bob", "", "Alice"])
 def test_others_do_not_see_the_callback_url(viewer):
-    """Only the owner sees the callback URL, and nobody its query."""
+    """Only the owner sees the callback URL, and its query is never shown."""
     message = operation_message(WHOLE, viewer)
     assert not message.HasField("callback_url")
     assert operation_message(WHOLE, "alice").callback_url == "https://example.com/hook"
@@ -408,13 +408,13 @@ def test_others_do_not_see_the_callback_url(viewer):
 
 @pytest.mark.parametrize("status", list(Status))
 def test_every_status_has_its_number(status):
-    """Every status is told by its own name."""
+    """Every status has its own number in the API."""
     message = operation_message(dataclasses.replace(WHOLE, status=status), "bob")
     assert operation_pb2.OperationStatus.Name(message.status) == f"OPERATION_STATUS_{status}"
 
 
 def test_unknown_status_has_no_number():
-    """A status that only a newer release knows is unspecified."""
+    """A status of a newer release is unspecified."""
     message = operation_message(dataclasses.replace(WHOLE, status=UnknownStatus("PAUSED")), "bob")
     assert message.status == operation_pb2.OPERATION_STATUS_UNSPECIFIED
 
@@ -428,7 +428,7 @@ def test_unknown_status_has_no_number():
     st.timedeltas(min_value=timedelta(days=-3650), max_value=timedelta(days=3650)),
 )
 def test_times_are_exact(instant, span):
-    """Times and durations are told to the microsecond, before 1970 too."""
+    """Times and durations are exact to the microsecond, also before 1970."""
     operation = dataclasses.replace(WHOLE, create_time=instant, ttl=span)
     message = operation_message(operation, "bob")
     assert message.create_time.ToDatetime(tzinfo=UTC) == instant

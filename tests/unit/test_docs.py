@@ -1,6 +1,6 @@
-"""The documents say what the code does: their tables are made from it, their examples run.
+"""The documents agree with the code: their tables are generated, and their examples run.
 
-``python -m tests.unit.test_docs`` writes the parts that are made from the code.
+``python -m tests.unit.test_docs`` writes the generated parts.
 """
 
 import json
@@ -41,28 +41,28 @@ DOCUMENTS: Final = sorted(
     [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("clients/**/README.md")]
 )
 OURS: Final = [path for path in DOCUMENTS if "clients" not in path.parts]
-LONGEST_RECORD: Final = 60
+MAX_RECORD_LINES: Final = 60
 
-# --- what is made from the code ---
+# --- generated parts ---
 
 
 @pytest.mark.parametrize(
     ("path", "name"), GENERATED, ids=lambda value: getattr(value, "name", value)
 )
 def test_generated_part_is_up_to_date(path, name):
-    """What a document repeats of the code is what the code says now."""
+    """A generated part of a document is up to date with the code."""
     text = path.read_text(encoding="utf-8")
     assert text == renewed(text, name, GENERATED[path, name]()), "python -m tests.unit.test_docs"
 
 
 def test_every_limit_is_in_the_table():
-    """No limit of the product is left out of the table of limits."""
+    """Every limit of the product is in the table of limits."""
     named = {name for _, much, _ in LIMITS for _, name, _, _ in string.Formatter().parse(much)}
     assert {field.name for kind in (Limits, Allowance) for field in fields(kind)} <= named
 
 
 def test_diagram_has_the_arrows_of_the_table():
-    """The arrows of the picture, read back, are the transitions of the table."""
+    """The arrows of the diagram are the transitions of the table."""
     text = ARCHITECTURE.read_text(encoding="utf-8")
     drawn = {
         (transition, old, new)
@@ -80,13 +80,13 @@ def test_diagram_has_the_arrows_of_the_table():
 
 
 def blocks(path: Path, language: str) -> list[str]:
-    """The examples of a document in one language."""
+    """Return the examples of a document in one language."""
     text = path.read_text(encoding="utf-8")
     return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
 
 
 def commands(program: str) -> Iterator[list[str]]:
-    """The words of every command line of our documents that calls `program`."""
+    """Return the words of every command line in our documents that calls `program`."""
     for path in OURS:
         for block in blocks(path, "sh"):
             # A line goes on after a backslash, and inside of quotes.
@@ -106,7 +106,7 @@ def commands(program: str) -> Iterator[list[str]]:
 
 
 def test_python_examples_run(tmp_path):
-    """The caller and the worker of the README, as printed there, do what the README says."""
+    """The caller and the worker of the README run as documented."""
     from milepost import main  # noqa: PLC0415 - only this test needs it
     from milepost.cli.temporary_service import temporary_service  # noqa: PLC0415
     from milepost.domain.operation import Role  # noqa: PLC0415
@@ -147,7 +147,7 @@ def test_python_examples_run(tmp_path):
 
 
 def test_grpcurl_examples_fit_the_protos():
-    """Every grpcurl command names a method that there is, and data that its request can hold."""
+    """Every grpcurl command names an existing method, with valid data for its request."""
     called = set()
     for words in commands("grpcurl"):
         if "-d" not in words:
@@ -163,8 +163,8 @@ def test_grpcurl_examples_fit_the_protos():
     assert {"CreateOperation", "StartOperation", "UpdateProgress", "CompleteOperation"} <= called
 
 
-def test_commands_are_understood():
-    """Every `milepost` command of the documents has the arguments that it takes."""
+def test_commands_are_accepted():
+    """Every `milepost` command of the documents has valid arguments."""
     understood = set()
     for words in commands("milepost"):
         command: Any = typer.main.get_command(app)
@@ -189,13 +189,13 @@ def test_make_targets_exist():
 
 
 def texts() -> Iterator[tuple[str, str]]:
-    """Everything for operators, by name."""
+    """Return every text for operators, by file name."""
     for path in [*DOCUMENTS, ROOT / "compose.yaml", ROOT / "Dockerfile"]:
         yield path.relative_to(ROOT).as_posix(), path.read_text(encoding="utf-8")
 
 
 def test_variables_are_settings():
-    """No document, image or composition names a variable that nobody reads."""
+    """Every variable that a document, image or composition names is a setting."""
     known = {f"{config.PREFIX}{name.upper()}" for name in config.Settings.model_fields}
     for name, text in texts():
         named = set(re.findall(rf"\b{config.PREFIX}[A-Z_]*[A-Z]", text))
@@ -204,7 +204,7 @@ def test_variables_are_settings():
 
 
 def test_containers_use_the_ports_of_the_defaults():
-    """What the image and the composition listen on and publish are the ports of the settings."""
+    """The image and the composition use the default ports of the settings."""
     ports = {
         config.Settings.model_fields[name].default.rpartition(":")[2]
         for name in ("listen", "http_listen")
@@ -221,7 +221,7 @@ def test_containers_use_the_ports_of_the_defaults():
 
 
 def test_composition_has_settings_that_are_accepted(monkeypatch):
-    """The service of the composition would start with the settings that it is given."""
+    """The settings that the composition gives to the service are valid."""
     content = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))
     for service in ("milepost", "migrate"):
         for name, value in content["services"][service]["environment"].items():
@@ -229,8 +229,8 @@ def test_composition_has_settings_that_are_accepted(monkeypatch):
         assert not config.load().embedded
 
 
-def test_image_needs_only_the_word_about_plaintext(monkeypatch):
-    """The image starts once it is told that a proxy does TLS, and says so before."""
+def test_image_needs_only_the_setting_for_plaintext(monkeypatch):
+    """The image needs only the setting for plaintext, and the error without it names that."""
     image = (ROOT / "Dockerfile").read_text(encoding="utf-8")
     for name, value in re.findall(rf"({config.PREFIX}\w+)=(\S+)", image.replace("TEXT=true", "")):
         monkeypatch.setenv(name, value)
@@ -241,7 +241,7 @@ def test_image_needs_only_the_word_about_plaintext(monkeypatch):
 
 
 def test_metrics_are_documented():
-    """Every metric of the service stands in the guide for operators, and no other."""
+    """The guide for operators lists every metric of the service, and no other."""
     exported = {
         family.name + "_total" * (family.type == "counter")
         for family in telemetry.registry.collect()
@@ -251,7 +251,7 @@ def test_metrics_are_documented():
 
 
 def test_log_lines_are_documented():
-    """Every line that the service may write to its log stands in the guide for operators."""
+    """The guide for operators lists every log line of the service."""
     text = OPERATING.read_text(encoding="utf-8")
     written = {
         event
@@ -265,18 +265,18 @@ def test_log_lines_are_documented():
     assert {event for event in written if f"`{event}" not in text} == set()
 
 
-# --- links, and what is named ---
+# --- links and file names ---
 
 
 def anchors(path: Path) -> set[str]:
-    """The headings of a document, as GitHub links to them."""
+    """Return the anchors of the headings of a document, in the form of GitHub."""
     headings = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_links_lead_somewhere(path):
-    """Every link of a document leads to a file, and to a heading where it names one."""
+def test_links_have_targets(path):
+    """Every link of a document leads to an existing file and heading."""
     for link in re.findall(r"\]\(([^)\s]+)\)", path.read_text(encoding="utf-8")):
         if "://" in link:
             continue
@@ -288,7 +288,7 @@ def test_links_lead_somewhere(path):
 
 @pytest.mark.parametrize("path", OURS, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_files_that_are_named_exist(path):
-    """Every file that a document names in code is there: from the root, or from the service."""
+    """Every file that a document names in code exists, relative to the root or the service."""
     places = (ROOT, ROOT / "service/milepost", ROOT / "clients/python/milepost_client", path.parent)
     text = re.sub(
         r"^```.*?^```$", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL
@@ -306,9 +306,9 @@ def test_records_are_numbered():
 
 @pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.name[:4])
 def test_record_has_its_parts(path):
-    """A record of a decision is short, names its alternatives, and says what stays open."""
+    """A record of a decision is short, and has its alternatives and open points."""
     text = path.read_text(encoding="utf-8")
-    assert len(text.splitlines()) <= LONGEST_RECORD
+    assert len(text.splitlines()) <= MAX_RECORD_LINES
     assert text.startswith(f"# {path.name[:4]}. ")
     headings = re.findall(r"^## (.+)$", text, re.MULTILINE)
     assert headings == ["Context", "Decision", "Alternatives", "Consequences", "Open"]

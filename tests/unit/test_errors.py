@@ -1,4 +1,4 @@
-"""The tree of errors: what each one says, and the status that it becomes."""
+"""The tree of errors, and the status of each."""
 
 import inspect
 import re
@@ -13,7 +13,7 @@ from tests.unit.error_samples import SAMPLES, samples
 
 
 def tree(kind: type[MilepostError] = MilepostError) -> list[type[MilepostError]]:
-    """Every class of the tree."""
+    """Return every class of the tree."""
     return [kind, *(found for child in kind.__subclasses__() for found in tree(child))]
 
 
@@ -21,14 +21,14 @@ RAISED = [kind for kind in tree() if "reason" in vars(kind)]
 
 
 def test_every_error_has_a_sample():
-    """No error that can be raised is missing in these tests, every leaf included."""
+    """Every error that can be raised has a sample in these tests."""
     sources = {kind for kind in tree() if not kind.__subclasses__()}
     assert {type(error) for error in SAMPLES} == set(RAISED)
     assert sources <= set(RAISED)
 
 
-def test_tree_is_drawn_as_it_is():
-    """The drawing of the tree names every class under its parent, and no other."""
+def test_drawing_of_the_tree_is_up_to_date():
+    """The drawing of the tree has every class under its parent, and no other."""
     parents: dict[int, str] = {}
     drawn = {}
     for line in inspect.getdoc(errors).splitlines():  # type: ignore[union-attr]
@@ -45,12 +45,12 @@ def test_tree_is_drawn_as_it_is():
 
 @samples
 def test_code_is_that_of_the_specification(error):
-    """Every error has the code that the specification has for its kind."""
+    """Every error has the status code of the specification."""
     assert code_of(error) is SAMPLES[error]
 
 
 def test_mapping_has_no_dead_entry():
-    """Every entry of the mapping serves an error that can be raised."""
+    """Every entry of the mapping applies to an error that can be raised."""
     used = {next(kind for kind in error.__mro__ if kind in MAPPING) for error in RAISED}
     assert used == set(MAPPING)
 
@@ -65,7 +65,7 @@ def test_reasons():
 
 @samples
 def test_status_has_its_details(error):
-    """Every status has one ErrorInfo, and the detail that its kind calls for."""
+    """Every status has one ErrorInfo, and the detail for its code."""
     status = status_of(error)
     info = error_details_pb2.ErrorInfo()
     assert status.details[0].Unpack(info)
@@ -83,8 +83,8 @@ def test_status_has_its_details(error):
 
 
 @samples
-def test_facts_repeat_the_sentence(error):
-    """Every dynamic part of the sentence is a fact too, so that nobody parses text (AIP-193)."""
+def test_dynamic_parts_of_messages_are_facts(error):
+    """Every dynamic part of a message is also a fact, so that no client parses text (AIP-193)."""
     for name, value in error.facts.items():
         assert re.fullmatch(r"[a-z][a-zA-Z0-9_]{1,63}", name)
         for part in value.split(","):
@@ -93,5 +93,5 @@ def test_facts_repeat_the_sentence(error):
 
 @samples
 def test_status_fits_into_metadata(error):
-    """Every status is small enough for the metadata of a client that was never configured."""
+    """Every status fits into the default metadata limit of a client."""
     assert 3 * status_of(error).ByteSize() < 8_192

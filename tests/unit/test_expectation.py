@@ -16,7 +16,7 @@ LEASED_UNTIL = factories.FAR_AWAY - timedelta(days=1)
 
 
 def operation(status: Status, **overrides: object) -> Operation:
-    """An operation in `status`."""
+    """Return an operation in `status`."""
     row = {k: v for k, v in factories.row(status).items() if k in FIELDS}
     return Operation(**{**row, "status": status, "result": None, "errors": (), **overrides})
 
@@ -36,14 +36,14 @@ def test_leased_operation_waits_for_its_renewal():
 
 @pytest.mark.parametrize("lease", [None, factories.FAR_AWAY + timedelta(hours=1)])
 def test_operation_waits_for_its_end(lease):
-    """Without a lease, or with one that outlasts it, the work must end before it expires."""
+    """Work without a lease, or with a lease beyond its expiry, must end before it expires."""
     started = operation(Status.PROCESSING, lease_expire_time=lease)
     assert expectation(started) == Expectation(step=NextStep.END, deadline=factories.FAR_AWAY)
 
 
 @pytest.mark.parametrize("status", Status)
 def test_only_active_operations_wait(status):
-    """Active operations have a next step, terminal ones have none."""
+    """Active operations have a next step, and terminal ones do not."""
     assert (expectation(operation(status)) is not None) == (status in ACTIVE)
 
 

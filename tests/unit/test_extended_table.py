@@ -1,4 +1,4 @@
-"""A status and rows more in the transition table: what follows by itself, and what must follow."""
+"""More statuses and transitions in the table: derived places, and places to edit."""
 
 import json
 import subprocess
@@ -13,14 +13,14 @@ ENDS = ["CANCELLED", "COMPLETED", "FAILED"]
 
 @pytest.fixture(scope="module")
 def report():
-    """The sets of statuses after ``pause``, ``resume`` and a cancel of what is paused are added."""
+    """The sets of statuses after ``pause``, ``resume`` and a cancel while paused are added."""
     run = subprocess.run([sys.executable, SCRIPT], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     return json.loads(run.stdout)
 
 
 def test_sets_of_statuses_follow_the_table(report):
-    """The new status is active, and neither an end nor pending work."""
+    """The new status is active, and neither terminal nor claimable."""
     assert report["active"] == ["PAUSED", "PENDING", "PROCESSING"]
     assert report["terminal"] == report["deletable"] == ENDS
     assert report["claimable"] == ["PENDING"]
@@ -28,7 +28,7 @@ def test_sets_of_statuses_follow_the_table(report):
 
 
 def test_no_sweep_takes_the_new_status(report):
-    """A sweep and its index take what the table names, and the new status is not named."""
+    """A sweep and its index use the statuses of the table, which do not include the new one."""
     assert report["due"] == {
         "release": ["PROCESSING"],
         "abandon": ["PROCESSING"],
@@ -44,16 +44,16 @@ def test_no_sweep_takes_the_new_status(report):
 
 
 def test_events_follow_the_table(report):
-    """The new event leads to the new status, and to resume is not to begin an attempt."""
+    """The new event leads to the new status, and a resume does not begin an attempt."""
     assert report["after the event"] == "PAUSED"
     assert report["starting"] == ["claim", "progress", "start"]
 
 
-def test_what_must_follow(report):
-    """Only what a transition writes, the API and rules of one status are written beside the table.
+def test_places_to_edit(report):
+    """Only the effects of a transition, the API and rules of one status are not derived.
 
-    Those rules are CHECK constraints: the one of all statuses derives from them, so that a
-    migration is missed by the test that compares it with the tables.
+    Those rules are CHECK constraints: the one of all statuses derives from them, so that the
+    test that compares migrations with the tables reports a missing migration.
     """
     assert report["without effects"] == ["pause", "resume"]  # storage/statements.py
     assert "OPERATION_STATUS_PAUSED" in report["number"]  # protos/milepost/v1/operation.proto

@@ -1,4 +1,4 @@
-"""Fingerprints and canonical forms: what this release stores, every later release can compare."""
+"""Fingerprints and canonical forms, which every later release must be able to compare."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -43,7 +43,7 @@ STORED = [
 
 
 def later(request: Any, **added: Any) -> Any:
-    """The same request as a later release has it: fields in another order, and one more."""
+    """The request of a later release: fields in another order, and one more."""
     fields = reversed(dataclasses.fields(request))
     kind = dataclasses.make_dataclass(
         f"Later{type(request).__name__}",
@@ -59,14 +59,14 @@ def later(request: Any, **added: Any) -> Any:
 
 @pytest.mark.parametrize(("request_", "stored"), STORED, ids=["plain", "full", "key"])
 def test_stored_fingerprint_stays_the_same(request_, stored):
-    """A fingerprint that the first release stored is that of the same request today."""
+    """The fingerprint of a request is still the one that the first release stored."""
     assert request_.fingerprint == stored
 
 
 @pytest.mark.parametrize("unset", [None, "", (), b"", False], ids=repr)
 @pytest.mark.parametrize(("request_", "stored"), STORED, ids=["plain", "full", "key"])
 def test_unset_field_of_a_later_release_does_not_count(request_, stored, unset):
-    """A later release with one more field, unset, and another order has the stored fingerprint."""
+    """A later release with another order and one more unset field has the stored fingerprint."""
     assert fingerprint(later(request_)) == stored
     assert fingerprint(later(request_, added=unset)) == stored
 
@@ -80,7 +80,7 @@ def test_set_field_of_a_later_release_counts(request_, stored, value):
 
 @pytest.mark.parametrize("request_", [FULL, KEY], ids=["create", "key"])
 def test_every_field_counts(request_):
-    """A request that leaves out any one field has another fingerprint."""
+    """A request that omits any one field has another fingerprint."""
     names = [field.name for field in dataclasses.fields(request_)]
     others = {dataclasses.replace(request_, **{name: None}).fingerprint for name in names}
     assert len(others | {request_.fingerprint}) == len(names) + 1
@@ -98,7 +98,7 @@ def test_every_field_counts(request_):
     ids=lambda value: type(value).__name__,
 )
 def test_optional_fields_are_unset_by_default(smallest, required):
-    """A new optional field is unset by default: else every older request would differ."""
+    """A new optional field is unset by default, so that older requests keep their fingerprint."""
     assert canonical(smallest) == canonical(later(smallest)) == b"1:" + _json(required)
 
 
@@ -129,11 +129,11 @@ class Sample:
     ids=lambda value: type(value).__name__,
 )
 def test_every_type_has_one_form(value, form):
-    """Text, numbers, flags, lists, bytes, durations and times each have a form of their own."""
+    """Text, numbers, flags, lists, bytes, durations and times each have one form."""
     assert canonical(Sample(value=value)) == b'1:{"value":' + form + b"}"
 
 
 def test_value_without_a_form_is_refused():
-    """A type without a defined form is an error: its text might change between releases."""
+    """A type without a defined form is an error, as its text may change between releases."""
     with pytest.raises(TypeError, match="float"):
         canonical(Sample(value=0.5))

@@ -41,12 +41,12 @@ async def forbidden() -> AsyncIterator[Receiver]:
 
 
 def saying(*answers: str) -> LookUp:
-    """A lookup that always returns `answers`."""
+    """Return a lookup that always returns `answers`."""
     return lambda _host, _port: answers
 
 
 async def resolved(look_up: LookUp, limit: float = 2) -> list[Address]:
-    """The addresses of `URL` according to `look_up`."""
+    """Return the addresses of `URL` according to `look_up`."""
     resolver = Resolver(RULES, look_up=look_up, limit=timedelta(seconds=limit))
     try:
         return await resolver.resolve(URL)
@@ -90,7 +90,7 @@ async def test_literal_is_not_looked_up():
     "error", [socket.gaierror(socket.EAI_NONAME, "x"), OSError(), TimeoutError()]
 )
 async def test_no_answer(error: OSError):
-    """A name that cannot be resolved now is not refused finally."""
+    """A name that cannot be resolved now is not refused permanently."""
 
     def fail(_host: str, _port: int) -> list[str]:
         raise error
@@ -125,7 +125,7 @@ async def test_stuck_lookups_are_bounded():
         resolver.close()
 
 
-async def test_abandoned_lookups_are_not_begun():
+async def test_abandoned_lookups_do_not_start():
     """An abandoned lookup does not start when a thread becomes free."""
     released, asked = threading.Event(), []
 
@@ -147,7 +147,7 @@ async def test_abandoned_lookups_are_not_begun():
 def test_system_is_asked_for_absolute_names(monkeypatch: pytest.MonkeyPatch):
     """The system resolver gets the name with a final dot, so that it tries no search list.
 
-    The question is caught on its way: the resolver of the machine that runs the tests is not ours.
+    The query is intercepted, as the tests do not control the resolver of their machine.
     """
     asked = []
 
@@ -186,7 +186,7 @@ async def test_nothing_else_is_connected(
     assert forbidden.connections == 0
 
 
-async def test_peer_is_compared(forbidden: Receiver):
+async def test_unchecked_peer_gets_nothing(forbidden: Receiver):
     """Nothing is sent to a peer that is not a checked address."""
 
     class Blind(CheckedAddresses):
@@ -200,7 +200,7 @@ async def test_peer_is_compared(forbidden: Receiver):
     assert forbidden.requests == []
 
 
-async def test_receiver_would_be_reached_without_the_guard(forbidden: Receiver):
+async def test_receiver_is_reached_without_the_guard(forbidden: Receiver):
     """Without the guard the receiver of these tests is reached."""
     async with (
         ClientSession(connector=TCPConnector()) as session,
@@ -210,7 +210,7 @@ async def test_receiver_would_be_reached_without_the_guard(forbidden: Receiver):
     assert forbidden.connections == 1
 
 
-def test_mapped_peer_is_the_address_it_stands_for():
+def test_mapped_peer_is_recognised():
     """A checked address is recognised when the system reports it in its mapped form."""
     CheckedAddresses((ALLOWED,), RULES).check(("::ffff:127.0.0.1", 443, 0, 0))
     for peer in (None, ("127.0.0.3", 443), ("::1", 443, 0, 0), ("::ffff:127.0.0.2", 443, 0, 0)):
@@ -232,17 +232,17 @@ def test_own_errors_are_errors_of_the_client():
 
 
 async def test_changed_aiohttp_is_refused(monkeypatch):
-    """A connector is not made if aiohttp creates its protocols in a way that has no bound."""
+    """A connector is refused if aiohttp creates its protocols without the bound."""
     monkeypatch.setattr(guard, "ResponseHandler", asyncio.Protocol)
     with pytest.raises(RuntimeError, match="aiohttp changed"):
         GuardedConnector()
 
 
-async def test_aiohttp_that_calls_back_otherwise_is_refused(monkeypatch):
-    """A connector is not made if its protocol would not be given the data as it comes."""
+async def test_protocol_with_other_callbacks_is_refused(monkeypatch):
+    """A connector is refused if its protocol does not get the data through the usual callback."""
 
     class Buffered(ResponseHandler, asyncio.BufferedProtocol):
-        """A protocol that reads into a buffer of its own."""
+        """A protocol that reads into its own buffer."""
 
     monkeypatch.setattr(guard, "ResponseHandler", Buffered)
     monkeypatch.setattr("aiohttp.connector.ResponseHandler", Buffered)
@@ -251,7 +251,7 @@ async def test_aiohttp_that_calls_back_otherwise_is_refused(monkeypatch):
 
 
 async def test_connection_without_the_bound_is_not_used():
-    """If aiohttp makes a connection with another protocol all the same, nothing is sent on it."""
+    """Nothing is sent on a connection that aiohttp makes with another protocol."""
     receiver = await Receiver(answering(OK), address=str(ALLOWED)).start()
     connector = GuardedConnector()
     connector._factory = functools.partial(ResponseHandler, loop=connector._loop)

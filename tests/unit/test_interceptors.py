@@ -1,4 +1,4 @@
-"""The chain around every RPC, on a real server with a service of its own."""
+"""The interceptors of every RPC, on a real server with a service for the tests."""
 
 import asyncio
 import re
@@ -28,14 +28,14 @@ Behaviour = Callable[..., Awaitable[Any]]
 
 
 class Recorder:
-    """An interceptor that remembers which calls came by, and what became of them."""
+    """An interceptor that records calls and their outcomes."""
 
     def __init__(self, name: str, seen: list[str]) -> None:
         self._name = name
         self._seen = seen
 
     async def intercept(self, call_next, call, request, context) -> Any:
-        """Remember."""
+        """Record the call and its outcome."""
         self._seen.append(f"{self._name} in")
         try:
             answer = await call_next(call, request, context)
@@ -47,7 +47,7 @@ class Recorder:
 
 
 class Chain:
-    """A server whose one service has a method of each shape, with one behaviour for all."""
+    """A server with a method of each shape, all with the same behaviour."""
 
     def __init__(self) -> None:
         self.seen: list[str] = []
@@ -89,19 +89,19 @@ class Chain:
         make = getattr(grpc, f"{shape}_rpc_method_handler")
         return make(behaviour, Text.FromString, Text.SerializeToString)
 
-    async def call(self, shape: str = "unary_unary", patience: float = SECONDS) -> list[str]:
-        """What the method of this shape answers."""
-        call = self.begin(shape, patience)
+    async def call(self, shape: str = "unary_unary", max_wait: float = SECONDS) -> list[str]:
+        """Return the answer of the method of this shape."""
+        call = self.begin(shape, max_wait)
         if shape.endswith("stream"):
             return [answer.value async for answer in call]
         return [(await call).value]
 
-    def begin(self, shape: str = "unary_unary", patience: float = SECONDS) -> Any:
-        """A call that runs."""
+    def begin(self, shape: str = "unary_unary", max_wait: float = SECONDS) -> Any:
+        """Start a call."""
         make = getattr(self.channel, shape)
         method = make(f"/{SERVICE}/{shape}", Text.SerializeToString, Text.FromString)
         request: Any = Text(value="x")
-        return method(iter([request]) if shape.startswith("stream") else request, timeout=patience)
+        return method(iter([request]) if shape.startswith("stream") else request, timeout=max_wait)
 
 
 async def _nothing(_request: Any, _call: Any) -> Any:
@@ -109,9 +109,9 @@ async def _nothing(_request: Any, _call: Any) -> Any:
 
 
 def raising(error: BaseException) -> Behaviour:
-    """A behaviour that fails, once it has what was asked.
+    """Return a behaviour that raises `error` after it has read the request.
 
-    A client of grpc.aio that is refused while it still writes says INTERNAL now and then.
+    A client of grpc.aio that is refused while it still writes sometimes reports INTERNAL.
     """
 
     async def behaviour(request: Any, _call: Any) -> Any:
@@ -125,20 +125,20 @@ def raising(error: BaseException) -> Behaviour:
 
 @pytest.fixture
 async def chain() -> AsyncIterator[Chain]:
-    """A server that listens."""
+    """A running server."""
     async with Chain() as chain:
         yield chain
 
 
 def counted(shape: str, code: str) -> float:
-    """How many calls of this shape were counted with this code."""
+    """Return the number of counted calls of this shape with this code."""
     labels = {"method": f"{SERVICE}/{shape}", "code": code}
     value = telemetry.registry.get_sample_value("milepost_rpc_duration_seconds_count", labels)
     return value or 0.0
 
 
 async def idle(chain: Chain) -> None:
-    """No call runs any more."""
+    """Wait until no call runs."""
     await asyncio.wait_for(chain.observe.running.idle(), SECONDS)
 
 
@@ -159,7 +159,7 @@ async def test_interceptors_surround_every_shape(chain, shape):
 @shapes
 @samples
 async def test_error_becomes_its_status(chain, shape, error):
-    """Whatever is raised inside is one status, counted with its code, for every shape."""
+    """An exception of a method becomes one status, counted with its code, for every shape."""
     code = SAMPLES[error]
     before = counted(shape, code.name)
     chain.behaviour = raising(error)
@@ -182,7 +182,7 @@ async def test_error_becomes_its_status(chain, shape, error):
 async def test_defect_is_internal_with_a_constant_text(chain, shape):
     """Any other exception is INTERNAL with a trace id; its text never leaves the service."""
     before = counted(shape, "INTERNAL")
-    chain.behaviour = raising(RuntimeError("secret of the house"))
+    chain.behaviour = raising(RuntimeError("internal secret"))
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await chain.call(shape)
     assert caught.value.code() is StatusCode.INTERNAL
@@ -193,7 +193,7 @@ async def test_defect_is_internal_with_a_constant_text(chain, shape):
 
 
 async def test_abort_of_a_servicer_is_kept(chain):
-    """A servicer that aborts by itself gets what it asked for."""
+    """An abort of a servicer keeps its code and its text."""
 
     async def behaviour(_request: Any, call: Any) -> Any:
         await call.context.abort(StatusCode.OUT_OF_RANGE, "by itself")
@@ -208,7 +208,7 @@ async def test_abort_of_a_servicer_is_kept(chain):
 
 
 class Held:
-    """A behaviour that runs until it is let go, and notices when it is cancelled."""
+    """A behaviour that runs until it is released, and records a cancellation."""
 
     def __init__(self) -> None:
         self.began = asyncio.Event()
@@ -228,7 +228,7 @@ class Held:
 
 @shapes
 async def test_cancelled_call_is_counted_as_cancelled(chain, shape):
-    """A call whose caller goes away ends at once, is counted CANCELLED, and leaves no task."""
+    """A call that is cancelled ends at once, is counted CANCELLED, and leaves no task."""
     before = counted(shape, "CANCELLED")
     chain.behaviour = held = Held()
     call = chain.begin(shape)
@@ -243,17 +243,17 @@ async def test_cancelled_call_is_counted_as_cancelled(chain, shape):
 
 
 @pytest.mark.parametrize(
-    ("shape", "patience"), [*((shape, 0.3) for shape in SHAPES), ("unary_unary", 1.05)]
+    ("shape", "max_wait"), [*((shape, 0.3) for shape in SHAPES), ("unary_unary", 1.05)]
 )
-async def test_late_call_is_counted_as_late(chain, shape, patience):
+async def test_late_call_is_counted_as_late(chain, shape, max_wait):
     """A call whose deadline passes is DEADLINE_EXCEEDED for its caller and for the metric.
 
-    Also one that is rounded on its way: 1.05 s are told as up to 1.06.
+    That includes a deadline that gRPC rounds in transit: 1.05 s becomes up to 1.06 s.
     """
     before = counted(shape, "DEADLINE_EXCEEDED")
     chain.behaviour = held = Held()
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await chain.call(shape, patience=patience)
+        await chain.call(shape, max_wait=max_wait)
     assert caught.value.code() is StatusCode.DEADLINE_EXCEEDED
     await asyncio.wait_for(held.cancelled.wait(), SECONDS)
     await idle(chain)
@@ -275,13 +275,13 @@ async def test_late_call_is_counted_as_late(chain, shape, patience):
         (5.0, 95.0, False),
     ],
 )
-def test_deadline_is_told_from_a_cancellation(remaining, ran, late):
-    """What ends a call shortly before its deadline is its deadline, which was rounded up."""
+def test_deadline_differs_from_a_cancellation(remaining, ran, late):
+    """A cancellation shortly before the deadline counts as the deadline, which gRPC rounds up."""
     assert is_deadline(remaining, ran=ran) is late
 
 
-async def test_drain_turns_new_calls_away(chain):
-    """Once it is closed, new calls are told to go elsewhere; the running one goes on."""
+async def test_drain_refuses_new_calls(chain):
+    """After admission is closed, new calls are UNAVAILABLE and the running one continues."""
     chain.behaviour = held = Held()
     running = chain.begin()
     await asyncio.wait_for(held.began.wait(), SECONDS)
@@ -297,8 +297,8 @@ async def test_drain_turns_new_calls_away(chain):
     await asyncio.wait_for(waiting, SECONDS)
 
 
-async def test_bytes_that_are_no_message(chain):
-    """Bytes that cannot be read pass the interceptors like a request, and are refused inside."""
+async def test_undecodable_message(chain):
+    """An undecodable message passes the interceptors like a request, and is then refused."""
     before = counted("unary_unary", "INVALID_ARGUMENT")
     call = chain.channel.unary_unary(f"/{SERVICE}/unary_unary")
     with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -310,6 +310,6 @@ async def test_bytes_that_are_no_message(chain):
 
 
 def test_every_code_has_a_name():
-    """Whichever way gRPC tells a code, it has a name."""
+    """Every form in which gRPC returns a code has a name."""
     for code in StatusCode:
         assert CODES[code] == CODES[code.value[0]] == code.name

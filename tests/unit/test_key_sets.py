@@ -1,4 +1,4 @@
-"""Keys of an issuer: how often it is asked, and what serves while it does not answer."""
+"""Key sets of an issuer: their fetches, and the keys in use while the issuer does not answer."""
 
 import asyncio
 import json
@@ -30,14 +30,14 @@ STRANGER = rsa_key()
 
 
 class Keys:
-    """A set over a real endpoint, and the clock that it follows."""
+    """A key set over a real endpoint, and its clock."""
 
     def __init__(self, source: KeySetSource) -> None:
         self.now = 0.0
         self.set = KeySet("issuer", source, ALGORITHMS, clock=lambda: self.now)
 
     async def knows(self, key_id: str) -> bool:
-        """Whether the key is found, once what is under way in the background has ended."""
+        """Return True if the key is found, after background fetches have ended."""
         found = await self.set.find(key_id, key_id if key_id in ALGORITHMS else "RS256")
         if self.set._refresh is not None:
             await self.set._refresh
@@ -60,7 +60,7 @@ async def keys(endpoint) -> AsyncIterator[Keys]:
 
 
 async def test_keys_are_fetched_once_while_they_are_fresh(keys, endpoint):
-    """The first token fetches the set; it serves until it is ten minutes old."""
+    """The first token fetches the set, which is used until it is ten minutes old."""
     for keys.now in (0, 1, COOLDOWN_S, REFRESH_AGE_S):
         for algorithm in ALGORITHMS:
             assert await keys.knows(algorithm)
@@ -71,7 +71,7 @@ async def test_keys_are_fetched_once_while_they_are_fresh(keys, endpoint):
 
 
 async def test_old_keys_do_not_wait_for_new_ones(keys, endpoint):
-    """While an old set is fetched again in the background, its keys serve at once."""
+    """While an old set is fetched again in the background, its keys are used at once."""
     assert await keys.knows("RS256")
     endpoint.held.clear()
     keys.now = REFRESH_AGE_S + 1
@@ -80,13 +80,13 @@ async def test_old_keys_do_not_wait_for_new_ones(keys, endpoint):
 
 
 async def test_calls_share_a_fetch(keys, endpoint):
-    """Many first tokens share one request."""
+    """Concurrent first tokens share one request."""
     assert all(await asyncio.gather(*(keys.knows("RS256") for _ in range(500))))
     assert endpoint.fetches == 1
 
 
 async def test_unknown_keys_cause_at_most_one_fetch_in_30_seconds(keys, endpoint):
-    """10,000 tokens with invented key ids over five minutes cause a request per 30 s, no more."""
+    """10,000 tokens with invented key ids over five minutes cause at most one request per 30 s."""
     for number in range(10_000):
         keys.now = number * 0.03
         assert not await keys.knows(f"invented-{number}")
@@ -103,7 +103,7 @@ async def test_unknown_keys_at_once_cause_one_fetch(keys, endpoint):
 
 
 async def test_new_key_of_the_issuer_is_found(keys, endpoint):
-    """A key that the issuer adds serves with the first token that names it, after the cooldown."""
+    """A key that the issuer adds is found for the first token that names it, after the cooldown."""
     fresh = rsa_key()
     assert await keys.knows("RS256")
     endpoint.body = json.dumps(key_set(**KEYS, fresh=fresh)).encode()
@@ -114,18 +114,18 @@ async def test_new_key_of_the_issuer_is_found(keys, endpoint):
     assert endpoint.fetches == 2
 
 
-async def test_withdrawn_key_serves_no_longer(keys, endpoint):
-    """A key that the issuer takes away is refused when the set is fetched again."""
+async def test_withdrawn_key_is_refused(keys, endpoint):
+    """A key that the issuer removes is refused after the next fetch of the set."""
     assert await keys.knows("RS256")
     endpoint.body = json.dumps(key_set(ES256=KEYS["ES256"])).encode()
     keys.now = REFRESH_AGE_S + 1
-    assert await keys.knows("RS256")  # it serves while the set is being fetched
+    assert await keys.knows("RS256")  # the old key is used while the set is fetched
     assert not await keys.knows("RS256")
     assert await keys.knows("ES256")
 
 
 async def test_outage_of_an_hour_refuses_no_valid_token(endpoint):
-    """While the endpoint of keys is away for an hour, every valid token is accepted."""
+    """While the endpoint of keys is unavailable for an hour, every valid token is accepted."""
     verifier = Verifier(endpoint)
     start = verifier.now
     assert await verifier.principal(token()) is not None
@@ -141,8 +141,8 @@ async def test_outage_of_an_hour_refuses_no_valid_token(endpoint):
     await verifier.tokens.close()
 
 
-async def test_outage_where_nobody_listens(keys, endpoint):
-    """When nothing listens at the address any more, the last good set serves on."""
+async def test_outage_with_refused_connections(keys, endpoint):
+    """When the endpoint refuses connections, the last good set stays in use."""
     assert await keys.knows("RS256")
     await endpoint._runner.cleanup()
     for keys.now in (REFRESH_AGE_S + 1, REFRESH_AGE_S + 2 * COOLDOWN_S, HOUR, MAX_AGE_S):
@@ -150,7 +150,7 @@ async def test_outage_where_nobody_listens(keys, endpoint):
 
 
 async def test_last_good_set_ends_after_a_day(keys, endpoint):
-    """A set that could not be renewed for a day serves no longer: nobody can tell, so try again."""
+    """A set that could not be renewed for a day is not used: the call may be repeated."""
     assert await keys.knows("RS256")
     endpoint.status = 500
     keys.now = MAX_AGE_S + 1
@@ -162,7 +162,7 @@ async def test_last_good_set_ends_after_a_day(keys, endpoint):
 
 
 async def test_no_set_at_all_is_no_verdict(keys, endpoint):
-    """Before the first set is there a token is neither good nor bad: the call may be repeated."""
+    """Before the first fetch succeeds a token is not judged, and the call may be repeated."""
     endpoint.status = 500
     for keys.now in (0, 1, COOLDOWN_S - 1):
         with pytest.raises(IdentityProviderUnavailable):
@@ -192,7 +192,7 @@ BAD_ANSWERS = {
 
 @pytest.mark.parametrize("name", BAD_ANSWERS)
 async def test_bad_answer_leaves_the_last_good_set(keys, endpoint, name):
-    """What is too large, or is no set with a key that can be used, replaces nothing."""
+    """An answer that is too large, or has no usable key, does not replace the set."""
     assert await keys.knows("RS256")
     endpoint.body = BAD_ANSWERS[name]
     keys.now = REFRESH_AGE_S + 1
@@ -202,14 +202,14 @@ async def test_bad_answer_leaves_the_last_good_set(keys, endpoint, name):
 
 
 async def test_redirect_is_not_followed(keys, endpoint):
-    """The endpoint cannot send the service elsewhere."""
+    """The service follows no redirect of the endpoint."""
     endpoint.status, endpoint.headers = 302, {"Location": f"{endpoint.base}/elsewhere"}
     with pytest.raises(IdentityProviderUnavailable):
         await keys.knows("RS256")
 
 
 async def test_fetch_is_bounded_in_time(keys, endpoint, monkeypatch):
-    """An endpoint that never answers holds up nobody for longer than a fetch may take."""
+    """An endpoint that never answers delays a call by at most the timeout of a fetch."""
     monkeypatch.setattr(sources, "FETCH_TIMEOUT_S", 0.05)
     endpoint.held.clear()
     with pytest.raises(IdentityProviderUnavailable):
@@ -218,7 +218,7 @@ async def test_fetch_is_bounded_in_time(keys, endpoint, monkeypatch):
 
 
 async def test_cancelled_call_leaves_the_fetch_to_the_others(keys, endpoint):
-    """Who goes away while the set is being fetched takes nothing from those who wait too."""
+    """A call that is cancelled during a fetch does not affect the other calls that wait."""
     endpoint.held.clear()
     first = asyncio.create_task(keys.knows("RS256"))
     second = asyncio.create_task(keys.knows("RS256"))
@@ -231,7 +231,7 @@ async def test_cancelled_call_leaves_the_fetch_to_the_others(keys, endpoint):
 
 
 async def test_keys_may_come_from_a_file(tmp_path):
-    """A file of keys is read like an endpoint; when it is replaced, the new one is found."""
+    """A file of keys is read like an endpoint, and read again when it is replaced."""
     path = tmp_path / "keys.json"
     keys = Keys(FileKeySet(path))
     with pytest.raises(IdentityProviderUnavailable):
@@ -245,7 +245,7 @@ async def test_keys_may_come_from_a_file(tmp_path):
 
 
 def test_problem_of_a_set_quotes_nothing_of_it():
-    """What is said about a bad set, which goes to the log, repeats none of its bytes."""
+    """The logged problem of a bad set repeats none of its bytes."""
     with pytest.raises(BadKeySet) as caught:
         keys_from(b'{"keys": [{"kty": "oct", "k": "secret"}]}', ALGORITHMS)
     assert "secret" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""Limits: calls by class, messages of streams, calls at once, addresses of bad credentials."""
+"""Limits: rates by class, messages of streams, concurrent calls, addresses of bad credentials."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -37,18 +37,18 @@ LIMITS = Allowance(creates=5, lists=2, reads=10, changes=4, worker_writes=20)
 Text = wrappers_pb2.StringValue
 
 
-class Named:
-    """An interceptor that believes who the caller says it is."""
+class SubjectFromMetadata:
+    """An interceptor that takes the subject from the metadata of the call."""
 
     async def intercept(self, call_next: Any, call: Any, request: Any, context: Any) -> Any:
-        """Let it in."""
+        """Set the principal, and continue."""
         subject = str(call.metadata["subject"])
         call.authenticated = Principal(subject=subject, roles=frozenset(Role), credential_id="k")
         return await call_next(call, request, context)
 
 
-class Gate:
-    """A server with some methods, inside of the interceptors that limit."""
+class LimitedServer:
+    """A server with some methods behind the limiting interceptors."""
 
     def __init__(self, interval: float = 0.0, **bounds: int) -> None:
         self.clock = Clock()
@@ -66,7 +66,7 @@ class Gate:
         interceptors = (
             Errors(),
             AdmissionInterceptor(self.admission),
-            Named(),
+            SubjectFromMetadata(),
             RateLimitInterceptor(limits),
         )
         chained = InterceptedServer(self._server, interceptors)
@@ -105,17 +105,17 @@ class Gate:
         await self._server.stop(0)
 
     def begin(self, method: str, subject: str = "alice", **metadata: str) -> Any:
-        """A unary call."""
+        """Start a unary call."""
         call = self.channel.unary_unary(f"/{method}", Text.SerializeToString, Text.FromString)
         given = (("subject", subject), *metadata.items())
         return call(Text(), metadata=given, timeout=SECONDS)
 
     async def codes(self, count: int, method: str, subject: str = "alice") -> list[StatusCode]:
-        """The codes of so many calls, one after the other."""
+        """Return the codes of `count` calls, one after the other."""
         return [await self.begin(method, subject).code() for _ in range(count)]
 
     async def streamed(self, messages: int, subject: str = "alice") -> StatusCode:
-        """The code of a stream of so many messages, read to its end."""
+        """Return the code of a stream of `messages` messages, read to its end."""
         call = self.stream(messages, subject)
         try:
             return await self._drained(call)
@@ -130,7 +130,7 @@ class Gate:
         return code
 
     def stream(self, messages: int, subject: str = "alice") -> Any:
-        """A stream of so many messages."""
+        """Open a stream of `messages` messages."""
         call = self.channel.stream_stream(
             f"/{WORKERS}/StreamProgress", Text.SerializeToString, Text.FromString
         )
@@ -139,14 +139,14 @@ class Gate:
 
 
 @pytest.fixture
-async def gate() -> AsyncIterator[Gate]:
-    """A server that listens."""
-    async with Gate() as gate:
-        yield gate
+async def server() -> AsyncIterator[LimitedServer]:
+    """A running server."""
+    async with LimitedServer() as server:
+        yield server
 
 
 def retry_after(error: grpc.aio.AioRpcError) -> float:
-    """How long the refusal asks to wait, in seconds."""
+    """Return the retry delay of a refusal in seconds."""
     status = rpc_status.from_call(error)
     found = error_details_pb2.RetryInfo()
     assert status.details[1].Unpack(found)
@@ -154,20 +154,20 @@ def retry_after(error: grpc.aio.AioRpcError) -> float:
 
 
 def limited(limit: str) -> float:
-    """How many refusals by this limit are counted."""
+    """Return the number of counted refusals by this limit."""
     return telemetry.registry.get_sample_value("milepost_limited_total", {"limit": limit}) or 0.0
 
 
-# --- kinds of calls ---
+# --- rate-limit classes ---
 
 
-def test_every_rpc_has_a_kind():
-    """Every RPC of the protos counts as something, and nothing else is in the table."""
+def test_every_rpc_has_a_row():
+    """The table has a row for every RPC of the protos, and no other."""
     assert set(METHODS) == {rpc.name for rpc in RPCS}
 
 
-def test_long_running_calls_are_known():
-    """The calls that wait for something to happen are the streams, waits and claims."""
+def test_long_running_calls():
+    """The long-running calls are the streams, waits and claims."""
     assert {name.partition("/")[2] for name, row in METHODS.items() if row.long_running} == {
         "WaitOperation", "WatchOperation", "ClaimOperations", "StreamProgress",
     }  # fmt: skip
@@ -176,7 +176,7 @@ def test_long_running_calls_are_known():
 
 
 @pytest.mark.parametrize(
-    ("method", "kind"),
+    ("method", "rate_class"),
     [
         (f"{CALLERS}/CreateOperation", RateLimitClass.CREATES),
         (f"{CALLERS}/ListOperations", RateLimitClass.LISTS),
@@ -186,45 +186,45 @@ def test_long_running_calls_are_known():
         (f"{WORKERS}/StartOperation", RateLimitClass.WORKER_WRITES),
     ],
 )
-async def test_each_kind_has_its_own_limit(gate, method, kind):
-    """Each kind of call is limited by its own number, and the refusal is counted."""
-    allowed = getattr(LIMITS, kind.value)
-    before = limited(kind.value)
-    codes = await gate.codes(allowed + 1, method)
+async def test_each_class_has_its_own_limit(server, method, rate_class):
+    """Each class of calls has its own limit, and the refusal is counted."""
+    allowed = getattr(LIMITS, rate_class.value)
+    before = limited(rate_class.value)
+    codes = await server.codes(allowed + 1, method)
     assert codes == [StatusCode.OK] * allowed + [StatusCode.RESOURCE_EXHAUSTED]
-    assert limited(kind.value) == before + 1
-    assert await gate.codes(1, method, "bob") == [StatusCode.OK]
+    assert limited(rate_class.value) == before + 1
+    assert await server.codes(1, method, "bob") == [StatusCode.OK]
 
 
-async def test_kinds_do_not_share(gate):
-    """Who has no create left still reads."""
-    await gate.codes(6, f"{CALLERS}/CreateOperation")
-    assert await gate.codes(1, f"{CALLERS}/GetOperation") == [StatusCode.OK]
+async def test_classes_have_separate_buckets(server):
+    """A principal whose creates are used up can still read."""
+    await server.codes(6, f"{CALLERS}/CreateOperation")
+    assert await server.codes(1, f"{CALLERS}/GetOperation") == [StatusCode.OK]
 
 
-async def test_some_principals_may_more(gate):
-    """A principal with an allowance of its own has that, and the others have theirs."""
-    codes = await gate.codes(51, f"{CALLERS}/CreateOperation", "vip")
+async def test_principal_with_its_own_allowance(server):
+    """An allowance of one principal replaces the default for that principal only."""
+    codes = await server.codes(51, f"{CALLERS}/CreateOperation", "vip")
     assert codes == [StatusCode.OK] * 50 + [StatusCode.RESOURCE_EXHAUSTED]
 
 
-async def test_retry_info_is_true(gate):
-    """Who comes back when RetryInfo says gets through; who comes earlier does not."""
+async def test_retry_info_is_exact(server):
+    """A retry after the delay of RetryInfo is accepted, and an earlier one is refused."""
     method = f"{CALLERS}/CreateOperation"
-    await gate.codes(5, method)
+    await server.codes(5, method)
     for _ in range(3):
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await gate.begin(method)
+            await server.begin(method)
         wait = retry_after(caught.value)
         assert 0 < wait <= 12.001
-        gate.clock.now += wait - 0.01
-        assert await gate.codes(1, method) == [StatusCode.RESOURCE_EXHAUSTED]
-        gate.clock.now += 0.01
-        assert await gate.codes(1, method) == [StatusCode.OK]
+        server.clock.now += wait - 0.01
+        assert await server.codes(1, method) == [StatusCode.RESOURCE_EXHAUSTED]
+        server.clock.now += 0.01
+        assert await server.codes(1, method) == [StatusCode.OK]
 
 
 async def test_updates_of_one_operation_have_an_interval():
-    """One principal updates one operation once in an interval; other updates have their own."""
+    """A principal may update one operation once in an interval; other operations are separate."""
     alice, bob = (
         Principal(subject=subject, roles=frozenset(Role), credential_id="k")
         for subject in ("alice", "bob")
@@ -243,7 +243,7 @@ async def test_updates_of_one_operation_have_an_interval():
     await limits.charge(alice, update, operation_id="op_2")
     await limits.charge(bob, update, operation_id="op_1")
     await limits.charge(alice, start, operation_id="op_1")
-    await limits.charge(alice, update)  # a message of a stream, which is coalesced instead
+    await limits.charge(alice, update)  # a message of a stream is coalesced instead
     clock.now += 10.0
     await limits.charge(alice, update, operation_id="op_1")
 
@@ -258,81 +258,81 @@ async def test_buckets_of_the_process_are_counted():
 # --- streams ---
 
 
-async def test_messages_of_a_stream_count(gate):
-    """A stream costs its opening and each of its messages; beyond the limit it ends."""
-    call = gate.stream(LIMITS.worker_writes)
+async def test_messages_of_a_stream_count(server):
+    """A stream counts once for its opening and once for each message; beyond the limit it ends."""
+    call = server.stream(LIMITS.worker_writes)
     answers = [(await call.read()).value for _ in range(LIMITS.worker_writes - 1)]
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call.read()
     assert caught.value.code() is StatusCode.RESOURCE_EXHAUSTED
     assert retry_after(caught.value) > 0
-    assert answers == gate.read == [str(n) for n in range(LIMITS.worker_writes - 1)]
+    assert answers == server.read == [str(n) for n in range(LIMITS.worker_writes - 1)]
 
 
-async def test_streams_and_calls_share_a_limit(gate):
-    """Messages of streams and unary calls of one kind are counted together."""
-    assert await gate.streamed(14) is StatusCode.OK
-    codes = await gate.codes(6, f"{WORKERS}/StartOperation")
+async def test_streams_and_calls_share_a_limit(server):
+    """Messages of streams and unary calls of one class share a limit."""
+    assert await server.streamed(14) is StatusCode.OK
+    codes = await server.codes(6, f"{WORKERS}/StartOperation")
     assert codes == [StatusCode.OK] * 5 + [StatusCode.RESOURCE_EXHAUSTED]
-    assert await gate.streamed(1) is StatusCode.RESOURCE_EXHAUSTED
-    assert await gate.streamed(1, "bob") is StatusCode.OK
+    assert await server.streamed(1) is StatusCode.RESOURCE_EXHAUSTED
+    assert await server.streamed(1, "bob") is StatusCode.OK
 
 
-# --- calls at once ---
+# --- concurrent calls ---
 
 
-async def held(gate: Gate, count: int, method: str, **metadata: str) -> list[Any]:
-    """So many calls that do not end."""
-    gate.go.clear()
-    before = gate.admission.running.count
+async def held(server: LimitedServer, count: int, method: str, **metadata: str) -> list[Any]:
+    """Start `count` calls that do not end."""
+    server.go.clear()
+    before = server.admission.running.count
     subjects = (f"s-{before + n}" for n in range(count))
-    calls = [asyncio.ensure_future(gate.begin(method, who, **metadata)) for who in subjects]
-    await until(lambda: gate.admission.running.count == before + count)
+    calls = [asyncio.ensure_future(server.begin(method, who, **metadata)) for who in subjects]
+    await until(lambda: server.admission.running.count == before + count)
     return calls
 
 
-async def test_too_many_calls_at_once():
-    """One call too many is told so at once, with RetryInfo; the others are served."""
-    async with Gate(max_calls=3, max_waiting_calls=2) as gate:
+async def test_too_many_concurrent_calls():
+    """A call above the limit is refused at once, with RetryInfo; the others are served."""
+    async with LimitedServer(max_calls=3, max_waiting_calls=2) as server:
         before = limited("calls")
-        calls = await held(gate, 3, f"{CALLERS}/GetOperation")
+        calls = await held(server, 3, f"{CALLERS}/GetOperation")
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await gate.begin(f"{CALLERS}/GetOperation")
+            await server.begin(f"{CALLERS}/GetOperation")
         assert caught.value.code() is StatusCode.UNAVAILABLE
         assert retry_after(caught.value) == 1.0
         assert limited("calls") == before + 1
-        assert await gate.streamed(1) is StatusCode.OK
-        gate.go.set()
+        assert await server.streamed(1) is StatusCode.OK
+        server.go.set()
         await asyncio.gather(*calls)
-        assert await gate.codes(1, f"{CALLERS}/GetOperation") == [StatusCode.OK]
+        assert await server.codes(1, f"{CALLERS}/GetOperation") == [StatusCode.OK]
 
 
 @pytest.mark.parametrize(
     ("method", "metadata"),
     [(f"{CALLERS}/WaitOperation", {}), (f"{CALLERS}/GetOperation", {"prefer": "wait=30"})],
 )
-async def test_calls_that_wait_have_their_own_bound(method, metadata):
-    """Calls that wait are bounded apart, with the streams: they keep no others out."""
-    async with Gate(max_calls=1, max_waiting_calls=2) as gate:
+async def test_long_running_calls_have_their_own_limit(method, metadata):
+    """Waits and streams have their own limit, and do not take places of other calls."""
+    async with LimitedServer(max_calls=1, max_waiting_calls=2) as server:
         before = limited("waiting_calls")
-        calls = await held(gate, 2, method, **metadata)
-        assert await gate.begin(method, **metadata).code() is StatusCode.UNAVAILABLE
-        assert await gate.streamed(1) is StatusCode.UNAVAILABLE
+        calls = await held(server, 2, method, **metadata)
+        assert await server.begin(method, **metadata).code() is StatusCode.UNAVAILABLE
+        assert await server.streamed(1) is StatusCode.UNAVAILABLE
         assert limited("waiting_calls") == before + 2
-        (running,) = await held(gate, 1, f"{CALLERS}/GetOperation")
-        gate.go.set()
+        (running,) = await held(server, 1, f"{CALLERS}/GetOperation")
+        server.go.set()
         await asyncio.gather(*calls, running)
-        assert await gate.streamed(1) is StatusCode.OK
+        assert await server.streamed(1) is StatusCode.OK
 
 
-async def test_calls_that_were_given_up_make_room():
-    """A call whose caller went away takes no place any more."""
-    async with Gate(max_calls=1, max_waiting_calls=1) as gate:
-        (call,) = await held(gate, 1, f"{CALLERS}/GetOperation")
+async def test_cancelled_calls_release_their_place():
+    """A cancelled call does not count any more."""
+    async with LimitedServer(max_calls=1, max_waiting_calls=1) as server:
+        (call,) = await held(server, 1, f"{CALLERS}/GetOperation")
         call.cancel()
-        await until(lambda: gate.admission.running.count == 0)
-        gate.go.set()
-        assert await gate.codes(2, f"{CALLERS}/GetOperation") == [StatusCode.OK] * 2
+        await until(lambda: server.admission.running.count == 0)
+        server.go.set()
+        assert await server.codes(2, f"{CALLERS}/GetOperation") == [StatusCode.OK] * 2
 
 
 # --- addresses ---
@@ -352,13 +352,13 @@ async def test_calls_that_were_given_up_make_room():
     ],
 )
 def test_address_of_a_peer(peer, address, network):
-    """Bad credentials are counted by address without port; by network, where those are plenty."""
+    """Bad credentials are counted by IPv4 address or IPv6 network, without the port."""
     assert address_of(peer) == address
     assert network_of(address) == network
 
 
-def test_progress_interval_is_about_an_rpc():
-    """There is a unary call that the progress interval limits."""
+def test_progress_interval_limits_an_rpc():
+    """The unary call that the progress interval limits exists."""
     updates = {name for name, row in METHODS.items() if row.use_case is UseCase.REPORT_PROGRESS}
     assert [rpc.method for rpc in RPCS if rpc.name in updates and rpc.shape == "unary_unary"] == [
         "UpdateProgress"

@@ -1,4 +1,4 @@
-"""Text of callers is escaped in log lines."""
+"""Escaping of text of callers in log lines."""
 
 import json
 import math
@@ -42,7 +42,7 @@ def _configuration() -> Iterator[None]:
 
 @hostile
 def test_hostile_text_is_escaped(text):
-    """Every non-printable character becomes its escape; the others stay."""
+    """Every non-printable character becomes its escape; the others are unchanged."""
     found = escaped(text)
     assert found.isprintable()
     assert found.startswith("a\\")
@@ -50,13 +50,13 @@ def test_hostile_text_is_escaped(text):
 
 
 @pytest.mark.parametrize("text", ["", "video.transcode", "größer 日本語 🎬", "C:\\temp", "100 %"])
-def test_printable_text_stays(text):
+def test_printable_text_is_unchanged(text):
     """Printable text of every language is logged unchanged."""
     assert escaped(text) == text
 
 
-def test_everything_inside_is_escaped():
-    """Items and keys of lists and mappings, and other objects, are escaped; numbers stay."""
+def test_nested_values_are_escaped():
+    """Items and keys of lists and mappings, and other objects, are escaped; numbers are kept."""
     given = {"n\n": ["a\x1b", ("b\r", 1)], "f": 0.5, "b": True, "none": None, "o": OSError("x\n")}
     assert escaped(given) == {
         "n\\n": ["a\\x1b", ["b\\r", 1]],
@@ -70,7 +70,7 @@ def test_everything_inside_is_escaped():
 @hostile
 @pytest.mark.parametrize("as_json", [True, False])
 def test_hostile_text_makes_one_printable_line(capfd, text, as_json):
-    """In both formats an event with such a text is one line of printable characters."""
+    """In both formats an event with hostile text is one line of printable characters."""
     telemetry.configure_logs(level="info", as_json=as_json)
     structlog.get_logger().warning("call refused", operation_id=text, principal=[text])
     written = capfd.readouterr().err
@@ -104,7 +104,7 @@ def test_traceback_in_json_keeps_its_lines(capfd):
 
 
 def test_json_of_a_line():
-    """A line is valid JSON for every kind of value, also for those that JSON lacks."""
+    """A line is valid JSON for every type of value, also for types that JSON lacks."""
     event = {
         "event": "operation changed",
         "text": "a b/c ä",

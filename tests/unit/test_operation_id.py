@@ -1,4 +1,4 @@
-"""Operation ids: their shape, and where their randomness comes from."""
+"""Operation ids: their shape and their randomness."""
 
 import re
 
@@ -61,11 +61,11 @@ def test_every_character_varies():
         VALID.replace("0", "\u0660"),
     ],
 )
-def test_what_is_no_id(text):
-    """Only the one pattern, matched whole, is an id."""
+def test_malformed_ids(text):
+    """Only a text that matches the whole pattern is an id."""
     assert ID_PATTERN.fullmatch(text) is None
 
 
-def test_what_is_an_id():
-    """An id of the right shape is one, whoever made it."""
+def test_well_formed_ids():
+    """Any text of the right shape is an id, whatever its origin."""
     assert ID_PATTERN.fullmatch(VALID)

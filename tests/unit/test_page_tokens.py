@@ -51,13 +51,13 @@ LISTS = ["unfiltered", "every filter", "deliveries", "keys"]
 
 
 def read(token: str, subject: str = "alice", selection: Selection = SELECTION) -> Position:
-    """The position of a token."""
+    """Return the position of a token."""
     return TOKENS.read(token, subject=subject, selection=selection)
 
 
 @given(st.datetimes(timezones=st.just(UTC), min_value=datetime(1, 1, 1)), st.text())  # noqa: DTZ001
-def test_token_leads_back(create_time, subject):
-    """A token leads to the very position that it was issued for, to the microsecond."""
+def test_token_returns_its_position(create_time, subject):
+    """A token returns the position that it was issued for, to the microsecond."""
     position = Position(create_time=create_time, id=new_operation_id())
     token = TOKENS.issue(position, subject=subject, selection=Selection())
     assert TOKENS.read(token, subject=subject, selection=Selection()) == position
@@ -87,7 +87,7 @@ def test_token_of_other_filters(field):
 
 
 def later(selection: Any, added: str | None = None) -> Any:
-    """The same filters as a later release has them: in another order, and one more."""
+    """The filters of a later release: in another order, and one more."""
     kind = dataclasses.make_dataclass(
         "Later",
         [
@@ -101,20 +101,20 @@ def later(selection: Any, added: str | None = None) -> Any:
 
 @pytest.mark.parametrize(("selection", "token"), ISSUED, ids=LISTS)
 def test_token_of_an_older_release_is_read(selection, token):
-    """A token of the first release is read by a later one that has another, unset filter."""
+    """A later release with one more unset filter accepts a token of the first release."""
     for same in (selection, later(selection)):
         assert FIXED_TOKENS.read(token, subject="alice", selection=same) == FIXED_POSITION
 
 
 @pytest.mark.parametrize(("selection", "token"), ISSUED, ids=LISTS)
 def test_token_of_an_older_release_is_for_its_filters(selection, token):
-    """A token of the first release is refused when the filter of the later release is set."""
+    """A later release with its new filter set refuses a token of the first release."""
     with pytest.raises(InvalidRequest):
         FIXED_TOKENS.read(token, subject="alice", selection=later(selection, added="x"))
 
 
 def test_token_of_another_list():
-    """A token of one list is refused by every other, though none of them has a filter."""
+    """A token of one list is refused by every other list, also without filters."""
     lists = (Selection(), DeliverySelection(), KeySelection())
     tokens = [TOKENS.issue(POSITION, subject="alice", selection=each) for each in lists]
     for place, token in enumerate(tokens):
@@ -124,13 +124,13 @@ def test_token_of_another_list():
 
 
 def test_token_of_another_key():
-    """A token that another key made is refused."""
+    """A token that was issued under another key is refused."""
     other = PageTokens(secrets.token_bytes(32))
     with pytest.raises(InvalidRequest):
         other.read(TOKEN, subject="alice", selection=SELECTION)
 
 
-def test_every_bit_counts():
+def test_every_bit_matters():
     """A token with any bit changed is refused."""
     raw = base64.urlsafe_b64decode(TOKEN)
     for place in range(len(raw) * 8):
@@ -165,6 +165,6 @@ def test_malformed_token_is_refused(token):
 
 @given(st.text(max_size=2 * MAX_TOKEN_LENGTH))
 def test_any_text_can_be_sent(text):
-    """Any text that is sent as a token is refused as an invalid request."""
+    """Any other text that is sent as a token is refused as an invalid request."""
     with pytest.raises(InvalidRequest):
         read(text)

@@ -1,4 +1,4 @@
-"""The policy table and the rows of the methods: complete, and equal to transitions and protos."""
+"""The policy table and the rows of the methods agree with the transition table and the protos."""
 
 import inspect
 import re
@@ -44,7 +44,7 @@ EVERYONE: Final = Principal(subject="root", roles=frozenset(Role), credential_id
 
 
 def comments() -> dict[str, str]:
-    """What the protos say of each RPC."""
+    """Return the comment of each RPC in the protos."""
     found = {}
     for path in PROTOS.glob("*_service.proto"):
         text = path.read_text(encoding="utf-8")
@@ -56,7 +56,7 @@ def comments() -> dict[str, str]:
 
 
 def permission(method: str) -> Permission:
-    """The row of the policy table that a method belongs to."""
+    """Return the permission of a method."""
     use_case = METHODS[method].use_case
     assert use_case is not None
     return POLICY[use_case]
@@ -72,7 +72,7 @@ def test_every_rpc_has_a_row():
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_servicer_has_every_method_of_its_proto(service):
-    """A servicer has a method for each RPC of its proto, of a request and a call, and no others."""
+    """A servicer has one method of a request and a call for each RPC of its proto."""
     methods = {
         name: function
         for name, function in inspect.getmembers(SERVICERS[service], inspect.isfunction)
@@ -87,14 +87,14 @@ def test_servicer_has_every_method_of_its_proto(service):
 
 
 def test_every_use_case_is_in_the_table_and_has_a_method():
-    """The table has a row for each use case, and each is asked for by some method."""
+    """The table has a row for each use case, and each has a method."""
     assert POLICY.keys() == set(UseCase)
     assert {method.use_case for method in METHODS.values()} == set(UseCase)
 
 
 @pytest.mark.parametrize("use_case", UseCase)
-def test_every_use_case_is_for_some_role(use_case):
-    """Each row names who may ask for it; no principal acts as the sweeper."""
+def test_every_use_case_has_a_role(use_case):
+    """Each row has a role; no principal acts as the sweeper."""
     row = POLICY[use_case]
     assert row.roles
     assert row.by <= ROLE_OF.keys()
@@ -104,7 +104,7 @@ def test_every_use_case_is_for_some_role(use_case):
 
 @pytest.mark.parametrize("use_case", [each for each in UseCase if POLICY[each].transition])
 def test_transitions_are_for_the_actors_of_the_transition_table(use_case):
-    """A use case that makes a transition is for the actors of that transition, and no others."""
+    """A use case with a transition is for the actors of that transition, and no others."""
     row = POLICY[use_case]
     assert row.transition is not None
     assert row.by == TABLE[row.transition].by - {Actor.SWEEPER}
@@ -113,20 +113,20 @@ def test_transitions_are_for_the_actors_of_the_transition_table(use_case):
 
 
 def test_every_transition_of_principals_has_a_use_case():
-    """No transition but those of the sweeper alone is without a use case."""
+    """Every transition has a use case, except those of the sweeper alone."""
     asked_for = {transition for transition, rule in TABLE.items() if rule.by != {Actor.SWEEPER}}
     assert {row.transition for row in POLICY.values()} - {None} == asked_for
 
 
 def test_reads_and_lists_are_for_the_relations_of_the_domain():
-    """The sets of relations that reads and lists use in the store decide the roles too."""
+    """The roles of reads and lists follow from the relations that the store uses for them."""
     assert POLICY[UseCase.READ_OPERATION].by == READERS
     assert POLICY[UseCase.LIST_OPERATIONS].by == LISTERS
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_protos_say_the_same(method):
-    """The comment of each RPC names its transition, and whether it changes nothing."""
+def test_comments_of_the_protos_agree(method):
+    """The comment of each RPC names its transition, or says that it changes nothing."""
     comment, row = comments()[method], permission(method)
     transitions = re.findall(r"Transition: (\w+)\.", comment)
     assert transitions == ([str(row.transition)] if row.transition else [])
@@ -140,7 +140,7 @@ def test_protos_say_the_same(method):
 @pytest.mark.parametrize("use_case", UseCase)
 @pytest.mark.parametrize("roles", [[], *([role] for role in Role), list(Role)])
 def test_access_filter_has_no_more_than_the_relations(use_case, roles):
-    """What a principal may touch follows from its roles and the relations of the use case."""
+    """The access filter follows from the roles of a principal and the relations of the use case."""
     principal = Principal(
         subject="alice", roles=frozenset(roles), credential_id="k", functions=("video.*",)
     )
@@ -155,7 +155,7 @@ def test_access_filter_has_no_more_than_the_relations(use_case, roles):
 @pytest.mark.parametrize("use_case", UseCase)
 @pytest.mark.parametrize("role", Role)
 def test_one_role_of_the_use_case_is_enough(use_case, role):
-    """A principal with a role of the use case may ask for it; with another role it may not."""
+    """A principal with any role of the use case may call it, and one with other roles may not."""
     principal = Principal(subject="alice", roles=frozenset({role}), credential_id="k")
     method = Method(name="test", use_case=use_case)
     if role in POLICY[use_case].roles:
@@ -167,7 +167,7 @@ def test_one_role_of_the_use_case_is_enough(use_case, role):
 
 
 def test_method_without_a_row_is_refused_to_everyone():
-    """A method that is not in the table is refused, whatever the roles."""
+    """A method that is not in the table is refused for every role."""
     unlisted = method_of("milepost.v1.OperationService/Unlisted")
     with pytest.raises(PermissionDenied) as caught:
         authorize(EVERYONE, unlisted)

@@ -1,4 +1,4 @@
-"""How the preference to wait is read (RFC 7240)."""
+"""The `wait` preference of the Prefer header (RFC 7240)."""
 
 import time
 
@@ -35,19 +35,19 @@ from milepost.rpc.prefer_header import preferred_wait
     ],
 )
 def test_wait_is_found_among_preferences(value, seconds):
-    """The seconds of the first preference `wait` count; what is malformed is ignored."""
+    """The first `wait` preference counts; malformed preferences are ignored."""
     assert preferred_wait([("other", "wait=99"), ("prefer", value)]) == seconds
 
 
 def test_preferences_may_come_in_several_headers():
-    """Several headers are as one with commas between, and bytes are no preference."""
+    """Several headers are read as one with commas between; bytes are ignored."""
     assert preferred_wait([("prefer", "respond-async"), ("prefer", "wait=4")]) == 4
     assert preferred_wait([("prefer", b"wait=4")]) == 0
     assert preferred_wait([]) == 0
 
 
-def test_hostile_preferences_take_no_time():
-    """Reading a header of the largest size takes no longer than its length warrants."""
+def test_hostile_preferences_are_read_in_linear_time():
+    """The time to read a header of the maximum size is proportional to its length."""
     start = time.process_time()
     for part in (
         "a" * 16_000,

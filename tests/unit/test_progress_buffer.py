@@ -1,4 +1,4 @@
-"""The progress buffer as a table: a sequence of inputs, and the commands that follow from each."""
+"""The progress buffer: sequences of inputs, and the commands that follow from each."""
 
 import dataclasses
 from collections.abc import Callable
@@ -41,7 +41,7 @@ Input = Callable[[ProgressBuffer], tuple[Any, ...]]
 
 
 def update(now: float, progress: float | None = None, **fields: Any) -> Input:
-    """An update of the worker."""
+    """Return an update of the worker."""
     return lambda buffer: buffer.update(ProgressUpdate(ID, progress=progress, **fields), now)
 
 
@@ -63,12 +63,12 @@ def failed(
 
 
 def timer(now: float) -> Input:
-    """The time of a `CommitAt` has come, or a terminal transition flushes."""
+    """The time of a `CommitAt` is reached, or a terminal transition flushes."""
     return lambda buffer: buffer.commit_now(now)
 
 
 def finish(now: float) -> Input:
-    """The worker sends no more."""
+    """The worker ends its stream."""
     return lambda buffer: buffer.finish(now)
 
 
@@ -83,7 +83,7 @@ def status(now: float, found: StatusSnapshot | None) -> Input:
 
 
 def snapshot(status: Status, revision: int, attempt: int = 1) -> StatusSnapshot:
-    """A status of the operation."""
+    """Return a status of the operation."""
     return StatusSnapshot(id=ID, status=status, revision=revision, attempt=attempt, error_code=None)
 
 
@@ -279,7 +279,7 @@ TABLE: dict[str, list[tuple[Input, tuple[Any, ...]]]] = {
 
 
 def comparable(commands: tuple[Any, ...]) -> list[Any]:
-    """The commands, with errors by their text: exceptions are equal only to themselves."""
+    """Return the commands with errors by their text, as exceptions compare by identity."""
     return [
         (command.id, type(command.error), str(command.error))
         if isinstance(command, UpdateError)
@@ -297,7 +297,7 @@ def test_commands_follow_from_inputs(steps):
 
 
 def after(steps: list[tuple[Input, tuple[Any, ...]]]) -> ProgressBuffer:
-    """The buffer after these inputs."""
+    """Return the buffer after these inputs."""
     buffer = ProgressBuffer(ID, interval=INTERVAL_S)
     for send, _ in steps:
         send(buffer)
@@ -316,7 +316,7 @@ def after(steps: list[tuple[Input, tuple[Any, ...]]]) -> ProgressBuffer:
     ],
 )
 def test_terminal_transitions_wait_for_pending_updates(steps, is_busy, must_flush):
-    """A pending update of a known operation is flushed; a running commit only keeps it busy."""
+    """A pending update of a known operation is flushed; a running commit only makes it busy."""
     buffer = after(steps)
     assert (buffer.is_busy, buffer.must_flush) == (is_busy, must_flush)
 
@@ -330,7 +330,7 @@ def test_commits_and_polls_break_the_silence():
 
 
 def test_closed_buffer_commits_nothing():
-    """A buffer whose stream is gone discards its pending update."""
+    """A buffer discards its pending update when its stream has ended."""
     buffer = after(PENDING)
     buffer.close()
     assert buffer.commit_now(101.0) == ()

@@ -52,11 +52,11 @@ FIELD = re.compile(
 SPECIFIC = {("ListOperations", "PERMISSION_DENIED"), ("ClaimOperations", "PERMISSION_DENIED")} | {
     ("UpdateProgress", "RATE_LIMITED")
 }
-"""The shared errors that an RPC returns for one more cause."""
+"""Shared errors that an RPC returns for a further cause."""
 
 
-def test_generated_code_is_what_the_protos_say():
-    """Generating the code again changes no file."""
+def test_generated_code_is_up_to_date():
+    """The generated code is that of the protos."""
     check = [sys.executable, "protos/generate.py", "--check"]
     result = subprocess.run(check, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
@@ -74,18 +74,18 @@ def test_files_set_the_packages_of_other_languages(file):
 
 
 def messages() -> dict[str, Descriptor]:
-    """Every message of the API by name."""
+    """Return every message of the API by name."""
     return {name: each for file in FILES for name, each in file.message_types_by_name.items()}
 
 
 def behaviors(field: FieldDescriptor) -> list[int]:
-    """The annotations of one field."""
+    """Return the annotations of one field."""
     annotation: Any = field_behavior_pb2.field_behavior
     return list(field.GetOptions().Extensions[annotation])
 
 
 def sent(message: Descriptor) -> Iterator[FieldDescriptor]:
-    """Every field that a request contains, those of its own messages included."""
+    """Return every field of a request, including those of its nested messages."""
     for field in message.fields:
         yield field
         inner = field.message_type
@@ -119,17 +119,17 @@ def test_comments_of_fields_are_noun_phrases(name):
 
 
 def documented(text: str) -> dict[str, str]:
-    """The gRPC code of each reason that the comments of `text` list."""
+    """Return the gRPC code of each reason that the comments of `text` list."""
     return {reason: code for reasons, code in ERROR.findall(text) for reason in reasons.split(", ")}
 
 
 def shared() -> dict[str, str]:
-    """The errors that every RPC may return."""
+    """Return the errors that every RPC may return."""
     return documented(TEXTS["operation.proto"])
 
 
 def leaves(kind: type[MilepostError] = MilepostError) -> Iterator[type[MilepostError]]:
-    """Every error that has a reason."""
+    """Return every error with a reason."""
     if hasattr(kind, "reason"):
         yield kind
     for child in kind.__subclasses__():
@@ -137,7 +137,7 @@ def leaves(kind: type[MilepostError] = MilepostError) -> Iterator[type[MilepostE
 
 
 def test_every_error_is_documented():
-    """The protos list every error of the service with its code, and no other."""
+    """The protos list every error of the service with its code, and no others."""
     codes = {
         kind.reason: next(MAPPING[each] for each in kind.__mro__ if each in MAPPING).name
         for kind in leaves()
@@ -147,7 +147,7 @@ def test_every_error_is_documented():
 
 
 def test_shared_errors_are_documented_once():
-    """An RPC lists no error of every RPC, unless it returns it for one more cause."""
+    """An RPC lists a shared error only if it returns it for another cause."""
     assert shared()
     repeated = {
         (rpc, reason)

@@ -31,6 +31,8 @@ _PROSE = (
     "README.md",
     "CONTRIBUTING.md",
     "CHANGELOG.md",
+    "tests/e2e/",
+    "tests/faults/",
 )
 _TESTS = ("tests/",)
 _OPENING = r"(?:^[^\w\n]*|[.:;!?]\s+)"

@@ -13,7 +13,7 @@ from tests.unit.sender_fixtures import BODY, HEADERS, NAME, Start, rules_for, se
 
 
 async def test_request_as_it_arrives(start: Start):
-    """The receiver gets exactly these headers and bytes, at the path as it was written."""
+    """The receiver gets exactly these headers and bytes, at the unchanged path."""
     receiver = await start(answering(OK))
     answer = await sent(f"http://{NAME}:{receiver.port}/a/../%2f?x=%20&&y=+")
     assert answer.status == 200
@@ -35,7 +35,7 @@ async def test_request_as_it_arrives(start: Start):
 
 @pytest.mark.parametrize("status", [200, 204, 299, 302, 304, 400, 404, 410, 429, 500, 503, 599])
 async def test_status_is_reported(start: Start, status: int):
-    """Every HTTP status is a value, and not an error of the sender."""
+    """Every HTTP status is returned, and no error of the sender."""
     receiver = await start(answering(b"HTTP/1.1 %d X\r\nContent-Length: 0\r\n\r\n" % status))
     answer = await sent(f"http://127.0.0.1:{receiver.port}/")
     assert (answer.status, answer.error, answer.retry_after) == (status, None, None)
@@ -61,7 +61,7 @@ async def test_status_is_reported(start: Start, status: int):
     ],
 )
 async def test_retry_after(start: Start, text: str, expected: timedelta | None):
-    """Retry-After has seconds or a date, and is at most a day."""
+    """Retry-After is read as seconds or a date, up to a day."""
     head = f"HTTP/1.1 429 X\r\nContent-Length: 0\r\nRetry-After: {text}\r\n\r\n"
     receiver = await start(answering(head.encode()))
     answer = await sent(f"http://127.0.0.1:{receiver.port}/")
@@ -71,7 +71,7 @@ async def test_retry_after(start: Start, text: str, expected: timedelta | None):
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 @pytest.mark.parametrize("to_listener", [True, False])
 async def test_redirects_are_not_followed(start: Start, status: int, to_listener: bool):  # noqa: FBT001
-    """A redirect is reported, and its target never contacted: not loopback, not metadata."""
+    """A redirect is reported, and its target is never contacted."""
     target = await start(answering(OK))
     place = f"127.0.0.1:{target.port}" if to_listener else "169.254.169.254"
     receiver = await start(
@@ -99,7 +99,7 @@ async def test_redirects_are_not_followed(start: Start, status: int, to_listener
     ],
 )
 async def test_broken_answers(start: Start, answer: bytes, failure: Failure):
-    """A truncated or malformed response is a failure, whatever its status line says."""
+    """A truncated or malformed response is a failure, whatever its status."""
     receiver = await start(answering(answer))
     assert (await sent(f"http://127.0.0.1:{receiver.port}/")).error == failure
 
@@ -129,7 +129,7 @@ async def test_hostile_receivers(start: Start, name: str, expected: Failure | in
 
 @pytest.mark.parametrize(("size", "fits"), [(HEAD_BYTES, True), (HEAD_BYTES + 1, False)])
 async def test_headers_are_bounded(start: Start, size: int, fits: bool):  # noqa: FBT001
-    """Headers of 64 KiB in all are read, one byte more is too long."""
+    """Headers of 64 KiB in total are read, and one byte more is refused."""
     begin, end = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n", b"\r\nok"
     lines = b"".join(b"X-%d: %s\r\n" % (n, b"y" * 6_000) for n in range(10))
     left = size - len(begin + lines + b"X: \r\n\r\n")
@@ -150,8 +150,8 @@ async def test_body_is_not_read_to_its_end(start: Start):
     assert (await sent(f"http://127.0.0.1:{receiver.port}/")).status == 200
 
 
-async def test_compressed_answer_is_left_alone(start: Start):
-    """A body with a wrong Content-Encoding is no failure: it is not decompressed."""
+async def test_compressed_answer_is_not_decompressed(start: Start):
+    """A body with a wrong Content-Encoding is not a failure, as it is not decompressed."""
     receiver = await start(
         answering(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\nabcd")
     )
@@ -171,7 +171,7 @@ async def test_headers_that_cannot_be_sent(start: Start):
     assert receiver.requests == []
 
 
-async def test_words_are_fixed(start: Start):
+async def test_texts_of_failures_are_fixed(start: Start):
     """No text of a receiver is part of a failure."""
     receiver = await start(answering(b"HTTP/1.1 <script> canary\r\nCanary: canary\r\n\r\n"))
     answer = await sent(f"http://127.0.0.1:{receiver.port}/")

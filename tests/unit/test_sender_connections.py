@@ -23,8 +23,8 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     return Authority(tmp_path_factory.mktemp("authority"))
 
 
-async def test_host_that_now_stands_for_a_forbidden_address(start: Start):
-    """A name whose address is forbidden by now is refused finally, and not contacted."""
+async def test_host_that_now_has_a_forbidden_address(start: Start):
+    """A name that now has a forbidden address is refused permanently, and not contacted."""
     receiver = await start(answering(OK), address="127.0.0.2")
     answer = await sent(f"http://{NAME}:{receiver.port}/", address="127.0.0.2")
     assert (answer.error, answer.refused) == (Failure.REFUSED, True)
@@ -32,7 +32,7 @@ async def test_host_that_now_stands_for_a_forbidden_address(start: Start):
 
 
 async def test_tls_keeps_the_name(start: Start, authority: Authority):
-    """The connection goes to the checked address, and TLS and Host speak of the name."""
+    """The connection goes to the checked address, and TLS and Host use the name."""
     receiver = await start(answering(OK), authority.certified(NAME))
     answer = await sent(f"https://{NAME}.:{receiver.port}/", tls=authority.trusted())
     assert answer.status == 200
@@ -42,7 +42,7 @@ async def test_tls_keeps_the_name(start: Start, authority: Authority):
 
 @pytest.mark.parametrize(("host", "address"), [("127.0.0.1", "127.0.0.1"), ("[::1]", "::1")])
 async def test_tls_of_literals(start: Start, authority: Authority, host: str, address: str):
-    """An address can be a host as well, if the certificate is for this address."""
+    """An address can be the host, if the certificate is for this address."""
     receiver = await start(answering(OK), authority.certified(address), address=address)
     answer = await sent(f"https://{host}:{receiver.port}/", tls=authority.trusted())
     assert answer.status == 200
@@ -57,7 +57,7 @@ async def test_certificates_are_verified(
     certified: str,
     trusted: bool,  # noqa: FBT001
 ):
-    """A certificate for another name or of an unknown authority is not accepted; nothing is sent.
+    """Nothing is sent if the certificate is for another name or of an unknown authority.
 
     By default the authorities of the system are trusted.
     """
@@ -69,7 +69,7 @@ async def test_certificates_are_verified(
 
 
 async def test_plain_answer_to_tls(authority: Authority):
-    """A receiver that does not speak TLS is a failure of the handshake."""
+    """A receiver without TLS is a failure of the handshake."""
 
     async def chatter(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1)
@@ -105,8 +105,8 @@ async def test_connect_that_hangs():
     assert answer.error == Failure.CONNECT_TIMEOUT
 
 
-async def test_nobody_listens():
-    """A refused connection is a failure to connect."""
+async def test_refused_connection():
+    """A refused connection is reported as a failure to connect."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         answer = await sent(f"http://{NAME}:{bound.getsockname()[1]}/")
@@ -114,7 +114,7 @@ async def test_nobody_listens():
 
 
 async def test_name_without_address():
-    """A name that cannot be resolved now may be resolved later: the attempt is not refused."""
+    """A name that cannot be resolved is a failure that may be retried."""
     rules = rules_for()
 
     def fail(_host: str, _port: int) -> list[str]:
@@ -183,7 +183,7 @@ async def test_cancelled_attempt_closes_its_connection(start: Start):
 
 
 async def lingering(scheme: str, behaviour: Behaviour, authority: Authority) -> Answer:
-    """The answer to one large webhook, when the receiver has seen the connection end."""
+    """Return the answer to one large webhook, after the receiver has seen the connection end."""
     gone = asyncio.Event()
 
     async def behave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -214,7 +214,7 @@ async def lingering(scheme: str, behaviour: Behaviour, authority: Authority) -> 
 def test_connection_ends_with_its_attempt(
     authority: Authority, scheme: str, loop: Callable[[], asyncio.AbstractEventLoop]
 ):
-    """A receiver that goes on sending sees the connection end as soon as its answer is taken."""
+    """The connection ends with the attempt, even if the receiver continues to send."""
     with asyncio.Runner(loop_factory=loop) as runner:
         answer = runner.run(lingering(scheme, answering(b"HTTP/1.1 200 OK\r\n\r\n"), authority))
     assert answer.status == 200

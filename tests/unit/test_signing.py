@@ -1,4 +1,4 @@
-"""Signatures, as the published libraries verify them."""
+"""Webhook signatures, verified by the published libraries; sealed secrets."""
 
 import base64
 import json
@@ -22,18 +22,18 @@ from milepost.webhooks.vault import Vault
 NOW = datetime.now(UTC)
 PAYLOADS = 1_000
 NPM = Path(sys.prefix, "npm", "node_modules")
-"""Where `make` puts what tests/npm/package-lock.json names."""
+"""The folder in which `make` installs the packages of tests/npm/package-lock.json."""
 SCRIPT = Path(__file__).parents[1] / "npm" / "verify.cjs"
 REFUSED = "refused"
 
 
 def whsec(key):
-    """The text of a secret."""
+    """Return the text of a secret."""
     return "whsec_" + base64.b64encode(key).decode()
 
 
 def python_library(webhooks):
-    """What the library of Python makes of webhooks: their payloads, or that they are refused."""
+    """Return the payload of each webhook, or its refusal, from the Python library."""
     found = []
     for secret, headers, body in webhooks:
         try:
@@ -44,7 +44,7 @@ def python_library(webhooks):
 
 
 def npm_library(webhooks):
-    """What the library of npm makes of them, in a process of Node."""
+    """Return the payload of each webhook, or its refusal, from the npm library in Node."""
     lines = [
         json.dumps({"secret": secret, "headers": headers, "body": base64.b64encode(body).decode()})
         for secret, headers, body in webhooks
@@ -68,7 +68,7 @@ libraries = pytest.mark.parametrize("verify", [python_library, npm_library])
 
 
 def random_payload(dice, n):
-    """Something that JSON can say, with characters of every plane."""
+    """Return random JSON, with characters of every plane."""
     planes = [(0, 0xD800), (0xE000, 0x10000), (0x10000, 0x110000)]
     letters = (chr(dice.randrange(*dice.choice(planes))) for _ in range(dice.randrange(50)))
     facts = {"n": n, "text": "".join(letters), "share": dice.random(), "none": None}
@@ -76,7 +76,7 @@ def random_payload(dice, n):
 
 
 def signed(payload, keys, age=timedelta(0)):
-    """The headers and the body of a webhook with this payload, sent that long ago."""
+    """Return the headers and the body of a webhook with this payload, sent `age` ago."""
     body = json.dumps(payload, ensure_ascii=False).encode()
     time = datetime.now(UTC) - age
     return dict(signed_headers(keys, new_delivery_id(), time, body)), body
@@ -96,8 +96,8 @@ def test_published_library_verifies_every_payload(verify):
 
 
 @libraries
-def test_published_library_refuses_what_is_not_signed(verify):
-    """Another secret, another body, another id, an old time: none is verified."""
+def test_published_library_refuses_other_signatures(verify):
+    """A webhook with another secret, body or id, or an old time, is refused."""
     key = os.urandom(32)
     headers, body = signed({"a": 1}, [key])
     old, _ = signed({"a": 1}, [key], timedelta(seconds=400))
@@ -114,7 +114,7 @@ def test_published_library_refuses_what_is_not_signed(verify):
 
 @libraries
 def test_two_keys_two_signatures(verify):
-    """While a secret is rotated, a receiver with either secret verifies; with another, not."""
+    """During a rotation a receiver with either secret verifies, and one with another does not."""
     old, new = os.urandom(32), os.urandom(32)
     headers, body = signed({}, [new, old])
     assert headers["webhook-signature"].count(" ") == 1
@@ -123,14 +123,14 @@ def test_two_keys_two_signatures(verify):
 
 
 def test_known_signature():
-    """The example of the Standard Webhooks libraries comes out to the byte."""
+    """The example of the Standard Webhooks libraries has exactly its signature."""
     key = base64.b64decode("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
     found = signature(key, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, b'{"test": 2432232314}')
     assert found == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
 
 
 def sealed(vault, owner, secret):
-    """A stored secret."""
+    """Return a stored secret."""
     key_id, encrypted = vault.seal(owner, secret)
     return SealedSecret(
         owner=owner,
@@ -143,7 +143,7 @@ def sealed(vault, owner, secret):
 
 
 def test_secret_is_bound_to_its_owner_and_its_key():
-    """A secret is read by its own owner under its own master key, and by nobody else."""
+    """A secret is readable only for its owner and under its master key."""
     keys = read_keys(f"{new_key()},{new_key()}")
     vault = Vault(keys)
     stored = sealed(vault, "alice", b"secret" * 5)
@@ -168,7 +168,7 @@ def test_secret_is_bound_to_its_owner_and_its_key():
 
 
 def test_later_key_reads_what_an_earlier_one_wrote():
-    """After a new master key is put first, what the old one sealed is still read."""
+    """Secrets under the old master key are readable after a new one is put first."""
     old, new = new_key(), new_key()
     stored = sealed(Vault(read_keys(old)), "alice", b"x" * 32)
     vault = Vault(read_keys(f"{new},{old}"))
@@ -180,27 +180,27 @@ def test_later_key_reads_what_an_earlier_one_wrote():
     "text", ["", "abc", "a b:x", ":" + "A" * 44, "k:short", "k:" + "A" * 43 + "=x", "k:***"]
 )
 def test_bad_master_keys_are_refused(text):
-    """What is no list of keys is refused, and the error repeats none of it."""
+    """A malformed list of keys is refused, and the error repeats none of it."""
     with pytest.raises(ValueError, match="key 1") as refused:
         read_keys(text)
     assert text == "" or text not in str(refused.value)
 
 
 def test_same_key_id_twice():
-    """Two keys with one id are refused: nobody could tell which one sealed."""
+    """Two keys with one id are refused, as the key of a secret would be ambiguous."""
     with pytest.raises(ValueError, match="another one"):
         read_keys(f"{new_key()},{(key := new_key())},{key}")
 
 
-def test_embedded_key_is_made_once(tmp_path):
-    """The key beside the embedded store is made at first use and is for its user alone."""
+def test_embedded_key_is_created_once(tmp_path):
+    """The key beside the embedded store is created at first use, readable for its user alone."""
     path = tmp_path / "milepost.webhook-keys"
     made = key_beside(path)
     assert path.stat().st_mode & 0o777 == 0o600
     assert key_beside(path) == made
 
 
-def test_secret_hides_itself():
-    """A secret that is shown by mistake does not show its key."""
+def test_repr_of_a_secret_has_no_key():
+    """The repr of a secret does not contain its key."""
     secret = SigningSecret(key=b"hush", create_time=NOW, expire_time=NOW + timedelta(days=1))
     assert "hush" not in repr(secret)

@@ -1,4 +1,4 @@
-"""Messages of a progress stream become updates by two ways, which must not differ."""
+"""The fast and the general conversion of stream messages to updates must agree."""
 
 from contextlib import suppress
 from typing import Any
@@ -26,8 +26,8 @@ IDS = st.builds(new_operation_id) | st.sampled_from(["", "op_", "op_" + 24 * "F"
 
 @given(id_=IDS, fields=FIELDS)
 @example(id_="op_" + 24 * "0", fields={"progress": 1.0, "message": ""})
-def test_short_way_is_the_long_way(id_: str, fields: dict[str, Any]) -> None:
-    """What the short way takes the long way takes too, and makes the same of it."""
+def test_fast_conversion_agrees_with_the_general_one(id_: str, fields: dict[str, Any]) -> None:
+    """The general conversion returns the same update for every message of the fast one."""
     request = pb.StreamProgressRequest(operation_id=id_, **fields)
     checked = None
     with suppress(InvalidRequest):
@@ -35,8 +35,8 @@ def test_short_way_is_the_long_way(id_: str, fields: dict[str, Any]) -> None:
     assert _ordinary(request, LIMITS) in {None, checked}
 
 
-def test_ordinary_message_goes_the_short_way() -> None:
-    """A message with everything in it, as workers send it, needs no second look."""
+def test_ordinary_message_is_converted_fast() -> None:
+    """A message with every field set needs no general conversion."""
     request = pb.StreamProgressRequest(
         operation_id=new_operation_id(), attempt=1, progress=0.5, message="half"
     )

@@ -26,7 +26,7 @@ from tests.waiting import until
 
 
 async def test_updates_within_the_interval_are_one_commit(replica):
-    """The first update is committed at once, those of the next second as one."""
+    """The first update is committed at once, and those of the next second as one."""
     async with reporting(replica) as (stream, operation_id):
         for hundredth in range(20, 60):
             stream.offer(ProgressUpdate(id=operation_id, progress=hundredth / 100))
@@ -49,7 +49,7 @@ async def test_later_update_is_committed_at_once(replica):
 
 
 async def test_decrease_is_refused_even_while_pending(replica):
-    """An update below the pending one is refused, as it would be unary; the larger is kept."""
+    """An update below the pending one is refused, like a unary one; the pending one is kept."""
     async with reporting(replica) as (stream, operation_id):
         stream.offer(ProgressUpdate(id=operation_id, progress=0.8))
         stream.offer(ProgressUpdate(id=operation_id, progress=0.5))
@@ -69,7 +69,7 @@ def test_updates_of_another_attempt_are_not_mixed():
 
 
 async def test_one_operation_too_many(replica):
-    """A stream refuses more operations than its limit; the others go on."""
+    """A stream refuses operations above its limit; the others continue."""
     async with replica.streams.open(ALICE) as stream:
         ids = [await replica.create() for _ in range(MAX_OPERATIONS + 1)]
         answers: list[Any] = []
@@ -91,8 +91,8 @@ async def until_committed(stream: ProgressStream, operation_id: OperationId, rev
     await until(lambda: stream._operations[operation_id].buffer.revision >= revision)
 
 
-async def test_unread_answers_stop_the_reading(replica):
-    """When the worker does not read, no more is taken from it; acknowledgements are merged."""
+async def test_unread_answers_stop_reading(replica):
+    """When the worker does not read, the stream stops reading too, and merges acknowledgements."""
     async with reporting(replica) as (stream, operation_id):
         for _ in range(MAX_UNREAD_ITEMS):
             stream.refuse("nonsense", StreamFull(max_operations=1))
@@ -118,8 +118,8 @@ def background_failures() -> float:
     return telemetry.registry.get_sample_value(name, labels) or 0.0
 
 
-async def test_store_that_is_away_refuses_the_update(replica):
-    """When the store is away the update is refused, and so is the end of the operation."""
+async def test_unavailable_store_refuses_the_update(replica):
+    """While the store is unavailable the update and the end of the operation are refused."""
     async with reporting(replica) as (stream, operation_id):
         await replica.batchers.close()
         stream.offer(ProgressUpdate(id=operation_id, progress=0.4))
@@ -135,7 +135,7 @@ async def test_store_that_is_away_refuses_the_update(replica):
 
 
 class Broken(SqlOperationStore):
-    """A store with a defect, as soon as that is switched on."""
+    """A store with a defect that the test switches on."""
 
     broken = False
 
@@ -147,7 +147,7 @@ class Broken(SqlOperationStore):
 
 
 async def test_defect_concerns_one_update(replica):
-    """An unforeseen error refuses one update; the stream goes on."""
+    """An unexpected error refuses one update; the stream continues."""
     async with reporting(replica) as (stream, operation_id):
         replica.store.__class__ = Broken
         replica.store.broken = True

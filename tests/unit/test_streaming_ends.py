@@ -33,7 +33,7 @@ async def test_drain_commits_pending_progress(replica):
             await next_item(stream)
 
 
-async def test_nothing_is_left_of_a_stream(replica):
+async def test_stream_leaves_nothing_behind(replica):
     """A stream that ends, in whatever way, leaves no task, subscription or update behind."""
     with contextlib.suppress(ZeroDivisionError):
         async with reporting(replica) as (stream, operation_id):
@@ -53,7 +53,7 @@ async def test_timeout_of_the_body_stays_a_timeout(replica):
 
 
 async def test_worker_that_does_not_read_is_cut_off(replica, monkeypatch):
-    """A drain waits only for a moment for a worker that does not read."""
+    """A drain waits only briefly for a worker that does not read."""
     monkeypatch.setattr(progress_stream, "DRAIN_NOTICE_S", 0.01)
 
     async def stay() -> None:

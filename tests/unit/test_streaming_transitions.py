@@ -16,7 +16,7 @@ BOB = Principal(subject="bob", roles=frozenset({Role.CALLER}), credential_id="b"
 
 @pytest.mark.parametrize("transition", ["complete", "cancel", "fail"])
 async def test_terminal_transition_follows_pending_progress(replica, transition):
-    """Pending progress is committed before the end, and the stream drops the operation."""
+    """Pending progress is committed before a terminal transition; the operation is dropped."""
     async with reporting(replica) as (stream, operation_id):
         stream.offer(ProgressUpdate(id=operation_id, progress=0.4, message="nearly"))
         effects = {"errors": ()} if transition == "fail" else {}
@@ -71,7 +71,7 @@ async def test_own_commits_cause_no_poll(replica):
 
 
 async def test_deleted_operation_is_not_found(replica):
-    """The worker of an operation that is gone gets the error of the unary call."""
+    """The worker of a deleted operation gets the error of the unary call."""
     async with reporting(replica) as (stream, operation_id):
         tracker = replica.another_tracker()
         await tracker.complete(ALICE, operation_id, Preconditions())
@@ -136,7 +136,7 @@ async def test_update_behind_the_first_commit_is_flushed(replica):
 
 
 async def test_refusal_is_sent_even_if_its_cause_cannot_be_read(replica, monkeypatch):
-    """When the store goes away between a refusal and the read of the status, the error is sent."""
+    """When the store fails between a refusal and the read of the status, the error is sent."""
 
     async def away(_ids: object) -> None:
         raise StoreUnavailable

@@ -1,4 +1,4 @@
-"""The passes of the sweeper over a real store: batches, budgets, hints and numbers."""
+"""The passes of the sweeper over a real store: batches, budgets, notifications and metrics."""
 
 import asyncio
 from datetime import timedelta
@@ -41,7 +41,7 @@ def engine(sqlite_url):
 
 @pytest.fixture
 async def stores(engine):
-    """The stores over it."""
+    """The stores over the engine."""
     batchers = Batchers(engine)
     yield Stores(batchers)
     await batchers.close()
@@ -49,25 +49,25 @@ async def stores(engine):
 
 @pytest.fixture
 def store(stores):
-    """The operations in it."""
+    """The store of operations."""
     return stores.operations
 
 
 @pytest.fixture
 def stored(engine):
-    """What the database holds."""
+    """The rows of the database."""
     return Stored(engine)
 
 
 @pytest.fixture
 def subscriptions():
-    """Who waits for changes."""
+    """The subscriptions to changes."""
     return Subscriptions()
 
 
 @pytest.fixture
 def work(stores):
-    """Who waits for work."""
+    """The claims that wait for work."""
     return PendingWork(stores.work)
 
 
@@ -78,19 +78,19 @@ def sweeper(stores, subscriptions, work):
 
 
 def sample(name, **labels):
-    """The value of a metric, 0 if it has none yet."""
+    """Return the value of a metric, or 0 if it has none yet."""
     return telemetry.registry.get_sample_value(name, labels) or 0.0
 
 
 def fill(stored, count):
-    """Expired operations, stored behind the back of the store."""
+    """Insert expired operations directly into the database."""
     old = factories.LONG_AGO + timedelta(days=1)
     rows = [factories.row(expire_time=old) for _ in range(count)]
     stored.execute(sa.insert(operations), rows)
 
 
 async def test_one_pass_takes_as_many_batches_as_it_needs(stored, sweeper):
-    """A pass works in batches until nothing is left, and says so."""
+    """A pass works in batches until nothing is left, and returns that no more remain."""
     fill(stored, 2 * BATCH + 5)
     counted = sample("milepost_transitions_total", transition="purge")
     swept = await sweeper.clean_up()
@@ -100,7 +100,7 @@ async def test_one_pass_takes_as_many_batches_as_it_needs(stored, sweeper):
 
 
 async def test_pass_ends_when_its_time_is_spent(stores, stored, subscriptions, work):
-    """A pass whose time is spent stops after its batch and says that more remain."""
+    """A pass that has used its budget stops after its batch, and returns that more remain."""
     fill(stored, BATCH + 5)
     hurried = Sweeper(stores.sweeps, subscriptions=subscriptions, work=work, budget=timedelta())
     swept = await hurried.clean_up()
@@ -110,7 +110,7 @@ async def test_pass_ends_when_its_time_is_spent(stores, stored, subscriptions, w
 
 
 async def test_preview_changes_nothing(store, engine, stored, sweeper):
-    """What a cleanup would do is told without doing it."""
+    """The preview of a cleanup counts transitions without making them."""
     for status in (Status.PENDING, Status.PROCESSING, Status.FAILED):
         operation = await factories.reach(store, status, ttl=TTL)
         factories.age(engine, operation.id, 2 * TTL)
@@ -121,7 +121,7 @@ async def test_preview_changes_nothing(store, engine, stored, sweeper):
 
 
 async def test_release_wakes_waiting_workers(stores, engine, subscriptions, work, sweeper):
-    """A release is told to who listens to the operation, and to who waits for its work."""
+    """A release notifies the subscribers of the operation and a claim that waits for its work."""
     operation = await factories.create(stores.operations)
     await stores.work.claim(CLAIM)
     factories.age(engine, operation.id, timedelta(minutes=1))
@@ -139,7 +139,7 @@ async def test_release_wakes_waiting_workers(stores, engine, subscriptions, work
 
 
 async def test_overdue_operations_are_measured(store, stores, engine, sweeper):
-    """What is due and not done is counted by its transition, and no more after a sweep."""
+    """Overdue transitions are counted until a sweep makes them."""
     operation = await factories.create(store)
     await stores.work.claim(CLAIM)
     factories.age(engine, operation.id, timedelta(minutes=1))
@@ -150,8 +150,8 @@ async def test_overdue_operations_are_measured(store, stores, engine, sweeper):
     assert sample("milepost_operations_overdue", transition="release") == 0
 
 
-async def test_events_are_forgotten_after_their_time(store, stores, stored, subscriptions, work):
-    """The events of a removed operation are kept as long as the operator says."""
+async def test_events_are_deleted_after_their_retention(store, stores, stored, subscriptions, work):
+    """The events of a deleted operation are kept for the configured time."""
     operation = await factories.reach(store, Status.COMPLETED)
     await store.delete(factories.change(Transition.PURGE, operation.id))
     kept = Sweeper(
@@ -165,8 +165,8 @@ async def test_events_are_forgotten_after_their_time(store, stores, stored, subs
     assert stored.events(operation.id) == []
 
 
-async def test_failed_round_does_not_end_the_loop():
-    """A loop goes on after a failure, whatever it was, and counts it."""
+async def test_failed_pass_does_not_end_the_loop():
+    """A loop continues after any failure, and counts it."""
     rounds = [StoreUnavailable(), ValueError("a defect")]
     done = []
 

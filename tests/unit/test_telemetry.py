@@ -1,4 +1,4 @@
-"""Traces, metrics and log lines, without a collector."""
+"""Traces, metrics and log lines without a collector."""
 
 import asyncio
 import json
@@ -60,7 +60,7 @@ def test_ratio_is_that_of_new_traces(spans, ratio, recorded):
     assert sum(span is not None for span in found) == recorded
 
 
-def test_callers_decide_for_their_traces(spans):
+def test_sampling_of_the_caller_is_kept(spans):
     """A trace of a caller is recorded if the caller samples it."""
     made = tracing(spans, 0.0)
     span = made.start(METHOD, {"traceparent": PARENT})
@@ -86,7 +86,7 @@ def test_span_ends_with_its_code(spans, failed, status):
 
 
 def test_every_call_has_a_trace_id(spans):
-    """A call that is not sampled has a trace id too, which stays the same."""
+    """A call that is not sampled has a trace id too, the same throughout the call."""
     made = tracing(spans, 0.0)
     ids = set()
     for _ in range(3):
@@ -130,7 +130,7 @@ def test_exceptions_stay_on_their_line(lines):
     assert "ZeroDivisionError: on purpose" in json.loads(line)["exception"]
 
 
-def test_lines_can_be_read_by_people(lines):
+def test_lines_are_text_without_json(lines):
     """Without JSON a line is text."""
     telemetry.configure_logs(level="warning", as_json=False)
     structlog.get_logger().warning("something happened", operation_id="op_1")
@@ -151,7 +151,7 @@ async def test_lines_of_one_loop_iteration_keep_their_order(lines):
 
 
 def test_metrics_page():
-    """The page has every metric in the text format of Prometheus."""
+    """The page of metrics has every metric in the text format of Prometheus."""
     telemetry.record_call(METHOD, "OK", 0.002)
     page = telemetry.metrics_page().decode()
     for name in (

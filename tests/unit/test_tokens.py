@@ -1,4 +1,4 @@
-"""Tokens: what is accepted, and all that is not, against a real endpoint of keys."""
+"""Tokens: the accepted and the refused ones, with a real endpoint of keys."""
 
 import json
 from collections.abc import AsyncIterator, Callable
@@ -54,7 +54,7 @@ class Verifier:
         self.tokens = Tokens({ISSUER: (issuer, self.keys)}, clock=lambda: self.now)
 
     async def principal(self, text: str) -> Principal | None:
-        """Whom the token speaks for, or nobody."""
+        """Return the principal of the token, or None if it is refused."""
         try:
             return (await self.tokens.verify(text)).principal
         except Unauthenticated:
@@ -77,7 +77,7 @@ async def verifier(endpoint) -> AsyncIterator[Verifier]:
 
 
 @pytest.mark.parametrize("algorithm", KEYS)
-async def test_good_token_speaks_for_its_subject(verifier, algorithm):
+async def test_valid_token_authenticates_its_subject(verifier, algorithm):
     """A token of each algorithm gives subject, roles and grants; its id names the credential."""
     body = claims(roles=["worker", "CALLER"], functions=["video.*"], jti="token-7")
     assert await verifier.principal(token(body, algorithm=algorithm)) == Principal(
@@ -104,8 +104,8 @@ GOOD: dict[str, Callable[[], str]] = {
 
 
 @pytest.mark.parametrize("name", GOOD)
-async def test_what_is_right_is_accepted(verifier, name):
-    """Every variation that the rules allow is accepted: the refusals below have other causes."""
+async def test_valid_variations_are_accepted(verifier, name):
+    """Every allowed variation is accepted, so that the refusals below have other causes."""
     principal = await verifier.principal(GOOD[name]())
     assert principal is not None
     assert principal.subject == f"{ISSUER}|alice"
@@ -120,7 +120,7 @@ def _swap_signature(text: str, other: str) -> str:
 
 
 FORGED: dict[str, Callable[[], str]] = {
-    # no signature, or one that proves nothing
+    # no signature, or one without proof
     "alg none": lambda: unsigned({"alg": "none", "typ": "JWT", "kid": "RS256"}, claims()),
     "alg None": lambda: unsigned({"alg": "None", "typ": "JWT", "kid": "RS256"}, claims(), "AA"),
     "alg none, signed": lambda: unsigned(
@@ -160,10 +160,10 @@ FORGED: dict[str, Callable[[], str]] = {
         key=ec.generate_private_key(ec.SECP256R1()), algorithm="ES256"
     ),
     "wrong curve": lambda: token(key=OTHER_CURVE, algorithm="ES384", kid="ES256"),
-    # tricks with key ids
+    # hostile key ids
     "kid missing": lambda: token(kid=...),
     "kid empty": lambda: token(kid=""),
-    "kid unknown": lambda: token(kid="nobody"),
+    "kid unknown": lambda: token(kid="unknown"),
     "kid a path": lambda: token(key=STRANGER, kid="../../../../dev/null"),
     "kid an address": lambda: token(key=STRANGER, kid="https://evil.example/keys"),
     "kid SQL": lambda: token(key=STRANGER, kid="x' UNION SELECT 'secret' --"),
@@ -278,7 +278,7 @@ def _payload(body: dict[str, Any]) -> str:
 
 
 def _hmac(secret: bytes, kid: str = "RS256") -> str:
-    """A token that HMAC signs with something public."""
+    """Return a token that is signed by HMAC with a public text."""
     signed = unsigned({"alg": "HS256", "typ": "JWT", "kid": kid}, claims()).rstrip(".")
     mac = jwt.algorithms.HMACAlgorithm(jwt.algorithms.HMACAlgorithm.SHA256)
     signature = mac.sign(signed.encode(), secret)
@@ -286,19 +286,19 @@ def _hmac(secret: bytes, kid: str = "RS256") -> str:
 
 
 def test_forgeries_are_many():
-    """There are at least sixty ways to be refused, all different."""
+    """The table of forgeries has at least sixty different tokens."""
     assert len({make() for make in FORGED.values()}) >= 60
 
 
 @pytest.mark.parametrize("name", FORGED)
 async def test_forged_and_malformed_tokens_are_refused(verifier, name):
-    """No token that is forged, malformed, misdirected or out of its time is accepted."""
+    """No token that is forged, malformed, for another audience, or out of its time is accepted."""
     assert await verifier.principal(token()) is not None
     assert await verifier.principal(FORGED[name]()) is None
 
 
-async def test_token_is_trusted_to_its_end_and_the_leeway(verifier):
-    """As time passes a token is accepted until a minute after its end, and never again."""
+async def test_token_is_accepted_until_its_end_and_the_leeway(verifier):
+    """A token is accepted until a minute after its end, and never again."""
     text = token(claims(exp=NOW + 600))
     assert (await verifier.tokens.verify(text)).remaining == 600
     verifier.now = NOW + 600 + LEEWAY_S - 1
@@ -308,7 +308,7 @@ async def test_token_is_trusted_to_its_end_and_the_leeway(verifier):
 
 
 async def test_algorithm_must_be_on_the_list_of_the_issuer(endpoint):
-    """A good signature of an algorithm that the issuer is not configured for is refused."""
+    """A valid signature of an algorithm that is not configured for the issuer is refused."""
     verifier = Verifier(endpoint, algorithms=["EdDSA"])
     assert await verifier.principal(token(algorithm="EdDSA")) is not None
     assert await verifier.principal(token(algorithm="ES256")) is None
@@ -316,7 +316,7 @@ async def test_algorithm_must_be_on_the_list_of_the_issuer(endpoint):
 
 
 async def test_claims_are_those_that_are_configured(endpoint):
-    """Subject, roles and functions come from the claims that the operator names."""
+    """Subject, roles and functions come from the configured claims."""
     verifier = Verifier(
         endpoint,
         subject_claim="client_id",
@@ -337,7 +337,7 @@ async def test_claims_are_those_that_are_configured(endpoint):
 
 @pytest.mark.parametrize("token_id", [..., "", "x" * 65, "line\nend", 7])
 async def test_token_without_a_usable_id_is_named_by_a_digest(verifier, token_id):
-    """The id of the credential is never the token: without a jti it is the start of a digest."""
+    """Without a jti, the id of the credential is the start of a digest, never the token."""
     text = _payload(claims(jti=token_id))
     principal = await verifier.principal(text)
     assert principal is not None
@@ -361,8 +361,8 @@ BAD_KEYS: dict[str, Callable[[], list[Any]]] = {
 
 
 @pytest.mark.parametrize("name", BAD_KEYS)
-async def test_keys_that_are_unfit_are_not_used(endpoint, name):
-    """A key that is weak, private, or meant for something else verifies nothing."""
+async def test_unfit_keys_are_not_used(endpoint, name):
+    """A key that is weak, private, or for another use verifies no token."""
     endpoint.body = json.dumps(
         {"keys": [*BAD_KEYS[name](), *key_set(ES256=KEYS["ES256"])["keys"]]}
     ).encode()

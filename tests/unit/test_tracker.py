@@ -1,4 +1,4 @@
-"""The use cases over a real store: what they add to it."""
+"""The use cases over a real store."""
 
 import dataclasses
 import secrets
@@ -43,8 +43,8 @@ ROOT = Principal(subject="root", roles=frozenset({Role.ADMIN}), credential_id="r
 WALLY = Principal(
     subject="wally", roles=frozenset({Role.WORKER}), credential_id="w", functions=("video.*",)
 )
-PROPOSAL = CreateRequest(function="video.transcode")
-NO_GUARDS = Preconditions()
+CREATE_REQUEST = CreateRequest(function="video.transcode")
+NO_PRECONDITIONS = Preconditions()
 ERRORS = (OperationError(code="A", message="b"),)
 
 
@@ -58,18 +58,18 @@ async def stores(sqlite_url: str) -> AsyncIterator[Stores]:
 
 @pytest.fixture
 def stored(sqlite_url: str) -> Stored:
-    """What the database holds."""
+    """The rows of the database."""
     return Stored(open_engine(sqlite_url))
 
 
 @pytest.fixture
 def tracker(stores: Stores) -> Tracker:
-    """The use cases over it."""
+    """The use cases over the stores."""
     return tracker_of(stores)
 
 
 def tracker_of(stores: Stores, *ids: str) -> Tracker:
-    """The use cases, with these ids for new operations, or else random ones."""
+    """Return the use cases; new operations get these ids, or random ones."""
     source = iter(ids)
     return Tracker(
         stores.operations,
@@ -82,7 +82,7 @@ def tracker_of(stores: Stores, *ids: str) -> Tracker:
 
 
 def transitions(transition: str) -> float:
-    """How many of these moves were counted."""
+    """Return the number of counted transitions of this name."""
     return (
         telemetry.registry.get_sample_value(
             "milepost_transitions_total", {"transition": transition}
@@ -92,21 +92,21 @@ def transitions(transition: str) -> float:
 
 
 async def test_taken_id_is_tried_again(stores, tracker):
-    """An id that is taken is no failure: another is tried, up to ten times."""
-    taken = (await tracker.create(ALICE, PROPOSAL)).operation.id
+    """A create whose id is taken tries another one, up to ten times."""
+    taken = (await tracker.create(ALICE, CREATE_REQUEST)).operation.id
     fresh = new_operation_id()
     unlucky = tracker_of(stores, *[taken] * (MAX_ID_TRIES - 1), fresh)
-    assert (await unlucky.create(ALICE, PROPOSAL)).operation.id == fresh
+    assert (await unlucky.create(ALICE, CREATE_REQUEST)).operation.id == fresh
 
 
 async def test_ten_taken_ids_are_a_defect(stores, stored, tracker):
     """After ten taken ids in a row the create fails, and nothing is stored."""
-    taken = (await tracker.create(ALICE, PROPOSAL)).operation.id
+    taken = (await tracker.create(ALICE, CREATE_REQUEST)).operation.id
     before = stored.everything(taken)
     counted = transitions("create")
     unlucky = tracker_of(stores, *[taken] * MAX_ID_TRIES, new_operation_id())
     with pytest.raises(IdsExhausted):
-        await unlucky.create(ALICE, PROPOSAL)
+        await unlucky.create(ALICE, CREATE_REQUEST)
     assert MAX_ID_TRIES == 10
     assert stored.count() == 1
     assert stored.everything(taken) == before
@@ -114,9 +114,9 @@ async def test_ten_taken_ids_are_a_defect(stores, stored, tracker):
 
 
 async def test_create_clamps(tracker):
-    """What is stored is within the limits, whatever was proposed."""
+    """Values of a create are clamped to the limits."""
     create_request = dataclasses.replace(
-        PROPOSAL, ttl=timedelta(days=30), retry_after=timedelta(0), max_attempts=0
+        CREATE_REQUEST, ttl=timedelta(days=30), retry_after=timedelta(0), max_attempts=0
     )
     operation = (await tracker.create(ALICE, create_request)).operation
     assert operation.ttl == timedelta(days=7)
@@ -126,16 +126,16 @@ async def test_create_clamps(tracker):
 
 
 async def test_callback_needs_a_key(tracker, stored):
-    """Without a key to sign webhooks with, a callback URL is refused, and nothing stored."""
+    """Without a signing key for webhooks a callback URL is refused, and nothing is stored."""
     with pytest.raises(WebhooksNotConfigured):
         await tracker.create(
-            ALICE, dataclasses.replace(PROPOSAL, callback_url="https://example.com/")
+            ALICE, dataclasses.replace(CREATE_REQUEST, callback_url="https://example.com/")
         )
     assert stored.count() == 0
 
 
 def test_webhooks_are_sent_for_ends():
-    """Unless the caller chooses, webhooks tell of the ways an operation ends."""
+    """By default, webhooks are sent for every terminal status."""
     assert WEBHOOK_EVENTS == (
         "operation.cancelled",
         "operation.completed",
@@ -145,32 +145,32 @@ def test_webhooks_are_sent_for_ends():
 
 
 async def test_life(tracker):
-    """Owner, worker and admin each do their part, and every transition is counted once."""
+    """A life by owner, worker and admin counts every transition once."""
     names = ("create", "start", "progress", "complete", "purge")
     before = {name: transitions(name) for name in names}
-    operation = (await tracker.create(ALICE, PROPOSAL)).operation
+    operation = (await tracker.create(ALICE, CREATE_REQUEST)).operation
     started = await tracker.start(WALLY, operation.id, Preconditions(request_id="r"), progress=0.1)
     again = await tracker.start(WALLY, operation.id, Preconditions(request_id="r"), progress=0.1)
     assert (started.replayed, again.replayed) == (False, True)
     assert started.operation.worker == WALLY.subject
-    await tracker.update_progress(WALLY, operation.id, NO_GUARDS, progress=0.5, message="m")
+    await tracker.update_progress(WALLY, operation.id, NO_PRECONDITIONS, progress=0.5, message="m")
     payload = Payload(type_url="x/y", value=b"z")
-    done = (await tracker.complete(WALLY, operation.id, NO_GUARDS, result=payload)).operation
+    done = (await tracker.complete(WALLY, operation.id, NO_PRECONDITIONS, result=payload)).operation
     assert (done.status, done.result, done.progress) == (Status.COMPLETED, payload, 1.0)
     assert await tracker.get(ROOT, operation.id) == done
-    await tracker.delete(ROOT, operation.id, NO_GUARDS)
+    await tracker.delete(ROOT, operation.id, NO_PRECONDITIONS)
     assert {name: transitions(name) - before[name] for name in names} == dict.fromkeys(names, 1)
 
 
-async def test_who_may_do_what(tracker):
-    """Workers do not cancel, admins do not work, strangers do nothing."""
-    operation = (await tracker.create(ALICE, PROPOSAL)).operation
+async def test_use_cases_are_limited_by_role(tracker):
+    """Workers may not cancel, admins may not work, and strangers may do nothing."""
+    operation = (await tracker.create(ALICE, CREATE_REQUEST)).operation
     bob = dataclasses.replace(ALICE, subject="bob")
     calls = [
-        *(tracker.cancel(who, operation.id, NO_GUARDS) for who in (WALLY, bob)),
-        *(tracker.delete(who, operation.id, NO_GUARDS) for who in (WALLY, bob)),
-        *(tracker.start(who, operation.id, NO_GUARDS) for who in (ROOT, bob)),
-        *(tracker.fail(who, operation.id, NO_GUARDS, errors=ERRORS) for who in (ROOT, bob)),
+        *(tracker.cancel(who, operation.id, NO_PRECONDITIONS) for who in (WALLY, bob)),
+        *(tracker.delete(who, operation.id, NO_PRECONDITIONS) for who in (WALLY, bob)),
+        *(tracker.start(who, operation.id, NO_PRECONDITIONS) for who in (ROOT, bob)),
+        *(tracker.fail(who, operation.id, NO_PRECONDITIONS, errors=ERRORS) for who in (ROOT, bob)),
         tracker.get(bob, operation.id),
     ]
     for call in calls:
@@ -179,18 +179,18 @@ async def test_who_may_do_what(tracker):
     assert await tracker.get(ALICE, operation.id) == operation
 
 
-async def test_refused_moves_are_not_counted(tracker):
-    """Only what was committed is counted."""
-    operation = (await tracker.create(ALICE, PROPOSAL)).operation
+async def test_refused_transitions_are_not_counted(tracker):
+    """Only committed transitions are counted."""
+    operation = (await tracker.create(ALICE, CREATE_REQUEST)).operation
     before = transitions("complete")
     with pytest.raises(IllegalTransition):
-        await tracker.complete(ALICE, operation.id, NO_GUARDS)
+        await tracker.complete(ALICE, operation.id, NO_PRECONDITIONS)
     assert transitions("complete") == before
 
 
 async def test_pages(tracker):
-    """Pages follow each other to the end, and the last one has no token."""
-    ids = {(await tracker.create(ALICE, PROPOSAL)).operation.id for _ in range(5)}
+    """Page tokens lead through all operations, and the last page has no token."""
+    ids = {(await tracker.create(ALICE, CREATE_REQUEST)).operation.id for _ in range(5)}
     token, sizes, found = "", [], set()
     while True:
         page, token = await tracker.list(ALICE, Selection(), page_size=2, page_token=token)
@@ -202,8 +202,8 @@ async def test_pages(tracker):
 
 
 async def test_list_of_others(tracker):
-    """Only an admin lists what others own."""
-    operation = (await tracker.create(ALICE, PROPOSAL)).operation
+    """Only an admin lists operations of others."""
+    operation = (await tracker.create(ALICE, CREATE_REQUEST)).operation
     theirs = Selection(owner=ALICE.subject)
     assert (await tracker.list(ROOT, theirs))[0][0].id == operation.id
     assert (await tracker.list(ALICE, theirs))[0][0].id == operation.id

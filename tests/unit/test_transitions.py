@@ -1,4 +1,4 @@
-"""The transition table, what derives from it, and what repeats it."""
+"""The transition table, values derived from it, and texts that repeat it."""
 
 import dataclasses
 import re
@@ -33,8 +33,8 @@ from tests import factories
 FIELDS = {field.name for field in dataclasses.fields(Operation)}
 PROTOS = Path(__file__).resolve().parents[2] / "protos" / "milepost" / "v1"
 
-# The table of the specification: from where, to where. Written out, so that no derivation of ours
-# can bend it.
+# The sources and the target of each transition in the specification. Written out, so that the test
+# shares no derivation with the code.
 SPECIFIED = {
     "create": ("", "PENDING"),
     "start": ("PENDING", "PROCESSING"),
@@ -51,7 +51,7 @@ SPECIFIED = {
 
 
 def found(status=Status.PROCESSING, **overrides):
-    """An operation as it was found when a transition did not happen."""
+    """Return an operation whose transition was refused."""
     row = factories.row(status, revision=7, attempt=2, progress=0.5)
     fields: dict[str, Any] = {name: row.get(name) for name in FIELDS}
     return Operation(**fields | {"status": status, "errors": (), "result": None} | overrides)
@@ -69,7 +69,7 @@ def test_table_is_the_specified_one():
 
 
 def test_active_and_terminal():
-    """Pending and processing are active, the other three terminal, and none is both."""
+    """Pending and processing are active, and the other three statuses are terminal."""
     assert {Status.PENDING, Status.PROCESSING} == ACTIVE
     assert {Status.COMPLETED, Status.FAILED, Status.CANCELLED} == TERMINAL
 
@@ -88,8 +88,8 @@ def test_only_terminal_operations_are_deletable():
 
 
 @pytest.mark.parametrize("transition", Transition)
-def test_changing_and_keeping(transition):
-    """From each status that it may leave, a transition either changes the status or keeps it."""
+def test_transition_changes_or_keeps_the_status(transition):
+    """From each of its sources, a transition either changes the status or keeps it."""
     rule = TABLE[transition]
     assert rule.changing | rule.keeping == rule.sources
     assert not rule.changing & rule.keeping
@@ -97,18 +97,18 @@ def test_changing_and_keeping(transition):
 
 
 def test_only_progress_keeps_a_status():
-    """Progress is the one transition that leaves the status as it is, and then records no event."""
+    """Progress is the only transition that keeps the status, and then it records no event."""
     assert {transition for transition, rule in TABLE.items() if rule.keeping} == {
         Transition.PROGRESS
     }
 
 
-def test_every_status_is_reached():
+def test_every_status_is_a_target():
     """Every status is entered by a transition."""
     assert {rule.target for rule in TABLE.values()} - {None} == set(Status)
 
 
-# --- why a transition did not happen ---
+# --- reasons of refusals ---
 
 STALE_REVISION = {"expected_revision": 6}
 STALE_ATTEMPT = {"attempt": 1}
@@ -127,13 +127,13 @@ DECREASE = {"progress": 0.1}
     ],
 )
 def test_order_of_reasons(transition, status, wrong, reason):
-    """Of several reasons the first is named: revision, attempt, status, decrease."""
+    """The first of several reasons is reported: revision, attempt, status, decrease."""
     change = factories.change(transition, new_operation_id(), **wrong)
     assert type(refusal(change, found(status))) is reason
 
 
 def test_reasons_name_both_sides():
-    """Every reason names what was asked and what was found."""
+    """Every reason has the requested and the found value."""
     operation = found(Status.COMPLETED)
 
     def facts(transition, operation=operation, **wrong):
@@ -160,7 +160,7 @@ def test_refusal_follows_the_table(transition, status):
 
 
 def test_tokens_that_agree_refuse_nothing():
-    """The revision and the attempt that are found are no reason."""
+    """A matching revision and a matching attempt refuse nothing."""
     change = factories.change(Transition.FAIL, new_operation_id(), expected_revision=7, attempt=2)
     assert refusal(change, found()) is None
 
@@ -180,12 +180,12 @@ def test_tokens_that_agree_refuse_nothing():
     ],
 )
 def test_decrease(requested, current, decrease):
-    """Progress goes back when it dips by more than 0.001."""
+    """Progress decreases when it is lower by more than 0.001."""
     assert is_decrease(requested, current) is decrease
     assert PROGRESS_TOLERANCE == 0.001
 
 
-# --- what repeats the table ---
+# --- texts that repeat the table ---
 
 
 class Comment(NamedTuple):
@@ -198,7 +198,7 @@ class Comment(NamedTuple):
 
 
 def comments():
-    """The comments of all RPCs that make a transition."""
+    """Return the comments of all RPCs with a transition."""
     for path in sorted(PROTOS.glob("*.proto")):
         text = path.read_text(encoding="utf-8")
         for match in re.finditer(r"((?:^ *//.*\n)+) *rpc (\w+)\(", text, re.MULTILINE):
@@ -219,22 +219,22 @@ COMMENTS = list(comments())
 
 
 @pytest.mark.parametrize("comment", COMMENTS, ids=lambda comment: comment.method)
-def test_comments_of_the_rpcs_say_what_the_table_says(comment):
-    """Each RPC that makes a transition names it, where it is allowed and where it leads."""
+def test_comments_of_the_rpcs_agree_with_the_table(comment):
+    """The comment of an RPC names its transition with the sources and the target of the table."""
     transition = Transition(comment.transition)
     allowed = DELETABLE if transition is Transition.PURGE else TABLE[transition].sources
     assert comment.allowed == {status.value for status in allowed}
     assert comment.target == TABLE[transition].target
 
 
-def test_every_move_by_request_is_documented():
-    """Every transition that is not the sweeper's has its RPC."""
+def test_every_transition_of_a_call_is_documented():
+    """Every transition has an RPC, except those of the sweeper."""
     assert {comment.transition for comment in COMMENTS} == {
         transition.value for transition, rule in TABLE.items() if rule.by != {"sweeper"}
     }
 
 
-def test_comments_of_the_statuses_say_what_the_table_says():
+def test_comments_of_the_statuses_agree_with_the_table():
     """Each status of the API names the transitions into it, and those allowed in it."""
     text = (PROTOS / "operation.proto").read_text(encoding="utf-8")
     for status in Status:
@@ -265,12 +265,12 @@ def test_one_set_of_statuses():
 
 
 def test_names_are_values():
-    """A status and a transition are called what they are stored as."""
+    """The name of a status or a transition is its stored value."""
     assert all(status.name == status.value for status in Status)
     assert all(transition.name.lower() == transition.value for transition in Transition)
 
 
 def test_a_life_is_not_shorter_than_its_ttl():
-    """The row that the tests start from is legal: it ends after it began."""
+    """The default row of the tests is valid: its lifetime is not shorter than its TTL."""
     operation = found(Status.COMPLETED)
     assert operation.expire_time - operation.create_time > timedelta(0)

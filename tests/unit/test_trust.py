@@ -1,4 +1,4 @@
-"""Whom the operator trusts: issuers, certificates and files of TLS, with every problem at once."""
+"""Settings of trust: issuers, certificates and TLS files, with every problem at once."""
 
 import json
 from datetime import timedelta
@@ -22,7 +22,7 @@ CERTIFICATE = {"subject": "encoder", "roles": ["WORKER"], "functions": ["video.*
 
 
 def test_issuer_has_defaults():
-    """What an operator must say is four things; subjects are told apart by the issuer's name."""
+    """An issuer has four required settings; its subjects get its name as a prefix."""
     [issuer] = issuers_from(json.dumps([ISSUER]))
     assert (issuer.subject_claim, issuer.roles_claim, issuer.functions_claim) == (
         "sub",
@@ -56,7 +56,7 @@ BAD_ISSUERS: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("name", BAD_ISSUERS)
 def test_wrong_issuers_are_refused(name):
-    """What is wrong with an issuer is named by its field; a password is not repeated."""
+    """An invalid issuer is reported by its field, without repeating a password."""
     change, text = BAD_ISSUERS[name]
     with pytest.raises(ValueError, match=r"must|known") as caught:
         issuers_from(json.dumps([{**ISSUER, **change}]))
@@ -65,7 +65,7 @@ def test_wrong_issuers_are_refused(name):
 
 
 def test_every_problem_of_every_issuer_is_reported():
-    """One run names all that is wrong."""
+    """Every problem of every issuer is reported at once."""
     with pytest.raises(ValueError, match="audience") as caught:
         issuers_from(json.dumps([{**ISSUER, "audience": 1, "algorithms": []}, 7]))
     for part in ("[0].audience", "[0].algorithms", "[1] must be an object"):
@@ -74,14 +74,14 @@ def test_every_problem_of_every_issuer_is_reported():
 
 @pytest.mark.parametrize("text", ["{", "{}", "7", '"x"', "[" * 100_000])
 def test_issuers_are_a_list(text):
-    """What is no JSON list is refused."""
+    """JSON other than a list is refused."""
     with pytest.raises(ValueError, match="must be"):
         issuers_from(text)
 
 
 @pytest.mark.parametrize("prefixes", [("", ""), ("", "b|"), ("a|", "a|b|"), ("a|", "a|")])
 def test_issuers_have_no_subjects_in_common(prefixes):
-    """Two issuers whose subjects could be the same are refused: one could speak for the other."""
+    """Two issuers with overlapping subjects are refused, as one could impersonate the other."""
     issuers = [
         {**ISSUER, "issuer": f"https://{n}.example", "subject_prefix": prefix}
         for n, prefix in enumerate(prefixes)
@@ -91,19 +91,19 @@ def test_issuers_have_no_subjects_in_common(prefixes):
 
 
 def test_one_issuer_may_share_the_subjects_of_keys():
-    """An operator who says so gives the subjects of one issuer no prefix."""
+    """The operator can configure one issuer without a prefix for its subjects."""
     [issuer] = issuers_from(json.dumps([{**ISSUER, "subject_prefix": ""}]))
     assert issuer.subject_prefix == ""
 
 
 def test_loopback_needs_no_encryption():
-    """The keys may come over plain HTTP from this very machine."""
+    """The keys may be fetched over plain HTTP from this machine."""
     for host in ("127.0.0.1:8080", "[::1]:8080", "localhost"):
         [issuer] = issuers_from(json.dumps([{**ISSUER, "jwks_url": f"http://{host}/keys"}]))
         assert issuer.jwks_url == f"http://{host}/keys"
 
 
-def test_certificates_stand_for_principals():
+def test_certificates_name_principals():
     """A name of a certificate gives subject, roles and grants."""
     assert certificates_from(json.dumps({"dns:encoder.example": CERTIFICATE})) == {
         "dns:encoder.example": Principal(
@@ -129,7 +129,7 @@ BAD_CERTIFICATES: dict[str, tuple[str, Any, str]] = {
 
 @pytest.mark.parametrize("name", BAD_CERTIFICATES)
 def test_wrong_certificates_are_refused(name):
-    """What is wrong with a certificate is named."""
+    """An invalid certificate is reported with its problem."""
     key, value, text = BAD_CERTIFICATES[name]
     with pytest.raises(ValueError, match=r"must|known") as caught:
         certificates_from(json.dumps({key: value}))
@@ -156,7 +156,7 @@ def files(tmp_path: Path) -> dict[str, Path]:
 
 
 def problems(**settings: object) -> list[str]:
-    """What is wrong with these settings."""
+    """Return the problems of these settings."""
     try:
         config.load(**{name: str(value) for name, value in settings.items()})
     except config.SettingsError as error:
@@ -165,7 +165,7 @@ def problems(**settings: object) -> list[str]:
 
 
 def test_tls_admits_other_addresses_than_loopback(files):
-    """With a certificate the port may be reached from outside, without a word about plaintext."""
+    """With a certificate the port may be reached from other machines."""
     tls = {"tls_cert_file": files["certificate"], "tls_key_file": files["key"]}
     assert problems(listen="0.0.0.0:7450", **tls) == []
     [line] = problems(listen="0.0.0.0:7450")
@@ -188,13 +188,13 @@ def test_tls_admits_other_addresses_than_loopback(files):
     ],
 )
 def test_wrong_files_are_refused_at_the_start(files, settings, text):
-    """A file that is missing, empty, or does not belong to the other is a problem at the start."""
+    """A file that is missing, empty, or does not match the other is a problem at the start."""
     [line] = problems(**{name: files[file] for name, file in settings.items()})
     assert text in line
 
 
 def test_principals_need_an_authority(files):
-    """Names of certificates mean nothing while nobody has to show one."""
+    """Names of certificates need an authority that verifies certificates of clients."""
     text = json.dumps({"dns:encoder.example": CERTIFICATE})
     [line] = problems(mtls_principals=text)
     assert line.startswith("MILEPOST_MTLS_PRINCIPALS: needs MILEPOST_TLS_CLIENT_CA_FILE")
@@ -207,15 +207,15 @@ def test_principals_need_an_authority(files):
 
 
 def test_file_of_keys_must_be_there(tmp_path):
-    """A file of an issuer's keys is looked for at the start."""
+    """A missing file of an issuer's keys is a problem at the start."""
     issuer = {**ISSUER, "jwks_url": "", "jwks_file": str(tmp_path / "keys.json")}
     [line] = problems(jwt_issuers=json.dumps([issuer]))
     assert line.startswith("MILEPOST_JWT_ISSUERS: ")
     assert "No such file" in line
 
 
-def test_wrong_issuers_are_problems_beside_the_others():
-    """Issuers, certificates and addresses that are wrong are reported in one run."""
+def test_invalid_issuers_are_reported_with_other_problems():
+    """Invalid issuers, certificates and addresses are reported in one run."""
     found = problems(jwt_issuers="[7]", mtls_principals="[]", listen="nonsense")
     assert [line.partition(":")[0] for line in found] == [
         "MILEPOST_MTLS_PRINCIPALS",

@@ -14,7 +14,7 @@ SCHEDULE = (timedelta(0), SECOND, 2 * SECOND)
 
 
 def after(code=None, *, refused=False, retry_after=None, tries=1, dice=0.0):
-    """The verdict on an attempt."""
+    """Return the verdict on an attempt."""
     return verdict(
         code=code,
         refused=refused,
@@ -94,8 +94,8 @@ def test_circuit_opens_after_consecutive_failures():
     assert fail(breaker, "a", 2) == [False, False]
 
 
-def test_full_host_is_not_claimed_for():
-    """A host is full with one delivery more than may be sent at once; others are not affected."""
+def test_host_at_its_limit_is_not_claimed_for():
+    """A host is full with one delivery above its concurrency limit; others are not affected."""
     hosts = HostConcurrency(per_host=2)
     hosts.add("a")
     hosts.add("a")
@@ -107,8 +107,8 @@ def test_full_host_is_not_claimed_for():
     assert hosts.full_hosts() == set()
 
 
-def test_memory_of_failing_hosts_is_bounded():
-    """Of any number of failing hosts only the latest are remembered."""
+def test_number_of_failing_hosts_is_bounded():
+    """Only the latest failing hosts are kept, however many there are."""
     breaker = CircuitBreaker(Clock(), failure_threshold=1)
     for n in range(MAX_FAILING_HOSTS + 10):
         fail(breaker, f"h{n}", 1)

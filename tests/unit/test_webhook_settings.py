@@ -19,7 +19,7 @@ def _no_settings(monkeypatch):
 
 
 def load(monkeypatch, **settings):
-    """The settings with these of webhooks."""
+    """Return the settings with these values for webhooks."""
     for name, value in settings.items():
         monkeypatch.setenv(f"MILEPOST_WEBHOOK_{name.upper()}", value)
     return config.load()
@@ -56,7 +56,7 @@ def test_rules_for_callback_urls(monkeypatch):
 
 
 def test_master_keys(monkeypatch):
-    """Master keys are read as they are written, and never shown."""
+    """Master keys are read as written, and never shown."""
     keys = f"{new_key()},{new_key()}"
     settings = load(monkeypatch, keys=keys)
     assert read_keys(settings.webhook_keys.get_secret_value()) == read_keys(keys)
@@ -64,7 +64,7 @@ def test_master_keys(monkeypatch):
     assert not any(keys in str(entry.value) for entry in config.entries(settings))
 
 
-def test_empty_master_keys_are_none(monkeypatch):
+def test_empty_master_keys_are_unset(monkeypatch):
     """An empty variable counts as unset."""
     assert load(monkeypatch, keys="").webhook_keys is None
 
@@ -108,7 +108,7 @@ def test_bad_values_are_refused_by_name(monkeypatch, name, value, problem):
 
 
 def test_keys_from_one_place_only(monkeypatch, tmp_path):
-    """Keys are given directly or in a file, not both: it would be unclear which ones count."""
+    """Keys that are given both directly and in a file are refused."""
     with pytest.raises(config.SettingsError) as refused:
         load(monkeypatch, keys=new_key(), keys_file=str(tmp_path / "keys"))
     (line,) = refused.value.problems

@@ -25,17 +25,17 @@ def pipe() -> Iterator[tuple[int, int]]:
 
 
 def writer_to(descriptor: int) -> LineWriter:
-    """A writer to that descriptor."""
+    """Return a writer to this descriptor."""
     return LineWriter(descriptor, "{} lost".format)
 
 
 def lost() -> float:
-    """The number of lost lines."""
+    """Return the number of lost lines."""
     return telemetry.registry.get_sample_value("milepost_log_lines_lost_total") or 0.0
 
 
 async def read(descriptor: int, lines: int) -> list[str]:
-    """Read that many lines."""
+    """Read `count` lines."""
     text = b""
     while text.count(b"\n") < lines:
         text += await asyncio.to_thread(os.read, descriptor, 1 << 16)
@@ -56,7 +56,7 @@ async def test_lines_wait_for_a_slow_reader(pipe):
 
 
 async def test_lost_lines_are_counted_and_reported(pipe, monkeypatch):
-    """Lines are lost when the buffer is full; a line with their number precedes the next one."""
+    """When the buffer is full lines are lost, and their number is logged before the next one."""
     monkeypatch.setattr(writer, "MAX_BUFFER_BYTES", 1_000)
     source, sink = pipe
     lines = writer_to(sink)
@@ -108,7 +108,7 @@ def test_lines_of_a_loop_that_ended_are_not_kept(pipe):
 
 
 def test_exit_does_not_wait_for_ever(pipe, monkeypatch):
-    """A reader that does not read delays the exit of the process for a moment only."""
+    """A reader that does not read delays the exit of the process only briefly."""
     monkeypatch.setattr(writer, "EXIT_TIMEOUT_MS", 50)
     _source, sink = pipe
     begun = time.monotonic()

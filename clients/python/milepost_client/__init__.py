@@ -1,7 +1,7 @@
-"""The Python client of Milepost, the service that keeps track of long-running operations.
+"""The Python client of Milepost, a service that tracks long-running operations.
 
-`Milepost` is for programs with an event loop, `SyncMilepost` for all others; the errors of both
-are the tree drawn in `milepost_client.errors`.
+`Milepost` is for programs with an event loop, `SyncMilepost` for all others. The errors of both
+form one tree, drawn in `milepost_client.errors`.
 """
 
 from milepost_client.channel import read_tls

@@ -1,4 +1,4 @@
-"""The verbs of callers: create an operation, read it, wait for it, cancel it, delete it."""
+"""The calls of callers: create, read, await, watch, cancel and delete an operation."""
 
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import aclosing
@@ -16,19 +16,19 @@ from milepost_client.convert import (
 from milepost_client.errors import no_result
 from milepost_client.gen.milepost.v1 import operation_pb2
 from milepost_client.gen.milepost.v1 import operation_service_pb2 as pb
+from milepost_client.long_poll import until_terminal
 from milepost_client.operation import Json, Operation, Status
 from milepost_client.pace import Duration, seconds
-from milepost_client.waiting import until_terminal
-from milepost_client.watching import watching
+from milepost_client.watch import changes
 
 
 class Callers(Connection):
-    """What a caller can do. Any call may also raise the errors that are about no operation.
+    """The calls of a caller. Each may also raise the errors that concern no single operation.
 
     These are `InvalidRequest`, `Unauthenticated`, `PermissionDenied`, `LimitReached`,
     `Unavailable`, `DeadlineExceeded` and `InternalError`.
 
-    Where a `request_id` can be given, a fresh one is made if it is not. Give your own to make a
+    A call that takes a `request_id` makes a new one if none is given. Pass your own to make the
     call repeatable over a restart of your program.
     """
 
@@ -46,19 +46,19 @@ class Callers(Connection):
         original_request_id: str | None = None,
         request_id: str | None = None,
     ) -> Operation:
-        """Create an operation, or find the one that an earlier call with this `request_id` made.
+        """Create an operation, or return the one that an earlier call with this `request_id` made.
 
-        `replayed` of the answer tells the two apart.
+        `replayed` is True in the second case.
 
         Args:
-            function: What is to be done, such as ``video.transcode``.
+            function: The name of the work, such as ``video.transcode``.
             version: The version of the function.
             metadata: Data of your own, kept with the operation.
-            ttl: How long to keep the operation; 24 hours by default.
-            retry_after: What to suggest as pause between two looks; 5 seconds by default.
-            max_attempts: How many workers may lose it before it fails; 3 by default.
-            callback_url: Where to send webhooks.
-            callback_events: Types of the events to send webhooks for; by default every end.
+            ttl: The time to keep the operation; 24 hours by default.
+            retry_after: The suggested pause between two reads; 5 seconds by default.
+            max_attempts: The number of attempts before a lost lease is a failure; 3 by default.
+            callback_url: The URL that receives webhooks.
+            callback_events: The events to send; by default every terminal status.
             original_request_id: The request, in your own terms, that led to this operation.
             request_id: Makes the call repeatable.
 
@@ -84,10 +84,10 @@ class Callers(Connection):
         return from_operation(answer.operation, replayed=answer.replayed)
 
     async def get(self, operation_id: str) -> Operation:
-        """Read the operation as it stands.
+        """Return the present state of the operation.
 
         Raises:
-            OperationNotFound: There is none for you.
+            OperationNotFound: The operation does not exist, or is not visible to you.
         """
         calls = self._calls
         request = pb.GetOperationRequest(operation_id=operation_id)
@@ -97,11 +97,11 @@ class Callers(Connection):
     async def wait(self, operation_id: str, timeout: Duration | None = None) -> Operation:
         """Wait until the operation is terminal, or the timeout has passed.
 
-        Returns it as it then stands; look at its status. The timeout bounds the waiting; the last
-        read may take a deadline longer. Without one, it waits as long as it takes.
+        Return its state at that time; check its status. The timeout bounds the wait, and the last
+        call may take a deadline longer. Without a timeout, the wait is unbounded.
 
         Raises:
-            OperationNotFound: There is none for you, or it vanished meanwhile.
+            OperationNotFound: The operation does not exist, is not visible to you, or was removed.
         """
         calls = self._calls
 
@@ -117,36 +117,35 @@ class Callers(Connection):
     async def watch(self, operation_id: str, after_revision: int = 0) -> AsyncIterator[Operation]:
         """Iterate over the changes of the operation, up to its end.
 
-        Begins with the operation as it stands, if it has moved since `after_revision`. Then every
-        change of status comes exactly once, in the order of revisions, and of the progress in
-        between the newest. A connection that is lost, or a service that is away for a while,
-        only delays: the next one goes on where the last one was cut.
+        The first item is the present state, if its revision is higher than `after_revision`. Then
+        every change of status follows exactly once, in the order of revisions, and between them
+        the newest progress. A lost connection, or a service that is unavailable for a while, only
+        delays: the next connection continues after the last revision.
 
         Args:
             operation_id: The operation.
-            after_revision: The last revision that you know of, to go on from there: then also
-                the changes of status since then come one by one, as far as it is known how the
-                operation stood: without progress, worker and lease.
+            after_revision: The last revision that you know. The changes of status since then come
+                one by one, from the stored events: without progress, worker and lease.
 
         Raises:
-            OperationNotFound: There is none for you, or it vanished meanwhile.
-            Unavailable: The service could not be reached, or has been away for 5 minutes.
+            OperationNotFound: The operation does not exist, is not visible to you, or was removed.
+            Unavailable: The service could not be reached, or was unavailable for 5 minutes.
         """
-        async with aclosing(watching(self._calls, operation_id, after_revision)) as changes:
-            async for operation in changes:
+        async with aclosing(changes(self._calls, operation_id, after_revision)) as operations:
+            async for operation in operations:
                 yield operation
 
     async def result(self, operation_id: str, timeout: Duration | None = None) -> Any:
-        """Wait for the end of the operation and return what it produced.
+        """Wait for the end of the operation and return its result.
 
-        Plain JSON comes as plain values, whole numbers as `int`; another message as the
-        ``google.protobuf.Any`` that holds it; None if there is no result.
+        JSON is returned as plain values, whole numbers as `int`; any other message as the
+        ``google.protobuf.Any`` that holds it. None means no result.
 
         Raises:
-            OperationFailed: It failed; `errors` tells why.
+            OperationFailed: It failed; `errors` holds the reasons.
             OperationCancelled: It was cancelled.
             StillRunning: It had not ended when the timeout passed. Also a `TimeoutError`.
-            OperationNotFound: There is none for you, or it vanished meanwhile.
+            OperationNotFound: The operation does not exist, is not visible to you, or was removed.
         """
         operation = await self.wait(operation_id, timeout)
         if operation.status is not Status.COMPLETED:
@@ -161,20 +160,20 @@ class Callers(Connection):
         expected_revision: int | None = None,
         request_id: str | None = None,
     ) -> Operation:
-        """Cancel the operation: nobody can complete it any more.
+        """Cancel the operation. It can no longer be completed.
 
-        Its worker learns of it with its next write.
+        Its worker is notified on its progress stream, or by the refusal of its next write.
 
         Args:
             operation_id: The operation.
-            reason: Why, in words.
-            expected_revision: Cancel it only if it has not moved since this revision.
+            reason: The reason, as a text.
+            expected_revision: Cancel it only if it still has this revision.
             request_id: Makes the call repeatable.
 
         Raises:
             IllegalTransition: It has ended already.
-            RevisionMismatch: It has moved since `expected_revision`.
-            OperationNotFound: There is none for you.
+            RevisionMismatch: Its revision is not `expected_revision`.
+            OperationNotFound: The operation does not exist, or is not visible to you.
         """
         calls = self._calls
         request = pb.CancelOperationRequest(
@@ -193,17 +192,17 @@ class Callers(Connection):
         expected_revision: int | None = None,
         request_id: str | None = None,
     ) -> None:
-        """Delete the operation, which has ended, with its result.
+        """Delete an ended operation, with its result.
 
         Args:
             operation_id: The operation.
-            expected_revision: Delete it only if it has not moved since this revision.
+            expected_revision: Delete it only if it still has this revision.
             request_id: Makes the call repeatable.
 
         Raises:
             IllegalTransition: It has not ended.
-            RevisionMismatch: It has moved since `expected_revision`.
-            OperationNotFound: There is none for you.
+            RevisionMismatch: Its revision is not `expected_revision`.
+            OperationNotFound: The operation does not exist, or is not visible to you.
         """
         calls = self._calls
         request = pb.DeleteOperationRequest(
@@ -224,16 +223,16 @@ class Callers(Connection):
         full: bool = False,
         page_size: int = 100,
     ) -> AsyncIterator[Operation]:
-        """Iterate over your operations that match all that is given, newest first, over all pages.
+        """Iterate over your operations that match all arguments, newest first, over all pages.
 
         Args:
-            statuses: Of these statuses; none means all.
-            function: Of this function.
-            created_from: Created at this time or later.
-            created_before: Created before this time.
-            owner: Of this owner, which only an admin may name; for an admin, none means all.
-            full: Tell also `metadata`, `result` and `errors`, which may be large.
-            page_size: Number of operations per call, at most 100.
+            statuses: The statuses to include; empty means all.
+            function: The function of the operations.
+            created_from: The earliest time of creation.
+            created_before: The time before which they were created.
+            owner: The owner, which only an admin may name; for an admin, None means all.
+            full: Include `metadata`, `result` and `errors`, which may be large.
+            page_size: The number of operations of one call, 1 to 100.
 
         Raises:
             ValueError: A time has no time zone, or a status is UNKNOWN.

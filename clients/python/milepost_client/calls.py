@@ -1,4 +1,4 @@
-"""Sending one call: with credential, deadline and request_id, and again while that is safe."""
+"""Calls: each with a credential, a deadline and a request_id, tried again while that is safe."""
 
 import asyncio
 import uuid
@@ -13,12 +13,8 @@ from milepost_client.gen.milepost.v1 import worker_service_pb2 as worker_pb
 from milepost_client.gen.milepost.v1.operation_service_pb2_grpc import OperationServiceStub
 from milepost_client.gen.milepost.v1.webhook_service_pb2_grpc import WebhookServiceStub
 from milepost_client.gen.milepost.v1.worker_service_pb2_grpc import WorkerServiceStub
-from milepost_client.pace import growing_pauses, seconds
+from milepost_client.pace import Backoff
 from milepost_client.refusal import rebuild
-
-FIRST_PAUSE: Final = 0.05
-LONGEST_PAUSE: Final = 2.0
-"""Bounds, in seconds, of what is added to the pause that the service asks for."""
 
 READS: Final = (
     pb.GetOperationRequest,
@@ -44,7 +40,7 @@ class _Repeatable(Protocol):
 
 
 class Calls:
-    """The services behind one channel, and the way to call them."""
+    """The services behind one channel, and the calls to them."""
 
     def __init__(self, channel: grpc.aio.Channel, *, api_key: str | None, deadline: float) -> None:
         self.operations = OperationServiceStub(channel)
@@ -63,13 +59,13 @@ class Calls:
         """Return the answer to the request.
 
         A request that takes a request_id and has none gets one, the same for every try. While
-        the service is unavailable, the request is sent again after the pause the service asks
-        for and one of our own, as long as the deadline admits, which bounds all tries together.
+        the service is unavailable, the request is sent again: after the pause that the service
+        asks for, and a growing one. The deadline bounds all tries together.
 
         Args:
-            method: Which call.
-            request: What to send.
-            waiting: For how many seconds the service is asked to wait, beside the deadline.
+            method: The method to call.
+            request: The request to send.
+            waiting: The seconds that the service is asked to wait, in addition to the deadline.
 
         Raises:
             MilepostError: The service refused, or did not answer in time.
@@ -77,7 +73,7 @@ class Calls:
         _identify(request)
         clock = asyncio.get_running_loop().time
         end = clock() + self.deadline + waiting
-        pauses = growing_pauses(first=FIRST_PAUSE, most=LONGEST_PAUSE)
+        backoff = Backoff()
         while True:
             try:
                 return await method(
@@ -85,9 +81,9 @@ class Calls:
                 )
             except grpc.aio.AioRpcError as failure:
                 error = rebuild(failure)
-                pause = seconds(error.retry_after or 0.0) + next(pauses)
-                helps = error.code is grpc.StatusCode.UNAVAILABLE and _is_repeatable(request)
-                if not helps or clock() + pause >= end:
+                pause = backoff.pause_s(error)
+                may_help = error.code is grpc.StatusCode.UNAVAILABLE and _is_repeatable(request)
+                if not may_help or clock() + pause >= end:
                     raise error from failure
             await asyncio.sleep(pause)
 
@@ -97,11 +93,11 @@ class Calls:
 
 
 def _identify(request: Message) -> None:
-    """Give the request a request_id, unless it takes none or has one."""
+    """Give the request a request_id, unless it has no such field, or has one already."""
     if isinstance(request, _Repeatable) and not request.HasField("request_id"):
         request.request_id = str(uuid.uuid4())
 
 
 def _is_repeatable(request: Message) -> bool:
-    """Tell whether sending the request twice does no more than sending it once."""
+    """Return True if sending the request twice does no more than sending it once."""
     return isinstance(request, (*READS, _Repeatable))

@@ -1,4 +1,4 @@
-"""Opening the channel: TLS unless the service is on this very machine."""
+"""The channel to the service: with TLS, unless the service is on this machine."""
 
 import ipaddress
 import re
@@ -11,23 +11,23 @@ from milepost_client.version import VERSION
 
 OPTIONS: Final = (
     ("grpc.primary_user_agent", f"milepost-client-python/{VERSION}"),
-    # A connection that died silently is noticed during a call; the service admits a ping per 30 s.
+    # Detects a dead connection during a call; the service admits one ping per 30 s.
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 10_000),
-    # A service that comes back is found within 2 s, not within the 2 min that gRPC admits.
+    # Finds a service that comes back within 2 s; the default of gRPC is up to 2 min.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2_000),
-    # A page of full operations may exceed the 4 MiB that gRPC admits; the service bounds it.
+    # A page of full operations may exceed the 4 MiB of gRPC; the service bounds it.
     ("grpc.max_receive_message_length", -1),
     # An error that names many fields travels in the trailing metadata.
     ("grpc.max_metadata_size", 64 * 1024),
     ("grpc.absolute_max_metadata_size", 64 * 1024),
-    # A name with many addresses stands for many replicas: ask them in turn.
+    # A name with many addresses stands for many replicas: use them in turn.
     ("grpc.lb_policy_name", "round_robin"),
 )
 
 NETWORK: Final = re.compile(r"(?:dns:(?:///)?|ipv4:|ipv6:)?(?P<hosts>.+)")
-"""What names hosts, one or many: ``host:port``, ``dns:///host:port``, ``ipv4:host:port,…``."""
+"""The addresses that name hosts: ``host:port``, ``dns:///host:port``, ``ipv4:host:port,…``."""
 HOST: Final = re.compile(r"\[(?P<bracketed>.*)\](?::\d+)?|(?P<plain>[^:]*)(?::\d+)?|(?P<bare>.*)")
 
 
@@ -37,8 +37,8 @@ def open_channel(
     """Return a channel to the address that connects with the first call.
 
     With `tls` it uses these credentials. Without, it uses TLS with the roots of the system,
-    except to the loopback interface or if `insecure` says so: then nothing is encrypted, and no
-    proxy of the environment is used, which would get to see the API key.
+    except to the loopback interface or with `insecure`: then nothing is encrypted, and the proxy
+    of the environment is not used, because it would see the API key.
 
     Raises:
         ValueError: Both `tls` and `insecure` are given.
@@ -59,13 +59,13 @@ def read_tls(
     """Return the credentials of a channel from files in PEM.
 
     Args:
-        ca_file: The authorities that the service's certificate is checked with. By default the
-            roots of the system.
+        ca_file: The authorities that sign the certificate of the service. By default the roots of
+            the system.
         certificate_file: The certificate of this client, with its chain.
         key_file: The key of that certificate.
 
     Raises:
-        ValueError: Certificate and key are not given together.
+        ValueError: Only one of certificate and key is given.
         OSError: A file cannot be read.
     """
     if (certificate_file is None) != (key_file is None):
@@ -78,7 +78,7 @@ def read_tls(
 
 
 def is_loopback(address: str) -> bool:
-    """Tell whether every connection to the address stays on this machine."""
+    """Return True if every connection to the address stays on this machine."""
     if address.startswith(("unix:", "unix-abstract:")):
         return True
     network = NETWORK.fullmatch(address)

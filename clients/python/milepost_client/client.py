@@ -1,10 +1,10 @@
-"""The client: all that callers and workers can do, in one class."""
+"""The client: the calls of callers, receivers of webhooks, and workers in one class."""
 
 from contextlib import AbstractAsyncContextManager
 
 from milepost_client.callers import Callers
 from milepost_client.receivers import Receivers
-from milepost_client.streamed_work import working
+from milepost_client.streamed_work import work_block
 from milepost_client.work import Work
 from milepost_client.workers import Workers
 
@@ -22,7 +22,7 @@ class Milepost(Callers, Receivers, Workers):
     def work(
         self, operation_id: str, *, worker: str | None = None, stream: bool = False
     ) -> AbstractAsyncContextManager[Work]:
-        """Do the work of an operation: started before the block, and ended with it.
+        """Do the work of an operation: start it before the block, and end it with the block.
 
         ::
 
@@ -30,29 +30,25 @@ class Milepost(Callers, Receivers, Workers):
                 await work.progress(0.4, "halfway, nearly")
                 work.result = {"frames": 1200}
 
-        When the block ends, the operation is completed with `work.result`. When it raises, even
-        by being interrupted, the operation is failed with the name of the exception's class as
-        code and its text as message, and the exception goes on; if failing it did not work
-        either, a note on the exception says so.
+        When the block ends, the operation is completed with `work.result`. When the block raises,
+        even because it is interrupted, the operation is failed with the class of the exception as
+        code and its text as message, and the exception propagates; if the operation could not be
+        failed, a note on the exception says so. Both ends are tried again, for 5 minutes, while
+        the service is unavailable or limits the rate.
 
-        When somebody has cancelled the operation, `work.progress` and `work.complete` raise
-        `Cancelled` in the block, or the end of the block does. It then stays cancelled, and the
-        error goes on unless the block catches it. The same holds for `StaleAttempt`, when the
-        work was handed to another worker.
+        When the operation was cancelled, `work.progress` and `work.complete` raise `Cancelled` in
+        the block, or the end of the block does. The operation stays cancelled, and the error
+        propagates unless the block catches it. The same holds for `StaleAttempt`, when another
+        worker has the operation.
 
         Args:
             operation_id: The operation.
-            worker: Your name, for people who look for you.
-            stream: Report on the progress stream that all work of this client shares: reports
-                cost next to nothing, and a cancel is known at once.
+            worker: The name of this worker, shown to operators.
+            stream: Report on the progress stream that all work of this client shares: a report
+                costs little and does not wait for an answer, and a cancel is known at once.
 
         Raises:
             IllegalTransition: It is not pending.
-            OperationNotFound: There is none for you.
+            OperationNotFound: The operation does not exist, or is not visible to this worker.
         """
-        return working(
-            self,
-            operation_id,
-            worker=worker,
-            stream=self._progress_stream if stream else None,
-        )
+        return work_block(self, operation_id, worker=worker, streamed=stream)

@@ -1,5 +1,7 @@
-"""What all of the client stands on: an address, an API key, and a channel while it is open."""
+"""The connection under the whole client: an address, an API key, and a channel while it is open."""
 
+import asyncio
+import os
 from datetime import timedelta
 from types import TracebackType
 from typing import Final, Self
@@ -11,25 +13,28 @@ from milepost_client.channel import open_channel
 from milepost_client.pace import Duration, seconds
 
 DEADLINE: Final = timedelta(seconds=10)
-"""How long one call may take, all its tries together, unless told otherwise."""
+"""The default deadline of one call, all its tries together."""
 
 
 class Connection:
-    """A connection to a Milepost service, open inside ``async with``.
+    """A connection to a Milepost service, open inside ``async with``, or from `open` to `close`.
+
+    It belongs to the process and the event loop in which it was opened.
 
     Args:
-        address: Where the service is, such as ``127.0.0.1:7450`` or ``dns:///milepost:7450``.
-        api_key: Who calls: an API key, or a token (JWT) of an issuer that the service trusts. Sent
-            with every call, and shown nowhere. ``None`` where the client certificate in `tls`
-            says who calls.
+        address: The address of the service, such as ``127.0.0.1:7450`` or
+            ``dns:///milepost:7450``.
+        api_key: The credential of the caller: an API key, or a token (JWT) of an issuer that the
+            service trusts. It is sent with every call, and never shown. ``None`` if the client
+            certificate in `tls` identifies the caller.
         tls: The credentials of the channel, for an authority or a client certificate of your own
             (`read_tls`, or ``grpc.ssl_channel_credentials``). By default TLS with the roots of the
             system, and no encryption to the loopback interface.
-        insecure: Admit an unencrypted channel to another machine, which exposes the API key.
-        deadline: How long one call may take, all its tries together.
+        insecure: Allow an unencrypted channel to another machine, which exposes the API key.
+        deadline: The deadline of one call, all its tries together.
 
     Raises:
-        ValueError: The API key has characters that none has, or `tls` and `insecure` are given.
+        ValueError: The API key is not one word of ASCII, or both `tls` and `insecure` are given.
     """
 
     def __init__(
@@ -51,21 +56,34 @@ class Connection:
         self._insecure = insecure
         self._deadline = seconds(deadline)
         self._channel: grpc.aio.Channel | None = None
+        self._process_id = os.getpid()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._address!r})"
 
-    async def __aenter__(self) -> Self:
-        """Open the channel. It connects with the first call.
+    async def open(self) -> Self:
+        """Open the channel, and return the client. It connects with the first call.
 
         Raises:
             RuntimeError: It is open already.
         """
         if self._channel is not None:
             raise RuntimeError(f"{self!r} is open already")
+        self._process_id = os.getpid()
+        self._loop = asyncio.get_running_loop()
         self._channel = open_channel(self._address, tls=self._tls, insecure=self._insecure)
         self._opened = Calls(self._channel, api_key=self._api_key, deadline=self._deadline)
         return self
+
+    async def close(self) -> None:
+        """Close the channel. Calls in flight are cancelled. A closed client stays closed."""
+        channel, self._channel = self._channel, None
+        if channel is not None and not self._is_forked:
+            await channel.close()
+
+    async def __aenter__(self) -> Self:
+        """Open the client; see `open`."""
+        return await self.open()
 
     async def __aexit__(
         self,
@@ -73,16 +91,26 @@ class Connection:
         problem: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Close the channel. Calls in flight are cancelled."""
-        channel, self._channel = self._channel, None
-        if channel is not None:
-            await channel.close()
+        """Close the client; see `close`."""
+        await self.close()
+
+    @property
+    def _is_forked(self) -> bool:
+        """True in a process that was forked after the client was opened."""
+        return self._process_id != os.getpid()
 
     @property
     def _calls(self) -> Calls:
-        """The way to call the service, while the channel is open."""
+        """The calls of the open channel.
+
+        gRPC would hang, or worse, in a forked process and in another event loop.
+        """
         if self._channel is None:
-            raise RuntimeError(f"{self!r} is not open: use it in a with statement")
+            raise RuntimeError(f"{self!r} is not open: use a with statement, or call open()")
+        if self._is_forked:
+            raise RuntimeError(f"{self!r} was opened before a fork: open another one after it")
+        if self._loop is not asyncio.get_running_loop():
+            raise RuntimeError(f"{self!r} was opened in another event loop: open one per loop")
         return self._opened
 
 

@@ -1,43 +1,56 @@
-"""Between messages and plain values: the only module that knows both."""
+"""Conversion between messages and plain values: the only module that knows both."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from google.protobuf import any_pb2, duration_pb2, struct_pb2, timestamp_pb2
 from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Error as ProtobufError
 
 from milepost_client.gen.milepost.v1 import operation_pb2 as pb
 from milepost_client.operation import Json, Operation, OperationError, Status
 from milepost_client.pace import Duration, seconds
 
 EXACT_INTEGERS: Final = 2**53
-"""Up to here a JSON number, which is a double, tells every integer from its neighbours."""
+"""The bound up to which a JSON number, which is a double, holds every integer exactly."""
 
 _PREFIX: Final = "OPERATION_STATUS_"
 _STEP_PREFIX: Final = "NEXT_STEP_"
 
 
 def to_any(value: Json | Message) -> any_pb2.Any | None:
-    """Return the result as it travels: packed, or nothing for None.
+    """Return the result as a packed message, or None for None.
 
-    Anything JSON can say becomes a ``google.protobuf.Value``; a message is packed as it is, and
-    one that is packed already is left alone.
+    A JSON value becomes a ``google.protobuf.Value``; another message is packed as it is, and an
+    ``Any`` is returned unchanged.
 
     Raises:
         TypeError: It is neither JSON nor a message.
         ValueError: A number has no exact place in JSON: NaN, an infinity, an integer above 2**53.
+            Or the value is nested too deep, or contains itself.
     """
     if value is None or isinstance(value, any_pb2.Any):
         return value
     packed = any_pb2.Any()
-    packed.Pack(value if isinstance(value, Message) else to_value(value))
+    with _bounded_nesting():
+        packed.Pack(value if isinstance(value, Message) else to_value(value))
     return packed
 
 
+@contextmanager
+def _bounded_nesting() -> Iterator[None]:
+    """Raise ValueError for what Python or protobuf cannot nest."""
+    try:
+        yield
+    except (RecursionError, ProtobufError) as problem:
+        raise ValueError("the value is nested too deep, or contains itself") from problem
+
+
 def from_any(packed: any_pb2.Any) -> Any:
-    """Return the plain value of packed JSON, and anything else, or what is broken, as it came."""
+    """Return the plain value of packed JSON, and anything else, or undecodable, unchanged."""
     plain = _PLAIN.get(packed.TypeName())
     try:
         return packed if plain is None else plain(packed.value)
@@ -60,13 +73,18 @@ def to_value(value: Json) -> struct_pb2.Value:
             items = struct_pb2.ListValue(values=map(to_value, value))
             return struct_pb2.Value(list_value=items)
         case Mapping():
-            return struct_pb2.Value(struct_value=to_struct(value))
+            return struct_pb2.Value(struct_value=_to_struct(value))
         case _:
             raise TypeError(f"{type(value).__name__} is neither JSON nor a message")
 
 
 def to_struct(members: Mapping[str, Json]) -> struct_pb2.Struct:
     """Return the JSON object as a message. Raises what `to_any` raises."""
+    with _bounded_nesting():
+        return _to_struct(members)
+
+
+def _to_struct(members: Mapping[str, Json]) -> struct_pb2.Struct:
     for name in members:
         if not isinstance(name, str):
             raise TypeError(f"the names of a JSON object are text, not {type(name).__name__}")
@@ -82,7 +100,7 @@ def _number(value: float) -> float:
 
 
 def from_value(value: struct_pb2.Value) -> Any:
-    """Return the plain value. JSON knows one kind of number: a whole one comes back as `int`."""
+    """Return the plain value. JSON has one type of number: a whole one is returned as `int`."""
     match value.WhichOneof("kind"):
         case "number_value":
             number = value.number_value
@@ -114,11 +132,11 @@ _PLAIN: Final[Mapping[str, Callable[[bytes], Any]]] = {
     "google.protobuf.Struct": lambda packed: from_struct(struct_pb2.Struct.FromString(packed)),
     "google.protobuf.ListValue": lambda packed: _from_list(struct_pb2.ListValue.FromString(packed)),
 }
-"""The types that are nothing but JSON."""
+"""The message types that hold JSON."""
 
 
 def to_duration(duration: Duration | None) -> duration_pb2.Duration | None:
-    """Return the length of time as a message, nothing for None."""
+    """Return the length of time as a message, or None for None."""
     if duration is None:
         return None
     message = duration_pb2.Duration()
@@ -127,10 +145,10 @@ def to_duration(duration: Duration | None) -> duration_pb2.Duration | None:
 
 
 def to_timestamp(time: datetime | None) -> timestamp_pb2.Timestamp | None:
-    """Return the time as a message, nothing for None.
+    """Return the time as a message, or None for None.
 
     Raises:
-        ValueError: The time does not say in which time zone it is meant.
+        ValueError: The time has no time zone.
     """
     if time is None:
         return None
@@ -142,7 +160,7 @@ def to_timestamp(time: datetime | None) -> timestamp_pb2.Timestamp | None:
 
 
 def to_statuses(statuses: Iterable[Status]) -> list[pb.OperationStatus.ValueType]:
-    """Return the statuses as the numbers that travel.
+    """Return the statuses as enum numbers.
 
     Raises:
         ValueError: One of them is UNKNOWN, which no operation has.
@@ -151,7 +169,7 @@ def to_statuses(statuses: Iterable[Status]) -> list[pb.OperationStatus.ValueType
 
 
 def to_errors(errors: Iterable[OperationError]) -> list[pb.OperationError]:
-    """Return the reasons of a failure as messages. Raises what `to_any` raises."""
+    """Return the errors of a failure as messages. Raises what `to_any` raises."""
     return [
         pb.OperationError(
             code=error.code,
@@ -198,14 +216,14 @@ def from_operation(message: pb.Operation, *, replayed: bool = False) -> Operatio
 
 
 def _from_status(number: pb.OperationStatus.ValueType) -> Status:
-    """Return the status, UNKNOWN for one that a newer service has."""
+    """Return the status, or UNKNOWN for one of a newer service."""
     names = pb.OperationStatus.DESCRIPTOR.values_by_number
     name = names[number].name.removeprefix(_PREFIX) if number in names else ""
     return Status(name) if name in Status.__members__ else Status.UNKNOWN
 
 
 def _next_step(number: pb.NextStep.ValueType) -> str | None:
-    """Return the step, nothing for none and for one that a newer service has."""
+    """Return the step, or None if there is no step, or one of a newer service."""
     names = pb.NextStep.DESCRIPTOR.values_by_number
     return names[number].name.removeprefix(_STEP_PREFIX) if number and number in names else None
 

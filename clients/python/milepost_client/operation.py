@@ -7,14 +7,14 @@ from enum import StrEnum
 from typing import Any, TypeAlias
 
 Json: TypeAlias = bool | float | str | Sequence["Json"] | Mapping[str, "Json"] | None
-"""What JSON can say (`float` admits `int`). Integers above 2**53 travel as text."""
+"""A JSON value (`float` includes `int`). Send integers above 2**53 as text."""
 
 
 class Status(StrEnum):
-    """Where an operation stands. Nothing leaves the last three."""
+    """The status of an operation. The last three are terminal."""
 
     UNKNOWN = "UNKNOWN"
-    """A status that only a newer client knows; never the end of an operation for this one."""
+    """A status of a newer service, which this client treats as not terminal."""
     PENDING = "PENDING"
     PROCESSING = "PROCESSING"
     COMPLETED = "COMPLETED"
@@ -23,27 +23,27 @@ class Status(StrEnum):
 
     @property
     def is_terminal(self) -> bool:
-        """Tell whether the operation has ended."""
+        """True if the operation has ended."""
         return self in {Status.COMPLETED, Status.FAILED, Status.CANCELLED}
 
 
 @dataclass(frozen=True, slots=True)
 class OperationError:
-    """One reason why an operation failed, as its worker reported it. Not an exception."""
+    """One reason of a failure, as the worker reported it. Not an exception."""
 
     code: str
     """The kind of error for programs, such as ``CODEC_UNSUPPORTED``."""
     message: str
-    """What went wrong, in words."""
+    """The reason as a text."""
     source: str | None = None
     """The part of the input or of the system that caused it."""
     details: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    """Further facts, in the worker's own terms."""
+    """Further data of the worker."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """One piece of work, as it stood when it was read. Times are aware and in UTC.
+    """One piece of work, in the state that was read. Times are aware and in UTC.
 
     `list` leaves out `metadata`, `result` and `errors` unless asked for them, and so do answers
     to progress: there they are empty, whatever the operation holds.
@@ -54,29 +54,29 @@ class Operation:
     version: str | None
     owner: str
     metadata: dict[str, Any] = field(hash=False)
-    """The caller's own data; empty if it gave none."""
+    """The data of the caller; empty if none was given."""
     original_request_id: str | None
     callback_url: str | None
-    """Where webhooks go, without its query; told to the owner only."""
+    """The URL that receives webhooks, without its query; shown to the owner only."""
 
     status: Status
     progress: float | None
-    """0.0 to 1.0; nothing until first reported."""
+    """0.0 to 1.0; None until first reported."""
     progress_message: str | None
     result: Any = field(hash=False)
-    """What the work produced: a plain value, or a ``google.protobuf.Any`` of any other type."""
+    """The result: a plain value, or a ``google.protobuf.Any`` of any other type."""
     errors: tuple[OperationError, ...]
 
     revision: int
     """Rises by one with every change; the token for `expected_revision`."""
     attempt: int
-    """How often the work was started; the token that fences off a worker that came too late."""
+    """The number of starts; the token by which the writes of an earlier worker are refused."""
     max_attempts: int
     worker: str | None
 
     ttl: timedelta
     retry_after: timedelta
-    """The suggested pause before the next look."""
+    """The suggested pause before the next read."""
     create_time: datetime
     start_time: datetime | None
     progress_time: datetime | None
@@ -87,10 +87,9 @@ class Operation:
     expire_time: datetime
 
     next_step: str | None
-    """What must happen next: ``CLAIM`` by a worker, ``RENEWAL`` of its lease, or its ``END``."""
+    """The next required event: ``CLAIM`` by a worker, ``RENEWAL`` of its lease, or its ``END``."""
     next_step_deadline: datetime | None
-    """By when; nothing must happen to an operation that has ended."""
+    """The deadline of the next step; None after the end."""
 
     replayed: bool = field(default=False, compare=False)
-    """Tells that the call answered with this changed nothing: an earlier one, with the same
-    request_id, had made the change."""
+    """True if the call changed nothing, because an earlier one with the same request_id did."""

@@ -1,233 +1,215 @@
-"""One progress stream for all the work of a client: it reconnects by itself and misses nothing.
+"""The progress stream that all work of a client shares: it reconnects, and renews all leases.
 
-Only the newest report of an operation is kept. It is sent when there is room, and again after the
-stream was cut off, so that the service knows again whom to tell of a cancel.
+Reports leave it in the order of their urgency: first the operation whose lease runs out first.
+After a disconnection the newest report of every operation is sent again, because the service
+notifies a stream of a cancel only if the operation was reported on it. After a rate limit only
+unanswered reports and due renewals are.
 """
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Callable
+from math import inf
+from operator import attrgetter
 from typing import Final
 
 import grpc
 
 from milepost_client import errors
 from milepost_client.calls import Calls, ProgressCall
-from milepost_client.errors import OVER, MilepostError
+from milepost_client.errors import MilepostError
 from milepost_client.gen.milepost.v1 import worker_service_pb2 as pb
-from milepost_client.operation import Status
-from milepost_client.pace import growing_pauses
-from milepost_client.refusal import error_class
+from milepost_client.held_operation import HeldOperation
+from milepost_client.operation import Operation, Status
+from milepost_client.pace import Backoff
+from milepost_client.refusal import error_class, rebuild
+from milepost_client.retry import is_temporary
 
-FIRST_PAUSE: Final = 0.05
-LONGEST_PAUSE: Final = 2.0
-"""Bounds, in seconds, of the pause before the stream is opened again."""
-RENEWAL: Final = 3.0
-"""After so many seconds without a report a sign of life is sent; the shortest lease is 5 s."""
-ROUND: Final = 0.5
-"""Seconds between two looks for operations that need a sign of life."""
-FAREWELL: Final = 5.0
-"""How many seconds the service has to acknowledge the last reports."""
+MAX_PAUSE_S: Final = 5.0
+"""Bound of the pause that is added to the one that the service asks for."""
+STEADY_S: Final = 10.0
+"""Life of a stream after which the pauses begin anew."""
+CLOSE_TIMEOUT_S: Final = 5.0
+"""How long `close` waits for the acknowledgements of the last reports."""
 
-AGAIN: Final = (
-    errors.Unavailable,
-    errors.RateLimited,
-    errors.LostRace,
-    errors.InternalError,
-)
-"""The refusals after which the same report is sent again."""
-
-
-class Following:
-    """One operation on the stream, from `ProgressStream.follow` to `close`."""
-
-    def __init__(
-        self,
-        stream: "ProgressStream",
-        operation_id: str,
-        attempt: int,
-        on_over: Callable[[MilepostError], None],
-    ) -> None:
-        """Report nothing yet; `on_over` is called when the work must stop."""
-        self._stream = stream
-        self._on_over = on_over
-        self._problem: MilepostError | None = None
-        self.request = pb.StreamProgressRequest(operation_id=operation_id, attempt=attempt)
-        self._version = self._sent_version = self._stored_version = 0
-        self.sent = 0.0
-        """When the newest report was sent, by the clock of the loop."""
-        self.revision = 0
-        """The last revision that the service has acknowledged."""
-
-    async def report(self, progress: float | None = None, message: str | None = None) -> None:
-        """Send this as soon as there is room; it takes the place of what was not sent yet.
-
-        Raises:
-            MilepostError: Why an earlier report was refused, or why the work must stop.
-        """
-        problem, self._problem = self._problem, None
-        if problem is not None:
-            raise problem
-        if progress is not None:
-            self.request.progress = progress
-        if message is not None:
-            self.request.message = message
-        self._version += 1
-        self._stream.send_soon(self)
-        await asyncio.sleep(0)  # the stream gets its turn, however busy the work is
-
-    def take_out(self) -> pb.StreamProgressRequest:
-        """Return the newest report, which is sent now."""
-        self._sent_version = self._version
-        return self.request
-
-    def acknowledged(self, revision: int) -> None:
-        """Take note that what was sent is stored, up to this revision."""
-        self.revision = revision
-        self._stored_version = self._sent_version
-
-    @property
-    def unsettled(self) -> pb.StreamProgressRequest | None:
-        """The newest report, if no acknowledgement has come since it was sent."""
-        return self.request if self._version > self._stored_version else None
-
-    def refused(self, error: MilepostError) -> None:
-        """Take note that a report was refused."""
-        self._problem = error
-        if isinstance(error, OVER):
-            self.close()
-            self._on_over(error)
-        else:  # what was refused would be refused again, with every sign of life
-            self.request.ClearField("progress")
-            self.request.ClearField("message")
-
-    def close(self) -> None:
-        """Follow the operation no more."""
-        self._stream.forget(self)
+log: Final = logging.getLogger("milepost_client.progress_stream")
 
 
 class ProgressStream:
-    """A stream that is open while there is something to report. Create it in an event loop."""
+    """A stream that is open while operations are held. Create it in an event loop."""
 
     def __init__(self, calls: Calls) -> None:
         """Open nothing yet."""
         self._calls = calls
-        self._followed: dict[str, Following] = {}
-        self._unsent: dict[str, Following] = {}
-        self._wanted = asyncio.Event()
-        self._closing = False
-        self._heard = False
+        self._held: dict[str, HeldOperation] = {}
+        self._unsent: dict[str, HeldOperation] = {}
+        self._next_due_time = inf
+        self._changed = asyncio.Event()
+        self._closing = asyncio.Event()
+        self._was_answered = False
         self._running: asyncio.Task[None] | None = None
 
-    def follow(
-        self, operation_id: str, attempt: int, on_over: Callable[[MilepostError], None]
-    ) -> Following:
-        """Report on an operation from now on, and keep its lease; first by a sign of life.
+    def hold(self, operation: Operation, on_over: Callable[[MilepostError], None]) -> HeldOperation:
+        """Renew the lease of the operation from now on, and watch for its cancel.
 
         Args:
-            operation_id: The operation, which is being worked on.
-            attempt: The attempt that this worker holds.
+            operation: The operation, in the attempt of this worker.
             on_over: Called once, with the reason, when the work must stop.
         """
-        following = Following(self, operation_id, attempt, on_over)
-        self._followed[operation_id] = following
-        self.send_soon(following)
-        return following
+        held = HeldOperation(self, operation, on_over)
+        self._held[held.id] = held
+        self._next_due_time = min(self._next_due_time, held.due_time)
+        self._wake()
+        return held
 
-    def send_soon(self, following: Following) -> None:
-        """Let the newest report be sent, if the operation is still followed."""
-        operation_id = following.request.operation_id
-        if self._followed.get(operation_id) is following:
-            self._unsent[operation_id] = following
-            self._wanted.set()
-            if self._running is None:
-                self._running = asyncio.create_task(self._run())
+    def enqueue(self, held: HeldOperation) -> None:
+        """Send the newest report of the operation soon, if it is still held."""
+        if self._held.get(held.id) is held:
+            self._unsent[held.id] = held
+            self._wake()
 
-    def forget(self, following: Following) -> None:
+    def drop(self, held: HeldOperation) -> None:
         """Send nothing more about the operation."""
-        operation_id = following.request.operation_id
-        if self._followed.get(operation_id) is following:
-            del self._followed[operation_id]
-            self._unsent.pop(operation_id, None)
+        if self._held.get(held.id) is held:
+            del self._held[held.id]
+            self._unsent.pop(held.id, None)
 
     async def close(self) -> None:
-        """Send what is left, and end when it is acknowledged, within a bounded time."""
-        self._closing = True
-        self._wanted.set()
+        """Send the last reports, and wait a bounded time for their acknowledgements."""
+        self._closing.set()
+        self._changed.set()
         if self._running is not None:
-            await asyncio.wait({self._running}, timeout=FAREWELL)
+            await asyncio.wait({self._running}, timeout=CLOSE_TIMEOUT_S)
             self._running.cancel()
             await asyncio.wait({self._running})
 
-    async def _run(self) -> None:
-        pauses = growing_pauses(first=FIRST_PAUSE, most=LONGEST_PAUSE)
-        while True:
-            self._heard = False
-            with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
-                await self._converse()
-            if self._closing:
-                return
-            if self._heard:
-                pauses = growing_pauses(first=FIRST_PAUSE, most=LONGEST_PAUSE)
-            await asyncio.sleep(next(pauses))
+    def _wake(self) -> None:
+        self._changed.set()
+        if self._running is None or self._running.done():
+            self._running = asyncio.create_task(self._run())
 
-    async def _converse(self) -> None:
-        """Hold one stream, from the first report to its end by either side."""
-        self._unsent = dict(self._followed)
+    async def _run(self) -> None:
+        clock = asyncio.get_running_loop().time
+        backoff = Backoff(max_s=MAX_PAUSE_S)
+        is_limited = False
+        while not self._closing.is_set():
+            if not self._held:
+                self._changed.clear()
+                await self._changed.wait()
+                continue
+            self._was_answered, open_time = False, clock()
+            error = await self._exchange()
+            is_limited = isinstance(error, errors.LimitReached) or (is_limited and _is_vague(error))
+            is_steady = clock() - open_time > STEADY_S
+            if is_steady or (self._was_answered and isinstance(error, errors.Unavailable)):
+                backoff.reset()
+            if self._closing.is_set():
+                return
+            pause_s = backoff.pause_s(error)
+            if error is not None:
+                level = logging.INFO if is_temporary(error) else logging.WARNING
+                log.log(level, "the progress stream ended: %s; next in %.2f s", error, pause_s)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await self._closing.wait()
+            self._enqueue_again(everything=not is_limited)
+
+    def _enqueue_again(self, *, everything: bool) -> None:
+        """Send again what the last stream may have lost, or everything."""
+        for held in self._held.values():
+            if everything or held.is_unanswered:
+                self._unsent[held.id] = held
+        self._next_due_time = -inf  # time has passed without a look at the leases
+
+    async def _exchange(self) -> MilepostError | None:
+        """Hold one stream, from the first report to its end; return the reason of the end."""
         call = self._calls.stream_progress()
         writing = asyncio.create_task(self._write(call))
         try:
-            while isinstance(response := await call.read(), pb.StreamProgressResponse):
-                self._heard = True
-                self._take(response)
+            # The end of the stream may meet the read: then the error says nothing about it.
+            with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+                while isinstance(response := await call.read(), pb.StreamProgressResponse):
+                    self._was_answered = True
+                    self._take(response)
+            return await _end_reason(call)
         finally:
             call.cancel()
             writing.cancel()
             await asyncio.wait({writing})
             if not writing.cancelled():
-                writing.exception()  # what ended the writing has ended the reading too
+                writing.exception()  # the end of the writing has ended the reading too
 
     async def _write(self, call: ProgressCall) -> None:
         clock = asyncio.get_running_loop().time
-        while self._unsent or not self._closing:
-            while self._unsent:
-                operation_id = next(iter(self._unsent))
-                following = self._unsent.pop(operation_id)
-                following.sent = clock()
-                await call.write(following.take_out())
-            if not self._closing:
-                # Not wait_for: its task may be cancelled before it has begun, which is warned of.
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(ROUND):
-                        await self._wanted.wait()
-            self._wanted.clear()
-            for operation_id, following in self._followed.items():
-                if following.sent + RENEWAL <= clock():
-                    self._unsent[operation_id] = following
+        while True:
+            self._enqueue_due(clock())
+            for held in sorted(self._unsent.values(), key=attrgetter("lease_end_time")):
+                if self._unsent.pop(held.id, None) is held:
+                    request = held.take(clock())
+                    self._next_due_time = min(self._next_due_time, held.due_time)
+                    await call.write(request)
+            if not self._unsent:
+                if self._closing.is_set():
+                    break
+                await self._wait_until_due()
         await call.done_writing()
 
-    def _take(self, response: pb.StreamProgressResponse) -> None:
-        """Tell whom it concerns what the service has said."""
-        match response.WhichOneof("item"):
-            case "acknowledgement":
-                following = self._followed.get(response.acknowledgement.operation_id)
-                if following is not None:
-                    following.acknowledged(response.acknowledgement.revision)
-            case "interruption":
-                following = self._followed.get(response.interruption.operation_id)
-                if following is not None:
-                    following.refused(_interruption(response.interruption))
-            case "error":
-                following = self._followed.get(response.error.operation_id)
-                if following is not None:
-                    self._refuse(following, _refusal(response.error))
+    def _enqueue_due(self, now: float) -> None:
+        """Enqueue the operations whose leases are to be renewed."""
+        if now < self._next_due_time:
+            return
+        self._next_due_time = inf
+        for held in self._held.values():
+            if held.due_time <= now:
+                self._unsent[held.id] = held
+            else:
+                self._next_due_time = min(self._next_due_time, held.due_time)
 
-    def _refuse(self, following: Following, error: MilepostError) -> None:
-        if isinstance(error, AGAIN):
+    async def _wait_until_due(self) -> None:
+        """Wait for a report, or for the next lease that is to be renewed."""
+        self._changed.clear()
+        # Not wait_for: if its task is cancelled before it has begun, Python warns.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(self._next_due_time):
+                await self._changed.wait()
+
+    def _take(self, response: pb.StreamProgressResponse) -> None:
+        """Pass an item of the service on to the operation that it is about."""
+        item = response.WhichOneof("item")
+        if item is None:
+            return
+        held = self._held.get(getattr(response, item).operation_id)
+        if held is None:
+            return
+        match item:
+            case "acknowledgement":
+                held.acknowledge()
+            case "interruption":
+                held.refuse(_interruption(response.interruption))
+            case "error":
+                self._refuse(held, _refusal(response.error))
+
+    def _refuse(self, held: HeldOperation, error: MilepostError) -> None:
+        if is_temporary(error) or isinstance(error, errors.StreamFull):
             loop = asyncio.get_running_loop()
-            loop.call_later(LONGEST_PAUSE / 2, self.send_soon, following)
+            loop.call_later(held.backoff.pause_s(error), self.enqueue, held)
         else:
-            following.refused(error)
+            held.refuse(error)
+
+
+def _is_vague(error: MilepostError | None) -> bool:
+    """Return True if a write failed before gRPC knew the reason, which was the earlier one."""
+    return isinstance(error, errors.InternalError) and not error.reason
+
+
+async def _end_reason(call: ProgressCall) -> MilepostError | None:
+    """Return the refusal that ended the stream, or None if it ended well."""
+    code = await call.code()
+    if code is grpc.StatusCode.OK:
+        return None
+    metadata = await call.initial_metadata(), await call.trailing_metadata()
+    return rebuild(grpc.aio.AioRpcError(code, *metadata, details=await call.details()))
 
 
 def _refusal(item: pb.UpdateError) -> MilepostError:
@@ -236,7 +218,7 @@ def _refusal(item: pb.UpdateError) -> MilepostError:
 
 
 def _interruption(item: pb.Interruption) -> MilepostError:
-    """Return the error that a late report of the same work would be answered with."""
+    """Return the error that a later report of the same work would be refused with."""
     operation_id = item.operation_id
     if item.kind == pb.INTERRUPTION_KIND_CANCELLED:
         facts = {"transition": "progress", "status": str(Status.CANCELLED)}
@@ -246,5 +228,5 @@ def _interruption(item: pb.Interruption) -> MilepostError:
     if item.kind == pb.INTERRUPTION_KIND_EXPIRED:
         message = f"operation {operation_id} has expired"
         return errors.OperationExpired(message, reason="OPERATION_EXPIRED", metadata=facts)
-    message = f"operation {operation_id} is not in the hands of this worker any more"
+    message = f"operation {operation_id} is no longer held by this worker"
     return errors.StaleAttempt(message, reason="STALE_ATTEMPT", metadata=facts)

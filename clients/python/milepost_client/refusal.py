@@ -1,7 +1,7 @@
-"""From a refused call to an error of the tree: by reason, and by gRPC code where that is unknown.
+"""The conversion of a refused call to an error: by reason, or by gRPC code if that is unknown.
 
 The service sends a ``google.rpc.Status`` with every refusal: ErrorInfo with the reason and the
-facts, BadRequest with the violated fields, RetryInfo with the pause it asks for.
+values, BadRequest with the violated fields, RetryInfo with the pause that it asks for.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from milepost_client.operation import Status
 
 DOMAIN: Final = "milepost"
 STATUS: Final = "grpc-status-details-bin"
-"""Where gRPC sends the status along, in the trailing metadata."""
+"""The key of the status in the trailing metadata."""
 
 BY_REASON: Final[Mapping[str, type[MilepostError]]] = {
     "INVALID_REQUEST": errors.InvalidRequest,
@@ -61,13 +61,13 @@ BY_CODE: Final[Mapping[grpc.StatusCode, type[MilepostError]]] = {
     grpc.StatusCode.UNIMPLEMENTED: errors.NotAvailable,
     grpc.StatusCode.INTERNAL: errors.InternalError,
 }
-"""The class of a reason that a newer service gives, and of answers that gRPC itself makes up."""
+"""The class of a reason of a newer service, and of an answer of gRPC itself."""
 
 Detail = TypeVar("Detail", bound=Message)
 
 
 def rebuild(failure: grpc.aio.AioRpcError) -> MilepostError:
-    """Return the error of the tree that the refusal stands for."""
+    """Return the error that the refusal stands for."""
     status = _status(failure)
     info = _detail(status, ErrorInfo)
     if info.domain != DOMAIN:
@@ -97,7 +97,7 @@ def error_class(
 
 
 def _status(failure: grpc.aio.AioRpcError) -> RpcStatus:
-    """Return what the service sent along: empty if nothing, or nothing that can be read."""
+    """Return the status of the service, or an empty one if it is missing or undecodable."""
     packed = failure.trailing_metadata().get(STATUS)
     try:
         return RpcStatus.FromString(packed) if isinstance(packed, bytes) else RpcStatus()

@@ -1,88 +1,104 @@
 """The work on one operation, reported on the progress stream that all work of a client shares."""
 
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 from google.protobuf.message import Message
 
-from milepost_client.errors import InvalidRequest, MilepostError
+from milepost_client.errors import OVER, MilepostError
 from milepost_client.operation import Json, Operation, OperationError
-from milepost_client.progress_stream import ProgressStream
-from milepost_client.work import Work, ending
+from milepost_client.retry import until_final
+from milepost_client.work import END_TIMEOUT_S, Work, ending
 from milepost_client.workers import Workers
 
 
 @asynccontextmanager
-async def working(
-    workers: Workers, operation_id: str, *, worker: str | None, stream: ProgressStream | None
+async def work_block(
+    workers: Workers, operation_id: str, *, worker: str | None, streamed: bool
 ) -> AsyncGenerator[Work, None]:
-    """Start the operation, and end it with the block. `Milepost.work` tells how."""
+    """Start the operation, and end it with the block; see `Milepost.work`."""
     operation = await workers.start(operation_id, worker=worker)
-    if stream is None:
-        async with ending(Work(workers, operation)) as work:
+    if not streamed:
+        work = Work(workers, operation)
+        async with ending(work):
             yield work
         return
-    streamed = StreamedWork(workers, stream, operation)
+    streaming = StreamedWork(workers, operation)
     try:
-        async with ending(streamed):
-            yield streamed
+        async with ending(streaming):
+            yield streaming
     finally:
-        streamed.unfollow()
+        streaming.detach()
 
 
 class StreamedWork(Work):
-    """Work whose reports wait for nobody, and whose lease is renewed until it is over.
+    """Work whose reports do not wait for an answer, and whose lease is renewed until its end.
 
-    What is wrong with one report, the next one raises.
+    The error of a refused report is raised by the next report.
     """
 
     def __init__(
         self,
         workers: Workers,
-        stream: ProgressStream,
         operation: Operation,
         on_over: Callable[[MilepostError], None] = lambda _: None,
+        *,
+        end_timeout_s: float = END_TIMEOUT_S,
     ) -> None:
         """Hold the operation; `on_over` is called, with the reason, if the work must stop."""
-        super().__init__(workers, operation)
+        super().__init__(workers, operation, end_timeout_s=end_timeout_s)
         self._on_over = on_over
         self._reason: MilepostError | None = None
-        self._following = stream.follow(operation.id, operation.attempt, self._over)
+        stream = workers._progress_stream  # noqa: SLF001 - shared by all work of the client
+        self._held = stream.hold(operation, self._over)
 
     async def progress(self, progress: float | None = None, message: str | None = None) -> None:
-        """Say how far the work is; see `Work.progress`."""
+        """Report the progress of the work; see `Work.progress`."""
         self._require_open()
-        await self._following.report(progress, message)
+        await self._held.report(progress, message)
 
     async def complete(self, result: Json | Message = None) -> None:
         """Complete the operation, after its last report; see `Work.complete`."""
-        await self._settle()
+        await self._store_last_report()
         await super().complete(result)
 
     async def fail(self, *errors: OperationError) -> None:
         """Fail the operation, after its last report; see `Work.fail`."""
-        await self._settle()
+        await self._store_last_report()
         await super().fail(*errors)
 
-    def let_go(self) -> None:
-        """Leave the operation as it is: when its lease runs out, another worker gets it."""
+    def leave(self) -> None:
+        """Leave the operation unfinished: its lease runs out, and another worker gets it."""
         self._open = False
-        self.unfollow()
+        self.detach()
 
-    def unfollow(self) -> None:
-        """Report no more, and renew the lease no more."""
-        self._following.close()
+    def detach(self) -> None:
+        """Report nothing more, and renew the lease no more."""
+        self._held.close()
 
-    async def _settle(self) -> None:
-        """See to it that the last report is stored, which the stream may have had no time for."""
+    async def _store_last_report(self) -> None:
+        """Store the last report by a call if the stream has not: both may use other replicas."""
         self._require_open()
-        last = self._following.unsettled
-        if last is not None:
-            with suppress(InvalidRequest):  # it was refused, and the end is not
-                await super().progress(
-                    last.progress if last.HasField("progress") else None,
-                    last.message if last.HasField("message") else None,
-                )
+        self._held.only_renew()
+        last = self._held.unstored
+        if last is None:
+            return
+        progress = last.progress if last.HasField("progress") else None
+        message = last.message if last.HasField("message") else None
+        try:
+            self._operation = await until_final(
+                lambda: self._workers.update_progress(
+                    self._id, progress, message, attempt=self._attempt
+                ),
+                timeout_s=self._end_timeout_s,
+            )
+        except OVER:
+            self._open = False
+            raise
+        except MilepostError:
+            pass  # the report is lost, the end is not
+        else:
+            self._held.settle()
 
     def _over(self, reason: MilepostError) -> None:
         if self._open:
@@ -91,7 +107,6 @@ class StreamedWork(Work):
             self._on_over(reason)
 
     def _require_open(self) -> None:
-        reason, self._reason = self._reason, None
-        if reason is not None:
-            raise reason
+        if self._reason is not None:
+            raise self._reason
         super()._require_open()

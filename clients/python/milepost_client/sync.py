@@ -15,7 +15,7 @@ P = ParamSpec("P")
 
 
 class SyncWork(Blocking[Work]):
-    """What `Work` is, with methods that block."""
+    """The form of `Work` with methods that block."""
 
     progress = blocking(Work.progress)
     complete = blocking(Work.complete)
@@ -28,12 +28,12 @@ class SyncWork(Blocking[Work]):
 
     @property
     def is_open(self) -> bool:
-        """Tell whether there is still something to be completed or failed."""
+        """True until the operation is completed or failed, or must not be worked on any more."""
         return self._target.is_open
 
     @property
     def result(self) -> Json | Message:
-        """What the operation is completed with when the block ends; None means no result."""
+        """The result with which the block completes the operation; None means no result."""
         return self._target.result
 
     @result.setter
@@ -49,7 +49,7 @@ def _like(
 
 
 class SyncMilepost(Blocking[Milepost]):
-    """What `Milepost` is, with methods that block; it takes the same arguments.
+    """The form of `Milepost` with methods that block; it takes the same arguments.
 
     ::
 
@@ -57,8 +57,8 @@ class SyncMilepost(Blocking[Milepost]):
             operation = milepost.create("video.transcode", metadata={"source": "in.mov"})
             print(milepost.result(operation.id))
 
-    It may be used by many threads at once. Not to be used in an event loop, which it would block,
-    nor after a fork.
+    Many threads may use it at once. Do not use it in an event loop, which it would block. After a
+    fork, open another one: its methods raise `RuntimeError` in the child process.
     """
 
     create = blocking(Milepost.create)
@@ -89,15 +89,32 @@ class SyncMilepost(Blocking[Milepost]):
     def __repr__(self) -> str:
         return f"Sync{self._target!r}"
 
-    def __enter__(self) -> Self:
-        """Open the channel, and start the thread that serves it."""
+    def open(self) -> Self:
+        """Open the client, start the thread that serves it, and return the client.
+
+        Raises:
+            RuntimeError: It is open already.
+        """
         self._thread.start()
         try:
-            self._thread.run(self._target.__aenter__)
+            self._thread.run(self._target.open)
         except BaseException:
             self._thread.close()
             raise
         return self
+
+    def close(self) -> None:
+        """Close the client, and stop its thread. Calls in flight are cancelled."""
+        if not self._thread.is_running:
+            return
+        try:
+            self._thread.run(self._target.close)
+        finally:
+            self._thread.close()
+
+    def __enter__(self) -> Self:
+        """Open the client; see `open`."""
+        return self.open()
 
     def __exit__(
         self,
@@ -105,8 +122,5 @@ class SyncMilepost(Blocking[Milepost]):
         problem: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Close the channel, and stop the thread."""
-        try:
-            self._thread.run(self._target.__aexit__, kind, problem, traceback)
-        finally:
-            self._thread.close()
+        """Close the client; see `close`."""
+        self.close()

@@ -1,4 +1,4 @@
-"""For receivers of webhooks: verify that a request comes from Milepost, and is fresh."""
+"""The verification of webhooks: that a request comes from Milepost, and is fresh."""
 
 import base64
 import binascii
@@ -11,13 +11,13 @@ from datetime import timedelta
 from typing import Any, Final
 
 TOLERANCE: Final = timedelta(minutes=5)
-"""How old or how far ahead a webhook may be: clocks differ, and replays are refused."""
+"""The maximum difference of the clocks; an older webhook may be a replay."""
 _PREFIX: Final = "whsec_"
 _VERSION: Final = "v1"
 
 
 class NotVerified(Exception):
-    """The request is not a webhook of this secret, or not of now: answer it with 400 or 401."""
+    """The request is not a fresh webhook of this secret: answer it with 400 or 401."""
 
 
 def verify(
@@ -28,17 +28,17 @@ def verify(
     tolerance: timedelta = TOLERANCE,
     now: float | None = None,
 ) -> dict[str, Any]:
-    """Return the content of a webhook, after its signature and its time were verified.
+    """Verify the signature and the time of a webhook, and return its content.
 
     Args:
         body: The body, exactly as it was received.
         headers: The headers, their names in any case.
-        secret: The `value` of a `SigningSecret` (``whsec_…``); several during a rotation.
-        tolerance: How far its time may be off.
-        now: The time, in seconds since 1970; by default that of this machine.
+        secret: A signing secret (``whsec_…``), or several during a rotation.
+        tolerance: The maximum difference between its time and `now`.
+        now: The present time, in seconds since 1970; by default that of this machine.
 
     Raises:
-        NotVerified: It is not to be trusted.
+        NotVerified: The request must not be trusted.
         ValueError: A secret is malformed.
     """
     found = {name.lower(): value for name, value in headers.items()}
@@ -47,16 +47,16 @@ def verify(
         timestamp = found["webhook-timestamp"]
         signatures = found["webhook-signature"]
     except KeyError as missing:
-        raise NotVerified(f"there is no header {missing}") from None
+        raise NotVerified(f"the header {missing} is missing") from None
     if not (timestamp.isascii() and timestamp.isdigit()):
-        raise NotVerified("the timestamp is no number")
+        raise NotVerified("the timestamp is not a number")
     age = (time.time() if now is None else now) - int(timestamp[:20])
     if abs(age) > tolerance.total_seconds():
         raise NotVerified("the webhook is too old, or ahead of the time")
     signed = b".".join((webhook_id.encode(), timestamp.encode(), body))
     secrets = [secret] if isinstance(secret, str) else list(secret)
     expected = [hmac.digest(_key(each), signed, hashlib.sha256) for each in secrets]
-    # Every signature is compared with every secret, whatever was found before: no time tells.
+    # All pairs are compared, so that the duration reveals nothing.
     matches = [hmac.compare_digest(given, one) for given in _given(signatures) for one in expected]
     if not any(matches):
         raise NotVerified("no signature matches")

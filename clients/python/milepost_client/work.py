@@ -1,27 +1,33 @@
-"""Doing the work of an operation in one block: started before it, and ended with it."""
+"""The work on one operation: progress and the end; as a block, ended together with the block."""
 
-from collections.abc import AsyncGenerator, Awaitable
+import uuid
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Final
 
 from google.protobuf.message import Message
 
-from milepost_client.errors import OVER, InvalidRequest, MilepostError
+from milepost_client.convert import to_any
+from milepost_client.errors import OVER, InvalidRequest, LimitReached, MilepostError
+from milepost_client.failure import describe
 from milepost_client.operation import Json, Operation, OperationError
+from milepost_client.retry import until_final
 from milepost_client.workers import Workers
 
-LONGEST_MESSAGE: Final = 10_000
-"""How much of the text of an exception is stored, in characters."""
+END_TIMEOUT_S: Final = 300.0
+"""How long the end of an operation is tried again while the service refuses it for a while."""
 
 
 class Work:
     """The work on one operation, as a worker holds it inside the block.
 
-    It is open until it is completed or failed, or the service says that it is somebody else's by
-    now: cancelled, expired, or handed to another worker. What is closed takes no more.
+    It is open until it is completed or failed, or until the service says that this worker no
+    longer holds the operation: it was cancelled, has expired, or went to another worker.
     """
 
-    def __init__(self, workers: Workers, operation: Operation) -> None:
+    def __init__(
+        self, workers: Workers, operation: Operation, *, end_timeout_s: float = END_TIMEOUT_S
+    ) -> None:
         """Hold the operation, which this worker has just started."""
         self._workers = workers
         self._id = operation.id
@@ -29,6 +35,7 @@ class Work:
         self._operation = operation
         self._result: Json | Message = None
         self._open = True
+        self._end_timeout_s = end_timeout_s
 
     def __repr__(self) -> str:
         return f"Work({self._id!r})"
@@ -40,12 +47,12 @@ class Work:
 
     @property
     def is_open(self) -> bool:
-        """Tell whether there is still something to be completed or failed."""
+        """True until the operation is completed or failed, or must not be worked on any more."""
         return self._open
 
     @property
     def result(self) -> Json | Message:
-        """What the operation is completed with when the block ends; None means no result."""
+        """The result with which the block completes the operation; None means no result."""
         return self._result
 
     @result.setter
@@ -54,12 +61,12 @@ class Work:
         self._result = result
 
     async def progress(self, progress: float | None = None, message: str | None = None) -> None:
-        """Report how far the work is. Without arguments, only a sign of life.
+        """Report the progress of the work. Without arguments, only renew the lease.
 
         Raises:
-            Cancelled: Somebody has cancelled the operation. Stop; there is nothing left to end.
+            Cancelled: The operation was cancelled. Stop; there is nothing left to complete.
             StaleAttempt: Another worker has the operation. Stop likewise.
-            ProgressDecrease: More was done before.
+            ProgressDecrease: An earlier report named more progress.
             RuntimeError: The work is completed or failed already.
         """
         self._require_open()
@@ -70,40 +77,63 @@ class Work:
     async def complete(self, result: Json | Message = None) -> None:
         """Complete the operation now, with this result, or else with the one that was set.
 
-        When no answer comes, nobody knows whether it is completed, and it is not failed.
+        While the service refuses that only for a while, or cannot be reached, it is tried again,
+        for 5 minutes. If there is no final answer by then, the outcome is unknown, and the
+        operation is not failed.
 
         Raises:
-            Cancelled: Somebody has cancelled the operation.
+            Cancelled: The operation was cancelled.
             StaleAttempt: Another worker has the operation.
             InvalidRequest: The result is too large. The work is still open.
             TypeError: The result is neither JSON nor a message. The work is still open.
-            ValueError: A number in it has no exact place in JSON. The work is still open.
+            ValueError: A number in the result has no exact place in JSON, or the result is nested
+                too deep, or contains itself. The work is still open.
             RuntimeError: The work is completed or failed already.
         """
         self._require_open()
+        packed = to_any(self._result if result is None else result)
+        request_id = str(uuid.uuid4())
+        await self._end(
+            lambda: self._workers.complete(
+                self._id, packed, attempt=self._attempt, request_id=request_id
+            )
+        )
+
+    async def fail(self, *errors: OperationError) -> None:
+        """Fail the operation now, for these reasons. This is final. Tried again as `complete` is.
+
+        Raises:
+            Cancelled: The operation was cancelled.
+            StaleAttempt: Another worker has the operation.
+            InvalidRequest: An error is malformed or too large. The work is still open.
+            RuntimeError: The work is completed or failed already.
+        """
+        self._require_open()
+        request_id = str(uuid.uuid4())
+        await self._end(
+            lambda: self._workers.fail(
+                self._id, errors, attempt=self._attempt, request_id=request_id
+            )
+        )
+
+    def _try_once(self) -> None:
+        """Try the end of the operation only once from now on: the program ends."""
+        self._end_timeout_s = 0.0
+
+    async def _end(self, send: Callable[[], Awaitable[Operation]]) -> None:
+        """End the operation. The work stays open if what was sent cannot be stored."""
         self._open = False
-        if result is None:
-            result = self._result
         try:
-            await self._write(self._workers.complete(self._id, result, attempt=self._attempt))
-        except (InvalidRequest, TypeError, ValueError):
+            self._operation = await until_final(send, timeout_s=self._end_timeout_s)
+        except MilepostError as error:
+            self._open = _is_unstorable(error)
+            raise
+        except (TypeError, ValueError):  # it could not be sent
             self._open = True
             raise
 
-    async def fail(self, *errors: OperationError) -> None:
-        """Fail the operation now, for these reasons. This is final: it is not tried again.
-
-        Raises:
-            Cancelled: Somebody has cancelled the operation.
-            StaleAttempt: Another worker has the operation.
-            RuntimeError: The work is completed or failed already.
-        """
-        self._require_open()
-        await self._write(self._workers.fail(self._id, errors, attempt=self._attempt))
-        self._open = False
-
     async def _write(self, call: Awaitable[Operation]) -> None:
-        """Keep the operation that the call answers with. The work is over if it says so."""
+        """Keep the operation that the call returns. The work is over if the refusal says so."""
         try:
             self._operation = await call
         except OVER:
@@ -112,27 +142,38 @@ class Work:
 
     def _require_open(self) -> None:
         if not self._open:
-            raise RuntimeError(f"{self!r} is over: nothing more can be said about it")
+            raise RuntimeError(f"{self!r} is over: nothing more can be reported about it")
+
+
+def _is_unstorable(error: MilepostError) -> bool:
+    """Return True if another content would have been accepted.
+
+    A message above the limit of gRPC is refused by gRPC itself, which gives no reason.
+    """
+    return isinstance(error, InvalidRequest) or (type(error) is LimitReached and not error.reason)
 
 
 @asynccontextmanager
-async def ending(work: Work) -> AsyncGenerator[Work, None]:
+async def ending(work: Work) -> AsyncGenerator[None, None]:
     """Complete the operation when the block ends, or fail it when the block raises."""
     try:
-        yield work
+        yield
         if work.is_open:
             await work.complete()
     except BaseException as problem:
         if work.is_open:
-            await _fail(work, problem)
+            if not isinstance(problem, Exception):  # interrupted: the program may be ending
+                work._try_once()  # noqa: SLF001 - for blocks alone
+            await fail_because(work, problem)
         raise
 
 
-async def _fail(work: Work, problem: BaseException) -> None:
-    """Fail the operation for the problem. When that fails too, the problem says so."""
-    text = (str(problem).strip() or repr(problem))[:LONGEST_MESSAGE]
-    message = text.encode("utf-8", "backslashreplace").decode()
+async def fail_because(work: Work, problem: BaseException) -> None:
+    """Fail the operation because of the problem, which gets a note if that is refused."""
     try:
-        await work.fail(OperationError(type(problem).__name__, message))
+        try:
+            await work.fail(describe(problem))
+        except InvalidRequest as refusal:
+            await work.fail(OperationError("InvalidError", f"The error was refused: {refusal}"))
     except MilepostError as refusal:
         problem.add_note(f"The operation {work.operation.id} was not failed: {refusal}")

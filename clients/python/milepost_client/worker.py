@@ -1,51 +1,35 @@
-"""A worker: claims operations of some functions, and runs what does their work."""
+"""A worker: claims operations of some functions, and runs the function of each."""
 
 import asyncio
 import contextlib
-import inspect
 import logging
-import signal
-import sys
-import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final, TypeAlias
+from collections.abc import Mapping
+from typing import Any, Final
 
-from milepost_client.bridge import LoopThread
 from milepost_client.client import Milepost
-from milepost_client.errors import (
-    OVER,
-    DeadlineExceeded,
-    LimitReached,
-    MilepostError,
-    Unavailable,
-)
+from milepost_client.errors import LimitReached, MilepostError
+from milepost_client.execution import Execution, Function
+from milepost_client.loop_monitor import monitor_loop
 from milepost_client.operation import Operation
-from milepost_client.pace import Duration, growing_pauses, seconds
-from milepost_client.streamed_work import StreamedWork
-from milepost_client.sync import SyncWork
-from milepost_client.work import Work, ending
+from milepost_client.pace import Backoff, Duration, seconds
+from milepost_client.retry import is_temporary
+from milepost_client.signals import stopping
 
-LEASE: Final = 30.0
-GRACE: Final = 30.0
-"""In seconds, unless told otherwise."""
-POLL: Final = 8.0
-"""How many seconds one claim waits for work: less than the deadline of a call."""
-MOST_AT_ONCE: Final = 1_000
-"""Operations that one progress stream carries."""
-MOST_PER_CLAIM: Final = 100
-TRY_AGAIN: Final = (Unavailable, LimitReached, DeadlineExceeded)
-"""What a claim may be answered with without anything being wrong with it."""
-
-Function: TypeAlias = Callable[[Work], Awaitable[Any]] | Callable[[SyncWork], Any]
-"""Does the work of one operation, and returns its result: a coroutine function, which gets a
-`Work`, or a plain one, which runs in a thread and gets a `SyncWork`."""
+DEFAULT_LEASE_S: Final = 30.0
+DEFAULT_GRACE_S: Final = 30.0
+CLAIM_TIMEOUT_S: Final = 8.0
+"""How long one claim waits for work: less than the deadline of a call."""
+MAX_CONCURRENCY: Final = 1_000
+"""The operations that one progress stream carries."""
+MAX_PER_CLAIM: Final = 100
+MAX_PATIENCE_S: Final = 5.0
+"""How long a cancelled function may still occupy its worker."""
 
 log: Final = logging.getLogger("milepost_client.worker")
 
 
 class Worker:
-    """Does the work of some functions until it is stopped.
+    """A worker that does the work of some functions until it is stopped.
 
     ::
 
@@ -54,19 +38,28 @@ class Worker:
             return {"frames": 1200}
 
         async with Milepost("127.0.0.1:7450", api_key=key) as milepost:
-            await Worker(milepost, functions={"video.transcode": transcode}).run()
+            worker = Worker(milepost, functions={"video.transcode": transcode})
+            await worker.run(handle_signals=True)
 
-    What a function returns completes its operation, and what it raises fails it. When the
-    operation is cancelled, expires, or is lost to another worker, a coroutine function is
-    cancelled (``asyncio.CancelledError``); a plain one gets the error from its next
-    `work.progress`. Leases are renewed while the function runs.
+    The return value of a function completes its operation, and an exception fails it, even
+    `SystemExit`. Leases are renewed while the function runs, and until the service has accepted
+    the end of the operation, which is tried again while the service is unavailable or limits the
+    rate.
+
+    When the operation is cancelled, expires, or is lost to another worker, a coroutine function is
+    cancelled (``asyncio.CancelledError``), and the next `work.progress` of a plain function raises
+    the error. A function that goes on for 5 s all the same is given up: the worker takes the next
+    operation.
+
+    A coroutine function must not block the event loop, which also renews the leases; a loop that
+    was blocked for most of a lease is logged as a warning. A plain function may block.
 
     Args:
-        milepost: The client to work through, which is open.
-        functions: What does the work of each function, by its name.
-        concurrency: How many operations are worked on at once, at most 1,000.
-        name: The name of this worker, for people who look for it.
-        lease: How long an operation is held when the worker dies.
+        milepost: The open client to work through.
+        functions: The functions by their names.
+        concurrency: The maximum number of operations at once, at most 1,000.
+        name: The name of this worker, shown to operators.
+        lease: The time after which another worker gets an operation of a dead worker.
         grace: How long functions may go on after `stop`.
 
     Raises:
@@ -80,152 +73,130 @@ class Worker:
         *,
         concurrency: int = 10,
         name: str | None = None,
-        lease: Duration = LEASE,
-        grace: Duration = GRACE,
+        lease: Duration = DEFAULT_LEASE_S,
+        grace: Duration = DEFAULT_GRACE_S,
     ) -> None:
         if not functions:
             raise ValueError("a worker needs functions")
-        if not 1 <= concurrency <= MOST_AT_ONCE:
-            raise ValueError(f"concurrency must lie between 1 and {MOST_AT_ONCE}")
+        if not 1 <= concurrency <= MAX_CONCURRENCY:
+            raise ValueError(f"concurrency must lie between 1 and {MAX_CONCURRENCY}")
         self._milepost = milepost
         self._functions = dict(functions)
         self._concurrency = concurrency
         self._name = name
-        self._lease = lease
-        self._grace = seconds(grace)
-        self._tasks: dict[asyncio.Task[None], StreamedWork] = {}
+        self._lease_s = seconds(lease)
+        self._grace_s = seconds(grace)
+        self._executions: set[Execution] = set()
+        self._has_room = asyncio.Event()
         self._stopping = asyncio.Event()
-        self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="milepost-worker")
 
     def stop(self) -> None:
-        """Claim no more, let what runs go on for the time of grace, and let `run` return."""
+        """Claim no more, wait for the running functions within the grace, and let `run` return."""
         self._stopping.set()
 
-    async def run(self) -> None:
-        """Work until `stop`, SIGTERM or SIGINT.
+    async def run(self, *, handle_signals: bool = False) -> None:
+        """Work until `stop` is called.
 
-        Signals reach the main thread of a process alone, and not on Windows: whoever runs a
-        worker elsewhere calls `stop`.
+        An operation whose function has not ended after the grace is left unfinished: its lease
+        runs out, and another worker gets it. If `run` itself is cancelled, such as at the end of
+        the program, all operations are left at once.
 
-        What has not ended when the time of grace is over is let go: its lease runs out, and
-        another worker gets it.
+        Args:
+            handle_signals: Call `stop` at the first SIGTERM or SIGINT; the second one ends the
+                program as usual. For scripts that only run a worker, in the main thread. Inside a
+                server or a framework, which handles signals itself, call `stop` at its shutdown.
 
         Raises:
             MilepostError: Claims are refused for good: the API key is not valid, or not granted
                 one of the functions.
+            RuntimeError: The client was closed while the worker ran.
+            ValueError: `handle_signals` was given outside of the main thread.
         """
-        async with self._signals():
+        grace_s = 0.0
+        with stopping(self.stop) if handle_signals else contextlib.nullcontext():
+            monitor = asyncio.create_task(monitor_loop(self._lease_s))
             try:
                 await self._claim_until_stopped()
+                grace_s = self._grace_s
+            except MilepostError:
+                grace_s = self._grace_s
+                raise
             finally:
-                await self._drain()
-
-    @contextlib.asynccontextmanager
-    async def _signals(self) -> AsyncIterator[None]:
-        loop = asyncio.get_running_loop()
-        heard = sys.platform != "win32" and threading.current_thread() is threading.main_thread()
-        numbers = (signal.SIGTERM, signal.SIGINT) if heard else ()
-        for number in numbers:
-            loop.add_signal_handler(number, self.stop)
-        try:
-            yield
-        finally:
-            for number in numbers:
-                loop.remove_signal_handler(number)
+                try:
+                    await self._drain(grace_s)
+                finally:
+                    monitor.cancel()
 
     async def _claim_until_stopped(self) -> None:
-        stopping = asyncio.create_task(self._stopping.wait())
-        pauses = growing_pauses(first=0.05, most=2.0)
-        try:
-            while not stopping.done():
-                free = self._concurrency - len(self._tasks)
-                if not free:
-                    await _first(stopping, *self._tasks)
-                    continue
-                claiming = asyncio.create_task(self._claim(min(free, MOST_PER_CLAIM)))
-                await _first(stopping, claiming)
-                if not claiming.done():
-                    claiming.cancel()
-                    break
-                try:
-                    operations = claiming.result()
-                    pauses = growing_pauses(first=0.05, most=2.0)
-                except TRY_AGAIN as error:
-                    log.warning("no work was claimed: %s", error)
-                    pause = asyncio.create_task(asyncio.sleep(next(pauses)))
-                    await _first(stopping, pause)
-                    pause.cancel()
-                    continue
-                for operation in operations:
-                    self._begin(operation)
-        finally:
-            stopping.cancel()
+        backoff = Backoff()
+        while not self._stopping.is_set():
+            free = self._concurrency - len(self._executions)
+            if not free:
+                self._has_room.clear()
+                await self._unless_stopped(self._has_room.wait())
+                continue
+            try:
+                operations = await self._unless_stopped(self._claim(min(free, MAX_PER_CLAIM)))
+            except MilepostError as error:
+                if not is_temporary(error) and not isinstance(error, LimitReached):
+                    raise
+                log.warning("no work was claimed: %s", error)
+                await self._unless_stopped(asyncio.sleep(backoff.pause_s(error)))
+                continue
+            backoff.reset()
+            for operation in operations or ():
+                self._begin(operation)
 
-    async def _claim(self, most: int) -> list[Operation]:
+    async def _unless_stopped(self, awaitable: Any) -> Any:
+        """Return the value of the awaitable, or None if the worker is stopped before."""
+        stopped = asyncio.create_task(self._stopping.wait())
+        task = asyncio.ensure_future(awaitable)
+        try:
+            await asyncio.wait({stopped, task}, return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                return None
+            if task.cancelled():  # a closed channel cancels its calls
+                raise RuntimeError("the client was closed while its worker ran")
+            return task.result()
+        finally:
+            stopped.cancel()
+            task.cancel()
+
+    async def _claim(self, max_operations: int) -> list[Operation]:
         return await self._milepost.claim(
             self._functions,
-            max_operations=most,
-            lease=self._lease,
+            max_operations=max_operations,
+            lease=self._lease_s,
             worker=self._name,
-            timeout=POLL,
+            timeout=CLAIM_TIMEOUT_S,
         )
 
     def _begin(self, operation: Operation) -> None:
-        function = self._functions[operation.function]
-        is_plain = not inspect.iscoroutinefunction(function)
-        task: asyncio.Task[None]
-
-        def stop(_: MilepostError) -> None:
-            if not is_plain:  # a thread cannot be cancelled; it is told by its next report
-                task.cancel()
-
-        work = StreamedWork(
+        execution = Execution(
             self._milepost,
-            self._milepost._progress_stream,  # noqa: SLF001 - shared by all work of the client
             operation,
-            stop,
+            self._functions[operation.function],
+            patience_s=min(self._grace_s, MAX_PATIENCE_S),
+            on_end=self._end,
         )
-        task = asyncio.create_task(self._work(function, work, plain=is_plain))
-        self._tasks[task] = work
-        task.add_done_callback(self._tasks.pop)
+        self._executions.add(execution)
 
-    async def _work(self, function: Function, work: StreamedWork, *, plain: bool) -> None:
-        """Do the work of one operation. Whatever happens inside ends it alone."""
+    def _end(self, execution: Execution) -> None:
+        self._executions.discard(execution)
+        self._has_room.set()
+
+    async def _drain(self, grace_s: float) -> None:
+        """Wait for the running functions within the grace, and leave the remaining operations."""
         try:
-            async with ending(work):
-                result = await self._call(function, work, plain=plain)
-                if result is not None and work.is_open:
-                    work.result = result
-        except asyncio.CancelledError:
-            if work.is_open:
-                raise
-            log.info("%r was taken away", work)
-        except OVER as error:
-            log.info("%r was taken away: %s", work, error)
-        except Exception:
-            log.exception("%r failed", work)
+            if self._executions and grace_s:
+                await asyncio.wait(self._tasks(), timeout=grace_s)
         finally:
-            work.unfollow()
+            for execution in tuple(self._executions):
+                execution.leave()
+            if self._executions:
+                await asyncio.wait(self._tasks(), timeout=MAX_PATIENCE_S)
+            for execution in self._executions:
+                log.warning("%r does not end though it is cancelled", execution)
 
-    async def _call(self, function: Any, work: Work, *, plain: bool) -> Any:
-        if not plain:
-            return await function(work)
-        loop = asyncio.get_running_loop()
-        blocking = SyncWork(work, LoopThread.of(loop))
-        return await loop.run_in_executor(self._threads, function, blocking)
-
-    async def _drain(self) -> None:
-        """Let what runs come to its end in time, and let go of the rest."""
-        if self._tasks:
-            await asyncio.wait(set(self._tasks), timeout=self._grace)
-        left = dict(self._tasks)
-        for task, work in left.items():
-            work.let_go()
-            task.cancel()
-        if left:
-            await asyncio.wait(set(left))
-        self._threads.shutdown(wait=False, cancel_futures=True)
-
-
-async def _first(*tasks: "asyncio.Task[Any]") -> None:
-    await asyncio.wait(set(tasks), return_when=asyncio.FIRST_COMPLETED)
+    def _tasks(self) -> "set[asyncio.Task[None]]":
+        return {execution.task for execution in self._executions}

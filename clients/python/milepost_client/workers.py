@@ -1,7 +1,6 @@
-"""The verbs of workers: start an operation, report its progress, complete or fail it."""
+"""The calls of workers: claim or start an operation, report progress, complete or fail it."""
 
 from collections.abc import Iterable
-from types import TracebackType
 
 from google.protobuf.message import Message
 
@@ -14,34 +13,31 @@ from milepost_client.progress_stream import ProgressStream
 
 
 class Workers(Connection):
-    """What a worker can do, one call at a time. `work` does it all in one block.
+    """The calls of a worker, one by one. `work` does all of them in one block.
 
     `attempt` and `expected_revision` make a write conditional: it is refused with `StaleAttempt`
-    or `RevisionMismatch` unless the operation has them still. Every write may raise
-    `OperationNotFound`, and `IllegalTransition`, as `Cancelled` where somebody has cancelled the
-    operation.
+    or `RevisionMismatch` unless the operation still has them. Every write may raise
+    `OperationNotFound`, `IllegalTransition`, and `Cancelled` if the operation was cancelled.
     """
 
     _stream: ProgressStream | None = None
 
     @property
     def _progress_stream(self) -> ProgressStream:
-        """The stream that all work of this client reports on; opened by the first report."""
+        """The stream that all work of this client shares. Use it in the event loop."""
         if self._stream is None:
             self._stream = ProgressStream(self._calls)
         return self._stream
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        problem: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Close the progress stream, once the last report is acknowledged, and the channel."""
+    async def close(self) -> None:
+        """Store the last reports of the progress stream, and close the channel.
+
+        Calls in flight are cancelled.
+        """
         stream, self._stream = self._stream, None
-        if stream is not None:
+        if stream is not None and not self._is_forked:
             await stream.close()
-        await super().__aexit__(kind, problem, traceback)
+        await super().close()
 
     async def claim(
         self,
@@ -55,11 +51,11 @@ class Workers(Connection):
         """Claim pending operations of these functions, each held until its lease runs out.
 
         Args:
-            functions: Their exact names.
-            max_operations: How many at most, up to 100.
-            lease: How long each is held until progress renews it; 30 s by default.
-            worker: Your name, for people who look for you.
-            timeout: How long to wait for work, within the deadline of a call.
+            functions: The exact names of the functions.
+            max_operations: The maximum number of operations, 1 to 100.
+            lease: The time for which each is held until progress renews it; 30 s by default.
+            worker: The name of this worker, shown to operators.
+            timeout: The time to wait for work, within the deadline of a call.
         """
         calls = self._calls
         request = pb.ClaimOperationsRequest(
@@ -81,13 +77,13 @@ class Workers(Connection):
         expected_revision: int | None = None,
         request_id: str | None = None,
     ) -> Operation:
-        """Start the operation, which is pending. `attempt` of the answer is yours.
+        """Start the pending operation. The answer holds the `attempt` of this worker.
 
         Args:
             operation_id: The operation.
-            worker: Your name, for people who look for you.
-            progress: How much is done already.
-            expected_revision: Start it only if it has not moved since this revision.
+            worker: The name of this worker, shown to operators.
+            progress: The progress made already.
+            expected_revision: Start it only if it still has this revision.
             request_id: Makes the call repeatable.
         """
         calls = self._calls
@@ -111,18 +107,18 @@ class Workers(Connection):
         expected_revision: int | None = None,
         request_id: str | None = None,
     ) -> Operation:
-        """Report how far the work is. It is stored when this returns; a lease is renewed.
+        """Report progress. It is stored when this returns, and a lease is renewed.
 
         Args:
             operation_id: The operation.
-            progress: How much is done, from 0.0 to 1.0; without it, as much as before.
-            message: What is being done, in words; without it, the earlier one stays.
-            attempt: Report it only if this is the attempt still.
-            expected_revision: Report it only if the operation has not moved since this revision.
+            progress: The progress, from 0.0 to 1.0; without it, the earlier one stays.
+            message: A description of the present step; without it, the earlier one stays.
+            attempt: Report only if this is still the attempt.
+            expected_revision: Report only if the operation still has this revision.
             request_id: Makes the call repeatable.
 
         Raises:
-            ProgressDecrease: More was done before.
+            ProgressDecrease: An earlier report named more progress.
         """
         calls = self._calls
         request = pb.UpdateProgressRequest(
@@ -145,18 +141,19 @@ class Workers(Connection):
         expected_revision: int | None = None,
         request_id: str | None = None,
     ) -> Operation:
-        """Complete the operation, which is being worked on, with its result.
+        """Complete the operation, which is in progress, with its result.
 
         Args:
             operation_id: The operation.
-            result: Anything JSON can say, or a protobuf message; None means that there is none.
-            attempt: Complete it only if this is the attempt still.
-            expected_revision: Complete it only if it has not moved since this revision.
+            result: Any JSON value, or a protobuf message; None means no result.
+            attempt: Complete it only if this is still the attempt.
+            expected_revision: Complete it only if it still has this revision.
             request_id: Makes the call repeatable.
 
         Raises:
             TypeError: The result is neither JSON nor a message.
-            ValueError: A number in it has no exact place in JSON.
+            ValueError: A number in it has no exact place in JSON, or it is nested too deep, or
+                contains itself.
         """
         calls = self._calls
         request = pb.CompleteOperationRequest(
@@ -182,9 +179,9 @@ class Workers(Connection):
 
         Args:
             operation_id: The operation.
-            errors: Why, at least one.
-            attempt: Fail it only if this is the attempt still.
-            expected_revision: Fail it only if it has not moved since this revision.
+            errors: The reasons, at least one.
+            attempt: Fail it only if this is still the attempt.
+            expected_revision: Fail it only if it still has this revision.
             request_id: Makes the call repeatable.
         """
         calls = self._calls

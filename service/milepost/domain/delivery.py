@@ -164,9 +164,12 @@ def status_after(event: str, found: Status | UnknownStatus) -> Status | UnknownS
 # --- secrets ---
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SealedSecret:
-    """A signing secret as it is stored: encrypted under one of the operator's master keys."""
+    """A signing secret as it is stored: encrypted under one of the operator's master keys.
+
+    Frozen, because what it opens to is cached by it.
+    """
 
     owner: str
     key_id: str

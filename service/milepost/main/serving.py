@@ -166,6 +166,7 @@ def _wire(settings: Settings) -> Wire:
         address=settings.listen,
         request_bytes=settings.request_bytes_max,
         reflection=settings.reflection,
+        batching=settings.batching,
         tls=tls_of(settings),
     )
 

@@ -27,6 +27,7 @@ from milepost.rpc.interceptors.access import (
     AuthInterceptor,
     RateLimitInterceptor,
 )
+from milepost.rpc.interceptors.call_groups import CallGroups
 from milepost.rpc.interceptors.chain import InterceptedServer
 from milepost.rpc.interceptors.errors import Errors
 from milepost.rpc.interceptors.observe import Observe
@@ -62,6 +63,8 @@ class Wire:
     address: str
     request_bytes: int
     reflection: bool
+    batching: bool
+    """True if concurrent unary calls go on in groups."""
     tls: TlsFiles | None = None
 
 
@@ -97,6 +100,8 @@ class RpcServer:
         self._admission = access.admission
         interceptors: tuple[Interceptor, ...] = (
             self._observe,  # outermost: it must see refused calls too, with their final code
+            # before all that runs once for a group, after observe, which counts the waiting too
+            *((CallGroups(),) if wire.batching else ()),
             Errors(),  # before all that may refuse: turns whatever happens inside into a status
             AdmissionInterceptor(access.admission),  # before auth: a full replica looks up nothing
             AuthInterceptor(access.authenticator),  # before all that needs the principal

@@ -1,9 +1,9 @@
 """Batching: calls that arrive while a transaction runs form the next one.
 
-A `Batcher` is a queue, and a thread with its own database session. While the session is idle, a
-single call runs at once: no timer delays the calls of a quiet service. With concurrent callers, the
-batch starts when the event loop delivers no more calls. While a transaction runs, calls queue up,
-and all of them go into the next transaction. The SQL does not depend on batching.
+A `Batcher` is a queue, and a thread with its own database session. While the session is idle, the
+calls of one turn of the event loop run at once: no timer delays the calls of a quiet service. While
+a transaction runs, calls queue up, and all of them go into the next transaction. The SQL does not
+depend on batching.
 
 The thread also makes cancellation safe: a caller that gives up abandons its future, never a
 transaction. A batch is committed or rolled back as a whole, and a call that is still queued is
@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import os
 import queue
 import threading
 from collections import deque
@@ -40,10 +39,6 @@ if TYPE_CHECKING:
 MAX_WAITING: Final = 10_000
 """Calls that may wait in one batcher; more are refused at once."""
 MAX_BATCH: Final = 256
-MIN_BATCH: Final = 16
-"""Calls that are a batch without waiting for more; later calls form the next batch."""
-MAX_QUIET_TURNS: Final = 12
-"""Turns of the event loop without another call after which a batch starts."""
 QUEUE_TIMEOUT_S: Final = 0.85
 """Time that a call waits for the database before it fails as unavailable: under 1 s."""
 WATCH_INTERVAL_S: Final = 0.05
@@ -106,10 +101,6 @@ class Batcher:
         self._loop = asyncio.get_running_loop()
         self._session = session
         self._max_batch = max_batch
-        self._min_batch = min(MIN_BATCH, max_batch)
-        self._last_size = 0
-        self._last_waiting = 0
-        self._turns_left = 0
         self._repeatable = repeatable
         self._waiting: deque[_AnyCall] = deque()
         self._running: list[_AnyCall] = []
@@ -164,32 +155,10 @@ class Batcher:
         if not self._dispatching and not self._running:
             self._dispatching = True
             self._idle.clear()
-            self._last_waiting = 0
-            self._turns_left = MAX_QUIET_TURNS
             self._loop.call_soon(self._dispatch)
-
-    def _expects_more(self) -> bool:
-        """Return whether the event loop probably delivers more calls for this batch.
-
-        gRPC delivers concurrent calls one by one, some turns of the event loop apart. A single
-        caller never waits: its call follows a batch of one.
-        """
-        waiting = len(self._waiting)
-        is_alone = max(waiting, self._last_size) <= 1
-        if is_alone or waiting >= self._min_batch:
-            return False
-        if waiting > self._last_waiting:
-            self._last_waiting = waiting
-            self._turns_left = MAX_QUIET_TURNS
-        self._turns_left -= 1
-        return self._turns_left > 0
 
     def _dispatch(self) -> None:
         """Pass the next batch to the thread, unless the queue is empty."""
-        if self._expects_more():
-            os.sched_yield()  # to the threads of gRPC that read from the sockets
-            self._loop.call_soon(self._dispatch)
-            return
         self._dispatching = False
         batch: dict[Hashable, _AnyCall] = {}
         later: list[_AnyCall] = []
@@ -212,7 +181,6 @@ class Batcher:
     def _settle(self, results: Sequence[Any]) -> None:
         """Set the future of each call of the finished batch."""
         batch, self._running = self._running, []
-        self._last_size = len(batch)
         for call, result in zip(batch, results, strict=True):
             if call.future.done():
                 continue

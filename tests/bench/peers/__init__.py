@@ -1,4 +1,4 @@
-"""What others would build for the same job, on the same table, to be measured beside the service.
+"""Usual implementations of the same service on the same table, as peers to compare with.
 
-They are given what helps them: no authentication, no limits, no event rows, no traces.
+They do less than the service: no authentication, no limits, no event rows, no traces.
 """

@@ -1,7 +1,7 @@
-"""The usual way to SQLite from asyncio, behind the same gRPC server: SQLAlchemy over aiosqlite.
+"""The usual SQLite access from asyncio behind the same gRPC server: SQLAlchemy over aiosqlite.
 
 Every call is one conditional statement and one commit, as durable as the service's (WAL,
-`synchronous=FULL`). Nothing is gathered: that is the difference to be seen.
+`synchronous=FULL`). Nothing is batched: that is the difference to measure.
 
     python -m tests.bench.peers.aiosqlite_server PORT FILE
 """
@@ -27,7 +27,7 @@ from tests.bench.peers.table import new_values, table
 
 
 def open_engine(path: str) -> AsyncEngine:
-    """An engine of one connection: with more, writers wait for each other's lock and get slower."""
+    """Open an engine of one connection; with more, writers wait for each other's lock."""
     engine = create_async_engine(f"sqlite+aiosqlite:///{path}", pool_size=1, max_overflow=0)
 
     @sa.event.listens_for(engine.sync_engine, "connect")
@@ -99,7 +99,7 @@ class Peer(
     async def UpdateProgress(  # noqa: N802 - named by the proto
         self, request: worker_service_pb2.UpdateProgressRequest, context: Any
     ) -> worker_service_pb2.UpdateProgressResponse:
-        """Update while it is being worked on."""
+        """Update the progress while it is PROCESSING."""
         values = {
             "key": request.operation_id,
             "to": request.progress,
@@ -112,7 +112,7 @@ class Peer(
     async def CompleteOperation(  # noqa: N802 - named by the proto
         self, request: worker_service_pb2.CompleteOperationRequest, context: Any
     ) -> worker_service_pb2.CompleteOperationResponse:
-        """Update, for the last time."""
+        """Update to COMPLETED."""
         values = {
             "key": request.operation_id,
             "kind": request.result.type_url,

@@ -1,7 +1,8 @@
 """The usual way to build such a service: FastAPI and the SQLAlchemy ORM, check then act.
 
 Load the row, look at its status in Python, set attributes, commit. Two callers who load at the same
-time both win: it is not even right, only common. One uvicorn process with uvloop and httptools.
+time both succeed: a common defect, kept here on purpose. One uvicorn process runs with uvloop and
+httptools.
 
     python -m tests.bench.peers.naive_fastapi PORT URL
 """
@@ -43,7 +44,7 @@ registry().map_imperatively(Operation, table)
 
 
 class Shown(BaseModel):
-    """An operation as it is shown."""
+    """An operation as it is returned."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -87,7 +88,7 @@ app = FastAPI()
 
 
 async def session_of(request: Request) -> AsyncIterator[AsyncSession]:
-    """A session for one request."""
+    """Open a session for one request."""
     async with request.app.state.sessions() as session:
         yield session
 
@@ -96,7 +97,7 @@ Session = Annotated[AsyncSession, Depends(session_of)]
 
 
 async def load(session: AsyncSession, operation_id: str) -> Operation:
-    """The operation, or 404."""
+    """Return the operation, or raise 404."""
     operation = await session.get(Operation, operation_id)
     if operation is None:
         raise HTTPException(404)
@@ -104,7 +105,7 @@ async def load(session: AsyncSession, operation_id: str) -> Operation:
 
 
 def check(operation: Operation, *allowed: str) -> None:
-    """Refuse what the status found does not allow; it may change before the commit."""
+    """Refuse a transition that the loaded status does not allow; the status may be stale."""
     if operation.status not in allowed:
         raise HTTPException(409, f"is {operation.status}")
 

@@ -1,4 +1,4 @@
-"""The table of the peers: the service's own, with all constraints and indexes."""
+"""The table of the peers, which is that of the service with all constraints and indexes."""
 
 import secrets
 from datetime import UTC, datetime, timedelta
@@ -13,12 +13,12 @@ table = operations
 
 
 def create_table(engine: sa.Engine) -> None:
-    """The database has the table, and no other."""
+    """Create the table, and no other."""
     table.metadata.create_all(engine, tables=[table])
 
 
 def new_values(owner: str, function: str, request_id: str | None) -> dict[str, Any]:
-    """The columns of an operation that was just created."""
+    """Return the columns of a new operation."""
     now = datetime.now(UTC)
     ttl = timedelta(seconds=TTL_SECONDS)
     return {

@@ -14,14 +14,14 @@ CANARY = "canary51c2"
 
 
 class Collector(trace_service_pb2_grpc.TraceServiceServicer):
-    """Keeps every span that it is sent."""
+    """A collector that keeps every span it receives."""
 
     def __init__(self) -> None:
         self.spans: list[Span] = []
         self.resources: list[str] = []
 
     def Export(self, request, _context):  # noqa: N802 - named by the proto
-        """Take some spans."""
+        """Store the spans of a request."""
         CANARIES.saw("a span", request.SerializeToString())
         for resource in request.resource_spans:
             self.resources.append(str(resource.resource))
@@ -30,11 +30,11 @@ class Collector(trace_service_pb2_grpc.TraceServiceServicer):
         return trace_service_pb2.ExportTraceServiceResponse()
 
     def of(self, trace_id: str) -> list[Span]:
-        """The spans of a trace."""
+        """Return the spans of a trace."""
         return [span for span in self.spans if span.trace_id.hex() == trace_id]
 
     def one(self, trace_id: str) -> Span:
-        """The one span of a trace, once it has arrived."""
+        """Wait for the only span of a trace and return it."""
         found: list[Span] = eventually(
             lambda: self.of(trace_id), within=ARRIVES_WITHIN_S, what=f"a span of {trace_id}"
         )
@@ -43,7 +43,7 @@ class Collector(trace_service_pb2_grpc.TraceServiceServicer):
 
 
 def under(client: Client, *, sampled: bool = True) -> tuple[str, str]:
-    """Make the client call under a new trace; its trace id and its span id."""
+    """Call the client under a new trace and return its trace id and span id."""
     trace_id, span_id = secrets.token_hex(16), secrets.token_hex(8)
     header = ("traceparent", f"00-{trace_id}-{span_id}-0{int(sampled)}")
     client.metadata = (("authorization", f"Bearer {client.key}"), header)
@@ -51,5 +51,5 @@ def under(client: Client, *, sampled: bool = True) -> tuple[str, str]:
 
 
 def attributes(span: Span) -> dict[str, str]:
-    """The attributes of a span."""
+    """Return the attributes of a span."""
     return {item.key: item.value.string_value for item in span.attributes}

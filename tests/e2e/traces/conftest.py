@@ -15,7 +15,7 @@ from tests.inbox import Inbox
 
 @pytest.fixture(scope="module")
 def collector() -> Iterator[tuple[Collector, str]]:
-    """A collector, and where it listens."""
+    """A collector and the port that it listens on."""
     collector = Collector()
     server = grpc.server(ThreadPoolExecutor(2))
     trace_service_pb2_grpc.add_TraceServiceServicer_to_server(collector, server)
@@ -34,7 +34,7 @@ def receiver() -> Iterator[Inbox]:
 
 @pytest.fixture(scope="module")
 def traced(collector, receiver, tmp_path_factory) -> Iterator[Service]:
-    """A service that sends every trace to the collector, soon."""
+    """A service that sends every trace to the collector without delay."""
     folder = tmp_path_factory.mktemp("traced")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
@@ -54,7 +54,7 @@ def traced(collector, receiver, tmp_path_factory) -> Iterator[Service]:
 
 @pytest.fixture
 def spans(collector: tuple[Collector, str]) -> Collector:
-    """What the collector has."""
+    """The content of the collector."""
     return collector[0]
 
 

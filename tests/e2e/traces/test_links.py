@@ -1,4 +1,4 @@
-"""What happens to an operation later belongs to the trace that created it, or links to it."""
+"""Later changes of an operation belong to the trace that created it, or link to it."""
 
 from datetime import timedelta
 
@@ -13,7 +13,7 @@ from tests.waiting import eventually
 
 
 def test_later_calls_link_to_the_creating_trace(spans, traced, alice):
-    """Every later move has the id of the operation, and a link to the creating trace."""
+    """Every later transition has the operation's id and a link to the creating trace."""
     created, _ = under(alice)
     operation = alice.create()
     worker = traced.worker()
@@ -32,7 +32,7 @@ def test_later_calls_link_to_the_creating_trace(spans, traced, alice):
 
 
 def test_call_of_the_same_trace_needs_no_link(spans, alice):
-    """A later move under the trace of the create belongs to it, and has no link."""
+    """A later transition under the trace of the create belongs to it, and has no link."""
     trace_id, _ = under(alice)
     operation = alice.create()
     alice.transition("CancelOperation", operation.id)
@@ -46,8 +46,8 @@ def test_call_of_the_same_trace_needs_no_link(spans, alice):
         assert not span.links
 
 
-def test_create_that_nobody_traced_can_be_linked_to(spans, traced, alice):
-    """A create without a traceparent is linked to by the trace that began with it."""
+def test_untraced_create_can_be_linked_to(spans, traced, alice):
+    """A create without a traceparent begins the trace that later calls link to."""
     operation = alice.create()
     created = traced.logged(operation_id=operation.id, transition="create")["trace_id"]
     trace_id, _ = under(alice)
@@ -58,7 +58,7 @@ def test_create_that_nobody_traced_can_be_linked_to(spans, traced, alice):
 
 @pytest.mark.parametrize("sampled", [True, False])
 def test_sweep_has_a_span_and_joins_the_creating_trace(spans, traced, alice, sampled):
-    """A sweep with something to do is a span, and its move one of the creating trace."""
+    """A sweep that changes an operation is a span, and its transition joins the creating trace."""
     trace_id, _ = under(alice, sampled=sampled)
     operation = alice.create(ttl=duration_pb2.Duration(seconds=3600))
     under(alice)
@@ -79,13 +79,13 @@ def test_sweep_has_a_span_and_joins_the_creating_trace(spans, traced, alice, sam
 
 
 def sweeps_of(spans: Collector) -> list[Span]:
-    """The spans of passes that looked for lost leases."""
+    """Return the spans of sweeps for lost leases."""
     return [span for span in spans.spans if span.name == "sweep leases"]
 
 
 @pytest.mark.parametrize("sampled", [True, False])
 def test_webhook_belongs_to_the_creating_trace(spans, alice, receiver, sampled):
-    """A webhook carries the creating trace on, and its attempt is a span of it."""
+    """A webhook continues the creating trace, and its attempt is a span of it."""
     trace_id, _ = under(alice, sampled=sampled)
     path = f"/{trace_id}"
     operation = alice.create(callback_url=receiver.url(path + f"?{CANARY}"))

@@ -14,9 +14,9 @@ from milepost.storage.tables import operations
 from tests.canaries import CANARIES
 from tests.contract.stored import Stored
 from tests.e2e.client import FUNCTION, Client
-from tests.e2e.confiding import confide
 from tests.e2e.refusals import refused
 from tests.e2e.rpcs import RPCS
+from tests.e2e.secret_requests import send_secrets
 from tests.e2e.traces.collector import CANARY, attributes, under
 from tests.waiting import until
 
@@ -40,7 +40,7 @@ def test_span_is_a_child_of_the_caller(spans, alice):
 
 
 def test_trace_begins_without_a_caller(spans, traced, alice):
-    """Without a traceparent a new trace begins, which the log names too."""
+    """Without a traceparent a new trace begins, and the log has its id too."""
     operation = alice.create()
     line = traced.logged(operation_id=operation.id, transition="create")
     span = spans.one(line["trace_id"])
@@ -49,7 +49,7 @@ def test_trace_begins_without_a_caller(spans, traced, alice):
 
 
 def test_trace_that_is_not_sampled_is_kept_quiet(spans, traced, alice):
-    """A caller that does not sample its trace gets no span; its successor's does arrive."""
+    """An unsampled trace has no span; the next sampled one has."""
     quiet, _ = under(alice, sampled=False)
     operation = alice.create()
     assert traced.logged(operation_id=operation.id)["trace_id"]
@@ -63,7 +63,7 @@ def test_trace_that_is_not_sampled_is_kept_quiet(spans, traced, alice):
     "broken", ["", "x", "00-0-0-01", "00-" + "0" * 32 + "-" + "0" * 16 + "-01"]
 )
 def test_broken_traceparent_is_ignored(spans, traced, alice, broken):
-    """A traceparent that is none begins a new trace (W3C Trace Context)."""
+    """A malformed traceparent begins a new trace (W3C Trace Context)."""
     alice.metadata = (*alice.metadata, ("traceparent", broken))
     operation = alice.create()
     line = traced.logged(operation_id=operation.id, transition="create")
@@ -79,7 +79,7 @@ def test_broken_traceparent_is_ignored(spans, traced, alice, broken):
     ],
 )
 def test_span_has_the_true_code(spans, alice, method, code):
-    """A refused call has its code on the span, and is no error of ours."""
+    """A refused call has its code on the span, which is not an error."""
     trace_id, _ = under(alice)
     with refused(code):
         alice.call(method)
@@ -89,7 +89,7 @@ def test_span_has_the_true_code(spans, alice, method, code):
 
 
 def test_our_own_faults_are_errors(spans, alice):
-    """A call that is not answered in time is an error on its span."""
+    """A call that the service does not answer in time is an error on its span."""
     operation = alice.create()
     (watch,) = (rpc for rpc in RPCS if rpc.method == "WatchOperation")
     trace_id, _ = under(alice)
@@ -103,8 +103,8 @@ def test_our_own_faults_are_errors(spans, alice):
 
 
 def test_stranger_has_a_span(spans, traced):
-    """A call without a credential is traced with its code too."""
-    stranger = Client(traced.channel, "nobody", frozenset(), "no-key")
+    """A call without a credential has a span with its code."""
+    stranger = Client(traced.channel, "unknown", frozenset(), "no-key")
     trace_id, parent = under(stranger)
     with refused(StatusCode.UNAUTHENTICATED):
         stranger.create()
@@ -114,7 +114,7 @@ def test_stranger_has_a_span(spans, traced):
 
 
 def test_defect_is_an_error_span(spans, traced, alice):
-    """A defect makes its span an error, found by the trace id that the caller was told."""
+    """A defect makes its span an error, found by the trace id of the refusal."""
     operation = alice.create()
     stored = Stored(traced.engine)
     mine = operations.c.id == operation.id
@@ -130,7 +130,7 @@ def test_defect_is_an_error_span(spans, traced, alice):
 
 @pytest.mark.parametrize("code", ["CANCELLED", "DEADLINE_EXCEEDED"])
 async def test_call_that_is_cut_off_has_its_code(spans, traced, alice, code):
-    """A cancelled call and one that is late have their true code on the span."""
+    """A cancelled call and a late one have their own codes on the span."""
     operation = alice.create_in("PROCESSING")
     stored = Stored(traced.engine)
     trace_id, _ = under(alice)
@@ -167,9 +167,9 @@ def test_secrets_and_payloads_never_reach_a_span(spans, alice):
     assert alice.key.split("_")[2] not in everything
 
 
-def test_no_confidence_reaches_a_span(spans, traced, alice):
+def test_no_secret_reaches_a_span(spans, traced, alice):
     """No secret of any kind is in any span, in any form."""
-    confide(traced)
+    send_secrets(traced)
     trace_id, _ = under(alice)
     alice.create()
     spans.one(trace_id)
@@ -177,7 +177,7 @@ def test_no_confidence_reaches_a_span(spans, traced, alice):
 
 
 def test_reads_and_refused_calls_name_the_operation(spans, traced, alice):
-    """A read, a refused move and a stranger's call have the operation's id on their spans."""
+    """Reads, refused transitions and strangers' calls have the operation's id on their spans."""
     created, _ = under(alice)
     operation = alice.create_in("COMPLETED")
     read, _ = under(alice)
@@ -196,8 +196,8 @@ def test_reads_and_refused_calls_name_the_operation(spans, traced, alice):
         assert attributes(spans.one(trace_id))["milepost.operation.id"] == operation.id
 
 
-def test_text_that_is_no_id_is_on_no_span(spans, alice):
-    """What is sent in the place of an id, and is none, stays out of the span."""
+def test_malformed_id_is_on_no_span(spans, alice):
+    """A malformed id does not reach the span."""
     trace_id, _ = under(alice)
     with refused(StatusCode.INVALID_ARGUMENT):
         alice.get("op_" + 24 * "X")

@@ -19,14 +19,14 @@ def receiver():
 
 @pytest.fixture(scope="module")
 def other():
-    """Another receiver, which is another host to the limits."""
+    """Another receiver, which the limits count as another host."""
     with Inbox() as receiver:
         yield receiver
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
 def any_service(request, tmp_path_factory, receiver, other):
-    """A service that may send webhooks to the receiver, and retries them soon."""
+    """A service that can send webhooks to the receiver, with short retry delays."""
     folder = tmp_path_factory.mktemp("webhooks")
     settings: dict[str, Any] = {
         "webhook_allow_http": "true",
@@ -50,5 +50,5 @@ def any_service(request, tmp_path_factory, receiver, other):
 
 @pytest.fixture
 def path():
-    """A path of the receiver that no other test uses."""
+    """Return a path of the receiver that no other test uses."""
     return f"/{uuid.uuid4().hex}"

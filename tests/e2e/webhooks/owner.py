@@ -1,4 +1,4 @@
-"""What the owner of webhooks is told about them."""
+"""Reads of an owner about its webhooks."""
 
 from milepost.gen.milepost.v1 import webhook_service_pb2 as pb
 from tests.waiting import eventually
@@ -10,17 +10,17 @@ STOPPED = pb.DELIVERY_STATUS_STOPPED
 
 
 def secret_of(client):
-    """The secret that signs now."""
+    """Return the secret that signs now."""
     return client.call("GetSigningSecret").current.value
 
 
 def new_secret_of(client):
-    """The secret that signs after a rotation."""
+    """Return the secret that signs after a rotation."""
     return client.call("RotateSigningSecret").current.value
 
 
 def settled(client, operation_id):
-    """The one delivery of an operation, once it is settled."""
+    """Wait until the only delivery of an operation is settled, and return it."""
 
     def found():
         (delivery,) = client.call("ListDeliveries", operation_id=operation_id).deliveries

@@ -8,7 +8,7 @@ import pytest
 from google.protobuf import any_pb2, struct_pb2, wrappers_pb2
 from grpc import StatusCode
 
-from tests.e2e.client import LAST_MOVES
+from tests.e2e.client import TERMINAL_TRANSITIONS
 from tests.e2e.refusals import refused
 from tests.e2e.rpcs import BROKEN
 from tests.e2e.webhooks.owner import DELIVERED, EXHAUSTED, STOPPED, secret_of, settled
@@ -17,9 +17,9 @@ from tests.receivers import reply, reset, silence
 TRIES = 4
 
 
-@pytest.mark.parametrize("status", LAST_MOVES)
-def test_end_is_told(alice, receiver, path, status):
-    """Every end is told once: a signed POST with id, status, result, errors, time."""
+@pytest.mark.parametrize("status", TERMINAL_TRANSITIONS)
+def test_end_is_sent(alice, receiver, path, status):
+    """Every end is sent once: a signed POST with id, status, result, errors and time."""
     operation = alice.create_in(
         status, callback_url=receiver.url(path + "?token=1"), metadata={"a": 1}, version="2"
     )
@@ -52,7 +52,7 @@ def test_end_is_told(alice, receiver, path, status):
 
 
 @pytest.mark.parametrize(
-    ("message", "told"),
+    ("message", "sent"),
     [
         (struct_pb2.Value(number_value=3), 3),
         (struct_pb2.Value(null_value=struct_pb2.NULL_VALUE), None),
@@ -66,18 +66,18 @@ def test_end_is_told(alice, receiver, path, status):
         ),
     ],
 )
-def test_result_travels_as_json(alice, receiver, path, message, told):
-    """A result that is JSON is told as JSON, any other by its type and its encoding."""
+def test_result_travels_as_json(alice, receiver, path, message, sent):
+    """A JSON result is sent as JSON, any other one by its type and its encoding."""
     result = any_pb2.Any()
     result.Pack(message)
     operation = alice.create_in("PROCESSING", callback_url=receiver.url(path))
     alice.transition("CompleteOperation", operation.id, result=result)
     (hook,) = receiver.wait_for(path)
-    assert hook.json["data"]["result"] == told
+    assert hook.json["data"]["result"] == sent
 
 
 def test_delivery_is_logged_with_its_attempt(alice, any_service, receiver, path):
-    """After 2xx there is no other attempt, and an info log has the attempt's number."""
+    """A delivery answered with 2xx is not sent again, and is logged with its attempt."""
     receiver.answer(path, 500)
     operation = alice.create_in("COMPLETED", callback_url=receiver.url(path))
     delivery = settled(alice, operation.id)
@@ -86,7 +86,7 @@ def test_delivery_is_logged_with_its_attempt(alice, any_service, receiver, path)
 
 
 def test_failure_is_tried_again(alice, receiver, path):
-    """500, then 200: two attempts with one id, each with its own timestamp."""
+    """After a 500 the second attempt has the same id and its own timestamp."""
     receiver.answer(path, 500)
     operation = alice.create_in("COMPLETED", callback_url=receiver.url(path))
     delivery = settled(alice, operation.id)
@@ -105,7 +105,7 @@ def test_failure_is_tried_again(alice, receiver, path):
 def test_exhausted_delivery_can_be_sent_again(alice, any_service, receiver, path):
     """After its last attempt a delivery is exhausted, logged, listed, and can be redelivered.
 
-    The operation is unchanged by all of it.
+    The operation does not change.
     """
     receiver.answer(path, *[503] * TRIES)
     operation = alice.create_in("COMPLETED", callback_url=receiver.url(path))
@@ -141,7 +141,7 @@ def test_no_answer_is_a_failed_attempt(alice, receiver, path, behaviour, error):
     assert delivery.status == DELIVERED
 
 
-def test_nobody_is_at_the_port(alice, any_service, receiver):
+def test_receiver_that_is_down_is_retried(alice, any_service, receiver):
     """A receiver that is down is tried to the end of the schedule."""
     url = f"http://127.0.0.2:{receiver.port}/"  # refused by the rules of this service
     with refused(StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST") as refusal:
@@ -151,7 +151,7 @@ def test_nobody_is_at_the_port(alice, any_service, receiver):
 
 
 def test_nothing_without_callback_url(alice):
-    """Without a callback URL nothing is queued and nothing is sent."""
+    """Without a callback URL no webhook is queued or sent."""
     operation = alice.create_in("COMPLETED")
     assert not operation.HasField("callback_url")
     assert not alice.call("ListDeliveries").deliveries
@@ -167,7 +167,7 @@ def test_gone_stops_for_good(alice, receiver, path):
 
 @pytest.mark.parametrize("status", [429, 503])
 def test_retry_after_is_honoured(alice, receiver, path, status):
-    """429 and 503 with Retry-After are left alone for as long as they ask."""
+    """After 429 and 503 the next attempt waits for the time of Retry-After."""
     receiver.answer(path, reply(status, {"Retry-After": "2"}))
     alice.create_in("COMPLETED", callback_url=receiver.url(path))
     first, second = receiver.wait_for(path, 2)
@@ -175,7 +175,7 @@ def test_retry_after_is_honoured(alice, receiver, path, status):
 
 
 def test_redirect_is_a_failure(alice, receiver, path):
-    """A redirect is not followed; the attempt has failed."""
+    """A redirect is not followed, and fails the attempt."""
     away = reply(302, {"Location": receiver.url(path + "/away")})
     receiver.answer(path, away)
     operation = alice.create_in("COMPLETED", callback_url=receiver.url(path))
@@ -184,8 +184,8 @@ def test_redirect_is_a_failure(alice, receiver, path):
     assert receiver.got(path + "/away") == []
 
 
-def test_only_chosen_events_are_told(alice, receiver, path):
-    """Events outside of the filter are not told; a start is told where it is asked for."""
+def test_only_chosen_events_are_sent(alice, receiver, path):
+    """Events outside of the filter are not sent; a start is sent if the filter has it."""
     operation = alice.create(
         callback_url=receiver.url(path), callback_events=["operation.started", "operation.failed"]
     )
@@ -215,15 +215,15 @@ def test_only_chosen_events_are_told(alice, receiver, path):
     ],
 )
 def test_bad_callback_url_creates_nothing(alice, url):
-    """A callback URL that may not be called is refused by name, and nothing stored."""
+    """A forbidden callback URL is refused by field, and nothing is stored."""
     with refused(StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST") as refusal:
         alice.create(callback_url=url)
     assert set(refusal.violations) == {"callback_url"}
     assert not alice.call("ListOperations").operations
 
 
-def test_slow_host_holds_up_nobody(alice, receiver, other, path):
-    """While one receiver stalls many webhooks, one to another arrives within its first timeout."""
+def test_slow_host_delays_no_other(alice, receiver, other, path):
+    """A receiver that stalls many webhooks does not delay a webhook to another one."""
     receiver.answer(path, *[silence] * 200)
     for _ in range(30):
         alice.create_in("CANCELLED", callback_url=receiver.url(path))
@@ -236,7 +236,7 @@ def test_slow_host_holds_up_nobody(alice, receiver, other, path):
 
 
 def test_webhooks_are_counted(alice, any_service, other, path):
-    """The metrics count attempts by where they left the webhook, and how late the first was."""
+    """The metrics count attempts by outcome, and measure the delay of the first attempt."""
     before = any_service.metric("milepost_webhook_attempts_total", outcome="delivered")
     operation = alice.create_in("COMPLETED", callback_url=other.url(path))
     settled(alice, operation.id)

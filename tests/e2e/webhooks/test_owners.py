@@ -96,21 +96,21 @@ def test_secrets_are_stored_encrypted_and_never_logged(alice, any_service, recei
 
 
 def test_foreign_delivery_is_missing(alice, any_service, receiver, path):
-    """A stranger's delivery and one that never was are refused with the same bytes."""
+    """A foreign delivery and a missing one are refused with the same bytes."""
     operation = alice.create_in("COMPLETED", callback_url=receiver.url(path))
     delivery = settled(alice, operation.id)
     mallory = any_service.client("mallory")
     assert not mallory.call("ListDeliveries", operation_id=operation.id).deliveries
-    told = []
+    refusals = []
     for delivery_id in (delivery.id, MISSING):
         with refused(StatusCode.NOT_FOUND, "DELIVERY_NOT_FOUND") as refusal:
             mallory.call("RedeliverWebhook", delivery_id=delivery_id)
-        told.append(refusal.status.SerializeToString().replace(delivery_id.encode(), b"ID"))
-    assert told[0] == told[1]
+        refusals.append(refusal.status.SerializeToString().replace(delivery_id.encode(), b"ID"))
+    assert refusals[0] == refusals[1]
 
 
 def test_deliveries_come_page_by_page(alice, receiver, path):
-    """A list goes on where its page ended; a token is good for this list and caller alone."""
+    """A list continues after its page; a token is valid for this list and caller only."""
     url = receiver.url(path + "?token=hush")
     *_, operation = [alice.create_in("COMPLETED", callback_url=url) for _ in range(3)]
     settled(alice, operation.id)
@@ -127,7 +127,7 @@ def test_deliveries_come_page_by_page(alice, receiver, path):
 
 
 def test_bad_requests_name_their_fields(alice):
-    """Every field that is not as it must be is named."""
+    """A malformed request is refused with every wrong field."""
     with refused(StatusCode.INVALID_ARGUMENT) as refusal:
         alice.call("ListDeliveries", statuses=[0, 9], page_size=-1, operation_id="x")
     assert set(refusal.violations) == {"statuses[0]", "statuses[1]", "page_size", "operation_id"}
@@ -137,7 +137,7 @@ def test_bad_requests_name_their_fields(alice):
 
 
 def test_pending_delivery_is_not_redelivered(alice, receiver, path):
-    """What is still to be sent needs no redelivery, and gets none."""
+    """A redelivery of a pending delivery is refused."""
     receiver.answer(path, reply(429, {"Retry-After": "60"}))
     operation = alice.create_in("COMPLETED", callback_url=receiver.url(path))
     receiver.wait_for(path)
@@ -148,7 +148,7 @@ def test_pending_delivery_is_not_redelivered(alice, receiver, path):
 
 
 def test_test_webhook(alice, receiver, path):
-    """A test is sent at once, signed, and answered with what came of it; it is never listed."""
+    """A test webhook is sent at once and signed, returns its outcome, and is not listed."""
     secret = new_secret_of(alice)
     receiver.answer(path, 204, 500)
     good = alice.call("SendTestWebhook", callback_url=receiver.url(path))

@@ -1,4 +1,4 @@
-"""What surrounds webhooks: the command line, the receiver of the examples, another master key."""
+"""Webhook commands, the receiver of the examples, and the rotation of master keys."""
 
 import json
 import subprocess
@@ -22,13 +22,13 @@ DEADLINE_SECONDS = 30
 
 @pytest.fixture(scope="module")
 def example_port():
-    """Where the receiver of the examples will listen."""
+    """The port of the receiver of the examples."""
     return free_ports(1)[0]
 
 
 @pytest.fixture(scope="module")
 def settings(receiver, example_port):
-    """Settings by which the receivers may be called."""
+    """Settings that allow the receivers."""
     return {
         "webhook_allow_http": "true",
         "webhook_allowed_networks": "127.0.0.1/32",
@@ -39,7 +39,7 @@ def settings(receiver, example_port):
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory, settings):
-    """A service on its embedded store, with a master key of its own making."""
+    """A service on its embedded store, with its own master key."""
     folder = tmp_path_factory.mktemp("tools")
     with Service(f"sqlite:///{folder / 'milepost.db'}", folder, **settings) as service:
         yield service
@@ -53,7 +53,7 @@ def alice(service):
 
 @pytest.fixture
 def milepost(service, alice):
-    """The command line, called by the caller; it returns the JSON document."""
+    """Run a command as the caller and return the JSON document."""
 
     def run(*arguments, code=0):
         done = subprocess.run(
@@ -144,7 +144,7 @@ def test_master_key_can_be_replaced(tmp_path, settings):
 
 
 def test_broken_key_file_is_a_problem_of_the_settings(tmp_path):
-    """A file of master keys that cannot be used stops the start with one line, without the key."""
+    """An unusable file of master keys stops the start with one line, without the key."""
     file = tmp_path / "keys"
     file.write_text("k1:hush")
     done = subprocess.run(

@@ -56,7 +56,9 @@ class _OperationStatus:
 class _OperationStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OperationStatus.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     OPERATION_STATUS_UNSPECIFIED: _OperationStatus.ValueType  # 0
-    """Unspecified. Never returned; refused in requests."""
+    """Unspecified. In a response: a status that only a newer release of the service knows, while two
+    releases run side by side; no transition of this release applies to it. Refused in requests.
+    """
     OPERATION_STATUS_PENDING: _OperationStatus.ValueType  # 1
     """The operation waits for a worker: no attempt has started, or the last one lost its lease.
 
@@ -99,7 +101,9 @@ class OperationStatus(_OperationStatus, metaclass=_OperationStatusEnumTypeWrappe
     """
 
 OPERATION_STATUS_UNSPECIFIED: OperationStatus.ValueType  # 0
-"""Unspecified. Never returned; refused in requests."""
+"""Unspecified. In a response: a status that only a newer release of the service knows, while two
+releases run side by side; no transition of this release applies to it. Refused in requests.
+"""
 OPERATION_STATUS_PENDING: OperationStatus.ValueType  # 1
 """The operation waits for a worker: no attempt has started, or the last one lost its lease.
 
@@ -430,7 +434,7 @@ class OperationError(_message.Message):
     """Part of the input or of the system that caused the error. Absent if unknown."""
     @_builtins.property
     def details(self) -> _struct_pb2.Struct:
-        """Further facts, in a structure that the worker defines. Absent if there are none."""
+        """Further facts, in a structure that the worker defines. Absent if the worker gave no details."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Everything that may be told to a service in confidence, accepted and refused."""
+"""Calls that send secrets to a service in every field that can hold one."""
 
 import base64
 from collections.abc import Callable
@@ -16,8 +16,8 @@ from tests.e2e.rpcs import RPCS
 from tests.e2e.service import Service
 
 
-def confide(service: Service) -> None:
-    """Every kind of secret was sent to the service, each another one, wherever it fits."""
+def send_secrets(service: Service) -> None:
+    """Send the service every kind of secret, a new one in each place."""
     alice = service.client("alice")
     _payloads(alice)
     _refused_payloads(alice)
@@ -92,14 +92,14 @@ def _wrong_credentials(service: Service) -> None:
         ("x-api-key", CANARIES.fresh("token in another header")),
         ("cookie", f"session={CANARIES.fresh('cookie')}"),
     ):
-        stranger = Client(service.channel, "nobody", frozenset(), "")
+        stranger = Client(service.channel, "unknown", frozenset(), "")
         stranger.metadata = ((header, value), ("traceparent", f"00-{CANARIES.fresh('trace')}-1-01"))
         for rpc in RPCS:
             _try(stranger.send, rpc, rpc.request())
 
 
 def _out_of_place(alice: Client) -> None:
-    """Keys and tokens where something else belongs."""
+    """Send keys and tokens in fields of other values."""
     for method, field in (
         ("GetOperation", "operation_id"),
         ("ListOperations", "page_token"),
@@ -112,7 +112,7 @@ def _out_of_place(alice: Client) -> None:
 
 
 def _try(call: Callable[..., Any], *arguments: Any, **fields: Any) -> None:
-    """Make the call; what its caller is told when it is refused is kept."""
+    """Make the call and record the refusal, if there is one."""
     try:
         call(*arguments, **fields)
     except grpc.RpcError as error:

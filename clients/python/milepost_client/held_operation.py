@@ -1,0 +1,139 @@
+"""One operation on the progress stream: its newest report, and the lease that reports renew."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from milepost_client.errors import OVER, MilepostError
+from milepost_client.gen.milepost.v1 import worker_service_pb2 as pb
+from milepost_client.operation import Operation
+from milepost_client.pace import Backoff
+
+DEFAULT_LEASE_S: Final = 30.0
+"""The assumed lease of an operation without one, which is still watched for a cancel."""
+FIRST_REPORT_DELAY_S: Final = 0.2
+"""The delay of the first report, which makes the service watch for a cancel: work that ends before
+needs none."""
+RENEWALS_PER_LEASE: Final = 3
+"""Renewals per lease: two may be lost before the lease is."""
+
+
+class Outbox(Protocol):
+    """The part of the progress stream that an operation needs."""
+
+    def enqueue(self, held: "HeldOperation") -> None:
+        """Send the newest report soon."""
+
+    def drop(self, held: "HeldOperation") -> None:
+        """Send nothing more about the operation."""
+
+
+class HeldOperation:
+    """An operation whose work is reported on the stream, from `ProgressStream.hold` to `close`.
+
+    Only the newest report is kept. Times are those of the event loop, in seconds.
+    """
+
+    def __init__(
+        self, outbox: Outbox, operation: Operation, on_over: Callable[[MilepostError], None]
+    ) -> None:
+        """Hold the operation; `on_over` is called, with the reason, when the work must stop."""
+        self._outbox = outbox
+        self._on_over = on_over
+        self._problem: MilepostError | None = None
+        self.request = pb.StreamProgressRequest(
+            operation_id=operation.id, attempt=operation.attempt
+        )
+        self.lease_s = _lease_s(operation)
+        self.backoff = Backoff()
+        """The pauses after temporary refusals of a report."""
+        self._version = self._sent_version = self._stored_version = 0
+        self._renewal_time = asyncio.get_running_loop().time()
+        self.due_time = self._renewal_time + min(FIRST_REPORT_DELAY_S, self._interval_s)
+        """Time at which the lease is to be renewed, if nothing is reported before."""
+        self._unanswered_since: float | None = None
+
+    @property
+    def id(self) -> str:
+        """The id of the operation."""
+        return self.request.operation_id
+
+    @property
+    def _interval_s(self) -> float:
+        return self.lease_s / RENEWALS_PER_LEASE
+
+    @property
+    def lease_end_time(self) -> float:
+        """Time at which the lease may run out: the smaller, the more urgent is a report."""
+        return self._renewal_time + self.lease_s
+
+    @property
+    def is_unanswered(self) -> bool:
+        """True while the last report that was sent has no acknowledgement."""
+        return self._unanswered_since is not None
+
+    @property
+    def unstored(self) -> pb.StreamProgressRequest | None:
+        """The newest report, or None if it was acknowledged since it was sent."""
+        return self.request if self._version > self._stored_version else None
+
+    async def report(self, progress: float | None = None, message: str | None = None) -> None:
+        """Send this as soon as possible; it replaces a report that was not sent yet.
+
+        Raises:
+            MilepostError: An earlier report was refused, or the work must stop.
+        """
+        problem, self._problem = self._problem, None
+        if problem is not None:
+            raise problem
+        if progress is not None:
+            self.request.progress = progress
+        if message is not None:
+            self.request.message = message
+        self._version += 1
+        self._outbox.enqueue(self)
+        await asyncio.sleep(0)  # lets the stream run, however busy the work is
+
+    def take(self, now: float) -> pb.StreamProgressRequest:
+        """Return the newest report, which is sent now."""
+        self._sent_version = self._version
+        self.due_time = now + self._interval_s
+        if self._unanswered_since is None:
+            self._unanswered_since = now
+        return self.request
+
+    def acknowledge(self) -> None:
+        """Note that the service has stored a report, and renewed the lease with it."""
+        self._stored_version = self._sent_version
+        if self._unanswered_since is not None:
+            self._renewal_time, self._unanswered_since = self._unanswered_since, None
+        self.backoff.reset()
+
+    def settle(self) -> None:
+        """Note that the newest report was stored by a call."""
+        self._stored_version = self._version
+
+    def only_renew(self) -> None:
+        """Send no report but renewals: the work is ending."""
+        self.due_time = max(self.due_time, self._renewal_time + self._interval_s)
+
+    def refuse(self, error: MilepostError) -> None:
+        """Note that a report was refused for good. The next call of `report` raises the error."""
+        self._problem = error
+        if isinstance(error, OVER):
+            self.close()
+            self._on_over(error)
+        else:  # every renewal would be refused like the report
+            self.request.ClearField("progress")
+            self.request.ClearField("message")
+
+    def close(self) -> None:
+        """Report nothing more, and let the lease run out."""
+        self._outbox.drop(self)
+
+
+def _lease_s(operation: Operation) -> float:
+    """Return the length of the lease, by the clock of the service alone."""
+    if operation.lease_expire_time is None or operation.start_time is None:
+        return DEFAULT_LEASE_S
+    return (operation.lease_expire_time - operation.start_time).total_seconds()

@@ -1,0 +1,162 @@
+"""The progress stream of the client, and a real service on loopback that answers as a test says."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import timedelta
+from itertools import pairwise
+
+import grpc
+import pytest
+from google.protobuf import timestamp_pb2
+
+from milepost_client import Milepost
+from milepost_client.convert import from_operation
+from milepost_client.gen.milepost.v1 import worker_service_pb2 as pb
+from milepost_client.gen.milepost.v1.worker_service_pb2_grpc import (
+    WorkerServiceServicer,
+    add_WorkerServiceServicer_to_server,
+)
+from milepost_client.operation import Operation
+from milepost_client.streamed_work import StreamedWork
+from tests.unit.client_script import API_KEY, Refusal, operation
+from tests.waiting import until
+
+BEGIN_S = 1_000_000
+LIMITED = Refusal(
+    grpc.StatusCode.RESOURCE_EXHAUSTED, "RATE_LIMITED", retry_after=timedelta(milliseconds=400)
+)
+
+
+@dataclass
+class StreamService(WorkerServiceServicer):
+    """Acknowledges reports, and ends a stream where the test says so."""
+
+    refuse: Callable[[int, int], Refusal | None] = lambda _stream, _number: None
+    """Says how to end a stream, by its number, instead of taking a report, by its number in it."""
+    streams: list[list[tuple[float, str]]] = field(default_factory=list)
+    """The time and the operation of every report, stream by stream."""
+    opened: list[float] = field(default_factory=list)
+    ended: list[float] = field(default_factory=list)
+
+    async def StreamProgress(self, request_iterator, context):  # noqa: N802 - named by the proto
+        """Take reports until the script ends the stream."""
+        clock = asyncio.get_running_loop().time
+        taken: list[tuple[float, str]] = []
+        self.streams.append(taken)
+        self.opened.append(clock())
+        stream = len(self.streams) - 1
+        async for request in request_iterator:
+            refusal = self.refuse(stream, len(taken))
+            if refusal is not None:
+                self.ended.append(clock())
+                status = (("grpc-status-details-bin", refusal.details()),)
+                await context.abort(refusal.code, "as scripted", trailing_metadata=status)
+            taken.append((clock(), request.operation_id))
+            yield pb.StreamProgressResponse(
+                acknowledgement=pb.Acknowledgement(operation_id=request.operation_id, revision=3)
+            )
+
+
+@asynccontextmanager
+async def streaming(service: StreamService) -> AsyncIterator[Milepost]:
+    """A client of the service."""
+    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+    add_WorkerServiceServicer_to_server(service, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        async with Milepost(f"127.0.0.1:{port}", api_key=API_KEY) as milepost:
+            yield milepost
+    finally:
+        await server.stop(None)
+
+
+def claimed(name: str, *, lease_s: float) -> Operation:
+    """An operation that was claimed now, with a lease of so many seconds."""
+    begin, end = timestamp_pb2.Timestamp(seconds=BEGIN_S), timestamp_pb2.Timestamp()
+    end.FromMilliseconds(int((BEGIN_S + lease_s) * 1_000))
+    message = operation("PROCESSING", id=name, attempt=1, start_time=begin, lease_expire_time=end)
+    return from_operation(message)
+
+
+async def test_lease_is_renewed_at_a_third_of_its_length():
+    """A short lease is renewed after a third of it, a long one is not renewed meanwhile."""
+    service = StreamService()
+    async with streaming(service) as milepost:
+        StreamedWork(milepost, claimed("short", lease_s=1.5))
+        StreamedWork(milepost, claimed("long", lease_s=60))
+        await until(lambda: bool(service.streams) and len(service.streams[0]) == 5)
+    (reports,) = service.streams
+    times = [time for time, name in reports if name == "short"]
+    assert [name for _, name in reports].count("long") == 1
+    gaps = [later - earlier for earlier, later in pairwise(times)]
+    assert all(0.4 < gap < 1.0 for gap in gaps), gaps
+
+
+async def test_most_urgent_renewal_is_sent_first():
+    """After a disconnection the operation whose lease runs out first is reported first."""
+    away = Refusal(grpc.StatusCode.UNAVAILABLE, "DRAINING")
+    service = StreamService(lambda stream, number: away if (stream, number) == (0, 3) else None)
+    async with streaming(service) as milepost:
+        works = [
+            StreamedWork(milepost, claimed(f"{lease_s}", lease_s=lease_s))
+            for lease_s in (300, 30, 3_000)
+        ]
+        await until(lambda: bool(service.streams) and len(service.streams[0]) == 3)
+        await works[0].progress(0.5)
+        await until(lambda: len(service.streams) > 1 and len(service.streams[1]) == 3)
+    assert [name for _, name in service.streams[1]] == ["30", "300", "3000"]
+
+
+async def test_rate_limit_delays_the_stream_and_repeats_only_what_was_unanswered():
+    """After RATE_LIMITED the next stream waits as long as RetryInfo says, and is no burst."""
+    service = StreamService(lambda stream, number: LIMITED if (stream, number) == (0, 50) else None)
+    async with streaming(service) as milepost:
+        works = [StreamedWork(milepost, claimed(f"{n}", lease_s=60)) for n in range(50)]
+        await until(lambda: bool(service.streams) and len(service.streams[0]) == 50)
+        await works[7].progress(0.5)
+        await until(lambda: len(service.streams) > 1 and bool(service.streams[1]))
+        await works[8].progress(0.5)
+        await until(lambda: len(service.streams[1]) == 2)
+    assert service.opened[1] - service.ended[0] >= 0.4
+    assert [name for _, name in service.streams[1]] == ["7", "8"]
+
+
+async def test_stream_that_is_limited_again_and_again_slows_down():
+    """The pauses between streams grow as long as each is refused by the rate limit."""
+    limited = Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "RATE_LIMITED")
+    service = StreamService(lambda _stream, number: limited if number == 1 else None)
+    async with streaming(service) as milepost:
+        works = [StreamedWork(milepost, claimed(f"{n}", lease_s=60)) for n in range(10)]
+        await until(lambda: len(service.ended) == 6)
+        for work in works:
+            work.detach()
+    assert service.opened[5] - service.ended[4] >= 0.4  # the fifth pause: half of 0.8 s or more
+
+
+async def test_stream_is_open_only_while_operations_are_held():
+    """A client without work in hand does not open the stream again."""
+    away = Refusal(grpc.StatusCode.UNAVAILABLE, "DRAINING")
+    service = StreamService(lambda stream, number: away if (stream, number) == (0, 1) else None)
+    async with streaming(service) as milepost:
+        work = StreamedWork(milepost, claimed("one", lease_s=60))
+        await until(lambda: bool(service.streams) and len(service.streams[0]) == 1)
+        await work.progress(0.5)
+        work.detach()
+        await until(lambda: bool(service.ended))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0.5):
+                await until(lambda: len(service.streams) > 1)
+        assert len(service.streams) == 1
+        StreamedWork(milepost, claimed("two", lease_s=60))
+        await until(lambda: len(service.streams) == 2 and bool(service.streams[1]))
+    assert [name for _, name in service.streams[1]] == ["two"]
+
+
+async def test_closed_client_refuses_the_stream():
+    """Work cannot be held by a client that is not open."""
+    milepost = Milepost("127.0.0.1:7450", api_key=API_KEY)
+    with pytest.raises(RuntimeError, match="not open"):
+        StreamedWork(milepost, claimed("one", lease_s=60))

@@ -1,0 +1,133 @@
+"""The end of the work: tried again while that helps, and never left out for its content."""
+
+from datetime import timedelta
+from typing import Any
+
+import grpc
+import pytest
+
+from milepost_client import InternalError, InvalidRequest, LimitReached, StoreUnavailable
+from milepost_client.convert import from_any
+from milepost_client.gen.milepost.v1 import worker_service_pb2 as pb
+from tests.unit.client_script import ID, Refusal, operation, started, talking
+
+COMPLETED = pb.CompleteOperationResponse(operation=operation("COMPLETED", attempt=1))
+FAILED = pb.FailOperationResponse(operation=operation("FAILED", attempt=1))
+TOO_LARGE = Refusal(
+    grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST", violations={"result": "is too large"}
+)
+BUSY = Refusal(
+    grpc.StatusCode.RESOURCE_EXHAUSTED, "RATE_LIMITED", retry_after=timedelta(milliseconds=100)
+)
+CUT = Refusal(grpc.StatusCode.UNAVAILABLE, retry_after=timedelta(milliseconds=100))
+AWAY = Refusal(grpc.StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE", retry_after=timedelta(hours=1))
+
+
+LOOP: list[Any] = []
+LOOP.append(LOOP)
+DEEP_LIST: list[Any] = []
+DEEP_OBJECT: dict[str, Any] = {}
+for _ in range(60):
+    DEEP_LIST, DEEP_OBJECT = [DEEP_LIST], {"in": DEEP_OBJECT}
+
+
+async def test_result_that_cannot_be_stored_fails_the_operation():
+    """A result too large for the service fails the operation; nobody waits for it in vain."""
+    async with talking(started(), TOO_LARGE, FAILED) as (milepost, service):
+        with pytest.raises(InvalidRequest):
+            async with milepost.work(ID) as work:
+                work.result = "much"
+    assert service.methods[-1] == "FailOperation"
+    assert service.requests[-1].errors[0].code == "InvalidRequest"
+
+
+@pytest.mark.parametrize(
+    ("result", "kind"),
+    [
+        (object(), TypeError),
+        ("a\udcff", ValueError),
+        (LOOP, ValueError),
+        (DEEP_LIST, ValueError),
+        (DEEP_OBJECT, ValueError),
+    ],
+    ids=["no JSON", "surrogate", "loop", "deep list", "deep object"],
+)
+async def test_result_that_cannot_be_sent_fails_the_operation(result, kind):
+    """A result that cannot be sent at all fails the operation, with the reason."""
+    async with talking(started(), FAILED) as (milepost, service):
+        with pytest.raises(kind):
+            async with milepost.work(ID) as work:
+                work.result = result
+    assert service.methods == ["StartOperation", "FailOperation"]
+
+
+async def test_result_above_the_limit_of_a_message_fails_the_operation():
+    """GRPC refuses such a message without a reason; that is no rate limit."""
+    refusal = Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED)
+    async with talking(started(), refusal, FAILED) as (milepost, service):
+        with pytest.raises(LimitReached):
+            async with milepost.work(ID) as work:
+                work.result = "much"
+    assert service.methods == ["StartOperation", "CompleteOperation", "FailOperation"]
+
+
+async def test_error_that_cannot_be_stored_is_replaced_by_one_that_can():
+    """When the error itself is refused, the operation fails all the same, and says why."""
+    async with talking(started(), TOO_LARGE, FAILED) as (milepost, service):
+        with pytest.raises(ZeroDivisionError):
+            async with milepost.work(ID):
+                raise ZeroDivisionError
+    assert service.requests[-1].errors[0].code == "InvalidError"
+
+
+@pytest.mark.parametrize("away", [BUSY, CUT], ids=["limited", "disconnected"])
+async def test_completion_is_tried_again_until_it_is_accepted(away):
+    """A result is not thrown away because the service cannot take it for a while."""
+    script = (started(), away, away, COMPLETED)
+    async with talking(*script, deadline=0.05) as (milepost, service), milepost.work(ID) as work:
+        work.result = 7
+    tries = service.requests[1:]
+    assert service.methods[1:] == ["CompleteOperation"] * 3
+    assert len({request.request_id for request in tries}) == 1
+    assert all(from_any(request.result) == 7 for request in tries)
+    gaps = [b.time - a.time for a, b in zip(service.asked[1:], service.asked[2:], strict=False)]
+    assert all(gap >= 0.1 for gap in gaps), gaps
+
+
+@pytest.mark.parametrize("away", [BUSY, CUT], ids=["limited", "disconnected"])
+async def test_failure_is_tried_again_until_it_is_accepted(away):
+    """The reason of a failure is not thrown away either."""
+    async with talking(started(), away, FAILED, deadline=0.05) as (milepost, service):
+        with pytest.raises(ZeroDivisionError) as caught:
+            async with milepost.work(ID):
+                raise ZeroDivisionError
+    assert service.methods[1:] == ["FailOperation"] * 2
+    assert not hasattr(caught.value, "__notes__")
+
+
+async def test_interrupted_block_tries_its_end_once():
+    """A program that is interrupted is not held up by a service that is away."""
+    async with talking(started(), BUSY, FAILED) as (milepost, service):
+        with pytest.raises(SystemExit):
+            async with milepost.work(ID):
+                raise SystemExit
+    assert service.methods[1:] == ["FailOperation"]
+
+
+async def test_defect_of_the_service_is_not_tried_for_ever():
+    """An end that meets a defect every time is given up after some tries."""
+    script = [Refusal(grpc.StatusCode.INTERNAL, "INTERNAL") for _ in range(10)]
+    async with talking(started(), *script) as (milepost, service):
+        with pytest.raises(InternalError):
+            async with milepost.work(ID):
+                pass
+    assert service.methods[1:] == ["CompleteOperation"] * 6
+
+
+async def test_unknown_end_is_not_made_a_failure():
+    """When no answer tells whether the operation is completed, it is not failed in its place."""
+    async with talking(started(), AWAY) as (milepost, service):
+        with pytest.raises(StoreUnavailable):
+            async with milepost.work(ID) as work:
+                work.result = 7
+    assert service.methods == ["StartOperation", "CompleteOperation"]
