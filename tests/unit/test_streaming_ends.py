@@ -63,7 +63,7 @@ async def test_timeout_of_the_body_stays_a_timeout(replica):
 
 async def test_worker_that_does_not_read_is_cut_off(replica, monkeypatch):
     """A drain waits only briefly for a worker that does not read."""
-    monkeypatch.setattr(progress_stream, "DRAIN_NOTICE_S", 0.01)
+    monkeypatch.setattr(progress_stream, "MAX_DRAIN_DELAY_S", 0.01)
 
     async def stay() -> None:
         async with replica.streams.open(ALICE):
