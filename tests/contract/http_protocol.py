@@ -75,7 +75,7 @@ class HttpProtocol:
             try:
                 with self._checks.admission.admit(waits=method.long_running):
                     call.authenticated = await self._checks.authenticator.authenticate(
-                        request.headers.get("Authorization"), request.remote or ""
+                        request.headers.get("Authorization"), lambda: request.remote or ""
                     )
                     authorize(call.principal, method)
                     await self._checks.rate_limits.charge(call.principal, method)

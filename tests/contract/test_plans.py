@@ -14,6 +14,7 @@ from milepost.storage import claims, history, predicates, queries, quotas, state
 from milepost.storage.database import Runnable
 from milepost.storage.dialects import clock
 from milepost.storage.engine import open_engine
+from milepost.storage.operations import get_statement, select_page
 from milepost.storage.schema import upgrade
 from milepost.storage.session import Session
 from milepost.storage.tables import deliveries, delivery_attempts, events, operations
@@ -212,7 +213,7 @@ def query(session, statement):
 def test_get_by_id(session, count):
     """The primary key serves reads by id, one or many."""
     rows = [(i, *predicates.access_filter_values(ME), n) for n, i in enumerate(IDS[:count])]
-    plan = prepared(session, queries.get(session.database), rows)
+    plan = prepared(session, get_statement(session.database), rows)
     assert plan.scans == []
     assert plan.uses("operations_pkey")
 
@@ -314,7 +315,7 @@ def test_count_of_active_operations(session):
 )
 def test_lists(free, asker, selection, index, after):
     """An index in the order of the list serves each page: no scan, and no sort."""
-    plan = query(free, queries.select_page(asker, selection, after, 50, full=True))
+    plan = query(free, select_page(asker, selection, after, 50, full=True))
     assert plan.scans == []
     assert plan.sorts == [], plan.steps
     assert plan.uses(index)

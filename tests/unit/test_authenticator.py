@@ -1,11 +1,12 @@
 """The authenticator without a server: certificates, no limit, and look-ups that fail late."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
 from milepost.access import authenticator
-from milepost.access.authenticator import Authenticator
+from milepost.access.authenticator import CACHE_TTL_S, Authenticator
 from milepost.access.bad_credentials import MAX_FAILURES_PER_MINUTE
 from milepost.access.call import Call
 from milepost.access.certificates import Certificates
@@ -22,7 +23,21 @@ ARCHIVE = Principal(
     subject="archive", roles=frozenset({Role.WORKER}), credential_id="certificate dns:archive"
 )
 CERTIFICATES = Certificates({"dns:encoder": ENCODER, "uri:spiffe://archive": ARCHIVE})
-PEER = "192.0.2.7"
+
+
+def peer() -> str:
+    """Return the address of every call."""
+    return "192.0.2.7"
+
+
+def encoder() -> set[str]:
+    """Return the names of the certificate of the encoder."""
+    return {"dns:encoder"}
+
+
+def never() -> Any:
+    """Fail: the caller does not need this."""
+    raise AssertionError
 
 
 class Keys:
@@ -55,7 +70,9 @@ class Keys:
 )
 async def test_certificate_authenticates_its_principal(names):
     """A call without a credential has the principal of a name in its certificate."""
-    found = await Authenticator(Keys(), certificates=CERTIFICATES).authenticate(None, PEER, names)
+    found = await Authenticator(Keys(), certificates=CERTIFICATES).authenticate(
+        None, peer, lambda: names
+    )
     assert found == ENCODER
 
 
@@ -63,26 +80,28 @@ async def test_certificate_authenticates_its_principal(names):
 async def test_certificate_of_no_single_principal_is_refused(names):
     """A certificate whose names match no principal, or two, authenticates no call."""
     with pytest.raises(Unauthenticated):
-        await Authenticator(Keys(), certificates=CERTIFICATES).authenticate(None, PEER, names)
+        await Authenticator(Keys(), certificates=CERTIFICATES).authenticate(
+            None, peer, lambda: names
+        )
 
 
 async def test_credential_takes_precedence_over_the_certificate():
     """A credential takes precedence over the certificate, even if the credential is bad."""
     keys = Keys()
     auth = Authenticator(keys, certificates=CERTIFICATES)
-    found = await auth.authenticate(keys.issue("alice"), PEER, {"dns:encoder"})
+    found = await auth.authenticate(keys.issue("alice"), peer, encoder)
     assert found.subject == "alice"
     with pytest.raises(Unauthenticated):
-        await auth.authenticate("Bearer bad", PEER, {"dns:encoder"})
+        await auth.authenticate("Bearer bad", peer, encoder)
 
 
 async def test_certificate_without_trusted_ones_is_refused():
     """Where no certificates are trusted, a call without a credential counts as a bad one."""
     auth = Authenticator(Keys(), failures_per_minute=1)
     with pytest.raises(Unauthenticated):
-        await auth.authenticate(None, PEER, {"dns:encoder"})
+        await auth.authenticate(None, peer, encoder)
     with pytest.raises(RateLimited):
-        await auth.authenticate(None, PEER, {"dns:encoder"})
+        await auth.authenticate(None, peer, encoder)
 
 
 async def test_bad_credentials_without_a_limit():
@@ -90,7 +109,7 @@ async def test_bad_credentials_without_a_limit():
     auth = Authenticator(Keys(), failures_per_minute=0)
     for _ in range(MAX_FAILURES_PER_MINUTE + 5):
         with pytest.raises(Unauthenticated):
-            await auth.authenticate("Bearer bad", PEER)
+            await auth.authenticate("Bearer bad", peer)
 
 
 async def test_late_failure_leaves_the_next_look_up_alone(monkeypatch):
@@ -99,22 +118,84 @@ async def test_late_failure_leaves_the_next_look_up_alone(monkeypatch):
     keys = Keys()
     auth, alice, bob = Authenticator(keys), keys.issue("alice"), keys.issue("bob")
     keys.go.clear()
-    late = asyncio.create_task(auth.authenticate(alice, PEER))
+    late = asyncio.create_task(auth.authenticate(alice, peer))
     await until(lambda: keys.look_ups == 1)
     keys.go, held = asyncio.Event(), keys.go
     keys.go.set()
-    assert (await auth.authenticate(bob, PEER)).subject == "bob"  # drops the entry of alice
+    assert (await auth.authenticate(bob, peer)).subject == "bob"  # drops the entry of alice
     keys.is_away = True
     held.set()
     with pytest.raises(StoreUnavailable):
         await late
-    assert (await auth.authenticate(bob, PEER)).subject == "bob"
+    assert (await auth.authenticate(bob, peer)).subject == "bob"
     assert keys.look_ups == 2
+
+
+async def test_address_and_certificate_are_read_when_needed():
+    """A cached credential needs no address; without trusted certificates, none is read."""
+    keys = Keys()
+    auth, alice = Authenticator(keys, certificates=CERTIFICATES), keys.issue("alice")
+    await auth.authenticate(alice, peer, never)
+    assert (await auth.authenticate(alice, never, never)).subject == "alice"
+    with pytest.raises(Unauthenticated):
+        await Authenticator(keys).authenticate(None, peer, never)
+
+
+class Expiry:
+    """A good credential whose cache entry has expired, at an address beyond its limit."""
+
+    def __init__(self) -> None:
+        self._now = 1_000.0
+        self.keys = Keys()
+        self.auth = Authenticator(self.keys, failures_per_minute=1, clock=lambda: self._now)
+        self.alice = self.keys.issue("alice")
+
+    async def reach(self) -> None:
+        """Authenticate, use up the limit of the address, and let the cache entry expire."""
+        await self.authenticate()
+        with pytest.raises(Unauthenticated):
+            await self.auth.authenticate("Bearer bad", peer)
+        self._now += CACHE_TTL_S + 0.1
+
+    async def authenticate(self) -> str:
+        """Return the subject of the credential."""
+        return (await self.auth.authenticate(self.alice, peer)).subject
+
+
+async def test_limit_of_bad_credentials_spares_calls_that_share_a_look_up():
+    """Concurrent calls with a good credential pass while it is looked up again."""
+    expiry = Expiry()
+    await expiry.reach()
+    assert await asyncio.gather(*(expiry.authenticate() for _ in range(3))) == ["alice"] * 3
+    assert expiry.keys.look_ups == 2
+
+
+async def test_limit_of_bad_credentials_spares_a_good_one_after_an_outage():
+    """A good credential is looked up again after its look-up failed with the store."""
+    expiry = Expiry()
+    await expiry.reach()
+    expiry.keys.is_away = True
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable):
+            await expiry.authenticate()
+    expiry.keys.is_away = False
+    assert await expiry.authenticate() == "alice"
+
+
+async def test_limit_of_bad_credentials_covers_a_revoked_one():
+    """A credential that is revoked counts as a bad one after its next look-up."""
+    expiry = Expiry()
+    await expiry.reach()
+    expiry.keys.known.clear()
+    with pytest.raises(Unauthenticated):
+        await expiry.authenticate()
+    with pytest.raises(RateLimited):
+        await expiry.authenticate()
 
 
 def test_unauthenticated_call_has_no_principal():
     """The principal of an unauthenticated call raises an error."""
-    call = Call(Method(name="test"), PEER)
+    call = Call(Method(name="test"), peer())
     assert call.authenticated is None
     with pytest.raises(LookupError):
         _ = call.principal

@@ -121,6 +121,16 @@ RUNNING = [*KNOWN, (update(102.0, 0.2), (commit(0.2),))]
 """A second commit runs."""
 PENDING = [*KNOWN, (update(100.5, 0.2), (CommitAt(101.0),))]
 """An update waits for the end of the interval."""
+NEXT_ATTEMPT = [
+    *KNOWN,
+    (update(102.0, 0.2, attempt=1), (commit(0.2, attempt=1),)),
+    (update(102.1, 0.1, attempt=2), ()),
+    (
+        failed(102.2, STALE, snapshot(Status.PROCESSING, 4, attempt=2), attempt=1),
+        (Count.REFUSED, interrupt("LEASE_LOST", 4), CommitAt(103.0)),
+    ),
+]
+"""An update of the next attempt waits after one of the last attempt was refused."""
 
 TABLE: dict[str, list[tuple[Input, tuple[Any, ...]]]] = {
     "the first update is committed at once": KNOWN,
@@ -241,6 +251,10 @@ TABLE: dict[str, list[tuple[Input, tuple[Any, ...]]]] = {
         *RUNNING,
         (failed(102.1, STALE), (Count.REFUSED, refuse(STALE), Signal.DROP)),
     ],
+    "an update of the next attempt is committed after a refusal of the last": [
+        *NEXT_ATTEMPT,
+        (timer(102.5), (commit(0.1, attempt=2),)),
+    ],
     "a status that goes on does nothing": [
         *KNOWN,
         (status(101.0, snapshot(Status.PROCESSING, 2)), ()),
@@ -313,6 +327,7 @@ def after(steps: list[tuple[Input, tuple[Any, ...]]]) -> ProgressBuffer:
         (KNOWN, False, False),
         (RUNNING, True, False),
         (PENDING, True, True),
+        (NEXT_ATTEMPT, True, True),
     ],
 )
 def test_terminal_transitions_wait_for_pending_updates(steps, is_busy, must_flush):

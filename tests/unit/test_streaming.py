@@ -1,12 +1,14 @@
 """Updates on progress streams over a real store: commits and refusals."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from milepost import telemetry
-from milepost.domain.errors import ProgressDecrease, StoreUnavailable, StreamFull
+from milepost.domain.errors import ProgressDecrease, StaleAttempt, StoreUnavailable, StreamFull
+from milepost.domain.interruption import StatusSnapshot
 from milepost.domain.operation import OperationId, new_operation_id
 from milepost.domain.transitions import Preconditions, TransitionRequest, TransitionResult
 from milepost.storage.operations import SqlOperationStore
@@ -138,12 +140,19 @@ class Broken(SqlOperationStore):
     """A store with a defect that the test switches on."""
 
     broken = False
+    unreadable = False
 
     async def apply(self, request: TransitionRequest) -> TransitionResult:
         """Make the transition, or fail."""
         if self.broken:
             raise ZeroDivisionError
         return await super().apply(request)
+
+    async def status_snapshots(self, ids: Sequence[OperationId]) -> Sequence[StatusSnapshot]:
+        """Read the statuses, or fail."""
+        if self.unreadable:
+            raise ZeroDivisionError
+        return await super().status_snapshots(ids)
 
 
 async def test_defect_concerns_one_update(replica):
@@ -158,3 +167,17 @@ async def test_defect_concerns_one_update(replica):
         replica.clock.advance(INTERVAL_S)
         stream.offer(ProgressUpdate(id=operation_id, progress=0.4))
         assert (await next_item(stream)).revision == 3
+
+
+async def test_defect_of_the_status_read_leaves_the_refusal(replica):
+    """If the status behind a refusal cannot be read, the worker gets the refusal itself."""
+    async with reporting(replica) as (stream, operation_id):
+        replica.store.__class__ = Broken
+        replica.store.unreadable = True
+        failures = background_failures()
+        replica.clock.advance(INTERVAL_S)
+        stream.offer(ProgressUpdate(id=operation_id, progress=0.4, attempt=7))
+        assert isinstance((await next_item(stream)).error, StaleAttempt)
+        assert background_failures() > failures
+        stream.finish()
+        assert await next_item(stream) is None

@@ -45,6 +45,15 @@ async def test_stream_leaves_nothing_behind(replica):
     await until(lambda: asyncio.all_tasks() == {asyncio.current_task()})
 
 
+async def test_end_together_with_a_notification_ends_the_polls(replica):
+    """No poll goes on if the last stream ends in the same turn as a notification arrives."""
+    async with reporting(replica) as (_, operation_id):
+        await asyncio.sleep(0.01)  # the task of the polls waits for a request
+        replica.subscriptions.publish(operation_id)
+        assert replica.streams.polls
+    await until(lambda: asyncio.all_tasks() == {asyncio.current_task()})
+
+
 async def test_timeout_of_the_body_stays_a_timeout(replica):
     """A timeout inside a stream is not mistaken for a drain."""
     with pytest.raises(TimeoutError):
@@ -54,7 +63,7 @@ async def test_timeout_of_the_body_stays_a_timeout(replica):
 
 async def test_worker_that_does_not_read_is_cut_off(replica, monkeypatch):
     """A drain waits only briefly for a worker that does not read."""
-    monkeypatch.setattr(progress_stream, "DRAIN_NOTICE_S", 0.01)
+    monkeypatch.setattr(progress_stream, "MAX_DRAIN_DELAY_S", 0.01)
 
     async def stay() -> None:
         async with replica.streams.open(ALICE):

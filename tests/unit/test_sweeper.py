@@ -94,7 +94,7 @@ async def test_one_pass_takes_as_many_batches_as_it_needs(stored, sweeper):
     fill(stored, 2 * BATCH + 5)
     counted = sample("milepost_transitions_total", transition="purge")
     swept = await sweeper.clean_up()
-    assert (swept.moved[Transition.PURGE], swept.more) == (2 * BATCH + 5, False)
+    assert (swept.counts[Transition.PURGE], swept.more) == (2 * BATCH + 5, False)
     assert stored.count() == 0
     assert sample("milepost_transitions_total", transition="purge") - counted == 2 * BATCH + 5
 
@@ -104,9 +104,9 @@ async def test_pass_ends_when_its_time_is_spent(stores, stored, subscriptions, w
     fill(stored, BATCH + 5)
     hurried = Sweeper(stores.sweeps, subscriptions=subscriptions, work=work, budget=timedelta())
     swept = await hurried.clean_up()
-    assert (swept.moved[Transition.PURGE], swept.more) == (BATCH, True)
+    assert (swept.counts[Transition.PURGE], swept.more) == (BATCH, True)
     swept = await hurried.clean_up()
-    assert (swept.moved[Transition.PURGE], swept.more) == (5, False)
+    assert (swept.counts[Transition.PURGE], swept.more) == (5, False)
 
 
 async def test_preview_changes_nothing(store, engine, stored, sweeper):
@@ -115,9 +115,9 @@ async def test_preview_changes_nothing(store, engine, stored, sweeper):
         operation = await factories.reach(store, status, ttl=TTL)
         factories.age(engine, operation.id, 2 * TTL)
     preview = await sweeper.preview()
-    assert preview.moved == {Transition.EXPIRE: 1, Transition.PURGE: 2}
+    assert preview.counts == {Transition.EXPIRE: 1, Transition.PURGE: 2}
     assert stored.count() == 3
-    assert (await sweeper.clean_up()).moved == preview.moved
+    assert (await sweeper.clean_up()).counts == preview.counts
 
 
 async def test_release_wakes_waiting_workers(stores, engine, subscriptions, work, sweeper):
@@ -134,7 +134,7 @@ async def test_release_wakes_waiting_workers(stores, engine, subscriptions, work
         assert await subscriber.wait(5)
         assert waiter.is_notified
         waiter.clear()
-    assert swept.moved[Transition.RELEASE] == 1
+    assert swept.counts[Transition.RELEASE] == 1
     assert sample("milepost_leases_lost_total") == lost + 1
 
 
@@ -155,11 +155,11 @@ async def test_events_are_deleted_after_their_retention(store, stores, stored, s
     operation = await factories.reach(store, Status.COMPLETED)
     await store.delete(factories.change(Transition.PURGE, operation.id))
     kept = Sweeper(
-        stores.sweeps, subscriptions=subscriptions, work=work, events_kept=timedelta(days=1)
+        stores.sweeps, subscriptions=subscriptions, work=work, event_retention=timedelta(days=1)
     )
     assert await kept.purge_events() == 0
     gone = Sweeper(
-        stores.sweeps, subscriptions=subscriptions, work=work, events_kept=timedelta(days=-1)
+        stores.sweeps, subscriptions=subscriptions, work=work, event_retention=timedelta(days=-1)
     )
     assert await gone.purge_events() == 1
     assert stored.events(operation.id) == []

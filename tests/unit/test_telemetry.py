@@ -162,6 +162,7 @@ def test_metrics_page():
     ):
         assert f"# TYPE {name.removesuffix('_total')}" in page
     assert f'milepost_rpc_duration_seconds_count{{code="OK",method="{METHOD}"}}' in page
+    assert "_created" not in page
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from typing import TYPE_CHECKING, Any, Final
 
 from milepost.access.bad_credentials import MAX_FAILURES_PER_MINUTE, BadCredentials
 from milepost.access.tokens import is_token
 from milepost.domain.api_key import key_id_of, verify_key
-from milepost.domain.errors import Unauthenticated
+from milepost.domain.errors import Unauthenticated, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Coroutine
@@ -28,13 +29,19 @@ _SCHEME: Final = "bearer "
 class _CacheEntry:
     """The result of looking up one credential, or the look-up under way."""
 
-    __slots__ = ("look_up", "principal", "until")
+    __slots__ = ("look_up", "principal", "until", "was_good")
 
     look_up: asyncio.Future[Principal | None]
 
-    def __init__(self, until: float) -> None:
-        """Be valid until then."""
+    def __init__(self, until: float, *, was_good: bool) -> None:
+        """Be valid until then.
+
+        Args:
+            until: the time.
+            was_good: whether the last finished look-up of the credential has found a principal.
+        """
         self.until = until
+        self.was_good = was_good
         self.principal: Principal | None = None
         """The principal, once the look-up has found one."""
 
@@ -76,14 +83,19 @@ class Authenticator:
         self._cache: dict[str | bytes, _CacheEntry] = {}
 
     async def authenticate(
-        self, credential: str | bytes | None, peer: str, certificate: Collection[str] = ()
+        self,
+        credential: str | bytes | None,
+        address: Callable[[], str],
+        certificate_names: Callable[[], Collection[str]] = tuple,
     ) -> Principal:
         """Return the principal of a call.
 
         Args:
             credential: the value of the ``Authorization`` header; None if the call has none.
-            peer: the address of the connection, without its port.
-            certificate: the names of the client certificate of the connection, if it has one.
+            address: returns the address of the connection, without its port. Called only if the
+                credential is not cached.
+            certificate_names: returns the names of the client certificate of the connection.
+                Called only if there is no credential and certificates are trusted.
 
         Raises:
             Unauthenticated: there is no credential, or it is not valid.
@@ -95,8 +107,8 @@ class Authenticator:
             return cached
         try:
             if credential is None and self._certificates is not None:
-                return self._certificates.principal(certificate)
-            return await self._limited(credential or "", peer)
+                return self._certificates.principal(certificate_names())
+            return await self._limited(credential or "", address())
         except Unauthenticated:
             raise Unauthenticated(
                 tokens=self._tokens is not None, certificates=self._certificates is not None
@@ -109,19 +121,19 @@ class Authenticator:
             return None
         return entry.principal
 
-    async def _limited(self, credential: str | bytes, peer: str) -> Principal:
+    async def _limited(self, credential: str | bytes, address: str) -> Principal:
         """Verify a credential, unless its address has sent too many bad ones.
 
         A credential that was good before is always verified, so that a peer with bad credentials
         cannot shut out those who share its address.
         """
         entry = self._cache.get(credential)
-        if entry is None or entry.principal is None:
-            self._bad_credentials.check(peer)
+        if entry is None or not entry.was_good:
+            self._bad_credentials.check(address)
         try:
             return await self._verified(credential)
         except Unauthenticated:
-            await self._bad_credentials.count(peer)
+            await self._bad_credentials.count(address)
             raise
 
     async def _verified(self, credential: str | bytes) -> Principal:
@@ -130,7 +142,8 @@ class Authenticator:
             raise Unauthenticated
         entry = self._cache.get(credential)
         if entry is None or entry.until < self._clock():
-            entry = _CacheEntry(self._clock() + CACHE_TTL_S)
+            was_good = entry is not None and entry.was_good
+            entry = _CacheEntry(self._clock() + CACHE_TTL_S, was_good=was_good)
             entry.look_up = asyncio.ensure_future(self._begin(credential[len(_SCHEME) :], entry))
             if len(self._cache) >= MAX_CACHED:
                 self._cache.clear()
@@ -138,10 +151,13 @@ class Authenticator:
         try:
             # Shielded: other calls that wait for it must not fail when this call is cancelled.
             principal = await asyncio.shield(entry.look_up)
-        except Exception:
-            if self._cache.get(credential) is entry:
+        except Exception as error:
+            if entry.was_good and isinstance(error, Unavailable):
+                entry.until = -math.inf  # looked up again, but still known as good
+            elif self._cache.get(credential) is entry:
                 del self._cache[credential]
             raise
+        entry.was_good = principal is not None
         if principal is None:
             raise Unauthenticated
         entry.principal = principal

@@ -20,7 +20,7 @@ MAX_FAILURES_PER_MINUTE: Final = 60
 MAX_ADDRESSES: Final = 10_000
 LIMIT: Final = "failed_authentications"
 _IPV6_NETWORK: Final = 64
-"""Bits of an IPv6 address that name a network: whoever has one has all addresses in it."""
+"""Bits of an IPv6 address that name a network; one customer has all addresses of a network."""
 
 
 class BadCredentials:

@@ -6,7 +6,7 @@ import asyncio
 
 
 class RunningCalls:
-    """Counts running calls, and wakes whoever waits for the last one to end."""
+    """Counts running calls, and wakes those that wait for the end of the last one."""
 
     def __init__(self) -> None:
         """Start with no call."""

@@ -95,10 +95,10 @@ class Tokens:
     async def _verify(self, token: str) -> Verified:
         if not is_token(token):
             raise _Refused("form")
-        header, claims, _signature = map(_decoded, token.split("."))
+        header, payload, _signature = map(_decoded, token.split("."))
         algorithm, key_id = _header(_object(header))
-        said = _object(claims)  # believed only after the signature
-        issuer, keys = self._issuer(said.get("iss"))
+        claims = _object(payload)  # trusted only after the signature is checked
+        issuer, keys = self._issuer(claims.get("iss"))
         if algorithm not in issuer.algorithms:
             raise _Refused("algorithm")
         key = await keys.find(key_id, algorithm)
@@ -109,9 +109,9 @@ class Tokens:
         except jwt.PyJWTError:
             raise _Refused("signature") from None
         now = self._clock()
-        expire_time = _lifetime(said, issuer, now)
-        _audience(said, issuer)
-        return Verified(principal=_principal(said, issuer, token), remaining=expire_time - now)
+        expire_time = _lifetime(claims, issuer, now)
+        _audience(claims, issuer)
+        return Verified(principal=_principal(claims, issuer, token), remaining=expire_time - now)
 
     def _issuer(self, name: object) -> tuple[Issuer, KeySet]:
         known = self._issuers.get(name) if isinstance(name, str) else None
@@ -129,7 +129,7 @@ def _decoded(segment: str) -> bytes:
 
 
 def _object(raw: bytes) -> dict[str, Any]:
-    """Return the JSON object of a segment; no name may stand in it twice."""
+    """Return the JSON object of a segment; a duplicate name is refused."""
     try:
         value = json.loads(raw.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
     except (ValueError, RecursionError):

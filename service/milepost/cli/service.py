@@ -116,7 +116,7 @@ def cleanup(
     telemetry.configure_logs(level="warning", as_json=output is Output.JSON)
     with database_failures():
         swept = main.clean_up(url, dry_run=dry_run)
-    purged, failed = swept.moved[Transition.PURGE], swept.moved[Transition.EXPIRE]
+    purged, failed = swept.counts[Transition.PURGE], swept.counts[Transition.EXPIRE]
     if output is Output.JSON:
         print_json(
             {

@@ -32,7 +32,7 @@ class Expectation(NamedTuple):
 
 
 def expectation(operation: Operation) -> Expectation | None:
-    """Return the next step of an active operation, or None for a terminal one."""
+    """Return the next step of an active operation, or None for a terminal or an unknown status."""
     if operation.status is Status.PENDING:
         return Expectation(NextStep.CLAIM, operation.expire_time)
     if operation.status is not Status.PROCESSING:

@@ -67,7 +67,7 @@ def _set_fields(value: DataclassInstance) -> dict[str, Any]:
 
 
 def _is_set(falsy: Any) -> bool:
-    """Return whether a value counts although it is false: zero does, nothing else."""
+    """Return whether a false value counts: zero does, while an empty text counts as unset."""
     return not (falsy is None or falsy is False or isinstance(falsy, Sized))
 
 

@@ -1,4 +1,4 @@
-"""Access of callers: credentials, rate limits and admission, as the settings say."""
+"""The access checks that the settings describe: credentials, rate limits and admission."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 async def access_of(
     settings: Settings, credentials: CredentialStore, note_use: Callable[[str], None]
 ) -> AsyncIterator[AccessChecks]:
-    """Let in those whom `credentials` and the settings know, as often as the settings say.
+    """Provide the access checks: principals of `credentials` and the settings, limited by these.
 
     `note_use` is called with the id of each API key that was used.
     """
@@ -59,7 +59,7 @@ async def access_of(
 
 @contextlib.asynccontextmanager
 async def _limiter(settings: Settings) -> AsyncIterator[RateLimiter]:
-    """Count calls on this replica, or with all others where the settings name a place for that."""
+    """Provide the counter of calls: of all replicas if the settings name a shared store."""
     local = local_buckets()
     if settings.limits_url is None:
         yield local
@@ -72,7 +72,7 @@ async def _limiter(settings: Settings) -> AsyncIterator[RateLimiter]:
 
 
 def tls_of(settings: Settings) -> TlsFiles | None:
-    """Return what the gRPC port is encrypted with, if it is."""
+    """Return the TLS files of the gRPC port, or None if it is not encrypted."""
     if settings.tls_cert_file is None or settings.tls_key_file is None:
         return None
     return TlsFiles(

@@ -73,7 +73,7 @@ async def serve(settings: Settings) -> None:
         await stack.enter_async_context(
             subscribed_to_notifications(subscriptions, stores.history, engine)
         )
-        serves = _use_cases(
+        use_cases = _use_cases(
             settings,
             stores,
             sending,
@@ -83,11 +83,11 @@ async def serve(settings: Settings) -> None:
             keys=keys,
             tracing=tracing,
         )
-        server = RpcServer(serves, access, settings.limits, _wire(settings), tracing=tracing)
+        server = RpcServer(use_cases, access, settings.limits, _wire(settings), tracing=tracing)
         await server.start()
         freeze_startup_objects()
         watch = asyncio.create_task(readiness.watch(batchers, server))
-        await stack.enter_async_context(background(settings, work, serves.sweeper, keys))
+        await stack.enter_async_context(background(settings, work, use_cases.sweeper, keys))
         telemetry.log.info(
             "serving",
             listen=settings.listen,
@@ -138,7 +138,7 @@ def _use_cases(
             stores.sweeps,
             subscriptions=subscriptions,
             work=work,
-            events_kept=timedelta(seconds=settings.events_kept_seconds),
+            event_retention=timedelta(seconds=settings.events_kept_seconds),
             tracing=tracing,
         ),
         streams=streams,

@@ -80,8 +80,8 @@ class AdminService:
         sweeper = self._sweeper
         swept = await (sweeper.preview() if request.dry_run else sweeper.clean_up())
         return pb.PurgeExpiredOperationsResponse(
-            purged_count=swept.moved[Transition.PURGE],
-            failed_count=swept.moved[Transition.EXPIRE],
+            purged_count=swept.counts[Transition.PURGE],
+            failed_count=swept.counts[Transition.EXPIRE],
             more_remaining=swept.more,
         )
 

@@ -17,7 +17,7 @@ _NOT_SERVING = health_pb2.HealthCheckResponse.ServingStatus.NOT_SERVING
 
 
 class HealthService:
-    """Tells balancers whether to send calls here."""
+    """Answers the health checks of load balancers."""
 
     def __init__(self) -> None:
         """Know of no service yet."""

@@ -1,4 +1,4 @@
-"""The ids in a request or response, redacted for the log."""
+"""The ids in a request or response, for the log."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ if TYPE_CHECKING:
 
 
 def logged_ids(message: Any) -> Mapping[str, str]:
-    """Return the ids in `message`, a request or a response; a stream of messages has none.
+    """Return the ids in `message`, a request or a response, redacted."""
+    return redacted_ids(ids_of(message))
 
-    A value that is not an id is redacted.
-    """
-    return redacted_ids(
-        {
-            field: getattr(message, field, "") or getattr(_api_key(message), field, "")
-            for field in ID_PATTERNS
-        }
-    )
+
+def ids_of(message: Any) -> Mapping[str, str]:
+    """Return the ids in `message` as the caller wrote them; a stream of messages has none."""
+    return {
+        field: getattr(message, field, "") or getattr(_api_key(message), field, "")
+        for field in ID_PATTERNS
+    }
 
 
 def granted(response: Any) -> Mapping[str, object]:

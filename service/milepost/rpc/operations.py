@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from milepost.gen.milepost.v1 import operation_service_pb2 as pb
 from milepost.rpc.convert import Fields
 from milepost.rpc.messages import fill, fill_result
-from milepost.rpc.prefer_header import preferred_wait
+from milepost.rpc.prefer_header import HEADER, preferred_wait
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -54,7 +54,9 @@ class OperationService:
         operation_id = fields.operation_id()
         fields.done()
         by = call.principal
-        seconds = preferred_wait(call.context.invocation_metadata() or ())
+        seconds = 0
+        if HEADER in call.metadata:  # rare, and to read all metadata again costs much
+            seconds = preferred_wait(call.context.invocation_metadata() or ())
         if seconds:
             operation = await self._watcher.wait_for_change(
                 by, operation_id, _bounded(seconds, call)

@@ -52,7 +52,7 @@ METADATA_BYTES: Final = 16_384
 CONCURRENT_STREAMS: Final = 1_000
 """Per connection. A proxy multiplexes many callers over one."""
 DRAIN_NOTICE_S: Final = 0.25
-"""How long a draining replica still answers calls, with DRAINING."""
+"""Time in which a draining replica still answers calls, with DRAINING."""
 _MINUTE_MS: Final = 60_000
 
 
@@ -86,7 +86,7 @@ class RpcServer:
 
     def __init__(
         self,
-        serves: UseCases,
+        use_cases: UseCases,
         access: AccessChecks,
         limits: Limits,
         wire: Wire,
@@ -94,9 +94,9 @@ class RpcServer:
         tracing: telemetry.Tracing,
     ) -> None:
         """Register every service inside the interceptors; nothing listens yet."""
-        self._watching = serves.watcher
+        self._watcher = use_cases.watcher
         self._observe = Observe(tracing)
-        self._streams = serves.streams
+        self._streams = use_cases.streams
         self._admission = access.admission
         interceptors: tuple[Interceptor, ...] = (
             self._observe,  # outermost: it must see refused calls too, with their final code
@@ -111,7 +111,7 @@ class RpcServer:
         self._server = grpc.aio.server(options=_options(wire))
         self._health = HealthService()
         chained: Any = InterceptedServer(self._server, interceptors)
-        for servicer, add in self._servicers(serves, limits):
+        for servicer, add in self._servicers(use_cases, limits):
             add(servicer, chained)
         if wire.reflection:  # outside the interceptors: it shows the public .proto files only
             reflection.enable_server_reflection(
@@ -123,7 +123,7 @@ class RpcServer:
         else:
             self.port = self._server.add_secure_port(wire.address, server_credentials(wire.tls))
 
-    def _servicers(self, serves: UseCases, limits: Limits) -> tuple[tuple[object, Any], ...]:
+    def _servicers(self, use_cases: UseCases, limits: Limits) -> tuple[tuple[object, Any], ...]:
         """Return each servicer, and the generated function that adds it to a server.
 
         The stubs of these functions ask for subclasses of the generated bases, and for a context
@@ -131,19 +131,19 @@ class RpcServer:
         """
         return (
             (
-                OperationService(serves.tracker, serves.watcher, limits),
+                OperationService(use_cases.tracker, use_cases.watcher, limits),
                 operation_service_pb2_grpc.add_OperationServiceServicer_to_server,
             ),
             (
-                WorkerService(serves.tracker, serves.claimer, serves.streams, limits),
+                WorkerService(use_cases.tracker, use_cases.claimer, use_cases.streams, limits),
                 worker_service_pb2_grpc.add_WorkerServiceServicer_to_server,
             ),
             (
-                WebhookService(serves.webhooks, limits),
+                WebhookService(use_cases.webhooks, limits),
                 webhook_service_pb2_grpc.add_WebhookServiceServicer_to_server,
             ),
             (
-                AdminService(serves.keys, serves.sweeper, limits),
+                AdminService(use_cases.keys, use_cases.sweeper, limits),
                 admin_service_pb2_grpc.add_AdminServiceServicer_to_server,
             ),
             (self._health, health_pb2_grpc.add_HealthServicer_to_server),
@@ -161,7 +161,7 @@ class RpcServer:
     async def stop(self, grace: float) -> None:
         """Take no more calls, and let the running ones finish for `grace` seconds."""
         self._admission.close()
-        self._watching.close()  # ends waits and watches, which may take hours
+        self._watcher.close()  # ends waits and watches, which may take hours
         await self._health.close()
         # Calls that reach gRPC while it stops are answered CANCELLED, which clients do not retry.
         # Until the callers of this replica know that it drains, they are answered DRAINING.

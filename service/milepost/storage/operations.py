@@ -8,19 +8,36 @@ from __future__ import annotations
 
 import asyncio
 import random
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
+
+import sqlalchemy as sa
 
 from milepost.domain.errors import LostRace, OperationDeleted
-from milepost.storage import queries
+from milepost.domain.operation import Status
 from milepost.storage.absence import explain_absence
 from milepost.storage.creation import Creation
-from milepost.storage.predicates import access_filter_values
-from milepost.storage.rows import RowReader, operation_from, status_snapshot_from
+from milepost.storage.predicates import (
+    ACCESS_FILTER,
+    access_filter_values,
+    is_accessible,
+    unexpired,
+)
+from milepost.storage.prepared import Prepared
+from milepost.storage.rows import (
+    COLUMNS,
+    SUMMARY_COLUMNS,
+    RowReader,
+    operation_from,
+    status_snapshot_from,
+)
 from milepost.storage.statements import EFFECTS
+from milepost.storage.tables import operations
 from milepost.storage.transition_statements import TransitionStatements
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from sqlalchemy import ColumnElement
 
     from milepost.domain.errors import MilepostError
     from milepost.domain.interruption import StatusSnapshot
@@ -28,7 +45,10 @@ if TYPE_CHECKING:
     from milepost.domain.selection import Position, Selection
     from milepost.domain.transitions import TransitionRequest, TransitionResult
     from milepost.storage.batchers import Batchers
+    from milepost.storage.database import Database
     from milepost.storage.session import Session
+
+_o = operations.c
 
 MAX_TRIES: Final = 3
 """Attempts at a transition when concurrent changes come first."""
@@ -47,7 +67,7 @@ class SqlOperationStore:
             transition: TransitionStatements(database, transition) for transition in EFFECTS
         }
         self._rows = RowReader(database)
-        self._get = queries.get(database)
+        self._get = get_statement(database)
 
     async def insert(
         self, operation_id: OperationId, new_operation: NewOperation
@@ -93,7 +113,7 @@ class SqlOperationStore:
         full: bool,
     ) -> list[Operation]:
         """See `OperationStore.list`."""
-        query = queries.select_page(access_filter, selection, after, limit, full=full)
+        query = select_page(access_filter, selection, after, limit, full=full)
         rows = await self._batchers.read(lambda session: session.fetch(query))
         return [operation_from(row) for row in rows]
 
@@ -101,7 +121,7 @@ class SqlOperationStore:
         self, operation_ids: Sequence[OperationId]
     ) -> Sequence[StatusSnapshot]:
         """See `OperationStore.status_snapshots`."""
-        query = queries.status_snapshots(operation_ids)
+        query = select_status_snapshots(operation_ids)
         rows = await self._batchers.read(lambda session: session.fetch(query))
         return [status_snapshot_from(row) for row in rows]
 
@@ -121,3 +141,66 @@ class SqlOperationStore:
         for *row, number in session.read(self._get, inputs):
             found[distinct[number]] = self._rows.operation(row)
         return [found.get(key) or explain_absence(session, *key) for key in keys]
+
+
+# --- the statements that read ---
+
+
+def get_statement(database: Database) -> Prepared:
+    """Return the query by id; its last column is the number of the input row."""
+
+    def build(m: Mapping[str, ColumnElement[Any]]) -> sa.Executable:
+        return sa.select(*COLUMNS, m["number"]).where(
+            _o.id == m["id"], is_accessible(m), unexpired()
+        )
+
+    return Prepared(database, {"id": sa.Text(), **ACCESS_FILTER, "number": sa.Integer()}, build)
+
+
+def select_page(
+    access_filter: AccessFilter,
+    selection: Selection,
+    after: Position | None,
+    limit: int,
+    *,
+    full: bool,
+) -> sa.Select[Any]:
+    """Return the query for one page, newest first, by keyset: its cost does not grow with depth."""
+    query = (
+        sa.select(*(COLUMNS if full else SUMMARY_COLUMNS))
+        .where(unexpired(), *_selected(selection))
+        .order_by(_o.create_time.desc(), _o.id.desc())
+        .limit(limit)
+    )
+    if not access_filter.everything:
+        query = query.where(_o.owner == access_filter.subject)
+    if after is not None:
+        query = query.where(
+            sa.tuple_(_o.create_time, _o.id)
+            < sa.tuple_(sa.literal(after.create_time, _o.create_time.type), sa.literal(after.id))
+        )
+    return query
+
+
+def _selected(selection: Selection) -> Iterator[ColumnElement[bool]]:
+    if selection.owner is not None:
+        yield _o.owner == selection.owner
+    if selection.function is not None:
+        yield _o.function == selection.function
+    if selection.statuses:
+        yield _o.status.in_([status.value for status in selection.statuses])
+    if selection.create_time_from is not None:
+        yield _o.create_time >= selection.create_time_from
+    if selection.create_time_to is not None:
+        yield _o.create_time < selection.create_time_to
+
+
+def select_status_snapshots(operation_ids: Sequence[OperationId]) -> sa.Select[Any]:
+    """Return the query for the status of some operations; the last column has the errors.
+
+    Only failed operations have errors; no other payload is read.
+    """
+    errors = sa.case((_o.status == Status.FAILED.value, _o.errors))
+    return sa.select(_o.id, _o.status, _o.revision, _o.attempt, errors).where(
+        _o.id.in_(operation_ids)
+    )

@@ -119,7 +119,7 @@ def operation_from(row: Sequence[Any]) -> Operation:
 
 
 def status_snapshot_from(row: Sequence[Any]) -> StatusSnapshot:
-    """Return the status snapshot of one row of `queries.status_snapshots`."""
+    """Return the status snapshot of one row of `operations.select_status_snapshots`."""
     operation_id, status, revision, attempt, errors = row
     codes = [error.code for error in errors_from_json(errors)] if errors else []
     return StatusSnapshot(

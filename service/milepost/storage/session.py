@@ -57,9 +57,13 @@ class Session:
             connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
             driver: Any = connection.connection.driver_connection
             self._cursor: Cursor = self.database.cursor(driver)
-            for statement in self._settings:
-                self._cursor.execute(statement)
-            self._connection = connection
+            self._connection = connection  # first: `reset` drops it if a setting fails
+            try:
+                for statement in self._settings:
+                    self._cursor.execute(statement)
+            except BaseException:
+                self.reset()
+                raise
         return self._connection
 
     @property

@@ -5,14 +5,22 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
 
 from milepost.domain.transitions import Transition
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-
+# A `_created` sample for each series would only lengthen the page.
+disable_created_metrics()  # type: ignore[no-untyped-call]
 registry: Final = CollectorRegistry()
 rpcs: Final = Histogram(
     "milepost_rpc_duration_seconds",

@@ -122,8 +122,12 @@ class ProgressBuffer:
 
     @property
     def must_flush(self) -> bool:
-        """Return whether a terminal transition must wait for the pending update."""
-        return self.is_known and self._pending is not None
+        """Return whether a terminal transition must wait for the pending update.
+
+        An update of the next attempt may be pending after one of the last attempt was refused.
+        Without an owner no commit has succeeded, and the worker may be a stranger.
+        """
+        return self._pending is not None and bool(self.owner)
 
     def update(self, update: ProgressUpdate, now: float) -> Commands:
         """Take an update of the worker.

@@ -30,6 +30,7 @@ from milepost.tracking.streamed_operations import StreamedOperation
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from milepost.domain.interruption import StatusSnapshot
     from milepost.domain.limits import Limits
     from milepost.domain.operation import OperationId, Principal
     from milepost.domain.transitions import TransitionRequest
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from milepost.tracking.status_polls import StatusPolls
     from milepost.tracking.streamed_operations import Clock, StreamedOperations
 
-DRAIN_NOTICE_S: Final = 2.0
+MAX_DRAIN_DELAY_S: Final = 2.0
 """Longest time that a worker which does not read its items delays a stopping replica."""
 RECORD: Final[Mapping[Count, Callable[[int], None]]] = {
     Count.COALESCED: telemetry.update_coalesced,
@@ -83,7 +84,7 @@ class ProgressStream:
         self._received = 0
         self._counts = Counter[Count]()
         self._is_finished = self._is_draining = False
-        self.drain_notice = asyncio.timeout(None)
+        self.drain_timeout = asyncio.timeout(None)
         """Ends the stream of a worker that does not read while the replica stops."""
 
     # --- updates ---
@@ -130,9 +131,9 @@ class ProgressStream:
         """Finish, and send the worker to another replica."""
         self._is_draining = True
         self.finish()
-        if self.drain_notice.when() is None:
+        if self.drain_timeout.when() is None:
             now = asyncio.get_running_loop().time()
-            self.drain_notice.reschedule(now + DRAIN_NOTICE_S)
+            self.drain_timeout.reschedule(now + MAX_DRAIN_DELAY_S)
 
     # --- items ---
 
@@ -220,7 +221,7 @@ class ProgressStream:
             refusal = error
             status_snapshot = None
             if isinstance(error, INTERRUPTED_BY):
-                status_snapshot = await self._polls.read(update.id)
+                status_snapshot = await self._status_after_refusal(update.id)
             now = self._clock.time()
             commands = operation.buffer.failed(update, error, status_snapshot, now)
         else:
@@ -228,6 +229,14 @@ class ProgressStream:
         operation.commit = None
         self._execute(operation, commands)
         return refusal
+
+    async def _status_after_refusal(self, operation_id: OperationId) -> StatusSnapshot | None:
+        """Return the status, or None if it is not known: the buffer must learn of the refusal."""
+        try:
+            return await self._polls.read(operation_id)
+        except Exception as error:  # noqa: BLE001 - one operation must not end the stream
+            telemetry.record_failure("progress streams", error, expected=False)
+            return None
 
     def _request(self, update: ProgressUpdate) -> TransitionRequest:
         return transition_request(

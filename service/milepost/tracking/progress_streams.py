@@ -82,10 +82,10 @@ class ProgressStreams:
         if self._polling is None:
             self._polling = asyncio.create_task(self._poll())
         try:
-            async with stream.drain_notice:
+            async with stream.drain_timeout:
                 yield stream
         except TimeoutError:
-            if stream.drain_notice.expired():
+            if stream.drain_timeout.expired():
                 raise Draining from None
             raise
         finally:

@@ -58,8 +58,10 @@ class StatusPolls:
 
     async def wait(self, max_wait: float) -> None:
         """Return at the next request, or after `max_wait` seconds."""
+        # Not `wait_for`: until Python 3.12 it swallows a cancellation together with a request.
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._has_requests.wait(), max_wait)
+            async with asyncio.timeout(max_wait):
+                await self._has_requests.wait()
         self._has_requests.clear()
 
     async def read(self, operation_id: OperationId) -> StatusSnapshot | None:

@@ -1,4 +1,4 @@
-"""Sweeping: lost leases are given back, and what is past its time is failed or removed.
+"""The sweeper: ends lost leases, and fails or purges operations past their expire time.
 
 Every replica sweeps, and none needs to be chosen for it: batches are shared through the database.
 A pass works in batches until nothing is due or its time is spent. The loops around the passes are
@@ -29,11 +29,11 @@ BATCH: Final = 1_000
 """Operations of one transaction."""
 BUDGET: Final = timedelta(seconds=15)
 """How long one pass may take."""
-EVENTS_KEPT: Final = timedelta(days=7)
-OVERDUE_COUNTED: Final = 10_000
-"""More are not counted: the number is bad enough then."""
-FORGET_GRACE: Final = timedelta(minutes=5)
-"""How long what is past its time may stay before it is overdue: it is invisible meanwhile."""
+EVENT_RETENTION: Final = timedelta(days=7)
+MAX_OVERDUE: Final = 10_000
+"""Operations that are counted as overdue; to count more would only cost time."""
+PURGE_GRACE: Final = timedelta(minutes=5)
+"""Time after which an expired operation that is not purged is overdue; it is invisible before."""
 
 _LEASES: Final = (Transition.EXPIRE, Transition.ABANDON, Transition.RELEASE)
 """Transitions that operations with lost leases need soon."""
@@ -44,13 +44,14 @@ _CLEANUP: Final = (Transition.EXPIRE, Transition.PURGE)
 class Swept:
     """Result of one pass, or of its preview."""
 
-    moved: Mapping[Transition, int]
+    counts: Mapping[Transition, int]
+    """Operations of each transition."""
     more: bool = False
     """True if the time budget ended before the work did."""
 
 
 class Sweeper:
-    """Does what is due."""
+    """Makes the transitions that are due, and purges old events."""
 
     def __init__(
         self,
@@ -58,35 +59,35 @@ class Sweeper:
         *,
         subscriptions: Subscriptions,
         work: PendingWork,
-        events_kept: timedelta = EVENTS_KEPT,
+        event_retention: timedelta = EVENT_RETENTION,
         budget: timedelta = BUDGET,
         tracing: telemetry.Tracing | None = None,
     ) -> None:
-        """Sweep `store`; tell `subscriptions` of every transition and `work` of every release.
+        """Sweep `store`; notify `subscriptions` of every transition and `work` of every release.
 
         With `tracing`, each pass that found something to do has a span, and so has each transition
         in the trace under which its operation was created.
         """
         self._store = store
-        self._changes = subscriptions
+        self._subscriptions = subscriptions
         self._work = work
-        self._events_kept = events_kept
+        self._event_retention = event_retention
         self._budget = budget.total_seconds()
         self._tracing = tracing
 
     async def sweep_leases(self) -> Swept:
-        """End every attempt whose time is over: release, abandon, or expire its operation."""
+        """End every attempt whose lease has expired: release, abandon or expire its operation."""
         return await self._pass("leases", _LEASES)
 
     async def clean_up(self) -> Swept:
-        """Fail what is past its time while it is worked on, and remove everything else that is."""
+        """Fail the expired operations that are processing, and purge the other expired ones."""
         return await self._pass("cleanup", _CLEANUP)
 
     async def purge_events(self) -> int:
-        """Remove the events of operations that are long gone; return of how many operations."""
+        """Remove the events of operations purged long ago; return the number of operations."""
         end, total, begun = self._end(), 0, time.time_ns()
         while True:
-            purged = await self._store.purge_events(self._events_kept, BATCH)
+            purged = await self._store.purge_events(self._event_retention, BATCH)
             total += purged
             if purged < BATCH or asyncio.get_running_loop().time() >= end:
                 telemetry.record_purged_events(total)
@@ -96,16 +97,16 @@ class Sweeper:
     async def preview(self) -> Swept:
         """Return what `clean_up` would do now. Changes nothing."""
         return Swept(
-            moved={transition: await self._store.due(transition) for transition in _CLEANUP}
+            counts={transition: await self._store.due(transition) for transition in _CLEANUP}
         )
 
     async def measure(self) -> Mapping[Transition, int]:
-        """Count the operations whose instant has passed without what must happen then."""
+        """Return the number of operations for each transition that is overdue."""
         overdue = {
             transition: await self._store.overdue(
                 transition,
-                FORGET_GRACE if transition is Transition.PURGE else timedelta(),
-                OVERDUE_COUNTED,
+                PURGE_GRACE if transition is Transition.PURGE else timedelta(),
+                MAX_OVERDUE,
             )
             for transition in (*_LEASES, Transition.PURGE)
         }
@@ -114,28 +115,28 @@ class Sweeper:
 
     async def _pass(self, name: str, transitions: tuple[Transition, ...]) -> Swept:
         end, begun = self._end(), time.time_ns()
-        moved = Counter[Transition]()
+        counts = Counter[Transition]()
         more = False
         for transition in transitions:
-            moved[transition], unfinished = await self._all_due(transition, end)
+            counts[transition], unfinished = await self._all_due(transition, end)
             more = more or unfinished
-        telemetry.record_pass(name, moved, more=more)
+        telemetry.record_pass(name, counts, more=more)
         self._trace(
             name,
             begun,
-            {transition.value: moved[transition] for transition in transitions},
+            {transition.value: counts[transition] for transition in transitions},
             more=more,
         )
-        return Swept(moved=moved, more=more)
+        return Swept(counts=counts, more=more)
 
     async def _all_due(self, transition: Transition, end: float) -> tuple[int, bool]:
-        """Make `transition` of all that is due; return how many, and whether time ran out."""
+        """Make a transition wherever it is due; return how often, and True if time ran out."""
         total = 0
         while True:
             begun = time.time_ns()
             swept = await self._store.sweep(transition, BATCH)
             total += len(swept)
-            self._tell(transition, swept, begun)
+            self._announce(transition, swept, begun)
             if len(swept) < BATCH:
                 return total, False
             if asyncio.get_running_loop().time() >= end:
@@ -151,9 +152,9 @@ class Sweeper:
                 f"sweep {name}", begun, {**attributes, "milepost.sweep.more": more}
             )
 
-    def _tell(self, transition: Transition, swept: list[Operation], begun: int) -> None:
+    def _announce(self, transition: Transition, swept: list[Operation], begun: int) -> None:
         for operation in swept:
-            self._changes.publish(operation.id)
+            self._subscriptions.publish(operation.id)
             if transition is Transition.RELEASE:
                 self._work.publish(operation.function)
             if self._tracing is not None and operation.trace_context is not None:

@@ -46,10 +46,10 @@ class AuthInterceptor:
     ) -> Any:
         """Let the call on if its principal has a role of the method."""
         if not call.method.is_public:
-            credential = call.metadata.get("authorization")
-            certificate = () if credential is not None else certificate_names(context)
             call.authenticated = await self._authenticator.authenticate(
-                credential, call.address, certificate
+                call.metadata.get("authorization"),
+                lambda: call.address,
+                lambda: certificate_names(context),
             )
             authorize(call.principal, call.method)
         return await call_next(call, request, context)

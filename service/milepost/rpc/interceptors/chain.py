@@ -1,4 +1,4 @@
-"""One way around every RPC: the same interceptors, in the same order, for unary calls and streams.
+"""The chain around every RPC: the same interceptors in one order for unary calls and streams.
 
 Handlers are wrapped once, when they are registered, not at every call. A stream is run by the
 innermost function, so that an interceptor sees each RPC, of whatever shape, as one awaitable.
@@ -100,7 +100,11 @@ class _Methods(grpc.GenericRpcHandler):
 def _outermost(
     method: Method, call_next: CallNext, *, streams: bool
 ) -> Callable[[Any, Context], Awaitable[Any]]:
-    """Return what gRPC calls. A plain function: it asks at every call what it has been given."""
+    """Return the handler that gRPC calls.
+
+    gRPC inspects whether a handler is a coroutine function, so it must not be a partial or an
+    object with `__call__`.
+    """
 
     async def run(request: Any, context: Context) -> Any:
         return await call_next(RpcCall(method, context, streams=streams), request, context)

@@ -35,7 +35,7 @@ from milepost.domain.errors import (
     Unavailable,
     WebhooksNotConfigured,
 )
-from milepost.rpc.logged_ids import logged_ids
+from milepost.rpc.logged_ids import ids_of, logged_ids
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -113,7 +113,7 @@ def log_refusal(error: MilepostError, call: RpcCall, message: Any) -> None:
 
     The ids in `message` say what it was about.
     """
-    record_refusal(error, call.authenticated, logged_ids(message), code=code_of(error).name)
+    record_refusal(error, call.authenticated, ids_of(message), code=code_of(error).name)
 
 
 class Errors:

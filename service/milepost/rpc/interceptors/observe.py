@@ -25,9 +25,9 @@ _OUR_FAULT: Final = frozenset(
 """The codes that make a server span an error (OpenTelemetry's gRPC conventions)."""
 
 _ROUNDED: Final = 0.01
-"""How much longer, as a share of the whole, clients on gRPC's core tell their deadlines to be."""
+"""Share by which gRPC's core may round up the timeout that a client sends."""
 _TRAVEL_S: Final = 0.02
-"""Delay of a deadline on this side: it travels as a time span, which starts on arrival."""
+"""Delay of a deadline on the server: a client sends a timeout, which begins on arrival."""
 
 
 class Observe:
@@ -59,7 +59,7 @@ class Observe:
                     answer = await call_next(call, request, context)
             code = _code(context)
         except asyncio.CancelledError:
-            # Nobody has set a code: the caller went away, or its deadline passed.
+            # No code is set: the caller cancelled or disconnected, or its deadline passed.
             late = is_deadline(context.time_remaining(), ran=time.perf_counter() - start)
             code = "DEADLINE_EXCEEDED" if late else "CANCELLED"
             raise
@@ -79,9 +79,12 @@ def is_deadline(remaining: float | None, *, ran: float) -> bool:
     """Return True if a call that its caller ended had reached its deadline.
 
     At its deadline the caller sends what it sends when it cancels (the gRPC protocol has one
-    RST_STREAM for both). Until the deadline, as told here, there are then still `remaining`
-    seconds (None: it had none), `ran` after the start: `grpc-timeout` is rounded up to two or
-    three digits by gRPC's core, and counts from when it is read.
+    RST_STREAM for both). The deadline of the server is a little later: gRPC's core rounds
+    `grpc-timeout` up to two or three digits, and the server counts from the arrival of the call.
+
+    Args:
+        remaining: seconds to the deadline of the server; None if the call has no deadline.
+        ran: seconds since the start of the call.
     """
     return remaining is not None and remaining <= _TRAVEL_S + _ROUNDED * (ran + remaining)
 
