@@ -90,8 +90,8 @@ class Sqlite(Database):
         return {}
 
     def array(self, values: Sequence[Any]) -> Any:
-        """Raise: SQLite has no arrays."""
-        raise NotImplementedError(values)
+        """Raise TypeError: SQLite has no arrays, and `arrays` returns none to be filled."""
+        raise TypeError(values)
 
     def to_driver(self, type_: TypeEngine[Any]) -> Convert | None:
         """Convert as SQLAlchemy does."""
