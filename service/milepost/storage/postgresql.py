@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
 from milepost.storage.database import Database
-from milepost.storage.libpq import PreparedCursor, array
+from milepost.storage.prepared_cursor import PreparedCursor, array
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
