@@ -14,11 +14,13 @@
     ├── SigningSecretNotFound            the caller has no signing secret yet
     ├── ApiKeyNotFound                   no such key exists; returned to admins only
     ├── IllegalTransition                the transition table does not allow it from this status
+    ├── CancellationNotRequested         there is no requested cancel to acknowledge
     ├── Conflict                         based on an old copy: read again and retry
     │   ├── RevisionMismatch
     │   ├── StaleAttempt
     │   └── LostRace
     ├── RequestIdReused                  the same request_id with other content
+    ├── UniqueKeyTaken                   an active operation of the owner has the same unique_key
     ├── WebhooksNotConfigured            no master key is configured to sign webhooks
     ├── LimitReached                     a limit of the principal; nothing was changed
     │   ├── RateLimited                  too many calls in a short time
@@ -225,6 +227,18 @@ class IllegalTransition(MilepostError):
         }
 
 
+class CancellationNotRequested(MilepostError):
+    """An acknowledgement without a requested cancel. Nothing was changed."""
+
+    reason = "CANCELLATION_NOT_REQUESTED"
+    stated = ("operation_id",)
+
+    def __init__(self, operation_id: str) -> None:
+        """Name the operation."""
+        self.operation_id = operation_id
+        super().__init__(f"no cancel of operation {operation_id} was requested")
+
+
 class Conflict(MilepostError):
     """A request based on an old copy. The caller reads the operation again and retries."""
 
@@ -276,6 +290,19 @@ class RequestIdReused(MilepostError):
         """Report the request_id."""
         self.request_id = request_id
         super().__init__(f"request_id {request_id} was used for a create with other content")
+
+
+class UniqueKeyTaken(MilepostError):
+    """A unique_key that an active operation of the same owner has. Nothing was created."""
+
+    reason = "UNIQUE_KEY_TAKEN"
+    stated = ("unique_key", "operation_id")
+
+    def __init__(self, unique_key: str, operation_id: str) -> None:
+        """Name the key and the operation that has it."""
+        self.unique_key = unique_key
+        self.operation_id = operation_id
+        super().__init__(f"operation {operation_id} is active with the unique_key {unique_key}")
 
 
 class WebhooksNotConfigured(MilepostError):

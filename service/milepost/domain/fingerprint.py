@@ -36,7 +36,8 @@ def canonical(value: Any) -> bytes:
     """Return the canonical form: the version, a colon, and JSON in ASCII with sorted names.
 
     A dataclass becomes an object of its set fields and a tuple a list. Durations and times are
-    whole microseconds, and bytes are hexadecimal digits, each in an object that names the type.
+    whole microseconds, and bytes and floats are hexadecimal digits, each in an object that names
+    the type.
 
     Raises:
         TypeError: the value has a type without a defined form.
@@ -53,6 +54,8 @@ def _form(value: Any) -> Any:
         return {"$duration_us": value // _MICROSECOND}
     if isinstance(value, datetime):
         return {"$time_us": (value - _EPOCH) // _MICROSECOND}
+    if isinstance(value, float):
+        return {"$float": value.hex()}
     if isinstance(value, bytes):
         return {"$bytes": value.hex()}
     if hasattr(value, "__dataclass_fields__"):

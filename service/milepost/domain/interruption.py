@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from milepost.domain.operation import Status
+from milepost.domain.transitions import EXPIRED, LEASE_LOST, RUN_TIMEOUT
 
 if TYPE_CHECKING:
     from milepost.domain.operation import OperationId, UnknownStatus
@@ -18,9 +19,15 @@ class InterruptionKind(StrEnum):
     CANCELLED = "CANCELLED"
     EXPIRED = "EXPIRED"
     LEASE_LOST = "LEASE_LOST"
+    CANCEL_REQUESTED = "CANCEL_REQUESTED"
+    """The worker still holds the operation, and is asked to end it."""
 
 
-_BY_ERROR = {kind.value: kind for kind in (InterruptionKind.EXPIRED, InterruptionKind.LEASE_LOST)}
+_BY_ERROR = {
+    EXPIRED: InterruptionKind.EXPIRED,
+    LEASE_LOST: InterruptionKind.LEASE_LOST,
+    RUN_TIMEOUT: InterruptionKind.LEASE_LOST,
+}
 """Interruptions by the code of the error with which the service fails operations."""
 
 
@@ -34,9 +41,10 @@ class StatusSnapshot:
     attempt: int
     error_code: str | None
     """The code of the first error of a failed operation; else None."""
+    is_cancel_requested: bool = False
 
     def interruption(self, attempt: int | None) -> InterruptionKind | None:
-        """Return why the worker of this attempt must stop, or None if it need not.
+        """Return why the worker of this attempt must or should stop, or None if it need not.
 
         None as the attempt means any attempt. An operation that its worker has completed or failed
         is not interrupted.
@@ -49,4 +57,6 @@ class StatusSnapshot:
             return InterruptionKind.LEASE_LOST
         if attempt not in (None, self.attempt):
             return InterruptionKind.LEASE_LOST
+        if self.status is Status.PROCESSING and self.is_cancel_requested:
+            return InterruptionKind.CANCEL_REQUESTED
         return None

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Final
+
+from milepost.domain.operation import RetryPolicy
+
+_NONE: Final = timedelta()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +48,25 @@ class Limits:
     """Shortest interval between two commits of one operation on a progress stream."""
     stream_operations: int = 1_000
     """Operations on one progress stream."""
+    priority_default: int = 5
+    priority_max: int = 9
+    unique_key_length: int = 255
+    schedule_max: timedelta = timedelta(days=30)
+    """How far in the future a `schedule_time` may be."""
+    initial_backoff_default: timedelta = timedelta(seconds=1)
+    initial_backoff_max: timedelta = timedelta(hours=1)
+    backoff_multiplier_default: float = 2.0
+    backoff_multiplier_max: float = 10.0
+    max_backoff_default: timedelta = timedelta(minutes=5)
+    max_backoff_max: timedelta = timedelta(days=1)
+    retry_delay_max: timedelta = timedelta(days=1)
+    """Of the delay that a worker chooses for the next attempt."""
+    phase_timeout_min: timedelta = timedelta(seconds=1)
+    phase_timeout_max: timedelta = timedelta(days=7)
+    """Of `queue_timeout` and `run_timeout`."""
+    grace_max: timedelta = timedelta(hours=1)
+    """Of a requested cancel."""
+    checkpoint_bytes: int = 65_536
 
     def ttl(self, requested: timedelta | None) -> timedelta:
         """Return the ttl of an operation: the requested one within the limits, or the default."""
@@ -58,6 +82,36 @@ class Limits:
         """Return the lease of a claim and of each renewal, within the limits."""
         return _clamped(requested, self.lease_default, self.lease_min, self.lease_max)
 
+    def retry_policy(
+        self,
+        initial_backoff: timedelta | None,
+        backoff_multiplier: float | None,
+        max_backoff: timedelta | None,
+    ) -> RetryPolicy:
+        """Return the retry policy of an operation, within the limits."""
+        multiplier = (
+            self.backoff_multiplier_default if backoff_multiplier is None else backoff_multiplier
+        )
+        return RetryPolicy(
+            initial_backoff=_clamped(
+                initial_backoff, self.initial_backoff_default, _NONE, self.initial_backoff_max
+            ),
+            backoff_multiplier=min(max(multiplier, 1.0), self.backoff_multiplier_max),
+            max_backoff=_clamped(max_backoff, self.max_backoff_default, _NONE, self.max_backoff_max),
+        )
+
+    def phase_timeout(self, requested: timedelta | None) -> timedelta | None:
+        """Return the queue_timeout or run_timeout of an operation, within the limits."""
+        return _clamped_if_set(requested, self.phase_timeout_min, self.phase_timeout_max)
+
+    def retry_delay(self, requested: timedelta | None) -> timedelta | None:
+        """Return the delay of the next attempt that a worker asks for, within the limits."""
+        return _clamped_if_set(requested, _NONE, self.retry_delay_max)
+
+    def grace(self, requested: timedelta | None) -> timedelta | None:
+        """Return the grace of a requested cancel, within the limits; None for none."""
+        return _clamped_if_set(requested, _NONE, self.grace_max) or None
+
     def max_attempts(self, requested: int | None) -> int:
         """Return the number of attempts, at least 1."""
         return self.max_attempts_default if requested is None else max(1, requested)
@@ -67,3 +121,9 @@ def _clamped(
     requested: timedelta | None, default: timedelta, minimum: timedelta, maximum: timedelta
 ) -> timedelta:
     return default if requested is None else min(max(requested, minimum), maximum)
+
+
+def _clamped_if_set(
+    requested: timedelta | None, minimum: timedelta, maximum: timedelta
+) -> timedelta | None:
+    return None if requested is None else min(max(requested, minimum), maximum)

@@ -85,6 +85,18 @@ class OperationError:
     """A JSON object as text, or None."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """The pauses between the attempts of an operation; each varies by up to a fifth."""
+
+    initial_backoff: timedelta
+    """The pause after the first failed attempt."""
+    backoff_multiplier: float
+    """Each pause is this many times the one before, at least 1."""
+    max_backoff: timedelta
+    """The longest pause."""
+
+
 @dataclass(slots=True, kw_only=True)
 class Operation:
     """One piece of work, as it stood when it was read. Times are aware and in UTC.
@@ -125,6 +137,28 @@ class Operation:
     lease_expire_time: datetime | None
     trace_context: str | None
     """The ``traceparent`` under which it was created: what happens to it later joins that trace."""
+    priority: int
+    """0 to 9; of one owner's pending operations, the highest is claimed first."""
+    schedule_time: datetime | None
+    """The time that the caller chose for the first attempt."""
+    unique_key: str | None
+    retry_policy: RetryPolicy
+    queue_timeout: timedelta | None
+    """How long it may be claimable without a claim; then it fails."""
+    run_timeout: timedelta | None
+    """How long one attempt may take; then it has failed."""
+    queue_expire_time: datetime | None
+    """When `queue_timeout` ends; absent unless pending."""
+    run_expire_time: datetime | None
+    """When `run_timeout` ends; absent unless processing."""
+    cancel_request_time: datetime | None
+    cancel_delivered_time: datetime | None
+    """When its worker was first answered with the requested cancel."""
+    cancel_expire_time: datetime | None
+    """When the grace of the requested cancel ends; absent unless processing."""
+    cancel_reason: str | None
+    checkpoint: Payload | None
+    """The state that its worker saved last; absent once terminal."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -142,6 +176,18 @@ class CreateRequest:
     retry_after: timedelta | None = None
     max_attempts: int | None = None
     request_id: str | None = None
+    schedule_time: datetime | None = None
+    """Not claimable before."""
+    priority: int | None = None
+    """0 to 9."""
+    unique_key: str | None = None
+    refuses_to_join: bool = False
+    """True to refuse the create while an operation with the same unique_key is active."""
+    initial_backoff: timedelta | None = None
+    backoff_multiplier: float | None = None
+    max_backoff: timedelta | None = None
+    queue_timeout: timedelta | None = None
+    run_timeout: timedelta | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -170,6 +216,13 @@ class NewOperation:
     """The ``traceparent`` under which the operation was created (W3C Trace Context)."""
     quota: int
     """Limit of active operations of the owner, this one included."""
+    schedule_time: datetime | None
+    priority: int
+    unique_key: str | None
+    refuses_to_join: bool
+    retry_policy: RetryPolicy
+    queue_timeout: timedelta | None
+    run_timeout: timedelta | None
 
 
 @dataclass(slots=True, kw_only=True, unsafe_hash=True)

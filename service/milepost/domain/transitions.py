@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 from milepost.domain.errors import (
+    CancellationNotRequested,
     IllegalTransition,
     MilepostError,
     ProgressDecrease,
@@ -29,6 +30,7 @@ from milepost.domain.operation import (
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import timedelta
 
 PROGRESS_TOLERANCE: Final = 0.001
 """Largest decrease of progress that is accepted; the larger value is kept."""
@@ -43,9 +45,13 @@ class Transition(StrEnum):
     PROGRESS = "progress"
     COMPLETE = "complete"
     FAIL = "fail"
+    RETRY = "retry"
+    REQUEST_CANCEL = "request_cancel"
+    ACKNOWLEDGE = "acknowledge"
     CANCEL = "cancel"
     RELEASE = "release"
     ABANDON = "abandon"
+    TIME_OUT = "time_out"
     EXPIRE = "expire"
     PURGE = "purge"
 
@@ -70,25 +76,30 @@ class Rule:
     """Status that it leads to; None for the purge."""
     by: frozenset[Actor]
     event: str
-    """Type of the event that is recorded when the status changes."""
+    """Type of the event that is recorded."""
+    is_frequent: bool = False
+    """True if no event is recorded while the status stays as it is: there would be too many."""
 
     @property
-    def changing(self) -> frozenset[Status]:
-        """Sources from which the status changes, and an event is recorded."""
-        return self.sources - {self.target}
+    def recorded(self) -> frozenset[Status]:
+        """Sources from which an event is recorded."""
+        return self.sources - self.unrecorded
 
     @property
-    def keeping(self) -> frozenset[Status]:
-        """Sources from which the status stays as it is."""
-        return self.sources & {self.target}
+    def unrecorded(self) -> frozenset[Status]:
+        """Sources from which no event is recorded."""
+        return self.sources & {self.target} if self.is_frequent else frozenset()
 
 
-def _rule(sources: str, target: Status | None, by: str, event: str) -> Rule:
+def _rule(
+    sources: str, target: Status | None, by: str, event: str, *, is_frequent: bool = False
+) -> Rule:
     return Rule(
         sources=frozenset(Status(name) for name in sources.split()),
         target=target,
         by=frozenset(Actor(name) for name in by.split()),
         event=f"operation.{event}",
+        is_frequent=is_frequent,
     )
 
 
@@ -96,24 +107,48 @@ TABLE: Final[Mapping[Transition, Rule]] = {
     Transition.CREATE: _rule("", Status.PENDING, "caller", "created"),
     Transition.START: _rule("PENDING", Status.PROCESSING, "owner worker", "started"),
     Transition.CLAIM: _rule("PENDING", Status.PROCESSING, "worker", "started"),
-    Transition.PROGRESS: _rule("PENDING PROCESSING", Status.PROCESSING, "owner worker", "started"),
+    Transition.PROGRESS: _rule(
+        "PENDING PROCESSING", Status.PROCESSING, "owner worker", "started", is_frequent=True
+    ),
     Transition.COMPLETE: _rule("PROCESSING", Status.COMPLETED, "owner worker", "completed"),
     Transition.FAIL: _rule("PENDING PROCESSING", Status.FAILED, "owner worker", "failed"),
-    Transition.CANCEL: _rule("PENDING PROCESSING", Status.CANCELLED, "owner admin", "cancelled"),
+    Transition.RETRY: _rule(
+        "PROCESSING", Status.PENDING, "owner worker sweeper", "retrying"
+    ),
+    Transition.REQUEST_CANCEL: _rule(
+        "PROCESSING", Status.PROCESSING, "owner admin", "cancel_requested"
+    ),
+    Transition.ACKNOWLEDGE: _rule(
+        "PROCESSING", Status.CANCELLED, "owner worker", "cancelled"
+    ),
+    Transition.CANCEL: _rule(
+        "PENDING PROCESSING", Status.CANCELLED, "owner admin sweeper", "cancelled"
+    ),
     Transition.RELEASE: _rule("PROCESSING", Status.PENDING, "sweeper", "released"),
     Transition.ABANDON: _rule("PROCESSING", Status.FAILED, "sweeper", "failed"),
+    Transition.TIME_OUT: _rule("PENDING", Status.FAILED, "sweeper", "failed"),
     Transition.EXPIRE: _rule("PROCESSING", Status.FAILED, "sweeper", "expired"),
     Transition.PURGE: _rule(
         "PENDING COMPLETED FAILED CANCELLED", None, "sweeper owner admin", "deleted"
     ),
 }
 
+FALLBACK: Final[Mapping[Transition, Transition]] = {
+    Transition.RETRY: Transition.FAIL,
+    Transition.RELEASE: Transition.CANCEL,
+    Transition.REQUEST_CANCEL: Transition.CANCEL,
+}
+"""The transition that happens instead, in the same transaction, where the first one cannot.
+
+A retry without an attempt left fails the operation. An operation whose cancel was requested does
+not return to PENDING: a retry fails it, and a release cancels it. The requested cancel of an
+operation that no worker holds is a cancel.
+"""
+
 CALLBACK_EVENTS: Final = tuple(
-    dict.fromkeys(
-        rule.event for rule in TABLE.values() if rule.target not in (None, Status.PENDING)
-    )
+    dict.fromkeys(rule.event for rule in TABLE.values() if rule.sources and rule.target is not None)
 )
-"""The event types that a webhook can be sent for: an operation has left PENDING or has ended."""
+"""The event types that a webhook can be sent for: all but those of the create and the purge."""
 
 TERMINAL: Final = frozenset(
     status
@@ -156,15 +191,33 @@ class TransitionRequest:
     attempt: int | None = None
     progress: float | None = None
     message: str | None = None
+    checkpoint: Payload | None = None
     worker: str | None = None
     result: Payload | None = None
     errors: tuple[OperationError, ...] = ()
     reason: str | None = None
+    delay: timedelta | None = None
+    """Time until the operation can be claimed again; None for the pause of its retry policy."""
+    grace: timedelta | None = None
+    """Time that the worker has to end the operation after a requested cancel."""
 
     @property
     def sources(self) -> frozenset[Status]:
-        """Statuses from which this transition may happen."""
-        return DELETABLE if self.transition is Transition.PURGE else TABLE[self.transition].sources
+        """Statuses from which this transition, or its fallback, may happen."""
+        if self.transition is Transition.PURGE:
+            return DELETABLE
+        return TABLE[self.transition].sources | fallback_sources(self.transition)
+
+
+def fallback_sources(transition: Transition) -> frozenset[Status]:
+    """Return the statuses from which the fallback of a transition happens; none without one."""
+    match transition:
+        case Transition.RETRY | Transition.RELEASE:
+            return TABLE[transition].sources
+        case Transition.REQUEST_CANCEL:
+            return TABLE[FALLBACK[transition]].sources - TABLE[transition].sources
+        case _:
+            return frozenset()
 
 
 @dataclass(slots=True)
@@ -173,6 +226,10 @@ class TransitionResult:
 
     operation: Operation
     replayed: bool = field(default=False, kw_only=True)
+    joined: bool = field(default=False, kw_only=True)
+    """True if a create was answered with the active operation of its unique key."""
+    transition: Transition | None = field(default=None, kw_only=True)
+    """The transition that happened: the requested one or its fallback; None for a create."""
 
 
 def refusal(request: TransitionRequest, found: Operation) -> MilepostError | None:
@@ -191,23 +248,32 @@ def refusal(request: TransitionRequest, found: Operation) -> MilepostError | Non
             status=found.status,
             allowed=tuple(sorted(request.sources)),
         )
+    if request.transition is Transition.ACKNOWLEDGE and found.cancel_request_time is None:
+        return CancellationNotRequested(found.id)
     if is_decrease(request.progress, found.progress):
         return ProgressDecrease(current=found.progress, requested=request.progress)
     return None
 
 
 LEASE_LOST: Final = "LEASE_LOST"
-"""Error code of an abandoned operation."""
+"""Error code of an operation whose last attempt lost its lease."""
+RUN_TIMEOUT: Final = "RUN_TIMEOUT"
+"""Error code of an attempt that took longer than the `run_timeout` of its operation."""
+QUEUE_TIMEOUT: Final = "QUEUE_TIMEOUT"
+"""Error code of an operation that was pending for longer than its `queue_timeout`."""
 EXPIRED: Final = "EXPIRED"
 """Error code of an operation that was processing past its `expire_time`."""
+_ENDS_OF_ATTEMPTS: Final = frozenset({LEASE_LOST, RUN_TIMEOUT})
 
 
 def is_over(attempt: int, found: Operation) -> bool:
-    """Return whether `attempt` has ended, by a lost lease or by a later attempt.
+    """Return whether `attempt` has ended: its lease is lost, its time is over, or a later one runs.
 
     A pending operation has no running attempt: the last one was released.
     """
-    lost = found.status is Status.FAILED and any(e.code == LEASE_LOST for e in found.errors)
+    lost = found.status is Status.FAILED and any(
+        error.code in _ENDS_OF_ATTEMPTS for error in found.errors
+    )
     return attempt != found.attempt or found.status in CLAIMABLE or lost
 
 

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from milepost.domain.errors import QuotaExceeded, RequestIdReused, Unavailable
+from milepost.domain.errors import (
+    QuotaExceeded,
+    RequestIdReused,
+    Unavailable,
+    UniqueKeyTaken,
+)
 from milepost.domain.transitions import TransitionResult
 from milepost.storage import queries, statements
 from milepost.storage.absence import explained
@@ -40,7 +45,8 @@ class Creation:
         """Store each new operation as pending, with its event.
 
         If the owner has used the request_id before, the result is the live operation of that
-        request, or `RequestIdReused`. If the owner has no free quota, it is `QuotaExceeded`. If the
+        request, or `RequestIdReused`. If an active operation of the owner has the unique_key, it is
+        that operation, or `UniqueKeyTaken`. If the owner has no free quota, it is `QuotaExceeded`. If the
         id is taken, it is None.
         """
         # Replicas insert in the order of request_ids; of two creates with one id, the first wins.
@@ -121,22 +127,47 @@ class Creation:
     def _conflict(
         self, session: Session, operation_id: OperationId, new_operation: NewOperation
     ) -> Result:
-        """Return the replayed operation, or None if the conflict had another cause."""
-        if new_operation.request_id is None:
+        """Return the replayed or joined operation, or None if the conflict had another cause."""
+        if new_operation.request_id is not None:
+            rows = session.fetch(queries.of_request(new_operation))
+            if rows:
+                *row, fingerprint, unexpired = rows[0]
+                earlier = operation_from(row)
+                if not unexpired:  # it is not purged yet; its request_id is free again
+                    return self._replace(session, earlier, operation_id, new_operation)
+                if fingerprint != new_operation.fingerprint:
+                    return RequestIdReused(new_operation.request_id)
+                return TransitionResult(earlier, replayed=True)
+        if new_operation.unique_key is None:
             return None
-        rows = session.fetch(queries.of_request(new_operation))
+        return self._same_work(session, operation_id, new_operation)
+
+    def _same_work(
+        self, session: Session, operation_id: OperationId, new_operation: NewOperation
+    ) -> Result:
+        """Return the active operation with the same unique_key, or None if there is none."""
+        rows = session.fetch(queries.of_unique_key(new_operation))
         if not rows:
             return None
-        *row, fingerprint, unexpired = rows[0]
-        earlier = operation_from(row)
+        *row, unexpired = rows[0]
+        active = operation_from(row)
         if not unexpired:
-            # It expired and is not purged yet. Its request_id is free again.
-            session.run(self._purge_expired, [(earlier.id, SWEEPER, None, None)])
-            created = self._create(session, [(operation_id, new_operation)])
-            return TransitionResult(created[operation_id]) if created else None
-        if fingerprint != new_operation.fingerprint:
-            return RequestIdReused(new_operation.request_id)
-        return TransitionResult(earlier, replayed=True)
+            return self._replace(session, active, operation_id, new_operation)
+        if new_operation.refuses_to_join:
+            return UniqueKeyTaken(str(new_operation.unique_key), active.id)
+        return TransitionResult(active, replayed=True, joined=True)
+
+    def _replace(
+        self,
+        session: Session,
+        expired: Operation,
+        operation_id: OperationId,
+        new_operation: NewOperation,
+    ) -> TransitionResult | None:
+        """Create the operation in place of one that has expired."""
+        session.run(self._purge_expired, [(expired.id, SWEEPER, None, None)])
+        created = self._create(session, [(operation_id, new_operation)])
+        return TransitionResult(created[operation_id]) if created else None
 
 
 def _insert_order(new_operation: NewOperation) -> tuple[str, str]:

@@ -147,6 +147,32 @@ def _random_sqlite(_element: object, _compiler: SQLCompiler, **_kw: object) -> s
     return "('msg_' || lower(hex(randomblob(16))))"
 
 
+class scaled(FunctionElement[timedelta]):  # noqa: N801 - reads as the SQL function it is
+    """A duration times a number."""
+
+    type = Span()
+    inherit_cache = True
+
+
+@compiles(scaled, "postgresql")
+def _scaled_postgresql(element: Any, compiler: SQLCompiler, **kw: Any) -> str:
+    span, factor = (compiler.process(clause, **kw) for clause in element.clauses)
+    return f"({span} * {factor})"
+
+
+@compiles(scaled, "sqlite")
+def _scaled_sqlite(element: Any, compiler: SQLCompiler, **kw: Any) -> str:
+    span, factor = (compiler.process(clause, **kw) for clause in element.clauses)
+    return f"CAST({span} * {factor} AS INTEGER)"
+
+
+def shorter(
+    a: ColumnElement[timedelta], b: ColumnElement[timedelta]
+) -> ColumnElement[timedelta]:
+    """Return the SQL for the shorter of two durations."""
+    return sa.case((a < b, a), else_=b)
+
+
 def later(
     instant: ColumnElement[datetime], span: ColumnElement[timedelta]
 ) -> ColumnElement[datetime]:

@@ -43,6 +43,8 @@ _CHANGED: Final[Mapping[str, TypeEngine[Any]]] = {
     "status": sa.Text(),
     "callback_url": sa.Text(),
     "callback_events": sa.Text(),
+    "attempt": sa.Integer(),
+    "worker": sa.Text(),
 }
 """The columns that an event and a delivery take from the changed operation."""
 _URL: Final = list(_CHANGED).index("callback_url")
@@ -82,12 +84,11 @@ class EventWriter:
         self._event = event or TABLE[transition].event
         self._transition = transition
         self._removes = TABLE[transition].target is None
-        self._time = (
-            "create_time"
-            if transition is Transition.CREATE
-            else _TIMES.get(TABLE[transition].target)
-        )
+        self._time = _time(transition)
         self._steps = snapshots.STEPS if self._removes else ()
+        # An operation that is removed keeps the errors that it has; none are requested.
+        has_errors = "errors" in inputs and not self._removes
+        self._requested = (*REQUEST_INPUTS, *(("errors",) if has_errors else ()))
         self._at_once = database.writes_in_ctes
         if self._at_once:
             self._whole = Prepared(database, inputs, lambda m: self._one_statement(build, m))
@@ -96,10 +97,10 @@ class EventWriter:
         changed = {**_CHANGED, **snapshots.SNAPSHOT_TYPES} if self._removes else dict(_CHANGED)
         if self._time is not None:
             changed[self._time] = sa.BigInteger()  # as stored and returned
-        both = {**changed, **REQUEST_INPUTS}
+        both = {**changed, **{name: inputs[name] for name in self._requested}}
         self._event_part = Prepared(database, both, lambda m: self._insert_event(m, m))
         self._delivery_part = Prepared(database, both, self._insert_delivery)
-        self._request_positions = [list(inputs).index(name) for name in REQUEST_INPUTS]
+        self._request_positions = [list(inputs).index(name) for name in self._requested]
         names = [column.name for column in build(_nulls(inputs)).exported_columns]
         self._changed_positions = [names.index(name) for name in changed]
         self._snapshot_parts = [Prepared(database, both, step) for step in self._steps]
@@ -150,7 +151,9 @@ class EventWriter:
             "type": sa.literal_column(f"'{self._event}'"),
             "transition": sa.literal_column(f"'{self._transition}'"),
             "owner": changed["owner"],
-            **{name: m[name] for name in REQUEST_INPUTS},
+            "attempt": changed["attempt"],
+            "worker": changed["worker"],
+            **{name: m[name] for name in self._requested},
             "time": clock() if self._time is None else changed[self._time],
         }
         rows = sa.select(*values.values()).where(*joined)
@@ -181,6 +184,13 @@ class EventWriter:
         """Return the revision of the event; a removed operation has the revision before it."""
         one = sa.literal_column("1", sa.BigInteger)
         return changed["revision"] + one if self._removes else changed["revision"]
+
+
+def _time(transition: Transition) -> str | None:
+    """Return the column with the time of a transition; None if no column has it."""
+    if transition is Transition.CREATE:
+        return "create_time"
+    return None if transition is Transition.REQUEST_CANCEL else _TIMES.get(TABLE[transition].target)
 
 
 def _nulls(inputs: Mapping[str, TypeEngine[Any]]) -> Columns:

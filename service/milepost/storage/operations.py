@@ -196,11 +196,10 @@ def _selected(selection: Selection) -> Iterator[ColumnElement[bool]]:
 
 
 def select_status_snapshots(operation_ids: Sequence[OperationId]) -> sa.Select[Any]:
-    """Return the query for the status of some operations; the last column has the errors.
+    """Return the query for the status of some operations, in the order of `StatusSnapshot`.
 
     Only failed operations have errors; no other payload is read.
     """
     errors = sa.case((_o.status == Status.FAILED.value, _o.errors))
-    return sa.select(_o.id, _o.status, _o.revision, _o.attempt, errors).where(
-        _o.id.in_(operation_ids)
-    )
+    columns = (_o.id, _o.status, _o.revision, _o.attempt, errors, _o.cancel_request_time)
+    return sa.select(*columns).where(_o.id.in_(operation_ids))

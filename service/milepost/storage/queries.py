@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from milepost.domain.transitions import TABLE, Transition
+from milepost.domain.transitions import ACTIVE, FALLBACK, TABLE, Transition
 from milepost.storage.predicates import (
+    indexed_status,
     is_accessible,
     literal_access_filter,
     unexpired,
@@ -27,12 +28,13 @@ _o = operations.c
 def refused_operation(request: TransitionRequest) -> sa.Select[Any]:
     """Return the query for the operation of a transition that did not happen.
 
-    The last column is true if the same actor made the same transition before, with the same
-    request_id.
+    The last column is true if the same actor made the same transition, or its fallback, before,
+    with the same request_id.
     """
+    names = {request.transition, FALLBACK.get(request.transition, request.transition)}
     repeated: ColumnElement[bool] = sa.exists().where(
         events.c.operation_id == request.id,
-        events.c.transition == request.transition.value,
+        events.c.transition.in_(sorted(names)),
         events.c.actor == request.actor,
         events.c.request_id == request.request_id,
     )
@@ -76,4 +78,16 @@ def of_request(new_operation: NewOperation) -> sa.Select[Any]:
     """
     return sa.select(*COLUMNS, _o.fingerprint, unexpired()).where(
         _o.owner == new_operation.owner, _o.request_id == new_operation.request_id
+    )
+
+
+def of_unique_key(new_operation: NewOperation) -> sa.Select[Any]:
+    """Return the query for the active operation of the same owner and unique_key.
+
+    The last column is true if it has not expired.
+    """
+    return sa.select(*COLUMNS, unexpired()).where(
+        _o.owner == new_operation.owner,
+        _o.unique_key == new_operation.unique_key,
+        indexed_status(operations, ACTIVE),
     )

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 
 from milepost.domain.interruption import StatusSnapshot
-from milepost.domain.operation import Operation, OperationError, Payload, status_of
+from milepost.domain.operation import (
+    Operation,
+    OperationError,
+    Payload,
+    RetryPolicy,
+    status_of,
+)
 from milepost.storage.tables import operations
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import timedelta
 
     from milepost.storage.database import Database
 
@@ -46,9 +54,27 @@ COLUMNS: Final = (  # in the order in which `operation_from` names them
     _o.worker,
     _o.lease_expire_time,
     _o.trace_context,
+    _o.priority,
+    _o.schedule_time,
+    _o.unique_key,
+    _o.initial_backoff,
+    _o.backoff_multiplier,
+    _o.max_backoff,
+    _o.queue_timeout,
+    _o.run_timeout,
+    _o.queue_expire_time,
+    _o.run_expire_time,
+    _o.cancel_request_time,
+    _o.cancel_delivered_time,
+    _o.cancel_expire_time,
+    _o.cancel_reason,
+    _o.checkpoint_type,
+    _o.checkpoint_value,
     _o.callback_events,
 )
-HEAVY: Final = frozenset({"result_type", "result_value", "errors", "metadata"})
+HEAVY: Final = frozenset(
+    {"result_type", "result_value", "errors", "metadata", "checkpoint_type", "checkpoint_value"}
+)
 """The payload columns, which may be large."""
 SUMMARY_COLUMNS: Final = tuple(
     sa.null().label(column.name) if column.name in HEAVY else column for column in COLUMNS
@@ -108,19 +134,53 @@ def operation_from(row: Sequence[Any]) -> Operation:
         operation.worker,
         operation.lease_expire_time,
         operation.trace_context,
+        operation.priority,
+        operation.schedule_time,
+        operation.unique_key,
+        initial_backoff,
+        backoff_multiplier,
+        max_backoff,
+        operation.queue_timeout,
+        operation.run_timeout,
+        operation.queue_expire_time,
+        operation.run_expire_time,
+        operation.cancel_request_time,
+        operation.cancel_delivered_time,
+        operation.cancel_expire_time,
+        operation.cancel_reason,
+        checkpoint_type,
+        checkpoint_value,
         _callback_events,
     ) = row
     operation.status = status_of(status)
-    operation.result = (
-        None if result_type is None else Payload(type_url=result_type, value=bytes(result_value))
+    operation.result = None if result_type is None else _payload(result_type, result_value)
+    operation.checkpoint = (
+        None if checkpoint_type is None else _payload(checkpoint_type, checkpoint_value)
     )
+    operation.retry_policy = _retry_policy(initial_backoff, backoff_multiplier, max_backoff)
     operation.errors = errors_from_json(errors) if errors else ()
     return operation
 
 
+def _payload(type_url: str, value: Any) -> Payload:
+    return Payload(type_url=type_url, value=bytes(value))
+
+
+@functools.lru_cache(maxsize=1_024)
+def _retry_policy(
+    initial_backoff: timedelta, backoff_multiplier: float, max_backoff: timedelta
+) -> RetryPolicy:
+    """Return the retry policy of these values: most operations have one of a few."""
+    return RetryPolicy(
+        initial_backoff=initial_backoff,
+        backoff_multiplier=backoff_multiplier,
+        max_backoff=max_backoff,
+    )
+
+
 def status_snapshot_from(row: Sequence[Any]) -> StatusSnapshot:
     """Return the status snapshot of one row of `operations.select_status_snapshots`."""
-    operation_id, status, revision, attempt, errors = row
+    operation_id, status, revision, attempt, errors, cancel_request_time = row
     codes = [error.code for error in errors_from_json(errors)] if errors else []
     return StatusSnapshot(
         id=operation_id,
@@ -128,6 +188,7 @@ def status_snapshot_from(row: Sequence[Any]) -> StatusSnapshot:
         revision=revision,
         attempt=attempt,
         error_code=codes[0] if codes else None,
+        is_cancel_requested=cancel_request_time is not None,
     )
 
 

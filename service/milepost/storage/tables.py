@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from milepost.domain.delivery import DeliveryStatus
 from milepost.domain.operation import ID_LENGTH, ID_PREFIX, Status
-from milepost.domain.transitions import CLAIMABLE, TABLE, Transition
+from milepost.domain.transitions import ACTIVE, CLAIMABLE, TABLE, Transition
 from milepost.storage.dialects import Instant, Span, long_ago
 
 if TYPE_CHECKING:
@@ -74,6 +74,23 @@ operations = sa.Table(
     sa.Column("progress_request_id", sa.Text, comment="of the last progress"),
     sa.Column("callback_events", sa.Text, comment="event types, separated by spaces"),
     sa.Column("trace_context", sa.Text, comment="traceparent of the create"),
+    sa.Column("priority", sa.SmallInteger, nullable=False, server_default="5"),
+    sa.Column("schedule_time", Instant),
+    sa.Column("unique_key", sa.Text),
+    sa.Column("initial_backoff", Span, nullable=False),
+    sa.Column("backoff", Span, nullable=False, comment="the next pause between attempts"),
+    sa.Column("backoff_multiplier", sa.Double, nullable=False),
+    sa.Column("max_backoff", Span, nullable=False),
+    sa.Column("queue_timeout", Span),
+    sa.Column("run_timeout", Span),
+    sa.Column("queue_expire_time", Instant, comment="end of queue_timeout, while pending"),
+    sa.Column("run_expire_time", Instant, comment="end of run_timeout, while processing"),
+    sa.Column("cancel_request_time", Instant),
+    sa.Column("cancel_delivered_time", Instant),
+    sa.Column("cancel_expire_time", Instant, comment="end of the grace, while processing"),
+    sa.Column("cancel_reason", sa.Text),
+    sa.Column("checkpoint_type", sa.Text),
+    sa.Column("checkpoint_value", sa.LargeBinary),
     sa.CheckConstraint(
         f"length(id) = {ID_LENGTH} AND substr(id, 1, {len(ID_PREFIX)}) = '{ID_PREFIX}'", name="id"
     ),
@@ -109,6 +126,21 @@ operations = sa.Table(
         " AND (lease IS NULL OR status = 'PROCESSING')",
         name="lease",
     ),
+    sa.CheckConstraint("priority >= 0 AND priority <= 9", name="priority"),
+    sa.CheckConstraint("queue_expire_time IS NULL OR status = 'PENDING'", name="queue"),
+    sa.CheckConstraint("run_expire_time IS NULL OR status = 'PROCESSING'", name="run"),
+    sa.CheckConstraint("cancel_request_time IS NULL OR status <> 'PENDING'", name="cancel_request"),
+    sa.CheckConstraint(
+        "cancel_expire_time IS NULL"
+        " OR (status = 'PROCESSING' AND cancel_request_time IS NOT NULL)",
+        name="grace",
+    ),
+    sa.CheckConstraint(
+        "(checkpoint_type IS NULL) = (checkpoint_value IS NULL)", name="checkpoint_whole"
+    ),
+    sa.CheckConstraint(
+        f"checkpoint_type IS NULL OR status IN ({_quoted(ACTIVE)})", name="checkpoint"
+    ),
     # No index has a column that progress changes, so that PostgreSQL can update in place (HOT);
     # the fill factor reserves the space for it.
     sa.Index(None, "owner", "request_id", unique=True),
@@ -141,7 +173,27 @@ operations = sa.Table(
                 ("expire_time",),
                 status_condition(TABLE[Transition.EXPIRE].sources),
             ),
+            *(
+                (
+                    column,
+                    (column,),
+                    f"{status_condition(sources)} AND {column} IS NOT NULL",
+                )
+                for column, sources in (
+                    ("queue_expire_time", TABLE[Transition.TIME_OUT].sources),
+                    ("run_expire_time", TABLE[Transition.RETRY].sources),
+                    ("cancel_expire_time", TABLE[Transition.ACKNOWLEDGE].sources),
+                )
+            ),
         )
+    ),
+    sa.Index(
+        "operations_unique_key_idx",
+        "owner",
+        "unique_key",
+        unique=True,
+        postgresql_where=sa.text(f"{status_condition(ACTIVE)} AND unique_key IS NOT NULL"),
+        sqlite_where=sa.text(f"{status_condition(ACTIVE)} AND unique_key IS NOT NULL"),
     ),
     postgresql_with={"fillfactor": 80},
 )
@@ -159,6 +211,9 @@ events = sa.Table(
     sa.Column("request_id", sa.Text),
     sa.Column("reason", sa.Text),
     sa.Column("time", Instant, nullable=False),
+    sa.Column("attempt", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("worker", sa.Text, comment="of the attempt, with its first event"),
+    sa.Column("errors", sa.Text, comment="of the attempt, as in operations"),
     sa.CheckConstraint("revision >= 1", name="revision"),
     sa.Index(None, "time"),
     # A purge is never the first event. The redundant condition keeps the planner from this index

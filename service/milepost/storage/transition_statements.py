@@ -45,7 +45,7 @@ class TransitionStatements:
         # Sorted, so that statements that lock several rows lock them in one order.
         pending = {request.id: request for request in sorted(requests, key=lambda r: r.id)}
         results: dict[OperationId, Result] = {}
-        for statement in self._statements:
+        for transition, statement in self._statements:
             if not pending:
                 break
             try:
@@ -59,7 +59,7 @@ class TransitionStatements:
                     results[request.id] = explained(session, self._apply_alone, request)
                 break
             for operation in map(self._rows.operation, rows):
-                results[operation.id] = TransitionResult(operation)
+                results[operation.id] = TransitionResult(operation, transition=transition)
                 del pending[operation.id]
         return [
             results[request.id] if request.id in results else explained(session, _explain, request)

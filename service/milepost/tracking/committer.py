@@ -30,7 +30,7 @@ class Committer:
         """Commit a transition that `by` requests."""
         result = await self._store.apply(request)
         self._subscriptions.publish(request.id)
-        telemetry.record_transition(request.transition, result, by)
+        telemetry.record_transition(result.transition or request.transition, result, by)
         return result
 
     async def delete(self, by: Principal, request: TransitionRequest) -> None:
