@@ -1,4 +1,4 @@
-"""Status changes of an operation, and the operation as it was after one of them."""
+"""The history of an operation: its events, and the operation as it was after one of them."""
 
 from __future__ import annotations
 
@@ -6,12 +6,31 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from milepost.domain.operation import Status
-from milepost.domain.transitions import TABLE, TERMINAL, Transition
+from milepost.domain.transitions import STARTING, TABLE, TERMINAL, Transition
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from milepost.domain.operation import Operation
+    from milepost.domain.operation import Operation, OperationError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """The record of one transition, for the owner of the operation."""
+
+    revision: int
+    type: str
+    transition: str
+    """Its name; a newer release may have recorded one that this release does not know."""
+    time: datetime
+    actor: str
+    """The subject of the principal that made it."""
+    attempt: int
+    worker: str | None
+    """The name of the worker of that attempt."""
+    reason: str | None
+    errors: tuple[OperationError, ...]
+    """Of the attempt, if the transition ended it with errors."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,17 +50,20 @@ def is_terminal(operation: Operation) -> bool:
 
 
 def may_have_missed(operation: Operation, *, revision: int, attempt: int | None) -> bool:
-    """Return whether a reader may have missed status changes.
+    """Return whether a reader may have missed recorded transitions.
 
-    Consecutive revisions have no status change between them. Neither has one attempt: an operation
-    that returns to an earlier status is started again, with another attempt.
+    Consecutive revisions have none between them. Neither has one attempt, unless a cancel was
+    requested: an operation that returns to an earlier status is started again, with another
+    attempt.
 
     Args:
         operation: as it is now.
         revision: the last revision that the reader knows.
         attempt: the attempt at that revision; None if unknown.
     """
-    return operation.revision > revision + 1 and operation.attempt != attempt
+    return operation.revision > revision + 1 and (
+        operation.attempt != attempt or operation.cancel_request_time is not None
+    )
 
 
 def operation_after(operation: Operation, change: StatusChange) -> Operation:
@@ -51,12 +73,13 @@ def operation_after(operation: Operation, change: StatusChange) -> Operation:
     Progress, worker and lease are absent, because events do not record them.
     """
     status = TABLE[change.transition].target or operation.status
+    is_cancel_request = change.transition is Transition.REQUEST_CANCEL
     return replace(
         operation,
         status=status,
         revision=change.revision,
         attempt=change.attempt,
-        start_time=change.time if status is Status.PROCESSING else None,
+        start_time=change.time if change.transition in STARTING else None,
         progress=None,
         progress_message=None,
         progress_time=None,
@@ -66,4 +89,10 @@ def operation_after(operation: Operation, change: StatusChange) -> Operation:
         cancel_time=None,
         worker=None,
         lease_expire_time=None,
+        checkpoint=None,
+        cancel_request_time=change.time if is_cancel_request else None,
+        cancel_delivered_time=None,
+        cancel_expire_time=None,
+        queue_expire_time=None,
+        run_expire_time=None,
     )

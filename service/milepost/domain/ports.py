@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         SealedSecret,
         Settlement,
     )
-    from milepost.domain.history import StatusChange
+    from milepost.domain.history import Event, StatusChange
     from milepost.domain.interruption import StatusSnapshot
     from milepost.domain.operation import (
         AccessFilter,
@@ -155,6 +155,11 @@ class HistoryStore(Protocol):
         self, operation_id: OperationId, *, after: int, before: int, limit: int
     ) -> Sequence[StatusChange]:
         """Return the oldest `limit` status changes between two revisions, exclusively."""
+
+    async def events(
+        self, operation_id: OperationId, *, after: int, limit: int
+    ) -> Sequence[Event]:
+        """Return the oldest `limit` events of an operation after a revision."""
 
 
 class CredentialStore(Protocol):

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from milepost.domain.history import StatusChange
-from milepost.domain.transitions import STARTING, Transition
+from milepost.domain.history import Event, StatusChange
+from milepost.domain.transitions import Transition
 from milepost.storage.predicates import unexpired
 from milepost.storage.prepared import Prepared
+from milepost.storage.rows import errors_from_json
 from milepost.storage.tables import events, operations
 
 if TYPE_CHECKING:
@@ -45,6 +46,15 @@ class SqlHistoryStore:
         return [_status_change(row) for row in rows]
 
 
+    async def events(
+        self, operation_id: OperationId, *, after: int, limit: int
+    ) -> Sequence[Event]:
+        """See `HistoryStore.events`."""
+        query = select_events(operation_id, after, limit)
+        rows = await self._batchers.read(lambda session: session.fetch(query))
+        return [_event(row) for row in rows]
+
+
 def revisions(database: Database) -> Prepared:
     """Return the query for the revisions of many operations; expired ones are left out."""
 
@@ -63,22 +73,57 @@ def status_changes(
     A change that only a newer release knows is left out, because its target status is unknown.
     """
     e = events.c
-    starts = sa.case((e.transition.in_(sorted(STARTING)), 1), else_=0)
-    of_operation = (
-        sa.select(
-            e.revision,
-            e.transition,
-            e.time,
-            sa.func.sum(starts).over(order_by=e.revision).label("attempt"),
-        )
-        .where(e.operation_id == operation_id, e.revision < before)
-        .subquery("of_operation")
-    )
     return (
-        sa.select(of_operation)
-        .where(of_operation.c.revision > after, of_operation.c.transition.in_(sorted(Transition)))
-        .order_by(of_operation.c.revision)
+        sa.select(e.revision, e.transition, e.time, e.attempt)
+        .where(
+            e.operation_id == operation_id,
+            e.revision > after,
+            e.revision < before,
+            e.transition.in_(sorted(Transition)),
+        )
+        .order_by(e.revision)
         .limit(limit)
+    )
+
+
+def select_events(operation_id: OperationId, after: int, limit: int) -> sa.Select[Any]:
+    """Return the query for the events of an operation after a revision, oldest first.
+
+    The event that begins an attempt holds the name of its worker.
+    """
+    e, beginning = events.c, events.alias("beginning")
+    worker = (
+        sa.select(beginning.c.worker)
+        .where(
+            beginning.c.operation_id == e.operation_id,
+            beginning.c.attempt == e.attempt,
+            beginning.c.worker.is_not(None),
+        )
+        .order_by(beginning.c.revision)
+        .limit(1)
+        .correlate(events)
+        .scalar_subquery()
+    )
+    columns = (e.revision, e.type, e.transition, e.time, e.actor, e.attempt, e.reason, e.errors)
+    return (
+        sa.select(*columns, worker.label("worker"))
+        .where(e.operation_id == operation_id, e.revision > after)
+        .order_by(e.revision)
+        .limit(limit)
+    )
+
+
+def _event(row: AnyRow) -> Event:
+    return Event(
+        revision=row.revision,
+        type=row.type,
+        transition=row.transition,
+        time=row.time,
+        actor=row.actor,
+        attempt=row.attempt,
+        worker=row.worker,
+        reason=row.reason,
+        errors=errors_from_json(row.errors) if row.errors else (),
     )
 
 
@@ -87,5 +132,5 @@ def _status_change(row: AnyRow) -> StatusChange:
         revision=row.revision,
         transition=Transition(row.transition),
         time=row.time,
-        attempt=int(row.attempt),
+        attempt=row.attempt,
     )
