@@ -1,4 +1,4 @@
-"""The request of one worker for pending operations."""
+"""Claims: the request of one worker for pending operations, and work that falls due."""
 
 from __future__ import annotations
 
@@ -21,3 +21,13 @@ class ClaimRequest:
     actor: str
     """The subject of the caller."""
     worker: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DueWork:
+    """The waiting operations that became claimable, and the time until the next ones do."""
+
+    functions: tuple[str, ...] = ()
+    """Of each operation that became claimable."""
+    next_due: timedelta | None = None
+    """Zero or less if more operations are due now; None if no operation waits."""

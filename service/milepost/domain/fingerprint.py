@@ -54,10 +54,8 @@ def _form(value: Any) -> Any:
         return {"$duration_us": value // _MICROSECOND}
     if isinstance(value, datetime):
         return {"$time_us": (value - _EPOCH) // _MICROSECOND}
-    if isinstance(value, float):
-        return {"$float": value.hex()}
-    if isinstance(value, bytes):
-        return {"$bytes": value.hex()}
+    if isinstance(value, bytes | float):
+        return {"$bytes" if isinstance(value, bytes) else "$float": value.hex()}
     if hasattr(value, "__dataclass_fields__"):
         return _set_fields(value)
     message = f"no canonical form of {type(value).__name__}"

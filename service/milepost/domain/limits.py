@@ -82,6 +82,10 @@ class Limits:
         """Return the lease of a claim and of each renewal, within the limits."""
         return _clamped(requested, self.lease_default, self.lease_min, self.lease_max)
 
+    def priority(self, requested: int | None) -> int:
+        """Return the priority of an operation."""
+        return self.priority_default if requested is None else requested
+
     def retry_policy(
         self,
         initial_backoff: timedelta | None,
@@ -97,7 +101,9 @@ class Limits:
                 initial_backoff, self.initial_backoff_default, _NONE, self.initial_backoff_max
             ),
             backoff_multiplier=min(max(multiplier, 1.0), self.backoff_multiplier_max),
-            max_backoff=_clamped(max_backoff, self.max_backoff_default, _NONE, self.max_backoff_max),
+            max_backoff=_clamped(
+                max_backoff, self.max_backoff_default, _NONE, self.max_backoff_max
+            ),
         )
 
     def phase_timeout(self, requested: timedelta | None) -> timedelta | None:

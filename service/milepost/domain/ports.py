@@ -15,7 +15,7 @@ if TYPE_CHECKING:
         KeySelection,
         StoredKey,
     )
-    from milepost.domain.claim import ClaimRequest
+    from milepost.domain.claim import ClaimRequest, DueWork
     from milepost.domain.delivery import (
         ClaimedDelivery,
         Delivery,
@@ -122,7 +122,13 @@ class WorkStore(Protocol):
         """
 
     async def pending(self, functions: Collection[str]) -> list[str]:
-        """Return those of `functions` that have pending operations."""
+        """Return those of `functions` that have claimable operations."""
+
+    async def wake_due(self, max_operations: int) -> DueWork:
+        """Make up to `max_operations` waiting operations claimable whose time has come.
+
+        It is not a transition: the revision stays, and there is no event.
+        """
 
 
 class SweepStore(Protocol):
@@ -156,9 +162,7 @@ class HistoryStore(Protocol):
     ) -> Sequence[StatusChange]:
         """Return the oldest `limit` status changes between two revisions, exclusively."""
 
-    async def events(
-        self, operation_id: OperationId, *, after: int, limit: int
-    ) -> Sequence[Event]:
+    async def events(self, operation_id: OperationId, *, after: int, limit: int) -> Sequence[Event]:
         """Return the oldest `limit` events of an operation after a revision."""
 
 

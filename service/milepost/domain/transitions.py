@@ -112,19 +112,17 @@ TABLE: Final[Mapping[Transition, Rule]] = {
     ),
     Transition.COMPLETE: _rule("PROCESSING", Status.COMPLETED, "owner worker", "completed"),
     Transition.FAIL: _rule("PENDING PROCESSING", Status.FAILED, "owner worker", "failed"),
-    Transition.RETRY: _rule(
-        "PROCESSING", Status.PENDING, "owner worker sweeper", "retrying"
-    ),
+    Transition.RETRY: _rule("PROCESSING", Status.PENDING, "owner worker sweeper", "retrying"),
     Transition.REQUEST_CANCEL: _rule(
         "PROCESSING", Status.PROCESSING, "owner admin", "cancel_requested"
     ),
-    Transition.ACKNOWLEDGE: _rule(
-        "PROCESSING", Status.CANCELLED, "owner worker", "cancelled"
-    ),
+    Transition.ACKNOWLEDGE: _rule("PROCESSING", Status.CANCELLED, "owner worker", "cancelled"),
     Transition.CANCEL: _rule(
         "PENDING PROCESSING", Status.CANCELLED, "owner admin sweeper", "cancelled"
     ),
-    Transition.RELEASE: _rule("PROCESSING", Status.PENDING, "sweeper", "released"),
+    Transition.RELEASE: _rule(
+        "PROCESSING", Status.PENDING, "owner worker sweeper", "released"
+    ),
     Transition.ABANDON: _rule("PROCESSING", Status.FAILED, "sweeper", "failed"),
     Transition.TIME_OUT: _rule("PENDING", Status.FAILED, "sweeper", "failed"),
     Transition.EXPIRE: _rule("PROCESSING", Status.FAILED, "sweeper", "expired"),
@@ -165,6 +163,12 @@ STARTING: Final = frozenset(
     transition for transition, rule in TABLE.items() if rule.event == TABLE[Transition.START].event
 )
 """The transitions whose event is the beginning of an attempt."""
+ENDING: Final = frozenset(
+    transition
+    for transition, rule in TABLE.items()
+    if Status.PROCESSING in rule.sources and rule.target not in (None, Status.PROCESSING)
+)
+"""The transitions that end an attempt: pending progress is committed before them."""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from milepost.tracking.claimer import PendingWork
     from milepost.tracking.keys import Keys
     from milepost.tracking.sweeper import Sweeper
+    from milepost.tracking.waiting_work import WaitingWork
 
 KEY_USE_INTERVAL_S: Final = 5.0
 """Interval at which the last use of API keys is written."""
@@ -24,7 +25,7 @@ KEY_USE_INTERVAL_S: Final = 5.0
 
 @contextlib.asynccontextmanager
 async def background(
-    settings: Settings, work: PendingWork, sweeper: Sweeper, keys: Keys
+    settings: Settings, work: PendingWork, waiting: WaitingWork, sweeper: Sweeper, keys: Keys
 ) -> AsyncIterator[None]:
     """Run the periodic tasks of this replica inside of the context."""
     periodic: tuple[tuple[str, Callable[[], Awaitable[Any]], float], ...] = (
@@ -36,6 +37,7 @@ async def background(
         ("note key use", keys.write_uses, KEY_USE_INTERVAL_S),
     )
     tasks = [asyncio.create_task(run_periodically(*each)) for each in periodic]
+    tasks.append(asyncio.create_task(waiting.run()))
     try:
         yield
     finally:

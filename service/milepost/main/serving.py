@@ -33,6 +33,7 @@ from milepost.tracking.progress_streams import ProgressStreams
 from milepost.tracking.subscriptions import Subscriptions
 from milepost.tracking.sweeper import Sweeper
 from milepost.tracking.tracker import Tracker
+from milepost.tracking.waiting_work import WaitingWork
 from milepost.tracking.watcher import Watcher
 from milepost.tracking.webhooks import Webhooks
 
@@ -87,7 +88,10 @@ async def serve(settings: Settings) -> None:
         await server.start()
         freeze_startup_objects()
         watch = asyncio.create_task(readiness.watch(batchers, server))
-        await stack.enter_async_context(background(settings, work, use_cases.sweeper, keys))
+        waiting = WaitingWork(stores.work, work)
+        await stack.enter_async_context(
+            background(settings, work, waiting, use_cases.sweeper, keys)
+        )
         telemetry.log.info(
             "serving",
             listen=settings.listen,
@@ -119,7 +123,7 @@ def _use_cases(
 ) -> UseCases:
     """Return what the services serve."""
     operations, limits = stores.operations, settings.limits
-    committer = Committer(operations, subscriptions)
+    committer = Committer(operations, subscriptions, work)
     streams = ProgressStreams(committer, operations, subscriptions=subscriptions, limits=limits)
     tracker = Tracker(
         operations,

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any, Final
 import sqlalchemy as sa
 
 from milepost.domain.transitions import CLAIMABLE, TABLE, Transition
-from milepost.storage.dialects import clock, later
+from milepost.storage.dialects import Span, clock, later
+from milepost.storage.effects import started
 from milepost.storage.event_writer import REQUEST_INPUTS, EventWriter
 from milepost.storage.predicates import has_status, indexed_status
+from milepost.storage.prepared import Prepared
 from milepost.storage.rows import COLUMNS, RowReader
 from milepost.storage.tables import operations
 
@@ -51,6 +53,8 @@ _INPUTS: Final = {
     "worker": sa.Text(),
     "lease": _o.lease.type,
 }
+_ORDER: Final = ("priority", "create_time", "id")
+"""The order of the pending operations of one owner: the highest priority first, then the oldest."""
 
 
 def claim_statement(database: Database) -> EventWriter:
@@ -67,9 +71,7 @@ def claim_statement(database: Database) -> EventWriter:
             .values(
                 status=sa.literal_column(f"'{TABLE[Transition.CLAIM].target}'"),
                 revision=_o.revision + _ONE,
-                attempt=_o.attempt + _ONE,
-                worker=m["worker"],
-                start_time=clock(),
+                **started(m),
                 lease=m["lease"],
                 lease_expire_time=later(clock(), m["lease"]),
             )
@@ -80,13 +82,13 @@ def claim_statement(database: Database) -> EventWriter:
 
 
 def _picked(m: Mapping[str, ColumnElement[Any]], *, lateral: bool) -> sa.CTE:
-    """Select the oldest operation of each owner, then the second oldest of each, and so on."""
+    """Select the first operation of each owner, then the second of each, and so on."""
     turn = _owners_in_turn(m)
-    oldest = operations.alias("oldest")
+    work = operations.alias("work")
     of_owner = (
-        sa.select(oldest.c.id, oldest.c.create_time)
-        .where(*_claimable(oldest, m["function"]), oldest.c.owner == turn.c.owner)
-        .order_by(oldest.c.create_time, oldest.c.id)
+        sa.select(*(work.c[name] for name in _ORDER))
+        .where(*_claimable(work, m["function"]), work.c.owner == turn.c.owner)
+        .order_by(*_in_order(work))
         .limit(m["depth"])
     )
     found: sa.FromClause
@@ -96,11 +98,9 @@ def _picked(m: Mapping[str, ColumnElement[Any]], *, lateral: bool) -> sa.CTE:
         source = turn.join(found, sa.true())
     else:
         found = operations.alias("found")
-        ids = of_owner.with_only_columns(oldest.c.id).correlate(turn)
+        ids = of_owner.with_only_columns(work.c.id).correlate(turn)
         source = turn.join(found, found.c.id.in_(ids))
-    order = sa.func.row_number().over(
-        partition_by=turn.c.number, order_by=(found.c.create_time, found.c.id)
-    )
+    order = sa.func.row_number().over(partition_by=turn.c.number, order_by=_in_order(found))
     candidates = (
         sa.select(found.c.id, order.label("place"), turn.c.number)
         .select_from(source)
@@ -117,6 +117,11 @@ def _picked(m: Mapping[str, ColumnElement[Any]], *, lateral: bool) -> sa.CTE:
         .with_for_update(skip_locked=True, of=free)
         .cte("picked")
     )
+
+
+def _in_order(found: sa.FromClause) -> tuple[ColumnElement[Any], ...]:
+    priority, create_time, id_ = (found.c[name] for name in _ORDER)
+    return priority.desc(), create_time, id_
 
 
 def _owners_in_turn(m: Mapping[str, ColumnElement[Any]]) -> sa.CTE:
@@ -149,6 +154,7 @@ def _claimable(
 ) -> tuple[ColumnElement[bool], ...]:
     return (
         indexed_status(table, CLAIMABLE),
+        table.c.next_attempt_time.is_(None),
         table.c.function == function,
         table.c.expire_time >= clock(),
     )
@@ -164,12 +170,44 @@ def pending(functions: Collection[str]) -> sa.Select[Any]:
         sa.select(_ONE)
         .select_from(work)
         .where(*_claimable(work, requested.c.function))
-        .order_by(work.c.owner, work.c.create_time, work.c.id)  # keeps the planner from a scan
+        .order_by(work.c.owner, *_in_order(work))  # keeps the planner from a scan
         .limit(_ONE)
         .correlate(requested)
         .scalar_subquery()
     )
     return sa.select(requested.c.function).where(any_work.is_not(None))
+
+
+def wake_statement(database: Database) -> Prepared:
+    """Return the statement that makes waiting operations claimable whose time has come."""
+
+    def build(m: Mapping[str, ColumnElement[Any]]) -> Any:
+        due = (
+            sa.select(_o.id)
+            .where(*_waiting(), _o.next_attempt_time <= clock())
+            .order_by(_o.next_attempt_time)
+            .limit(m["max_operations"])
+            .with_for_update(skip_locked=True)
+            .cte("due")
+        )
+        return (
+            sa.update(operations)
+            .where(_o.id.in_(sa.select(due.c.id)), has_status(operations, CLAIMABLE))
+            .values(next_attempt_time=sa.null())
+            .returning(_o.function)
+        )
+
+    return Prepared(database, {"max_operations": sa.Integer()}, build)
+
+
+def next_due() -> sa.Select[Any]:
+    """Return the query for the time until the next waiting operation is due; no row for none."""
+    left = sa.type_coerce(_o.next_attempt_time.op("-")(clock()), Span())
+    return sa.select(left).where(*_waiting()).order_by(_o.next_attempt_time).limit(1)
+
+
+def _waiting() -> tuple[ColumnElement[bool], ...]:
+    return indexed_status(operations, CLAIMABLE), _o.next_attempt_time.is_not(None)
 
 
 class Claims:

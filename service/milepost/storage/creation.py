@@ -11,7 +11,7 @@ from milepost.domain.errors import (
     UniqueKeyTaken,
 )
 from milepost.domain.transitions import TransitionResult
-from milepost.storage import queries, statements
+from milepost.storage import inserts, queries, statements
 from milepost.storage.absence import explained
 from milepost.storage.quotas import QuotaRecount
 from milepost.storage.rows import RowReader, operation_from
@@ -35,7 +35,7 @@ class Creation:
     def __init__(self, database: Database) -> None:
         """Compile every statement once."""
         self._rows = RowReader(database)
-        self._insert = statements.insert(database)
+        self._insert = inserts.insert(database)
         self._recount = QuotaRecount(database)
         self._purge_expired = statements.purge_expired_statement(database)
 
@@ -120,7 +120,7 @@ class Creation:
             return {}
         rows = session.run(
             self._insert,
-            [statements.new_operation_values(*new_operation) for new_operation in new_operations],
+            [inserts.new_operation_values(*new_operation) for new_operation in new_operations],
         )
         return {operation.id: operation for operation in map(self._rows.operation, rows)}
 

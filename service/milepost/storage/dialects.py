@@ -166,9 +166,7 @@ def _scaled_sqlite(element: Any, compiler: SQLCompiler, **kw: Any) -> str:
     return f"CAST({span} * {factor} AS INTEGER)"
 
 
-def shorter(
-    a: ColumnElement[timedelta], b: ColumnElement[timedelta]
-) -> ColumnElement[timedelta]:
+def shorter(a: ColumnElement[timedelta], b: ColumnElement[timedelta]) -> ColumnElement[timedelta]:
     """Return the SQL for the shorter of two durations."""
     return sa.case((a < b, a), else_=b)
 

@@ -45,10 +45,7 @@ class SqlHistoryStore:
         rows = await self._batchers.read(lambda session: session.fetch(query))
         return [_status_change(row) for row in rows]
 
-
-    async def events(
-        self, operation_id: OperationId, *, after: int, limit: int
-    ) -> Sequence[Event]:
+    async def events(self, operation_id: OperationId, *, after: int, limit: int) -> Sequence[Event]:
         """See `HistoryStore.events`."""
         query = select_events(operation_id, after, limit)
         rows = await self._batchers.read(lambda session: session.fetch(query))

@@ -16,6 +16,7 @@ from milepost.domain.errors import LostRace, OperationDeleted
 from milepost.domain.operation import Status
 from milepost.storage.absence import explain_absence
 from milepost.storage.creation import Creation
+from milepost.storage.effects import EFFECTS
 from milepost.storage.predicates import (
     ACCESS_FILTER,
     access_filter_values,
@@ -30,7 +31,6 @@ from milepost.storage.rows import (
     operation_from,
     status_snapshot_from,
 )
-from milepost.storage.statements import EFFECTS
 from milepost.storage.tables import operations
 from milepost.storage.transition_statements import TransitionStatements
 

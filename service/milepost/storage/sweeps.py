@@ -21,7 +21,8 @@ from milepost.storage.event_writer import REQUEST_INPUTS, EventWriter
 from milepost.storage.predicates import has_status, indexed_status
 from milepost.storage.prepared import Prepared
 from milepost.storage.rows import COLUMNS, SUMMARY_COLUMNS, RowReader, errors_to_json
-from milepost.storage.statements import expiring, sets
+from milepost.storage.effects import sets
+from milepost.storage.statements import expiring
 from milepost.storage.tables import events, operations
 
 if TYPE_CHECKING:

@@ -66,6 +66,8 @@ operations = sa.Table(
     sa.Column("revision", sa.BigInteger, nullable=False),
     sa.Column("attempt", sa.Integer, nullable=False),
     sa.Column("max_attempts", sa.Integer, nullable=False),
+    sa.Column("failed_attempts", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("next_attempt_time", Instant, comment="not claimable before; absent once it is"),
     sa.Column("worker", sa.Text),
     sa.Column("lease", Span, comment="how long each renewal holds; absent when not leased"),
     sa.Column("lease_expire_time", Instant),
@@ -100,6 +102,10 @@ operations = sa.Table(
     sa.CheckConstraint("progress >= 0.0 AND progress <= 1.0", name="progress"),
     sa.CheckConstraint("revision >= 1", name="revision"),
     sa.CheckConstraint("attempt >= 0 AND max_attempts >= 1", name="attempt"),
+    sa.CheckConstraint(
+        "failed_attempts >= 0 AND failed_attempts <= max_attempts", name="failed_attempts"
+    ),
+    sa.CheckConstraint("next_attempt_time IS NULL OR status = 'PENDING'", name="next_attempt"),
     sa.CheckConstraint("status <> 'PENDING' OR start_time IS NULL", name="pending"),
     sa.CheckConstraint("status <> 'PROCESSING' OR start_time IS NOT NULL", name="processing"),
     sa.CheckConstraint(
@@ -131,8 +137,7 @@ operations = sa.Table(
     sa.CheckConstraint("run_expire_time IS NULL OR status = 'PROCESSING'", name="run"),
     sa.CheckConstraint("cancel_request_time IS NULL OR status <> 'PENDING'", name="cancel_request"),
     sa.CheckConstraint(
-        "cancel_expire_time IS NULL"
-        " OR (status = 'PROCESSING' AND cancel_request_time IS NOT NULL)",
+        "cancel_expire_time IS NULL OR (status = 'PROCESSING' AND cancel_request_time IS NOT NULL)",
         name="grace",
     ),
     sa.CheckConstraint(
@@ -160,8 +165,13 @@ operations = sa.Table(
         for name, columns, condition in (
             (
                 "pending",
-                ("function", "owner", "create_time", "id"),
-                status_condition(CLAIMABLE),
+                ("function", "owner", sa.text("priority DESC"), "create_time", "id"),
+                f"{status_condition(CLAIMABLE)} AND next_attempt_time IS NULL",
+            ),
+            (
+                "next_attempt_time",
+                ("next_attempt_time",),
+                f"{status_condition(CLAIMABLE)} AND next_attempt_time IS NOT NULL",
             ),
             (
                 "leased",

@@ -49,7 +49,7 @@ class TransitionStatements:
             if not pending:
                 break
             try:
-                rows = session.run(statement, [_values(request) for request in pending.values()])
+                rows = session.run(statement, [statements.values(request) for request in pending.values()])
             except Exception as error:
                 if not results:
                     raise
@@ -81,6 +81,3 @@ def _explain(session: Session, request: TransitionRequest) -> Result:
         return TransitionResult(operation, replayed=True)
     return refusal(request, operation) or LostRace(request.id, tries=1)
 
-
-def _values(request: TransitionRequest) -> tuple[Any, ...]:
-    return (*statements.condition_values(request), *statements.effect_values(request))

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
+from milepost.domain.claim import DueWork
 from milepost.storage import claims
+from milepost.storage.batchers import alone
 from milepost.storage.claims import Claims
 
 if TYPE_CHECKING:
@@ -27,6 +30,7 @@ class SqlWorkStore:
         """Compile every statement once."""
         self._batchers = batchers
         self._claims = Claims(batchers.database)
+        self._wake = claims.wake_statement(batchers.database)
 
     async def claim(self, claim: ClaimRequest) -> list[Operation]:
         """See `WorkStore.claim`."""
@@ -43,3 +47,17 @@ class SqlWorkStore:
                     yield row.function
 
         return await self._batchers.read(lambda session: list(with_work(session)))
+
+    async def wake_due(self, max_operations: int) -> DueWork:
+        """See `WorkStore.wake_due`."""
+        next_due = await self._next_due()
+        if next_due is None or next_due > timedelta():
+            return DueWork(next_due=next_due)
+        wake = alone(lambda session: session.run(self._wake, [(max_operations,)]))
+        rows = await self._batchers.claims.submit(wake, None, object())
+        functions = tuple(function for (function,) in rows)
+        return DueWork(functions=functions, next_due=await self._next_due())
+
+    async def _next_due(self) -> timedelta | None:
+        rows = await self._batchers.read(lambda session: session.fetch(claims.next_due()))
+        return rows[0][0] if rows else None

@@ -74,6 +74,8 @@ class PendingWork:
         self._store = store
         self._waiters: dict[Waiter, None] = {}
         self.is_closed = False
+        self.has_waiting = asyncio.Event()
+        """Set when this replica leaves an operation that becomes claimable at a later time."""
 
     @contextlib.contextmanager
     def subscribed(self, functions: Sequence[str]) -> Iterator[Waiter]:
@@ -92,6 +94,13 @@ class PendingWork:
             del self._waiters[waiter]
             if waiter.is_notified:  # it leaves before it has asked for that work
                 self.publish(*waiter.functions)
+
+    def add(self, operation: Operation) -> None:
+        """Take an operation that is pending now: notify a claim, or let it wait for its time."""
+        if operation.next_attempt_time is None:
+            self.publish(operation.function)
+        else:
+            self.has_waiting.set()
 
     def publish(self, *functions: str) -> None:
         """Notify one waiting claim for each function that has work."""

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from milepost import telemetry
 from milepost.domain.relations import access_filter
-from milepost.domain.transitions import TABLE, TransitionRequest
+from milepost.domain.transitions import CLAIMABLE, TABLE, TransitionRequest
 
 if TYPE_CHECKING:
     from milepost.domain.operation import OperationId, Principal
     from milepost.domain.ports import OperationStore
     from milepost.domain.transitions import Preconditions, Transition, TransitionResult
+    from milepost.tracking.claimer import PendingWork
     from milepost.tracking.subscriptions import Subscriptions
 
 
@@ -21,15 +22,20 @@ class Committer:
     Every method raises the errors of `OperationStore` too.
     """
 
-    def __init__(self, store: OperationStore, subscriptions: Subscriptions) -> None:
-        """Commit to `store` and publish to `subscriptions`."""
+    def __init__(
+        self, store: OperationStore, subscriptions: Subscriptions, work: PendingWork
+    ) -> None:
+        """Commit to `store`; publish to `subscriptions`, and what is pending again to `work`."""
         self._store = store
         self._subscriptions = subscriptions
+        self._work = work
 
     async def commit(self, by: Principal, request: TransitionRequest) -> TransitionResult:
         """Commit a transition that `by` requests."""
         result = await self._store.apply(request)
         self._subscriptions.publish(request.id)
+        if result.operation.status in CLAIMABLE:
+            self._work.add(result.operation)
         telemetry.record_transition(result.transition or request.transition, result, by)
         return result
 

@@ -10,11 +10,12 @@ from milepost.domain.operation import NewOperation, OperationId, Role, new_opera
 from milepost.domain.rates import Allowances
 from milepost.domain.relations import LISTERS, READERS, access_filter
 from milepost.domain.selection import Position
-from milepost.domain.transitions import TABLE, TERMINAL, Transition
+from milepost.domain.transitions import ENDING, TABLE, TERMINAL, Transition
 from milepost.tracking.committer import transition_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import timedelta
 
     from milepost.domain.limits import Limits
     from milepost.domain.operation import (
@@ -114,7 +115,8 @@ class Tracker:
             result = await self._store.insert(self._new_id(), new_operation)
             if result is not None:
                 telemetry.record_transition(Transition.CREATE, result, by)
-                self._work.publish(create_request.function)
+                if not result.replayed:
+                    self._work.add(result.operation)
                 return result
         raise IdsExhausted(tries=MAX_ID_TRIES)
 
@@ -141,6 +143,17 @@ class Tracker:
             fingerprint=create_request.fingerprint,
             trace_context=telemetry.current_traceparent(),
             quota=self._allowances.of(by.subject).active,
+            schedule_time=create_request.schedule_time,
+            priority=self._limits.priority(create_request.priority),
+            unique_key=create_request.unique_key,
+            refuses_to_join=create_request.refuses_to_join,
+            retry_policy=self._limits.retry_policy(
+                create_request.initial_backoff,
+                create_request.backoff_multiplier,
+                create_request.max_backoff,
+            ),
+            queue_timeout=self._limits.phase_timeout(create_request.queue_timeout),
+            run_timeout=self._limits.phase_timeout(create_request.run_timeout),
         )
 
     async def get(self, by: Principal, operation_id: OperationId) -> Operation:
@@ -190,11 +203,27 @@ class Tracker:
         preconditions: Preconditions,
         *,
         reason: str | None = None,
+        grace: timedelta | None = None,
     ) -> TransitionResult:
-        """Cancel an active operation; keep its progress and metadata."""
+        """Cancel an active operation; keep its progress and metadata.
+
+        With a `grace`, a processing operation is left to its worker for that time.
+        """
+        grace = self._limits.grace(grace)
+        transition = Transition.CANCEL if grace is None else Transition.REQUEST_CANCEL
         return await self._transition(
-            by, Transition.CANCEL, operation_id, preconditions, reason=reason
+            by, transition, operation_id, preconditions, reason=reason, grace=grace
         )
+
+    async def acknowledge_cancellation(
+        self, by: Principal, operation_id: OperationId, preconditions: Preconditions
+    ) -> TransitionResult:
+        """Cancel a processing operation whose cancel was requested: its worker has stopped.
+
+        Raises:
+            CancellationNotRequested: no cancel was requested.
+        """
+        return await self._transition(by, Transition.ACKNOWLEDGE, operation_id, preconditions)
 
     async def delete(
         self, by: Principal, operation_id: OperationId, preconditions: Preconditions
@@ -226,6 +255,7 @@ class Tracker:
         *,
         progress: float | None = None,
         message: str | None = None,
+        checkpoint: Payload | None = None,
     ) -> TransitionResult:
         """Report progress and renew the lease; start the operation if it is pending."""
         return await self._transition(
@@ -235,6 +265,7 @@ class Tracker:
             preconditions,
             progress=progress,
             message=message,
+            checkpoint=checkpoint,
             worker=by.subject,
         )
 
@@ -258,10 +289,21 @@ class Tracker:
         preconditions: Preconditions,
         *,
         errors: tuple[OperationError, ...],
+        retryable: bool = False,
+        retry_delay: timedelta | None = None,
     ) -> TransitionResult:
-        """Fail an active operation: store its errors and keep its progress."""
+        """Fail an active operation: store its errors and keep its progress.
+
+        A retryable failure fails only the attempt, while others are left: the operation is pending
+        again after `retry_delay`, or else after the pause of its retry policy.
+        """
         return await self._transition(
-            by, Transition.FAIL, operation_id, preconditions, errors=errors
+            by,
+            Transition.RETRY if retryable else Transition.FAIL,
+            operation_id,
+            preconditions,
+            errors=errors,
+            delay=self._limits.retry_delay(retry_delay),
         )
 
     async def _transition(
@@ -273,7 +315,7 @@ class Tracker:
         **effects: Any,
     ) -> TransitionResult:
         request = transition_request(by, transition, operation_id, preconditions, **effects)
-        if TABLE[transition].target in TERMINAL and self._pending_progress is not None:
+        if transition in ENDING and self._pending_progress is not None:
             await self._pending_progress.flush(operation_id, request.access_filter)
         result = await self._committer.commit(by, request)
         self._wake_dispatcher(transition, result.operation)
