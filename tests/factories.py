@@ -15,6 +15,7 @@ from milepost.domain.operation import (
     OperationError,
     OperationId,
     Payload,
+    RetryPolicy,
     Status,
     new_operation_id,
 )
@@ -30,7 +31,19 @@ LONG_AGO: Final = datetime(2020, 1, 1, tzinfo=UTC)
 FAR_AWAY: Final = datetime(2100, 1, 1, tzinfo=UTC)
 PLENTY: Final = 1_000_000
 """A quota that no test reaches by accident."""
-EVENT_TYPES: Final = ("started", "completed", "failed", "cancelled", "expired")
+RETRY_POLICY: Final = RetryPolicy(
+    initial_backoff=timedelta(seconds=1), backoff_multiplier=2.0, max_backoff=timedelta(minutes=5)
+)
+EVENT_TYPES: Final = (
+    "started",
+    "completed",
+    "failed",
+    "retrying",
+    "cancel_requested",
+    "cancelled",
+    "released",
+    "expired",
+)
 
 _PATHS: Final[dict[Status, Sequence[Transition]]] = {
     Status.PENDING: (),
@@ -58,6 +71,13 @@ def new_operation(**overrides: Any) -> NewOperation:
         fingerprint="as asked",
         trace_context=None,
         quota=PLENTY,
+        schedule_time=None,
+        priority=5,
+        unique_key=None,
+        refuses_to_join=False,
+        retry_policy=RETRY_POLICY,
+        queue_timeout=None,
+        run_timeout=None,
     )
     return dataclasses.replace(plain, **overrides)
 
@@ -91,7 +111,8 @@ def change(transition: Transition, id: OperationId, **overrides: Any) -> Transit
         access_filter=asker,
         actor=asker.subject,
         result=payload() if transition is Transition.COMPLETE else None,
-        errors=(error(),) if transition is Transition.FAIL else (),
+        errors=(error(),) if transition in {Transition.FAIL, Transition.RETRY} else (),
+        grace=timedelta(minutes=1) if transition is Transition.REQUEST_CANCEL else None,
     )
     return dataclasses.replace(plain, **overrides)
 
@@ -149,6 +170,12 @@ def row(status: Status = Status.PENDING, /, **overrides: Any) -> dict[str, Any]:
         "revision": 1,
         "attempt": 0,
         "max_attempts": 3,
+        "failed_attempts": 0,
         "fingerprint": "as asked",
+        "priority": 5,
+        "initial_backoff": RETRY_POLICY.initial_backoff,
+        "backoff": RETRY_POLICY.initial_backoff,
+        "backoff_multiplier": RETRY_POLICY.backoff_multiplier,
+        "max_backoff": RETRY_POLICY.max_backoff,
     }
     return plain | overrides

@@ -74,6 +74,8 @@ def _create_operations() -> None:
         sa.Column("revision", sa.BigInteger, nullable=False),
         sa.Column("attempt", sa.Integer, nullable=False),
         sa.Column("max_attempts", sa.Integer, nullable=False),
+        sa.Column("failed_attempts", sa.Integer, nullable=False, server_default="0"),
+        sa.Column("next_attempt_time", INSTANT, comment="not claimable before; absent once it is"),
         sa.Column("worker", sa.Text),
         sa.Column("lease", SPAN, comment="how long each renewal holds; absent when not leased"),
         sa.Column("lease_expire_time", INSTANT),
@@ -82,6 +84,23 @@ def _create_operations() -> None:
         sa.Column("progress_request_id", sa.Text, comment="of the last progress"),
         sa.Column("callback_events", sa.Text, comment="event types, separated by spaces"),
         sa.Column("trace_context", sa.Text, comment="traceparent of the create"),
+        sa.Column("priority", sa.SmallInteger, nullable=False, server_default="5"),
+        sa.Column("schedule_time", INSTANT),
+        sa.Column("unique_key", sa.Text),
+        sa.Column("initial_backoff", SPAN, nullable=False),
+        sa.Column("backoff", SPAN, nullable=False, comment="the next pause between attempts"),
+        sa.Column("backoff_multiplier", sa.Double, nullable=False),
+        sa.Column("max_backoff", SPAN, nullable=False),
+        sa.Column("queue_timeout", SPAN),
+        sa.Column("run_timeout", SPAN),
+        sa.Column("queue_expire_time", INSTANT, comment="end of queue_timeout, while pending"),
+        sa.Column("run_expire_time", INSTANT, comment="end of run_timeout, while processing"),
+        sa.Column("cancel_request_time", INSTANT),
+        sa.Column("cancel_delivered_time", INSTANT),
+        sa.Column("cancel_expire_time", INSTANT, comment="end of the grace, while processing"),
+        sa.Column("cancel_reason", sa.Text),
+        sa.Column("checkpoint_type", sa.Text),
+        sa.Column("checkpoint_value", sa.LargeBinary),
         sa.PrimaryKeyConstraint("id", name="operations_pkey"),
         *(
             sa.CheckConstraint(rule, name=op.f(f"operations_{name}_check"))
@@ -93,6 +112,8 @@ def _create_operations() -> None:
                 "progress": "progress >= 0.0 AND progress <= 1.0",
                 "revision": "revision >= 1",
                 "attempt": "attempt >= 0 AND max_attempts >= 1",
+                "failed_attempts": "failed_attempts >= 0 AND failed_attempts <= max_attempts",
+                "next_attempt": "next_attempt_time IS NULL OR status = 'PENDING'",
                 "pending": "status <> 'PENDING' OR start_time IS NULL",
                 "processing": "status <> 'PROCESSING' OR start_time IS NOT NULL",
                 "completed": "status <> 'COMPLETED' OR (start_time IS NOT NULL"
@@ -108,6 +129,14 @@ def _create_operations() -> None:
                 "expire_after_create": "expire_time >= create_time",
                 "lease": "(lease IS NULL) = (lease_expire_time IS NULL)"
                 " AND (lease IS NULL OR status = 'PROCESSING')",
+                "priority": "priority >= 0 AND priority <= 9",
+                "queue": "queue_expire_time IS NULL OR status = 'PENDING'",
+                "run": "run_expire_time IS NULL OR status = 'PROCESSING'",
+                "cancel_request": "cancel_request_time IS NULL OR status <> 'PENDING'",
+                "grace": "cancel_expire_time IS NULL"
+                " OR (status = 'PROCESSING' AND cancel_request_time IS NOT NULL)",
+                "checkpoint_whole": "(checkpoint_type IS NULL) = (checkpoint_value IS NULL)",
+                "checkpoint": "checkpoint_type IS NULL OR status IN ('PENDING', 'PROCESSING')",
             }.items()
         ),
         postgresql_with={"fillfactor": 80},
@@ -126,8 +155,22 @@ def _create_operations() -> None:
     _index(
         "operations",
         "pending",
-        ["function", "owner", "create_time", "id"],
-        "status = 'PENDING'",
+        ["function", "owner", sa.text("priority DESC"), "create_time", "id"],
+        "status = 'PENDING' AND next_attempt_time IS NULL",
+    )
+    for column, status in (
+        ("next_attempt_time", "PENDING"),
+        ("queue_expire_time", "PENDING"),
+        ("run_expire_time", "PROCESSING"),
+        ("cancel_expire_time", "PROCESSING"),
+    ):
+        _index("operations", column, [column], f"status = '{status}' AND {column} IS NOT NULL")
+    _index(
+        "operations",
+        "unique_key",
+        ["owner", "unique_key"],
+        "status IN ('PENDING', 'PROCESSING') AND unique_key IS NOT NULL",
+        unique=True,
     )
     _index("operations", "leased", ["id"], "status = 'PROCESSING' AND lease IS NOT NULL")
     _index(
@@ -150,6 +193,9 @@ def _create_events() -> None:
         sa.Column("request_id", sa.Text),
         sa.Column("reason", sa.Text),
         sa.Column("time", INSTANT, nullable=False),
+        sa.Column("attempt", sa.Integer, nullable=False, server_default="0"),
+        sa.Column("worker", sa.Text, comment="of the attempt, with its first event"),
+        sa.Column("errors", sa.Text, comment="of the attempt, as in operations"),
         sa.PrimaryKeyConstraint("operation_id", "revision", name="events_pkey"),
         sa.CheckConstraint("revision >= 1", name=op.f("events_revision_check")),
     )

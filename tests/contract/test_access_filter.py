@@ -6,7 +6,7 @@ from milepost.domain.errors import IllegalTransition, OperationNotFound
 from milepost.domain.operation import Status, new_operation_id
 from milepost.domain.selection import Selection
 from milepost.domain.transitions import TABLE, Transition
-from milepost.storage.statements import EFFECTS
+from milepost.storage.effects import EFFECTS
 from tests import factories
 
 # A grant, a function, and whether the grant covers the function.

@@ -10,8 +10,8 @@ from milepost.domain.operation import Status
 from milepost.domain.selection import Selection
 from milepost.domain.transitions import Transition
 from milepost.storage.dialects import clock, later
+from milepost.storage.effects import EFFECTS
 from milepost.storage.predicates import unexpired
-from milepost.storage.statements import EFFECTS
 from milepost.storage.tables import operations
 from tests import factories
 

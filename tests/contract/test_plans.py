@@ -10,9 +10,19 @@ import sqlalchemy as sa
 from milepost.domain.operation import Status, new_operation_id
 from milepost.domain.selection import Position, Selection
 from milepost.domain.transitions import Transition
-from milepost.storage import claims, history, predicates, queries, quotas, statements, sweeps
+from milepost.storage import (
+    claims,
+    history,
+    inserts,
+    predicates,
+    queries,
+    quotas,
+    statements,
+    sweeps,
+)
 from milepost.storage.database import Runnable
 from milepost.storage.dialects import clock
+from milepost.storage.effects import EFFECTS
 from milepost.storage.engine import open_engine
 from milepost.storage.operations import get_statement, select_page
 from milepost.storage.schema import upgrade
@@ -219,18 +229,18 @@ def test_get_by_id(session, count):
 
 
 @pytest.mark.parametrize("count", [1, 32])
-@pytest.mark.parametrize("transition", statements.EFFECTS)
+@pytest.mark.parametrize("transition", EFFECTS)
 def test_moves_by_id(session, transition, count):
     """The primary key serves transitions, one or many."""
     changes = [factories.change(transition, i, access_filter=ME) for i in IDS[:count]]
-    rows = [(*statements.condition_values(c), *statements.effect_values(c)) for c in changes]
-    for statement in statements.of_transition(session.database, transition):
+    rows = [statements.values(change) for change in changes]
+    for _made, statement in statements.of_transition(session.database, transition):
         plan = prepared(session, statement, rows)
         assert plan.scans == []
         assert plan.uses("operations_pkey")
 
 
-@pytest.mark.parametrize("transition", statements.EFFECTS)
+@pytest.mark.parametrize("transition", EFFECTS)
 def test_why_not(session, transition):
     """The primary keys serve the read that explains a refused transition."""
     change = factories.change(transition, IDS[5], access_filter=ME, request_id="r-1")
@@ -277,10 +287,10 @@ def test_create(session, count):
         factories.new_operation(owner="busy", request_id=f"r-{n}") for n in range(count)
     ]
     rows = [
-        statements.new_operation_values(new_operation_id(), new_operation)
+        inserts.new_operation_values(new_operation_id(), new_operation)
         for new_operation in new_operations
     ]
-    plan = prepared(session, statements.insert(session.database), rows)
+    plan = prepared(session, inserts.insert(session.database), rows)
     assert plan.scans == []
     if session.database.dialect.name == "postgresql":
         assert plan.uses("operations_owner_request_id_idx")

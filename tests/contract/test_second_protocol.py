@@ -70,12 +70,13 @@ async def http(engine, stores) -> AsyncIterator[Http]:
             LocalBuckets(), Allowances(default=Allowance(creates=CREATES, active=100))
         ),
     )
+    work = PendingWork(stores.work)
     tracker = Tracker(
         stores.operations,
-        Committer(stores.operations, Subscriptions()),
+        Committer(stores.operations, Subscriptions(), work),
         limits=Limits(),
         page_tokens=PageTokens(secrets.token_bytes(32)),
-        work=PendingWork(stores.work),
+        work=work,
         allowances=Allowances(default=Allowance(active=100)),
     )
     tracing = telemetry.configure_traces(endpoint=None, ratio=0.0, version="0")

@@ -10,7 +10,7 @@ from milepost.domain.errors import IllegalTransition
 from milepost.domain.operation import Status, UnknownStatus, new_operation_id
 from milepost.domain.selection import Selection
 from milepost.domain.transitions import ACTIVE, TERMINAL, Transition
-from milepost.storage.statements import EFFECTS
+from milepost.storage.effects import EFFECTS
 from milepost.storage.tables import events, operations
 from milepost.webhooks.body import body_of
 from tests import factories

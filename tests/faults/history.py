@@ -33,7 +33,7 @@ class History:
                 assert Transition(event["transition"]) is Transition.CREATE, self
             else:
                 assert status not in TERMINAL, self
-                assert status in rule.changing, self
+                assert status in rule.recorded, self
             assert event["type"] == rule.event, self
             assert event["revision"] > revision, self
             status, revision = rule.target, event["revision"]

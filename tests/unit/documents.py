@@ -174,7 +174,7 @@ def transitions_table() -> str:
     for transition, rule in TABLE.items():
         sources = ", ".join(sorted(rule.sources)) or _NOTHING
         by = ", ".join(sorted(rule.by))
-        event = f"`{rule.event}`" if rule.changing or not rule.sources else _NOTHING
+        event = f"`{rule.event}`" if rule.recorded or not rule.sources else _NOTHING
         rows.append(f"| {transition} | {sources} | {rule.target or 'gone'} | {by} | {event} |")
     return "\n".join(rows)
 

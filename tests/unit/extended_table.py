@@ -24,10 +24,11 @@ ADDED = {
             '    PURGE = "purge"\n    PAUSE = "pause"\n    RESUME = "resume"\n',
         ),
         (
-            '    Transition.CANCEL: _rule("PENDING PROCESSING"',
+            '    Transition.CANCEL: _rule(\n        "PENDING PROCESSING"',
             """    Transition.PAUSE: _rule("PROCESSING", Status.PAUSED, "owner", "paused"),
     Transition.RESUME: _rule("PAUSED", Status.PROCESSING, "owner", "resumed"),
-    Transition.CANCEL: _rule("PENDING PROCESSING PAUSED\"""",
+    Transition.CANCEL: _rule(
+        "PENDING PROCESSING PAUSED\"""",
         ),
     ],
 }
@@ -67,7 +68,8 @@ def main() -> None:
     sys.meta_path.insert(0, Finder())
     from milepost.domain import delivery, transitions  # noqa: PLC0415 - after the finder
     from milepost.domain.operation import Status  # noqa: PLC0415
-    from milepost.storage import predicates, quotas, statements, sweeps, tables  # noqa: PLC0415
+    from milepost.domain.sweep import SWEEPS  # noqa: PLC0415
+    from milepost.storage import effects, predicates, quotas, sweeps, tables  # noqa: PLC0415
 
     def mentioned(condition: Any) -> list[str]:
         compiled = condition.compile(dialect=sqlite.dialect())
@@ -102,9 +104,7 @@ def main() -> None:
         "starting": sorted(transitions.STARTING),
         "quota": mentioned(quotas.count_active("alice", 1)),
         "hidden when expired": mentioned(predicates.unexpired()),
-        "due": {
-            transition: mentioned(sweeps.due(transition)[0][0]) for transition in sweeps.REASONS
-        },
+        "due": {sweep.name: mentioned(sweeps.due(sweep)[0][0]) for sweep in SWEEPS},
         "indexes": {
             str(index.name): mentioned(index.dialect_options["sqlite"]["where"])
             for index in tables.operations.indexes
@@ -112,7 +112,7 @@ def main() -> None:
         },
         "checks": checks_of("PAUSED"),
         "after the event": delivery.status_after("operation.paused", Status.FAILED),
-        "without effects": sorted(by_request - set(statements.EFFECTS)),
+        "without effects": sorted(by_request - set(effects.EFFECTS)),
         "number": number(),
     }
     sys.stdout.write(json.dumps(report))

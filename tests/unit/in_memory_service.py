@@ -70,8 +70,9 @@ class Replica:
         self.stored = Stored(open_engine(url))
         self.clock = Clock()
         self.subscriptions = Subscriptions()
+        self.work = PendingWork(self.stores.work)
         self.streams = ProgressStreams(
-            Committer(self.store, self.subscriptions),
+            Committer(self.store, self.subscriptions, self.work),
             self.store,
             subscriptions=self.subscriptions,
             limits=Limits(
@@ -90,10 +91,10 @@ class Replica:
         """The tracker of another replica on the same store; it notifies no stream of this one."""
         return Tracker(
             self.store,
-            Committer(self.store, subscriptions or Subscriptions()),
+            Committer(self.store, subscriptions or Subscriptions(), self.work),
             limits=Limits(),
             page_tokens=PageTokens(secrets.token_bytes(32)),
-            work=PendingWork(self.stores.work),
+            work=self.work,
             pending_progress=pending_progress,
             allowances=Allowances(default=Allowance(active=1_000)),
         )

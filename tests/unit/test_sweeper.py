@@ -10,6 +10,7 @@ from milepost import telemetry
 from milepost.domain.claim import ClaimRequest
 from milepost.domain.errors import StoreUnavailable
 from milepost.domain.operation import Status
+from milepost.domain.sweep import EXPIRE, PURGE, RELEASE
 from milepost.domain.transitions import Transition
 from milepost.main.periodic_tasks import run_periodically
 from milepost.storage.batchers import Batchers
@@ -94,7 +95,7 @@ async def test_one_pass_takes_as_many_batches_as_it_needs(stored, sweeper):
     fill(stored, 2 * BATCH + 5)
     counted = sample("milepost_transitions_total", transition="purge")
     swept = await sweeper.clean_up()
-    assert (swept.counts[Transition.PURGE], swept.more) == (2 * BATCH + 5, False)
+    assert (swept.counts[PURGE], swept.more) == (2 * BATCH + 5, False)
     assert stored.count() == 0
     assert sample("milepost_transitions_total", transition="purge") - counted == 2 * BATCH + 5
 
@@ -104,9 +105,9 @@ async def test_pass_ends_when_its_time_is_spent(stores, stored, subscriptions, w
     fill(stored, BATCH + 5)
     hurried = Sweeper(stores.sweeps, subscriptions=subscriptions, work=work, budget=timedelta())
     swept = await hurried.clean_up()
-    assert (swept.counts[Transition.PURGE], swept.more) == (BATCH, True)
+    assert (swept.counts[PURGE], swept.more) == (BATCH, True)
     swept = await hurried.clean_up()
-    assert (swept.counts[Transition.PURGE], swept.more) == (5, False)
+    assert (swept.counts[PURGE], swept.more) == (5, False)
 
 
 async def test_preview_changes_nothing(store, engine, stored, sweeper):
@@ -115,7 +116,7 @@ async def test_preview_changes_nothing(store, engine, stored, sweeper):
         operation = await factories.reach(store, status, ttl=TTL)
         factories.age(engine, operation.id, 2 * TTL)
     preview = await sweeper.preview()
-    assert preview.counts == {Transition.EXPIRE: 1, Transition.PURGE: 2}
+    assert preview.counts == {EXPIRE: 1, PURGE: 2}
     assert stored.count() == 3
     assert (await sweeper.clean_up()).counts == preview.counts
 
@@ -134,7 +135,7 @@ async def test_release_wakes_waiting_workers(stores, engine, subscriptions, work
         assert await subscriber.wait(5)
         assert waiter.is_notified
         waiter.clear()
-    assert swept.counts[Transition.RELEASE] == 1
+    assert swept.counts[RELEASE] == 1
     assert sample("milepost_leases_lost_total") == lost + 1
 
 
@@ -143,7 +144,7 @@ async def test_overdue_operations_are_measured(store, stores, engine, sweeper):
     operation = await factories.create(store)
     await stores.work.claim(CLAIM)
     factories.age(engine, operation.id, timedelta(minutes=1))
-    assert (await sweeper.measure())[Transition.RELEASE] == 1
+    assert (await sweeper.measure())[RELEASE] == 1
     assert sample("milepost_operations_overdue", transition="release") == 1
     await sweeper.sweep_leases()
     assert set((await sweeper.measure()).values()) == {0}

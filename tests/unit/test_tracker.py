@@ -71,12 +71,13 @@ def tracker(stores: Stores) -> Tracker:
 def tracker_of(stores: Stores, *ids: str) -> Tracker:
     """Return the use cases; new operations get these ids, or random ones."""
     source = iter(ids)
+    work = PendingWork(stores.work)
     return Tracker(
         stores.operations,
-        Committer(stores.operations, Subscriptions()),
+        Committer(stores.operations, Subscriptions(), work),
         limits=Limits(),
         page_tokens=PageTokens(secrets.token_bytes(32)),
-        work=PendingWork(stores.work),
+        work=work,
         new_id=(lambda: OperationId(next(source))) if ids else new_operation_id,
     )
 

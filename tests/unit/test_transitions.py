@@ -42,9 +42,13 @@ SPECIFIED = {
     "progress": ("PENDING PROCESSING", "PROCESSING"),
     "complete": ("PROCESSING", "COMPLETED"),
     "fail": ("PENDING PROCESSING", "FAILED"),
+    "retry": ("PROCESSING", "PENDING"),
+    "request_cancel": ("PROCESSING", "PROCESSING"),
+    "acknowledge": ("PROCESSING", "CANCELLED"),
     "cancel": ("PENDING PROCESSING", "CANCELLED"),
     "release": ("PROCESSING", "PENDING"),
     "abandon": ("PROCESSING", "FAILED"),
+    "time_out": ("PENDING", "FAILED"),
     "expire": ("PROCESSING", "FAILED"),
     "purge": ("PENDING COMPLETED FAILED CANCELLED", None),
 }
@@ -88,17 +92,17 @@ def test_only_terminal_operations_are_deletable():
 
 
 @pytest.mark.parametrize("transition", Transition)
-def test_transition_changes_or_keeps_the_status(transition):
-    """From each of its sources, a transition either changes the status or keeps it."""
+def test_transition_is_recorded_or_not(transition):
+    """From each of its sources, a transition either records an event or keeps the status."""
     rule = TABLE[transition]
-    assert rule.changing | rule.keeping == rule.sources
-    assert not rule.changing & rule.keeping
-    assert rule.keeping <= {rule.target}
+    assert rule.recorded | rule.unrecorded == rule.sources
+    assert not rule.recorded & rule.unrecorded
+    assert rule.unrecorded <= {rule.target}
 
 
-def test_only_progress_keeps_a_status():
-    """Progress is the only transition that keeps the status, and then it records no event."""
-    assert {transition for transition, rule in TABLE.items() if rule.keeping} == {
+def test_only_progress_is_not_recorded():
+    """Progress is the only transition without an event, and only while it keeps the status."""
+    assert {transition for transition, rule in TABLE.items() if rule.unrecorded} == {
         Transition.PROGRESS
     }
 

@@ -111,12 +111,12 @@ def cleanup(
     """
     url = database_url()
     from milepost import main, telemetry
-    from milepost.domain.transitions import Transition
+    from milepost.domain.sweep import EXPIRE, PURGE
 
     telemetry.configure_logs(level="warning", as_json=output is Output.JSON)
     with database_failures():
         swept = main.clean_up(url, dry_run=dry_run)
-    purged, failed = swept.counts[Transition.PURGE], swept.counts[Transition.EXPIRE]
+    purged, failed = swept.counts[PURGE], swept.counts[EXPIRE]
     if output is Output.JSON:
         print_json(
             {

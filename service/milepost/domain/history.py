@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from milepost.domain.operation import Status
 from milepost.domain.transitions import STARTING, TABLE, TERMINAL, Transition
 
 if TYPE_CHECKING:

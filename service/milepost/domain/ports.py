@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     )
     from milepost.domain.rates import BucketKey, Rate
     from milepost.domain.selection import Position, Selection
-    from milepost.domain.transitions import Transition, TransitionRequest, TransitionResult
+    from milepost.domain.sweep import Sweep
+    from milepost.domain.transitions import TransitionRequest, TransitionResult
 
 
 class OperationStore(Protocol):
@@ -134,8 +135,8 @@ class WorkStore(Protocol):
 class SweepStore(Protocol):
     """Store of the sweeper. The clock of the database decides what is due."""
 
-    async def sweep(self, transition: Transition, max_operations: int) -> list[Operation]:
-        """Apply one of the sweeper's transitions to up to `max_operations` due operations.
+    async def sweep(self, sweep: Sweep, max_operations: int) -> list[Operation]:
+        """Make the transition of `sweep` in up to `max_operations` due operations.
 
         Returns them as the transition left them (as they were, if it removed them), without
         payloads. Operations that another sweeper has locked are skipped.
@@ -144,10 +145,10 @@ class SweepStore(Protocol):
     async def purge_events(self, kept: timedelta, max_operations: int) -> int:
         """Remove the events of operations that were removed longer ago than `kept`."""
 
-    async def due(self, transition: Transition) -> int:
+    async def due(self, sweep: Sweep) -> int:
         """Return the number of operations that a sweep would change now."""
 
-    async def overdue(self, transition: Transition, since: timedelta, max_operations: int) -> int:
+    async def overdue(self, sweep: Sweep, since: timedelta, max_operations: int) -> int:
         """Return the number of operations due for longer than `since`, up to `max_operations`."""
 
 

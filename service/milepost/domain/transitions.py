@@ -120,9 +120,7 @@ TABLE: Final[Mapping[Transition, Rule]] = {
     Transition.CANCEL: _rule(
         "PENDING PROCESSING", Status.CANCELLED, "owner admin sweeper", "cancelled"
     ),
-    Transition.RELEASE: _rule(
-        "PROCESSING", Status.PENDING, "owner worker sweeper", "released"
-    ),
+    Transition.RELEASE: _rule("PROCESSING", Status.PENDING, "owner worker sweeper", "released"),
     Transition.ABANDON: _rule("PROCESSING", Status.FAILED, "sweeper", "failed"),
     Transition.TIME_OUT: _rule("PENDING", Status.FAILED, "sweeper", "failed"),
     Transition.EXPIRE: _rule("PROCESSING", Status.FAILED, "sweeper", "expired"),

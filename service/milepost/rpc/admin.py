@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from milepost.domain.api_key import MAX_GRANTS, CreateKeyRequest, KeySelection, is_grant
 from milepost.domain.operation import Role
-from milepost.domain.transitions import Transition
+from milepost.domain.sweep import EXPIRE, PURGE
 from milepost.gen.milepost.v1 import admin_service_pb2 as pb
 from milepost.rpc.convert import Fields
 from milepost.rpc.messages import set_timestamp
@@ -80,8 +80,8 @@ class AdminService:
         sweeper = self._sweeper
         swept = await (sweeper.preview() if request.dry_run else sweeper.clean_up())
         return pb.PurgeExpiredOperationsResponse(
-            purged_count=swept.counts[Transition.PURGE],
-            failed_count=swept.counts[Transition.EXPIRE],
+            purged_count=swept.counts[PURGE],
+            failed_count=swept.counts[EXPIRE],
             more_remaining=swept.more,
         )
 

@@ -118,7 +118,9 @@ def recorded(database: Database, transition: Transition) -> EventWriter:
             conditions.append(_o.cancel_request_time.is_not(None))
         return _update(conditions, transition, m)
 
-    return EventWriter(database, CONDITIONS | EFFECTS[transition].inputs, build, transition=transition)
+    return EventWriter(
+        database, CONDITIONS | EFFECTS[transition].inputs, build, transition=transition
+    )
 
 
 def fallback(database: Database, transition: Transition) -> EventWriter:

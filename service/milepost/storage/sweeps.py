@@ -13,15 +13,33 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import sqlalchemy as sa
 
 from milepost.domain.operation import OperationError
-from milepost.domain.transitions import EXPIRED, LEASE_LOST, TABLE, Transition
+from milepost.domain.sweep import (
+    ABANDON,
+    CANCEL,
+    CANCEL_LOST,
+    PURGE,
+    RELEASE,
+    RETRY,
+    RUN_OUT,
+    SWEEPS,
+    TIME_OUT,
+    Sweep,
+)
+from milepost.domain.transitions import TABLE, Transition
 from milepost.storage.batchers import alone
 from milepost.storage.creation import SWEEPER
 from milepost.storage.dialects import Span, clock
+from milepost.storage.effects import (
+    failed_attempt,
+    has_attempts_left,
+    is_possible,
+    jitter,
+    sets,
+)
 from milepost.storage.event_writer import REQUEST_INPUTS, EventWriter
 from milepost.storage.predicates import has_status, indexed_status
 from milepost.storage.prepared import Prepared
 from milepost.storage.rows import COLUMNS, SUMMARY_COLUMNS, RowReader, errors_to_json
-from milepost.storage.effects import sets
 from milepost.storage.statements import expiring
 from milepost.storage.tables import events, operations
 
@@ -40,50 +58,60 @@ Found = TypeVar("Found")
 
 _o = operations.c
 
-REASONS: Final[Mapping[Transition, str]] = {
-    Transition.RELEASE: "the lease ran out",
-    Transition.ABANDON: "the lease of the last attempt ran out",
-    Transition.EXPIRE: "the operation ran past its expire_time",
-    Transition.PURGE: "the operation was past its expire_time",
+_INPUTS: Final = {
+    **REQUEST_INPUTS,
+    "errors": sa.Text(),
+    "jitter": sa.Double(),
+    "max_operations": sa.Integer(),
 }
-"""The reasons of the transitions of the sweeper."""
-_CODES: Final = {Transition.ABANDON: LEASE_LOST, Transition.EXPIRE: EXPIRED}
-_INPUTS: Final = {**REQUEST_INPUTS, "errors": sa.Text(), "max_operations": sa.Integer()}
 _NO_TIME: Final = timedelta()
 
 
 def due(
-    transition: Transition, since: timedelta = _NO_TIME
+    sweep: Sweep, since: timedelta = _NO_TIME
 ) -> tuple[tuple[ColumnElement[bool], ...], ColumnElement[Any]]:
-    """Return the conditions that `transition` is overdue by `since`, and its order."""
+    """Return the conditions that `sweep` is overdue by `since`, and its order."""
     now: ColumnElement[Any] = clock()
     if since:
         now = sa.type_coerce(now.op("-")(sa.literal(since, Span)), _o.expire_time.type)
-    expected = indexed_status(operations, TABLE[transition].sources)
-    # Expired operations are not released to another worker.
-    lease_lost = (
-        expected,
-        _o.lease.is_not(None),
-        _o.lease_expire_time < now,
-        _o.expire_time >= now,
-    )
-    match transition:
-        case Transition.RELEASE:
-            return (*lease_lost, _o.attempt < _o.max_attempts), _o.id
-        case Transition.ABANDON:
-            return (*lease_lost, _o.attempt >= _o.max_attempts), _o.id
-        case Transition.EXPIRE | Transition.PURGE:
-            return (expected, _o.expire_time < now), _o.expire_time
-        case _:
-            raise ValueError(transition)
+    conditions, order = _conditions(sweep, now)
+    return (indexed_status(operations, TABLE[sweep.transition].sources), *conditions), order
 
 
-def sweep_statement(database: Database, transition: Transition) -> EventWriter:
-    """Return the statement that applies `transition` to some due operations."""
+def _conditions(
+    sweep: Sweep, now: ColumnElement[Any]
+) -> tuple[tuple[ColumnElement[bool], ...], ColumnElement[Any]]:
+    unexpired = _o.expire_time >= now  # expired operations do not go to another worker
+    lease_lost = (_o.lease.is_not(None), _o.lease_expire_time < now, unexpired)
+    not_cancelled = _o.cancel_request_time.is_(None)
+    ran_out = _o.run_expire_time < now
+    by_time = {CANCEL: _o.cancel_expire_time, TIME_OUT: _o.queue_expire_time}
+    by_lease = {
+        CANCEL_LOST: sa.not_(not_cancelled),
+        ABANDON: sa.and_(not_cancelled, sa.not_(has_attempts_left())),
+        RELEASE: sa.and_(not_cancelled, has_attempts_left()),
+    }
+    by_run = {
+        RETRY: sa.and_(*is_possible(Transition.RETRY)),
+        RUN_OUT: sa.not_(sa.and_(*is_possible(Transition.RETRY))),
+    }
+    if sweep in by_lease:
+        return (*lease_lost, by_lease[sweep]), _o.id
+    if sweep in by_run:
+        return (ran_out, by_run[sweep]), _o.run_expire_time
+    time = by_time.get(sweep, _o.expire_time)
+    return (time < now,), time
+
+
+def sweep_statement(database: Database, sweep: Sweep) -> EventWriter:
+    """Return the statement that makes the transition of `sweep` in some due operations."""
+    transition = sweep.transition
+    counts = failed_attempt() if sweep is RELEASE else {}
 
     def build(m: Mapping[str, ColumnElement[Any]]) -> Any:
-        conditions, order = due(transition)
+        conditions, order = due(sweep)
         rule = TABLE[transition]
+        m = {"delay": sa.null(), **m}
         picked = (
             sa.select(_o.id)
             .where(*conditions)
@@ -102,6 +130,7 @@ def sweep_statement(database: Database, transition: Transition) -> EventWriter:
                 status=sa.literal_column(f"'{rule.target}'"),
                 revision=_o.revision + sa.literal_column("1", sa.Integer),
                 **sets(transition, m),
+                **counts,
             )
             .returning(*SUMMARY_COLUMNS)
         )
@@ -139,10 +168,10 @@ def purge_events_statement(database: Database) -> Prepared:
 
 
 def count(
-    transition: Transition, *, since: timedelta = _NO_TIME, max_operations: int | None = None
+    sweep: Sweep, *, since: timedelta = _NO_TIME, max_operations: int | None = None
 ) -> sa.Select[Any]:
     """Return the count of operations due for longer than `since`, up to `max_operations`."""
-    conditions, order = due(transition, since)
+    conditions, order = due(sweep, since)
     found = sa.select(_o.id).where(*conditions)
     if max_operations is not None:
         found = found.order_by(order).limit(max_operations)
@@ -161,14 +190,12 @@ class SqlSweepStore:
         """Compile every statement once."""
         self._batchers = batchers
         self._rows = RowReader(batchers.database)
-        self._transitions = {
-            transition: sweep_statement(batchers.database, transition) for transition in REASONS
-        }
+        self._statements = {sweep: sweep_statement(batchers.database, sweep) for sweep in SWEEPS}
         self._events = purge_events_statement(batchers.database)
 
-    async def sweep(self, transition: Transition, max_operations: int) -> list[Operation]:
+    async def sweep(self, sweep: Sweep, max_operations: int) -> list[Operation]:
         """See `SweepStore.sweep`."""
-        return await self._submit(lambda session: self._sweep(session, transition, max_operations))
+        return await self._submit(lambda session: self._sweep(session, sweep, max_operations))
 
     async def purge_events(self, kept: timedelta, max_operations: int) -> int:
         """See `SweepStore.purge_events`."""
@@ -177,13 +204,13 @@ class SqlSweepStore:
         )
         return len({operation_id for (operation_id,) in rows})
 
-    async def due(self, transition: Transition) -> int:
+    async def due(self, sweep: Sweep) -> int:
         """See `SweepStore.due`."""
-        return await self._count(count(transition))
+        return await self._count(count(sweep))
 
-    async def overdue(self, transition: Transition, since: timedelta, max_operations: int) -> int:
+    async def overdue(self, sweep: Sweep, since: timedelta, max_operations: int) -> int:
         """See `SweepStore.overdue`."""
-        return await self._count(count(transition, since=since, max_operations=max_operations))
+        return await self._count(count(sweep, since=since, max_operations=max_operations))
 
     async def _count(self, query: sa.Select[Any]) -> int:
         ((found,),) = await self._batchers.read(lambda session: session.fetch(query))
@@ -192,24 +219,20 @@ class SqlSweepStore:
     def _submit(self, run: Callable[[Session], Found]) -> asyncio.Future[Found]:
         return self._batchers.sweeps.submit(alone(run), None, object())
 
-    def _sweep(
-        self, session: Session, transition: Transition, max_operations: int
-    ) -> list[Operation]:
-        """Apply `transition` to up to `max_operations` due operations, with their events."""
-        reason = REASONS[transition]
+    def _sweep(self, session: Session, sweep: Sweep, max_operations: int) -> list[Operation]:
+        """Change up to `max_operations` due operations, with their events."""
         errors = (
-            errors_to_json((OperationError(code=_CODES[transition], message=reason),))
-            if transition in _CODES
+            errors_to_json((OperationError(code=sweep.code, message=sweep.reason),))
+            if sweep.code is not None
             else None
         )
         max_purged = self._batchers.database.max_purged
-        max_rows = (transition is Transition.PURGE and max_purged) or max_operations
+        max_rows = (sweep is PURGE and max_purged) or max_operations
         found: list[Operation] = []
         while len(found) < max_operations:
             wanted = min(max_rows, max_operations - len(found))
-            rows = session.run(
-                self._transitions[transition], [(SWEEPER, None, reason, errors, wanted)]
-            )
+            values = (SWEEPER, None, sweep.reason, errors, jitter(), wanted)
+            rows = session.run(self._statements[sweep], [values])
             found += [_without_payloads(self._rows.operation(row)) for row in rows]
             if len(rows) < wanted:
                 break

@@ -6,7 +6,7 @@ read within the access filter explains a transition that did not happen.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from milepost.domain.errors import LostRace
 from milepost.domain.transitions import TransitionResult, refusal
@@ -49,7 +49,9 @@ class TransitionStatements:
             if not pending:
                 break
             try:
-                rows = session.run(statement, [statements.values(request) for request in pending.values()])
+                rows = session.run(
+                    statement, [statements.values(request) for request in pending.values()]
+                )
             except Exception as error:
                 if not results:
                     raise
@@ -80,4 +82,3 @@ def _explain(session: Session, request: TransitionRequest) -> Result:
     if repeated and request.request_id is not None:
         return TransitionResult(operation, replayed=True)
     return refusal(request, operation) or LostRace(request.id, tries=1)
-

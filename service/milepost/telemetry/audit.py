@@ -5,10 +5,11 @@ Every field of a line is listed here. None holds a secret, a payload or a token.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from milepost.domain.operation import ID_PATTERN, OperationId
-from milepost.domain.transitions import Transition
+from milepost.domain.sweep import CANCEL_LOST
+from milepost.domain.transitions import LEASE_LOST, Transition
 from milepost.telemetry import metrics
 from milepost.telemetry.logs import log
 from milepost.telemetry.tracing import current, join_trace
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from milepost.domain.operation import Operation, Principal
+    from milepost.domain.sweep import Sweep
     from milepost.domain.transitions import TransitionResult
 
 # --- operations ---
@@ -77,13 +79,12 @@ def record_delete(operation_id: OperationId, by: Principal) -> None:
 
 # --- the sweeper ---
 
-_LEASE_LOSSES: Final = frozenset({Transition.RELEASE, Transition.ABANDON})
 
-
-def record_sweep(transition: Transition, swept: Sequence[Operation]) -> None:
+def record_sweep(sweep: Sweep, swept: Sequence[Operation]) -> None:
     """Count the transitions of one batch of the sweeper, and log those that changed a status."""
+    transition = sweep.transition
     metrics.transitions[transition].inc(len(swept))
-    if transition in _LEASE_LOSSES:
+    if sweep.code == LEASE_LOST or sweep is CANCEL_LOST:
         metrics.leases_lost.inc(len(swept))
     if transition is Transition.PURGE:  # purges are many; the line of the pass has their number
         return
@@ -93,11 +94,11 @@ def record_sweep(transition: Transition, swept: Sequence[Operation]) -> None:
         log.info("operation changed", **fields)
 
 
-def record_pass(kind: str, counts: Mapping[Transition, int], *, more: bool) -> None:
+def record_pass(kind: str, counts: Mapping[Sweep, int], *, more: bool) -> None:
     """Count a pass of the sweeper, and log it if it changed or purged operations."""
     metrics.passes.labels(kind).inc()
     if any(counts.values()):
-        changed = {str(transition): count for transition, count in counts.items() if count}
+        changed = {sweep.name: count for sweep, count in counts.items() if count}
         log.info("swept", kind=kind, more=more, **changed)
 
 

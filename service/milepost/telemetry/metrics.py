@@ -19,6 +19,8 @@ from milepost.domain.transitions import Transition
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from milepost.domain.sweep import Sweep
+
 # A `_created` sample for each series would only lengthen the page.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 registry: Final = CollectorRegistry()
@@ -61,8 +63,8 @@ failures: Final = Counter(
 )
 overdue: Final = Gauge(
     "milepost_operations_overdue",
-    "Operations whose due transition was not made in time; normally 0",
-    ["transition"],
+    "Operations that a sweep should have changed by now; normally 0",
+    ["sweep"],
     registry=registry,
 )
 progress_streams: Final = Gauge(
@@ -117,10 +119,10 @@ def record_limited(limit: str) -> None:
     refusals.labels(limit).inc()
 
 
-def record_overdue(counts: Mapping[Transition, int]) -> None:
-    """Set the number of overdue operations for each due transition."""
-    for transition, count in counts.items():
-        overdue.labels(transition.value).set(count)
+def record_overdue(counts: Mapping[Sweep, int]) -> None:
+    """Set the number of operations for which each sweep is overdue."""
+    for sweep, count in counts.items():
+        overdue.labels(sweep.name).set(count)
 
 
 def metrics_page() -> bytes:

@@ -15,13 +15,15 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from milepost import telemetry
-from milepost.domain.transitions import Transition
+from milepost.domain.sweep import EXPIRE, PURGE, SWEEPS
+from milepost.domain.transitions import CLAIMABLE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from milepost.domain.operation import Operation
     from milepost.domain.ports import SweepStore
+    from milepost.domain.sweep import Sweep
     from milepost.tracking.claimer import PendingWork
     from milepost.tracking.subscriptions import Subscriptions
 
@@ -35,17 +37,17 @@ MAX_OVERDUE: Final = 10_000
 PURGE_GRACE: Final = timedelta(minutes=5)
 """Time after which an expired operation that is not purged is overdue; it is invisible before."""
 
-_LEASES: Final = (Transition.EXPIRE, Transition.ABANDON, Transition.RELEASE)
-"""Transitions that operations with lost leases need soon."""
-_CLEANUP: Final = (Transition.EXPIRE, Transition.PURGE)
+_CLEANUP: Final = (EXPIRE, PURGE)
+_SOON: Final = tuple(sweep for sweep in SWEEPS if sweep is not PURGE)
+"""Sweeps for which workers and owners wait."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Swept:
     """Result of one pass, or of its preview."""
 
-    counts: Mapping[Transition, int]
-    """Operations of each transition."""
+    counts: Mapping[Sweep, int]
+    """Operations of each sweep."""
     more: bool = False
     """True if the time budget ended before the work did."""
 
@@ -76,8 +78,8 @@ class Sweeper:
         self._tracing = tracing
 
     async def sweep_leases(self) -> Swept:
-        """End every attempt whose lease has expired: release, abandon or expire its operation."""
-        return await self._pass("leases", _LEASES)
+        """End what is out of time: attempts without a lease, graces, queue and run timeouts."""
+        return await self._pass("leases", _SOON)
 
     async def clean_up(self) -> Swept:
         """Fail the expired operations that are processing, and purge the other expired ones."""
@@ -96,47 +98,43 @@ class Sweeper:
 
     async def preview(self) -> Swept:
         """Return what `clean_up` would do now. Changes nothing."""
-        return Swept(
-            counts={transition: await self._store.due(transition) for transition in _CLEANUP}
-        )
+        return Swept(counts={sweep: await self._store.due(sweep) for sweep in _CLEANUP})
 
-    async def measure(self) -> Mapping[Transition, int]:
-        """Return the number of operations for each transition that is overdue."""
+    async def measure(self) -> Mapping[Sweep, int]:
+        """Return the number of operations for which each sweep is overdue."""
         overdue = {
-            transition: await self._store.overdue(
-                transition,
-                PURGE_GRACE if transition is Transition.PURGE else timedelta(),
-                MAX_OVERDUE,
+            sweep: await self._store.overdue(
+                sweep, PURGE_GRACE if sweep is PURGE else timedelta(), MAX_OVERDUE
             )
-            for transition in (*_LEASES, Transition.PURGE)
+            for sweep in SWEEPS
         }
         telemetry.record_overdue(overdue)
         return overdue
 
-    async def _pass(self, name: str, transitions: tuple[Transition, ...]) -> Swept:
+    async def _pass(self, name: str, sweeps: tuple[Sweep, ...]) -> Swept:
         end, begun = self._end(), time.time_ns()
-        counts = Counter[Transition]()
+        counts = Counter[Sweep]()
         more = False
-        for transition in transitions:
-            counts[transition], unfinished = await self._all_due(transition, end)
+        for sweep in sweeps:
+            counts[sweep], unfinished = await self._all_due(sweep, end)
             more = more or unfinished
         telemetry.record_pass(name, counts, more=more)
         self._trace(
             name,
             begun,
-            {transition.value: counts[transition] for transition in transitions},
+            {sweep.name: counts[sweep] for sweep in sweeps},
             more=more,
         )
         return Swept(counts=counts, more=more)
 
-    async def _all_due(self, transition: Transition, end: float) -> tuple[int, bool]:
-        """Make a transition wherever it is due; return how often, and True if time ran out."""
+    async def _all_due(self, sweep: Sweep, end: float) -> tuple[int, bool]:
+        """Sweep wherever it is due; return how often, and True if time ran out."""
         total = 0
         while True:
             begun = time.time_ns()
-            swept = await self._store.sweep(transition, BATCH)
+            swept = await self._store.sweep(sweep, BATCH)
             total += len(swept)
-            self._announce(transition, swept, begun)
+            self._announce(sweep, swept, begun)
             if len(swept) < BATCH:
                 return total, False
             if asyncio.get_running_loop().time() >= end:
@@ -152,19 +150,19 @@ class Sweeper:
                 f"sweep {name}", begun, {**attributes, "milepost.sweep.more": more}
             )
 
-    def _announce(self, transition: Transition, swept: list[Operation], begun: int) -> None:
+    def _announce(self, sweep: Sweep, swept: list[Operation], begun: int) -> None:
         for operation in swept:
             self._subscriptions.publish(operation.id)
-            if transition is Transition.RELEASE:
-                self._work.publish(operation.function)
+            if operation.status in CLAIMABLE and sweep is not PURGE:
+                self._work.add(operation)
             if self._tracing is not None and operation.trace_context is not None:
                 self._tracing.record(
-                    f"sweeper {transition.value}",
+                    f"sweeper {sweep.name}",
                     begun,
                     {"milepost.operation.id": operation.id},
                     created=operation.trace_context,
                 )
-        telemetry.record_sweep(transition, swept)
+        telemetry.record_sweep(sweep, swept)
 
     def _end(self) -> float:
         return asyncio.get_running_loop().time() + self._budget
