@@ -42,6 +42,7 @@ class UseCase(StrEnum):
     CREATE_OPERATION = "create_operation"
     READ_OPERATION = "read_operation"
     LIST_OPERATIONS = "list_operations"
+    LIST_EVENTS = "list_events"
     CANCEL_OPERATION = "cancel_operation"
     DELETE_OPERATION = "delete_operation"
     CLAIM_OPERATIONS = "claim_operations"
@@ -49,6 +50,7 @@ class UseCase(StrEnum):
     REPORT_PROGRESS = "report_progress"
     COMPLETE_OPERATION = "complete_operation"
     FAIL_OPERATION = "fail_operation"
+    ACKNOWLEDGE_CANCELLATION = "acknowledge_cancellation"
     MANAGE_WEBHOOKS = "manage_webhooks"
     ADMINISTER = "administer"
 
@@ -80,6 +82,7 @@ POLICY: Final[Mapping[UseCase, Permission]] = {
     UseCase.CREATE_OPERATION: _transition(Transition.CREATE),
     UseCase.READ_OPERATION: Permission(by=READERS),
     UseCase.LIST_OPERATIONS: Permission(by=LISTERS),
+    UseCase.LIST_EVENTS: Permission(by=LISTERS),
     UseCase.CANCEL_OPERATION: _transition(Transition.CANCEL),
     UseCase.DELETE_OPERATION: _transition(Transition.PURGE),
     UseCase.CLAIM_OPERATIONS: _transition(Transition.CLAIM),
@@ -87,6 +90,7 @@ POLICY: Final[Mapping[UseCase, Permission]] = {
     UseCase.REPORT_PROGRESS: _transition(Transition.PROGRESS),
     UseCase.COMPLETE_OPERATION: _transition(Transition.COMPLETE),
     UseCase.FAIL_OPERATION: _transition(Transition.FAIL),
+    UseCase.ACKNOWLEDGE_CANCELLATION: _transition(Transition.ACKNOWLEDGE),
     UseCase.MANAGE_WEBHOOKS: Permission(by=frozenset({Actor.OWNER})),
     UseCase.ADMINISTER: Permission(by=frozenset({Actor.ADMIN})),
 }

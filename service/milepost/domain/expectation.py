@@ -21,7 +21,8 @@ class NextStep(StrEnum):
     RENEWAL = "RENEWAL"
     """The worker renews the lease or ends the operation, or the lease is lost."""
     END = "END"
-    """The worker ends the operation, or the sweeper fails it with EXPIRED."""
+    """The worker ends the operation, or the sweeper acts: a requested cancel, the run_timeout or
+    the expire_time is due."""
 
 
 class Expectation(NamedTuple):
@@ -34,10 +35,19 @@ class Expectation(NamedTuple):
 def expectation(operation: Operation) -> Expectation | None:
     """Return the next step of an active operation, or None for a terminal or an unknown status."""
     if operation.status is Status.PENDING:
-        return Expectation(NextStep.CLAIM, operation.expire_time)
+        return Expectation(NextStep.CLAIM, _earliest(operation, operation.queue_expire_time))
     if operation.status is not Status.PROCESSING:
         return None
+    end = _earliest(operation, operation.run_expire_time, operation.cancel_expire_time)
     lease = operation.lease_expire_time
-    if lease is not None and lease < operation.expire_time:
+    if lease is not None and lease < end:
         return Expectation(NextStep.RENEWAL, lease)
-    return Expectation(NextStep.END, operation.expire_time)
+    return Expectation(NextStep.END, end)
+
+
+def _earliest(operation: Operation, *times: datetime | None) -> datetime:
+    return (
+        min(filter(None, times), default=operation.expire_time)
+        if any(times)
+        else (operation.expire_time)
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from milepost.domain.transitions import STARTING, TABLE, TERMINAL, Transition
 
@@ -30,6 +30,16 @@ class Event:
     reason: str | None
     errors: tuple[OperationError, ...]
     """Of the attempt, if the transition ended it with errors."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventSelection:
+    """The list of the events of one operation."""
+
+    collection: ClassVar = "events"
+    """Names the list in page tokens: never changes."""
+
+    operation_id: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,6 +27,7 @@ from milepost.storage.engine import open_engine
 from milepost.storage.stores import Stores
 from milepost.tracking.claimer import Claimer, PendingWork
 from milepost.tracking.committer import Committer
+from milepost.tracking.history import History
 from milepost.tracking.keys import Keys
 from milepost.tracking.page_tokens import PageTokens
 from milepost.tracking.progress_streams import ProgressStreams
@@ -137,6 +138,7 @@ def _use_cases(
     )
     return UseCases(
         tracker=tracker,
+        history=History(operations, stores.history, limits=limits, page_tokens=page_tokens),
         claimer=Claimer(stores.work, limits=limits, subscriptions=subscriptions, work=work),
         sweeper=Sweeper(
             stores.sweeps,

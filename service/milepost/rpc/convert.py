@@ -27,6 +27,7 @@ from milepost.domain.operation import (
 from milepost.domain.selection import Selection
 from milepost.domain.transitions import CALLBACK_EVENTS, Preconditions
 from milepost.gen.milepost.v1 import operation_pb2 as pb
+from milepost.gen.milepost.v1 import operation_service_pb2 as service_pb
 from milepost.rpc.messages import STATUS_NUMBERS
 
 if TYPE_CHECKING:
@@ -46,22 +47,23 @@ class Fields:
         """Read `request`, against `limits`."""
         self._request = request
         self._limits = limits
-        self._violations: list[Violation] = []
+        self.violations: list[Violation] = []
+        """The violations so far."""
 
     def refuse(self, field: str, problem: str) -> None:
         """Record a violation of `field`."""
-        self._violations.append(Violation(field, problem))
+        self.violations.append(Violation(field, problem))
 
     def done(self) -> None:
         """Raise `InvalidRequest` if there are violations, with as many as `REPORTED_CHARACTERS`."""
-        if not self._violations:
+        if not self.violations:
             return
         reported: list[Violation] = []
         left = REPORTED_CHARACTERS
-        for violation in self._violations:
+        for violation in self.violations:
             left -= len(violation.field) + len(violation.problem)
             if left < 0:
-                rest = len(self._violations) - len(reported)
+                rest = len(self.violations) - len(reported)
                 reported.append(Violation("request", f"has {rest} more violations"))
                 break
             reported.append(violation)
@@ -94,7 +96,52 @@ class Fields:
             retry_after=self.duration("retry_after"),
             max_attempts=self.optional("max_attempts"),
             request_id=self.request_id(),
+            schedule_time=self._schedule_time(),
+            priority=self._priority(),
+            unique_key=self.text("unique_key", self._limits.unique_key_length),
+            refuses_to_join=self._refuses_to_join(),
+            queue_timeout=self.duration("queue_timeout"),
+            run_timeout=self.duration("run_timeout"),
+            **self._retry_policy(),
         )
+
+    def _schedule_time(self) -> datetime | None:
+        value = self.instant("schedule_time")
+        longest = self._limits.schedule_max
+        # The clock of the database decides when it is due; this bound need not be exact.
+        if value is not None and value > datetime.now(UTC) + longest:
+            self.refuse("schedule_time", f"must be at most {longest.days} days ahead")
+        return value
+
+    def _priority(self) -> int | None:
+        value: int | None = self.optional("priority")
+        highest = self._limits.priority_max
+        if value is not None and not 0 <= value <= highest:
+            self.refuse("priority", f"must be from 0 to {highest}, found {value}")
+        return value
+
+    def _refuses_to_join(self) -> bool:
+        policy = self._request.unique_key_policy
+        if policy not in service_pb.UniqueKeyPolicy.values():
+            self.refuse("unique_key_policy", f"is not a policy: {policy}")
+        return bool(policy == service_pb.UNIQUE_KEY_POLICY_REFUSE)
+
+    def _retry_policy(self) -> dict[str, Any]:
+        """Return the parts of the retry policy; absent ones are None."""
+        if not self._request.HasField("retry_policy"):
+            return {}
+        policy = Fields(self._request.retry_policy, self._limits)
+        multiplier = policy.optional("backoff_multiplier")
+        if multiplier is not None and not math.isfinite(multiplier):
+            policy.refuse("backoff_multiplier", f"must be a finite number, found {multiplier}")
+        parts = {
+            "initial_backoff": policy.duration("initial_backoff"),
+            "backoff_multiplier": multiplier,
+            "max_backoff": policy.duration("max_backoff"),
+        }
+        for violation in policy.violations:
+            self.refuse(f"retry_policy.{violation.field}", violation.problem)
+        return parts
 
     def preconditions(self) -> Preconditions:
         """Return the preconditions of a transition."""
@@ -225,23 +272,34 @@ class Fields:
 
     def result(self) -> Payload | None:
         """Return the packed result."""
-        value: any_pb2.Any | None = self.optional("result")
+        return self._packed("result", self._limits.result_bytes)
+
+    def checkpoint(self) -> Payload | None:
+        """Return the packed checkpoint."""
+        return self._packed("checkpoint", self._limits.checkpoint_bytes)
+
+    def _packed(self, field: str, max_bytes: int) -> Payload | None:
+        value: any_pb2.Any | None = self.optional(field)
         if value is None:
             return None
         if not value.type_url or _CONTROL.search(value.type_url):
-            self.refuse("result", "must be a packed message with a type_url")
+            self.refuse(field, "must be a packed message with a type_url")
         elif len(value.type_url) > self._limits.type_url_length:
             self.refuse(
-                "result",
+                field,
                 f"must have a type_url of at most {self._limits.type_url_length} characters,"
                 f" found {len(value.type_url)}",
             )
-        if len(value.value) > self._limits.result_bytes:
-            self.refuse(
-                "result",
-                f"must be at most {self._limits.result_bytes} bytes, found {len(value.value)}",
-            )
+        if len(value.value) > max_bytes:
+            self.refuse(field, f"must be at most {max_bytes} bytes, found {len(value.value)}")
         return Payload(type_url=value.type_url, value=value.value)
+
+    def retry_delay(self) -> timedelta | None:
+        """Return the delay of the next attempt, which only a retryable failure has."""
+        delay = self.duration("retry_delay")
+        if delay is not None and not self._request.retryable:
+            self.refuse("retry_delay", "must be absent unless retryable is set")
+        return delay
 
     def errors(self) -> tuple[OperationError, ...]:
         """Return at least one error, each with a code and a message."""

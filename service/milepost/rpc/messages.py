@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 
     from google.protobuf import duration_pb2, timestamp_pb2
 
-    from milepost.domain.operation import Operation, OperationError
+    from milepost.domain.history import Event
+    from milepost.domain.operation import Operation, OperationError, RetryPolicy
     from milepost.domain.transitions import TransitionResult
+    from milepost.gen.milepost.v1 import operation_service_pb2 as service_pb
 
 Response = TypeVar("Response", bound="_TransitionResponse")
 
@@ -58,6 +60,8 @@ _OPTIONAL: Final = (
     "progress_message",
     "original_request_id",
     "worker",
+    "unique_key",
+    "cancel_reason",
 )
 _TIMES: Final = (
     "progress_time",
@@ -67,7 +71,15 @@ _TIMES: Final = (
     "cancel_time",
     "expire_time",
     "lease_expire_time",
+    "next_attempt_time",
+    "schedule_time",
+    "queue_expire_time",
+    "run_expire_time",
+    "cancel_request_time",
+    "cancel_delivered_time",
+    "cancel_expire_time",
 )
+_SPANS: Final = ("queue_timeout", "run_timeout")
 
 
 def fill(message: pb.Operation, operation: Operation, viewer: str, *, full: bool = True) -> None:
@@ -84,14 +96,15 @@ def fill(message: pb.Operation, operation: Operation, viewer: str, *, full: bool
     message.revision = operation.revision
     message.attempt = operation.attempt
     message.max_attempts = operation.max_attempts
+    message.failed_attempts = operation.failed_attempts
+    message.priority = operation.priority
+    message.retry_policy.MergeFrom(_retry_policy(operation.retry_policy))
     set_duration(message.ttl, operation.ttl)
     set_duration(message.retry_after, operation.retry_after)
     for name in _OPTIONAL:
         if (value := getattr(operation, name)) is not None:
             setattr(message, name, value)
-    for name in _TIMES:
-        if (instant := getattr(operation, name)) is not None:
-            set_timestamp(getattr(message, name), instant)
+    _fill_times(message, operation)
     if (expected := expectation(operation)) is not None:
         message.next_step = NEXT_STEP_NUMBERS[expected.step]
         set_timestamp(message.next_step_deadline, expected.deadline)
@@ -101,11 +114,43 @@ def fill(message: pb.Operation, operation: Operation, viewer: str, *, full: bool
         _add_payloads(message, operation)
 
 
+def fill_event(message: service_pb.OperationEvent, event: Event) -> None:
+    """Fill the empty `message` with `event`."""
+    message.revision = event.revision
+    message.type = event.type
+    message.transition = event.transition
+    message.actor = event.actor
+    message.attempt = event.attempt
+    set_timestamp(message.time, event.time)
+    for name in ("worker", "reason"):
+        if (value := getattr(event, name)) is not None:
+            setattr(message, name, value)
+    message.errors.extend(error_messages(event.errors))
+
+
 def _number_of(status: Status | UnknownStatus) -> pb.OperationStatus.ValueType:
     """Return the number of a status; a status that only a newer release knows has none here."""
     if isinstance(status, UnknownStatus):
         return pb.OPERATION_STATUS_UNSPECIFIED
     return STATUS_NUMBERS[status]
+
+
+def _fill_times(message: pb.Operation, operation: Operation) -> None:
+    for name in _TIMES:
+        if (instant := getattr(operation, name)) is not None:
+            set_timestamp(getattr(message, name), instant)
+    for name in _SPANS:
+        if (span := getattr(operation, name)) is not None:
+            set_duration(getattr(message, name), span)
+
+
+@functools.lru_cache(maxsize=1_024)
+def _retry_policy(policy: RetryPolicy) -> pb.RetryPolicy:
+    """Return the message of a retry policy: most operations have one of a few."""
+    message = pb.RetryPolicy(backoff_multiplier=policy.backoff_multiplier)
+    set_duration(message.initial_backoff, policy.initial_backoff)
+    set_duration(message.max_backoff, policy.max_backoff)
+    return message
 
 
 def _add_payloads(message: pb.Operation, operation: Operation) -> None:
@@ -114,11 +159,15 @@ def _add_payloads(message: pb.Operation, operation: Operation) -> None:
     if operation.result is not None:
         message.result.type_url = operation.result.type_url
         message.result.value = operation.result.value
+    if operation.checkpoint is not None:
+        message.checkpoint.type_url = operation.checkpoint.type_url
+        message.checkpoint.value = operation.checkpoint.value
     if operation.errors:
-        message.errors.extend(_error_messages(operation.errors))
+        message.errors.extend(error_messages(operation.errors))
 
 
-def _error_messages(errors: Iterable[OperationError]) -> Iterable[pb.OperationError]:
+def error_messages(errors: Iterable[OperationError]) -> Iterable[pb.OperationError]:
+    """Return the messages of stored errors."""
     return (
         pb.OperationError(
             code=error.code,

@@ -42,6 +42,7 @@ _ROWS: Final = (
     _row(_OPERATIONS, "ListOperations", UseCase.LIST_OPERATIONS, Limit.LISTS),
     _row(_OPERATIONS, "WaitOperation", UseCase.READ_OPERATION, Limit.READS, long_running=True),
     _row(_OPERATIONS, "WatchOperation", UseCase.READ_OPERATION, Limit.READS, long_running=True),
+    _row(_OPERATIONS, "ListEvents", UseCase.LIST_EVENTS, Limit.LISTS),
     _row(_OPERATIONS, "CancelOperation", UseCase.CANCEL_OPERATION, Limit.CHANGES),
     _row(_OPERATIONS, "DeleteOperation", UseCase.DELETE_OPERATION, Limit.CHANGES),
     _row(
@@ -52,6 +53,7 @@ _ROWS: Final = (
     _row(_WORK, "StreamProgress", UseCase.REPORT_PROGRESS, Limit.WORKER_WRITES, long_running=True),
     _row(_WORK, "CompleteOperation", UseCase.COMPLETE_OPERATION, Limit.WORKER_WRITES),
     _row(_WORK, "FailOperation", UseCase.FAIL_OPERATION, Limit.WORKER_WRITES),
+    _row(_WORK, "AcknowledgeCancellation", UseCase.ACKNOWLEDGE_CANCELLATION, Limit.WORKER_WRITES),
     # Audited, because it gives the secret away.
     _row(_WEBHOOKS, "GetSigningSecret", UseCase.MANAGE_WEBHOOKS, Limit.READS, audited=True),
     _row(_WEBHOOKS, "RotateSigningSecret", UseCase.MANAGE_WEBHOOKS, Limit.CHANGES, audited=True),

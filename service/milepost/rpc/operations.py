@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from milepost.gen.milepost.v1 import operation_service_pb2 as pb
 from milepost.rpc.convert import Fields
-from milepost.rpc.messages import fill, fill_result
+from milepost.rpc.messages import fill, fill_event, fill_result
 from milepost.rpc.prefer_header import HEADER, preferred_wait
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from milepost.domain.limits import Limits
     from milepost.domain.operation import Operation
     from milepost.rpc.call import RpcCall
+    from milepost.tracking.history import History
     from milepost.tracking.tracker import Tracker
     from milepost.tracking.watcher import Watcher
 
@@ -28,9 +29,12 @@ MARGIN_SHARE: Final = 0.2
 class OperationService:
     """Convert each request, await its use case, convert the result."""
 
-    def __init__(self, tracker: Tracker, watcher: Watcher, limits: Limits) -> None:
-        """Serve `tracker` and `watcher`; check requests against `limits`."""
+    def __init__(
+        self, tracker: Tracker, history: History, watcher: Watcher, limits: Limits
+    ) -> None:
+        """Serve `tracker`, `history` and `watcher`; check requests against `limits`."""
         self._tracker = tracker
+        self._history = history
         self._watcher = watcher
         self._limits = limits
         self._items = _Items()
@@ -44,7 +48,10 @@ class OperationService:
         fields.done()
         by = call.principal
         result = await self._tracker.create(by, create_request)
-        return fill_result(pb.CreateOperationResponse(), result, by.subject)
+        response = fill_result(pb.CreateOperationResponse(), result, by.subject)
+        response.joined = result.joined
+        response.replayed = result.replayed and not result.joined
+        return response
 
     async def GetOperation(
         self, request: pb.GetOperationRequest, call: RpcCall
@@ -117,10 +124,28 @@ class OperationService:
         fields = Fields(request, self._limits)
         operation_id, preconditions = fields.operation_id(), fields.preconditions()
         reason = fields.text("reason", self._limits.reason_length)
+        grace = fields.duration("grace")
         fields.done()
         by = call.principal
-        result = await self._tracker.cancel(by, operation_id, preconditions, reason=reason)
+        result = await self._tracker.cancel(
+            by, operation_id, preconditions, reason=reason, grace=grace
+        )
         return fill_result(pb.CancelOperationResponse(), result, by.subject)
+
+    async def ListEvents(
+        self, request: pb.ListEventsRequest, call: RpcCall
+    ) -> pb.ListEventsResponse:
+        """See the proto."""
+        fields = Fields(request, self._limits)
+        operation_id, page_size = fields.operation_id(), fields.page_size()
+        fields.done()
+        events, next_page_token = await self._history.events(
+            call.principal, operation_id, page_size=page_size, page_token=request.page_token
+        )
+        response = pb.ListEventsResponse(next_page_token=next_page_token)
+        for event in events:
+            fill_event(response.events.add(), event)
+        return response
 
     async def DeleteOperation(
         self, request: pb.DeleteOperationRequest, call: RpcCall

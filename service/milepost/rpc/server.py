@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from milepost.domain.limits import Limits
     from milepost.rpc.interceptors.chain import Interceptor
     from milepost.tracking.claimer import Claimer
+    from milepost.tracking.history import History
     from milepost.tracking.keys import Keys
     from milepost.tracking.progress_streams import ProgressStreams
     from milepost.tracking.sweeper import Sweeper
@@ -73,6 +74,7 @@ class UseCases:
     """The use cases that the services call."""
 
     tracker: Tracker
+    history: History
     claimer: Claimer
     sweeper: Sweeper
     streams: ProgressStreams
@@ -131,7 +133,7 @@ class RpcServer:
         """
         return (
             (
-                OperationService(use_cases.tracker, use_cases.watcher, limits),
+                OperationService(use_cases.tracker, use_cases.history, use_cases.watcher, limits),
                 operation_service_pb2_grpc.add_OperationServiceServicer_to_server,
             ),
             (

@@ -82,6 +82,7 @@ def _ordinary(request: pb.StreamProgressRequest, limits: Limits) -> ProgressUpda
         and len(message) <= limits.message_length
         and "\0" not in message
         and ID_PATTERN.fullmatch(operation_id) is not None
+        and not request.HasField("checkpoint")
     ):
         kept = message if message or request.HasField("message") else None
         return ProgressUpdate(OperationId(operation_id), attempt, progress, kept)
@@ -95,6 +96,7 @@ def _checked(request: pb.StreamProgressRequest, limits: Limits) -> ProgressUpdat
         attempt=fields.positive("attempt"),
         progress=fields.progress(),
         message=fields.message(),
+        checkpoint=fields.checkpoint(),
     )
     fields.done()
     return update

@@ -75,10 +75,16 @@ class WorkerService:
         fields = Fields(request, self._limits)
         operation_id, preconditions = fields.operation_id(), fields.preconditions()
         progress, message = fields.progress(), fields.message()
+        checkpoint = fields.checkpoint()
         fields.done()
         by = call.principal
         changed = await self._tracker.update_progress(
-            by, operation_id, preconditions, progress=progress, message=message
+            by,
+            operation_id,
+            preconditions,
+            progress=progress,
+            message=message,
+            checkpoint=checkpoint,
         )
         return fill_result(pb.UpdateProgressResponse(), changed, by.subject, full=False)
 
@@ -114,7 +120,26 @@ class WorkerService:
             fields.preconditions(),
             fields.errors(),
         )
+        retry_delay = fields.retry_delay()
         fields.done()
         by = call.principal
-        changed = await self._tracker.fail(by, operation_id, preconditions, errors=errors)
+        changed = await self._tracker.fail(
+            by,
+            operation_id,
+            preconditions,
+            errors=errors,
+            retryable=request.retryable,
+            retry_delay=retry_delay,
+        )
         return fill_result(pb.FailOperationResponse(), changed, by.subject)
+
+    async def AcknowledgeCancellation(
+        self, request: pb.AcknowledgeCancellationRequest, call: RpcCall
+    ) -> pb.AcknowledgeCancellationResponse:
+        """See the proto."""
+        fields = Fields(request, self._limits)
+        operation_id, preconditions = fields.operation_id(), fields.preconditions()
+        fields.done()
+        by = call.principal
+        changed = await self._tracker.acknowledge_cancellation(by, operation_id, preconditions)
+        return fill_result(pb.AcknowledgeCancellationResponse(), changed, by.subject)

@@ -46,8 +46,8 @@ class Creation:
 
         If the owner has used the request_id before, the result is the live operation of that
         request, or `RequestIdReused`. If an active operation of the owner has the unique_key, it is
-        that operation, or `UniqueKeyTaken`. If the owner has no free quota, it is `QuotaExceeded`. If the
-        id is taken, it is None.
+        that operation, or `UniqueKeyTaken`. If the owner has no free quota, it is `QuotaExceeded`.
+        If the id is taken, it is None.
         """
         # Replicas insert in the order of request_ids; of two creates with one id, the first wins.
         order = sorted(

@@ -21,9 +21,10 @@ from milepost.domain.selection import Position
 if TYPE_CHECKING:
     from milepost.domain.api_key import KeySelection
     from milepost.domain.delivery import DeliverySelection
+    from milepost.domain.history import EventSelection
     from milepost.domain.selection import Selection
 
-    AnySelection = Selection | DeliverySelection | KeySelection
+    AnySelection = Selection | DeliverySelection | KeySelection | EventSelection
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)

@@ -18,6 +18,7 @@ from milepost.domain.errors import (
     ProgressDecrease,
     StaleAttempt,
 )
+from milepost.domain.interruption import InterruptionKind
 from milepost.domain.transitions import TERMINAL, is_decrease
 from milepost.tracking.progress_messages import (
     Acknowledgement,
@@ -83,6 +84,7 @@ class ProgressBuffer:
 
     __slots__ = (
         "_interval",
+        "_is_asked_to_stop",
         "_is_committing",
         "_is_finished",
         "_next_commit_time",
@@ -111,6 +113,8 @@ class ProgressBuffer:
         self._pending: ProgressUpdate | None = None
         self._is_committing = False
         self._is_finished = False
+        self._is_asked_to_stop = False
+        """True once the worker was told that a cancel is requested."""
         self._next_commit_time = 0.0
         self._notifications = 0
         """Notifications since the running commit began."""
@@ -182,8 +186,9 @@ class ProgressBuffer:
             attempt=operation.attempt,
             lease_expire_time=operation.lease_expire_time,
         )
+        asked = self._asked_to_stop(operation.revision) if operation.cancel_request_time else ()
         # The commit itself caused one notification.
-        return (Count.COMMITTED, acknowledgement, *self._after_commit(now, own=1))
+        return (Count.COMMITTED, acknowledgement, *asked, *self._after_commit(now, own=1))
 
     def failed(
         self,
@@ -204,6 +209,8 @@ class ProgressBuffer:
         if isinstance(error, (*INTERRUPTED_BY, OperationNotFound)):
             self.is_known = False
         interruption = self._interruption(status_snapshot, update.attempt or self.attempt)
+        if interruption is not None and interruption.kind is InterruptionKind.CANCEL_REQUESTED:
+            interruption = None  # it does not explain the error
         item = interruption or UpdateError(id=self.id, error=error)
         return (Count.REFUSED, item, *self._after_commit(now, own=0))
 
@@ -229,11 +236,21 @@ class ProgressBuffer:
         if status_snapshot.revision < self.revision:
             return ()
         if (item := self._interruption(status_snapshot, self.attempt)) is not None:
+            if item.kind is InterruptionKind.CANCEL_REQUESTED:
+                return self._asked_to_stop(item.revision)
             return (item, *self._drop())
         if status_snapshot.status not in TERMINAL:
             return ()
         # A pending update is too late: its commit is refused with the reason.
         return self.commit_now(now) or self._drop()
+
+    def _asked_to_stop(self, revision: int) -> Commands:
+        """Tell the worker once that a cancel is requested; it still holds the operation."""
+        if self._is_asked_to_stop:
+            return ()
+        self._is_asked_to_stop = True
+        kind = InterruptionKind.CANCEL_REQUESTED
+        return (Interruption(id=self.id, kind=kind, revision=revision),)
 
     def _schedule(self, now: float) -> Commands:
         """Commit the pending update at the end of the interval, unless a commit runs."""

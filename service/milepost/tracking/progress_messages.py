@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from milepost.domain.interruption import InterruptionKind
-    from milepost.domain.operation import OperationId
+    from milepost.domain.operation import OperationId, Payload
 
 
 class ProgressUpdate(NamedTuple):
@@ -22,6 +22,7 @@ class ProgressUpdate(NamedTuple):
     attempt: int | None = None
     progress: float | None = None
     message: str | None = None
+    checkpoint: Payload | None = None
 
     def coalesced_with(self, newer: ProgressUpdate) -> ProgressUpdate:
         """Return one update with the newest value of each kind.
@@ -34,7 +35,8 @@ class ProgressUpdate(NamedTuple):
         if progress is None or (self.progress is not None and self.progress > progress):
             progress = self.progress  # a decrease within the tolerance keeps the larger value
         message = self.message if newer.message is None else newer.message
-        return ProgressUpdate(self.id, self.attempt, progress, message)
+        checkpoint = newer.checkpoint or self.checkpoint
+        return ProgressUpdate(self.id, self.attempt, progress, message, checkpoint)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +51,7 @@ class Acknowledgement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interruption:
-    """The worker must stop its work on an operation."""
+    """The worker must stop its work on an operation, or is asked to."""
 
     id: OperationId
     kind: InterruptionKind

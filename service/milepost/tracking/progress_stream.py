@@ -246,5 +246,6 @@ class ProgressStream:
             Preconditions(attempt=update.attempt),
             progress=update.progress,
             message=update.message,
+            checkpoint=update.checkpoint,
             worker=self._by.subject,
         )

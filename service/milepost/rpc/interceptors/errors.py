@@ -17,6 +17,7 @@ from milepost import telemetry
 from milepost.access.audit import record_refusal
 from milepost.domain.errors import (
     ApiKeyNotFound,
+    CancellationNotRequested,
     Conflict,
     DeliveryNotFound,
     IdsExhausted,
@@ -33,6 +34,7 @@ from milepost.domain.errors import (
     StreamFull,
     Unauthenticated,
     Unavailable,
+    UniqueKeyTaken,
     WebhooksNotConfigured,
 )
 from milepost.rpc.logged_ids import ids_of, logged_ids
@@ -53,8 +55,10 @@ MAPPING: Final[dict[type[MilepostError], grpc.StatusCode]] = {
     SigningSecretNotFound: grpc.StatusCode.NOT_FOUND,
     ApiKeyNotFound: grpc.StatusCode.NOT_FOUND,
     IllegalTransition: grpc.StatusCode.FAILED_PRECONDITION,
+    CancellationNotRequested: grpc.StatusCode.FAILED_PRECONDITION,
     Conflict: grpc.StatusCode.ABORTED,
     RequestIdReused: grpc.StatusCode.ALREADY_EXISTS,
+    UniqueKeyTaken: grpc.StatusCode.ALREADY_EXISTS,
     WebhooksNotConfigured: grpc.StatusCode.FAILED_PRECONDITION,
     LimitReached: grpc.StatusCode.RESOURCE_EXHAUSTED,
     StreamFull: grpc.StatusCode.RESOURCE_EXHAUSTED,

@@ -72,6 +72,11 @@ class OperationServiceStub:
                 request_serializer=milepost_dot_v1_dot_operation__service__pb2.CancelOperationRequest.SerializeToString,
                 response_deserializer=milepost_dot_v1_dot_operation__service__pb2.CancelOperationResponse.FromString,
                 _registered_method=True)
+        self.ListEvents = channel.unary_unary(
+                '/milepost.v1.OperationService/ListEvents',
+                request_serializer=milepost_dot_v1_dot_operation__service__pb2.ListEventsRequest.SerializeToString,
+                response_deserializer=milepost_dot_v1_dot_operation__service__pb2.ListEventsResponse.FromString,
+                _registered_method=True)
         self.DeleteOperation = channel.unary_unary(
                 '/milepost.v1.OperationService/DeleteOperation',
                 request_serializer=milepost_dot_v1_dot_operation__service__pb2.DeleteOperationRequest.SerializeToString,
@@ -101,7 +106,8 @@ class OperationServiceServicer:
 
         Idempotent with a `request_id`: while the operation exists, a repeated call of the same owner
         returns the operation in its current state, with `replayed` set. Without a `request_id`, every
-        call creates an operation.
+        call creates an operation. A call that joined another operation by its `unique_key` is decided
+        again when it is repeated.
 
         Errors:
         * INVALID_REQUEST (INVALID_ARGUMENT): a field is malformed or too large, or the callback URL is
@@ -109,6 +115,8 @@ class OperationServiceServicer:
         * WEBHOOKS_NOT_CONFIGURED (FAILED_PRECONDITION): the request has a callback URL, but the
         operator has configured no master key.
         * REQUEST_ID_REUSED (ALREADY_EXISTS): the `request_id` created an operation with other content.
+        * UNIQUE_KEY_TAKEN (ALREADY_EXISTS): an active operation of the owner has this `unique_key`,
+        and the request asks to refuse the create. The metadata holds its id.
         * QUOTA_EXCEEDED (RESOURCE_EXHAUSTED): the owner has the maximum number of active operations,
         10 by default. A google.rpc.QuotaFailure holds the count and the limit.
         * IDS_EXHAUSTED (INTERNAL): ten random ids in a row were already in use.
@@ -200,15 +208,22 @@ class OperationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CancelOperation(self, request, context):
-        """Cancels an operation. When the call returns, no worker can complete the operation any more.
+        """Cancels an operation, at once or with a grace for its worker.
 
         Transition: cancel.
         Allowed while: PENDING, PROCESSING.
         Enters: CANCELLED.
 
-        Available to the owner and to admins. Keeps progress and metadata. Notifying the worker is best
-        effort: a worker with a progress stream is notified at once; any other worker learns of the
-        cancel when its next write is refused.
+        Without a `grace`, no worker can complete the operation any more when the call returns.
+        Notifying the worker is best effort: a worker with a progress stream is notified at once; any
+        other worker learns of the cancel when its next write is refused.
+
+        With a `grace`, a processing operation stays PROCESSING and `cancel_request_time` is set
+        (transition request_cancel). The worker is notified on its stream, and by the answer of its
+        next write. It acknowledges the cancel, completes or fails the operation; at the end of the
+        grace the sweeper cancels it. A pending operation is cancelled at once.
+
+        Available to the owner and to admins. Keeps progress and metadata.
 
         Idempotent with a `request_id`. Without one, a second cancel is an illegal transition.
 
@@ -222,6 +237,22 @@ class OperationServiceServicer:
         both revisions.
         * LOST_RACE (ABORTED): concurrent writers changed the operation during each of three tries.
         Read the operation and try again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListEvents(self, request, context):
+        """Lists the transitions of one operation that changed its status or requested to cancel it, oldest
+        first. Progress is not listed.
+
+        Available to the owner and to admins. Idempotent; changes nothing.
+
+        Errors:
+        * INVALID_REQUEST (INVALID_ARGUMENT): the id is malformed, the page size is negative, or the
+        page token belongs to another caller or operation.
+        * OPERATION_NOT_FOUND, OPERATION_EXPIRED, OPERATION_DELETED (NOT_FOUND): the caller can read the
+        events of no such operation.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -284,6 +315,11 @@ def add_OperationServiceServicer_to_server(servicer, server):
                     servicer.CancelOperation,
                     request_deserializer=milepost_dot_v1_dot_operation__service__pb2.CancelOperationRequest.FromString,
                     response_serializer=milepost_dot_v1_dot_operation__service__pb2.CancelOperationResponse.SerializeToString,
+            ),
+            'ListEvents': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListEvents,
+                    request_deserializer=milepost_dot_v1_dot_operation__service__pb2.ListEventsRequest.FromString,
+                    response_serializer=milepost_dot_v1_dot_operation__service__pb2.ListEventsResponse.SerializeToString,
             ),
             'DeleteOperation': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteOperation,
@@ -461,6 +497,33 @@ class OperationService:
             '/milepost.v1.OperationService/CancelOperation',
             milepost_dot_v1_dot_operation__service__pb2.CancelOperationRequest.SerializeToString,
             milepost_dot_v1_dot_operation__service__pb2.CancelOperationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/milepost.v1.OperationService/ListEvents',
+            milepost_dot_v1_dot_operation__service__pb2.ListEventsRequest.SerializeToString,
+            milepost_dot_v1_dot_operation__service__pb2.ListEventsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -29,7 +29,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from milepost.gen.milepost.v1 import operation_pb2 as milepost_dot_v1_dot_operation__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n milepost/v1/worker_service.proto\x12\x0bmilepost.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bmilepost/v1/operation.proto\"\xd7\x01\n\x16\x43laimOperationsRequest\x12\x17\n\tfunctions\x18\x01 \x03(\tB\x04\xe2\x41\x01\x02\x12\x1c\n\x0emax_operations\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12.\n\x05lease\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x01\x12\x19\n\x06worker\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12\x30\n\x07timeout\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x01\x42\t\n\x07_worker\"E\n\x17\x43laimOperationsResponse\x12*\n\noperations\x18\x01 \x03(\x0b\x32\x16.milepost.v1.Operation\"\xed\x01\n\x15StartOperationRequest\x12\x1a\n\x0coperation_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1d\n\nrequest_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12$\n\x11\x65xpected_revision\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x01H\x01\x88\x01\x01\x12\x1b\n\x08progress\x18\x04 \x01(\x01\x42\x04\xe2\x41\x01\x01H\x02\x88\x01\x01\x12\x19\n\x06worker\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01H\x03\x88\x01\x01\x42\r\n\x0b_request_idB\x14\n\x12_expected_revisionB\x0b\n\t_progressB\t\n\x07_worker\"U\n\x16StartOperationResponse\x12)\n\toperation\x18\x01 \x01(\x0b\x32\x16.milepost.v1.Operation\x12\x10\n\x08replayed\x18\x02 \x01(\x08\"\x97\x02\n\x15UpdateProgressRequest\x12\x1a\n\x0coperation_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1d\n\nrequest_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12$\n\x11\x65xpected_revision\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x01H\x01\x88\x01\x01\x12\x1a\n\x07\x61ttempt\x18\x04 \x01(\x05\x42\x04\xe2\x41\x01\x01H\x02\x88\x01\x01\x12\x1b\n\x08progress\x18\x05 \x01(\x01\x42\x04\xe2\x41\x01\x01H\x03\x88\x01\x01\x12\x1a\n\x07message\x18\x06 \x01(\tB\x04\xe2\x41\x01\x01H\x04\x88\x01\x01\x42\r\n\x0b_request_idB\x14\n\x12_expected_revisionB\n\n\x08_attemptB\x0b\n\t_progressB\n\n\x08_message\"U\n\x16UpdateProgressResponse\x12)\n\toperation\x18\x01 \x01(\x0b\x32\x16.milepost.v1.Operation\x12\x10\n\x08replayed\x18\x02 \x01(\x08\"\xad\x01\n\x15StreamProgressRequest\x12\x1a\n\x0coperation_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1a\n\x07\x61ttempt\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12\x1b\n\x08progress\x18\x03 \x01(\x01\x42\x04\xe2\x41\x01\x01H\x01\x88\x01\x01\x12\x1a\n\x07message\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01H\x02\x88\x01\x01\x42\n\n\x08_attemptB\x0b\n\t_progressB\n\n\x08_message\"\xb7\x01\n\x16StreamProgressResponse\x12\x37\n\x0f\x61\x63knowledgement\x18\x01 \x01(\x0b\x32\x1c.milepost.v1.AcknowledgementH\x00\x12\x31\n\x0cinterruption\x18\x02 \x01(\x0b\x32\x19.milepost.v1.InterruptionH\x00\x12)\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x18.milepost.v1.UpdateErrorH\x00\x42\x06\n\x04item\"\x81\x01\n\x0f\x41\x63knowledgement\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\x35\n\x11lease_expire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\x05\"c\n\x0cInterruption\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\x12+\n\x04kind\x18\x02 \x01(\x0e\x32\x1d.milepost.v1.InterruptionKind\x12\x10\n\x08revision\x18\x03 \x01(\x03\"\xaf\x01\n\x0bUpdateError\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x38\n\x08metadata\x18\x04 \x03(\x0b\x32&.milepost.v1.UpdateError.MetadataEntry\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xf4\x01\n\x18\x43ompleteOperationRequest\x12\x1a\n\x0coperation_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1d\n\nrequest_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12$\n\x11\x65xpected_revision\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x01H\x01\x88\x01\x01\x12\x1a\n\x07\x61ttempt\x18\x04 \x01(\x05\x42\x04\xe2\x41\x01\x01H\x02\x88\x01\x01\x12*\n\x06result\x18\x05 \x01(\x0b\x32\x14.google.protobuf.AnyB\x04\xe2\x41\x01\x01\x42\r\n\x0b_request_idB\x14\n\x12_expected_revisionB\n\n\x08_attempt\"X\n\x19\x43ompleteOperationResponse\x12)\n\toperation\x18\x01 \x01(\x0b\x32\x16.milepost.v1.Operation\x12\x10\n\x08replayed\x18\x02 \x01(\x08\"\xf7\x01\n\x14\x46\x61ilOperationRequest\x12\x1a\n\x0coperation_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1d\n\nrequest_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12$\n\x11\x65xpected_revision\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x01H\x01\x88\x01\x01\x12\x1a\n\x07\x61ttempt\x18\x04 \x01(\x05\x42\x04\xe2\x41\x01\x01H\x02\x88\x01\x01\x12\x31\n\x06\x65rrors\x18\x05 \x03(\x0b\x32\x1b.milepost.v1.OperationErrorB\x04\xe2\x41\x01\x02\x42\r\n\x0b_request_idB\x14\n\x12_expected_revisionB\n\n\x08_attempt\"T\n\x15\x46\x61ilOperationResponse\x12)\n\toperation\x18\x01 \x01(\x0b\x32\x16.milepost.v1.Operation\x12\x10\n\x08replayed\x18\x02 \x01(\x08*\x97\x01\n\x10InterruptionKind\x12!\n\x1dINTERRUPTION_KIND_UNSPECIFIED\x10\x00\x12\x1f\n\x1bINTERRUPTION_KIND_CANCELLED\x10\x01\x12\x1d\n\x19INTERRUPTION_KIND_EXPIRED\x10\x02\x12 \n\x1cINTERRUPTION_KIND_LEASE_LOST\x10\x03\x32\xbe\x04\n\rWorkerService\x12\\\n\x0f\x43laimOperations\x12#.milepost.v1.ClaimOperationsRequest\x1a$.milepost.v1.ClaimOperationsResponse\x12Y\n\x0eStartOperation\x12\".milepost.v1.StartOperationRequest\x1a#.milepost.v1.StartOperationResponse\x12Y\n\x0eUpdateProgress\x12\".milepost.v1.UpdateProgressRequest\x1a#.milepost.v1.UpdateProgressResponse\x12]\n\x0eStreamProgress\x12\".milepost.v1.StreamProgressRequest\x1a#.milepost.v1.StreamProgressResponse(\x01\x30\x01\x12\x62\n\x11\x43ompleteOperation\x12%.milepost.v1.CompleteOperationRequest\x1a&.milepost.v1.CompleteOperationResponse\x12V\n\rFailOperation\x12!.milepost.v1.FailOperationRequest\x1a\".milepost.v1.FailOperationResponseBS\n\x0f\x64\x65v.milepost.v1B\x12WorkerServiceProtoP\x01Z*milepost.dev/go/gen/milepost/v1;milepostv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n milepost/v1/worker_service.proto\x12\x0bmilepost.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bmilepost/v1/operation.proto\"\xd7\x01\n\x16\x43laimOperationsRequest\x12\x17\n\tfunctions\x18\x01 \x03(\tB\x04\xe2\x41\x01\x02\x12\x1c\n\x0emax_operations\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12.\n\x05lease\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x01\x12\x19\n\x06worker\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12\x30\n\x07timeout\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x01\x42\t\n\x07_worker\"E\n\x17\x43laimOperationsResponse\x12*\n\noperations\x18\x01 \x03(\x0b\x32\x16.milepost.v1.Operation\"\xed\x01\n\x15StartOperationRequest\x12\x1a\n\x0coperation_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1d\n\nrequest_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12$\n\x11\x65xpected_revision\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x01H\x01\x88\x01\x01\x12\x1b\n\x08progress\x18\x04 \x01(\x01\x42\x04\xe2\x41\x01\x01H\x02\x88\x01\x01\x12\x19\n\x06worker\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01H\x03\x88\x01\x01\x42\r\n\x0b_request_idB\x14\n\x12_expected_revisionB\x0b\n\t_progressB\t\n\x07_worker\"U\n\x16StartOperationResponse\x12)\n\toperation\x18\x01 \x01(\x0b\x32\x16.milepost.v1.Operation\x12\x10\n\x08replayed\x18\x02 \x01(\x08\"\xc7\x02\n\x15UpdateProgressRequest\x12\x1a\n\x0coperation_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1d\n\nrequest_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12$\n\x11\x65xpected_revision\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x01H\x01\x88\x01\x01\x12\x1a\n\x07\x61ttempt\x18\x04 \x01(\x05\x42\x04\xe2\x41\x01\x01H\x02\x88\x01\x01\x12\x1b\n\x08progress\x18\x05 \x01(\x01\x42\x04\xe2\x41\x01\x01H\x03\x88\x01\x01\x12\x1a\n\x07message\x18\x06 \x01(\tB\x04\xe2\x41\x01\x01H\x04\x88\x01\x01\x12.\n\ncheckpoint\x18\x07 \x01(\x0b\x32\x14.google.protobuf.AnyB\x04\xe2\x41\x01\x01\x42\r\n\x0b_request_idB\x14\n\x12_expected_revisionB\n\n\x08_attemptB\x0b\n\t_progressB\n\n\x08_message\"U\n\x16UpdateProgressResponse\x12)\n\toperation\x18\x01 \x01(\x0b\x32\x16.milepost.v1.Operation\x12\x10\n\x08replayed\x18\x02 \x01(\x08\"\xdd\x01\n\x15StreamProgressRequest\x12\x1a\n\x0coperation_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1a\n\x07\x61ttempt\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12\x1b\n\x08progress\x18\x03 \x01(\x01\x42\x04\xe2\x41\x01\x01H\x01\x88\x01\x01\x12\x1a\n\x07message\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01H\x02\x88\x01\x01\x12.\n\ncheckpoint\x18\x05 \x01(\x0b\x32\x14.google.protobuf.AnyB\x04\xe2\x41\x01\x01\x42\n\n\x08_attemptB\x0b\n\t_progressB\n\n\x08_message\"\xb7\x01\n\x16StreamProgressResponse\x12\x37\n\x0f\x61\x63knowledgement\x18\x01 \x01(\x0b\x32\x1c.milepost.v1.AcknowledgementH\x00\x12\x31\n\x0cinterruption\x18\x02 \x01(\x0b\x32\x19.milepost.v1.InterruptionH\x00\x12)\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x18.milepost.v1.UpdateErrorH\x00\x42\x06\n\x04item\"\x81\x01\n\x0f\x41\x63knowledgement\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\x35\n\x11lease_expire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\x05\"c\n\x0cInterruption\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\x12+\n\x04kind\x18\x02 \x01(\x0e\x32\x1d.milepost.v1.InterruptionKind\x12\x10\n\x08revision\x18\x03 \x01(\x03\"\xaf\x01\n\x0bUpdateError\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x38\n\x08metadata\x18\x04 \x03(\x0b\x32&.milepost.v1.UpdateError.MetadataEntry\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xf4\x01\n\x18\x43ompleteOperationRequest\x12\x1a\n\x0coperation_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1d\n\nrequest_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12$\n\x11\x65xpected_revision\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x01H\x01\x88\x01\x01\x12\x1a\n\x07\x61ttempt\x18\x04 \x01(\x05\x42\x04\xe2\x41\x01\x01H\x02\x88\x01\x01\x12*\n\x06result\x18\x05 \x01(\x0b\x32\x14.google.protobuf.AnyB\x04\xe2\x41\x01\x01\x42\r\n\x0b_request_idB\x14\n\x12_expected_revisionB\n\n\x08_attempt\"X\n\x19\x43ompleteOperationResponse\x12)\n\toperation\x18\x01 \x01(\x0b\x32\x16.milepost.v1.Operation\x12\x10\n\x08replayed\x18\x02 \x01(\x08\"\xc6\x02\n\x14\x46\x61ilOperationRequest\x12\x1a\n\x0coperation_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1d\n\nrequest_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12$\n\x11\x65xpected_revision\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x01H\x01\x88\x01\x01\x12\x1a\n\x07\x61ttempt\x18\x04 \x01(\x05\x42\x04\xe2\x41\x01\x01H\x02\x88\x01\x01\x12\x31\n\x06\x65rrors\x18\x05 \x03(\x0b\x32\x1b.milepost.v1.OperationErrorB\x04\xe2\x41\x01\x02\x12\x17\n\tretryable\x18\x06 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x34\n\x0bretry_delay\x18\x07 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x01\x42\r\n\x0b_request_idB\x14\n\x12_expected_revisionB\n\n\x08_attempt\"T\n\x15\x46\x61ilOperationResponse\x12)\n\toperation\x18\x01 \x01(\x0b\x32\x16.milepost.v1.Operation\x12\x10\n\x08replayed\x18\x02 \x01(\x08\"\xce\x01\n\x1e\x41\x63knowledgeCancellationRequest\x12\x1a\n\x0coperation_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1d\n\nrequest_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12$\n\x11\x65xpected_revision\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x01H\x01\x88\x01\x01\x12\x1a\n\x07\x61ttempt\x18\x04 \x01(\x05\x42\x04\xe2\x41\x01\x01H\x02\x88\x01\x01\x42\r\n\x0b_request_idB\x14\n\x12_expected_revisionB\n\n\x08_attempt\"^\n\x1f\x41\x63knowledgeCancellationResponse\x12)\n\toperation\x18\x01 \x01(\x0b\x32\x16.milepost.v1.Operation\x12\x10\n\x08replayed\x18\x02 \x01(\x08*\xbf\x01\n\x10InterruptionKind\x12!\n\x1dINTERRUPTION_KIND_UNSPECIFIED\x10\x00\x12\x1f\n\x1bINTERRUPTION_KIND_CANCELLED\x10\x01\x12\x1d\n\x19INTERRUPTION_KIND_EXPIRED\x10\x02\x12 \n\x1cINTERRUPTION_KIND_LEASE_LOST\x10\x03\x12&\n\"INTERRUPTION_KIND_CANCEL_REQUESTED\x10\x04\x32\xb4\x05\n\rWorkerService\x12\\\n\x0f\x43laimOperations\x12#.milepost.v1.ClaimOperationsRequest\x1a$.milepost.v1.ClaimOperationsResponse\x12Y\n\x0eStartOperation\x12\".milepost.v1.StartOperationRequest\x1a#.milepost.v1.StartOperationResponse\x12Y\n\x0eUpdateProgress\x12\".milepost.v1.UpdateProgressRequest\x1a#.milepost.v1.UpdateProgressResponse\x12]\n\x0eStreamProgress\x12\".milepost.v1.StreamProgressRequest\x1a#.milepost.v1.StreamProgressResponse(\x01\x30\x01\x12\x62\n\x11\x43ompleteOperation\x12%.milepost.v1.CompleteOperationRequest\x1a&.milepost.v1.CompleteOperationResponse\x12V\n\rFailOperation\x12!.milepost.v1.FailOperationRequest\x1a\".milepost.v1.FailOperationResponse\x12t\n\x17\x41\x63knowledgeCancellation\x12+.milepost.v1.AcknowledgeCancellationRequest\x1a,.milepost.v1.AcknowledgeCancellationResponseBS\n\x0f\x64\x65v.milepost.v1B\x12WorkerServiceProtoP\x01Z*milepost.dev/go/gen/milepost/v1;milepostv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -69,6 +69,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UPDATEPROGRESSREQUEST'].fields_by_name['progress']._serialized_options = b'\342A\001\001'
   _globals['_UPDATEPROGRESSREQUEST'].fields_by_name['message']._loaded_options = None
   _globals['_UPDATEPROGRESSREQUEST'].fields_by_name['message']._serialized_options = b'\342A\001\001'
+  _globals['_UPDATEPROGRESSREQUEST'].fields_by_name['checkpoint']._loaded_options = None
+  _globals['_UPDATEPROGRESSREQUEST'].fields_by_name['checkpoint']._serialized_options = b'\342A\001\001'
   _globals['_STREAMPROGRESSREQUEST'].fields_by_name['operation_id']._loaded_options = None
   _globals['_STREAMPROGRESSREQUEST'].fields_by_name['operation_id']._serialized_options = b'\342A\001\002'
   _globals['_STREAMPROGRESSREQUEST'].fields_by_name['attempt']._loaded_options = None
@@ -77,6 +79,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STREAMPROGRESSREQUEST'].fields_by_name['progress']._serialized_options = b'\342A\001\001'
   _globals['_STREAMPROGRESSREQUEST'].fields_by_name['message']._loaded_options = None
   _globals['_STREAMPROGRESSREQUEST'].fields_by_name['message']._serialized_options = b'\342A\001\001'
+  _globals['_STREAMPROGRESSREQUEST'].fields_by_name['checkpoint']._loaded_options = None
+  _globals['_STREAMPROGRESSREQUEST'].fields_by_name['checkpoint']._serialized_options = b'\342A\001\001'
   _globals['_UPDATEERROR_METADATAENTRY']._loaded_options = None
   _globals['_UPDATEERROR_METADATAENTRY']._serialized_options = b'8\001'
   _globals['_COMPLETEOPERATIONREQUEST'].fields_by_name['operation_id']._loaded_options = None
@@ -99,8 +103,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FAILOPERATIONREQUEST'].fields_by_name['attempt']._serialized_options = b'\342A\001\001'
   _globals['_FAILOPERATIONREQUEST'].fields_by_name['errors']._loaded_options = None
   _globals['_FAILOPERATIONREQUEST'].fields_by_name['errors']._serialized_options = b'\342A\001\002'
-  _globals['_INTERRUPTIONKIND']._serialized_start=2635
-  _globals['_INTERRUPTIONKIND']._serialized_end=2786
+  _globals['_FAILOPERATIONREQUEST'].fields_by_name['retryable']._loaded_options = None
+  _globals['_FAILOPERATIONREQUEST'].fields_by_name['retryable']._serialized_options = b'\342A\001\001'
+  _globals['_FAILOPERATIONREQUEST'].fields_by_name['retry_delay']._loaded_options = None
+  _globals['_FAILOPERATIONREQUEST'].fields_by_name['retry_delay']._serialized_options = b'\342A\001\001'
+  _globals['_ACKNOWLEDGECANCELLATIONREQUEST'].fields_by_name['operation_id']._loaded_options = None
+  _globals['_ACKNOWLEDGECANCELLATIONREQUEST'].fields_by_name['operation_id']._serialized_options = b'\342A\001\002'
+  _globals['_ACKNOWLEDGECANCELLATIONREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_ACKNOWLEDGECANCELLATIONREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\001'
+  _globals['_ACKNOWLEDGECANCELLATIONREQUEST'].fields_by_name['expected_revision']._loaded_options = None
+  _globals['_ACKNOWLEDGECANCELLATIONREQUEST'].fields_by_name['expected_revision']._serialized_options = b'\342A\001\001'
+  _globals['_ACKNOWLEDGECANCELLATIONREQUEST'].fields_by_name['attempt']._loaded_options = None
+  _globals['_ACKNOWLEDGECANCELLATIONREQUEST'].fields_by_name['attempt']._serialized_options = b'\342A\001\001'
+  _globals['_INTERRUPTIONKIND']._serialized_start=3115
+  _globals['_INTERRUPTIONKIND']._serialized_end=3306
   _globals['_CLAIMOPERATIONSREQUEST']._serialized_start=204
   _globals['_CLAIMOPERATIONSREQUEST']._serialized_end=419
   _globals['_CLAIMOPERATIONSRESPONSE']._serialized_start=421
@@ -110,29 +126,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STARTOPERATIONRESPONSE']._serialized_start=732
   _globals['_STARTOPERATIONRESPONSE']._serialized_end=817
   _globals['_UPDATEPROGRESSREQUEST']._serialized_start=820
-  _globals['_UPDATEPROGRESSREQUEST']._serialized_end=1099
-  _globals['_UPDATEPROGRESSRESPONSE']._serialized_start=1101
-  _globals['_UPDATEPROGRESSRESPONSE']._serialized_end=1186
-  _globals['_STREAMPROGRESSREQUEST']._serialized_start=1189
-  _globals['_STREAMPROGRESSREQUEST']._serialized_end=1362
-  _globals['_STREAMPROGRESSRESPONSE']._serialized_start=1365
-  _globals['_STREAMPROGRESSRESPONSE']._serialized_end=1548
-  _globals['_ACKNOWLEDGEMENT']._serialized_start=1551
-  _globals['_ACKNOWLEDGEMENT']._serialized_end=1680
-  _globals['_INTERRUPTION']._serialized_start=1682
-  _globals['_INTERRUPTION']._serialized_end=1781
-  _globals['_UPDATEERROR']._serialized_start=1784
-  _globals['_UPDATEERROR']._serialized_end=1959
-  _globals['_UPDATEERROR_METADATAENTRY']._serialized_start=1912
-  _globals['_UPDATEERROR_METADATAENTRY']._serialized_end=1959
-  _globals['_COMPLETEOPERATIONREQUEST']._serialized_start=1962
-  _globals['_COMPLETEOPERATIONREQUEST']._serialized_end=2206
-  _globals['_COMPLETEOPERATIONRESPONSE']._serialized_start=2208
-  _globals['_COMPLETEOPERATIONRESPONSE']._serialized_end=2296
-  _globals['_FAILOPERATIONREQUEST']._serialized_start=2299
-  _globals['_FAILOPERATIONREQUEST']._serialized_end=2546
-  _globals['_FAILOPERATIONRESPONSE']._serialized_start=2548
-  _globals['_FAILOPERATIONRESPONSE']._serialized_end=2632
-  _globals['_WORKERSERVICE']._serialized_start=2789
-  _globals['_WORKERSERVICE']._serialized_end=3363
+  _globals['_UPDATEPROGRESSREQUEST']._serialized_end=1147
+  _globals['_UPDATEPROGRESSRESPONSE']._serialized_start=1149
+  _globals['_UPDATEPROGRESSRESPONSE']._serialized_end=1234
+  _globals['_STREAMPROGRESSREQUEST']._serialized_start=1237
+  _globals['_STREAMPROGRESSREQUEST']._serialized_end=1458
+  _globals['_STREAMPROGRESSRESPONSE']._serialized_start=1461
+  _globals['_STREAMPROGRESSRESPONSE']._serialized_end=1644
+  _globals['_ACKNOWLEDGEMENT']._serialized_start=1647
+  _globals['_ACKNOWLEDGEMENT']._serialized_end=1776
+  _globals['_INTERRUPTION']._serialized_start=1778
+  _globals['_INTERRUPTION']._serialized_end=1877
+  _globals['_UPDATEERROR']._serialized_start=1880
+  _globals['_UPDATEERROR']._serialized_end=2055
+  _globals['_UPDATEERROR_METADATAENTRY']._serialized_start=2008
+  _globals['_UPDATEERROR_METADATAENTRY']._serialized_end=2055
+  _globals['_COMPLETEOPERATIONREQUEST']._serialized_start=2058
+  _globals['_COMPLETEOPERATIONREQUEST']._serialized_end=2302
+  _globals['_COMPLETEOPERATIONRESPONSE']._serialized_start=2304
+  _globals['_COMPLETEOPERATIONRESPONSE']._serialized_end=2392
+  _globals['_FAILOPERATIONREQUEST']._serialized_start=2395
+  _globals['_FAILOPERATIONREQUEST']._serialized_end=2721
+  _globals['_FAILOPERATIONRESPONSE']._serialized_start=2723
+  _globals['_FAILOPERATIONRESPONSE']._serialized_end=2807
+  _globals['_ACKNOWLEDGECANCELLATIONREQUEST']._serialized_start=2810
+  _globals['_ACKNOWLEDGECANCELLATIONREQUEST']._serialized_end=3016
+  _globals['_ACKNOWLEDGECANCELLATIONRESPONSE']._serialized_start=3018
+  _globals['_ACKNOWLEDGECANCELLATIONRESPONSE']._serialized_end=3112
+  _globals['_WORKERSERVICE']._serialized_start=3309
+  _globals['_WORKERSERVICE']._serialized_end=4001
 # @@protoc_insertion_point(module_scope)

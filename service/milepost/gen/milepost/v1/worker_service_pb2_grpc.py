@@ -76,6 +76,11 @@ class WorkerServiceStub:
                 request_serializer=milepost_dot_v1_dot_worker__service__pb2.FailOperationRequest.SerializeToString,
                 response_deserializer=milepost_dot_v1_dot_worker__service__pb2.FailOperationResponse.FromString,
                 _registered_method=True)
+        self.AcknowledgeCancellation = channel.unary_unary(
+                '/milepost.v1.WorkerService/AcknowledgeCancellation',
+                request_serializer=milepost_dot_v1_dot_worker__service__pb2.AcknowledgeCancellationRequest.SerializeToString,
+                response_deserializer=milepost_dot_v1_dot_worker__service__pb2.AcknowledgeCancellationResponse.FromString,
+                _registered_method=True)
 
 
 class WorkerServiceServicer:
@@ -241,14 +246,22 @@ class WorkerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def FailOperation(self, request, context):
-        """Fails an operation: stores its errors and keeps its progress.
+        """Fails an operation, or only its attempt: stores the errors.
 
         Transition: fail.
         Allowed while: PENDING, PROCESSING.
         Enters: FAILED.
 
-        Final: the operation is not retried, however many attempts are left. Queues the webhook, if the
-        owner asked for one, in the same transaction. Does not wait for its delivery.
+        Without `retryable`, the failure is final, however many attempts are left. The operation keeps
+        its progress.
+
+        With `retryable`, the operation must be PROCESSING. While attempts are left, it returns to
+        PENDING and waits for its next attempt (transition retry): `failed_attempts` rises by one, the
+        progress is cleared, the checkpoint is kept, and the errors stay in its events. After the last
+        attempt the operation fails.
+
+        Queues the webhook, if the owner asked for one, in the same transaction. Does not wait for its
+        delivery.
 
         Idempotent with a `request_id`. Without one, a second fail is an illegal transition.
 
@@ -258,6 +271,33 @@ class WorkerServiceServicer:
         such operation.
         * ILLEGAL_TRANSITION (FAILED_PRECONDITION): the operation is terminal. The metadata holds its
         status and the allowed statuses.
+        * REVISION_MISMATCH (ABORTED): the operation is not at `expected_revision`. The metadata holds
+        both revisions.
+        * STALE_ATTEMPT (ABORTED): `attempt` is not the current attempt, or its lease is lost. The
+        worker must stop.
+        * LOST_RACE (ABORTED): concurrent writers changed the operation during each of three tries.
+        Read the operation and try again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AcknowledgeCancellation(self, request, context):
+        """Ends an operation whose cancel was requested: its worker has stopped.
+
+        Transition: acknowledge.
+        Allowed while: PROCESSING.
+        Enters: CANCELLED.
+
+        Idempotent with a `request_id`. Without one, a second acknowledgement is an illegal transition.
+
+        Errors:
+        * INVALID_REQUEST (INVALID_ARGUMENT): a field is malformed.
+        * OPERATION_NOT_FOUND, OPERATION_EXPIRED, OPERATION_DELETED (NOT_FOUND): the caller works on no
+        such operation.
+        * ILLEGAL_TRANSITION (FAILED_PRECONDITION): the operation is not being processed. The metadata
+        holds its status and the allowed statuses.
+        * CANCELLATION_NOT_REQUESTED (FAILED_PRECONDITION): no cancel was requested.
         * REVISION_MISMATCH (ABORTED): the operation is not at `expected_revision`. The metadata holds
         both revisions.
         * STALE_ATTEMPT (ABORTED): `attempt` is not the current attempt, or its lease is lost. The
@@ -301,6 +341,11 @@ def add_WorkerServiceServicer_to_server(servicer, server):
                     servicer.FailOperation,
                     request_deserializer=milepost_dot_v1_dot_worker__service__pb2.FailOperationRequest.FromString,
                     response_serializer=milepost_dot_v1_dot_worker__service__pb2.FailOperationResponse.SerializeToString,
+            ),
+            'AcknowledgeCancellation': grpc.unary_unary_rpc_method_handler(
+                    servicer.AcknowledgeCancellation,
+                    request_deserializer=milepost_dot_v1_dot_worker__service__pb2.AcknowledgeCancellationRequest.FromString,
+                    response_serializer=milepost_dot_v1_dot_worker__service__pb2.AcknowledgeCancellationResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -477,6 +522,33 @@ class WorkerService:
             '/milepost.v1.WorkerService/FailOperation',
             milepost_dot_v1_dot_worker__service__pb2.FailOperationRequest.SerializeToString,
             milepost_dot_v1_dot_worker__service__pb2.FailOperationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AcknowledgeCancellation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/milepost.v1.WorkerService/AcknowledgeCancellation',
+            milepost_dot_v1_dot_worker__service__pb2.AcknowledgeCancellationRequest.SerializeToString,
+            milepost_dot_v1_dot_worker__service__pb2.AcknowledgeCancellationResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -173,14 +173,22 @@ class WorkerServiceStub:
       Read the operation and try again.
     """
     FailOperation: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.FailOperationRequest, _worker_service_pb2.FailOperationResponse]
-    """Fails an operation: stores its errors and keeps its progress.
+    """Fails an operation, or only its attempt: stores the errors.
 
     Transition: fail.
     Allowed while: PENDING, PROCESSING.
     Enters: FAILED.
 
-    Final: the operation is not retried, however many attempts are left. Queues the webhook, if the
-    owner asked for one, in the same transaction. Does not wait for its delivery.
+    Without `retryable`, the failure is final, however many attempts are left. The operation keeps
+    its progress.
+
+    With `retryable`, the operation must be PROCESSING. While attempts are left, it returns to
+    PENDING and waits for its next attempt (transition retry): `failed_attempts` rises by one, the
+    progress is cleared, the checkpoint is kept, and the errors stay in its events. After the last
+    attempt the operation fails.
+
+    Queues the webhook, if the owner asked for one, in the same transaction. Does not wait for its
+    delivery.
 
     Idempotent with a `request_id`. Without one, a second fail is an illegal transition.
 
@@ -190,6 +198,29 @@ class WorkerServiceStub:
       such operation.
     * ILLEGAL_TRANSITION (FAILED_PRECONDITION): the operation is terminal. The metadata holds its
       status and the allowed statuses.
+    * REVISION_MISMATCH (ABORTED): the operation is not at `expected_revision`. The metadata holds
+      both revisions.
+    * STALE_ATTEMPT (ABORTED): `attempt` is not the current attempt, or its lease is lost. The
+      worker must stop.
+    * LOST_RACE (ABORTED): concurrent writers changed the operation during each of three tries.
+      Read the operation and try again.
+    """
+    AcknowledgeCancellation: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.AcknowledgeCancellationRequest, _worker_service_pb2.AcknowledgeCancellationResponse]
+    """Ends an operation whose cancel was requested: its worker has stopped.
+
+    Transition: acknowledge.
+    Allowed while: PROCESSING.
+    Enters: CANCELLED.
+
+    Idempotent with a `request_id`. Without one, a second acknowledgement is an illegal transition.
+
+    Errors:
+    * INVALID_REQUEST (INVALID_ARGUMENT): a field is malformed.
+    * OPERATION_NOT_FOUND, OPERATION_EXPIRED, OPERATION_DELETED (NOT_FOUND): the caller works on no
+      such operation.
+    * ILLEGAL_TRANSITION (FAILED_PRECONDITION): the operation is not being processed. The metadata
+      holds its status and the allowed statuses.
+    * CANCELLATION_NOT_REQUESTED (FAILED_PRECONDITION): no cancel was requested.
     * REVISION_MISMATCH (ABORTED): the operation is not at `expected_revision`. The metadata holds
       both revisions.
     * STALE_ATTEMPT (ABORTED): `attempt` is not the current attempt, or its lease is lost. The
@@ -343,14 +374,22 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
       Read the operation and try again.
     """
     FailOperation: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.FailOperationRequest, _worker_service_pb2.FailOperationResponse]  # type: ignore[assignment]
-    """Fails an operation: stores its errors and keeps its progress.
+    """Fails an operation, or only its attempt: stores the errors.
 
     Transition: fail.
     Allowed while: PENDING, PROCESSING.
     Enters: FAILED.
 
-    Final: the operation is not retried, however many attempts are left. Queues the webhook, if the
-    owner asked for one, in the same transaction. Does not wait for its delivery.
+    Without `retryable`, the failure is final, however many attempts are left. The operation keeps
+    its progress.
+
+    With `retryable`, the operation must be PROCESSING. While attempts are left, it returns to
+    PENDING and waits for its next attempt (transition retry): `failed_attempts` rises by one, the
+    progress is cleared, the checkpoint is kept, and the errors stay in its events. After the last
+    attempt the operation fails.
+
+    Queues the webhook, if the owner asked for one, in the same transaction. Does not wait for its
+    delivery.
 
     Idempotent with a `request_id`. Without one, a second fail is an illegal transition.
 
@@ -360,6 +399,29 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
       such operation.
     * ILLEGAL_TRANSITION (FAILED_PRECONDITION): the operation is terminal. The metadata holds its
       status and the allowed statuses.
+    * REVISION_MISMATCH (ABORTED): the operation is not at `expected_revision`. The metadata holds
+      both revisions.
+    * STALE_ATTEMPT (ABORTED): `attempt` is not the current attempt, or its lease is lost. The
+      worker must stop.
+    * LOST_RACE (ABORTED): concurrent writers changed the operation during each of three tries.
+      Read the operation and try again.
+    """
+    AcknowledgeCancellation: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.AcknowledgeCancellationRequest, _worker_service_pb2.AcknowledgeCancellationResponse]  # type: ignore[assignment]
+    """Ends an operation whose cancel was requested: its worker has stopped.
+
+    Transition: acknowledge.
+    Allowed while: PROCESSING.
+    Enters: CANCELLED.
+
+    Idempotent with a `request_id`. Without one, a second acknowledgement is an illegal transition.
+
+    Errors:
+    * INVALID_REQUEST (INVALID_ARGUMENT): a field is malformed.
+    * OPERATION_NOT_FOUND, OPERATION_EXPIRED, OPERATION_DELETED (NOT_FOUND): the caller works on no
+      such operation.
+    * ILLEGAL_TRANSITION (FAILED_PRECONDITION): the operation is not being processed. The metadata
+      holds its status and the allowed statuses.
+    * CANCELLATION_NOT_REQUESTED (FAILED_PRECONDITION): no cancel was requested.
     * REVISION_MISMATCH (ABORTED): the operation is not at `expected_revision`. The metadata holds
       both revisions.
     * STALE_ATTEMPT (ABORTED): `attempt` is not the current attempt, or its lease is lost. The
@@ -540,14 +602,22 @@ class WorkerServiceServicer:
         request: _worker_service_pb2.FailOperationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_worker_service_pb2.FailOperationResponse, _abc.Awaitable[_worker_service_pb2.FailOperationResponse]]:
-        """Fails an operation: stores its errors and keeps its progress.
+        """Fails an operation, or only its attempt: stores the errors.
 
         Transition: fail.
         Allowed while: PENDING, PROCESSING.
         Enters: FAILED.
 
-        Final: the operation is not retried, however many attempts are left. Queues the webhook, if the
-        owner asked for one, in the same transaction. Does not wait for its delivery.
+        Without `retryable`, the failure is final, however many attempts are left. The operation keeps
+        its progress.
+
+        With `retryable`, the operation must be PROCESSING. While attempts are left, it returns to
+        PENDING and waits for its next attempt (transition retry): `failed_attempts` rises by one, the
+        progress is cleared, the checkpoint is kept, and the errors stay in its events. After the last
+        attempt the operation fails.
+
+        Queues the webhook, if the owner asked for one, in the same transaction. Does not wait for its
+        delivery.
 
         Idempotent with a `request_id`. Without one, a second fail is an illegal transition.
 
@@ -557,6 +627,34 @@ class WorkerServiceServicer:
           such operation.
         * ILLEGAL_TRANSITION (FAILED_PRECONDITION): the operation is terminal. The metadata holds its
           status and the allowed statuses.
+        * REVISION_MISMATCH (ABORTED): the operation is not at `expected_revision`. The metadata holds
+          both revisions.
+        * STALE_ATTEMPT (ABORTED): `attempt` is not the current attempt, or its lease is lost. The
+          worker must stop.
+        * LOST_RACE (ABORTED): concurrent writers changed the operation during each of three tries.
+          Read the operation and try again.
+        """
+
+    def AcknowledgeCancellation(
+        self,
+        request: _worker_service_pb2.AcknowledgeCancellationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_worker_service_pb2.AcknowledgeCancellationResponse, _abc.Awaitable[_worker_service_pb2.AcknowledgeCancellationResponse]]:
+        """Ends an operation whose cancel was requested: its worker has stopped.
+
+        Transition: acknowledge.
+        Allowed while: PROCESSING.
+        Enters: CANCELLED.
+
+        Idempotent with a `request_id`. Without one, a second acknowledgement is an illegal transition.
+
+        Errors:
+        * INVALID_REQUEST (INVALID_ARGUMENT): a field is malformed.
+        * OPERATION_NOT_FOUND, OPERATION_EXPIRED, OPERATION_DELETED (NOT_FOUND): the caller works on no
+          such operation.
+        * ILLEGAL_TRANSITION (FAILED_PRECONDITION): the operation is not being processed. The metadata
+          holds its status and the allowed statuses.
+        * CANCELLATION_NOT_REQUESTED (FAILED_PRECONDITION): no cancel was requested.
         * REVISION_MISMATCH (ABORTED): the operation is not at `expected_revision`. The metadata holds
           both revisions.
         * STALE_ATTEMPT (ABORTED): `attempt` is not the current attempt, or its lease is lost. The

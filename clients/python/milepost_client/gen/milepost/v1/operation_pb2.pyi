@@ -233,6 +233,21 @@ class Operation(_message.Message):
     LEASE_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     NEXT_STEP_FIELD_NUMBER: _builtins.int
     NEXT_STEP_DEADLINE_FIELD_NUMBER: _builtins.int
+    FAILED_ATTEMPTS_FIELD_NUMBER: _builtins.int
+    NEXT_ATTEMPT_TIME_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    SCHEDULE_TIME_FIELD_NUMBER: _builtins.int
+    UNIQUE_KEY_FIELD_NUMBER: _builtins.int
+    RETRY_POLICY_FIELD_NUMBER: _builtins.int
+    QUEUE_TIMEOUT_FIELD_NUMBER: _builtins.int
+    RUN_TIMEOUT_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
+    CANCEL_REQUEST_TIME_FIELD_NUMBER: _builtins.int
+    CANCEL_DELIVERED_TIME_FIELD_NUMBER: _builtins.int
+    CANCEL_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    QUEUE_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    RUN_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    CANCEL_REASON_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Unique identifier: `op_` and 24 lower-case hexadecimal characters. Never reused."""
     function: _builtins.str
@@ -279,6 +294,20 @@ class Operation(_message.Message):
     """
     next_step: Global___NextStep.ValueType
     """Step that the operation requires next. UNSPECIFIED once the operation is terminal."""
+    failed_attempts: _builtins.int
+    """Number of attempts that ended badly: their lease was lost, their time was over, or their worker
+    reported a retryable failure. At most `max_attempts`.
+    """
+    priority: _builtins.int
+    """Priority among the pending operations of its owner, from 0 to 9: a higher one is claimed first.
+    Between owners claims stay fair, whatever the priorities. 5 by default.
+    """
+    unique_key: _builtins.str
+    """Key that at most one active operation of the owner has. Absent if the caller sent none."""
+    cancel_reason: _builtins.str
+    """Reason of the cancel or of the request to cancel, at most 1,000 characters. Absent if none was
+    given.
+    """
     @_builtins.property
     def progress_time(self) -> _timestamp_pb2.Timestamp:
         """Time of the last progress report. Absent until the first report, and again after a release."""
@@ -350,6 +379,69 @@ class Operation(_message.Message):
         that passed long ago means that no sweeper runs. Present only while the operation is active.
         """
 
+    @_builtins.property
+    def next_attempt_time(self) -> _timestamp_pb2.Timestamp:
+        """Time before which the operation cannot be claimed. Present only while PENDING, and only until
+        that time.
+        """
+
+    @_builtins.property
+    def schedule_time(self) -> _timestamp_pb2.Timestamp:
+        """Time before which the first attempt cannot be claimed, as the caller chose it. Absent if the
+        caller chose none.
+        """
+
+    @_builtins.property
+    def retry_policy(self) -> Global___RetryPolicy:
+        """Pauses between the attempts. Always present."""
+
+    @_builtins.property
+    def queue_timeout(self) -> _duration_pb2.Duration:
+        """Maximum time that the operation may be claimable without being claimed, after clamping. Then it
+        fails with the error code QUEUE_TIMEOUT. Absent if the caller set none.
+        """
+
+    @_builtins.property
+    def run_timeout(self) -> _duration_pb2.Duration:
+        """Maximum duration of one attempt, after clamping. Then the attempt has failed with the error
+        code RUN_TIMEOUT, as after a retryable failure. Absent if the caller set none.
+        """
+
+    @_builtins.property
+    def checkpoint(self) -> _any_pb2.Any:
+        """State that a worker saved with its progress, at most 64 KiB, for the next attempt. Present only
+        while the operation is active, and only once a worker has saved one. Kept by a retry and a
+        release. Absent in the BASIC view.
+        """
+
+    @_builtins.property
+    def cancel_request_time(self) -> _timestamp_pb2.Timestamp:
+        """Time at which the owner or an admin requested to cancel the operation, with a grace. Absent if
+        no cancel was requested.
+        """
+
+    @_builtins.property
+    def cancel_delivered_time(self) -> _timestamp_pb2.Timestamp:
+        """Time at which the worker of the operation was first answered that a cancel is requested. Absent
+        until then.
+        """
+
+    @_builtins.property
+    def cancel_expire_time(self) -> _timestamp_pb2.Timestamp:
+        """Time at which the grace of the requested cancel ends and the sweeper cancels the operation.
+        Present only while PROCESSING, after a request to cancel.
+        """
+
+    @_builtins.property
+    def queue_expire_time(self) -> _timestamp_pb2.Timestamp:
+        """Time at which `queue_timeout` ends, unless a worker claims the operation. Present only while
+        PENDING.
+        """
+
+    @_builtins.property
+    def run_expire_time(self) -> _timestamp_pb2.Timestamp:
+        """Time at which `run_timeout` ends. Present only while PROCESSING."""
+
     def __init__(
         self,
         *,
@@ -380,19 +472,38 @@ class Operation(_message.Message):
         lease_expire_time: _timestamp_pb2.Timestamp | None = ...,
         next_step: Global___NextStep.ValueType = ...,
         next_step_deadline: _timestamp_pb2.Timestamp | None = ...,
+        failed_attempts: _builtins.int = ...,
+        next_attempt_time: _timestamp_pb2.Timestamp | None = ...,
+        priority: _builtins.int = ...,
+        schedule_time: _timestamp_pb2.Timestamp | None = ...,
+        unique_key: _builtins.str | None = ...,
+        retry_policy: Global___RetryPolicy | None = ...,
+        queue_timeout: _duration_pb2.Duration | None = ...,
+        run_timeout: _duration_pb2.Duration | None = ...,
+        checkpoint: _any_pb2.Any | None = ...,
+        cancel_request_time: _timestamp_pb2.Timestamp | None = ...,
+        cancel_delivered_time: _timestamp_pb2.Timestamp | None = ...,
+        cancel_expire_time: _timestamp_pb2.Timestamp | None = ...,
+        queue_expire_time: _timestamp_pb2.Timestamp | None = ...,
+        run_expire_time: _timestamp_pb2.Timestamp | None = ...,
+        cancel_reason: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_callback_url", b"_callback_url", "_original_request_id", b"_original_request_id", "_progress", b"_progress", "_progress_message", b"_progress_message", "_version", b"_version", "_worker", b"_worker", "callback_url", b"callback_url", "cancel_time", b"cancel_time", "complete_time", b"complete_time", "create_time", b"create_time", "expire_time", b"expire_time", "lease_expire_time", b"lease_expire_time", "metadata", b"metadata", "next_step_deadline", b"next_step_deadline", "original_request_id", b"original_request_id", "progress", b"progress", "progress_message", b"progress_message", "progress_time", b"progress_time", "result", b"result", "retry_after", b"retry_after", "start_time", b"start_time", "ttl", b"ttl", "version", b"version", "worker", b"worker"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_callback_url", b"_callback_url", "_cancel_reason", b"_cancel_reason", "_original_request_id", b"_original_request_id", "_progress", b"_progress", "_progress_message", b"_progress_message", "_unique_key", b"_unique_key", "_version", b"_version", "_worker", b"_worker", "callback_url", b"callback_url", "cancel_delivered_time", b"cancel_delivered_time", "cancel_expire_time", b"cancel_expire_time", "cancel_reason", b"cancel_reason", "cancel_request_time", b"cancel_request_time", "cancel_time", b"cancel_time", "checkpoint", b"checkpoint", "complete_time", b"complete_time", "create_time", b"create_time", "expire_time", b"expire_time", "lease_expire_time", b"lease_expire_time", "metadata", b"metadata", "next_attempt_time", b"next_attempt_time", "next_step_deadline", b"next_step_deadline", "original_request_id", b"original_request_id", "progress", b"progress", "progress_message", b"progress_message", "progress_time", b"progress_time", "queue_expire_time", b"queue_expire_time", "queue_timeout", b"queue_timeout", "result", b"result", "retry_after", b"retry_after", "retry_policy", b"retry_policy", "run_expire_time", b"run_expire_time", "run_timeout", b"run_timeout", "schedule_time", b"schedule_time", "start_time", b"start_time", "ttl", b"ttl", "unique_key", b"unique_key", "version", b"version", "worker", b"worker"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_callback_url", b"_callback_url", "_original_request_id", b"_original_request_id", "_progress", b"_progress", "_progress_message", b"_progress_message", "_version", b"_version", "_worker", b"_worker", "attempt", b"attempt", "callback_url", b"callback_url", "cancel_time", b"cancel_time", "complete_time", b"complete_time", "create_time", b"create_time", "errors", b"errors", "expire_time", b"expire_time", "function", b"function", "id", b"id", "lease_expire_time", b"lease_expire_time", "max_attempts", b"max_attempts", "metadata", b"metadata", "next_step", b"next_step", "next_step_deadline", b"next_step_deadline", "original_request_id", b"original_request_id", "owner", b"owner", "progress", b"progress", "progress_message", b"progress_message", "progress_time", b"progress_time", "result", b"result", "retry_after", b"retry_after", "revision", b"revision", "start_time", b"start_time", "status", b"status", "ttl", b"ttl", "version", b"version", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_callback_url", b"_callback_url", "_cancel_reason", b"_cancel_reason", "_original_request_id", b"_original_request_id", "_progress", b"_progress", "_progress_message", b"_progress_message", "_unique_key", b"_unique_key", "_version", b"_version", "_worker", b"_worker", "attempt", b"attempt", "callback_url", b"callback_url", "cancel_delivered_time", b"cancel_delivered_time", "cancel_expire_time", b"cancel_expire_time", "cancel_reason", b"cancel_reason", "cancel_request_time", b"cancel_request_time", "cancel_time", b"cancel_time", "checkpoint", b"checkpoint", "complete_time", b"complete_time", "create_time", b"create_time", "errors", b"errors", "expire_time", b"expire_time", "failed_attempts", b"failed_attempts", "function", b"function", "id", b"id", "lease_expire_time", b"lease_expire_time", "max_attempts", b"max_attempts", "metadata", b"metadata", "next_attempt_time", b"next_attempt_time", "next_step", b"next_step", "next_step_deadline", b"next_step_deadline", "original_request_id", b"original_request_id", "owner", b"owner", "priority", b"priority", "progress", b"progress", "progress_message", b"progress_message", "progress_time", b"progress_time", "queue_expire_time", b"queue_expire_time", "queue_timeout", b"queue_timeout", "result", b"result", "retry_after", b"retry_after", "retry_policy", b"retry_policy", "revision", b"revision", "run_expire_time", b"run_expire_time", "run_timeout", b"run_timeout", "schedule_time", b"schedule_time", "start_time", b"start_time", "status", b"status", "ttl", b"ttl", "unique_key", b"unique_key", "version", b"version", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__callback_url: _TypeAlias = _typing.Literal["callback_url"]  # noqa: Y015
     _WhichOneofArgType__callback_url: _TypeAlias = _typing.Literal["_callback_url", b"_callback_url"]  # noqa: Y015
+    _WhichOneofReturnType__cancel_reason: _TypeAlias = _typing.Literal["cancel_reason"]  # noqa: Y015
+    _WhichOneofArgType__cancel_reason: _TypeAlias = _typing.Literal["_cancel_reason", b"_cancel_reason"]  # noqa: Y015
     _WhichOneofReturnType__original_request_id: _TypeAlias = _typing.Literal["original_request_id"]  # noqa: Y015
     _WhichOneofArgType__original_request_id: _TypeAlias = _typing.Literal["_original_request_id", b"_original_request_id"]  # noqa: Y015
     _WhichOneofReturnType__progress: _TypeAlias = _typing.Literal["progress"]  # noqa: Y015
     _WhichOneofArgType__progress: _TypeAlias = _typing.Literal["_progress", b"_progress"]  # noqa: Y015
     _WhichOneofReturnType__progress_message: _TypeAlias = _typing.Literal["progress_message"]  # noqa: Y015
     _WhichOneofArgType__progress_message: _TypeAlias = _typing.Literal["_progress_message", b"_progress_message"]  # noqa: Y015
+    _WhichOneofReturnType__unique_key: _TypeAlias = _typing.Literal["unique_key"]  # noqa: Y015
+    _WhichOneofArgType__unique_key: _TypeAlias = _typing.Literal["_unique_key", b"_unique_key"]  # noqa: Y015
     _WhichOneofReturnType__version: _TypeAlias = _typing.Literal["version"]  # noqa: Y015
     _WhichOneofArgType__version: _TypeAlias = _typing.Literal["_version", b"_version"]  # noqa: Y015
     _WhichOneofReturnType__worker: _TypeAlias = _typing.Literal["worker"]  # noqa: Y015
@@ -400,11 +511,15 @@ class Operation(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__callback_url) -> _WhichOneofReturnType__callback_url | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cancel_reason) -> _WhichOneofReturnType__cancel_reason | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__original_request_id) -> _WhichOneofReturnType__original_request_id | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__progress) -> _WhichOneofReturnType__progress | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__progress_message) -> _WhichOneofReturnType__progress_message | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__unique_key) -> _WhichOneofReturnType__unique_key | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__version) -> _WhichOneofReturnType__version | None: ...
     @_typing.overload
@@ -413,11 +528,51 @@ class Operation(_message.Message):
 Global___Operation: _TypeAlias = Operation  # noqa: Y015
 
 @_typing.final
-class OperationError(_message.Message):
-    """Cause of a failed operation.
+class RetryPolicy(_message.Message):
+    """Pauses between the attempts of an operation: each is `backoff_multiplier` times the one before,
+    and varies by up to 20 % in both directions.
+    """
 
-    The service writes the codes EXPIRED (the operation ran past its `expire_time`) and LEASE_LOST
-    (the last attempt lost its lease). Workers write all other codes.
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INITIAL_BACKOFF_FIELD_NUMBER: _builtins.int
+    BACKOFF_MULTIPLIER_FIELD_NUMBER: _builtins.int
+    MAX_BACKOFF_FIELD_NUMBER: _builtins.int
+    backoff_multiplier: _builtins.float
+    """Factor between two pauses. 2 by default; clamped to 1 … 10. NaN is refused."""
+    @_builtins.property
+    def initial_backoff(self) -> _duration_pb2.Duration:
+        """Pause after the first failed attempt. 1 s by default; clamped to 0 … 1 h."""
+
+    @_builtins.property
+    def max_backoff(self) -> _duration_pb2.Duration:
+        """Longest pause. 5 min by default; clamped to 0 … 24 h."""
+
+    def __init__(
+        self,
+        *,
+        initial_backoff: _duration_pb2.Duration | None = ...,
+        backoff_multiplier: _builtins.float | None = ...,
+        max_backoff: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_backoff_multiplier", b"_backoff_multiplier", "backoff_multiplier", b"backoff_multiplier", "initial_backoff", b"initial_backoff", "max_backoff", b"max_backoff"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_backoff_multiplier", b"_backoff_multiplier", "backoff_multiplier", b"backoff_multiplier", "initial_backoff", b"initial_backoff", "max_backoff", b"max_backoff"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__backoff_multiplier: _TypeAlias = _typing.Literal["backoff_multiplier"]  # noqa: Y015
+    _WhichOneofArgType__backoff_multiplier: _TypeAlias = _typing.Literal["_backoff_multiplier", b"_backoff_multiplier"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__backoff_multiplier) -> _WhichOneofReturnType__backoff_multiplier | None: ...
+
+Global___RetryPolicy: _TypeAlias = RetryPolicy  # noqa: Y015
+
+@_typing.final
+class OperationError(_message.Message):
+    """Cause of a failed operation or of a failed attempt.
+
+    The service writes the codes EXPIRED (the operation ran past its `expire_time`), LEASE_LOST (an
+    attempt lost its lease), RUN_TIMEOUT (an attempt took longer than `run_timeout`) and
+    QUEUE_TIMEOUT (no worker claimed the operation within `queue_timeout`). Workers write all other
+    codes.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

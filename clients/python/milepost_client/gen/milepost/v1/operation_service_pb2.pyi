@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from milepost_client.gen.milepost.v1 import operation_pb2 as _operation_pb2
 import builtins as _builtins
 import sys
@@ -21,6 +22,30 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _UniqueKeyPolicy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _UniqueKeyPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_UniqueKeyPolicy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    UNIQUE_KEY_POLICY_UNSPECIFIED: _UniqueKeyPolicy.ValueType  # 0
+    """Unspecified. Means JOIN."""
+    UNIQUE_KEY_POLICY_JOIN: _UniqueKeyPolicy.ValueType  # 1
+    """The response holds the active operation, and `joined` is set. Nothing is created."""
+    UNIQUE_KEY_POLICY_REFUSE: _UniqueKeyPolicy.ValueType  # 2
+    """The create is refused with UNIQUE_KEY_TAKEN."""
+
+class UniqueKeyPolicy(_UniqueKeyPolicy, metaclass=_UniqueKeyPolicyEnumTypeWrapper):
+    """Outcome of a create whose `unique_key` an active operation of the same owner has."""
+
+UNIQUE_KEY_POLICY_UNSPECIFIED: UniqueKeyPolicy.ValueType  # 0
+"""Unspecified. Means JOIN."""
+UNIQUE_KEY_POLICY_JOIN: UniqueKeyPolicy.ValueType  # 1
+"""The response holds the active operation, and `joined` is set. Nothing is created."""
+UNIQUE_KEY_POLICY_REFUSE: UniqueKeyPolicy.ValueType  # 2
+"""The create is refused with UNIQUE_KEY_TAKEN."""
+Global___UniqueKeyPolicy: _TypeAlias = UniqueKeyPolicy  # noqa: Y015
 
 @_typing.final
 class CreateOperationRequest(_message.Message):
@@ -38,6 +63,13 @@ class CreateOperationRequest(_message.Message):
     RETRY_AFTER_FIELD_NUMBER: _builtins.int
     MAX_ATTEMPTS_FIELD_NUMBER: _builtins.int
     CALLBACK_EVENTS_FIELD_NUMBER: _builtins.int
+    SCHEDULE_TIME_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    UNIQUE_KEY_FIELD_NUMBER: _builtins.int
+    UNIQUE_KEY_POLICY_FIELD_NUMBER: _builtins.int
+    RETRY_POLICY_FIELD_NUMBER: _builtins.int
+    QUEUE_TIMEOUT_FIELD_NUMBER: _builtins.int
+    RUN_TIMEOUT_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Identifier that makes the call idempotent: 1 to 255 letters, digits and `_` `.` `:` `-`. If
     absent, every call creates an operation.
@@ -54,6 +86,16 @@ class CreateOperationRequest(_message.Message):
     """
     max_attempts: _builtins.int
     """Maximum number of attempts. 3 by default; clamped to at least 1."""
+    priority: _builtins.int
+    """Priority among the pending operations of the owner, from 0 to 9; a higher one is claimed first.
+    5 by default. Other values are refused.
+    """
+    unique_key: _builtins.str
+    """Key that at most one active operation of the owner has, 1 to 255 characters. Unlike
+    `request_id`, which names one call, it names the work.
+    """
+    unique_key_policy: Global___UniqueKeyPolicy.ValueType
+    """What happens if an active operation of the owner has the `unique_key`. UNSPECIFIED means JOIN."""
     @_builtins.property
     def metadata(self) -> _struct_pb2.Struct:
         """Data of the caller, at most 65,536 bytes of JSON. NaN and infinities are refused. The service
@@ -71,8 +113,32 @@ class CreateOperationRequest(_message.Message):
     @_builtins.property
     def callback_events(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Types of the events that are sent to `callback_url`. Accepted are `operation.started`,
-        `operation.completed`, `operation.failed`, `operation.cancelled` and `operation.expired`; other
-        values are refused. Empty means all of these except `operation.started`.
+        `operation.completed`, `operation.failed`, `operation.retrying`, `operation.cancel_requested`,
+        `operation.cancelled`, `operation.released` and `operation.expired`; other values are refused.
+        Empty means those of the end: `operation.completed`, `operation.failed`, `operation.cancelled`
+        and `operation.expired`.
+        """
+
+    @_builtins.property
+    def schedule_time(self) -> _timestamp_pb2.Timestamp:
+        """Time before which the operation cannot be claimed, at most 30 days ahead. A time in the past
+        means now. `ttl` and `queue_timeout` count from this time on.
+        """
+
+    @_builtins.property
+    def retry_policy(self) -> _operation_pb2.RetryPolicy:
+        """Pauses between the attempts. Absent fields have their defaults."""
+
+    @_builtins.property
+    def queue_timeout(self) -> _duration_pb2.Duration:
+        """Maximum time that the operation may be claimable without being claimed. Clamped to 1 s … 7
+        days. If absent, only `ttl` bounds it.
+        """
+
+    @_builtins.property
+    def run_timeout(self) -> _duration_pb2.Duration:
+        """Maximum duration of one attempt. Clamped to 1 s … 7 days. If absent, only the lease and `ttl`
+        bound it.
         """
 
     def __init__(
@@ -88,10 +154,17 @@ class CreateOperationRequest(_message.Message):
         retry_after: _duration_pb2.Duration | None = ...,
         max_attempts: _builtins.int | None = ...,
         callback_events: _abc.Iterable[_builtins.str] | None = ...,
+        schedule_time: _timestamp_pb2.Timestamp | None = ...,
+        priority: _builtins.int | None = ...,
+        unique_key: _builtins.str | None = ...,
+        unique_key_policy: Global___UniqueKeyPolicy.ValueType = ...,
+        retry_policy: _operation_pb2.RetryPolicy | None = ...,
+        queue_timeout: _duration_pb2.Duration | None = ...,
+        run_timeout: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_callback_url", b"_callback_url", "_max_attempts", b"_max_attempts", "_original_request_id", b"_original_request_id", "_request_id", b"_request_id", "_version", b"_version", "callback_url", b"callback_url", "max_attempts", b"max_attempts", "metadata", b"metadata", "original_request_id", b"original_request_id", "request_id", b"request_id", "retry_after", b"retry_after", "ttl", b"ttl", "version", b"version"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_callback_url", b"_callback_url", "_max_attempts", b"_max_attempts", "_original_request_id", b"_original_request_id", "_priority", b"_priority", "_request_id", b"_request_id", "_unique_key", b"_unique_key", "_version", b"_version", "callback_url", b"callback_url", "max_attempts", b"max_attempts", "metadata", b"metadata", "original_request_id", b"original_request_id", "priority", b"priority", "queue_timeout", b"queue_timeout", "request_id", b"request_id", "retry_after", b"retry_after", "retry_policy", b"retry_policy", "run_timeout", b"run_timeout", "schedule_time", b"schedule_time", "ttl", b"ttl", "unique_key", b"unique_key", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_callback_url", b"_callback_url", "_max_attempts", b"_max_attempts", "_original_request_id", b"_original_request_id", "_request_id", b"_request_id", "_version", b"_version", "callback_events", b"callback_events", "callback_url", b"callback_url", "function", b"function", "max_attempts", b"max_attempts", "metadata", b"metadata", "original_request_id", b"original_request_id", "request_id", b"request_id", "retry_after", b"retry_after", "ttl", b"ttl", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_callback_url", b"_callback_url", "_max_attempts", b"_max_attempts", "_original_request_id", b"_original_request_id", "_priority", b"_priority", "_request_id", b"_request_id", "_unique_key", b"_unique_key", "_version", b"_version", "callback_events", b"callback_events", "callback_url", b"callback_url", "function", b"function", "max_attempts", b"max_attempts", "metadata", b"metadata", "original_request_id", b"original_request_id", "priority", b"priority", "queue_timeout", b"queue_timeout", "request_id", b"request_id", "retry_after", b"retry_after", "retry_policy", b"retry_policy", "run_timeout", b"run_timeout", "schedule_time", b"schedule_time", "ttl", b"ttl", "unique_key", b"unique_key", "unique_key_policy", b"unique_key_policy", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__callback_url: _TypeAlias = _typing.Literal["callback_url"]  # noqa: Y015
     _WhichOneofArgType__callback_url: _TypeAlias = _typing.Literal["_callback_url", b"_callback_url"]  # noqa: Y015
@@ -99,8 +172,12 @@ class CreateOperationRequest(_message.Message):
     _WhichOneofArgType__max_attempts: _TypeAlias = _typing.Literal["_max_attempts", b"_max_attempts"]  # noqa: Y015
     _WhichOneofReturnType__original_request_id: _TypeAlias = _typing.Literal["original_request_id"]  # noqa: Y015
     _WhichOneofArgType__original_request_id: _TypeAlias = _typing.Literal["_original_request_id", b"_original_request_id"]  # noqa: Y015
+    _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
+    _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015
     _WhichOneofReturnType__request_id: _TypeAlias = _typing.Literal["request_id"]  # noqa: Y015
     _WhichOneofArgType__request_id: _TypeAlias = _typing.Literal["_request_id", b"_request_id"]  # noqa: Y015
+    _WhichOneofReturnType__unique_key: _TypeAlias = _typing.Literal["unique_key"]  # noqa: Y015
+    _WhichOneofArgType__unique_key: _TypeAlias = _typing.Literal["_unique_key", b"_unique_key"]  # noqa: Y015
     _WhichOneofReturnType__version: _TypeAlias = _typing.Literal["version"]  # noqa: Y015
     _WhichOneofArgType__version: _TypeAlias = _typing.Literal["_version", b"_version"]  # noqa: Y015
     @_typing.overload
@@ -110,7 +187,11 @@ class CreateOperationRequest(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__original_request_id) -> _WhichOneofReturnType__original_request_id | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__priority) -> _WhichOneofReturnType__priority | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__request_id) -> _WhichOneofReturnType__request_id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__unique_key) -> _WhichOneofReturnType__unique_key | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__version) -> _WhichOneofReturnType__version | None: ...
 
@@ -124,8 +205,11 @@ class CreateOperationResponse(_message.Message):
 
     OPERATION_FIELD_NUMBER: _builtins.int
     REPLAYED_FIELD_NUMBER: _builtins.int
+    JOINED_FIELD_NUMBER: _builtins.int
     replayed: _builtins.bool
     """True if an earlier call with the same `request_id` created the operation."""
+    joined: _builtins.bool
+    """True if another call created the operation, which is active with the same `unique_key`."""
     @_builtins.property
     def operation(self) -> _operation_pb2.Operation:
         """The operation in the FULL view, in its current state."""
@@ -135,10 +219,11 @@ class CreateOperationResponse(_message.Message):
         *,
         operation: _operation_pb2.Operation | None = ...,
         replayed: _builtins.bool = ...,
+        joined: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["operation", b"operation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["operation", b"operation", "replayed", b"replayed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["joined", b"joined", "operation", b"operation", "replayed", b"replayed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -428,6 +513,7 @@ class CancelOperationRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     EXPECTED_REVISION_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    GRACE_FIELD_NUMBER: _builtins.int
     operation_id: _builtins.str
     """Identifier of the operation: `op_` and 24 lower-case hexadecimal characters."""
     request_id: _builtins.str
@@ -435,7 +521,13 @@ class CancelOperationRequest(_message.Message):
     expected_revision: _builtins.int
     """Revision that the operation must have. Absent means any revision."""
     reason: _builtins.str
-    """Reason for the cancel, at most 1,000 characters. Stored with the event."""
+    """Reason for the cancel, at most 1,000 characters. Stored with the operation and the event."""
+    @_builtins.property
+    def grace(self) -> _duration_pb2.Duration:
+        """Time that the worker has to end the operation. Clamped to 0 … 1 h. Absent or zero: the
+        operation is cancelled at once.
+        """
+
     def __init__(
         self,
         *,
@@ -443,10 +535,11 @@ class CancelOperationRequest(_message.Message):
         request_id: _builtins.str | None = ...,
         expected_revision: _builtins.int | None = ...,
         reason: _builtins.str | None = ...,
+        grace: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "_reason", b"_reason", "_request_id", b"_request_id", "expected_revision", b"expected_revision", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "_reason", b"_reason", "_request_id", b"_request_id", "expected_revision", b"expected_revision", "grace", b"grace", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "_reason", b"_reason", "_request_id", b"_request_id", "expected_revision", b"expected_revision", "operation_id", b"operation_id", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "_reason", b"_reason", "_request_id", b"_request_id", "expected_revision", b"expected_revision", "grace", b"grace", "operation_id", b"operation_id", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__expected_revision: _TypeAlias = _typing.Literal["expected_revision"]  # noqa: Y015
     _WhichOneofArgType__expected_revision: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision"]  # noqa: Y015
@@ -492,6 +585,133 @@ class CancelOperationResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CancelOperationResponse: _TypeAlias = CancelOperationResponse  # noqa: Y015
+
+@_typing.final
+class ListEventsRequest(_message.Message):
+    """Request for ListEvents."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPERATION_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    operation_id: _builtins.str
+    """Identifier of the operation: `op_` and 24 lower-case hexadecimal characters."""
+    page_size: _builtins.int
+    """Maximum number of events on one page. 0 means 50. A value above 100 means 100. A negative value
+    is refused.
+    """
+    page_token: _builtins.str
+    """The `next_page_token` of the previous page. Empty for the first page."""
+    def __init__(
+        self,
+        *,
+        operation_id: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["operation_id", b"operation_id", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListEventsRequest: _TypeAlias = ListEventsRequest  # noqa: Y015
+
+@_typing.final
+class ListEventsResponse(_message.Message):
+    """Response for ListEvents."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Token for the next page. Empty if and only if this page is the last one."""
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___OperationEvent]:
+        """The events of this page, in the order of their revisions."""
+
+    def __init__(
+        self,
+        *,
+        events: _abc.Iterable[Global___OperationEvent] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListEventsResponse: _TypeAlias = ListEventsResponse  # noqa: Y015
+
+@_typing.final
+class OperationEvent(_message.Message):
+    """Record of one transition of an operation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVISION_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    TRANSITION_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    WORKER_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    ERRORS_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    """Revision of the operation after the transition."""
+    type: _builtins.str
+    """Type of the event, such as `operation.retrying`."""
+    transition: _builtins.str
+    """Name of the transition, such as `retry`."""
+    actor: _builtins.str
+    """Subject of the principal that made the transition; `milepost` for the service itself."""
+    attempt: _builtins.int
+    """Attempt that the transition began, changed or ended; 0 before the first."""
+    worker: _builtins.str
+    """Name of the worker of that attempt. Absent before the first attempt, and if the worker sent
+    none.
+    """
+    reason: _builtins.str
+    """Reason of the transition. Absent if none was given."""
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """Time of the transition, by the clock of the database."""
+
+    @_builtins.property
+    def errors(self) -> _containers.RepeatedCompositeFieldContainer[_operation_pb2.OperationError]:
+        """Errors of the attempt, if the transition ended it with errors."""
+
+    def __init__(
+        self,
+        *,
+        revision: _builtins.int = ...,
+        type: _builtins.str = ...,
+        transition: _builtins.str = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        actor: _builtins.str = ...,
+        attempt: _builtins.int = ...,
+        worker: _builtins.str | None = ...,
+        reason: _builtins.str | None = ...,
+        errors: _abc.Iterable[_operation_pb2.OperationError] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_reason", b"_reason", "_worker", b"_worker", "reason", b"reason", "time", b"time", "worker", b"worker"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_reason", b"_reason", "_worker", b"_worker", "actor", b"actor", "attempt", b"attempt", "errors", b"errors", "reason", b"reason", "revision", b"revision", "time", b"time", "transition", b"transition", "type", b"type", "worker", b"worker"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__reason: _TypeAlias = _typing.Literal["reason"]  # noqa: Y015
+    _WhichOneofArgType__reason: _TypeAlias = _typing.Literal["_reason", b"_reason"]  # noqa: Y015
+    _WhichOneofReturnType__worker: _TypeAlias = _typing.Literal["worker"]  # noqa: Y015
+    _WhichOneofArgType__worker: _TypeAlias = _typing.Literal["_worker", b"_worker"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__reason) -> _WhichOneofReturnType__reason | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__worker) -> _WhichOneofReturnType__worker | None: ...
+
+Global___OperationEvent: _TypeAlias = OperationEvent  # noqa: Y015
 
 @_typing.final
 class DeleteOperationRequest(_message.Message):

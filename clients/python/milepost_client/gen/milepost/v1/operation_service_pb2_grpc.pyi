@@ -52,7 +52,8 @@ class OperationServiceStub:
 
     Idempotent with a `request_id`: while the operation exists, a repeated call of the same owner
     returns the operation in its current state, with `replayed` set. Without a `request_id`, every
-    call creates an operation.
+    call creates an operation. A call that joined another operation by its `unique_key` is decided
+    again when it is repeated.
 
     Errors:
     * INVALID_REQUEST (INVALID_ARGUMENT): a field is malformed or too large, or the callback URL is
@@ -60,6 +61,8 @@ class OperationServiceStub:
     * WEBHOOKS_NOT_CONFIGURED (FAILED_PRECONDITION): the request has a callback URL, but the
       operator has configured no master key.
     * REQUEST_ID_REUSED (ALREADY_EXISTS): the `request_id` created an operation with other content.
+    * UNIQUE_KEY_TAKEN (ALREADY_EXISTS): an active operation of the owner has this `unique_key`,
+      and the request asks to refuse the create. The metadata holds its id.
     * QUOTA_EXCEEDED (RESOURCE_EXHAUSTED): the owner has the maximum number of active operations,
       10 by default. A google.rpc.QuotaFailure holds the count and the limit.
     * IDS_EXHAUSTED (INTERNAL): ten random ids in a row were already in use.
@@ -131,15 +134,22 @@ class OperationServiceStub:
       such operation, or the operation was removed during the watch.
     """
     CancelOperation: _grpc.UnaryUnaryMultiCallable[_operation_service_pb2.CancelOperationRequest, _operation_service_pb2.CancelOperationResponse]
-    """Cancels an operation. When the call returns, no worker can complete the operation any more.
+    """Cancels an operation, at once or with a grace for its worker.
 
     Transition: cancel.
     Allowed while: PENDING, PROCESSING.
     Enters: CANCELLED.
 
-    Available to the owner and to admins. Keeps progress and metadata. Notifying the worker is best
-    effort: a worker with a progress stream is notified at once; any other worker learns of the
-    cancel when its next write is refused.
+    Without a `grace`, no worker can complete the operation any more when the call returns.
+    Notifying the worker is best effort: a worker with a progress stream is notified at once; any
+    other worker learns of the cancel when its next write is refused.
+
+    With a `grace`, a processing operation stays PROCESSING and `cancel_request_time` is set
+    (transition request_cancel). The worker is notified on its stream, and by the answer of its
+    next write. It acknowledges the cancel, completes or fails the operation; at the end of the
+    grace the sweeper cancels it. A pending operation is cancelled at once.
+
+    Available to the owner and to admins. Keeps progress and metadata.
 
     Idempotent with a `request_id`. Without one, a second cancel is an illegal transition.
 
@@ -153,6 +163,18 @@ class OperationServiceStub:
       both revisions.
     * LOST_RACE (ABORTED): concurrent writers changed the operation during each of three tries.
       Read the operation and try again.
+    """
+    ListEvents: _grpc.UnaryUnaryMultiCallable[_operation_service_pb2.ListEventsRequest, _operation_service_pb2.ListEventsResponse]
+    """Lists the transitions of one operation that changed its status or requested to cancel it, oldest
+    first. Progress is not listed.
+
+    Available to the owner and to admins. Idempotent; changes nothing.
+
+    Errors:
+    * INVALID_REQUEST (INVALID_ARGUMENT): the id is malformed, the page size is negative, or the
+      page token belongs to another caller or operation.
+    * OPERATION_NOT_FOUND, OPERATION_EXPIRED, OPERATION_DELETED (NOT_FOUND): the caller can read the
+      events of no such operation.
     """
     DeleteOperation: _grpc.UnaryUnaryMultiCallable[_operation_service_pb2.DeleteOperationRequest, _operation_service_pb2.DeleteOperationResponse]
     """Deletes a terminal operation and its result. Does not cancel an active operation.
@@ -200,7 +222,8 @@ class OperationServiceAsyncStub(OperationServiceStub):
 
     Idempotent with a `request_id`: while the operation exists, a repeated call of the same owner
     returns the operation in its current state, with `replayed` set. Without a `request_id`, every
-    call creates an operation.
+    call creates an operation. A call that joined another operation by its `unique_key` is decided
+    again when it is repeated.
 
     Errors:
     * INVALID_REQUEST (INVALID_ARGUMENT): a field is malformed or too large, or the callback URL is
@@ -208,6 +231,8 @@ class OperationServiceAsyncStub(OperationServiceStub):
     * WEBHOOKS_NOT_CONFIGURED (FAILED_PRECONDITION): the request has a callback URL, but the
       operator has configured no master key.
     * REQUEST_ID_REUSED (ALREADY_EXISTS): the `request_id` created an operation with other content.
+    * UNIQUE_KEY_TAKEN (ALREADY_EXISTS): an active operation of the owner has this `unique_key`,
+      and the request asks to refuse the create. The metadata holds its id.
     * QUOTA_EXCEEDED (RESOURCE_EXHAUSTED): the owner has the maximum number of active operations,
       10 by default. A google.rpc.QuotaFailure holds the count and the limit.
     * IDS_EXHAUSTED (INTERNAL): ten random ids in a row were already in use.
@@ -279,15 +304,22 @@ class OperationServiceAsyncStub(OperationServiceStub):
       such operation, or the operation was removed during the watch.
     """
     CancelOperation: _aio.UnaryUnaryMultiCallable[_operation_service_pb2.CancelOperationRequest, _operation_service_pb2.CancelOperationResponse]  # type: ignore[assignment]
-    """Cancels an operation. When the call returns, no worker can complete the operation any more.
+    """Cancels an operation, at once or with a grace for its worker.
 
     Transition: cancel.
     Allowed while: PENDING, PROCESSING.
     Enters: CANCELLED.
 
-    Available to the owner and to admins. Keeps progress and metadata. Notifying the worker is best
-    effort: a worker with a progress stream is notified at once; any other worker learns of the
-    cancel when its next write is refused.
+    Without a `grace`, no worker can complete the operation any more when the call returns.
+    Notifying the worker is best effort: a worker with a progress stream is notified at once; any
+    other worker learns of the cancel when its next write is refused.
+
+    With a `grace`, a processing operation stays PROCESSING and `cancel_request_time` is set
+    (transition request_cancel). The worker is notified on its stream, and by the answer of its
+    next write. It acknowledges the cancel, completes or fails the operation; at the end of the
+    grace the sweeper cancels it. A pending operation is cancelled at once.
+
+    Available to the owner and to admins. Keeps progress and metadata.
 
     Idempotent with a `request_id`. Without one, a second cancel is an illegal transition.
 
@@ -301,6 +333,18 @@ class OperationServiceAsyncStub(OperationServiceStub):
       both revisions.
     * LOST_RACE (ABORTED): concurrent writers changed the operation during each of three tries.
       Read the operation and try again.
+    """
+    ListEvents: _aio.UnaryUnaryMultiCallable[_operation_service_pb2.ListEventsRequest, _operation_service_pb2.ListEventsResponse]  # type: ignore[assignment]
+    """Lists the transitions of one operation that changed its status or requested to cancel it, oldest
+    first. Progress is not listed.
+
+    Available to the owner and to admins. Idempotent; changes nothing.
+
+    Errors:
+    * INVALID_REQUEST (INVALID_ARGUMENT): the id is malformed, the page size is negative, or the
+      page token belongs to another caller or operation.
+    * OPERATION_NOT_FOUND, OPERATION_EXPIRED, OPERATION_DELETED (NOT_FOUND): the caller can read the
+      events of no such operation.
     """
     DeleteOperation: _aio.UnaryUnaryMultiCallable[_operation_service_pb2.DeleteOperationRequest, _operation_service_pb2.DeleteOperationResponse]  # type: ignore[assignment]
     """Deletes a terminal operation and its result. Does not cancel an active operation.
@@ -350,7 +394,8 @@ class OperationServiceServicer:
 
         Idempotent with a `request_id`: while the operation exists, a repeated call of the same owner
         returns the operation in its current state, with `replayed` set. Without a `request_id`, every
-        call creates an operation.
+        call creates an operation. A call that joined another operation by its `unique_key` is decided
+        again when it is repeated.
 
         Errors:
         * INVALID_REQUEST (INVALID_ARGUMENT): a field is malformed or too large, or the callback URL is
@@ -358,6 +403,8 @@ class OperationServiceServicer:
         * WEBHOOKS_NOT_CONFIGURED (FAILED_PRECONDITION): the request has a callback URL, but the
           operator has configured no master key.
         * REQUEST_ID_REUSED (ALREADY_EXISTS): the `request_id` created an operation with other content.
+        * UNIQUE_KEY_TAKEN (ALREADY_EXISTS): an active operation of the owner has this `unique_key`,
+          and the request asks to refuse the create. The metadata holds its id.
         * QUOTA_EXCEEDED (RESOURCE_EXHAUSTED): the owner has the maximum number of active operations,
           10 by default. A google.rpc.QuotaFailure holds the count and the limit.
         * IDS_EXHAUSTED (INTERNAL): ten random ids in a row were already in use.
@@ -454,15 +501,22 @@ class OperationServiceServicer:
         request: _operation_service_pb2.CancelOperationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_operation_service_pb2.CancelOperationResponse, _abc.Awaitable[_operation_service_pb2.CancelOperationResponse]]:
-        """Cancels an operation. When the call returns, no worker can complete the operation any more.
+        """Cancels an operation, at once or with a grace for its worker.
 
         Transition: cancel.
         Allowed while: PENDING, PROCESSING.
         Enters: CANCELLED.
 
-        Available to the owner and to admins. Keeps progress and metadata. Notifying the worker is best
-        effort: a worker with a progress stream is notified at once; any other worker learns of the
-        cancel when its next write is refused.
+        Without a `grace`, no worker can complete the operation any more when the call returns.
+        Notifying the worker is best effort: a worker with a progress stream is notified at once; any
+        other worker learns of the cancel when its next write is refused.
+
+        With a `grace`, a processing operation stays PROCESSING and `cancel_request_time` is set
+        (transition request_cancel). The worker is notified on its stream, and by the answer of its
+        next write. It acknowledges the cancel, completes or fails the operation; at the end of the
+        grace the sweeper cancels it. A pending operation is cancelled at once.
+
+        Available to the owner and to admins. Keeps progress and metadata.
 
         Idempotent with a `request_id`. Without one, a second cancel is an illegal transition.
 
@@ -476,6 +530,23 @@ class OperationServiceServicer:
           both revisions.
         * LOST_RACE (ABORTED): concurrent writers changed the operation during each of three tries.
           Read the operation and try again.
+        """
+
+    def ListEvents(
+        self,
+        request: _operation_service_pb2.ListEventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operation_service_pb2.ListEventsResponse, _abc.Awaitable[_operation_service_pb2.ListEventsResponse]]:
+        """Lists the transitions of one operation that changed its status or requested to cancel it, oldest
+        first. Progress is not listed.
+
+        Available to the owner and to admins. Idempotent; changes nothing.
+
+        Errors:
+        * INVALID_REQUEST (INVALID_ARGUMENT): the id is malformed, the page size is negative, or the
+          page token belongs to another caller or operation.
+        * OPERATION_NOT_FOUND, OPERATION_EXPIRED, OPERATION_DELETED (NOT_FOUND): the caller can read the
+          events of no such operation.
         """
 
     def DeleteOperation(

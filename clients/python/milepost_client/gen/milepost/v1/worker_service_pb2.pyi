@@ -36,7 +36,13 @@ class _InterruptionKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Inte
     INTERRUPTION_KIND_EXPIRED: _InterruptionKind.ValueType  # 2
     """The operation passed its `expire_time` and was failed."""
     INTERRUPTION_KIND_LEASE_LOST: _InterruptionKind.ValueType  # 3
-    """The worker lost its lease: the operation was released or failed."""
+    """The attempt is over, because its lease or its `run_timeout` ended: the operation was released
+    or failed.
+    """
+    INTERRUPTION_KIND_CANCEL_REQUESTED: _InterruptionKind.ValueType  # 4
+    """The owner or an admin requested to cancel the operation, with a grace. The worker still holds
+    the operation, and may acknowledge the cancel, complete or fail it.
+    """
 
 class InterruptionKind(_InterruptionKind, metaclass=_InterruptionKindEnumTypeWrapper):
     """Reason of an interruption."""
@@ -48,7 +54,13 @@ INTERRUPTION_KIND_CANCELLED: InterruptionKind.ValueType  # 1
 INTERRUPTION_KIND_EXPIRED: InterruptionKind.ValueType  # 2
 """The operation passed its `expire_time` and was failed."""
 INTERRUPTION_KIND_LEASE_LOST: InterruptionKind.ValueType  # 3
-"""The worker lost its lease: the operation was released or failed."""
+"""The attempt is over, because its lease or its `run_timeout` ended: the operation was released
+or failed.
+"""
+INTERRUPTION_KIND_CANCEL_REQUESTED: InterruptionKind.ValueType  # 4
+"""The owner or an admin requested to cancel the operation, with a grace. The worker still holds
+the operation, and may acknowledge the cancel, complete or fail it.
+"""
 Global___InterruptionKind: _TypeAlias = InterruptionKind  # noqa: Y015
 
 @_typing.final
@@ -222,6 +234,7 @@ class UpdateProgressRequest(_message.Message):
     ATTEMPT_FIELD_NUMBER: _builtins.int
     PROGRESS_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
     operation_id: _builtins.str
     """Identifier of the operation: `op_` and 24 lower-case hexadecimal characters."""
     request_id: _builtins.str
@@ -239,6 +252,10 @@ class UpdateProgressRequest(_message.Message):
     """
     message: _builtins.str
     """Description of the current step, at most 1,000 characters. If absent, the last one is kept."""
+    @_builtins.property
+    def checkpoint(self) -> _any_pb2.Any:
+        """State of the work for the next attempt, at most 65,536 bytes. If absent, the last one is kept."""
+
     def __init__(
         self,
         *,
@@ -248,10 +265,11 @@ class UpdateProgressRequest(_message.Message):
         attempt: _builtins.int | None = ...,
         progress: _builtins.float | None = ...,
         message: _builtins.str | None = ...,
+        checkpoint: _any_pb2.Any | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_attempt", b"_attempt", "_expected_revision", b"_expected_revision", "_message", b"_message", "_progress", b"_progress", "_request_id", b"_request_id", "attempt", b"attempt", "expected_revision", b"expected_revision", "message", b"message", "progress", b"progress", "request_id", b"request_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_attempt", b"_attempt", "_expected_revision", b"_expected_revision", "_message", b"_message", "_progress", b"_progress", "_request_id", b"_request_id", "attempt", b"attempt", "checkpoint", b"checkpoint", "expected_revision", b"expected_revision", "message", b"message", "progress", b"progress", "request_id", b"request_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attempt", b"_attempt", "_expected_revision", b"_expected_revision", "_message", b"_message", "_progress", b"_progress", "_request_id", b"_request_id", "attempt", b"attempt", "expected_revision", b"expected_revision", "message", b"message", "operation_id", b"operation_id", "progress", b"progress", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attempt", b"_attempt", "_expected_revision", b"_expected_revision", "_message", b"_message", "_progress", b"_progress", "_request_id", b"_request_id", "attempt", b"attempt", "checkpoint", b"checkpoint", "expected_revision", b"expected_revision", "message", b"message", "operation_id", b"operation_id", "progress", b"progress", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__attempt: _TypeAlias = _typing.Literal["attempt"]  # noqa: Y015
     _WhichOneofArgType__attempt: _TypeAlias = _typing.Literal["_attempt", b"_attempt"]  # noqa: Y015
@@ -316,6 +334,7 @@ class StreamProgressRequest(_message.Message):
     ATTEMPT_FIELD_NUMBER: _builtins.int
     PROGRESS_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
     operation_id: _builtins.str
     """Identifier of the operation: `op_` and 24 lower-case hexadecimal characters."""
     attempt: _builtins.int
@@ -329,6 +348,12 @@ class StreamProgressRequest(_message.Message):
     """
     message: _builtins.str
     """Description of the current step, at most 1,000 characters. If absent, the last one is kept."""
+    @_builtins.property
+    def checkpoint(self) -> _any_pb2.Any:
+        """State of the work for the next attempt, at most 65,536 bytes. If absent, the last one is kept.
+        Of coalesced updates, the newest is committed.
+        """
+
     def __init__(
         self,
         *,
@@ -336,10 +361,11 @@ class StreamProgressRequest(_message.Message):
         attempt: _builtins.int | None = ...,
         progress: _builtins.float | None = ...,
         message: _builtins.str | None = ...,
+        checkpoint: _any_pb2.Any | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_attempt", b"_attempt", "_message", b"_message", "_progress", b"_progress", "attempt", b"attempt", "message", b"message", "progress", b"progress"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_attempt", b"_attempt", "_message", b"_message", "_progress", b"_progress", "attempt", b"attempt", "checkpoint", b"checkpoint", "message", b"message", "progress", b"progress"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attempt", b"_attempt", "_message", b"_message", "_progress", b"_progress", "attempt", b"attempt", "message", b"message", "operation_id", b"operation_id", "progress", b"progress"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attempt", b"_attempt", "_message", b"_message", "_progress", b"_progress", "attempt", b"attempt", "checkpoint", b"checkpoint", "message", b"message", "operation_id", b"operation_id", "progress", b"progress"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__attempt: _TypeAlias = _typing.Literal["attempt"]  # noqa: Y015
     _WhichOneofArgType__attempt: _TypeAlias = _typing.Literal["_attempt", b"_attempt"]  # noqa: Y015
@@ -371,7 +397,7 @@ class StreamProgressResponse(_message.Message):
 
     @_builtins.property
     def interruption(self) -> Global___Interruption:
-        """Notice that the worker must stop processing an operation."""
+        """Notice that the worker must stop processing an operation, or is asked to."""
 
     @_builtins.property
     def error(self) -> Global___UpdateError:
@@ -434,7 +460,9 @@ Global___Acknowledgement: _TypeAlias = Acknowledgement  # noqa: Y015
 
 @_typing.final
 class Interruption(_message.Message):
-    """Notice that the worker must stop processing an operation. Its further writes are refused."""
+    """Notice that the worker must stop processing an operation. Unless a cancel was only requested, its
+    further writes are refused.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -616,6 +644,8 @@ class FailOperationRequest(_message.Message):
     EXPECTED_REVISION_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
     ERRORS_FIELD_NUMBER: _builtins.int
+    RETRYABLE_FIELD_NUMBER: _builtins.int
+    RETRY_DELAY_FIELD_NUMBER: _builtins.int
     operation_id: _builtins.str
     """Identifier of the operation: `op_` and 24 lower-case hexadecimal characters."""
     request_id: _builtins.str
@@ -626,9 +656,17 @@ class FailOperationRequest(_message.Message):
     """Attempt that must be the current one. Absent means any attempt. A worker that claimed the
     operation always sends it.
     """
+    retryable: _builtins.bool
+    """True if another attempt may succeed."""
     @_builtins.property
     def errors(self) -> _containers.RepeatedCompositeFieldContainer[_operation_pb2.OperationError]:
         """Errors that made the work fail; their order is kept. At least one, at most 1 MiB in total."""
+
+    @_builtins.property
+    def retry_delay(self) -> _duration_pb2.Duration:
+        """Time until the next attempt may start, instead of the pause of the retry policy. Clamped to 0 …
+        24 h. Refused unless `retryable` is set.
+        """
 
     def __init__(
         self,
@@ -638,10 +676,12 @@ class FailOperationRequest(_message.Message):
         expected_revision: _builtins.int | None = ...,
         attempt: _builtins.int | None = ...,
         errors: _abc.Iterable[_operation_pb2.OperationError] | None = ...,
+        retryable: _builtins.bool = ...,
+        retry_delay: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_attempt", b"_attempt", "_expected_revision", b"_expected_revision", "_request_id", b"_request_id", "attempt", b"attempt", "expected_revision", b"expected_revision", "request_id", b"request_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_attempt", b"_attempt", "_expected_revision", b"_expected_revision", "_request_id", b"_request_id", "attempt", b"attempt", "expected_revision", b"expected_revision", "request_id", b"request_id", "retry_delay", b"retry_delay"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attempt", b"_attempt", "_expected_revision", b"_expected_revision", "_request_id", b"_request_id", "attempt", b"attempt", "errors", b"errors", "expected_revision", b"expected_revision", "operation_id", b"operation_id", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attempt", b"_attempt", "_expected_revision", b"_expected_revision", "_request_id", b"_request_id", "attempt", b"attempt", "errors", b"errors", "expected_revision", b"expected_revision", "operation_id", b"operation_id", "request_id", b"request_id", "retry_delay", b"retry_delay", "retryable", b"retryable"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__attempt: _TypeAlias = _typing.Literal["attempt"]  # noqa: Y015
     _WhichOneofArgType__attempt: _TypeAlias = _typing.Literal["_attempt", b"_attempt"]  # noqa: Y015
@@ -687,3 +727,80 @@ class FailOperationResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___FailOperationResponse: _TypeAlias = FailOperationResponse  # noqa: Y015
+
+@_typing.final
+class AcknowledgeCancellationRequest(_message.Message):
+    """Request for AcknowledgeCancellation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPERATION_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    EXPECTED_REVISION_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    operation_id: _builtins.str
+    """Identifier of the operation: `op_` and 24 lower-case hexadecimal characters."""
+    request_id: _builtins.str
+    """Identifier that makes the call idempotent: 1 to 255 letters, digits and `_` `.` `:` `-`."""
+    expected_revision: _builtins.int
+    """Revision that the operation must have. Absent means any revision."""
+    attempt: _builtins.int
+    """Attempt that must be the current one. Absent means any attempt. A worker that claimed the
+    operation always sends it.
+    """
+    def __init__(
+        self,
+        *,
+        operation_id: _builtins.str = ...,
+        request_id: _builtins.str | None = ...,
+        expected_revision: _builtins.int | None = ...,
+        attempt: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_attempt", b"_attempt", "_expected_revision", b"_expected_revision", "_request_id", b"_request_id", "attempt", b"attempt", "expected_revision", b"expected_revision", "request_id", b"request_id"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attempt", b"_attempt", "_expected_revision", b"_expected_revision", "_request_id", b"_request_id", "attempt", b"attempt", "expected_revision", b"expected_revision", "operation_id", b"operation_id", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__attempt: _TypeAlias = _typing.Literal["attempt"]  # noqa: Y015
+    _WhichOneofArgType__attempt: _TypeAlias = _typing.Literal["_attempt", b"_attempt"]  # noqa: Y015
+    _WhichOneofReturnType__expected_revision: _TypeAlias = _typing.Literal["expected_revision"]  # noqa: Y015
+    _WhichOneofArgType__expected_revision: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision"]  # noqa: Y015
+    _WhichOneofReturnType__request_id: _TypeAlias = _typing.Literal["request_id"]  # noqa: Y015
+    _WhichOneofArgType__request_id: _TypeAlias = _typing.Literal["_request_id", b"_request_id"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__attempt) -> _WhichOneofReturnType__attempt | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_revision) -> _WhichOneofReturnType__expected_revision | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__request_id) -> _WhichOneofReturnType__request_id | None: ...
+
+Global___AcknowledgeCancellationRequest: _TypeAlias = AcknowledgeCancellationRequest  # noqa: Y015
+
+@_typing.final
+class AcknowledgeCancellationResponse(_message.Message):
+    """Response for AcknowledgeCancellation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPERATION_FIELD_NUMBER: _builtins.int
+    REPLAYED_FIELD_NUMBER: _builtins.int
+    replayed: _builtins.bool
+    """True if an earlier call with the same `request_id` made the transition. The operation is in its
+    current state.
+    """
+    @_builtins.property
+    def operation(self) -> _operation_pb2.Operation:
+        """The operation in the FULL view."""
+
+    def __init__(
+        self,
+        *,
+        operation: _operation_pb2.Operation | None = ...,
+        replayed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["operation", b"operation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["operation", b"operation", "replayed", b"replayed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AcknowledgeCancellationResponse: _TypeAlias = AcknowledgeCancellationResponse  # noqa: Y015
