@@ -131,10 +131,21 @@ def test_up_down_up(empty_url, empty):
 
 
 def test_tables_have_not_drifted(empty_url, empty):
-    """Alembic finds no difference between the migrations and the tables."""
+    """Alembic finds no difference between the migrations and the tables.
+
+    It cannot compare indexes with a descending column on SQLite; the next test does.
+    """
     upgrade(empty_url)
+
+    def is_comparable(_object, name, kind, _reflected, _other):
+        return empty.dialect.name != "sqlite" or (kind, name) != ("index", "operations_pending_idx")
+
     with empty.connect() as connection:
-        options = {"compare_type": True, "compare_server_default": True}
+        options = {
+            "compare_type": True,
+            "compare_server_default": True,
+            "include_object": is_comparable,
+        }
         context = MigrationContext.configure(connection, opts=options)
         assert compare_metadata(context, metadata) == []
 

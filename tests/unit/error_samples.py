@@ -23,10 +23,12 @@ SAMPLES: dict[MilepostError, StatusCode] = {
     errors.DeliveryNotFound("msg_1"): StatusCode.NOT_FOUND,
     errors.SigningSecretNotFound(): StatusCode.NOT_FOUND,
     ILLEGAL: StatusCode.FAILED_PRECONDITION,
+    errors.CancellationNotRequested("op_1"): StatusCode.FAILED_PRECONDITION,
     errors.RevisionMismatch(expected=1, actual=2): StatusCode.ABORTED,
     errors.StaleAttempt(expected=1, actual=2): StatusCode.ABORTED,
     errors.LostRace("op_1", tries=3): StatusCode.ABORTED,
     errors.RequestIdReused("r"): StatusCode.ALREADY_EXISTS,
+    errors.UniqueKeyTaken("nightly", "op_1"): StatusCode.ALREADY_EXISTS,
     errors.WebhooksNotConfigured(): StatusCode.FAILED_PRECONDITION,
     errors.RateLimited(
         limit="worker_writes",

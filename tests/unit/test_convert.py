@@ -75,6 +75,17 @@ def test_every_field_of_a_create_is_read():
         retry_after=duration_pb2.Duration(seconds=7),
         max_attempts=4,
         callback_events=["operation.failed", "operation.completed", "operation.failed"],
+        schedule_time=timestamp_pb2.Timestamp(seconds=1_000),
+        priority=7,
+        unique_key="nightly",
+        unique_key_policy=operation_service_pb2.UNIQUE_KEY_POLICY_REFUSE,
+        retry_policy=operation_pb2.RetryPolicy(
+            initial_backoff=duration_pb2.Duration(seconds=2),
+            backoff_multiplier=1.5,
+            max_backoff=duration_pb2.Duration(seconds=60),
+        ),
+        queue_timeout=duration_pb2.Duration(seconds=120),
+        run_timeout=duration_pb2.Duration(seconds=180),
     )
     request.metadata.update({"b": 1, "a": {}})
     read = fields(request)
@@ -89,6 +100,15 @@ def test_every_field_of_a_create_is_read():
         retry_after=timedelta(seconds=7),
         max_attempts=4,
         request_id="r",
+        schedule_time=datetime(1970, 1, 1, 0, 16, 40, tzinfo=UTC),
+        priority=7,
+        unique_key="nightly",
+        refuses_to_join=True,
+        initial_backoff=timedelta(seconds=2),
+        backoff_multiplier=1.5,
+        max_backoff=timedelta(minutes=1),
+        queue_timeout=timedelta(minutes=2),
+        run_timeout=timedelta(minutes=3),
     )
     read.done()
     assert {field.name for field, _ in request.ListFields()} == {

@@ -30,9 +30,14 @@ def test_sets_of_statuses_follow_the_table(report):
 def test_no_sweep_takes_the_new_status(report):
     """A sweep and its index use the statuses of the table, which do not include the new one."""
     assert report["due"] == {
-        "release": ["PROCESSING"],
-        "abandon": ["PROCESSING"],
         "expire": ["PROCESSING"],
+        "cancel": ["PROCESSING"],
+        "cancel_lost": ["PROCESSING"],
+        "abandon": ["PROCESSING"],
+        "release": ["PROCESSING"],
+        "run_out": ["PROCESSING"],
+        "retry": ["PROCESSING"],
+        "time_out": ["PENDING"],
         "purge": [*ENDS, "PENDING"],
     }
     assert report["hidden when expired"] == [*ENDS, "PENDING"]
@@ -40,6 +45,11 @@ def test_no_sweep_takes_the_new_status(report):
         "operations_pending_idx": ["PENDING"],
         "operations_leased_idx": ["PROCESSING"],
         "operations_processing_expire_time_idx": ["PROCESSING"],
+        "operations_next_attempt_time_idx": ["PENDING"],
+        "operations_queue_expire_time_idx": ["PENDING"],
+        "operations_run_expire_time_idx": ["PROCESSING"],
+        "operations_cancel_expire_time_idx": ["PROCESSING"],
+        "operations_unique_key_idx": ["PAUSED", "PENDING", "PROCESSING"],
     }
 
 

@@ -104,7 +104,7 @@ def test_every_field_is_filled():
 def test_basic_view_omits_payloads():
     """The basic view differs from the full one only by the payloads."""
     message = operation_message(WHOLE, WHOLE.owner)
-    for name in ("result", "errors", "metadata"):
+    for name in ("result", "errors", "metadata", "checkpoint"):
         message.ClearField(name)
     assert operation_message(WHOLE, WHOLE.owner, full=False) == message
 

@@ -115,7 +115,17 @@ def test_transitions_are_for_the_actors_of_the_transition_table(use_case):
 def test_every_transition_of_principals_has_a_use_case():
     """Every transition has a use case, except those of the sweeper alone."""
     asked_for = {transition for transition, rule in TABLE.items() if rule.by != {Actor.SWEEPER}}
-    assert {row.transition for row in POLICY.values()} - {None} == asked_for
+    rows = POLICY.values()
+    made = {row.transition for row in rows} | {row.alternative for row in rows}
+    assert made - {None} == asked_for
+
+
+def test_alternative_is_for_the_same_principals():
+    """The principals of a use case may make both of its transitions."""
+    rows = [row for row in POLICY.values() if row.alternative is not None]
+    assert rows
+    for row in rows:
+        assert TABLE[row.alternative].by - {Actor.SWEEPER} == row.by
 
 
 def test_reads_and_lists_are_for_the_relations_of_the_domain():
@@ -129,7 +139,7 @@ def test_comments_of_the_protos_agree(method):
     """The comment of each RPC names its transition, or says that it changes nothing."""
     comment, row = comments()[method], permission(method)
     transitions = re.findall(r"Transition: (\w+)\.", comment)
-    assert transitions == ([str(row.transition)] if row.transition else [])
+    assert transitions == [str(made) for made in (row.transition, row.alternative) if made]
     if "changes nothing" in comment:
         assert row.transition is None
         assert not METHODS[method].audited

@@ -145,10 +145,10 @@ async def test_overdue_operations_are_measured(store, stores, engine, sweeper):
     await stores.work.claim(CLAIM)
     factories.age(engine, operation.id, timedelta(minutes=1))
     assert (await sweeper.measure())[RELEASE] == 1
-    assert sample("milepost_operations_overdue", transition="release") == 1
+    assert sample("milepost_operations_overdue", sweep="release") == 1
     await sweeper.sweep_leases()
     assert set((await sweeper.measure()).values()) == {0}
-    assert sample("milepost_operations_overdue", transition="release") == 0
+    assert sample("milepost_operations_overdue", sweep="release") == 0
 
 
 async def test_events_are_deleted_after_their_retention(store, stores, stored, subscriptions, work):

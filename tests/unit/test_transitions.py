@@ -10,6 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from milepost.domain.errors import (
+    CancellationNotRequested,
     IllegalTransition,
     ProgressDecrease,
     RevisionMismatch,
@@ -58,7 +59,7 @@ def found(status=Status.PROCESSING, **overrides):
     """Return an operation whose transition was refused."""
     row = factories.row(status, revision=7, attempt=2, progress=0.5)
     fields: dict[str, Any] = {name: row.get(name) for name in FIELDS}
-    return Operation(**fields | {"status": status, "errors": (), "result": None} | overrides)
+    return Operation(**fields | {"status": status, "errors": ()} | overrides)
 
 
 def test_table_is_the_specified_one():
@@ -159,8 +160,14 @@ def test_reasons_name_both_sides():
 def test_refusal_follows_the_table(transition, status):
     """Without a stale token a transition is refused exactly where the table does not allow it."""
     change = factories.change(transition, new_operation_id())
-    reason = refusal(change, found(status))
+    reason = refusal(change, found(status, cancel_request_time=factories.LONG_AGO))
     assert (reason is None) is (status in change.sources)
+
+
+def test_acknowledgement_needs_a_requested_cancel():
+    """A worker acknowledges only a cancel that was requested."""
+    change = factories.change(Transition.ACKNOWLEDGE, new_operation_id())
+    assert type(refusal(change, found())) is CancellationNotRequested
 
 
 def test_tokens_that_agree_refuse_nothing():
@@ -206,10 +213,12 @@ def comments():
     for path in sorted(PROTOS.glob("*.proto")):
         text = path.read_text(encoding="utf-8")
         for match in re.finditer(r"((?:^ *//.*\n)+) *rpc (\w+)\(", text, re.MULTILINE):
-            lines = dict(
-                re.findall(r"// (Transition|Allowed while|Enters): (.*)\.$", match[1], re.MULTILINE)
-            )
-            if lines:
+            for block in re.split(r"(?=// Transition: )", match[1])[1:]:
+                lines = dict(
+                    re.findall(
+                        r"// (Transition|Allowed while|Enters): (.*)\.$", block, re.MULTILINE
+                    )
+                )
                 allowed = lines.get("Allowed while", "")
                 yield Comment(
                     method=match[2],
@@ -222,7 +231,9 @@ def comments():
 COMMENTS = list(comments())
 
 
-@pytest.mark.parametrize("comment", COMMENTS, ids=lambda comment: comment.method)
+@pytest.mark.parametrize(
+    "comment", COMMENTS, ids=lambda comment: f"{comment.method}-{comment.transition}"
+)
 def test_comments_of_the_rpcs_agree_with_the_table(comment):
     """The comment of an RPC names its transition with the sources and the target of the table."""
     transition = Transition(comment.transition)
@@ -245,8 +256,8 @@ def test_comments_of_the_statuses_agree_with_the_table():
         comment = re.search(rf"((?: *//.*\n)+) *OPERATION_STATUS_{status} =", text)
         assert comment is not None
         prose = re.sub(r"\s*//\s*", " ", comment[1])
-        entered = re.search(r"Entered by: ([a-z, ]+)\.", prose)
-        transitions = re.search(r"Transitions from here: ([a-z, ]+)\.", prose)
+        entered = re.search(r"Entered by: ([a-z_, ]+)\.", prose)
+        transitions = re.search(r"Transitions from here: ([a-z_, ]+)\.", prose)
         assert entered is not None
         assert transitions is not None
         assert set(entered[1].split(", ")) == {m for m, r in TABLE.items() if r.target == status}

@@ -62,6 +62,8 @@ class Permission:
     by: frozenset[Actor]
     transition: Transition | None = None
     """The transition of operations that the use case makes."""
+    alternative: Transition | None = None
+    """The transition that it makes instead, if the request asks for that."""
 
     @property
     def roles(self) -> frozenset[Role]:
@@ -74,8 +76,9 @@ class Permission:
         return self.by & RELATIONS
 
 
-def _transition(transition: Transition) -> Permission:
-    return Permission(by=TABLE[transition].by - {Actor.SWEEPER}, transition=transition)
+def _transition(transition: Transition, alternative: Transition | None = None) -> Permission:
+    by = TABLE[transition].by - {Actor.SWEEPER}
+    return Permission(by=by, transition=transition, alternative=alternative)
 
 
 POLICY: Final[Mapping[UseCase, Permission]] = {
@@ -83,13 +86,13 @@ POLICY: Final[Mapping[UseCase, Permission]] = {
     UseCase.READ_OPERATION: Permission(by=READERS),
     UseCase.LIST_OPERATIONS: Permission(by=LISTERS),
     UseCase.LIST_EVENTS: Permission(by=LISTERS),
-    UseCase.CANCEL_OPERATION: _transition(Transition.CANCEL),
+    UseCase.CANCEL_OPERATION: _transition(Transition.CANCEL, Transition.REQUEST_CANCEL),
     UseCase.DELETE_OPERATION: _transition(Transition.PURGE),
     UseCase.CLAIM_OPERATIONS: _transition(Transition.CLAIM),
     UseCase.START_OPERATION: _transition(Transition.START),
     UseCase.REPORT_PROGRESS: _transition(Transition.PROGRESS),
     UseCase.COMPLETE_OPERATION: _transition(Transition.COMPLETE),
-    UseCase.FAIL_OPERATION: _transition(Transition.FAIL),
+    UseCase.FAIL_OPERATION: _transition(Transition.FAIL, Transition.RETRY),
     UseCase.ACKNOWLEDGE_CANCELLATION: _transition(Transition.ACKNOWLEDGE),
     UseCase.MANAGE_WEBHOOKS: Permission(by=frozenset({Actor.OWNER})),
     UseCase.ADMINISTER: Permission(by=frozenset({Actor.ADMIN})),

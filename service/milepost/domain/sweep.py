@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from milepost.domain.transitions import (
     EXPIRED,
     LEASE_LOST,
     QUEUE_TIMEOUT,
     RUN_TIMEOUT,
+    TABLE,
     Transition,
 )
+
+if TYPE_CHECKING:
+    from milepost.domain.operation import Status
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +29,13 @@ class Sweep:
     """Of the event."""
     code: str | None = None
     """Of the error that the operation or its attempt gets."""
+
+    @property
+    def sources(self) -> frozenset[Status]:
+        """Statuses of the operations that are changed."""
+        if self.transition is Transition.CANCEL:  # only where it was requested
+            return TABLE[Transition.REQUEST_CANCEL].sources
+        return TABLE[self.transition].sources
 
 
 RELEASE: Final = Sweep(

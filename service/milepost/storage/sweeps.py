@@ -75,7 +75,7 @@ def due(
     if since:
         now = sa.type_coerce(now.op("-")(sa.literal(since, Span)), _o.expire_time.type)
     conditions, order = _conditions(sweep, now)
-    return (indexed_status(operations, TABLE[sweep.transition].sources), *conditions), order
+    return (indexed_status(operations, sweep.sources), *conditions), order
 
 
 def _conditions(
@@ -120,7 +120,7 @@ def sweep_statement(database: Database, sweep: Sweep) -> EventWriter:
             .with_for_update(skip_locked=True)
             .cte("picked")
         )
-        selected = (_o.id.in_(sa.select(picked.c.id)), has_status(operations, rule.sources))
+        selected = (_o.id.in_(sa.select(picked.c.id)), has_status(operations, sweep.sources))
         if rule.target is None:
             return sa.delete(operations).where(*selected).returning(*COLUMNS)
         return (

@@ -144,7 +144,7 @@ operations = sa.Table(
         "(checkpoint_type IS NULL) = (checkpoint_value IS NULL)", name="checkpoint_whole"
     ),
     sa.CheckConstraint(
-        f"checkpoint_type IS NULL OR status IN ({_quoted(ACTIVE)})", name="checkpoint"
+        "checkpoint_type IS NULL OR status IN ('PENDING', 'PROCESSING')", name="checkpoint"
     ),
     # No index has a column that progress changes, so that PostgreSQL can update in place (HOT);
     # the fill factor reserves the space for it.

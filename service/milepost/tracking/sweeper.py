@@ -15,7 +15,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from milepost import telemetry
-from milepost.domain.sweep import EXPIRE, PURGE, SWEEPS
+from milepost.domain.sweep import EXPIRE, PURGE, SWEEPS, Sweep
 from milepost.domain.transitions import CLAIMABLE
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from milepost.domain.operation import Operation
     from milepost.domain.ports import SweepStore
-    from milepost.domain.sweep import Sweep
     from milepost.tracking.claimer import PendingWork
     from milepost.tracking.subscriptions import Subscriptions
 

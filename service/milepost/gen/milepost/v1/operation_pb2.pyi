@@ -60,16 +60,18 @@ class _OperationStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Opera
     releases run side by side; no transition of this release applies to it. Refused in requests.
     """
     OPERATION_STATUS_PENDING: _OperationStatus.ValueType  # 1
-    """The operation waits for a worker: no attempt has started, or the last one lost its lease.
+    """The operation waits for a worker: no attempt has started, or the last one has ended and another
+    may follow.
 
-    Entered by: create, release.
-    Transitions from here: start, claim, progress, fail, cancel, purge.
+    Entered by: create, retry, release.
+    Transitions from here: start, claim, progress, fail, cancel, time_out, purge.
     """
     OPERATION_STATUS_PROCESSING: _OperationStatus.ValueType  # 2
     """A worker processes the operation. `start_time` is set.
 
-    Entered by: start, claim, progress.
-    Transitions from here: progress, complete, fail, cancel, release, abandon, expire.
+    Entered by: start, claim, progress, request_cancel.
+    Transitions from here: progress, complete, fail, retry, request_cancel, acknowledge, cancel,
+    release, abandon, expire.
     """
     OPERATION_STATUS_COMPLETED: _OperationStatus.ValueType  # 3
     """The operation succeeded. `progress` is 1.0 and `complete_time` is set. `result` is set if the
@@ -81,13 +83,14 @@ class _OperationStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Opera
     OPERATION_STATUS_FAILED: _OperationStatus.ValueType  # 4
     """The operation failed. `errors` holds at least one error and `complete_time` is set.
 
-    Entered by: fail, abandon, expire.
+    Entered by: fail, abandon, time_out, expire.
     Transitions from here: purge.
     """
     OPERATION_STATUS_CANCELLED: _OperationStatus.ValueType  # 5
-    """The owner or an admin cancelled the operation. `cancel_time` is set.
+    """The owner or an admin cancelled the operation, or its worker acknowledged their request to.
+    `cancel_time` is set.
 
-    Entered by: cancel.
+    Entered by: acknowledge, cancel.
     Transitions from here: purge.
     """
 
@@ -105,16 +108,18 @@ OPERATION_STATUS_UNSPECIFIED: OperationStatus.ValueType  # 0
 releases run side by side; no transition of this release applies to it. Refused in requests.
 """
 OPERATION_STATUS_PENDING: OperationStatus.ValueType  # 1
-"""The operation waits for a worker: no attempt has started, or the last one lost its lease.
+"""The operation waits for a worker: no attempt has started, or the last one has ended and another
+may follow.
 
-Entered by: create, release.
-Transitions from here: start, claim, progress, fail, cancel, purge.
+Entered by: create, retry, release.
+Transitions from here: start, claim, progress, fail, cancel, time_out, purge.
 """
 OPERATION_STATUS_PROCESSING: OperationStatus.ValueType  # 2
 """A worker processes the operation. `start_time` is set.
 
-Entered by: start, claim, progress.
-Transitions from here: progress, complete, fail, cancel, release, abandon, expire.
+Entered by: start, claim, progress, request_cancel.
+Transitions from here: progress, complete, fail, retry, request_cancel, acknowledge, cancel,
+release, abandon, expire.
 """
 OPERATION_STATUS_COMPLETED: OperationStatus.ValueType  # 3
 """The operation succeeded. `progress` is 1.0 and `complete_time` is set. `result` is set if the
@@ -126,13 +131,14 @@ Transitions from here: purge.
 OPERATION_STATUS_FAILED: OperationStatus.ValueType  # 4
 """The operation failed. `errors` holds at least one error and `complete_time` is set.
 
-Entered by: fail, abandon, expire.
+Entered by: fail, abandon, time_out, expire.
 Transitions from here: purge.
 """
 OPERATION_STATUS_CANCELLED: OperationStatus.ValueType  # 5
-"""The owner or an admin cancelled the operation. `cancel_time` is set.
+"""The owner or an admin cancelled the operation, or its worker acknowledged their request to.
+`cancel_time` is set.
 
-Entered by: cancel.
+Entered by: acknowledge, cancel.
 Transitions from here: purge.
 """
 Global___OperationStatus: _TypeAlias = OperationStatus  # noqa: Y015

@@ -255,10 +255,15 @@ class WorkerServiceServicer:
         Without `retryable`, the failure is final, however many attempts are left. The operation keeps
         its progress.
 
-        With `retryable`, the operation must be PROCESSING. While attempts are left, it returns to
-        PENDING and waits for its next attempt (transition retry): `failed_attempts` rises by one, the
-        progress is cleared, the checkpoint is kept, and the errors stay in its events. After the last
-        attempt the operation fails.
+        With `retryable`, only the attempt fails while others are left:
+
+        Transition: retry.
+        Allowed while: PROCESSING.
+        Enters: PENDING.
+
+        The operation waits for its next attempt. `failed_attempts` rises by one, the progress is
+        cleared, the checkpoint is kept, and the errors stay in the events. After the last attempt, and
+        after a requested cancel, the operation fails instead.
 
         Queues the webhook, if the owner asked for one, in the same transaction. Does not wait for its
         delivery.

@@ -218,10 +218,15 @@ class OperationServiceServicer:
         Notifying the worker is best effort: a worker with a progress stream is notified at once; any
         other worker learns of the cancel when its next write is refused.
 
-        With a `grace`, a processing operation stays PROCESSING and `cancel_request_time` is set
-        (transition request_cancel). The worker is notified on its stream, and by the answer of its
+        With a `grace`, the cancel of a processing operation is only requested:
+
+        Transition: request_cancel.
+        Allowed while: PROCESSING.
+        Enters: PROCESSING.
+
+        Sets `cancel_request_time`. The worker is notified on its stream, and by the response to its
         next write. It acknowledges the cancel, completes or fails the operation; at the end of the
-        grace the sweeper cancels it. A pending operation is cancelled at once.
+        grace the sweeper cancels it. A pending operation is cancelled at once, as without a grace.
 
         Available to the owner and to admins. Keeps progress and metadata.
 
