@@ -3,7 +3,8 @@
 A notification of work for a function goes to one waiting claim. A claim that finds work notifies
 the next one, so that as many claims are woken as there is work, and one more. Creates and releases
 of this replica notify at once. Work of other replicas, and work whose notification was lost, is
-found by one poll of the database for all waiting claims every half second.
+found by one poll of the database for all waiting claims every half second, and whenever delayed
+work falls due that this replica knows of: it released the work, or the last poll found it.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 POLL_INTERVAL_S: Final = 0.5
 """Time between two polls for work that was created on other replicas."""
+MIN_POLL_INTERVAL_S: Final = 0.02
+"""Shortest time between two polls, however much work falls due."""
 MAX_WAITING_CLAIMS: Final = 1_000
 """Claims that may wait on one replica; more are refused at once."""
 DEADLINE_MARGIN_S: Final = 0.25
@@ -73,6 +76,8 @@ class PendingWork:
         """Begin without waiting claims; poll `store` for the work of other replicas."""
         self._store = store
         self._waiters: dict[Waiter, None] = {}
+        self._next_poll = 0.0
+        self._is_sooner = asyncio.Event()
         self.is_closed = False
 
     @contextlib.contextmanager
@@ -101,6 +106,23 @@ class PendingWork:
                     waiter.notify()
                     break
 
+    def publish_later(self, delay: timedelta) -> None:
+        """Poll when delayed work falls due, unless the next poll comes before."""
+        due = asyncio.get_running_loop().time() + max(delay.total_seconds(), MIN_POLL_INTERVAL_S)
+        if due < self._next_poll:
+            self._next_poll = due
+            self._is_sooner.set()
+
+    async def until_next_poll(self) -> None:
+        """Return when the next poll is due."""
+        loop = asyncio.get_running_loop()
+        while (left := self._next_poll - loop.time()) > 0:
+            self._is_sooner.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await self._is_sooner.wait()
+        self._next_poll = loop.time() + POLL_INTERVAL_S
+
     def close(self) -> None:
         """End all waits."""
         self.is_closed = True
@@ -111,7 +133,10 @@ class PendingWork:
         """Ask the store once for work of all functions with a waiting claim, if there is one."""
         functions = frozenset[str]().union(*(waiter.functions for waiter in self._waiters))
         if functions:
-            self.publish(*await self._store.pending(functions))
+            due = await self._store.due(functions)
+            self.publish(*due.functions)
+            if due.next_due is not None:
+                self.publish_later(due.next_due)
 
 
 class Claimer:
