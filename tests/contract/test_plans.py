@@ -7,9 +7,9 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
+from milepost.domain import sweep
 from milepost.domain.operation import Status, new_operation_id
 from milepost.domain.selection import Position, Selection
-from milepost.domain.transitions import Transition
 from milepost.storage import (
     claims,
     history,
@@ -356,23 +356,38 @@ def test_look_for_work(free):
     """The index of pending operations serves the search for functions with work."""
     plan = query(free, claims.pending([f"function-{n}" for n in range(20)]))
     assert plan.scans == []
+    assert plan.sorts == []
     assert plan.uses("operations_pending_idx")
 
 
+def test_work_that_falls_due(pinned, free):
+    """The index of waiting operations serves the search for work that falls due."""
+    looked = query(free, claims.next_due())
+    woken = prepared(pinned, claims.wake_statement(pinned.database), [(1_000,)])
+    for plan in (looked, woken):
+        assert plan.scans == []
+        assert plan.sorts == []
+        assert plan.uses("operations_next_attempt_time_idx")
+
+
 @pytest.mark.parametrize(
-    ("transition", "index"),
+    ("sweep", "index"),
     [
-        (Transition.RELEASE, "operations_leased_idx"),
-        (Transition.ABANDON, "operations_leased_idx"),
-        (Transition.EXPIRE, "operations_processing_expire_time_idx"),
-        (Transition.PURGE, "operations_expire_time_idx"),
+        (sweep.RELEASE, "operations_leased_idx"),
+        (sweep.ABANDON, "operations_leased_idx"),
+        (sweep.CANCEL_LOST, "operations_leased_idx"),
+        (sweep.CANCEL, "operations_cancel_expire_time_idx"),
+        (sweep.RETRY, "operations_run_expire_time_idx"),
+        (sweep.RUN_OUT, "operations_run_expire_time_idx"),
+        (sweep.TIME_OUT, "operations_queue_expire_time_idx"),
+        (sweep.EXPIRE, "operations_processing_expire_time_idx"),
+        (sweep.PURGE, "operations_expire_time_idx"),
     ],
 )
-def test_sweeps(session, transition, index):
+def test_sweeps(session, sweep, index):
     """An index serves the search of a sweep, and the primary key its change."""
-    plan = prepared(
-        session, sweeps.sweep_statement(session.database, transition), [("m", None, None, "[]", 9)]
-    )
+    statement = sweeps.sweep_statement(session.database, sweep)
+    plan = prepared(session, statement, [("m", None, None, "[]", 1.0, 9)])
     assert plan.scans == []
     # Both are small: SQLite may choose either.
     others = {"operations_leased_idx": "operations_processing_expire_time_idx"}

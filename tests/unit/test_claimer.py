@@ -6,15 +6,18 @@ from datetime import timedelta
 
 import pytest
 
+from milepost.domain.claim import ClaimRequest
 from milepost.domain.errors import Draining, Overloaded, PermissionDenied
 from milepost.domain.limits import Limits
 from milepost.domain.operation import Principal, Role
+from milepost.domain.transitions import Transition
 from milepost.storage.batchers import Batchers
 from milepost.storage.engine import open_engine
 from milepost.storage.stores import Stores
 from milepost.tracking import claimer
 from milepost.tracking.claimer import Claimer, PendingWork
 from milepost.tracking.subscriptions import Subscriptions
+from milepost.tracking.waiting_work import WaitingWork
 from tests import factories
 from tests.waiting import until
 
@@ -86,6 +89,45 @@ async def test_work_of_another_replica_is_found_by_a_poll(store, work, claims):
     operation = await factories.create(store)
     await work.poll()
     assert [claimed.id for claimed in await task] == [operation.id]
+
+
+async def test_delayed_work_is_found_when_it_falls_due(store, stores, work, claims):
+    """Work that was released with a delay wakes a waiting claim within 100 ms of falling due."""
+    operation = await factories.create(store)
+    (claimed,) = await stores.work.claim(
+        ClaimRequest(
+            functions=VIDEO, max_operations=1, lease=timedelta(minutes=1), actor="w", worker="w"
+        )
+    )
+    delay = timedelta(milliseconds=700)
+    waking = asyncio.create_task(WaitingWork(stores.work, work).run())
+    (task,) = await waiting(claims, work)
+    released = await store.apply(factories.change(Transition.RELEASE, claimed.id, delay=delay))
+    work.add(released.operation)
+    (again,) = await asyncio.wait_for(task, 5)
+    waking.cancel()
+    due = released.operation.next_attempt_time
+    assert again.id == operation.id
+    assert due <= again.start_time < due + timedelta(milliseconds=100)
+
+
+async def test_work_that_another_replica_delayed_is_found(store, stores, work, claims):
+    """Work that falls due unannounced wakes a waiting claim within a second."""
+    operation = await factories.create(store)
+    (claimed,) = await stores.work.claim(
+        ClaimRequest(
+            functions=VIDEO, max_operations=1, lease=timedelta(minutes=1), actor="w", worker="w"
+        )
+    )
+    waking = asyncio.create_task(WaitingWork(stores.work, work).run())
+    (task,) = await waiting(claims, work)
+    delay = timedelta(milliseconds=300)
+    released = await store.apply(factories.change(Transition.RELEASE, claimed.id, delay=delay))
+    (again,) = await asyncio.wait_for(task, 5)
+    waking.cancel()
+    due = released.operation.next_attempt_time
+    assert again.id == operation.id
+    assert due <= again.start_time < due + timedelta(seconds=1.2)
 
 
 async def test_no_poll_without_a_waiting_claim(batchers, work):

@@ -48,7 +48,9 @@ def update(now: float, progress: float | None = None, **fields: Any) -> Input:
 def committed(now: float, revision: int) -> Input:
     """The running commit has led to this revision, at attempt 1."""
     stored = factories.row(Status.PROCESSING)
-    row = {field.name: stored.get(field.name) for field in dataclasses.fields(Operation)}
+    row: dict[str, Any] = {
+        field.name: stored.get(field.name) for field in dataclasses.fields(Operation)
+    }
     row |= {"id": ID, "status": Status.PROCESSING, "errors": ()}
     row |= {"revision": revision, "attempt": 1, "lease_expire_time": None}
     return lambda buffer: buffer.committed(Operation(**row), now)

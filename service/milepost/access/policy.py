@@ -51,6 +51,7 @@ class UseCase(StrEnum):
     COMPLETE_OPERATION = "complete_operation"
     FAIL_OPERATION = "fail_operation"
     ACKNOWLEDGE_CANCELLATION = "acknowledge_cancellation"
+    RELEASE_OPERATION = "release_operation"
     MANAGE_WEBHOOKS = "manage_webhooks"
     ADMINISTER = "administer"
 
@@ -94,6 +95,7 @@ POLICY: Final[Mapping[UseCase, Permission]] = {
     UseCase.COMPLETE_OPERATION: _transition(Transition.COMPLETE),
     UseCase.FAIL_OPERATION: _transition(Transition.FAIL, Transition.RETRY),
     UseCase.ACKNOWLEDGE_CANCELLATION: _transition(Transition.ACKNOWLEDGE),
+    UseCase.RELEASE_OPERATION: _transition(Transition.RELEASE),
     UseCase.MANAGE_WEBHOOKS: Permission(by=frozenset({Actor.OWNER})),
     UseCase.ADMINISTER: Permission(by=frozenset({Actor.ADMIN})),
 }

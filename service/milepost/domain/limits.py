@@ -25,6 +25,7 @@ class Limits:
     lease_default: timedelta = timedelta(seconds=30)
     lease_min: timedelta = timedelta(seconds=5)
     lease_max: timedelta = timedelta(hours=1)
+    release_delay_max: timedelta = timedelta(hours=1)
     claim_functions: int = 100
     """Functions in one claim."""
     claim_operations: int = 100
@@ -117,6 +118,10 @@ class Limits:
     def grace(self, requested: timedelta | None) -> timedelta | None:
         """Return the grace of a requested cancel, within the limits; None for none."""
         return _clamped_if_set(requested, _NONE, self.grace_max) or None
+
+    def release_delay(self, requested: timedelta | None) -> timedelta | None:
+        """Return the delay of a release, within the limits."""
+        return _clamped_if_set(requested, _NONE, self.release_delay_max)
 
     def max_attempts(self, requested: int | None) -> int:
         """Return the number of attempts, at least 1."""

@@ -123,8 +123,7 @@ class OperationService:
         """See the proto."""
         fields = Fields(request, self._limits)
         operation_id, preconditions = fields.operation_id(), fields.preconditions()
-        reason = fields.text("reason", self._limits.reason_length)
-        grace = fields.duration("grace")
+        reason, grace = fields.reason(), fields.duration("grace")
         fields.done()
         by = call.principal
         result = await self._tracker.cancel(

@@ -143,3 +143,17 @@ class WorkerService:
         by = call.principal
         changed = await self._tracker.acknowledge_cancellation(by, operation_id, preconditions)
         return fill_result(pb.AcknowledgeCancellationResponse(), changed, by.subject)
+
+    async def ReleaseOperation(
+        self, request: pb.ReleaseOperationRequest, call: RpcCall
+    ) -> pb.ReleaseOperationResponse:
+        """See the proto."""
+        fields = Fields(request, self._limits)
+        operation_id, preconditions = fields.operation_id(), fields.preconditions()
+        delay, reason = fields.duration("delay"), fields.reason()
+        fields.done()
+        by = call.principal
+        changed = await self._tracker.release(
+            by, operation_id, preconditions, delay=delay, reason=reason
+        )
+        return fill_result(pb.ReleaseOperationResponse(), changed, by.subject)

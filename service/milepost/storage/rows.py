@@ -106,7 +106,7 @@ class RowReader:
 
 def operation_from(row: Sequence[Any]) -> Operation:
     """Return the operation of one row of `COLUMNS` in Python types."""
-    # Without the constructor: its 27 keyword arguments would take longer than all of this.
+    # Without the constructor: its 29 keyword arguments would take longer than all of this.
     operation = object.__new__(Operation)
     (
         operation.id,

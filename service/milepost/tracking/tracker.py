@@ -83,7 +83,7 @@ class Tracker:
             limits: clamp the values of new operations and the size of pages.
             page_tokens: continue lists.
             work: is notified of new operations.
-            pending_progress: is committed before the operation ends; None for no streams.
+            pending_progress: is committed before the attempt ends; None for no streams.
             allowances: the quota of each owner.
             callbacks: checks callback URLs, creates signing secrets and wakes the dispatcher; None
                 refuses callback URLs.
@@ -304,6 +304,21 @@ class Tracker:
             preconditions,
             errors=errors,
             delay=self._limits.retry_delay(retry_delay),
+        )
+
+    async def release(
+        self,
+        by: Principal,
+        operation_id: OperationId,
+        preconditions: Preconditions,
+        *,
+        delay: timedelta | None = None,
+        reason: str | None = None,
+    ) -> TransitionResult:
+        """Give a processing operation back, claimable at once or after a delay."""
+        delay = self._limits.release_delay(delay)
+        return await self._transition(
+            by, Transition.RELEASE, operation_id, preconditions, delay=delay, reason=reason
         )
 
     async def _transition(

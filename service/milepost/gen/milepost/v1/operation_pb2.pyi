@@ -290,9 +290,9 @@ class Operation(_message.Message):
     sends it with every write, so that a worker that lost its lease cannot overwrite its successor.
     """
     max_attempts: _builtins.int
-    """Maximum number of attempts, after clamping. A lease that is lost in the last attempt fails the
-    operation with the error code LEASE_LOST; in an earlier attempt it releases the operation. 3 by
-    default.
+    """Maximum number of failed attempts, after clamping. A lost lease, a retryable failure or the end
+    of `run_timeout` returns the operation to PENDING; the one that raises `failed_attempts` to this
+    maximum fails it. 3 by default.
     """
     worker: _builtins.str
     """Name of the worker of the current attempt, as the worker sent it. Absent while PENDING, and if
