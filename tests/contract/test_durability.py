@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from milepost.domain.operation import Status
-from milepost.domain.transitions import Transition
+from milepost.domain.sweep import EXPIRE
 from tests import factories
 
 FULL = 2
@@ -52,7 +52,7 @@ async def test_every_session_is_durable(engine, sessions, store, stores):
     """Every writing session of the store flushes each commit, whatever the defaults are."""
     operation = await factories.reach(store, Status.PROCESSING)
     await store.get(operation.id, factories.access_filter())
-    await stores.sweeps.sweep(Transition.EXPIRE, 1)
+    await stores.sweeps.sweep(EXPIRE, 1)
     settings = [durability(connection) for connection in sessions]
     writers = [found for writes, found in settings if writes]
     assert writers

@@ -15,6 +15,7 @@ from milepost.domain.errors import (
     StaleAttempt,
 )
 from milepost.domain.operation import Status
+from milepost.domain.sweep import ABANDON, EXPIRE, PURGE, RELEASE, SWEEPS, Sweep
 from milepost.domain.transitions import EXPIRED, LEASE_LOST, TABLE, Transition
 from milepost.storage.dialects import clock, later
 from milepost.storage.tables import events, operations
@@ -27,24 +28,20 @@ LARGE = 60
 """Operations with a large result: several times as many as one statement removes."""
 LARGE_BYTES = 1 << 18
 """Bytes of each result: together more than anything else in memory."""
-SWEEPS = (Transition.RELEASE, Transition.ABANDON, Transition.EXPIRE, Transition.PURGE)
 WRITES = (Transition.PROGRESS, Transition.COMPLETE, Transition.FAIL)
 
 
 async def sweep(stores):
-    """Run every sweep; return the ids of the changed operations by transition."""
-    return {
-        transition: [o.id for o in await stores.sweeps.sweep(transition, 1_000)]
-        for transition in SWEEPS
-    }
+    """Run every sweep; return the ids of the changed operations by sweep."""
+    return {each: [o.id for o in await stores.sweeps.sweep(each, 1_000)] for each in SWEEPS}
 
 
-def only(transition, operation):
-    """Return the result of `sweep` if only this operation makes only this transition."""
-    return {**{each: [] for each in SWEEPS}, transition: [operation.id]}
+def only(due, operation):
+    """Return the result of `sweep` if only this operation is due, for only this sweep."""
+    return {**NOTHING, due: [operation.id]}
 
 
-NOTHING: dict[Transition, list[str]] = {transition: [] for transition in SWEEPS}
+NOTHING: dict[Sweep, list[str]] = {each: [] for each in SWEEPS}
 
 
 async def claimed(stores, **overrides):
@@ -73,7 +70,7 @@ async def test_lost_lease_is_released(store, stores, engine, stored):
     )
     factories.age(engine, operation.id, LEASE + LATE)
     before = stored.operation(operation.id)
-    assert await sweep(stores) == only(Transition.RELEASE, operation)
+    assert await sweep(stores) == only(RELEASE, operation)
     after = stored.operation(operation.id)
     assert after == before | {
         "status": "PENDING",
@@ -140,7 +137,7 @@ async def test_last_attempt_is_abandoned(store, stores, engine, stored):
     """A lost lease of the last attempt fails the operation, with event and delivery."""
     operation = await claimed(stores, max_attempts=1)
     factories.age(engine, operation.id, LEASE + LATE)
-    assert await sweep(stores) == only(Transition.ABANDON, operation)
+    assert await sweep(stores) == only(ABANDON, operation)
     found = await store.get(operation.id, factories.access_filter())
     assert found.status is Status.FAILED
     assert [error.code for error in found.errors] == [LEASE_LOST]
@@ -180,7 +177,7 @@ async def test_expired_processing_operation_fails(store, stores, engine, stored,
     else:
         operation = await factories.reach(store, Status.PROCESSING, ttl=TTL)
     factories.age(engine, operation.id, TTL + LATE)
-    assert await sweep(stores) == only(Transition.EXPIRE, operation)
+    assert await sweep(stores) == only(EXPIRE, operation)
     found = await store.get(operation.id, factories.access_filter())
     assert found.status is Status.FAILED
     assert [error.code for error in found.errors] == [EXPIRED]
@@ -194,7 +191,7 @@ async def test_expired_pending_operation_is_forgotten(store, stores, engine, sto
     """An expired pending operation is purged, with an event and a delivery."""
     operation = await factories.create(store, ttl=TTL)
     factories.age(engine, operation.id, TTL + LATE)
-    assert await sweep(stores) == only(Transition.PURGE, operation)
+    assert await sweep(stores) == only(PURGE, operation)
     assert stored.operation(operation.id) is None
     last = stored.events(operation.id)[-1]
     assert (last["type"], last["transition"]) == ("operation.expired", "purge")
@@ -211,7 +208,7 @@ async def test_expired_terminal_operation_is_forgotten(store, stores, engine, st
     operation = await factories.reach(store, status, ttl=TTL)
     factories.age(engine, operation.id, TTL + LATE)
     deliveries = stored.deliveries(operation.id)
-    assert await sweep(stores) == only(Transition.PURGE, operation)
+    assert await sweep(stores) == only(PURGE, operation)
     assert stored.operation(operation.id) is None
     assert stored.events(operation.id)[-1]["type"] == "operation.expired"
     remaining = stored.deliveries(operation.id)
@@ -235,14 +232,14 @@ async def test_sweeps_are_batches(stores, others, stored):
     old = factories.LONG_AGO + timedelta(days=1)
     rows = [factories.row(expire_time=old) for _ in range(1_500)]
     stored.execute(sa.insert(operations), rows)
-    assert await stores.sweeps.due(Transition.PURGE) == 1_500
-    assert await stores.sweeps.overdue(Transition.PURGE, timedelta(minutes=5), 1_000) == 1_000
+    assert await stores.sweeps.due(PURGE) == 1_500
+    assert await stores.sweeps.overdue(PURGE, timedelta(minutes=5), 1_000) == 1_000
     first, second = await asyncio.gather(
-        stores.sweeps.sweep(Transition.PURGE, 500), others.sweeps.sweep(Transition.PURGE, 500)
+        stores.sweeps.sweep(PURGE, 500), others.sweeps.sweep(PURGE, 500)
     )
     assert len(first) == len(second) == 500
     assert not {o.id for o in first} & {o.id for o in second}
-    assert len(await stores.sweeps.sweep(Transition.PURGE, 1_000)) == 500
+    assert len(await stores.sweeps.sweep(PURGE, 1_000)) == 500
     assert stored.count() == 0
 
 
@@ -255,7 +252,7 @@ async def test_removing_large_results_takes_little_memory(stores, stored):
         stored.execute(sa.insert(operations), rows)
     tracemalloc.start()
     try:
-        assert len(await stores.sweeps.sweep(Transition.PURGE, 1_000)) == LARGE
+        assert len(await stores.sweeps.sweep(PURGE, 1_000)) == LARGE
         assert tracemalloc.get_traced_memory()[1] < LARGE * LARGE_BYTES / 2
     finally:
         tracemalloc.stop()
@@ -272,19 +269,20 @@ async def test_counting_changes_nothing(store, stores, engine, stored):
     for operation in found:
         factories.age(engine, operation.id, TTL * 2)
     before = [stored.everything(operation.id) for operation in found]
-    assert [await stores.sweeps.due(transition) for transition in SWEEPS] == [0, 0, 1, 2]
+    due = {each: await stores.sweeps.due(each) for each in SWEEPS}
+    assert due == dict.fromkeys(SWEEPS, 0) | {EXPIRE: 1, PURGE: 2}
     assert [stored.everything(operation.id) for operation in found] == before
 
 
 async def test_overdue_is_what_a_sweep_would_have_done(stores, engine):
     """An operation is overdue from the instant it is due until it is swept."""
     operation = await claimed(stores)
-    assert await stores.sweeps.overdue(Transition.RELEASE, timedelta(), 10) == 0
+    assert await stores.sweeps.overdue(RELEASE, timedelta(), 10) == 0
     factories.age(engine, operation.id, LEASE + LATE)
-    assert await stores.sweeps.overdue(Transition.RELEASE, timedelta(), 10) == 1
-    assert await stores.sweeps.overdue(Transition.RELEASE, timedelta(minutes=1), 10) == 0
+    assert await stores.sweeps.overdue(RELEASE, timedelta(), 10) == 1
+    assert await stores.sweeps.overdue(RELEASE, timedelta(minutes=1), 10) == 0
     await sweep(stores)
-    assert await stores.sweeps.overdue(Transition.RELEASE, timedelta(), 10) == 0
+    assert await stores.sweeps.overdue(RELEASE, timedelta(), 10) == 0
 
 
 async def test_events_of_the_long_gone_are_removed(store, stores, stored):
@@ -317,7 +315,7 @@ async def test_sweep_races_with_the_worker(stores, replica, engine, stored, tran
         operation = await claimed(stores)
         factories.age(engine, operation.id, LEASE + LATE)
         await asyncio.gather(
-            stores.sweeps.sweep(Transition.RELEASE, 1_000),
+            stores.sweeps.sweep(RELEASE, 1_000),
             replica.apply(factories.change(transition, operation.id, attempt=1)),
             return_exceptions=True,
         )

@@ -9,13 +9,14 @@ from milepost.domain.delivery import DeliverySelection
 from milepost.domain.errors import IllegalTransition
 from milepost.domain.operation import Status, UnknownStatus, new_operation_id
 from milepost.domain.selection import Selection
+from milepost.domain.sweep import SWEEPS
 from milepost.domain.transitions import ACTIVE, TERMINAL, Transition
 from milepost.storage.effects import EFFECTS
 from milepost.storage.tables import events, operations
 from milepost.webhooks.body import body_of
 from tests import factories
 from tests.contract.test_claims import CLAIM, claim
-from tests.contract.test_sweeps import NOTHING, SWEEPS, sweep
+from tests.contract.test_sweeps import NOTHING, sweep
 
 PAUSED = UnknownStatus("PAUSED")
 LONG = timedelta(days=30)
@@ -106,9 +107,9 @@ async def test_it_is_not_swept(stores, engine, stored, paused):
     factories.age(engine, paused.id, LONG)
     before = stored.everything(paused.id)
     assert await sweep(stores) == NOTHING
-    for transition in SWEEPS:
-        assert await stores.sweeps.due(transition) == 0
-        assert await stores.sweeps.overdue(transition, timedelta(), 10) == 0
+    for each in SWEEPS:
+        assert await stores.sweeps.due(each) == 0
+        assert await stores.sweeps.overdue(each, timedelta(), 10) == 0
     assert stored.everything(paused.id) == before
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from milepost.domain.operation import OperationId
-from milepost.domain.transitions import Transition
+from milepost.domain.sweep import RELEASE, SWEEPS, Sweep
 from milepost.gen.milepost.v1 import operation_pb2 as pb
 from tests import factories
 from tests.e2e.client import FUNCTION, Client
@@ -45,12 +45,10 @@ def listed(service: Service, client: Client) -> str:
     return done.stdout
 
 
-def overdue(service: Service) -> dict[Transition, float]:
-    """Return the number of overdue operations, by the transition that is due."""
-    transitions = (Transition.RELEASE, Transition.ABANDON, Transition.EXPIRE, Transition.PURGE)
+def overdue(service: Service) -> dict[Sweep, float]:
+    """Return the number of overdue operations, by the sweep that is due."""
     return {
-        transition: service.metric("milepost_operations_overdue", transition=transition)
-        for transition in transitions
+        sweep: service.metric("milepost_operations_overdue", sweep=sweep.name) for sweep in SWEEPS
     }
 
 
@@ -113,7 +111,7 @@ def test_overdue_operations_are_shown(unswept):
     waiting = alice.create()
     factories.age(unswept.engine, OperationId(late.id), timedelta(seconds=100))
     eventually(
-        lambda: overdue(unswept)[Transition.RELEASE] == 1,
+        lambda: overdue(unswept)[RELEASE] == 1,
         within=SOON_S,
         what="the overdue is counted",
     )

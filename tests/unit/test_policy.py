@@ -12,7 +12,7 @@ from milepost.access.policy import POLICY, ROLE_OF, Permission, UseCase, authori
 from milepost.domain.errors import PermissionDenied
 from milepost.domain.operation import Principal, Role
 from milepost.domain.relations import LISTERS, READERS, RELATIONS, access_filter
-from milepost.domain.transitions import TABLE, Actor
+from milepost.domain.transitions import TABLE, Actor, Transition
 from milepost.gen.milepost.v1 import (
     admin_service_pb2,
     operation_service_pb2,
