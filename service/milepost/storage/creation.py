@@ -107,10 +107,13 @@ class Creation:
         refused = QuotaExceeded(active=active + len(created), quota=quota)
         for n in unresolved:
             operation = created.pop(new_operations[n][0], None)
-            if n not in granted:
-                results[n] = refused
-            elif operation is not None:
+            if operation is not None:
                 results[n] = TransitionResult(operation)
+                continue
+            # Another create of this very batch may have taken its unique_key.
+            results[n] = explained(session, self._conflict, *new_operations[n])
+            if results[n] is None and n not in granted:
+                results[n] = refused
         return results
 
     def _create(
