@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
-from milepost.domain.delivery import DeliverySelection
+from milepost.domain.delivery import DeliveryClaim, DeliverySelection
 from milepost.domain.errors import IllegalTransition
 from milepost.domain.operation import Status, UnknownStatus, new_operation_id
 from milepost.domain.selection import Selection
@@ -163,7 +163,7 @@ async def test_webhooks_of_it_are_sent(store, stores, engine):
     operation = await factories.reach(store, Status.PROCESSING)
     pause(engine, operation)
     (claimed,) = await stores.deliveries.claim(
-        limit=10, per_host=10, busy=(), lease=timedelta(seconds=30)
+        DeliveryClaim(limit=10, per_host=10, lease=timedelta(seconds=30))
     )
     (listed,) = await stores.deliveries.deliveries(operation.owner, DeliverySelection(), None, 10)
     assert claimed.snapshot is not None

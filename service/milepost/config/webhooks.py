@@ -57,7 +57,7 @@ class WebhookSettings(BaseModel):
         description="Pause before each delivery attempt; one value for each attempt",
     )
     webhook_concurrency: Count = Field(
-        64, description="Concurrent delivery attempts of one replica"
+        512, description="Concurrent delivery attempts of one replica"
     )
     webhook_concurrency_per_host: Count = Field(
         8, description="Concurrent delivery attempts of one replica to one host"

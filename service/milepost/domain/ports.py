@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from milepost.domain.delivery import (
         ClaimedDelivery,
         Delivery,
+        DeliveryClaim,
         DeliverySelection,
         Probe,
         SealedSecret,
@@ -223,13 +224,10 @@ class DeliveryStore(Protocol):
     Every method may raise `StoreUnavailable` and `Overloaded`, as those of `OperationStore`.
     """
 
-    async def claim(
-        self, *, limit: int, per_host: int, busy: Collection[str], lease: timedelta
-    ) -> list[ClaimedDelivery]:
-        """Lease up to `limit` due deliveries to this dispatcher only.
+    async def claim(self, request: DeliveryClaim) -> list[ClaimedDelivery]:
+        """Lease due deliveries to this dispatcher only, within the limits of the request.
 
-        At most `per_host` of one host, and none of a `busy` host. A delivery whose lease expires
-        is due again.
+        A delivery whose lease expires is due again.
         """
 
     async def settle(self, settlement: Settlement) -> bool:
