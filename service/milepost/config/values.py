@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from milepost.domain.trust import is_this_machine
+from milepost.hostnames import ascii_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,11 +78,14 @@ def listed(text: str) -> list[str]:
 
 
 def domains(text: str) -> tuple[str, ...]:
-    """Return the domain names of a list; raise ValueError if one is invalid."""
+    """Return the domain names of a list, in ASCII; raise ValueError if one is invalid."""
     items = listed(text)
     if not all(_DOMAIN.fullmatch(item) for item in items):
         raise ValueError("must be names such as example.com; names below them need no asterisk")
-    return tuple(items)
+    try:
+        return tuple(map(ascii_name, items))
+    except ValueError:
+        raise ValueError("must be valid names; international ones may be given as xn--…") from None
 
 
 def networks(text: str) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:

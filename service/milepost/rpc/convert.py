@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from google.protobuf import any_pb2, duration_pb2, struct_pb2, timestamp_pb2
 
+from milepost.domain.callback_url import RefusedUrl
 from milepost.domain.errors import InvalidRequest, Violation
 from milepost.domain.operation import (
     ID_LENGTH,
@@ -27,6 +28,7 @@ from milepost.domain.operation import (
 from milepost.domain.selection import Selection
 from milepost.domain.transitions import CALLBACK_EVENTS, Preconditions
 from milepost.gen.milepost.v1 import operation_pb2 as pb
+from milepost.hostnames import ascii_url
 from milepost.rpc.messages import STATUS_NUMBERS
 
 if TYPE_CHECKING:
@@ -88,13 +90,22 @@ class Fields:
             version=self.name("version"),
             metadata=self.metadata(),
             original_request_id=self.name("original_request_id"),
-            callback_url=self.text("callback_url", self._limits.callback_url_length),
+            callback_url=self.callback_url(),
             callback_events=self.callback_events(),
             ttl=self.duration("ttl"),
             retry_after=self.duration("retry_after"),
             max_attempts=self.optional("max_attempts"),
             request_id=self.request_id(),
         )
+
+    def callback_url(self, *, required: bool = False) -> str | None:
+        """Return a callback URL with its host in ASCII. The rules for its text come later."""
+        value = self.text("callback_url", self._limits.callback_url_length, required=required)
+        try:
+            return None if value is None else ascii_url(value)
+        except RefusedUrl as refused:
+            self.refuse("callback_url", refused.problem)
+            return value
 
     def preconditions(self) -> Preconditions:
         """Return the preconditions of a transition."""
