@@ -8,7 +8,7 @@ import pytest
 from milepost.domain.errors import StoreUnavailable
 from milepost.storage import signing_secrets as secrets
 from milepost.storage.session import Session
-from milepost.storage.signing_secrets import Rotation
+from milepost.storage.signing_secrets import Rotation, SqlSecretStore
 from milepost.tracking.signing_secrets import Secrets
 from milepost.webhooks.master_keys import new_key, read_keys
 from milepost.webhooks.vault import Vault
@@ -30,24 +30,20 @@ def other(others):
     return others.secrets
 
 
-class Counting:
-    """A secret store that counts the first secrets that it creates."""
+class Counting(SqlSecretStore):
+    """A secret store that counts the first secrets that it creates, and fails at some."""
 
-    def __init__(self, store, failures=0):
-        self._store = store
+    def __init__(self, batchers, failures=0):
+        super().__init__(batchers)
         self._failures = failures
         self.created = 0
-
-    async def secrets(self, owner):
-        """Return the secrets that sign now."""
-        return await self._store.secrets(owner)
 
     async def first_secret(self, *first):
         """Create the first secret, or fail."""
         self.created += 1
         if self.created <= self._failures:
             raise StoreUnavailable
-        await self._store.first_secret(*first)
+        await super().first_secret(*first)
 
 
 async def rotate(outbox, secret, request_id=None, owner=OWNER):
@@ -69,9 +65,9 @@ async def test_first_secret_is_made_once(outbox, other):
     assert len(await signing(outbox)) == 1
 
 
-async def test_callers_at_once_share_the_first_secret(outbox, other):
+async def test_callers_at_once_share_the_first_secret(batchers, other):
     """Concurrent callers of one owner create its secret with one call of the store."""
-    counting = Counting(outbox)
+    counting = Counting(batchers)
     owners = Secrets(counting, Vault(read_keys(new_key())))
     callers = [asyncio.create_task(owners.prepare(OWNER)) for _ in range(100)]
     await asyncio.sleep(0)
@@ -83,9 +79,9 @@ async def test_callers_at_once_share_the_first_secret(outbox, other):
     assert counting.created == 2
 
 
-async def test_failure_to_create_is_not_kept(outbox):
+async def test_failure_to_create_is_not_kept(batchers, outbox):
     """After a failure to create the first secret, the next caller tries again."""
-    counting = Counting(outbox, failures=1)
+    counting = Counting(batchers, failures=1)
     owners = Secrets(counting, Vault(read_keys(new_key())))
     found = await answers(*(owners.prepare(OWNER) for _ in range(3)))
     assert [type(each) for each in found] == [StoreUnavailable] * 3

@@ -13,6 +13,7 @@ from milepost.cli.connection import (
     KeyOption,
     run_call,
 )
+from milepost.cli.errors import CommandError, ExitCode
 from milepost.cli.output import (
     Output,
     OutputOption,
@@ -135,7 +136,7 @@ def send_test(
     insecure: InsecureOption = False,
     output: OutputOption = Output.TEXT,
 ) -> None:
-    """Send a test webhook to a URL and show the outcome.
+    """Send a test webhook to a URL and show the outcome; exit code 5 if it was not delivered.
 
     Needs a signing secret: see `milepost webhooks secret`.
     """
@@ -144,8 +145,15 @@ def send_test(
     )
     if output is Output.JSON:
         print_json(_attempt(found))
-    else:
+    elif found.error is None:
         print_line(_outcome(found))
+    if found.error is not None:
+        raise CommandError(
+            f"the test webhook was not delivered: {found.error}",
+            reason="WEBHOOK_NOT_DELIVERED",
+            code="ABORTED",
+            exit_code=ExitCode.ENDED_BADLY,
+        )
 
 
 @app.command()

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import BaseModel, Field, ValidationInfo, field_validator
 
 from milepost.config.environment import PREFIX
-from milepost.config.values import EMPTY_IS_NONE, ReadableFile, read_by, readable
+from milepost.config.values import (
+    EMPTY_IS_NONE,
+    ReadableFile,
+    read_by,
+    readable,
+    require_authorities,
+)
 from milepost.domain.trust import certificates_from, issuers_from
 
 if TYPE_CHECKING:
@@ -74,10 +80,7 @@ class AccessSettings(BaseModel):
             return value
         if info.data.get("tls_cert_file", value) is None:
             raise ValueError(f"needs {PREFIX}TLS_CERT_FILE")
-        try:
-            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(value)
-        except ssl.SSLError:
-            raise ValueError("has no certificate (PEM)") from None
+        require_authorities(value)
         return value
 
     @field_validator("mtls_principals")

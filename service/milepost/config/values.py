@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import ssl
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -49,6 +50,14 @@ def readable(path: Path) -> Path:
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror}") from None
     return path
+
+
+def require_authorities(path: Path) -> None:
+    """Raise ValueError unless the file has certificates (PEM)."""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+    except ssl.SSLError:
+        raise ValueError("has no certificate (PEM)") from None
 
 
 ReadableFile = Annotated[Annotated[Path, AfterValidator(readable)] | None, EMPTY_IS_NONE]
