@@ -1,4 +1,4 @@
-"""A receiver of webhooks. MILEPOST_WEBHOOK_SECRET holds what `milepost webhooks secret` shows.
+"""A receiver of webhooks. WEBHOOK_SECRET holds what `milepost webhooks secret` shows.
 
 Run it as ``python receive_webhooks.py PORT``. It needs milepost-client and nothing else.
 """
@@ -28,7 +28,7 @@ class Receiver(BaseHTTPRequestHandler):
             return
         body = self.rfile.read(length)
         try:
-            event = verify(body, self.headers, os.environ["MILEPOST_WEBHOOK_SECRET"])
+            event = verify(body, self.headers, os.environ["WEBHOOK_SECRET"])
         except NotVerified as problem:
             self.send_error(HTTPStatus.UNAUTHORIZED, explain=str(problem))
             return

@@ -145,7 +145,7 @@ def test_example_receiver(alice, example_port):
     secret = new_secret_of(alice)
     with subprocess.Popen(
         [sys.executable, str(EXAMPLE), str(example_port)],
-        env=environment(webhook_secret=secret),
+        env=environment() | {"WEBHOOK_SECRET": secret},
         stdout=subprocess.PIPE,
         text=True,
     ) as process:

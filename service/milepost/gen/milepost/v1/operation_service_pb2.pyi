@@ -50,7 +50,9 @@ class CreateOperationRequest(_message.Message):
     """Identifier that the caller gave to the request behind this operation, at most 255 characters."""
     callback_url: _builtins.str
     """URL that receives the webhooks: an absolute https URL of a public host, at most 2,048
-    characters. If absent, no webhooks are sent. An empty URL is refused.
+    characters. If absent, no webhooks are sent. An empty URL is refused. An international host name
+    (IDNA 2008) is stored and used as its A-labels, `xn--…`. The rest of the URL is in ASCII, and is
+    sent as it is written.
     """
     max_attempts: _builtins.int
     """Maximum number of attempts. 3 by default; clamped to at least 1."""

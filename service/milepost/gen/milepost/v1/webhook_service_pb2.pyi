@@ -445,7 +445,9 @@ class SendTestWebhookRequest(_message.Message):
 
     CALLBACK_URL_FIELD_NUMBER: _builtins.int
     callback_url: _builtins.str
-    """URL of the receiver: an absolute https URL of a public host, at most 2,048 characters."""
+    """URL of the receiver: an absolute https URL of a public host, at most 2,048 characters. The rules
+    of `CreateOperationRequest.callback_url` apply.
+    """
     def __init__(
         self,
         *,
