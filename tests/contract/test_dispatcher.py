@@ -172,19 +172,6 @@ async def test_receiver_on_trial_gets_one_attempt_at_a_time(engine, stores):
         await until(lambda: delivery.counts() == {"DELIVERED": 240}, patience=20)
 
 
-async def test_hosts_that_hang_leave_the_others_their_rate(engine, stores):
-    """With half of all hosts hanging, deliveries to the others go on."""
-    urls = [f"https://h{n}.example/" for n in range(20)]
-    due(engine, 2_000, urls)
-    poster = Poster()
-    poster.hanging = {f"h{n}.example" for n in range(10)}
-    limits = ConcurrencyLimits(total=32, per_host=8, timeout=timedelta(seconds=TIMEOUT_S))
-    async with WebhookDelivery(engine, stores, poster, limits=limits, attempts=9) as delivery:
-        await until(lambda: delivery.counts().get("DELIVERED") == 1_000, patience=20)
-        hung = sum(poster.posts[f"h{n}.example"] for n in range(10))
-        assert hung < 500
-
-
 async def test_what_waited_too_long_is_left_to_its_lease(engine, stores):
     """An attempt that would outlive its lease is not made: the delivery is due again later."""
     limits = ConcurrencyLimits(total=1, per_host=1, timeout=timedelta(seconds=-0.99))

@@ -6,6 +6,7 @@ partial index serves due deliveries, leased ones, and those of a dispatcher that
 
 from __future__ import annotations
 
+import json
 import uuid
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,7 +14,7 @@ import sqlalchemy as sa
 
 from milepost.domain.delivery import ClaimedDelivery
 from milepost.storage import signing_secrets
-from milepost.storage.dialects import Span, clock, later
+from milepost.storage.dialects import Span, clock, json_items, later
 from milepost.storage.snapshots import (
     SNAPSHOT_COLUMNS,
     operation_snapshot_from,
@@ -71,9 +72,10 @@ def claim(session: Session, request: DeliveryClaim) -> list[ClaimedDelivery]:
 
 def _due() -> sa.Subquery:
     """Return the due deliveries of receivers that are not busy, longest due first."""
-    busy: sa.BindParameter[str] = sa.bindparam("busy", expanding=True)
-    on_trial: sa.BindParameter[str] = sa.bindparam("on_trial", expanding=True)
-    host_on_trial, destination_on_trial = _d.host.in_(on_trial), _DESTINATION.in_(on_trial)
+    busy = json_items(sa.bindparam("busy", type_=sa.Text()))
+    on_trial = json_items(sa.bindparam("on_trial", type_=sa.Text()))
+    host_on_trial = _d.host.bool_op("IN")(on_trial)
+    destination_on_trial = _DESTINATION.bool_op("IN")(on_trial)
     return (
         sa.select(
             _d.id,
@@ -85,8 +87,8 @@ def _due() -> sa.Subquery:
         .where(
             _d.status == _PENDING,
             _d.next_attempt_time <= clock(),
-            _d.host.not_in(busy),
-            _DESTINATION.not_in(busy),
+            _d.host.bool_op("NOT IN")(busy),
+            _DESTINATION.bool_op("NOT IN")(busy),
         )
         .order_by(_d.next_attempt_time)
         .limit(MAX_DUE)
@@ -176,8 +178,8 @@ def claiming_values(request: DeliveryClaim, token: str) -> dict[str, Any]:
     return {
         "limit": request.limit,
         "per_host": request.per_host,
-        "busy": sorted(request.busy),
-        "on_trial": sorted(request.on_trial),
+        "busy": json.dumps(sorted(request.busy)),
+        "on_trial": json.dumps(sorted(request.on_trial)),
         "on_trial_limit": request.on_trial_limit,
         "lease_time": request.lease,
         "token": token,
