@@ -35,6 +35,11 @@ LIMITS: Final = (
     ("progress", "0.0 … 1.0; goes back by at most {tolerance}", "clamped; refused if it goes back"),
     ("metadata", "{metadata_bytes} bytes of JSON", "INVALID_ARGUMENT"),
     (
+        "nesting of metadata and error details",
+        "{nesting_levels} levels of objects and lists",
+        "INVALID_ARGUMENT",
+    ),
+    (
         "result",
         "{result_bytes} bytes, and {type_url_length} characters of its type_url",
         "INVALID_ARGUMENT",

@@ -28,6 +28,9 @@ class Limits:
     """Longest wait of a claim for work; its request and its deadline may shorten it."""
     metadata_bytes: int = 65_536
     """Of the JSON encoding."""
+    nesting_levels: int = 20
+    """Of objects and lists, in metadata and error details. A level takes up to three levels of a
+    message, and decoders in Python, Java, C++ and Rust stop at 100."""
     result_bytes: int = 1_048_576
     type_url_length: int = 2_048
     """Of the type_url of a result."""

@@ -6,7 +6,6 @@ discloses nothing about stored data.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from datetime import UTC, datetime, timedelta
@@ -28,6 +27,7 @@ from milepost.domain.selection import Selection
 from milepost.domain.transitions import CALLBACK_EVENTS, Preconditions
 from milepost.gen.milepost.v1 import operation_pb2 as pb
 from milepost.rpc.messages import STATUS_NUMBERS
+from milepost.rpc.structs import to_json
 
 if TYPE_CHECKING:
     from milepost.domain.limits import Limits
@@ -36,6 +36,8 @@ REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_.:-]{1,255}")
 REPORTED_CHARACTERS: Final = 1_600
 """Maximum length of all violations of one response. It contains them three times, once in base64,
 and clients accept 8 KiB of metadata."""
+UNDECODABLE: Final = Violation("request", "is not a message of its type, or is nested too deep")
+"""The violation of a request that protobuf cannot decode."""
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -212,15 +214,9 @@ class Fields:
     def json(self, field: str, value: struct_pb2.Struct) -> str | None:
         """Return a Struct as compact JSON text."""
         try:
-            return json.dumps(
-                _plain(value),
-                ensure_ascii=False,
-                allow_nan=False,
-                separators=(",", ":"),
-                sort_keys=True,  # a Struct has a random order, but equal content needs equal text
-            )
-        except ValueError:
-            self.refuse(field, "must be JSON: it has a number that is not finite")
+            return to_json(value, self._limits.nesting_levels)
+        except ValueError as problem:
+            self.refuse(field, str(problem))
             return None
 
     def result(self) -> Payload | None:
@@ -334,23 +330,3 @@ class Fields:
 _MAX_SECONDS: Final = 315_576_000_000
 """Range of google.protobuf.Duration: ten thousand years."""
 _STATUS_OF: Final = {int(number): status for status, number in STATUS_NUMBERS.items()}
-
-
-def _plain(value: struct_pb2.Struct | struct_pb2.ListValue | struct_pb2.Value) -> Any:
-    """Return the Python value of a Struct, ListValue or Value, with whole numbers as integers."""
-    if isinstance(value, struct_pb2.Struct):
-        return {name: _plain(item) for name, item in value.fields.items()}
-    if isinstance(value, struct_pb2.ListValue):
-        return [_plain(item) for item in value.values]
-    kind = value.WhichOneof("kind")
-    if kind == "number_value":
-        number = value.number_value
-        return int(number) if number.is_integer() and abs(number) < _EXACT else number
-    if kind in (None, "null_value"):
-        return None
-    item = getattr(value, kind)
-    return _plain(item) if kind in ("struct_value", "list_value") else item
-
-
-_EXACT: Final = 2.0**53
-"""Bound of the whole numbers that a double holds exactly, so that JSON may write 1 for 1.0."""

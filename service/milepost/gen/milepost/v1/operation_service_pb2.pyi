@@ -56,8 +56,9 @@ class CreateOperationRequest(_message.Message):
     """Maximum number of attempts. 3 by default; clamped to at least 1."""
     @_builtins.property
     def metadata(self) -> _struct_pb2.Struct:
-        """Data of the caller, at most 65,536 bytes of JSON. NaN and infinities are refused. The service
-        interprets no key of it: a key such as `owner` sets no field of the operation.
+        """Data of the caller, at most 65,536 bytes of JSON and 20 levels of objects and lists. NaN and
+        infinities are refused. The service interprets no key of it: a key such as `owner` sets no field
+        of the operation.
         """
 
     @_builtins.property
