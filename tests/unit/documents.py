@@ -71,6 +71,11 @@ LIMITS: Final = (
         "clamped; INVALID_ARGUMENT if it is negative",
     ),
     (
+        "a claim, or a page of a list",
+        "{answer_bytes} bytes, or one item",
+        "fewer operations, and another page",
+    ),
+    (
         "progress on a stream",
         "one commit per {stream_interval} and operation, the first and the last at once",
         "coalesced, the newest kept",

@@ -42,6 +42,8 @@ class Limits:
     """Of a function, version, worker and original_request_id."""
     page_size_default: int = 50
     page_size_max: int = 100
+    answer_bytes: int = 3 * 1_048_576
+    """Of a claim, or of a page of a list. Clients accept 4 MiB by default."""
     stream_interval: timedelta = timedelta(seconds=1)
     """Shortest interval between two commits of one operation on a progress stream."""
     stream_operations: int = 1_000

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         Operation,
         OperationId,
     )
+    from milepost.domain.pages import Page
     from milepost.domain.rates import BucketKey, Rate
     from milepost.domain.selection import Position, Selection
     from milepost.domain.transitions import Transition, TransitionRequest, TransitionResult
@@ -96,10 +97,12 @@ class OperationStore(Protocol):
         limit: int,
         *,
         full: bool,
-    ) -> list[Operation]:
+        max_bytes: int,
+    ) -> Page[Operation]:
         """Return up to `limit` operations, newest first by (create_time, id), after a position.
 
-        Without `full`, result, errors and metadata are not read.
+        Only as many as fit into `max_bytes`, but at least one. No more are read. Without `full`,
+        result, errors and metadata are not read.
         """
 
     async def status_snapshots(
@@ -132,6 +135,8 @@ class SweepStore(Protocol):
         """Apply one of the sweeper's transitions to up to `max_operations` due operations.
 
         Returns them as the transition left them (as they were, if it removed them), without
+        Only as many as fit into `claim.max_bytes`, but at least one, if there is work.
+
         payloads. Operations that another sweeper has locked are skipped.
         """
 

@@ -14,9 +14,11 @@ import sqlalchemy as sa
 
 from milepost.domain.errors import LostRace, OperationDeleted
 from milepost.domain.operation import Status
+from milepost.domain.pages import Page, page_of
 from milepost.storage.absence import explain_absence
 from milepost.storage.creation import Creation
 from milepost.storage.predicates import (
+from milepost.storage.answer_size import answer_bytes, bytes_of
     ACCESS_FILTER,
     access_filter_values,
     is_accessible,
@@ -111,11 +113,20 @@ class SqlOperationStore:
         limit: int,
         *,
         full: bool,
-    ) -> list[Operation]:
+        max_bytes: int,
+    ) -> Page[Operation]:
         """See `OperationStore.list`."""
-        query = select_page(access_filter, selection, after, limit, full=full)
+        # One operation more than the page holds shows whether there is a next page.
+        query = select_page(access_filter, selection, after, limit + 1)
+        if full:
+            query = select_full_page(query, limit, max_bytes)
+            rows = await self._batchers.read(lambda session: session.fetch(query))
+            found = rows[0].found if rows else 0
+            items = [operation_from(row[:-1]) for row in rows]
+            return Page(items=items, is_last=len(rows) == found)
         rows = await self._batchers.read(lambda session: session.fetch(query))
-        return [operation_from(row) for row in rows]
+        items = [operation_from(row) for row in rows]
+        return page_of(items, limit, max_bytes=max_bytes, size=bytes_of)
 
     async def status_snapshots(
         self, operation_ids: Sequence[OperationId]
@@ -162,12 +173,13 @@ def select_page(
     selection: Selection,
     after: Position | None,
     limit: int,
-    *,
-    full: bool,
 ) -> sa.Select[Any]:
-    """Return the query for one page, newest first, by keyset: its cost does not grow with depth."""
+    """Return the query for one page, newest first, by keyset: its cost does not grow with depth.
+
+    It reads no payloads.
+    """
     query = (
-        sa.select(*(COLUMNS if full else SUMMARY_COLUMNS))
+        sa.select(*SUMMARY_COLUMNS)
         .where(unexpired(), *_selected(selection))
         .order_by(_o.create_time.desc(), _o.id.desc())
         .limit(limit)
@@ -193,6 +205,30 @@ def _selected(selection: Selection) -> Iterator[ColumnElement[bool]]:
         yield _o.create_time >= selection.create_time_from
     if selection.create_time_to is not None:
         yield _o.create_time < selection.create_time_to
+def select_full_page(page: sa.Select[Any], limit: int, max_bytes: int) -> sa.Select[Any]:
+    """Return the query for the operations of `page` with their payloads, as many as fit.
+
+    The last column is the number of rows of `page`, of which only the first `limit` are read.
+    """
+    found = page.with_only_columns(
+        _o.id, _o.create_time, answer_bytes(operations).label("answer_bytes")
+    ).cte("found")
+    order = (found.c.create_time.desc(), found.c.id.desc())
+    measured = sa.select(
+        found.c.id,
+        sa.func.row_number().over(order_by=order).label("position"),
+        sa.func.sum(found.c.answer_bytes).over(order_by=order, rows=(None, 0)).label("total"),
+        sa.func.count().over().label("found"),
+    ).cte("measured")
+    fits = sa.or_(measured.c.position == 1, measured.c.total <= max_bytes)
+    return (
+        sa.select(*COLUMNS, measured.c.found)
+        .join(measured, measured.c.id == _o.id)
+        .where(measured.c.position <= limit, fits)
+        .order_by(measured.c.position)
+    )
+
+
 
 
 def select_status_snapshots(operation_ids: Sequence[OperationId]) -> sa.Select[Any]:

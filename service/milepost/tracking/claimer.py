@@ -149,7 +149,8 @@ class Claimer:
         Args:
             by: a worker that is granted all functions.
             functions: names of the functions.
-            max_operations: the number of operations to lease, at least 1.
+            max_operations: the maximum number of operations to lease, at least 1. Fewer are leased
+                if their answer would exceed the limit of its size.
             lease: duration of the lease; clamped.
             worker: name of the worker, if it has one.
             timeout: longest wait, at most the limit, which is also the default.
@@ -166,6 +167,7 @@ class Claimer:
         request = ClaimRequest(
             functions=functions,
             max_operations=max_operations,
+            max_bytes=self._limits.answer_bytes,
             lease=self._limits.lease(lease),
             actor=by.subject,
             worker=worker or by.subject,

@@ -54,7 +54,8 @@ class WorkerServiceStub:
 
     Increments `attempt` of each operation. Returns as soon as an operation can be claimed, or an
     empty response when the timeout passes. An operation is never given to two workers, and claims
-    are fair between owners. The number and the order of the claimed operations are best effort.
+    are fair between owners. The number and the order of the claimed operations are best effort. A
+    response has at most 3 MiB, or one operation: only operations that are in it are claimed.
 
     Not idempotent: every response holds other operations. If a response is lost, its operations
     are released when their leases end.
@@ -224,7 +225,8 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
 
     Increments `attempt` of each operation. Returns as soon as an operation can be claimed, or an
     empty response when the timeout passes. An operation is never given to two workers, and claims
-    are fair between owners. The number and the order of the claimed operations are best effort.
+    are fair between owners. The number and the order of the claimed operations are best effort. A
+    response has at most 3 MiB, or one operation: only operations that are in it are claimed.
 
     Not idempotent: every response holds other operations. If a response is lost, its operations
     are released when their leases end.
@@ -396,7 +398,8 @@ class WorkerServiceServicer:
 
         Increments `attempt` of each operation. Returns as soon as an operation can be claimed, or an
         empty response when the timeout passes. An operation is never given to two workers, and claims
-        are fair between owners. The number and the order of the claimed operations are best effort.
+        are fair between owners. The number and the order of the claimed operations are best effort. A
+        response has at most 3 MiB, or one operation: only operations that are in it are claimed.
 
         Not idempotent: every response holds other operations. If a response is lost, its operations
         are released when their leases end.
