@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from datetime import timedelta
 
     from milepost.domain.api_key import (
@@ -38,16 +38,24 @@ if TYPE_CHECKING:
     from milepost.domain.transitions import Transition, TransitionRequest, TransitionResult
 
 
+def ignore(_result: object) -> None:
+    """Do nothing with a result whose caller has given up."""
+
+
 class OperationStore(Protocol):
     """Store of operations.
 
     Every method may raise `StoreUnavailable` within a second when the database is unavailable, and
     `Overloaded` at once when too many calls wait. Cancelling a waiting caller neither loses nor
-    undoes a change in progress: it is committed as a whole or not at all.
+    undoes a change in progress: it is committed as a whole or not at all. If it is committed after
+    its caller was cancelled, or got `StoreUnavailable`, its result is passed to `on_abandoned`.
     """
 
     async def insert(
-        self, operation_id: OperationId, new_operation: NewOperation
+        self,
+        operation_id: OperationId,
+        new_operation: NewOperation,
+        on_abandoned: Callable[[TransitionResult | None], None] = ignore,
     ) -> TransitionResult | None:
         """Store `new_operation` as a pending operation at revision 1, with its event.
 
@@ -60,7 +68,9 @@ class OperationStore(Protocol):
                 counted exactly, also with concurrent creates.
         """
 
-    async def apply(self, request: TransitionRequest) -> TransitionResult:
+    async def apply(
+        self, request: TransitionRequest, on_abandoned: Callable[[TransitionResult], None] = ignore
+    ) -> TransitionResult:
         """Commit one transition with its event and its deliveries, or change nothing.
 
         The transition is one conditional update; an earlier read never decides it. A retry (same
@@ -72,7 +82,9 @@ class OperationStore(Protocol):
             LostRace: other changes came first, three times in a row.
         """
 
-    async def delete(self, request: TransitionRequest) -> None:
+    async def delete(
+        self, request: TransitionRequest, on_abandoned: Callable[[TransitionResult], None] = ignore
+    ) -> None:
         """Remove a terminal operation; only its events remain.
 
         A retry (same request_id and actor) returns too.
@@ -118,8 +130,12 @@ class OperationStore(Protocol):
 class WorkStore(Protocol):
     """Store of pending work. Raises as `OperationStore` does."""
 
-    async def claim(self, claim: ClaimRequest) -> list[Operation]:
+    async def claim(
+        self, claim: ClaimRequest, on_abandoned: Callable[[list[Operation]], None] = ignore
+    ) -> list[Operation]:
         """Lease up to `claim.max_operations` pending operations to one worker.
+
+        Only as many as fit into `claim.max_bytes`, but at least one, if there is work.
 
         No operation goes to two workers. Owners take turns: a busy owner does not starve others.
         """
@@ -135,8 +151,6 @@ class SweepStore(Protocol):
         """Apply one of the sweeper's transitions to up to `max_operations` due operations.
 
         Returns them as the transition left them (as they were, if it removed them), without
-        Only as many as fit into `claim.max_bytes`, but at least one, if there is work.
-
         payloads. Operations that another sweeper has locked are skipped.
         """
 

@@ -15,10 +15,11 @@ import sqlalchemy as sa
 from milepost.domain.errors import LostRace, OperationDeleted
 from milepost.domain.operation import Status
 from milepost.domain.pages import Page, page_of
+from milepost.domain.ports import ignore
 from milepost.storage.absence import explain_absence
+from milepost.storage.answer_size import answer_bytes, bytes_of
 from milepost.storage.creation import Creation
 from milepost.storage.predicates import (
-from milepost.storage.answer_size import answer_bytes, bytes_of
     ACCESS_FILTER,
     access_filter_values,
     is_accessible,
@@ -37,7 +38,7 @@ from milepost.storage.tables import operations
 from milepost.storage.transition_statements import TransitionStatements
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from sqlalchemy import ColumnElement
 
@@ -72,30 +73,39 @@ class SqlOperationStore:
         self._get = get_statement(database)
 
     async def insert(
-        self, operation_id: OperationId, new_operation: NewOperation
+        self,
+        operation_id: OperationId,
+        new_operation: NewOperation,
+        on_abandoned: Callable[[TransitionResult | None], None] = ignore,
     ) -> TransitionResult | None:
         """See `OperationStore.insert`."""
         request_id = new_operation.request_id
         key = (new_operation.owner, request_id) if request_id else operation_id
         item = (operation_id, new_operation)
-        return await self._batchers.writes.submit(self._creation.insert, item, key)
+        return await self._batchers.writes.call(self._creation.insert, item, key, on_abandoned)
 
-    async def apply(self, request: TransitionRequest) -> TransitionResult:
+    async def apply(
+        self, request: TransitionRequest, on_abandoned: Callable[[TransitionResult], None] = ignore
+    ) -> TransitionResult:
         """See `OperationStore.apply`."""
         statements = self._transitions[request.transition]
         for tries in range(1, MAX_TRIES + 1):
             try:
-                return await self._batchers.writes.submit(statements.apply, request, request.id)
+                return await self._batchers.writes.call(
+                    statements.apply, request, request.id, on_abandoned
+                )
             except LostRace:
                 if tries == MAX_TRIES:
                     raise LostRace(request.id, tries=MAX_TRIES) from None
                 await asyncio.sleep(random.uniform(0, MAX_PAUSE_S))  # noqa: S311 - a pause
         raise AssertionError  # the last try returns or raises
 
-    async def delete(self, request: TransitionRequest) -> None:
+    async def delete(
+        self, request: TransitionRequest, on_abandoned: Callable[[TransitionResult], None] = ignore
+    ) -> None:
         """See `OperationStore.delete`."""
         try:
-            await self.apply(request)
+            await self.apply(request, on_abandoned)
         except OperationDeleted as deleted:
             if request.request_id is None or deleted.request_id != request.request_id:
                 raise
@@ -194,17 +204,6 @@ def select_page(
     return query
 
 
-def _selected(selection: Selection) -> Iterator[ColumnElement[bool]]:
-    if selection.owner is not None:
-        yield _o.owner == selection.owner
-    if selection.function is not None:
-        yield _o.function == selection.function
-    if selection.statuses:
-        yield _o.status.in_([status.value for status in selection.statuses])
-    if selection.create_time_from is not None:
-        yield _o.create_time >= selection.create_time_from
-    if selection.create_time_to is not None:
-        yield _o.create_time < selection.create_time_to
 def select_full_page(page: sa.Select[Any], limit: int, max_bytes: int) -> sa.Select[Any]:
     """Return the query for the operations of `page` with their payloads, as many as fit.
 
@@ -229,6 +228,17 @@ def select_full_page(page: sa.Select[Any], limit: int, max_bytes: int) -> sa.Sel
     )
 
 
+def _selected(selection: Selection) -> Iterator[ColumnElement[bool]]:
+    if selection.owner is not None:
+        yield _o.owner == selection.owner
+    if selection.function is not None:
+        yield _o.function == selection.function
+    if selection.statuses:
+        yield _o.status.in_([status.value for status in selection.statuses])
+    if selection.create_time_from is not None:
+        yield _o.create_time >= selection.create_time_from
+    if selection.create_time_to is not None:
+        yield _o.create_time < selection.create_time_to
 
 
 def select_status_snapshots(operation_ids: Sequence[OperationId]) -> sa.Select[Any]:

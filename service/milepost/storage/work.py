@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Final
 
+from milepost.domain.ports import ignore
 from milepost.storage import claims
 from milepost.storage.claims import Claims
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
     from milepost.domain.claim import ClaimRequest
     from milepost.domain.operation import Operation
@@ -28,9 +29,12 @@ class SqlWorkStore:
         self._batchers = batchers
         self._claims = Claims(batchers.database)
 
-    async def claim(self, claim: ClaimRequest) -> list[Operation]:
+    async def claim(
+        self, claim: ClaimRequest, on_abandoned: Callable[[list[Operation]], None] = ignore
+    ) -> list[Operation]:
         """See `WorkStore.claim`."""
-        return await self._batchers.claims.submit(self._claims.claim, claim, object())
+        claims = self._batchers.claims
+        return await claims.call(self._claims.claim, claim, object(), on_abandoned)
 
     async def pending(self, functions: Collection[str]) -> list[str]:
         """See `WorkStore.pending`."""

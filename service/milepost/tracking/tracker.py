@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from milepost import telemetry
@@ -110,13 +111,21 @@ class Tracker:
         if create_request.callback_url is not None:
             await self._prepare_webhooks(by.subject, create_request.callback_url)
         new_operation = self._new_operation(by, create_request)
+        announce = functools.partial(self._announce_create, by, create_request.function)
         for _ in range(MAX_ID_TRIES):
-            result = await self._store.insert(self._new_id(), new_operation)
+            result = await self._store.insert(self._new_id(), new_operation, announce)
             if result is not None:
-                telemetry.record_transition(Transition.CREATE, result, by)
-                self._work.publish(create_request.function)
+                announce(result)
                 return result
         raise IdsExhausted(tries=MAX_ID_TRIES)
+
+    def _announce_create(
+        self, by: Principal, function: str, result: TransitionResult | None
+    ) -> None:
+        """Record the create, and notify a waiting claim; None if the id was taken."""
+        if result is not None:
+            telemetry.record_transition(Transition.CREATE, result, by)
+            self._work.publish(function)
 
     async def _prepare_webhooks(self, owner: str, callback_url: str) -> None:
         if self._callbacks is None:
