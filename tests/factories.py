@@ -164,6 +164,8 @@ def row(status: Status = Status.PENDING, /, **overrides: Any) -> dict[str, Any]:
         "revision": 1,
         "attempt": 0,
         "max_attempts": 3,
+        "failed_attempts": 0,
+        "next_attempt_time": LONG_AGO,
         "fingerprint": "as asked",
     }
     return plain | overrides

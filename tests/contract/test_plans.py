@@ -346,8 +346,16 @@ def test_claims(pinned, max_operations):
 
 
 def test_look_for_work(free):
-    """The index of pending operations serves the search for functions with work."""
-    plan = query(free, claims.pending([f"function-{n}" for n in range(20)]))
+    """The index of times of pending operations serves the search for functions with due work."""
+    plan = query(free, claims.due([f"function-{n}" for n in range(20)]))
+    assert plan.scans == []
+    assert plan.sorts == []
+    assert plan.uses("operations_pending_next_attempt_time_idx")
+
+
+def test_owners_without_due_work(free):
+    """The index of pending operations serves the skip over owners with delayed work only."""
+    plan = query(free, claims.last_visited("function-3", ""))
     assert plan.scans == []
     assert plan.uses("operations_pending_idx")
 

@@ -97,7 +97,7 @@ async def test_it_is_not_claimed(stores, stored, paused):
     """A claim does not take it."""
     before = stored.everything(paused.id)
     assert await stores.work.claim(claim(max_operations=10)) == []
-    assert await stores.work.pending([factories.FUNCTION]) == []
+    assert (await stores.work.due([factories.FUNCTION])).functions == ()
     assert stored.everything(paused.id) == before
 
 

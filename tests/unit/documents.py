@@ -46,7 +46,7 @@ LIMITS: Final = (
     ),
     ("errors", "{errors_bytes} bytes together", "INVALID_ARGUMENT"),
     ("progress message", "{message_length} characters", "INVALID_ARGUMENT"),
-    ("reason of a cancel", "{reason_length} characters", "INVALID_ARGUMENT"),
+    ("reason of a cancel or release", "{reason_length} characters", "INVALID_ARGUMENT"),
     (
         "function, version, worker, original_request_id",
         "{name_length} characters",
@@ -59,6 +59,7 @@ LIMITS: Final = (
         "INVALID_ARGUMENT",
     ),
     ("lease", "{lease_default}; {lease_min} … {lease_max}", "clamped"),
+    ("delay of a release", "none; 0 s … {release_delay_max}", "clamped"),
     (
         "functions and operations of one claim",
         "1 … {claim_functions} and 1 … {claim_operations}",

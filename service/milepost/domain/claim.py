@@ -1,4 +1,4 @@
-"""The request of one worker for pending operations."""
+"""Claims: the request of one worker for pending operations, and the work that is due."""
 
 from __future__ import annotations
 
@@ -7,6 +7,16 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from datetime import timedelta
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DueWork:
+    """The work of some functions: what is claimable now, and when there is more."""
+
+    functions: tuple[str, ...]
+    """Those of the functions that have claimable operations."""
+    next_due: timedelta | None
+    """The time until another operation falls due; None if no operation is delayed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

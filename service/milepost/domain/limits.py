@@ -20,6 +20,7 @@ class Limits:
     lease_default: timedelta = timedelta(seconds=30)
     lease_min: timedelta = timedelta(seconds=5)
     lease_max: timedelta = timedelta(hours=1)
+    release_delay_max: timedelta = timedelta(hours=1)
     claim_functions: int = 100
     """Functions in one claim."""
     claim_operations: int = 100
@@ -62,6 +63,12 @@ class Limits:
     def lease(self, requested: timedelta | None) -> timedelta:
         """Return the lease of a claim and of each renewal, within the limits."""
         return _clamped(requested, self.lease_default, self.lease_min, self.lease_max)
+
+    def release_delay(self, requested: timedelta | None) -> timedelta | None:
+        """Return the delay of a release within the limits; None stays None."""
+        if requested is None:
+            return None
+        return min(max(requested, timedelta()), self.release_delay_max)
 
     def max_attempts(self, requested: int | None) -> int:
         """Return the number of attempts, at least 1."""

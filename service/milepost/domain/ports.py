@@ -15,7 +15,7 @@ if TYPE_CHECKING:
         KeySelection,
         StoredKey,
     )
-    from milepost.domain.claim import ClaimRequest
+    from milepost.domain.claim import ClaimRequest, DueWork
     from milepost.domain.delivery import (
         ClaimedDelivery,
         Delivery,
@@ -140,8 +140,8 @@ class WorkStore(Protocol):
         No operation goes to two workers. Owners take turns: a busy owner does not starve others.
         """
 
-    async def pending(self, functions: Collection[str]) -> list[str]:
-        """Return those of `functions` that have pending operations."""
+    async def due(self, functions: Collection[str]) -> DueWork:
+        """Return which of `functions` have claimable operations, and when there will be more."""
 
 
 class SweepStore(Protocol):

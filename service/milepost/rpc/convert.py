@@ -143,6 +143,10 @@ class Fields:
         """Return the name of a function, version or worker, or an `original_request_id`."""
         return self.text(field, self._limits.name_length, required=required)
 
+    def reason(self) -> str | None:
+        """Return the reason of a transition, shown to people."""
+        return self.text("reason", self._limits.reason_length)
+
     def message(self) -> str | None:
         """Return a progress message, which may be empty or have several lines."""
         value: str | None = self.optional("message")

@@ -29,16 +29,15 @@ class Committer:
 
     async def commit(self, by: Principal, request: TransitionRequest) -> TransitionResult:
         """Commit a transition that `by` requests; announce it also if `by` has given up."""
-        announce = functools.partial(self._announce, by, request)
+        announce = functools.partial(self.announce, by, request.transition)
         result = await self._store.apply(request, announce)
         announce(result)
         return result
 
-    def _announce(
-        self, by: Principal, request: TransitionRequest, result: TransitionResult
-    ) -> None:
-        self._subscriptions.publish(request.id)
-        telemetry.record_transition(request.transition, result, by)
+    def announce(self, by: Principal, transition: Transition, result: TransitionResult) -> None:
+        """Notify subscribers of a committed transition, and record it."""
+        self._subscriptions.publish(result.operation.id)
+        telemetry.record_transition(transition, result, by)
 
     async def delete(self, by: Principal, request: TransitionRequest) -> None:
         """Delete a terminal operation for `by`."""

@@ -11,11 +11,12 @@ from milepost.domain.operation import NewOperation, OperationId, Role, new_opera
 from milepost.domain.rates import Allowances
 from milepost.domain.relations import LISTERS, READERS, access_filter
 from milepost.domain.selection import Position
-from milepost.domain.transitions import TABLE, TERMINAL, Transition
+from milepost.domain.transitions import ENDING, TABLE, TERMINAL, Transition
 from milepost.tracking.committer import transition_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import timedelta
 
     from milepost.domain.limits import Limits
     from milepost.domain.operation import (
@@ -83,7 +84,7 @@ class Tracker:
             limits: clamp the values of new operations and the size of pages.
             page_tokens: continue lists.
             work: is notified of new operations.
-            pending_progress: is committed before the operation ends; None for no streams.
+            pending_progress: is committed before the attempt ends; None for no streams.
             allowances: the quota of each owner.
             callbacks: checks callback URLs, creates signing secrets and wakes the dispatcher; None
                 refuses callback URLs.
@@ -277,6 +278,26 @@ class Tracker:
             by, Transition.FAIL, operation_id, preconditions, errors=errors
         )
 
+    async def release(
+        self,
+        by: Principal,
+        operation_id: OperationId,
+        preconditions: Preconditions,
+        *,
+        delay: timedelta | None = None,
+        reason: str | None = None,
+    ) -> TransitionResult:
+        """Give a processing operation back, claimable at once or after a delay."""
+        delay = self._limits.release_delay(delay)
+        result = await self._transition(
+            by, Transition.RELEASE, operation_id, preconditions, delay=delay, reason=reason
+        )
+        if delay:
+            self._work.publish_later(delay)
+        else:
+            self._work.publish(result.operation.function)
+        return result
+
     async def _transition(
         self,
         by: Principal,
@@ -286,7 +307,7 @@ class Tracker:
         **effects: Any,
     ) -> TransitionResult:
         request = transition_request(by, transition, operation_id, preconditions, **effects)
-        if TABLE[transition].target in TERMINAL and self._pending_progress is not None:
+        if transition in ENDING and self._pending_progress is not None:
             await self._pending_progress.flush(operation_id, request.access_filter)
         result = await self._committer.commit(by, request)
         self._wake_dispatcher(transition, result.operation)
