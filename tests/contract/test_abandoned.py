@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from datetime import timedelta
 
 import pytest
 import sqlalchemy as sa
@@ -11,8 +12,8 @@ from milepost.domain.errors import StoreUnavailable
 from milepost.domain.limits import Limits
 from milepost.domain.operation import CreateRequest, Principal, Role, Status
 from milepost.domain.transitions import Preconditions, Transition
-from milepost.storage.tables import quotas
-from milepost.tracking.claimer import PendingWork
+from milepost.storage.tables import operations, quotas
+from milepost.tracking.claimer import Claimer, PendingWork
 from milepost.tracking.committer import Committer, transition_request
 from milepost.tracking.page_tokens import PageTokens
 from milepost.tracking.subscriptions import Subscriptions
@@ -20,6 +21,9 @@ from milepost.tracking.tracker import Tracker
 from tests import factories
 from tests.waiting import until
 
+WALLY = Principal(
+    subject="wally", roles=frozenset({Role.WORKER}), credential_id="w", functions=("video.*",)
+)
 ALICE = Principal(subject=factories.OWNER, roles=frozenset({Role.CALLER}), credential_id="a")
 
 
@@ -38,8 +42,15 @@ class Replica:
             page_tokens=PageTokens(b"k" * 32),
             work=self.work,
         )
+        self.claimer = Claimer(stores.work, self.committer, limits=Limits(), work=self.work)
         self.batchers = batchers
         self.stored = stored
+
+    async def claim(self, wait=timedelta()):
+        """Claim up to three operations."""
+        return await self.claimer.claim(
+            WALLY, (factories.FUNCTION,), max_operations=3, timeout=wait
+        )
 
     async def give_up(self, call, held):
         """Start the call, and cancel it while its transaction waits for what is held."""
@@ -140,3 +151,69 @@ async def test_create_of_a_caller_that_has_gone_is_announced(replica, lines):
         assert waiter.is_notified
     line = await line_of(lines)
     assert (line["transition"], line["principal"]) == ("create", ALICE.subject)
+
+
+@contextlib.contextmanager
+def held_events(engine):
+    """Hold up every write of an event; on SQLite, every write."""
+    with engine.begin() as connection:
+        if engine.dialect.name == "postgresql":
+            connection.execute(sa.text("LOCK TABLE events IN SHARE ROW EXCLUSIVE MODE"))
+        else:
+            connection.execute(sa.select(operations.c.id).with_for_update())
+        yield
+
+
+@pytest.mark.parametrize("when", ["running", "settled"])
+async def test_claim_of_a_caller_that_has_gone_is_given_back(replica, when):
+    """Operations claimed for a cancelled caller are pending again, and no attempt is used."""
+    created = [await factories.create(replica.store, max_attempts=1) for _ in range(3)]
+    claims = replica.batchers.claims
+    with held_events(replica.stored.engine):
+        task = asyncio.create_task(replica.claim())
+        await until(lambda: bool(claims._running))
+        if when == "running":
+            task.cancel()
+    if when == "settled":
+        await until(lambda: not claims._running)
+        task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await until(lambda: not replica.claimer._releases and not claims._running)
+    rows = [replica.stored.operation(operation.id) for operation in created]
+    assert [(row["status"], row["attempt"], row["failed_attempts"]) for row in rows] == [
+        ("PENDING", 1, 0)
+    ] * 3
+    events = replica.stored.events(created[0].id)
+    assert [event["transition"] for event in events[-2:]] == ["claim", "release"]
+    assert [event["actor"] for event in events[-2:]] == ["wally"] * 2
+    again = await replica.claim()
+    assert [(operation.attempt, operation.failed_attempts) for operation in again] == [(2, 0)] * 3
+
+
+async def test_claim_that_was_given_back_wakes_another(replica):
+    """A claim that waits gets the operations that were claimed for a cancelled caller."""
+    wait, claims = timedelta(seconds=30), replica.batchers.claims
+    gone, waiting = (asyncio.create_task(replica.claim(wait)) for _ in range(2))
+    await until(lambda: len(replica.work._waiters) == 2)
+    await until(lambda: not claims._running and not claims._waiting)
+    operation = await factories.create(replica.store)
+    with held_events(replica.stored.engine):
+        replica.work.publish(operation.function)  # to the one that came first
+        await until(lambda: bool(claims._running))
+        gone.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await gone
+    (claimed,) = await asyncio.wait_for(waiting, 10)
+    assert (claimed.id, claimed.attempt) == (operation.id, 2)
+
+
+async def test_operation_that_went_on_is_not_given_back(replica):
+    """What a caller changed in the meantime is not released for a claim that was lost."""
+    operation = await factories.create(replica.store)
+    (claimed,) = await replica.claim()
+    progress = transition_request(WALLY, Transition.PROGRESS, operation.id, Preconditions())
+    await replica.committer.commit(WALLY, progress)
+    replica.claimer._give_back(WALLY, [claimed])
+    await until(lambda: not replica.claimer._releases)
+    assert replica.stored.operation(operation.id)["status"] == "PROCESSING"
