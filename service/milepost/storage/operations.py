@@ -56,6 +56,8 @@ _o = operations.c
 MAX_TRIES: Final = 3
 """Attempts at a transition when concurrent changes come first."""
 MAX_PAUSE_S: Final = 0.02
+MAX_READ: Final = 32
+"""Operations that one statement reads by their ids: drivers hold a result several times."""
 
 
 class SqlOperationStore:
@@ -159,8 +161,9 @@ class SqlOperationStore:
             for number, (operation_id, access_filter) in enumerate(distinct)
         ]
         found: dict[tuple[OperationId, AccessFilter], Operation] = {}
-        for *row, number in session.read(self._get, inputs):
-            found[distinct[number]] = self._rows.operation(row)
+        for first in range(0, len(inputs), MAX_READ):
+            for *row, number in session.read(self._get, inputs[first : first + MAX_READ]):
+                found[distinct[number]] = self._rows.operation(row)
         return [found.get(key) or explain_absence(session, *key) for key in keys]
 
 
