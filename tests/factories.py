@@ -19,6 +19,7 @@ from milepost.domain.operation import (
     new_operation_id,
 )
 from milepost.domain.ports import OperationStore
+from milepost.domain.selection import Position, Selection
 from milepost.domain.transitions import Transition, TransitionRequest
 from milepost.storage.dialects import Instant, Span
 from milepost.storage.tables import operations
@@ -29,7 +30,7 @@ FUNCTION: Final = "video.transcode"
 LONG_AGO: Final = datetime(2020, 1, 1, tzinfo=UTC)
 FAR_AWAY: Final = datetime(2100, 1, 1, tzinfo=UTC)
 PLENTY: Final = 1_000_000
-"""A quota that no test reaches by accident."""
+"""A quota, or a number of bytes, that no test reaches by accident."""
 EVENT_TYPES: Final = ("started", "completed", "failed", "cancelled", "expired")
 
 _PATHS: Final[dict[Status, Sequence[Transition]]] = {
@@ -103,6 +104,20 @@ async def create(store: OperationStore, **overrides: Any) -> Operation:
     return outcome.operation
 
 
+async def listed(
+    store: OperationStore,
+    asker: AccessFilter,
+    selection: Selection,
+    after: Position | None,
+    limit: int,
+    *,
+    full: bool,
+) -> list[Operation]:
+    """Return the operations of a page that is not bounded in bytes."""
+    page = await store.list(asker, selection, after, limit, full=full, max_bytes=PLENTY)
+    return page.items
+
+
 async def reach(store: OperationStore, status: Status, **overrides: Any) -> Operation:
     """Create an operation in `store` and lead it to `status` by legal transitions."""
     operation = await create(store, **overrides)
@@ -149,6 +164,8 @@ def row(status: Status = Status.PENDING, /, **overrides: Any) -> dict[str, Any]:
         "revision": 1,
         "attempt": 0,
         "max_attempts": 3,
+        "failed_attempts": 0,
+        "next_attempt_time": LONG_AGO,
         "fingerprint": "as asked",
     }
     return plain | overrides

@@ -74,6 +74,8 @@ def _create_operations() -> None:
         sa.Column("revision", sa.BigInteger, nullable=False),
         sa.Column("attempt", sa.Integer, nullable=False),
         sa.Column("max_attempts", sa.Integer, nullable=False),
+        sa.Column("failed_attempts", sa.Integer, nullable=False, server_default="0"),
+        sa.Column("next_attempt_time", INSTANT, nullable=False, comment="not claimable before it"),
         sa.Column("worker", sa.Text),
         sa.Column("lease", SPAN, comment="how long each renewal holds; absent when not leased"),
         sa.Column("lease_expire_time", INSTANT),
@@ -93,6 +95,7 @@ def _create_operations() -> None:
                 "progress": "progress >= 0.0 AND progress <= 1.0",
                 "revision": "revision >= 1",
                 "attempt": "attempt >= 0 AND max_attempts >= 1",
+                "failed_attempts": "failed_attempts >= 0 AND failed_attempts <= max_attempts",
                 "pending": "status <> 'PENDING' OR start_time IS NULL",
                 "processing": "status <> 'PROCESSING' OR start_time IS NOT NULL",
                 "completed": "status <> 'COMPLETED' OR (start_time IS NOT NULL"
@@ -126,7 +129,13 @@ def _create_operations() -> None:
     _index(
         "operations",
         "pending",
-        ["function", "owner", "create_time", "id"],
+        ["function", "owner", "next_attempt_time", "id"],
+        "status = 'PENDING'",
+    )
+    _index(
+        "operations",
+        "pending_next_attempt_time",
+        ["function", "next_attempt_time"],
         "status = 'PENDING'",
     )
     _index("operations", "leased", ["id"], "status = 'PROCESSING' AND lease IS NOT NULL")

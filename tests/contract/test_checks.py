@@ -30,6 +30,8 @@ ILLEGAL: list[tuple[str, Status, dict[str, Any]]] = [
     ("revision", Status.PENDING, {"revision": 0}),
     ("attempt", Status.PENDING, {"attempt": -1}),
     ("attempt", Status.PENDING, {"max_attempts": 0}),
+    ("failed_attempts", Status.PENDING, {"failed_attempts": -1}),
+    ("failed_attempts", Status.PENDING, {"failed_attempts": 4}),
     ("pending", Status.PENDING, {"start_time": LATE}),
     ("processing", Status.PROCESSING, {"start_time": None}),
     ("completed", Status.COMPLETED, {"start_time": None}),

@@ -18,7 +18,12 @@ from tests.contract.stored import answers
 
 LEASE = timedelta(seconds=30)
 CLAIM = ClaimRequest(
-    functions=(factories.FUNCTION,), max_operations=1, lease=LEASE, actor="wally", worker="wally-1"
+    functions=(factories.FUNCTION,),
+    max_operations=1,
+    max_bytes=factories.PLENTY,
+    lease=LEASE,
+    actor="wally",
+    worker="wally-1",
 )
 WORKER = factories.access_filter("wally", functions=("video.*",))
 
@@ -63,7 +68,7 @@ async def test_expired_work_is_not_claimed(store, stores, engine, stored):
     operation = await factories.create(store, ttl=ttl)
     factories.age(engine, operation.id, ttl + timedelta(seconds=1))
     before = stored.everything(operation.id)
-    assert await stores.work.pending([factories.FUNCTION]) == []
+    assert (await stores.work.due([factories.FUNCTION])).functions == ()
     assert await stores.work.claim(CLAIM) == []
     assert stored.everything(operation.id) == before
 
@@ -108,7 +113,7 @@ async def test_functions_take_turns(store, stores):
     request = claim(functions=functions[:2], max_operations=10)
     assert sorted(o.function for o in await stores.work.claim(request)) == ["video.a", "video.b"]
     assert await stores.work.claim(request) == []
-    assert await stores.work.pending(functions) == ["audio.c"]
+    assert (await stores.work.due(functions)).functions == ("audio.c",)
 
 
 @pytest.mark.parametrize("size", [1_000])
@@ -121,7 +126,7 @@ async def test_each_operation_goes_to_one_worker(stores, others, stored, size):
     counts = Counter[str]()
 
     async def work(work_store):
-        while await work_store.pending([factories.FUNCTION]):
+        while (await work_store.due([factories.FUNCTION])).functions:
             counts.update(
                 [operation.id for operation in await work_store.claim(claim(max_operations=7))]
             )

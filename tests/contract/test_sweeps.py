@@ -80,6 +80,7 @@ async def test_lost_lease_is_released(store, stores, engine, stored):
         "revision": before["revision"] + 1,
         "progress": None,
         "progress_time": None,
+        "failed_attempts": 1,
         "progress_request_id": None,
         "start_time": None,
         "worker": None,

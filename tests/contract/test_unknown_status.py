@@ -97,7 +97,7 @@ async def test_it_is_not_claimed(stores, stored, paused):
     """A claim does not take it."""
     before = stored.everything(paused.id)
     assert await stores.work.claim(claim(max_operations=10)) == []
-    assert await stores.work.pending([factories.FUNCTION]) == []
+    assert (await stores.work.due([factories.FUNCTION])).functions == ()
     assert stored.everything(paused.id) == before
 
 
@@ -137,7 +137,7 @@ async def test_every_read_shows_it(store, stores, engine, paused, age):
     assert isinstance(found.status, UnknownStatus)
     assert found.status == PAUSED
     for full in (True, False):
-        (listed,) = await store.list(owner, Selection(), None, 10, full=full)
+        (listed,) = await factories.listed(store, owner, Selection(), None, 10, full=full)
         assert (listed.id, listed.status) == (paused.id, PAUSED)
     (snapshot,) = await store.status_snapshots([paused.id])
     assert (snapshot.status, snapshot.interruption(None)) == (PAUSED, None)
@@ -147,7 +147,10 @@ async def test_every_read_shows_it(store, stores, engine, paused, age):
 async def test_lists_of_known_statuses_leave_it_out(store, paused):
     """A list with a filter of known statuses leaves it out."""
     selection = Selection(statuses=tuple(Status))
-    assert await store.list(factories.access_filter(), selection, None, 10, full=False) == []
+    assert (
+        await factories.listed(store, factories.access_filter(), selection, None, 10, full=False)
+        == []
+    )
     assert paused.status == PAUSED
 
 

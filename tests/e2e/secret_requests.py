@@ -57,6 +57,8 @@ def _payloads(alice: Client) -> None:
     alice.transition("CompleteOperation", done.id, result=_result())
     failed = alice.create(metadata=_struct())
     alice.transition("FailOperation", failed.id, errors=[_error()])
+    released = alice.create_in("PROCESSING")
+    alice.transition("ReleaseOperation", released.id, reason=CANARIES.fresh("reason of a release"))
     cancelled = alice.create()
     alice.transition("CancelOperation", cancelled.id, reason=CANARIES.fresh("reason of a cancel"))
 
@@ -69,6 +71,7 @@ def _refused_payloads(alice: Client) -> None:
             ("FailOperation", {"errors": [_error()]}),
             ("UpdateProgress", {"message": CANARIES.fresh("refused progress message")}),
             ("CancelOperation", {"reason": CANARIES.fresh("refused reason")}),
+            ("ReleaseOperation", {"reason": CANARIES.fresh("refused reason of a release")}),
         ):
             _try(alice.transition, method, operation_id, **fields)
     query = CANARIES.fresh("query of a callback URL")

@@ -256,6 +256,7 @@ def test_owner_of_the_first_request_id_stays_unknown(any_service, alice):
         each.operation.ClearField("create_time")
         each.operation.ClearField("expire_time")
         each.operation.ClearField("next_step_deadline")
+        each.operation.ClearField("next_attempt_time")
     assert theirs == fresh
 
 

@@ -14,6 +14,7 @@ TRANSITIONS = {
     "UpdateProgress": Transition.PROGRESS,
     "CompleteOperation": Transition.COMPLETE,
     "FailOperation": Transition.FAIL,
+    "ReleaseOperation": Transition.RELEASE,
     "CancelOperation": Transition.CANCEL,
     "DeleteOperation": Transition.PURGE,
 }

@@ -35,13 +35,18 @@ LIMITS: Final = (
     ("progress", "0.0 … 1.0; goes back by at most {tolerance}", "clamped; refused if it goes back"),
     ("metadata", "{metadata_bytes} bytes of JSON", "INVALID_ARGUMENT"),
     (
+        "nesting of metadata and error details",
+        "{nesting_levels} levels of objects and lists",
+        "INVALID_ARGUMENT",
+    ),
+    (
         "result",
         "{result_bytes} bytes, and {type_url_length} characters of its type_url",
         "INVALID_ARGUMENT",
     ),
     ("errors", "{errors_bytes} bytes together", "INVALID_ARGUMENT"),
     ("progress message", "{message_length} characters", "INVALID_ARGUMENT"),
-    ("reason of a cancel", "{reason_length} characters", "INVALID_ARGUMENT"),
+    ("reason of a cancel or release", "{reason_length} characters", "INVALID_ARGUMENT"),
     (
         "function, version, worker, original_request_id",
         "{name_length} characters",
@@ -54,6 +59,7 @@ LIMITS: Final = (
         "INVALID_ARGUMENT",
     ),
     ("lease", "{lease_default}; {lease_min} … {lease_max}", "clamped"),
+    ("delay of a release", "none; 0 s … {release_delay_max}", "clamped"),
     (
         "functions and operations of one claim",
         "1 … {claim_functions} and 1 … {claim_operations}",
@@ -64,6 +70,11 @@ LIMITS: Final = (
         "page_size",
         "{page_size_default}; 1 … {page_size_max}; 0 means the default",
         "clamped; INVALID_ARGUMENT if it is negative",
+    ),
+    (
+        "a claim, or a page of a list",
+        "{answer_bytes} bytes, or one item",
+        "fewer operations, and another page",
     ),
     (
         "progress on a stream",

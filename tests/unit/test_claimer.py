@@ -6,14 +6,18 @@ from datetime import timedelta
 
 import pytest
 
+from milepost.domain.claim import ClaimRequest
 from milepost.domain.errors import Draining, Overloaded, PermissionDenied
 from milepost.domain.limits import Limits
 from milepost.domain.operation import Principal, Role
+from milepost.domain.transitions import Transition
+from milepost.main.periodic_tasks import run_repeatedly
 from milepost.storage.batchers import Batchers
 from milepost.storage.engine import open_engine
 from milepost.storage.stores import Stores
 from milepost.tracking import claimer
 from milepost.tracking.claimer import Claimer, PendingWork
+from milepost.tracking.committer import Committer
 from milepost.tracking.subscriptions import Subscriptions
 from tests import factories
 from tests.waiting import until
@@ -57,9 +61,15 @@ def subscriptions():
 
 
 @pytest.fixture
-def claims(stores, work, subscriptions):
+def committer(store, subscriptions):
+    """The committer of the replica."""
+    return Committer(store, subscriptions)
+
+
+@pytest.fixture
+def claims(stores, work, committer):
     """A claimer with the usual limits."""
-    return Claimer(stores.work, limits=Limits(), subscriptions=subscriptions, work=work)
+    return Claimer(stores.work, committer, limits=Limits(), work=work)
 
 
 async def waiting(claims, work, count=1, **wishes):
@@ -86,6 +96,45 @@ async def test_work_of_another_replica_is_found_by_a_poll(store, work, claims):
     operation = await factories.create(store)
     await work.poll()
     assert [claimed.id for claimed in await task] == [operation.id]
+
+
+async def test_delayed_work_is_found_when_it_falls_due(store, stores, work, claims):
+    """Work that was released with a delay wakes a waiting claim within 100 ms of falling due."""
+    operation = await factories.create(store)
+    (claimed,) = await stores.work.claim(
+        ClaimRequest(
+            functions=VIDEO,
+            max_operations=1,
+            max_bytes=factories.PLENTY,
+            lease=timedelta(minutes=1),
+            actor="w",
+            worker="w",
+        )
+    )
+    delay = timedelta(milliseconds=700)
+    polling = asyncio.create_task(run_repeatedly("test", work.poll, work.until_next_poll))
+    (task,) = await waiting(claims, work)
+    released = await store.apply(factories.change(Transition.RELEASE, claimed.id, delay=delay))
+    work.publish_later(delay)
+    (again,) = await asyncio.wait_for(task, 5)
+    polling.cancel()
+    due = released.operation.next_attempt_time
+    assert again.id == operation.id
+    assert due <= again.start_time < due + timedelta(milliseconds=100)
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+async def test_delay_beside_a_later_one_is_kept(work, is_known):
+    """The next poll comes when the first delayed work falls due, and after the interval at most."""
+    loop = asyncio.get_running_loop()
+    await work.until_next_poll()
+    begun = loop.time()
+    if is_known:
+        for seconds in (60, 0.1, 0.3):
+            work.publish_later(timedelta(seconds=seconds))
+    await work.until_next_poll()
+    expected = 0.1 if is_known else claimer.POLL_INTERVAL_S
+    assert expected - 0.01 <= loop.time() - begun < expected + 0.15
 
 
 async def test_no_poll_without_a_waiting_claim(batchers, work):
@@ -135,10 +184,10 @@ async def test_claim_without_time_to_wait(claims, wishes):
         assert await claims.claim(WALLY, VIDEO, **wishes) == []
 
 
-async def test_wait_is_limited(stores, work, subscriptions):
+async def test_wait_is_limited(stores, work, committer):
     """The operator's limit ends a wait, whatever the claim requests."""
     limits = dataclasses.replace(Limits(), claim_wait=timedelta(milliseconds=20))
-    claims = Claimer(stores.work, limits=limits, subscriptions=subscriptions, work=work)
+    claims = Claimer(stores.work, committer, limits=limits, work=work)
     async with asyncio.timeout(5):
         assert await claims.claim(WALLY, VIDEO, timeout=timedelta(hours=1), time_left=60.0) == []
         assert await claims.claim(WALLY, VIDEO) == []

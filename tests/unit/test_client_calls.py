@@ -15,11 +15,13 @@ from milepost_client import (
     RateLimited,
     StoreUnavailable,
     Unavailable,
+    UndecodableAnswer,
 )
 from milepost_client.gen.milepost.v1 import operation_service_pb2, worker_service_pb2
 from tests.unit.client_script import (
     API_KEY,
     ID,
+    UNDECODABLE,
     Never,
     Refusal,
     got,
@@ -225,3 +227,31 @@ async def test_client_works_only_while_open():
             await milepost.__aenter__()
     with pytest.raises(RuntimeError, match="with statement"):
         await milepost.get(ID)
+
+
+@pytest.mark.parametrize("method", MUTATIONS)
+async def test_undecodable_answer_is_an_error_of_the_client(method):
+    """An answer that cannot be decoded is raised as that, once: the service accepted the call."""
+    async with talking(UNDECODABLE) as (milepost, service):
+        with pytest.raises(UndecodableAnswer):
+            await MUTATIONS[method](milepost)
+    assert service.methods == [method]
+
+
+READS = {
+    "get": lambda milepost: milepost.get(ID),
+    "list": lambda milepost: anext(milepost.list()),
+    "wait": lambda milepost: milepost.wait(ID),
+    "result": lambda milepost: milepost.result(ID),
+    "claim": lambda milepost: milepost.claim(["f"]),
+    "deliveries": lambda milepost: anext(milepost.deliveries()),
+    "signing_secrets": lambda milepost: milepost.signing_secrets(),
+}
+
+
+@pytest.mark.parametrize("read", READS.values(), ids=READS)
+async def test_undecodable_read_is_an_error_of_the_client(read):
+    """A read or a claim whose answer cannot be decoded is raised as that."""
+    async with talking(UNDECODABLE) as (milepost, _):
+        with pytest.raises(UndecodableAnswer):
+            await read(milepost)

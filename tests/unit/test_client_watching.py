@@ -6,12 +6,20 @@ from datetime import timedelta
 import grpc
 import pytest
 
-from milepost_client import OperationNotFound, RateLimited, SyncMilepost, Unavailable
+from milepost_client import (
+    OperationNotFound,
+    RateLimited,
+    SyncMilepost,
+    Unavailable,
+    UndecodableAnswer,
+)
 from tests.unit.client_script import (
     API_KEY,
     ID,
+    UNDECODABLE,
     Never,
     Refusal,
+    Streamed,
     changed,
     serving,
     talking,
@@ -81,3 +89,11 @@ async def test_watch_is_an_ordinary_iterator_too():
 
     async with serving(changed(2, then=unavailable()), changed(3)) as service:
         assert await asyncio.to_thread(use, service.address) == [2, 3]
+
+
+@pytest.mark.parametrize("items", [(UNDECODABLE,), (*changed(1).items, UNDECODABLE)])
+async def test_undecodable_item_ends_the_watch(items):
+    """An item that cannot be decoded ends the watch with an error of the client."""
+    async with talking(Streamed(items, Never())) as (milepost, _):
+        with pytest.raises(UndecodableAnswer):
+            [_ async for _ in milepost.watch(ID)]

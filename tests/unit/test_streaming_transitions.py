@@ -38,6 +38,18 @@ async def test_terminal_transition_follows_pending_progress(replica, transition)
     assert not replica.subscriptions.subscribers
 
 
+async def test_release_follows_pending_progress(replica):
+    """Pending progress is committed before a release, so that it cannot start the next attempt."""
+    async with reporting(replica) as (stream, operation_id):
+        stream.offer(ProgressUpdate(id=operation_id, progress=0.4))
+        await replica.tracker.release(ALICE, operation_id, Preconditions())
+        assert (await next_item(stream)).revision == 3
+        kind = InterruptionKind.LEASE_LOST
+        assert await next_item(stream) == Interruption(id=operation_id, kind=kind, revision=4)
+    row = replica.stored.operation(operation_id)
+    assert (row["status"], row["attempt"], row["revision"]) == ("PENDING", 1, 4)
+
+
 async def test_flush_is_limited_by_the_access_filter(replica):
     """A caller that may not touch an operation does not cause the commit of its progress."""
     async with reporting(replica) as (stream, operation_id):

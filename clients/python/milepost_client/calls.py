@@ -14,7 +14,7 @@ from milepost_client.gen.milepost.v1.operation_service_pb2_grpc import Operation
 from milepost_client.gen.milepost.v1.webhook_service_pb2_grpc import WebhookServiceStub
 from milepost_client.gen.milepost.v1.worker_service_pb2_grpc import WorkerServiceStub
 from milepost_client.pace import Backoff
-from milepost_client.refusal import rebuild
+from milepost_client.refusal import decoded, rebuild
 
 READS: Final = (
     pb.GetOperationRequest,
@@ -68,7 +68,8 @@ class Calls:
             waiting: The seconds that the service is asked to wait, in addition to the deadline.
 
         Raises:
-            MilepostError: The service refused, or did not answer in time.
+            MilepostError: The service refused, or did not answer in time, or its answer cannot be
+                decoded.
         """
         _identify(request)
         clock = asyncio.get_running_loop().time
@@ -76,9 +77,10 @@ class Calls:
         backoff = Backoff()
         while True:
             try:
-                return await method(
+                answer = await method(
                     request, timeout=end - clock(), metadata=self.credential, wait_for_ready=False
                 )
+                return decoded(answer)
             except grpc.aio.AioRpcError as failure:
                 error = rebuild(failure)
                 pause = backoff.pause_s(error)

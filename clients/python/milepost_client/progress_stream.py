@@ -23,7 +23,7 @@ from milepost_client.gen.milepost.v1 import worker_service_pb2 as pb
 from milepost_client.held_operation import HeldOperation
 from milepost_client.operation import Operation, Status
 from milepost_client.pace import Backoff
-from milepost_client.refusal import error_class, rebuild
+from milepost_client.refusal import decoded, error_class, rebuild
 from milepost_client.retry import is_temporary
 
 MAX_PAUSE_S: Final = 5.0
@@ -139,10 +139,12 @@ class ProgressStream:
         try:
             # The end of the stream may meet the read: then the error says nothing about it.
             with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
-                while isinstance(response := await call.read(), pb.StreamProgressResponse):
+                while isinstance(response := decoded(await call.read()), pb.StreamProgressResponse):
                     self._was_answered = True
                     self._take(response)
             return await _end_reason(call)
+        except errors.UndecodableAnswer as error:
+            return error
         finally:
             call.cancel()
             writing.cancel()

@@ -12,7 +12,7 @@ from milepost_client.errors import LimitReached, MilepostError, Unavailable
 from milepost_client.gen.milepost.v1 import operation_service_pb2 as pb
 from milepost_client.operation import Operation
 from milepost_client.pace import Backoff
-from milepost_client.refusal import rebuild
+from milepost_client.refusal import decoded, rebuild
 
 MAX_OUTAGE_S: Final = 300.0
 """How long a watch that has worked before tries to connect again."""
@@ -32,7 +32,8 @@ async def changes(
             request, metadata=calls.credential, wait_for_ready=False
         )
         try:
-            async for item in call:
+            async for response in call:
+                item = decoded(response)
                 has_worked = True
                 if item.HasField("operation"):
                     request.after_revision = item.operation.revision

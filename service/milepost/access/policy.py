@@ -49,6 +49,7 @@ class UseCase(StrEnum):
     REPORT_PROGRESS = "report_progress"
     COMPLETE_OPERATION = "complete_operation"
     FAIL_OPERATION = "fail_operation"
+    RELEASE_OPERATION = "release_operation"
     MANAGE_WEBHOOKS = "manage_webhooks"
     ADMINISTER = "administer"
 
@@ -87,6 +88,7 @@ POLICY: Final[Mapping[UseCase, Permission]] = {
     UseCase.REPORT_PROGRESS: _transition(Transition.PROGRESS),
     UseCase.COMPLETE_OPERATION: _transition(Transition.COMPLETE),
     UseCase.FAIL_OPERATION: _transition(Transition.FAIL),
+    UseCase.RELEASE_OPERATION: _transition(Transition.RELEASE),
     UseCase.MANAGE_WEBHOOKS: Permission(by=frozenset({Actor.OWNER})),
     UseCase.ADMINISTER: Permission(by=frozenset({Actor.ADMIN})),
 }

@@ -63,7 +63,7 @@ class OperationSettings(BaseModel):
     )
     max_attempts_default: Count = Field(
         _DEFAULTS.max_attempts_default,
-        description="Lost attempts after which an operation fails",
+        description="Failed attempts after which an operation fails",
     )
     metadata_bytes_max: Count = Field(
         _DEFAULTS.metadata_bytes, description="Largest metadata of an operation, as JSON"

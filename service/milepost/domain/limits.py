@@ -20,6 +20,7 @@ class Limits:
     lease_default: timedelta = timedelta(seconds=30)
     lease_min: timedelta = timedelta(seconds=5)
     lease_max: timedelta = timedelta(hours=1)
+    release_delay_max: timedelta = timedelta(hours=1)
     claim_functions: int = 100
     """Functions in one claim."""
     claim_operations: int = 100
@@ -28,6 +29,9 @@ class Limits:
     """Longest wait of a claim for work; its request and its deadline may shorten it."""
     metadata_bytes: int = 65_536
     """Of the JSON encoding."""
+    nesting_levels: int = 20
+    """Of objects and lists, in metadata and error details. A level takes up to three levels of a
+    message, and decoders in Python, Java, C++ and Rust stop at 100."""
     result_bytes: int = 1_048_576
     type_url_length: int = 2_048
     """Of the type_url of a result."""
@@ -39,6 +43,8 @@ class Limits:
     """Of a function, version, worker and original_request_id."""
     page_size_default: int = 50
     page_size_max: int = 100
+    answer_bytes: int = 3 * 1_048_576
+    """Of a claim, or of a page of a list. Clients accept 4 MiB by default."""
     stream_interval: timedelta = timedelta(seconds=1)
     """Shortest interval between two commits of one operation on a progress stream."""
     stream_operations: int = 1_000
@@ -57,6 +63,12 @@ class Limits:
     def lease(self, requested: timedelta | None) -> timedelta:
         """Return the lease of a claim and of each renewal, within the limits."""
         return _clamped(requested, self.lease_default, self.lease_min, self.lease_max)
+
+    def release_delay(self, requested: timedelta | None) -> timedelta | None:
+        """Return the delay of a release within the limits; None stays None."""
+        if requested is None:
+            return None
+        return min(max(requested, timedelta()), self.release_delay_max)
 
     def max_attempts(self, requested: int | None) -> int:
         """Return the number of attempts, at least 1."""

@@ -121,6 +121,10 @@ class Operation:
     attempt: int
     """Number of starts so far; the fencing token of a leased worker."""
     max_attempts: int
+    failed_attempts: int
+    """Number of attempts that ended badly, such as by a lost lease; bounded by `max_attempts`."""
+    next_attempt_time: datetime
+    """The time before which a pending operation is not claimable."""
     worker: str | None
     lease_expire_time: datetime | None
     trace_context: str | None

@@ -29,6 +29,7 @@ from milepost.domain.operation import (
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import timedelta
 
 PROGRESS_TOLERANCE: Final = 0.001
 """Largest decrease of progress that is accepted; the larger value is kept."""
@@ -100,7 +101,7 @@ TABLE: Final[Mapping[Transition, Rule]] = {
     Transition.COMPLETE: _rule("PROCESSING", Status.COMPLETED, "owner worker", "completed"),
     Transition.FAIL: _rule("PENDING PROCESSING", Status.FAILED, "owner worker", "failed"),
     Transition.CANCEL: _rule("PENDING PROCESSING", Status.CANCELLED, "owner admin", "cancelled"),
-    Transition.RELEASE: _rule("PROCESSING", Status.PENDING, "sweeper", "released"),
+    Transition.RELEASE: _rule("PROCESSING", Status.PENDING, "owner worker sweeper", "released"),
     Transition.ABANDON: _rule("PROCESSING", Status.FAILED, "sweeper", "failed"),
     Transition.EXPIRE: _rule("PROCESSING", Status.FAILED, "sweeper", "expired"),
     Transition.PURGE: _rule(
@@ -130,6 +131,12 @@ STARTING: Final = frozenset(
     transition for transition, rule in TABLE.items() if rule.event == TABLE[Transition.START].event
 )
 """The transitions whose event is the beginning of an attempt."""
+ENDING: Final = frozenset(
+    transition
+    for transition, rule in TABLE.items()
+    if Status.PROCESSING in rule.changing and rule.target is not None
+)
+"""The transitions that end an attempt."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -160,6 +167,8 @@ class TransitionRequest:
     result: Payload | None = None
     errors: tuple[OperationError, ...] = ()
     reason: str | None = None
+    delay: timedelta | None = None
+    """The time until the next attempt may start, of a release; None keeps `next_attempt_time`."""
 
     @property
     def sources(self) -> frozenset[Status]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from typing import TYPE_CHECKING, Any, Final
 
 from milepost import telemetry
 from milepost.domain.errors import Unavailable
-from milepost.tracking.claimer import POLL_INTERVAL_S
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -28,14 +28,16 @@ async def background(
 ) -> AsyncIterator[None]:
     """Run the periodic tasks of this replica inside of the context."""
     periodic: tuple[tuple[str, Callable[[], Awaitable[Any]], float], ...] = (
-        ("poll for work", work.poll, POLL_INTERVAL_S),
         ("sweep leases", sweeper.sweep_leases, settings.lease_sweep_seconds),
         ("clean up", sweeper.clean_up, settings.cleanup_seconds),
         ("purge events", sweeper.purge_events, settings.cleanup_seconds),
         ("measure", sweeper.measure, settings.measure_seconds),
         ("note key use", keys.write_uses, KEY_USE_INTERVAL_S),
     )
-    tasks = [asyncio.create_task(run_periodically(*each)) for each in periodic]
+    tasks = [
+        asyncio.create_task(run_repeatedly("poll for work", work.poll, work.until_next_poll)),
+        *(asyncio.create_task(run_periodically(*each)) for each in periodic),
+    ]
     try:
         yield
     finally:
@@ -46,8 +48,15 @@ async def background(
 
 async def run_periodically(task: str, once: Callable[[], Awaitable[Any]], seconds: float) -> None:
     """Call `once` every so many seconds until cancelled. A failure is logged."""
+    await run_repeatedly(task, once, functools.partial(asyncio.sleep, seconds))
+
+
+async def run_repeatedly(
+    task: str, once: Callable[[], Awaitable[Any]], pause: Callable[[], Awaitable[Any]]
+) -> None:
+    """Call `once` after each `pause` until cancelled. A failure is logged."""
     while True:
-        await asyncio.sleep(seconds)
+        await pause()
         try:
             await once()
         except Exception as error:  # noqa: BLE001 - the next run may succeed

@@ -133,7 +133,7 @@ def _use_cases(
     )
     return UseCases(
         tracker=tracker,
-        claimer=Claimer(stores.work, limits=limits, subscriptions=subscriptions, work=work),
+        claimer=Claimer(stores.work, committer, limits=limits, work=work),
         sweeper=Sweeper(
             stores.sweeps,
             subscriptions=subscriptions,

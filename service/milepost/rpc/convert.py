@@ -6,7 +6,6 @@ discloses nothing about stored data.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from datetime import UTC, datetime, timedelta
@@ -30,6 +29,7 @@ from milepost.domain.transitions import CALLBACK_EVENTS, Preconditions
 from milepost.gen.milepost.v1 import operation_pb2 as pb
 from milepost.hostnames import ascii_url
 from milepost.rpc.messages import STATUS_NUMBERS
+from milepost.rpc.structs import to_json
 
 if TYPE_CHECKING:
     from milepost.domain.limits import Limits
@@ -38,6 +38,8 @@ REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_.:-]{1,255}")
 REPORTED_CHARACTERS: Final = 1_600
 """Maximum length of all violations of one response. It contains them three times, once in base64,
 and clients accept 8 KiB of metadata."""
+UNDECODABLE: Final = Violation("request", "is not a message of its type, or is nested too deep")
+"""The violation of a request that protobuf cannot decode."""
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -152,6 +154,10 @@ class Fields:
         """Return the name of a function, version or worker, or an `original_request_id`."""
         return self.text(field, self._limits.name_length, required=required)
 
+    def reason(self) -> str | None:
+        """Return the reason of a transition, shown to people."""
+        return self.text("reason", self._limits.reason_length)
+
     def message(self) -> str | None:
         """Return a progress message, which may be empty or have several lines."""
         value: str | None = self.optional("message")
@@ -223,15 +229,9 @@ class Fields:
     def json(self, field: str, value: struct_pb2.Struct) -> str | None:
         """Return a Struct as compact JSON text."""
         try:
-            return json.dumps(
-                _plain(value),
-                ensure_ascii=False,
-                allow_nan=False,
-                separators=(",", ":"),
-                sort_keys=True,  # a Struct has a random order, but equal content needs equal text
-            )
-        except ValueError:
-            self.refuse(field, "must be JSON: it has a number that is not finite")
+            return to_json(value, self._limits.nesting_levels)
+        except ValueError as problem:
+            self.refuse(field, str(problem))
             return None
 
     def result(self) -> Payload | None:
@@ -345,23 +345,3 @@ class Fields:
 _MAX_SECONDS: Final = 315_576_000_000
 """Range of google.protobuf.Duration: ten thousand years."""
 _STATUS_OF: Final = {int(number): status for status, number in STATUS_NUMBERS.items()}
-
-
-def _plain(value: struct_pb2.Struct | struct_pb2.ListValue | struct_pb2.Value) -> Any:
-    """Return the Python value of a Struct, ListValue or Value, with whole numbers as integers."""
-    if isinstance(value, struct_pb2.Struct):
-        return {name: _plain(item) for name, item in value.fields.items()}
-    if isinstance(value, struct_pb2.ListValue):
-        return [_plain(item) for item in value.values]
-    kind = value.WhichOneof("kind")
-    if kind == "number_value":
-        number = value.number_value
-        return int(number) if number.is_integer() and abs(number) < _EXACT else number
-    if kind in (None, "null_value"):
-        return None
-    item = getattr(value, kind)
-    return _plain(item) if kind in ("struct_value", "list_value") else item
-
-
-_EXACT: Final = 2.0**53
-"""Bound of the whole numbers that a double holds exactly, so that JSON may write 1 for 1.0."""

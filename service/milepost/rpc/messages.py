@@ -84,6 +84,7 @@ def fill(message: pb.Operation, operation: Operation, viewer: str, *, full: bool
     message.revision = operation.revision
     message.attempt = operation.attempt
     message.max_attempts = operation.max_attempts
+    message.failed_attempts = operation.failed_attempts
     set_duration(message.ttl, operation.ttl)
     set_duration(message.retry_after, operation.retry_after)
     for name in _OPTIONAL:
@@ -92,13 +93,19 @@ def fill(message: pb.Operation, operation: Operation, viewer: str, *, full: bool
     for name in _TIMES:
         if (instant := getattr(operation, name)) is not None:
             set_timestamp(getattr(message, name), instant)
-    if (expected := expectation(operation)) is not None:
-        message.next_step = NEXT_STEP_NUMBERS[expected.step]
-        set_timestamp(message.next_step_deadline, expected.deadline)
+    _add_next_step(message, operation)
     if operation.callback_url is not None and operation.owner == viewer:
         message.callback_url = redacted_url(operation.callback_url)
     if full:
         _add_payloads(message, operation)
+
+
+def _add_next_step(message: pb.Operation, operation: Operation) -> None:
+    if operation.status is Status.PENDING:
+        set_timestamp(message.next_attempt_time, operation.next_attempt_time)
+    if (expected := expectation(operation)) is not None:
+        message.next_step = NEXT_STEP_NUMBERS[expected.step]
+        set_timestamp(message.next_step_deadline, expected.deadline)
 
 
 def _number_of(status: Status | UnknownStatus) -> pb.OperationStatus.ValueType:

@@ -52,6 +52,7 @@ _ROWS: Final = (
     _row(_WORK, "StreamProgress", UseCase.REPORT_PROGRESS, Limit.WORKER_WRITES, long_running=True),
     _row(_WORK, "CompleteOperation", UseCase.COMPLETE_OPERATION, Limit.WORKER_WRITES),
     _row(_WORK, "FailOperation", UseCase.FAIL_OPERATION, Limit.WORKER_WRITES),
+    _row(_WORK, "ReleaseOperation", UseCase.RELEASE_OPERATION, Limit.WORKER_WRITES),
     # Audited, because it gives the secret away.
     _row(_WEBHOOKS, "GetSigningSecret", UseCase.MANAGE_WEBHOOKS, Limit.READS, audited=True),
     _row(_WEBHOOKS, "RotateSigningSecret", UseCase.MANAGE_WEBHOOKS, Limit.CHANGES, audited=True),

@@ -116,7 +116,7 @@ class OperationService:
         """See the proto."""
         fields = Fields(request, self._limits)
         operation_id, preconditions = fields.operation_id(), fields.preconditions()
-        reason = fields.text("reason", self._limits.reason_length)
+        reason = fields.reason()
         fields.done()
         by = call.principal
         result = await self._tracker.cancel(by, operation_id, preconditions, reason=reason)

@@ -118,3 +118,17 @@ class WorkerService:
         by = call.principal
         changed = await self._tracker.fail(by, operation_id, preconditions, errors=errors)
         return fill_result(pb.FailOperationResponse(), changed, by.subject)
+
+    async def ReleaseOperation(
+        self, request: pb.ReleaseOperationRequest, call: RpcCall
+    ) -> pb.ReleaseOperationResponse:
+        """See the proto."""
+        fields = Fields(request, self._limits)
+        operation_id, preconditions = fields.operation_id(), fields.preconditions()
+        delay, reason = fields.duration("delay"), fields.reason()
+        fields.done()
+        by = call.principal
+        changed = await self._tracker.release(
+            by, operation_id, preconditions, delay=delay, reason=reason
+        )
+        return fill_result(pb.ReleaseOperationResponse(), changed, by.subject)

@@ -1,9 +1,10 @@
 """Claims: pending operations are leased to workers, each to one, and owners take turns.
 
-The cost depends on the number of claimed operations, not of pending ones: the statement skips from
-owner to owner through an index of pending operations, and reads only the oldest few of each. On
-PostgreSQL selection, claim and events are one statement, which skips rows that concurrent claims
-have locked.
+A pending operation is claimable from its `next_attempt_time` on. The cost of a claim depends on the
+number of claimed operations, not of pending ones: the statement skips from owner to owner through
+an index of pending operations, and reads only the first few of each. The first operation of an
+owner shows whether the owner has due work at all, so that delayed ones are not read. On PostgreSQL
+selection, claim and events are one statement, which skips rows that concurrent claims have locked.
 """
 
 from __future__ import annotations
@@ -13,14 +14,16 @@ from typing import TYPE_CHECKING, Any, Final
 import sqlalchemy as sa
 
 from milepost.domain.transitions import CLAIMABLE, TABLE, Transition
-from milepost.storage.dialects import clock, later
+from milepost.storage.answer_size import answer_bytes, bytes_of
+from milepost.storage.dialects import Span, clock, later
 from milepost.storage.event_writer import REQUEST_INPUTS, EventWriter
 from milepost.storage.predicates import has_status, indexed_status
 from milepost.storage.rows import COLUMNS, RowReader
 from milepost.storage.tables import operations
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
+    from datetime import datetime
 
     from sqlalchemy import ColumnElement
 
@@ -30,7 +33,9 @@ if TYPE_CHECKING:
     from milepost.storage.session import Session
 
 MAX_OWNERS: Final = 16
-"""Owners that one statement visits."""
+"""Owners with due work that one statement serves."""
+MAX_VISITS: Final = 1_000
+"""Owners that one statement visits to find those with due work."""
 LOOKAHEAD: Final = 8
 """Operations of one owner that are read beyond those wanted, as concurrent claims may take some."""
 MAX_STATEMENTS: Final = 8
@@ -39,6 +44,7 @@ MAX_LAST_OWNERS: Final = 10_000
 """Functions whose last served owner is remembered."""
 
 _o = operations.c
+_ZERO: Final = sa.literal_column("0", sa.Integer)
 _ONE: Final = sa.literal_column("1", sa.Integer)
 
 _INPUTS: Final = {
@@ -48,6 +54,8 @@ _INPUTS: Final = {
     "owners": sa.Integer(),
     "depth": sa.Integer(),
     "max_operations": sa.Integer(),
+    "min_operations": sa.Integer(),
+    "max_bytes": sa.Integer(),
     "worker": sa.Text(),
     "lease": _o.lease.type,
 }
@@ -57,7 +65,7 @@ def claim_statement(database: Database) -> EventWriter:
     """Return the statement that claims work of one function, from the owners after a given one."""
 
     def build(m: Mapping[str, ColumnElement[Any]]) -> Any:
-        picked = _picked(m, lateral=database.has_lateral_joins)
+        picked = _fitting(m, _picked(m, lateral=database.has_lateral_joins))
         return (
             sa.update(operations)
             .where(
@@ -79,14 +87,29 @@ def claim_statement(database: Database) -> EventWriter:
     return EventWriter(database, _INPUTS, build, transition=Transition.CLAIM)
 
 
+def _fitting(m: Mapping[str, ColumnElement[Any]], picked: sa.CTE) -> sa.CTE:
+    """Select the picked operations that fit into the answer, in their order."""
+    order = (picked.c.place, picked.c.number)
+    measured = sa.select(
+        picked.c.id,
+        sa.func.row_number().over(order_by=order).label("position"),
+        sa.func.sum(picked.c.answer_bytes).over(order_by=order, rows=(None, 0)).label("total"),
+    ).cte("measured")
+    fits = sa.or_(
+        measured.c.position <= m["min_operations"],
+        measured.c.total <= m["max_bytes"],
+    )
+    return sa.select(measured.c.id).where(fits).cte("fitting")
+
+
 def _picked(m: Mapping[str, ColumnElement[Any]], *, lateral: bool) -> sa.CTE:
-    """Select the oldest operation of each owner, then the second oldest of each, and so on."""
-    turn = _owners_in_turn(m)
-    oldest = operations.alias("oldest")
+    """Select the first due operation of each owner, then the second of each, and so on."""
+    turn = _owners_in_turn(m["function"], m["after"], m["owners"])
+    due = operations.alias("due")
     of_owner = (
-        sa.select(oldest.c.id, oldest.c.create_time)
-        .where(*_claimable(oldest, m["function"]), oldest.c.owner == turn.c.owner)
-        .order_by(oldest.c.create_time, oldest.c.id)
+        sa.select(due.c.id, due.c.next_attempt_time)
+        .where(*_pending(due, m["function"]), due.c.owner == turn.c.owner, _is_due(due))
+        .order_by(due.c.next_attempt_time, due.c.id)
         .limit(m["depth"])
     )
     found: sa.FromClause
@@ -96,10 +119,10 @@ def _picked(m: Mapping[str, ColumnElement[Any]], *, lateral: bool) -> sa.CTE:
         source = turn.join(found, sa.true())
     else:
         found = operations.alias("found")
-        ids = of_owner.with_only_columns(oldest.c.id).correlate(turn)
+        ids = of_owner.with_only_columns(due.c.id).correlate(turn)
         source = turn.join(found, found.c.id.in_(ids))
     order = sa.func.row_number().over(
-        partition_by=turn.c.number, order_by=(found.c.create_time, found.c.id)
+        partition_by=turn.c.number, order_by=(found.c.next_attempt_time, found.c.id)
     )
     candidates = (
         sa.select(found.c.id, order.label("place"), turn.c.number)
@@ -109,9 +132,14 @@ def _picked(m: Mapping[str, ColumnElement[Any]], *, lateral: bool) -> sa.CTE:
     )
     free = operations.alias("free")
     return (
-        sa.select(free.c.id)
+        sa.select(
+            free.c.id,
+            candidates.c.place,
+            candidates.c.number,
+            answer_bytes(free).label("answer_bytes"),
+        )
         .join(candidates, candidates.c.id == free.c.id)
-        .where(has_status(free, CLAIMABLE))
+        .where(has_status(free, CLAIMABLE), _is_due(free))
         .order_by(candidates.c.place, candidates.c.number)
         .limit(m["max_operations"])
         .with_for_update(skip_locked=True, of=free)
@@ -119,15 +147,27 @@ def _picked(m: Mapping[str, ColumnElement[Any]], *, lateral: bool) -> sa.CTE:
     )
 
 
-def _owners_in_turn(m: Mapping[str, ColumnElement[Any]]) -> sa.CTE:
-    """Skip from owner to owner through the index, starting after the given one."""
+def _owners_in_turn(
+    function: ColumnElement[str], after: ColumnElement[str], owners: ColumnElement[int]
+) -> sa.CTE:
+    """Skip from owner to owner through the index, until `owners` of them have due work."""
     first = sa.select(
-        _next_owner(m["function"], m["after"]).label("owner"), _ONE.label("number")
+        sa.case((_any_due(function), _next_owner(function, after))).label("owner"),
+        _ONE.label("number"),
+        _ZERO.label("due_before"),
     ).cte("turn", recursive=True)
-    following = sa.select(
-        _next_owner(m["function"], first.c.owner, first), first.c.number + _ONE
-    ).where(first.c.owner.is_not(None), first.c.number < m["owners"])
-    return first.union_all(following)
+    is_due = _first_due(function, first.c.owner, first)
+    return first.union_all(
+        sa.select(
+            _next_owner(function, first.c.owner, first),
+            first.c.number + _ONE,
+            first.c.due_before + sa.case((is_due, _ONE), else_=_ZERO),
+        ).where(
+            first.c.owner.is_not(None),
+            first.c.number < sa.literal_column(str(MAX_VISITS)),
+            first.c.due_before < owners,
+        )
+    )
 
 
 def _next_owner(
@@ -136,7 +176,7 @@ def _next_owner(
     pending = operations.alias("pending")
     return (
         sa.select(pending.c.owner)
-        .where(*_claimable(pending, function), pending.c.owner > after)
+        .where(*_pending(pending, function), pending.c.owner > after)
         .order_by(pending.c.owner)
         .limit(_ONE)
         .correlate(*outer)
@@ -144,9 +184,45 @@ def _next_owner(
     )
 
 
-def _claimable(
-    table: sa.FromClause, function: ColumnElement[str]
-) -> tuple[ColumnElement[bool], ...]:
+def _first_due(
+    function: ColumnElement[str], owner: ColumnElement[str], outer: sa.FromClause
+) -> ColumnElement[bool]:
+    """Return the condition that the first pending operation of an owner is due."""
+    first = operations.alias("first")
+    time = (
+        sa.select(first.c.next_attempt_time)
+        .where(*_pending(first, function), first.c.owner == owner)
+        .order_by(first.c.next_attempt_time, first.c.id)  # the id chooses the index of owners
+        .limit(_ONE)
+        .correlate(outer)
+        .scalar_subquery()
+    )
+    return time <= clock()
+
+
+def _any_due(function: ColumnElement[str], *outer: sa.FromClause) -> ColumnElement[bool]:
+    """Return the condition that a function has due work: a claim visits no owners without any."""
+    return _earliest(function, _is_due, *outer).is_not(None)
+
+
+def _earliest(
+    function: ColumnElement[str],
+    condition: Callable[[sa.FromClause], ColumnElement[bool]],
+    *outer: sa.FromClause,
+) -> sa.ScalarSelect[datetime]:
+    """Return the earliest next_attempt_time of a function among those that meet the condition."""
+    work = operations.alias("work")
+    return (
+        sa.select(work.c.next_attempt_time)
+        .where(*_pending(work, function), condition(work))
+        .order_by(work.c.next_attempt_time)
+        .limit(_ONE)
+        .correlate(*outer)
+        .scalar_subquery()
+    )
+
+
+def _pending(table: sa.FromClause, function: ColumnElement[str]) -> tuple[ColumnElement[bool], ...]:
     return (
         indexed_status(table, CLAIMABLE),
         table.c.function == function,
@@ -154,22 +230,37 @@ def _claimable(
     )
 
 
-def pending(functions: Collection[str]) -> sa.Select[Any]:
-    """Return the query for those of `functions` that have work: one index lookup for each."""
+def _is_due(table: sa.FromClause) -> ColumnElement[bool]:
+    return table.c.next_attempt_time <= clock()
+
+
+def _is_delayed(table: sa.FromClause) -> ColumnElement[bool]:
+    return table.c.next_attempt_time > clock()
+
+
+def due(functions: Collection[str]) -> sa.Select[Any]:
+    """Return the query for the due work of `functions`: two index lookups for each."""
     requested = sa.union_all(
         *(sa.select(sa.literal(function, sa.Text).label("function")) for function in functions)
     ).cte("requested")
-    work = operations.alias("work")
-    any_work = (
-        sa.select(_ONE)
-        .select_from(work)
-        .where(*_claimable(work, requested.c.function))
-        .order_by(work.c.owner, work.c.create_time, work.c.id)  # keeps the planner from a scan
-        .limit(_ONE)
-        .correlate(requested)
-        .scalar_subquery()
+    function = requested.c.function
+    next_due = _earliest(function, _is_delayed, requested)
+    return sa.select(
+        function,
+        _any_due(function, requested).label("is_due"),
+        sa.type_coerce(next_due.op("-")(clock()), Span()).label("next_due"),
     )
-    return sa.select(requested.c.function).where(any_work.is_not(None))
+
+
+def last_visited(function: str, after: str) -> sa.Select[Any]:
+    """Return the query for the owner that a claim visits last, and whether there is due work.
+
+    The owner is NULL after the last one.
+    """
+    wanted = sa.literal(function, sa.Text)
+    everyone = sa.literal(MAX_VISITS, sa.Integer)
+    turn = _owners_in_turn(wanted, sa.literal(after, sa.Text), everyone)
+    return sa.select(turn.c.owner, _any_due(wanted)).order_by(turn.c.number.desc()).limit(1)
 
 
 class Claims:
@@ -189,19 +280,17 @@ class Claims:
         return [self._claim(session, request) for request in requests]
 
     def _claim(self, session: Session, request: ClaimRequest) -> list[Operation] | Exception:
-        result: list[Operation] = []
+        answer = _Answer(request)
         try:
             for function in self._in_turn(request.functions):
-                missing = request.max_operations - len(result)
-                for claimed in self._claim_of_function(session, request, function, missing):
-                    result += claimed
-                if len(result) >= request.max_operations:
+                self._claim_of_function(session, request, function, answer)
+                if answer.is_full:
                     break
         except Exception as error:  # noqa: BLE001 - what was claimed before stays claimed
             failure = session.failed(error)
-            if not result:
+            if not answer.operations:
                 return failure
-        return result
+        return answer.operations
 
     def _in_turn(self, functions: Sequence[str]) -> Sequence[str]:
         """Return the functions, starting with another one at each call."""
@@ -210,27 +299,65 @@ class Claims:
         return [*functions[first:], *functions[:first]]
 
     def _claim_of_function(
-        self, session: Session, request: ClaimRequest, function: str, max_operations: int
-    ) -> Iterator[list[Operation]]:
-        """Claim up to `max_operations` from owner after owner, and after the last from the first.
+        self, session: Session, request: ClaimRequest, function: str, answer: _Answer
+    ) -> None:
+        """Claim what fits into `answer` from owner after owner, and after the last from the first.
 
         The order of the owners is that of the database. If Python orders some differently, an owner
         may be served twice in one turn, but no owner is skipped.
         """
         after = self._last_owners.get(function, "")
         for _ in range(MAX_STATEMENTS):
-            owners = min(max_operations, MAX_OWNERS)
-            depth = max_operations + LOOKAHEAD
-            inputs = (request.actor, None, None, function, after, owners, depth, max_operations)
-            rows = session.run(self._statement, [(*inputs, request.worker, request.lease)])
+            missing = answer.missing
+            inputs = (
+                *(request.actor, None, None, function, after),
+                *(min(missing, MAX_OWNERS), missing + LOOKAHEAD, missing),
+                *(0 if answer.operations else 1, answer.bytes_left),
+                *(request.worker, request.lease),
+            )
+            rows = session.run(self._statement, [inputs])
             claimed = [self._rows.operation(row) for row in rows]
-            yield claimed
-            max_operations -= len(claimed)
-            if not claimed and not after:
+            answer.add(claimed)
+            if claimed:
+                after = max(operation.owner for operation in claimed)
+                if answer.is_full:
+                    break
+                continue
+            following = _after_visited(session, function, after)
+            if following is None or not (after or following):
                 break
-            after = max((operation.owner for operation in claimed), default="")
-            if max_operations <= 0:
-                break
+            after = following
         if len(self._last_owners) >= MAX_LAST_OWNERS:
             self._last_owners.clear()
         self._last_owners[function] = after
+
+
+class _Answer:
+    """The operations of one claim, and the room that is left for more."""
+
+    def __init__(self, request: ClaimRequest) -> None:
+        self.operations: list[Operation] = []
+        self.missing = request.max_operations
+        self.bytes_left = request.max_bytes
+        self._min_bytes_left = request.max_bytes // 2
+
+    @property
+    def is_full(self) -> bool:
+        """True if no operation is missing, or the next one may not fit."""
+        return self.missing <= 0 or self.bytes_left < self._min_bytes_left
+
+    def add(self, claimed: Sequence[Operation]) -> None:
+        """Add the claimed operations."""
+        self.operations += claimed
+        self.missing -= len(claimed)
+        if self.missing > 0:
+            self.bytes_left -= sum(map(bytes_of, claimed))
+
+
+def _after_visited(session: Session, function: str, after: str) -> str | None:
+    """Return the owner after whom to go on when a statement claimed nothing.
+
+    It is "" to go on from the first owner, and None if the function has no due work.
+    """
+    ((owner, has_work),) = session.fetch(last_visited(function, after))
+    return (owner or "") if has_work else None

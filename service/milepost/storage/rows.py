@@ -43,6 +43,8 @@ COLUMNS: Final = (  # in the order in which `operation_from` names them
     _o.revision,
     _o.attempt,
     _o.max_attempts,
+    _o.failed_attempts,
+    _o.next_attempt_time,
     _o.worker,
     _o.lease_expire_time,
     _o.trace_context,
@@ -78,7 +80,7 @@ class RowReader:
 
 def operation_from(row: Sequence[Any]) -> Operation:
     """Return the operation of one row of `COLUMNS` in Python types."""
-    # Without the constructor: its 27 keyword arguments would take longer than all of this.
+    # Without the constructor: its 29 keyword arguments would take longer than all of this.
     operation = object.__new__(Operation)
     (
         operation.id,
@@ -105,6 +107,8 @@ def operation_from(row: Sequence[Any]) -> Operation:
         operation.revision,
         operation.attempt,
         operation.max_attempts,
+        operation.failed_attempts,
+        operation.next_attempt_time,
         operation.worker,
         operation.lease_expire_time,
         operation.trace_context,

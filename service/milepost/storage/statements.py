@@ -18,7 +18,7 @@ from milepost.domain.transitions import (
     TERMINAL,
     Transition,
 )
-from milepost.storage.dialects import clock, later, latest
+from milepost.storage.dialects import Span, clock, later, latest
 from milepost.storage.event_writer import REQUEST_INPUTS, EventWriter
 from milepost.storage.predicates import (
     ACCESS_FILTER,
@@ -34,6 +34,7 @@ from milepost.storage.tables import operations
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from datetime import timedelta
 
     from sqlalchemy import ColumnElement
     from sqlalchemy.types import TypeEngine
@@ -59,6 +60,7 @@ EFFECTS: Final[Mapping[Transition, Inputs]] = {
     Transition.COMPLETE: {"result_type": sa.Text(), "result_value": sa.LargeBinary()},
     Transition.FAIL: {"errors": sa.Text()},
     Transition.CANCEL: {},
+    Transition.RELEASE: {"delay": Span()},
     Transition.PURGE: {},
 }
 """The inputs of each transition beside its conditions."""
@@ -91,6 +93,8 @@ def effect_values(request: TransitionRequest) -> tuple[Any, ...]:
             return (result.type_url, result.value) if result else (None, None)
         case Transition.FAIL:
             return (errors_to_json(request.errors),)
+        case Transition.RELEASE:
+            return (request.delay,)
         case _:
             return ()
 
@@ -155,11 +159,19 @@ def sets(transition: Transition, m: Mapping[str, ColumnElement[Any]]) -> dict[st
         case Transition.FAIL | Transition.ABANDON | Transition.EXPIRE:
             return {**ended, "complete_time": end, "errors": m["errors"]}
         case Transition.RELEASE:
-            return dict.fromkeys(_ATTEMPT_COLUMNS, sa.null())
+            return dict.fromkeys(_ATTEMPT_COLUMNS, sa.null()) | _next_attempt(m.get("delay"))
         case Transition.CANCEL:
             return {**ended, "cancel_time": end}
         case _:
             raise ValueError(transition)
+
+
+def _next_attempt(delay: ColumnElement[timedelta] | None) -> dict[str, Any]:
+    """Return the time of the next attempt: without a delay it stays, and so does the place."""
+    if delay is None:
+        return {}
+    due = later(clock(), delay)
+    return {"next_attempt_time": sa.case((delay.is_(None), _o.next_attempt_time), else_=due)}
 
 
 def _progress(m: Mapping[str, ColumnElement[Any]]) -> dict[str, Any]:
@@ -265,6 +277,7 @@ def insert(database: Database) -> Runnable:
             "revision": _ONE,
             "attempt": sa.literal_column("0"),
             "create_time": clock(),
+            "next_attempt_time": clock(),
             "expire_time": later(clock(), m["ttl"]),
         }
         return (

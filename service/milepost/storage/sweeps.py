@@ -48,6 +48,9 @@ REASONS: Final[Mapping[Transition, str]] = {
 """The reasons of the transitions of the sweeper."""
 _CODES: Final = {Transition.ABANDON: LEASE_LOST, Transition.EXPIRE: EXPIRED}
 _INPUTS: Final = {**REQUEST_INPUTS, "errors": sa.Text(), "max_operations": sa.Integer()}
+_FAILING: Final = frozenset({Transition.RELEASE, Transition.ABANDON})
+"""The transitions of the sweeper that count the attempt as failed."""
+_ONE: Final = sa.literal_column("1", sa.Integer)
 _NO_TIME: Final = timedelta()
 
 
@@ -68,9 +71,9 @@ def due(
     )
     match transition:
         case Transition.RELEASE:
-            return (*lease_lost, _o.attempt < _o.max_attempts), _o.id
+            return (*lease_lost, _o.failed_attempts + _ONE < _o.max_attempts), _o.id
         case Transition.ABANDON:
-            return (*lease_lost, _o.attempt >= _o.max_attempts), _o.id
+            return (*lease_lost, _o.failed_attempts + _ONE >= _o.max_attempts), _o.id
         case Transition.EXPIRE | Transition.PURGE:
             return (expected, _o.expire_time < now), _o.expire_time
         case _:
@@ -99,8 +102,9 @@ def sweep_statement(database: Database, transition: Transition) -> EventWriter:
             .where(*selected)
             .values(
                 status=sa.literal_column(f"'{rule.target}'"),
-                revision=_o.revision + sa.literal_column("1", sa.Integer),
+                revision=_o.revision + _ONE,
                 **sets(transition, m),
+                **_failed_attempt(transition),
             )
             .returning(*SUMMARY_COLUMNS)
         )
@@ -108,6 +112,12 @@ def sweep_statement(database: Database, transition: Transition) -> EventWriter:
     if transition is Transition.PURGE:
         return expiring(database, _INPUTS, build)
     return EventWriter(database, _INPUTS, build, transition=transition)
+
+
+def _failed_attempt(transition: Transition) -> dict[str, Any]:
+    if transition not in _FAILING:
+        return {}
+    return {"failed_attempts": _o.failed_attempts + _ONE}
 
 
 def purge_events_statement(database: Database) -> Prepared:

@@ -66,6 +66,8 @@ operations = sa.Table(
     sa.Column("revision", sa.BigInteger, nullable=False),
     sa.Column("attempt", sa.Integer, nullable=False),
     sa.Column("max_attempts", sa.Integer, nullable=False),
+    sa.Column("failed_attempts", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("next_attempt_time", Instant, nullable=False, comment="not claimable before it"),
     sa.Column("worker", sa.Text),
     sa.Column("lease", Span, comment="how long each renewal holds; absent when not leased"),
     sa.Column("lease_expire_time", Instant),
@@ -83,6 +85,9 @@ operations = sa.Table(
     sa.CheckConstraint("progress >= 0.0 AND progress <= 1.0", name="progress"),
     sa.CheckConstraint("revision >= 1", name="revision"),
     sa.CheckConstraint("attempt >= 0 AND max_attempts >= 1", name="attempt"),
+    sa.CheckConstraint(
+        "failed_attempts >= 0 AND failed_attempts <= max_attempts", name="failed_attempts"
+    ),
     sa.CheckConstraint("status <> 'PENDING' OR start_time IS NULL", name="pending"),
     sa.CheckConstraint("status <> 'PROCESSING' OR start_time IS NOT NULL", name="processing"),
     sa.CheckConstraint(
@@ -128,7 +133,12 @@ operations = sa.Table(
         for name, columns, condition in (
             (
                 "pending",
-                ("function", "owner", "create_time", "id"),
+                ("function", "owner", "next_attempt_time", "id"),
+                status_condition(CLAIMABLE),
+            ),
+            (
+                "pending_next_attempt_time",
+                ("function", "next_attempt_time"),
                 status_condition(CLAIMABLE),
             ),
             (

@@ -1,23 +1,25 @@
-"""Pending work in a SQL database: claims of workers, and the search for pending operations."""
+"""Pending work in a SQL database: claims of workers, and the search for due work."""
 
 from __future__ import annotations
 
 import itertools
 from typing import TYPE_CHECKING, Final
 
+from milepost.domain.claim import DueWork
+from milepost.domain.ports import ignore
 from milepost.storage import claims
 from milepost.storage.claims import Claims
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Callable, Collection
 
     from milepost.domain.claim import ClaimRequest
     from milepost.domain.operation import Operation
     from milepost.storage.batchers import Batchers
-    from milepost.storage.session import Session
+    from milepost.storage.session import AnyRow, Session
 
 MAX_FUNCTIONS: Final = 100
-"""Functions in one query for pending work."""
+"""Functions in one query for due work."""
 
 
 class SqlWorkStore:
@@ -28,18 +30,23 @@ class SqlWorkStore:
         self._batchers = batchers
         self._claims = Claims(batchers.database)
 
-    async def claim(self, claim: ClaimRequest) -> list[Operation]:
+    async def claim(
+        self, claim: ClaimRequest, on_abandoned: Callable[[list[Operation]], None] = ignore
+    ) -> list[Operation]:
         """See `WorkStore.claim`."""
-        return await self._batchers.claims.submit(self._claims.claim, claim, object())
+        claims = self._batchers.claims
+        return await claims.call(self._claims.claim, claim, object(), on_abandoned)
 
-    async def pending(self, functions: Collection[str]) -> list[str]:
-        """See `WorkStore.pending`."""
+    async def due(self, functions: Collection[str]) -> DueWork:
+        """See `WorkStore.due`."""
         remaining = iter(sorted(functions))
         parts = list(iter(lambda: list(itertools.islice(remaining, MAX_FUNCTIONS)), []))
 
-        def with_work(session: Session) -> Iterator[str]:
-            for part in parts:
-                for row in session.fetch(claims.pending(part)):
-                    yield row.function
+        def rows(session: Session) -> list[AnyRow]:
+            return [row for part in parts for row in session.fetch(claims.due(part))]
 
-        return await self._batchers.read(lambda session: list(with_work(session)))
+        found = await self._batchers.read(rows)
+        return DueWork(
+            functions=tuple(row.function for row in found if row.is_due),
+            next_due=min((row.next_due for row in found if row.next_due is not None), default=None),
+        )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from milepost.domain.api_key import issue_key
+from milepost.domain.pages import ITEM_BYTES, page_of, text_bytes
 from milepost.domain.selection import Position
 
 if TYPE_CHECKING:
@@ -59,11 +60,13 @@ class Keys:
             after = self._page_tokens.read(page_token, subject=by.subject, selection=selection)
         limit = page_size or self._limits.page_size_default
         found = await self._store.list_keys(selection, after, limit + 1)
-        page = found[:limit]
-        if len(found) <= limit:
-            return page, ""
-        position = Position(create_time=page[-1].create_time, id=page[-1].key_id)
-        return page, self._page_tokens.issue(position, subject=by.subject, selection=selection)
+        page = page_of(found, limit, max_bytes=self._limits.answer_bytes, size=_key_bytes)
+        if page.is_last:
+            return page.items, ""
+        last = page.items[-1]
+        position = Position(create_time=last.create_time, id=last.key_id)
+        token = self._page_tokens.issue(position, subject=by.subject, selection=selection)
+        return page.items, token
 
     async def revoke(self, key_id: str) -> ApiKey:
         """Revoke a key for good; every replica refuses it within 5 s."""
@@ -79,3 +82,7 @@ class Keys:
         used, self._used = self._used, set()
         if used:
             await self._store.record_key_use(used)
+
+
+def _key_bytes(key: ApiKey) -> int:
+    return ITEM_BYTES + text_bytes((key.subject, *key.roles, *key.functions))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from milepost import telemetry
@@ -10,11 +11,12 @@ from milepost.domain.operation import NewOperation, OperationId, Role, new_opera
 from milepost.domain.rates import Allowances
 from milepost.domain.relations import LISTERS, READERS, access_filter
 from milepost.domain.selection import Position
-from milepost.domain.transitions import TABLE, TERMINAL, Transition
+from milepost.domain.transitions import ENDING, TABLE, TERMINAL, Transition
 from milepost.tracking.committer import transition_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import timedelta
 
     from milepost.domain.limits import Limits
     from milepost.domain.operation import (
@@ -82,7 +84,7 @@ class Tracker:
             limits: clamp the values of new operations and the size of pages.
             page_tokens: continue lists.
             work: is notified of new operations.
-            pending_progress: is committed before the operation ends; None for no streams.
+            pending_progress: is committed before the attempt ends; None for no streams.
             allowances: the quota of each owner.
             callbacks: checks callback URLs, creates signing secrets and wakes the dispatcher; None
                 refuses callback URLs.
@@ -110,13 +112,21 @@ class Tracker:
         if create_request.callback_url is not None:
             await self._prepare_webhooks(by.subject, create_request.callback_url)
         new_operation = self._new_operation(by, create_request)
+        announce = functools.partial(self._announce_create, by, create_request.function)
         for _ in range(MAX_ID_TRIES):
-            result = await self._store.insert(self._new_id(), new_operation)
+            result = await self._store.insert(self._new_id(), new_operation, announce)
             if result is not None:
-                telemetry.record_transition(Transition.CREATE, result, by)
-                self._work.publish(create_request.function)
+                announce(result)
                 return result
         raise IdsExhausted(tries=MAX_ID_TRIES)
+
+    def _announce_create(
+        self, by: Principal, function: str, result: TransitionResult | None
+    ) -> None:
+        """Record the create, and notify a waiting claim; None if the id was taken."""
+        if result is not None:
+            telemetry.record_transition(Transition.CREATE, result, by)
+            self._work.publish(function)
 
     async def _prepare_webhooks(self, owner: str, callback_url: str) -> None:
         if self._callbacks is None:
@@ -160,7 +170,8 @@ class Tracker:
     ) -> tuple[list[Operation], str]:
         """List operations of `by`, for an admin those of all owners, newest first.
 
-        Returns one page and the token of the next page; the token is empty on the last page.
+        Returns one page and the token of the next page; the token is empty on the last page. A page
+        has fewer operations than asked for if its answer would exceed the limit of its size.
 
         Raises:
             PermissionDenied: the selection names another owner, and `by` is not an admin.
@@ -170,13 +181,16 @@ class Tracker:
             raise PermissionDenied(role=Role.ADMIN)
         after = self._after(page_token, by, selection)
         limit = page_size or self._limits.page_size_default
-        # One operation more than the page holds shows whether there is a next page.
-        found = await self._store.list(reachable, selection, after, limit + 1, full=full)
-        page = found[:limit]
-        if len(found) <= limit:
-            return page, ""
-        position = Position(create_time=page[-1].create_time, id=page[-1].id)
-        return page, self._page_tokens.issue(position, subject=by.subject, selection=selection)
+        max_bytes = self._limits.answer_bytes
+        page = await self._store.list(
+            reachable, selection, after, limit, full=full, max_bytes=max_bytes
+        )
+        if page.is_last:
+            return page.items, ""
+        last = page.items[-1]
+        position = Position(create_time=last.create_time, id=last.id)
+        token = self._page_tokens.issue(position, subject=by.subject, selection=selection)
+        return page.items, token
 
     def _after(self, page_token: str, by: Principal, selection: Selection) -> Position | None:
         if not page_token:
@@ -264,6 +278,26 @@ class Tracker:
             by, Transition.FAIL, operation_id, preconditions, errors=errors
         )
 
+    async def release(
+        self,
+        by: Principal,
+        operation_id: OperationId,
+        preconditions: Preconditions,
+        *,
+        delay: timedelta | None = None,
+        reason: str | None = None,
+    ) -> TransitionResult:
+        """Give a processing operation back, claimable at once or after a delay."""
+        delay = self._limits.release_delay(delay)
+        result = await self._transition(
+            by, Transition.RELEASE, operation_id, preconditions, delay=delay, reason=reason
+        )
+        if delay:
+            self._work.publish_later(delay)
+        else:
+            self._work.publish(result.operation.function)
+        return result
+
     async def _transition(
         self,
         by: Principal,
@@ -273,7 +307,7 @@ class Tracker:
         **effects: Any,
     ) -> TransitionResult:
         request = transition_request(by, transition, operation_id, preconditions, **effects)
-        if TABLE[transition].target in TERMINAL and self._pending_progress is not None:
+        if transition in ENDING and self._pending_progress is not None:
             await self._pending_progress.flush(operation_id, request.access_filter)
         result = await self._committer.commit(by, request)
         self._wake_dispatcher(transition, result.operation)

@@ -58,8 +58,9 @@ class CreateOperationRequest(_message.Message):
     """Maximum number of attempts. 3 by default; clamped to at least 1."""
     @_builtins.property
     def metadata(self) -> _struct_pb2.Struct:
-        """Data of the caller, at most 65,536 bytes of JSON. NaN and infinities are refused. The service
-        interprets no key of it: a key such as `owner` sets no field of the operation.
+        """Data of the caller, at most 65,536 bytes of JSON and 20 levels of objects and lists. NaN and
+        infinities are refused. The service interprets no key of it: a key such as `owner` sets no field
+        of the operation.
         """
 
     @_builtins.property
@@ -208,7 +209,7 @@ class ListOperationsRequest(_message.Message):
     VIEW_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """Maximum number of operations on one page. 0 means 50. A value above 100 means 100. A negative
-    value is refused.
+    value is refused. A page has fewer if it would have more than 3 MiB.
     """
     page_token: _builtins.str
     """The `next_page_token` of the previous page, sent with the same filters. Empty for the first

@@ -262,7 +262,7 @@ class ListApiKeysRequest(_message.Message):
     SHOW_INACTIVE_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """Maximum number of keys on one page. 0 means 50. A value above 100 means 100. A negative value
-    is refused.
+    is refused. A page has fewer if it would have more than 3 MiB.
     """
     page_token: _builtins.str
     """The `next_page_token` of the previous page, sent with the same filters. Empty for the first

@@ -60,7 +60,8 @@ class _OperationStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Opera
     releases run side by side; no transition of this release applies to it. Refused in requests.
     """
     OPERATION_STATUS_PENDING: _OperationStatus.ValueType  # 1
-    """The operation waits for a worker: no attempt has started, or the last one lost its lease.
+    """The operation waits for a worker: no attempt has started, or the last one was released, by its
+    worker or because its lease was lost. It can be claimed from its `next_attempt_time` on.
 
     Entered by: create, release.
     Transitions from here: start, claim, progress, fail, cancel, purge.
@@ -105,7 +106,8 @@ OPERATION_STATUS_UNSPECIFIED: OperationStatus.ValueType  # 0
 releases run side by side; no transition of this release applies to it. Refused in requests.
 """
 OPERATION_STATUS_PENDING: OperationStatus.ValueType  # 1
-"""The operation waits for a worker: no attempt has started, or the last one lost its lease.
+"""The operation waits for a worker: no attempt has started, or the last one was released, by its
+worker or because its lease was lost. It can be claimed from its `next_attempt_time` on.
 
 Entered by: create, release.
 Transitions from here: start, claim, progress, fail, cancel, purge.
@@ -233,6 +235,8 @@ class Operation(_message.Message):
     LEASE_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     NEXT_STEP_FIELD_NUMBER: _builtins.int
     NEXT_STEP_DEADLINE_FIELD_NUMBER: _builtins.int
+    FAILED_ATTEMPTS_FIELD_NUMBER: _builtins.int
+    NEXT_ATTEMPT_TIME_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Unique identifier: `op_` and 24 lower-case hexadecimal characters. Never reused."""
     function: _builtins.str
@@ -269,8 +273,8 @@ class Operation(_message.Message):
     sends it with every write, so that a worker that lost its lease cannot overwrite its successor.
     """
     max_attempts: _builtins.int
-    """Maximum number of attempts, after clamping. A lease that is lost in the last attempt fails the
-    operation with the error code LEASE_LOST; in an earlier attempt it releases the operation. 3 by
+    """Maximum number of failed attempts, after clamping. A lost lease releases the operation; the
+    one that raises `failed_attempts` to this maximum fails it with the error code LEASE_LOST. 3 by
     default.
     """
     worker: _builtins.str
@@ -279,6 +283,10 @@ class Operation(_message.Message):
     """
     next_step: Global___NextStep.ValueType
     """Step that the operation requires next. UNSPECIFIED once the operation is terminal."""
+    failed_attempts: _builtins.int
+    """Number of attempts that failed, because their lease was lost. At most `max_attempts`. An attempt
+    that its worker released is not counted.
+    """
     @_builtins.property
     def progress_time(self) -> _timestamp_pb2.Timestamp:
         """Time of the last progress report. Absent until the first report, and again after a release."""
@@ -298,8 +306,8 @@ class Operation(_message.Message):
 
     @_builtins.property
     def metadata(self) -> _struct_pb2.Struct:
-        """Data of the caller, at most 65,536 bytes of JSON. The service interprets no key of it. Absent
-        if the caller sent none. Absent in the BASIC view.
+        """Data of the caller, at most 65,536 bytes of JSON and 20 levels of objects and lists. The service
+        interprets no key of it. Absent if the caller sent none. Absent in the BASIC view.
         """
 
     @_builtins.property
@@ -350,6 +358,12 @@ class Operation(_message.Message):
         that passed long ago means that no sweeper runs. Present only while the operation is active.
         """
 
+    @_builtins.property
+    def next_attempt_time(self) -> _timestamp_pb2.Timestamp:
+        """Time from which the operation can be claimed: `create_time`, or the end of the delay of the last
+        release. Starting the operation by its id does not wait for it. Present only while PENDING.
+        """
+
     def __init__(
         self,
         *,
@@ -380,10 +394,12 @@ class Operation(_message.Message):
         lease_expire_time: _timestamp_pb2.Timestamp | None = ...,
         next_step: Global___NextStep.ValueType = ...,
         next_step_deadline: _timestamp_pb2.Timestamp | None = ...,
+        failed_attempts: _builtins.int = ...,
+        next_attempt_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_callback_url", b"_callback_url", "_original_request_id", b"_original_request_id", "_progress", b"_progress", "_progress_message", b"_progress_message", "_version", b"_version", "_worker", b"_worker", "callback_url", b"callback_url", "cancel_time", b"cancel_time", "complete_time", b"complete_time", "create_time", b"create_time", "expire_time", b"expire_time", "lease_expire_time", b"lease_expire_time", "metadata", b"metadata", "next_step_deadline", b"next_step_deadline", "original_request_id", b"original_request_id", "progress", b"progress", "progress_message", b"progress_message", "progress_time", b"progress_time", "result", b"result", "retry_after", b"retry_after", "start_time", b"start_time", "ttl", b"ttl", "version", b"version", "worker", b"worker"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_callback_url", b"_callback_url", "_original_request_id", b"_original_request_id", "_progress", b"_progress", "_progress_message", b"_progress_message", "_version", b"_version", "_worker", b"_worker", "callback_url", b"callback_url", "cancel_time", b"cancel_time", "complete_time", b"complete_time", "create_time", b"create_time", "expire_time", b"expire_time", "lease_expire_time", b"lease_expire_time", "metadata", b"metadata", "next_attempt_time", b"next_attempt_time", "next_step_deadline", b"next_step_deadline", "original_request_id", b"original_request_id", "progress", b"progress", "progress_message", b"progress_message", "progress_time", b"progress_time", "result", b"result", "retry_after", b"retry_after", "start_time", b"start_time", "ttl", b"ttl", "version", b"version", "worker", b"worker"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_callback_url", b"_callback_url", "_original_request_id", b"_original_request_id", "_progress", b"_progress", "_progress_message", b"_progress_message", "_version", b"_version", "_worker", b"_worker", "attempt", b"attempt", "callback_url", b"callback_url", "cancel_time", b"cancel_time", "complete_time", b"complete_time", "create_time", b"create_time", "errors", b"errors", "expire_time", b"expire_time", "function", b"function", "id", b"id", "lease_expire_time", b"lease_expire_time", "max_attempts", b"max_attempts", "metadata", b"metadata", "next_step", b"next_step", "next_step_deadline", b"next_step_deadline", "original_request_id", b"original_request_id", "owner", b"owner", "progress", b"progress", "progress_message", b"progress_message", "progress_time", b"progress_time", "result", b"result", "retry_after", b"retry_after", "revision", b"revision", "start_time", b"start_time", "status", b"status", "ttl", b"ttl", "version", b"version", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_callback_url", b"_callback_url", "_original_request_id", b"_original_request_id", "_progress", b"_progress", "_progress_message", b"_progress_message", "_version", b"_version", "_worker", b"_worker", "attempt", b"attempt", "callback_url", b"callback_url", "cancel_time", b"cancel_time", "complete_time", b"complete_time", "create_time", b"create_time", "errors", b"errors", "expire_time", b"expire_time", "failed_attempts", b"failed_attempts", "function", b"function", "id", b"id", "lease_expire_time", b"lease_expire_time", "max_attempts", b"max_attempts", "metadata", b"metadata", "next_attempt_time", b"next_attempt_time", "next_step", b"next_step", "next_step_deadline", b"next_step_deadline", "original_request_id", b"original_request_id", "owner", b"owner", "progress", b"progress", "progress_message", b"progress_message", "progress_time", b"progress_time", "result", b"result", "retry_after", b"retry_after", "revision", b"revision", "start_time", b"start_time", "status", b"status", "ttl", b"ttl", "version", b"version", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__callback_url: _TypeAlias = _typing.Literal["callback_url"]  # noqa: Y015
     _WhichOneofArgType__callback_url: _TypeAlias = _typing.Literal["_callback_url", b"_callback_url"]  # noqa: Y015
@@ -434,7 +450,9 @@ class OperationError(_message.Message):
     """Part of the input or of the system that caused the error. Absent if unknown."""
     @_builtins.property
     def details(self) -> _struct_pb2.Struct:
-        """Further facts, in a structure that the worker defines. Absent if the worker gave no details."""
+        """Further facts, in a structure that the worker defines, with at most 20 levels of objects and
+        lists. Absent if the worker gave no details.
+        """
 
     def __init__(
         self,

@@ -76,6 +76,11 @@ class WorkerServiceStub:
                 request_serializer=milepost_dot_v1_dot_worker__service__pb2.FailOperationRequest.SerializeToString,
                 response_deserializer=milepost_dot_v1_dot_worker__service__pb2.FailOperationResponse.FromString,
                 _registered_method=True)
+        self.ReleaseOperation = channel.unary_unary(
+                '/milepost.v1.WorkerService/ReleaseOperation',
+                request_serializer=milepost_dot_v1_dot_worker__service__pb2.ReleaseOperationRequest.SerializeToString,
+                response_deserializer=milepost_dot_v1_dot_worker__service__pb2.ReleaseOperationResponse.FromString,
+                _registered_method=True)
 
 
 class WorkerServiceServicer:
@@ -100,12 +105,18 @@ class WorkerServiceServicer:
         Allowed while: PENDING.
         Enters: PROCESSING.
 
+        An operation can be claimed from its `next_attempt_time` on; those of one owner are claimed in
+        the order of that time.
+
         Increments `attempt` of each operation. Returns as soon as an operation can be claimed, or an
         empty response when the timeout passes. An operation is never given to two workers, and claims
-        are fair between owners. The number and the order of the claimed operations are best effort.
+        are fair between owners. The number and the order of the claimed operations are best effort. A
+        response has at most 3 MiB, or one operation: only operations that are in it are claimed.
 
-        Not idempotent: every response holds other operations. If a response is lost, its operations
-        are released when their leases end.
+        Not idempotent: every response holds other operations. Operations that are claimed for a call
+        that has ended unanswered (cancelled, its deadline over, its connection lost) are released at
+        once, without a failed attempt. This is best effort: if a response is lost on its way, its
+        operations are released when their leases end.
 
         Errors:
         * INVALID_REQUEST (INVALID_ARGUMENT): a field is malformed.
@@ -269,6 +280,39 @@ class WorkerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReleaseOperation(self, request, context):
+        """Gives an operation back that the worker cannot do or finish, for another attempt.
+
+        Transition: release.
+        Allowed while: PROCESSING.
+        Enters: PENDING.
+
+        Available to workers and to the owner, like CompleteOperation, and whether the operation was
+        claimed or started by its id. Clears the progress, but keeps its message. Does not count as a
+        failed attempt: `failed_attempts` stays, and the next claim increments `attempt`. Without a
+        delay, the operation keeps its `next_attempt_time`, and so its place before later ones of its
+        owner; workers that wait for it are notified at once.
+
+        Idempotent with a `request_id`. Without one, a second release is an illegal transition, or a
+        stale attempt.
+
+        Errors:
+        * INVALID_REQUEST (INVALID_ARGUMENT): a field is malformed.
+        * OPERATION_NOT_FOUND, OPERATION_EXPIRED, OPERATION_DELETED (NOT_FOUND): the caller can release
+        no such operation.
+        * ILLEGAL_TRANSITION (FAILED_PRECONDITION): the operation is not being processed. The metadata
+        holds its status and the allowed statuses.
+        * REVISION_MISMATCH (ABORTED): the operation is not at `expected_revision`. The metadata holds
+        both revisions.
+        * STALE_ATTEMPT (ABORTED): `attempt` is not the current attempt, or its lease is lost. The
+        worker must stop.
+        * LOST_RACE (ABORTED): concurrent writers changed the operation during each of three tries.
+        Read the operation and try again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_WorkerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -301,6 +345,11 @@ def add_WorkerServiceServicer_to_server(servicer, server):
                     servicer.FailOperation,
                     request_deserializer=milepost_dot_v1_dot_worker__service__pb2.FailOperationRequest.FromString,
                     response_serializer=milepost_dot_v1_dot_worker__service__pb2.FailOperationResponse.SerializeToString,
+            ),
+            'ReleaseOperation': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReleaseOperation,
+                    request_deserializer=milepost_dot_v1_dot_worker__service__pb2.ReleaseOperationRequest.FromString,
+                    response_serializer=milepost_dot_v1_dot_worker__service__pb2.ReleaseOperationResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -477,6 +526,33 @@ class WorkerService:
             '/milepost.v1.WorkerService/FailOperation',
             milepost_dot_v1_dot_worker__service__pb2.FailOperationRequest.SerializeToString,
             milepost_dot_v1_dot_worker__service__pb2.FailOperationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReleaseOperation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/milepost.v1.WorkerService/ReleaseOperation',
+            milepost_dot_v1_dot_worker__service__pb2.ReleaseOperationRequest.SerializeToString,
+            milepost_dot_v1_dot_worker__service__pb2.ReleaseOperationResponse.FromString,
             options,
             channel_credentials,
             insecure,
