@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from milepost_client import Milepost, MilepostError, Operation, Status, Worker
+from tests.e2e.commands import ENDED_BADLY, milepost
 from tests.e2e.service import Service
 from tests.http2_proxy import (
     CANCEL,
@@ -46,8 +47,9 @@ class Broken:
     """A caller and a worker behind a proxy, and an operation of the caller."""
 
     def __init__(
-        self, proxy: Http2Proxy, caller: Milepost, worker: Milepost, operation: Operation
+        self, proxy: Http2Proxy, caller: Milepost, worker: Milepost, operation: Operation, key: str
     ) -> None:
+        self.key = key
         self.proxy = proxy
         self.caller = caller
         self.worker = worker
@@ -77,7 +79,7 @@ async def broken(service: Service) -> AsyncIterator[Broken]:
         Milepost(service.address, api_key=key) as worker,
     ):
         operation = await caller.create(f"test.{uuid.uuid4().hex}")
-        yield Broken(proxy, caller, worker, operation)
+        yield Broken(proxy, caller, worker, operation, key)
 
 
 @endings
@@ -98,6 +100,24 @@ async def test_watch_goes_on_over_broken_streams(broken, ending):
     async with asyncio.timeout(10):
         await watching
     assert [change.status for change in seen] == ["PENDING", "PROCESSING", "COMPLETED"]
+
+
+@pytest.mark.parametrize(
+    "ending", [reset(INTERNAL_ERROR), trailers(UNKNOWN), page(502)], ids=["reset", "status", "page"]
+)
+async def test_watch_of_the_command_line_goes_on(broken, ending):
+    """``ops watch`` goes on over broken streams, to the end of the operation."""
+    words = ("ops", "watch", broken.operation.id, "--output", "json")
+    watching = asyncio.create_task(
+        asyncio.to_thread(
+            milepost, *words, MILEPOST_ADDRESS=broken.proxy.address, MILEPOST_API_KEY=broken.key
+        )
+    )
+    await until(lambda: broken.proxy.open_streams == 1)
+    await broken.break_calls(ending, count=3)
+    await broken.worker.cancel(broken.operation.id)
+    done = await watching
+    assert (done.code, done.error["reason"]) == (ENDED_BADLY, "OPERATION_CANCELLED")
 
 
 @endings
