@@ -43,7 +43,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
 
 class MilepostError(Exception):
@@ -67,11 +67,6 @@ class Violation:
     problem: str
 
 
-def sentence(violations: Iterable[Violation]) -> str:
-    """Return the violations as one text."""
-    return "; ".join(f"{each.field}: {each.problem}" for each in violations)
-
-
 class InvalidRequest(MilepostError):
     """A malformed request. No data was read or changed."""
 
@@ -80,7 +75,7 @@ class InvalidRequest(MilepostError):
     def __init__(self, *violations: Violation, omitted: int = 0) -> None:
         """Report every violated field at once, and how many further ones are omitted."""
         self.violations, self.omitted = violations, omitted
-        super().__init__(sentence(violations))
+        super().__init__("; ".join(f"{v.field}: {v.problem}" for v in violations))
 
 
 class ProgressDecrease(InvalidRequest):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from google.rpc import error_details_pb2, status_pb2
 
-from milepost.domain.errors import Violation, sentence
+from milepost.domain.errors import InvalidRequest, Violation
 
 if TYPE_CHECKING:
     import grpc
@@ -75,7 +75,7 @@ class Refusal:
         violations = self._reported()
         status = status_pb2.Status(
             code=self.code.value[0],
-            message=sentence(violations) if violations else self.message,
+            message=str(InvalidRequest(*violations)) if violations else self.message,
         )
         info = error_details_pb2.ErrorInfo(
             reason=self.reason, domain=DOMAIN, metadata=dict(self.facts)
