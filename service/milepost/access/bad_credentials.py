@@ -44,7 +44,7 @@ class _Verifications:
         self.waiting: deque[asyncio.Future[None]] = deque()
 
     def wake_one(self) -> None:
-        """Let the next one that waits look again. One that may not begin wakes the next."""
+        """Let the next one that waits look again."""
         while self.waiting:
             turn = self.waiting.popleft()
             if not turn.done():
@@ -55,12 +55,7 @@ class _Verifications:
         """Return when another verification has ended."""
         turn = asyncio.get_running_loop().create_future()
         self.waiting.append(turn)
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self.wake_one()
-            raise
+        await turn
 
 
 class BadCredentials:
@@ -111,6 +106,7 @@ class BadCredentials:
                 verifications.running -= 1
         finally:
             verifications.calls -= 1
+            # Also by a call that was refused or cancelled: it may have been the one that was woken.
             verifications.wake_one()
             if not verifications.calls:
                 del self._verifications[network]
