@@ -96,6 +96,8 @@ def test_created_key_is_shown_once(store):
         ("--subject", "a" * 256, "at most 255 characters, found 256"),
         ("--subject", "a\tb", "control characters"),
         ("--subject", "a ", "must not begin or end with a space"),
+        ("--subject", "ali\u200bce", "cannot be seen"),
+        ("--subject", "\u202eecila", "cannot be seen"),
         ("--function", "a b", "without spaces"),
         ("--function", "a*b", "a final *"),
         ("--function", "", "must be the name of a function"),

@@ -13,8 +13,8 @@ from milepost.access.policy import POLICY
 from milepost.domain.limits import Limits
 from milepost.domain.rates import Allowance
 from milepost.domain.transitions import PROGRESS_TOLERANCE, TABLE, Actor
-from milepost.rpc.convert import REPORTED_CHARACTERS
 from milepost.rpc.methods import METHODS
+from milepost.rpc.refusals import MAX_BYTES
 from milepost.rpc.server import METADATA_BYTES
 from milepost.storage.batching import MAX_WAITING
 
@@ -87,9 +87,9 @@ LIMITS: Final = (
         "RESOURCE_EXHAUSTED, in an error item",
     ),
     (
-        "violations in one error",
-        "{violations} characters",
-        "further violations are counted",
+        "headers of a refused call",
+        "{refusal} bytes",
+        "further violations are counted, long texts shortened",
     ),
     (
         "creates of one principal",
@@ -149,7 +149,7 @@ def limits_table() -> str:
         "request_bytes": config.Settings.model_fields["request_bytes_max"].default,
         "call_metadata_bytes": METADATA_BYTES,
         "waiting": MAX_WAITING,
-        "violations": REPORTED_CHARACTERS,
+        "refusal": MAX_BYTES,
     }
     texts = {name: _quantity(value) for name, value in values.items()}
     rows = [f"| {what} | {much.format(**texts)} | {beyond} |" for what, much, beyond in LIMITS]

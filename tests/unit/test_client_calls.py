@@ -125,17 +125,53 @@ async def test_deadline_may_be_a_timedelta():
     assert [round(asked.left) for asked in service.asked] == [10, 60]
 
 
-@pytest.mark.parametrize(
-    "code",
-    [code for code in grpc.StatusCode if code.name not in {"OK", "UNAVAILABLE"}],
-)
-async def test_only_unavailable_is_tried_again(code):
-    """No other answer than UNAVAILABLE is tried again, UNAUTHENTICATED least of all."""
+BROKEN = {"UNAVAILABLE", "INTERNAL", "UNKNOWN", "CANCELLED", "DEADLINE_EXCEEDED"}
+CODES = [code for code in grpc.StatusCode if code.name != "OK"]
+
+
+@pytest.mark.parametrize("code", [code for code in CODES if code.name in BROKEN])
+@pytest.mark.parametrize("domain", ["proxy.example", "milepost"])
+async def test_broken_call_is_tried_again(code, domain):
+    """A call that ends without an answer of the service is sent again, as it was.
+
+    A reason of another domain is not one of the service.
+    """
+    reason = "PROXY" if domain != "milepost" else ""
+    broken = Refusal(code, reason, domain=domain)
+    response = operation_service_pb2.CreateOperationResponse(operation=operation())
+    async with talking(broken, broken, response) as (milepost, service):
+        await milepost.create("f")
+    first, second, third = service.requests
+    assert first == second == third
+
+
+@pytest.mark.parametrize("code", [code for code in CODES if code.name not in BROKEN])
+async def test_final_code_is_not_tried_again(code):
+    """No code that says something of the request is tried again, UNAUTHENTICATED least of all."""
     async with talking(Refusal(code), got()) as (milepost, service):
         with pytest.raises(MilepostError) as caught:
             await milepost.get(ID)
     assert caught.value.code is code
     assert service.methods == ["GetOperation"]
+
+
+@pytest.mark.parametrize("code", [code for code in CODES if code.name != "UNAVAILABLE"])
+async def test_refusal_of_the_service_is_not_tried_again(code):
+    """An answer of the service other than UNAVAILABLE is final, also one of a newer release."""
+    for reason in ("INTERNAL", "A_NEW_REASON"):
+        async with talking(Refusal(code, reason), got()) as (milepost, service):
+            with pytest.raises(MilepostError) as caught:
+                await milepost.get(ID)
+        assert caught.value.reason == reason
+        assert service.methods == ["GetOperation"]
+
+
+async def test_claim_is_tried_again():
+    """A claim that found no service, or broke, is sent again: its operations went back."""
+    answer = worker_service_pb2.ClaimOperationsResponse(operations=[operation("PROCESSING")])
+    broken = Refusal(grpc.StatusCode.INTERNAL)
+    async with talking(unavailable(), broken, answer) as (milepost, _):
+        assert [claimed.id for claimed in await milepost.claim(["f"])] == [ID]
 
 
 async def test_limit_is_told_and_not_tried_again():

@@ -8,6 +8,7 @@ import grpc
 
 from milepost_client.calls import Calls
 from milepost_client.convert import from_operation
+from milepost_client.disruption import is_disruption
 from milepost_client.errors import LimitReached, MilepostError, Unavailable
 from milepost_client.gen.milepost.v1 import operation_service_pb2 as pb
 from milepost_client.operation import Operation
@@ -55,4 +56,5 @@ async def changes(
 
 def _is_temporary(error: MilepostError, *, has_worked: bool) -> bool:
     """Return True if the watch is to connect again. A limit does not end one that has worked."""
-    return isinstance(error, Unavailable) or (has_worked and isinstance(error, LimitReached))
+    is_away = isinstance(error, Unavailable) or is_disruption(error, has_worked=has_worked)
+    return is_away or (has_worked and isinstance(error, LimitReached))

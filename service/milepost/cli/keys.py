@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from milepost.cli.errors import CommandError, ExitCode
+from milepost.cli.errors import CommandError, ExitCode, wrong_usage
 from milepost.cli.output import (
     Output,
     OutputOption,
@@ -20,13 +20,14 @@ from milepost.cli.output import (
     time_text,
     warn,
 )
-from milepost.cli.service import database_failures, database_url
+from milepost.cli.service import database_failures, database_url, load_settings
 from milepost.domain.api_key import is_grant, key_id_of
 from milepost.domain.limits import Limits
 from milepost.domain.operation import Role
+from milepost.domain.subject import subject_problem
 
 _MAX_NAME_LENGTH: Final = Limits().name_length
-_SPAN: Final = re.compile(r"(?P<number>[1-9]\d{0,4})(?P<unit>[smhd])")
+_SPAN: Final = re.compile(r"(?P<number>[1-9]\d{0,4})(?P<unit>[smhd])", re.ASCII)
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 app = typer.Typer(
@@ -36,16 +37,7 @@ app = typer.Typer(
 
 
 def _subject(text: str) -> str:
-    problem = None
-    if not text.strip():
-        problem = "must not be blank"
-    elif len(text) > _MAX_NAME_LENGTH:
-        problem = f"must be at most {_MAX_NAME_LENGTH} characters, found {len(text)}"
-    elif not text.isprintable():
-        problem = "must not contain control characters"
-    elif text != text.strip():
-        problem = "must not begin or end with a space"
-    if problem:
+    if problem := subject_problem(text):
         raise typer.BadParameter(problem)
     return text
 
@@ -96,7 +88,10 @@ def create(
     output: OutputOption = Output.TEXT,
 ) -> None:
     """Create an API key and show it once."""
-    url = database_url()
+    settings = load_settings()
+    url = settings.database_url.get_secret_value()
+    if problem := subject_problem(subject, settings.reserved_subjects):
+        raise wrong_usage(f"--subject: {problem}")
     from milepost import main
 
     roles, functions = sorted(set(role)), sorted(set(function or ()))

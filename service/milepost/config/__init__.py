@@ -11,6 +11,7 @@ from milepost.config.environment import (
     client_tls_files,
     without_settings,
 )
+from milepost.config.redaction import redacted
 from milepost.config.settings import Settings, SettingsError, load
 from milepost.config.values import is_loopback, split_address
 
@@ -25,6 +26,7 @@ __all__ = [
     "entries",
     "is_loopback",
     "load",
+    "redacted",
     "split_address",
     "unknown_variables",
     "without_settings",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import re
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 from milepost.config.environment import (
     FILE_VARIABLE,
@@ -18,6 +19,8 @@ from milepost.config.environment import (
 from milepost.config.redaction import redacted
 from milepost.config.settings import Settings
 
+_NAME: Final = re.compile(rf"{PREFIX}[A-Z0-9_]{{1,64}}")
+"""A name with the prefix. What else a file has before a = may be a part of a secret."""
 Source: TypeAlias = Literal["environment", "file", "default"]
 
 
@@ -65,12 +68,14 @@ def unknown_variables() -> list[str]:
     prefixed = {name for name in environment_values() if name.startswith(PREFIX)}
     unknown = {name for name in prefixed - known - OTHERS if not name.startswith(TESTS)}
     in_file = set(file_values()) - known
+    names = {name for name in in_file if _NAME.fullmatch(name)}
     return [
         *(f"{name} is not a setting{_hint(name, known)}" for name in sorted(unknown)),
         *(
             f"{name} in {FILE_VARIABLE} is not a setting{_hint(name, known)}"
-            for name in sorted(in_file)
+            for name in sorted(names)
         ),
+        *([f"{FILE_VARIABLE} has lines that do not name a setting"] if names < in_file else []),
     ]
 
 

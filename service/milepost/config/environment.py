@@ -72,4 +72,4 @@ def without_settings() -> dict[str, str]:
 
 
 def _upper(variables: Mapping[str, str | None]) -> dict[str, str | None]:
-    return {name.upper(): value for name, value in variables.items()}
+    return {name.upper(): value for name, value in variables.items() if name.isascii()}

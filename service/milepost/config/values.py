@@ -43,12 +43,12 @@ def read_by(read: Callable[[str], object]) -> AfterValidator:
 
 
 def readable(path: Path) -> Path:
-    """Return the path; raise ValueError with the reason if the file cannot be read."""
+    """Return the path; raise ValueError with the reason alone if the file cannot be read."""
     try:
         with path.open("rb") as file:
             file.read(1)
     except OSError as error:
-        raise ValueError(f"{path}: {error.strerror}") from None
+        raise ValueError(error.strerror) from None
     return path
 
 
@@ -105,7 +105,9 @@ def networks(text: str) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, 
 def ports(text: str) -> tuple[int, ...]:
     """Return the ports of a list; raise ValueError if one is invalid."""
     items = listed(text)
-    if not all(item.isdecimal() and 0 < int(item) <= _MAX_PORT for item in items):
+    if not all(
+        item.isascii() and item.isdecimal() and 0 < int(item) <= _MAX_PORT for item in items
+    ):
         raise ValueError("must be ports, separated by commas")
     return tuple(int(item) for item in items)
 

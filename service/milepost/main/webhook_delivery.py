@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from milepost import telemetry
-from milepost.config import SettingsError
+from milepost.config import SettingsError, redacted
 from milepost.main.embedded import sqlite_path
 from milepost.tracking.signing_secrets import Secrets
 from milepost.webhooks.attempts import DeliveryAttempts
@@ -104,5 +104,6 @@ def master_keys(settings: Settings) -> dict[str, bytes] | None:
             return key_beside(path)
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else str(error)
-        raise SettingsError([f"MILEPOST_WEBHOOK_KEYS_FILE: {path}: {why}"]) from None
+        shown = redacted("webhook_keys_file", path)
+        raise SettingsError([f"MILEPOST_WEBHOOK_KEYS_FILE: {shown}: {why}"]) from None
     return None

@@ -35,9 +35,8 @@ if TYPE_CHECKING:
     from milepost.domain.limits import Limits
 
 REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_.:-]{1,255}")
-REPORTED_CHARACTERS: Final = 1_600
-"""Maximum length of all violations of one response. It contains them three times, once in base64,
-and clients accept 8 KiB of metadata."""
+MAX_VIOLATIONS: Final = 50
+"""Violations of one request that are kept; further ones are counted. No more fit into a refusal."""
 UNDECODABLE: Final = Violation("request", "is not a message of its type, or is nested too deep")
 """The violation of a request that protobuf cannot decode."""
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
@@ -51,25 +50,19 @@ class Fields:
         self._request = request
         self._limits = limits
         self._violations: list[Violation] = []
+        self._omitted = 0
 
     def refuse(self, field: str, problem: str) -> None:
         """Record a violation of `field`."""
-        self._violations.append(Violation(field, problem))
+        if len(self._violations) < MAX_VIOLATIONS:
+            self._violations.append(Violation(field, problem))
+        else:
+            self._omitted += 1
 
     def done(self) -> None:
-        """Raise `InvalidRequest` if there are violations, with as many as `REPORTED_CHARACTERS`."""
-        if not self._violations:
-            return
-        reported: list[Violation] = []
-        left = REPORTED_CHARACTERS
-        for violation in self._violations:
-            left -= len(violation.field) + len(violation.problem)
-            if left < 0:
-                rest = len(self._violations) - len(reported)
-                reported.append(Violation("request", f"has {rest} more violations"))
-                break
-            reported.append(violation)
-        raise InvalidRequest(*reported)
+        """Raise `InvalidRequest` if there are violations."""
+        if self._violations:
+            raise InvalidRequest(*self._violations, omitted=self._omitted)
 
     def operation_id(self) -> OperationId:
         """Return the id of the operation."""
