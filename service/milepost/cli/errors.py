@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
 import traceback
+from collections.abc import Iterator
 from enum import IntEnum
 from typing import Any, Final
 
@@ -30,12 +32,14 @@ class ExitCode(IntEnum):
     """The API key is invalid or lacks the role for the call."""
     INTERRUPTED = 130
     """Ctrl-C or a termination signal."""
+    OUTPUT_CLOSED = 141
+    """The reader of the output ended before it, as `head` does."""
 
 
 EXIT_CODES: Final = (
     "0 done; 1 refused, see the reason; 2 wrong arguments or settings; 3 no such operation or key;"
     " 4 unavailable, or timed out; 5 the operation ended FAILED or CANCELLED; 6 API key not valid"
-    " for this; 130 interrupted"
+    " for this; 130 interrupted; 141 the reader of the output ended"
 )
 
 
@@ -84,6 +88,17 @@ def wrong_usage(message: str, *, reason: str = "USAGE", **facts: Any) -> Command
     return CommandError(
         message, reason=reason, code="INVALID_ARGUMENT", exit_code=ExitCode.USAGE, **facts
     )
+
+
+@contextlib.contextmanager
+def settings_failures() -> Iterator[None]:
+    """Turn invalid settings into a `CommandError`."""
+    from milepost import config
+
+    try:
+        yield
+    except config.SettingsError as error:
+        raise wrong_usage(str(error), reason="INVALID_SETTINGS", problems=error.problems) from error
 
 
 def refused(message: str, *, reason: str = "REFUSED") -> CommandError:
