@@ -32,14 +32,12 @@ class ExitCode(IntEnum):
     """The API key is invalid or lacks the role for the call."""
     INTERRUPTED = 130
     """Ctrl-C or a termination signal."""
-    OUTPUT_CLOSED = 141
-    """The reader of the output ended before it, as `head` does."""
 
 
 EXIT_CODES: Final = (
     "0 done; 1 refused, see the reason; 2 wrong arguments or settings; 3 no such operation or key;"
     " 4 unavailable, or timed out; 5 the operation ended FAILED or CANCELLED; 6 API key not valid"
-    " for this; 130 interrupted; 141 the reader of the output ended"
+    " for this; 130 interrupted"
 )
 
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import sys
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, Final
 
 from typer import TyperException
 from typer.core import TyperGroup
 
 from milepost.cli.errors import CommandError, ExitCode, refused, report, unexpected, wrong_usage
 from milepost.cli.values import quoted
+
+_LONG: Final = re.compile(r"(\S{60})\S{140,}")
 
 
 class Program(TyperGroup):
@@ -37,9 +40,9 @@ class Program(TyperGroup):
         try:
             code = super().main(arguments, "milepost", standalone_mode=False) or ExitCode.OK
             sys.stdout.flush()  # errors of the output are errors of the command
-        except BrokenPipeError:
+        except BrokenPipeError:  # `head` has read enough; what the framework meets ends likewise
             _drop_output()
-            return ExitCode.OUTPUT_CLOSED
+            return ExitCode.REFUSED
         except SystemExit as end:
             if not isinstance(end.code, str):
                 raise
@@ -91,7 +94,8 @@ def _drop_output() -> None:
 
 def _sentence(error: TyperException) -> str:
     """Return the problem with the arguments on one line, with a pointer to the help."""
-    text = " ".join(error.format_message().replace("Value error, ", "").split()).rstrip(".")
+    words = error.format_message().replace("Value error, ", "").split()
+    text = " ".join(_LONG.sub(r"\1…", word) for word in words).rstrip(".")
     context = getattr(error, "ctx", None)
     return f"{text}; see {context.command_path} --help" if context else text
 
