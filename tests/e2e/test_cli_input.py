@@ -107,7 +107,7 @@ def test_every_command_is_tried():
 
 @pytest.mark.parametrize(("names", "command", "parameter"), PARAMETERS)
 def test_wrong_values_are_one_sentence(run, names, command, parameter):
-    """Whatever the value is, the command succeeds, or says in one line what is wrong."""
+    """With every value, the command succeeds or says in one line what is wrong."""
     is_option = parameter.param_type_name == "option"
     if names == ("serve",):  # with a valid value, it would serve
         values = {"a word": "nonsense"}

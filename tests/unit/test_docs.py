@@ -91,6 +91,7 @@ def commands(program: str) -> Iterator[list[str]]:
         for block in blocks(path, "sh"):
             # A line goes on after a backslash, and inside of quotes.
             text = re.sub(r"(?m)(^|\s)#.*$", "", block.replace("\\\n", " "))
+            text = re.sub(r"(?m)=\$\((.*)\)$", r"=\n\1", text)  # the output of a command
             lexer = shlex.shlex(text, posix=True, punctuation_chars="\n|;&>")
             lexer.whitespace, lexer.whitespace_split, lexer.commenters = " \t", True, ""
             words: list[str] = []

@@ -93,7 +93,7 @@ app.add_typer(ops_app, name="ops")
 ops_app.command(
     epilog=_examples(
         'milepost ops create video.transcode --metadata \'{"source": "in.mov"}\' --ttl 2h',
-        "milepost ops create video.transcode --metadata @job.json --wait --timeout 15m",
+        "milepost ops create video.transcode --wait --timeout 15m",
         "milepost ops create report --callback-url https://example.com/hook"
         " --callback-event operation.failed",
     )

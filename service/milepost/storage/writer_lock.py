@@ -15,7 +15,7 @@ from typing import Final
 from milepost.domain.errors import StoreUnavailable
 
 SUFFIX: Final = "-writer"
-"""What the name of the lock file adds to that of the database, as `-wal` does for the log."""
+"""Suffix of the lock file after the name of the database, as `-wal` is that of the log."""
 _RETRY_S: Final = 0.001
 
 
