@@ -2,24 +2,38 @@
 
 import os
 import sys
-
-from aiohttp import web
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from milepost_client.webhooks import NotVerified, verify
 
+MAX_BODY_BYTES = 4 * 1024 * 1024
 
-async def receive(request: web.Request) -> web.Response:
-    """Take a webhook, if it is one. Its id is the same when it is sent again."""
-    try:
-        event = verify(await request.read(), request.headers, os.environ["MILEPOST_WEBHOOK_SECRET"])
-    except NotVerified as problem:
-        return web.Response(status=401, text=str(problem))
-    sys.stdout.write(f"{request.headers['webhook-id']} {event['type']}\n")
-    sys.stdout.flush()
-    return web.Response(status=204)
+
+class Receiver(BaseHTTPRequestHandler):
+    """The handler of one request."""
+
+    timeout = 10
+
+    def do_POST(self) -> None:
+        """Take a webhook that the secret signed. Its id is the same when it is sent again."""
+        length = int(self.headers.get("content-length", 0))
+        if length > MAX_BODY_BYTES:
+            self.send_error(413)
+            return
+        headers = dict(self.headers.items())
+        try:
+            event = verify(self.rfile.read(length), headers, os.environ["MILEPOST_WEBHOOK_SECRET"])
+        except NotVerified as problem:
+            self.send_error(401, str(problem))
+            return
+        sys.stdout.write(f"{self.headers['webhook-id']} {event['type']}\n")
+        sys.stdout.flush()
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Write no line for each request."""
 
 
 if __name__ == "__main__":
-    app = web.Application()
-    app.router.add_post("/hook", receive)
-    web.run_app(app, host="127.0.0.1", port=int(sys.argv[1]), print=None)
+    ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Receiver).serve_forever()
