@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 PREFIX: Final = "MILEPOST_"
 FILE_VARIABLE: Final = f"{PREFIX}CONFIG_FILE"
 CLIENT: Final = {
-    f"{PREFIX}ADDRESS": "Address of the service that `ops` and `webhooks` call, by default 127.0.0.1:7450",
+    f"{PREFIX}ADDRESS": "Address of the service that `ops` and `webhooks` call, by default"
+    " 127.0.0.1:7450",
     f"{PREFIX}API_KEY": "API key of these calls",
     f"{PREFIX}CA_FILE": "CAs (PEM) that the service is verified with, instead of those of the"
     " system",
