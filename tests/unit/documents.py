@@ -17,11 +17,13 @@ from milepost.rpc.methods import METHODS
 from milepost.rpc.refusals import MAX_BYTES
 from milepost.rpc.server import METADATA_BYTES
 from milepost.storage.batching import MAX_WAITING
+from tests.unit.command_reference import command_reference
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 README: Final = ROOT / "README.md"
 ARCHITECTURE: Final = ROOT / "docs/architecture.md"
 OPERATING: Final = ROOT / "docs/operating.md"
+COMMANDS: Final = ROOT / "docs/cli.md"
 _NOTHING: Final = "-"
 
 LIMITS: Final = (
@@ -127,6 +129,16 @@ def settings_table() -> str:
     return "\n".join(rows)
 
 
+def client_table() -> str:
+    """Return the table of the variables of the command line as a client."""
+    rows = ["| variable | option | meaning |", "| --- | --- | --- |"]
+    options = {"ADDRESS": "`--address`", "API_KEY": "`--api-key`"}
+    for variable, meaning in config.CLIENT.items():
+        option = options.get(variable.removeprefix(config.PREFIX), _NOTHING)
+        rows.append(f"| `{variable}` | {option} | {meaning} |")
+    return "\n".join(rows)
+
+
 def _default(field: Any) -> str:
     if field.default_factory is not None:  # it depends on who runs it
         return "`milepost/milepost.db` in `$XDG_DATA_HOME` or `~/.local/share`"
@@ -212,9 +224,11 @@ def policy_table() -> str:
 
 
 GENERATED: Final[dict[tuple[Path, str], Callable[[], str]]] = {
+    (README, "client variables"): client_table,
     (README, "settings"): settings_table,
     (README, "limits"): limits_table,
     (OPERATING, "who may do what"): policy_table,
+    (COMMANDS, "commands"): command_reference,
     (ARCHITECTURE, "state diagram"): state_diagram,
     (ARCHITECTURE, "transitions"): transitions_table,
 }

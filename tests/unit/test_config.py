@@ -272,7 +272,7 @@ def test_secrets_of_unparsable_values_are_not_printed(monkeypatch, name, value):
 def test_lines_of_the_file_are_not_printed(settings_file):
     """A line that begins with no name is reported without its text, which may be a secret."""
     settings_file(f"postgresql+psycopg://u:{SECRET}@h/d?sslmode=require\n{SECRET}==\n")
-    lines = [*config.unknown_variables(), *problems_or_none()]
+    lines = [*config.warnings(), *problems_or_none()]
     assert SECRET.upper() not in "".join(lines).upper()
     assert "MILEPOST_CONFIG_FILE has lines that do not name a setting" in lines
 
@@ -299,13 +299,79 @@ def test_typos_are_found(monkeypatch, settings_file):
     settings_file("MILEPOST_REFLEXION=off\n")
     for name in ("LISTENS", "ADDRESS", "API_KEY", "TEST_POSTGRES_URL"):
         monkeypatch.setenv(f"MILEPOST_{name}", "x")
-    assert config.unknown_variables() == [
+    assert config.warnings() == [
         "MILEPOST_LISTENS is not a setting; did you mean MILEPOST_LISTEN?",
         (
             "MILEPOST_REFLEXION in MILEPOST_CONFIG_FILE is not a setting;"
             " did you mean MILEPOST_REFLECTION?"
         ),
     ]
+
+
+def test_variables_of_kubernetes_are_no_typos(monkeypatch):
+    """The variables that Kubernetes sets beside a service named milepost are not reported."""
+    for name in (
+        "PORT",
+        "PORT_7450_TCP",
+        "PORT_7450_TCP_ADDR",
+        "SERVICE_HOST",
+        "SERVICE_PORT_GRPC",
+    ):
+        monkeypatch.setenv(f"MILEPOST_{name}", "tcp://10.0.0.1:7450")
+    assert config.warnings() == []
+    monkeypatch.setenv("MILEPOST_PORTS", "7450")
+    assert len(config.warnings()) == 1
+
+
+def test_client_variables_come_from_the_file_too(monkeypatch, settings_file):
+    """The environment wins over the settings file; an empty variable counts as unset."""
+    settings_file("MILEPOST_ADDRESS=file:1\nmilepost_ca_file=/ca\n")
+    assert config.client_value(config.ADDRESS) == "file:1"
+    assert config.client_tls_files() == {"ca_file": "/ca"}
+    monkeypatch.setenv("MILEPOST_ADDRESS", "environment:1")
+    assert config.client_value(config.ADDRESS) == "environment:1"
+    shown = {each.name: (each.value, each.source) for each in config.client_entries()}
+    assert shown["MILEPOST_ADDRESS"] == ("environment:1", "environment")
+    assert shown["MILEPOST_CA_FILE"] == ("/ca", "file")
+    monkeypatch.setenv("MILEPOST_ADDRESS", "")
+    assert config.client_value(config.ADDRESS) == "file:1"
+    assert config.client_value(config.API_KEY) is None
+    assert config.warnings() == []
+
+
+def test_broken_file_is_a_problem_of_the_client_too(settings_file):
+    """The command line reads no variable from a settings file that has a broken line."""
+    settings_file("MILEPOST_ADDRESS=file:1\nnonsense line\n")
+    with pytest.raises(config.SettingsError, match="line 2 is not KEY=VALUE"):
+        config.client_value(config.ADDRESS)
+
+
+@pytest.mark.parametrize(
+    ("line", "exposed"),
+    [
+        ("MILEPOST_API_KEY=mp_x", "MILEPOST_API_KEY"),
+        ("MILEPOST_DATABASE_URL=postgresql+psycopg://u:s3cret@h/d", "MILEPOST_DATABASE_URL"),
+        ("MILEPOST_WEBHOOK_KEYS=k1:aaaa", "MILEPOST_WEBHOOK_KEYS"),
+        ("MILEPOST_DATABASE_URL=sqlite:////var/lib/x.db", None),
+        ("MILEPOST_ADDRESS=localhost:7450", None),
+    ],
+)
+def test_secrets_that_every_user_can_read_are_reported(settings_file, tmp_path, line, exposed):
+    """A settings file with a secret is reported while every user can read it."""
+    settings_file(f"{line}\n")
+    file = tmp_path / "settings.env"
+    file.chmod(0o644)
+    line = f"{file} has {exposed} and every user can read it: chmod o-r {file}"
+    assert config.warnings() == ([line] if exposed else [])
+    file.chmod(0o640)
+    assert config.warnings() == []
+
+
+def test_key_of_the_client_is_masked(settings_file):
+    """The API key is never printed."""
+    settings_file("MILEPOST_API_KEY=mp_s3cret\n")
+    shown = {each.name: each.value for each in config.client_entries()}
+    assert shown["MILEPOST_API_KEY"] == "***"
 
 
 def test_overrides_win(monkeypatch):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
 import traceback
+from collections.abc import Iterator
 from enum import IntEnum
 from typing import Any, Final
 
@@ -84,6 +86,17 @@ def wrong_usage(message: str, *, reason: str = "USAGE", **facts: Any) -> Command
     return CommandError(
         message, reason=reason, code="INVALID_ARGUMENT", exit_code=ExitCode.USAGE, **facts
     )
+
+
+@contextlib.contextmanager
+def settings_failures() -> Iterator[None]:
+    """Turn invalid settings into a `CommandError`."""
+    from milepost import config
+
+    try:
+        yield
+    except config.SettingsError as error:
+        raise wrong_usage(str(error), reason="INVALID_SETTINGS", problems=error.problems) from error
 
 
 def refused(message: str, *, reason: str = "REFUSED") -> CommandError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final
 
@@ -12,6 +11,7 @@ from milepost.cli.errors import CommandError, ExitCode, wrong_usage
 from milepost.cli.output import (
     Output,
     OutputOption,
+    QuietOption,
     print_facts,
     print_json,
     print_line,
@@ -21,19 +21,13 @@ from milepost.cli.output import (
     warn,
 )
 from milepost.cli.service import database_failures, database_url, load_settings
+from milepost.cli.values import lifetime, quoted
 from milepost.domain.api_key import is_grant, key_id_of
 from milepost.domain.limits import Limits
 from milepost.domain.operation import Role
 from milepost.domain.subject import subject_problem
 
 _MAX_NAME_LENGTH: Final = Limits().name_length
-_SPAN: Final = re.compile(r"(?P<number>[1-9]\d{0,4})(?P<unit>[smhd])", re.ASCII)
-_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-
-app = typer.Typer(
-    help="Create, list and revoke API keys. Needs the database (MILEPOST_DATABASE_URL).",
-    no_args_is_help=False,
-)
 
 
 def _subject(text: str) -> str:
@@ -45,20 +39,12 @@ def _subject(text: str) -> str:
 def _grant(text: str) -> str:
     if len(text) > _MAX_NAME_LENGTH or not is_grant(text):
         raise typer.BadParameter(
-            f"{text!r} must be the name of a function, or a prefix of names with a final *,"
+            f"{quoted(text)} must be the name of a function, or a prefix of names with a final *,"
             f" such as 'video.*'; without spaces, at most {_MAX_NAME_LENGTH} characters"
         )
     return text
 
 
-def _span(text: str) -> timedelta:
-    found = _SPAN.fullmatch(text)
-    if found is None:
-        raise typer.BadParameter(f"{text!r} must be a number and one of s, m, h, d, such as 90d")
-    return timedelta(**{_UNITS[found["unit"]]: int(found["number"])})
-
-
-@app.command()
 def create(
     *,
     subject: Annotated[
@@ -80,14 +66,15 @@ def create(
     expires_in: Annotated[
         timedelta | None,
         typer.Option(
-            parser=_span,
-            metavar="TIME",
+            parser=lifetime,
+            metavar="DURATION",
             help="Lifetime of the key, such as 90d; unlimited by default.",
         ),
     ] = None,
     output: OutputOption = Output.TEXT,
+    quiet: QuietOption = False,
 ) -> None:
-    """Create an API key and show it once."""
+    """Create an API key and show it once. With --quiet, only the key is printed."""
     settings = load_settings()
     url = settings.database_url.get_secret_value()
     if problem := subject_problem(subject, settings.reserved_subjects):
@@ -99,6 +86,9 @@ def create(
         key_id, secret, expire_time = main.create_key(
             url, subject=subject, roles=roles, functions=functions, lifetime=expires_in
         )
+    if quiet:
+        print_line(secret)
+        return
     if output is Output.JSON:
         print_json(
             {
@@ -129,15 +119,17 @@ def create(
         warn("--function has no effect without the role WORKER")
 
 
-@app.command("list")
-def list_(*, output: OutputOption = Output.TEXT) -> None:
+def list_(*, output: OutputOption = Output.TEXT, quiet: QuietOption = False) -> None:
     """List every API key, newest first, without the keys themselves."""
     url = database_url()
     from milepost import main
 
     with database_failures():
         keys = main.list_keys(url)
-    if output is Output.JSON:
+    if quiet:
+        for key in keys:
+            print_line(key["key_id"])
+    elif output is Output.JSON:
         print_json({"keys": [_document(key) for key in keys]})
     elif not keys:
         print_line("There are no API keys yet: milepost keys create --subject NAME --role CALLER")
@@ -157,6 +149,8 @@ def list_(*, output: OutputOption = Output.TEXT) -> None:
                 )
                 for key in keys
             ],
+            wrapped="STATE",
+            optional=("CREATED", "LAST USED", "EXPIRES", "FUNCTIONS"),
         )
 
 
@@ -174,11 +168,11 @@ def _document(key: dict[str, Any]) -> dict[str, Any]:
     return {**key, **lists, **times}
 
 
-@app.command()
 def revoke(
     key_id: Annotated[str, typer.Argument(metavar="KEY_ID", help="As `keys list` shows it.")],
     *,
     output: OutputOption = Output.TEXT,
+    quiet: QuietOption = False,
 ) -> None:
     """Revoke an API key, within 5 seconds on every replica. A second call changes nothing."""
     url = database_url()
@@ -193,6 +187,8 @@ def revoke(
                 code="NOT_FOUND",
                 exit_code=ExitCode.NOT_FOUND,
             )
+    if quiet:
+        return
     if output is Output.JSON:
         print_json({"key_id": key_id, "revoked": True})
     else:

@@ -18,6 +18,8 @@ from milepost.config.values import listed
 from milepost.domain.trust import issuers_from
 
 MASK: Final = "***"
+SECRET: Final = frozenset({"database_url", "limits_url", "webhook_keys"})
+"""Settings that usually hold a secret."""
 _URL: Final = re.compile(
     r"(?P<start>[A-Za-z][A-Za-z0-9+.-]{0,31}://)"
     r"(?:(?P<user>[^:@/?#\s]*)(?P<password>:.*)?@)?"
