@@ -12,7 +12,7 @@ RUN python -m venv /opt/builder \
  && python -m venv /opt/milepost \
  && /opt/milepost/bin/pip install --require-hashes -r requirements/run.txt
 
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md LICENSE ./
 COPY clients/python clients/python
 COPY migrations migrations
 COPY service service

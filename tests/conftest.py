@@ -17,6 +17,7 @@ import pytest
 import structlog
 
 from milepost import telemetry
+from tests import proxies
 from tests.canaries import CANARIES
 from tests.postgres import URL_VARIABLE, PostgresCluster, PostgresServer
 
@@ -30,6 +31,11 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # While calls run, gRPC's handlers of a fork may crash the child that is to become PostgreSQL.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
+
+def pytest_report_header() -> str:
+    """Say which optional programs the tests of this run use."""
+    return f"proxies: {', '.join(proxies.installed()) or 'none is installed'}"
 
 
 def prepare_template(url: str) -> None:

@@ -20,6 +20,7 @@ from milepost.domain.operation import (
     new_operation_id,
 )
 from milepost.domain.ports import OperationStore
+from milepost.domain.selection import Position, Selection
 from milepost.domain.transitions import Transition, TransitionRequest
 from milepost.storage.dialects import Instant, Span
 from milepost.storage.tables import operations
@@ -30,7 +31,7 @@ FUNCTION: Final = "video.transcode"
 LONG_AGO: Final = datetime(2020, 1, 1, tzinfo=UTC)
 FAR_AWAY: Final = datetime(2100, 1, 1, tzinfo=UTC)
 PLENTY: Final = 1_000_000
-"""A quota that no test reaches by accident."""
+"""A quota, or a number of bytes, that no test reaches by accident."""
 RETRY_POLICY: Final = RetryPolicy(
     initial_backoff=timedelta(seconds=1), backoff_multiplier=2.0, max_backoff=timedelta(minutes=5)
 )
@@ -122,6 +123,20 @@ async def create(store: OperationStore, **overrides: Any) -> Operation:
     outcome = await store.insert(new_operation_id(), new_operation(**overrides))
     assert outcome is not None
     return outcome.operation
+
+
+async def listed(
+    store: OperationStore,
+    asker: AccessFilter,
+    selection: Selection,
+    after: Position | None,
+    limit: int,
+    *,
+    full: bool,
+) -> list[Operation]:
+    """Return the operations of a page that is not bounded in bytes."""
+    page = await store.list(asker, selection, after, limit, full=full, max_bytes=PLENTY)
+    return page.items
 
 
 async def reach(store: OperationStore, status: Status, **overrides: Any) -> Operation:

@@ -30,7 +30,8 @@ Answer = int | bytes | Behaviour
 class Hook:
     """One request as received."""
 
-    path: str
+    target: str
+    """Path and query as they were sent."""
     headers: Mapping[str, str]
     body: bytes
     time: float = field(default_factory=time.time)
@@ -40,8 +41,12 @@ class Hook:
         """Parse a request."""
         head, _, body = request.partition(b"\r\n\r\n")
         first, _, lines = head.decode().partition("\r\n")
-        path = urlsplit(first.split()[1]).path
-        return cls(path, dict(Parser().parsestr(lines).items()), body)
+        return cls(first.split()[1], dict(Parser().parsestr(lines).items()), body)
+
+    @property
+    def path(self) -> str:
+        """The path of the target."""
+        return urlsplit(self.target).path
 
     @property
     def id(self) -> str:
@@ -97,6 +102,11 @@ class Inbox:
     def got(self, path: str) -> list[Hook]:
         """Return the requests received so far."""
         return list(self._got[path])
+
+    def targets(self, webhook_id: str) -> set[str]:
+        """Return the targets of the requests with this id."""
+        hooks = [hook for found in self._got.values() for hook in found]
+        return {hook.target for hook in hooks if hook.id == webhook_id}
 
     def wait_for(self, path: str, count: int = 1) -> list[Hook]:
         """Return the requests as soon as there are `count` of them."""

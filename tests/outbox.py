@@ -39,7 +39,12 @@ def insert_finished(connection: sa.Connection, count: int) -> None:
 
 
 def insert_due(
-    connection: sa.Connection, count: int, urls: Sequence[str], *, part: int = 0
+    connection: sa.Connection,
+    count: int,
+    urls: Sequence[str],
+    *,
+    owners: Sequence[str] = (factories.OWNER,),
+    part: int = 0,
 ) -> None:
     """Insert `count` completed operations, each with a due delivery, to `urls` in turn.
 
@@ -47,6 +52,7 @@ def insert_due(
         connection: a connection in a transaction.
         count: number of deliveries.
         urls: addresses of the receivers.
+        owners: owners of the operations; each has its turn at every URL.
         part: distinguishes the ids of several calls.
     """
     number = _numbers(count)
@@ -55,6 +61,7 @@ def insert_due(
     row = factories.row(Status.COMPLETED, revision=3)
     _insert(connection, operations, row | {"id": identity, "create_time": clock()})
     turn = number % len(urls)
+    owner = _by_turn(number // len(urls) % len(owners), owners)
     _insert(
         connection,
         deliveries,
@@ -63,7 +70,7 @@ def insert_due(
             "operation_id": identity,
             "revision": 3,
             "type": "operation.completed",
-            "owner": factories.OWNER,
+            "owner": owner,
             "callback_url": _by_turn(turn, urls),
             "host": _by_turn(turn, [urlsplit(url).netloc for url in urls]),
             "create_time": clock(),

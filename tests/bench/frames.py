@@ -86,8 +86,12 @@ def request_head(path: str, metadata: Iterable[tuple[str, str]] = ()) -> bytes:
         ("te", "trailers"),
         *metadata,
     ]
-    literals = b"".join(_literal(name.encode(), value.encode()) for name, value in fields)
-    return _METHOD_POST + _SCHEME_HTTP + literals
+    return _METHOD_POST + _SCHEME_HTTP + head(*fields)
+
+
+def head(*fields: tuple[str, str]) -> bytes:
+    """Encode a header block of literals, which has no compression state."""
+    return b"".join(_literal(name.encode(), value.encode()) for name, value in fields)
 
 
 def _literal(name: bytes, value: bytes) -> bytes:

@@ -39,6 +39,13 @@ STATUSES: Final[dict[type[errors.MilepostError], int]] = {
     errors.Unavailable: 503,
 }
 
+
+def credential(request: web.Request) -> str | None:
+    """Return the credential; several are as bad as an empty one."""
+    found = request.headers.getall("Authorization", [])
+    return found[0] if len(found) == 1 else "" if found else None
+
+
 Serve = Callable[[Call, web.Request], Awaitable[Operation]]
 
 
@@ -75,7 +82,7 @@ class HttpProtocol:
             try:
                 with self._checks.admission.admit(waits=method.long_running):
                     call.authenticated = await self._checks.authenticator.authenticate(
-                        request.headers.get("Authorization"), lambda: request.remote or ""
+                        credential(request), lambda: request.remote or ""
                     )
                     authorize(call.principal, method)
                     await self._checks.rate_limits.charge(call.principal, method)

@@ -143,7 +143,7 @@ async def test_lists_hold_the_own_operations(store):
     theirs = await factories.create(store, owner="bob")
 
     async def listed(asker, owner=None):
-        page = await store.list(asker, Selection(owner=owner), None, 50, full=False)
+        page = await factories.listed(store, asker, Selection(owner=owner), None, 50, full=False)
         return {operation.id for operation in page}
 
     assert await listed(factories.access_filter()) == {mine.id}

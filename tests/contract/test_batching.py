@@ -11,7 +11,8 @@ from milepost.domain.operation import Status, new_operation_id
 from milepost.domain.transitions import Transition, TransitionResult
 from milepost.storage import batching
 from milepost.storage.batchers import Batchers
-from milepost.storage.operations import SqlOperationStore
+from milepost.storage.operations import MAX_READ, SqlOperationStore
+from milepost.storage.session import Session
 from milepost.storage.tables import events
 from tests import factories
 from tests.contract.stored import answers
@@ -265,3 +266,28 @@ def test_squatting_is_possible(engine, stored):
     with engine.connect() as connection:
         found = connection.execute(sa.select(events.c.operation_id)).scalars().all()
     assert found == [operation_id]
+
+
+class ReadingSession(Session):
+    """A session that counts the rows of input of each read."""
+
+    reads: list[int]
+
+    def read(self, statement, rows):
+        """Count the rows, and read."""
+        self.reads.append(len(rows))
+        return super().read(statement, rows)
+
+
+async def test_a_read_of_many_operations_is_bounded(store, engine):
+    """Many operations are read in steps, each in its place, and each distinct one once."""
+    ids = [(await factories.create(store)).id for _ in range(5)] * 20
+    keys = [(operation_id, factories.access_filter()) for operation_id in ids]
+    unknown = [(new_operation_id(), factories.access_filter()) for _ in range(MAX_READ)]
+    session = ReadingSession(engine, read_only=True)
+    session.reads = []
+    found = store._get_all(session, [*keys, *unknown, keys[0]])
+    assert session.reads == [MAX_READ, 5]
+    assert [operation.id for operation in (*found[:100], found[-1])] == [*ids, ids[0]]
+    assert all(isinstance(error, OperationNotFound) for error in found[100:-1])
+    session.reset()

@@ -18,7 +18,12 @@ from tests.contract.stored import answers
 
 LEASE = timedelta(seconds=30)
 CLAIM = ClaimRequest(
-    functions=(factories.FUNCTION,), max_operations=1, lease=LEASE, actor="wally", worker="wally-1"
+    functions=(factories.FUNCTION,),
+    max_operations=1,
+    max_bytes=factories.PLENTY,
+    lease=LEASE,
+    actor="wally",
+    worker="wally-1",
 )
 WORKER = factories.access_filter("wally", functions=("video.*",))
 

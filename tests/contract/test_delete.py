@@ -33,7 +33,10 @@ async def test_terminal_operation_is_purged(store, stored, asker, status):
     last = stored.events(operation.id)[-1]
     assert (last["type"], last["actor"]) == ("operation.deleted", asker.subject)
     assert last["revision"] == operation.revision + 1
-    assert await store.list(factories.access_filter(), Selection(), None, 50, full=False) == []
+    assert (
+        await factories.listed(store, factories.access_filter(), Selection(), None, 50, full=False)
+        == []
+    )
 
 
 @pytest.mark.parametrize("status", [Status.PENDING, Status.PROCESSING])

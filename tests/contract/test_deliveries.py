@@ -6,13 +6,19 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
-from milepost.domain.delivery import Attempt, DeliverySelection, DeliveryStatus, Settlement
+from milepost.domain.delivery import (
+    Attempt,
+    DeliveryClaim,
+    DeliverySelection,
+    DeliveryStatus,
+    Settlement,
+)
 from milepost.domain.errors import DeliveryNotFound, IllegalTransition
 from milepost.domain.operation import Status
 from milepost.domain.selection import Position
 from milepost.domain.transitions import Transition
 from milepost.storage.creation import SWEEPER
-from milepost.storage.delivery_claims import DeliveryClaim, claim_statement, claiming_values
+from milepost.storage.delivery_claims import claim_statement, claiming_values
 from milepost.storage.dialects import Instant, Span
 from milepost.storage.session import Session
 from milepost.storage.tables import deliveries
@@ -20,6 +26,7 @@ from tests import factories
 from tests.contract.stored import answers
 
 LEASE = timedelta(seconds=30)
+CLAIM = DeliveryClaim(limit=10, per_host=10, lease=LEASE)
 MINUTE = timedelta(minutes=1)
 ENDS = ("operation.completed", "operation.failed", "operation.cancelled", "operation.expired")
 
@@ -42,9 +49,9 @@ async def ended(store, **overrides):
     return await factories.reach(store, Status.COMPLETED, **overrides)
 
 
-async def claim(outbox, limit=10, per_host=10, busy=(), lease=LEASE):
+async def claim(outbox, **overrides):
     """Return the due deliveries, claimed."""
-    return await outbox.claim(limit=limit, per_host=per_host, busy=busy, lease=lease)
+    return await outbox.claim(dataclasses.replace(CLAIM, **overrides))
 
 
 def settlement(claimed, status=DeliveryStatus.DELIVERED, delay=MINUTE, **overrides):
@@ -132,6 +139,32 @@ async def test_claim_is_fair_between_hosts(outbox, store):
     hosts = [each.host for each in await claim(outbox, per_host=2, busy=["down.example"])]
     assert sorted(hosts) == ["fast.example", "slow.example", "slow.example"]
     assert len(await claim(outbox, limit=1)) == 1
+
+
+async def test_busy_destination_spares_other_owners(outbox, store):
+    """A busy destination gets no delivery; another owner on the same host does."""
+    for owner in ("mallory", "mallory", "alice"):
+        await ended(store, owner=owner, callback_url="https://shared.example/")
+    (claimed,) = await claim(outbox, busy=["shared.example mallory"])
+    assert (claimed.owner, claimed.destination) == ("alice", "shared.example alice")
+
+
+async def test_receivers_on_trial_get_one_delivery_each(outbox, store):
+    """Of a host on trial one delivery is claimed, of a destination one, within their limit."""
+    for owner in ("mallory", "mallory", "alice", "alice"):
+        for host in ("down.example", "shared.example", "fine.example"):
+            await ended(store, owner=owner, callback_url=f"https://{host}/")
+    on_trial = ["down.example", "shared.example mallory"]
+    assert await claim(outbox, limit=0, on_trial=on_trial, on_trial_limit=0) == []
+    claimed = await claim(outbox, on_trial=on_trial, on_trial_limit=10)
+    assert sorted(each.destination for each in claimed) == [
+        "down.example mallory",
+        *["fine.example alice"] * 2,
+        *["fine.example mallory"] * 2,
+        *["shared.example alice"] * 2,
+        "shared.example mallory",
+    ]
+    assert len(await claim(outbox, on_trial=on_trial, on_trial_limit=1)) == 1
 
 
 async def test_lost_lease_makes_it_due_again(engine, outbox, other, store):
@@ -293,7 +326,7 @@ FINISHED = 20_000
 def plan_of_a_claim(engine):
     """Return the plan of a claim, in a session like that of a dispatcher."""
     explain = "EXPLAIN " if engine.dialect.name == "postgresql" else "EXPLAIN QUERY PLAN "
-    request = DeliveryClaim(limit=10, per_host=10, busy=["a.example"], lease=LEASE)
+    request = dataclasses.replace(CLAIM, busy=["a.example"], on_trial=["b.example"])
 
     def explaining(_connection, _cursor, statement, parameters, *_):
         return explain + statement, parameters
@@ -332,6 +365,8 @@ async def test_claim_costs_the_same_after_many_deliveries(engine, outbox, store)
     text = "\n".join(plan_of_a_claim(engine))
     assert "deliveries_due_idx" in text
     assert "deliveries_pkey" in text or "sqlite_autoindex_deliveries_1" in text
+    # Busy receivers are looked up in a table of their names, not compared one by one.
+    assert "hashed SubPlan" in text or "LIST SUBQUERY" in text
     assert "Seq Scan on deliveries" not in text
     assert "SCAN deliveries" not in text.replace("SCAN deliveries USING INDEX", "")
     (claimed,) = await claim(outbox)

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from milepost.domain.operation import Status
 from milepost.webhooks.circuit_breaker import CircuitBreaker
 from milepost.webhooks.concurrency import ConcurrencyLimits
-from milepost.webhooks.sender import Answer
+from milepost.webhooks.sender import Answer, Failure
 from tests import factories
 from tests.dispatching import WebhookDelivery
 from tests.outbox import insert_due
@@ -19,6 +19,8 @@ from tests.waiting import until
 
 HOSTS = [f"https://h{n}.example/" for n in range(3)]
 LIMITS = ConcurrencyLimits(total=5, per_host=2, timeout=timedelta(seconds=1))
+TIMEOUT_S = 0.5
+OWNERS = ("alice", "mallory")
 
 
 class Poster:
@@ -26,24 +28,32 @@ class Poster:
 
     def __init__(self, status=204, takes=0.02):
         self.status = status
+        self.error = None
         self.takes = takes
+        self.hanging: set[str] = set()
         self.posts: Counter[str] = Counter()
         self.max_running: Counter[str] = Counter()
         self.bodies: list[dict[str, Any]] = []
         self._running: Counter[str] = Counter()
 
     async def post(self, url, *, owner, headers, body):  # noqa: ARG002 - the signature
-        """Answer after a while."""
+        """Answer after a while, or time out."""
         self.bodies.append(json.loads(body))
         for key in (url.host, "all"):
             self.posts[key] += 1
             self._running[key] += 1
             self.max_running[key] = max(self.max_running[key], self._running[key])
-        await asyncio.sleep(self.takes)
+        hangs = bool({url.host, owner} & self.hanging)
+        takes = TIMEOUT_S if hangs else self.takes
+        await asyncio.sleep(takes)
         self._running.subtract((url.host, "all"))
-        took = timedelta(seconds=self.takes)
+        error = Failure.TIMEOUT if hangs else self.error
         return Answer(
-            status=self.status, error=None, duration=took, retry_after=None, refused=False
+            status=None if error else self.status,
+            error=error,
+            duration=timedelta(seconds=takes),
+            retry_after=None,
+            refused=False,
         )
 
 
@@ -58,15 +68,15 @@ class Reluctant(Poster):
         return await super().post(url, **request)
 
 
-def due(engine, count, urls=HOSTS):
+def due(engine, count, urls=HOSTS, **more):
     """Insert `count` due deliveries."""
     with engine.begin() as connection:
-        insert_due(connection, count, urls)
+        insert_due(connection, count, urls, **more)
 
 
 async def test_limits_hold_per_host_and_in_total(engine, stores):
     """Neither the limit of a host nor the total limit is exceeded."""
-    due(engine, 45)
+    due(engine, 45, owners=OWNERS)
     poster = Poster(takes=0.2)
     async with WebhookDelivery(engine, stores, poster, limits=LIMITS) as delivery:
         await until(lambda: poster.posts["all"] == 45, patience=20)
@@ -101,21 +111,65 @@ async def test_breaker_delays_and_drops_nothing(engine, stores):
     due(engine, 20, HOSTS[:1])
     now = [0.0]
     breaker = CircuitBreaker(lambda: now[0], failure_threshold=3, open_s=60)
-    poster = Poster(status=500)
+    poster = Poster()
+    poster.error = Failure.NOT_CONNECTED
     async with WebhookDelivery(
         engine, stores, poster, limits=LIMITS, breaker=breaker, attempts=50
     ) as delivery:
-        await until(lambda: bool(breaker.open_hosts()))
+        await until(lambda: bool(breaker.paused()))
         await asyncio.sleep(0.3)
         before = poster.posts["all"]
         await asyncio.sleep(0.3)
         assert poster.posts["all"] == before
         assert delivery.counts() == {"PENDING": 20}
-        poster.status = 204
+        poster.error = None
         now[0] = 61.0
         delivery.dispatcher.wake()
         await until(lambda: poster.posts["all"] == before + 20, patience=20)
     assert delivery.counts() == {"DELIVERED": 20}
+
+
+async def test_answers_open_no_circuit(engine, stores):
+    """However many deliveries of one owner are answered 404 or 410, others go to the host."""
+    due(engine, 30, HOSTS[:1], owners=["mallory"])
+    poster = Poster(status=404)
+    async with WebhookDelivery(engine, stores, poster, limits=LIMITS):
+        await until(lambda: poster.posts["all"] == 30, patience=20)
+        due(engine, 1, HOSTS[:1], owners=["alice"], part=1)
+        await until(lambda: poster.posts["all"] == 31, patience=5)
+
+
+async def test_owner_that_hangs_holds_up_no_neighbour(engine, stores):
+    """While receivers of one owner hang on a host, another owner's deliveries go there."""
+    due(engine, 200, HOSTS[:1], owners=["mallory"])
+    due(engine, 20, HOSTS[:1], owners=["alice"], part=1)
+    poster = Poster()
+    poster.hanging = {"mallory"}
+    limits = ConcurrencyLimits(total=20, per_host=4, timeout=timedelta(seconds=TIMEOUT_S))
+    async with WebhookDelivery(engine, stores, poster, limits=limits, attempts=9) as delivery:
+        await until(lambda: delivery.counts().get("DELIVERED") == 20, patience=8 * TIMEOUT_S)
+    assert poster.max_running["h0.example"] <= limits.per_host
+
+
+async def test_receiver_on_trial_gets_one_attempt_at_a_time(engine, stores):
+    """After a failure a receiver gets one attempt at a time, and all such receivers a part."""
+    urls = [f"https://h{n}.example/" for n in range(12)]
+    due(engine, 240, urls)
+    poster = Poster()
+    poster.hanging = {f"h{n}.example" for n in range(12)}
+    limits = ConcurrencyLimits(total=16, per_host=4, timeout=timedelta(seconds=TIMEOUT_S))
+    breaker = CircuitBreaker(asyncio.get_running_loop().time, failure_threshold=1_000)
+    async with WebhookDelivery(
+        engine, stores, poster, limits=limits, breaker=breaker, attempts=9
+    ) as delivery:
+        await until(lambda: len(breaker.on_trial()) == 12, patience=20)
+        await asyncio.sleep(2 * TIMEOUT_S)  # what was claimed before has ended
+        poster.max_running.clear()
+        await asyncio.sleep(3 * TIMEOUT_S)
+        assert 0 < poster.max_running["all"] <= limits.on_trial
+        assert all(poster.max_running[f"h{n}.example"] <= 1 for n in range(12))
+        poster.hanging = set()
+        await until(lambda: delivery.counts() == {"DELIVERED": 240}, patience=20)
 
 
 async def test_what_waited_too_long_is_left_to_its_lease(engine, stores):

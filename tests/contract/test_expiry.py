@@ -31,7 +31,7 @@ async def test_expired_operation_is_gone(store, engine, stored, status):
         with pytest.raises(OperationExpired):
             await call
     for asker in (factories.access_filter(), factories.access_filter("admin", everything=True)):
-        assert await store.list(asker, Selection(), None, 50, full=False) == []
+        assert await factories.listed(store, asker, Selection(), None, 50, full=False) == []
     assert stored.everything(operation.id) == before
 
 
@@ -64,7 +64,9 @@ async def test_operation_lives_until_its_time(store, engine, status):
     operation = await factories.reach(store, status, ttl=TTL)
     factories.age(engine, operation.id, TTL - MARGIN)
     assert (await store.get(operation.id, factories.access_filter())).id == operation.id
-    listed = await store.list(factories.access_filter(), Selection(), None, 50, full=False)
+    listed = await factories.listed(
+        store, factories.access_filter(), Selection(), None, 50, full=False
+    )
     assert [each.id for each in listed] == [operation.id]
 
 

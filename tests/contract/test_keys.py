@@ -56,6 +56,21 @@ async def test_created_key_speaks_for_its_subject(keys, stores):
     assert abs(created.key.create_time - datetime.now(UTC)) < timedelta(minutes=1)
 
 
+@pytest.mark.parametrize("subject", ["", "alice ", "ali\u200bce", "web:alice", "Web:alice"])
+async def test_key_of_no_subject_is_not_created(stores, subject):
+    """No key is created for a text that is no subject, or for a subject of a trusted issuer."""
+    keys = Keys(
+        stores.keys,
+        limits=Limits(),
+        page_tokens=PageTokens(bytes(32)),
+        reserved_subjects=("web:",),
+    )
+    with pytest.raises(InvalidRequest) as caught:
+        await keys.create(ADMIN, create_request(subject=subject))
+    assert [violation.field for violation in caught.value.violations] == ["subject"]
+    assert (await keys.list(ADMIN, KeySelection(inactive=True)))[0] == []
+
+
 async def test_repeated_create_returns_the_key_without_its_secret(keys):
     """A retried create returns the key without its secret."""
     first = await keys.create(ADMIN, create_request(request_id="r1"))

@@ -37,14 +37,14 @@ def ids(rows):
 
 async def listed(store, asker=ME, **conditions):
     """Return the ids of the operations that meet the conditions, in the order of the list."""
-    page = await store.list(asker, Selection(**conditions), None, 100, full=False)
+    page = await factories.listed(store, asker, Selection(**conditions), None, 100, full=False)
     return [operation.id for operation in page]
 
 
 async def paged(store, limit, between=len):
     """Return all pages; call `between` after each."""
     pages, after = [], None
-    while page := await store.list(ME, Selection(), after, limit, full=False):
+    while page := await factories.listed(store, ME, Selection(), after, limit, full=False):
         pages.append([operation.id for operation in page])
         assert len(page) <= limit
         after = Position(create_time=page[-1].create_time, id=page[-1].id)
@@ -145,9 +145,9 @@ async def test_summary_leaves_payloads_out(store):
         for status in (Status.COMPLETED, Status.FAILED)
     ]
     newest = sorted(ends, key=lambda each: (each.create_time, each.id), reverse=True)
-    assert await store.list(ME, Selection(), None, 50, full=True) == newest
+    assert await factories.listed(store, ME, Selection(), None, 50, full=True) == newest
     for summary, full in zip(
-        await store.list(ME, Selection(), None, 50, full=False), newest, strict=True
+        await factories.listed(store, ME, Selection(), None, 50, full=False), newest, strict=True
     ):
         assert (summary.result, summary.errors, summary.metadata) == (None, (), None)
         assert summary.id == full.id
@@ -165,5 +165,5 @@ async def test_expired_operations_do_not_shorten_pages(store, stored):
             for n in range(6)
         ),
     )
-    page = await store.list(ME, Selection(), None, 6, full=False)
+    page = await factories.listed(store, ME, Selection(), None, 6, full=False)
     assert [operation.id for operation in page] == ids(rows)

@@ -75,7 +75,9 @@ def every_kind(stores, operation):
         lambda: store.apply(factories.change(Transition.PROGRESS, operation.id)),
         lambda: store.insert(new_operation_id(), factories.new_operation(owner="outage")),
         lambda: store.get(operation.id, factories.access_filter()),
-        lambda: store.list(factories.access_filter(), Selection(), None, 1, full=False),
+        lambda: factories.listed(
+            store, factories.access_filter(), Selection(), None, 1, full=False
+        ),
         store._batchers.ping,
         lambda: stores.keys.find_key("nobody"),
     ]

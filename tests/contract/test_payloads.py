@@ -30,7 +30,9 @@ RESULTS = {
 async def everywhere(store, operation):
     """Return the operation as a get and a list read it."""
     read = await store.get(operation.id, factories.access_filter())
-    (listed,) = await store.list(factories.access_filter(), Selection(), None, 50, full=True)
+    (listed,) = await factories.listed(
+        store, factories.access_filter(), Selection(), None, 50, full=True
+    )
     assert read == listed
     return read
 

@@ -5,9 +5,13 @@ from datetime import timedelta
 
 import pytest
 
+from milepost.domain.errors import StoreUnavailable
 from milepost.storage import signing_secrets as secrets
 from milepost.storage.session import Session
-from milepost.storage.signing_secrets import Rotation
+from milepost.storage.signing_secrets import Rotation, SqlSecretStore
+from milepost.tracking.signing_secrets import Secrets
+from milepost.webhooks.master_keys import new_key, read_keys
+from milepost.webhooks.vault import Vault
 from tests.contract.stored import answers
 
 OWNER = "alice"
@@ -26,6 +30,22 @@ def other(others):
     return others.secrets
 
 
+class Counting(SqlSecretStore):
+    """A secret store that counts the first secrets that it creates, and fails at some."""
+
+    def __init__(self, batchers, failures=0):
+        super().__init__(batchers)
+        self._failures = failures
+        self.created = 0
+
+    async def first_secret(self, *first):
+        """Create the first secret, or fail."""
+        self.created += 1
+        if self.created <= self._failures:
+            raise StoreUnavailable
+        await super().first_secret(*first)
+
+
 async def rotate(outbox, secret, request_id=None, owner=OWNER):
     """Rotate to `secret`; return False for a retry."""
     return await outbox.rotate_secret(owner, "k1", secret, request_id, DAY)
@@ -42,6 +62,30 @@ async def test_first_secret_is_made_once(outbox, other):
         *(store.first_secret(OWNER, "k1", b"%d" % n) for n, store in enumerate((outbox, other) * 4))
     )
     assert found == [None] * 8
+    assert len(await signing(outbox)) == 1
+
+
+async def test_callers_at_once_share_the_first_secret(batchers, other):
+    """Concurrent callers of one owner create its secret with one call of the store."""
+    counting = Counting(batchers)
+    owners = Secrets(counting, Vault(read_keys(new_key())))
+    callers = [asyncio.create_task(owners.prepare(OWNER)) for _ in range(100)]
+    await asyncio.sleep(0)
+    callers[0].cancel()  # it does not cancel the others
+    await asyncio.gather(*callers[1:])
+    assert counting.created == 1
+    assert len(await signing(other)) == 1
+    await owners.prepare("mallory")
+    assert counting.created == 2
+
+
+async def test_failure_to_create_is_not_kept(batchers, outbox):
+    """After a failure to create the first secret, the next caller tries again."""
+    counting = Counting(batchers, failures=1)
+    owners = Secrets(counting, Vault(read_keys(new_key())))
+    found = await answers(*(owners.prepare(OWNER) for _ in range(3)))
+    assert [type(each) for each in found] == [StoreUnavailable] * 3
+    await owners.prepare(OWNER)
     assert len(await signing(outbox)) == 1
 
 

@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
-from milepost.domain.delivery import DeliverySelection
+from milepost.domain.delivery import DeliveryClaim, DeliverySelection
 from milepost.domain.errors import IllegalTransition
 from milepost.domain.operation import Status, UnknownStatus, new_operation_id
 from milepost.domain.selection import Selection
@@ -138,7 +138,7 @@ async def test_every_read_shows_it(store, stores, engine, paused, age):
     assert isinstance(found.status, UnknownStatus)
     assert found.status == PAUSED
     for full in (True, False):
-        (listed,) = await store.list(owner, Selection(), None, 10, full=full)
+        (listed,) = await factories.listed(store, owner, Selection(), None, 10, full=full)
         assert (listed.id, listed.status) == (paused.id, PAUSED)
     (snapshot,) = await store.status_snapshots([paused.id])
     assert (snapshot.status, snapshot.interruption(None)) == (PAUSED, None)
@@ -148,7 +148,10 @@ async def test_every_read_shows_it(store, stores, engine, paused, age):
 async def test_lists_of_known_statuses_leave_it_out(store, paused):
     """A list with a filter of known statuses leaves it out."""
     selection = Selection(statuses=tuple(Status))
-    assert await store.list(factories.access_filter(), selection, None, 10, full=False) == []
+    assert (
+        await factories.listed(store, factories.access_filter(), selection, None, 10, full=False)
+        == []
+    )
     assert paused.status == PAUSED
 
 
@@ -164,7 +167,7 @@ async def test_webhooks_of_it_are_sent(store, stores, engine):
     operation = await factories.reach(store, Status.PROCESSING)
     pause(engine, operation)
     (claimed,) = await stores.deliveries.claim(
-        limit=10, per_host=10, busy=(), lease=timedelta(seconds=30)
+        DeliveryClaim(limit=10, per_host=10, lease=timedelta(seconds=30))
     )
     (listed,) = await stores.deliveries.deliveries(operation.owner, DeliverySelection(), None, 10)
     assert claimed.snapshot is not None

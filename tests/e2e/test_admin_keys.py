@@ -169,6 +169,9 @@ def test_pages_of_keys(admin):
 BAD: dict[str, tuple[dict[str, Any], set[str]]] = {
     "no subject": ({"subject": ""}, {"subject"}),
     "blank subject": ({"subject": " "}, {"subject"}),
+    "padded subject": ({"subject": "alice "}, {"subject"}),
+    "invisible subject": ({"subject": "ali\u200bce"}, {"subject"}),
+    "subject with a direction": ({"subject": "\u202eecila"}, {"subject"}),
     "long subject": ({"subject": "a" * 256}, {"subject"}),
     "no role": ({"roles": []}, {"roles"}),
     "unknown roles": ({"roles": [0, 9]}, {"roles[0]", "roles[1]"}),

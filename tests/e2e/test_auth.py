@@ -50,8 +50,14 @@ def bad_headers(any_service: Service) -> dict[str, Metadata]:
     revoked = any_service.api_key("alice")
     assert main.revoke_key(any_service.database_url, revoked.split("_")[1])
     last = "1" if key[-1] == "0" else "0"
+    other = any_service.api_key("alice")
     return {
         "no header": (),
+        "two keys": (("authorization", f"Bearer {key}"), ("authorization", f"Bearer {other}")),
+        "one key twice": (("authorization", f"Bearer {key}"),) * 2,
+        "empty one first": (("authorization", ""), ("authorization", f"Bearer {key}")),
+        "another scheme last": (("authorization", f"Bearer {key}"), ("authorization", "Basic x")),
+        "joined by a proxy": (("authorization", f"Bearer {key}, Bearer {key}"),),
         "empty": (("authorization", ""),),
         "scheme alone": (("authorization", "Bearer"),),
         "no key": (("authorization", "Bearer "),),

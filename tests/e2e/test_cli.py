@@ -30,7 +30,15 @@ COMMANDS = [
     ("ops", "get"),
     ("ops", "list"),
     ("ops", "watch"),
+    ("ops", "result"),
     ("ops", "cancel"),
+    ("ops", "delete"),
+    ("webhooks", "secret"),
+    ("webhooks", "rotate"),
+    ("webhooks", "deliveries"),
+    ("webhooks", "redeliver"),
+    ("webhooks", "test"),
+    ("webhooks", "reencrypt"),
     ("check-config",),
     ("version",),
 ]
@@ -51,13 +59,60 @@ def test_errors_are_json_where_the_output_is():
     assert (done.code, done.out) == (USAGE, "")
     assert (done.error["reason"], done.error["code"]) == ("USAGE", "INVALID_ARGUMENT")
     assert "Missing argument 'ID'" in done.error["message"]
-    assert milepost("keyz", "--output=json").error["reason"] == "USAGE"
+    for words in (("--output=json",), ("-o", "json"), ("-ojson",)):
+        assert milepost("keyz", *words).error["reason"] == "USAGE"
 
 
 def test_version_is_that_of_the_package():
     """The version is printed as text and as JSON."""
     assert milepost("version").out.startswith("milepost 0.")
+    assert milepost("--version").out == milepost("version").out
     assert milepost("version", "--output", "json").json["version"].startswith("0.")
+
+
+def completions(script: str, *words: str) -> list[str]:
+    """Return what bash offers for the last word, after it has read the script."""
+    program = f"""
+milepost() {{ {sys.executable} -m milepost "$@"; }}
+env() {{ while [[ $1 == *=* ]]; do local -x "$1"; shift; done; "$@"; }}  # `env` runs no functions
+source /dev/stdin <<'END'
+{script}
+END
+complete -p milepost >/dev/null
+COMP_WORDS=("$@") COMP_CWORD=$(($# - 1))
+_milepost_completion milepost
+printf '%s\\n' "${{COMPREPLY[@]}}"
+"""
+    done = subprocess.run(
+        ["bash", "-c", program, "bash", *words],
+        env=without_settings(),
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=QUEUE_TIMEOUT_S,
+    )
+    return done.stdout.split()
+
+
+def test_bash_completes_commands_and_values():
+    """The script of the program makes bash complete commands, options and values."""
+    script = milepost(_MILEPOST_COMPLETE="source_bash").out
+    assert completions(script, "milepost", "ops", "re") == ["result"]
+    assert completions(script, "milepost", "ops", "list", "--sin") == ["--since"]
+    events = completions(script, "milepost", "ops", "create", "--callback-event", "")
+    assert "operation.failed" in events
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_other_shells_have_a_script_too(shell):
+    """The program prints a script for zsh and for fish, and answers their questions."""
+    assert "_MILEPOST_COMPLETE" in milepost(_MILEPOST_COMPLETE=f"source_{shell}").out
+    answer = milepost(
+        _MILEPOST_COMPLETE=f"complete_{shell}",
+        _TYPER_COMPLETE_ARGS="milepost ops list --status ",
+        _TYPER_COMPLETE_FISH_ACTION="get-args",
+    )
+    assert "CANCELLED" in answer.out
 
 
 @pytest.mark.parametrize("command", [("--help",), ("version",), ("check-config",)], ids=" ".join)
@@ -101,6 +156,8 @@ def test_check_config_shows_what_is_in_force(tmp_path):
         "MILEPOST_LISTEM is not a setting; did you mean MILEPOST_LISTEN?"
     ]
     assert (done.code, done.json["problems"]) == (OK, [])
+    assert "MILEPOST_ADDRESS" in shown
+    assert milepost("check-config", "--quiet", **settings).out == ""
     text = milepost("check-config", **settings)
     assert "s3cret" not in text.out + text.err + done.out + done.err
     assert re.search(r"MILEPOST_DRAIN_SECONDS +7 +file +Time for", text.out)

@@ -18,8 +18,9 @@ from milepost.storage.engine import open_engine
 from milepost.storage.schema import latest
 from milepost.storage.tables import operations
 from tests import factories
-from tests.e2e.commands import NOT_FOUND, OK, REFUSED, UNAVAILABLE, USAGE, milepost
+from tests.e2e.commands import DENIED, NOT_FOUND, OK, REFUSED, UNAVAILABLE, USAGE, milepost
 from tests.machine import free_port
+from tests.waiting import eventually
 
 
 @pytest.fixture
@@ -79,6 +80,29 @@ def test_key_is_created_listed_and_revoked(store):
     assert re.search(rf"^{key_id}  bench .* revoked 2", text, re.MULTILINE)
 
 
+def test_quiet_key_is_nothing_but_the_key(store):
+    """With --quiet a new key is printed alone, and a list has ids only."""
+    words = ("keys", "create", "--subject", "bench", "--role", "caller", "--quiet")
+    key = milepost(*words, **store).out
+    assert re.fullmatch(r"mp_\w+\n", key)
+    key_id = key.split("_")[1]
+    assert milepost("keys", "list", "--quiet", **store).out == f"{key_id}\n"
+    assert milepost("keys", "revoke", key_id, "--quiet", **store).out == ""
+    assert milepost("migrate", "--quiet", **store).out == ""
+    assert milepost("cleanup", "--quiet", **store).out == ""
+
+
+def test_keys_are_created_and_revoked_beside_the_service(service):
+    """The commands for keys work on the database of a running service, which is the usual one."""
+    url = {"MILEPOST_DATABASE_URL": service.database_url}
+    words = ("keys", "create", "--subject", "beside", "--role", "caller", "--quiet")
+    key = milepost(*words, **url).out.strip()
+    access = {"MILEPOST_ADDRESS": service.address, "MILEPOST_API_KEY": key}
+    assert milepost("ops", "list", **access).code == OK
+    assert milepost("keys", "revoke", key.split("_")[1], **url).code == OK
+    eventually(lambda: milepost("ops", "list", **access).code == DENIED, within=20, what="revoked")
+
+
 def test_created_key_is_shown_once(store):
     """The text output of a new key says that it is shown once, and warns of a missing grant."""
     words = ("keys", "create", "--subject", "w", "--role", "worker")
@@ -96,12 +120,14 @@ def test_created_key_is_shown_once(store):
         ("--subject", "a" * 256, "at most 255 characters, found 256"),
         ("--subject", "a\tb", "control characters"),
         ("--subject", "a ", "must not begin or end with a space"),
+        ("--subject", "ali\u200bce", "cannot be seen"),
+        ("--subject", "\u202eecila", "cannot be seen"),
         ("--function", "a b", "without spaces"),
         ("--function", "a*b", "a final *"),
         ("--function", "", "must be the name of a function"),
         ("--function", "a" * 256, "at most 255 characters"),
-        ("--expires-in", "90", "must be a number and one of s, m, h, d"),
-        ("--expires-in", "0d", "must be a number and one of s, m, h, d"),
+        ("--expires-in", "90y", "must be like 90, 90s, 15m, 24h or 7d"),
+        ("--expires-in", "0d", "must be at least 1s"),
         ("--role", "BOSS", "'BOSS' is not one of 'caller', 'worker', 'admin'"),
     ],
 )
@@ -160,6 +186,7 @@ def test_serve_runs_until_sigterm(store):
         "MILEPOST_LISTEN": f"0.0.0.0:{free_port()}",
         "MILEPOST_ALLOW_PLAINTEXT": "true",
         "MILEPOST_HTTP_LISTEN": "",
+        "MILEPOST_LISTENS": "127.0.0.1:1",
     }
     process = subprocess.Popen(
         [sys.executable, "-m", "milepost", "serve"],
@@ -181,6 +208,8 @@ def test_serve_runs_until_sigterm(store):
     assert process.returncode == OK
     assert lines[0]["level"] == "warning"
     assert "WITHOUT TLS" in lines[0]["event"]
+    assert (lines[1]["event"], lines[1]["level"]) == ("questionable setting", "warning")
+    assert lines[1]["problem"].startswith("MILEPOST_LISTENS is not a setting; did you mean")
     assert lines[-1]["event"] == "stopped"
 
 

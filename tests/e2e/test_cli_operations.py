@@ -70,6 +70,7 @@ def test_operation_is_created_and_shown(caller):
     words = (
         *("--version", "2", "--metadata", '{"a": {"b": ["ü", 1]}}', "--request-id", "cli-1"),
         *("--ttl", "15m", "--retry-after", "2", "--output", "json"),
+        *("--max-attempts", "7", "--original-request-id", "order 42"),
     )
     created = caller("ops", "create", "video.transcode", *words)
     assert (created.code, created.err) == (OK, "")
@@ -78,12 +79,22 @@ def test_operation_is_created_and_shown(caller):
     assert operation["owner"].startswith("carol-")
     assert (operation["ttl_seconds"], operation["retry_after_seconds"]) == (900.0, 2.0)
     assert operation["metadata"] == {"a": {"b": ["ü", 1]}}
+    assert (operation["max_attempts"], operation["original_request_id"]) == (7, "order 42")
     assert operation["create_time"].endswith("Z")
     got = caller("ops", "get", operation["id"], "--output", "json").json
     assert {**got, "replayed": None} == {**operation, "replayed": None}
     text = caller("ops", "get", operation["id"]).out
     assert re.search(rf"^id +{operation['id']}$", text, re.MULTILINE)
     assert re.search(r"^function +video\.transcode 2$", text, re.MULTILINE)
+
+
+def test_callbacks_are_passed_to_the_service(caller):
+    """URL and events of the webhooks reach the service, which refuses what it does not know."""
+    words = ("ops", "create", "x", "--output", "json", "--callback-url", "https://127.0.0.1/")
+    done = caller(*words, "--callback-event", "operation.failed", "--callback-event", "nonsense")
+    assert (done.code, done.error["reason"]) == (REFUSED, "INVALID_REQUEST")
+    fields = [item["field"] for item in done.error["violations"]]
+    assert fields == ["callback_events[1]"] or "callback_url" in fields
 
 
 def test_create_can_be_repeated(caller):
@@ -117,6 +128,9 @@ def test_metadata_comes_from_files_too(caller, tmp_path):
         (("--metadata", '{"n": NaN}'), "no place in JSON"),
         (("--ttl", "5y"), "must be like 90, 90s, 15m, 24h or 7d"),
         (("--retry-after", "-1"), "must be like 90, 90s, 15m, 24h or 7d"),
+        (("--ttl", "999999999d"), "is longer than 100000 days"),
+        (("--max-attempts", "0"), "greater than or equal to 1"),
+        (("--timeout", "1"), "--timeout needs --wait"),
         (("--address", "nonsense"), "must be HOST:PORT"),
         (("--address", "127.0.0.1:99999"), "must be HOST:PORT"),
         (("--api-key", "two words"), "an API key is one word"),
@@ -159,6 +173,58 @@ def test_operations_are_listed(caller):
     assert (none.code, none.out) == (OK, "No operations found.\n")
 
 
+def test_lists_have_bounds_in_time(caller):
+    """`--since` and `--until` take ages and times; the one is inclusive, the other exclusive."""
+    first, second = create(caller), create(caller)
+    created = caller("ops", "get", second, "--output", "json").json["create_time"]
+
+    def listed(*words: str) -> list[str]:
+        done: Done = caller("ops", "list", "--quiet", *words)
+        return done.out.split()
+
+    assert listed("--since", "1h") == [second, first]
+    assert listed("--until", "1h") == []
+    assert listed("--since", created) == [second]
+    assert listed("--until", created) == [first]
+    assert listed("--since", "2026-01-01", "--until", "2026-01-02T03:04+01:00") == []
+
+
+def test_admin_lists_the_operations_of_one_owner(caller, service):
+    """An admin may name an owner; to other callers that is refused."""
+    id_ = create(caller)
+    owner = caller("ops", "get", id_, "--output", "json").json["owner"]
+    words = ("ops", "list", "--quiet", "--owner")
+    root = service.api_key("root", roles=("ADMIN",))
+    assert caller(*words, owner, MILEPOST_API_KEY=root).out == f"{id_}\n"
+    assert caller(*words, "stranger", MILEPOST_API_KEY=root).out == ""
+    assert caller(*words, "stranger").code == DENIED
+
+
+def test_list_gives_the_message(caller, worker):
+    """The list has the first error of a failed operation, or else the last progress message."""
+    failed, running = create(caller), create(caller)
+    worker.fail(failed, [OperationError("CODEC", "no\nsuch codec")])
+    worker.start(running)
+    worker.update_progress(running, 0.5, "half of the frames")
+    lines = {line.split()[0]: line for line in caller("ops", "list").out.splitlines()}
+    assert lines["ID"].endswith("MESSAGE")
+    assert lines[failed].endswith("video.transcode  CODEC: no such codec")
+    assert lines[running].endswith("video.transcode  half of the frames")
+
+
+@pytest.mark.parametrize("columns", [40, 80])
+def test_ids_and_functions_are_whole(access, caller, worker, columns):
+    """However narrow the terminal is, no id and no function is cut or broken."""
+    function = f"video.{'very-' * 12}long"
+    ids = [create(caller, name) for name in ("video.transcode", function)]
+    worker.fail(ids[0], [OperationError("CODEC", "a message of many words " * 5)])
+    written = on_a_terminal("ops", "list", columns=columns, NO_COLOR="1", **access)
+    for text in (*ids, "video.transcode", function):
+        assert text in written
+    [line] = [line for line in caller("ops", "list").out.splitlines() if ids[0] in line]
+    assert line.endswith("of many words")
+
+
 @pytest.mark.parametrize("arguments", [("--status", "LOST"), ("--limit", "0"), ("--limit", "x")])
 def test_wrong_filters_are_one_line(caller, arguments):
     """An invalid filter is refused."""
@@ -199,6 +265,97 @@ def test_watch_follows_to_a_good_end(caller, worker):
     revisions = [item["revision"] for item in seen]
     assert revisions == sorted(set(revisions))
     assert (seen[-1]["status"], seen[-1]["result"]) == ("COMPLETED", {"frames": 7})
+
+
+def test_create_waits_for_the_end(caller, worker):
+    """With --wait the end is shown, and the exit code says how it went."""
+    functions = [f"wait.{uuid.uuid4().hex}" for _ in range(2)]
+
+    def work() -> None:
+        for claimed in (worker.claim([name], timeout=QUEUE_TIMEOUT_S)[0] for name in functions):
+            if claimed.function == functions[0]:
+                worker.complete(claimed.id, {"frames": 7}, attempt=claimed.attempt)
+            else:
+                worker.fail(claimed.id, [OperationError("X", "y")], attempt=claimed.attempt)
+
+    words = ("ops", "create", "--wait", "--output", "json")
+    with in_background(work):
+        good, bad = (caller(*words, name) for name in functions)
+    assert (good.code, good.json["status"], good.json["result"]) == (OK, "COMPLETED", {"frames": 7})
+    assert (bad.code, bad.json["status"]) == (ENDED_BADLY, "FAILED")
+    assert bad.error["reason"] == "OPERATION_FAILED"
+    late = caller("ops", "create", "wait.unworked", "--wait", "--timeout", "0.3", "--quiet")
+    assert (late.code, len(late.out.splitlines())) == (UNAVAILABLE, 1)
+
+
+def test_result_is_printed(caller, worker):
+    """A result is printed as JSON; without one the exit code tells why."""
+    id_ = create(caller)
+    done = caller("ops", "result", id_)
+    assert (done.code, done.out) == (UNAVAILABLE, "")
+    assert done.err == f"error: operation {id_} is still PENDING\n"
+    assert caller("ops", "result", id_, "--wait", "--timeout", "0.3").code == UNAVAILABLE
+    with worker.work(id_) as work:
+        work.result = ["ü", {"frames": 7}]
+    for words in ((), ("--wait",), ("--output", "json")):
+        done = caller("ops", "result", id_, *words)
+        assert (done.code, done.json) == (OK, ["ü", {"frames": 7}])
+    assert caller("ops", "result", id_, "--quiet").out == ""
+    for spoil in (lambda each: worker.fail(each, [OperationError("X", "y")]), cancelled_by(caller)):
+        bad = create(caller)
+        spoil(bad)
+        done = caller("ops", "result", bad)
+        assert (done.code, done.out) == (ENDED_BADLY, "")
+
+
+def cancelled_by(caller: Callable[..., Done]) -> Callable[[str], Done]:
+    """Return a function that cancels an operation."""
+    return lambda id_: caller("ops", "cancel", id_)
+
+
+def test_ended_operation_is_deleted(caller):
+    """An active operation is kept; an ended one is deleted, and a repeated call is a success."""
+    id_ = create(caller)
+    done = caller("ops", "delete", id_)
+    assert done.code == REFUSED
+    assert done.err.startswith("error: cannot purge while PENDING")
+    revision = caller("ops", "cancel", id_, "-o", "json").json["revision"]
+    words = ("ops", "delete", id_, "--request-id", "r1", "--output", "json")
+    done = caller(*words, "--expected-revision", str(revision + 1))
+    assert (done.code, done.error["reason"]) == (REFUSED, "REVISION_MISMATCH")
+    for _ in range(2):
+        assert caller(*words).json == {"id": id_, "deleted": True}
+    assert caller("ops", "get", id_).code == NOT_FOUND
+
+
+def test_quiet_commands_print_ids_only(caller):
+    """With --quiet a command prints ids, or nothing."""
+    id_ = caller("ops", "create", "x", "-q").out.strip()
+    for words in (("get", id_), ("list",), ("cancel", id_)):
+        assert caller("ops", *words, "--quiet").out == f"{id_}\n"
+    assert caller("ops", "watch", id_, "--quiet").out == ""
+    assert caller("ops", "delete", id_, "--quiet").out == ""
+    assert caller("ops", "list", "--quiet").out == ""
+
+
+def test_address_and_key_come_from_the_settings_file(access, caller, service, tmp_path):
+    """Options win over the environment, and that over the file, which others should not read."""
+    file = tmp_path / "client.env"
+    file.write_text("".join(f"{name}={value}\n" for name, value in access.items()))
+    file.chmod(0o600)
+    unset = dict.fromkeys(access, "")
+    id_ = create(caller)
+    done = caller("ops", "list", "--quiet", MILEPOST_CONFIG_FILE=str(file), **unset)
+    assert (done.out, done.err) == (f"{id_}\n", "")
+    file.write_text(f"MILEPOST_API_KEY=mp_wrong\nMILEPOST_ADDRESS={service.address}\n")
+    file.chmod(0o644)
+    done = caller("ops", "list", MILEPOST_CONFIG_FILE=str(file), **unset)
+    assert done.code == DENIED
+    assert done.err.startswith(f"warning: {file} has MILEPOST_API_KEY and every user can read it")
+    done = caller("ops", "list", "--quiet", MILEPOST_CONFIG_FILE=str(file))
+    assert (done.out, done.err) == (f"{id_}\n", "")
+    done = caller("ops", "list", "--api-key", "mp_other", MILEPOST_CONFIG_FILE=str(file))
+    assert done.code == DENIED
 
 
 def test_watch_of_a_failure_is_exit_code_5(caller, worker):

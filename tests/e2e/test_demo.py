@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -36,14 +35,6 @@ def temporary(tmp_path: Path) -> Path:
     path = tmp_path / "tmp"
     path.mkdir()
     return path
-
-
-@pytest.fixture
-def nowhere() -> Iterator[str]:
-    """A local address without a listener."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        yield f"127.0.0.1:{probe.getsockname()[1]}"
 
 
 def start(*arguments: str, temporary: Path, **settings: str) -> subprocess.Popen[str]:
@@ -89,9 +80,9 @@ def is_listening(address: str) -> bool:
     return True
 
 
-def test_demo_hashes_a_folder_and_leaves_nothing(folder, temporary, nowhere):
+def test_demo_hashes_a_folder_and_leaves_nothing(folder, temporary):
     """The stored result is that of the real files; service and store are removed afterwards."""
-    code, out, err = run(str(folder), "--address", nowhere, "--output", "json", temporary=temporary)
+    code, out, err = run(str(folder), "--output", "json", temporary=temporary)
     assert (code, err) == (0, "")
     operation = json.loads(out)
     assert (operation["status"], operation["progress"]) == ("COMPLETED", 1.0)
@@ -109,9 +100,9 @@ def test_demo_hashes_a_folder_and_leaves_nothing(folder, temporary, nowhere):
     assert list(temporary.iterdir()) == []
 
 
-def test_demo_needs_no_arguments(temporary, nowhere):
+def test_demo_needs_no_arguments(temporary):
     """Without a folder, the demo hashes the files of Milepost and prints how to read the result."""
-    code, out, err = run(temporary=temporary, MILEPOST_ADDRESS=nowhere)
+    code, out, err = run(temporary=temporary)
     assert (code, err) == (0, "")
     found = re.search(r"created (op_[0-9a-f]{24})", out)
     assert found
@@ -124,9 +115,9 @@ def test_demo_needs_no_arguments(temporary, nowhere):
     assert not is_listening(address[1])
 
 
-def test_kept_service_can_be_called_until_ctrl_c(folder, temporary, nowhere):
+def test_kept_service_can_be_called_until_ctrl_c(folder, temporary):
     """With --keep, the printed key and address read the result; Ctrl-C ends and cleans up."""
-    words = (str(folder), "--address", nowhere, "--keep", "--output", "json")
+    words = (str(folder), "--keep", "--output", "json")
     with start(*words, temporary=temporary) as process:
         try:
             assert process.stdout is not None
@@ -143,14 +134,14 @@ def test_kept_service_can_be_called_until_ctrl_c(folder, temporary, nowhere):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_demo_leaves_nothing(temporary, nowhere, tmp_path, number):
+def test_interrupted_demo_leaves_nothing(temporary, tmp_path, number):
     """An interrupted demo stops its service and removes its store."""
     large = tmp_path / "large"
     large.mkdir()
     for name in range(16):  # sparse: much to hash, nothing to write
         with (large / str(name)).open("wb") as file:
             file.truncate(1 << 28)
-    with start(str(large), "--address", nowhere, temporary=temporary) as process:
+    with start(str(large), temporary=temporary) as process:
         assert process.stdout is not None
         lines: list[str] = []
         while not lines or "PROCESSING" not in lines[-1]:
@@ -163,6 +154,15 @@ def test_interrupted_demo_leaves_nothing(temporary, nowhere, tmp_path, number):
     assert address
     assert not is_listening(address[1])
     assert list(temporary.iterdir()) == []
+
+
+def test_demo_starts_a_service_beside_a_running_one(service, folder, temporary):
+    """A running service, and variables for it, do not keep the demo from using its own."""
+    variables = {"MILEPOST_ADDRESS": service.address, "MILEPOST_API_KEY": "mp_of_another_service"}
+    words = (str(folder), "--output", "json")
+    code, out, err = run(*words, temporary=temporary, **variables)
+    assert (code, err) == (0, "")
+    assert json.loads(out)["owner"] == "demo-caller"
 
 
 def test_demo_uses_the_service_that_is_running(service, folder, temporary):
@@ -190,7 +190,7 @@ def test_demo_without_the_role_is_refused(service, folder, temporary):
     assert (code, err) == (6, "error: this call needs the role CALLER\n")
 
 
-def test_missing_folder_is_refused(tmp_path, temporary, nowhere):
+def test_missing_folder_is_refused(tmp_path, temporary):
     """A folder that is missing, a file or empty is an invalid argument."""
     (tmp_path / "file").touch()
     (tmp_path / "empty").mkdir()
@@ -199,5 +199,5 @@ def test_missing_folder_is_refused(tmp_path, temporary, nowhere):
         ("file", "not a directory"),
         ("empty", "the folder has no files"),
     ):
-        code, out, err = run(str(tmp_path / name), "--address", nowhere, temporary=temporary)
+        code, out, err = run(str(tmp_path / name), temporary=temporary)
         assert (code, out, err) == (2, "", f"error: {tmp_path / name}: {problem}\n")

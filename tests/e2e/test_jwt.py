@@ -13,6 +13,7 @@ import pytest
 from grpc import StatusCode
 
 from tests.e2e.client import Client
+from tests.e2e.commands import USAGE, milepost
 from tests.e2e.refusals import refused
 from tests.e2e.service import Service
 from tests.unit.signing import AUDIENCE, ISSUER, KEYS, Endpoint, claims, key_set, rsa_key, token
@@ -48,6 +49,17 @@ def endpoint() -> Iterator[Endpoint]:
         yield endpoint
 
 
+def web_issuer(endpoint: Endpoint) -> dict[str, Any]:
+    """Return the setting of an issuer whose keys are at the endpoint."""
+    return {
+        "issuer": ISSUER,
+        "audience": AUDIENCE,
+        "algorithms": ["RS256", "ES256"],
+        "jwks_url": endpoint.url,
+        "subject_prefix": "web:",
+    }
+
+
 @pytest.fixture(scope="module")
 def trusting(tmp_path_factory: pytest.TempPathFactory, endpoint: Endpoint) -> Iterator[Service]:
     """A service that trusts two issuers, one by address and one by file."""
@@ -55,13 +67,7 @@ def trusting(tmp_path_factory: pytest.TempPathFactory, endpoint: Endpoint) -> It
     keys = folder / "keys.json"
     keys.write_text(json.dumps(key_set(EdDSA=KEYS["EdDSA"])), encoding="utf-8")
     issuers = [
-        {
-            "issuer": ISSUER,
-            "audience": AUDIENCE,
-            "algorithms": ["RS256", "ES256"],
-            "jwks_url": endpoint.url,
-            "subject_prefix": "web:",
-        },
+        web_issuer(endpoint),
         {
             "issuer": FILE_ISSUER,
             "audience": AUDIENCE,
@@ -174,3 +180,22 @@ def test_without_keys_of_the_issuer_the_call_is_unavailable(tmp_path: Path, endp
             service.client("alice").create().revision == 1
         )  # the API key is independent of the issuer
         service.logged(event="keys of the issuer not fetched")
+
+
+def test_keys_have_no_subject_of_an_issuer(trusting, endpoint):
+    """Neither the API nor the command line creates a key for a subject of a trusted issuer."""
+    admin = trusting.client("root", roles=("ADMIN",))
+    for subject in ("web:alice", "WEB:alice", "file:alice"):
+        with refused(StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST") as refusal:
+            admin.call("CreateApiKey", subject=subject, roles=["ROLE_CALLER"])
+        assert set(refusal.violations) == {"subject"}
+    imitation = Client(trusting.channel, "web:alice", frozenset(), trusting.api_key("web:alice"))
+    with refused(StatusCode.UNAUTHENTICATED):
+        imitation.call("ListOperations")
+    done = milepost(
+        *("keys", "create", "--subject", "web:alice", "--role", "caller"),
+        MILEPOST_DATABASE_URL=trusting.database_url,
+        MILEPOST_JWT_ISSUERS=json.dumps([web_issuer(endpoint)]),
+    )
+    assert (done.code, done.out) == (USAGE, "")
+    assert "must not begin like the subjects of a trusted issuer" in done.err

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
-from milepost.domain.delivery import Attempt, DeliveryStatus, Settlement
+from milepost.domain.delivery import Attempt, DeliveryClaim, DeliveryStatus, Settlement
 from milepost.storage.batchers import Batchers
 from milepost.storage.engine import open_engine
 from milepost.storage.stores import Stores
@@ -35,8 +35,9 @@ def fill(database_url, finished, live):
 async def deliver(outbox):
     """Claim and settle due deliveries; return their number and the time of the claim."""
     begun = time.perf_counter()
+    lease = timedelta(seconds=30)
     claimed = await outbox.claim(
-        limit=AT_ONCE, per_host=8, busy={"down.example"}, lease=timedelta(seconds=30)
+        DeliveryClaim(limit=AT_ONCE, per_host=8, busy={"down.example"}, lease=lease)
     )
     took = time.perf_counter() - begun
     await answers(

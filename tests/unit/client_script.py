@@ -62,6 +62,10 @@ class Refusal:
         ).SerializeToString()
 
 
+UNDECODABLE = b"\xff"
+"""An answer that is no message."""
+
+
 class Never:
     """An answer that does not come."""
 
@@ -70,7 +74,7 @@ class Never:
 class Streamed:
     """The answers of a stream, and how it ends."""
 
-    items: tuple[Message, ...] = ()
+    items: tuple[bytes | Message, ...] = ()
     then: "Refusal | Never | None" = None
 
 
@@ -90,7 +94,7 @@ class Asked:
 class ScriptedService(grpc.GenericRpcHandler):
     """Answers each call with the next item of its script."""
 
-    def __init__(self, *script: Message | Refusal | Never | Streamed) -> None:
+    def __init__(self, *script: bytes | Message | Refusal | Never | Streamed) -> None:
         """Take the answers in their order."""
         self.script = list(script)
         self.asked: list[Asked] = []
@@ -114,7 +118,7 @@ class ScriptedService(grpc.GenericRpcHandler):
         return make(
             answer,
             request_deserializer=message_factory.GetMessageClass(method.input_type).FromString,
-            response_serializer=lambda message: message.SerializeToString(),
+            response_serializer=_serialized,
         )
 
     async def _follow(self, context):
@@ -147,9 +151,13 @@ class ScriptedService(grpc.GenericRpcHandler):
         return [asked.request for asked in self.asked]
 
 
+def _serialized(answer: Message | bytes) -> bytes:
+    return answer if isinstance(answer, bytes) else answer.SerializeToString()
+
+
 @asynccontextmanager
 async def serving(
-    *script: Message | Refusal | Never | Streamed, address: str = "127.0.0.1:0"
+    *script: bytes | Message | Refusal | Never | Streamed, address: str = "127.0.0.1:0"
 ) -> AsyncGenerator[ScriptedService, None]:
     """Run a service that follows the script."""
     service = ScriptedService(*script)
@@ -165,7 +173,7 @@ async def serving(
 
 @asynccontextmanager
 async def talking(
-    *script: Message | Refusal | Never | Streamed, deadline: float = 10.0
+    *script: bytes | Message | Refusal | Never | Streamed, deadline: float = 10.0
 ) -> AsyncGenerator[tuple[Milepost, ScriptedService], None]:
     """Run a service that follows the script, and a client of it."""
     async with (

@@ -13,15 +13,17 @@ from milepost.access.policy import POLICY
 from milepost.domain.limits import Limits
 from milepost.domain.rates import Allowance
 from milepost.domain.transitions import PROGRESS_TOLERANCE, TABLE, Actor
-from milepost.rpc.convert import REPORTED_CHARACTERS
 from milepost.rpc.methods import METHODS
+from milepost.rpc.refusals import MAX_BYTES
 from milepost.rpc.server import METADATA_BYTES
 from milepost.storage.batching import MAX_WAITING
+from tests.unit.command_reference import command_reference
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 README: Final = ROOT / "README.md"
 ARCHITECTURE: Final = ROOT / "docs/architecture.md"
 OPERATING: Final = ROOT / "docs/operating.md"
+COMMANDS: Final = ROOT / "docs/cli.md"
 _NOTHING: Final = "-"
 
 LIMITS: Final = (
@@ -34,6 +36,11 @@ LIMITS: Final = (
     ("max_attempts", "{max_attempts_default}; at least 1", "clamped, likewise"),
     ("progress", "0.0 … 1.0; goes back by at most {tolerance}", "clamped; refused if it goes back"),
     ("metadata", "{metadata_bytes} bytes of JSON", "INVALID_ARGUMENT"),
+    (
+        "nesting of metadata and error details",
+        "{nesting_levels} levels of objects and lists",
+        "INVALID_ARGUMENT",
+    ),
     (
         "result",
         "{result_bytes} bytes, and {type_url_length} characters of its type_url",
@@ -67,6 +74,11 @@ LIMITS: Final = (
         "clamped; INVALID_ARGUMENT if it is negative",
     ),
     (
+        "a claim, or a page of a list",
+        "{answer_bytes} bytes, or one item",
+        "fewer operations, and another page",
+    ),
+    (
         "progress on a stream",
         "one commit per {stream_interval} and operation, the first and the last at once",
         "coalesced, the newest kept",
@@ -77,9 +89,9 @@ LIMITS: Final = (
         "RESOURCE_EXHAUSTED, in an error item",
     ),
     (
-        "violations in one error",
-        "{violations} characters",
-        "further violations are counted",
+        "headers of a refused call",
+        "{refusal} bytes",
+        "further violations are counted, long texts shortened",
     ),
     (
         "creates of one principal",
@@ -117,6 +129,16 @@ def settings_table() -> str:
     return "\n".join(rows)
 
 
+def client_table() -> str:
+    """Return the table of the variables of the command line as a client."""
+    rows = ["| variable | option | meaning |", "| --- | --- | --- |"]
+    options = {"ADDRESS": "`--address`", "API_KEY": "`--api-key`"}
+    for variable, meaning in config.CLIENT.items():
+        option = options.get(variable.removeprefix(config.PREFIX), _NOTHING)
+        rows.append(f"| `{variable}` | {option} | {meaning} |")
+    return "\n".join(rows)
+
+
 def _default(field: Any) -> str:
     if field.default_factory is not None:  # it depends on who runs it
         return "`milepost/milepost.db` in `$XDG_DATA_HOME` or `~/.local/share`"
@@ -139,7 +161,7 @@ def limits_table() -> str:
         "request_bytes": config.Settings.model_fields["request_bytes_max"].default,
         "call_metadata_bytes": METADATA_BYTES,
         "waiting": MAX_WAITING,
-        "violations": REPORTED_CHARACTERS,
+        "refusal": MAX_BYTES,
     }
     texts = {name: _quantity(value) for name, value in values.items()}
     rows = [f"| {what} | {much.format(**texts)} | {beyond} |" for what, much, beyond in LIMITS]
@@ -202,9 +224,11 @@ def policy_table() -> str:
 
 
 GENERATED: Final[dict[tuple[Path, str], Callable[[], str]]] = {
+    (README, "client variables"): client_table,
     (README, "settings"): settings_table,
     (README, "limits"): limits_table,
     (OPERATING, "who may do what"): policy_table,
+    (COMMANDS, "commands"): command_reference,
     (ARCHITECTURE, "state diagram"): state_diagram,
     (ARCHITECTURE, "transitions"): transitions_table,
 }

@@ -234,6 +234,30 @@ async def test_good_credentials_pass_beside_bad_ones(server):
     assert await server.ask(late) == "bob"
 
 
+async def test_concurrent_guessing_is_stopped(server):
+    """Of many bad credentials at once from one address, no more are looked up than in turn."""
+    codes = await asyncio.gather(*(server.ask(unknown_key()) for _ in range(600)))
+    assert server.lookups == MAX_FAILURES_PER_MINUTE
+    assert codes.count(StatusCode.UNAUTHENTICATED) == MAX_FAILURES_PER_MINUTE
+    assert codes.count(StatusCode.RESOURCE_EXHAUSTED) == 600 - MAX_FAILURES_PER_MINUTE
+
+
+async def test_concurrent_good_credentials_pass(server):
+    """Good keys that arrive at once pass, though they are more than the limit of bad ones."""
+    keys = [server.key(f"user-{n}") for n in range(3 * MAX_FAILURES_PER_MINUTE)]
+    answers = await asyncio.gather(*(server.ask(key) for key in keys))
+    assert answers == [f"user-{n}" for n in range(len(keys))]
+
+
+async def test_concurrent_good_credentials_pass_beside_bad_ones(server):
+    """Good keys that arrive together with some bad ones pass."""
+    keys = [server.key(f"user-{n}") for n in range(2 * MAX_FAILURES_PER_MINUTE)]
+    bad = [unknown_key() for _ in range(MAX_FAILURES_PER_MINUTE // 2)]
+    answers = await asyncio.gather(*(server.ask(key) for key in (*keys, *bad)))
+    assert answers[: len(keys)] == [f"user-{n}" for n in range(len(keys))]
+    assert set(answers[len(keys) :]) == {StatusCode.UNAUTHENTICATED}
+
+
 async def test_good_credentials_cost_nothing(server):
     """Good keys do not count against the limit of bad credentials, however many there are."""
     keys = [server.key(f"user-{n}") for n in range(MAX_FAILURES_PER_MINUTE + 5)]

@@ -141,6 +141,36 @@ async def test_address_and_certificate_are_read_when_needed():
         await Authenticator(keys).authenticate(None, peer, never)
 
 
+async def test_cancelled_verifications_hold_no_place():
+    """A call that is cancelled while it is verified, or waits for that, leaves its place."""
+    keys = Keys()
+    auth = Authenticator(keys, failures_per_minute=1)
+    keys.go.clear()
+    calls = [
+        asyncio.create_task(auth.authenticate(keys.issue(f"user-{n}"), peer)) for n in range(9)
+    ]
+    await until(lambda: keys.look_ups == 1)
+    for call in calls[:-1]:
+        call.cancel()
+    await asyncio.wait(calls[:-1])
+    keys.go.set()
+    assert (await calls[-1]).subject == "user-8"
+
+
+@pytest.mark.parametrize("subject", ["web:alice", "WEB:alice"])
+async def test_key_of_a_subject_of_an_issuer_is_refused(subject, lines):
+    """A key never authenticates a subject of a trusted issuer, even an older key."""
+    keys = Keys()
+    key = keys.issue(subject)
+    assert (await Authenticator(keys).authenticate(key, peer)).subject == subject
+    auth = Authenticator(keys, reserved_subjects=("web:",))
+    with pytest.raises(Unauthenticated):
+        await auth.authenticate(key, peer)
+    [line] = [line for line in lines() if line["event"] == "API key refused"]
+    assert line["problem"] == "its subject belongs to a trusted issuer"
+    assert (await auth.authenticate(keys.issue("alice"), peer)).subject == "alice"
+
+
 class Expiry:
     """A good credential whose cache entry has expired, at an address beyond its limit."""
 

@@ -16,6 +16,7 @@ from milepost.storage.engine import open_engine
 from milepost.storage.stores import Stores
 from milepost.tracking import claimer
 from milepost.tracking.claimer import Claimer, PendingWork
+from milepost.tracking.committer import Committer
 from milepost.tracking.subscriptions import Subscriptions
 from milepost.tracking.waiting_work import WaitingWork
 from tests import factories
@@ -60,9 +61,15 @@ def subscriptions():
 
 
 @pytest.fixture
-def claims(stores, work, subscriptions):
+def committer(store, subscriptions, work):
+    """The committer of the replica."""
+    return Committer(store, subscriptions, work)
+
+
+@pytest.fixture
+def claims(stores, work, committer):
     """A claimer with the usual limits."""
-    return Claimer(stores.work, limits=Limits(), subscriptions=subscriptions, work=work)
+    return Claimer(stores.work, committer, limits=Limits(), work=work)
 
 
 async def waiting(claims, work, count=1, **wishes):
@@ -96,7 +103,12 @@ async def test_delayed_work_is_found_when_it_falls_due(store, stores, work, clai
     operation = await factories.create(store)
     (claimed,) = await stores.work.claim(
         ClaimRequest(
-            functions=VIDEO, max_operations=1, lease=timedelta(minutes=1), actor="w", worker="w"
+            functions=VIDEO,
+            max_operations=1,
+            max_bytes=factories.PLENTY,
+            lease=timedelta(minutes=1),
+            actor="w",
+            worker="w",
         )
     )
     delay = timedelta(milliseconds=700)
@@ -116,7 +128,12 @@ async def test_work_that_another_replica_delayed_is_found(store, stores, work, c
     operation = await factories.create(store)
     (claimed,) = await stores.work.claim(
         ClaimRequest(
-            functions=VIDEO, max_operations=1, lease=timedelta(minutes=1), actor="w", worker="w"
+            functions=VIDEO,
+            max_operations=1,
+            max_bytes=factories.PLENTY,
+            lease=timedelta(minutes=1),
+            actor="w",
+            worker="w",
         )
     )
     waking = asyncio.create_task(WaitingWork(stores.work, work).run())
@@ -177,10 +194,10 @@ async def test_claim_without_time_to_wait(claims, wishes):
         assert await claims.claim(WALLY, VIDEO, **wishes) == []
 
 
-async def test_wait_is_limited(stores, work, subscriptions):
+async def test_wait_is_limited(stores, work, committer):
     """The operator's limit ends a wait, whatever the claim requests."""
     limits = dataclasses.replace(Limits(), claim_wait=timedelta(milliseconds=20))
-    claims = Claimer(stores.work, limits=limits, subscriptions=subscriptions, work=work)
+    claims = Claimer(stores.work, committer, limits=limits, work=work)
     async with asyncio.timeout(5):
         assert await claims.claim(WALLY, VIDEO, timeout=timedelta(hours=1), time_left=60.0) == []
         assert await claims.claim(WALLY, VIDEO) == []

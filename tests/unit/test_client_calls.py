@@ -15,11 +15,13 @@ from milepost_client import (
     RateLimited,
     StoreUnavailable,
     Unavailable,
+    UndecodableAnswer,
 )
 from milepost_client.gen.milepost.v1 import operation_service_pb2, worker_service_pb2
 from tests.unit.client_script import (
     API_KEY,
     ID,
+    UNDECODABLE,
     Never,
     Refusal,
     got,
@@ -123,17 +125,53 @@ async def test_deadline_may_be_a_timedelta():
     assert [round(asked.left) for asked in service.asked] == [10, 60]
 
 
-@pytest.mark.parametrize(
-    "code",
-    [code for code in grpc.StatusCode if code.name not in {"OK", "UNAVAILABLE"}],
-)
-async def test_only_unavailable_is_tried_again(code):
-    """No other answer than UNAVAILABLE is tried again, UNAUTHENTICATED least of all."""
+BROKEN = {"UNAVAILABLE", "INTERNAL", "UNKNOWN", "CANCELLED", "DEADLINE_EXCEEDED"}
+CODES = [code for code in grpc.StatusCode if code.name != "OK"]
+
+
+@pytest.mark.parametrize("code", [code for code in CODES if code.name in BROKEN])
+@pytest.mark.parametrize("domain", ["proxy.example", "milepost"])
+async def test_broken_call_is_tried_again(code, domain):
+    """A call that ends without an answer of the service is sent again, as it was.
+
+    A reason of another domain is not one of the service.
+    """
+    reason = "PROXY" if domain != "milepost" else ""
+    broken = Refusal(code, reason, domain=domain)
+    response = operation_service_pb2.CreateOperationResponse(operation=operation())
+    async with talking(broken, broken, response) as (milepost, service):
+        await milepost.create("f")
+    first, second, third = service.requests
+    assert first == second == third
+
+
+@pytest.mark.parametrize("code", [code for code in CODES if code.name not in BROKEN])
+async def test_final_code_is_not_tried_again(code):
+    """No code that says something of the request is tried again, UNAUTHENTICATED least of all."""
     async with talking(Refusal(code), got()) as (milepost, service):
         with pytest.raises(MilepostError) as caught:
             await milepost.get(ID)
     assert caught.value.code is code
     assert service.methods == ["GetOperation"]
+
+
+@pytest.mark.parametrize("code", [code for code in CODES if code.name != "UNAVAILABLE"])
+async def test_refusal_of_the_service_is_not_tried_again(code):
+    """An answer of the service other than UNAVAILABLE is final, also one of a newer release."""
+    for reason in ("INTERNAL", "A_NEW_REASON"):
+        async with talking(Refusal(code, reason), got()) as (milepost, service):
+            with pytest.raises(MilepostError) as caught:
+                await milepost.get(ID)
+        assert caught.value.reason == reason
+        assert service.methods == ["GetOperation"]
+
+
+async def test_claim_is_tried_again():
+    """A claim that found no service, or broke, is sent again: its operations went back."""
+    answer = worker_service_pb2.ClaimOperationsResponse(operations=[operation("PROCESSING")])
+    broken = Refusal(grpc.StatusCode.INTERNAL)
+    async with talking(unavailable(), broken, answer) as (milepost, _):
+        assert [claimed.id for claimed in await milepost.claim(["f"])] == [ID]
 
 
 async def test_limit_is_told_and_not_tried_again():
@@ -225,3 +263,31 @@ async def test_client_works_only_while_open():
             await milepost.__aenter__()
     with pytest.raises(RuntimeError, match="with statement"):
         await milepost.get(ID)
+
+
+@pytest.mark.parametrize("method", MUTATIONS)
+async def test_undecodable_answer_is_an_error_of_the_client(method):
+    """An answer that cannot be decoded is raised as that, once: the service accepted the call."""
+    async with talking(UNDECODABLE) as (milepost, service):
+        with pytest.raises(UndecodableAnswer):
+            await MUTATIONS[method](milepost)
+    assert service.methods == [method]
+
+
+READS = {
+    "get": lambda milepost: milepost.get(ID),
+    "list": lambda milepost: anext(milepost.list()),
+    "wait": lambda milepost: milepost.wait(ID),
+    "result": lambda milepost: milepost.result(ID),
+    "claim": lambda milepost: milepost.claim(["f"]),
+    "deliveries": lambda milepost: anext(milepost.deliveries()),
+    "signing_secrets": lambda milepost: milepost.signing_secrets(),
+}
+
+
+@pytest.mark.parametrize("read", READS.values(), ids=READS)
+async def test_undecodable_read_is_an_error_of_the_client(read):
+    """A read or a claim whose answer cannot be decoded is raised as that."""
+    async with talking(UNDECODABLE) as (milepost, _):
+        with pytest.raises(UndecodableAnswer):
+            await read(milepost)

@@ -7,7 +7,7 @@ import grpc
 import pytest
 
 from milepost_client import PermissionDenied, Worker
-from tests.unit.client_script import Refusal, talking
+from tests.unit.client_script import UNDECODABLE, Refusal, talking
 
 PAUSE_S = 0.4
 REFUSALS = {
@@ -30,3 +30,11 @@ async def test_refused_claim_is_repeated_after_the_pause_that_was_asked_for(refu
             await asyncio.wait_for(Worker(milepost, {"f": print}).run(), 10)
     first, second, third = (asked.time for asked in service.asked)
     assert min(second - first, third - second) >= PAUSE_S
+
+
+async def test_worker_survives_a_claim_that_it_cannot_decode():
+    """A worker goes on to claim after an answer that cannot be decoded."""
+    async with talking(UNDECODABLE, UNDECODABLE, DENIED) as (milepost, service):
+        with pytest.raises(PermissionDenied):
+            await asyncio.wait_for(Worker(milepost, {"f": print}).run(), 10)
+    assert service.methods == ["ClaimOperations"] * 3

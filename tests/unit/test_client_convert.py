@@ -13,6 +13,7 @@ from milepost.domain import operation as domain
 from milepost_client import Json, OperationError, Status
 from milepost_client.convert import (
     EXACT_INTEGERS,
+    MAX_LEVELS,
     from_any,
     from_operation,
     from_struct,
@@ -24,6 +25,7 @@ from milepost_client.convert import (
     to_timestamp,
 )
 from milepost_client.gen.milepost.v1 import operation_pb2 as pb
+from milepost_client.gen.milepost.v1 import worker_service_pb2
 from tests.unit.client_script import operation
 
 
@@ -216,3 +218,25 @@ def test_details_of_errors_are_kept():
     )
     assert not plain.HasField("details")
     assert from_struct(detailed.details) == {"a": 1}
+
+
+def nested(levels, wrap):
+    """Return an object with `levels` levels, made by `wrap` below the first."""
+    value: Json = "x"
+    for _ in range(levels - 1):
+        value = wrap(value)
+    return {"k": value}
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda value: {"k": value}, lambda value: [value]], ids=["objects", "lists"]
+)
+def test_deep_object_fits_into_a_request_or_is_refused(wrap):
+    """The deepest object that is converted fits into every request; a deeper one is refused."""
+    deepest = nested(MAX_LEVELS, wrap)
+    errors = to_errors([OperationError("E", "e", details=deepest)])
+    sent = worker_service_pb2.FailOperationRequest(errors=errors).SerializeToString()
+    received = worker_service_pb2.FailOperationRequest.FromString(sent)
+    assert from_struct(received.errors[0].details) == deepest
+    with pytest.raises(ValueError, match="nested too deep"):
+        to_struct(nested(MAX_LEVELS + 1, wrap))

@@ -24,7 +24,16 @@ from milepost_client.gen.milepost.v1.worker_service_pb2_grpc import (
 from milepost_client.held_operation import HeldOperation
 from milepost_client.operation import Operation
 from milepost_client.streamed_work import StreamedWork
-from tests.unit.client_script import API_KEY, Refusal, operation
+from tests.unit.client_script import (
+    API_KEY,
+    ID,
+    UNDECODABLE,
+    Never,
+    Refusal,
+    Streamed,
+    operation,
+    talking,
+)
 from tests.waiting import until
 
 BEGIN_S = 1_000_000
@@ -261,3 +270,14 @@ async def test_closed_client_refuses_the_stream():
     milepost = Milepost("127.0.0.1:7450", api_key=API_KEY)
     with pytest.raises(RuntimeError, match="not open"):
         StreamedWork(milepost, claimed("one", lease_s=60))
+
+
+async def test_undecodable_item_reconnects_the_stream():
+    """After an item that cannot be decoded, another stream is opened, and reports go on."""
+    stored = pb.Acknowledgement(operation_id=ID, revision=3, attempt=1)
+    good = Streamed((pb.StreamProgressResponse(acknowledgement=stored),), Never())
+    async with talking(Streamed((UNDECODABLE,), Never()), good) as (milepost, service):
+        work = StreamedWork(milepost, claimed(ID, lease_s=60))
+        await work.progress(0.5)
+        await until(lambda: len(service.asked) == 2)
+        await until(lambda: work._held.unstored is None)

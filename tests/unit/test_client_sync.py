@@ -7,12 +7,21 @@ from typing import assert_type
 
 import pytest
 
-from milepost_client import Cancelled, Milepost, Operation, SyncMilepost, SyncWork, Work
+from milepost_client import (
+    Cancelled,
+    Milepost,
+    Operation,
+    SyncMilepost,
+    SyncWork,
+    UndecodableAnswer,
+    Work,
+)
 from milepost_client.convert import from_any
 from milepost_client.gen.milepost.v1 import worker_service_pb2 as worker_pb
 from tests.unit.client_script import (
     API_KEY,
     ID,
+    UNDECODABLE,
     Never,
     got,
     illegal,
@@ -194,3 +203,16 @@ async def test_client_works_only_while_open():
 
     await asyncio.to_thread(use)
     assert "milepost-client" not in {thread.name for thread in threading.enumerate()}
+
+
+async def test_undecodable_answer_is_an_error_of_the_blocking_client():
+    """The blocking client raises an answer that cannot be decoded as the asynchronous one does."""
+
+    def use(milepost):
+        with pytest.raises(UndecodableAnswer):
+            milepost.get(ID)
+        return milepost.claim(["f"])
+
+    claim = worker_pb.ClaimOperationsResponse()
+    async with serving(UNDECODABLE, claim) as service:
+        assert await blocking(service.address, use) == []

@@ -6,12 +6,21 @@ from datetime import timedelta
 import grpc
 import pytest
 
-from milepost_client import OperationNotFound, RateLimited, SyncMilepost, Unavailable
+from milepost_client import (
+    MilepostError,
+    OperationNotFound,
+    RateLimited,
+    SyncMilepost,
+    Unavailable,
+    UndecodableAnswer,
+)
 from tests.unit.client_script import (
     API_KEY,
     ID,
+    UNDECODABLE,
     Never,
     Refusal,
+    Streamed,
     changed,
     serving,
     talking,
@@ -39,6 +48,35 @@ async def test_watch_goes_on_after_a_cut(cut):
         seen = [operation.revision async for operation in milepost.watch(ID, after_revision=4)]
     assert seen == [7, 8, 9]
     assert [request.after_revision for request in service.requests] == [4, 7, 7, 7]
+
+
+BROKEN = ("UNAVAILABLE", "INTERNAL", "UNKNOWN", "CANCELLED", "DEADLINE_EXCEEDED")
+REFUSED = [code for code in grpc.StatusCode if code.name not in {"OK", "UNAVAILABLE"}]
+
+
+@pytest.mark.parametrize("name", [*BROKEN, "RESOURCE_EXHAUSTED", "UNIMPLEMENTED"])
+async def test_watch_goes_on_after_a_broken_stream(name):
+    """A watch goes on after any end of its stream that is no answer of the service."""
+    broken = Refusal(grpc.StatusCode[name])
+    async with talking(changed(7, then=broken), broken, changed(8)) as (milepost, service):
+        assert [operation.revision async for operation in milepost.watch(ID)] == [7, 8]
+    assert [request.after_revision for request in service.requests] == [0, 7, 7]
+
+
+@pytest.mark.parametrize("code", REFUSED)
+async def test_refusal_of_the_service_ends_the_watch(code):
+    """A watch ends with a refusal of the service, whatever its code; a limit only delays it."""
+    refusal = Refusal(code, "A_NEW_REASON")
+    async with talking(changed(7, then=refusal), changed(8)) as (milepost, service):
+        watch = milepost.watch(ID)
+        assert (await anext(watch)).revision == 7
+        if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+            assert (await anext(watch)).revision == 8
+            return
+        with pytest.raises(MilepostError) as caught:
+            await anext(watch)
+        assert caught.value.code is code
+        assert len(service.asked) == 1
 
 
 async def test_service_that_never_was_there_is_told():
@@ -81,3 +119,11 @@ async def test_watch_is_an_ordinary_iterator_too():
 
     async with serving(changed(2, then=unavailable()), changed(3)) as service:
         assert await asyncio.to_thread(use, service.address) == [2, 3]
+
+
+@pytest.mark.parametrize("items", [(UNDECODABLE,), (*changed(1).items, UNDECODABLE)])
+async def test_undecodable_item_ends_the_watch(items):
+    """An item that cannot be decoded ends the watch with an error of the client."""
+    async with talking(Streamed(items, Never())) as (milepost, _):
+        with pytest.raises(UndecodableAnswer):
+            [_ async for _ in milepost.watch(ID)]

@@ -97,7 +97,7 @@ async def test_unexplained_refusals_are_not_tried_for_ever(monkeypatch, code):
     """A proxy that never lets the result pass does not hold the operation for ever."""
     monkeypatch.setattr(retry, "END_TIMEOUT_S", 0.3)
     script = [Refusal(grpc.StatusCode[code]) for _ in range(100)]
-    async with asyncio.timeout(5), talking(*script) as (milepost, service):
+    async with asyncio.timeout(5), talking(*script, deadline=0.05) as (milepost, service):
         work = Work(milepost, from_operation(operation("PROCESSING")), end_timeout_s=inf)
         with pytest.raises(MilepostError):
             await work.complete(7)

@@ -185,10 +185,15 @@ def test_binary_file_is_a_problem(monkeypatch, tmp_path):
     ("url", "shown"),
     [
         ("postgresql+psycopg://u:s3cret@h/d", "postgresql+psycopg://u:***@h/d"),
-        ("postgresql+psycopg://u:s3@cr/et@h:1/d", "postgresql+psycopg://u:***@h:1/d"),
+        ("postgresql+psycopg://u:s3%40cr%2Fet@h:1/d", "postgresql+psycopg://u:***@h:1/d"),
+        ("postgresql+psycopg://u:s3cret@[::1]:1/d", "postgresql+psycopg://u:***@[::1]:1/d"),
         (
             "postgresql+psycopg://u@h/d?password=s3cret&x=1",
             "postgresql+psycopg://u@h/d?password=***&x=1",
+        ),
+        (
+            "postgresql+psycopg://u@h/d?sslpassword=s3cret&%70assword=s3",
+            "postgresql+psycopg://u@h/d?sslpassword=***&%70assword=***",
         ),
         ("postgresql+psycopg://h/d", "postgresql+psycopg://h/d"),
     ],
@@ -211,18 +216,162 @@ def test_problems_have_no_secrets(monkeypatch):
     assert "s3cret" not in "".join(map(repr, chain)) + "".join(map(str, chain))
 
 
+SECRET = "s3cr3t"  # noqa: S105 - of the URLs below
+UNPARSABLE = {
+    "DATABASE_URL": (
+        f"postgresql+psycopg://u:{SECRET}/db",
+        f"postgresql+psycopg://u:x@{SECRET}@h/db",
+        f"postgresql+psycopg://u:x/{SECRET}@h/db",
+        f"postgresql+psycopg://u:x#{SECRET}@h/db",
+        f"postgresql+psycopg://u:1?{SECRET}@h/db",
+        f"postgresql+psycopg://u:12/{SECRET}@h/db",
+        f"postgresql+psycopg://u:{SECRET}@h:port/db",
+        f"postgresql+psycopg://u:{SECRET} x@h/db",
+        f"postgresql+psycopg:/u:{SECRET}@h/db",
+        f"postgresql+psycopg:u:{SECRET}@h/db",
+        f"//u:{SECRET}@h/db",
+        f"u:{SECRET}@h/db",
+        f"host=h user=u password={SECRET}",
+        f"postgres://u:{SECRET}@h/db",
+        f"sqlite:///x.db?password={SECRET}@y",
+        SECRET,
+    ),
+    "LIMITS_URL": (
+        f"redis://:{SECRET}\u2100@h",  # the message of Python quotes what NFKC changes
+        f"redis://:{SECRET}@[h",
+        f"redis://{SECRET}@h/x",
+        f"redis:{SECRET}@h",
+        f"redis://h:6379/0?password={SECRET}#x",
+    ),
+    "WEBHOOK_KEYS": (SECRET, f"k1:{SECRET}", f"{SECRET}{'x' * 32}:k1", f"k1={SECRET}"),
+    "WEBHOOK_KEYS_FILE": (f"k1:{SECRET}=",),
+    "OTLP_ENDPOINT": (f"http://u:{SECRET}@h", f"http:/u:{SECRET}@h", f"u:{SECRET}@h"),
+    "JWT_ISSUERS": (
+        f'[{{"jwks_url": "https://u:{SECRET}@h"}}]',
+        f'[{{"jwks_url": "https:/u/x:{SECRET}@h"}}]',
+        f'{{"token": "{SECRET}"',
+    ),
+    "TLS_KEY_FILE": (f"-----BEGIN PRIVATE KEY-----\n{SECRET}\n",),
+    "LISTEN": (f"http://u:{SECRET}@h:1",),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [(name, value) for name, values in UNPARSABLE.items() for value in values]
+)
+def test_secrets_of_unparsable_values_are_not_printed(monkeypatch, name, value):
+    """No problem, and no row of check-config, repeats a secret in a value that is malformed."""
+    monkeypatch.setenv(f"MILEPOST_{name}", value)
+    monkeypatch.setenv("MILEPOST_DRAIN_SECONDS", "-1")
+    with pytest.raises(config.SettingsError) as caught:
+        config.load()
+    printed = [*caught.value.problems, *map(repr, config.entries(None))]
+    assert SECRET not in "".join(printed)
+
+
+def test_lines_of_the_file_are_not_printed(settings_file):
+    """A line that begins with no name is reported without its text, which may be a secret."""
+    settings_file(f"postgresql+psycopg://u:{SECRET}@h/d?sslmode=require\n{SECRET}==\n")
+    lines = [*config.warnings(), *problems_or_none()]
+    assert SECRET.upper() not in "".join(lines).upper()
+    assert "MILEPOST_CONFIG_FILE has lines that do not name a setting" in lines
+
+
+def problems_or_none():
+    """Return the problems that `load` reports, if any."""
+    try:
+        config.load()
+    except config.SettingsError as error:
+        return error.problems
+    return []
+
+
+@pytest.mark.parametrize("ports", ["\u0664\u0664\u0663", "4\uff143"])
+def test_digits_are_ascii(monkeypatch, ports):
+    """A number in other digits than those of ASCII is refused."""
+    monkeypatch.setenv("MILEPOST_WEBHOOK_ALLOWED_PORTS", ports)
+    [line] = problems()
+    assert "must be ports" in line
+
+
 def test_typos_are_found(monkeypatch, settings_file):
     """An unknown variable is reported, with the setting that may have been meant."""
     settings_file("MILEPOST_REFLEXION=off\n")
     for name in ("LISTENS", "ADDRESS", "API_KEY", "TEST_POSTGRES_URL"):
         monkeypatch.setenv(f"MILEPOST_{name}", "x")
-    assert config.unknown_variables() == [
+    assert config.warnings() == [
         "MILEPOST_LISTENS is not a setting; did you mean MILEPOST_LISTEN?",
         (
             "MILEPOST_REFLEXION in MILEPOST_CONFIG_FILE is not a setting;"
             " did you mean MILEPOST_REFLECTION?"
         ),
     ]
+
+
+def test_variables_of_kubernetes_are_no_typos(monkeypatch):
+    """The variables that Kubernetes sets beside a service named milepost are not reported."""
+    for name in (
+        "PORT",
+        "PORT_7450_TCP",
+        "PORT_7450_TCP_ADDR",
+        "SERVICE_HOST",
+        "SERVICE_PORT_GRPC",
+    ):
+        monkeypatch.setenv(f"MILEPOST_{name}", "tcp://10.0.0.1:7450")
+    assert config.warnings() == []
+    monkeypatch.setenv("MILEPOST_PORTS", "7450")
+    assert len(config.warnings()) == 1
+
+
+def test_client_variables_come_from_the_file_too(monkeypatch, settings_file):
+    """The environment wins over the settings file; an empty variable counts as unset."""
+    settings_file("MILEPOST_ADDRESS=file:1\nmilepost_ca_file=/ca\n")
+    assert config.client_value(config.ADDRESS) == "file:1"
+    assert config.client_tls_files() == {"ca_file": "/ca"}
+    monkeypatch.setenv("MILEPOST_ADDRESS", "environment:1")
+    assert config.client_value(config.ADDRESS) == "environment:1"
+    shown = {each.name: (each.value, each.source) for each in config.client_entries()}
+    assert shown["MILEPOST_ADDRESS"] == ("environment:1", "environment")
+    assert shown["MILEPOST_CA_FILE"] == ("/ca", "file")
+    monkeypatch.setenv("MILEPOST_ADDRESS", "")
+    assert config.client_value(config.ADDRESS) == "file:1"
+    assert config.client_value(config.API_KEY) is None
+    assert config.warnings() == []
+
+
+def test_broken_file_is_a_problem_of_the_client_too(settings_file):
+    """The command line reads no variable from a settings file that has a broken line."""
+    settings_file("MILEPOST_ADDRESS=file:1\nnonsense line\n")
+    with pytest.raises(config.SettingsError, match="line 2 is not KEY=VALUE"):
+        config.client_value(config.ADDRESS)
+
+
+@pytest.mark.parametrize(
+    ("line", "exposed"),
+    [
+        ("MILEPOST_API_KEY=mp_x", "MILEPOST_API_KEY"),
+        ("MILEPOST_DATABASE_URL=postgresql+psycopg://u:s3cret@h/d", "MILEPOST_DATABASE_URL"),
+        ("MILEPOST_WEBHOOK_KEYS=k1:aaaa", "MILEPOST_WEBHOOK_KEYS"),
+        ("MILEPOST_DATABASE_URL=sqlite:////var/lib/x.db", None),
+        ("MILEPOST_ADDRESS=localhost:7450", None),
+    ],
+)
+def test_secrets_that_every_user_can_read_are_reported(settings_file, tmp_path, line, exposed):
+    """A settings file with a secret is reported while every user can read it."""
+    settings_file(f"{line}\n")
+    file = tmp_path / "settings.env"
+    file.chmod(0o644)
+    line = f"{file} has {exposed} and every user can read it: chmod o-r {file}"
+    assert config.warnings() == ([line] if exposed else [])
+    file.chmod(0o640)
+    assert config.warnings() == []
+
+
+def test_key_of_the_client_is_masked(settings_file):
+    """The API key is never printed."""
+    settings_file("MILEPOST_API_KEY=mp_s3cret\n")
+    shown = {each.name: each.value for each in config.client_entries()}
+    assert shown["MILEPOST_API_KEY"] == "***"
 
 
 def test_overrides_win(monkeypatch):

@@ -21,7 +21,7 @@ from milepost.domain.operation import (
 from milepost.domain.selection import Selection
 from milepost.domain.transitions import CALLBACK_EVENTS, TABLE, Preconditions
 from milepost.gen.milepost.v1 import operation_pb2, operation_service_pb2, worker_service_pb2
-from milepost.rpc.convert import REPORTED_CHARACTERS, Fields
+from milepost.rpc.convert import MAX_VIOLATIONS, Fields
 from milepost.rpc.messages import _struct
 
 PROTOS = Path(__file__).resolve().parents[2] / "protos/milepost/v1"
@@ -232,16 +232,14 @@ def test_any_duration_and_time_can_be_sent(seconds, nanos):
     assert instant is None or instant.tzinfo is UTC
 
 
-def test_reported_violations_are_bounded():
-    """Violations are reported up to a size, with the number of the others."""
+def test_violations_are_bounded():
+    """A bounded number of violations is kept, with the number of the others."""
     read = fields(FAIL(errors=[operation_pb2.OperationError()] * 1_000))
     read.errors()
-    found = violations(read)
-    names = [field for field in found if field != "request"]
-    assert len(names) > 10
-    assert found["request"] == f"has {2_000 - len(names)} more violations"
-    size = sum(len(field) + len(problem) for field, problem in found.items())
-    assert size < REPORTED_CHARACTERS + 100
+    with pytest.raises(InvalidRequest) as caught:
+        read.done()
+    assert len(caught.value.violations) == MAX_VIOLATIONS
+    assert caught.value.omitted == 2_000 - MAX_VIOLATIONS
 
 
 def result(type_url: str = "x/y", value: bytes = b""):

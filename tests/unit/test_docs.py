@@ -3,6 +3,7 @@
 ``python -m tests.unit.test_docs`` writes the generated parts.
 """
 
+import ast
 import json
 import os
 import re
@@ -41,6 +42,7 @@ DOCUMENTS: Final = sorted(
     [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("clients/**/README.md")]
 )
 OURS: Final = [path for path in DOCUMENTS if "clients" not in path.parts]
+EXAMPLES: Final = sorted((ROOT / "clients").glob("*/examples/*.py"))
 MAX_RECORD_LINES: Final = 60
 
 # --- generated parts ---
@@ -91,6 +93,7 @@ def commands(program: str) -> Iterator[list[str]]:
         for block in blocks(path, "sh"):
             # A line goes on after a backslash, and inside of quotes.
             text = re.sub(r"(?m)(^|\s)#.*$", "", block.replace("\\\n", " "))
+            text = re.sub(r"(?m)=\$\((.*)\)$", r"=\n\1", text)  # the output of a command
             lexer = shlex.shlex(text, posix=True, punctuation_chars="\n|;&>")
             lexer.whitespace, lexer.whitespace_split, lexer.commenters = " \t", True, ""
             words: list[str] = []
@@ -144,6 +147,17 @@ def test_python_examples_run(tmp_path):
             assert called.stdout.splitlines()[1] == "{'frames': 1200}"
             crew.terminate()
         assert crew.returncode == 0
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_examples_of_the_client_need_only_the_client(path):
+    """A program of the examples imports the client and the standard library, nothing else."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names = [node.module] if isinstance(node, ast.ImportFrom) else []
+        names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        for name in names:
+            package = str(name).partition(".")[0]
+            assert package in {*sys.stdlib_module_names, "milepost_client"}, package
 
 
 def test_grpcurl_examples_fit_the_protos():

@@ -89,9 +89,3 @@ def test_dynamic_parts_of_messages_are_facts(error):
         assert re.fullmatch(r"[a-z][a-zA-Z0-9_]{1,63}", name)
         for part in value.split(","):
             assert part in str(error)
-
-
-@samples
-def test_status_fits_into_metadata(error):
-    """Every status fits into the default metadata limit of a client."""
-    assert 3 * status_of(error).ByteSize() < 8_192

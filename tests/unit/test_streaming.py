@@ -1,7 +1,7 @@
 """Updates on progress streams over a real store: commits and refusals."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -10,6 +10,7 @@ from milepost import telemetry
 from milepost.domain.errors import ProgressDecrease, StaleAttempt, StoreUnavailable, StreamFull
 from milepost.domain.interruption import StatusSnapshot
 from milepost.domain.operation import OperationId, new_operation_id
+from milepost.domain.ports import ignore
 from milepost.domain.transitions import Preconditions, TransitionRequest, TransitionResult
 from milepost.storage.operations import SqlOperationStore
 from milepost.tracking.progress_messages import ProgressUpdate, UpdateError
@@ -142,11 +143,13 @@ class Broken(SqlOperationStore):
     broken = False
     unreadable = False
 
-    async def apply(self, request: TransitionRequest) -> TransitionResult:
+    async def apply(
+        self, request: TransitionRequest, on_abandoned: Callable[[TransitionResult], None] = ignore
+    ) -> TransitionResult:
         """Make the transition, or fail."""
         if self.broken:
             raise ZeroDivisionError
-        return await super().apply(request)
+        return await super().apply(request, on_abandoned)
 
     async def status_snapshots(self, ids: Sequence[OperationId]) -> Sequence[StatusSnapshot]:
         """Read the statuses, or fail."""

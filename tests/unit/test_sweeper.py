@@ -28,6 +28,7 @@ TTL = timedelta(hours=1)
 CLAIM = ClaimRequest(
     functions=(factories.FUNCTION,),
     max_operations=10,
+    max_bytes=factories.PLENTY,
     lease=timedelta(seconds=30),
     actor="wally",
     worker="wally",

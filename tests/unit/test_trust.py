@@ -50,6 +50,8 @@ BAD_ISSUERS: dict[str, tuple[dict[str, Any], str]] = {
     "both": ({"jwks_file": "/keys.json"}, "[0].jwks_url or jwks_file must be given"),
     "lifetime": ({"lifetime_max_seconds": 0}, "[0].lifetime_max_seconds must be a number"),
     "lifetime true": ({"lifetime_max_seconds": True}, "[0].lifetime_max_seconds must be"),
+    "invisible prefix": ({"subject_prefix": "web\u200b:"}, "[0].subject_prefix must be"),
+    "padded prefix": ({"subject_prefix": " web:"}, "[0].subject_prefix must be"),
     "unknown": ({"audiance": "x"}, "[0].audiance is not known"),
 }
 
@@ -119,6 +121,9 @@ BAD_CERTIFICATES: dict[str, tuple[str, Any, str]] = {
     "no kind": ("encoder.example", CERTIFICATE, "must begin with dns:"),
     "kind alone": ("dns:", CERTIFICATE, "must begin with dns:"),
     "no subject": ("dns:x", {**CERTIFICATE, "subject": " "}, "dns:x.subject must not be blank"),
+    "padded": ("dns:x", {**CERTIFICATE, "subject": "a "}, "dns:x.subject must not begin or end"),
+    "invisible": ("dns:x", {**CERTIFICATE, "subject": "a\u200b"}, "dns:x.subject must not contain"),
+    "subject a number": ("dns:x", {**CERTIFICATE, "subject": 7}, "dns:x.subject must be a text"),
     "no role": ("dns:x", {**CERTIFICATE, "roles": []}, "dns:x.roles must be some of"),
     "unknown role": ("dns:x", {**CERTIFICATE, "roles": ["BOSS"]}, "dns:x.roles must be some of"),
     "grants": ("dns:x", {**CERTIFICATE, "functions": ["a b"]}, "dns:x.functions must be names"),
@@ -206,6 +211,25 @@ def test_principals_need_an_authority(files):
     )
 
 
+@pytest.mark.parametrize("subject", ["https://issuer.example|alice", "HTTPS://issuer.example|a"])
+def test_certificates_have_no_subject_of_an_issuer(files, subject):
+    """A certificate may not stand for a subject of a trusted issuer."""
+    [line] = problems(
+        jwt_issuers=json.dumps([ISSUER]),
+        mtls_principals=json.dumps({"dns:x": {**CERTIFICATE, "subject": subject}}),
+        tls_cert_file=files["certificate"],
+        tls_key_file=files["key"],
+        tls_client_ca_file=files["authority"],
+    )
+    assert line.startswith("MILEPOST_MTLS_PRINCIPALS: dns:x.subject must not begin like")
+
+
+def test_limits_are_those_of_subjects():
+    """Limits of a text that is no subject would have no effect, and are a problem."""
+    [line] = problems(principal_limits='{"alice ": {"creates": 5}}')
+    assert "the subject must not begin or end with a space" in line
+
+
 def test_file_of_keys_must_be_there(tmp_path):
     """A missing file of an issuer's keys is a problem at the start."""
     issuer = {**ISSUER, "jwks_url": "", "jwks_file": str(tmp_path / "keys.json")}
@@ -218,7 +242,7 @@ def test_invalid_issuers_are_reported_with_other_problems():
     """Invalid issuers, certificates and addresses are reported in one run."""
     found = problems(jwt_issuers="[7]", mtls_principals="[]", listen="nonsense")
     assert [line.partition(":")[0] for line in found] == [
-        "MILEPOST_MTLS_PRINCIPALS",
         "MILEPOST_JWT_ISSUERS",
+        "MILEPOST_MTLS_PRINCIPALS",
         "MILEPOST_LISTEN",
     ]

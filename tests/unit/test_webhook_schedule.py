@@ -1,12 +1,10 @@
-"""Retries after an attempt, the circuit breaker, and the concurrency limit of a host."""
+"""Retries after an attempt."""
 
 from datetime import timedelta
 
 import pytest
 
 from milepost.domain.delivery import DeliveryStatus
-from milepost.webhooks.circuit_breaker import MAX_FAILING_HOSTS, CircuitBreaker
-from milepost.webhooks.concurrency import HostConcurrency
 from milepost.webhooks.schedule import MAX_RETRY_AFTER, verdict
 
 SECOND = timedelta(seconds=1)
@@ -62,54 +60,3 @@ def test_retry_after_lengthens_the_delay(code):
 def test_too_many_requests_waits_longer():
     """429 doubles the delay even without Retry-After."""
     assert after(429).delay == 2 * after(500).delay
-
-
-class Clock:
-    """A clock that tests set."""
-
-    def __init__(self):
-        self.now = 0.0
-
-    def __call__(self):
-        """Return the time."""
-        return self.now
-
-
-def fail(breaker, host, times):
-    """Record failures of a host; return for each whether it opened the circuit."""
-    return [breaker.record(host, failed=True) for _ in range(times)]
-
-
-def test_circuit_opens_after_consecutive_failures():
-    """Consecutive failures pause a host; after the pause one more failure pauses it again."""
-    clock = Clock()
-    breaker = CircuitBreaker(clock, failure_threshold=3, open_s=60)
-    assert fail(breaker, "a", 3) == [False, False, True]
-    assert breaker.open_hosts() == {"a"}
-    clock.now = 61
-    assert breaker.open_hosts() == set()
-    assert fail(breaker, "a", 1) == [True]
-    clock.now = 200
-    assert not breaker.record("a", failed=False)
-    assert fail(breaker, "a", 2) == [False, False]
-
-
-def test_host_at_its_limit_is_not_claimed_for():
-    """A host is full with one delivery above its concurrency limit; others are not affected."""
-    hosts = HostConcurrency(per_host=2)
-    hosts.add("a")
-    hosts.add("a")
-    hosts.add("b")
-    assert hosts.full_hosts() == set()
-    hosts.add("a")
-    assert hosts.full_hosts() == {"a"}
-    hosts.remove("a")
-    assert hosts.full_hosts() == set()
-
-
-def test_number_of_failing_hosts_is_bounded():
-    """Only the latest failing hosts are kept, however many there are."""
-    breaker = CircuitBreaker(Clock(), failure_threshold=1)
-    for n in range(MAX_FAILING_HOSTS + 10):
-        fail(breaker, f"h{n}", 1)
-    assert len(breaker.open_hosts()) == MAX_FAILING_HOSTS

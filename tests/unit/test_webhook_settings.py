@@ -31,7 +31,7 @@ def test_defaults():
     assert settings.callback_rules == CallbackRules()
     assert settings.webhook_keys is None
     assert settings.webhook_timeout_seconds == 5
-    assert (settings.webhook_concurrency, settings.webhook_concurrency_per_host) == (64, 8)
+    assert (settings.webhook_concurrency, settings.webhook_concurrency_per_host) == (512, 8)
     pauses = [0, 1, 2, 4, 30, 300, 1_800, 7_200]
     assert settings.webhook_schedule == tuple(timedelta(seconds=each) for each in pauses)
 

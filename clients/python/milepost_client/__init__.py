@@ -43,6 +43,7 @@ from milepost_client.errors import (
     StreamFull,
     Unauthenticated,
     Unavailable,
+    UndecodableAnswer,
     Violation,
     WebhooksNotConfigured,
 )
@@ -109,6 +110,7 @@ __all__ = [
     "SyncWork",
     "Unauthenticated",
     "Unavailable",
+    "UndecodableAnswer",
     "Violation",
     "WebhooksNotConfigured",
     "Work",

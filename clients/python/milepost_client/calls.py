@@ -7,6 +7,8 @@ from typing import Final, Protocol, TypeAlias, TypeVar, runtime_checkable
 import grpc
 from google.protobuf.message import Message
 
+from milepost_client.disruption import is_disruption
+from milepost_client.errors import MilepostError
 from milepost_client.gen.milepost.v1 import operation_service_pb2 as pb
 from milepost_client.gen.milepost.v1 import webhook_service_pb2
 from milepost_client.gen.milepost.v1 import worker_service_pb2 as worker_pb
@@ -14,7 +16,7 @@ from milepost_client.gen.milepost.v1.operation_service_pb2_grpc import Operation
 from milepost_client.gen.milepost.v1.webhook_service_pb2_grpc import WebhookServiceStub
 from milepost_client.gen.milepost.v1.worker_service_pb2_grpc import WorkerServiceStub
 from milepost_client.pace import Backoff
-from milepost_client.refusal import rebuild
+from milepost_client.refusal import decoded, rebuild
 
 READS: Final = (
     pb.GetOperationRequest,
@@ -24,6 +26,8 @@ READS: Final = (
     webhook_service_pb2.ListDeliveriesRequest,
 )
 """The requests that change nothing."""
+CLAIMS: Final = (worker_pb.ClaimOperationsRequest,)
+"""The requests for work: what an unanswered one has claimed goes back to the service."""
 
 ProgressCall: TypeAlias = grpc.aio.StreamStreamCall[
     worker_pb.StreamProgressRequest, worker_pb.StreamProgressResponse
@@ -59,8 +63,9 @@ class Calls:
         """Return the answer to the request.
 
         A request that takes a request_id and has none gets one, the same for every try. While
-        the service is unavailable, the request is sent again: after the pause that the service
-        asks for, and a growing one. The deadline bounds all tries together.
+        the service is unavailable, or calls are broken on their way to it, the request is sent
+        again: after the pause that the service asks for, and a growing one. The deadline bounds
+        all tries together.
 
         Args:
             method: The method to call.
@@ -68,7 +73,8 @@ class Calls:
             waiting: The seconds that the service is asked to wait, in addition to the deadline.
 
         Raises:
-            MilepostError: The service refused, or did not answer in time.
+            MilepostError: The service refused, or did not answer in time, or its answer cannot be
+                decoded.
         """
         _identify(request)
         clock = asyncio.get_running_loop().time
@@ -76,14 +82,14 @@ class Calls:
         backoff = Backoff()
         while True:
             try:
-                return await method(
+                answer = await method(
                     request, timeout=end - clock(), metadata=self.credential, wait_for_ready=False
                 )
+                return decoded(answer)
             except grpc.aio.AioRpcError as failure:
                 error = rebuild(failure)
                 pause = backoff.pause_s(error)
-                may_help = error.code is grpc.StatusCode.UNAVAILABLE and _is_repeatable(request)
-                if not may_help or clock() + pause >= end:
+                if not (_is_passing(error) and _is_repeatable(request)) or clock() + pause >= end:
                     raise error from failure
             await asyncio.sleep(pause)
 
@@ -98,6 +104,11 @@ def _identify(request: Message) -> None:
         request.request_id = str(uuid.uuid4())
 
 
+def _is_passing(error: MilepostError) -> bool:
+    """Return True if another try may find the service."""
+    return error.code is grpc.StatusCode.UNAVAILABLE or is_disruption(error)
+
+
 def _is_repeatable(request: Message) -> bool:
-    """Return True if sending the request twice does no more than sending it once."""
-    return isinstance(request, (*READS, _Repeatable))
+    """Return True if sending the request twice does no harm."""
+    return isinstance(request, (*READS, *CLAIMS, _Repeatable))

@@ -19,9 +19,6 @@ OPTIONS: Final = (
     ("grpc.max_reconnect_backoff_ms", 2_000),
     # A page of full operations may exceed the 4 MiB of gRPC; the service bounds it.
     ("grpc.max_receive_message_length", -1),
-    # An error that names many fields travels in the trailing metadata.
-    ("grpc.max_metadata_size", 64 * 1024),
-    ("grpc.absolute_max_metadata_size", 64 * 1024),
     # A name with many addresses stands for many replicas: use them in turn.
     ("grpc.lb_policy_name", "round_robin"),
 )

@@ -17,6 +17,10 @@ from milepost_client.pace import Duration, seconds
 EXACT_INTEGERS: Final = 2**53
 """The bound up to which a JSON number, which is a double, holds every integer exactly."""
 
+MAX_LEVELS: Final = 30
+"""The objects and lists in each other that fit into a message. The service accepts fewer."""
+_TOO_DEEP: Final = "the value is nested too deep, or contains itself"
+
 _PREFIX: Final = "OPERATION_STATUS_"
 _STEP_PREFIX: Final = "NEXT_STEP_"
 
@@ -46,7 +50,7 @@ def _bounded_nesting() -> Iterator[None]:
     try:
         yield
     except (RecursionError, ProtobufError) as problem:
-        raise ValueError("the value is nested too deep, or contains itself") from problem
+        raise ValueError(_TOO_DEEP) from problem
 
 
 def from_any(packed: any_pb2.Any) -> Any:
@@ -81,7 +85,20 @@ def to_value(value: Json) -> struct_pb2.Value:
 def to_struct(members: Mapping[str, Json]) -> struct_pb2.Struct:
     """Return the JSON object as a message. Raises what `to_any` raises."""
     with _bounded_nesting():
+        if _levels(members) > MAX_LEVELS:  # a message with the Struct could not be decoded
+            raise ValueError(_TOO_DEEP)
         return _to_struct(members)
+
+
+def _levels(value: Json) -> int:
+    """Return the number of objects and lists that are nested in each other."""
+    match value:
+        case Mapping():
+            return 1 + max(map(_levels, value.values()), default=0)
+        case list() | tuple():
+            return 1 + max(map(_levels, value), default=0)
+        case _:
+            return 0
 
 
 def _to_struct(members: Mapping[str, Json]) -> struct_pb2.Struct:

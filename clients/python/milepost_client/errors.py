@@ -33,6 +33,7 @@
     │   └── Draining                     the replica is shutting down
     ├── DeadlineExceeded                 no response in time: a change may have happened
     ├── NotAvailable                     documented, but not in this release of the service
+    ├── UndecodableAnswer                accepted, but this client cannot read the response
     ├── InternalError                    a defect of the service: see `metadata` for the trace
     │   └── IdsExhausted                 the service found no free id
     └── NoResult                         `result` has no value: see `operation`
@@ -228,6 +229,10 @@ class DeadlineExceeded(MilepostError, TimeoutError):
 
 class NotAvailable(MilepostError):
     """A documented call that this release of the service does not serve."""
+
+
+class UndecodableAnswer(MilepostError):
+    """A response that this client cannot decode. The service has accepted the request."""
 
 
 class InternalError(MilepostError):

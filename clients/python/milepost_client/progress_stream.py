@@ -18,12 +18,13 @@ import grpc
 
 from milepost_client import errors
 from milepost_client.calls import Calls, ProgressCall
+from milepost_client.disruption import is_disruption
 from milepost_client.errors import MilepostError
 from milepost_client.gen.milepost.v1 import worker_service_pb2 as pb
 from milepost_client.held_operation import HeldOperation
 from milepost_client.operation import Operation, Status
 from milepost_client.pace import Backoff
-from milepost_client.refusal import error_class, rebuild
+from milepost_client.refusal import decoded, error_class, rebuild
 from milepost_client.retry import is_temporary
 
 MAX_PAUSE_S: Final = 5.0
@@ -111,7 +112,7 @@ class ProgressStream:
             error = await self._exchange()
             is_limited = isinstance(error, errors.LimitReached) or (is_limited and _is_vague(error))
             is_steady = clock() - open_time > STEADY_S
-            if is_steady or (self._was_answered and isinstance(error, errors.Unavailable)):
+            if is_steady or (self._was_answered and not is_limited and _is_away(error)):
                 backoff.reset()
             if self._closing.is_set():
                 return
@@ -139,10 +140,12 @@ class ProgressStream:
         try:
             # The end of the stream may meet the read: then the error says nothing about it.
             with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
-                while isinstance(response := await call.read(), pb.StreamProgressResponse):
+                while isinstance(response := decoded(await call.read()), pb.StreamProgressResponse):
                     self._was_answered = True
                     self._take(response)
             return await _end_reason(call)
+        except errors.UndecodableAnswer as error:
+            return error
         finally:
             call.cancel()
             writing.cancel()
@@ -207,6 +210,11 @@ class ProgressStream:
             loop.call_later(held.backoff.pause_s(error), self.enqueue, held)
         else:
             held.refuse(error)
+
+
+def _is_away(error: MilepostError | None) -> bool:
+    """Return True if the stream ended because the service cannot be reached."""
+    return isinstance(error, errors.Unavailable) or (error is not None and is_disruption(error))
 
 
 def _is_vague(error: MilepostError | None) -> bool:

@@ -4,6 +4,7 @@ The service sends a ``google.rpc.Status`` with every refusal: ErrorInfo with the
 values, BadRequest with the violated fields, RetryInfo with the pause that it asks for.
 """
 
+import contextlib
 from collections.abc import Mapping
 from typing import Final, TypeVar
 
@@ -64,6 +65,7 @@ BY_CODE: Final[Mapping[grpc.StatusCode, type[MilepostError]]] = {
 """The class of a reason of a newer service, and of an answer of gRPC itself."""
 
 Detail = TypeVar("Detail", bound=Message)
+Response = TypeVar("Response")
 
 
 def rebuild(failure: grpc.aio.AioRpcError) -> MilepostError:
@@ -84,6 +86,16 @@ def rebuild(failure: grpc.aio.AioRpcError) -> MilepostError:
         ],
         retry_after=retry.retry_delay.ToTimedelta() if retry.HasField("retry_delay") else None,
     )
+
+
+def decoded(response: Response | None) -> Response:
+    """Return the response of an accepted call; for one that it cannot decode, gRPC returns None."""
+    if response is None:
+        raise errors.UndecodableAnswer(
+            "the service accepted the call, but its response cannot be decoded",
+            code=grpc.StatusCode.INTERNAL,
+        )
+    return response
 
 
 def error_class(
@@ -109,6 +121,7 @@ def _detail(status: RpcStatus, kind: type[Detail]) -> Detail:
     """Return the first detail of the kind, or an empty one."""
     for detail in status.details:
         found = kind()
-        if detail.Unpack(found):
-            return found
+        with contextlib.suppress(DecodeError):
+            if detail.Unpack(found):
+                return found
     return kind()

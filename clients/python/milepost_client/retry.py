@@ -5,9 +5,8 @@ from collections.abc import Awaitable, Callable
 from math import inf
 from typing import Final, TypeVar
 
-import grpc
-
 from milepost_client import errors
+from milepost_client.disruption import BROKEN, is_refusal
 from milepost_client.errors import MilepostError
 from milepost_client.pace import Backoff
 
@@ -19,8 +18,6 @@ TEMPORARY: Final = (
     errors.InternalError,
 )
 """The refusals after which the same request may succeed."""
-BROKEN: Final = {grpc.StatusCode.UNKNOWN, grpc.StatusCode.CANCELLED}
-"""The codes that a broken connection, or a proxy, reports besides UNAVAILABLE and INTERNAL."""
 MAX_DEFECTS: Final = 5
 """Tries that may meet a defect of the service, which is not likely to pass."""
 MAX_PAUSE_S: Final = 5.0
@@ -40,8 +37,8 @@ def is_unexplained(error: MilepostError) -> bool:
 
     A proxy refuses with the same codes a request that is too large and one that came too early.
     """
-    is_vague = type(error) in {errors.InternalError, errors.LimitReached} or error.code in BROKEN
-    return is_vague and not error.reason
+    is_vague = error.code in BROKEN or type(error) is errors.LimitReached
+    return is_vague and not is_refusal(error)
 
 
 async def until_final(

@@ -8,11 +8,12 @@ import grpc
 
 from milepost_client.calls import Calls
 from milepost_client.convert import from_operation
+from milepost_client.disruption import is_disruption
 from milepost_client.errors import LimitReached, MilepostError, Unavailable
 from milepost_client.gen.milepost.v1 import operation_service_pb2 as pb
 from milepost_client.operation import Operation
 from milepost_client.pace import Backoff
-from milepost_client.refusal import rebuild
+from milepost_client.refusal import decoded, rebuild
 
 MAX_OUTAGE_S: Final = 300.0
 """How long a watch that has worked before tries to connect again."""
@@ -32,7 +33,8 @@ async def changes(
             request, metadata=calls.credential, wait_for_ready=False
         )
         try:
-            async for item in call:
+            async for response in call:
+                item = decoded(response)
                 has_worked = True
                 if item.HasField("operation"):
                     request.after_revision = item.operation.revision
@@ -54,4 +56,5 @@ async def changes(
 
 def _is_temporary(error: MilepostError, *, has_worked: bool) -> bool:
     """Return True if the watch is to connect again. A limit does not end one that has worked."""
-    return isinstance(error, Unavailable) or (has_worked and isinstance(error, LimitReached))
+    is_away = isinstance(error, Unavailable) or is_disruption(error, has_worked=has_worked)
+    return is_away or (has_worked and isinstance(error, LimitReached))

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from milepost_client.client import Milepost
-from milepost_client.errors import LimitReached, MilepostError
+from milepost_client.errors import LimitReached, MilepostError, UndecodableAnswer
 from milepost_client.execution import Execution, Function
 from milepost_client.loop_monitor import monitor_loop
 from milepost_client.operation import Operation
@@ -22,6 +22,8 @@ CLAIM_TIMEOUT_S: Final = 8.0
 MAX_CONCURRENCY: Final = 1_000
 """The operations that one progress stream carries."""
 MAX_PER_CLAIM: Final = 100
+SURVIVED: Final = (LimitReached, UndecodableAnswer)
+"""The refusals after which a worker claims again, besides temporary ones."""
 MAX_PATIENCE_S: Final = 5.0
 """How long a cancelled function may still occupy its worker."""
 
@@ -138,7 +140,7 @@ class Worker:
             try:
                 operations = await self._unless_stopped(self._claim(min(free, MAX_PER_CLAIM)))
             except MilepostError as error:
-                if not is_temporary(error) and not isinstance(error, LimitReached):
+                if not is_temporary(error) and not isinstance(error, SURVIVED):
                     raise
                 log.warning("no work was claimed: %s", error)
                 await self._unless_stopped(asyncio.sleep(backoff.pause_s(error)))

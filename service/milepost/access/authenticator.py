@@ -7,10 +7,12 @@ import math
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+from milepost import telemetry
 from milepost.access.bad_credentials import MAX_FAILURES_PER_MINUTE, BadCredentials
 from milepost.access.tokens import is_token
 from milepost.domain.api_key import key_id_of, verify_key
 from milepost.domain.errors import Unauthenticated, Unavailable
+from milepost.domain.subject import is_reserved
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Coroutine
@@ -60,6 +62,7 @@ class Authenticator:
         tokens: Tokens | None = None,
         certificates: Certificates | None = None,
         note_use: Callable[[str], None] | None = None,
+        reserved_subjects: tuple[str, ...] = (),
         failures_per_minute: int = MAX_FAILURES_PER_MINUTE,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -70,6 +73,7 @@ class Authenticator:
             tokens: verifies tokens.
             certificates: knows the principals of client certificates.
             note_use: is called with the id of each key that was looked up; must not block.
+            reserved_subjects: the prefixes of the subjects of trusted issuers, which no key has.
             failures_per_minute: how many bad credentials are verified from one address; 0 is no
                 limit.
             clock: gives seconds that never go back.
@@ -78,6 +82,7 @@ class Authenticator:
         self._tokens = tokens
         self._certificates = certificates
         self._note_use = note_use
+        self._reserved_subjects = reserved_subjects
         self._bad_credentials = BadCredentials(failures_per_minute, clock)
         self._clock = clock
         self._cache: dict[str | bytes, _CacheEntry] = {}
@@ -128,17 +133,13 @@ class Authenticator:
         cannot shut out those who share its address.
         """
         entry = self._cache.get(credential)
-        if entry is None or not entry.was_good:
-            self._bad_credentials.check(address)
-        try:
+        is_known = entry is not None and entry.was_good
+        async with self._bad_credentials.verifying(address, limited=not is_known):
             return await self._verified(credential)
-        except Unauthenticated:
-            await self._bad_credentials.count(address)
-            raise
 
     async def _verified(self, credential: str | bytes) -> Principal:
         """Return the principal of a credential; calls with the same one share the look-up."""
-        if not isinstance(credential, str) or credential[: len(_SCHEME)].lower() != _SCHEME:
+        if not isinstance(credential, str) or not _is_bearer(credential):
             raise Unauthenticated
         entry = self._cache.get(credential)
         if entry is None or entry.until < self._clock():
@@ -178,6 +179,11 @@ class Authenticator:
 
     async def _look_up(self, key_id: str, key: str) -> Principal | None:
         principal = verify_key(key, await self._credentials.find_key(key_id))
+        if principal is not None and is_reserved(principal.subject, self._reserved_subjects):
+            telemetry.log.warning(
+                "API key refused", key_id=key_id, problem="its subject belongs to a trusted issuer"
+            )
+            return None
         if principal is not None and self._note_use is not None:
             self._note_use(key_id)
         return principal
@@ -187,3 +193,8 @@ class Authenticator:
         # Not cached beyond the end of the token.
         entry.until = min(entry.until, self._clock() + verified.remaining)
         return verified.principal
+
+
+def _is_bearer(credential: str) -> bool:
+    """Return True for ``Bearer …`` in ASCII, whatever the letter case of the scheme."""
+    return credential.isascii() and credential[: len(_SCHEME)].lower() == _SCHEME

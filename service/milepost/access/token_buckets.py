@@ -51,6 +51,12 @@ class LocalBuckets:
             full.popitem(last=False)
         return 0.0
 
+    def count(self, key: BucketKey, rate: Rate) -> int:
+        """Return the number of tokens that there are now. Take none."""
+        now = self._clock()
+        missing_s = max(0.0, self._full.get(key, now) - now)
+        return int((rate.period_s - missing_s + _ROUNDING_S) / rate.interval_s)
+
     def wait(self, key: BucketKey, rate: Rate) -> float:
         """Return the seconds until there is a token, 0 if there is one now. Take none."""
         now = self._clock()

@@ -20,6 +20,7 @@ from milepost import base64url, telemetry
 from milepost.domain.api_key import MAX_GRANTS, is_grant
 from milepost.domain.errors import Unauthenticated
 from milepost.domain.operation import Principal, Role
+from milepost.domain.subject import subject_problem
 from milepost.domain.trust import ALGORITHMS
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ MAX_BYTES: Final = 8 * 1024
 LEEWAY_S: Final = 60.0
 """How far the clocks of the issuer and of this replica may differ."""
 MAX_LENGTH: Final = 255
-"""Of a key id, a subject, a granted function, in characters."""
+"""Of a key id and a granted function, in characters."""
 _TYPES: Final = frozenset({"jwt", "at+jwt", "application/at+jwt"})
 _HEADERS: Final = frozenset({"alg", "typ", "kid", "x5t", "x5t#S256"})
 """The only header parameters a token may have: keys of its own (jwk, x5c), addresses of keys (jku,
@@ -155,7 +156,7 @@ def _header(header: Mapping[str, Any]) -> tuple[str, str]:
     algorithm, kind, key_id = (header.get(name) for name in ("alg", "typ", "kid"))
     if not header.keys() <= _HEADERS:
         raise _Refused("header parameter")
-    if not isinstance(kind, str) or kind.lower() not in _TYPES:
+    if not isinstance(kind, str) or not kind.isascii() or kind.lower() not in _TYPES:
         raise _Refused("type")
     if not isinstance(key_id, str) or not 0 < len(key_id) <= MAX_LENGTH:
         raise _Refused("key id")
@@ -203,15 +204,12 @@ def _audience(claims: Mapping[str, Any], issuer: Issuer) -> None:
 
 def _principal(claims: Mapping[str, Any], issuer: Issuer, token: str) -> Principal:
     given = claims.get(issuer.subject_claim)
-    if not isinstance(given, str) or not given.strip():
+    if not isinstance(given, str) or subject_problem(given):
         raise _Refused("subject")
     subject = issuer.subject_prefix + given
-    if len(subject) > MAX_LENGTH or not subject.isprintable() or subject != subject.strip():
+    if subject_problem(subject):
         raise _Refused("subject")
-    # A list of roles may name those of other services too.
-    roles = {
-        Role(word.upper()) for word in _words(claims, issuer.roles_claim) if word.upper() in _ROLES
-    }
+    roles = _roles(_words(claims, issuer.roles_claim))
     if not roles:
         raise _Refused("roles")
     functions = _words(claims, issuer.functions_claim)
@@ -219,10 +217,19 @@ def _principal(claims: Mapping[str, Any], issuer: Issuer, token: str) -> Princip
         raise _Refused("functions")
     return Principal(
         subject=subject,
-        roles=frozenset(roles),
+        roles=roles,
         credential_id=_credential_id(claims, issuer, token),
         functions=tuple(sorted(set(functions))),
     )
+
+
+def _roles(words: list[str]) -> frozenset[Role]:
+    """Return the roles among the words, which may name those of other services too.
+
+    Only ASCII: beyond it, other letters have the same upper case, such as a dotless i.
+    """
+    names = {word.upper() for word in words if word.isascii()}
+    return frozenset(Role(name) for name in names & _ROLES)
 
 
 def _is_grant(text: str) -> bool:
@@ -230,9 +237,12 @@ def _is_grant(text: str) -> bool:
 
 
 def _words(claims: Mapping[str, Any], name: str) -> list[str]:
-    """Return a claim that is a list of texts, or one text of words (as `scope` is)."""
+    """Return a claim that is a list of texts, or one text of words (as `scope` is).
+
+    Only spaces part words: another blank would make two words of what its issuer wrote as one.
+    """
     value = claims.get(name, [])
-    words = value.split() if isinstance(value, str) else value
+    words = list(filter(None, value.split(" "))) if isinstance(value, str) else value
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
         raise _Refused("roles or functions")
     return words

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Final, TypeVar
 
 import typer
 
-from milepost.cli.errors import CommandError, ExitCode, wrong_usage
+from milepost.cli.errors import CommandError, ExitCode, settings_failures, wrong_usage
+from milepost.cli.output import warn
+from milepost.cli.values import quoted
 
 if TYPE_CHECKING:
     from milepost_client import Milepost, MilepostError
@@ -26,12 +28,32 @@ _SCHEMES: Final = ("dns:", "ipv4:", "ipv6:", "unix:")
 """Other target schemes of gRPC."""
 
 
-def _address(text: str) -> str:
+def address_of(text: str) -> str:
+    """Return an address of a service; raise `BadParameter` if it is malformed."""
     found = _HOST_PORT.fullmatch(text)
     known = text.startswith(_SCHEMES) or (found and int(found[1]) <= _MAX_PORT)
     if not known:
-        raise typer.BadParameter(f"{text!r} must be HOST:PORT")
+        raise typer.BadParameter(f"{quoted(text)} must be HOST:PORT")
     return text
+
+
+def _default_address() -> str:
+    """Return the address of the settings file, or the default one."""
+    from milepost import config
+
+    with settings_failures():
+        return config.client_value(config.ADDRESS) or DEFAULT_ADDRESS
+
+
+def _default_key() -> str | None:
+    """Return the API key of the settings file, with a warning if every user can read it."""
+    from milepost import config
+
+    with settings_failures():
+        key = config.client_value(config.API_KEY)
+    for line in config.exposed_secrets(config.API_KEY) if key else ():
+        warn(line)
+    return key
 
 
 AddressOption = Annotated[
@@ -39,8 +61,10 @@ AddressOption = Annotated[
     typer.Option(
         "--address",
         envvar="MILEPOST_ADDRESS",
-        parser=_address,
+        parser=address_of,
         metavar="HOST:PORT",
+        default_factory=_default_address,
+        show_default=DEFAULT_ADDRESS,
         help="Address of the service.",
     ),
 ]
@@ -50,7 +74,10 @@ KeyOption = Annotated[
         "--api-key",
         envvar="MILEPOST_API_KEY",
         metavar="KEY",
-        help="API key. Prefer the variable: other users of this machine can see arguments.",
+        default_factory=_default_key,
+        show_default=False,
+        help="API key. Prefer the variable or the settings file: other users of this machine can"
+        " see arguments.",
     ),
 ]
 InsecureOption = Annotated[
@@ -66,10 +93,11 @@ async def connected(
     """Open a client; an error of the service inside becomes a `CommandError`."""
     from milepost.config import client_tls_files
 
-    files = client_tls_files()
+    with settings_failures():
+        files = client_tls_files()
     if not api_key and "certificate_file" not in files:
         raise wrong_usage(
-            "an API key is needed: set MILEPOST_API_KEY or give --api-key"
+            "an API key is needed: set MILEPOST_API_KEY, in the environment or in the settings file"
             " (create one with milepost keys create)",
             reason="API_KEY_NEEDED",
         )

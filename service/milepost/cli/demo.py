@@ -13,15 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 import milepost
-from milepost.cli.connection import (
-    DEFAULT_ADDRESS,
-    AddressOption,
-    InsecureOption,
-    KeyOption,
-    connected,
-    local_port,
-    refuses,
-)
+from milepost.cli.connection import InsecureOption, KeyOption, address_of, connected
 from milepost.cli.errors import CommandError, ExitCode, wrong_usage
 from milepost.cli.output import (
     Output,
@@ -74,15 +66,22 @@ def demo(
     keep: Annotated[
         bool, typer.Option("--keep", help="Keep the service of the demo running until Ctrl-C.")
     ] = False,
-    address: AddressOption = DEFAULT_ADDRESS,
-    api_key: KeyOption = None,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            parser=address_of,
+            metavar="HOST:PORT",
+            help="Use the service at this address, with your API key, instead of a temporary one.",
+        ),
+    ] = None,
+    api_key: KeyOption,
     insecure: InsecureOption = False,
     output: OutputOption = Output.TEXT,
 ) -> None:
     """Watch one operation: a caller creates it, and a worker hashes a folder.
 
-    Uses the service that runs at the address, with your API key. If none runs there, the demo
-    starts one on a temporary store and stops it at the end.
+    The demo starts a service on a free port and a temporary store, and removes both at the end.
+    With --address it uses a running service instead.
     """
     from milepost.cli import tour
     from milepost.cli.watch import require_completed
@@ -123,14 +122,13 @@ def _scan(path: Path) -> Folder:
 
 
 @contextlib.contextmanager
-def _stage(address: str, api_key: str | None, *, insecure: bool) -> Iterator[Stage]:
-    """Use the running service or start one, and provide keys of a caller and a worker."""
-    if local_port(address) is None or not refuses(address):
+def _stage(address: str | None, api_key: str | None, *, insecure: bool) -> Iterator[Stage]:
+    """Use the service at the address or start one, and provide keys of a caller and a worker."""
+    if address is not None:
         if not api_key:
             raise wrong_usage(
-                f"a service is running at {address}: give an API key for it (--api-key or"
-                f" MILEPOST_API_KEY) with the roles CALLER and WORKER and --function '{GRANT}',"
-                " or another --address to start one",
+                f"--address needs an API key of the service at {address} (--api-key or"
+                f" MILEPOST_API_KEY) with the roles CALLER and WORKER and --function '{GRANT}'",
                 reason="API_KEY_NEEDED",
             )
         yield Stage(address=address, caller_key=api_key, worker_key=api_key, insecure=insecure)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from datetime import UTC, datetime, timedelta
@@ -45,7 +45,7 @@ def document(operation: Operation) -> dict[str, Any]:
             members[field.name] = time_json(value)
         else:
             members[field.name] = value
-    members["result"] = _result(operation)
+    members["result"] = result_document(operation)
     members["errors"] = [asdict(error) for error in operation.errors]
     return members
 
@@ -55,7 +55,8 @@ def brief_document(operation: Operation) -> dict[str, Any]:
     return {name: v for name, v in document(operation).items() if name not in _LEFT_OUT}
 
 
-def _result(operation: Operation) -> Any:
+def result_document(operation: Operation) -> Any:
+    """Return the result for programs; a message that is not JSON with its type, in base64."""
     result = operation.result
     if isinstance(result, Packed):
         return {"@type": result.type_url, "value": base64.b64encode(result.value).decode()}
@@ -78,6 +79,8 @@ def print_operation(operation: Operation) -> None:
             ("revision", str(operation.revision)),
             *((_TIMES[name], time_text(getattr(operation, name))) for name in times),
             ("next", _next(operation)),
+            ("request", operation.original_request_id or ""),
+            ("callback", operation.callback_url or ""),
             ("poll after", f"{operation.retry_after.total_seconds():g} s"),
             ("metadata", _json(operation.metadata) if operation.metadata else ""),
             *_end(operation),
@@ -94,18 +97,37 @@ _TIMES: Final = {
 }
 
 
-def print_operations(operations: Iterable[Operation]) -> None:
+def print_operations(operations: Sequence[Operation]) -> None:
     """Write one line for each operation for people; with the owner if there are several."""
-    found = list(operations)
-    headings = ("ID", "STATUS", "DONE", "NEXT", "CREATED", "OWNER", "FUNCTION")
+    headings = ["ID", "STATUS", "DONE", "NEXT", "CREATED", "OWNER", "FUNCTION", "MESSAGE"]
     rows = [
-        (o.id, o.status, _percent(o), _next(o), age_text(o.create_time), o.owner, o.function)
-        for o in found
+        [o.id, o.status, _percent(o), _next(o), age_text(o.create_time), o.owner, o.function]
+        for o in operations
     ]
-    if len({o.owner for o in found}) > 1:
-        print_table(headings, rows)
-    else:
-        print_table((*headings[:5], headings[6]), [(*row[:5], row[6]) for row in rows])
+    for row, operation in zip(rows, operations, strict=True):
+        row.append(_message(operation))
+    useful = {
+        "OWNER": len({o.owner for o in operations}) > 1,
+        "MESSAGE": any(row[-1] for row in rows),
+    }
+    shown = [n for n, name in enumerate(headings) if useful.get(name, True)]
+    print_table(
+        [headings[n] for n in shown],
+        [[row[n] for n in shown] for row in rows],
+        wrapped="MESSAGE",
+        optional=[name for name in _OPTIONAL if headings.index(name) in shown],
+    )
+
+
+_OPTIONAL: Final = ("CREATED", "MESSAGE", "DONE", "NEXT", "OWNER")
+"""Columns that a narrow terminal has no place for, the first to go first."""
+
+
+def _message(operation: Operation) -> str:
+    """Return the first error, or the last progress message, on one line."""
+    for error in operation.errors:
+        return one_line(f"{error.code}: {error.message}")
+    return one_line(operation.progress_message or "")
 
 
 def _next(operation: Operation) -> str:
@@ -128,7 +150,7 @@ def print_end(operation: Operation) -> None:
 
 def _end(operation: Operation) -> list[tuple[str, str]]:
     errors = [("error", f"{error.code}: {error.message}") for error in operation.errors]
-    result = _result(operation)
+    result = result_document(operation)
     return [*errors, ("result", "" if result is None else _json(result))]
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
 import traceback
+from collections.abc import Iterator
 from enum import IntEnum
 from typing import Any, Final
 
@@ -25,7 +27,7 @@ class ExitCode(IntEnum):
     UNAVAILABLE = 4
     """The service did not answer in time, or the operation has not ended: try again later."""
     ENDED_BADLY = 5
-    """The watched operation ended FAILED or CANCELLED."""
+    """The watched operation ended FAILED or CANCELLED, or a test webhook was not delivered."""
     DENIED = 6
     """The API key is invalid or lacks the role for the call."""
     INTERRUPTED = 130
@@ -34,8 +36,8 @@ class ExitCode(IntEnum):
 
 EXIT_CODES: Final = (
     "0 done; 1 refused, see the reason; 2 wrong arguments or settings; 3 no such operation or key;"
-    " 4 unavailable, or timed out; 5 the operation ended FAILED or CANCELLED; 6 API key not valid"
-    " for this; 130 interrupted"
+    " 4 unavailable, or timed out; 5 the operation ended FAILED or CANCELLED, or the test webhook"
+    " was not delivered; 6 API key not valid for this; 130 interrupted"
 )
 
 
@@ -84,6 +86,17 @@ def wrong_usage(message: str, *, reason: str = "USAGE", **facts: Any) -> Command
     return CommandError(
         message, reason=reason, code="INVALID_ARGUMENT", exit_code=ExitCode.USAGE, **facts
     )
+
+
+@contextlib.contextmanager
+def settings_failures() -> Iterator[None]:
+    """Turn invalid settings into a `CommandError`."""
+    from milepost import config
+
+    try:
+        yield
+    except config.SettingsError as error:
+        raise wrong_usage(str(error), reason="INVALID_SETTINGS", problems=error.problems) from error
 
 
 def refused(message: str, *, reason: str = "REFUSED") -> CommandError:

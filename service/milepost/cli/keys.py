@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final
 
 import typer
 
-from milepost.cli.errors import CommandError, ExitCode
+from milepost.cli.errors import CommandError, ExitCode, wrong_usage
 from milepost.cli.output import (
     Output,
     OutputOption,
+    QuietOption,
     print_facts,
     print_json,
     print_line,
@@ -20,32 +20,18 @@ from milepost.cli.output import (
     time_text,
     warn,
 )
-from milepost.cli.service import database_failures, database_url
+from milepost.cli.service import database_failures, database_url, load_settings
+from milepost.cli.values import lifetime, quoted
 from milepost.domain.api_key import is_grant, key_id_of
 from milepost.domain.limits import Limits
 from milepost.domain.operation import Role
+from milepost.domain.subject import subject_problem
 
 _MAX_NAME_LENGTH: Final = Limits().name_length
-_SPAN: Final = re.compile(r"(?P<number>[1-9]\d{0,4})(?P<unit>[smhd])")
-_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-
-app = typer.Typer(
-    help="Create, list and revoke API keys. Needs the database (MILEPOST_DATABASE_URL).",
-    no_args_is_help=False,
-)
 
 
 def _subject(text: str) -> str:
-    problem = None
-    if not text.strip():
-        problem = "must not be blank"
-    elif len(text) > _MAX_NAME_LENGTH:
-        problem = f"must be at most {_MAX_NAME_LENGTH} characters, found {len(text)}"
-    elif not text.isprintable():
-        problem = "must not contain control characters"
-    elif text != text.strip():
-        problem = "must not begin or end with a space"
-    if problem:
+    if problem := subject_problem(text):
         raise typer.BadParameter(problem)
     return text
 
@@ -53,20 +39,12 @@ def _subject(text: str) -> str:
 def _grant(text: str) -> str:
     if len(text) > _MAX_NAME_LENGTH or not is_grant(text):
         raise typer.BadParameter(
-            f"{text!r} must be the name of a function, or a prefix of names with a final *,"
+            f"{quoted(text)} must be the name of a function, or a prefix of names with a final *,"
             f" such as 'video.*'; without spaces, at most {_MAX_NAME_LENGTH} characters"
         )
     return text
 
 
-def _span(text: str) -> timedelta:
-    found = _SPAN.fullmatch(text)
-    if found is None:
-        raise typer.BadParameter(f"{text!r} must be a number and one of s, m, h, d, such as 90d")
-    return timedelta(**{_UNITS[found["unit"]]: int(found["number"])})
-
-
-@app.command()
 def create(
     *,
     subject: Annotated[
@@ -88,15 +66,19 @@ def create(
     expires_in: Annotated[
         timedelta | None,
         typer.Option(
-            parser=_span,
-            metavar="TIME",
+            parser=lifetime,
+            metavar="DURATION",
             help="Lifetime of the key, such as 90d; unlimited by default.",
         ),
     ] = None,
     output: OutputOption = Output.TEXT,
+    quiet: QuietOption = False,
 ) -> None:
-    """Create an API key and show it once."""
-    url = database_url()
+    """Create an API key and show it once. With --quiet, only the key is printed."""
+    settings = load_settings()
+    url = settings.database_url.get_secret_value()
+    if problem := subject_problem(subject, settings.reserved_subjects):
+        raise wrong_usage(f"--subject: {problem}")
     from milepost import main
 
     roles, functions = sorted(set(role)), sorted(set(function or ()))
@@ -104,6 +86,9 @@ def create(
         key_id, secret, expire_time = main.create_key(
             url, subject=subject, roles=roles, functions=functions, lifetime=expires_in
         )
+    if quiet:
+        print_line(secret)
+        return
     if output is Output.JSON:
         print_json(
             {
@@ -134,15 +119,17 @@ def create(
         warn("--function has no effect without the role WORKER")
 
 
-@app.command("list")
-def list_(*, output: OutputOption = Output.TEXT) -> None:
+def list_(*, output: OutputOption = Output.TEXT, quiet: QuietOption = False) -> None:
     """List every API key, newest first, without the keys themselves."""
     url = database_url()
     from milepost import main
 
     with database_failures():
         keys = main.list_keys(url)
-    if output is Output.JSON:
+    if quiet:
+        for key in keys:
+            print_line(key["key_id"])
+    elif output is Output.JSON:
         print_json({"keys": [_document(key) for key in keys]})
     elif not keys:
         print_line("There are no API keys yet: milepost keys create --subject NAME --role CALLER")
@@ -162,6 +149,8 @@ def list_(*, output: OutputOption = Output.TEXT) -> None:
                 )
                 for key in keys
             ],
+            wrapped="STATE",
+            optional=("CREATED", "LAST USED", "EXPIRES", "FUNCTIONS"),
         )
 
 
@@ -179,11 +168,11 @@ def _document(key: dict[str, Any]) -> dict[str, Any]:
     return {**key, **lists, **times}
 
 
-@app.command()
 def revoke(
     key_id: Annotated[str, typer.Argument(metavar="KEY_ID", help="As `keys list` shows it.")],
     *,
     output: OutputOption = Output.TEXT,
+    quiet: QuietOption = False,
 ) -> None:
     """Revoke an API key, within 5 seconds on every replica. A second call changes nothing."""
     url = database_url()
@@ -198,6 +187,8 @@ def revoke(
                 code="NOT_FOUND",
                 exit_code=ExitCode.NOT_FOUND,
             )
+    if quiet:
+        return
     if output is Output.JSON:
         print_json({"key_id": key_id, "revoked": True})
     else:

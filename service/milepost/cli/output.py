@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _CONTROL: Final = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
-_MIN_LAST_COLUMN: Final = 16
-"""Minimum width of the last column of a table, in characters."""
+_MIN_WRAPPED: Final = 16
+"""Minimum width of a wrapped column of a table, in characters."""
 _UNLIMITED_WIDTH: Final = 100_000
 """Width of an output that is not a terminal, in characters: nothing is cut or wrapped there."""
 
@@ -31,7 +31,12 @@ class Output(StrEnum):
 
 
 OutputOption = Annotated[
-    Output, typer.Option("--output", help="Format: for people, or for programs.")
+    Output,
+    typer.Option("--output", "-o", help="Format of the output: for people, or for programs."),
+]
+QuietOption = Annotated[
+    bool,
+    typer.Option("--quiet", "-q", help="Print ids only, or nothing if the command has none."),
 ]
 
 
@@ -62,31 +67,57 @@ def warn(text: str) -> None:
     sys.stderr.write(f"warning: {printable(text)}\n")
 
 
-def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Write a table; only its last column is wrapped.
+def print_table(
+    headings: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    wrapped: str | None = None,
+    optional: Sequence[str] = (),
+) -> None:
+    """Write a table, whose cells are never cut.
 
-    On a terminal that is too narrow, each cell of a row gets its own line.
+    On a terminal that is too narrow, the `optional` columns are left out, one after the other. If
+    that is not enough, each cell of a row gets its own line.
+
+    Args:
+        headings: the names of the columns.
+        rows: the cells.
+        wrapped: the only column that is wrapped.
+        optional: the columns that a narrow terminal has no place for, the first to go first.
     """
-    from rich.measure import Measurement
+    out = console()
+    cells = [dict(zip(headings, map(printable, row), strict=True)) for row in rows]
+    for left_out in range(len(optional) + 1):
+        names = [name for name in headings if name not in optional[:left_out]]
+        table = _table(names, cells, wrapped)
+        if _min_width(out, table) <= out.width:
+            _print(out, table)
+            return
+    width = max(map(len, headings))
+    for row in cells:
+        lines = [f"{name.lower():{width}}  {value}".rstrip() for name, value in row.items()]
+        print_line("\n".join([*lines, ""]))
+
+
+def _table(names: Sequence[str], rows: Iterable[dict[str, str]], wrapped: str | None) -> Table:
     from rich.table import Table
 
-    out = console()
-    cells = [[printable(cell) for cell in row] for row in rows]
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for heading in headings[:-1]:
-        table.add_column(heading, no_wrap=True)
-    table.add_column(headings[-1], overflow="fold", min_width=_MIN_LAST_COLUMN)
-    for row in cells:
-        table.add_row(*row)
-    if (
-        Measurement.get(out, out.options.update(max_width=_UNLIMITED_WIDTH), table).minimum
-        <= out.width
-    ):
-        _print(out, table)
-        return
-    for row in cells:
-        print_facts(zip((heading.lower() for heading in headings), row, strict=True))
-        print_line("")
+    for name in names:
+        if name == wrapped:
+            table.add_column(name, overflow="fold", min_width=_MIN_WRAPPED)
+        else:
+            table.add_column(name, no_wrap=True)
+    for row in rows:
+        table.add_row(*(row[name] for name in names))
+    return table
+
+
+def _min_width(out: Console, table: Table) -> int:
+    from rich.measure import Measurement
+
+    unlimited = out.options.update(max_width=_UNLIMITED_WIDTH)
+    return Measurement.get(out, unlimited, table).minimum
 
 
 def print_facts(facts: Iterable[tuple[str, str]]) -> None:

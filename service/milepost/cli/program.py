@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
+import re
 import sys
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, Final
 
 from typer import TyperException
 from typer.core import TyperGroup
 
 from milepost.cli.errors import CommandError, ExitCode, refused, report, unexpected, wrong_usage
+from milepost.cli.values import quoted
+
+_LONG: Final = re.compile(r"(\S{60})\S{140,}")
 
 
 class Program(TyperGroup):
@@ -20,9 +26,7 @@ class Program(TyperGroup):
     def main(self, args: Sequence[str] | None = None, *_: object, **__: object) -> Any:
         """Run the command that the arguments name and exit with its code."""
         arguments = list(sys.argv[1:] if args is None else args)
-        if isinstance(sys.stdout, io.TextIOWrapper):
-            # A name that the terminal cannot encode must not fail the command.
-            sys.stdout.reconfigure(errors="backslashreplace")
+        _prepare_streams()
         if not arguments:
             arguments = ["--help"]
         failure = self._run(arguments)
@@ -35,18 +39,16 @@ class Program(TyperGroup):
         """Return the failure of the command, or its exit code."""
         try:
             code = super().main(arguments, "milepost", standalone_mode=False) or ExitCode.OK
-        except CommandError as error:
-            return error
-        except TyperException as error:
-            return wrong_usage(_sentence(error))
+            sys.stdout.flush()  # errors of the output are errors of the command
+        except BrokenPipeError:  # `head` has read enough; what the framework meets ends likewise
+            _drop_output()
+            return ExitCode.REFUSED
         except SystemExit as end:
             if not isinstance(end.code, str):
                 raise
             return refused(end.code.removeprefix("error: "))
         except Exception as error:  # noqa: BLE001 - every error is reported as one line
-            failure = unexpected(error)
-            failure.__cause__ = error
-            return failure
+            return _failure(error)
         if code == ExitCode.INTERRUPTED:
             return CommandError(
                 "interrupted",
@@ -57,13 +59,49 @@ class Program(TyperGroup):
         return int(code)
 
 
+def _failure(error: Exception) -> CommandError:
+    """Return the failure for an error of any kind."""
+    if isinstance(error, CommandError):
+        return error
+    if isinstance(error, TyperException):
+        return wrong_usage(_sentence(error))
+    if isinstance(error, UnicodeEncodeError):
+        return wrong_usage(f"{quoted(error.object)} is not UTF-8 text")
+    if isinstance(error, OSError):
+        _drop_output()  # it may be what failed
+    failure = unexpected(error)
+    failure.__cause__ = error
+    return failure
+
+
+def _prepare_streams() -> None:
+    """Make output possible on every kind of standard stream."""
+    # A closed stream is None; Python itself writes nothing to it then.
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - until the end
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - until the end
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A name that the terminal cannot encode must not fail the command.
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _drop_output() -> None:
+    """Send what is still buffered nowhere, so that Python does not fail to write it at its end."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _sentence(error: TyperException) -> str:
     """Return the problem with the arguments on one line, with a pointer to the help."""
-    text = " ".join(error.format_message().replace("Value error, ", "").split()).rstrip(".")
+    words = error.format_message().replace("Value error, ", "").split()
+    text = " ".join(_LONG.sub(r"\1…", word) for word in words).rstrip(".")
     context = getattr(error, "ctx", None)
     return f"{text}; see {context.command_path} --help" if context else text
 
 
 def _wants_json(arguments: Sequence[str]) -> bool:
     """Return whether to report errors as JSON, even if the arguments are invalid."""
-    return "--output=json" in arguments or ("--output", "json") in pairwise(arguments)
+    together = {"--output=json", "-ojson", "-o=json"}
+    apart = {("--output", "json"), ("-o", "json")}
+    return not together.isdisjoint(arguments) or not apart.isdisjoint(pairwise(arguments))

@@ -5,18 +5,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import socket
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from milepost.cli.errors import CommandError, ExitCode, refused, wrong_usage
-from milepost.cli.output import Output, OutputOption, print_json, print_line
+from milepost.cli.errors import CommandError, ExitCode, refused, settings_failures
+from milepost.cli.output import Output, OutputOption, QuietOption, print_json, print_line
+from milepost.cli.values import quoted
 
 if TYPE_CHECKING:
     from milepost.config import Settings
+
+_REVISION: Final = re.compile(r"\w{1,32}", re.ASCII)
 
 
 def serve(*, output: OutputOption = Output.TEXT) -> None:
@@ -27,17 +31,18 @@ def serve(*, output: OutputOption = Output.TEXT) -> None:
     """
     settings = load_settings()
     require_free_ports(settings)
-    from milepost import main, telemetry
-    from milepost.config import is_loopback
+    from milepost import config, main, telemetry
 
     as_json = output is Output.JSON or _logs_as_json(settings)
     telemetry.configure_logs(level=settings.log_level, as_json=as_json)
-    if settings.tls_cert_file is None and not is_loopback(settings.listen):
+    if settings.tls_cert_file is None and not config.is_loopback(settings.listen):
         telemetry.log.warning(
             "gRPC WITHOUT TLS ON AN ADDRESS THAT OTHERS CAN REACH: API keys travel in the clear;"
             " a proxy in front must do TLS",
             listen=settings.listen,
         )
+    for line in config.warnings():
+        telemetry.log.warning("questionable setting", problem=line)
     run = asyncio.run
     with contextlib.suppress(ImportError):
         from uvloop import run
@@ -78,12 +83,24 @@ def _bind_problem(address: str) -> str | None:
     return None
 
 
+def _revision(text: str) -> str:
+    if _REVISION.fullmatch(text) is None:
+        raise typer.BadParameter(f"{quoted(text)} must be a revision such as 0001, head or base")
+    return text
+
+
 def migrate(
     *,
     to: Annotated[
-        str, typer.Option(metavar="REVISION", help="A revision, `head`, or `base` for no tables.")
+        str,
+        typer.Option(
+            parser=_revision,
+            metavar="REVISION",
+            help="A revision such as 0001, `head`, or `base` for no tables.",
+        ),
     ] = "head",
     output: OutputOption = Output.TEXT,
+    quiet: QuietOption = False,
 ) -> None:
     """Migrate the schema of the database to the newest or another revision."""
     url = database_url()
@@ -91,6 +108,8 @@ def migrate(
 
     with database_failures():
         revision = main.migrate(url, to)
+    if quiet:
+        return
     if output is Output.JSON:
         print_json({"revision": revision})
     else:
@@ -103,6 +122,7 @@ def cleanup(
         bool, typer.Option("--dry-run", help="Count the operations and change nothing.")
     ] = False,
     output: OutputOption = Output.TEXT,
+    quiet: QuietOption = False,
 ) -> None:
     """Purge expired operations in one pass, as every replica does periodically.
 
@@ -117,6 +137,8 @@ def cleanup(
     with database_failures():
         swept = main.clean_up(url, dry_run=dry_run)
     purged, failed = swept.counts[PURGE], swept.counts[EXPIRE]
+    if quiet:
+        return
     if output is Output.JSON:
         print_json(
             {
@@ -138,17 +160,6 @@ def load_settings() -> Settings:
 
     with settings_failures():
         return config.load()
-
-
-@contextlib.contextmanager
-def settings_failures() -> Iterator[None]:
-    """Turn invalid settings into a `CommandError`."""
-    from milepost import config
-
-    try:
-        yield
-    except config.SettingsError as error:
-        raise wrong_usage(str(error), reason="INVALID_SETTINGS", problems=error.problems) from error
 
 
 def database_url() -> str:

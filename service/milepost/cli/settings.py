@@ -5,9 +5,19 @@ from __future__ import annotations
 import platform
 from dataclasses import asdict
 
+import typer
+
 from milepost import __version__
 from milepost.cli.errors import wrong_usage
-from milepost.cli.output import Output, OutputOption, print_json, print_line, print_table, warn
+from milepost.cli.output import (
+    Output,
+    OutputOption,
+    QuietOption,
+    print_json,
+    print_line,
+    print_table,
+    warn,
+)
 
 
 def version(*, output: OutputOption = Output.TEXT) -> None:
@@ -18,8 +28,18 @@ def version(*, output: OutputOption = Output.TEXT) -> None:
         print_line(f"milepost {__version__} (Python {platform.python_version()})")
 
 
-def check_config(*, output: OutputOption = Output.TEXT) -> None:
-    """Show every setting with its value and source, and every problem at once."""
+def print_version(wanted: bool) -> None:  # noqa: FBT001 - a callback of an option
+    """Show the version of Milepost and exit, if it is wanted."""
+    if wanted:
+        version(output=Output.TEXT)
+        raise typer.Exit
+
+
+def check_config(*, output: OutputOption = Output.TEXT, quiet: QuietOption = False) -> None:
+    """Show every setting with its value and source, and every problem at once.
+
+    The variables of the command line as a client follow those of the service.
+    """
     from milepost import config
 
     settings, problems = None, []
@@ -27,13 +47,15 @@ def check_config(*, output: OutputOption = Output.TEXT) -> None:
         settings = config.load()
     except config.SettingsError as error:
         problems = error.problems
-    entries, warnings = config.entries(settings), config.unknown_variables()
-    if output is Output.JSON:
+    entries = [*config.entries(settings), *config.client_entries()]
+    warnings = config.warnings()
+    if output is Output.JSON and not quiet:
         listed = [asdict(entry) for entry in entries]
         print_json({"settings": listed, "warnings": warnings, "problems": problems})
     else:
-        rows = [(e.name, _text(e.value), e.source, e.description) for e in entries]
-        print_table(("NAME", "VALUE", "FROM", "MEANING"), rows)
+        if not quiet:
+            rows = [(e.name, _text(e.value), e.source, e.description) for e in entries]
+            print_table(("NAME", "VALUE", "FROM", "MEANING"), rows, wrapped="MEANING")
         for line in warnings:
             warn(line)
     if problems:

@@ -37,9 +37,9 @@ def require_completed(operation: Operation, within: timedelta | None = None) -> 
     if operation.status is Status.COMPLETED:
         return
     if not operation.status.is_terminal:
-        waited = within.total_seconds() if within else 0
+        waited = f" after {within.total_seconds():g} s" if within else ""
         raise CommandError(
-            f"operation {operation.id} is still {operation.status} after {waited:g} s",
+            f"operation {operation.id} is still {operation.status}{waited}",
             reason="STILL_RUNNING",
             code="DEADLINE_EXCEEDED",
             exit_code=ExitCode.UNAVAILABLE,

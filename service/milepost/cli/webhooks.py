@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from milepost.cli.connection import (
-    DEFAULT_ADDRESS,
     AddressOption,
     InsecureOption,
     KeyOption,
     run_call,
 )
+from milepost.cli.errors import CommandError, ExitCode, settings_failures
+from milepost.cli.operations import RequestIdOption
 from milepost.cli.output import (
     Output,
     OutputOption,
+    QuietOption,
     print_facts,
     print_json,
     print_line,
@@ -23,43 +25,36 @@ from milepost.cli.output import (
     time_json,
     time_text,
 )
-from milepost.cli.service import database_failures, load_settings, settings_failures
+from milepost.cli.service import database_failures, load_settings
 
 if TYPE_CHECKING:
     from milepost_client import Delivery, DeliveryAttempt, Milepost, SigningSecrets
 
-app = typer.Typer(
-    help="Webhooks: signing secrets, deliveries, redelivery and tests. Needs an API key."
-)
-RequestIdOption = Annotated[
-    str | None, typer.Option(metavar="TEXT", help="Id of this call: a retry changes nothing.")
-]
 
-
-@app.command()
 def secret(
     *,
-    address: AddressOption = DEFAULT_ADDRESS,
-    api_key: KeyOption = None,
+    address: AddressOption,
+    api_key: KeyOption,
     insecure: InsecureOption = False,
     output: OutputOption = Output.TEXT,
+    quiet: QuietOption = False,
 ) -> None:
     """Show the secret that signs your webhooks.
 
     Your first operation with a callback URL creates it, and so does `milepost webhooks rotate`.
     """
     found = run_call(lambda client: client.signing_secrets(), address, api_key, insecure=insecure)
-    _show_secrets(found, output)
+    _show_secrets(found, output, quiet=quiet)
 
 
-@app.command()
 def rotate(
     *,
     request_id: RequestIdOption = None,
-    address: AddressOption = DEFAULT_ADDRESS,
-    api_key: KeyOption = None,
+    address: AddressOption,
+    api_key: KeyOption,
     insecure: InsecureOption = False,
     output: OutputOption = Output.TEXT,
+    quiet: QuietOption = False,
 ) -> None:
     """Create a secret that replaces the current one, if any; for 24 hours both sign."""
     found = run_call(
@@ -68,20 +63,22 @@ def rotate(
         api_key,
         insecure=insecure,
     )
-    _show_secrets(found, output)
+    _show_secrets(found, output, quiet=quiet)
 
 
-@app.command()
 def deliveries(
     *,
     operation: Annotated[
-        str | None, typer.Option(help="Only deliveries of this operation.")
+        str | None, typer.Option(metavar="ID", help="Only deliveries of this operation.")
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Number of deliveries, newest first.")] = 20,
-    address: AddressOption = DEFAULT_ADDRESS,
-    api_key: KeyOption = None,
+    limit: Annotated[
+        int, typer.Option(metavar="NUMBER", min=1, help="Number of deliveries, newest first.")
+    ] = 20,
+    address: AddressOption,
+    api_key: KeyOption,
     insecure: InsecureOption = False,
     output: OutputOption = Output.TEXT,
+    quiet: QuietOption = False,
 ) -> None:
     """List your webhooks and their outcomes, newest first."""
 
@@ -94,24 +91,31 @@ def deliveries(
         return found
 
     found = run_call(call, address, api_key, insecure=insecure)
-    if output is Output.JSON:
+    if quiet:
+        for delivery in found:
+            print_line(delivery.id)
+    elif output is Output.JSON:
         print_json({"deliveries": [_document(delivery) for delivery in found]})
     elif not found:
         print_line("No deliveries found.")
     else:
-        headings = ("id", "operation", "event", "status", "attempts", "last", "created")
-        print_table(headings, map(_row, found))
+        print_table(
+            ("ID", "OPERATION", "EVENT", "STATUS", "ATTEMPTS", "CREATED", "LAST"),
+            map(_row, found),
+            wrapped="LAST",
+            optional=("CREATED", "ATTEMPTS", "LAST", "EVENT"),
+        )
 
 
-@app.command()
 def redeliver(
     id_: Annotated[str, typer.Argument(metavar="ID", help="Id of the delivery, msg_…")],
     *,
     request_id: RequestIdOption = None,
-    address: AddressOption = DEFAULT_ADDRESS,
-    api_key: KeyOption = None,
+    address: AddressOption,
+    api_key: KeyOption,
     insecure: InsecureOption = False,
     output: OutputOption = Output.TEXT,
+    quiet: QuietOption = False,
 ) -> None:
     """Send a settled webhook again, with the same id."""
     found = run_call(
@@ -120,36 +124,46 @@ def redeliver(
         api_key,
         insecure=insecure,
     )
-    if output is Output.JSON:
+    if quiet:
+        print_line(found.id)
+    elif output is Output.JSON:
         print_json(_document(found))
     else:
         print_line(f"{found.id} is {found.status} again")
 
 
-@app.command("test")
 def send_test(
     url: Annotated[str, typer.Argument(metavar="URL", help="URL that receives the webhook.")],
     *,
-    address: AddressOption = DEFAULT_ADDRESS,
-    api_key: KeyOption = None,
+    address: AddressOption,
+    api_key: KeyOption,
     insecure: InsecureOption = False,
     output: OutputOption = Output.TEXT,
+    quiet: QuietOption = False,
 ) -> None:
-    """Send a test webhook to a URL and show the outcome.
+    """Send a test webhook to a URL and show the outcome; exit code 5 if it was not delivered.
 
     Needs a signing secret: see `milepost webhooks secret`.
     """
     found = run_call(
         lambda client: client.send_test_webhook(url), address, api_key, insecure=insecure
     )
+    if quiet:
+        return
     if output is Output.JSON:
         print_json(_attempt(found))
-    else:
+    elif found.error is None:
         print_line(_outcome(found))
+    if found.error is not None:
+        raise CommandError(
+            f"the test webhook was not delivered: {found.error}",
+            reason="WEBHOOK_NOT_DELIVERED",
+            code="ABORTED",
+            exit_code=ExitCode.ENDED_BADLY,
+        )
 
 
-@app.command()
-def reencrypt(*, output: OutputOption = Output.TEXT) -> None:
+def reencrypt(*, output: OutputOption = Output.TEXT, quiet: QuietOption = False) -> None:
     """Encrypt all secrets with the first master key, so that you can remove the others.
 
     Works on the database of the settings and needs no API key.
@@ -159,13 +173,18 @@ def reencrypt(*, output: OutputOption = Output.TEXT) -> None:
     settings = load_settings()
     with settings_failures(), database_failures():
         changed = main.reencrypt_secrets(settings)
+    if quiet:
+        return
     if output is Output.JSON:
         print_json({"reencrypted": changed})
     else:
         print_line(f"encrypted {changed} under the current key")
 
 
-def _show_secrets(found: SigningSecrets, output: Output) -> None:
+def _show_secrets(found: SigningSecrets, output: Output, *, quiet: bool) -> None:
+    if quiet:
+        print_line(found.current.value)
+        return
     both = {"current": found.current, "previous": found.previous}
     if output is Output.JSON:
         print_json(
@@ -190,8 +209,8 @@ def _row(delivery: Delivery) -> tuple[str, ...]:
         delivery.event_type,
         str(delivery.status),
         str(len(delivery.attempts)),
-        _outcome(delivery.attempts[-1]) if delivery.attempts else "",
         time_text(delivery.create_time),
+        _outcome(delivery.attempts[-1]) if delivery.attempts else "",
     )
 
 

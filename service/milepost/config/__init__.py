@@ -3,29 +3,32 @@
 Each module holds the settings of one capability; ``settings.py`` puts them together.
 """
 
-from milepost.config.entries import Entry, entries, unknown_variables
-from milepost.config.environment import (
-    OTHERS,
-    PREFIX,
-    TESTS,
-    client_tls_files,
-    without_settings,
-)
+from milepost.config.client import ADDRESS, API_KEY, client_tls_files, client_value
+from milepost.config.entries import Entry, client_entries, entries, exposed_secrets, warnings
+from milepost.config.environment import CLIENT, OTHERS, PREFIX, TESTS, without_settings
+from milepost.config.redaction import redacted
 from milepost.config.settings import Settings, SettingsError, load
 from milepost.config.values import is_loopback, split_address
 
 __all__ = [
+    "ADDRESS",
+    "API_KEY",
+    "CLIENT",
     "OTHERS",
     "PREFIX",
     "TESTS",
     "Entry",
     "Settings",
     "SettingsError",
+    "client_entries",
     "client_tls_files",
+    "client_value",
     "entries",
+    "exposed_secrets",
     "is_loopback",
     "load",
+    "redacted",
     "split_address",
-    "unknown_variables",
+    "warnings",
     "without_settings",
 ]

@@ -9,8 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import BaseModel, Field, ValidationInfo, field_validator
 
 from milepost.config.environment import PREFIX
-from milepost.config.values import EMPTY_IS_NONE, ReadableFile, read_by, readable
-from milepost.domain.trust import certificates_from, issuers_from
+from milepost.config.redaction import redacted
+from milepost.config.values import (
+    EMPTY_IS_NONE,
+    ReadableFile,
+    read_by,
+    readable,
+    require_authorities,
+)
+from milepost.domain.trust import certificates_from, issuers_from, reserved_prefixes
 
 if TYPE_CHECKING:
     from milepost.domain.operation import Principal
@@ -21,8 +28,15 @@ def _issuers_with_files(text: str) -> tuple[Issuer, ...]:
     issuers = issuers_from(text)
     for issuer in issuers:
         if issuer.jwks_file is not None:
-            readable(Path(issuer.jwks_file))
+            _require_readable(issuer.jwks_file)
     return issuers
+
+
+def _require_readable(file: str) -> None:
+    try:
+        readable(Path(file))
+    except ValueError as error:
+        raise ValueError(f"{redacted('jwks_file', file)}: {error}") from None
 
 
 class AccessSettings(BaseModel):
@@ -39,14 +53,14 @@ class AccessSettings(BaseModel):
         None,
         description="CAs (PEM) of client certificates; if set, every connection must present one",
     )
-    mtls_principals: Annotated[str | None, EMPTY_IS_NONE] = Field(
-        None, description="Principals of client certificates: JSON, see docs/operating.md"
-    )
     jwt_issuers: Annotated[Annotated[str, read_by(_issuers_with_files)] | None, EMPTY_IS_NONE] = (
         Field(
             None,
             description="Trusted issuers of tokens (JWT): JSON, see docs/operating.md",
         )
+    )
+    mtls_principals: Annotated[str | None, EMPTY_IS_NONE] = Field(
+        None, description="Principals of client certificates: JSON, see docs/operating.md"
     )
 
     # An invalid field is missing from `info.data`; only that first problem is reported then.
@@ -74,16 +88,14 @@ class AccessSettings(BaseModel):
             return value
         if info.data.get("tls_cert_file", value) is None:
             raise ValueError(f"needs {PREFIX}TLS_CERT_FILE")
-        try:
-            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(value)
-        except ssl.SSLError:
-            raise ValueError("has no certificate (PEM)") from None
+        require_authorities(value)
         return value
 
     @field_validator("mtls_principals")
     @classmethod
     def _certificates(cls, value: str | None, info: ValidationInfo) -> str | None:
-        found = certificates_from(value or "")
+        issuers = issuers_from(info.data.get("jwt_issuers") or "")
+        found = certificates_from(value or "", reserved_prefixes(issuers))
         if found and info.data.get("tls_client_ca_file", value) is None:
             raise ValueError(f"needs {PREFIX}TLS_CLIENT_CA_FILE")
         return value
@@ -92,6 +104,11 @@ class AccessSettings(BaseModel):
     def trusted_issuers(self) -> tuple[Issuer, ...]:
         """The trusted issuers of tokens."""
         return issuers_from(self.jwt_issuers or "")
+
+    @property
+    def reserved_subjects(self) -> tuple[str, ...]:
+        """The prefixes that only the subjects of trusted issuers may have."""
+        return reserved_prefixes(self.trusted_issuers)
 
     @property
     def mtls_certificates(self) -> dict[str, Principal]:

@@ -13,16 +13,18 @@ if TYPE_CHECKING:
 
 PREFIX: Final = "MILEPOST_"
 FILE_VARIABLE: Final = f"{PREFIX}CONFIG_FILE"
-CLIENT_FILES: Final = {
-    "ca_file": f"{PREFIX}CA_FILE",
-    "certificate_file": f"{PREFIX}CLIENT_CERT_FILE",
-    "key_file": f"{PREFIX}CLIENT_KEY_FILE",
+CLIENT: Final = {
+    f"{PREFIX}ADDRESS": "Address of the service that `ops` and `webhooks` call, by default"
+    " 127.0.0.1:7450",
+    f"{PREFIX}API_KEY": "API key of these calls",
+    f"{PREFIX}CA_FILE": "CAs (PEM) that the service is verified with, instead of those of the"
+    " system",
+    f"{PREFIX}CLIENT_CERT_FILE": "Client certificate (PEM) of these calls",
+    f"{PREFIX}CLIENT_KEY_FILE": "Key of that certificate (PEM)",
 }
-"""Variables of the TLS files (PEM) that the command line calls with."""
-OTHERS: Final = frozenset(
-    {FILE_VARIABLE, f"{PREFIX}ADDRESS", f"{PREFIX}API_KEY", *CLIENT_FILES.values()}
-)
-"""Variables beside the settings: the settings file, and the options of the command line."""
+"""Variables of the command line as a client, with their meanings."""
+OTHERS: Final = frozenset({FILE_VARIABLE, *CLIENT})
+"""Variables beside the settings of the service."""
 TESTS: Final = f"{PREFIX}TEST_"
 """The prefix of the variables of the test suite."""
 
@@ -60,16 +62,10 @@ def settings_file() -> tuple[Path | None, list[str]]:
     return Path(name), [f"{FILE_VARIABLE}: {name}: line {n} is not KEY=VALUE" for n in broken]
 
 
-def client_tls_files() -> dict[str, str]:
-    """Return the TLS files that the command line is configured with, if any."""
-    given = {name: os.environ.get(variable) for name, variable in CLIENT_FILES.items()}
-    return {name: file for name, file in given.items() if file}
-
-
 def without_settings() -> dict[str, str]:
     """Return the environment of this process without the variables of Milepost."""
     return {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
 
 
 def _upper(variables: Mapping[str, str | None]) -> dict[str, str | None]:
-    return {name.upper(): value for name, value in variables.items()}
+    return {name.upper(): value for name, value in variables.items() if name.isascii()}

@@ -74,7 +74,7 @@ class RateSettings(BaseModel):
     def _limits_store(cls, value: SecretStr | None) -> SecretStr | None:
         if value is None:
             return None
-        parts = urlsplit(value.get_secret_value())
+        parts = _split(value.get_secret_value())
         if parts.scheme not in {"redis", "rediss"} or not parts.hostname:
             raise ValueError("must be redis://HOST:PORT/NUMBER, or rediss:// with TLS")
         if _port(parts) is None or not re.fullmatch(r"/?\d*", parts.path, re.ASCII):
@@ -94,6 +94,14 @@ class RateSettings(BaseModel):
         )
         special, _ = read_allowances(self.principal_limits, default)
         return Allowances(default=default, by_subject=special)
+
+
+def _split(url: str) -> SplitResult:
+    """Return the parts of a URL. The messages of Python quote it."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        raise ValueError("must be a URL") from None
 
 
 def _port(parts: SplitResult) -> int | None:

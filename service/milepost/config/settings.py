@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -12,7 +13,7 @@ from milepost.config.access import AccessSettings
 from milepost.config.environment import PREFIX, settings_file, variable_of
 from milepost.config.operations import OperationSettings
 from milepost.config.rates import RateSettings
-from milepost.config.redaction import SECRET, mask
+from milepost.config.redaction import redacted
 from milepost.config.server import CallSettings, ServerSettings
 from milepost.config.store import StoreSettings
 from milepost.config.telemetry import TelemetrySettings
@@ -72,8 +73,9 @@ def load(**overrides: Any) -> Settings:
 
 
 def _line(item: Any) -> str:
-    """Return one problem as a line: the variable, the reason, and the value unless it is secret."""
+    """Return one problem as a line: the variable, the reason, and the value without secrets."""
     name = str(item["loc"][0]) if item["loc"] else ""
     text = str(item["msg"]).removeprefix("Value error, ")
-    found = "" if name in SECRET else f" (found {mask(repr(item['input']))})"
-    return f"{variable_of(name)}: {text}{found}"
+    value = item["input"]
+    shown = repr(redacted(name, value if isinstance(value, Path) else str(value)))
+    return f"{variable_of(name)}: {text} (found {shown})"

@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
+from typing import Final
 
 from pydantic import BaseModel, Field, SecretStr, field_validator
+
+_SERVER: Final = re.compile(
+    r"(?:[^:@/?#]*(?::[^:@/?#]*)?@)?"  # the user and the password
+    r"(?:\[[0-9A-Fa-f:.%]+\]|[\w.,-]*)(?::\d{1,5})?"
+    r"(?:/[^@?#]*)?(?:\?.*)?"
+)
+"""The rest of a URL of PostgreSQL, after its scheme. The drivers read any other text in other ways,
+and their errors would quote parts of the password."""
 
 
 def _data_folder() -> Path:
@@ -37,6 +47,11 @@ class StoreSettings(BaseModel):
             raise ValueError("must name a file: sqlite:///milepost.db, sqlite:////var/lib/x.db")
         if scheme == "sqlite" and not rest.startswith("/"):
             raise ValueError("must have three slashes before the file: sqlite:///milepost.db")
+        if scheme != "sqlite" and not _SERVER.fullmatch(rest):
+            raise ValueError(
+                "must be postgresql+psycopg://USER:PASSWORD@HOST:PORT/NAME, with %40 for each @ in"
+                " the password, and likewise %2F, %3A, %3F and %23 for / : ? and #"
+            )
         return value
 
     @property

@@ -28,4 +28,6 @@ class TelemetrySettings(BaseModel):
     def _collector(cls, value: str | None) -> str | None:
         if value and not value.startswith(("http://", "https://")):
             raise ValueError("must begin with http:// or https://")
+        if value and "@" in value:
+            raise ValueError("must have no user and no password")
         return value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import ssl
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from milepost.domain.trust import is_this_machine
+from milepost.hostnames import ascii_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,13 +43,21 @@ def read_by(read: Callable[[str], object]) -> AfterValidator:
 
 
 def readable(path: Path) -> Path:
-    """Return the path; raise ValueError with the reason if the file cannot be read."""
+    """Return the path; raise ValueError with the reason alone if the file cannot be read."""
     try:
         with path.open("rb") as file:
             file.read(1)
     except OSError as error:
-        raise ValueError(f"{path}: {error.strerror}") from None
+        raise ValueError(error.strerror) from None
     return path
+
+
+def require_authorities(path: Path) -> None:
+    """Raise ValueError unless the file has certificates (PEM)."""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+    except ssl.SSLError:
+        raise ValueError("has no certificate (PEM)") from None
 
 
 ReadableFile = Annotated[Annotated[Path, AfterValidator(readable)] | None, EMPTY_IS_NONE]
@@ -77,11 +87,14 @@ def listed(text: str) -> list[str]:
 
 
 def domains(text: str) -> tuple[str, ...]:
-    """Return the domain names of a list; raise ValueError if one is invalid."""
+    """Return the domain names of a list, in ASCII; raise ValueError if one is invalid."""
     items = listed(text)
     if not all(_DOMAIN.fullmatch(item) for item in items):
         raise ValueError("must be names such as example.com; names below them need no asterisk")
-    return tuple(items)
+    try:
+        return tuple(map(ascii_name, items))
+    except ValueError:
+        raise ValueError("must be valid names; international ones may be given as xn--…") from None
 
 
 def networks(text: str) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
@@ -92,7 +105,9 @@ def networks(text: str) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, 
 def ports(text: str) -> tuple[int, ...]:
     """Return the ports of a list; raise ValueError if one is invalid."""
     items = listed(text)
-    if not all(item.isdecimal() and 0 < int(item) <= _MAX_PORT for item in items):
+    if not all(
+        item.isascii() and item.isdecimal() and 0 < int(item) <= _MAX_PORT for item in items
+    ):
         raise ValueError("must be ports, separated by commas")
     return tuple(int(item) for item in items)
 

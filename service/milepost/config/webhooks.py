@@ -12,12 +12,14 @@ from milepost.config.environment import PREFIX
 from milepost.config.values import (
     EMPTY_IS_NONE,
     Count,
+    ReadableFile,
     Seconds,
     domains,
     networks,
     pauses,
     ports,
     read_by,
+    require_authorities,
 )
 from milepost.domain.callback_url import CallbackRules
 from milepost.domain.limits import Limits
@@ -51,13 +53,18 @@ class WebhookSettings(BaseModel):
     webhook_allowed_ports: Annotated[str, read_by(ports)] = Field(
         "", description="Further ports of callback URLs beside 443 and 8443, separated by commas"
     )
+    webhook_ca_file: ReadableFile = Field(
+        None,
+        description="File with certificate authorities (PEM) of webhook receivers, trusted beside"
+        " those of the system",
+    )
     webhook_timeout_seconds: Seconds = Field(5.0, description="Time limit of one delivery attempt")
     webhook_schedule_seconds: Annotated[str, read_by(pauses)] = Field(
         "0,1,2,4,30,300,1800,7200",
         description="Pause before each delivery attempt; one value for each attempt",
     )
     webhook_concurrency: Count = Field(
-        64, description="Concurrent delivery attempts of one replica"
+        512, description="Concurrent delivery attempts of one replica"
     )
     webhook_concurrency_per_host: Count = Field(
         8, description="Concurrent delivery attempts of one replica to one host"
@@ -75,6 +82,13 @@ class WebhookSettings(BaseModel):
     def _one_source_of_keys(cls, value: Path | None, info: ValidationInfo) -> Path | None:
         if value is not None and info.data.get("webhook_keys") is not None:
             raise ValueError(f"must not be set together with {PREFIX}WEBHOOK_KEYS")
+        return value
+
+    @field_validator("webhook_ca_file")
+    @classmethod
+    def _usable_authorities(cls, value: Path | None) -> Path | None:
+        if value is not None:
+            require_authorities(value)
         return value
 
     @property

@@ -71,8 +71,11 @@ _LABEL: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _NUMBER: Final = re.compile(r"[0-9]+|0x[0-9a-f]*")
 _ENCODED: Final = "xn--"
 _LETTERS: Final = frozenset({"Ll", "Lo", "Lm", "Mn", "Mc", "Nd"})
-_UNSTABLE_BUT_VALID: Final = frozenset("\u00df\u03c2\u0f0b\u3007")
-"""Exceptions of RFC 5892 that Unicode's case folding or categories would exclude."""
+_UNSTABLE_BUT_VALID: Final = frozenset(
+    "\u00df\u03c2\u0f0b\u3007\u00b7\u0375\u05f3\u05f4\u200c\u200d\u30fb"
+)
+"""Characters of RFC 5892 that Unicode's case folding or categories would exclude: exceptions, and
+those that are valid in some contexts. Their context is checked where a name is encoded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,12 +117,12 @@ class CallbackUrl:
 
     scheme: str
     host: str
-    """In ASCII and lower case, without brackets and without a dot at the end."""
+    """In ASCII (A-labels) and lower case, without brackets and without a dot at the end."""
     port: int
     path_and_query: str
     """As sent on the request line: begins with a slash."""
     text: str
-    """As the caller wrote it. Its query may be a secret."""
+    """As it was given. Its query may be a secret."""
     address: Address | None
     """The address, if the host is an address and not a name."""
 
@@ -258,7 +261,7 @@ def _is_valid_label(label: str) -> bool:
 def _is_valid_encoding(label: str) -> bool:
     """Return whether an ``xn--`` label is the canonical encoding of letters and digits.
 
-    This is RFC 5891 without the characters that need their context, such as joiners.
+    This is RFC 5891 without the contexts of characters and the directions of writing.
     """
     encoded = label.removeprefix(_ENCODED)
     try:

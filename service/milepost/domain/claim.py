@@ -17,6 +17,8 @@ class ClaimRequest:
     """Exact names."""
     max_operations: int
     """At least 1."""
+    max_bytes: int
+    """Of the answer. The first operation may be larger."""
     lease: timedelta
     actor: str
     """The subject of the caller."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 from milepost.domain.transitions import TABLE, Transition
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from datetime import datetime, timedelta
 
     from milepost.domain.operation import (
@@ -109,6 +110,24 @@ class OperationSnapshot:
     trace_context: str | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryClaim:
+    """Request of a dispatcher for due deliveries.
+
+    A receiver is a host, or a destination: the receivers of one owner on a host.
+    """
+
+    limit: int
+    per_host: int
+    busy: Collection[str] = ()
+    """Receivers that get no delivery."""
+    on_trial: Collection[str] = ()
+    """Receivers that get at most one delivery each."""
+    on_trial_limit: int = 0
+    """Bound of the deliveries to all receivers `on_trial`, beside `limit`."""
+    lease: timedelta
+
+
 @dataclass(slots=True, kw_only=True)
 class ClaimedDelivery:
     """A delivery that one dispatcher has leased."""
@@ -133,6 +152,11 @@ class ClaimedDelivery:
     """Absent if the operation is removed and no payload was stored for the delivery."""
     secrets: tuple[SealedSecret, ...]
     """Secrets that sign the webhooks of the owner now, the current one first; may be empty."""
+
+    @property
+    def destination(self) -> str:
+        """The receivers of the owner on the host. It equals no host, which has no space."""
+        return f"{self.host} {self.owner}"
 
 
 @dataclass(slots=True, kw_only=True)

@@ -74,9 +74,9 @@ class InvalidRequest(MilepostError):
 
     reason = "INVALID_REQUEST"
 
-    def __init__(self, *violations: Violation) -> None:
-        """Report every violated field at once."""
-        self.violations = violations
+    def __init__(self, *violations: Violation, omitted: int = 0) -> None:
+        """Report every violated field at once, and how many further ones are omitted."""
+        self.violations, self.omitted = violations, omitted
         super().__init__("; ".join(f"{v.field}: {v.problem}" for v in violations))
 
 

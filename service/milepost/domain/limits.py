@@ -34,6 +34,9 @@ class Limits:
     """Longest wait of a claim for work; its request and its deadline may shorten it."""
     metadata_bytes: int = 65_536
     """Of the JSON encoding."""
+    nesting_levels: int = 20
+    """Of objects and lists, in metadata and error details. A level takes up to three levels of a
+    message, and decoders in Python, Java, C++ and Rust stop at 100."""
     result_bytes: int = 1_048_576
     type_url_length: int = 2_048
     """Of the type_url of a result."""
@@ -45,6 +48,8 @@ class Limits:
     """Of a function, version, worker and original_request_id."""
     page_size_default: int = 50
     page_size_max: int = 100
+    answer_bytes: int = 3 * 1_048_576
+    """Of a claim, or of a page of a list. Clients accept 4 MiB by default."""
     stream_interval: timedelta = timedelta(seconds=1)
     """Shortest interval between two commits of one operation on a progress stream."""
     stream_operations: int = 1_000

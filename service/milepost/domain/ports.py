@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from datetime import timedelta
 
     from milepost.domain.api_key import (
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from milepost.domain.delivery import (
         ClaimedDelivery,
         Delivery,
+        DeliveryClaim,
         DeliverySelection,
         Probe,
         SealedSecret,
@@ -32,10 +33,15 @@ if TYPE_CHECKING:
         Operation,
         OperationId,
     )
+    from milepost.domain.pages import Page
     from milepost.domain.rates import BucketKey, Rate
     from milepost.domain.selection import Position, Selection
     from milepost.domain.sweep import Sweep
     from milepost.domain.transitions import TransitionRequest, TransitionResult
+
+
+def ignore(_result: object) -> None:
+    """Do nothing with a result whose caller has given up."""
 
 
 class OperationStore(Protocol):
@@ -43,11 +49,15 @@ class OperationStore(Protocol):
 
     Every method may raise `StoreUnavailable` within a second when the database is unavailable, and
     `Overloaded` at once when too many calls wait. Cancelling a waiting caller neither loses nor
-    undoes a change in progress: it is committed as a whole or not at all.
+    undoes a change in progress: it is committed as a whole or not at all. If it is committed after
+    its caller was cancelled, or got `StoreUnavailable`, its result is passed to `on_abandoned`.
     """
 
     async def insert(
-        self, operation_id: OperationId, new_operation: NewOperation
+        self,
+        operation_id: OperationId,
+        new_operation: NewOperation,
+        on_abandoned: Callable[[TransitionResult | None], None] = ignore,
     ) -> TransitionResult | None:
         """Store `new_operation` as a pending operation at revision 1, with its event.
 
@@ -60,7 +70,9 @@ class OperationStore(Protocol):
                 counted exactly, also with concurrent creates.
         """
 
-    async def apply(self, request: TransitionRequest) -> TransitionResult:
+    async def apply(
+        self, request: TransitionRequest, on_abandoned: Callable[[TransitionResult], None] = ignore
+    ) -> TransitionResult:
         """Commit one transition with its event and its deliveries, or change nothing.
 
         The transition is one conditional update; an earlier read never decides it. A retry (same
@@ -72,7 +84,9 @@ class OperationStore(Protocol):
             LostRace: other changes came first, three times in a row.
         """
 
-    async def delete(self, request: TransitionRequest) -> None:
+    async def delete(
+        self, request: TransitionRequest, on_abandoned: Callable[[TransitionResult], None] = ignore
+    ) -> None:
         """Remove a terminal operation; only its events remain.
 
         A retry (same request_id and actor) returns too.
@@ -97,10 +111,12 @@ class OperationStore(Protocol):
         limit: int,
         *,
         full: bool,
-    ) -> list[Operation]:
+        max_bytes: int,
+    ) -> Page[Operation]:
         """Return up to `limit` operations, newest first by (create_time, id), after a position.
 
-        Without `full`, result, errors and metadata are not read.
+        Only as many as fit into `max_bytes`, but at least one. No more are read. Without `full`,
+        result, errors and metadata are not read.
         """
 
     async def status_snapshots(
@@ -116,8 +132,12 @@ class OperationStore(Protocol):
 class WorkStore(Protocol):
     """Store of pending work. Raises as `OperationStore` does."""
 
-    async def claim(self, claim: ClaimRequest) -> list[Operation]:
+    async def claim(
+        self, claim: ClaimRequest, on_abandoned: Callable[[list[Operation]], None] = ignore
+    ) -> list[Operation]:
         """Lease up to `claim.max_operations` pending operations to one worker.
+
+        Only as many as fit into `claim.max_bytes`, but at least one, if there is work.
 
         No operation goes to two workers. Owners take turns: a busy owner does not starve others.
         """
@@ -233,13 +253,10 @@ class DeliveryStore(Protocol):
     Every method may raise `StoreUnavailable` and `Overloaded`, as those of `OperationStore`.
     """
 
-    async def claim(
-        self, *, limit: int, per_host: int, busy: Collection[str], lease: timedelta
-    ) -> list[ClaimedDelivery]:
-        """Lease up to `limit` due deliveries to this dispatcher only.
+    async def claim(self, request: DeliveryClaim) -> list[ClaimedDelivery]:
+        """Lease due deliveries to this dispatcher only, within the limits of the request.
 
-        At most `per_host` of one host, and none of a `busy` host. A delivery whose lease expires
-        is due again.
+        A delivery whose lease expires is due again.
         """
 
     async def settle(self, settlement: Settlement) -> bool:

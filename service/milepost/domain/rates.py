@@ -10,6 +10,8 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Any, Final, TypeAlias
 
+from milepost.domain.subject import subject_problem
+
 MINUTE: Final = timedelta(seconds=60)
 MAX_COUNT: Final = 2**31 - 1
 
@@ -88,14 +90,16 @@ def read_allowances(text: str, default: Allowance) -> tuple[dict[str, Allowance]
     found: dict[str, Allowance] = {}
     problems: list[str] = []
     for subject, numbers in given.items():
-        wrong = _problems(numbers)
+        wrong = _problems(subject, numbers)
         problems += [f"{subject}: {problem}" for problem in wrong]
         if not wrong:
             found[subject] = dataclasses.replace(default, **numbers)
     return found, problems
 
 
-def _problems(numbers: Any) -> list[str]:
+def _problems(subject: str, numbers: Any) -> list[str]:
+    if problem := subject_problem(subject):
+        return [f"the subject {problem}"]
     if not isinstance(numbers, dict):
         return ["must be an object such as {'creates': 500, 'active': 100}"]
     strange = [f"{name} is not one of {', '.join(NAMES)}" for name in numbers if name not in NAMES]

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from milepost.domain.api_key import is_grant
 from milepost.domain.operation import Principal, Role
+from milepost.domain.subject import MAX_LENGTH, subject_problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -24,7 +25,6 @@ ALGORITHMS: Final = (
 )
 """Accepted signature algorithms: all asymmetric, so never a shared secret or `none`."""
 LIFETIME_MAX: Final = timedelta(hours=24)
-MAX_LENGTH: Final = 255
 _KINDS: Final = ("dns:", "uri:", "email:", "ip:")
 """How the name of a certificate begins, by the kind of its subject alternative name."""
 
@@ -64,6 +64,14 @@ def issuers_from(text: str) -> tuple[Issuer, ...]:
     return tuple(found)
 
 
+def reserved_prefixes(issuers: Iterable[Issuer]) -> tuple[str, ...]:
+    """Return the prefixes with which only the subjects of these issuers begin.
+
+    An issuer without a prefix has its subjects in common with API keys and certificates.
+    """
+    return tuple(issuer.subject_prefix for issuer in issuers if issuer.subject_prefix)
+
+
 def _issuer(reader: _Reader) -> Issuer:
     issuer = reader.text("issuer")
     url, file = reader.text("jwks_url", ""), reader.text("jwks_file", "")
@@ -82,7 +90,7 @@ def _issuer(reader: _Reader) -> Issuer:
         jwks_url=url or None,
         jwks_file=file or None,
         subject_claim=reader.text("subject_claim", "sub"),
-        subject_prefix=reader.text("subject_prefix", f"{issuer}|"),
+        subject_prefix=reader.prefix("subject_prefix", f"{issuer}|"),
         roles_claim=reader.text("roles_claim", "roles"),
         functions_claim=reader.text("functions_claim", "functions"),
         lifetime_max=timedelta(seconds=seconds),
@@ -126,10 +134,14 @@ def is_this_machine(host: str) -> bool:
         return host == "localhost"
 
 
-def certificates_from(text: str) -> dict[str, Principal]:
+def certificates_from(text: str, reserved: Iterable[str] = ()) -> dict[str, Principal]:
     """Return whom the client certificates of a JSON object speak for, by their names.
 
     A name is a kind and a subject alternative name, such as ``dns:encoder.example.com``.
+
+    Args:
+        text: the JSON object.
+        reserved: the prefixes of the subjects of trusted issuers.
 
     Raises:
         ValueError: its text has every problem.
@@ -140,7 +152,7 @@ def certificates_from(text: str) -> dict[str, Principal]:
         if not name.startswith(_KINDS) or name in _KINDS:
             problems.append(f"{name!r} must begin with {', '.join(_KINDS)}")
         reader = _Reader(item, name, problems)
-        subject, roles = reader.text("subject"), reader.words("roles")
+        subject, roles = reader.subject("subject", reserved), reader.words("roles")
         functions = reader.words("functions", ())
         if not roles or not set(roles) <= set(Role):
             reader.refuse("roles", f"must be some of {', '.join(Role)}")
@@ -181,6 +193,23 @@ class _Reader:
             return ""
         if default is None and not value.strip():
             self.refuse(field, "must not be blank")
+        return value
+
+    def subject(self, field: str, reserved: Iterable[str]) -> str:
+        """Return a subject, which is required."""
+        value = self._take(field, None)
+        if not isinstance(value, str):
+            self.refuse(field, "must be a text")
+            return ""
+        if problem := subject_problem(value, reserved):
+            self.refuse(field, problem)
+        return value
+
+    def prefix(self, field: str, default: str) -> str:
+        """Return the beginning of subjects."""
+        value = self.text(field, default)
+        if subject_problem(f"{value}x"):
+            self.refuse(field, "must be the beginning of visible subjects")
         return value
 
     def words(self, field: str, default: tuple[str, ...] | None = None) -> tuple[str, ...]:

@@ -44,6 +44,7 @@ async def access_of(
                 tokens=tokens if settings.trusted_issuers else None,
                 certificates=Certificates(principals) if principals else None,
                 note_use=note_use,
+                reserved_subjects=settings.reserved_subjects,
                 failures_per_minute=settings.auth_failures_per_minute,
             ),
             rate_limits=RateLimits(

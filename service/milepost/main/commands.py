@@ -146,6 +146,8 @@ def _database(url: str) -> Iterator[Engine]:
         yield open_engine(url)
     except CommandError as error:
         raise DatabaseError(str(error)) from error
+    except StoreUnavailable as error:
+        raise DatabaseError("database: another process is writing to it", away=True) from error
     except ValueError as error:
         raise DatabaseError("database: its URL cannot be understood") from error
     except (sa.exc.SQLAlchemyError, OSError) as error:

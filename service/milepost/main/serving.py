@@ -9,9 +9,8 @@ import signal
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-import sqlalchemy as sa
-
 from milepost import __version__, telemetry
+from milepost.config import redacted
 from milepost.main.access import access_of, tls_of
 from milepost.main.batch_scheduling import use_batch_scheduling
 from milepost.main.embedded import only_process, prepare_embedded
@@ -69,7 +68,12 @@ async def serve(settings: Settings) -> None:
         stack.push_async_callback(batchers.close)
         stores = Stores(batchers)
         sending = await stack.enter_async_context(delivering_webhooks(settings, stores, tracing))
-        keys = Keys(stores.keys, limits=settings.limits, page_tokens=page_tokens)
+        keys = Keys(
+            stores.keys,
+            limits=settings.limits,
+            page_tokens=page_tokens,
+            reserved_subjects=settings.reserved_subjects,
+        )
         access = await stack.enter_async_context(access_of(settings, stores.keys, keys.note_use))
         subscriptions, work = Subscriptions(), PendingWork(stores.work)
         await stack.enter_async_context(
@@ -98,7 +102,7 @@ async def serve(settings: Settings) -> None:
             listen=settings.listen,
             http_listen=settings.http_listen,
             tls=settings.tls_cert_file is not None,
-            database=sa.make_url(url).render_as_string(hide_password=True),
+            database=redacted("database_url", url),
         )
         await stop.wait()
         telemetry.log.info("draining")
@@ -139,7 +143,7 @@ def _use_cases(
     return UseCases(
         tracker=tracker,
         history=History(operations, stores.history, limits=limits, page_tokens=page_tokens),
-        claimer=Claimer(stores.work, limits=limits, subscriptions=subscriptions, work=work),
+        claimer=Claimer(stores.work, committer, limits=limits, work=work),
         sweeper=Sweeper(
             stores.sweeps,
             subscriptions=subscriptions,

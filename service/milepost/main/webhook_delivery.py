@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from milepost import telemetry
-from milepost.config import SettingsError
+from milepost.config import SettingsError, redacted
 from milepost.main.embedded import sqlite_path
 from milepost.tracking.signing_secrets import Secrets
 from milepost.webhooks.attempts import DeliveryAttempts
@@ -23,6 +24,7 @@ from milepost.webhooks.vault import Vault
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
     from milepost.config import Settings
     from milepost.storage.stores import Stores
@@ -54,7 +56,8 @@ async def delivering_webhooks(
         timeout=timeout,
     )
     resolver = Resolver(rules)
-    sender = Sender(rules, resolver, total=timeout)
+    tls = await asyncio.to_thread(receiver_tls, settings.webhook_ca_file)
+    sender = Sender(rules, resolver, tls=tls, total=timeout)
     sender.open()
     secrets = Secrets(stores.secrets, Vault(keys))
     attempts = DeliveryAttempts(sender, secrets, rules, settings.webhook_schedule)
@@ -71,6 +74,14 @@ async def delivering_webhooks(
         await loop
         await dispatcher.stop()
         await sender.close()
+
+
+def receiver_tls(authorities: Path | None) -> ssl.SSLContext:
+    """Return the TLS of a client that trusts the roots of the system and these `authorities`."""
+    context = ssl.create_default_context()
+    if authorities is not None:
+        context.load_verify_locations(authorities)
+    return context
 
 
 def master_keys(settings: Settings) -> dict[str, bytes] | None:
@@ -93,5 +104,6 @@ def master_keys(settings: Settings) -> dict[str, bytes] | None:
             return key_beside(path)
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else str(error)
-        raise SettingsError([f"MILEPOST_WEBHOOK_KEYS_FILE: {path}: {why}"]) from None
+        shown = redacted("webhook_keys_file", path)
+        raise SettingsError([f"MILEPOST_WEBHOOK_KEYS_FILE: {shown}: {why}"]) from None
     return None

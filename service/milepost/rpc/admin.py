@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from milepost.domain.api_key import MAX_GRANTS, CreateKeyRequest, KeySelection, is_grant
 from milepost.domain.operation import Role
+from milepost.domain.subject import subject_problem
 from milepost.domain.sweep import EXPIRE, PURGE
 from milepost.gen.milepost.v1 import admin_service_pb2 as pb
 from milepost.rpc.convert import Fields
@@ -100,12 +101,18 @@ class KeyFields(Fields):
         """Return the key that the request asks to create."""
         roles = self._roles()
         return CreateKeyRequest(
-            subject=self.name("subject", required=True) or "",
+            subject=self._subject(),
             roles=roles,
             functions=self._functions(worker=Role.WORKER in roles),
             expire_time=self.instant("expire_time"),
             request_id=self.request_id(),
         )
+
+    def _subject(self) -> str:
+        subject: str = self._request.subject
+        if problem := subject_problem(subject):
+            self.refuse("subject", problem)
+        return subject
 
     def _roles(self) -> tuple[Role, ...]:
         given = self._request.roles

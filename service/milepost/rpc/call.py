@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import urllib.parse
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from milepost.access.call import Call
 from milepost.rpc.prefer_header import HEADER
@@ -18,24 +18,40 @@ if TYPE_CHECKING:
 
     Context = ServicerContext[Any, Any]
 
+CREDENTIAL_HEADER: Final = "authorization"
+
 
 class RpcCall(Call):
     """One gRPC call on its way through the interceptors to its servicer."""
 
-    __slots__ = ("context", "metadata", "streams")
+    __slots__ = ("_has_repeated_headers", "context", "metadata", "streams")
 
     def __init__(self, method: Method, context: Context, *, streams: bool = False) -> None:
         """Read what interceptors need of `context`; `streams` if either side sends a stream."""
         # Asked for at once: after the end of a call this question ends the process (gRPC 1.85).
         super().__init__(method, context.peer())
         self.context = context
-        self.metadata: Mapping[str, str | bytes] = dict(context.invocation_metadata() or ())
+        metadata = context.invocation_metadata() or ()
+        self.metadata: Mapping[str, str | bytes] = dict(metadata)
+        self._has_repeated_headers = len(self.metadata) < len(metadata)
         self.streams = streams
 
     @property
     def waits(self) -> bool:
         """True if the call may wait for a change instead of just running."""
         return self.streams or self.method.long_running or HEADER in self.metadata
+
+    @property
+    def credential(self) -> str | bytes | None:
+        """The credential of the call, or None if it has none.
+
+        Several are no valid credential: which one counts would depend on who reads them.
+        """
+        if self._has_repeated_headers:
+            names = [name for name, _ in self.context.invocation_metadata() or ()]
+            if names.count(CREDENTIAL_HEADER) > 1:
+                return ""
+        return self.metadata.get(CREDENTIAL_HEADER)
 
     @property
     def address(self) -> str:

@@ -6,7 +6,6 @@ discloses nothing about stored data.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from datetime import UTC, datetime, timedelta
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from google.protobuf import any_pb2, duration_pb2, struct_pb2, timestamp_pb2
 
+from milepost.domain.callback_url import RefusedUrl
 from milepost.domain.errors import InvalidRequest, Violation
 from milepost.domain.operation import (
     ID_LENGTH,
@@ -28,15 +28,18 @@ from milepost.domain.selection import Selection
 from milepost.domain.transitions import CALLBACK_EVENTS, Preconditions
 from milepost.gen.milepost.v1 import operation_pb2 as pb
 from milepost.gen.milepost.v1 import operation_service_pb2 as service_pb
+from milepost.hostnames import ascii_url
 from milepost.rpc.messages import STATUS_NUMBERS
+from milepost.rpc.structs import to_json
 
 if TYPE_CHECKING:
     from milepost.domain.limits import Limits
 
 REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_.:-]{1,255}")
-REPORTED_CHARACTERS: Final = 1_600
-"""Maximum length of all violations of one response. It contains them three times, once in base64,
-and clients accept 8 KiB of metadata."""
+MAX_VIOLATIONS: Final = 50
+"""Violations of one request that are kept; further ones are counted. No more fit into a refusal."""
+UNDECODABLE: Final = Violation("request", "is not a message of its type, or is nested too deep")
+"""The violation of a request that protobuf cannot decode."""
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -49,25 +52,19 @@ class Fields:
         self._limits = limits
         self.violations: list[Violation] = []
         """The violations so far."""
+        self._omitted = 0
 
     def refuse(self, field: str, problem: str) -> None:
         """Record a violation of `field`."""
-        self.violations.append(Violation(field, problem))
+        if len(self.violations) < MAX_VIOLATIONS:
+            self.violations.append(Violation(field, problem))
+        else:
+            self._omitted += 1
 
     def done(self) -> None:
-        """Raise `InvalidRequest` if there are violations, with as many as `REPORTED_CHARACTERS`."""
-        if not self.violations:
-            return
-        reported: list[Violation] = []
-        left = REPORTED_CHARACTERS
-        for violation in self.violations:
-            left -= len(violation.field) + len(violation.problem)
-            if left < 0:
-                rest = len(self.violations) - len(reported)
-                reported.append(Violation("request", f"has {rest} more violations"))
-                break
-            reported.append(violation)
-        raise InvalidRequest(*reported)
+        """Raise `InvalidRequest` if there are violations."""
+        if self.violations:
+            raise InvalidRequest(*self.violations, omitted=self._omitted)
 
     def operation_id(self) -> OperationId:
         """Return the id of the operation."""
@@ -90,7 +87,7 @@ class Fields:
             version=self.name("version"),
             metadata=self.metadata(),
             original_request_id=self.name("original_request_id"),
-            callback_url=self.text("callback_url", self._limits.callback_url_length),
+            callback_url=self.callback_url(),
             callback_events=self.callback_events(),
             ttl=self.duration("ttl"),
             retry_after=self.duration("retry_after"),
@@ -142,6 +139,15 @@ class Fields:
         for violation in policy.violations:
             self.refuse(f"retry_policy.{violation.field}", violation.problem)
         return parts
+
+    def callback_url(self, *, required: bool = False) -> str | None:
+        """Return a callback URL with its host in ASCII. The rules for its text come later."""
+        value = self.text("callback_url", self._limits.callback_url_length, required=required)
+        try:
+            return None if value is None else ascii_url(value)
+        except RefusedUrl as refused:
+            self.refuse("callback_url", refused.problem)
+            return value
 
     def preconditions(self) -> Preconditions:
         """Return the preconditions of a transition."""
@@ -263,15 +269,9 @@ class Fields:
     def json(self, field: str, value: struct_pb2.Struct) -> str | None:
         """Return a Struct as compact JSON text."""
         try:
-            return json.dumps(
-                _plain(value),
-                ensure_ascii=False,
-                allow_nan=False,
-                separators=(",", ":"),
-                sort_keys=True,  # a Struct has a random order, but equal content needs equal text
-            )
-        except ValueError:
-            self.refuse(field, "must be JSON: it has a number that is not finite")
+            return to_json(value, self._limits.nesting_levels)
+        except ValueError as problem:
+            self.refuse(field, str(problem))
             return None
 
     def result(self) -> Payload | None:
@@ -396,23 +396,3 @@ class Fields:
 _MAX_SECONDS: Final = 315_576_000_000
 """Range of google.protobuf.Duration: ten thousand years."""
 _STATUS_OF: Final = {int(number): status for status, number in STATUS_NUMBERS.items()}
-
-
-def _plain(value: struct_pb2.Struct | struct_pb2.ListValue | struct_pb2.Value) -> Any:
-    """Return the Python value of a Struct, ListValue or Value, with whole numbers as integers."""
-    if isinstance(value, struct_pb2.Struct):
-        return {name: _plain(item) for name, item in value.fields.items()}
-    if isinstance(value, struct_pb2.ListValue):
-        return [_plain(item) for item in value.values]
-    kind = value.WhichOneof("kind")
-    if kind == "number_value":
-        number = value.number_value
-        return int(number) if number.is_integer() and abs(number) < _EXACT else number
-    if kind in (None, "null_value"):
-        return None
-    item = getattr(value, kind)
-    return _plain(item) if kind in ("struct_value", "list_value") else item
-
-
-_EXACT: Final = 2.0**53
-"""Bound of the whole numbers that a double holds exactly, so that JSON may write 1 for 1.0."""

@@ -6,11 +6,11 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
 from milepost import telemetry
-from milepost.domain.errors import InvalidRequest, MilepostError, Violation
+from milepost.domain.errors import InvalidRequest, MilepostError
 from milepost.domain.interruption import InterruptionKind
 from milepost.domain.operation import ID_PATTERN, OperationId
 from milepost.gen.milepost.v1 import worker_service_pb2 as pb
-from milepost.rpc.convert import Fields
+from milepost.rpc.convert import UNDECODABLE, Fields
 from milepost.rpc.interceptors.errors import log_refusal
 from milepost.rpc.logged_ids import logged_ids
 from milepost.tracking.progress_messages import (
@@ -64,7 +64,7 @@ async def _read(requests: AsyncIterator[Any], stream: ProgressStream, limits: Li
 
 def _update(request: Any, limits: Limits) -> ProgressUpdate:
     if not isinstance(request, pb.StreamProgressRequest):  # undecodable bytes
-        raise InvalidRequest(Violation("request", "is not a message of its type"))
+        raise InvalidRequest(UNDECODABLE)
     return _ordinary(request, limits) or _checked(request, limits)
 
 

@@ -95,7 +95,7 @@ class WebhookService:
     ) -> pb.SendTestWebhookResponse:
         """See the proto."""
         fields = Fields(request, self._limits)
-        url = fields.text("callback_url", self._limits.callback_url_length, required=True)
+        url = fields.callback_url(required=True)
         fields.done()
         probe = await self._webhooks.probe(call.principal, url or "")
         response = pb.SendTestWebhookResponse(webhook_id=probe.webhook_id)

@@ -7,13 +7,14 @@ depend on batching.
 
 The thread also makes cancellation safe: a caller that gives up abandons its future, never a
 transaction. A batch is committed or rolled back as a whole, and a call that is still queued is
-dropped.
+dropped. What is committed for a caller that has given up is announced all the same.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import itertools
 import queue
 import threading
@@ -49,7 +50,7 @@ MAX_TRIES: Final = 3
 class _Call(Generic[Item, Result]):
     """A waiting call: `run` handles its item together with those of other calls."""
 
-    __slots__ = ("arrival", "future", "item", "key", "run")
+    __slots__ = ("arrival", "context", "future", "item", "key", "on_abandoned", "run")
 
     def __init__(
         self,
@@ -57,13 +58,15 @@ class _Call(Generic[Item, Result]):
         item: Item,
         key: Hashable,
         future: asyncio.Future[Result],
-        arrival: float,
+        on_abandoned: Callable[[Result], None] | None,
     ) -> None:
         self.run = run
         self.item = item
         self.key = key
         self.future = future
-        self.arrival = arrival
+        self.arrival = future.get_loop().time()
+        self.on_abandoned = on_abandoned
+        self.context = contextvars.copy_context()
 
 
 _AnyCall = _Call[Any, Any]
@@ -114,13 +117,20 @@ class Batcher:
         self._thread = threading.Thread(target=self._run, name=f"milepost-{name}", daemon=True)
         self._thread.start()
 
-    def submit(self, run: Run[Item, Result], item: Item, key: Hashable) -> asyncio.Future[Result]:
+    def submit(
+        self,
+        run: Run[Item, Result],
+        item: Item,
+        key: Hashable,
+        on_abandoned: Callable[[Result], None] | None = None,
+    ) -> asyncio.Future[Result]:
         """Return a future with the result of `item`, or with its exception.
 
         Args:
             run: the function that handles it. Calls with equal `run` share a statement.
             item: the input of this call.
             key: calls with equal keys never share a batch, and keep their order.
+            on_abandoned: is called with the result if the future is done before it; see `call`.
 
         Raises:
             Overloaded: at once, when too many calls wait.
@@ -132,11 +142,31 @@ class Batcher:
         if len(self._waiting) >= MAX_WAITING:
             raise Overloaded
         future: asyncio.Future[Result] = self._loop.create_future()
-        self._waiting.append(_Call(run, item, key, future, self._loop.time()))
+        self._waiting.append(_Call(run, item, key, future, on_abandoned))
         self._dispatch_soon()
         if self._watcher is None:
             self._watcher = self._loop.call_later(WATCH_INTERVAL_S, self._watch)
         return future
+
+    async def call(
+        self,
+        run: Run[Item, Result],
+        item: Item,
+        key: Hashable,
+        on_abandoned: Callable[[Result], None],
+    ) -> Result:
+        """Return the result of `submit`, or pass it to `on_abandoned` if the caller has given up.
+
+        That is so if the caller is cancelled while its transaction runs, or has waited too long.
+        `on_abandoned` runs on the event loop, in the context of the caller.
+        """
+        future = self.submit(run, item, key, on_abandoned)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if not future.cancelled() and future.exception() is None:
+                on_abandoned(future.result())  # it was settled just before the cancellation
+            raise
 
     async def close(self) -> None:
         """Finish the waiting calls, then end the thread and its session.
@@ -183,8 +213,9 @@ class Batcher:
         batch, self._running = self._running, []
         for call, result in zip(batch, results, strict=True):
             if call.future.done():
-                continue
-            if isinstance(result, Exception):
+                if call.on_abandoned is not None and not isinstance(result, Exception):
+                    call.context.run(call.on_abandoned, result)
+            elif isinstance(result, Exception):
                 call.future.set_exception(result)
             else:
                 call.future.set_result(result)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import sqlalchemy as sa
 
 from milepost.domain.transitions import CLAIMABLE, TABLE, Transition
+from milepost.storage.answer_size import answer_bytes, bytes_of
 from milepost.storage.dialects import Span, clock, later
 from milepost.storage.effects import started
 from milepost.storage.event_writer import REQUEST_INPUTS, EventWriter
@@ -22,7 +23,7 @@ from milepost.storage.rows import COLUMNS, RowReader
 from milepost.storage.tables import operations
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from sqlalchemy import ColumnElement
 
@@ -50,6 +51,8 @@ _INPUTS: Final = {
     "owners": sa.Integer(),
     "depth": sa.Integer(),
     "max_operations": sa.Integer(),
+    "min_operations": sa.Integer(),
+    "max_bytes": sa.Integer(),
     "worker": sa.Text(),
     "lease": _o.lease.type,
 }
@@ -61,7 +64,7 @@ def claim_statement(database: Database) -> EventWriter:
     """Return the statement that claims work of one function, from the owners after a given one."""
 
     def build(m: Mapping[str, ColumnElement[Any]]) -> Any:
-        picked = _picked(m, lateral=database.has_lateral_joins)
+        picked = _fitting(m, _picked(m, lateral=database.has_lateral_joins))
         return (
             sa.update(operations)
             .where(
@@ -79,6 +82,21 @@ def claim_statement(database: Database) -> EventWriter:
         )
 
     return EventWriter(database, _INPUTS, build, transition=Transition.CLAIM)
+
+
+def _fitting(m: Mapping[str, ColumnElement[Any]], picked: sa.CTE) -> sa.CTE:
+    """Select the picked operations that fit into the answer, in their order."""
+    order = (picked.c.place, picked.c.number)
+    measured = sa.select(
+        picked.c.id,
+        sa.func.row_number().over(order_by=order).label("position"),
+        sa.func.sum(picked.c.answer_bytes).over(order_by=order, rows=(None, 0)).label("total"),
+    ).cte("measured")
+    fits = sa.or_(
+        measured.c.position <= m["min_operations"],
+        measured.c.total <= m["max_bytes"],
+    )
+    return sa.select(measured.c.id).where(fits).cte("fitting")
 
 
 def _picked(m: Mapping[str, ColumnElement[Any]], *, lateral: bool) -> sa.CTE:
@@ -109,7 +127,12 @@ def _picked(m: Mapping[str, ColumnElement[Any]], *, lateral: bool) -> sa.CTE:
     )
     free = operations.alias("free")
     return (
-        sa.select(free.c.id)
+        sa.select(
+            free.c.id,
+            candidates.c.place,
+            candidates.c.number,
+            answer_bytes(free).label("answer_bytes"),
+        )
         .join(candidates, candidates.c.id == free.c.id)
         .where(has_status(free, CLAIMABLE))
         .order_by(candidates.c.place, candidates.c.number)
@@ -227,19 +250,17 @@ class Claims:
         return [self._claim(session, request) for request in requests]
 
     def _claim(self, session: Session, request: ClaimRequest) -> list[Operation] | Exception:
-        result: list[Operation] = []
+        answer = _Answer(request)
         try:
             for function in self._in_turn(request.functions):
-                missing = request.max_operations - len(result)
-                for claimed in self._claim_of_function(session, request, function, missing):
-                    result += claimed
-                if len(result) >= request.max_operations:
+                self._claim_of_function(session, request, function, answer)
+                if answer.is_full:
                     break
         except Exception as error:  # noqa: BLE001 - what was claimed before stays claimed
             failure = session.failed(error)
-            if not result:
+            if not answer.operations:
                 return failure
-        return result
+        return answer.operations
 
     def _in_turn(self, functions: Sequence[str]) -> Sequence[str]:
         """Return the functions, starting with another one at each call."""
@@ -248,27 +269,52 @@ class Claims:
         return [*functions[first:], *functions[:first]]
 
     def _claim_of_function(
-        self, session: Session, request: ClaimRequest, function: str, max_operations: int
-    ) -> Iterator[list[Operation]]:
-        """Claim up to `max_operations` from owner after owner, and after the last from the first.
+        self, session: Session, request: ClaimRequest, function: str, answer: _Answer
+    ) -> None:
+        """Claim what fits into `answer` from owner after owner, and after the last from the first.
 
         The order of the owners is that of the database. If Python orders some differently, an owner
         may be served twice in one turn, but no owner is skipped.
         """
         after = self._last_owners.get(function, "")
         for _ in range(MAX_STATEMENTS):
-            owners = min(max_operations, MAX_OWNERS)
-            depth = max_operations + LOOKAHEAD
-            inputs = (request.actor, None, None, function, after, owners, depth, max_operations)
-            rows = session.run(self._statement, [(*inputs, request.worker, request.lease)])
+            missing = answer.missing
+            inputs = (
+                *(request.actor, None, None, function, after),
+                *(min(missing, MAX_OWNERS), missing + LOOKAHEAD, missing),
+                *(0 if answer.operations else 1, answer.bytes_left),
+                *(request.worker, request.lease),
+            )
+            rows = session.run(self._statement, [inputs])
             claimed = [self._rows.operation(row) for row in rows]
-            yield claimed
-            max_operations -= len(claimed)
+            answer.add(claimed)
             if not claimed and not after:
                 break
             after = max((operation.owner for operation in claimed), default="")
-            if max_operations <= 0:
+            if answer.is_full:
                 break
         if len(self._last_owners) >= MAX_LAST_OWNERS:
             self._last_owners.clear()
         self._last_owners[function] = after
+
+
+class _Answer:
+    """The operations of one claim, and the room that is left for more."""
+
+    def __init__(self, request: ClaimRequest) -> None:
+        self.operations: list[Operation] = []
+        self.missing = request.max_operations
+        self.bytes_left = request.max_bytes
+        self._min_bytes_left = request.max_bytes // 2
+
+    @property
+    def is_full(self) -> bool:
+        """True if no operation is missing, or the next one may not fit."""
+        return self.missing <= 0 or self.bytes_left < self._min_bytes_left
+
+    def add(self, claimed: Sequence[Operation]) -> None:
+        """Add the claimed operations."""
+        self.operations += claimed
+        self.missing -= len(claimed)
+        if self.missing > 0:
+            self.bytes_left -= sum(map(bytes_of, claimed))

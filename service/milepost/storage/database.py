@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     import sqlalchemy as sa
     from sqlalchemy import ColumnElement
     from sqlalchemy.dialects import postgresql, sqlite
-    from sqlalchemy.engine import Dialect
+    from sqlalchemy.engine import Connection, Dialect
     from sqlalchemy.types import TypeEngine
 
     from milepost.storage.session import Session
@@ -96,6 +97,10 @@ class Database(ABC):
     @abstractmethod
     def insert(self, table: sa.Table) -> postgresql.Insert | sqlite.Insert:
         """Return an insert with an ON CONFLICT clause."""
+
+    @abstractmethod
+    def writing(self, connection: Connection) -> AbstractContextManager[None]:
+        """Return the context of a transaction that writes."""
 
     @abstractmethod
     def lock(self, session: Session, space: int, name: str) -> None:

@@ -10,17 +10,21 @@ from milepost.domain.delivery import SETTLED, Attempt, Delivery, DeliveryStatus
 from milepost.domain.errors import DeliveryNotFound, IllegalTransition
 from milepost.storage import delivery_claims
 from milepost.storage.batchers import alone, atomic
-from milepost.storage.delivery_claims import DeliveryClaim
 from milepost.storage.dialects import Instant, Span, clock, later
 from milepost.storage.settlements import SettleStatement
 from milepost.storage.tables import deliveries, delivery_attempts
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from datetime import timedelta
 
-    from milepost.domain.delivery import ClaimedDelivery, DeliverySelection, Settlement
+    from milepost.domain.delivery import (
+        ClaimedDelivery,
+        DeliveryClaim,
+        DeliverySelection,
+        Settlement,
+    )
     from milepost.domain.selection import Position
     from milepost.storage.batchers import Batchers
     from milepost.storage.session import AnyRow, Session
@@ -42,11 +46,8 @@ class SqlDeliveryStore:
         self._batchers = batchers
         self._settle_statement = SettleStatement(batchers.database)
 
-    async def claim(
-        self, *, limit: int, per_host: int, busy: Collection[str], lease: timedelta
-    ) -> list[ClaimedDelivery]:
+    async def claim(self, request: DeliveryClaim) -> list[ClaimedDelivery]:
         """See `DeliveryStore.claim`."""
-        request = DeliveryClaim(limit=limit, per_host=per_host, busy=busy, lease=lease)
         run = alone(lambda session: delivery_claims.claim(session, request))
         return await self._batchers.delivery_claims.submit(run, None, object())
 

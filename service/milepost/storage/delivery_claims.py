@@ -1,4 +1,4 @@
-"""Claims of deliveries: due ones are leased to one dispatcher, fairly between hosts.
+"""Claims of deliveries: due ones are leased to one dispatcher, fairly between receivers.
 
 A claim is one short statement. It sets `next_attempt_time` to the end of its lease, so that one
 partial index serves due deliveries, leased ones, and those of a dispatcher that died.
@@ -6,15 +6,15 @@ partial index serves due deliveries, leased ones, and those of a dispatcher that
 
 from __future__ import annotations
 
+import json
 import uuid
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 
 from milepost.domain.delivery import ClaimedDelivery
 from milepost.storage import signing_secrets
-from milepost.storage.dialects import Span, clock, later
+from milepost.storage.dialects import Span, clock, json_items, later
 from milepost.storage.snapshots import (
     SNAPSHOT_COLUMNS,
     operation_snapshot_from,
@@ -24,11 +24,10 @@ from milepost.storage.tables import deliveries, operations
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
-    from datetime import timedelta
 
     from sqlalchemy import ColumnElement
 
-    from milepost.domain.delivery import OperationSnapshot
+    from milepost.domain.delivery import DeliveryClaim, OperationSnapshot
     from milepost.storage.session import AnyRow, Session
 
 MAX_DUE: Final = 1_000
@@ -37,16 +36,8 @@ _d = deliveries.c
 _PENDING: Final[ColumnElement[str]] = sa.literal_column(
     "'PENDING'"
 )  # literally as in the partial index
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeliveryClaim:
-    """Request of a dispatcher for due deliveries."""
-
-    limit: int
-    per_host: int
-    busy: Collection[str]
-    lease: timedelta
+_DESTINATION: Final[ColumnElement[str]] = _d.host + " " + _d.owner
+"""As `ClaimedDelivery.destination`."""
 
 
 def claim(session: Session, request: DeliveryClaim) -> list[ClaimedDelivery]:
@@ -79,28 +70,69 @@ def claim(session: Session, request: DeliveryClaim) -> list[ClaimedDelivery]:
     ]
 
 
-def claim_statement() -> sa.Update:
-    """Return the statement that claims due deliveries, longest due first, fair between hosts."""
-    due = (
-        sa.select(_d.id, _d.host, _d.next_attempt_time)
+def _due() -> sa.Subquery:
+    """Return the due deliveries of receivers that are not busy, longest due first."""
+    busy = json_items(sa.bindparam("busy", type_=sa.Text()))
+    on_trial = json_items(sa.bindparam("on_trial", type_=sa.Text()))
+    host_on_trial = _d.host.bool_op("IN")(on_trial)
+    destination_on_trial = _DESTINATION.bool_op("IN")(on_trial)
+    return (
+        sa.select(
+            _d.id,
+            _d.host,
+            sa.case((host_on_trial, _d.host), else_=_DESTINATION).label("receiver"),
+            sa.or_(host_on_trial, destination_on_trial).label("on_trial"),
+            _d.next_attempt_time,
+        )
         .where(
             _d.status == _PENDING,
             _d.next_attempt_time <= clock(),
-            _d.host.not_in(sa.bindparam("busy", expanding=True)),
+            _d.host.bool_op("NOT IN")(busy),
+            _DESTINATION.bool_op("NOT IN")(busy),
         )
         .order_by(_d.next_attempt_time)
         .limit(MAX_DUE)
         .subquery("due")
     )
-    place = sa.func.row_number().over(partition_by=due.c.host, order_by=due.c.next_attempt_time)
-    ranked = sa.select(due.c.id, due.c.next_attempt_time, place.label("place")).subquery("ranked")
-    chosen = (
-        sa.select(ranked.c.id)
-        .where(ranked.c.place <= sa.bindparam("per_host", type_=sa.Integer()))
-        .order_by(ranked.c.next_attempt_time)
-        .limit(sa.bindparam("limit", type_=sa.Integer()))
-        .cte("chosen")
+
+
+def _numbered(column: ColumnElement[Any], time: ColumnElement[Any]) -> ColumnElement[int]:
+    return sa.func.row_number().over(partition_by=column, order_by=time)
+
+
+def _chosen() -> sa.CTE:
+    """Return the ids to claim: a few of each host, one of each receiver on trial."""
+    due = _due()
+    time = due.c.next_attempt_time
+    ranked = sa.select(
+        due.c.id,
+        due.c.on_trial,
+        time,
+        _numbered(due.c.host, time).label("of_host"),
+        _numbered(due.c.receiver, time).label("of_receiver"),
+    ).subquery("ranked")
+    fair = (
+        sa.select(
+            ranked.c.id,
+            ranked.c.on_trial,
+            _numbered(ranked.c.on_trial, ranked.c.next_attempt_time).label("number"),
+        )
+        .where(
+            ranked.c.of_host <= sa.bindparam("per_host", type_=sa.Integer()),
+            sa.or_(sa.not_(ranked.c.on_trial), ranked.c.of_receiver == 1),
+        )
+        .subquery("fair")
     )
+    limit = sa.case(
+        (fair.c.on_trial, sa.bindparam("on_trial_limit", type_=sa.Integer())),
+        else_=sa.bindparam("limit", type_=sa.Integer()),
+    )
+    return sa.select(fair.c.id).where(fair.c.number <= limit).cte("chosen")
+
+
+def claim_statement() -> sa.Update:
+    """Return the statement that claims due deliveries, longest due first, fair to receivers."""
+    chosen = _chosen()
     # A delivery that another replica claimed since this statement began is no longer locked, nor
     # due. COALESCE keeps the index of due deliveries out of the lookup of the chosen ones.
     still_due = (
@@ -146,7 +178,9 @@ def claiming_values(request: DeliveryClaim, token: str) -> dict[str, Any]:
     return {
         "limit": request.limit,
         "per_host": request.per_host,
-        "busy": sorted(request.busy),
+        "busy": json.dumps(sorted(request.busy)),
+        "on_trial": json.dumps(sorted(request.on_trial)),
+        "on_trial_limit": request.on_trial_limit,
         "lease_time": request.lease,
         "token": token,
     }

@@ -130,6 +130,27 @@ def _host_sqlite(element: Any, compiler: SQLCompiler, **kw: Any) -> str:
     return f"lower(substr({after}, 1, {end} - 1))"
 
 
+class json_items(FunctionElement[str]):  # noqa: N801 - reads as the SQL function it is
+    """The items of a JSON array of texts, as a subquery: both databases hash it for IN.
+
+    PostgreSQL compares a list of parameters one by one.
+    """
+
+    inherit_cache = True
+
+
+@compiles(json_items, "postgresql")
+def _items_postgresql(element: Any, compiler: SQLCompiler, **kw: Any) -> str:
+    array = compiler.process(element.clauses, **kw)
+    return f"(SELECT json_array_elements_text(CAST({array} AS json)))"
+
+
+@compiles(json_items, "sqlite")
+def _items_sqlite(element: Any, compiler: SQLCompiler, **kw: Any) -> str:
+    array = compiler.process(element.clauses, **kw)
+    return f"(SELECT value FROM json_each({array}))"  # noqa: S608 - a bound parameter
+
+
 class random_delivery_id(FunctionElement[str]):  # noqa: N801 - reads as the SQL function it is
     """A new webhook-id: ``msg_`` and 128 random bits (122 on PostgreSQL), without dots."""
 

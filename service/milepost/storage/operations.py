@@ -14,7 +14,10 @@ import sqlalchemy as sa
 
 from milepost.domain.errors import LostRace, OperationDeleted
 from milepost.domain.operation import Status
+from milepost.domain.pages import Page, page_of
+from milepost.domain.ports import ignore
 from milepost.storage.absence import explain_absence
+from milepost.storage.answer_size import answer_bytes, bytes_of
 from milepost.storage.creation import Creation
 from milepost.storage.effects import EFFECTS
 from milepost.storage.predicates import (
@@ -35,7 +38,7 @@ from milepost.storage.tables import operations
 from milepost.storage.transition_statements import TransitionStatements
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from sqlalchemy import ColumnElement
 
@@ -53,6 +56,8 @@ _o = operations.c
 MAX_TRIES: Final = 3
 """Attempts at a transition when concurrent changes come first."""
 MAX_PAUSE_S: Final = 0.02
+MAX_READ: Final = 32
+"""Operations that one statement reads by their ids: drivers hold a result several times."""
 
 
 class SqlOperationStore:
@@ -70,30 +75,39 @@ class SqlOperationStore:
         self._get = get_statement(database)
 
     async def insert(
-        self, operation_id: OperationId, new_operation: NewOperation
+        self,
+        operation_id: OperationId,
+        new_operation: NewOperation,
+        on_abandoned: Callable[[TransitionResult | None], None] = ignore,
     ) -> TransitionResult | None:
         """See `OperationStore.insert`."""
         request_id = new_operation.request_id
         key = (new_operation.owner, request_id) if request_id else operation_id
         item = (operation_id, new_operation)
-        return await self._batchers.writes.submit(self._creation.insert, item, key)
+        return await self._batchers.writes.call(self._creation.insert, item, key, on_abandoned)
 
-    async def apply(self, request: TransitionRequest) -> TransitionResult:
+    async def apply(
+        self, request: TransitionRequest, on_abandoned: Callable[[TransitionResult], None] = ignore
+    ) -> TransitionResult:
         """See `OperationStore.apply`."""
         statements = self._transitions[request.transition]
         for tries in range(1, MAX_TRIES + 1):
             try:
-                return await self._batchers.writes.submit(statements.apply, request, request.id)
+                return await self._batchers.writes.call(
+                    statements.apply, request, request.id, on_abandoned
+                )
             except LostRace:
                 if tries == MAX_TRIES:
                     raise LostRace(request.id, tries=MAX_TRIES) from None
                 await asyncio.sleep(random.uniform(0, MAX_PAUSE_S))  # noqa: S311 - a pause
         raise AssertionError  # the last try returns or raises
 
-    async def delete(self, request: TransitionRequest) -> None:
+    async def delete(
+        self, request: TransitionRequest, on_abandoned: Callable[[TransitionResult], None] = ignore
+    ) -> None:
         """See `OperationStore.delete`."""
         try:
-            await self.apply(request)
+            await self.apply(request, on_abandoned)
         except OperationDeleted as deleted:
             if request.request_id is None or deleted.request_id != request.request_id:
                 raise
@@ -111,11 +125,20 @@ class SqlOperationStore:
         limit: int,
         *,
         full: bool,
-    ) -> list[Operation]:
+        max_bytes: int,
+    ) -> Page[Operation]:
         """See `OperationStore.list`."""
-        query = select_page(access_filter, selection, after, limit, full=full)
+        # One operation more than the page holds shows whether there is a next page.
+        query = select_page(access_filter, selection, after, limit + 1)
+        if full:
+            query = select_full_page(query, limit, max_bytes)
+            rows = await self._batchers.read(lambda session: session.fetch(query))
+            found = rows[0].found if rows else 0
+            items = [operation_from(row[:-1]) for row in rows]
+            return Page(items=items, is_last=len(rows) == found)
         rows = await self._batchers.read(lambda session: session.fetch(query))
-        return [operation_from(row) for row in rows]
+        items = [operation_from(row) for row in rows]
+        return page_of(items, limit, max_bytes=max_bytes, size=bytes_of)
 
     async def status_snapshots(
         self, operation_ids: Sequence[OperationId]
@@ -138,8 +161,9 @@ class SqlOperationStore:
             for number, (operation_id, access_filter) in enumerate(distinct)
         ]
         found: dict[tuple[OperationId, AccessFilter], Operation] = {}
-        for *row, number in session.read(self._get, inputs):
-            found[distinct[number]] = self._rows.operation(row)
+        for first in range(0, len(inputs), MAX_READ):
+            for *row, number in session.read(self._get, inputs[first : first + MAX_READ]):
+                found[distinct[number]] = self._rows.operation(row)
         return [found.get(key) or explain_absence(session, *key) for key in keys]
 
 
@@ -162,12 +186,13 @@ def select_page(
     selection: Selection,
     after: Position | None,
     limit: int,
-    *,
-    full: bool,
 ) -> sa.Select[Any]:
-    """Return the query for one page, newest first, by keyset: its cost does not grow with depth."""
+    """Return the query for one page, newest first, by keyset: its cost does not grow with depth.
+
+    It reads no payloads.
+    """
     query = (
-        sa.select(*(COLUMNS if full else SUMMARY_COLUMNS))
+        sa.select(*SUMMARY_COLUMNS)
         .where(unexpired(), *_selected(selection))
         .order_by(_o.create_time.desc(), _o.id.desc())
         .limit(limit)
@@ -180,6 +205,30 @@ def select_page(
             < sa.tuple_(sa.literal(after.create_time, _o.create_time.type), sa.literal(after.id))
         )
     return query
+
+
+def select_full_page(page: sa.Select[Any], limit: int, max_bytes: int) -> sa.Select[Any]:
+    """Return the query for the operations of `page` with their payloads, as many as fit.
+
+    The last column is the number of rows of `page`, of which only the first `limit` are read.
+    """
+    found = page.with_only_columns(
+        _o.id, _o.create_time, answer_bytes(operations).label("answer_bytes")
+    ).cte("found")
+    order = (found.c.create_time.desc(), found.c.id.desc())
+    measured = sa.select(
+        found.c.id,
+        sa.func.row_number().over(order_by=order).label("position"),
+        sa.func.sum(found.c.answer_bytes).over(order_by=order, rows=(None, 0)).label("total"),
+        sa.func.count().over().label("found"),
+    ).cte("measured")
+    fits = sa.or_(measured.c.position == 1, measured.c.total <= max_bytes)
+    return (
+        sa.select(*COLUMNS, measured.c.found)
+        .join(measured, measured.c.id == _o.id)
+        .where(measured.c.position <= limit, fits)
+        .order_by(measured.c.position)
+    )
 
 
 def _selected(selection: Selection) -> Iterator[ColumnElement[bool]]:

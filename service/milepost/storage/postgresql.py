@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import sqlalchemy as sa
@@ -14,9 +15,10 @@ from milepost.storage.prepared_cursor import PreparedCursor, array
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from sqlalchemy import ColumnElement
-    from sqlalchemy.engine import Dialect, Engine
+    from sqlalchemy.engine import Connection, Dialect, Engine
     from sqlalchemy.types import TypeEngine
 
     from milepost.storage.database import Convert
@@ -114,6 +116,10 @@ class PostgreSql(Database):
     def insert(self, table: sa.Table) -> postgresql.Insert:
         """See `Database`."""
         return postgresql.insert(table)
+
+    def writing(self, connection: Connection) -> AbstractContextManager[None]:  # noqa: ARG002 - see `Database`
+        """Exclude no other connection: the server coordinates writers."""
+        return nullcontext()
 
     def lock(self, session: Session, space: int, name: str) -> None:
         """Take an advisory lock."""

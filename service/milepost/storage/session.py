@@ -72,9 +72,14 @@ class Session:
         self.connection  # noqa: B018 - opens it
         return self._cursor
 
-    def transaction(self) -> AbstractContextManager[Cursor]:
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[Cursor]:
         """Commit all statements inside, or none of them."""
-        return self._bracket(self.database.begin, "COMMIT", "ROLLBACK")
+        with (
+            self.database.writing(self.connection),
+            self._bracket(self.database.begin, "COMMIT", "ROLLBACK") as cursor,
+        ):
+            yield cursor
 
     def atomic(self) -> AbstractContextManager[Cursor]:
         """Keep all statements inside, or none of them, also within a shared commit."""

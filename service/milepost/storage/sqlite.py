@@ -9,13 +9,16 @@ from sqlalchemy.dialects import sqlite
 
 from milepost.storage.database import Cursor, Database
 from milepost.storage.dialects import Instant, Span
+from milepost.storage.writer_lock import WriterLock
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from sqlalchemy import ColumnElement
     from sqlalchemy.engine import Connection, Dialect, Engine
+    from sqlalchemy.pool import ConnectionPoolEntry as PoolRecord
     from sqlalchemy.types import TypeEngine
 
     from milepost.storage.database import Convert
@@ -25,6 +28,9 @@ BUSY_TIMEOUT_MS: Final = 5_000
 CHECKPOINT_PAGES: Final = 4_000
 """Length of the log, 16 MiB, at which a checkpoint copies it to the database. A page that changed
 several times is copied once: the default of 1,000 pages makes writes slower."""
+
+_LOCK: Final = "writer_lock"
+"""Key of the `WriterLock` in the `info` of a connection."""
 
 
 def open_engine(url: str) -> Engine:
@@ -38,18 +44,25 @@ def open_engine(url: str) -> Engine:
     )
 
     @sa.event.listens_for(engine, "connect")
-    def _prepare(connection: sqlite3.Connection, _record: object) -> None:
+    def _prepare(connection: sqlite3.Connection, record: PoolRecord) -> None:
         connection.isolation_level = None  # only the code begins transactions
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         # The statement journal, for statements and savepoints that fail: a file would be slower.
         connection.execute("PRAGMA temp_store = MEMORY")
+        record.info[_LOCK] = WriterLock(engine.url.database or "", BUSY_TIMEOUT_MS / 1000)
 
     @sa.event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
         # A deferred transaction that becomes a writer would fail without waiting for the lock.
         if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
+            connection.info[_LOCK].__enter__()  # until the connection is closed
             connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    @sa.event.listens_for(engine, "close")
+    def _unlock(_connection: sqlite3.Connection, record: PoolRecord) -> None:
+        if lock := record.info.pop(_LOCK, None):
+            lock.close()
 
     return engine
 
@@ -71,8 +84,7 @@ class Sqlite(Database):
 
     def session_settings(self, *, pinned_plans: bool, read_only: bool) -> Sequence[str]:  # noqa: ARG002 - plans depend on no settings here
         """See `Database`."""
-        # Only the writer checkpoints: checkpoints of two connections may corrupt the log (fixed in
-        # SQLite 3.51.3; Debian 12 has 3.40).
+        # Only writers checkpoint, under their lock: see `writer_lock`.
         if read_only:
             return ("PRAGMA wal_autocheckpoint = 0", "PRAGMA query_only = ON")
         return (f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}",)
@@ -108,6 +120,11 @@ class Sqlite(Database):
     def insert(self, table: sa.Table) -> sqlite.Insert:
         """See `Database`."""
         return sqlite.insert(table)
+
+    def writing(self, connection: Connection) -> AbstractContextManager[None]:
+        """Exclude the writers and checkpoints of all other connections."""
+        lock: WriterLock = connection.info[_LOCK]
+        return lock
 
     def lock(self, session: Session, space: int, name: str) -> None:
         """Do nothing: writing transactions already exclude each other."""

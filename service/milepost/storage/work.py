@@ -7,12 +7,13 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from milepost.domain.claim import DueWork
+from milepost.domain.ports import ignore
 from milepost.storage import claims
 from milepost.storage.batchers import alone
 from milepost.storage.claims import Claims
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
     from milepost.domain.claim import ClaimRequest
     from milepost.domain.operation import Operation
@@ -32,9 +33,12 @@ class SqlWorkStore:
         self._claims = Claims(batchers.database)
         self._wake = claims.wake_statement(batchers.database)
 
-    async def claim(self, claim: ClaimRequest) -> list[Operation]:
+    async def claim(
+        self, claim: ClaimRequest, on_abandoned: Callable[[list[Operation]], None] = ignore
+    ) -> list[Operation]:
         """See `WorkStore.claim`."""
-        return await self._batchers.claims.submit(self._claims.claim, claim, object())
+        batcher = self._batchers.claims
+        return await batcher.call(self._claims.claim, claim, object(), on_abandoned)
 
     async def pending(self, functions: Collection[str]) -> list[str]:
         """See `WorkStore.pending`."""

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from typing import TYPE_CHECKING, Final
 
-from milepost import telemetry
 from milepost.domain.claim import ClaimRequest
-from milepost.domain.errors import Draining, Overloaded, PermissionDenied
+from milepost.domain.errors import Draining, MilepostError, Overloaded, PermissionDenied
 from milepost.domain.operation import Role
-from milepost.domain.transitions import Transition, TransitionResult
+from milepost.domain.transitions import Preconditions, Transition, TransitionResult
+from milepost.tracking.committer import transition_request
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -25,12 +26,14 @@ if TYPE_CHECKING:
     from milepost.domain.limits import Limits
     from milepost.domain.operation import Operation, Principal
     from milepost.domain.ports import WorkStore
-    from milepost.tracking.subscriptions import Subscriptions
+    from milepost.tracking.committer import Committer
 
 POLL_INTERVAL_S: Final = 0.5
 """Time between two polls for work that was created on other replicas."""
 MAX_WAITING_CLAIMS: Final = 1_000
 """Claims that may wait on one replica; more are refused at once."""
+ABANDONED: Final = "the caller of the claim has gone"
+"""The reason of a release, for people."""
 DEADLINE_MARGIN_S: Final = 0.25
 """Time before its deadline at which a claim is answered, so that the answer arrives in time."""
 
@@ -127,20 +130,26 @@ class Claimer:
     """Leases pending work to workers. Every method raises the errors of `WorkStore` too."""
 
     def __init__(
-        self, store: WorkStore, *, limits: Limits, subscriptions: Subscriptions, work: PendingWork
+        self,
+        store: WorkStore,
+        committer: Committer,
+        *,
+        limits: Limits,
+        work: PendingWork,
     ) -> None:
         """Claim from `store`.
 
         Args:
             store: holds the pending work.
+            committer: announces claims, and releases operations whose callers have gone.
             limits: clamp the lease and the wait.
-            subscriptions: are notified of claimed operations.
             work: notifies waiting claims.
         """
         self._store = store
         self._limits = limits
-        self._subscriptions = subscriptions
         self._work = work
+        self._committer = committer
+        self._releases: set[asyncio.Task[None]] = set()
 
     async def claim(
         self,
@@ -155,10 +164,13 @@ class Claimer:
     ) -> list[Operation]:
         """Lease operations to `by` as soon as there are any; return none at the timeout.
 
+        Operations that are claimed for a caller that has gone are released at once.
+
         Args:
             by: a worker that is granted all functions.
             functions: names of the functions.
-            max_operations: the number of operations to lease, at least 1.
+            max_operations: the maximum number of operations to lease, at least 1. Fewer are leased
+                if their answer would exceed the limit of its size.
             lease: duration of the lease; clamped.
             worker: name of the worker, if it has one.
             timeout: longest wait, at most the limit, which is also the default.
@@ -175,12 +187,13 @@ class Claimer:
         request = ClaimRequest(
             functions=functions,
             max_operations=max_operations,
+            max_bytes=self._limits.answer_bytes,
             lease=self._limits.lease(lease),
             actor=by.subject,
             worker=worker or by.subject,
         )
-        claimed = await self._wait_and_claim(request, self._deadline(timeout, time_left))
-        self._record(by, claimed)
+        claimed = await self._wait_and_claim(by, request, self._deadline(timeout, time_left))
+        self._announce(by, claimed)
         return claimed
 
     def _deadline(self, timeout: timedelta | None, time_left: float | None) -> float:
@@ -190,13 +203,16 @@ class Claimer:
             seconds = min(seconds, time_left - DEADLINE_MARGIN_S)
         return asyncio.get_running_loop().time() + seconds
 
-    async def _wait_and_claim(self, request: ClaimRequest, deadline: float) -> list[Operation]:
+    async def _wait_and_claim(
+        self, by: Principal, request: ClaimRequest, deadline: float
+    ) -> list[Operation]:
         """Claim operations as soon as there are any; return none at the deadline."""
         loop = asyncio.get_running_loop()
+        give_back = functools.partial(self._give_back, by)
         with self._work.subscribed(request.functions) as waiter:
             while True:
                 waiter.clear()
-                claimed = await self._store.claim(request)
+                claimed = await self._store.claim(request, give_back)
                 left = deadline - loop.time()
                 if claimed or left <= 0:
                     break
@@ -207,7 +223,22 @@ class Claimer:
         self._work.publish(*{operation.function for operation in claimed})
         return claimed
 
-    def _record(self, by: Principal, claimed: Iterable[Operation]) -> None:
+    def _give_back(self, by: Principal, claimed: Iterable[Operation]) -> None:
+        """Release operations that were claimed for a caller that has gone."""
+        self._announce(by, claimed)
         for operation in claimed:
-            self._subscriptions.publish(operation.id)
-            telemetry.record_transition(Transition.CLAIM, TransitionResult(operation), by)
+            task = asyncio.create_task(self._release(by, operation))
+            self._releases.add(task)
+            task.add_done_callback(self._releases.discard)
+
+    async def _release(self, by: Principal, operation: Operation) -> None:
+        preconditions = Preconditions(expected_revision=operation.revision)
+        request = transition_request(
+            by, Transition.RELEASE, operation.id, preconditions, reason=ABANDONED
+        )
+        with contextlib.suppress(MilepostError):  # at worst, its lease runs out
+            await self._committer.commit(by, request)
+
+    def _announce(self, by: Principal, claimed: Iterable[Operation]) -> None:
+        for operation in claimed:
+            self._committer.announce(by, Transition.CLAIM, TransitionResult(operation))

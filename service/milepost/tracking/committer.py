@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 from milepost import telemetry
@@ -31,17 +32,28 @@ class Committer:
         self._work = work
 
     async def commit(self, by: Principal, request: TransitionRequest) -> TransitionResult:
-        """Commit a transition that `by` requests."""
-        result = await self._store.apply(request)
-        self._subscriptions.publish(request.id)
+        """Commit a transition that `by` requests; announce it also if `by` has given up."""
+        announce = functools.partial(self.announce, by, request.transition)
+        result = await self._store.apply(request, announce)
+        announce(result)
+        return result
+
+    def announce(self, by: Principal, transition: Transition, result: TransitionResult) -> None:
+        """Notify subscribers and waiting claims of a committed transition, and record it."""
+        self._subscriptions.publish(result.operation.id)
         if result.operation.status in CLAIMABLE:
             self._work.add(result.operation)
-        telemetry.record_transition(result.transition or request.transition, result, by)
-        return result
+        telemetry.record_transition(result.transition or transition, result, by)
 
     async def delete(self, by: Principal, request: TransitionRequest) -> None:
         """Delete a terminal operation for `by`."""
-        await self._store.delete(request)
+        announce = functools.partial(self._announce_delete, by, request)
+        await self._store.delete(request, announce)
+        announce()
+
+    def _announce_delete(
+        self, by: Principal, request: TransitionRequest, _result: TransitionResult | None = None
+    ) -> None:
         self._subscriptions.publish(request.id)
         telemetry.record_delete(request.id, by)
 

@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from milepost.domain.api_key import issue_key
+from milepost.domain.errors import InvalidRequest, Violation
+from milepost.domain.pages import ITEM_BYTES, page_of, text_bytes
 from milepost.domain.selection import Position
+from milepost.domain.subject import subject_problem
 
 if TYPE_CHECKING:
     from milepost.domain.api_key import ApiKey, CreateKeyRequest, KeySelection
@@ -31,15 +34,36 @@ class NewKey:
 class Keys:
     """Creates, lists and revokes API keys. Every method raises the errors of `KeyStore` too."""
 
-    def __init__(self, store: KeyStore, *, limits: Limits, page_tokens: PageTokens) -> None:
-        """Serve the keys of `store`; `limits` give the default size of a page."""
+    def __init__(
+        self,
+        store: KeyStore,
+        *,
+        limits: Limits,
+        page_tokens: PageTokens,
+        reserved_subjects: tuple[str, ...] = (),
+    ) -> None:
+        """Serve the keys of `store`.
+
+        Args:
+            store: where the keys are.
+            limits: give the default size of a page.
+            page_tokens: reads and issues page tokens.
+            reserved_subjects: the prefixes of the subjects of trusted issuers.
+        """
         self._store = store
+        self._reserved_subjects = reserved_subjects
         self._limits = limits
         self._page_tokens = page_tokens
         self._used: set[str] = set()
 
     async def create(self, by: Principal, create_request: CreateKeyRequest) -> NewKey:
-        """Create a key and return its secret, which is never shown again."""
+        """Create a key and return its secret, which is never shown again.
+
+        Raises:
+            InvalidRequest: its subject is not one, or belongs to a trusted issuer.
+        """
+        if problem := subject_problem(create_request.subject, self._reserved_subjects):
+            raise InvalidRequest(Violation("subject", problem))
         secret, stored = issue_key(
             subject=create_request.subject,
             roles=create_request.roles,
@@ -59,11 +83,13 @@ class Keys:
             after = self._page_tokens.read(page_token, subject=by.subject, selection=selection)
         limit = page_size or self._limits.page_size_default
         found = await self._store.list_keys(selection, after, limit + 1)
-        page = found[:limit]
-        if len(found) <= limit:
-            return page, ""
-        position = Position(create_time=page[-1].create_time, id=page[-1].key_id)
-        return page, self._page_tokens.issue(position, subject=by.subject, selection=selection)
+        page = page_of(found, limit, max_bytes=self._limits.answer_bytes, size=_key_bytes)
+        if page.is_last:
+            return page.items, ""
+        last = page.items[-1]
+        position = Position(create_time=last.create_time, id=last.key_id)
+        token = self._page_tokens.issue(position, subject=by.subject, selection=selection)
+        return page.items, token
 
     async def revoke(self, key_id: str) -> ApiKey:
         """Revoke a key for good; every replica refuses it within 5 s."""
@@ -79,3 +105,7 @@ class Keys:
         used, self._used = self._used, set()
         if used:
             await self._store.record_key_use(used)
+
+
+def _key_bytes(key: ApiKey) -> int:
+    return ITEM_BYTES + text_bytes((key.subject, *key.roles, *key.functions))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import secrets
 from datetime import timedelta
@@ -31,6 +32,7 @@ class Secrets:
         self._store = store
         self._vault = vault
         self._open = functools.lru_cache(SECRETS_OPEN)(self._opened)
+        self._ensuring: dict[str, asyncio.Task[Sequence[SealedSecret]]] = {}
 
     async def get(self, owner: str) -> SigningSecrets:
         """Return the secrets that sign the webhooks of `owner`.
@@ -83,7 +85,16 @@ class Secrets:
         self._configured()
 
     async def _ensured(self, owner: str) -> Sequence[SealedSecret]:
+        """Return the secrets of `owner`, created if needed; concurrent calls share one task."""
         vault = self._configured()
+        task = self._ensuring.get(owner)
+        if task is None:
+            task = self._ensuring[owner] = asyncio.create_task(self._ensure(vault, owner))
+            task.add_done_callback(lambda _: self._ensuring.pop(owner))
+        # A caller that is cancelled must not cancel the others.
+        return await asyncio.shield(task)
+
+    async def _ensure(self, vault: SecretVault, owner: str) -> Sequence[SealedSecret]:
         found = await self._store.secrets(owner)
         if not found:
             await self._store.first_secret(owner, *vault.seal(owner, _fresh()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from milepost import telemetry
@@ -111,14 +112,20 @@ class Tracker:
         if create_request.callback_url is not None:
             await self._prepare_webhooks(by.subject, create_request.callback_url)
         new_operation = self._new_operation(by, create_request)
+        announce = functools.partial(self._announce_create, by)
         for _ in range(MAX_ID_TRIES):
-            result = await self._store.insert(self._new_id(), new_operation)
+            result = await self._store.insert(self._new_id(), new_operation, announce)
             if result is not None:
-                telemetry.record_transition(Transition.CREATE, result, by)
-                if not result.replayed:
-                    self._work.add(result.operation)
+                announce(result)
                 return result
         raise IdsExhausted(tries=MAX_ID_TRIES)
+
+    def _announce_create(self, by: Principal, result: TransitionResult | None) -> None:
+        """Record the create, and notify a waiting claim; None if the id was taken."""
+        if result is not None:
+            telemetry.record_transition(Transition.CREATE, result, by)
+            if not result.replayed:
+                self._work.add(result.operation)
 
     async def _prepare_webhooks(self, owner: str, callback_url: str) -> None:
         if self._callbacks is None:
@@ -173,7 +180,8 @@ class Tracker:
     ) -> tuple[list[Operation], str]:
         """List operations of `by`, for an admin those of all owners, newest first.
 
-        Returns one page and the token of the next page; the token is empty on the last page.
+        Returns one page and the token of the next page; the token is empty on the last page. A page
+        has fewer operations than asked for if its answer would exceed the limit of its size.
 
         Raises:
             PermissionDenied: the selection names another owner, and `by` is not an admin.
@@ -183,13 +191,16 @@ class Tracker:
             raise PermissionDenied(role=Role.ADMIN)
         after = self._after(page_token, by, selection)
         limit = page_size or self._limits.page_size_default
-        # One operation more than the page holds shows whether there is a next page.
-        found = await self._store.list(reachable, selection, after, limit + 1, full=full)
-        page = found[:limit]
-        if len(found) <= limit:
-            return page, ""
-        position = Position(create_time=page[-1].create_time, id=page[-1].id)
-        return page, self._page_tokens.issue(position, subject=by.subject, selection=selection)
+        max_bytes = self._limits.answer_bytes
+        page = await self._store.list(
+            reachable, selection, after, limit, full=full, max_bytes=max_bytes
+        )
+        if page.is_last:
+            return page.items, ""
+        last = page.items[-1]
+        position = Position(create_time=last.create_time, id=last.id)
+        token = self._page_tokens.issue(position, subject=by.subject, selection=selection)
+        return page.items, token
 
     def _after(self, page_token: str, by: Principal, selection: Selection) -> Position | None:
         if not page_token:

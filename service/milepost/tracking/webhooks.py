@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from milepost.domain.pages import ITEM_BYTES, page_of, text_bytes
 from milepost.domain.selection import Position
 
 if TYPE_CHECKING:
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from milepost.domain.ports import Callbacks, DeliveryStore, Prober
     from milepost.tracking.page_tokens import PageTokens
     from milepost.tracking.signing_secrets import Secrets
+
+ATTEMPT_BYTES: Final = 100
+"""Upper bound of the bytes of an attempt in an answer, besides its error."""
 
 
 class Webhooks:
@@ -58,11 +62,13 @@ class Webhooks:
         limit = page_size or self._limits.page_size_default
         # One row more than the limit shows that a next page exists, without counting.
         found = await self._store.deliveries(by.subject, selection, after, limit + 1)
-        page = found[:limit]
-        if len(found) <= limit:
-            return page, ""
-        position = Position(create_time=page[-1].create_time, id=page[-1].id)
-        return page, self._page_tokens.issue(position, subject=by.subject, selection=selection)
+        page = page_of(found, limit, max_bytes=self._limits.answer_bytes, size=_delivery_bytes)
+        if page.is_last:
+            return page.items, ""
+        last = page.items[-1]
+        position = Position(create_time=last.create_time, id=last.id)
+        token = self._page_tokens.issue(position, subject=by.subject, selection=selection)
+        return page.items, token
 
     async def redeliver(
         self, by: Principal, delivery_id: str, request_id: str | None
@@ -85,3 +91,8 @@ class Webhooks:
         secrets = await self._secrets.get(by.subject)
         assert self._prober is not None, "a service with a master key has a prober"  # noqa: S101
         return await self._prober.probe(by.subject, callback_url, secrets.keys)
+
+
+def _delivery_bytes(delivery: Delivery) -> int:
+    texts = (delivery.callback_url, *(attempt.error for attempt in delivery.attempts))
+    return ITEM_BYTES + ATTEMPT_BYTES * len(delivery.attempts) + text_bytes(texts)

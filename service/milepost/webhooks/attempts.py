@@ -12,6 +12,7 @@ from milepost.domain.callback_url import CallbackUrl, RefusedUrl, read_callback_
 from milepost.domain.delivery import Attempt, Probe, Settlement, new_delivery_id
 from milepost.domain.errors import InvalidRequest, Violation, WebhooksNotConfigured
 from milepost.webhooks.body import body_of, body_of_test
+from milepost.webhooks.circuit_breaker import Contact
 from milepost.webhooks.schedule import is_success, verdict
 from milepost.webhooks.signing import signed_headers
 
@@ -70,18 +71,19 @@ class DeliveryAttempts:
 
     async def make(
         self, claimed: ClaimedDelivery, *, start_time: datetime, traceparent: str | None
-    ) -> Settlement:
-        """Send a claimed webhook once; return the settlement, whatever the outcome.
+    ) -> tuple[Settlement, Contact]:
+        """Send a claimed webhook once; return the settlement, and the contact with the receiver.
 
         Raises:
             Unavailable: The store did not return the signing secrets; nothing was sent.
         """
         sent = await self._send(claimed, start_time, traceparent)
         if isinstance(sent, _NotSent):
-            return self._settlement(
+            settlement = self._settlement(
                 claimed, start_time, NO_DURATION, None, sent.error, final=sent.final
             )
-        return self._settlement(
+            return settlement, Contact.NONE
+        settlement = self._settlement(
             claimed,
             start_time,
             sent.duration,
@@ -90,6 +92,7 @@ class DeliveryAttempts:
             final=sent.refused,
             retry_after=sent.retry_after,
         )
+        return settlement, sent.contact
 
     async def _send(
         self, claimed: ClaimedDelivery, start_time: datetime, traceparent: str | None

@@ -1,4 +1,8 @@
-"""Concurrency limits: how many webhooks are sent at once, in total and to each host."""
+"""Concurrency limits: how many webhooks are sent at once, in total and to each receiver.
+
+One owner leaves a slot of each host to the other owners, and receivers on trial share a part of
+all slots. So neither a slow receiver nor many that hang hold up the others.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +18,20 @@ _LEASE_MARGIN: Final = timedelta(seconds=1)
 class ConcurrencyLimits:
     """The limits of one replica."""
 
-    total: int = 64
+    total: int = 512
     per_host: int = 8
     timeout: timedelta = timedelta(seconds=5)
     """Timeout of one attempt."""
+
+    @property
+    def per_destination(self) -> int:
+        """Concurrent attempts for one owner at one host."""
+        return max(1, self.per_host - 1)
+
+    @property
+    def on_trial(self) -> int:
+        """Concurrent attempts for all receivers that failed last."""
+        return max(1, self.total // 4)
 
     @property
     def max_claimed(self) -> int:
@@ -34,33 +48,37 @@ class ConcurrencyLimits:
         return self.max_wait + self.timeout + settle_time
 
 
-class HostConcurrency:
-    """Counts the claimed deliveries of each host, and limits those in flight."""
+class ReceiverConcurrency:
+    """Counts the claimed deliveries of each host or destination, and limits those in flight."""
 
-    def __init__(self, per_host: int) -> None:
-        """Allow `per_host` attempts at once. One more delivery is claimed, to be sent next."""
-        self._per_host = per_host
-        self._max_claimed = per_host + 1
+    def __init__(self, max_running: int, max_claimed: int) -> None:
+        """Allow `max_running` attempts at once, and no further claim from `max_claimed` on."""
+        self._max_running = max_running
+        self._max_claimed = max_claimed
         self._claimed: dict[str, int] = {}
         self._slots: dict[str, asyncio.Semaphore] = {}
 
-    def full_hosts(self) -> set[str]:
-        """Return the hosts for which no further delivery should be claimed."""
-        return {host for host, claimed in self._claimed.items() if claimed >= self._max_claimed}
+    def full(self) -> set[str]:
+        """Return the receivers for which no further delivery should be claimed."""
+        return {key for key, claimed in self._claimed.items() if claimed >= self._max_claimed}
 
-    def add(self, host: str) -> None:
+    def claimed(self) -> set[str]:
+        """Return the receivers that have a claimed delivery."""
+        return set(self._claimed)
+
+    def add(self, key: str) -> None:
         """Count a claimed delivery."""
-        self._claimed[host] = self._claimed.get(host, 0) + 1
+        self._claimed[key] = self._claimed.get(key, 0) + 1
 
-    def slot(self, host: str) -> asyncio.Semaphore:
+    def slot(self, key: str) -> asyncio.Semaphore:
         """Return the semaphore that an attempt holds, between `add` and `remove`."""
-        if host not in self._slots:
-            self._slots[host] = asyncio.Semaphore(self._per_host)
-        return self._slots[host]
+        if key not in self._slots:
+            self._slots[key] = asyncio.Semaphore(self._max_running)
+        return self._slots[key]
 
-    def remove(self, host: str) -> None:
+    def remove(self, key: str) -> None:
         """Stop counting a delivery after its attempt."""
-        self._claimed[host] -= 1
-        if not self._claimed[host]:
-            del self._claimed[host]
-            self._slots.pop(host, None)
+        self._claimed[key] -= 1
+        if not self._claimed[key]:
+            del self._claimed[key]
+            self._slots.pop(key, None)

@@ -5,6 +5,9 @@ as many to be sent next, so that claims are few and no slot waits for one. Each 
 waits for its slot by itself, so a slow receiver delays no other. HTTP happens outside of any
 transaction, between a short claim and a short settlement. If a dispatcher dies in between, the
 lease expires and another replica sends the webhook again.
+
+A claim already keeps the limits of receivers: deliveries of one that is paused or has enough
+claimed ones stay in the outbox, where they take no slot.
 """
 
 from __future__ import annotations
@@ -15,11 +18,11 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from milepost import telemetry
-from milepost.domain.delivery import DeliveryStatus
+from milepost.domain.delivery import DeliveryClaim, DeliveryStatus
 from milepost.domain.errors import MilepostError, Overloaded, Unavailable
 from milepost.webhooks import metrics
-from milepost.webhooks.circuit_breaker import CircuitBreaker
-from milepost.webhooks.concurrency import HostConcurrency
+from milepost.webhooks.circuit_breaker import CircuitBreaker, Contact
+from milepost.webhooks.concurrency import ReceiverConcurrency
 
 if TYPE_CHECKING:
     from milepost.domain.delivery import ClaimedDelivery, Settlement
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
 
 POLL_INTERVAL_S: Final = 1.0
 """Bound of the delay of a due delivery of which no notification came, as from another replica."""
+MAX_CLAIM: Final = 128
+"""Deliveries that one pass claims. Their snapshots, with results, are read at once."""
 MIN_PASS_INTERVAL_S: Final = 0.005
 """Pause between two passes while attempts run, so that one claim fills several free slots."""
 MAX_SETTLE_ATTEMPTS: Final = 5
@@ -58,7 +63,9 @@ class Dispatcher:
         self._limits = limits
         self._tracing = tracing
         self._breaker = breaker or CircuitBreaker(self._loop.time)
-        self._hosts = HostConcurrency(limits.per_host)
+        self._hosts = ReceiverConcurrency(limits.per_host, 2 * limits.per_host)
+        self._destinations = ReceiverConcurrency(limits.per_destination, limits.per_destination)
+        self._trials = 0
         self._slots = asyncio.Semaphore(limits.total)
         self._lease = limits.lease(SETTLE_TIME)
         self._claimed = 0
@@ -99,19 +106,39 @@ class Dispatcher:
         free = self._limits.max_claimed - self._claimed
         if free < self._limits.total // 2:
             return 0  # enough deliveries are queued: one claim later is cheaper than many now
-        claimed = await self._store.claim(
-            limit=free,
-            per_host=self._limits.per_host,
-            busy=self._hosts.full_hosts() | self._breaker.open_hosts(),
-            lease=self._lease,
-        )
+        request = self._request(min(free, MAX_CLAIM))
+        claimed = await self._store.claim(request)
         for each in claimed:
+            on_trial = each.host in request.on_trial or each.destination in request.on_trial
             self._claimed += 1
+            self._trials += on_trial
             self._hosts.add(each.host)
+            self._destinations.add(each.destination)
             task = self._loop.create_task(self._deliver(each, self._loop.time()))
             self._tasks.add(task)
             task.add_done_callback(self._done)
+            if on_trial:
+                task.add_done_callback(self._end_trial)
         return len(claimed)
+
+    def _request(self, limit: int) -> DeliveryClaim:
+        """Return the next claim, which spares receivers that are full, paused or on trial."""
+        busy = self._hosts.full() | self._destinations.full() | self._breaker.paused()
+        trials = self._breaker.on_trial()
+        room = self._limits.on_trial - self._trials
+        if room <= 0:
+            busy, trials = busy | trials, set()
+        else:
+            trying = trials & (self._hosts.claimed() | self._destinations.claimed())
+            busy, trials = busy | trying, trials - trying
+        return DeliveryClaim(
+            limit=limit,
+            per_host=self._limits.per_host,
+            busy=busy,
+            on_trial=trials,
+            on_trial_limit=room,
+            lease=self._lease,
+        )
 
     async def idle(self) -> None:
         """Return when every claimed delivery is settled."""
@@ -130,6 +157,9 @@ class Dispatcher:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _end_trial(self, _task: asyncio.Task[None]) -> None:
+        self._trials -= 1
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -150,27 +180,37 @@ class Dispatcher:
 
     async def _send(self, claimed: ClaimedDelivery, claimed_at: float) -> Settlement | None:
         """Make an attempt when there is a slot; return None if it could outlive its lease."""
-        failed = False
+        contact = Contact.NONE
         try:
-            async with self._hosts.slot(claimed.host), self._slots:
+            async with (
+                self._destinations.slot(claimed.destination),
+                self._hosts.slot(claimed.host),
+                self._slots,
+            ):
                 if self._loop.time() - claimed_at > self._limits.max_wait.total_seconds():
                     return None
                 self._in_flight += 1
                 try:
-                    settlement = await self._attempt(claimed, claimed_at)
+                    settlement, contact = await self._attempt(claimed, claimed_at)
                 finally:
                     self._in_flight -= 1
-            # An attempt that was refused or could not be signed says nothing about the host.
-            failed = settlement.attempt.error is not None and bool(settlement.attempt.duration)
             return settlement
         finally:
             self._claimed -= 1
             self._hosts.remove(claimed.host)
-            if self._breaker.record(claimed.host, failed=failed):
-                telemetry.log.warning("circuit breaker opened", host=claimed.host)
+            self._destinations.remove(claimed.destination)
+            if self._breaker.record(claimed.host, claimed.destination, contact):
+                every = contact is Contact.UNREACHABLE
+                telemetry.log.warning(
+                    "circuit breaker opened",
+                    host=claimed.host,
+                    owner=None if every else claimed.owner,
+                )
             self._wake_up.set()  # a slot is free
 
-    async def _attempt(self, claimed: ClaimedDelivery, claimed_at: float) -> Settlement:
+    async def _attempt(
+        self, claimed: ClaimedDelivery, claimed_at: float
+    ) -> tuple[Settlement, Contact]:
         # By the clock of the database, like every time that is stored.
         start_time = claimed.claim_time + timedelta(seconds=self._loop.time() - claimed_at)
         created = claimed.snapshot.trace_context if claimed.snapshot else None
@@ -185,11 +225,11 @@ class Dispatcher:
                 "server.address": claimed.host,
             },
         ) as (span, traceparent):
-            settlement = await self._attempts.make(
+            settlement, contact = await self._attempts.make(
                 claimed, start_time=start_time, traceparent=traceparent
             )
             metrics.end_attempt(span, settlement)
-        return settlement
+        return settlement, contact
 
     async def _settle(self, settlement: Settlement) -> bool:
         """Store the result of an attempt; return False if the lease was lost."""

@@ -36,6 +36,7 @@ from yarl import URL
 
 from milepost.domain.callback_url import CallbackRules, CallbackUrl, RefusedUrl
 from milepost.telemetry import log
+from milepost.webhooks.circuit_breaker import Contact
 from milepost.webhooks.guard import (
     CheckedAddresses,
     ForbiddenPeer,
@@ -97,6 +98,19 @@ _FAILURES: Final[Mapping[type[Exception], Failure]] = {
 """The failure of an exception: that of the first class of its MRO in this mapping."""
 
 
+_CONTACTS: Final[Mapping[str, Contact]] = {
+    Failure.REFUSED: Contact.NONE,
+    Failure.FORBIDDEN_PEER: Contact.NONE,
+    Failure.INTERNAL: Contact.NONE,
+    Failure.UNRESOLVABLE: Contact.UNREACHABLE,
+    Failure.CONNECT_TIMEOUT: Contact.UNREACHABLE,
+    Failure.NOT_CONNECTED: Contact.UNREACHABLE,
+    Failure.CERTIFICATE: Contact.UNREACHABLE,
+    Failure.TLS: Contact.UNREACHABLE,
+}
+"""The failures before a request was sent. After any other one the request had been sent."""
+
+
 class Answer(NamedTuple):
     """The outcome of one attempt. Either `status` or `error` is set, never both."""
 
@@ -109,6 +123,13 @@ class Answer(NamedTuple):
     """Pause that the receiver asks for, at most `RETRY_AFTER_MAX`."""
     refused: bool
     """The rules for callback URLs forbid the receiver. Nothing was sent; a retry is pointless."""
+
+    @property
+    def contact(self) -> Contact:
+        """The contact with the receiver, for the circuit breaker."""
+        if self.status is not None:
+            return Contact.ANSWERED
+        return _CONTACTS.get(self.error or "", Contact.UNANSWERED)
 
 
 class Sender:

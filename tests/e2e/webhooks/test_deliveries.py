@@ -3,11 +3,13 @@
 import base64
 import re
 from datetime import datetime
+from typing import Any
 
 import pytest
 from google.protobuf import any_pb2, struct_pb2, wrappers_pb2
 from grpc import StatusCode
 
+from milepost.gen.milepost.v1 import operation_pb2 as pb
 from tests.e2e.client import TERMINAL_TRANSITIONS
 from tests.e2e.refusals import refused
 from tests.e2e.rpcs import BROKEN
@@ -74,6 +76,21 @@ def test_result_travels_as_json(alice, receiver, path, message, sent):
     alice.transition("CompleteOperation", operation.id, result=result)
     (hook,) = receiver.wait_for(path)
     assert hook.json["data"]["result"] == sent
+
+
+def test_deepest_content_travels_as_json(alice, receiver, path):
+    """Metadata and error details of 20 levels are sent as they were given."""
+    levels: dict[str, Any] = {"k": "x"}
+    for _ in range(19):
+        levels = {"k": levels}
+    deepest = struct_pb2.Struct()
+    deepest.update(levels)
+    operation = alice.create(callback_url=receiver.url(path), metadata=deepest)
+    failure = pb.OperationError(code="DEEP", message="down there", details=deepest)
+    alice.transition("FailOperation", operation.id, errors=[failure])
+    (hook,) = receiver.wait_for(path)
+    data = hook.json["data"]
+    assert data["metadata"] == data["errors"][0]["details"] == levels
 
 
 def test_delivery_is_logged_with_its_attempt(alice, any_service, receiver, path):

@@ -1,5 +1,6 @@
 """Webhook commands, the receiver of the examples, and the rotation of master keys."""
 
+import ast
 import json
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from tests.e2e.client import Client
 from tests.e2e.service import Service
 from tests.e2e.webhooks.owner import new_secret_of
 from tests.machine import environment, free_ports
+from tests.receivers import reset
 from tests.waiting import eventually
 
 EXAMPLE = Path(__file__).parents[3] / "clients/python/examples/receive_webhooks.py"
@@ -52,22 +54,32 @@ def alice(service):
 
 
 @pytest.fixture
-def milepost(service, alice):
-    """Run a command as the caller and return the JSON document."""
+def run(service, alice):
+    """Run a command as the caller."""
 
-    def run(*arguments, code=0):
-        done = subprocess.run(
-            [sys.executable, "-m", "milepost", "webhooks", *arguments, "--output", "json"],
+    def run(*arguments):
+        return subprocess.run(
+            [sys.executable, "-m", "milepost", "webhooks", *arguments],
             env=environment(address=service.address, api_key=alice.key),
             capture_output=True,
             text=True,
             timeout=DEADLINE_SECONDS,
             check=False,
         )
+
+    return run
+
+
+@pytest.fixture
+def milepost(run):
+    """Run a command as the caller and return the JSON document."""
+
+    def document(*arguments, code=0):
+        done = run(*arguments, "--output", "json")
         assert done.returncode == code, done.stderr
         return json.loads(done.stderr if code else done.stdout)
 
-    return run
+    return document
 
 
 def test_command_line(milepost, alice, receiver):
@@ -92,12 +104,48 @@ def test_command_line(milepost, alice, receiver):
     assert milepost("test", receiver.url("/test"))["status_code"] == 200
 
 
+@pytest.mark.parametrize(
+    ("answer", "problem"), [(500, "answered 500"), (302, "answered 302"), (reset, "closed early")]
+)
+def test_test_that_was_not_delivered(run, alice, receiver, answer, problem):
+    """A test webhook that is not delivered is exit code 5, with the reason in both outputs."""
+    new_secret_of(alice)
+    path = f"/undelivered-{problem.replace(' ', '-')}"
+    receiver.answer(path, answer, answer)
+    in_json = run("test", receiver.url(path), "--output", "json")
+    assert in_json.returncode == 5
+    assert problem in json.loads(in_json.stdout)["error"]
+    error = json.loads(in_json.stderr)["error"]
+    assert (error["reason"], error["exit_code"]) == ("WEBHOOK_NOT_DELIVERED", 5)
+    for_people = run("test", receiver.url(path))
+    assert (for_people.returncode, for_people.stdout) == (5, "")
+    assert error["message"] in for_people.stderr
+    assert error["message"].startswith("the test webhook was not delivered: ")
+
+
+def test_examples_need_the_client_only():
+    """The examples import the standard library and the client, nothing undeclared."""
+    for example in EXAMPLE.parent.glob("*.py"):
+        imported = {
+            name.partition(".")[0]
+            for node in ast.walk(ast.parse(example.read_text()))
+            for name in (
+                [each.name for each in node.names]
+                if isinstance(node, ast.Import)
+                else [node.module or ""]
+                if isinstance(node, ast.ImportFrom)
+                else []
+            )
+        }
+        assert imported - sys.stdlib_module_names <= {"milepost_client"}, example
+
+
 def test_example_receiver(alice, example_port):
     """The receiver of the examples takes a webhook that the service signed, and no other."""
     secret = new_secret_of(alice)
     with subprocess.Popen(
         [sys.executable, str(EXAMPLE), str(example_port)],
-        env=environment(webhook_secret=secret),
+        env=environment() | {"WEBHOOK_SECRET": secret},
         stdout=subprocess.PIPE,
         text=True,
     ) as process:

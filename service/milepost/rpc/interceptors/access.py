@@ -47,7 +47,7 @@ class AuthInterceptor:
         """Let the call on if its principal has a role of the method."""
         if not call.method.is_public:
             call.authenticated = await self._authenticator.authenticate(
-                call.metadata.get("authorization"),
+                call.credential,
                 lambda: call.address,
                 lambda: certificate_names(context),
             )

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import grpc
 from google.protobuf.message import DecodeError
 
-from milepost.domain.errors import InvalidRequest, Violation
+from milepost.domain.errors import InvalidRequest
 from milepost.rpc.call import RpcCall
+from milepost.rpc.convert import UNDECODABLE
 from milepost.rpc.methods import method_of
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ def _innermost(behaviour: Behaviour) -> CallNext:
 
     async def run(call: RpcCall, request: Any, _context: Context) -> Any:
         if request is _UNDECODABLE:
-            raise InvalidRequest(Violation("request", "is not a message of its type"))
+            raise InvalidRequest(UNDECODABLE)
         return await behaviour(request, call)
 
     return run

@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, Never
 
 import grpc
-from google.protobuf import any_pb2, duration_pb2
-from google.rpc import code_pb2, error_details_pb2, status_pb2
+from google.protobuf import duration_pb2
+from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from milepost import telemetry
@@ -38,14 +38,15 @@ from milepost.domain.errors import (
     WebhooksNotConfigured,
 )
 from milepost.rpc.logged_ids import ids_of, logged_ids
+from milepost.rpc.refusals import Refusal
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
+    from google.rpc import status_pb2
 
     from milepost.rpc.call import Context, RpcCall
     from milepost.rpc.interceptors.chain import CallNext
 
-DOMAIN: Final = "milepost"
 MAPPING: Final[dict[type[MilepostError], grpc.StatusCode]] = {
     InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
     Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
@@ -65,7 +66,6 @@ MAPPING: Final[dict[type[MilepostError], grpc.StatusCode]] = {
     Unavailable: grpc.StatusCode.UNAVAILABLE,
     IdsExhausted: grpc.StatusCode.INTERNAL,
 }
-_VALUES: Final = {code: code.value[0] for code in grpc.StatusCode}
 
 
 def code_of(error: MilepostError) -> grpc.StatusCode:
@@ -74,42 +74,32 @@ def code_of(error: MilepostError) -> grpc.StatusCode:
 
 
 def status_of(error: MilepostError) -> status_pb2.Status:
-    """Return the status of an error, with one ErrorInfo and the detail its kind calls for."""
-    info = error_details_pb2.ErrorInfo(
-        reason=error.reason, domain=DOMAIN, metadata=dict(error.facts)
-    )
-    status = status_pb2.Status(code=_VALUES[code_of(error)], message=str(error))
-    for detail in (info, *_details(error)):
-        packed = any_pb2.Any()
-        packed.Pack(detail, deterministic=True)
-        status.details.append(packed)
-    return status
+    """Return the status of an error: one ErrorInfo, and the detail that its kind calls for."""
+    invalid = error if isinstance(error, InvalidRequest) else InvalidRequest()
+    return Refusal(
+        code=code_of(error),
+        reason=error.reason,
+        message=str(error),
+        facts=error.facts,
+        violations=invalid.violations,
+        omitted=invalid.omitted,
+        detail=_detail(error),
+    ).status()
 
 
-def _details(error: MilepostError) -> list[Message]:
+def _detail(error: MilepostError) -> Message | None:
     match error:
-        case InvalidRequest():
-            return [
-                error_details_pb2.BadRequest(
-                    field_violations=[
-                        error_details_pb2.BadRequest.FieldViolation(
-                            field=violation.field, description=violation.problem
-                        )
-                        for violation in error.violations
-                    ]
-                )
-            ]
         case QuotaExceeded():
             violation = error_details_pb2.QuotaFailure.Violation(
                 subject=error.limit, description=str(error)
             )
-            return [error_details_pb2.QuotaFailure(violations=[violation])]
+            return error_details_pb2.QuotaFailure(violations=[violation])
         case Unavailable() | RateLimited():
             delay = duration_pb2.Duration()
             delay.FromTimedelta(error.retry_after)
-            return [error_details_pb2.RetryInfo(retry_delay=delay)]
+            return error_details_pb2.RetryInfo(retry_delay=delay)
         case _:
-            return []
+            return None
 
 
 def log_refusal(error: MilepostError, call: RpcCall, message: Any) -> None:
@@ -146,14 +136,9 @@ async def _abort(context: Context, status: status_pb2.Status) -> Never:
 
 
 def _internal(trace_id: str) -> status_pb2.Status:
-    status = status_pb2.Status(
-        code=code_pb2.INTERNAL, message=f"internal error, trace id {trace_id}"
-    )
-    packed = any_pb2.Any()
-    packed.Pack(
-        error_details_pb2.ErrorInfo(
-            reason="INTERNAL", domain=DOMAIN, metadata={"trace_id": trace_id}
-        )
-    )
-    status.details.append(packed)
-    return status
+    return Refusal(
+        code=grpc.StatusCode.INTERNAL,
+        reason="INTERNAL",
+        message=f"internal error, trace id {trace_id}",
+        facts={"trace_id": trace_id},
+    ).status()

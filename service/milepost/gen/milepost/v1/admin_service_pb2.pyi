@@ -178,8 +178,10 @@ class CreateApiKeyRequest(_message.Message):
     request_id: _builtins.str
     """Identifier that makes the call idempotent: 1 to 255 letters, digits and `_` `.` `:` `-`."""
     subject: _builtins.str
-    """Subject of the principal that calls with the key, at most 255 characters. Not blank. One
-    subject may have several keys.
+    """Subject of the principal that calls with the key, at most 255 characters. All of them are
+    visible; it does not begin or end with a space, or have two in a row; its normal form is NFC.
+    It does not begin like the subjects of a trusted issuer of tokens. One subject may have
+    several keys.
     """
     @_builtins.property
     def roles(self) -> _containers.RepeatedScalarFieldContainer[Global___Role.ValueType]:
@@ -262,7 +264,7 @@ class ListApiKeysRequest(_message.Message):
     SHOW_INACTIVE_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """Maximum number of keys on one page. 0 means 50. A value above 100 means 100. A negative value
-    is refused.
+    is refused. A page has fewer if it would have more than 3 MiB.
     """
     page_token: _builtins.str
     """The `next_page_token` of the previous page, sent with the same filters. Empty for the first

@@ -75,7 +75,9 @@ class ClaimOperationsRequest(_message.Message):
     WORKER_FIELD_NUMBER: _builtins.int
     TIMEOUT_FIELD_NUMBER: _builtins.int
     max_operations: _builtins.int
-    """Maximum number of operations in the response, 1 to 100. 0 means 1. Other values are refused."""
+    """Maximum number of operations in the response, 1 to 100. 0 means 1. Other values are refused.
+    Fewer are claimed if the response would have more than 3 MiB.
+    """
     worker: _builtins.str
     """Name of the worker, shown to people, at most 255 characters."""
     @_builtins.property

@@ -54,10 +54,13 @@ class WorkerServiceStub:
 
     Increments `attempt` of each operation. Returns as soon as an operation can be claimed, or an
     empty response when the timeout passes. An operation is never given to two workers, and claims
-    are fair between owners. The number and the order of the claimed operations are best effort.
+    are fair between owners. The number and the order of the claimed operations are best effort. A
+    response has at most 3 MiB, or one operation: only operations that are in it are claimed.
 
-    Not idempotent: every response holds other operations. If a response is lost, its operations
-    are released when their leases end.
+    Not idempotent: every response holds other operations. Operations that are claimed for a call
+    that has ended unanswered (cancelled, its deadline over, its connection lost) are released at
+    once, without a failed attempt. This is best effort: if a response is lost on its way, its
+    operations are released when their leases end.
 
     Errors:
     * INVALID_REQUEST (INVALID_ARGUMENT): a field is malformed.
@@ -289,10 +292,13 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
 
     Increments `attempt` of each operation. Returns as soon as an operation can be claimed, or an
     empty response when the timeout passes. An operation is never given to two workers, and claims
-    are fair between owners. The number and the order of the claimed operations are best effort.
+    are fair between owners. The number and the order of the claimed operations are best effort. A
+    response has at most 3 MiB, or one operation: only operations that are in it are claimed.
 
-    Not idempotent: every response holds other operations. If a response is lost, its operations
-    are released when their leases end.
+    Not idempotent: every response holds other operations. Operations that are claimed for a call
+    that has ended unanswered (cancelled, its deadline over, its connection lost) are released at
+    once, without a failed attempt. This is best effort: if a response is lost on its way, its
+    operations are released when their leases end.
 
     Errors:
     * INVALID_REQUEST (INVALID_ARGUMENT): a field is malformed.
@@ -526,10 +532,13 @@ class WorkerServiceServicer:
 
         Increments `attempt` of each operation. Returns as soon as an operation can be claimed, or an
         empty response when the timeout passes. An operation is never given to two workers, and claims
-        are fair between owners. The number and the order of the claimed operations are best effort.
+        are fair between owners. The number and the order of the claimed operations are best effort. A
+        response has at most 3 MiB, or one operation: only operations that are in it are claimed.
 
-        Not idempotent: every response holds other operations. If a response is lost, its operations
-        are released when their leases end.
+        Not idempotent: every response holds other operations. Operations that are claimed for a call
+        that has ended unanswered (cancelled, its deadline over, its connection lost) are released at
+        once, without a failed attempt. This is best effort: if a response is lost on its way, its
+        operations are released when their leases end.
 
         Errors:
         * INVALID_REQUEST (INVALID_ARGUMENT): a field is malformed.

@@ -333,8 +333,8 @@ class Operation(_message.Message):
 
     @_builtins.property
     def metadata(self) -> _struct_pb2.Struct:
-        """Data of the caller, at most 65,536 bytes of JSON. The service interprets no key of it. Absent
-        if the caller sent none. Absent in the BASIC view.
+        """Data of the caller, at most 65,536 bytes of JSON and 20 levels of objects and lists. The service
+        interprets no key of it. Absent if the caller sent none. Absent in the BASIC view.
         """
 
     @_builtins.property
@@ -595,7 +595,9 @@ class OperationError(_message.Message):
     """Part of the input or of the system that caused the error. Absent if unknown."""
     @_builtins.property
     def details(self) -> _struct_pb2.Struct:
-        """Further facts, in a structure that the worker defines. Absent if the worker gave no details."""
+        """Further facts, in a structure that the worker defines, with at most 20 levels of objects and
+        lists. Absent if the worker gave no details.
+        """
 
     def __init__(
         self,

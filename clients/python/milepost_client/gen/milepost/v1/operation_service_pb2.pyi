@@ -82,7 +82,9 @@ class CreateOperationRequest(_message.Message):
     """Identifier that the caller gave to the request behind this operation, at most 255 characters."""
     callback_url: _builtins.str
     """URL that receives the webhooks: an absolute https URL of a public host, at most 2,048
-    characters. If absent, no webhooks are sent. An empty URL is refused.
+    characters. If absent, no webhooks are sent. An empty URL is refused. An international host name
+    (IDNA 2008) is stored and used as its A-labels, `xn--…`. The rest of the URL is in ASCII, and is
+    sent as it is written.
     """
     max_attempts: _builtins.int
     """Maximum number of attempts. 3 by default; clamped to at least 1."""
@@ -98,8 +100,9 @@ class CreateOperationRequest(_message.Message):
     """What happens if an active operation of the owner has the `unique_key`. UNSPECIFIED means JOIN."""
     @_builtins.property
     def metadata(self) -> _struct_pb2.Struct:
-        """Data of the caller, at most 65,536 bytes of JSON. NaN and infinities are refused. The service
-        interprets no key of it: a key such as `owner` sets no field of the operation.
+        """Data of the caller, at most 65,536 bytes of JSON and 20 levels of objects and lists. NaN and
+        infinities are refused. The service interprets no key of it: a key such as `owner` sets no field
+        of the operation.
         """
 
     @_builtins.property
@@ -291,7 +294,7 @@ class ListOperationsRequest(_message.Message):
     VIEW_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """Maximum number of operations on one page. 0 means 50. A value above 100 means 100. A negative
-    value is refused.
+    value is refused. A page has fewer if it would have more than 3 MiB.
     """
     page_token: _builtins.str
     """The `next_page_token` of the previous page, sent with the same filters. Empty for the first

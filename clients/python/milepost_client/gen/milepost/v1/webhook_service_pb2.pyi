@@ -323,7 +323,7 @@ class ListDeliveriesRequest(_message.Message):
     STATUSES_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """Maximum number of deliveries on one page. 0 means 50. A value above 100 means 100. A negative
-    value is refused.
+    value is refused. A page has fewer if it would have more than 3 MiB.
     """
     page_token: _builtins.str
     """The `next_page_token` of the previous page, sent with the same filters. Empty for the first
@@ -445,7 +445,9 @@ class SendTestWebhookRequest(_message.Message):
 
     CALLBACK_URL_FIELD_NUMBER: _builtins.int
     callback_url: _builtins.str
-    """URL of the receiver: an absolute https URL of a public host, at most 2,048 characters."""
+    """URL of the receiver: an absolute https URL of a public host, at most 2,048 characters. The rules
+    of `CreateOperationRequest.callback_url` apply.
+    """
     def __init__(
         self,
         *,
