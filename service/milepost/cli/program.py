@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from collections.abc import Sequence
 from itertools import pairwise
@@ -19,6 +20,9 @@ class Program(TyperGroup):
 
     def main(self, args: Sequence[str] | None = None, *_: object, **__: object) -> Any:
         """Run the command that the arguments name and exit with its code."""
+        _open_standard_streams()
+        # The log of gRPC's core has text of peers, with its line breaks. Set before gRPC starts.
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
         arguments = list(sys.argv[1:] if args is None else args)
         if isinstance(sys.stdout, io.TextIOWrapper):
             # A name that the terminal cannot encode must not fail the command.
@@ -55,6 +59,20 @@ class Program(TyperGroup):
                 exit_code=ExitCode.INTERRUPTED,
             )
         return int(code)
+
+
+def _open_standard_streams() -> None:
+    """Open the standard streams that the parent process has closed, on the null device.
+
+    The next file or connection would get the number of a closed one, and log lines with it.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, os.O_RDWR)
+            if descriptor != number:
+                os.dup2(descriptor, number)
+                os.close(descriptor)
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115
 
 
 def _sentence(error: TyperException) -> str:
