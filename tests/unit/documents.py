@@ -15,7 +15,7 @@ from milepost.domain.rates import Allowance
 from milepost.domain.transitions import PROGRESS_TOLERANCE, TABLE, Actor
 from milepost.rpc.convert import REPORTED_CHARACTERS
 from milepost.rpc.methods import METHODS
-from milepost.rpc.server import METADATA_BYTES
+from milepost.rpc.options import METADATA_BYTES
 from milepost.storage.batching import MAX_WAITING
 
 ROOT: Final = Path(__file__).resolve().parents[2]
