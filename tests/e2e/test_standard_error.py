@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from milepost.cli.errors import ExitCode
 from tests.e2e.service import Service
 from tests.machine import environment
 from tests.raw_connection import RawConnection
@@ -94,3 +95,10 @@ def test_reader_of_standard_error_may_end(sqlite_url, tmp_path):
     service.process.stderr.close()
     assert service.client("alice").create().revision == 1
     service.stop()
+
+
+@pytest.mark.parametrize("streams", ["2>&-", "2>/dev/full"])
+def test_command_without_standard_error_keeps_its_exit_code(streams):
+    """A command that cannot write its error ends with the exit code of the error."""
+    command = ["/bin/sh", "-c", f'exec "$0" -m milepost nonsense {streams}', sys.executable]
+    assert subprocess.run(command, env=environment(), check=False).returncode == ExitCode.USAGE
