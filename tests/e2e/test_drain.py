@@ -5,12 +5,17 @@ import http
 import json
 import signal
 import time
+from collections import Counter
+from typing import Any
 
+import grpc
 import pytest
+from google.protobuf import struct_pb2
 from grpc import StatusCode
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from milepost.domain.operation import OperationId
+from milepost.rpc.server import MAX_STREAM_DRAIN_S
 from tests.contract.stored import Stored
 from tests.e2e.client import FUNCTION, Client
 from tests.e2e.refusals import refused
@@ -98,33 +103,53 @@ def test_second_signal_ends_at_once(embedded_service):
 
 
 async def test_drain_under_load(own_service):
-    """Calls refused by a drain are UNAVAILABLE, and every acknowledged change is kept."""
+    """Calls that arrive until the process ends are UNAVAILABLE; acknowledged changes are kept."""
     alice = own_service.client("alice")
-    acknowledged, refusals = [], []
+    acknowledged: list[Any] = []
+    codes: Counter[StatusCode] = Counter()
 
     async def work(channel):
-        with refused(StatusCode.UNAVAILABLE, "DRAINING") as refusal:
-            refusals.append(refusal)
-            while True:
-                created = await alice.begin(channel, "CreateOperation", function=FUNCTION)
-                acknowledged.append(created.operation)
-                started = await alice.begin(
-                    channel, "StartOperation", operation_id=created.operation.id
-                )
-                acknowledged.append(started.operation)
+        while own_service.process.poll() is None:
+            created = alice.begin(channel, "CreateOperation", function=FUNCTION)
+            codes[await created.code()] += 1
+            if await created.code() is StatusCode.OK:
+                acknowledged.append((await created).operation)
 
-    async with own_service.aio_channel() as channel:
-        workers = [asyncio.create_task(work(channel)) for _ in range(20)]
-        await until(lambda: len(acknowledged) >= 200)
-        own_service.process.send_signal(signal.SIGTERM)
-        await asyncio.gather(*workers)
+    channels = [own_service.aio_channel() for _ in range(4)]
+    workers = [asyncio.create_task(work(channels[n % 4])) for n in range(40)]
+    await until(lambda: len(acknowledged) >= 200)
+    own_service.process.send_signal(signal.SIGTERM)
+    await asyncio.gather(*workers)
+    await asyncio.gather(*(channel.close() for channel in channels))
     assert own_service.end() == 0
-    assert {refusal.retry_after for refusal in refusals} == {1.0}
+    assert set(codes) == {StatusCode.OK, StatusCode.UNAVAILABLE}, codes
     stored = Stored(own_service.engine)
     for operation in acknowledged:
         row = stored.operation(OperationId(operation.id))
         assert row is not None
         assert row["revision"] >= operation.revision
+
+
+def test_watcher_that_does_not_read_delays_the_stop_by_two_seconds(own_service):
+    """A watcher whose buffers are full cannot delay the stop by more than 2 s."""
+    alice = own_service.client("alice")
+    metadata = struct_pb2.Struct()
+    metadata.update({"k": "x" * 60_000})
+    operation = alice.create_in("PROCESSING", metadata=metadata)
+    options = (("grpc.http2.bdp_probe", 0), ("grpc.use_local_subchannel_pool", 1))
+    with grpc.insecure_channel(own_service.address, options=options) as channel:
+        watch = alice.watch(channel, operation.id)
+        next(watch)
+        for step in range(1, 9):
+            alice.transition("UpdateProgress", operation.id, progress=step / 10)
+            time.sleep(0.05)  # an update that waited for the next one would be left out
+        own_service.process.send_signal(signal.SIGTERM)
+        start = time.monotonic()
+        assert own_service.end() == 0
+        assert MAX_STREAM_DRAIN_S <= time.monotonic() - start < MAX_STREAM_DRAIN_S + SOON_S
+        with pytest.raises(grpc.RpcError) as caught:
+            list(watch)
+        assert caught.value.code() is StatusCode.UNAVAILABLE
 
 
 def test_everything_is_there_after_a_restart(own_service):

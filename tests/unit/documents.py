@@ -14,8 +14,8 @@ from milepost.domain.limits import Limits
 from milepost.domain.rates import Allowance
 from milepost.domain.transitions import PROGRESS_TOLERANCE, TABLE, Actor
 from milepost.rpc.methods import METHODS
+from milepost.rpc.options import METADATA_BYTES
 from milepost.rpc.refusals import MAX_BYTES
-from milepost.rpc.server import METADATA_BYTES
 from milepost.storage.batching import MAX_WAITING
 from tests.unit.command_reference import command_reference
 

@@ -11,7 +11,7 @@ from milepost_client.version import VERSION
 
 OPTIONS: Final = (
     ("grpc.primary_user_agent", f"milepost-client-python/{VERSION}"),
-    # Detects a dead connection during a call; the service admits one ping per 30 s.
+    # Detects a dead connection during a call; the service admits a ping every 10 s.
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     # Finds a service that comes back within 2 s; the default of gRPC is up to 2 min.

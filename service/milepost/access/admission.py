@@ -32,19 +32,23 @@ class Admission:
         self._max_calls = max_calls
         self._max_waiting_calls = max_waiting_calls
         self._waiting = 0
+        self._quick = 0
         self.running = RunningCalls()
-        """The calls that were admitted. Public ones are not among them."""
+        """The admitted calls that end by themselves. Public ones are not among them."""
+        self.streams = RunningCalls()
+        """The admitted streams. A caller that does not read can hold up the end of its stream."""
 
     def close(self) -> None:
         """Admit no more calls; those that run go on."""
         self._draining = True
 
     @contextlib.contextmanager
-    def admit(self, *, waits: bool) -> Iterator[None]:
+    def admit(self, *, waits: bool, streams: bool = False) -> Iterator[None]:
         """Count a call while it runs.
 
         Args:
             waits: true if the call may wait for something to happen, instead of just running.
+            streams: true if either side sends a stream. Such a call waits too.
 
         Raises:
             Draining: this replica takes no more calls; another one does.
@@ -56,13 +60,16 @@ class Admission:
             if self._waiting >= self._max_waiting_calls:
                 telemetry.record_limited("waiting_calls")
                 raise Overloaded
-        elif self.running.count - self._waiting >= self._max_calls:
+        elif self._quick >= self._max_calls:
             telemetry.record_limited("calls")
             raise Overloaded
-        self.running.enter()
+        calls = self.streams if streams else self.running
+        calls.enter()
         self._waiting += waits
+        self._quick += not waits
         try:
             yield
         finally:
+            self._quick -= not waits
             self._waiting -= waits
-            self.running.leave()
+            calls.leave()

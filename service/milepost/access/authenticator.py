@@ -119,6 +119,13 @@ class Authenticator:
                 tokens=self._tokens is not None, certificates=self._certificates is not None
             ) from None
 
+    def is_known(self, credential: str | bytes | None) -> bool:
+        """Return True if the credential has been good before. Costs no look-up."""
+        if credential is None:
+            return self._certificates is not None  # the connection has shown a certificate
+        entry = self._cache.get(credential)
+        return entry is not None and (entry.was_good or entry.principal is not None)
+
     def _cached(self, credential: str | bytes | None) -> Principal | None:
         """Return the principal if the credential was verified a moment ago."""
         entry = None if credential is None else self._cache.get(credential)

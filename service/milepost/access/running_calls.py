@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 
 class RunningCalls:
@@ -29,3 +30,9 @@ class RunningCalls:
             self._ended = self._ended or asyncio.Event()
             self._ended.clear()
             await self._ended.wait()
+
+    async def idle_within(self, timeout_s: float) -> bool:
+        """Return True when no call is running, and False if calls still run after the timeout."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.idle(), timeout_s)
+        return not self.count

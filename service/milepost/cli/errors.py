@@ -127,4 +127,5 @@ def report(failure: CommandError, *, as_json: bool) -> None:
         lines = [json.dumps(failure.document)]
     else:
         lines = [f"error: {one_line(line)}" for line in failure.lines]
-    sys.stderr.write("".join(f"{line}\n" for line in lines))
+    with contextlib.suppress(OSError):  # its reader has gone; the exit code still says it
+        sys.stderr.write("".join(f"{line}\n" for line in lines))

@@ -25,8 +25,10 @@ class Program(TyperGroup):
 
     def main(self, args: Sequence[str] | None = None, *_: object, **__: object) -> Any:
         """Run the command that the arguments name and exit with its code."""
+        _open_standard_streams()
+        # The log of gRPC's core has text of peers, with its line breaks. Set before gRPC starts.
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
         arguments = list(sys.argv[1:] if args is None else args)
-        _prepare_streams()
         if not arguments:
             arguments = ["--help"]
         failure = self._run(arguments)
@@ -74,13 +76,18 @@ def _failure(error: Exception) -> CommandError:
     return failure
 
 
-def _prepare_streams() -> None:
-    """Make output possible on every kind of standard stream."""
-    # A closed stream is None; Python itself writes nothing to it then.
-    if sys.stdout is None:
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - until the end
-    if sys.stderr is None:
-        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - until the end
+def _open_standard_streams() -> None:
+    """Open the standard streams that the parent process has closed, on the null device.
+
+    The next file or connection would get the number of a closed one, and log lines with it.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, os.O_RDWR)
+            if descriptor != number:
+                os.dup2(descriptor, number)
+                os.close(descriptor)
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A name that the terminal cannot encode must not fail the command.
         sys.stdout.reconfigure(errors="backslashreplace")

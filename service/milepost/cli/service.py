@@ -46,7 +46,7 @@ def serve(*, output: OutputOption = Output.TEXT) -> None:
     run = asyncio.run
     with contextlib.suppress(ImportError):
         from uvloop import run
-    with settings_failures():
+    with settings_failures(), telemetry.logged_library_output():
         run(main.serve(settings))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from aiohttp import web
 
@@ -13,6 +13,7 @@ from milepost.config import split_address
 from milepost.domain.errors import StoreUnavailable
 from milepost.storage import schema
 from milepost.storage.translate import translate
+from milepost.web.connections import HttpConnections
 from milepost.web.probes import probe_app
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 PROBE_INTERVAL_S: Final = 0.5
 """Interval at which the database is checked. A change of readiness is reported within 2 s."""
+SHUTDOWN_TIMEOUT_S: Final = 1.0
 STARTING, DRAINING = "starting", "draining"
 
 
@@ -78,10 +80,14 @@ async def probes(address: str, readiness: Readiness) -> AsyncIterator[None]:
         yield
         return
     host, port = split_address(address)
-    runner = web.AppRunner(probe_app(lambda: readiness.problem), access_log=None)
+    runner = web.AppRunner(
+        probe_app(lambda: readiness.problem), access_log=None, shutdown_timeout=SHUTDOWN_TIMEOUT_S
+    )
     await runner.setup()
+    connections = HttpConnections(cast("web.Server", runner.server))  # there is one after set-up
+    server = await asyncio.get_running_loop().create_server(connections, host, int(port))
     try:
-        await web.TCPSite(runner, host, int(port)).start()
         yield
     finally:
+        server.close()
         await runner.cleanup()

@@ -16,6 +16,7 @@ from milepost.main.batch_scheduling import use_batch_scheduling
 from milepost.main.embedded import only_process, prepare_embedded
 from milepost.main.garbage_collection import freeze_startup_objects
 from milepost.main.notifications import subscribed_to_notifications
+from milepost.main.open_files import max_connections, raise_open_files_limit
 from milepost.main.periodic_tasks import background
 from milepost.main.readiness import DRAINING, Readiness, probes, schema_is_usable
 from milepost.main.webhook_delivery import delivering_webhooks
@@ -44,8 +45,10 @@ if TYPE_CHECKING:
 
 async def serve(settings: Settings) -> None:
     """Run the service until SIGTERM or SIGINT, then drain: no accepted call is lost."""
+    telemetry.log_errors_of_loop()
     if settings.batch_scheduling:
         use_batch_scheduling()
+    open_files = raise_open_files_limit()
     stop = _stop_signal()
     readiness = Readiness()
     url = settings.database_url.get_secret_value()
@@ -89,7 +92,9 @@ async def serve(settings: Settings) -> None:
             keys=keys,
             tracing=tracing,
         )
-        server = RpcServer(use_cases, access, settings.limits, _wire(settings), tracing=tracing)
+        server = RpcServer(
+            use_cases, access, settings.limits, _wire(settings, open_files), tracing=tracing
+        )
         await server.start()
         freeze_startup_objects()
         watch = asyncio.create_task(readiness.watch(batchers, server))
@@ -102,6 +107,7 @@ async def serve(settings: Settings) -> None:
             listen=settings.listen,
             http_listen=settings.http_listen,
             tls=settings.tls_cert_file is not None,
+            open_files=open_files,
             database=redacted("database_url", url),
         )
         await stop.wait()
@@ -111,8 +117,19 @@ async def serve(settings: Settings) -> None:
         await server.report(ready=False)
         await asyncio.sleep(settings.not_ready_seconds)
         work.close()
-        await server.stop(settings.drain_seconds)
+        await server.drain(settings.drain_seconds)
     telemetry.log.info("stopped")
+    _end_process()
+
+
+def _end_process() -> None:
+    """End the process at once, which closes its connections.
+
+    An orderly end of gRPC would answer CANCELLED to calls that still arrive. Everything else has
+    been closed before.
+    """
+    telemetry.finish_log()
+    os._exit(0)
 
 
 def _use_cases(
@@ -171,9 +188,10 @@ def _use_cases(
     )
 
 
-def _wire(settings: Settings) -> Wire:
+def _wire(settings: Settings, open_files: int) -> Wire:
     return Wire(
         address=settings.listen,
+        connections=max_connections(open_files),
         request_bytes=settings.request_bytes_max,
         reflection=settings.reflection,
         batching=settings.batching,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,6 +11,7 @@ from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from milepost import telemetry
+from milepost.access.unknown_callers import UnknownCallers
 from milepost.gen.milepost.v1 import (
     admin_service_pb2_grpc,
     operation_service_pb2_grpc,
@@ -32,6 +32,7 @@ from milepost.rpc.interceptors.chain import InterceptedServer
 from milepost.rpc.interceptors.errors import Errors
 from milepost.rpc.interceptors.observe import Observe
 from milepost.rpc.operations import OperationService
+from milepost.rpc.options import server_options
 from milepost.rpc.webhooks import WebhookService
 from milepost.rpc.workers import WorkerService
 
@@ -48,13 +49,10 @@ if TYPE_CHECKING:
     from milepost.tracking.watcher import Watcher
     from milepost.tracking.webhooks import Webhooks
 
-METADATA_BYTES: Final = 16_384
-"""The soft and the hard limit: between two different ones gRPC refuses calls at random."""
-CONCURRENT_STREAMS: Final = 1_000
-"""Per connection. A proxy multiplexes many callers over one."""
-DRAIN_NOTICE_S: Final = 0.25
-"""Time in which a draining replica still answers calls, with DRAINING."""
-_MINUTE_MS: Final = 60_000
+MAX_STREAM_DRAIN_S: Final = 2.0
+"""Time that callers that do not read their streams can delay the stop."""
+SEND_TIME_S: Final = 0.25
+"""Time for gRPC to hand the last responses to the operating system."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +60,8 @@ class Wire:
     """The settings of the gRPC port."""
 
     address: str
+    connections: int
+    """Connections at once. Further ones are closed when they open."""
     request_bytes: int
     reflection: bool
     batching: bool
@@ -110,9 +110,13 @@ class RpcServer:
             AuditInterceptor(),  # after auth: refused calls have a line of the errors interceptor
             RateLimitInterceptor(access.rate_limits),  # after auth: limits are the principal's
         )
-        self._server = grpc.aio.server(options=_options(wire))
+        self._server = grpc.aio.server(
+            options=server_options(request_bytes=wire.request_bytes, connections=wire.connections)
+        )
         self._health = HealthService()
-        chained: Any = InterceptedServer(self._server, interceptors)
+        chained: Any = InterceptedServer(
+            self._server, interceptors, UnknownCallers(access.authenticator.is_known)
+        )
         for servicer, add in self._servicers(use_cases, limits):
             add(servicer, chained)
         if wire.reflection:  # outside the interceptors: it shows the public .proto files only
@@ -160,43 +164,21 @@ class RpcServer:
         """Let the health service say whether to send calls here."""
         await self._health.report(self._services, ready=ready)
 
-    async def stop(self, grace: float) -> None:
-        """Take no more calls, and let the running ones finish for `grace` seconds."""
+    async def drain(self, grace: float) -> None:
+        """Refuse new calls, and let the running ones finish for `grace` seconds.
+
+        The port stays open: to calls that arrive while gRPC stops it answers CANCELLED, which
+        clients do not repeat. Calls get DRAINING until the process ends, and those that the end
+        interrupts lose their connection, which clients report as UNAVAILABLE.
+        """
         self._admission.close()
         self._watcher.close()  # ends waits and watches, which may take hours
         await self._health.close()
-        # Calls that reach gRPC while it stops are answered CANCELLED, which clients do not retry.
-        # Until the callers of this replica know that it drains, they are answered DRAINING.
-        notice = min(DRAIN_NOTICE_S, grace)
         self._streams.drain()
-        await asyncio.sleep(notice)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._admission.running.idle(), grace - notice)
-        await self._server.stop(notice)
-        try:
-            await asyncio.wait_for(self._observe.running.idle(), timeout=1.0)
-        except TimeoutError:
+        ended = await asyncio.gather(
+            self._admission.running.idle_within(grace),
+            self._admission.streams.idle_within(min(grace, MAX_STREAM_DRAIN_S)),
+        )
+        if not all(ended):
             telemetry.log.warning("calls still running after the drain")
-
-
-def _options(wire: Wire) -> list[tuple[str, int]]:
-    return [
-        ("grpc.max_receive_message_length", wire.request_bytes),
-        ("grpc.max_metadata_size", METADATA_BYTES),
-        ("grpc.absolute_max_metadata_size", METADATA_BYTES),
-        ("grpc.max_concurrent_streams", CONCURRENT_STREAMS),
-        # Above its default limits gRPC answers calls with CANCELLED, silently.
-        ("grpc.server.max_pending_requests", 100_000),
-        ("grpc.server.max_pending_requests_hard_limit", 100_000),
-        # Compressed requests are refused before they are inflated.
-        ("grpc.compression_enabled_algorithms_bitset", 1),
-        ("grpc.keepalive_time_ms", _MINUTE_MS),
-        ("grpc.keepalive_timeout_ms", 10_000),
-        ("grpc.http2.min_ping_interval_without_data_ms", 30_000),
-        ("grpc.max_connection_idle_ms", 15 * _MINUTE_MS),
-        # Connections are renewed, so that balancers spread them again.
-        ("grpc.max_connection_age_ms", 30 * _MINUTE_MS),
-        ("grpc.max_connection_age_grace_ms", 5 * _MINUTE_MS),
-        # Off: a leftover server would silently take its share of the calls.
-        ("grpc.so_reuseport", 0),
-    ]
+        await asyncio.sleep(SEND_TIME_S)

@@ -14,8 +14,13 @@ from milepost.telemetry.audit import (
     record_sweep,
     record_transition,
 )
+from milepost.telemetry.library_output import (
+    log_errors_of_loop,
+    logged_library_output,
+)
 from milepost.telemetry.logs import (
     configure_logs,
+    finish_log,
     log,
 )
 from milepost.telemetry.metrics import (
@@ -51,10 +56,13 @@ __all__ = [
     "current_trace_id",
     "current_traceparent",
     "end_span",
+    "finish_log",
     "join_trace",
     "limits_lost",
     "limits_shared",
     "log",
+    "log_errors_of_loop",
+    "logged_library_output",
     "metrics_page",
     "progress_streams",
     "record_call",

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 _STANDARD_ERROR: Final = 2
 _stamp_time: Final = structlog.processors.TimeStamper(fmt="iso", utc=True)
 
+_writers: Final[list[LineWriter]] = []
+"""The writer in use, once the log is configured."""
+
 log: FilteringBoundLogger = structlog.get_logger()
 
 
@@ -31,7 +34,7 @@ def configure_logs(*, level: str, as_json: bool) -> None:
         return str(render(None, "error", _stamp_time(None, "error", event)))
 
     writer = LineWriter(_STANDARD_ERROR, lost)
-    atexit.register(writer.finish)
+    _writers[:] = [writer]
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
         processors=[
@@ -44,6 +47,15 @@ def configure_logs(*, level: str, as_json: bool) -> None:
         logger_factory=lambda *_: writer,
         cache_logger_on_first_use=True,
     )
+
+
+def finish_log() -> None:
+    """Write the remaining lines. The exit of the interpreter does so too, `os._exit` does not."""
+    for writer in _writers:
+        writer.finish()
+
+
+atexit.register(finish_log)
 
 
 def _add_trace_id(_logger: object, _method: str, event: EventDict) -> EventDict:

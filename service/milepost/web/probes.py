@@ -30,7 +30,12 @@ def probe_app(problem: Callable[[], str | None]) -> web.Application:
             headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
         )
 
+    async def close(_request: web.Request, response: web.StreamResponse) -> None:
+        response.force_close()
+        response.headers["Connection"] = "close"
+
     app = web.Application()
+    app.on_response_prepare.append(close)  # a connection has one request
     app.add_routes(
         [
             web.get("/healthz", healthz),

@@ -30,7 +30,7 @@ class AdmissionInterceptor:
         """Let the call on if there is room for it."""
         if call.method.is_public:
             return await call_next(call, request, context)
-        with self._admission.admit(waits=call.waits):
+        with self._admission.admit(waits=call.waits, streams=call.streams):
             return await call_next(call, request, context)
 
 

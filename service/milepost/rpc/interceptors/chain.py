@@ -16,11 +16,14 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import grpc
 from google.protobuf.message import DecodeError
+from grpc_status import rpc_status
 
-from milepost.domain.errors import InvalidRequest
+from milepost.domain.errors import InvalidRequest, Overloaded
 from milepost.rpc.call import RpcCall
 from milepost.rpc.convert import UNDECODABLE
+from milepost.rpc.interceptors.errors import status_of
 from milepost.rpc.methods import method_of
+from milepost.rpc.unread_calls import UnreadCalls
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from grpc.aio import Server
 
     from milepost.access.method import Method
+    from milepost.access.unknown_callers import UnknownCallers
     from milepost.rpc.call import Context
 
     Behaviour = Callable[[Any, RpcCall], Awaitable[Any]]
@@ -49,9 +53,16 @@ class Interceptor(Protocol):
 class InterceptedServer:
     """Stands in for the server while services are added, and wraps them in the interceptors."""
 
-    def __init__(self, server: Server, interceptors: Iterable[Interceptor]) -> None:
-        """Wrap what is added in `interceptors`, outermost first."""
+    def __init__(
+        self,
+        server: Server,
+        interceptors: Iterable[Interceptor],
+        unknown: UnknownCallers | None = None,
+    ) -> None:
+        """Wrap what is added in `interceptors`, outermost first; refuse `unknown` before them."""
+        self._unknown = unknown
         self._interceptors = tuple(interceptors)
+        self._unread = UnreadCalls()
         self._methods = _Methods()
         self.services: list[str] = []
         server.add_generic_rpc_handlers((self._methods,))
@@ -77,9 +88,13 @@ class InterceptedServer:
         call_next = _innermost(_awaitable(getattr(handler, shape)))
         for interceptor in reversed(self._interceptors):
             call_next = functools.partial(interceptor.intercept, call_next)
-        make = getattr(grpc, f"{shape}_rpc_method_handler")
+        read = _pass_on if handler.request_streaming else self._unread.read
+        streams = shape != "unary_unary"
+        # For gRPC every request is a stream, so that it leaves the reading to the service.
+        kind = "stream_stream" if handler.response_streaming else "stream_unary"
+        make = getattr(grpc, f"{kind}_rpc_method_handler")
         wrapped: grpc.RpcMethodHandler[Any, Any] = make(
-            _outermost(method, call_next, streams=shape != "unary_unary"),
+            _outermost(method, call_next, self._unknown, read, streams=streams),
             _lenient(handler.request_deserializer),
             handler.response_serializer,
         )
@@ -99,25 +114,38 @@ class _Methods(grpc.GenericRpcHandler):
 
 
 def _outermost(
-    method: Method, call_next: CallNext, *, streams: bool
+    method: Method,
+    call_next: CallNext,
+    unknown: UnknownCallers | None,
+    read: Callable[[Any, Context], Awaitable[Any]],
+    *,
+    streams: bool,
 ) -> Callable[[Any, Context], Awaitable[Any]]:
     """Return the handler that gRPC calls.
 
     gRPC inspects whether a handler is a coroutine function, so it must not be a partial or an
     object with `__call__`.
     """
+    checked = None if method.is_public else unknown
 
-    async def run(request: Any, context: Context) -> Any:
-        return await call_next(RpcCall(method, context, streams=streams), request, context)
+    async def run(requests: Any, context: Context) -> Any:
+        call = RpcCall(method, context, streams=streams)
+        if checked is not None and not checked.admit(call.metadata.get("authorization")):
+            await context.abort_with_status(_OVERLOADED)
+        return await call_next(call, await read(requests, context), context)
 
     return run
+
+
+async def _pass_on(requests: Any, _context: Context) -> Any:
+    return requests
 
 
 def _innermost(behaviour: Behaviour) -> CallNext:
     """Return what is inside of all interceptors: the servicer's method, for a decoded request."""
 
     async def run(call: RpcCall, request: Any, _context: Context) -> Any:
-        if request is _UNDECODABLE:
+        if request is _UNDECODABLE or request is grpc.aio.EOF:
             raise InvalidRequest(UNDECODABLE)
         return await behaviour(request, call)
 
@@ -140,6 +168,7 @@ def _awaitable(behaviour: Any) -> Behaviour:
     return run
 
 
+_OVERLOADED: Final = rpc_status.to_status(status_of(Overloaded()))
 _UNDECODABLE: Final = object()
 """Stands for a request that is not a message of its type, on its way through the interceptors."""
 

@@ -121,13 +121,18 @@ class Errors:
             return await call_next(call, request, context)
         except MilepostError as error:
             log_refusal(error, call, request)
-            await _abort(context, status_of(error))
+            await abort(context, error)
         except (grpc.aio.AbortError, grpc.aio.BaseError):
             raise
         except Exception as error:  # noqa: BLE001 - the one place where nothing may get through
             trace_id = telemetry.current_trace_id()
             telemetry.record_defect(error, call.authenticated, logged_ids(request))
             await _abort(context, _internal(trace_id))
+
+
+async def abort(context: Context, error: MilepostError) -> Never:
+    """End a call with the status of an error."""
+    await _abort(context, status_of(error))
 
 
 async def _abort(context: Context, status: status_pb2.Status) -> Never:
