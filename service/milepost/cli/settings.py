@@ -6,8 +6,9 @@ import platform
 from dataclasses import asdict
 
 from milepost import __version__
-from milepost.cli.errors import wrong_usage
+from milepost.cli.errors import CommandError, ExitCode, wrong_usage
 from milepost.cli.output import Output, OutputOption, print_json, print_line, print_table, warn
+from milepost.cli.service import database_failures
 
 
 def version(*, output: OutputOption = Output.TEXT) -> None:
@@ -19,7 +20,10 @@ def version(*, output: OutputOption = Output.TEXT) -> None:
 
 
 def check_config(*, output: OutputOption = Output.TEXT) -> None:
-    """Show every setting with its value and source, and every problem at once."""
+    """Show every setting with its value and source, and every problem at once.
+
+    Connects to a PostgreSQL database, and fails if it does not meet the requirements.
+    """
     from milepost import config
 
     settings, problems = None, []
@@ -36,8 +40,23 @@ def check_config(*, output: OutputOption = Output.TEXT) -> None:
         print_table(("NAME", "VALUE", "FROM", "MEANING"), rows)
         for line in warnings:
             warn(line)
+    if settings is not None and not settings.embedded:
+        _check_database(settings.database_url.get_secret_value())
     if problems:
         raise wrong_usage("; ".join(problems), reason="INVALID_SETTINGS", problems=problems)
+
+
+def _check_database(url: str) -> None:
+    """Fail if the database cannot be used by Milepost; warn if it does not answer."""
+    from milepost import main
+
+    try:
+        with database_failures():
+            main.check(url)
+    except CommandError as error:
+        if error.exit_code != ExitCode.UNAVAILABLE:
+            raise
+        warn(str(error))
 
 
 def _text(value: object) -> str:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sqlalchemy.sql import Executable
 
     from milepost.storage.database import Cursor, Runnable
+    from milepost.storage.health import Health
 
     AnyRow = Row[*tuple[Any, ...]]
     """A row with the values of its columns, by their names."""
@@ -29,7 +30,12 @@ class Session:
     """A long-lived connection, used by one thread at a time; it reconnects after a failure."""
 
     def __init__(
-        self, engine: Engine, *, pinned_plans: bool = False, read_only: bool = False
+        self,
+        engine: Engine,
+        *,
+        pinned_plans: bool = False,
+        read_only: bool = False,
+        health: Health | None = None,
     ) -> None:
         """Connect at first use.
 
@@ -39,7 +45,9 @@ class Session:
                 that a statement over few rows never becomes a scan because the table was small
                 when it was planned.
             read_only: refuse to write.
+            health: the record of failures that the session shares with others.
         """
+        self._health = health
         self.database = database_of(engine)
         self._engine = engine
         self._connection: Connection | None = None
@@ -137,6 +145,8 @@ class Session:
 
     def failed(self, error: Exception) -> Exception:
         """Return the domain error for `error`, and drop the connection if it is broken."""
+        if self._health is not None:
+            self._health.note_failure(error)
         if is_disconnect(error):
             self.reset()
         return translate(error)
