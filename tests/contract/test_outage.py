@@ -76,7 +76,7 @@ def every_kind(stores, operation):
         lambda: store.insert(new_operation_id(), factories.new_operation(owner="outage")),
         lambda: store.get(operation.id, factories.access_filter()),
         lambda: store.list(factories.access_filter(), Selection(), None, 1, full=False),
-        store._batchers.ping,
+        store._batchers.problem,
         lambda: stores.keys.find_key("nobody"),
     ]
 

@@ -88,20 +88,29 @@ class Batchers:
         Raises:
             StoreUnavailable: the database does not answer.
         """
-        unmet = await self.read(self.database.unmet_requirement)
-        if unmet is None and self.health.must_probe:
-            await self._probe_writes()
+        unmet = await self.read(self._unmet_requirement)
+        if unmet is None and self.health.is_in_doubt and not await self._takes_writes():
+            # The session that failed was perhaps of a time when the server was read-only.
+            await self._takes_writes()
         return unmet or self.health.refusal
 
-    async def _probe_writes(self) -> None:
+    def _unmet_requirement(self, session: Session) -> str | None:
+        unmet = self.database.unmet_requirement(session)
+        if unmet is None and self.health.refusal is None:
+            return None
+        session.reset()  # defaults of a database or a role are those of new sessions only
+        return self.database.unmet_requirement(session)
+
+    async def _takes_writes(self) -> bool:
         try:
             await self.writes.submit(atomic(probe_writes), None, object())
         except StoreUnavailable:
             self.health.note_probe(succeeded=False)
             if self.health.refusal is None:
                 raise
-        else:
-            self.health.note_probe(succeeded=True)
+            return False
+        self.health.note_probe(succeeded=True)
+        return True
 
     async def close(self) -> None:
         """Finish the accepted calls, then close every connection."""

@@ -34,7 +34,8 @@ class Health:
         self.cause: str | None = None
         """The driver's text about the last failure, for the log."""
         self._refusal: WriteRefusal | None = None
-        self._is_in_doubt = True
+        self.is_in_doubt = True
+        """True if only a write can show whether the database takes writes."""
         self._refusals = 0
         self._checked_refusals = 0
 
@@ -47,14 +48,9 @@ class Health:
         self.cause = cause(error)
         if refusal := write_refusal(error):
             self._refusal = refusal
-            self._is_in_doubt = True
+            self.is_in_doubt = True
             self._refusals += 1
             telemetry.record_refused_write(refusal.value)
-
-    @property
-    def must_probe(self) -> bool:
-        """True if only a write can show whether the database takes writes."""
-        return self._is_in_doubt
 
     @property
     def refusal(self) -> str | None:
@@ -64,11 +60,12 @@ class Health:
     def note_probe(self, *, succeeded: bool) -> None:
         """Note the end of a probe.
 
-        A success counts if no write was refused since the last probe: large writes may fail for
-        want of space where the probe still finds some.
+        Unless the database was read-only, a success counts if no write was refused since the last
+        probe: other writes may still fail for want of space where the probe finds some.
         """
-        if succeeded and self._refusals == self._checked_refusals:
-            self._refusal, self._is_in_doubt = None, False
+        is_stable = self._refusals == self._checked_refusals
+        if succeeded and (is_stable or self._refusal is WriteRefusal.READ_ONLY):
+            self._refusal, self.is_in_doubt = None, False
         self._checked_refusals = self._refusals
 
 

@@ -19,6 +19,8 @@ _RETRYABLE: Final = frozenset({"40001", "40P01"})
 _UNAVAILABLE_CLASSES: Final = frozenset({"08", "53", "57", "55", "25", "58"})
 """Connection, resources, operator intervention, locks, a server that is read-only, and its system.
 """
+_DISCONNECT_CLASSES: Final = frozenset({"08", "57", "25"})
+"""Connection, operator intervention, and a read-only session: a new one may be writable."""
 _SCHEMA_BEHIND: Final = frozenset({"42P01", "42703"})
 """undefined_table and undefined_column: the migrations have not run yet."""
 _SQLITE_UNAVAILABLE: Final = frozenset(
@@ -77,11 +79,11 @@ def is_retryable(error: Exception) -> bool:
 
 
 def is_disconnect(error: Exception) -> bool:
-    """Return whether the connection is broken after this error."""
+    """Return whether the connection is broken after this error, or may be of a former primary."""
     error = _driver_error(error)
-    return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError) and not (
-        error.sqlstate and error.sqlstate[:2] not in {"08", "57", "25"}
-    )
+    if isinstance(error, psycopg.Error) and error.sqlstate:
+        return error.sqlstate[:2] in _DISCONNECT_CLASSES
+    return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
 
 
 def translate(error: Exception) -> Exception:
