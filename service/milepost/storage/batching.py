@@ -241,6 +241,7 @@ class Batcher:
             with self._session.shared_commit():
                 for run, positions in statements.items():
                     found = self._run_isolated(run, [batch[n].item for n in positions])
+                    self._session.require_shared_transaction()
                     results.update(zip(positions, found, strict=True))
         except Exception as error:  # noqa: BLE001 - the batch was rolled back
             return [self._session.failed(error)] * len(batch)

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from milepost.storage.session import Session
 
-PROBE_BYTES: Final = 16_384
-"""Size of the row that a probe writes and deletes: several new pages, as of real writes."""
+PROBE_BYTES: Final = 65_536
+"""Size of the row that a probe writes and deletes: new pages, more than most real writes need."""
 _REASONS: Final[Mapping[WriteRefusal, str]] = {
     WriteRefusal.READ_ONLY: "the database refuses writes: it is read-only",
     WriteRefusal.DISK_FULL: "the database refuses writes: its disk is full",

@@ -42,7 +42,7 @@ _CONNECTION: Final = {
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,
 }
-_SETTINGS: Final = {
+SETTINGS: Final = {
     # Values in text, and the SQL itself.
     "client_encoding": "UTF8",
     "timezone": "UTC",
@@ -85,7 +85,7 @@ def open_engine(url: str) -> Engine:
 
     @sa.event.listens_for(engine, "connect")
     def _set(connection: psycopg.Connection[Any], _record: object) -> None:
-        settings = dict(_SETTINGS)
+        settings = dict(SETTINGS)
         if connection.pgconn.server_version >= _TRANSACTION_TIMEOUT_VERSION:
             settings["transaction_timeout"] = "0"
         calls = ", ".join(

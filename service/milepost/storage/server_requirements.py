@@ -79,11 +79,11 @@ def _meet(first: Connection, second: Connection) -> bool:
     """Return whether the second connection gets the server process of the idle first one."""
     own = _process_id(first)
     first.rollback()
-    others = _process_id(second)  # in a transaction, in which the first one needs another process
-    again = _process_id(first)
+    # The transaction of the second one keeps its process, so the first one may get another.
+    is_shared = _process_id(second) == own or _process_id(first) != own
     first.rollback()
     second.rollback()
-    return others == own or again != own
+    return is_shared
 
 
 def _process_id(connection: Connection) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any
 
+from milepost.domain.errors import StoreUnavailable
 from milepost.storage.engine import database_of
 from milepost.storage.translate import is_disconnect, translate
 
@@ -52,6 +53,7 @@ class Session:
         self._engine = engine
         self._connection: Connection | None = None
         self._shared = False
+        self._is_rolled_back = False
         self._read_only = read_only
         self._settings = self.database.session_settings(
             pinned_plans=pinned_plans, read_only=read_only
@@ -107,8 +109,10 @@ class Session:
             yield cursor
             cursor.execute(keep)
         except BaseException:
-            with contextlib.suppress(Exception):  # the first error is the one to report
+            try:
                 cursor.execute(undo)
+            except Exception:  # noqa: BLE001 - the first error is the one to report
+                self._is_rolled_back = True
             raise
 
     @contextlib.contextmanager
@@ -121,12 +125,21 @@ class Session:
         if not self.database.has_one_writer or self._read_only:
             yield
             return
-        self._shared = True
+        self._shared, self._is_rolled_back = True, False
         try:
             with self.transaction():
                 yield
         finally:
             self._shared = False
+
+    def require_shared_transaction(self) -> None:
+        """Raise `StoreUnavailable` if the database has rolled back the shared transaction itself.
+
+        SQLite does so after some failed statements, such as one without room on the disk; earlier
+        statements of the batch are undone too, and later ones would commit alone.
+        """
+        if self._shared and self._is_rolled_back:
+            raise StoreUnavailable
 
     def run(self, statement: Runnable, rows: Sequence[Sequence[Any]]) -> list[tuple[Any, ...]]:
         """Run a statement for `rows`: for all of them, or for none if it fails."""
