@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import AsyncExitStack
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -92,6 +93,7 @@ async def test_silent_sessions(silenced):
 def test_settings_of_the_connection(postgres_url):
     """The system probes idle connections, and gives up unacknowledged data, by itself."""
     with open_engine(postgres_url).connect() as connection:
-        found = connection.connection.driver_connection.info.get_parameters()
+        driver: Any = connection.connection.driver_connection
+        found = driver.info.get_parameters()
     assert found["keepalives_idle"] == "4"
     assert found["tcp_user_timeout"] == "10000"
