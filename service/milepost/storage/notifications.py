@@ -120,7 +120,8 @@ class Notifications:
                 while not self._closing.is_set():
                     self._exchange(connection)
             except Exception as error:  # noqa: BLE001 - logged; polls go on
-                self._call(self._log_interruption, type(translate(error)).__name__)
+                if retry_s == MIN_RETRY_S:  # the first failure since the last connection
+                    self._call(self._log_interruption, type(translate(error)).__name__)
                 self._session.reset()
                 self._closing.wait(retry_s)
                 retry_s = min(2 * retry_s, MAX_RETRY_S)

@@ -33,7 +33,7 @@ _PID: Final = sa.text("SELECT pg_backend_pid()")
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """What a server and one of its databases are like."""
+    """Properties of a server and one of its databases."""
 
     version: int
     encoding: str
