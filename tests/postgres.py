@@ -334,7 +334,7 @@ class PostgresCluster(PostgresServer):
             "shared_buffers": "32MB",
             # Files in the data directory are removed with it; /dev/shm may be tiny in a container.
             "dynamic_shared_memory_type": "mmap",
-            "fsync": on,
+            "fsync": "on",  # without it the service refuses the server
             "synchronous_commit": on,
             "full_page_writes": on,
         } | self._settings

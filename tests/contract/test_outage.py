@@ -78,7 +78,7 @@ def every_kind(stores, operation):
         lambda: factories.listed(
             store, factories.access_filter(), Selection(), None, 1, full=False
         ),
-        store._batchers.ping,
+        store._batchers.problem,
         lambda: stores.keys.find_key("nobody"),
     ]
 

@@ -1,4 +1,4 @@
-"""A TCP proxy in front of several services that cuts connections."""
+"""A TCP proxy in front of several services that cuts or silences connections."""
 
 import asyncio
 import contextlib
@@ -18,7 +18,12 @@ class Proxy:
     def __init__(self, targets: Sequence[str]) -> None:
         self._targets = targets
         self._open: dict[asyncio.StreamWriter, asyncio.Task[None]] = {}
+        self._silent: set[asyncio.StreamWriter] = set()
         self.cuts = 0
+
+    def silence(self) -> None:
+        """Forward nothing more on the present connections, and keep them open."""
+        self._silent.update(self._open)
 
     def cut_one(self) -> None:
         """Cut one connection at any moment of its traffic."""
@@ -41,12 +46,28 @@ class Proxy:
         try:
             there, to_there = await asyncio.open_connection(host, int(port))
             try:
-                await _either(_carry(reader, to_there), _carry(there, writer))
+                await _either(
+                    self._carry(writer, reader, to_there), self._carry(writer, there, writer)
+                )
             finally:
                 to_there.transport.abort()
         finally:
             del self._open[writer]
+            self._silent.discard(writer)
             writer.transport.abort()
+
+    async def _carry(
+        self,
+        connection: asyncio.StreamWriter,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> None:
+        """Forward one direction of a connection, which its writer to the client identifies."""
+        with contextlib.suppress(ConnectionError):
+            while piece := await reader.read(PIECE_BYTES):
+                if connection not in self._silent:
+                    writer.write(piece)
+                    await writer.drain()
 
     async def end(self) -> None:
         """Close all connections, also those that are being made."""
@@ -66,13 +87,6 @@ async def _either(*ways: Coroutine[None, None, None]) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(ConnectionError):
-        while piece := await reader.read(PIECE_BYTES):
-            writer.write(piece)
-            await writer.drain()
 
 
 @asynccontextmanager

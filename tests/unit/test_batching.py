@@ -348,3 +348,27 @@ async def test_failed_commit_leaves_a_usable_session(engine):
         cursor.execute("INSERT INTO numbers VALUES (7)")
     session.reset()
     assert numbers(engine) == {7}
+
+
+LATE_S = 1.2
+"""A delay of the event loop beyond every timeout of a call."""
+
+
+async def test_late_event_loop_is_not_the_database(batcher, work, engine):
+    """Calls that wait while the event loop is late succeed, because the database has answered."""
+    futures = submit(batcher, work, 0)
+    futures += [future for value in (1, 2) for future in submit(batcher, work, value, key="same")]
+    await asyncio.sleep(0)  # the first batch runs
+    time.sleep(LATE_S)  # noqa: ASYNC251 - the delay under test
+    assert await answered(futures) == [0, 10, 20]
+    assert numbers(engine) == {0, 1, 2}
+
+
+async def test_late_process_does_not_blame_the_database(batcher, work):
+    """A delay in which the database owes an answer counts no more than one interval."""
+    work.hold()
+    (future,) = submit(batcher, work, 1)
+    await work.started()
+    time.sleep(LATE_S)  # noqa: ASYNC251 - the delay under test
+    work.release()
+    assert await future == 10

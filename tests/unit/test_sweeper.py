@@ -184,3 +184,21 @@ async def test_failed_pass_does_not_end_the_loop():
     with pytest.raises(asyncio.CancelledError):
         await task
     assert sample("milepost_background_failures_total", task="test") == failed + 2
+
+
+async def test_outage_is_logged_once(lines):
+    """Of several failures for want of the database, one line is written, and all are counted."""
+    rounds = [StoreUnavailable() for _ in range(5)]
+    done = []
+
+    async def once():
+        if rounds:
+            raise rounds.pop()
+        done.append(1)
+
+    failed = sample("milepost_background_failures_total", task="away")
+    task = asyncio.create_task(run_periodically("away", once, 0.001))
+    await until(lambda: bool(done))
+    task.cancel()
+    assert [line["event"] for line in lines()] == ["background task failed"]
+    assert sample("milepost_background_failures_total", task="away") == failed + 5

@@ -8,7 +8,7 @@ from dataclasses import asdict
 import typer
 
 from milepost import __version__
-from milepost.cli.errors import wrong_usage
+from milepost.cli.errors import CommandError, ExitCode, wrong_usage
 from milepost.cli.output import (
     Output,
     OutputOption,
@@ -18,6 +18,7 @@ from milepost.cli.output import (
     print_table,
     warn,
 )
+from milepost.cli.service import database_failures
 
 
 def version(*, output: OutputOption = Output.TEXT) -> None:
@@ -38,7 +39,8 @@ def print_version(wanted: bool) -> None:  # noqa: FBT001 - a callback of an opti
 def check_config(*, output: OutputOption = Output.TEXT, quiet: QuietOption = False) -> None:
     """Show every setting with its value and source, and every problem at once.
 
-    The variables of the command line as a client follow those of the service.
+    The variables of the command line as a client follow those of the service. Connects to a
+    PostgreSQL database, and fails if it does not meet the requirements.
     """
     from milepost import config
 
@@ -58,8 +60,23 @@ def check_config(*, output: OutputOption = Output.TEXT, quiet: QuietOption = Fal
             print_table(("NAME", "VALUE", "FROM", "MEANING"), rows, wrapped="MEANING")
         for line in warnings:
             warn(line)
+    if settings is not None and not settings.embedded:
+        _check_database(settings.database_url.get_secret_value())
     if problems:
         raise wrong_usage("; ".join(problems), reason="INVALID_SETTINGS", problems=problems)
+
+
+def _check_database(url: str) -> None:
+    """Fail if the database cannot be used by Milepost; warn if it does not answer."""
+    from milepost import main
+
+    try:
+        with database_failures():
+            main.check(url)
+    except CommandError as error:
+        if error.exit_code != ExitCode.UNAVAILABLE:
+            raise
+        warn(str(error))
 
 
 def _text(value: object) -> str:

@@ -6,6 +6,7 @@ each. ``commands.py`` has the database commands of the command line.
 
 from milepost.main.commands import (
     DatabaseError,
+    check,
     clean_up,
     create_key,
     list_keys,
@@ -17,6 +18,7 @@ from milepost.main.serving import serve
 
 __all__ = [
     "DatabaseError",
+    "check",
     "clean_up",
     "create_key",
     "list_keys",

@@ -18,6 +18,7 @@ from milepost.storage import schema
 from milepost.storage.api_keys import KeyRing
 from milepost.storage.batchers import Batchers
 from milepost.storage.engine import open_engine
+from milepost.storage.requirements import unmet_requirement
 from milepost.storage.signing_secrets import reencrypt
 from milepost.storage.sweeps import SqlSweepStore
 from milepost.storage.translate import translate
@@ -51,12 +52,24 @@ class DatabaseError(Exception):
 def migrate(url: str, revision: str = schema.HEAD) -> str | None:
     """Upgrade or downgrade the schema to `revision`; return the revision that it has now."""
     with _database(url) as engine:
+        _require(engine)
         back = revision == "base" or (schema.current(engine) or "") > revision
         if back and not revision.startswith("+"):
             schema.downgrade(url, revision)
         else:
             schema.upgrade(url, revision)
         return schema.current(engine)
+
+
+def check(url: str) -> None:
+    """Raise `DatabaseError` if the database does not meet the requirements of Milepost."""
+    with _database(url) as engine:
+        _require(engine)
+
+
+def _require(engine: Engine) -> None:
+    if unmet := unmet_requirement(engine):
+        raise DatabaseError(f"database: {unmet}")
 
 
 def clean_up(url: str, *, dry_run: bool) -> Swept:
@@ -126,14 +139,11 @@ def _keys(url: str) -> Iterator[KeyRing]:
 def _usable(url: str) -> Iterator[Engine]:
     """Open a database that has the schema of this release."""
     with _database(url) as engine:
-        found, needed = schema.current(engine), schema.latest()
-        usable = schema.is_usable(found)
-        if not usable and url.startswith("sqlite"):
+        problem = schema.problem(engine)
+        if problem and url.startswith("sqlite"):
             schema.upgrade(url)
-        elif not usable:
-            raise DatabaseError(
-                f"the schema is at {found}, {needed} is needed: run milepost migrate"
-            )
+        elif problem:
+            raise DatabaseError(problem)
         yield engine
 
 

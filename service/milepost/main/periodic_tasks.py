@@ -47,11 +47,19 @@ async def background(
 
 
 async def run_periodically(task: str, once: Callable[[], Awaitable[Any]], seconds: float) -> None:
-    """Call `once` every so many seconds until cancelled. A failure is logged."""
+    """Call `once` every so many seconds until cancelled.
+
+    A failure is logged; while the database is away, only the first one.
+    """
+    is_away = False
     while True:
         await asyncio.sleep(seconds)
         try:
             await once()
+            is_away = False
         except Exception as error:  # noqa: BLE001 - the next run may succeed
             expected = isinstance(error, Unavailable)
-            telemetry.record_failure(task, error, expected=expected)
+            telemetry.record_failure(
+                task, error, expected=expected, is_repeated=expected and is_away
+            )
+            is_away = expected

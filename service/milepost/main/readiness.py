@@ -12,6 +12,8 @@ from milepost import telemetry
 from milepost.config import split_address
 from milepost.domain.errors import StoreUnavailable
 from milepost.storage import schema
+from milepost.storage.requirements import unmet_requirement
+from milepost.storage.translate import cause as cause_of
 from milepost.storage.translate import translate
 from milepost.web.connections import HttpConnections
 from milepost.web.probes import probe_app
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 PROBE_INTERVAL_S: Final = 0.5
 """Interval at which the database is checked. A change of readiness is reported within 2 s."""
+NO_ANSWER: Final = "the database does not answer"
 SHUTDOWN_TIMEOUT_S: Final = 1.0
 STARTING, DRAINING = "starting", "draining"
 
@@ -41,36 +44,50 @@ class Readiness:
         """Check the database until cancelled, and report every change to the health service."""
         while True:
             try:
-                await batchers.ping()
-                problem = None
+                problem = await batchers.problem()
             except StoreUnavailable:
-                problem = "the database does not answer"
+                problem = NO_ANSWER
             if problem != self.problem:
                 self.problem = problem
-                telemetry.log.info("readiness changed", ready=problem is None, problem=problem)
+                _log_change(problem, batchers.health.cause)
                 await server.report(ready=problem is None)
+            if problem is None:
+                batchers.health.cause = None
             await asyncio.sleep(PROBE_INTERVAL_S)
 
 
-async def schema_is_usable(engine: Engine, readiness: Readiness, stop: asyncio.Event) -> bool:
-    """Wait for the schema that this release needs; return False if a signal came first."""
-    needed = schema.latest()
+def _log_change(problem: str | None, cause: str | None) -> None:
+    """Log the only line about a problem of the database, or about its end."""
+    if problem is None:
+        telemetry.log.info("readiness changed", ready=True, problem=None)
+    else:
+        telemetry.log.warning("readiness changed", ready=False, problem=problem, cause=cause)
+
+
+async def database_is_usable(engine: Engine, readiness: Readiness, stop: asyncio.Event) -> bool:
+    """Wait for a database that meets every requirement; return False if a signal came first."""
     while not stop.is_set():
+        cause = None
         try:
-            found = await asyncio.to_thread(schema.current, engine)
-            problem = f"the schema is at {found}, {needed} is needed: run milepost migrate"
+            problem = await asyncio.to_thread(_problem, engine)
         except Exception as error:
             if not isinstance(translate(error), StoreUnavailable):
                 raise
-            found, problem = None, "the database does not answer"
-        if schema.is_usable(found):
+            problem, cause = NO_ANSWER, cause_of(error)
+        if problem is None:
             return True
         if problem != readiness.problem:
             readiness.problem = problem
-            telemetry.log.warning("not ready", problem=problem)
+            telemetry.log.warning("not ready", problem=problem, cause=cause)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), PROBE_INTERVAL_S)
     return False
+
+
+def _problem(engine: Engine) -> str | None:
+    """Return why the database cannot be used, or None if it can."""
+    unmet = unmet_requirement(engine)
+    return schema.problem(engine) if unmet is None else unmet
 
 
 @contextlib.asynccontextmanager

@@ -18,7 +18,7 @@ from milepost.main.garbage_collection import freeze_startup_objects
 from milepost.main.notifications import subscribed_to_notifications
 from milepost.main.open_files import max_connections, raise_open_files_limit
 from milepost.main.periodic_tasks import background
-from milepost.main.readiness import DRAINING, Readiness, probes, schema_is_usable
+from milepost.main.readiness import DRAINING, Readiness, database_is_usable, probes
 from milepost.main.webhook_delivery import delivering_webhooks
 from milepost.rpc.server import RpcServer, UseCases, Wire
 from milepost.storage.api_keys import service_key
@@ -64,7 +64,7 @@ async def serve(settings: Settings) -> None:
             stack.enter_context(only_process(url))
             await asyncio.to_thread(prepare_embedded, url)
         engine = open_engine(url)
-        if not await schema_is_usable(engine, readiness, stop):
+        if not await database_is_usable(engine, readiness, stop):
             return
         page_tokens = PageTokens(await asyncio.to_thread(service_key, engine, "page_tokens"))
         batchers = Batchers(engine, batching=settings.batching)

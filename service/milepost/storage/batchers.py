@@ -6,10 +6,10 @@ import asyncio
 import itertools
 from typing import TYPE_CHECKING, Final, TypeVar
 
-import sqlalchemy as sa
-
+from milepost.domain.errors import StoreUnavailable
 from milepost.storage.batching import MAX_BATCH, QUEUE_TIMEOUT_S, Batcher
 from milepost.storage.engine import database_of
+from milepost.storage.health import Health, probe_writes
 from milepost.storage.session import Session
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ QUERY_BATCHERS: Final = 2
 """Lists and other rare reads that run concurrently."""
 SWEEP_TIMEOUT_S: Final = 4.5
 """Time that one part of a sweep may take; no caller waits for it."""
-_PING: Final = sa.select(sa.literal_column("1", sa.Integer))
 
 
 class Batchers:
@@ -35,18 +34,24 @@ class Batchers:
         """Start the batchers; without `batching` every call has its own transaction."""
         self._engine = engine
         self.database = database_of(engine)
+        self.health = Health()
         max_batch = MAX_BATCH if batching else 1
         self.writes = self._writer("writes", max_batch=max_batch)
         """Creates, transitions, and other writes that callers wait for."""
         self.reads = Batcher(
             "reads",
-            Session(engine, pinned_plans=True, read_only=True),
+            Session(engine, pinned_plans=True, read_only=True, health=self.health),
             max_batch=max_batch,
             repeatable=True,
         )
         """Reads of operations by their ids."""
         queries = [
-            Batcher(f"query-{n}", Session(engine, read_only=True), max_batch=1, repeatable=True)
+            Batcher(
+                f"query-{n}",
+                Session(engine, read_only=True, health=self.health),
+                max_batch=1,
+                repeatable=True,
+            )
             for n in range(QUERY_BATCHERS)
         ]
         self.claims = self.sweeps = self.deliveries = self.delivery_claims = self.writes
@@ -70,16 +75,42 @@ class Batchers:
     def _writer(
         self, name: str, *, max_batch: int = MAX_BATCH, queue_timeout_s: float = QUEUE_TIMEOUT_S
     ) -> Batcher:
-        session = Session(self._engine, pinned_plans=True)
+        session = Session(self._engine, pinned_plans=True, health=self.health)
         return Batcher(name, session, max_batch=max_batch, queue_timeout_s=queue_timeout_s)
 
     def read(self, query: Callable[[Session], Found]) -> asyncio.Future[Found]:
         """Return the result of `query`, which may run again after a lost connection."""
         return next(self._queries).submit(alone(query), None, object())
 
-    async def ping(self) -> None:
-        """Return when the database answers; raise `StoreUnavailable` when it does not."""
-        await self.read(lambda session: session.fetch(_PING))
+    async def problem(self) -> str | None:
+        """Return why the database cannot be used, or None if it takes reads and writes.
+
+        Raises:
+            StoreUnavailable: the database does not answer.
+        """
+        unmet = await self.read(self._unmet_requirement)
+        if unmet is None and self.health.is_in_doubt and not await self._takes_writes():
+            # The session that failed was perhaps of a time when the server was read-only.
+            await self._takes_writes()
+        return unmet or self.health.refusal
+
+    def _unmet_requirement(self, session: Session) -> str | None:
+        unmet = self.database.unmet_requirement(session)
+        if unmet is None and self.health.refusal is None:
+            return None
+        session.reset()  # defaults of a database or a role are those of new sessions only
+        return self.database.unmet_requirement(session)
+
+    async def _takes_writes(self) -> bool:
+        try:
+            await self.writes.submit(atomic(probe_writes), None, object())
+        except StoreUnavailable:
+            self.health.note_probe(succeeded=False)
+            if self.health.refusal is None:
+                raise
+            return False
+        self.health.note_probe(succeeded=True)
+        return True
 
     async def close(self) -> None:
         """Finish the accepted calls, then close every connection."""

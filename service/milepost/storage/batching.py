@@ -43,6 +43,8 @@ MAX_BATCH: Final = 256
 QUEUE_TIMEOUT_S: Final = 0.85
 """Time that a call waits for the database before it fails as unavailable: under 1 s."""
 WATCH_INTERVAL_S: Final = 0.05
+MAX_CHARGE_S: Final = 2 * WATCH_INTERVAL_S
+"""Time that one look of the watch may charge to the database; more is lateness of this process."""
 MAX_TRIES: Final = 3
 """Attempts at a transaction that the database aborts (deadlock, serialization failure)."""
 
@@ -52,19 +54,24 @@ class _Call(Generic[Item, Result]):
 
     __slots__ = ("arrival", "context", "future", "item", "key", "on_abandoned", "run")
 
+    arrival: float
+    """The database time, not that of the event loop; see `Batcher._watch`."""
+
     def __init__(
         self,
         run: Run[Item, Result],
         item: Item,
         key: Hashable,
         future: asyncio.Future[Result],
+        *,
+        arrival: float,
         on_abandoned: Callable[[Result], None] | None,
     ) -> None:
         self.run = run
         self.item = item
         self.key = key
         self.future = future
-        self.arrival = future.get_loop().time()
+        self.arrival = arrival
         self.on_abandoned = on_abandoned
         self.context = contextvars.copy_context()
 
@@ -108,6 +115,9 @@ class Batcher:
         self._waiting: deque[_AnyCall] = deque()
         self._running: list[_AnyCall] = []
         self._running_since = 0.0
+        self._answered: list[_AnyCall] | None = None
+        self._database_time = 0.0
+        self._watch_time = 0.0
         self._dispatching = False
         self._watcher: asyncio.TimerHandle | None = None
         self._closing = False
@@ -142,9 +152,12 @@ class Batcher:
         if len(self._waiting) >= MAX_WAITING:
             raise Overloaded
         future: asyncio.Future[Result] = self._loop.create_future()
-        self._waiting.append(_Call(run, item, key, future, on_abandoned))
+        self._waiting.append(
+            _Call(run, item, key, future, arrival=self._database_time, on_abandoned=on_abandoned)
+        )
         self._dispatch_soon()
         if self._watcher is None:
+            self._watch_time = self._loop.time()
             self._watcher = self._loop.call_later(WATCH_INTERVAL_S, self._watch)
         return future
 
@@ -205,7 +218,7 @@ class Batcher:
             self._idle.set()
             return
         self._running = list(batch.values())
-        self._running_since = self._loop.time()
+        self._running_since = self._database_time
         self._batches.put(self._running)
 
     def _settle(self, results: Sequence[Any]) -> None:
@@ -222,9 +235,17 @@ class Batcher:
         self._dispatch_soon()
 
     def _watch(self) -> None:
-        """Fail the calls that have waited too long, and abort a statement that hangs."""
+        """Fail the calls that have waited too long, and abort a statement that hangs.
+
+        Only time in which the database owes an answer counts. When the event loop or the whole
+        process is late, answers wait for it, and it does not blame the database.
+        """
         self._watcher = None
-        latest_arrival = self._loop.time() - self._queue_timeout
+        now = self._loop.time()
+        if self._running and self._answered is not self._running:
+            self._database_time += min(now - self._watch_time, MAX_CHARGE_S)
+        self._watch_time = now
+        latest_arrival = self._database_time - self._queue_timeout
         # Each is in the order of arrival; running and waiting calls are not ordered between them.
         for calls in (self._running, self._waiting):
             for call in itertools.takewhile(lambda call: call.arrival <= latest_arrival, calls):
@@ -240,6 +261,7 @@ class Batcher:
     def _run(self) -> None:
         while (batch := self._batches.get()) is not None:
             results = self._results(batch)
+            self._answered = batch
             with contextlib.suppress(RuntimeError):  # the loop is closed: no call waits
                 self._loop.call_soon_threadsafe(self._settle, results)
         self._session.reset()
@@ -254,6 +276,7 @@ class Batcher:
             with self._session.shared_commit():
                 for run, positions in statements.items():
                     found = self._run_isolated(run, [batch[n].item for n in positions])
+                    self._session.require_shared_transaction()
                     results.update(zip(positions, found, strict=True))
         except Exception as error:  # noqa: BLE001 - the batch was rolled back
             return [self._session.failed(error)] * len(batch)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
     from sqlalchemy import ColumnElement
     from sqlalchemy.dialects import postgresql, sqlite
-    from sqlalchemy.engine import Connection, Dialect
+    from sqlalchemy.engine import Connection, Dialect, Engine
     from sqlalchemy.types import TypeEngine
 
     from milepost.storage.session import Session
@@ -66,6 +66,14 @@ class Database(ABC):
     @abstractmethod
     def session_settings(self, *, pinned_plans: bool, read_only: bool) -> Sequence[str]:
         """Return the statements that configure a connection; see `Session`."""
+
+    @abstractmethod
+    def unmet_requirement(self, session: Session) -> str | None:
+        """Return why Milepost cannot run on the database now, and the remedy, or None."""
+
+    @abstractmethod
+    def shares_connections(self, engine: Engine) -> bool:
+        """Return whether a pooler gives a connection to another client after each transaction."""
 
     @abstractmethod
     def cursor(self, connection: Any) -> Cursor:

@@ -42,6 +42,11 @@ POLL: Final = "*"
 MIN_RETRY_S: Final = 0.1
 MAX_RETRY_S: Final = 2.0
 JOIN_TIMEOUT_S: Final = 2.0
+PROBE_INTERVAL_S: Final = 2.0
+"""Time without traffic after which the server is asked for a sign of life."""
+HANG_TIMEOUT_S: Final = 3.0
+"""Time in which a living connection has traffic; one without is half-open, and replaced."""
+_PROBE: Final = "SELECT 1"
 _NOTIFY: Final = "SELECT pg_notify(%s, payload) FROM unnest(%s::text[]) AS payload"
 _TOKEN_LENGTH: Final = ID_LENGTH - len(ID_PREFIX)
 _IDS_PER_PAYLOAD: Final = 7_900 // _TOKEN_LENGTH
@@ -73,12 +78,15 @@ class Notifications:
         self._collected: deque[OperationId] = deque(maxlen=MAX_COLLECTED + 1)
         self._is_woken = False
         self._closing = threading.Event()
+        self._turns = 0
+        self._own_pid = 0
         self._wake_reader, self._wake_writer = os.pipe()
         os.set_blocking(self._wake_writer, False)
         self._thread = threading.Thread(
             target=self._run, name="milepost-notifications", daemon=True
         )
         self._thread.start()
+        self._watcher = self._loop.call_later(HANG_TIMEOUT_S, self._watch, self._turns)
 
     def notify(self, operation_id: OperationId) -> None:
         """Notify the other replicas, soon, that the operation has changed."""
@@ -90,6 +98,7 @@ class Notifications:
     async def close(self) -> None:
         """End the thread and its connection. Polls of the other replicas find unsent changes."""
         self._closing.set()
+        self._watcher.cancel()
         self._wake()
         await asyncio.to_thread(self._thread.join, JOIN_TIMEOUT_S / 2)
         if self._thread.is_alive():
@@ -111,7 +120,8 @@ class Notifications:
                 while not self._closing.is_set():
                     self._exchange(connection)
             except Exception as error:  # noqa: BLE001 - logged; polls go on
-                self._call(self._log_interruption, type(translate(error)).__name__)
+                if retry_s == MIN_RETRY_S:  # the first failure since the last connection
+                    self._call(self._log_interruption, type(translate(error)).__name__)
                 self._session.reset()
                 self._closing.wait(retry_s)
                 retry_s = min(2 * retry_s, MAX_RETRY_S)
@@ -124,16 +134,21 @@ class Notifications:
         connection.execute(f"SET application_name = '{APPLICATION}'")
         connection.execute("SET synchronous_commit = off")  # nothing to lose
         connection.execute(f"LISTEN {CHANNEL}")
+        # A pooler gives the driver another process id than that of the server.
+        (self._own_pid,) = connection.execute("SELECT pg_backend_pid()").fetchone()
         self._call(self._on_gap)
         return connection
 
     def _exchange(self, connection: Any) -> None:
         """Wait until something is to be sent or received, and do both."""
-        readable, _, _ = select.select([connection.fileno(), self._wake_reader], [], [])
+        readable = _readable(PROBE_INTERVAL_S, connection.fileno(), self._wake_reader)
         if self._wake_reader in readable:
             os.read(self._wake_reader, 1024)
             self._send_all(connection)
+        elif not readable:
+            connection.execute(_PROBE)
         self._receive_all(connection)
+        self._turns += 1
         if self._wake_reader in readable:
             self._rest(connection)
 
@@ -149,9 +164,8 @@ class Notifications:
             connection.execute(_NOTIFY, (CHANNEL, payloads))
 
     def _receive_all(self, connection: Any) -> None:
-        own_pid = connection.info.backend_pid
         for notification in connection.notifies(timeout=0):
-            if notification.pid == own_pid:
+            if notification.pid == self._own_pid:
                 continue
             if notification.payload == POLL:
                 self._call(self._on_gap)
@@ -162,7 +176,7 @@ class Notifications:
         """Only receive until `SEND_INTERVAL_S` is over; changes are collected meanwhile."""
         end = time.monotonic() + SEND_INTERVAL_S
         while (remaining := end - time.monotonic()) > 0 and not self._closing.is_set():
-            if select.select([connection.fileno()], [], [], remaining)[0]:
+            if _readable(remaining, connection.fileno()):
                 self._receive_all(connection)
 
     def _call(self, function: Callable[..., None], *arguments: Any) -> None:
@@ -171,12 +185,26 @@ class Notifications:
 
     # --- on the event loop ---
 
+    def _watch(self, turns: int) -> None:
+        """Abort a connection that made no turn since the last look: its peer may be gone."""
+        if self._turns == turns:
+            self._session.abort()
+        self._watcher = self._loop.call_later(HANG_TIMEOUT_S, self._watch, self._turns)
+
     def _receive(self, payload: str) -> None:
         for start in range(0, len(payload), _TOKEN_LENGTH):
             self._on_notification(OperationId(ID_PREFIX + payload[start : start + _TOKEN_LENGTH]))
 
     def _log_interruption(self, error: str) -> None:
         telemetry.log.warning("notifications interrupted", error=error)
+
+
+def _readable(seconds: float, *descriptors: int) -> set[int]:
+    """Return the descriptors with something to read, as soon as there are any."""
+    poll = select.poll()  # unlike select, it takes descriptors above 1,023
+    for descriptor in descriptors:
+        poll.register(descriptor, select.POLLIN)
+    return {descriptor for descriptor, _ in poll.poll(seconds * 1000)}
 
 
 def _payloads(ids: Iterable[OperationId]) -> list[str]:

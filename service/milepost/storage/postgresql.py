@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -12,11 +10,14 @@ from sqlalchemy.dialects import postgresql
 
 from milepost.storage.database import Database
 from milepost.storage.prepared_cursor import PreparedCursor, array
+from milepost.storage.server_requirements import server, shares_connections
+from milepost.storage.time_limit import shut_down, time_limit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from contextlib import AbstractContextManager
 
+    import psycopg
     from sqlalchemy import ColumnElement
     from sqlalchemy.engine import Connection, Dialect, Engine
     from sqlalchemy.types import TypeEngine
@@ -26,30 +27,78 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT_S: Final = 2
 """Shortest timeout that libpq accepts."""
+SETTINGS_TIMEOUT_S: Final = 2.0
+"""Time in which a new connection takes its settings."""
 STATEMENT_TIMEOUT_MS: Final = 5_000
 """Time after which the server ends a statement; its callers have been answered long before."""
 LOCK_TIMEOUT_MS: Final = 2_000
+_TRANSACTION_TIMEOUT_VERSION: Final = 170_000
+_CONNECTION: Final = {
+    "connect_timeout": CONNECT_TIMEOUT_S,
+    "application_name": "milepost",
+    "client_encoding": "utf8",
+    # A peer that is gone without a word is noticed within 10 s, also on a connection that idles.
+    "keepalives": 1,
+    "keepalives_idle": 4,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
+SETTINGS: Final = {
+    # Values in text, and the SQL itself.
+    "client_encoding": "UTF8",
+    "timezone": "UTC",
+    "datestyle": "ISO, MDY",
+    "intervalstyle": "postgres",
+    "extra_float_digits": "1",
+    "bytea_output": "hex",
+    "standard_conforming_strings": "on",
+    "array_nulls": "on",
+    "transform_null_equals": "off",
+    # Transactions. `default_transaction_read_only` is the operator's, and makes writes fail.
+    "default_transaction_isolation": "read committed",
+    "default_transaction_deferrable": "off",
+    "synchronous_commit": "on",
+    "statement_timeout": str(STATEMENT_TIMEOUT_MS),
+    "lock_timeout": str(LOCK_TIMEOUT_MS),
+    "idle_in_transaction_session_timeout": "10000",
+    "idle_session_timeout": "0",
+    # Plans: the rest is in `PostgreSql.session_settings`.
+    "enable_indexscan": "on",
+    "enable_indexonlyscan": "on",
+    "enable_nestloop": "on",
+    "enable_sort": "on",
+    "jit": "off",
+}
+"""Settings of every session, whatever the defaults of the server, database, role or environment
+are. The search path remains the operator's."""
 
 
 def open_engine(url: str) -> Engine:
     """Return an engine whose connections are set up for Milepost, without connecting."""
-    settings = {
-        "timezone": "UTC",
-        "statement_timeout": str(STATEMENT_TIMEOUT_MS),
-        "lock_timeout": str(LOCK_TIMEOUT_MS),
-        "idle_in_transaction_session_timeout": "10000",
-        "synchronous_commit": "on",
-    }
-    return sa.create_engine(
+    # Start-up options of PGOPTIONS would be defaults from elsewhere, and poolers refuse any.
+    options = sa.make_url(url).query.get("options", "")
+    engine = sa.create_engine(
         url,
         poolclass=sa.NullPool,
         hide_parameters=True,  # results and metadata must not be logged
-        connect_args={
-            "connect_timeout": CONNECT_TIMEOUT_S,
-            "application_name": "milepost",
-            "options": " ".join(f"-c {name}={value}" for name, value in settings.items()),
-        },
+        connect_args={**_CONNECTION, "options": options},
     )
+
+    @sa.event.listens_for(engine, "connect")
+    def _set(connection: psycopg.Connection[Any], _record: object) -> None:
+        settings = dict(SETTINGS)
+        if connection.pgconn.server_version >= _TRANSACTION_TIMEOUT_VERSION:
+            settings["transaction_timeout"] = "0"
+        calls = ", ".join(
+            f"set_config('{name}', '{value}', false)" for name, value in settings.items()
+        )
+        connection.autocommit = True  # a rollback would undo them
+        with time_limit(connection, SETTINGS_TIMEOUT_S):
+            connection.execute(f"SELECT {calls}".encode())
+        connection.autocommit = False
+
+    return engine
 
 
 class PostgreSql(Database):
@@ -77,15 +126,21 @@ class PostgreSql(Database):
             *(("SET default_transaction_read_only = on",) if read_only else ()),
         )
 
+    def unmet_requirement(self, session: Session) -> str | None:
+        """See `Database`."""
+        return server(session).unmet_requirement()
+
+    def shares_connections(self, engine: Engine) -> bool:
+        """See `Database`."""
+        return shares_connections(engine)
+
     def cursor(self, connection: Any) -> PreparedCursor:
         """See `Database`."""
         return PreparedCursor(connection)
 
     def abort(self, connection: Any) -> None:
         """Shut down the socket of the connection."""
-        # A duplicate descriptor: closing the driver's own would break the driver.
-        with socket.socket(fileno=os.dup(connection.pgconn.socket)) as sock:
-            sock.shutdown(socket.SHUT_RDWR)
+        shut_down(connection)
 
     def arrays(self, inputs: Mapping[str, TypeEngine[Any]]) -> Mapping[str, ColumnElement[Any]]:
         """Take each input as an array; ``unnest`` turns them into rows."""

@@ -48,6 +48,14 @@ def is_usable(revision: str | None) -> bool:
     return revision is not None and (revision == latest() or revision not in known)
 
 
+def problem(engine: Engine) -> str | None:
+    """Return why this code cannot work on the schema of the database, or None if it can."""
+    found = current(engine)
+    if is_usable(found):
+        return None
+    return f"the schema is at {found}, {latest()} is needed: run milepost migrate"
+
+
 def current(engine: Engine) -> str | None:
     """Return the revision of the database, or None if it was never migrated."""
     with engine.connect() as connection:

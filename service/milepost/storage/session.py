@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any
 
+from milepost.domain.errors import StoreUnavailable
 from milepost.storage.engine import database_of
 from milepost.storage.translate import is_disconnect, translate
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from sqlalchemy.sql import Executable
 
     from milepost.storage.database import Cursor, Runnable
+    from milepost.storage.health import Health
 
     AnyRow = Row[*tuple[Any, ...]]
     """A row with the values of its columns, by their names."""
@@ -29,7 +31,12 @@ class Session:
     """A long-lived connection, used by one thread at a time; it reconnects after a failure."""
 
     def __init__(
-        self, engine: Engine, *, pinned_plans: bool = False, read_only: bool = False
+        self,
+        engine: Engine,
+        *,
+        pinned_plans: bool = False,
+        read_only: bool = False,
+        health: Health | None = None,
     ) -> None:
         """Connect at first use.
 
@@ -39,11 +46,14 @@ class Session:
                 that a statement over few rows never becomes a scan because the table was small
                 when it was planned.
             read_only: refuse to write.
+            health: the record of failures that the session shares with others.
         """
+        self._health = health
         self.database = database_of(engine)
         self._engine = engine
         self._connection: Connection | None = None
         self._shared = False
+        self._is_rolled_back = False
         self._read_only = read_only
         self._settings = self.database.session_settings(
             pinned_plans=pinned_plans, read_only=read_only
@@ -104,8 +114,10 @@ class Session:
             yield cursor
             cursor.execute(keep)
         except BaseException:
-            with contextlib.suppress(Exception):  # the first error is the one to report
+            try:
                 cursor.execute(undo)
+            except Exception:  # noqa: BLE001 - the first error is the one to report
+                self._is_rolled_back = True
             raise
 
     @contextlib.contextmanager
@@ -118,12 +130,21 @@ class Session:
         if not self.database.has_one_writer or self._read_only:
             yield
             return
-        self._shared = True
+        self._shared, self._is_rolled_back = True, False
         try:
             with self.transaction():
                 yield
         finally:
             self._shared = False
+
+    def require_shared_transaction(self) -> None:
+        """Raise `StoreUnavailable` if the database has rolled back the shared transaction itself.
+
+        SQLite does so after some failed statements, such as one without room on the disk; earlier
+        statements of the batch are undone too, and later ones would commit alone.
+        """
+        if self._shared and self._is_rolled_back:
+            raise StoreUnavailable
 
     def run(self, statement: Runnable, rows: Sequence[Sequence[Any]]) -> list[tuple[Any, ...]]:
         """Run a statement for `rows`: for all of them, or for none if it fails."""
@@ -142,6 +163,8 @@ class Session:
 
     def failed(self, error: Exception) -> Exception:
         """Return the domain error for `error`, and drop the connection if it is broken."""
+        if self._health is not None:
+            self._health.note_failure(error)
         if is_disconnect(error):
             self.reset()
         return translate(error)

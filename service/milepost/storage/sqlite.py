@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
@@ -88,6 +90,17 @@ class Sqlite(Database):
         if read_only:
             return ("PRAGMA wal_autocheckpoint = 0", "PRAGMA query_only = ON")
         return (f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}",)
+
+    def unmet_requirement(self, session: Session) -> str | None:
+        """See `Database`."""
+        path = Path(session.connection.engine.url.database or "")
+        if os.statvfs(path.parent).f_flag & os.ST_RDONLY:
+            return f"the file system of {path} is read-only: mount it for reading and writing"
+        return None
+
+    def shares_connections(self, engine: Engine) -> bool:  # noqa: ARG002 - see `Database`
+        """Return False: the file is local."""
+        return False
 
     def cursor(self, connection: Any) -> Cursor:
         """See `Database`."""

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import sqlite3
-from typing import Final
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final
 
 import psycopg
 import sqlalchemy.exc
 
 from milepost.domain.errors import MilepostError, StoreUnavailable
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 _RETRYABLE: Final = frozenset({"40001", "40P01"})
 """serialization_failure and deadlock_detected: nothing has changed, the batch may run again."""
-_UNAVAILABLE_CLASSES: Final = frozenset({"08", "53", "57", "55", "25"})
-"""Connection, resources, operator intervention, locks, and a server that is read-only."""
+_UNAVAILABLE_CLASSES: Final = frozenset({"08", "53", "57", "55", "25", "58"})
+"""Connection, resources, operator intervention, locks, a server that is read-only, and its system.
+"""
+_DISCONNECT_CLASSES: Final = frozenset({"08", "57", "25"})
+"""Connection, operator intervention, and a read-only session: a new one may be writable."""
 _SCHEMA_BEHIND: Final = frozenset({"42P01", "42703"})
 """undefined_table and undefined_column: the migrations have not run yet."""
 _SQLITE_UNAVAILABLE: Final = frozenset(
@@ -28,6 +35,43 @@ _SQLITE_UNAVAILABLE: Final = frozenset(
 )
 
 
+class WriteRefusal(StrEnum):
+    """Causes for which a database refuses every write, and goes on with reads."""
+
+    READ_ONLY = "read_only"
+    DISK_FULL = "disk_full"
+    IO_ERROR = "io_error"
+
+
+_REFUSALS: Final[Mapping[str, WriteRefusal]] = {
+    "25006": WriteRefusal.READ_ONLY,
+    "53100": WriteRefusal.DISK_FULL,
+    "58030": WriteRefusal.IO_ERROR,
+}
+_SQLITE_REFUSALS: Final[Mapping[int, WriteRefusal]] = {
+    sqlite3.SQLITE_READONLY: WriteRefusal.READ_ONLY,
+    sqlite3.SQLITE_FULL: WriteRefusal.DISK_FULL,
+    sqlite3.SQLITE_IOERR: WriteRefusal.IO_ERROR,
+    sqlite3.SQLITE_CANTOPEN: WriteRefusal.IO_ERROR,
+}
+
+
+def write_refusal(error: Exception) -> WriteRefusal | None:
+    """Return why the database refuses to write, or None after another error."""
+    error = _driver_error(error)
+    if isinstance(error, psycopg.Error):
+        return _REFUSALS.get(error.sqlstate or "")
+    if isinstance(error, sqlite3.Error):
+        return _SQLITE_REFUSALS.get(_primary_code(error))
+    return None
+
+
+def cause(error: Exception) -> str:
+    """Return the driver's first line about `error`, for the log. It contains no values."""
+    error = _driver_error(error)
+    return str(error).partition("\n")[0] or type(error).__name__
+
+
 def is_retryable(error: Exception) -> bool:
     """Return whether the database aborted the transaction, so that it may run again."""
     error = _driver_error(error)
@@ -35,11 +79,11 @@ def is_retryable(error: Exception) -> bool:
 
 
 def is_disconnect(error: Exception) -> bool:
-    """Return whether the connection is broken after this error."""
+    """Return whether the connection is broken after this error, or may be of a former primary."""
     error = _driver_error(error)
-    return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError) and not (
-        error.sqlstate and error.sqlstate[:2] not in {"08", "57", "25"}
-    )
+    if isinstance(error, psycopg.Error) and error.sqlstate:
+        return error.sqlstate[:2] in _DISCONNECT_CLASSES
+    return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
 
 
 def translate(error: Exception) -> Exception:
@@ -55,10 +99,14 @@ def translate(error: Exception) -> Exception:
         unavailable = state[:2] in _UNAVAILABLE_CLASSES or state in _RETRYABLE | _SCHEMA_BEHIND
         return StoreUnavailable() if unavailable else error
     if isinstance(driver, sqlite3.Error):
-        # The low byte is the primary result code (sqlite.org/rescode.html).
-        unavailable = getattr(driver, "sqlite_errorcode", 0) & 0xFF in _SQLITE_UNAVAILABLE
+        unavailable = _primary_code(driver) in _SQLITE_UNAVAILABLE
         return StoreUnavailable() if unavailable else error
     return error
+
+
+def _primary_code(error: sqlite3.Error) -> int:
+    """Return the primary result code, which is the low byte (sqlite.org/rescode.html)."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
 def _driver_error(error: Exception) -> Exception:

@@ -108,9 +108,16 @@ def record_purged_events(operations: int) -> None:
         log.info("events purged", operations=operations)
 
 
-def record_failure(task: str, error: Exception, *, expected: bool) -> None:
-    """Count and log a failed run of a periodic task. The task runs again."""
+def record_failure(
+    task: str, error: Exception, *, expected: bool, is_repeated: bool = False
+) -> None:
+    """Count a failed run of a periodic task, and log it unless it repeats the last one.
+
+    The task runs again.
+    """
     metrics.failures.labels(task).inc()
+    if is_repeated:
+        return
     log.warning(
         "background task failed",
         task=task,

@@ -61,6 +61,12 @@ failures: Final = Counter(
     ["task"],
     registry=registry,
 )
+_refused_writes: Final = Counter(
+    "milepost_database_refused_writes_total",
+    "Writes that the database refused because it is read-only or its disk is full or failing",
+    ["cause"],
+    registry=registry,
+)
 overdue: Final = Gauge(
     "milepost_operations_overdue",
     "Operations that a sweep should have changed by now; normally 0",
@@ -117,6 +123,11 @@ def _rpcs(method: str, code: str) -> Histogram:
 def record_limited(limit: str) -> None:
     """Count a call that a limit refused; `limit` is the name of the limit, never a principal."""
     refusals.labels(limit).inc()
+
+
+def record_refused_write(cause: str) -> None:
+    """Count a write that the database refused for a cause of its own."""
+    _refused_writes.labels(cause).inc()
 
 
 def record_overdue(counts: Mapping[Sweep, int]) -> None:

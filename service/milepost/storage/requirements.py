@@ -1,0 +1,38 @@
+"""Requirements of Milepost on its database, checked before the first use."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Final
+
+from milepost.storage.session import Session
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Engine
+
+LIMIT_S: Final = 4.0
+"""Time in which the database answers; afterwards it counts as away."""
+_POOLER: Final = (
+    "a connection pooler in transaction mode is in front of the server: use session mode, or"
+    " connect to the server itself"
+)
+
+
+def unmet_requirement(engine: Engine) -> str | None:
+    """Return why Milepost cannot run on the database, with the remedy, or None.
+
+    Raises:
+        SQLAlchemyError: the database does not answer.
+    """
+    session = Session(engine)
+    timer = threading.Timer(LIMIT_S, session.abort)
+    timer.daemon = True
+    timer.start()
+    try:
+        unmet = session.database.unmet_requirement(session)
+        if unmet is None and session.database.shares_connections(engine):
+            return _POOLER
+        return unmet
+    finally:
+        timer.cancel()
+        session.reset()

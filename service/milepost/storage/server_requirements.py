@@ -1,0 +1,91 @@
+"""Requirements on a PostgreSQL server that no session can meet by its own settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import sqlalchemy as sa
+
+from milepost.storage.time_limit import time_limit
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from sqlalchemy.engine import Connection, Engine
+
+    from milepost.storage.session import Session
+
+MIN_VERSION: Final = 15
+MAX_TRIES: Final = 3
+"""Attempts at meeting another client on one server process behind a pooler."""
+LIMIT_S: Final = 4.0
+"""Time for all attempts."""
+_VERSION_UNIT: Final = 10_000
+# The value at the start of the session: a session that only reads has a setting of its own.
+_SERVER: Final = sa.text(
+    "SELECT current_setting('server_version_num')::int, current_setting('server_encoding'),"
+    " current_setting('fsync') = 'on', pg_is_in_recovery(),"
+    " (SELECT reset_val = 'on' FROM pg_settings WHERE name = 'default_transaction_read_only')"
+)
+_PID: Final = sa.text("SELECT pg_backend_pid()")
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Properties of a server and one of its databases."""
+
+    version: int
+    encoding: str
+    has_fsync: bool
+    is_standby: bool
+    is_read_only: bool
+
+    def unmet_requirement(self) -> str | None:
+        """Return why Milepost cannot run here, and the remedy, or None."""
+        major = self.version // _VERSION_UNIT
+        unmet = {
+            f"the server is PostgreSQL {major}: upgrade it to {MIN_VERSION} or newer": (
+                major < MIN_VERSION
+            ),
+            f"the encoding of the database is {self.encoding}: use a database that was created"
+            " with ENCODING 'UTF8'": self.encoding != "UTF8",
+            "fsync is off, so a crash of the server loses acknowledged changes: set fsync = on in"
+            " the configuration of the server": not self.has_fsync,
+            "the server is a read-only standby: connect to the primary server": self.is_standby,
+            "default_transaction_read_only is on, so every write fails: reset it for the server,"
+            " the database and the role": self.is_read_only,
+        }
+        return next((text for text, is_unmet in unmet.items() if is_unmet), None)
+
+
+def server(session: Session) -> Server:
+    """Return the server of `session`."""
+    (row,) = session.fetch(_SERVER)
+    return Server(*row)
+
+
+def shares_connections(engine: Engine) -> bool:
+    """Return whether two connections use one server process, or one of them uses several."""
+    with engine.connect() as first, engine.connect() as second, _limited(first), _limited(second):
+        return any(_meet(first, second) for _ in range(MAX_TRIES))
+
+
+def _limited(connection: Connection) -> AbstractContextManager[None]:
+    return time_limit(cast("Any", connection.connection.driver_connection), LIMIT_S)
+
+
+def _meet(first: Connection, second: Connection) -> bool:
+    """Return whether the second connection gets the server process of the idle first one."""
+    own = _process_id(first)
+    first.rollback()
+    # The transaction of the second one keeps its process, so the first one may get another.
+    is_shared = _process_id(second) == own or _process_id(first) != own
+    first.rollback()
+    second.rollback()
+    return is_shared
+
+
+def _process_id(connection: Connection) -> int:
+    found: int = connection.execute(_PID).scalar_one()
+    return found

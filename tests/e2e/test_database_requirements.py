@@ -1,0 +1,68 @@
+"""Databases that Milepost cannot run on: each command and the service name cause and remedy."""
+
+import json
+import uuid
+
+import pytest
+import sqlalchemy as sa
+
+from tests.e2e.commands import OK, REFUSED, milepost
+from tests.e2e.service import START_SECONDS, Service
+from tests.machine import free_port
+from tests.waiting import eventually
+
+PROBLEM = (
+    "the encoding of the database is LATIN1: use a database that was created with ENCODING 'UTF8'"
+)
+
+
+@pytest.fixture
+def latin_url(postgres):
+    """The URL of a database that cannot store every text."""
+    name = f"milepost_latin_{uuid.uuid4().hex}"
+    engine = sa.create_engine(postgres.url("postgres"), poolclass=sa.NullPool)
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as admin:
+        admin.execute(sa.text(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'LATIN1'"))
+    yield postgres.url(name)
+    postgres.drop_database(name)
+
+
+@pytest.mark.parametrize("command", ["migrate", "check-config"])
+def test_commands(latin_url, command):
+    """`migrate` and `check-config` refuse the database with one line, and change nothing."""
+    done = milepost(command, MILEPOST_DATABASE_URL=latin_url)
+    assert (done.code, done.err) == (REFUSED, f"error: database: {PROBLEM}\n")
+
+
+def test_service(latin_url, tmp_path):
+    """The service is not ready; the probe and one line of the log have the reason."""
+    service = Service(latin_url, tmp_path)
+    service.start(ready=False)
+    try:
+        eventually(
+            lambda: service.log_lines(event="not ready", problem=PROBLEM),
+            within=START_SECONDS,
+            what="logged",
+        )
+
+        def reason():
+            return json.loads(service.probe("/readyz")[1])["reason"]
+
+        assert eventually(reason, within=START_SECONDS, what="a reason") == PROBLEM
+    finally:
+        service.stop()
+
+
+def test_check_of_a_good_database(postgres_url):
+    """check-config accepts a database that meets the requirements."""
+    done = milepost("check-config", MILEPOST_DATABASE_URL=postgres_url)
+    assert (done.code, done.err) == (OK, "")
+
+
+def test_check_without_a_database():
+    """check-config warns if the database does not answer: the settings may still be right."""
+    url = f"postgresql+psycopg://milepost:s3cret@127.0.0.1:{free_port()}/milepost"
+    done = milepost("check-config", MILEPOST_DATABASE_URL=url)
+    assert done.code == OK
+    assert done.err.startswith("warning: database: ")
+    assert "s3cret" not in done.err + done.out
