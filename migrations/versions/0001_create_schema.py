@@ -28,6 +28,7 @@ def upgrade() -> None:
     _create_events()
     _create_deliveries()
     _create_quotas()
+    _create_serving_periods()
     _create_signing_secrets()
     _create_keys()
 
@@ -39,6 +40,7 @@ def downgrade() -> None:
         "api_keys",
         "signing_secrets",
         "delivery_attempts",
+        "serving_periods",
         "quotas",
         "deliveries",
         "events",
@@ -239,6 +241,15 @@ def _create_quotas() -> None:
             "reserved >= 0 AND asked >= 0 AND granted >= 0", name=op.f("quotas_counts_check")
         ),
         postgresql_with={"fillfactor": 50},
+    )
+
+
+def _create_serving_periods() -> None:
+    op.create_table(
+        "serving_periods",
+        sa.Column("start_time", INSTANT, nullable=False, autoincrement=False),
+        sa.Column("end_time", INSTANT, nullable=False, comment="extended while the period goes on"),
+        sa.PrimaryKeyConstraint("start_time", name="serving_periods_pkey"),
     )
 
 

@@ -17,7 +17,13 @@ from milepost.storage.engine import open_engine
 from milepost.storage.operations import get_statement, select_page
 from milepost.storage.schema import upgrade
 from milepost.storage.session import Session
-from milepost.storage.tables import deliveries, delivery_attempts, events, operations
+from milepost.storage.tables import (
+    deliveries,
+    delivery_attempts,
+    events,
+    operations,
+    serving_periods,
+)
 from tests import factories
 
 ROWS = 6_000
@@ -107,7 +113,12 @@ def fill(engine):
         }
         for webhook in webhooks
     ]
+    periods = [
+        {"start_time": begun, "end_time": begun + timedelta(seconds=50)}
+        for begun in (factories.LONG_AGO + timedelta(minutes=n) for n in range(1_000))
+    ]
     with engine.begin() as connection:
+        connection.execute(sa.insert(serving_periods), periods)
         connection.execute(sa.insert(operations), rows)
         connection.execute(sa.insert(events), event_rows)
         connection.execute(sa.insert(deliveries), webhooks)

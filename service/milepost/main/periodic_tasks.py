@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from milepost.tracking.keys import Keys
     from milepost.tracking.sweeper import Sweeper
 
+SERVING_INTERVAL_S: Final = 1.0
+"""Interval at which a replica stores that it takes renewals of leases."""
 KEY_USE_INTERVAL_S: Final = 5.0
 """Interval at which the last use of API keys is written."""
 
@@ -44,12 +46,15 @@ async def background(
         await asyncio.wait(tasks)
 
 
-async def run_periodically(task: str, once: Callable[[], Awaitable[Any]], seconds: float) -> None:
+async def run_periodically(
+    task: str, once: Callable[[], Awaitable[Any]], seconds: float, *, at_once: bool = False
+) -> None:
     """Call `once` every so many seconds until cancelled. A failure is logged."""
+    await asyncio.sleep(0 if at_once else seconds)
     while True:
-        await asyncio.sleep(seconds)
         try:
             await once()
         except Exception as error:  # noqa: BLE001 - the next run may succeed
             expected = isinstance(error, Unavailable)
             telemetry.record_failure(task, error, expected=expected)
+        await asyncio.sleep(seconds)

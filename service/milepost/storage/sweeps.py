@@ -14,13 +14,14 @@ import sqlalchemy as sa
 
 from milepost.domain.operation import OperationError
 from milepost.domain.transitions import EXPIRED, LEASE_LOST, TABLE, Transition
-from milepost.storage.batchers import alone
+from milepost.storage.batchers import alone, atomic
 from milepost.storage.creation import SWEEPER
 from milepost.storage.dialects import Span, clock
 from milepost.storage.event_writer import REQUEST_INPUTS, EventWriter
 from milepost.storage.predicates import has_status, indexed_status
 from milepost.storage.prepared import Prepared
 from milepost.storage.rows import COLUMNS, SUMMARY_COLUMNS, RowReader, errors_to_json
+from milepost.storage.serving_periods import could_be_renewed, note_serving
 from milepost.storage.statements import expiring, sets
 from milepost.storage.tables import events, operations
 
@@ -59,13 +60,7 @@ def due(
     if since:
         now = sa.type_coerce(now.op("-")(sa.literal(since, Span)), _o.expire_time.type)
     expected = indexed_status(operations, TABLE[transition].sources)
-    # Expired operations are not released to another worker.
-    lease_lost = (
-        expected,
-        _o.lease.is_not(None),
-        _o.lease_expire_time < now,
-        _o.expire_time >= now,
-    )
+    lease_lost = (*_lease_expired(now), could_be_renewed())
     match transition:
         case Transition.RELEASE:
             return (*lease_lost, _o.attempt < _o.max_attempts), _o.id
@@ -75,6 +70,16 @@ def due(
             return (expected, _o.expire_time < now), _o.expire_time
         case _:
             raise ValueError(transition)
+
+
+def _lease_expired(now: ColumnElement[Any]) -> tuple[ColumnElement[bool], ...]:
+    # Expired operations are not released to another worker.
+    return (
+        indexed_status(operations, TABLE[Transition.RELEASE].sources),
+        _o.lease.is_not(None),
+        _o.lease_expire_time < now,
+        _o.expire_time >= now,
+    )
 
 
 def sweep_statement(database: Database, transition: Transition) -> EventWriter:
@@ -148,6 +153,13 @@ def count(
     return sa.select(sa.func.count()).select_from(found.subquery())
 
 
+def count_spared(max_operations: int) -> sa.Select[Any]:
+    """Return the count of expired leases that can still be renewed, up to `max_operations`."""
+    found = sa.select(_o.id).where(*_lease_expired(clock()), sa.not_(could_be_renewed()))
+    limited = found.order_by(_o.id).limit(max_operations)
+    return sa.select(sa.func.count()).select_from(limited.subquery())
+
+
 def _without_payloads(operation: Operation) -> Operation:
     """Return the operation without its payloads, which the sweeper does not need."""
     return replace(operation, result=None, errors=(), metadata=None)
@@ -183,6 +195,14 @@ class SqlSweepStore:
     async def overdue(self, transition: Transition, since: timedelta, max_operations: int) -> int:
         """See `SweepStore.overdue`."""
         return await self._count(count(transition, since=since, max_operations=max_operations))
+
+    async def spared(self, max_operations: int) -> int:
+        """See `SweepStore.spared`."""
+        return await self._count(count_spared(max_operations))
+
+    async def note_serving(self) -> timedelta | None:
+        """See `SweepStore.note_serving`."""
+        return await self._batchers.writes.submit(atomic(note_serving), None, object())
 
     async def _count(self, query: sa.Select[Any]) -> int:
         ((found,),) = await self._batchers.read(lambda session: session.fetch(query))

@@ -251,6 +251,14 @@ delivery_attempts = sa.Table(
 )
 """One row per attempt to send a webhook; removed with its delivery."""
 
+serving_periods = sa.Table(
+    "serving_periods",
+    metadata,
+    sa.Column("start_time", Instant, primary_key=True),
+    sa.Column("end_time", Instant, nullable=False, comment="extended while the period goes on"),
+)
+"""The times in which a replica could take renewals of leases; see `storage/serving_periods.py`."""
+
 signing_secrets = sa.Table(
     "signing_secrets",
     metadata,

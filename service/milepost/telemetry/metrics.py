@@ -65,6 +65,11 @@ overdue: Final = Gauge(
     ["transition"],
     registry=registry,
 )
+leases_spared: Final = Gauge(
+    "milepost_leases_spared",
+    "Expired leases that are not ended yet, because they could not be renewed for a while",
+    registry=registry,
+)
 progress_streams: Final = Gauge(
     "milepost_progress_streams", "Open progress streams", registry=registry
 )
@@ -117,8 +122,9 @@ def record_limited(limit: str) -> None:
     refusals.labels(limit).inc()
 
 
-def record_overdue(counts: Mapping[Transition, int]) -> None:
-    """Set the number of overdue operations for each due transition."""
+def record_overdue(counts: Mapping[Transition, int], *, spared: int) -> None:
+    """Set the number of overdue operations for each due transition, and of spared leases."""
+    leases_spared.set(spared)
     for transition, count in counts.items():
         overdue.labels(transition.value).set(count)
 

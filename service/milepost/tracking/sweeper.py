@@ -79,6 +79,12 @@ class Sweeper:
         """End every attempt whose lease has expired: release, abandon or expire its operation."""
         return await self._pass("leases", _LEASES)
 
+    async def note_serving(self) -> None:
+        """Store that this replica takes renewals. Without it, no lease is swept."""
+        interruption = await self._store.note_serving()
+        if interruption is not None:
+            telemetry.record_interruption(interruption)
+
     async def clean_up(self) -> Swept:
         """Fail the expired operations that are processing, and purge the other expired ones."""
         return await self._pass("cleanup", _CLEANUP)
@@ -110,7 +116,7 @@ class Sweeper:
             )
             for transition in (*_LEASES, Transition.PURGE)
         }
-        telemetry.record_overdue(overdue)
+        telemetry.record_overdue(overdue, spared=await self._store.spared(MAX_OVERDUE))
         return overdue
 
     async def _pass(self, name: str, transitions: tuple[Transition, ...]) -> Swept:
