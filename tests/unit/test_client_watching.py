@@ -6,7 +6,13 @@ from datetime import timedelta
 import grpc
 import pytest
 
-from milepost_client import OperationNotFound, RateLimited, SyncMilepost, Unavailable
+from milepost_client import (
+    OperationNotFound,
+    RateLimited,
+    RevisionAhead,
+    SyncMilepost,
+    Unavailable,
+)
 from tests.unit.client_script import (
     API_KEY,
     ID,
@@ -58,6 +64,16 @@ async def test_vanished_operation_ends_the_watch():
         watch = milepost.watch(ID)
         assert (await anext(watch)).revision == 1
         with pytest.raises(OperationNotFound):
+            await anext(watch)
+
+
+async def test_restored_database_ends_the_watch():
+    """A watch that continues over a restored database ends with an error, not in silence."""
+    behind = Refusal(grpc.StatusCode.OUT_OF_RANGE, "REVISION_AHEAD")
+    async with talking(changed(7, then=unavailable()), behind) as (milepost, _):
+        watch = milepost.watch(ID)
+        assert (await anext(watch)).revision == 7
+        with pytest.raises(RevisionAhead):
             await anext(watch)
 
 
