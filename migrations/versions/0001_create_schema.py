@@ -115,10 +115,10 @@ def _create_operations() -> None:
         postgresql_with={"fillfactor": 80},
     )
     for columns in (
-        ("owner", "create_time", "id"),
+        ("status", "create_time", "id"),
         ("owner", "status", "create_time", "id"),
         ("function", "status", "create_time", "id"),
-        ("create_time", "id"),
+        ("owner", "function", "status", "create_time", "id"),
         ("expire_time",),
     ):
         op.create_index(f"operations_{'_'.join(columns)}_idx", "operations", columns)
@@ -137,6 +137,12 @@ def _create_operations() -> None:
         "processing_expire_time",
         ["expire_time"],
         "status = 'PROCESSING'",
+    )
+    _index(
+        "operations",
+        "unknown_status",
+        ["create_time", "id"],
+        "status NOT IN ('CANCELLED', 'COMPLETED', 'FAILED', 'PENDING', 'PROCESSING')",
     )
 
 

@@ -46,7 +46,12 @@ class Batchers:
         )
         """Reads of operations by their ids."""
         queries = [
-            Batcher(f"query-{n}", Session(engine, read_only=True), max_batch=1, repeatable=True)
+            Batcher(
+                f"query-{n}",
+                Session(engine, pinned_plans=True, read_only=True),
+                max_batch=1,
+                repeatable=True,
+            )
             for n in range(QUERY_BATCHERS)
         ]
         self.claims = self.sweeps = self.deliveries = self.delivery_claims = self.writes

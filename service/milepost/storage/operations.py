@@ -16,6 +16,7 @@ from milepost.domain.errors import LostRace, OperationDeleted
 from milepost.domain.operation import Status
 from milepost.storage.absence import explain_absence
 from milepost.storage.creation import Creation
+from milepost.storage.pages import Pages
 from milepost.storage.predicates import (
     ACCESS_FILTER,
     access_filter_values,
@@ -25,9 +26,7 @@ from milepost.storage.predicates import (
 from milepost.storage.prepared import Prepared
 from milepost.storage.rows import (
     COLUMNS,
-    SUMMARY_COLUMNS,
     RowReader,
-    operation_from,
     status_snapshot_from,
 )
 from milepost.storage.statements import EFFECTS
@@ -35,7 +34,7 @@ from milepost.storage.tables import operations
 from milepost.storage.transition_statements import TransitionStatements
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from sqlalchemy import ColumnElement
 
@@ -68,6 +67,7 @@ class SqlOperationStore:
         }
         self._rows = RowReader(database)
         self._get = get_statement(database)
+        self._pages = Pages(database)
 
     async def insert(
         self, operation_id: OperationId, new_operation: NewOperation
@@ -113,9 +113,11 @@ class SqlOperationStore:
         full: bool,
     ) -> list[Operation]:
         """See `OperationStore.list`."""
-        query = select_page(access_filter, selection, after, limit, full=full)
-        rows = await self._batchers.read(lambda session: session.fetch(query))
-        return [operation_from(row) for row in rows]
+        return await self._batchers.read(
+            lambda session: self._pages.read(
+                session, access_filter, selection, after, limit, full=full
+            )
+        )
 
     async def status_snapshots(
         self, operation_ids: Sequence[OperationId]
@@ -155,44 +157,6 @@ def get_statement(database: Database) -> Prepared:
         )
 
     return Prepared(database, {"id": sa.Text(), **ACCESS_FILTER, "number": sa.Integer()}, build)
-
-
-def select_page(
-    access_filter: AccessFilter,
-    selection: Selection,
-    after: Position | None,
-    limit: int,
-    *,
-    full: bool,
-) -> sa.Select[Any]:
-    """Return the query for one page, newest first, by keyset: its cost does not grow with depth."""
-    query = (
-        sa.select(*(COLUMNS if full else SUMMARY_COLUMNS))
-        .where(unexpired(), *_selected(selection))
-        .order_by(_o.create_time.desc(), _o.id.desc())
-        .limit(limit)
-    )
-    if not access_filter.everything:
-        query = query.where(_o.owner == access_filter.subject)
-    if after is not None:
-        query = query.where(
-            sa.tuple_(_o.create_time, _o.id)
-            < sa.tuple_(sa.literal(after.create_time, _o.create_time.type), sa.literal(after.id))
-        )
-    return query
-
-
-def _selected(selection: Selection) -> Iterator[ColumnElement[bool]]:
-    if selection.owner is not None:
-        yield _o.owner == selection.owner
-    if selection.function is not None:
-        yield _o.function == selection.function
-    if selection.statuses:
-        yield _o.status.in_([status.value for status in selection.statuses])
-    if selection.create_time_from is not None:
-        yield _o.create_time >= selection.create_time_from
-    if selection.create_time_to is not None:
-        yield _o.create_time < selection.create_time_to
 
 
 def select_status_snapshots(operation_ids: Sequence[OperationId]) -> sa.Select[Any]:
