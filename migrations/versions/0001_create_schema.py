@@ -213,7 +213,9 @@ def _create_deliveries() -> None:
         unique=True,
     )
     op.create_index(
-        "deliveries_owner_create_time_id_idx", "deliveries", ["owner", "create_time", "id"]
+        "deliveries_owner_status_create_time_id_idx",
+        "deliveries",
+        ["owner", "status", "create_time", "id"],
     )
     _index("deliveries", "due", ["next_attempt_time"], "status = 'PENDING'")
     _index("deliveries", "left", ["settle_time"], "payload IS NOT NULL")

@@ -108,6 +108,9 @@ class Callers(NamedTuple):
     """The clients of one service, with the ids of its stored operations."""
 
     owner: Client
+    """Owner of 2 % of the operations."""
+    writer: Client
+    """Owner of those that are changed."""
     admin: Client
     worker: Client
     ids: Sequence[str]
@@ -115,8 +118,13 @@ class Callers(NamedTuple):
 
 def callers(service: Service, count: int) -> Callers:
     """Return the clients of a service with `count` operations."""
-    roles = {"owner": ("CALLER", "WORKER"), "admin": ("ADMIN",), "worker": ("WORKER",)}
-    subjects = {"owner": OWNER, "admin": "root", "worker": "wally"}
+    subjects = {"owner": OWNER, "writer": "writer", "admin": "root", "worker": "wally"}
+    roles = {
+        "owner": ("CALLER",),
+        "writer": ("CALLER", "WORKER"),
+        "admin": ("ADMIN",),
+        "worker": ("WORKER",),
+    }
     clients = {
         name: Client(
             service.channel,
@@ -166,13 +174,13 @@ def calls(by: Callers, number: int) -> Iterator[Call]:
         page = {"page_size": PAGE, **filters}
         yield f"ListDeliveries{name}", partial(owner.call, "ListDeliveries", **page)
     yield "PurgeExpiredOperations", partial(admin.call, "PurgeExpiredOperations", dry_run=True)
-    yield "CreateOperation", partial(owner.create, function="bench")
-    yield from _transitions(owner)
+    yield "CreateOperation", partial(by.writer.create, function="bench")
+    yield from _transitions(by.writer)
     claim = {"functions": [f"function-{number % FUNCTIONS}"], "timeout": AT_ONCE}
     yield "ClaimOperations", partial(by.worker.call, "ClaimOperations", **claim)
 
 
-def _transitions(owner: Client) -> Iterator[Call]:
+def _transitions(writer: Client) -> Iterator[Call]:
     for method, status, fields in (
         ("StartOperation", "PENDING", {}),
         ("UpdateProgress", "PROCESSING", {"progress": 0.5}),
@@ -181,8 +189,8 @@ def _transitions(owner: Client) -> Iterator[Call]:
         ("CancelOperation", "PENDING", {}),
         ("DeleteOperation", "CANCELLED", {}),
     ):
-        fresh = owner.create_in(status, function="bench")
-        yield method, partial(owner.call, method, operation_id=fresh.id, **fields)
+        fresh = writer.create_in(status, function="bench")
+        yield method, partial(writer.call, method, operation_id=fresh.id, **fields)
 
 
 class Line(NamedTuple):
@@ -229,8 +237,8 @@ def run(few: int, many: int, rounds: int, warm_up: int = WARM_UP) -> list[Line]:
             cluster.create_database(name)
             upgrade(cluster.url(name))
             fill(cluster.url(name), count)
-            service = Service(cluster.url(name), folder, active_operations_max="1000000000")
-            found.append(callers(stack.enter_context(service), count))
+            service = stack.enter_context(Service(cluster.url(name), folder))
+            found.append(callers(service, count))
         return measure(found[0], found[1], rounds, warm_up)
 
 

@@ -10,11 +10,13 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
+from milepost.domain.delivery import DeliverySelection, DeliveryStatus
 from milepost.domain.operation import Status, new_operation_id
 from milepost.domain.selection import Position, Selection
 from milepost.domain.transitions import Transition
 from milepost.storage import claims, history, predicates, queries, quotas, statements, sweeps
 from milepost.storage.database import Runnable
+from milepost.storage.deliveries import page_query
 from milepost.storage.dialects import clock
 from milepost.storage.engine import open_engine
 from milepost.storage.operations import get_statement
@@ -183,7 +185,7 @@ class Plan:
     @property
     def scans(self):
         """The steps that read a whole table, except in the order of an index."""
-        whole = ("SCAN operations", "SCAN events", "Seq Scan")
+        whole = ("SCAN operations", "SCAN events", "SCAN deliveries", "Seq Scan")
         return [s for s in self.steps if s.startswith(whole) and "USING INDEX" not in s]
 
     @property
@@ -349,6 +351,22 @@ def test_lists(free, asker, owner, function):
                 f"operations_{by_owner}{by_function}status_create_time_id_idx",
                 *(() if statuses else ("operations_unknown_status_idx",)),
             }
+
+
+@pytest.mark.parametrize("after", [None, AFTER], ids=["first page", "later page"])
+@pytest.mark.parametrize("statuses", [(), (DeliveryStatus.PENDING,), tuple(DeliveryStatus)[1:]])
+def test_lists_of_deliveries(free, statuses, after):
+    """An index in the order of the list serves every filter of deliveries: no scan, no sort."""
+    selection = DeliverySelection(statuses=statuses)
+    plan = query(free, page_query("busy", selection, after, 50))
+    assert plan.scans == []
+    assert plan.sorts == [], plan.steps
+    assert plan.uses("deliveries_owner_status_create_time_id_idx")
+    assert not plan.uses("deliveries_due_idx")
+    of_one = DeliverySelection(statuses=statuses, operation_id=IDS[5])
+    plan = query(free, page_query("busy", of_one, after, 50))
+    assert plan.scans == []
+    assert plan.uses("deliveries_operation_id_revision_idx")
 
 
 def test_expiry(free):

@@ -99,7 +99,7 @@ def page_statement(database: Database, shape: Shape) -> Prepared:
 
 
 def newest_first(
-    parts: Sequence[sa.Select[Any]], max_items: ColumnElement[int]
+    parts: Sequence[sa.Select[Any]], max_items: ColumnElement[int] | int
 ) -> sa.Select[Any] | sa.CompoundSelect[Any]:
     """Return the merge of `parts`, each of which has an index in the order of the list.
 
@@ -127,7 +127,7 @@ def _parts(m: Inputs, shape: Shape) -> Iterator[sa.Select[Any]]:
     ]
     equal = [column == value for column, value in filters]
     for status in sorted(shape.statuses or Status):
-        yield query.where(ordered_status(status), *equal)
+        yield query.where(ordered_status(_o.status, status), *equal)
     if not shape.statuses:
         # In this form no other index serves the part: that of unknown statuses is nearly empty.
         equal = [sa.func.coalesce(column, "") == value for column, value in filters]

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement
     from sqlalchemy.types import TypeEngine
 
+    from milepost.domain.delivery import DeliveryStatus
+
 _o = operations.c
 
 ACCESS_FILTER: Final[Mapping[str, TypeEngine[Any]]] = {
@@ -88,12 +90,14 @@ def indexed_status(table: sa.FromClause, statuses: Collection[Status]) -> Column
     return _is_one_of(table.c.status, statuses)
 
 
-def ordered_status(status: Status) -> ColumnElement[bool]:
+def ordered_status(
+    column: ColumnElement[str], status: Status | DeliveryStatus
+) -> ColumnElement[bool]:
     """Return the condition of one status, for an index that is ordered within the status.
 
     The form keeps the planner from the partial indexes of the status, which have another order.
     """
-    return _o.status == sa.select(sa.literal_column(f"'{status}'", sa.Text)).scalar_subquery()
+    return column == sa.select(sa.literal_column(f"'{status}'", sa.Text)).scalar_subquery()
 
 
 def has_unknown_status() -> ColumnElement[bool]:

@@ -226,7 +226,7 @@ deliveries = sa.Table(
         postgresql_where=sa.text("payload IS NOT NULL"),
         sqlite_where=sa.text("payload IS NOT NULL"),
     ),
-    sa.Index(None, "owner", "create_time", "id"),
+    sa.Index(None, "owner", "status", "create_time", "id"),
 )
 """One row per webhook, written with the transition that causes it."""
 
