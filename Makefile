@@ -51,7 +51,7 @@ export RUFF_CACHE_DIR := $(CURDIR)/.cache/ruff
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo run test lint check coverage bench faults gen lock clean
+.PHONY: help demo run test lint check coverage bench bench-size faults gen lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -90,6 +90,9 @@ coverage: $(VENV)/.dev ## Measure the branches that the tests take
 
 bench: $(VENV)/.dev ## Measure the service against its floors and its peers
 	$(BIN)/python -m tests.bench $(ARGS)
+
+bench-size: $(VENV)/.dev ## Compare each call beside 10 thousand and 5 million operations
+	$(BIN)/python -m tests.bench.size $(ARGS)
 
 faults: $(VENV)/.dev ## Kill servers, cut connections, and look at what is left
 	$(BIN)/python -m pytest -m faults --timeout 600 $(ARGS)

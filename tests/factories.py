@@ -23,7 +23,7 @@ from milepost.domain.ports import OperationStore
 from milepost.domain.selection import Position, Selection
 from milepost.domain.transitions import Transition, TransitionRequest
 from milepost.storage.dialects import Instant, Span
-from milepost.storage.tables import operations
+from milepost.storage.tables import operations, serving_periods
 
 OWNER: Final = "alice"
 STRANGER: Final = "mallory"
@@ -152,7 +152,7 @@ async def reach(store: OperationStore, status: Status, **overrides: Any) -> Oper
 
 
 def age(engine: Engine, operation_id: OperationId, by: timedelta) -> None:
-    """Move every time of the operation `by` into the past."""
+    """Move every time of the operation, and the periods of service, `by` into the past."""
     span = sa.literal(by, Span())
     times = [column for column in operations.c if isinstance(column.type, Instant)]
     with engine.begin() as connection:
@@ -162,6 +162,21 @@ def age(engine: Engine, operation_id: OperationId, by: timedelta) -> None:
             .values({time: sa.type_coerce(time.op("-")(span), Instant()) for time in times})
         )
         assert aged.rowcount == 1
+        # The end is left to the service: it tells whether it still runs.
+        begun = serving_periods.c.start_time
+        connection.execute(
+            sa.update(serving_periods).values(
+                start_time=sa.type_coerce(begun.op("-")(span), Instant())
+            )
+        )
+
+
+def serve_always(engine: Engine) -> None:
+    """Store that renewals of leases could and can be taken at any time."""
+    with engine.begin() as connection:
+        connection.execute(
+            sa.insert(serving_periods).values(start_time=LONG_AGO, end_time=FAR_AWAY)
+        )
 
 
 def row(status: Status = Status.PENDING, /, **overrides: Any) -> dict[str, Any]:

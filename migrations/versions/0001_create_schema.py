@@ -28,6 +28,7 @@ def upgrade() -> None:
     _create_events()
     _create_deliveries()
     _create_quotas()
+    _create_serving_periods()
     _create_signing_secrets()
     _create_keys()
 
@@ -39,6 +40,7 @@ def downgrade() -> None:
         "api_keys",
         "signing_secrets",
         "delivery_attempts",
+        "serving_periods",
         "quotas",
         "deliveries",
         "events",
@@ -142,10 +144,10 @@ def _create_operations() -> None:
         postgresql_with={"fillfactor": 80},
     )
     for columns in (
-        ("owner", "create_time", "id"),
+        ("status", "create_time", "id"),
         ("owner", "status", "create_time", "id"),
         ("function", "status", "create_time", "id"),
-        ("create_time", "id"),
+        ("owner", "function", "status", "create_time", "id"),
         ("expire_time",),
     ):
         op.create_index(f"operations_{'_'.join(columns)}_idx", "operations", columns)
@@ -178,6 +180,12 @@ def _create_operations() -> None:
         "processing_expire_time",
         ["expire_time"],
         "status = 'PROCESSING'",
+    )
+    _index(
+        "operations",
+        "unknown_status",
+        ["create_time", "id"],
+        "status NOT IN ('CANCELLED', 'COMPLETED', 'FAILED', 'PENDING', 'PROCESSING')",
     )
 
 
@@ -251,7 +259,9 @@ def _create_deliveries() -> None:
         unique=True,
     )
     op.create_index(
-        "deliveries_owner_create_time_id_idx", "deliveries", ["owner", "create_time", "id"]
+        "deliveries_owner_status_create_time_id_idx",
+        "deliveries",
+        ["owner", "status", "create_time", "id"],
     )
     _index("deliveries", "due", ["next_attempt_time"], "status = 'PENDING'")
     _index("deliveries", "left", ["settle_time"], "payload IS NOT NULL")
@@ -285,6 +295,15 @@ def _create_quotas() -> None:
             "reserved >= 0 AND asked >= 0 AND granted >= 0", name=op.f("quotas_counts_check")
         ),
         postgresql_with={"fillfactor": 50},
+    )
+
+
+def _create_serving_periods() -> None:
+    op.create_table(
+        "serving_periods",
+        sa.Column("start_time", INSTANT, nullable=False, autoincrement=False),
+        sa.Column("end_time", INSTANT, nullable=False, comment="extended while the period goes on"),
+        sa.PrimaryKeyConstraint("start_time", name="serving_periods_pkey"),
     )
 
 

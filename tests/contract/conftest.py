@@ -9,13 +9,15 @@ from milepost.storage.batchers import Batchers
 from milepost.storage.engine import open_engine
 from milepost.storage.operations import SqlOperationStore
 from milepost.storage.stores import Stores
+from tests import factories
 from tests.contract.stored import Stored
 
 
 @pytest.fixture
 def engine(database_url: str) -> Iterator[Engine]:
-    """The engine of a fresh database."""
+    """The engine of a fresh database, whose leases could be renewed at any time."""
     engine = open_engine(database_url)
+    factories.serve_always(engine)
     yield engine
     engine.dispose()
 

@@ -1,6 +1,9 @@
 """The plans of the statements: an index serves each, whatever the size of the table."""
 
+import functools
+import itertools
 import random
+import re
 import uuid
 from datetime import timedelta
 
@@ -8,6 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from milepost.domain import sweep
+from milepost.domain.delivery import DeliverySelection, DeliveryStatus
 from milepost.domain.operation import Status, new_operation_id
 from milepost.domain.selection import Position, Selection
 from milepost.storage import (
@@ -21,16 +25,25 @@ from milepost.storage import (
     sweeps,
 )
 from milepost.storage.database import Runnable
+from milepost.storage.deliveries import page_query
 from milepost.storage.dialects import clock
 from milepost.storage.effects import EFFECTS
 from milepost.storage.engine import open_engine
-from milepost.storage.operations import get_statement, select_full_page, select_page
+from milepost.storage.operations import get_statement
+from milepost.storage.pages import page_statement, page_values, shape_of
 from milepost.storage.schema import upgrade
 from milepost.storage.session import Session
-from milepost.storage.tables import deliveries, delivery_attempts, events, operations
+from milepost.storage.tables import (
+    deliveries,
+    delivery_attempts,
+    events,
+    operations,
+    serving_periods,
+)
 from tests import factories
 
-ROWS = 6_000
+ROWS = 20_000
+WITH_EVENTS = 6_000
 DATABASE = f"milepost_plans_{uuid.uuid4().hex}"
 IDS = [new_operation_id() for _ in range(ROWS)]
 ME = factories.access_filter("owner-3")
@@ -66,13 +79,13 @@ def engine(request):
 def fill(engine):
     """Insert operations of busy and idle owners in every status, and analyze the tables."""
     generator = random.Random(1)  # noqa: S311 - reproducible
-    owners = [generator.choice(["busy", f"owner-{generator.randrange(15)}"]) for _ in IDS]
+    owners = [generator.choice(["busy", f"owner-{generator.randrange(150)}"]) for _ in IDS]
     rows = [
         factories.row(
             list(Status)[n % 5],
             id=operation_id,
             owner=owners[n],
-            function=f"function-{generator.randrange(7)}",
+            function="rare" if n % 500 == 0 else f"function-{generator.randrange(7)}",
             create_time=factories.LONG_AGO + timedelta(seconds=n),
             start_time=None if n % 5 in {0, 4} else factories.LONG_AGO + timedelta(seconds=n),
             complete_time=factories.FAR_AWAY if n % 5 in {2, 3} else None,
@@ -91,7 +104,7 @@ def fill(engine):
             "actor": "actor",
             "time": factories.LONG_AGO,
         }
-        for n, operation_id in enumerate(IDS)
+        for n, operation_id in enumerate(IDS[:WITH_EVENTS])
     ]
     webhooks = [
         {
@@ -105,7 +118,7 @@ def fill(engine):
             "status": "DELIVERED",
             "settle_time": factories.LONG_AGO,
         }
-        for n, operation_id in enumerate(IDS)
+        for n, operation_id in enumerate(IDS[:WITH_EVENTS])
     ]
     attempts = [
         {
@@ -117,7 +130,12 @@ def fill(engine):
         }
         for webhook in webhooks
     ]
+    periods = [
+        {"start_time": begun, "end_time": begun + timedelta(seconds=50)}
+        for begun in (factories.LONG_AGO + timedelta(minutes=n) for n in range(1_000))
+    ]
     with engine.begin() as connection:
+        connection.execute(sa.insert(serving_periods), periods)
         connection.execute(sa.insert(operations), rows)
         connection.execute(sa.insert(events), event_rows)
         connection.execute(sa.insert(deliveries), webhooks)
@@ -144,8 +162,8 @@ def pinned(engine):
 
 @pytest.fixture
 def free(engine):
-    """A read-only session whose planner chooses, as for lists."""
-    session = Session(engine, read_only=True)
+    """A read-only session, as for lists."""
+    session = Session(engine, pinned_plans=True, read_only=True)
     yield session
     session.reset()
 
@@ -177,13 +195,18 @@ class Plan:
     @property
     def scans(self):
         """The steps that read a whole table, except in the order of an index."""
-        whole = ("SCAN operations", "SCAN events", "Seq Scan")
+        whole = ("SCAN operations", "SCAN events", "SCAN deliveries", "Seq Scan")
         return [s for s in self.steps if s.startswith(whole) and "USING INDEX" not in s]
 
     @property
     def sorts(self):
         """The steps that sort rows."""
         return [step for step in self.steps if "TEMP B-TREE" in step or "Sort" in step]
+
+    @property
+    def indexes(self):
+        """The indexes of the operations that serve the statement, without primary keys."""
+        return {name for step in self.steps for name in re.findall(r"operations_\w+_idx", step)}
 
     def uses(self, index):
         """Return whether the index serves the statement."""
@@ -303,35 +326,59 @@ def test_count_of_active_operations(session):
     assert plan.uses("operations_owner_status_create_time_id_idx")
 
 
-@pytest.mark.parametrize("after", [None, AFTER], ids=["first page", "later page"])
+SUBSETS = [
+    subset
+    for size in range(len(Status) + 1)
+    for subset in itertools.combinations(sorted(Status), size)
+]
+"""Every filter of statuses."""
+
+
+@functools.cache
+def page_of(database, shape):
+    """Return the statement of a shape, compiled once for all tests."""
+    return page_statement(database, shape)
+
+
+@pytest.mark.parametrize("function", [None, "function-3", "rare", "missing"])
 @pytest.mark.parametrize(
-    ("asker", "selection", "index"),
-    [
-        (ME, Selection(), "operations_owner_create_time_id_idx"),
-        (
-            BUSY,
-            Selection(statuses=(Status.PENDING,)),
-            "operations_owner_status_create_time_id_idx",
-        ),
-        (ADMIN, Selection(owner="owner-3"), "operations_owner_create_time_id_idx"),
-        (
-            ADMIN,
-            Selection(function="function-3", statuses=(Status.PENDING,)),
-            "operations_function_status_create_time_id_idx",
-        ),
-        (ADMIN, Selection(), "operations_create_time_id_idx"),
-    ],
-    ids=["owner", "owner and status", "owner, by an admin", "function and status", "all"],
+    ("asker", "owner"),
+    [(BUSY, None), (ME, None), (ADMIN, "busy"), (ADMIN, None)],
+    ids=["busy owner", "owner", "owner, by an admin", "admin"],
 )
-def test_lists(free, asker, selection, index, after):
-    """An index in the order of the list serves each page: no scan, and no sort."""
-    page = select_page(asker, selection, after, 50)
-    full = query(free, select_full_page(page, 50, 1_000_000))
-    for plan in (query(free, page), full):
-        assert plan.scans == []
-        assert plan.uses(index)
-    assert query(free, page).sorts == []
-    assert full.uses("operations_pkey")  # and the rows of one page may be sorted
+def test_lists(free, asker, owner, function):
+    """Indexes in the order of the list serve every combination of filters: no scan, no sort."""
+    by_owner = "owner_" if owner or not asker.everything else ""
+    by_function = "function_" if function else ""
+    for statuses in SUBSETS:
+        selection = Selection(owner=owner, function=function, statuses=statuses)
+        for full, after in itertools.product((False, True), (None, AFTER)):
+            statement = page_of(free.database, shape_of(asker, selection, full=full))
+            values = page_values(asker, selection, after, 50, 1_000_000)
+            plan = prepared(free, statement, [values])
+            assert plan.scans == []
+            # The rows of one page may be sorted when their payloads are read.
+            assert full or plan.sorts == [], (statuses, plan.steps)
+            assert plan.indexes - {"operations_pkey"} == {
+                f"operations_{by_owner}{by_function}status_create_time_id_idx",
+                *(() if statuses else ("operations_unknown_status_idx",)),
+            }
+
+
+@pytest.mark.parametrize("after", [None, AFTER], ids=["first page", "later page"])
+@pytest.mark.parametrize("statuses", [(), (DeliveryStatus.PENDING,), tuple(DeliveryStatus)[1:]])
+def test_lists_of_deliveries(free, statuses, after):
+    """An index in the order of the list serves every filter of deliveries: no scan, no sort."""
+    selection = DeliverySelection(statuses=statuses)
+    plan = query(free, page_query("busy", selection, after, 50))
+    assert plan.scans == []
+    assert plan.sorts == [], plan.steps
+    assert plan.uses("deliveries_owner_status_create_time_id_idx")
+    assert not plan.uses("deliveries_due_idx")
+    of_one = DeliverySelection(statuses=statuses, operation_id=IDS[5])
+    plan = query(free, page_query("busy", of_one, after, 50))
+    assert plan.scans == []
+    assert plan.uses("deliveries_operation_id_revision_idx")
 
 
 def test_expiry(free):

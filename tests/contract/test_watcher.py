@@ -6,7 +6,12 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
-from milepost.domain.errors import Draining, OperationExpired, OperationNotFound
+from milepost.domain.errors import (
+    Draining,
+    OperationExpired,
+    OperationNotFound,
+    RevisionAhead,
+)
 from milepost.domain.operation import Principal, Role, Status, new_operation_id
 from milepost.domain.transitions import Transition
 from milepost.storage.tables import events, operations
@@ -124,6 +129,32 @@ async def test_watch_begins_with_the_operation_as_it_is(store, subscriptions, wa
     assert [item.status for item in seen] == ["PENDING", "PROCESSING", "COMPLETED"]
     assert [item.revision for item in seen] == [1, 2, 3]
     assert not subscriptions.subscribers
+
+
+@pytest.mark.parametrize("status", [Status.PENDING, Status.CANCELLED])
+@pytest.mark.parametrize("ahead", [1, 1_000, 2**63 - 1])
+async def test_revision_that_was_never_reached_is_refused(store, watcher, status, ahead):
+    """A watch after a revision that the operation has not reached is refused at once."""
+    operation = await factories.reach(store, status)
+    after = min(operation.revision + ahead, 2**63 - 1)
+    with watcher.watch(ALICE, operation.id, after) as watch:
+        async with asyncio.timeout(LONG_S / 2):
+            with pytest.raises(RevisionAhead) as caught:
+                await anext(watch)
+    assert caught.value.facts == {"requested": str(after), "actual": str(operation.revision)}
+
+
+async def test_watch_over_a_restored_database_is_refused(store, stored, subscriptions, watcher):
+    """A watch ends when the operation returns to an earlier revision, as after a restore."""
+    operation = await factories.reach(store, Status.PROCESSING)
+    with watcher.watch(ALICE, operation.id, 0) as watch:
+        assert (await taken(watch, 1))[0].revision == operation.revision
+        restored = operations.c.id == operation.id
+        stored.execute(sa.update(operations).where(restored).values(revision=1))
+        subscriptions.publish(operation.id)
+        async with asyncio.timeout(LONG_S / 2):
+            with pytest.raises(RevisionAhead):
+                await anext(watch)
 
 
 async def test_slow_reader_misses_progress_and_no_status(store, subscriptions, watcher):

@@ -11,6 +11,7 @@ from google.protobuf import duration_pb2
 from grpc import StatusCode
 
 from milepost.domain.operation import OperationId
+from milepost_client import RevisionAhead
 from tests import factories
 from tests.e2e.refusals import refused
 from tests.e2e.rpcs import CALL_SECONDS, RPCS
@@ -154,7 +155,7 @@ def test_watch_sends_every_change_to_the_end(alice):
 def test_watch_resumes_after_a_cut(alice):
     """A watch resumed after the last seen revision misses no status and repeats none."""
     operation = alice.create_in("COMPLETED")
-    for after, revisions in ((0, [3]), (1, [2, 3]), (2, [3]), (3, []), (99, [])):
+    for after, revisions in ((0, [3]), (1, [2, 3]), (2, [3]), (3, [])):
         reader = Reader(alice, operation.id, after)
         assert reader.ended() is StatusCode.OK
         assert [o.revision for o in reader.operations] == revisions
@@ -162,6 +163,23 @@ def test_watch_resumes_after_a_cut(alice):
     cut.has_read(1)
     cut.call.cancel()
     assert cut.ended() is StatusCode.CANCELLED
+
+
+@pytest.mark.parametrize("status", ["PROCESSING", "CANCELLED"])
+def test_watch_after_a_revision_of_the_future_is_refused(alice, status):
+    """A watch after a revision that was never reached is refused with both revisions."""
+    operation = alice.create_in(status)
+    with refused(StatusCode.OUT_OF_RANGE, "REVISION_AHEAD") as refusal:
+        next(alice.watch(alice.channel, operation.id, 99))
+    assert refusal.facts == {"requested": "99", "actual": str(operation.revision)}
+
+
+async def test_client_raises_it(caller):
+    """The client raises an error of its own for a revision that was never reached."""
+    operation = await caller.create("test.watch")
+    with pytest.raises(RevisionAhead) as caught:
+        await anext(caller.watch(operation.id, after_revision=99))
+    assert caught.value.metadata == {"requested": "99", "actual": "1"}
 
 
 def test_watched_operation_may_expire(any_service, alice):

@@ -27,6 +27,7 @@ SAMPLES: dict[MilepostError, StatusCode] = {
     errors.RevisionMismatch(expected=1, actual=2): StatusCode.ABORTED,
     errors.StaleAttempt(expected=1, actual=2): StatusCode.ABORTED,
     errors.LostRace("op_1", tries=3): StatusCode.ABORTED,
+    errors.RevisionAhead(requested=3, actual=2): StatusCode.OUT_OF_RANGE,
     errors.RequestIdReused("r"): StatusCode.ALREADY_EXISTS,
     errors.UniqueKeyTaken("nightly", "op_1"): StatusCode.ALREADY_EXISTS,
     errors.WebhooksNotConfigured(): StatusCode.FAILED_PRECONDITION,

@@ -10,6 +10,7 @@ from milepost_client import (
     MilepostError,
     OperationNotFound,
     RateLimited,
+    RevisionAhead,
     SyncMilepost,
     Unavailable,
     UndecodableAnswer,
@@ -96,6 +97,16 @@ async def test_vanished_operation_ends_the_watch():
         watch = milepost.watch(ID)
         assert (await anext(watch)).revision == 1
         with pytest.raises(OperationNotFound):
+            await anext(watch)
+
+
+async def test_restored_database_ends_the_watch():
+    """A watch that continues over a restored database ends with an error, not in silence."""
+    behind = Refusal(grpc.StatusCode.OUT_OF_RANGE, "REVISION_AHEAD")
+    async with talking(changed(7, then=unavailable()), behind) as (milepost, _):
+        watch = milepost.watch(ID)
+        assert (await anext(watch)).revision == 7
+        with pytest.raises(RevisionAhead):
             await anext(watch)
 
 

@@ -37,8 +37,10 @@ CLAIM = ClaimRequest(
 
 @pytest.fixture
 def engine(sqlite_url):
-    """The engine of a fresh database."""
-    return open_engine(sqlite_url)
+    """The engine of a fresh database, whose leases could be renewed at any time."""
+    engine = open_engine(sqlite_url)
+    factories.serve_always(engine)
+    return engine
 
 
 @pytest.fixture

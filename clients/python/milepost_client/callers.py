@@ -129,6 +129,8 @@ class Callers(Connection):
 
         Raises:
             OperationNotFound: The operation does not exist, is not visible to you, or was removed.
+            RevisionAhead: The operation has not reached the last revision that you know, or has no
+                longer: the database was restored from a backup.
             Unavailable: The service could not be reached, or was unavailable for 5 minutes.
         """
         async with aclosing(changes(self._calls, operation_id, after_revision)) as operations:

@@ -20,6 +20,7 @@
     │   ├── RevisionMismatch             the operation is not at `expected_revision`
     │   ├── StaleAttempt                 the attempt is over: stop working on the operation
     │   └── LostRace                     concurrent changes preceded every try
+    ├── RevisionAhead                    the operation is not at `after_revision` yet, or no longer
     ├── RequestIdReused                  the same request_id with other content
     ├── WebhooksNotConfigured            this service sends no webhooks
     ├── LimitReached                     a limit: try again after `retry_after`
@@ -177,6 +178,14 @@ class LostRace(Conflict):
 
 OVER: Final = (IllegalTransition, StaleAttempt, NotFound)
 """The errors after which a worker must stop working on the operation."""
+
+
+class RevisionAhead(MilepostError):
+    """A watch after a revision that the operation has not reached, or has no longer.
+
+    The database of the service was restored from a backup, perhaps: watch again without
+    `after_revision`.
+    """
 
 
 class RequestIdReused(MilepostError):

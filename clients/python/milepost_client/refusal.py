@@ -36,6 +36,7 @@ BY_REASON: Final[Mapping[str, type[MilepostError]]] = {
     "REVISION_MISMATCH": errors.RevisionMismatch,
     "STALE_ATTEMPT": errors.StaleAttempt,
     "LOST_RACE": errors.LostRace,
+    "REVISION_AHEAD": errors.RevisionAhead,
     "REQUEST_ID_REUSED": errors.RequestIdReused,
     "WEBHOOKS_NOT_CONFIGURED": errors.WebhooksNotConfigured,
     "RATE_LIMITED": errors.RateLimited,

@@ -19,6 +19,7 @@
     │   ├── RevisionMismatch
     │   ├── StaleAttempt
     │   └── LostRace
+    ├── RevisionAhead                    the operation never reached this revision
     ├── RequestIdReused                  the same request_id with other content
     ├── UniqueKeyTaken                   an active operation of the owner has the same unique_key
     ├── WebhooksNotConfigured            no master key is configured to sign webhooks
@@ -278,6 +279,21 @@ class LostRace(Conflict):
         """Report the operation and the number of tries."""
         self.operation_id, self.tries = operation_id, tries
         super().__init__(f"operation {operation_id} changed under each of {tries} tries")
+
+
+class RevisionAhead(MilepostError):
+    """A watch after a revision that the operation has not reached, or has no longer.
+
+    The revision is that of another operation, or the database was restored from a backup.
+    """
+
+    reason = "REVISION_AHEAD"
+    stated = ("requested", "actual")
+
+    def __init__(self, *, requested: int, actual: int) -> None:
+        """Report both revisions."""
+        self.requested, self.actual = requested, actual
+        super().__init__(f"revision {requested} is ahead of the operation, which is at {actual}")
 
 
 class RequestIdReused(MilepostError):

@@ -171,6 +171,19 @@ class SweepStore(Protocol):
     async def overdue(self, sweep: Sweep, since: timedelta, max_operations: int) -> int:
         """Return the number of operations due for longer than `since`, up to `max_operations`."""
 
+    async def spared(self, max_operations: int) -> int:
+        """Return the number of expired leases, up to `max_operations`, that are not swept yet.
+
+        After an interruption in which no replica took renewals, a lease is swept only after its
+        holder had one full lease to renew it.
+        """
+
+    async def note_serving(self) -> timedelta | None:
+        """Store that renewals can be taken now.
+
+        Returns the length of the interruption that ends with it, or None without one.
+        """
+
 
 class HistoryStore(Protocol):
     """Store of revisions and status changes. Raises as `OperationStore` does."""

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from milepost.tracking.sweeper import Sweeper
     from milepost.tracking.waiting_work import WaitingWork
 
+SERVING_INTERVAL_S: Final = 1.0
+"""Interval at which a replica stores that it takes renewals of leases."""
 KEY_USE_INTERVAL_S: Final = 5.0
 """Interval at which the last use of API keys is written."""
 
@@ -46,14 +48,16 @@ async def background(
         await asyncio.wait(tasks)
 
 
-async def run_periodically(task: str, once: Callable[[], Awaitable[Any]], seconds: float) -> None:
+async def run_periodically(
+    task: str, once: Callable[[], Awaitable[Any]], seconds: float, *, at_once: bool = False
+) -> None:
     """Call `once` every so many seconds until cancelled.
 
     A failure is logged; while the database is away, only the first one.
     """
     is_away = False
+    await asyncio.sleep(0 if at_once else seconds)
     while True:
-        await asyncio.sleep(seconds)
         try:
             await once()
             is_away = False
@@ -63,3 +67,4 @@ async def run_periodically(task: str, once: Callable[[], Awaitable[Any]], second
                 task, error, expected=expected, is_repeated=expected and is_away
             )
             is_away = expected
+        await asyncio.sleep(seconds)

@@ -17,7 +17,7 @@ from milepost.main.embedded import only_process, prepare_embedded
 from milepost.main.garbage_collection import freeze_startup_objects
 from milepost.main.notifications import subscribed_to_notifications
 from milepost.main.open_files import max_connections, raise_open_files_limit
-from milepost.main.periodic_tasks import background
+from milepost.main.periodic_tasks import SERVING_INTERVAL_S, background, run_periodically
 from milepost.main.readiness import DRAINING, Readiness, database_is_usable, probes
 from milepost.main.webhook_delivery import delivering_webhooks
 from milepost.rpc.server import RpcServer, UseCases, Wire
@@ -98,6 +98,12 @@ async def serve(settings: Settings) -> None:
         await server.start()
         freeze_startup_objects()
         watch = asyncio.create_task(readiness.watch(batchers, server))
+        # It ends when the replica drains, unlike the other tasks: then it takes no more renewals.
+        note = asyncio.create_task(
+            run_periodically(
+                "note serving", use_cases.sweeper.note_serving, SERVING_INTERVAL_S, at_once=True
+            )
+        )
         waiting = WaitingWork(stores.work, work)
         await stack.enter_async_context(
             background(settings, work, waiting, use_cases.sweeper, keys)
@@ -113,6 +119,7 @@ async def serve(settings: Settings) -> None:
         await stop.wait()
         telemetry.log.info("draining")
         watch.cancel()
+        note.cancel()
         readiness.problem = DRAINING
         await server.report(ready=False)
         await asyncio.sleep(settings.not_ready_seconds)

@@ -48,7 +48,7 @@ class Batchers:
         queries = [
             Batcher(
                 f"query-{n}",
-                Session(engine, read_only=True, health=self.health),
+                Session(engine, pinned_plans=True, read_only=True, health=self.health),
                 max_batch=1,
                 repeatable=True,
             )

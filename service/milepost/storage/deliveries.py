@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import sqlalchemy as sa
 
@@ -11,6 +11,8 @@ from milepost.domain.errors import DeliveryNotFound, IllegalTransition
 from milepost.storage import delivery_claims
 from milepost.storage.batchers import alone, atomic
 from milepost.storage.dialects import Instant, Span, clock, later
+from milepost.storage.pages import newest_first
+from milepost.storage.predicates import ordered_status
 from milepost.storage.settlements import SettleStatement
 from milepost.storage.tables import deliveries, delivery_attempts
 
@@ -99,22 +101,30 @@ def page(
     limit: int,
 ) -> list[Delivery]:
     """Return one page, newest first, by keyset."""
-    query = (
-        sa.select(*_COLUMNS)
-        .where(_d.owner == owner)
-        .order_by(_d.create_time.desc(), _d.id.desc())
-        .limit(limit)
-    )
-    if selection.operation_id is not None:
-        query = query.where(_d.operation_id == selection.operation_id)
-    if selection.statuses:
-        query = query.where(_d.status.in_([status.value for status in selection.statuses]))
+    return _with_attempts(session, session.fetch(page_query(owner, selection, after, limit)))
+
+
+def page_query(
+    owner: str, selection: DeliverySelection, after: Position | None, limit: int
+) -> sa.Select[Any] | sa.CompoundSelect[Any]:
+    """Return the query for a page: one part for each status, as of a list of operations.
+
+    Those of one operation are few, and are sorted.
+    """
+    query = sa.select(*_COLUMNS).where(_d.owner == owner)
     if after is not None:
         query = query.where(
             sa.tuple_(_d.create_time, _d.id)
             < sa.tuple_(sa.literal(after.create_time, Instant()), sa.literal(after.id))
         )
-    return _with_attempts(session, session.fetch(query))
+    statuses = sorted(set(selection.statuses or DeliveryStatus))
+    if selection.operation_id is not None:
+        # In this form only the index of the operation serves the query.
+        status = sa.func.coalesce(_d.status, "")
+        few = query.where(_d.operation_id == selection.operation_id, status.in_(statuses))
+        return few.order_by(_d.create_time.desc(), _d.id.desc()).limit(limit)
+    parts = [query.where(ordered_status(_d.status, status)) for status in statuses]
+    return newest_first(parts, limit)
 
 
 def _with_attempts(session: Session, rows: Sequence[AnyRow]) -> list[Delivery]:

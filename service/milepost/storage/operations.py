@@ -14,12 +14,12 @@ import sqlalchemy as sa
 
 from milepost.domain.errors import LostRace, OperationDeleted
 from milepost.domain.operation import Status
-from milepost.domain.pages import Page, page_of
+from milepost.domain.pages import Page
 from milepost.domain.ports import ignore
 from milepost.storage.absence import explain_absence
-from milepost.storage.answer_size import answer_bytes, bytes_of
 from milepost.storage.creation import Creation
 from milepost.storage.effects import EFFECTS
+from milepost.storage.pages import Pages
 from milepost.storage.predicates import (
     ACCESS_FILTER,
     access_filter_values,
@@ -29,16 +29,14 @@ from milepost.storage.predicates import (
 from milepost.storage.prepared import Prepared
 from milepost.storage.rows import (
     COLUMNS,
-    SUMMARY_COLUMNS,
     RowReader,
-    operation_from,
     status_snapshot_from,
 )
 from milepost.storage.tables import operations
 from milepost.storage.transition_statements import TransitionStatements
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from sqlalchemy import ColumnElement
 
@@ -73,6 +71,7 @@ class SqlOperationStore:
         }
         self._rows = RowReader(database)
         self._get = get_statement(database)
+        self._pages = Pages(database)
 
     async def insert(
         self,
@@ -128,17 +127,11 @@ class SqlOperationStore:
         max_bytes: int,
     ) -> Page[Operation]:
         """See `OperationStore.list`."""
-        # One operation more than the page holds shows whether there is a next page.
-        query = select_page(access_filter, selection, after, limit + 1)
-        if full:
-            query = select_full_page(query, limit, max_bytes)
-            rows = await self._batchers.read(lambda session: session.fetch(query))
-            found = rows[0].found if rows else 0
-            items = [operation_from(row[:-1]) for row in rows]
-            return Page(items=items, is_last=len(rows) == found)
-        rows = await self._batchers.read(lambda session: session.fetch(query))
-        items = [operation_from(row) for row in rows]
-        return page_of(items, limit, max_bytes=max_bytes, size=bytes_of)
+        return await self._batchers.read(
+            lambda session: self._pages.read(
+                session, access_filter, selection, after, limit, full=full, max_bytes=max_bytes
+            )
+        )
 
     async def status_snapshots(
         self, operation_ids: Sequence[OperationId]
@@ -179,69 +172,6 @@ def get_statement(database: Database) -> Prepared:
         )
 
     return Prepared(database, {"id": sa.Text(), **ACCESS_FILTER, "number": sa.Integer()}, build)
-
-
-def select_page(
-    access_filter: AccessFilter,
-    selection: Selection,
-    after: Position | None,
-    limit: int,
-) -> sa.Select[Any]:
-    """Return the query for one page, newest first, by keyset: its cost does not grow with depth.
-
-    It reads no payloads.
-    """
-    query = (
-        sa.select(*SUMMARY_COLUMNS)
-        .where(unexpired(), *_selected(selection))
-        .order_by(_o.create_time.desc(), _o.id.desc())
-        .limit(limit)
-    )
-    if not access_filter.everything:
-        query = query.where(_o.owner == access_filter.subject)
-    if after is not None:
-        query = query.where(
-            sa.tuple_(_o.create_time, _o.id)
-            < sa.tuple_(sa.literal(after.create_time, _o.create_time.type), sa.literal(after.id))
-        )
-    return query
-
-
-def select_full_page(page: sa.Select[Any], limit: int, max_bytes: int) -> sa.Select[Any]:
-    """Return the query for the operations of `page` with their payloads, as many as fit.
-
-    The last column is the number of rows of `page`, of which only the first `limit` are read.
-    """
-    found = page.with_only_columns(
-        _o.id, _o.create_time, answer_bytes(operations).label("answer_bytes")
-    ).cte("found")
-    order = (found.c.create_time.desc(), found.c.id.desc())
-    measured = sa.select(
-        found.c.id,
-        sa.func.row_number().over(order_by=order).label("position"),
-        sa.func.sum(found.c.answer_bytes).over(order_by=order, rows=(None, 0)).label("total"),
-        sa.func.count().over().label("found"),
-    ).cte("measured")
-    fits = sa.or_(measured.c.position == 1, measured.c.total <= max_bytes)
-    return (
-        sa.select(*COLUMNS, measured.c.found)
-        .join(measured, measured.c.id == _o.id)
-        .where(measured.c.position <= limit, fits)
-        .order_by(measured.c.position)
-    )
-
-
-def _selected(selection: Selection) -> Iterator[ColumnElement[bool]]:
-    if selection.owner is not None:
-        yield _o.owner == selection.owner
-    if selection.function is not None:
-        yield _o.function == selection.function
-    if selection.statuses:
-        yield _o.status.in_([status.value for status in selection.statuses])
-    if selection.create_time_from is not None:
-        yield _o.create_time >= selection.create_time_from
-    if selection.create_time_to is not None:
-        yield _o.create_time < selection.create_time_to
 
 
 def select_status_snapshots(operation_ids: Sequence[OperationId]) -> sa.Select[Any]:

@@ -54,7 +54,13 @@ class _Compiled:
         self._sql = str(compiled)
         self._returns = statement.is_select or bool(compiled.effective_returning)
         names = tuple(inputs)
-        fixed = {name: value for name, value in compiled.params.items() if name not in inputs}
+        fixed = {
+            name: convert(value)
+            if (convert := database.to_driver(compiled.binds[name].type))
+            else value
+            for name, value in compiled.params.items()
+            if name not in inputs
+        }
         self._fixed = tuple(fixed.values())
         # Placeholders have no names: `_order` gives the input of each placeholder.
         names += tuple(fixed)

@@ -26,7 +26,7 @@ from milepost.domain.sweep import (
     Sweep,
 )
 from milepost.domain.transitions import TABLE, Transition
-from milepost.storage.batchers import alone
+from milepost.storage.batchers import alone, atomic
 from milepost.storage.creation import SWEEPER
 from milepost.storage.dialects import Span, clock
 from milepost.storage.effects import (
@@ -40,6 +40,7 @@ from milepost.storage.event_writer import REQUEST_INPUTS, EventWriter
 from milepost.storage.predicates import has_status, indexed_status
 from milepost.storage.prepared import Prepared
 from milepost.storage.rows import COLUMNS, SUMMARY_COLUMNS, RowReader, errors_to_json
+from milepost.storage.serving_periods import could_be_renewed, note_serving
 from milepost.storage.statements import expiring
 from milepost.storage.tables import events, operations
 
@@ -81,10 +82,7 @@ def due(
 def _conditions(
     sweep: Sweep, now: ColumnElement[Any]
 ) -> tuple[tuple[ColumnElement[bool], ...], ColumnElement[Any]]:
-    unexpired = _o.expire_time >= now  # expired operations do not go to another worker
-    lease_lost = (_o.lease.is_not(None), _o.lease_expire_time < now, unexpired)
     not_cancelled = _o.cancel_request_time.is_(None)
-    ran_out = _o.run_expire_time < now
     by_time = {CANCEL: _o.cancel_expire_time, TIME_OUT: _o.queue_expire_time}
     by_lease = {
         CANCEL_LOST: sa.not_(not_cancelled),
@@ -96,11 +94,16 @@ def _conditions(
         RUN_OUT: sa.not_(sa.and_(*is_possible(Transition.RETRY))),
     }
     if sweep in by_lease:
-        return (*lease_lost, by_lease[sweep]), _o.id
+        return (*_lease_expired(now), could_be_renewed(), by_lease[sweep]), _o.id
     if sweep in by_run:
-        return (ran_out, by_run[sweep]), _o.run_expire_time
+        return (_o.run_expire_time < now, by_run[sweep]), _o.run_expire_time
     time = by_time.get(sweep, _o.expire_time)
     return (time < now,), time
+
+
+def _lease_expired(now: ColumnElement[Any]) -> tuple[ColumnElement[bool], ...]:
+    # Expired operations are not released to another worker.
+    return (_o.lease.is_not(None), _o.lease_expire_time < now, _o.expire_time >= now)
 
 
 def sweep_statement(database: Database, sweep: Sweep) -> EventWriter:
@@ -178,6 +181,17 @@ def count(
     return sa.select(sa.func.count()).select_from(found.subquery())
 
 
+def count_spared(max_operations: int) -> sa.Select[Any]:
+    """Return the count of expired leases that can still be renewed, up to `max_operations`."""
+    found = sa.select(_o.id).where(
+        indexed_status(operations, RELEASE.sources),
+        *_lease_expired(clock()),
+        sa.not_(could_be_renewed()),
+    )
+    limited = found.order_by(_o.id).limit(max_operations)
+    return sa.select(sa.func.count()).select_from(limited.subquery())
+
+
 def _without_payloads(operation: Operation) -> Operation:
     """Return the operation without its payloads, which the sweeper does not need."""
     return replace(operation, result=None, errors=(), metadata=None)
@@ -211,6 +225,14 @@ class SqlSweepStore:
     async def overdue(self, sweep: Sweep, since: timedelta, max_operations: int) -> int:
         """See `SweepStore.overdue`."""
         return await self._count(count(sweep, since=since, max_operations=max_operations))
+
+    async def spared(self, max_operations: int) -> int:
+        """See `SweepStore.spared`."""
+        return await self._count(count_spared(max_operations))
+
+    async def note_serving(self) -> timedelta | None:
+        """See `SweepStore.note_serving`."""
+        return await self._batchers.writes.submit(atomic(note_serving), None, object())
 
     async def _count(self, query: sa.Select[Any]) -> int:
         ((found,),) = await self._batchers.read(lambda session: session.fetch(query))

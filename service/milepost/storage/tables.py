@@ -7,7 +7,7 @@ the two on both databases.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import sqlalchemy as sa
 
@@ -38,6 +38,10 @@ def status_condition(statuses: Collection[Status]) -> str:
     quoted = _quoted(statuses)
     return f"status = {quoted}" if len(statuses) == 1 else f"status IN ({quoted})"
 
+
+UNKNOWN_STATUS: Final = f"status NOT IN ({_quoted(Status)})"
+"""The condition of the partial index of the statuses that only a newer release knows. A release
+that adds a status adds an index with its own condition, and leaves this one to its predecessor."""
 
 operations = sa.Table(
     "operations",
@@ -149,12 +153,13 @@ operations = sa.Table(
     # No index has a column that progress changes, so that PostgreSQL can update in place (HOT);
     # the fill factor reserves the space for it.
     sa.Index(None, "owner", "request_id", unique=True),
-    sa.Index(None, "owner", "create_time", "id"),
+    # The lists, each a merge over the statuses; see `storage/pages.py`.
+    sa.Index(None, "status", "create_time", "id"),
     sa.Index(None, "owner", "status", "create_time", "id"),
     sa.Index(None, "function", "status", "create_time", "id"),
-    sa.Index(None, "create_time", "id"),
+    sa.Index(None, "owner", "function", "status", "create_time", "id"),
     sa.Index(None, "expire_time"),
-    # Partial indexes of unfinished work, which grow with that work and not with the table.
+    # Partial indexes, mostly of unfinished work, which grow with that work and not with the table.
     *(
         sa.Index(
             f"operations_{name}_idx",
@@ -195,6 +200,7 @@ operations = sa.Table(
                     ("cancel_expire_time", TABLE[Transition.ACKNOWLEDGE].sources),
                 )
             ),
+            ("unknown_status", ("create_time", "id"), UNKNOWN_STATUS),
         )
     ),
     sa.Index(
@@ -285,7 +291,7 @@ deliveries = sa.Table(
         postgresql_where=sa.text("payload IS NOT NULL"),
         sqlite_where=sa.text("payload IS NOT NULL"),
     ),
-    sa.Index(None, "owner", "create_time", "id"),
+    sa.Index(None, "owner", "status", "create_time", "id"),
 )
 """One row per webhook, written with the transition that causes it."""
 
@@ -315,6 +321,14 @@ delivery_attempts = sa.Table(
     sa.CheckConstraint("number >= 1", name="number"),
 )
 """One row per attempt to send a webhook; removed with its delivery."""
+
+serving_periods = sa.Table(
+    "serving_periods",
+    metadata,
+    sa.Column("start_time", Instant, primary_key=True),
+    sa.Column("end_time", Instant, nullable=False, comment="extended while the period goes on"),
+)
+"""The times in which a replica could take renewals of leases; see `storage/serving_periods.py`."""
 
 signing_secrets = sa.Table(
     "signing_secrets",

@@ -16,6 +16,7 @@ from milepost.telemetry.tracing import current, join_trace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from datetime import timedelta
 
     from milepost.domain.operation import Operation, Principal
     from milepost.domain.sweep import Sweep
@@ -106,6 +107,11 @@ def record_purged_events(operations: int) -> None:
     """Log the number of operations whose events were purged, unless it is 0."""
     if operations:
         log.info("events purged", operations=operations)
+
+
+def record_interruption(length: timedelta) -> None:
+    """Log that for a while no replica could take renewals of leases."""
+    log.warning("leases could not be renewed", seconds=round(length.total_seconds(), 1))
 
 
 def record_failure(

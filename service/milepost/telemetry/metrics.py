@@ -73,6 +73,11 @@ overdue: Final = Gauge(
     ["sweep"],
     registry=registry,
 )
+leases_spared: Final = Gauge(
+    "milepost_leases_spared",
+    "Expired leases that are not ended yet, because they could not be renewed for a while",
+    registry=registry,
+)
 progress_streams: Final = Gauge(
     "milepost_progress_streams", "Open progress streams", registry=registry
 )
@@ -130,8 +135,9 @@ def record_refused_write(cause: str) -> None:
     _refused_writes.labels(cause).inc()
 
 
-def record_overdue(counts: Mapping[Sweep, int]) -> None:
-    """Set the number of operations for which each sweep is overdue."""
+def record_overdue(counts: Mapping[Sweep, int], *, spared: int) -> None:
+    """Set the number of operations for which each sweep is overdue, and of spared leases."""
+    leases_spared.set(spared)
     for sweep, count in counts.items():
         overdue.labels(sweep.name).set(count)
 

@@ -80,6 +80,12 @@ class Sweeper:
         """End what is out of time: attempts without a lease, graces, queue and run timeouts."""
         return await self._pass("leases", _SOON)
 
+    async def note_serving(self) -> None:
+        """Store that this replica takes renewals. Without it, no lease is swept."""
+        interruption = await self._store.note_serving()
+        if interruption is not None:
+            telemetry.record_interruption(interruption)
+
     async def clean_up(self) -> Swept:
         """Fail the expired operations that are processing, and purge the other expired ones."""
         return await self._pass("cleanup", _CLEANUP)
@@ -107,7 +113,7 @@ class Sweeper:
             )
             for sweep in SWEEPS
         }
-        telemetry.record_overdue(overdue)
+        telemetry.record_overdue(overdue, spared=await self._store.spared(MAX_OVERDUE))
         return overdue
 
     async def _pass(self, name: str, sweeps: tuple[Sweep, ...]) -> Swept:

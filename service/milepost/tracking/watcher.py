@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final, Self
 
-from milepost.domain.errors import Draining
+from milepost.domain.errors import Draining, RevisionAhead
 from milepost.domain.history import is_terminal, may_have_missed, operation_after
 from milepost.domain.relations import READERS, access_filter
 from milepost.tracking.subscriptions import Subscriber
@@ -165,6 +165,7 @@ class Watch:
 
         Raises:
             Draining: this replica stops; another one continues after the last revision.
+            RevisionAhead: the operation has not reached the last revision, or has no longer.
         """
         clock = asyncio.get_running_loop().time
         end = clock() + self._watcher.keep_alive
@@ -184,8 +185,10 @@ class Watch:
         """Read the operation, and make the changes since the last read ready."""
         operation = await self._watcher.store.get(self._id, self._access_filter)
         self._subscriber.seen_revision = operation.revision
+        if operation.revision < self._revision:
+            raise RevisionAhead(requested=self._revision, actual=operation.revision)
         self._is_ended = is_terminal(operation)
-        if operation.revision <= self._revision:
+        if operation.revision == self._revision:
             return
         if self._revision and may_have_missed(
             operation, revision=self._revision, attempt=self._attempt

@@ -441,7 +441,8 @@ class WatchOperationRequest(_message.Message):
     """Identifier of the operation: `op_` and 24 lower-case hexadecimal characters."""
     after_revision: _builtins.int
     """Last revision that the caller has seen; only later revisions are sent. 0 starts with the
-    current operation and omits its earlier revisions.
+    current operation and omits its earlier revisions. A revision that the operation has not
+    reached is refused.
     """
     def __init__(
         self,

@@ -34,8 +34,9 @@ class WorkerServiceStub:
 
     A claimed operation is leased. Every progress report renews the lease. When the lease ends, the
     sweeper releases the operation to PENDING for another worker, or fails it with the error code
-    LEASE_LOST if no attempt is left. An operation that was started by its id has no lease; only its
-    `expire_time` bounds it.
+    LEASE_LOST if no attempt is left. After an interruption of the service, the sweeper waits until the
+    worker had one full lease to renew it. An operation that was started by its id has no lease; only
+    its `expire_time` bounds it.
 
     The errors that every RPC may return are listed at the head of operation.proto.
     """
@@ -97,8 +98,9 @@ class WorkerServiceServicer:
 
     A claimed operation is leased. Every progress report renews the lease. When the lease ends, the
     sweeper releases the operation to PENDING for another worker, or fails it with the error code
-    LEASE_LOST if no attempt is left. An operation that was started by its id has no lease; only its
-    `expire_time` bounds it.
+    LEASE_LOST if no attempt is left. After an interruption of the service, the sweeper waits until the
+    worker had one full lease to renew it. An operation that was started by its id has no lease; only
+    its `expire_time` bounds it.
 
     The errors that every RPC may return are listed at the head of operation.proto.
     """
@@ -415,8 +417,9 @@ class WorkerService:
 
     A claimed operation is leased. Every progress report renews the lease. When the lease ends, the
     sweeper releases the operation to PENDING for another worker, or fails it with the error code
-    LEASE_LOST if no attempt is left. An operation that was started by its id has no lease; only its
-    `expire_time` bounds it.
+    LEASE_LOST if no attempt is left. After an interruption of the service, the sweeper waits until the
+    worker had one full lease to renew it. An operation that was started by its id has no lease; only
+    its `expire_time` bounds it.
 
     The errors that every RPC may return are listed at the head of operation.proto.
     """

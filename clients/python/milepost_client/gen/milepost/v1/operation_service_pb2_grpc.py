@@ -200,6 +200,9 @@ class OperationServiceServicer:
 
         Errors:
         * INVALID_REQUEST (INVALID_ARGUMENT): the id is malformed or `after_revision` is negative.
+        * REVISION_AHEAD (OUT_OF_RANGE): the operation is not at `after_revision` yet, or no longer, for
+        example because the database was restored from a backup. The metadata holds both revisions.
+        Watch again without `after_revision`.
         * OPERATION_NOT_FOUND, OPERATION_EXPIRED, OPERATION_DELETED (NOT_FOUND): the caller can read no
         such operation, or the operation was removed during the watch.
         """
