@@ -1,4 +1,4 @@
-"""``ops``: one command for each call of a caller."""
+"""``ops``: one command for each call of a caller, and the release of an operation."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ _UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 _DURATION: Final = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)([smhd]?)")
 _MAX_PAGE_SIZE: Final = 100
 
-app = typer.Typer(help="Create, read, list, watch and cancel operations. Needs an API key.")
+app = typer.Typer(
+    help="Create, read, list, watch, cancel and release operations. Needs an API key."
+)
 
 
 def _duration(text: str) -> timedelta:
@@ -225,6 +227,38 @@ def cancel(
         run_call(lambda client: client.cancel(id_, reason), address, api_key, insecure=insecure),
         output,
     )
+
+
+@app.command()
+def release(
+    id_: IdArgument,
+    *,
+    attempt: Annotated[
+        int | None, typer.Option(min=1, help="Only if this is still the attempt.")
+    ] = None,
+    delay: Annotated[
+        timedelta | None,
+        typer.Option(
+            parser=_duration,
+            metavar="DURATION",
+            help="Time until it can be claimed again, such as 30s; at most 1 h.",
+        ),
+    ] = None,
+    reason: Annotated[str | None, typer.Option(metavar="TEXT", help="Reason for people.")] = None,
+    address: AddressOption = DEFAULT_ADDRESS,
+    api_key: KeyOption = None,
+    insecure: InsecureOption = False,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Give an operation in progress back to workers, as its owner or as a worker.
+
+    Its present worker must stop: further writes of that attempt are refused.
+    """
+
+    async def call(client: Milepost) -> Operation:
+        return await client.release(id_, delay=delay, reason=reason, attempt=attempt)
+
+    _show(run_call(call, address, api_key, insecure=insecure), output)
 
 
 def _show(operation: Operation, output: Output) -> None:
