@@ -261,3 +261,17 @@ async def test_closed_client_refuses_the_stream():
     milepost = Milepost("127.0.0.1:7450", api_key=API_KEY)
     with pytest.raises(RuntimeError, match="not open"):
         StreamedWork(milepost, claimed("one", lease_s=60))
+
+
+async def test_stored_report_is_renewed_by_an_empty_one():
+    """A renewal repeats the newest report until it is stored; later ones are empty, and so free."""
+    held = HeldOperation(Outbox(), claimed("one", lease_s=60), lambda _: None)
+    await held.report(0.5, "half")
+    assert held.take(1.0).progress == 0.5
+    assert held.take(2.0).message == "half"
+    held.acknowledge()
+    held.acknowledge()
+    renewal = held.take(21.0)
+    assert {field.name for field, _ in renewal.ListFields()} == {"operation_id", "attempt"}
+    await held.report(message="more")
+    assert (held.take(22.0).progress, held.take(23.0).message) == (0.5, "more")

@@ -38,6 +38,7 @@ from milepost.tracking.webhooks import Webhooks
 
 if TYPE_CHECKING:
     from milepost.config import Settings
+    from milepost.domain.ports import LeaseRegister
     from milepost.main.webhook_delivery import WebhookDelivery
 
 
@@ -81,6 +82,7 @@ async def serve(settings: Settings) -> None:
             subscriptions=subscriptions,
             work=work,
             keys=keys,
+            leases=access.rate_limits.leases,
             tracing=tracing,
         )
         server = RpcServer(use_cases, access, settings.limits, _wire(settings), tracing=tracing)
@@ -115,11 +117,12 @@ def _use_cases(
     subscriptions: Subscriptions,
     work: PendingWork,
     keys: Keys,
+    leases: LeaseRegister,
     tracing: telemetry.Tracing,
 ) -> UseCases:
     """Return what the services serve."""
     operations, limits = stores.operations, settings.limits
-    committer = Committer(operations, subscriptions)
+    committer = Committer(operations, subscriptions, leases)
     streams = ProgressStreams(committer, operations, subscriptions=subscriptions, limits=limits)
     tracker = Tracker(
         operations,
@@ -133,7 +136,9 @@ def _use_cases(
     )
     return UseCases(
         tracker=tracker,
-        claimer=Claimer(stores.work, limits=limits, subscriptions=subscriptions, work=work),
+        claimer=Claimer(
+            stores.work, limits=limits, subscriptions=subscriptions, work=work, leases=leases
+        ),
         sweeper=Sweeper(
             stores.sweeps,
             subscriptions=subscriptions,

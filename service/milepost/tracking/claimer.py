@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from milepost.domain.limits import Limits
     from milepost.domain.operation import Operation, Principal
-    from milepost.domain.ports import WorkStore
+    from milepost.domain.ports import LeaseRegister, WorkStore
     from milepost.tracking.subscriptions import Subscriptions
 
 POLL_INTERVAL_S: Final = 0.5
@@ -143,7 +143,13 @@ class Claimer:
     """Leases pending work to workers. Every method raises the errors of `WorkStore` too."""
 
     def __init__(
-        self, store: WorkStore, *, limits: Limits, subscriptions: Subscriptions, work: PendingWork
+        self,
+        store: WorkStore,
+        *,
+        limits: Limits,
+        subscriptions: Subscriptions,
+        work: PendingWork,
+        leases: LeaseRegister | None = None,
     ) -> None:
         """Claim from `store`.
 
@@ -152,8 +158,10 @@ class Claimer:
             limits: clamp the lease and the wait.
             subscriptions: are notified of claimed operations.
             work: notifies waiting claims.
+            leases: records the leases; None if nothing depends on them.
         """
         self._store = store
+        self._leases = leases
         self._limits = limits
         self._subscriptions = subscriptions
         self._work = work
@@ -227,3 +235,5 @@ class Claimer:
         for operation in claimed:
             self._subscriptions.publish(operation.id)
             telemetry.record_transition(Transition.CLAIM, TransitionResult(operation), by)
+            if self._leases is not None:
+                self._leases.record(by.subject, operation)

@@ -10,7 +10,7 @@ from milepost.domain.transitions import TABLE, TransitionRequest
 
 if TYPE_CHECKING:
     from milepost.domain.operation import OperationId, Principal
-    from milepost.domain.ports import OperationStore
+    from milepost.domain.ports import LeaseRegister, OperationStore
     from milepost.domain.transitions import Preconditions, Transition, TransitionResult
     from milepost.tracking.subscriptions import Subscriptions
 
@@ -21,9 +21,15 @@ class Committer:
     Every method raises the errors of `OperationStore` too.
     """
 
-    def __init__(self, store: OperationStore, subscriptions: Subscriptions) -> None:
-        """Commit to `store` and publish to `subscriptions`."""
+    def __init__(
+        self,
+        store: OperationStore,
+        subscriptions: Subscriptions,
+        leases: LeaseRegister | None = None,
+    ) -> None:
+        """Commit to `store`, publish to `subscriptions`, and record leases in `leases`."""
         self._store = store
+        self._leases = leases
         self._subscriptions = subscriptions
 
     async def commit(self, by: Principal, request: TransitionRequest) -> TransitionResult:
@@ -31,6 +37,8 @@ class Committer:
         result = await self._store.apply(request)
         self._subscriptions.publish(request.id)
         telemetry.record_transition(request.transition, result, by)
+        if self._leases is not None:
+            self._leases.record(by.subject, result.operation)
         return result
 
     async def delete(self, by: Principal, request: TransitionRequest) -> None:
