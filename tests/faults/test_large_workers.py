@@ -102,7 +102,7 @@ async def until_ended(service: Service, size: Size) -> None:
     with service.engine.connect() as connection:
         found = connection.execute(sa.select(operations.c.status, operations.c.attempt)).all()
         transitions = sa.select(events.c.transition, sa.func.count()).group_by(events.c.transition)
-        made: Counter[str] = Counter(dict(connection.execute(transitions).tuples().all()))
+        made = {row[0]: row[1] for row in connection.execute(transitions).all()}
     assert Counter(map(tuple, found)) == {("COMPLETED", 1): size.count}
     assert made == {"claim": size.count, "complete": size.count}
 
