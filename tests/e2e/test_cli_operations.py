@@ -242,7 +242,25 @@ def test_operation_is_cancelled_once(caller):
     assert done.err.startswith("error: cannot cancel while CANCELLED")
 
 
-@pytest.mark.parametrize("command", ["get", "watch", "cancel"])
+def test_operation_is_released_with_a_delay(caller, worker):
+    """An operation in progress is released; the release of another attempt is refused."""
+    id_ = create(caller)
+    worker.start(id_)
+    done = caller("ops", "release", id_, "--attempt", "2")
+    assert (done.code, done.out) == (REFUSED, "")
+    words = ("--attempt", "1", "--delay", "10m", "--reason", "maintenance")
+    done = caller("ops", "release", id_, *words, "--output", "json")
+    assert (done.code, done.json["status"]) == (OK, "PENDING")
+    assert (done.json["attempt"], done.json["failed_attempts"]) == (1, 0)
+    assert done.json["next_attempt_time"] > done.json["create_time"]
+    shown = caller("ops", "get", id_).out
+    assert re.search(r"claimable +\S", shown)
+    assert re.search(r"failed attempts +0 of 3", shown)
+    done = caller("ops", "release", id_)
+    assert done.err.startswith("error: cannot release while PENDING")
+
+
+@pytest.mark.parametrize("command", ["get", "watch", "cancel", "release"])
 def test_unknown_operation_has_its_own_exit_code(caller, command):
     """An operation that the caller may not see is exit code 3."""
     done = caller("ops", command, UNKNOWN, "--output", "json")

@@ -200,8 +200,8 @@ async def test_worker_outside_of_the_main_thread(any_service, caller, function):
     assert await caller.result(operation.id) == "finished"
 
 
-async def test_work_past_the_grace_period_loses_its_lease(any_service, caller, function):
-    """Work that outlasts the grace period is not failed: its lease expires."""
+async def test_work_past_the_grace_period_goes_back(any_service, caller, function):
+    """Work that outlasts the grace period is not failed: its operation is released."""
     started = asyncio.Event()
 
     async def does(_: Work) -> None:
@@ -212,8 +212,8 @@ async def test_work_past_the_grace_period_loses_its_lease(any_service, caller, f
         operation = await caller.create(function)
         await asyncio.wait_for(started.wait(), SOON_S)
     left = await caller.get(operation.id)
-    assert left.status is Status.PROCESSING
-    assert left.lease_expire_time is not None
+    assert left.status is Status.PENDING
+    assert (left.attempt, left.failed_attempts) == (1, 0)
 
 
 async def test_refused_claims_end_the_worker(any_service, function):

@@ -1,18 +1,21 @@
 """The end of a program with a Python `Worker`: its operations go back, and signals are its own."""
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 
-from milepost_client import Milepost, Status, Work, Worker
+from milepost_client import Milepost, Status, SyncWork, Work, Worker
+from milepost_client import worker as worker_module
 from tests.e2e.working import SOON_S, until_so, working
 from tests.waiting import until
 
@@ -79,18 +82,23 @@ def worker_key(any_service) -> str:
     return key
 
 
-async def test_ctrl_c_in_a_function_leaves_all_operations(
+async def assert_released(caller: Milepost, operation_id: str) -> None:
+    """Check that the operation is pending again at once, without a failed attempt."""
+    left = await caller.get(operation_id)
+    assert (left.status, left.attempt, left.failed_attempts) == (Status.PENDING, 1, 0)
+
+
+async def test_ctrl_c_in_a_function_releases_all_operations(
     any_service, caller, function, worker_key
 ):
-    """Ctrl-C that surfaces in one function ends the program, and fails no operation."""
+    """Ctrl-C that surfaces in one function ends the program; all operations go back."""
     operations = [await caller.create(f"{function}.{name}") for name in ("waits", "raises")]
     with program(any_service.address, worker_key, function, "plain") as process:
         await begun(process)
         await begun(process)
         assert await ended(process) == 130
     for operation in operations:
-        left = await caller.get(operation.id)
-        assert (left.status, left.errors) == (Status.PROCESSING, ())
+        await assert_released(caller, operation.id)
 
 
 @pytest.mark.parametrize("how", ["signals", "plain"])
@@ -105,24 +113,22 @@ async def test_second_ctrl_c_ends_the_program(any_service, caller, function, wor
                 await asyncio.to_thread(process.wait, 1.0)
             process.send_signal(signal.SIGINT)
         assert await ended(process) == 130
-    left = await caller.get(operation.id)
-    assert (left.status, left.errors) == (Status.PROCESSING, ())
+    await assert_released(caller, operation.id)
 
 
-async def test_program_that_ends_beside_its_worker_leaves_its_operations(
+async def test_program_that_ends_beside_its_worker_releases_its_operations(
     any_service, caller, function, worker_key
 ):
-    """When the main coroutine returns, its worker ends, and fails no operation."""
+    """When the main coroutine returns, its worker ends, and its operations go back."""
     operation = await caller.create(f"{function}.waits")
     with program(any_service.address, worker_key, function, "beside") as process:
         await begun(process)
         assert await ended(process) == 0
-    left = await caller.get(operation.id)
-    assert (left.status, left.errors) == (Status.PROCESSING, ())
+    await assert_released(caller, operation.id)
 
 
-async def test_cancelled_run_leaves_its_operations_at_once(any_service, caller, function):
-    """A worker that is cancelled does not wait for the grace, and fails nothing."""
+async def test_cancelled_run_releases_its_operations_at_once(any_service, caller, function):
+    """A worker that is cancelled does not wait for the grace, and releases its operations."""
     begun, cancelled = asyncio.Event(), asyncio.Event()
 
     async def does(_: Work) -> None:
@@ -141,12 +147,73 @@ async def test_cancelled_run_leaves_its_operations_at_once(any_service, caller, 
         with pytest.raises(asyncio.CancelledError):
             await asyncio.wait_for(running, SOON_S)
         assert cancelled.is_set()
-        left = await caller.get(operation.id)
-    assert (left.status, left.errors) == (Status.PROCESSING, ())
+        await assert_released(caller, operation.id)
+
+
+async def test_stopped_worker_releases_what_it_cannot_finish(any_service, caller, function):
+    """A stopped worker gives 100 operations back within 2 s, and another one has them at once."""
+    begun = 0
+
+    async def never_ends(_: Work) -> None:
+        nonlocal begun
+        begun += 1
+        await asyncio.Event().wait()
+
+    async def ends(_: Work) -> None:
+        pass
+
+    loop = asyncio.get_running_loop()
+    operations = [await caller.create(function) for _ in range(100)]
+    async with working(any_service, function, never_ends, concurrency=100, grace=0.1) as worker:
+        await until(lambda: begun == 100)
+        stop_time = loop.time()
+        worker.stop()
+    released_s = loop.time() - stop_time
+    assert released_s < 2
+    async with working(any_service, function, ends, concurrency=100):
+        for operation in operations:
+            await until_so(caller, operation.id, lambda o: o.status is Status.COMPLETED)
+    done = [await caller.get(operation.id) for operation in operations]
+    assert {(o.attempt, o.failed_attempts) for o in done} == {(2, 0)}
+
+
+async def test_plain_function_is_released_while_its_thread_goes_on(any_service, caller, function):
+    """An operation goes back although the thread of its function cannot be ended."""
+    begun, ending = threading.Event(), threading.Event()
+
+    def does(_: SyncWork) -> None:
+        begun.set()
+        ending.wait(SOON_S)
+
+    operation = await caller.create(function)
+    async with working(any_service, function, does, grace=0.1):
+        await asyncio.to_thread(begun.wait, SOON_S)
+    await assert_released(caller, operation.id)
+    ending.set()
+
+
+async def test_function_that_ignores_the_end_is_released(
+    any_service, caller, function, monkeypatch
+):
+    """An operation goes back although its function goes on after it was cancelled."""
+    monkeypatch.setattr(worker_module, "MAX_PATIENCE_S", 0.2)
+    begun, ending = asyncio.Event(), asyncio.Event()
+
+    async def does(_: Work) -> None:
+        begun.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await ending.wait()
+        await ending.wait()
+
+    operation = await caller.create(function)
+    async with working(any_service, function, does, grace=0.1):
+        await asyncio.wait_for(begun.wait(), SOON_S)
+    await assert_released(caller, operation.id)
+    ending.set()
 
 
 async def test_client_that_is_closed_ends_its_worker(any_service, caller, function):
-    """A worker whose client was closed says so; its operations are left."""
+    """A worker whose client was closed says so, and its operations go back before."""
     begun = asyncio.Event()
 
     async def does(_: Work) -> None:
@@ -160,7 +227,7 @@ async def test_client_that_is_closed_ends_its_worker(any_service, caller, functi
         await asyncio.wait_for(begun.wait(), SOON_S)
     with pytest.raises(RuntimeError, match="the client was closed"):
         await asyncio.wait_for(running, SOON_S)
-    assert (await caller.get(operation.id)).status is Status.PROCESSING
+    await assert_released(caller, operation.id)
 
 
 async def test_worker_leaves_signals_to_its_host(service, function):

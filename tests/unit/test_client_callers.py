@@ -102,6 +102,7 @@ async def test_conditions_are_sent_as_given():
         worker_pb.UpdateProgressResponse(operation=done),
         worker_pb.CompleteOperationResponse(operation=done),
         worker_pb.FailOperationResponse(operation=done),
+        worker_pb.ReleaseOperationResponse(operation=done),
     ]
     async with talking(*script) as (milepost, service):
         await milepost.cancel(ID, "changed my mind", expected_revision=7)
@@ -110,6 +111,7 @@ async def test_conditions_are_sent_as_given():
         await milepost.update_progress(ID, 0.5, "half", attempt=2, expected_revision=7)
         await milepost.complete(ID, {"frames": 7}, attempt=2, expected_revision=7)
         await milepost.fail(ID, [OperationError("E", "e")], attempt=2, expected_revision=7)
+        await milepost.release(ID, delay=1.5, reason="r", attempt=2, expected_revision=7)
     for request in service.requests:
         assert {field.name for field, _ in request.ListFields()} == set(
             request.DESCRIPTOR.fields_by_name
@@ -117,6 +119,7 @@ async def test_conditions_are_sent_as_given():
         assert (request.operation_id, request.expected_revision) == (ID, 7)
     assert service.requests[0].reason == "changed my mind"
     assert from_any(service.requests[4].result) == {"frames": 7}
+    assert service.requests[6].delay.ToTimedelta() == timedelta(seconds=1.5)
 
 
 @pytest.mark.parametrize("progress", [None, 0.0])

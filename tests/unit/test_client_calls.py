@@ -39,6 +39,7 @@ MUTATIONS = {
     "UpdateProgress": lambda milepost, **key: milepost.update_progress(ID, 0.5, **key),
     "CompleteOperation": lambda milepost, **key: milepost.complete(ID, 1, **key),
     "FailOperation": lambda milepost, **key: milepost.fail(ID, [OperationError("E", "e")], **key),
+    "ReleaseOperation": lambda milepost, **key: milepost.release(ID, delay=1, **key),
 }
 
 

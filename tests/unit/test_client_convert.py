@@ -131,7 +131,7 @@ def test_broken_result_comes_back_as_it_is():
 def test_operation_tells_every_field():
     """Every field of the message is told under the same name, times aware and in UTC."""
     time = timestamp_pb2.Timestamp(seconds=1, nanos=5000)
-    times = ("start", "progress", "complete", "cancel", "lease_expire")
+    times = ("start", "progress", "complete", "cancel", "lease_expire", "next_attempt")
     told = from_operation(
         operation(
             "COMPLETED",
@@ -145,6 +145,7 @@ def test_operation_tells_every_field():
             callback_url="https://example.com/hook",
             worker="w1",
             attempt=2,
+            failed_attempts=1,
             next_step=pb.NEXT_STEP_END,
             next_step_deadline=time,
             **{f"{name}_time": time for name in times},

@@ -281,3 +281,17 @@ async def test_undecodable_item_reconnects_the_stream():
         await work.progress(0.5)
         await until(lambda: len(service.asked) == 2)
         await until(lambda: work._held.unstored is None)
+
+
+async def test_stored_report_is_renewed_by_an_empty_one():
+    """A renewal repeats the newest report until it is stored; later ones are empty, and so free."""
+    held = HeldOperation(Outbox(), claimed("one", lease_s=60), lambda _: None)
+    await held.report(0.5, "half")
+    assert held.take(1.0).progress == 0.5
+    assert held.take(2.0).message == "half"
+    held.acknowledge()
+    held.acknowledge()
+    renewal = held.take(21.0)
+    assert {field.name for field, _ in renewal.ListFields()} == {"operation_id", "attempt"}
+    await held.report(message="more")
+    assert (held.take(22.0).progress, held.take(23.0).message) == (0.5, "more")

@@ -16,11 +16,12 @@ from milepost_client import (
     OperationError,
     StoreUnavailable,
     retry,
+    workers,
 )
 from milepost_client.convert import from_any, from_operation
 from milepost_client.gen.milepost.v1 import worker_service_pb2 as pb
 from milepost_client.work import LARGE_BYTES, Work
-from tests.unit.client_script import ID, Refusal, operation, started, talking
+from tests.unit.client_script import ID, Never, Refusal, operation, started, talking
 
 COMPLETED = pb.CompleteOperationResponse(operation=operation("COMPLETED", attempt=1))
 FAILED = pb.FailOperationResponse(operation=operation("FAILED", attempt=1))
@@ -168,3 +169,24 @@ async def test_unknown_end_is_not_made_a_failure():
             async with milepost.work(ID) as work:
                 work.result = 7
     assert service.methods == ["StartOperation", "CompleteOperation"]
+
+
+async def test_release_at_the_end_is_tried_again():
+    """The release of a worker that ends outlasts a rate limit, with the same request_id."""
+    released = pb.ReleaseOperationResponse(operation=operation("PENDING", attempt=1))
+    async with talking(BUSY, released) as (milepost, service):
+        await milepost._give_back(ID, 1)
+    first, second = service.requests
+    assert first == second
+    assert (first.operation_id, first.attempt, first.HasField("delay")) == (ID, 1, False)
+
+
+@pytest.mark.parametrize("answer", [Never(), AWAY], ids=["no answer", "unavailable"])
+async def test_release_at_the_end_takes_a_bounded_time(monkeypatch, answer):
+    """A program that ends does not wait for a service that is away."""
+    monkeypatch.setattr(workers, "GIVE_BACK_TIMEOUT_S", 0.2)
+    begun = asyncio.get_running_loop().time()
+    async with talking(answer) as (milepost, _):
+        with pytest.raises((TimeoutError, StoreUnavailable)):
+            await milepost._give_back(ID, 1)
+        assert asyncio.get_running_loop().time() - begun < 1

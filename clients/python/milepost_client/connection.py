@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from types import TracebackType
 from typing import Final, Self
@@ -57,6 +58,8 @@ class Connection:
         self._deadline = seconds(deadline)
         self._channel: grpc.aio.Channel | None = None
         self._process_id = os.getpid()
+        self._before_close: set[Callable[[], Awaitable[None]]] = set()
+        """Calls that still need the channel, for what must not outlive it."""
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._address!r})"

@@ -57,18 +57,23 @@ class Execution:
         self._function: Any = function
         self._patience_s = patience_s
         self._on_end = on_end
-        self._is_over = self._is_in_thread = False
+        self._is_over = self._is_in_thread = self._is_left = self._is_interrupted = False
         self._work = StreamedWork(workers, operation, self._stop, end_timeout_s=inf)
         self.task = asyncio.create_task(self._run())
-        self.task.add_done_callback(lambda _: self._end())
+        self.task.add_done_callback(lambda _: self._end_unless_interrupted())
 
     def __repr__(self) -> str:
         return f"Execution({self._work.operation.id!r})"
 
     def leave(self) -> None:
-        """Leave the operation unfinished for another worker, and cancel the function."""
-        self._work.leave()
-        self.task.cancel()
+        """Cancel the function, and give its operation back when it has ended."""
+        if not self._is_left:  # a second cancellation would end the release
+            self._is_left = True
+            self.task.cancel()
+
+    async def give_back(self) -> None:
+        """Give the operation back although its function goes on, or was interrupted."""
+        await self._leave()
 
     def _stop(self, reason: MilepostError) -> None:
         """Stop the function, because its work is over."""
@@ -85,6 +90,11 @@ class Execution:
             self.task.cancel()
             self._end()
 
+    def _end_unless_interrupted(self) -> None:
+        """Leave an interrupted operation to the worker, which must first end its claims."""
+        if not self._is_interrupted:
+            self._end()
+
     def _end(self) -> None:
         on_end, self._on_end = self._on_end, lambda _: None
         on_end(self)
@@ -95,11 +105,11 @@ class Execution:
             if self._work.is_open:
                 await self._finish(outcome)
         except asyncio.CancelledError:
-            if not self._is_over:  # the program ends beside its worker
-                self._work.leave()
+            if not self._is_over:  # the worker stops, or the program ends beside it
+                await self._leave()
                 raise
         except KeyboardInterrupt:
-            self._work.leave()
+            self._is_interrupted = True
             raise
         except OVER as error:
             log.info("%r was taken away: %s", self._work, error)
@@ -107,6 +117,10 @@ class Execution:
             log.exception("%r is left unfinished", self._work)
         finally:
             self._work.detach()
+
+    async def _leave(self) -> None:
+        self._is_left = True
+        await self._work.leave()
 
     async def _finish(self, outcome: Outcome) -> None:
         """Complete the operation with the result, or fail it with the reason."""

@@ -109,10 +109,12 @@ class HeldOperation:
         await asyncio.sleep(0)  # lets the stream run, however busy the work is
 
     def take(self, now: float) -> pb.StreamProgressRequest:
-        """Return the newest report, which is sent now."""
+        """Return the newest report, or a mere renewal if that is stored; it is sent now."""
         self.due_time = now + self._interval_s
         self._unanswered[1:] = [SentReport(self._version, now)]
-        return self.request
+        if self.unstored is not None:
+            return self.request
+        return pb.StreamProgressRequest(operation_id=self.id, attempt=self.attempt)
 
     def acknowledge(self) -> None:
         """Note that the service has stored a report, and renewed the lease with it.

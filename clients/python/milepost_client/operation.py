@@ -72,6 +72,10 @@ class Operation:
     attempt: int
     """The number of starts; the token by which the writes of an earlier worker are refused."""
     max_attempts: int
+    failed_attempts: int
+    """The number of attempts that lost their lease; at most `max_attempts`."""
+    next_attempt_time: datetime | None
+    """When it can be claimed, while it is pending."""
     worker: str | None
 
     ttl: timedelta

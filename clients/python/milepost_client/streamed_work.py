@@ -1,7 +1,9 @@
 """The work on one operation, reported on the progress stream that all work of a client shares."""
 
+import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from typing import Final
 
 from google.protobuf.message import Message
 
@@ -10,6 +12,8 @@ from milepost_client.operation import Json, Operation, OperationError
 from milepost_client.retry import END_TIMEOUT_S, until_final
 from milepost_client.work import Work, ending
 from milepost_client.workers import Workers
+
+log: Final = logging.getLogger("milepost_client.worker")
 
 
 @asynccontextmanager
@@ -49,6 +53,7 @@ class StreamedWork(Work):
         super().__init__(workers, operation, end_timeout_s=end_timeout_s)
         self._on_over = on_over
         self._reason: MilepostError | None = None
+        self._is_left = False
         stream = workers._progress_stream  # noqa: SLF001 - shared by all work of the client
         self._held = stream.hold(operation, self._over)
 
@@ -67,10 +72,20 @@ class StreamedWork(Work):
         await self._store_last_report()
         await super().fail(*errors)
 
-    def leave(self) -> None:
-        """Leave the operation unfinished: its lease runs out, and another worker gets it."""
+    async def leave(self) -> None:
+        """Give the unfinished operation back: another worker gets it, at once if possible.
+
+        If the release does not succeed within 3 s, another worker gets it when its lease runs out.
+        """
         self._open = False
         self.detach()
+        if self._is_left:
+            return
+        self._is_left = True
+        try:
+            await self._workers._give_back(self._id, self._attempt)  # noqa: SLF001 - of the client
+        except Exception as problem:  # noqa: BLE001 - the program ends, and the lease with it
+            log.info("%r was not released: %r", self, problem)
 
     def detach(self) -> None:
         """Report nothing more, and renew the lease no more."""

@@ -80,6 +80,7 @@ class SyncMilepost(Blocking[Milepost]):
     update_progress = blocking(Milepost.update_progress)
     complete = blocking(Milepost.complete)
     fail = blocking(Milepost.fail)
+    release = blocking(Milepost.release)
     work = entering(Milepost.work, SyncWork)
 
     @_like(Milepost)

@@ -24,6 +24,7 @@ MAX_CONCURRENCY: Final = 1_000
 MAX_PER_CLAIM: Final = 100
 SURVIVED: Final = (LimitReached, UndecodableAnswer)
 """The refusals after which a worker claims again, besides temporary ones."""
+CLOSED: Final = "the client was closed while its worker ran"
 MAX_PATIENCE_S: Final = 5.0
 """How long a cancelled function may still occupy its worker."""
 
@@ -91,6 +92,7 @@ class Worker:
         self._executions: set[Execution] = set()
         self._has_room = asyncio.Event()
         self._stopping = asyncio.Event()
+        self._is_client_closing = False
 
     def stop(self) -> None:
         """Claim no more, wait for the running functions within the grace, and let `run` return."""
@@ -99,9 +101,10 @@ class Worker:
     async def run(self, *, handle_signals: bool = False) -> None:
         """Work until `stop` is called.
 
-        An operation whose function has not ended after the grace is left unfinished: its lease
-        runs out, and another worker gets it. If `run` itself is cancelled, such as at the end of
-        the program, all operations are left at once.
+        An operation whose function has not ended after the grace is released: another worker gets
+        it at once, and it is no failed attempt. If `run` itself is cancelled, such as at the end of
+        the program, or the client is closed, all operations are released at once. Releases are
+        best effort: without one, another worker gets the operation when its lease runs out.
 
         Args:
             handle_signals: Call `stop` at the first SIGTERM or SIGINT; the second one ends the
@@ -117,8 +120,11 @@ class Worker:
         grace_s = 0.0
         with stopping(self.stop) if handle_signals else contextlib.nullcontext():
             monitor = asyncio.create_task(monitor_loop(self._lease_s))
+            self._milepost._before_close.add(self._leave_client)  # noqa: SLF001 - for workers
             try:
                 await self._claim_until_stopped()
+                if self._is_client_closing:
+                    raise RuntimeError(CLOSED)
                 grace_s = self._grace_s
             except MilepostError:
                 grace_s = self._grace_s
@@ -127,6 +133,7 @@ class Worker:
                 try:
                     await self._drain(grace_s)
                 finally:
+                    self._milepost._before_close.discard(self._leave_client)  # noqa: SLF001
                     monitor.cancel()
 
     async def _claim_until_stopped(self) -> None:
@@ -158,7 +165,7 @@ class Worker:
             if not task.done():
                 return None
             if task.cancelled():  # a closed channel cancels its calls
-                raise RuntimeError("the client was closed while its worker ran")
+                raise RuntimeError(CLOSED)
             return task.result()
         finally:
             stopped.cancel()
@@ -188,17 +195,30 @@ class Worker:
         self._has_room.set()
 
     async def _drain(self, grace_s: float) -> None:
-        """Wait for the running functions within the grace, and leave the remaining operations."""
+        """Wait for the running functions within the grace, and release the other operations."""
         try:
             if self._executions and grace_s:
                 await asyncio.wait(self._tasks(), timeout=grace_s)
         finally:
-            for execution in tuple(self._executions):
-                execution.leave()
-            if self._executions:
-                await asyncio.wait(self._tasks(), timeout=MAX_PATIENCE_S)
-            for execution in self._executions:
+            await self._leave()
+
+    async def _leave_client(self) -> None:
+        """Release all operations, because the client is closed."""
+        self._is_client_closing = True
+        self.stop()
+        await self._leave()
+
+    async def _leave(self) -> None:
+        """Cancel the functions, and release their operations; those that go on, after 5 s."""
+        for execution in tuple(self._executions):
+            execution.leave()
+        if tasks := self._tasks():
+            await asyncio.wait(tasks, timeout=MAX_PATIENCE_S)
+        remaining = tuple(self._executions)
+        for execution in remaining:
+            if not execution.task.done():
                 log.warning("%r does not end though it is cancelled", execution)
+        await asyncio.gather(*(execution.give_back() for execution in remaining))
 
     def _tasks(self) -> "set[asyncio.Task[None]]":
-        return {execution.task for execution in self._executions}
+        return {execution.task for execution in self._executions} - {asyncio.current_task()}

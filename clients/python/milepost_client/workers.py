@@ -1,6 +1,9 @@
-"""The calls of workers: claim or start an operation, report progress, complete or fail it."""
+"""The calls of workers: claim or start an operation, report progress, end it or give it back."""
 
+import asyncio
+import uuid
 from collections.abc import Iterable
+from typing import Final
 
 from google.protobuf.message import Message
 
@@ -10,6 +13,12 @@ from milepost_client.gen.milepost.v1 import worker_service_pb2 as pb
 from milepost_client.operation import Json, Operation, OperationError
 from milepost_client.pace import Duration
 from milepost_client.progress_stream import ProgressStream
+from milepost_client.retry import until_final
+
+GIVE_BACK_TIMEOUT_S: Final = 3.0
+"""How long the end of a program may wait for its releases."""
+MAX_RELEASES: Final = 100
+"""Releases at once, so that the end of a large worker does not overload the service."""
 
 
 class Workers(Connection):
@@ -21,6 +30,7 @@ class Workers(Connection):
     """
 
     _stream: ProgressStream | None = None
+    _release_slots: asyncio.Semaphore | None = None
 
     @property
     def _progress_stream(self) -> ProgressStream:
@@ -29,11 +39,34 @@ class Workers(Connection):
             self._stream = ProgressStream(self._calls)
         return self._stream
 
+    async def _give_back(self, operation_id: str, attempt: int) -> None:
+        """Release the attempt at the end of a worker, best effort, within `GIVE_BACK_TIMEOUT_S`.
+
+        Raises:
+            MilepostError: It was refused.
+            TimeoutError: It was not answered in time.
+        """
+        if self._release_slots is None:
+            self._release_slots = asyncio.Semaphore(MAX_RELEASES)
+        request_id = str(uuid.uuid4())
+        async with asyncio.timeout(GIVE_BACK_TIMEOUT_S), self._release_slots:
+            await until_final(
+                lambda: self.release(
+                    operation_id,
+                    reason="the worker has stopped",
+                    attempt=attempt,
+                    request_id=request_id,
+                ),
+                timeout_s=GIVE_BACK_TIMEOUT_S,
+            )
+
     async def close(self) -> None:
-        """Store the last reports of the progress stream, and close the channel.
+        """Release the operations of workers, store the last reports, and close the channel.
 
         Calls in flight are cancelled.
         """
+        for release in tuple(self._before_close):
+            await release()
         stream, self._stream = self._stream, None
         if stream is not None and not self._is_forked:
             await stream.close()
@@ -193,4 +226,37 @@ class Workers(Connection):
             request_id=request_id,
         )
         answer = await calls.send(calls.workers.FailOperation, request)
+        return from_operation(answer.operation, replayed=answer.replayed)
+
+    async def release(
+        self,
+        operation_id: str,
+        *,
+        delay: Duration | None = None,
+        reason: str | None = None,
+        attempt: int | None = None,
+        expected_revision: int | None = None,
+        request_id: str | None = None,
+    ) -> Operation:
+        """Give the operation, which is in progress, back to workers. This is no failed attempt.
+
+        Args:
+            operation_id: The operation.
+            delay: The time until it can be claimed again, at most 1 h; without it, it can be
+                claimed at once, before later operations of its owner.
+            reason: The reason, shown to operators.
+            attempt: Release it only if this is still the attempt.
+            expected_revision: Release it only if it still has this revision.
+            request_id: Makes the call repeatable.
+        """
+        calls = self._calls
+        request = pb.ReleaseOperationRequest(
+            operation_id=operation_id,
+            delay=to_duration(delay),
+            reason=reason,
+            attempt=attempt,
+            expected_revision=expected_revision,
+            request_id=request_id,
+        )
+        answer = await calls.send(calls.workers.ReleaseOperation, request)
         return from_operation(answer.operation, replayed=answer.replayed)

@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from milepost import telemetry
+from milepost.access.leases import HeldLeases
 from milepost.access.policy import UseCase
 from milepost.access.token_buckets import LocalBuckets
 from milepost.domain.errors import RateLimited
@@ -18,7 +19,7 @@ from milepost.domain.operation import ID_LENGTH
 from milepost.domain.rates import Allowance, Allowances, Rate, RateLimitClass
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
 
     from milepost.access.method import Method
     from milepost.domain.operation import Principal
@@ -47,27 +48,36 @@ class RateLimits:
                 operation by one principal; 0 is no limit.
         """
         self._limiter = limiter
+        self.leases = HeldLeases()
+        """The leases whose renewals are free."""
         self._default = _rates(allowances.default)
         self._special = {who: _rates(each) for who, each in allowances.by_subject.items()}
         self._interval = Rate(count=1, period=progress_interval) if progress_interval else None
 
     async def charge(
-        self, principal: Principal, method: Method, *, operation_id: str | None = None
+        self,
+        principal: Principal,
+        method: Method,
+        *,
+        operation_id: str | None = None,
+        renews: str | None = None,
     ) -> None:
-        """Take one call of `method` from the bucket of `principal`.
+        """Take one call of `method` from the bucket of `principal`, unless it renews a lease.
 
         Args:
             principal: the caller.
             method: what it calls.
             operation_id: the operation that the call is about, if it is about a single one, as
                 the caller wrote it.
+            renews: the operation whose lease the call renews, if it does nothing else.
 
         Raises:
             RateLimited: the bucket is empty; the error says when to come back.
         """
         limit = method.rate_limit
         rates = self._special.get(principal.subject, self._default)
-        await self._take((limit, principal.subject), rates[limit], limit)
+        if renews is None or not self.leases.takes_free_renewal(principal.subject, renews):
+            await self._take((limit, principal.subject), rates[limit], limit)
         if (
             self._interval is not None
             and operation_id is not None
@@ -78,11 +88,19 @@ class RateLimits:
             await self._take(key, self._interval, PROGRESS_LIMIT)
 
     async def charged(
-        self, messages: AsyncIterator[Any], principal: Principal, method: Method
+        self,
+        messages: AsyncIterator[Any],
+        principal: Principal,
+        method: Method,
+        *,
+        renews: Callable[[Any], str | None],
     ) -> AsyncIterator[Any]:
-        """Yield the messages of a stream; each costs as much as a call of its `method`."""
+        """Yield the messages of a stream; each costs as much as a call of its `method`.
+
+        `renews` returns the operation whose lease a message renews, if it does nothing else.
+        """
         async for message in messages:
-            await self.charge(principal, method)
+            await self.charge(principal, method, renews=renews(message))
             yield message
 
     async def _take(self, key: BucketKey, rate: Rate, limit: str) -> None:

@@ -116,6 +116,9 @@ ops_app.command(epilog=_examples("milepost ops result op_0123456789abcdef0123456
 ops_app.command(
     epilog=_examples("milepost ops cancel op_0123456789abcdef01234567 --reason 'not needed'")
 )(operations.cancel)
+ops_app.command(epilog=_examples("milepost ops release op_0123456789abcdef01234567 --delay 10m"))(
+    operations.release
+)
 ops_app.command(epilog=_examples("milepost ops delete op_0123456789abcdef01234567"))(
     operations.delete
 )

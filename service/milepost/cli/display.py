@@ -66,7 +66,14 @@ def result_document(operation: Operation) -> Any:
 def print_operation(operation: Operation) -> None:
     """Write every field of the operation for people."""
     version = f" {operation.version}" if operation.version else ""
-    times = ("create_time", "start_time", "complete_time", "cancel_time", "expire_time")
+    times = (
+        "create_time",
+        "next_attempt_time",
+        "start_time",
+        "complete_time",
+        "cancel_time",
+        "expire_time",
+    )
     print_facts(
         [
             ("id", operation.id),
@@ -75,7 +82,8 @@ def print_operation(operation: Operation) -> None:
             ("message", operation.progress_message or ""),
             ("owner", operation.owner),
             ("worker", operation.worker or ""),
-            ("attempt", f"{operation.attempt} of {operation.max_attempts}"),
+            ("attempt", str(operation.attempt)),
+            ("failed attempts", f"{operation.failed_attempts} of {operation.max_attempts}"),
             ("revision", str(operation.revision)),
             *((_TIMES[name], time_text(getattr(operation, name))) for name in times),
             ("next", _next(operation)),
@@ -90,6 +98,7 @@ def print_operation(operation: Operation) -> None:
 
 _TIMES: Final = {
     "create_time": "created",
+    "next_attempt_time": "claimable",
     "start_time": "started",
     "complete_time": "ended",
     "cancel_time": "cancelled",

@@ -1,4 +1,4 @@
-"""``ops``: create, read, list, cancel and delete operations."""
+"""``ops``: create, read, list, cancel, release and delete operations."""
 
 from __future__ import annotations
 
@@ -288,6 +288,41 @@ def cancel(
         return await client.cancel(
             id_, reason, expected_revision=expected_revision, request_id=request_id
         )
+
+    _show(run_call(call, address, api_key, insecure=insecure), output, quiet=quiet)
+
+
+def release(
+    id_: IdArgument,
+    *,
+    attempt: Annotated[
+        int | None,
+        typer.Option(
+            metavar="NUMBER", min=1, max=MAX_INT32, help="Only if this is still the attempt."
+        ),
+    ] = None,
+    delay: Annotated[
+        timedelta | None,
+        typer.Option(
+            parser=duration,
+            metavar="DURATION",
+            help="Time until it can be claimed again, such as 30s; at most 1 h.",
+        ),
+    ] = None,
+    reason: Annotated[str | None, typer.Option(metavar="TEXT", help="Reason for people.")] = None,
+    address: AddressOption,
+    api_key: KeyOption,
+    insecure: InsecureOption = False,
+    output: OutputOption = Output.TEXT,
+    quiet: QuietOption = False,
+) -> None:
+    """Give an operation in progress back to workers, as its owner or as a worker.
+
+    Its present worker must stop: further writes of that attempt are refused.
+    """
+
+    async def call(client: Milepost) -> Operation:
+        return await client.release(id_, delay=delay, reason=reason, attempt=attempt)
 
     _show(run_call(call, address, api_key, insecure=insecure), output, quiet=quiet)
 

@@ -218,6 +218,13 @@ class KeySetSource(Protocol):
         """
 
 
+class LeaseRegister(Protocol):
+    """Register of the leases that this replica granted and renewed."""
+
+    def record(self, subject: str, operation: Operation) -> None:
+        """Record the lease of an operation that `subject` has changed; drop one that has ended."""
+
+
 class RateLimiter(Protocol):
     """Token buckets of rate limits."""
 

@@ -40,6 +40,7 @@ from milepost.tracking.webhooks import Webhooks
 
 if TYPE_CHECKING:
     from milepost.config import Settings
+    from milepost.domain.ports import LeaseRegister
     from milepost.main.webhook_delivery import WebhookDelivery
 
 
@@ -90,6 +91,7 @@ async def serve(settings: Settings) -> None:
             subscriptions=subscriptions,
             work=work,
             keys=keys,
+            leases=access.rate_limits.leases,
             tracing=tracing,
         )
         server = RpcServer(
@@ -148,11 +150,12 @@ def _use_cases(
     subscriptions: Subscriptions,
     work: PendingWork,
     keys: Keys,
+    leases: LeaseRegister,
     tracing: telemetry.Tracing,
 ) -> UseCases:
     """Return what the services serve."""
     operations, limits = stores.operations, settings.limits
-    committer = Committer(operations, subscriptions, work)
+    committer = Committer(operations, subscriptions, work, leases)
     streams = ProgressStreams(committer, operations, subscriptions=subscriptions, limits=limits)
     tracker = Tracker(
         operations,

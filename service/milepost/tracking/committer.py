@@ -11,7 +11,7 @@ from milepost.domain.transitions import CLAIMABLE, TABLE, TransitionRequest
 
 if TYPE_CHECKING:
     from milepost.domain.operation import OperationId, Principal
-    from milepost.domain.ports import OperationStore
+    from milepost.domain.ports import LeaseRegister, OperationStore
     from milepost.domain.transitions import Preconditions, Transition, TransitionResult
     from milepost.tracking.claimer import PendingWork
     from milepost.tracking.subscriptions import Subscriptions
@@ -24,10 +24,22 @@ class Committer:
     """
 
     def __init__(
-        self, store: OperationStore, subscriptions: Subscriptions, work: PendingWork
+        self,
+        store: OperationStore,
+        subscriptions: Subscriptions,
+        work: PendingWork,
+        leases: LeaseRegister | None = None,
     ) -> None:
-        """Commit to `store`; publish to `subscriptions`, and what is pending again to `work`."""
+        """Begin.
+
+        Args:
+            store: commits.
+            subscriptions: are notified of every change.
+            work: takes the operations that are pending again.
+            leases: records leases; None if nothing depends on them.
+        """
         self._store = store
+        self._leases = leases
         self._subscriptions = subscriptions
         self._work = work
 
@@ -43,6 +55,8 @@ class Committer:
         self._subscriptions.publish(result.operation.id)
         if result.operation.status in CLAIMABLE:
             self._work.add(result.operation)
+        if self._leases is not None:
+            self._leases.record(by.subject, result.operation)
         telemetry.record_transition(result.transition or transition, result, by)
 
     async def delete(self, by: Principal, request: TransitionRequest) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from milepost import telemetry
 from milepost.access.policy import authorize
+from milepost.gen.milepost.v1 import worker_service_pb2 as pb
 from milepost.rpc.certificates import certificate_names
 from milepost.rpc.logged_ids import granted, logged_ids
 
@@ -82,7 +83,20 @@ class RateLimitInterceptor:
         """Let the call on if its principal has one left; messages of a stream cost the same."""
         if not call.method.is_public:
             operation_id = None if call.streams else getattr(request, "operation_id", "")
-            await self._rate_limits.charge(call.principal, call.method, operation_id=operation_id)
+            await self._rate_limits.charge(
+                call.principal, call.method, operation_id=operation_id, renews=_renewed(request)
+            )
             if call.streams and hasattr(request, "__aiter__"):
-                request = self._rate_limits.charged(request, call.principal, call.method)
+                request = self._rate_limits.charged(
+                    request, call.principal, call.method, renews=_renewed
+                )
         return await call_next(call, request, context)
+
+
+def _renewed(request: Any) -> str | None:
+    """Return the operation of a progress update that is empty and so only renews its lease."""
+    if not isinstance(request, (pb.UpdateProgressRequest, pb.StreamProgressRequest)):
+        return None
+    if request.HasField("progress") or request.HasField("message"):
+        return None
+    return request.operation_id

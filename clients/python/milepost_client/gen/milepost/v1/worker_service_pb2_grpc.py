@@ -164,7 +164,9 @@ class WorkerServiceServicer:
         Allowed while: PENDING, PROCESSING.
         Enters: PROCESSING.
 
-        Starts a pending operation, like StartOperation. Does not change `expire_time`.
+        Starts a pending operation, like StartOperation. Does not change `expire_time`. An update without
+        progress and message only renews the lease; it is not charged to the limit of worker writes if a
+        third of the lease has passed since the last renewal.
 
         Idempotent with a `request_id`. Without one, a repeated report of the same progress is accepted
         and increments the revision again.
