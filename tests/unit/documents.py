@@ -34,6 +34,25 @@ LIMITS: Final = (
         "clamped, likewise",
     ),
     ("max_attempts", "{max_attempts_default}; at least 1", "clamped, likewise"),
+    (
+        "initial_backoff",
+        "{initial_backoff_default}; 0 s … {initial_backoff_max}",
+        "clamped, likewise",
+    ),
+    (
+        "backoff_multiplier",
+        "{backoff_multiplier_default}; 1 … {backoff_multiplier_max}",
+        "clamped, likewise",
+    ),
+    ("max_backoff", "{max_backoff_default}; 0 s … {max_backoff_max}", "clamped, likewise"),
+    (
+        "queue_timeout, run_timeout",
+        "none; {phase_timeout_min} … {phase_timeout_max}",
+        "clamped, likewise",
+    ),
+    ("schedule_time", "none; at most {schedule_max} ahead", "INVALID_ARGUMENT"),
+    ("priority", "{priority_default}; 0 … {priority_max}", "INVALID_ARGUMENT"),
+    ("unique_key", "none; 1 … {unique_key_length} characters", "INVALID_ARGUMENT"),
     ("progress", "0.0 … 1.0; goes back by at most {tolerance}", "clamped; refused if it goes back"),
     ("metadata", "{metadata_bytes} bytes of JSON", "INVALID_ARGUMENT"),
     (
@@ -48,6 +67,11 @@ LIMITS: Final = (
     ),
     ("errors", "{errors_bytes} bytes together", "INVALID_ARGUMENT"),
     ("progress message", "{message_length} characters", "INVALID_ARGUMENT"),
+    (
+        "checkpoint",
+        "{checkpoint_bytes} bytes, and {type_url_length} characters of its type_url",
+        "INVALID_ARGUMENT",
+    ),
     ("reason of a cancel or release", "{reason_length} characters", "INVALID_ARGUMENT"),
     (
         "function, version, worker, original_request_id",
@@ -62,6 +86,12 @@ LIMITS: Final = (
     ),
     ("lease", "{lease_default}; {lease_min} … {lease_max}", "clamped"),
     ("delay of a release", "none; 0 s … {release_delay_max}", "clamped"),
+    (
+        "delay of a retry",
+        "the backoff of the operation; 0 s … {retry_delay_max}",
+        "clamped",
+    ),
+    ("grace of a cancel", "none; 0 s … {grace_max}", "clamped; 0 s is none"),
     (
         "functions and operations of one claim",
         "1 … {claim_functions} and 1 … {claim_operations}",
