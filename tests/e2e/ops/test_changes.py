@@ -24,6 +24,23 @@ def test_operation_is_cancelled_once(caller):
     assert done.err.startswith("error: cannot cancel while CANCELLED")
 
 
+def test_cancel_with_a_grace_waits_for_the_worker(caller, worker):
+    """With a grace, an operation in progress shows the request, its delivery, and its end."""
+    id_ = create(caller)
+    attempt = worker.start(id_).attempt
+    words = ("ops", "cancel", id_, "--grace", "1h", "--reason", "changed my mind")
+    done = caller(*words, "--output", "json")
+    assert (done.code, done.json["status"]) == (OK, "PROCESSING")
+    assert done.json["cancel_expire_time"] > done.json["cancel_request_time"]
+    assert "cancel in 1 h" in caller("ops", "list").out
+    worker.update_progress(id_, 0.5, attempt=attempt)
+    shown = caller("ops", "get", id_).out
+    for fact in ("cancel requested", "cancel delivered", "grace until", "cancel reason"):
+        assert re.search(rf"^{fact} +\S", shown, re.MULTILINE), fact
+    worker.acknowledge_cancellation(id_, attempt=attempt)
+    assert caller("ops", "get", id_, "--output", "json").json["status"] == "CANCELLED"
+
+
 def test_operation_is_released_with_a_delay(caller, worker):
     """An operation in progress is released; the release of another attempt is refused."""
     id_ = create(caller)
@@ -36,13 +53,13 @@ def test_operation_is_released_with_a_delay(caller, worker):
     assert (done.json["attempt"], done.json["failed_attempts"]) == (1, 0)
     assert done.json["next_attempt_time"] > done.json["create_time"]
     shown = caller("ops", "get", id_).out
-    assert re.search(r"claimable +\S", shown)
+    assert re.search(r"next attempt +\S", shown)
     assert re.search(r"failed attempts +0 of 3", shown)
     done = caller("ops", "release", id_)
     assert done.err.startswith("error: cannot release while PENDING")
 
 
-@pytest.mark.parametrize("command", ["get", "watch", "cancel", "release"])
+@pytest.mark.parametrize("command", ["get", "watch", "cancel", "release", "events"])
 def test_unknown_operation_has_its_own_exit_code(caller, command):
     """An operation that the caller may not see is exit code 3."""
     done = caller("ops", command, UNKNOWN, "--output", "json")
