@@ -78,9 +78,11 @@ def print_events(events: Sequence[OperationEvent]) -> None:
 
 
 def why(event: OperationEvent) -> str:
-    """Return the reason and the errors of an event on one line."""
-    errors = [f"{error.code}: {error.message}" for error in event.errors]
-    return one_line("; ".join([event.reason or "", *errors]).removeprefix("; "))
+    """Return the errors and the reason of an event on one line; the reason once."""
+    texts = [f"{error.code}: {error.message}" for error in event.errors]
+    if event.reason and all(error.message != event.reason for error in event.errors):
+        texts.append(event.reason)
+    return one_line("; ".join(texts))
 
 
 async def last_failure(client: Milepost, operation: Operation) -> OperationEvent | None:

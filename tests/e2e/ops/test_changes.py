@@ -28,11 +28,11 @@ def test_cancel_with_a_grace_waits_for_the_worker(caller, worker):
     """With a grace, an operation in progress shows the request, its delivery, and its end."""
     id_ = create(caller)
     attempt = worker.start(id_).attempt
-    words = ("ops", "cancel", id_, "--grace", "1h", "--reason", "changed my mind")
+    words = ("ops", "cancel", id_, "--grace", "30m", "--reason", "changed my mind")
     done = caller(*words, "--output", "json")
     assert (done.code, done.json["status"]) == (OK, "PROCESSING")
     assert done.json["cancel_expire_time"] > done.json["cancel_request_time"]
-    assert "cancel in 1 h" in caller("ops", "list").out
+    assert "cancel in 30 min" in caller("ops", "list").out
     worker.update_progress(id_, 0.5, attempt=attempt)
     shown = caller("ops", "get", id_).out
     for fact in ("cancel requested", "cancel delivered", "grace until", "cancel reason"):

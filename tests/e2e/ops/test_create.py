@@ -129,7 +129,7 @@ def test_metadata_comes_from_files_too(caller, tmp_path):
         (("--timeout", "1"), "--timeout needs --wait"),
         (("--if-taken", "join"), "--if-taken needs --unique-key"),
         (("--unique-key", "k", "--if-taken", "ask"), "is not one of 'join', 'refuse'"),
-        (("--priority", "10"), "is not in the range 0<=x<=9"),
+        (("--priority", "10"), "less than or equal to 9"),
         (("--backoff-multiplier", "0.5"), "greater than or equal to 1"),
         (("--schedule", "soon"), "must be a duration such as 2h or 7d, or a time"),
         (("--address", "nonsense"), "must be HOST:PORT"),
