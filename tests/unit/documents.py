@@ -12,7 +12,7 @@ from milepost.access.bad_credentials import MAX_FAILURES_PER_MINUTE
 from milepost.access.policy import POLICY
 from milepost.domain.limits import Limits
 from milepost.domain.rates import Allowance
-from milepost.domain.transitions import PROGRESS_TOLERANCE, TABLE, Actor
+from milepost.domain.transitions import FALLBACK, PROGRESS_TOLERANCE, TABLE, Actor
 from milepost.rpc.methods import METHODS
 from milepost.rpc.options import METADATA_BYTES
 from milepost.rpc.refusals import MAX_BYTES
@@ -91,7 +91,7 @@ LIMITS: Final = (
         "the backoff of the operation; 0 s … {retry_delay_max}",
         "clamped",
     ),
-    ("grace of a cancel", "none; 0 s … {grace_max}", "clamped; 0 s is none"),
+    ("grace of a cancel", "none; 0 s … {grace_max}", "clamped; 0 s cancels at once"),
     (
         "functions and operations of one claim",
         "1 … {claim_functions} and 1 … {claim_operations}",
@@ -222,13 +222,18 @@ def state_diagram() -> str:
 
 
 def transitions_table() -> str:
-    """Return the transition table."""
-    rows = ["| transition | from | to | done by | event |", "| --- | --- | --- | --- | --- |"]
+    """Return the transition table, with what happens instead of an impossible transition."""
+    rows = [
+        "| transition | from | to | done by | event | fallback |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
     for transition, rule in TABLE.items():
         sources = ", ".join(sorted(rule.sources)) or _NOTHING
         by = ", ".join(sorted(rule.by))
         event = f"`{rule.event}`" if rule.recorded or not rule.sources else _NOTHING
-        rows.append(f"| {transition} | {sources} | {rule.target or 'gone'} | {by} | {event} |")
+        fallback = FALLBACK.get(transition, _NOTHING)
+        target = rule.target or "gone"
+        rows.append(f"| {transition} | {sources} | {target} | {by} | {event} | {fallback} |")
     return "\n".join(rows)
 
 
