@@ -1,5 +1,6 @@
 """The parts of the documents that are generated from the code."""
 
+import re
 from collections.abc import Callable
 from dataclasses import fields
 from datetime import timedelta
@@ -21,6 +22,7 @@ from tests.unit.command_reference import command_reference
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 README: Final = ROOT / "README.md"
+RETRIES: Final = ROOT / "docs/retries.md"
 ARCHITECTURE: Final = ROOT / "docs/architecture.md"
 OPERATING: Final = ROOT / "docs/operating.md"
 COMMANDS: Final = ROOT / "docs/cli.md"
@@ -284,3 +286,9 @@ def write() -> None:
     for (path, name), make in GENERATED.items():
         text = path.read_text(encoding="utf-8")
         path.write_text(renewed(text, name, make()), encoding="utf-8")
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    """Return the examples of a document in one language."""
+    text = path.read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
