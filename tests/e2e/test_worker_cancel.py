@@ -14,6 +14,7 @@ from milepost_client import (
     Status,
     SyncWork,
     Work,
+    workers,
 )
 from tests.e2e.working import SOON_S, until_so, working
 
@@ -152,24 +153,29 @@ async def test_acknowledgement_that_nobody_asked_for_is_a_failure(any_service, c
     assert failed.errors[0].code == "CancellationNotRequested"
 
 
-async def test_stopping_worker_acknowledges_requests(any_service, caller, function):
-    """A worker that stops ends what is to be cancelled, and releases the rest."""
-    begun = 0
+async def test_stopping_worker_acknowledges_requests_first(
+    any_service, caller, function, monkeypatch
+):
+    """A worker that stops ends what is to be cancelled, and releases the rest after that."""
+    monkeypatch.setattr(workers, "MAX_RELEASES", 1)
 
     async def does(work: Work) -> None:
-        nonlocal begun
-        begun += 1
         await work.progress(0.5)
         await asyncio.Event().wait()
 
     async with working(any_service, function, does, grace=0.1):
-        kept = await caller.create(function)
+        kept = [await caller.create(function) for _ in range(8)]
+        for operation in kept:
+            await until_so(caller, operation.id, lambda o: o.progress is not None)
         requested = await request_cancel(caller, function, grace=60)
         await until_so(caller, requested.id, lambda o: o.cancel_delivered_time is not None)
     ended = await caller.get(requested.id)
     events = [event async for event in caller.events(requested.id)]
     assert (ended.status, events[-1].transition) == (Status.CANCELLED, "acknowledge")
-    assert (await caller.get(kept.id)).status is Status.PENDING
+    for operation in kept:
+        released = [event async for event in caller.events(operation.id)][-1]
+        assert released.transition == "release"
+        assert released.time > events[-1].time
 
 
 async def test_thread_is_told_while_it_waits(any_service, caller, function):

@@ -4,14 +4,15 @@ import asyncio
 from functools import partial
 from typing import Any
 
+import grpc
 import pytest
 
-from milepost_client import InvalidRequest, StaleAttempt, Work
+from milepost_client import InvalidRequest, OperationError, StaleAttempt, Work, progress_stream
 from milepost_client.convert import from_any, to_any
 from milepost_client.gen.milepost.v1 import worker_service_pb2 as pb
 from milepost_client.held_operation import HeldOperation
 from milepost_client.streamed_work import StreamedWork
-from tests.unit.client_script import ID, operation, started, talking
+from tests.unit.client_script import ID, Never, Refusal, Streamed, operation, started, talking
 from tests.unit.test_client_progress_stream import Outbox, StreamService, claimed, streaming
 from tests.waiting import until
 
@@ -120,6 +121,59 @@ async def test_end_waits_until_the_checkpoint_is_on_the_stream():
     await asyncio.wait_for(sending, 0.1)
     await work.report(None, None, to_any("b"))
     await asyncio.wait_for(work.send(), 1)
+
+
+FAILED = pb.FailOperationResponse(operation=operation("PENDING", attempt=1))
+RELEASED = pb.ReleaseOperationResponse(operation=operation("PENDING", attempt=1))
+ACKNOWLEDGED = pb.AcknowledgeCancellationResponse(operation=operation("CANCELLED", attempt=1))
+
+
+@pytest.fixture
+def _impatient(monkeypatch):
+    """A client does not wait for the acknowledgements of a silent stream when it is closed."""
+    monkeypatch.setattr(progress_stream, "CLOSE_TIMEOUT_S", 0.1)
+
+
+@pytest.mark.usefixtures("_impatient")
+@pytest.mark.parametrize("end", ["fail", "release"])
+async def test_last_checkpoint_is_stored_before_the_attempt_ends(end):
+    """A checkpoint that is not acknowledged is stored by a call, before a failure or a release."""
+    progressed = pb.UpdateProgressResponse(operation=operation("PROCESSING", attempt=1))
+    ended = FAILED if end == "fail" else RELEASED
+    async with talking(Streamed((), Never()), progressed, ended) as (milepost, service):
+        work = StreamedWork(milepost, claimed(ID, lease_s=60))
+        await work.checkpoint("last")
+        if end == "fail":
+            await work.fail(OperationError("E", "e"), retryable=True)
+        else:
+            await work.leave()
+        work.detach()
+    assert service.methods[:2] == ["StreamProgress", "UpdateProgress"]
+    assert from_any(service.requests[1].checkpoint) == "last"
+    assert service.methods[2] == {"fail": "FailOperation", "release": "ReleaseOperation"}[end]
+
+
+@pytest.mark.usefixtures("_impatient")
+async def test_release_is_not_lost_with_its_checkpoint():
+    """A checkpoint that is refused before a release does not keep the operation."""
+    refused = Refusal(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
+    async with talking(Streamed((), Never()), refused, RELEASED) as (milepost, service):
+        work = StreamedWork(milepost, claimed(ID, lease_s=60))
+        await work.checkpoint("last")
+        await work.leave()
+    assert service.methods[1:] == ["UpdateProgress", "ReleaseOperation"]
+
+
+@pytest.mark.usefixtures("_impatient")
+async def test_cancelled_operation_is_acknowledged_and_not_released():
+    """An operation whose cancel is requested needs no checkpoint and no other worker."""
+    async with talking(Streamed((), Never()), ACKNOWLEDGED) as (milepost, service):
+        work = StreamedWork(milepost, claimed(ID, lease_s=60))
+        await work.checkpoint("last")
+        await until(lambda: len(service.asked) == 1)
+        work._request_cancel()
+        await work.leave()
+    assert service.methods == ["StreamProgress", "AcknowledgeCancellation"]
 
 
 def interruption(
