@@ -102,12 +102,12 @@ async def test_history_follows_all_pages():
         errors=[error],
     )
     script = [
-        pb.ListEventsResponse(events=[first], next_page_token="t1"),
+        pb.ListEventsResponse(events=[first], next_page_token="t1"),  # noqa: S106
         pb.ListEventsResponse(events=[second]),
     ]
     async with talking(unavailable(), *script) as (milepost, service):
         events = [event async for event in milepost.events(ID, page_size=1)]
-    assert {name for name in type(events[0]).__slots__} == set(first.DESCRIPTOR.fields_by_name)
+    assert set(type(events[0]).__slots__) == set(first.DESCRIPTOR.fields_by_name)
     assert (events[0].worker, events[0].reason, events[0].errors) == (None, None, ())
     assert events[1] == OperationEvent(
         revision=3,

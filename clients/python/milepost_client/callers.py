@@ -25,7 +25,7 @@ from milepost_client.pace import Duration, seconds
 from milepost_client.watch import changes
 
 UniqueKeyPolicy: TypeAlias = Literal["join", "refuse"]
-"""What a create does if an active operation has its key: return that one, or raise."""
+"""The treatment of a create whose key an active operation has: that one is returned, or refused."""
 
 
 class Callers(Connection):

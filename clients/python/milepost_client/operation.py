@@ -148,7 +148,7 @@ class Operation:
     cancel_request_time: datetime | None
     """When a cancel with a grace was requested."""
     cancel_delivered_time: datetime | None
-    """When its worker was told so."""
+    """When its worker was first answered so."""
     cancel_expire_time: datetime | None
     """When the grace ends, while it is processed."""
     lease_expire_time: datetime | None

@@ -118,7 +118,8 @@ class ProgressStream:
             error = await self._exchange()
             is_limited = isinstance(error, errors.LimitReached) or (is_limited and _is_vague(error))
             is_steady = clock() - open_time > STEADY_S
-            if is_steady or (self._was_answered and not is_limited and _is_away(error)):
+            is_lost = self._was_answered and _is_away(error) and not _is_vague(error)
+            if is_steady or (is_lost and not is_limited):
                 backoff.reset()
             if self._closing.is_set():
                 return
