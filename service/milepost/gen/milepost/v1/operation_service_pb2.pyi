@@ -97,7 +97,7 @@ class CreateOperationRequest(_message.Message):
     `request_id`, which names one call, it names the work.
     """
     unique_key_policy: Global___UniqueKeyPolicy.ValueType
-    """What happens if an active operation of the owner has the `unique_key`. UNSPECIFIED means JOIN."""
+    """Outcome if an active operation of the owner has the `unique_key`. UNSPECIFIED means JOIN."""
     @_builtins.property
     def metadata(self) -> _struct_pb2.Struct:
         """Data of the caller, at most 65,536 bytes of JSON and 20 levels of objects and lists. NaN and
