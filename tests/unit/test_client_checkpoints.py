@@ -145,6 +145,7 @@ async def test_last_checkpoint_is_stored_before_the_attempt_ends(end):
     async with talking(Streamed((), Never()), progressed, ended) as (milepost, service):
         work = StreamedWork(milepost, claimed(ID, lease_s=60))
         await work.checkpoint("last")
+        await until(lambda: len(service.asked) == 1)
         if end == "fail":
             await work.fail(OperationError("E", "e"), retryable=True)
         else:
@@ -162,6 +163,7 @@ async def test_release_is_not_lost_with_its_checkpoint():
     async with talking(Streamed((), Never()), refused, RELEASED) as (milepost, service):
         work = StreamedWork(milepost, claimed(ID, lease_s=60))
         await work.checkpoint("last")
+        await until(lambda: len(service.asked) == 1)
         await work.leave()
     assert service.methods[1:] == ["UpdateProgress", "ReleaseOperation"]
 
