@@ -97,7 +97,7 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
 def test_bash_completes_commands_and_values():
     """The script of the program makes bash complete commands, options and values."""
     script = milepost(_MILEPOST_COMPLETE="source_bash").out
-    assert completions(script, "milepost", "ops", "re") == ["result"]
+    assert completions(script, "milepost", "ops", "res") == ["result"]
     assert completions(script, "milepost", "ops", "list", "--sin") == ["--since"]
     events = completions(script, "milepost", "ops", "create", "--callback-event", "")
     assert "operation.failed" in events

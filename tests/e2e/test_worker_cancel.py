@@ -1,4 +1,4 @@
-"""A requested cancel: the worker is told, has time to clean up, and acknowledges it."""
+"""A requested cancel: the worker is notified, has time to clean up, and acknowledges it."""
 
 import asyncio
 import threading
@@ -136,7 +136,7 @@ async def test_block_acknowledges_with_the_exception(caller):
 
 
 async def test_acknowledgement_that_nobody_asked_for_is_a_failure(any_service, caller, function):
-    """A function that acknowledges a cancel without a request has a defect, which is told."""
+    """A function that acknowledges a cancel without a request fails its operation."""
     refused: list[BaseException] = []
 
     async def does(work: Work) -> None:

@@ -68,17 +68,19 @@ async def test_acknowledgement_of_an_older_checkpoint_keeps_the_newer_one():
 
 
 async def test_flush_ends_when_the_last_report_is_stored():
-    """`flush` waits for the answer to the last report, and does not wait without reports."""
+    """`flush` waits for the answer to the last report, and sends it again after one to another."""
     outbox = Sending()
     work = held(outbox)
     await work.flush()
     await work.report(None, None, to_any("a"))
     await work.report(None, None, to_any("b"))
     flushing = asyncio.create_task(work.flush())
-    await asyncio.sleep(0)
+    await asyncio.sleep(0.01)
+    assert outbox.checkpoints == ["a", "b"]
     work.acknowledge()  # of "a", or of both: the service coalesces
     await asyncio.sleep(0.01)
     assert not flushing.done()
+    assert outbox.checkpoints == ["a", "b", "b"]
     work.acknowledge()
     await asyncio.wait_for(flushing, 1)
     assert work.unstored is None
@@ -143,6 +145,7 @@ async def test_last_checkpoint_is_stored_before_the_attempt_ends(end):
     async with talking(Streamed((), Never()), progressed, ended) as (milepost, service):
         work = StreamedWork(milepost, claimed(ID, lease_s=60))
         await work.checkpoint("last")
+        await until(lambda: len(service.asked) == 1)
         if end == "fail":
             await work.fail(OperationError("E", "e"), retryable=True)
         else:
@@ -160,6 +163,7 @@ async def test_release_is_not_lost_with_its_checkpoint():
     async with talking(Streamed((), Never()), refused, RELEASED) as (milepost, service):
         work = StreamedWork(milepost, claimed(ID, lease_s=60))
         await work.checkpoint("last")
+        await until(lambda: len(service.asked) == 1)
         await work.leave()
     assert service.methods[1:] == ["UpdateProgress", "ReleaseOperation"]
 

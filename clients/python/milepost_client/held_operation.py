@@ -69,7 +69,7 @@ class HeldOperation:
         """The pauses after temporary refusals of a report."""
         self._version = self._sent_version = self._stored_version = self._checkpoint_version = 0
         self._is_closed = False
-        self._changed = asyncio.Event()
+        self._taken, self._answered = asyncio.Event(), asyncio.Event()
         self._renewal_time = asyncio.get_running_loop().time()
         self.due_time = self._renewal_time + min(FIRST_REPORT_DELAY_S, self._interval_s)
         """Time at which the lease is to be renewed, if nothing is reported before."""
@@ -143,8 +143,10 @@ class HeldOperation:
                 return
             if self._is_closed:
                 raise RuntimeError(f"the work on {self.id} is over: its last report may be lost")
-            self._outbox.enqueue(self)
-            await self._change()
+            self._answered.clear()
+            await self._answered.wait()
+            if self._stored_version < version:
+                self._outbox.enqueue(self)
 
     async def send(self) -> None:
         """Return when the newest report is on the stream, or after `SEND_TIMEOUT_S`.
@@ -154,11 +156,8 @@ class HeldOperation:
         with suppress(TimeoutError):
             async with asyncio.timeout(SEND_TIMEOUT_S):
                 while self._sent_version < self._version and not self._is_closed:
-                    await self._change()
-
-    async def _change(self) -> None:
-        self._changed.clear()
-        await self._changed.wait()
+                    self._taken.clear()
+                    await self._taken.wait()
 
     def _raise_problem(self) -> None:
         problem, self._problem = self._problem, None
@@ -170,7 +169,7 @@ class HeldOperation:
         self.due_time = now + self._interval_s
         self._unanswered[1:] = [SentReport(self._version, now)]
         self._sent_version = self._version
-        self._changed.set()
+        self._taken.set()
         if self.unstored is not None:
             return self.request
         return pb.StreamProgressRequest(operation_id=self.id, attempt=self.attempt)
@@ -191,7 +190,7 @@ class HeldOperation:
         self._stored_version = max(self._stored_version, version)
         if self._stored_version >= self._checkpoint_version:
             self.request.ClearField("checkpoint")
-        self._changed.set()
+        self._answered.set()
 
     def lose_acknowledgements(self) -> None:
         """Note that the stream has ended: what was sent on it is not acknowledged any more."""
@@ -222,12 +221,13 @@ class HeldOperation:
             self.request.ClearField("progress")
             self.request.ClearField("message")
             self.request.ClearField("checkpoint")
-        self._changed.set()
+        self._answered.set()
 
     def close(self) -> None:
         """Report nothing more, and let the lease run out."""
         self._is_closed = True
-        self._changed.set()
+        self._taken.set()
+        self._answered.set()
         self._outbox.drop(self)
 
 
