@@ -100,6 +100,13 @@ async def test_worker_ends_the_operation(store, stores, transition, status):
     assert [event.actor for event in events] == ["wally"]
 
 
+async def test_acknowledgement_is_a_receipt(store, stores):
+    """A worker that acknowledges before its first report has received the request then."""
+    asked = await cancelling(stores)
+    ended = (await store.apply(by_worker(Transition.ACKNOWLEDGE, asked))).operation
+    assert ended.cancel_delivered_time == ended.cancel_time is not None
+
+
 async def test_grace_ends(store, stores, engine):
     """At the end of the grace the sweeper cancels, and later writes of the worker are refused."""
     asked = await cancelling(stores)

@@ -188,6 +188,13 @@ def _request_cancel(m: Columns) -> Sets:
     }
 
 
+def _acknowledge() -> Sets:
+    """Return the columns of an acknowledged cancel, which proves that the worker knew of it."""
+    ended = _ended("cancel_time")
+    delivered = sa.func.coalesce(_o.cancel_delivered_time, ended["cancel_time"])
+    return {**ended, "cancel_delivered_time": delivered}
+
+
 def _cancel(m: Columns) -> Sets:
     reason = sa.func.coalesce(_o.cancel_reason, m["reason"])
     return {**_ended("cancel_time"), "cancel_reason": reason}
@@ -201,7 +208,7 @@ _SETS: Final[Mapping[Transition, Callable[[Columns], Sets]]] = {
     Transition.RETRY: _retry,
     Transition.RELEASE: lambda m: _left(m["delay"]),
     Transition.REQUEST_CANCEL: _request_cancel,
-    Transition.ACKNOWLEDGE: lambda _: _ended("cancel_time"),
+    Transition.ACKNOWLEDGE: lambda _: _acknowledge(),
     Transition.CANCEL: _cancel,
     Transition.ABANDON: lambda m: {**_fail(m), **failed_attempt()},
     Transition.TIME_OUT: _fail,
