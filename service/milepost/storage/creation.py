@@ -148,7 +148,7 @@ class Creation:
     def _same_work(
         self, session: Session, operation_id: OperationId, new_operation: NewOperation
     ) -> Result:
-        """Return the active operation with the same unique_key, or None if there is none."""
+        """Return the active operation with the same unique_key, or None."""
         rows = session.fetch(queries.of_unique_key(new_operation))
         if not rows:
             return None

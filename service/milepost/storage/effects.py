@@ -1,6 +1,6 @@
-"""What each transition writes: its inputs, and the columns beside the status and the revision.
+"""The effects of each transition: its inputs, and the columns that it writes.
 
-The statements around them are in `statements.py`.
+Status and revision are not among them. The statements around them are in `statements.py`.
 """
 
 from __future__ import annotations
@@ -232,7 +232,7 @@ def _ended(time: str) -> Sets:
 def _left(pause: ColumnElement[Any]) -> Sets:
     """Return the columns of an operation without an attempt, claimable after a pause.
 
-    A pause of NULL, or of zero, is none.
+    With a pause of NULL, or of zero, it is claimable at once.
     """
     cleared = (
         "progress",

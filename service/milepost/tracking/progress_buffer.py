@@ -114,7 +114,7 @@ class ProgressBuffer:
         self._is_committing = False
         self._is_finished = False
         self._is_asked_to_stop = False
-        """True once the worker was told that a cancel is requested."""
+        """True once the worker was notified that a cancel is requested."""
         self._next_commit_time = 0.0
         self._notifications = 0
         """Notifications since the running commit began."""
