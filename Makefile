@@ -56,7 +56,7 @@ export RUFF_CACHE_DIR := $(CURDIR)/.cache/ruff
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-demo: $(VENV)/.run ## See one operation live and finish, on a service of its own
+demo: $(VENV)/.run ## See one operation whose worker is killed, and which another finishes
 	@$(BIN)/milepost demo $(ARGS)
 
 run: $(VENV)/.run ## Run the service on its embedded store

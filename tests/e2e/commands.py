@@ -6,7 +6,10 @@ import pty
 import select
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,3 +80,19 @@ def on_a_terminal(*arguments: str, columns: int, **settings: str) -> str:
         process.wait()
         os.close(ours)
     return written.decode()
+
+
+def create(caller: Callable[..., Done], function: str = "video.transcode") -> str:
+    """Create an operation and return its id."""
+    return str(caller("ops", "create", function, "--output", "json").json["id"])
+
+
+@contextmanager
+def in_background(work: Callable[[], None]) -> Iterator[None]:
+    """Run the work in a thread while the block runs."""
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join(QUEUE_TIMEOUT_S)

@@ -128,7 +128,7 @@ def test_grace_is_clamped(alice, asked, given):
 
 @pytest.mark.parametrize("asked", [0, -5])
 def test_no_grace_cancels_at_once(alice, asked):
-    """A grace of zero or less is none."""
+    """A grace of zero or less means a cancel at once."""
     operation = alice.create_in("PROCESSING")
     found = alice.transition("CancelOperation", operation.id, grace=seconds(asked))
     assert found.status == pb.OPERATION_STATUS_CANCELLED

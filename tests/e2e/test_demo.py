@@ -1,4 +1,4 @@
-"""The demo: a temporary service, real work, and a complete clean-up."""
+"""The demo: a temporary service, real work, a killed worker, and a complete clean-up."""
 
 import hashlib
 import json
@@ -86,7 +86,7 @@ def test_demo_hashes_a_folder_and_leaves_nothing(folder, temporary):
     assert (code, err) == (0, "")
     operation = json.loads(out)
     assert (operation["status"], operation["progress"]) == ("COMPLETED", 1.0)
-    assert (operation["owner"], operation["worker"]) == ("demo-caller", "demo-worker")
+    assert (operation["owner"], operation["worker"]) == ("demo-caller", "demo-worker-2")
     assert operation["revision"] >= 5  # created, claimed, started, at least one report, completed
     result = operation["result"]
     assert (result["files"], result["bytes"], result["unreadable"]) == (3, 105_000, 0)
@@ -100,6 +100,30 @@ def test_demo_hashes_a_folder_and_leaves_nothing(folder, temporary):
     assert list(temporary.iterdir()) == []
 
 
+def test_killed_worker_is_followed_by_one_that_goes_on(folder, temporary):
+    """The first worker is killed in the middle, and the second one starts at its checkpoint."""
+    for number in range(20):
+        (folder / f"more-{number:02}").write_bytes(b"m" * 5_000)
+    (folder / "z.bin").write_bytes(b"z" * 100_000)  # the middle lies behind the first files
+    _, out, _ = run(str(folder), "--output", "json", temporary=temporary)
+    operation = json.loads(out)
+    assert (operation["status"], operation["attempt"]) == ("COMPLETED", 2)
+    assert (operation["failed_attempts"], operation["checkpoint"]) == (1, None)
+    assert 0 < operation["result"]["files_of_checkpoint"] < operation["result"]["files"] == 24
+    assert operation["result"]["sha256"] == combined_digest(folder)
+    history = [
+        (event["transition"], event["attempt"], event["worker"]) for event in operation["events"]
+    ]
+    assert history == [
+        ("create", 0, None),
+        ("claim", 1, "demo-worker-1"),
+        ("release", 1, "demo-worker-1"),
+        ("claim", 2, "demo-worker-2"),
+        ("complete", 2, "demo-worker-2"),
+    ]
+    assert operation["events"][2]["errors"][0]["code"] == "LEASE_LOST"
+
+
 def test_demo_needs_no_arguments(temporary):
     """Without a folder, the demo hashes the files of Milepost and prints how to read the result."""
     code, out, err = run(temporary=temporary)
@@ -108,7 +132,16 @@ def test_demo_needs_no_arguments(temporary):
     assert found
     assert re.search(r"revision \d+ +COMPLETED +100%", out)
     assert out.count(found[1]) >= 4  # and in the three printed ways to read it
-    for text in ("The stored result", "grpcurl -plaintext", "SyncMilepost(", "ops get"):
+    assert re.search(r"demo-worker-1 is killed \(kill -9\) at [5-9]\d%", out)
+    assert re.search(r"release +1 +demo-worker-1 .*LEASE_LOST", out)
+    for text in (
+        "The history",
+        "from the checkpoint",
+        "The stored result",
+        "grpcurl -plaintext",
+        "SyncMilepost(",
+        "ops get",
+    ):
         assert text in out
     address = re.search(r"service +(\S+), started", out)
     assert address
@@ -188,6 +221,14 @@ def test_demo_without_the_role_is_refused(service, folder, temporary):
     words = (str(folder), "--address", service.address, "--api-key", key)
     code, _, err = run(*words, temporary=temporary)
     assert (code, err) == (6, "error: this call needs the role CALLER\n")
+
+
+def test_demo_without_a_worker_says_why(service, folder, temporary):
+    """A key that may not work on the operation ends the demo with the reason of the worker."""
+    key = service.api_key("idle", roles=("CALLER",))
+    words = (str(folder), "--address", service.address, "--api-key", key)
+    code, _, err = run(*words, temporary=temporary)
+    assert (code, err) == (6, "error: this call needs the role WORKER\n")
 
 
 def test_missing_folder_is_refused(tmp_path, temporary):

@@ -53,7 +53,7 @@ async def test_raised_exception_fails_the_operation(any_service, caller, functio
         return "done"
 
     async with working(any_service, function, does, concurrency=1):
-        bad = await caller.create(function, metadata={"bad": True})
+        bad = await caller.create(function, metadata={"bad": True}, max_attempts=1)
         good = await caller.create(function)
         assert await caller.result(good.id, timeout=SOON_S) == "done"
         failed = await caller.wait(bad.id, timeout=SOON_S)

@@ -3,6 +3,7 @@
 import asyncio
 import sys
 import threading
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from functools import partial, wraps
 from typing import Any
@@ -33,12 +34,14 @@ def throw(problem: BaseException) -> Any:
     raise problem
 
 
-ODD: dict[str, Callable[[], Any]] = {
+ODD_RESULTS: dict[str, Callable[[], Any]] = {
     "loop": lambda: LOOP,
     "deep": lambda: DEEP,
     "above the limit": lambda: "x" * (1 << 20),
     "above a message": lambda: "x" * (3 << 20),
     "no JSON": lambda: {1, 2},
+}
+ODD_EXCEPTIONS: dict[str, Callable[[], Any]] = {
     "rude": partial(throw, Rude()),
     "NUL": partial(throw, ValueError("a\0b")),
     "long name": partial(throw, type("E" * 300, (Exception,), {})("x")),
@@ -104,29 +107,32 @@ FORMS: list[Any] = [as_coroutine, as_plain, as_object, decorated, in_a_partial]
 async def test_whatever_a_function_does_its_operation_ends_once(
     any_service, caller, function, form
 ):
-    """An odd result or exception of any form of function fails its operation, with a reason."""
-    runs = 0
+    """An odd result fails its operation at once, and an odd exception after all attempts."""
+    odd = ODD_RESULTS | ODD_EXCEPTIONS
+    runs: Counter[str] = Counter()
 
     def end(name: str) -> Any:
-        nonlocal runs
-        runs += 1
-        return ODD[name]()
+        runs[name] += 1
+        return odd[name]()
 
-    functions = {f"{function}.{n}": form(partial(end, name)) for n, name in enumerate(ODD)}
+    functions = {f"{function}.{n}": form(partial(end, name)) for n, name in enumerate(odd)}
     functions[f"{function}.well"] = form(lambda: {"frames": 7})
     async with working(any_service, functions, concurrency=20, lease=5):
-        operations = [await caller.create(name) for name in functions]
+        operations = [
+            await caller.create(name, max_attempts=2, initial_backoff=0) for name in functions
+        ]
         *failed, well = [await caller.wait(o.id, timeout=SOON_S) for o in operations]
-    ends = {name: (o.status, o.attempt) for name, o in zip(ODD, failed, strict=True)}
-    assert ends == dict.fromkeys(ODD, (Status.FAILED, 1))
+    ends = {name: (o.status, o.attempt) for name, o in zip(odd, failed, strict=True)}
+    attempts = dict.fromkeys(ODD_RESULTS, 1) | dict.fromkeys(ODD_EXCEPTIONS, 2)
+    assert ends == {name: (Status.FAILED, attempt) for name, attempt in attempts.items()}
     assert all(o.errors[0].code and o.errors[0].message for o in failed)
-    assert (runs, well.result) == (len(ODD), {"frames": 7})
+    assert (runs, well.result) == (attempts, {"frames": 7})
 
 
 async def test_ctrl_c_in_a_thread_ends_its_operation_alone(any_service, caller, function):
     """A plain function cannot be interrupted from outside: what it raises is its failure."""
     async with working(any_service, function, as_plain(partial(throw, KeyboardInterrupt()))):
-        operation = await caller.create(function)
+        operation = await caller.create(function, max_attempts=1)
         with pytest.raises(OperationFailed, match="KeyboardInterrupt"):
             await caller.result(operation.id, timeout=SOON_S)
 

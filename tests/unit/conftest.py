@@ -1,13 +1,31 @@
-"""Fixtures for several files of unit tests: a replica, and receivers of webhooks."""
+"""Fixtures for several files of unit tests: settings, a replica, and receivers of webhooks."""
 
+import os
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 
 import pytest
 
 from tests.receivers import Behaviour, Receiver
 from tests.unit.in_memory_service import Replica
 from tests.unit.sender_fixtures import Start
+
+
+@pytest.fixture
+def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Remove the settings of the environment."""
+    for name in list(os.environ):
+        if name.startswith("MILEPOST_"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def settings_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], int]:
+    """A function that writes the settings file."""
+    path = tmp_path / "settings.env"
+    monkeypatch.setenv("MILEPOST_CONFIG_FILE", str(path))
+    return path.write_text
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """The parts of the documents that are generated from the code."""
 
+import re
 from collections.abc import Callable
 from dataclasses import fields
 from datetime import timedelta
@@ -12,7 +13,7 @@ from milepost.access.bad_credentials import MAX_FAILURES_PER_MINUTE
 from milepost.access.policy import POLICY
 from milepost.domain.limits import Limits
 from milepost.domain.rates import Allowance
-from milepost.domain.transitions import PROGRESS_TOLERANCE, TABLE, Actor
+from milepost.domain.transitions import FALLBACK, PROGRESS_TOLERANCE, TABLE, Actor
 from milepost.rpc.methods import METHODS
 from milepost.rpc.options import METADATA_BYTES
 from milepost.rpc.refusals import MAX_BYTES
@@ -21,6 +22,7 @@ from tests.unit.command_reference import command_reference
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 README: Final = ROOT / "README.md"
+RETRIES: Final = ROOT / "docs/retries.md"
 ARCHITECTURE: Final = ROOT / "docs/architecture.md"
 OPERATING: Final = ROOT / "docs/operating.md"
 COMMANDS: Final = ROOT / "docs/cli.md"
@@ -34,6 +36,25 @@ LIMITS: Final = (
         "clamped, likewise",
     ),
     ("max_attempts", "{max_attempts_default}; at least 1", "clamped, likewise"),
+    (
+        "initial_backoff",
+        "{initial_backoff_default}; 0 s … {initial_backoff_max}",
+        "clamped, likewise",
+    ),
+    (
+        "backoff_multiplier",
+        "{backoff_multiplier_default}; 1 … {backoff_multiplier_max}",
+        "clamped, likewise",
+    ),
+    ("max_backoff", "{max_backoff_default}; 0 s … {max_backoff_max}", "clamped, likewise"),
+    (
+        "queue_timeout, run_timeout",
+        "none; {phase_timeout_min} … {phase_timeout_max}",
+        "clamped, likewise",
+    ),
+    ("schedule_time", "none; at most {schedule_max} ahead", "INVALID_ARGUMENT"),
+    ("priority", "{priority_default}; 0 … {priority_max}", "INVALID_ARGUMENT"),
+    ("unique_key", "none; 1 … {unique_key_length} characters", "INVALID_ARGUMENT"),
     ("progress", "0.0 … 1.0; goes back by at most {tolerance}", "clamped; refused if it goes back"),
     ("metadata", "{metadata_bytes} bytes of JSON", "INVALID_ARGUMENT"),
     (
@@ -48,6 +69,11 @@ LIMITS: Final = (
     ),
     ("errors", "{errors_bytes} bytes together", "INVALID_ARGUMENT"),
     ("progress message", "{message_length} characters", "INVALID_ARGUMENT"),
+    (
+        "checkpoint",
+        "{checkpoint_bytes} bytes, and {type_url_length} characters of its type_url",
+        "INVALID_ARGUMENT",
+    ),
     ("reason of a cancel or release", "{reason_length} characters", "INVALID_ARGUMENT"),
     (
         "function, version, worker, original_request_id",
@@ -62,6 +88,12 @@ LIMITS: Final = (
     ),
     ("lease", "{lease_default}; {lease_min} … {lease_max}", "clamped"),
     ("delay of a release", "none; 0 s … {release_delay_max}", "clamped"),
+    (
+        "delay of a retry",
+        "the backoff of the operation; 0 s … {retry_delay_max}",
+        "clamped",
+    ),
+    ("grace of a cancel", "none; 0 s … {grace_max}", "clamped; 0 s cancels at once"),
     (
         "functions and operations of one claim",
         "1 … {claim_functions} and 1 … {claim_operations}",
@@ -192,13 +224,18 @@ def state_diagram() -> str:
 
 
 def transitions_table() -> str:
-    """Return the transition table."""
-    rows = ["| transition | from | to | done by | event |", "| --- | --- | --- | --- | --- |"]
+    """Return the transition table, with what happens instead of an impossible transition."""
+    rows = [
+        "| transition | from | to | done by | event | fallback |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
     for transition, rule in TABLE.items():
         sources = ", ".join(sorted(rule.sources)) or _NOTHING
         by = ", ".join(sorted(rule.by))
         event = f"`{rule.event}`" if rule.recorded or not rule.sources else _NOTHING
-        rows.append(f"| {transition} | {sources} | {rule.target or 'gone'} | {by} | {event} |")
+        fallback = FALLBACK.get(transition, _NOTHING)
+        target = rule.target or "gone"
+        rows.append(f"| {transition} | {sources} | {target} | {by} | {event} | {fallback} |")
     return "\n".join(rows)
 
 
@@ -249,3 +286,9 @@ def write() -> None:
     for (path, name), make in GENERATED.items():
         text = path.read_text(encoding="utf-8")
         path.write_text(renewed(text, name, make()), encoding="utf-8")
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    """Return the examples of a document in one language."""
+    text = path.read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)

@@ -4,12 +4,13 @@ import math
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from google.protobuf import any_pb2, struct_pb2, timestamp_pb2, wrappers_pb2
+from google.protobuf import any_pb2, duration_pb2, struct_pb2, timestamp_pb2, wrappers_pb2
 from google.protobuf.message import Message
 from hypothesis import given
 from hypothesis import strategies as st
 
 from milepost.domain import operation as domain
+from milepost.domain.limits import Limits
 from milepost_client import Json, OperationError, Status
 from milepost_client.convert import (
     EXACT_INTEGERS,
@@ -18,6 +19,7 @@ from milepost_client.convert import (
     from_operation,
     from_struct,
     to_any,
+    to_checkpoint,
     to_duration,
     to_errors,
     to_statuses,
@@ -131,7 +133,12 @@ def test_broken_result_comes_back_as_it_is():
 def test_operation_tells_every_field():
     """Every field of the message is told under the same name, times aware and in UTC."""
     time = timestamp_pb2.Timestamp(seconds=1, nanos=5000)
-    times = ("start", "progress", "complete", "cancel", "lease_expire", "next_attempt")
+    second = duration_pb2.Duration(seconds=1)
+    times = [
+        field.name
+        for field in pb.Operation.DESCRIPTOR.fields
+        if field.name.endswith("_time") and field.name not in {"create_time", "expire_time"}
+    ]
     told = from_operation(
         operation(
             "COMPLETED",
@@ -148,16 +155,28 @@ def test_operation_tells_every_field():
             failed_attempts=1,
             next_step=pb.NEXT_STEP_END,
             next_step_deadline=time,
-            **{f"{name}_time": time for name in times},
+            priority=7,
+            unique_key="nightly",
+            retry_policy=pb.RetryPolicy(
+                initial_backoff=second, backoff_multiplier=1.5, max_backoff=second
+            ),
+            queue_timeout=second,
+            run_timeout=second,
+            checkpoint=to_any([7]),
+            cancel_reason="changed my mind",
+            **dict.fromkeys(times, time),
         )
     )
     fields = {field.name for field in pb.Operation.DESCRIPTOR.fields}
-    assert {name for name in type(told).__slots__ if name != "replayed"} == fields
+    assert {name for name in type(told).__slots__ if name not in {"replayed", "joined"}} == fields
     assert all(getattr(told, name) not in (None, "", {}, ()) for name in fields)
     assert told.next_step == "END"
     assert told.start_time == datetime(1970, 1, 1, 0, 0, 1, 5, UTC)
     assert (told.ttl, told.retry_after) == (timedelta(days=1), timedelta(milliseconds=10))
     assert (told.result, told.metadata) == ({"frames": 7}, {"source": "in.mov"})
+    assert (told.checkpoint, told.queue_timeout) == ([7], timedelta(seconds=1))
+    assert told.retry_policy.backoff_multiplier == 1.5
+    assert told.retry_policy.max_backoff == told.retry_policy.initial_backoff == told.run_timeout
     assert told.errors == (OperationError("E", "e", "s"),)
 
 
@@ -172,7 +191,18 @@ def test_absent_fields_are_none():
     told = from_operation(operation())
     assert (told.version, told.progress, told.progress_message, told.result) == (None,) * 4
     assert (told.start_time, told.complete_time, told.worker, told.callback_url) == (None,) * 4
-    assert (told.metadata, told.errors, told.replayed) == ({}, (), False)
+    assert (told.metadata, told.errors, told.replayed, told.joined) == ({}, (), False, False)
+    assert (told.checkpoint, told.unique_key, told.queue_timeout) == (None,) * 3
+    assert (told.cancel_request_time, told.cancel_reason, told.run_expire_time) == (None,) * 3
+
+
+def test_checkpoint_is_bounded_as_the_service_bounds_it():
+    """A checkpoint that the service would refuse is refused before it is on the stream."""
+    room = any_pb2.Any(type_url="t", value=b"x" * Limits().checkpoint_bytes)
+    assert to_checkpoint(room) is room
+    with pytest.raises(ValueError, match="65,536 bytes, not 65,537"):
+        to_checkpoint(any_pb2.Any(type_url="t", value=room.value + b"x"))
+    assert to_checkpoint(None) is None
 
 
 def test_operations_can_be_members_of_a_set():

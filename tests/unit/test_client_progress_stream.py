@@ -230,7 +230,7 @@ class Outbox:
 
 async def test_acknowledgement_of_an_older_report_leaves_the_newer_one_unstored():
     """Of two unanswered reports the first acknowledgement stores the older one."""
-    held = HeldOperation(Outbox(), claimed("one", lease_s=60), lambda _: None)
+    held = HeldOperation(Outbox(), claimed("one", lease_s=60), lambda _: None, lambda: None)
     await held.report(0.1)
     held.take(1.0)
     await held.report(0.2)
@@ -285,7 +285,7 @@ async def test_undecodable_item_reconnects_the_stream():
 
 async def test_stored_report_is_renewed_by_an_empty_one():
     """A renewal repeats the newest report until it is stored; later ones are empty, and so free."""
-    held = HeldOperation(Outbox(), claimed("one", lease_s=60), lambda _: None)
+    held = HeldOperation(Outbox(), claimed("one", lease_s=60), lambda _: None, lambda: None)
     await held.report(0.5, "half")
     assert held.take(1.0).progress == 0.5
     assert held.take(2.0).message == "half"

@@ -5,11 +5,9 @@
 
 import ast
 import json
-import os
 import re
 import shlex
 import string
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import fields
@@ -21,7 +19,7 @@ import typer
 import yaml
 from google.protobuf import descriptor_pool, json_format, message_factory
 
-from milepost import config, telemetry
+from milepost import config, main, telemetry
 from milepost.cli import app
 from milepost.domain.limits import Limits
 from milepost.domain.rates import Allowance
@@ -31,8 +29,8 @@ from tests.unit.documents import (
     GENERATED,
     LIMITS,
     OPERATING,
-    README,
     ROOT,
+    blocks,
     renewed,
     write,
 )
@@ -44,6 +42,8 @@ DOCUMENTS: Final = sorted(
 OURS: Final = [path for path in DOCUMENTS if "clients" not in path.parts]
 EXAMPLES: Final = sorted((ROOT / "clients").glob("*/examples/*.py"))
 MAX_RECORD_LINES: Final = 60
+PROGRAM: Final = main.serve
+"""The whole service: its import registers every metric and every service of the protos."""
 
 # --- generated parts ---
 
@@ -81,12 +81,6 @@ def test_diagram_has_the_arrows_of_the_table():
 # --- examples ---
 
 
-def blocks(path: Path, language: str) -> list[str]:
-    """Return the examples of a document in one language."""
-    text = path.read_text(encoding="utf-8")
-    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
-
-
 def commands(program: str) -> Iterator[list[str]]:
     """Return the words of every command line in our documents that calls `program`."""
     for path in OURS:
@@ -106,47 +100,6 @@ def commands(program: str) -> Iterator[list[str]]:
                 if words and Path(words[0]).name == program:
                     yield words[1:]
                 words = []
-
-
-def test_python_examples_run(tmp_path):
-    """The caller and the worker of the README run as documented."""
-    from milepost import main  # noqa: PLC0415 - only this test needs it
-    from milepost.cli.temporary_service import temporary_service  # noqa: PLC0415
-    from milepost.domain.operation import Role  # noqa: PLC0415
-
-    with temporary_service() as service:
-        service.wait_until_listening()
-        scripts = {}
-        for block in blocks(README, "python"):
-            scripts[block.partition("\n")[0]] = tmp_path / block.split()[1]
-            scripts[block.partition("\n")[0]].write_text(
-                block.replace("127.0.0.1:7450", service.address), encoding="utf-8"
-            )
-        url = service.database_url
-        caller = main.create_key(url, subject="alice", roles=[Role.CALLER], functions=[])[1]
-        worker = main.create_key(url, subject="enc", roles=[Role.WORKER], functions=["video.*"])[1]
-        environment = {**os.environ, "MILEPOST_API_KEY": caller, "WORKER_KEY": worker}
-        with subprocess.Popen(
-            [sys.executable, scripts["# caller.py"]],
-            env=environment,
-            stdout=subprocess.PIPE,
-            text=True,
-        ) as waiting:
-            assert waiting.stdout is not None
-            operation_id, status = waiting.stdout.readline().split()
-            assert status == "PENDING"
-            work = [sys.executable, scripts["# worker.py"], operation_id]
-            subprocess.run(work, env=environment, check=True, timeout=30)
-            assert waiting.communicate(timeout=30)[0] == "{'frames': 1200}\n"
-        assert waiting.returncode == 0
-        with subprocess.Popen([sys.executable, scripts["# crew.py"]], env=environment) as crew:
-            call = [sys.executable, scripts["# caller.py"]]
-            called = subprocess.run(
-                call, env=environment, check=True, timeout=30, stdout=subprocess.PIPE, text=True
-            )
-            assert called.stdout.splitlines()[1] == "{'frames': 1200}"
-            crew.terminate()
-        assert crew.returncode == 0
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)

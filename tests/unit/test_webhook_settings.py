@@ -1,6 +1,5 @@
 """The settings of webhooks: their effects, and the values that are refused."""
 
-import os
 from datetime import timedelta
 from ipaddress import ip_network
 
@@ -10,12 +9,7 @@ from milepost import config
 from milepost.domain.callback_url import CallbackRules
 from milepost.webhooks.master_keys import new_key, read_keys
 
-
-@pytest.fixture(autouse=True)
-def _no_settings(monkeypatch):
-    for name in list(os.environ):
-        if name.startswith("MILEPOST_"):
-            monkeypatch.delenv(name)
+pytestmark = pytest.mark.usefixtures("no_settings")
 
 
 def load(monkeypatch, **settings):

@@ -8,6 +8,7 @@ from milepost_client.channel import read_tls
 from milepost_client.client import Milepost
 from milepost_client.errors import (
     ApiKeyNotFound,
+    CancellationNotRequested,
     Cancelled,
     Conflict,
     DeadlineExceeded,
@@ -45,10 +46,19 @@ from milepost_client.errors import (
     Unauthenticated,
     Unavailable,
     UndecodableAnswer,
+    UniqueKeyTaken,
     Violation,
     WebhooksNotConfigured,
 )
-from milepost_client.operation import Json, Operation, OperationError, Status
+from milepost_client.failure import AcknowledgeCancellation, PermanentFailure, RetryLater
+from milepost_client.operation import (
+    Json,
+    Operation,
+    OperationError,
+    OperationEvent,
+    RetryPolicy,
+    Status,
+)
 from milepost_client.receivers import (
     Delivery,
     DeliveryAttempt,
@@ -63,7 +73,9 @@ from milepost_client.worker import Worker
 
 __all__ = [
     "VERSION",
+    "AcknowledgeCancellation",
     "ApiKeyNotFound",
+    "CancellationNotRequested",
     "Cancelled",
     "Conflict",
     "DeadlineExceeded",
@@ -89,15 +101,19 @@ __all__ = [
     "OperationCancelled",
     "OperationDeleted",
     "OperationError",
+    "OperationEvent",
     "OperationExpired",
     "OperationFailed",
     "OperationNotFound",
     "Overloaded",
+    "PermanentFailure",
     "PermissionDenied",
     "ProgressDecrease",
     "QuotaExceeded",
     "RateLimited",
     "RequestIdReused",
+    "RetryLater",
+    "RetryPolicy",
     "RevisionAhead",
     "RevisionMismatch",
     "SigningSecret",
@@ -113,6 +129,7 @@ __all__ = [
     "Unauthenticated",
     "Unavailable",
     "UndecodableAnswer",
+    "UniqueKeyTaken",
     "Violation",
     "WebhooksNotConfigured",
     "Work",

@@ -3,23 +3,29 @@
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import aclosing
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from milepost_client.connection import Connection
 from milepost_client.convert import (
+    from_event,
     from_operation,
     to_duration,
+    to_retry_policy,
     to_statuses,
     to_struct,
     to_timestamp,
+    to_unique_key_policy,
 )
 from milepost_client.errors import no_result
 from milepost_client.gen.milepost.v1 import operation_pb2
 from milepost_client.gen.milepost.v1 import operation_service_pb2 as pb
 from milepost_client.long_poll import until_terminal
-from milepost_client.operation import Json, Operation, Status
+from milepost_client.operation import Json, Operation, OperationEvent, Status
 from milepost_client.pace import Duration, seconds
 from milepost_client.watch import changes
+
+UniqueKeyPolicy: TypeAlias = Literal["join", "refuse"]
+"""The treatment of a create whose key an active operation has: that one is returned, or refused."""
 
 
 class Callers(Connection):
@@ -40,7 +46,16 @@ class Callers(Connection):
         metadata: Mapping[str, Json] | None = None,
         ttl: Duration | None = None,
         retry_after: Duration | None = None,
+        schedule_time: datetime | None = None,
+        priority: int | None = None,
+        unique_key: str | None = None,
+        unique_key_policy: UniqueKeyPolicy | None = None,
         max_attempts: int | None = None,
+        initial_backoff: Duration | None = None,
+        backoff_multiplier: float | None = None,
+        max_backoff: Duration | None = None,
+        queue_timeout: Duration | None = None,
+        run_timeout: Duration | None = None,
         callback_url: str | None = None,
         callback_events: Iterable[str] = (),
         original_request_id: str | None = None,
@@ -48,7 +63,8 @@ class Callers(Connection):
     ) -> Operation:
         """Create an operation, or return the one that an earlier call with this `request_id` made.
 
-        `replayed` is True in the second case.
+        `replayed` is True in the second case. `joined` is True if the answer is an active operation
+        with the same `unique_key`.
 
         Args:
             function: The name of the work, such as ``video.transcode``.
@@ -56,7 +72,18 @@ class Callers(Connection):
             metadata: Data of your own, kept with the operation.
             ttl: The time to keep the operation; 24 hours by default.
             retry_after: The suggested pause between two reads; 5 seconds by default.
-            max_attempts: The number of attempts before a lost lease is a failure; 3 by default.
+            schedule_time: The time before which no worker gets it, at most 30 days ahead.
+            priority: 0 to 9: among your pending operations, a higher one is claimed first; 5 by
+                default.
+            unique_key: A name of the work, which at most one of your active operations has.
+            unique_key_policy: If an active operation has the key: ``"join"``, the default, returns
+                that operation, and ``"refuse"`` raises `UniqueKeyTaken`.
+            max_attempts: The number of failed attempts after which it fails; 3 by default.
+            initial_backoff: The pause after the first failed attempt; 1 second by default.
+            backoff_multiplier: The factor between two pauses, 1 to 10; 2 by default.
+            max_backoff: The longest pause; 5 minutes by default.
+            queue_timeout: The time after which it fails if no worker has claimed it.
+            run_timeout: The maximum duration of one attempt, which has failed then.
             callback_url: The URL that receives webhooks.
             callback_events: The events to send; by default every terminal status.
             original_request_id: The request, in your own terms, that led to this operation.
@@ -64,6 +91,8 @@ class Callers(Connection):
 
         Raises:
             RequestIdReused: The `request_id` created an operation with other content.
+            UniqueKeyTaken: An active operation has the key, and the policy is ``"refuse"``.
+            ValueError: `schedule_time` has no time zone, or the policy is unknown.
             QuotaExceeded: Too many of your operations are active.
             WebhooksNotConfigured: This service sends no webhooks.
         """
@@ -74,14 +103,21 @@ class Callers(Connection):
             metadata=None if metadata is None else to_struct(metadata),
             ttl=to_duration(ttl),
             retry_after=to_duration(retry_after),
+            schedule_time=to_timestamp(schedule_time),
+            priority=priority,
+            unique_key=unique_key,
+            unique_key_policy=to_unique_key_policy(unique_key_policy),
             max_attempts=max_attempts,
+            retry_policy=to_retry_policy(initial_backoff, backoff_multiplier, max_backoff),
+            queue_timeout=to_duration(queue_timeout),
+            run_timeout=to_duration(run_timeout),
             callback_url=callback_url,
             callback_events=callback_events,
             original_request_id=original_request_id,
             request_id=request_id,
         )
         answer = await calls.send(calls.operations.CreateOperation, request)
-        return from_operation(answer.operation, replayed=answer.replayed)
+        return from_operation(answer.operation, replayed=answer.replayed, joined=answer.joined)
 
     async def get(self, operation_id: str) -> Operation:
         """Return the present state of the operation.
@@ -159,16 +195,20 @@ class Callers(Connection):
         operation_id: str,
         reason: str | None = None,
         *,
+        grace: Duration | None = None,
         expected_revision: int | None = None,
         request_id: str | None = None,
     ) -> Operation:
-        """Cancel the operation. It can no longer be completed.
+        """Cancel the operation. Without a grace, it can no longer be completed.
 
-        Its worker is notified on its progress stream, or by the refusal of its next write.
+        Its worker is notified on its progress stream, or by the answer to its next write. With a
+        grace, a worker that processes it may first end it in its own way: it acknowledges the
+        cancel, completes or fails the operation. At the end of the grace it is cancelled.
 
         Args:
             operation_id: The operation.
             reason: The reason, as a text.
+            grace: The time that its worker gets, at most 1 hour; none by default.
             expected_revision: Cancel it only if it still has this revision.
             request_id: Makes the call repeatable.
 
@@ -181,11 +221,37 @@ class Callers(Connection):
         request = pb.CancelOperationRequest(
             operation_id=operation_id,
             reason=reason,
+            grace=to_duration(grace),
             expected_revision=expected_revision,
             request_id=request_id,
         )
         answer = await calls.send(calls.operations.CancelOperation, request)
         return from_operation(answer.operation, replayed=answer.replayed)
+
+    async def events(
+        self, operation_id: str, *, page_size: int = 100
+    ) -> AsyncIterator[OperationEvent]:
+        """Iterate over the history of the operation, oldest first, over all pages.
+
+        It has every change of status, and every request to cancel, with the errors of failed
+        attempts; no progress.
+
+        Args:
+            operation_id: The operation.
+            page_size: The number of events of one call, 1 to 100.
+
+        Raises:
+            OperationNotFound: The operation does not exist, or is not visible to you.
+        """
+        calls = self._calls
+        request = pb.ListEventsRequest(operation_id=operation_id, page_size=page_size)
+        while True:
+            page = await calls.send(calls.operations.ListEvents, request)
+            for event in page.events:
+                yield from_event(event)
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
 
     async def delete(
         self,
@@ -233,7 +299,7 @@ class Callers(Connection):
             created_from: The earliest time of creation.
             created_before: The time before which they were created.
             owner: The owner, which only an admin may name; for an admin, None means all.
-            full: Include `metadata`, `result` and `errors`, which may be large.
+            full: Include `metadata`, `result`, `errors` and `checkpoint`, which may be large.
             page_size: The number of operations of one call, 1 to 100.
 
         Raises:

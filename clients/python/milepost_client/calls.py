@@ -20,6 +20,7 @@ from milepost_client.refusal import decoded, rebuild
 
 READS: Final = (
     pb.GetOperationRequest,
+    pb.ListEventsRequest,
     pb.ListOperationsRequest,
     pb.WaitOperationRequest,
     webhook_service_pb2.GetSigningSecretRequest,

@@ -11,7 +11,15 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.message import Error as ProtobufError
 
 from milepost_client.gen.milepost.v1 import operation_pb2 as pb
-from milepost_client.operation import Json, Operation, OperationError, Status
+from milepost_client.gen.milepost.v1 import operation_service_pb2 as service_pb
+from milepost_client.operation import (
+    Json,
+    Operation,
+    OperationError,
+    OperationEvent,
+    RetryPolicy,
+    Status,
+)
 from milepost_client.pace import Duration, seconds
 
 EXACT_INTEGERS: Final = 2**53
@@ -19,6 +27,8 @@ EXACT_INTEGERS: Final = 2**53
 
 MAX_LEVELS: Final = 30
 """The objects and lists in each other that fit into a message. The service accepts fewer."""
+MAX_CHECKPOINT_BYTES: Final = 65_536
+"""The size of a checkpoint that the service accepts."""
 _TOO_DEEP: Final = "the value is nested too deep, or contains itself"
 
 _PREFIX: Final = "OPERATION_STATUS_"
@@ -41,6 +51,19 @@ def to_any(value: Json | Message) -> any_pb2.Any | None:
     packed = any_pb2.Any()
     with _bounded_nesting():
         packed.Pack(value if isinstance(value, Message) else to_value(value))
+    return packed
+
+
+def to_checkpoint(value: Json | Message) -> any_pb2.Any | None:
+    """Return the state of a worker as a packed message, or None for None.
+
+    Raises:
+        TypeError: It is neither JSON nor a message.
+        ValueError: It is too large, or raised by `to_any`.
+    """
+    packed = to_any(value)
+    if packed is not None and (size := len(packed.value)) > MAX_CHECKPOINT_BYTES:
+        raise ValueError(f"a checkpoint has at most {MAX_CHECKPOINT_BYTES:,} bytes, not {size:,}")
     return packed
 
 
@@ -161,6 +184,19 @@ def to_duration(duration: Duration | None) -> duration_pb2.Duration | None:
     return message
 
 
+def to_retry_policy(
+    initial_backoff: Duration | None, backoff_multiplier: float | None, max_backoff: Duration | None
+) -> pb.RetryPolicy | None:
+    """Return the pauses between attempts as a message, or None if none is given."""
+    if initial_backoff is backoff_multiplier is max_backoff is None:
+        return None
+    return pb.RetryPolicy(
+        initial_backoff=to_duration(initial_backoff),
+        backoff_multiplier=backoff_multiplier,
+        max_backoff=to_duration(max_backoff),
+    )
+
+
 def to_timestamp(time: datetime | None) -> timestamp_pb2.Timestamp | None:
     """Return the time as a message, or None for None.
 
@@ -174,6 +210,17 @@ def to_timestamp(time: datetime | None) -> timestamp_pb2.Timestamp | None:
     message = timestamp_pb2.Timestamp()
     message.FromDatetime(time)
     return message
+
+
+def to_unique_key_policy(policy: str | None) -> service_pb.UniqueKeyPolicy.ValueType:
+    """Return the policy as an enum number, UNSPECIFIED for None.
+
+    Raises:
+        ValueError: There is no such policy.
+    """
+    return service_pb.UniqueKeyPolicy.Value(
+        f"UNIQUE_KEY_POLICY_{(policy or 'unspecified').upper()}"
+    )
 
 
 def to_statuses(statuses: Iterable[Status]) -> list[pb.OperationStatus.ValueType]:
@@ -198,7 +245,9 @@ def to_errors(errors: Iterable[OperationError]) -> list[pb.OperationError]:
     ]
 
 
-def from_operation(message: pb.Operation, *, replayed: bool = False) -> Operation:
+def from_operation(
+    message: pb.Operation, *, replayed: bool = False, joined: bool = False
+) -> Operation:
     """Return the operation as a value."""
     return Operation(
         id=message.id,
@@ -218,7 +267,16 @@ def from_operation(message: pb.Operation, *, replayed: bool = False) -> Operatio
         max_attempts=message.max_attempts,
         failed_attempts=message.failed_attempts,
         next_attempt_time=time_field(message, "next_attempt_time"),
+        retry_policy=_from_retry_policy(message.retry_policy),
         worker=optional_field(message, "worker"),
+        checkpoint=from_any(message.checkpoint) if message.HasField("checkpoint") else None,
+        priority=message.priority,
+        schedule_time=time_field(message, "schedule_time"),
+        unique_key=optional_field(message, "unique_key"),
+        queue_timeout=duration_field(message, "queue_timeout"),
+        run_timeout=duration_field(message, "run_timeout"),
+        queue_expire_time=time_field(message, "queue_expire_time"),
+        run_expire_time=time_field(message, "run_expire_time"),
         ttl=message.ttl.ToTimedelta(),
         retry_after=message.retry_after.ToTimedelta(),
         create_time=message.create_time.ToDatetime(UTC),
@@ -226,11 +284,39 @@ def from_operation(message: pb.Operation, *, replayed: bool = False) -> Operatio
         progress_time=time_field(message, "progress_time"),
         complete_time=time_field(message, "complete_time"),
         cancel_time=time_field(message, "cancel_time"),
+        cancel_reason=optional_field(message, "cancel_reason"),
+        cancel_request_time=time_field(message, "cancel_request_time"),
+        cancel_delivered_time=time_field(message, "cancel_delivered_time"),
+        cancel_expire_time=time_field(message, "cancel_expire_time"),
         lease_expire_time=time_field(message, "lease_expire_time"),
         expire_time=message.expire_time.ToDatetime(UTC),
         next_step=_next_step(message.next_step),
         next_step_deadline=time_field(message, "next_step_deadline"),
         replayed=replayed,
+        joined=joined,
+    )
+
+
+def from_event(message: service_pb.OperationEvent) -> OperationEvent:
+    """Return the event as a value."""
+    return OperationEvent(
+        revision=message.revision,
+        type=message.type,
+        transition=message.transition,
+        time=message.time.ToDatetime(UTC),
+        actor=message.actor,
+        attempt=message.attempt,
+        worker=optional_field(message, "worker"),
+        reason=optional_field(message, "reason"),
+        errors=tuple(map(_from_error, message.errors)),
+    )
+
+
+def _from_retry_policy(message: pb.RetryPolicy) -> RetryPolicy:
+    return RetryPolicy(
+        initial_backoff=message.initial_backoff.ToTimedelta(),
+        backoff_multiplier=message.backoff_multiplier,
+        max_backoff=message.max_backoff.ToTimedelta(),
     )
 
 
@@ -264,3 +350,8 @@ def optional_field(message: Message, field: str) -> Any:
 def time_field(message: Message, field: str) -> datetime | None:
     """Return the time in a field, or None if it is not set."""
     return getattr(message, field).ToDatetime(UTC) if message.HasField(field) else None
+
+
+def duration_field(message: Message, field: str) -> timedelta | None:
+    """Return the length of time in a field, or None if it is not set."""
+    return getattr(message, field).ToTimedelta() if message.HasField(field) else None

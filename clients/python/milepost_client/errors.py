@@ -16,11 +16,13 @@
     │       └── OperationDeleted         your own operation, deleted
     ├── IllegalTransition                not allowed: see `transition`, `status`, `allowed`
     │   └── Cancelled                    not allowed because the operation is cancelled
+    ├── CancellationNotRequested         acknowledged, but no cancel was requested
     ├── Conflict                         based on an old copy: read again and retry
     │   ├── RevisionMismatch             the operation is not at `expected_revision`
     │   ├── StaleAttempt                 the attempt is over: stop working on the operation
     │   └── LostRace                     concurrent changes preceded every try
     ├── RevisionAhead                    the operation is not at `after_revision` yet, or no longer
+    ├── UniqueKeyTaken                   an active operation has the key: see `operation_id`
     ├── RequestIdReused                  the same request_id with other content
     ├── WebhooksNotConfigured            this service sends no webhooks
     ├── LimitReached                     a limit: try again after `retry_after`
@@ -160,6 +162,10 @@ class Cancelled(IllegalTransition):
     """A transition of a cancelled operation. The worker must stop."""
 
 
+class CancellationNotRequested(MilepostError):
+    """An acknowledgement by a worker of a cancel that was not requested."""
+
+
 class Conflict(MilepostError):
     """A request based on an old copy. Read the operation again and retry."""
 
@@ -186,6 +192,15 @@ class RevisionAhead(MilepostError):
     The database of the service was restored from a backup, perhaps: watch again without
     `after_revision`.
     """
+
+
+class UniqueKeyTaken(MilepostError):
+    """A create with the unique key of an active operation. Nothing was created."""
+
+    @property
+    def operation_id(self) -> str:
+        """The id of the active operation."""
+        return self.metadata.get("operation_id", "")
 
 
 class RequestIdReused(MilepostError):

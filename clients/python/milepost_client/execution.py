@@ -13,10 +13,11 @@ from typing import Any, Final, TypeAlias
 
 from milepost_client.bridge import RunningLoop, is_running
 from milepost_client.errors import OVER, MilepostError
+from milepost_client.failure import AcknowledgeCancellation, RetryLater
 from milepost_client.operation import Operation
 from milepost_client.streamed_work import StreamedWork
 from milepost_client.sync import SyncWork
-from milepost_client.work import Work, fail_because
+from milepost_client.work import Work, end_because
 from milepost_client.workers import Workers
 
 Function: TypeAlias = Callable[[Work], Awaitable[Any]] | Callable[[SyncWork], Any]
@@ -64,6 +65,11 @@ class Execution:
 
     def __repr__(self) -> str:
         return f"Execution({self._work.operation.id!r})"
+
+    @property
+    def is_cancel_requested(self) -> bool:
+        """True once the owner has requested to cancel the operation."""
+        return self._work.cancel_requested.is_set()
 
     def leave(self) -> None:
         """Cancel the function, and give its operation back when it has ended."""
@@ -123,8 +129,13 @@ class Execution:
         await self._work.leave()
 
     async def _finish(self, outcome: Outcome) -> None:
-        """Complete the operation with the result, or fail it with the reason."""
+        """Complete the operation with the result, or end it for the reason.
+
+        An exception of the function is worth another attempt, and a result that cannot be stored is
+        not: every attempt would end so.
+        """
         problem = outcome.problem
+        is_retryable = problem is not None
         if problem is None:
             try:
                 await self._work.complete(outcome.result)
@@ -133,8 +144,14 @@ class Execution:
                     raise
                 problem = refusal  # the result cannot be stored
         if problem is not None:
+            self._log(problem)
+            await end_because(self._work, problem, retryable=is_retryable)
+
+    def _log(self, problem: BaseException) -> None:
+        if isinstance(problem, (AcknowledgeCancellation, RetryLater)):
+            log.info("%r ended: %r", self._work, problem)
+        else:
             log.error("%r failed", self._work, exc_info=problem)
-            await fail_because(self._work, problem)
 
     async def _call(self) -> Outcome:
         """Call the function, and return its outcome. Only an interruption is raised."""

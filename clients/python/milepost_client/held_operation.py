@@ -2,7 +2,10 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final, NamedTuple, Protocol
+
+from google.protobuf.any_pb2 import Any as Packed
 
 from milepost_client.errors import OVER, MilepostError
 from milepost_client.gen.milepost.v1 import worker_service_pb2 as pb
@@ -14,6 +17,8 @@ DEFAULT_LEASE_S: Final = 30.0
 FIRST_REPORT_DELAY_S: Final = 0.2
 """The delay of the first report, which makes the service watch for a cancel: work that ends before
 needs none."""
+SEND_TIMEOUT_S: Final = 0.5
+"""How long the end of work waits for the stream to take its last checkpoint."""
 RENEWALS_PER_LEASE: Final = 3
 """Renewals per lease: two may be lost before the lease is."""
 
@@ -42,11 +47,17 @@ class HeldOperation:
     """
 
     def __init__(
-        self, outbox: Outbox, operation: Operation, on_over: Callable[[MilepostError], None]
+        self,
+        outbox: Outbox,
+        operation: Operation,
+        on_over: Callable[[MilepostError], None],
+        on_cancel_request: Callable[[], None],
     ) -> None:
-        """Hold the operation; `on_over` is called, with the reason, when the work must stop."""
+        """Hold the operation; see `ProgressStream.hold`."""
         self._outbox = outbox
         self._on_over = on_over
+        self._on_cancel_request = on_cancel_request
+        self._is_cancel_requested = False
         self._problem: MilepostError | None = None
         self.request = pb.StreamProgressRequest(
             operation_id=operation.id, attempt=operation.attempt
@@ -56,7 +67,9 @@ class HeldOperation:
         self.lease_s = _lease_s(operation)
         self.backoff = Backoff()
         """The pauses after temporary refusals of a report."""
-        self._version = self._stored_version = 0
+        self._version = self._sent_version = self._stored_version = self._checkpoint_version = 0
+        self._is_closed = False
+        self._changed = asyncio.Event()
         self._renewal_time = asyncio.get_running_loop().time()
         self.due_time = self._renewal_time + min(FIRST_REPORT_DELAY_S, self._interval_s)
         """Time at which the lease is to be renewed, if nothing is reported before."""
@@ -91,27 +104,73 @@ class HeldOperation:
         """The newest report, or None if it was acknowledged since it was sent."""
         return self.request if self._version > self._stored_version else None
 
-    async def report(self, progress: float | None = None, message: str | None = None) -> None:
+    async def report(
+        self,
+        progress: float | None = None,
+        message: str | None = None,
+        checkpoint: Packed | None = None,
+    ) -> None:
         """Send this as soon as possible; it replaces a report that was not sent yet.
 
         Raises:
             MilepostError: An earlier report was refused, or the work must stop.
         """
-        problem, self._problem = self._problem, None
-        if problem is not None:
-            raise problem
+        self._raise_problem()
         if progress is not None:
             self.request.progress = progress
         if message is not None:
             self.request.message = message
         self._version += 1
+        if checkpoint is not None:
+            self.request.checkpoint.CopyFrom(checkpoint)
+            self._checkpoint_version = self._version
         self._outbox.enqueue(self)
         await asyncio.sleep(0)  # lets the stream run, however busy the work is
+
+    async def flush(self) -> None:
+        """Return when everything that was reported so far is stored.
+
+        One acknowledgement may answer several reports, so that the answer to the last one is not
+        recognized: it is sent again after each acknowledgement until one certainly is its own.
+
+        Raises:
+            MilepostError: A report was refused, or the work must stop.
+        """
+        version = self._version
+        while True:
+            self._raise_problem()
+            if self._stored_version >= version:
+                return
+            if self._is_closed:
+                raise RuntimeError(f"the work on {self.id} is over: its last report may be lost")
+            self._outbox.enqueue(self)
+            await self._change()
+
+    async def send(self) -> None:
+        """Return when the newest report is on the stream, or after `SEND_TIMEOUT_S`.
+
+        A call that stores it afterwards is not undone by an earlier one that is on the stream.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SEND_TIMEOUT_S):
+                while self._sent_version < self._version and not self._is_closed:
+                    await self._change()
+
+    async def _change(self) -> None:
+        self._changed.clear()
+        await self._changed.wait()
+
+    def _raise_problem(self) -> None:
+        problem, self._problem = self._problem, None
+        if problem is not None:
+            raise problem
 
     def take(self, now: float) -> pb.StreamProgressRequest:
         """Return the newest report, or a mere renewal if that is stored; it is sent now."""
         self.due_time = now + self._interval_s
         self._unanswered[1:] = [SentReport(self._version, now)]
+        self._sent_version = self._version
+        self._changed.set()
         if self.unstored is not None:
             return self.request
         return pb.StreamProgressRequest(operation_id=self.id, attempt=self.attempt)
@@ -123,9 +182,16 @@ class HeldOperation:
         """
         if self._unanswered:
             oldest = self._unanswered.pop(0)
-            self._stored_version = max(self._stored_version, oldest.version)
+            self._settle(oldest.version)
             self._renewal_time = oldest.time
         self.backoff.reset()
+
+    def _settle(self, version: int) -> None:
+        """Note that this version is stored. A stored checkpoint is not sent again."""
+        self._stored_version = max(self._stored_version, version)
+        if self._stored_version >= self._checkpoint_version:
+            self.request.ClearField("checkpoint")
+        self._changed.set()
 
     def lose_acknowledgements(self) -> None:
         """Note that the stream has ended: what was sent on it is not acknowledged any more."""
@@ -133,7 +199,14 @@ class HeldOperation:
 
     def settle(self) -> None:
         """Note that the newest report was stored by a call."""
-        self._stored_version = self._version
+        self._settle(self._version)
+
+    def request_cancel(self) -> None:
+        """Note that a cancel is requested. The next report tells the service that this is known."""
+        if not self._is_cancel_requested:
+            self._is_cancel_requested = True
+            self._on_cancel_request()
+            self._outbox.enqueue(self)
 
     def only_renew(self) -> None:
         """Send no report but renewals: the work is ending."""
@@ -148,9 +221,13 @@ class HeldOperation:
         else:  # every renewal would be refused like the report
             self.request.ClearField("progress")
             self.request.ClearField("message")
+            self.request.ClearField("checkpoint")
+        self._changed.set()
 
     def close(self) -> None:
         """Report nothing more, and let the lease run out."""
+        self._is_closed = True
+        self._changed.set()
         self._outbox.drop(self)
 
 

@@ -42,11 +42,46 @@ class OperationError:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """The pauses between the attempts of an operation.
+
+    Each is `backoff_multiplier` times the one before, and varies by up to 20 %.
+    """
+
+    initial_backoff: timedelta
+    """The pause after the first failed attempt."""
+    backoff_multiplier: float
+    max_backoff: timedelta
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperationEvent:
+    """One transition in the history of an operation. Progress is not among them."""
+
+    revision: int
+    """The revision of the operation after the transition."""
+    type: str
+    """The type of the event, such as ``operation.retrying``."""
+    transition: str
+    """The name of the transition, such as ``retry``."""
+    time: datetime
+    actor: str
+    """The subject that made the transition; ``milepost`` for the service itself."""
+    attempt: int
+    """The attempt that the transition began, changed or ended; 0 before the first one."""
+    worker: str | None
+    """The name of the worker of that attempt."""
+    reason: str | None
+    errors: tuple[OperationError, ...]
+    """The errors of the attempt, if the transition ended it with errors."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
     """One piece of work, in the state that was read. Times are aware and in UTC.
 
-    `list` leaves out `metadata`, `result` and `errors` unless asked for them, and so do answers
-    to progress: there they are empty, whatever the operation holds.
+    `list` leaves out `metadata`, `result`, `errors` and `checkpoint` unless asked for them, and so
+    do answers to progress: there they are empty, whatever the operation holds.
     """
 
     id: str
@@ -73,10 +108,30 @@ class Operation:
     """The number of starts; the token by which the writes of an earlier worker are refused."""
     max_attempts: int
     failed_attempts: int
-    """The number of attempts that lost their lease; at most `max_attempts`."""
+    """The number of attempts that lost their lease, took too long, or failed and may be retried;
+    at most `max_attempts`."""
     next_attempt_time: datetime | None
-    """When it can be claimed, while it is pending."""
+    """When it can be claimed, while it waits for that."""
+    retry_policy: RetryPolicy
     worker: str | None
+    checkpoint: Any = field(hash=False)
+    """The state that a worker has saved for the next attempt, as `result` is returned; None after
+    the end."""
+
+    priority: int
+    """0 to 9: among the operations of its owner, a higher one is claimed first."""
+    schedule_time: datetime | None
+    """The time before which its first attempt does not begin."""
+    unique_key: str | None
+    """The key that at most one active operation of its owner has."""
+    queue_timeout: timedelta | None
+    """The maximum time for which it may be claimable without being claimed."""
+    run_timeout: timedelta | None
+    """The maximum duration of one attempt."""
+    queue_expire_time: datetime | None
+    """When `queue_timeout` ends, while it is pending."""
+    run_expire_time: datetime | None
+    """When `run_timeout` ends, while it is processed."""
 
     ttl: timedelta
     retry_after: timedelta
@@ -87,6 +142,15 @@ class Operation:
     complete_time: datetime | None
     """When it was completed or failed."""
     cancel_time: datetime | None
+    """When it was cancelled."""
+    cancel_reason: str | None
+    """The reason of the cancel, or of the request to cancel."""
+    cancel_request_time: datetime | None
+    """When a cancel with a grace was requested."""
+    cancel_delivered_time: datetime | None
+    """When its worker was first answered so."""
+    cancel_expire_time: datetime | None
+    """When the grace ends, while it is processed."""
     lease_expire_time: datetime | None
     expire_time: datetime
 
@@ -97,3 +161,5 @@ class Operation:
 
     replayed: bool = field(default=False, compare=False)
     """True if the call changed nothing, because an earlier one with the same request_id did."""
+    joined: bool = field(default=False, compare=False)
+    """True if `create` found this operation, which is active and has the same `unique_key`."""

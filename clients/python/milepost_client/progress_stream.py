@@ -55,7 +55,12 @@ class ProgressStream:
         self._was_answered = False
         self._running: asyncio.Task[None] | None = None
 
-    def hold(self, operation: Operation, on_over: Callable[[MilepostError], None]) -> HeldOperation:
+    def hold(
+        self,
+        operation: Operation,
+        on_over: Callable[[MilepostError], None],
+        on_cancel_request: Callable[[], None],
+    ) -> HeldOperation:
         """Renew the lease of the operation from now on, and watch for its cancel.
 
         An earlier attempt of the operation is over: its work gets `StaleAttempt`.
@@ -63,11 +68,12 @@ class ProgressStream:
         Args:
             operation: The operation, in the attempt of this worker.
             on_over: Called once, with the reason, when the work must stop.
+            on_cancel_request: Called once, when a cancel is requested.
         """
         earlier = self._held.get(operation.id)
         if earlier is not None:
             earlier.refuse(_stale_attempt(operation.id))
-        held = HeldOperation(self, operation, on_over)
+        held = HeldOperation(self, operation, on_over, on_cancel_request)
         self._held[held.id] = held
         self._next_due_time = min(self._next_due_time, held.due_time)
         self._wake()
@@ -112,7 +118,8 @@ class ProgressStream:
             error = await self._exchange()
             is_limited = isinstance(error, errors.LimitReached) or (is_limited and _is_vague(error))
             is_steady = clock() - open_time > STEADY_S
-            if is_steady or (self._was_answered and not is_limited and _is_away(error)):
+            is_lost = self._was_answered and _is_away(error) and not _is_vague(error)
+            if is_steady or (is_lost and not is_limited):
                 backoff.reset()
             if self._closing.is_set():
                 return
@@ -200,9 +207,15 @@ class ProgressStream:
             case "acknowledgement":
                 held.acknowledge()
             case "interruption":
-                held.refuse(_interruption(response.interruption))
+                self._interrupt(held, response.interruption)
             case "error":
                 self._refuse(held, _refusal(response.error))
+
+    def _interrupt(self, held: HeldOperation, interruption: pb.Interruption) -> None:
+        if interruption.kind == pb.INTERRUPTION_KIND_CANCEL_REQUESTED:
+            held.request_cancel()
+        else:
+            held.refuse(_interruption(interruption))
 
     def _refuse(self, held: HeldOperation, error: MilepostError) -> None:
         if is_temporary(error) or isinstance(error, errors.StreamFull):

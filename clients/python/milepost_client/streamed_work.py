@@ -5,10 +5,13 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Final
 
+from google.protobuf.any_pb2 import Any as Packed
 from google.protobuf.message import Message
 
+from milepost_client.convert import to_checkpoint
 from milepost_client.errors import OVER, MilepostError
 from milepost_client.operation import Json, Operation, OperationError
+from milepost_client.pace import Duration
 from milepost_client.retry import END_TIMEOUT_S, until_final
 from milepost_client.work import Work, ending
 from milepost_client.workers import Workers
@@ -55,46 +58,83 @@ class StreamedWork(Work):
         self._reason: MilepostError | None = None
         self._is_left = False
         stream = workers._progress_stream  # noqa: SLF001 - shared by all work of the client
-        self._held = stream.hold(operation, self._over)
+        self._held = stream.hold(operation, self._over, self._request_cancel)
 
-    async def progress(self, progress: float | None = None, message: str | None = None) -> None:
+    async def progress(
+        self,
+        progress: float | None = None,
+        message: str | None = None,
+        *,
+        checkpoint: Json | Message = None,
+    ) -> None:
         """Report the progress of the work; see `Work.progress`."""
         self._require_open()
-        await self._held.report(progress, message)
+        await self._held.report(progress, message, to_checkpoint(checkpoint))
+
+    async def flush(self) -> None:
+        """Return when everything that was reported so far is stored; see `Work.flush`."""
+        self._require_open()
+        await self._held.flush()
 
     async def complete(self, result: Json | Message = None) -> None:
         """Complete the operation, after its last report; see `Work.complete`."""
         await self._store_last_report()
         await super().complete(result)
 
-    async def fail(self, *errors: OperationError) -> None:
+    async def fail(
+        self,
+        *errors: OperationError,
+        retryable: bool = False,
+        retry_delay: Duration | None = None,
+    ) -> None:
         """Fail the operation, after its last report; see `Work.fail`."""
         await self._store_last_report()
-        await super().fail(*errors)
+        await super().fail(*errors, retryable=retryable, retry_delay=retry_delay)
+
+    async def acknowledge_cancellation(self) -> None:
+        """End the cancelled operation, after its last report; see the form of `Work`."""
+        await self._store_last_report()
+        await super().acknowledge_cancellation()
 
     async def leave(self) -> None:
         """Give the unfinished operation back: another worker gets it, at once if possible.
 
-        If the release does not succeed within 3 s, another worker gets it when its lease runs out.
+        Its last checkpoint is stored before. If a cancel is requested, it is acknowledged instead.
+        Without an answer within 3 s, another worker gets it when its lease runs out.
         """
         self._open = False
-        self.detach()
         if self._is_left:
             return
         self._is_left = True
         try:
-            await self._workers._give_back(self._id, self._attempt)  # noqa: SLF001 - of the client
+            await self._workers._give_back(  # noqa: SLF001 - of the client
+                self._id,
+                self._attempt,
+                checkpoint=await self._unstored_checkpoint(),
+                is_cancelled=self._cancel_requested.is_set(),
+            )
         except Exception as problem:  # noqa: BLE001 - the program ends, and the lease with it
             log.info("%r was not released: %r", self, problem)
+        finally:
+            self.detach()
 
     def detach(self) -> None:
         """Report nothing more, and renew the lease no more."""
         self._held.close()
 
+    async def _unstored_checkpoint(self) -> Packed | None:
+        """Return the last checkpoint, once it is on the stream, or None if it is stored."""
+        last = self._held.unstored
+        if last is None or not last.HasField("checkpoint"):
+            return None
+        await self._held.send()
+        return last.checkpoint
+
     async def _store_last_report(self) -> None:
         """Store the last report by a call if the stream has not: both may use other replicas."""
         self._require_open()
         self._held.only_renew()
+        checkpoint = await self._unstored_checkpoint()
         last = self._held.unstored
         if last is None:
             return
@@ -103,7 +143,7 @@ class StreamedWork(Work):
         try:
             self._operation = await until_final(
                 lambda: self._workers.update_progress(
-                    self._id, progress, message, attempt=self._attempt
+                    self._id, progress, message, checkpoint=checkpoint, attempt=self._attempt
                 ),
                 timeout_s=self._end_timeout_s,
             )

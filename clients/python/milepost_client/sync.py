@@ -1,5 +1,6 @@
 """The client for programs without an event loop: made of `Milepost`, method by method."""
 
+import threading
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self
@@ -18,8 +19,11 @@ class SyncWork(Blocking[Work]):
     """The form of `Work` with methods that block."""
 
     progress = blocking(Work.progress)
+    checkpoint = blocking(Work.checkpoint)
+    flush = blocking(Work.flush)
     complete = blocking(Work.complete)
     fail = blocking(Work.fail)
+    acknowledge_cancellation = blocking(Work.acknowledge_cancellation)
 
     @property
     def operation(self) -> Operation:
@@ -30,6 +34,24 @@ class SyncWork(Blocking[Work]):
     def is_open(self) -> bool:
         """True until the operation is completed or failed, or must not be worked on any more."""
         return self._target.is_open
+
+    @property
+    def resumed_from(self) -> Any:
+        """The last checkpoint that an earlier attempt has saved, or None.
+
+        JSON is a plain value, and any other message the ``google.protobuf.Any`` that holds it.
+        """
+        return self._target.resumed_from
+
+    @property
+    def cancel_requested(self) -> threading.Event:
+        """The event of a requested cancel: stop, and clean up within the grace.
+
+        Then raise `AcknowledgeCancellation`, or end in any other way. `Work` has an
+        ``asyncio.Event``, and `SyncWork` a ``threading.Event``. Without a progress stream, it is
+        set by the next report.
+        """
+        return self._target._cancel_requested_in_threads  # noqa: SLF001 - for this form
 
     @property
     def result(self) -> Json | Message:
@@ -67,6 +89,7 @@ class SyncMilepost(Blocking[Milepost]):
     watch = iterating(Milepost.watch)
     result = blocking(Milepost.result)
     cancel = blocking(Milepost.cancel)
+    events = iterating(Milepost.events)
     delete = blocking(Milepost.delete)
     list = iterating(Milepost.list)
     signing_secrets = blocking(Milepost.signing_secrets)
@@ -81,6 +104,7 @@ class SyncMilepost(Blocking[Milepost]):
     complete = blocking(Milepost.complete)
     fail = blocking(Milepost.fail)
     release = blocking(Milepost.release)
+    acknowledge_cancellation = blocking(Milepost.acknowledge_cancellation)
     work = entering(Milepost.work, SyncWork)
 
     @_like(Milepost)

@@ -44,10 +44,15 @@ class Worker:
             worker = Worker(milepost, functions={"video.transcode": transcode})
             await worker.run(handle_signals=True)
 
-    The return value of a function completes its operation, and an exception fails it, even
-    `SystemExit`. Leases are renewed while the function runs, and until the service has accepted
-    the end of the operation, which is tried again while the service is unavailable or limits the
-    rate.
+    The return value of a function completes its operation. After an exception, even `SystemExit`,
+    the operation waits for its next attempt, until it has failed `max_attempts` times;
+    `PermanentFailure` fails it at once, and `RetryLater` chooses the pause. `Work.checkpoint` saves
+    state for the next attempt. Leases are renewed while the function runs, and until the service
+    has accepted the end of the operation, which is tried again while the service is unavailable or
+    limits the rate.
+
+    When a cancel with a grace is requested, `Work.cancel_requested` is set. The function stops in
+    its own way, and raises `AcknowledgeCancellation`, or returns, or raises another exception.
 
     When the operation is cancelled, expires, or is lost to another worker, a coroutine function is
     cancelled (``asyncio.CancelledError``), and the next `work.progress` of a plain function raises
@@ -210,7 +215,8 @@ class Worker:
 
     async def _leave(self) -> None:
         """Cancel the functions, and release their operations; those that go on, after 5 s."""
-        for execution in tuple(self._executions):
+        # A requested cancel first: its owner waits for the acknowledgement.
+        for execution in sorted(self._executions, key=lambda one: not one.is_cancel_requested):
             execution.leave()
         if tasks := self._tasks():
             await asyncio.wait(tasks, timeout=MAX_PATIENCE_S)

@@ -3,12 +3,14 @@
 import asyncio
 import uuid
 from collections.abc import Iterable
-from typing import Final
+from contextlib import suppress
+from typing import Any, Final
 
 from google.protobuf.message import Message
 
 from milepost_client.connection import Connection
 from milepost_client.convert import from_operation, to_any, to_duration, to_errors
+from milepost_client.errors import MilepostError
 from milepost_client.gen.milepost.v1 import worker_service_pb2 as pb
 from milepost_client.operation import Json, Operation, OperationError
 from milepost_client.pace import Duration
@@ -17,6 +19,8 @@ from milepost_client.retry import until_final
 
 GIVE_BACK_TIMEOUT_S: Final = 3.0
 """How long the end of a program may wait for its releases."""
+STOPPED: Final = "the worker has stopped"
+"""The reason of these releases."""
 MAX_RELEASES: Final = 100
 """Releases at once, so that the end of a large worker does not overload the service."""
 
@@ -39,8 +43,21 @@ class Workers(Connection):
             self._stream = ProgressStream(self._calls)
         return self._stream
 
-    async def _give_back(self, operation_id: str, attempt: int) -> None:
+    async def _give_back(
+        self,
+        operation_id: str,
+        attempt: int,
+        *,
+        checkpoint: Message | None = None,
+        is_cancelled: bool = False,
+    ) -> None:
         """Release the attempt at the end of a worker, best effort, within `GIVE_BACK_TIMEOUT_S`.
+
+        Args:
+            operation_id: The operation.
+            attempt: The attempt of this worker.
+            checkpoint: State to store before.
+            is_cancelled: A cancel is requested: acknowledge it instead.
 
         Raises:
             MilepostError: It was refused.
@@ -48,14 +65,21 @@ class Workers(Connection):
         """
         if self._release_slots is None:
             self._release_slots = asyncio.Semaphore(MAX_RELEASES)
-        request_id = str(uuid.uuid4())
+        held: dict[str, Any] = {"attempt": attempt, "request_id": str(uuid.uuid4())}
         async with asyncio.timeout(GIVE_BACK_TIMEOUT_S), self._release_slots:
+            if checkpoint is not None and not is_cancelled:
+                with suppress(MilepostError):  # it is lost, the operation is not
+                    await until_final(
+                        lambda: self.update_progress(
+                            operation_id, checkpoint=checkpoint, attempt=attempt
+                        ),
+                        timeout_s=GIVE_BACK_TIMEOUT_S,
+                    )
             await until_final(
-                lambda: self.release(
-                    operation_id,
-                    reason="the worker has stopped",
-                    attempt=attempt,
-                    request_id=request_id,
+                lambda: (
+                    self.acknowledge_cancellation(operation_id, **held)
+                    if is_cancelled
+                    else self.release(operation_id, reason=STOPPED, **held)
                 ),
                 timeout_s=GIVE_BACK_TIMEOUT_S,
             )
@@ -136,6 +160,7 @@ class Workers(Connection):
         progress: float | None = None,
         message: str | None = None,
         *,
+        checkpoint: Json | Message = None,
         attempt: int | None = None,
         expected_revision: int | None = None,
         request_id: str | None = None,
@@ -146,6 +171,8 @@ class Workers(Connection):
             operation_id: The operation.
             progress: The progress, from 0.0 to 1.0; without it, the earlier one stays.
             message: A description of the present step; without it, the earlier one stays.
+            checkpoint: State for the next attempt, a JSON value or a protobuf message, at most
+                64 KiB; without it, the earlier one stays.
             attempt: Report only if this is still the attempt.
             expected_revision: Report only if the operation still has this revision.
             request_id: Makes the call repeatable.
@@ -158,6 +185,7 @@ class Workers(Connection):
             operation_id=operation_id,
             progress=progress,
             message=message,
+            checkpoint=to_any(checkpoint),
             attempt=attempt,
             expected_revision=expected_revision,
             request_id=request_id,
@@ -204,15 +232,21 @@ class Workers(Connection):
         operation_id: str,
         errors: Iterable[OperationError],
         *,
+        retryable: bool = False,
+        retry_delay: Duration | None = None,
         attempt: int | None = None,
         expected_revision: int | None = None,
         request_id: str | None = None,
     ) -> Operation:
-        """Fail the operation. This is final: it is not tried again.
+        """Fail the operation, or only this attempt of it.
 
         Args:
             operation_id: The operation.
             errors: The reasons, at least one.
+            retryable: Another attempt may succeed: the operation waits for it, if one is left.
+                Otherwise the failure is final.
+            retry_delay: The time until that attempt, at most 24 hours, instead of the pause of the
+                retry policy.
             attempt: Fail it only if this is still the attempt.
             expected_revision: Fail it only if it still has this revision.
             request_id: Makes the call repeatable.
@@ -221,6 +255,8 @@ class Workers(Connection):
         request = pb.FailOperationRequest(
             operation_id=operation_id,
             errors=to_errors(errors),
+            retryable=retryable,
+            retry_delay=to_duration(retry_delay),
             attempt=attempt,
             expected_revision=expected_revision,
             request_id=request_id,
@@ -259,4 +295,33 @@ class Workers(Connection):
             request_id=request_id,
         )
         answer = await calls.send(calls.workers.ReleaseOperation, request)
+        return from_operation(answer.operation, replayed=answer.replayed)
+
+    async def acknowledge_cancellation(
+        self,
+        operation_id: str,
+        *,
+        attempt: int | None = None,
+        expected_revision: int | None = None,
+        request_id: str | None = None,
+    ) -> Operation:
+        """End the operation, whose cancel was requested: this worker has stopped.
+
+        Args:
+            operation_id: The operation.
+            attempt: End it only if this is still the attempt.
+            expected_revision: End it only if it still has this revision.
+            request_id: Makes the call repeatable.
+
+        Raises:
+            CancellationNotRequested: No cancel was requested.
+        """
+        calls = self._calls
+        request = pb.AcknowledgeCancellationRequest(
+            operation_id=operation_id,
+            attempt=attempt,
+            expected_revision=expected_revision,
+            request_id=request_id,
+        )
+        answer = await calls.send(calls.workers.AcknowledgeCancellation, request)
         return from_operation(answer.operation, replayed=answer.replayed)

@@ -6,7 +6,17 @@ from typing import Annotated, Final
 
 import typer
 
-from milepost.cli import demo, keys, operations, outcomes, service, settings, webhooks
+from milepost.cli import (
+    creation,
+    demo,
+    history,
+    keys,
+    operations,
+    outcomes,
+    service,
+    settings,
+    webhooks,
+)
 from milepost.cli.errors import EXIT_CODES
 from milepost.cli.program import Program
 
@@ -94,10 +104,12 @@ ops_app.command(
     epilog=_examples(
         'milepost ops create video.transcode --metadata \'{"source": "in.mov"}\' --ttl 2h',
         "milepost ops create video.transcode --wait --timeout 15m",
+        "milepost ops create report --schedule 2h --priority 7 --unique-key report-of-may",
+        "milepost ops create import --max-attempts 5 --initial-backoff 10s --run-timeout 1h",
         "milepost ops create report --callback-url https://example.com/hook"
         " --callback-event operation.failed",
     )
-)(operations.create)
+)(creation.create)
 ops_app.command(epilog=_examples("milepost ops get op_0123456789abcdef01234567"))(operations.get)
 ops_app.command(
     "list",
@@ -107,6 +119,7 @@ ops_app.command(
         "milepost ops list --owner alice --since 2026-11-01 --until 2026-12-01",
     ),
 )(operations.list_)
+ops_app.command(epilog=_examples("milepost ops events op_0123456789abcdef01234567"))(history.events)
 ops_app.command(epilog=_examples("milepost ops watch op_0123456789abcdef01234567 --timeout 15m"))(
     outcomes.watch
 )
@@ -114,7 +127,10 @@ ops_app.command(epilog=_examples("milepost ops result op_0123456789abcdef0123456
     outcomes.result
 )
 ops_app.command(
-    epilog=_examples("milepost ops cancel op_0123456789abcdef01234567 --reason 'not needed'")
+    epilog=_examples(
+        "milepost ops cancel op_0123456789abcdef01234567 --reason 'not needed'",
+        "milepost ops cancel op_0123456789abcdef01234567 --grace 30s",
+    )
 )(operations.cancel)
 ops_app.command(epilog=_examples("milepost ops release op_0123456789abcdef01234567 --delay 10m"))(
     operations.release

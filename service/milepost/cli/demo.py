@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import uuid
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -23,17 +24,21 @@ from milepost.cli.output import (
     print_line,
     size_text,
 )
+from milepost.cli.temporary_service import LEASE_S
 from milepost.domain.operation import Role
 
 if TYPE_CHECKING:
+    from milepost.cli.demo_workers import DemoWorkers
     from milepost.cli.display import Show
     from milepost.cli.folder_digests import Folder
     from milepost.cli.temporary_service import TemporaryService
-    from milepost_client import Json, Milepost, Operation
+    from milepost_client import Json, Milepost, Operation, OperationEvent
 
 FUNCTION: Final = "demo.hash-folder"
 GRANT: Final = "demo.*"
 CALLER, WORKER = "demo-caller", "demo-worker"
+_MIN_LEASE_S: Final = 5.0
+"""The shortest lease of a service with default settings."""
 
 _KEPT: Final = "\nThe service runs until Ctrl-C."
 _STOPPED: Final = """
@@ -48,6 +53,9 @@ class Stage:
     address: str
     caller_key: str
     worker_key: str
+    function: str = FUNCTION
+    lease_s: float = LEASE_S
+    """The time after which the second worker gets the operation."""
     insecure: bool = False
     service: TemporaryService | None = None
     """The service that the demo started; None if it uses a running one."""
@@ -78,10 +86,11 @@ def demo(
     insecure: InsecureOption = False,
     output: OutputOption = Output.TEXT,
 ) -> None:
-    """Watch one operation: a caller creates it, and a worker hashes a folder.
+    """Watch one operation: a caller creates it, and workers hash a folder.
 
-    The demo starts a service on a free port and a temporary store, and removes both at the end.
-    With --address it uses a running service instead.
+    The first worker is killed in the middle of the work, and the second one goes on from its
+    checkpoint. The demo starts a service on a free port and a temporary store, and removes both at
+    the end. With --address it uses a running service instead.
     """
     from milepost.cli import tour
     from milepost.cli.watch import require_completed
@@ -93,11 +102,12 @@ def demo(
             f"Milepost demo: {len(found.files)} files, {size_text(found.size)}, {found.path}"
         )
     with _stage(address, api_key, insecure=insecure) as stage:
-        operation = asyncio.run(_run(stage, found, output))
+        operation, events = asyncio.run(_run(stage, found, output))
         kept = stage.service if keep else None
         if output is Output.JSON:
-            print_json(_document(stage, operation, kept=kept is not None))
+            print_json(_document(stage, operation, events, kept=kept is not None))
         else:
+            tour.print_history(events)
             tour.print_result(operation, found)
             tour.print_calls(
                 operation.id, stage.address, stage.caller_key if kept else None, insecure=insecure
@@ -131,7 +141,14 @@ def _stage(address: str | None, api_key: str | None, *, insecure: bool) -> Itera
                 f" MILEPOST_API_KEY) with the roles CALLER and WORKER and --function '{GRANT}'",
                 reason="API_KEY_NEEDED",
             )
-        yield Stage(address=address, caller_key=api_key, worker_key=api_key, insecure=insecure)
+        yield Stage(
+            address=address,
+            caller_key=api_key,
+            worker_key=api_key,
+            function=f"{FUNCTION}.{uuid.uuid4().hex[:8]}",  # its workers get no other operation
+            lease_s=_MIN_LEASE_S,
+            insecure=insecure,
+        )
         return
     from milepost.cli.temporary_service import temporary_service
 
@@ -150,46 +167,65 @@ def _stage(address: str | None, api_key: str | None, *, insecure: bool) -> Itera
         )
 
 
-async def _run(stage: Stage, folder: Folder, output: Output) -> Operation:
-    """Run the caller and the worker, each with its own key; return the ended operation."""
+async def _run(
+    stage: Stage, folder: Folder, output: Output
+) -> tuple[Operation, list[OperationEvent]]:
+    """Create the operation, run its workers, and return its end and its history."""
+    from milepost.cli.demo_workers import DemoWorkers
+
+    workers = DemoWorkers(
+        address=stage.address,
+        api_key=stage.worker_key,
+        insecure=stage.insecure,
+        folder=folder.path,
+        function=stage.function,
+        lease_s=stage.lease_s,
+        announce=print_line if output is Output.TEXT else lambda _: None,
+    )
+    async with connected(stage.address, stage.caller_key, insecure=stage.insecure) as caller:
+        metadata: dict[str, Json] = {"folder": _sendable(folder.path), "files": len(folder.files)}
+        operation = await caller.create(
+            stage.function, version=milepost.__version__, metadata=metadata
+        )
+        if output is Output.TEXT:
+            _introduce(stage, operation)
+        with workers.running():
+            ended = await _watch(caller, operation.id, workers, output)
+        return ended, [event async for event in caller.events(operation.id)]
+
+
+def _introduce(stage: Stage, operation: Operation) -> None:
+    started = "started, on a temporary store" if stage.service else "found"
+    print_facts(
+        [
+            ("service", f"{stage.address}, {started}"),
+            ("caller", f"created {operation.id} and watches it"),
+            ("workers", f"claim {stage.function}; each report saves the digests as a checkpoint"),
+        ]
+    )
+
+
+async def _watch(
+    caller: Milepost, operation_id: str, workers: DemoWorkers, output: Output
+) -> Operation:
+    """Watch the operation to its end, or raise the error of a worker that failed to work."""
     from milepost.cli.display import live
     from milepost.cli.watch import follow
 
-    async with (
-        connected(stage.address, stage.caller_key, insecure=stage.insecure) as caller,
-        connected(stage.address, stage.worker_key, insecure=stage.insecure) as worker,
-    ):
-        metadata: dict[str, Json] = {"folder": _sendable(folder.path), "files": len(folder.files)}
-        operation = await caller.create(FUNCTION, version=milepost.__version__, metadata=metadata)
-        display: AbstractContextManager[Show] = nullcontext(lambda _: None)
-        if output is Output.TEXT:
-            started = "started, on a temporary store" if stage.service else "found"
-            print_facts(
-                [
-                    ("service", f"{stage.address}, {started}"),
-                    ("caller", f"created {operation.id} and watches it"),
-                    ("worker", f"starts {FUNCTION} and reports the bytes hashed so far"),
-                ]
-            )
-            display = live()
-        working = asyncio.ensure_future(_work(worker, operation.id, folder))
-        watcher = asyncio.ensure_future(follow(caller, operation.id, display))
-        try:
-            await asyncio.wait({working, watcher}, return_when=asyncio.FIRST_EXCEPTION)
-            if working.done():
-                await working  # if it failed to start, the operation never ends
-            return await watcher
-        finally:
-            working.cancel()
-            watcher.cancel()
-            await asyncio.gather(working, watcher, return_exceptions=True)
-
-
-async def _work(worker: Milepost, operation_id: str, folder: Folder) -> None:
-    from milepost.cli.folder_digests import hash_folder
-
-    async with worker.work(operation_id, worker=WORKER, stream=True) as work:
-        work.result = await hash_folder(folder, work.progress)
+    display: AbstractContextManager[Show] = nullcontext(lambda _: None)
+    if output is Output.TEXT:
+        display = live()
+    watcher = asyncio.ensure_future(follow(caller, operation_id, workers.observing(display)))
+    failure = asyncio.ensure_future(workers.failure())
+    try:
+        await asyncio.wait({watcher, failure}, return_when=asyncio.FIRST_COMPLETED)
+        if not watcher.done():
+            await failure
+        return await watcher
+    finally:
+        failure.cancel()
+        watcher.cancel()
+        await asyncio.gather(failure, watcher, return_exceptions=True)
 
 
 def _sendable(path: Path) -> str:
@@ -208,8 +244,12 @@ def _wait(service: TemporaryService) -> None:
         )
 
 
-def _document(stage: Stage, operation: Operation, *, kept: bool) -> dict[str, Any]:
+def _document(
+    stage: Stage, operation: Operation, events: list[OperationEvent], *, kept: bool
+) -> dict[str, Any]:
     from milepost.cli.display import document
+    from milepost.cli.history import event_document
 
     access = {"address": stage.address, "api_key": stage.caller_key}
-    return {**document(operation), **({"service": access} if kept else {})}
+    history = [event_document(event) for event in events]
+    return {**document(operation), "events": history, **({"service": access} if kept else {})}

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from google.protobuf.any_pb2 import Any as Packed
 
+from milepost.cli.history import why
 from milepost.cli.output import (
     age_text,
     console,
@@ -23,9 +24,9 @@ from milepost.cli.output import (
     time_json,
     time_text,
 )
-from milepost_client import Operation
+from milepost_client import Operation, OperationEvent, RetryPolicy
 
-_LEFT_OUT: Final = ("metadata", "result", "errors")
+_LEFT_OUT: Final = ("metadata", "result", "errors", "checkpoint")
 """Fields that lists leave out."""
 _LINE: Final = 60
 """Characters up to which JSON stays on one line."""
@@ -45,7 +46,9 @@ def document(operation: Operation) -> dict[str, Any]:
             members[field.name] = time_json(value)
         else:
             members[field.name] = value
-    members["result"] = result_document(operation)
+    members["retry_policy"] = _policy_document(operation.retry_policy)
+    members["checkpoint"] = payload_document(operation.checkpoint)
+    members["result"] = payload_document(operation.result)
     members["errors"] = [asdict(error) for error in operation.errors]
     return members
 
@@ -55,25 +58,24 @@ def brief_document(operation: Operation) -> dict[str, Any]:
     return {name: v for name, v in document(operation).items() if name not in _LEFT_OUT}
 
 
-def result_document(operation: Operation) -> Any:
-    """Return the result for programs; a message that is not JSON with its type, in base64."""
-    result = operation.result
-    if isinstance(result, Packed):
-        return {"@type": result.type_url, "value": base64.b64encode(result.value).decode()}
-    return result
+def _policy_document(policy: RetryPolicy) -> dict[str, Any]:
+    return {
+        "initial_backoff_seconds": policy.initial_backoff.total_seconds(),
+        "backoff_multiplier": policy.backoff_multiplier,
+        "max_backoff_seconds": policy.max_backoff.total_seconds(),
+    }
 
 
-def print_operation(operation: Operation) -> None:
-    """Write every field of the operation for people."""
+def payload_document(payload: Any) -> Any:
+    """Return a result or checkpoint for programs; what is not JSON with its type, in base64."""
+    if isinstance(payload, Packed):
+        return {"@type": payload.type_url, "value": base64.b64encode(payload.value).decode()}
+    return payload
+
+
+def print_operation(operation: Operation, failure: OperationEvent | None = None) -> None:
+    """Write every field of the operation for people, and its last failed attempt."""
     version = f" {operation.version}" if operation.version else ""
-    times = (
-        "create_time",
-        "next_attempt_time",
-        "start_time",
-        "complete_time",
-        "cancel_time",
-        "expire_time",
-    )
     print_facts(
         [
             ("id", operation.id),
@@ -84,12 +86,16 @@ def print_operation(operation: Operation) -> None:
             ("worker", operation.worker or ""),
             ("attempt", str(operation.attempt)),
             ("failed attempts", f"{operation.failed_attempts} of {operation.max_attempts}"),
+            ("last failure", "" if failure is None else why(failure)),
+            ("checkpoint", _json_or_empty(payload_document(operation.checkpoint))),
             ("revision", str(operation.revision)),
-            *((_TIMES[name], time_text(getattr(operation, name))) for name in times),
+            *((text, time_text(getattr(operation, name))) for name, text in _TIMES.items()),
+            ("cancel reason", operation.cancel_reason or ""),
             ("next", _next(operation)),
+            *_plan(operation),
             ("request", operation.original_request_id or ""),
             ("callback", operation.callback_url or ""),
-            ("poll after", f"{operation.retry_after.total_seconds():g} s"),
+            ("poll after", _seconds(operation.retry_after)),
             ("metadata", _json(operation.metadata) if operation.metadata else ""),
             *_end(operation),
         ]
@@ -98,24 +104,42 @@ def print_operation(operation: Operation) -> None:
 
 _TIMES: Final = {
     "create_time": "created",
-    "next_attempt_time": "claimable",
+    "schedule_time": "scheduled",
+    "next_attempt_time": "next attempt",
     "start_time": "started",
     "complete_time": "ended",
+    "cancel_request_time": "cancel requested",
+    "cancel_delivered_time": "cancel delivered",
+    "cancel_expire_time": "grace until",
     "cancel_time": "cancelled",
     "expire_time": "kept until",
 }
 
 
+def _plan(operation: Operation) -> list[tuple[str, str]]:
+    """Return when and how often the operation is tried, as its caller chose."""
+    policy = operation.retry_policy
+    pauses = f"{_seconds(policy.initial_backoff)}, times {policy.backoff_multiplier:g}"
+    return [
+        ("priority", str(operation.priority)),
+        ("unique key", operation.unique_key or ""),
+        ("joined", "the active operation with this unique key" if operation.joined else ""),
+        ("backoff", f"{pauses}, at most {_seconds(policy.max_backoff)}"),
+        ("queue timeout", _seconds(operation.queue_timeout)),
+        ("run timeout", _seconds(operation.run_timeout)),
+    ]
+
+
+def _seconds(duration: timedelta | None) -> str:
+    return "" if duration is None else f"{duration.total_seconds():g} s"
+
+
 def print_operations(operations: Sequence[Operation]) -> None:
     """Write one line for each operation for people; with the owner if there are several."""
-    headings = ["ID", "STATUS", "DONE", "NEXT", "CREATED", "OWNER", "FUNCTION", "MESSAGE"]
-    rows = [
-        [o.id, o.status, _percent(o), _next(o), age_text(o.create_time), o.owner, o.function]
-        for o in operations
-    ]
-    for row, operation in zip(rows, operations, strict=True):
-        row.append(_message(operation))
+    headings = list(_COLUMNS)
+    rows = [[column(operation) for column in _COLUMNS.values()] for operation in operations]
     useful = {
+        "ATTEMPT": any(o.failed_attempts or o.attempt > 1 for o in operations),
         "OWNER": len({o.owner for o in operations}) > 1,
         "MESSAGE": any(row[-1] for row in rows),
     }
@@ -128,7 +152,7 @@ def print_operations(operations: Sequence[Operation]) -> None:
     )
 
 
-_OPTIONAL: Final = ("CREATED", "MESSAGE", "DONE", "NEXT", "OWNER")
+_OPTIONAL: Final = ("CREATED", "MESSAGE", "ATTEMPT", "DONE", "NEXT", "OWNER")
 """Columns that a narrow terminal has no place for, the first to go first."""
 
 
@@ -139,17 +163,49 @@ def _message(operation: Operation) -> str:
     return one_line(operation.progress_message or "")
 
 
+def _attempt(operation: Operation) -> str:
+    """Return the number of the attempt, and how many have failed."""
+    failed = f", {operation.failed_attempts} failed" if operation.failed_attempts else ""
+    return f"{operation.attempt}{failed}"
+
+
 def _next(operation: Operation) -> str:
     """Return the next step with the time left, or the time since it is late."""
+    if operation.next_attempt_time is not None:
+        return f"attempt {operation.attempt + 1} {_left(operation.next_attempt_time)}"
+    if operation.cancel_expire_time is not None:
+        return f"cancel {_left(operation.cancel_expire_time)}"
     if operation.next_step is None or operation.next_step_deadline is None:
         return ""
-    left = (operation.next_step_deadline - datetime.now(UTC)).total_seconds()
+    return f"{operation.next_step.lower()} {_left(operation.next_step_deadline)}"
+
+
+def _left(time: datetime) -> str:
+    """Return the time that is left, or by how much it is late."""
+    left = (time - datetime.now(UTC)).total_seconds()
     size, unit = next(((s, u) for s, u in _UNITS if abs(left) >= s), _UNITS[-1])
-    when = f"in {left / size:.0f} {unit}" if left >= 0 else f"{-left / size:.0f} {unit} LATE"
-    return f"{operation.next_step.lower()} {when}"
+    return f"in {left / size:.0f} {unit}" if left >= 0 else f"{-left / size:.0f} {unit} LATE"
 
 
 _UNITS: Final = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
+
+
+def _percent(operation: Operation) -> str:
+    return "" if operation.progress is None else f"{operation.progress:.0%}"
+
+
+_COLUMNS: Final[dict[str, Callable[[Operation], str]]] = {
+    "ID": lambda o: o.id,
+    "STATUS": lambda o: o.status,
+    "DONE": _percent,
+    "ATTEMPT": _attempt,
+    "NEXT": _next,
+    "CREATED": lambda o: age_text(o.create_time),
+    "OWNER": lambda o: o.owner,
+    "FUNCTION": lambda o: o.function,
+    "MESSAGE": _message,
+}
+"""The columns of a list, in their order."""
 
 
 def print_end(operation: Operation) -> None:
@@ -159,17 +215,16 @@ def print_end(operation: Operation) -> None:
 
 def _end(operation: Operation) -> list[tuple[str, str]]:
     errors = [("error", f"{error.code}: {error.message}") for error in operation.errors]
-    result = result_document(operation)
-    return [*errors, ("result", "" if result is None else _json(result))]
+    return [*errors, ("result", _json_or_empty(payload_document(operation.result)))]
+
+
+def _json_or_empty(value: Any) -> str:
+    return "" if value is None else _json(value)
 
 
 def _json(value: Any) -> str:
     line = json.dumps(value, ensure_ascii=False)
     return line if len(line) <= _LINE else json.dumps(value, ensure_ascii=False, indent=2)
-
-
-def _percent(operation: Operation) -> str:
-    return "" if operation.progress is None else f"{operation.progress:.0%}"
 
 
 # --- progress ---

@@ -1,24 +1,22 @@
-"""``ops``: create, read, list, cancel, release and delete operations."""
+"""``ops``: read, list, cancel, release and delete operations."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from milepost.cli.connection import AddressOption, InsecureOption, KeyOption, run_call
-from milepost.cli.errors import wrong_usage
 from milepost.cli.output import Output, OutputOption, QuietOption, print_json, print_line
-from milepost.cli.values import MAX_INT32, duration, json_object, moment
+from milepost.cli.values import MAX_INT32, duration, moment
 from milepost.domain.operation import Status
-from milepost.domain.transitions import CALLBACK_EVENTS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from milepost_client import Milepost, Operation
+    from milepost_client import Milepost, Operation, OperationEvent
 
 _MAX_PAGE_SIZE: Final = 100
 
@@ -52,119 +50,6 @@ RevisionOption = Annotated[
 ]
 
 
-def create(
-    function: Annotated[
-        str, typer.Argument(metavar="FUNCTION", help="Function to run, such as video.transcode.")
-    ],
-    *,
-    version: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="Version of the function.")
-    ] = None,
-    metadata: Annotated[
-        dict[str, Any] | None,
-        typer.Option(
-            parser=json_object,
-            metavar="JSON",
-            help="Your own data: a JSON object, @FILE to read it, or @- for standard input.",
-        ),
-    ] = None,
-    ttl: Annotated[
-        timedelta | None,
-        typer.Option(
-            parser=duration,
-            metavar="DURATION",
-            help="Lifetime of the operation, such as 90s or 7d.",
-        ),
-    ] = None,
-    retry_after: Annotated[
-        timedelta | None,
-        typer.Option(
-            parser=duration, metavar="DURATION", help="Suggested pause between two polls."
-        ),
-    ] = None,
-    max_attempts: Annotated[
-        int | None,
-        typer.Option(
-            metavar="NUMBER",
-            min=1,
-            max=MAX_INT32,
-            help="Lost attempts after which the operation fails.",
-        ),
-    ] = None,
-    callback_url: Annotated[
-        str | None, typer.Option(metavar="URL", help="URL that receives the webhooks.")
-    ] = None,
-    callback_event: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="EVENT",
-            autocompletion=lambda: list(CALLBACK_EVENTS),
-            help="Event to send a webhook for, such as operation.failed; can be repeated. By"
-            " default every end.",
-        ),
-    ] = None,
-    original_request_id: Annotated[
-        str | None,
-        typer.Option(metavar="TEXT", help="Your own id of the request behind the operation."),
-    ] = None,
-    request_id: RequestIdOption = None,
-    wait: Annotated[
-        bool,
-        typer.Option("--wait", help="Wait for the end; exit code 5 if it is FAILED or CANCELLED."),
-    ] = False,
-    timeout: TimeoutOption = None,
-    address: AddressOption,
-    api_key: KeyOption,
-    insecure: InsecureOption = False,
-    output: OutputOption = Output.TEXT,
-    quiet: QuietOption = False,
-) -> None:
-    """Create an operation and show it with its id.
-
-    With --wait, the operation is watched until it ends, and shown at its end.
-    """
-    if timeout is not None and not wait:
-        raise wrong_usage("--timeout needs --wait")
-
-    async def call(client: Milepost) -> Operation:
-        try:
-            return await client.create(
-                function,
-                version=version,
-                metadata=metadata,
-                ttl=ttl,
-                retry_after=retry_after,
-                max_attempts=max_attempts,
-                callback_url=callback_url,
-                callback_events=callback_event or (),
-                original_request_id=original_request_id,
-                request_id=request_id,
-            )
-        except UnicodeError:  # of any argument: reported by the program
-            raise
-        except (TypeError, ValueError) as error:  # such as a number that JSON cannot represent
-            raise wrong_usage(f"--metadata: {error}") from error
-
-    created = run_call(call, address, api_key, insecure=insecure)
-    if not wait:
-        _show(created, output, quiet=quiet)
-        return
-    from milepost.cli.outcomes import watch_to_end
-
-    if output is Output.TEXT or quiet:
-        print_line(created.id)
-    watch_to_end(
-        created.id,
-        timeout,
-        address,
-        api_key,
-        insecure=insecure,
-        output=output,
-        quiet=quiet,
-        changes=False,
-    )
-
-
 def get(
     id_: IdArgument,
     *,
@@ -174,9 +59,16 @@ def get(
     output: OutputOption = Output.TEXT,
     quiet: QuietOption = False,
 ) -> None:
-    """Show an operation with all its fields."""
-    found = run_call(lambda client: client.get(id_), address, api_key, insecure=insecure)
-    _show(found, output, quiet=quiet)
+    """Show an operation with all its fields, and the errors of its last failed attempt."""
+    from milepost.cli.history import last_failure
+
+    async def call(client: Milepost) -> tuple[Operation, OperationEvent | None]:
+        found = await client.get(id_)
+        needs_failure = output is Output.TEXT and not quiet and not found.status.is_terminal
+        return found, await last_failure(client, found) if needs_failure else None
+
+    found, failure = run_call(call, address, api_key, insecure=insecure)
+    show(found, output, quiet=quiet, failure=failure)
 
 
 def list_(
@@ -221,8 +113,9 @@ def list_(
 ) -> None:
     """List your operations, newest first; an admin lists those of all owners.
 
-    MESSAGE is the last progress message, or the error of a failed operation. Metadata, results
-    and all errors are shown by `ops get`.
+    NEXT is the next step, or the time of the next attempt. MESSAGE is the last progress message, or
+    the error of a failed operation. Metadata, results and all errors are shown by `ops get`, and
+    the errors of earlier attempts by `ops events`.
     """
     from milepost_client import Status as ClientStatus
 
@@ -274,6 +167,14 @@ def cancel(
     id_: IdArgument,
     *,
     reason: Annotated[str | None, typer.Option(metavar="TEXT", help="Reason for people.")] = None,
+    grace: Annotated[
+        timedelta | None,
+        typer.Option(
+            parser=duration,
+            metavar="DURATION",
+            help="Time for its worker to end it, such as 30s; at most 1 h. By default none.",
+        ),
+    ] = None,
     expected_revision: RevisionOption = None,
     request_id: RequestIdOption = None,
     address: AddressOption,
@@ -282,14 +183,22 @@ def cancel(
     output: OutputOption = Output.TEXT,
     quiet: QuietOption = False,
 ) -> None:
-    """Cancel an operation that has not ended."""
+    """Cancel an operation that has not ended, at once or with a grace.
+
+    With --grace, an operation in progress stays so: its worker is notified, and acknowledges the
+    cancel, completes or fails the operation. At the end of the grace it is cancelled.
+    """
 
     async def call(client: Milepost) -> Operation:
         return await client.cancel(
-            id_, reason, expected_revision=expected_revision, request_id=request_id
+            id_,
+            reason,
+            grace=grace,
+            expected_revision=expected_revision,
+            request_id=request_id,
         )
 
-    _show(run_call(call, address, api_key, insecure=insecure), output, quiet=quiet)
+    show(run_call(call, address, api_key, insecure=insecure), output, quiet=quiet)
 
 
 def release(
@@ -324,7 +233,7 @@ def release(
     async def call(client: Milepost) -> Operation:
         return await client.release(id_, delay=delay, reason=reason, attempt=attempt)
 
-    _show(run_call(call, address, api_key, insecure=insecure), output, quiet=quiet)
+    show(run_call(call, address, api_key, insecure=insecure), output, quiet=quiet)
 
 
 def delete(
@@ -352,7 +261,17 @@ def delete(
         print_line(f"{id_} is deleted")
 
 
-def _show(operation: Operation, output: Output, *, quiet: bool) -> None:
+def show(
+    operation: Operation,
+    output: Output,
+    *,
+    quiet: bool,
+    failure: OperationEvent | None = None,
+) -> None:
+    """Write one operation: its id, a JSON document, or all its fields for people.
+
+    `failure` is the event of its last failed attempt, for people.
+    """
     from milepost.cli.display import document, print_operation
 
     if quiet:
@@ -360,4 +279,4 @@ def _show(operation: Operation, output: Output, *, quiet: bool) -> None:
     elif output is Output.JSON:
         print_json(document(operation))
     else:
-        print_operation(operation)
+        print_operation(operation, failure)

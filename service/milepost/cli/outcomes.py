@@ -54,7 +54,7 @@ def result(
     Exit code 5 if the operation ended FAILED or CANCELLED, and 4 if it has not ended. A result
     that is not JSON is printed with its type and in base64. With --quiet, nothing is printed.
     """
-    from milepost.cli.display import result_document
+    from milepost.cli.display import payload_document
     from milepost.cli.watch import require_completed
 
     if timeout is not None and not wait:
@@ -66,7 +66,7 @@ def result(
     found = run_call(call, address, api_key, insecure=insecure)
     require_completed(found, timeout)
     if not quiet:
-        print_json(result_document(found))
+        print_json(payload_document(found.result))
 
 
 def watch_to_end(

@@ -23,6 +23,9 @@ _MAX_STOP_S: Final = 10.0
 _POLL_INTERVAL_S: Final = 0.02
 _STREAM_INTERVAL_S: Final = "0.01"
 """The demo is short: one commit a second would show hardly any progress."""
+LEASE_S: Final = 2.0
+"""Lease of the workers of the demo: a killed one is noticed after it."""
+_LEASE_SWEEP_INTERVAL_S: Final = "0.1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +90,8 @@ def _start(folder: Path) -> TemporaryService:
                 "MILEPOST_HTTP_LISTEN": "",
                 "MILEPOST_DRAIN_SECONDS": "2",
                 "MILEPOST_STREAM_INTERVAL_SECONDS": _STREAM_INTERVAL_S,
+                "MILEPOST_LEASE_MIN_SECONDS": str(LEASE_S),
+                "MILEPOST_LEASE_SWEEP_SECONDS": _LEASE_SWEEP_INTERVAL_S,
             },
             stdin=subprocess.DEVNULL,
             stdout=stream,

@@ -11,10 +11,20 @@ from milepost.cli.output import print_facts, print_line, print_table
 from milepost.config import is_loopback
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from milepost.cli.folder_digests import Folder
-    from milepost_client import Operation
+    from milepost_client import Operation, OperationEvent
 
 _DIGITS: Final = 16
+
+
+def print_history(events: Sequence[OperationEvent]) -> None:
+    """Write every change of status: the attempt of the killed worker, and the one that went on."""
+    from milepost.cli.history import print_events
+
+    print_line("\nThe history, as the caller reads it")
+    print_events(events)
 
 
 def print_result(operation: Operation, folder: Folder) -> None:
@@ -27,6 +37,7 @@ def print_result(operation: Operation, folder: Folder) -> None:
     print_facts(
         [
             ("  files", str(result["files"]) + (f", {unreadable} unreadable" * bool(unreadable))),
+            ("  of these", f"{result['files_of_checkpoint']} from the checkpoint"),
             ("  bytes", str(result["bytes"])),
             ("  sha256", result["sha256"]),
         ]

@@ -12,6 +12,7 @@ from typing import Any, Final
 import typer
 
 MAX_INT32: Final = 2**31 - 1
+MAX_PRIORITY: Final = 9
 _MAX_DURATION: Final = timedelta(days=100_000)
 _UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 _DURATION: Final = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)([smhd]?)", re.ASCII)
@@ -48,12 +49,23 @@ def moment(text: str) -> datetime:
     """Return a point in time: an age such as 2h, or a date with or without time, UTC by default."""
     if _DURATION.fullmatch(text.strip()):
         return datetime.now(UTC) - duration(text)
+    return _time(text, "an age")
+
+
+def future(text: str) -> datetime:
+    """Return a point in time: a duration from now such as 2h, or a date as in `moment`."""
+    if _DURATION.fullmatch(text.strip()):
+        return datetime.now(UTC) + duration(text)
+    return _time(text, "a duration")
+
+
+def _time(text: str, other: str) -> datetime:
     try:
         found = datetime.fromisoformat(text.strip())
         return found.replace(tzinfo=found.tzinfo or UTC).astimezone(UTC)
     except (ValueError, OverflowError):
         raise typer.BadParameter(
-            f"{quoted(text)} must be an age such as 2h or 7d, or a time such as 2026-11-26 or"
+            f"{quoted(text)} must be {other} such as 2h or 7d, or a time such as 2026-11-26 or"
             " 2026-11-26T15:30Z"
         ) from None
 

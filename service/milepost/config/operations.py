@@ -1,20 +1,22 @@
-"""Settings of operations: lifetimes, sizes, leases and periodic sweeps."""
+"""Settings of operations: lifetimes, sizes and periodic sweeps."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Final
 
-from pydantic import BaseModel, Field, ValidationInfo, field_validator
+from pydantic import Field, field_validator
 
-from milepost.config.values import Count, Pause, Seconds
+from milepost.config.attempts import AttemptSettings
+from milepost.config.values import Count, Pause, Seconds, within
 from milepost.domain.limits import Limits
 
 _DEFAULTS: Final = Limits()
 
 
-class OperationSettings(BaseModel):
-    """The limits of operations, leases and lists, and the intervals of the periodic tasks."""
+class OperationSettings(AttemptSettings):
+    """The limits of operations and lists, and the intervals of the periodic tasks."""
 
     ttl_min_seconds: Seconds = Field(
         _DEFAULTS.ttl_min.total_seconds(), description="Shortest ttl; shorter ones are raised to it"
@@ -36,19 +38,6 @@ class OperationSettings(BaseModel):
         _DEFAULTS.retry_after_default.total_seconds(),
         description="Suggested pause between two polls if the caller sets none",
     )
-    lease_min_seconds: Seconds = Field(
-        _DEFAULTS.lease_min.total_seconds(), description="Shortest lease of a claim"
-    )
-    lease_max_seconds: Seconds = Field(
-        _DEFAULTS.lease_max.total_seconds(), description="Longest lease of a claim"
-    )
-    lease_default_seconds: Seconds = Field(
-        _DEFAULTS.lease_default.total_seconds(),
-        description="Lease of a claim, and of each renewal, if the worker sets none",
-    )
-    claim_wait_seconds: Seconds = Field(
-        _DEFAULTS.claim_wait.total_seconds(), description="Longest wait of a claim for work"
-    )
     lease_sweep_seconds: Seconds = Field(
         1.0, description="Pause between two sweeps of expired leases"
     )
@@ -60,10 +49,6 @@ class OperationSettings(BaseModel):
     )
     events_kept_seconds: Seconds = Field(
         604_800.0, description="Retention of the events of a removed operation"
-    )
-    max_attempts_default: Count = Field(
-        _DEFAULTS.max_attempts_default,
-        description="Failed attempts after which an operation fails",
     )
     metadata_bytes_max: Count = Field(
         _DEFAULTS.metadata_bytes, description="Largest metadata of an operation, as JSON"
@@ -93,36 +78,21 @@ class OperationSettings(BaseModel):
         description="Operations on one page of a list if the caller sets no size",
     )
 
-    @field_validator(
-        "ttl_default_seconds",
-        "retry_after_default_seconds",
-        "lease_default_seconds",
-        "page_size_default",
-    )
-    @classmethod
-    def _between(cls, value: float, info: ValidationInfo) -> float:
-        name = str(info.field_name)
-        minimum = info.data.get(name.replace("default", "min"), 1)
-        maximum = info.data.get(name.replace("default", "max"), value)
-        if not minimum <= value <= maximum:
-            raise ValueError(f"must be between the minimum, {minimum}, and the maximum, {maximum}")
-        return value
+    _defaults_are_within = field_validator(
+        "ttl_default_seconds", "retry_after_default_seconds", "page_size_default"
+    )(within)
 
     @property
     def limits(self) -> Limits:
         """The configured limits."""
-        return Limits(
+        return replace(
+            self.attempt_limits,
             ttl_default=timedelta(seconds=self.ttl_default_seconds),
             ttl_min=timedelta(seconds=self.ttl_min_seconds),
             ttl_max=timedelta(seconds=self.ttl_max_seconds),
             retry_after_default=timedelta(seconds=self.retry_after_default_seconds),
             retry_after_min=timedelta(seconds=self.retry_after_min_seconds),
             retry_after_max=timedelta(seconds=self.retry_after_max_seconds),
-            lease_default=timedelta(seconds=self.lease_default_seconds),
-            lease_min=timedelta(seconds=self.lease_min_seconds),
-            lease_max=timedelta(seconds=self.lease_max_seconds),
-            claim_wait=timedelta(seconds=self.claim_wait_seconds),
-            max_attempts_default=self.max_attempts_default,
             metadata_bytes=self.metadata_bytes_max,
             result_bytes=self.result_bytes_max,
             errors_bytes=self.errors_bytes_max,

@@ -9,7 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 
 from milepost.domain.trust import is_this_machine
 from milepost.hostnames import ascii_name
@@ -40,6 +40,21 @@ def read_by(read: Callable[[str], object]) -> AfterValidator:
         return text
 
     return AfterValidator(check)
+
+
+def within(value: float, info: ValidationInfo) -> float:
+    """Return the default of a limit; raise ValueError if it is outside of its other two settings.
+
+    These have the same name, with `min` and `max` instead of `default`.
+    """
+    name = str(info.field_name)
+    minimum = info.data.get(name.replace("default", "min"), value)
+    maximum = info.data.get(name.replace("default", "max"), value)
+    if value < minimum:
+        raise ValueError(f"must be at least the minimum, {minimum}")
+    if value > maximum:
+        raise ValueError(f"must be at most the maximum, {maximum}")
+    return value
 
 
 def readable(path: Path) -> Path:

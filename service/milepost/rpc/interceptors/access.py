@@ -97,6 +97,6 @@ def _renewed(request: Any) -> str | None:
     """Return the operation of a progress update that is empty and so only renews its lease."""
     if not isinstance(request, (pb.UpdateProgressRequest, pb.StreamProgressRequest)):
         return None
-    if request.HasField("progress") or request.HasField("message"):
+    if any(request.HasField(name) for name in ("progress", "message", "checkpoint")):
         return None
     return request.operation_id
