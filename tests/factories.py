@@ -172,8 +172,9 @@ def age(engine: Engine, operation_id: OperationId, by: timedelta) -> None:
 
 
 def serve_always(engine: Engine) -> None:
-    """Store that renewals of leases could and can be taken at any time."""
+    """Store that renewals of leases could and can be taken at any time, and nothing else."""
     with engine.begin() as connection:
+        connection.execute(sa.delete(serving_periods))
         connection.execute(
             sa.insert(serving_periods).values(start_time=LONG_AGO, end_time=FAR_AWAY)
         )

@@ -8,8 +8,11 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 
-from milepost.domain.operation import OperationId
+from milepost.domain.history import Event
+from milepost.domain.operation import Operation, OperationId
+from milepost.storage.stores import Stores
 from milepost.storage.tables import deliveries, events, operations
+from tests import factories
 
 Row = dict[str, Any]
 
@@ -70,6 +73,15 @@ class Stored:
     def _rows(self, query: sa.Select[Any]) -> list[Row]:
         with self.engine.connect() as connection:
             return [dict(row) for row in connection.execute(query).mappings()]
+
+
+async def history_of(stores: Stores, operation: Operation, *, after: int = 0) -> list[Event]:
+    """Return the events of an operation after a revision, as its owner may list them."""
+    page = await stores.history.events(
+        operation.id, after=after, limit=100, max_bytes=factories.PLENTY
+    )
+    assert page.is_last
+    return page.items
 
 
 async def answers(*calls: Awaitable[Any]) -> list[Any]:

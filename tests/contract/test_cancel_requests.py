@@ -10,7 +10,7 @@ from milepost.domain.operation import Status
 from milepost.domain.sweep import CANCEL, CANCEL_LOST, RELEASE
 from milepost.domain.transitions import TABLE, TERMINAL, Transition
 from tests import factories
-from tests.contract.stored import answers
+from tests.contract.stored import answers, history_of
 from tests.contract.test_claims import LEASE, WORKER, claim
 
 ONE = claim()
@@ -96,7 +96,7 @@ async def test_worker_ends_the_operation(store, stores, transition, status):
     assert (ended.status, ended.cancel_expire_time) == (status, None)
     assert ended.cancel_request_time == asked.cancel_request_time
     assert ended.cancel_reason == "too slow"
-    events = await stores.history.events(asked.id, after=asked.revision, limit=10)
+    events = await history_of(stores, asked, after=asked.revision)
     assert [event.actor for event in events] == ["wally"]
 
 
@@ -116,6 +116,22 @@ async def test_grace_ends(store, stores, engine):
     assert (swept.status, swept.cancel_reason) == (Status.CANCELLED, "too slow")
     with pytest.raises(IllegalTransition):
         await store.apply(by_worker(Transition.COMPLETE, asked))
+
+
+@pytest.mark.parametrize("released", [True, False], ids=["release", "sweep"])
+async def test_cancel_reason_is_that_of_the_request(store, stores, engine, released):
+    """The reasons of a release and of a sweep stay in their events."""
+    operation = await claimed(stores)
+    asked = (await store.apply(request_cancel(operation, reason=None))).operation
+    if released:
+        release = by_worker(Transition.RELEASE, asked, reason="shutdown")
+        ended = (await store.apply(release)).operation
+    else:
+        factories.age(engine, asked.id, GRACE + LATE)
+        (ended,) = await stores.sweeps.sweep(CANCEL, 10)
+    assert (ended.status, ended.cancel_reason) == (Status.CANCELLED, None)
+    (event,) = await history_of(stores, asked, after=asked.revision)
+    assert event.reason == ("shutdown" if released else CANCEL.reason)
 
 
 async def test_lost_lease_ends_a_requested_cancel(stores, engine):

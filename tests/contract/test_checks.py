@@ -15,6 +15,7 @@ EARLY = factories.LONG_AGO
 LATE = EARLY + timedelta(hours=1)
 HOUR = timedelta(hours=1)
 SURPLUS = {"result_type": "t", "result_value": b""}
+SAVED = {"checkpoint_type": "t", "checkpoint_value": b""}
 
 # The constraint, the status of the row, and the illegal columns.
 ILLEGAL: list[tuple[str, Status, dict[str, Any]]] = [
@@ -55,6 +56,20 @@ ILLEGAL: list[tuple[str, Status, dict[str, Any]]] = [
     ("lease", Status.PROCESSING, {"lease": HOUR}),
     ("lease", Status.PROCESSING, {"lease_expire_time": LATE}),
     ("lease", Status.PENDING, {"lease": HOUR, "lease_expire_time": LATE}),
+    ("priority", Status.PENDING, {"priority": -1}),
+    ("priority", Status.PENDING, {"priority": 10}),
+    ("next_attempt", Status.PROCESSING, {"next_attempt_time": LATE}),
+    ("next_attempt", Status.FAILED, {"next_attempt_time": LATE}),
+    ("queue", Status.PROCESSING, {"queue_expire_time": LATE}),
+    ("run", Status.PENDING, {"run_expire_time": LATE}),
+    ("run", Status.COMPLETED, {"run_expire_time": LATE}),
+    ("cancel_request", Status.PENDING, {"cancel_request_time": LATE}),
+    ("grace", Status.PROCESSING, {"cancel_expire_time": LATE}),
+    ("grace", Status.CANCELLED, {"cancel_request_time": EARLY, "cancel_expire_time": LATE}),
+    ("checkpoint_whole", Status.PROCESSING, {"checkpoint_type": "t"}),
+    ("checkpoint_whole", Status.PENDING, {"checkpoint_value": b""}),
+    ("checkpoint", Status.COMPLETED, SAVED),
+    ("checkpoint", Status.CANCELLED, SAVED),
 ]
 REQUIRED = ["id", "function", "owner", "status", "create_time", "expire_time", "ttl", "revision"]
 

@@ -2,8 +2,6 @@
 
 import functools
 import itertools
-import random
-import re
 import uuid
 from datetime import timedelta
 
@@ -14,6 +12,7 @@ from milepost.domain import sweep
 from milepost.domain.delivery import DeliverySelection, DeliveryStatus
 from milepost.domain.operation import Status, new_operation_id
 from milepost.domain.selection import Position, Selection
+from milepost.domain.transitions import Transition
 from milepost.storage import (
     claims,
     history,
@@ -24,7 +23,6 @@ from milepost.storage import (
     statements,
     sweeps,
 )
-from milepost.storage.database import Runnable
 from milepost.storage.deliveries import page_query
 from milepost.storage.dialects import clock
 from milepost.storage.effects import EFFECTS
@@ -34,18 +32,13 @@ from milepost.storage.pages import page_statement, page_values, shape_of
 from milepost.storage.schema import upgrade
 from milepost.storage.session import Session
 from milepost.storage.tables import (
-    deliveries,
-    delivery_attempts,
-    events,
     operations,
-    serving_periods,
 )
 from tests import factories
+from tests.contract.many_rows import IDS, ROWS, fill
+from tests.contract.plan import prepared, query
 
-ROWS = 20_000
-WITH_EVENTS = 6_000
 DATABASE = f"milepost_plans_{uuid.uuid4().hex}"
-IDS = [new_operation_id() for _ in range(ROWS)]
 ME = factories.access_filter("owner-3")
 BUSY = factories.access_filter("busy")
 ADMIN = factories.access_filter("admin", everything=True)
@@ -76,74 +69,6 @@ def engine(request):
     return engine
 
 
-def fill(engine):
-    """Insert operations of busy and idle owners in every status, and analyze the tables."""
-    generator = random.Random(1)  # noqa: S311 - reproducible
-    owners = [generator.choice(["busy", f"owner-{generator.randrange(150)}"]) for _ in IDS]
-    rows = [
-        factories.row(
-            list(Status)[n % 5],
-            id=operation_id,
-            owner=owners[n],
-            function="rare" if n % 500 == 0 else f"function-{generator.randrange(7)}",
-            create_time=factories.LONG_AGO + timedelta(seconds=n),
-            start_time=None if n % 5 in {0, 4} else factories.LONG_AGO + timedelta(seconds=n),
-            complete_time=factories.FAR_AWAY if n % 5 in {2, 3} else None,
-            cancel_time=factories.FAR_AWAY if n % 5 == 4 else None,
-            expire_time=factories.FAR_AWAY - timedelta(seconds=n),
-        )
-        for n, operation_id in enumerate(IDS)
-    ]
-    event_rows = [
-        {
-            "operation_id": operation_id,
-            "revision": 1,
-            "type": "operation.created",
-            "transition": "create",
-            "owner": owners[n],
-            "actor": "actor",
-            "time": factories.LONG_AGO,
-        }
-        for n, operation_id in enumerate(IDS[:WITH_EVENTS])
-    ]
-    webhooks = [
-        {
-            "id": f"msg_{n:032x}",
-            "operation_id": operation_id,
-            "revision": 1,
-            "type": "operation.completed",
-            "owner": owners[n],
-            "callback_url": "https://example.com/",
-            "create_time": factories.LONG_AGO,
-            "status": "DELIVERED",
-            "settle_time": factories.LONG_AGO,
-        }
-        for n, operation_id in enumerate(IDS[:WITH_EVENTS])
-    ]
-    attempts = [
-        {
-            "delivery_id": webhook["id"],
-            "number": 1,
-            "start_time": factories.LONG_AGO,
-            "duration": timedelta(seconds=1),
-            "status_code": 200,
-        }
-        for webhook in webhooks
-    ]
-    periods = [
-        {"start_time": begun, "end_time": begun + timedelta(seconds=50)}
-        for begun in (factories.LONG_AGO + timedelta(minutes=n) for n in range(1_000))
-    ]
-    with engine.begin() as connection:
-        connection.execute(sa.insert(serving_periods), periods)
-        connection.execute(sa.insert(operations), rows)
-        connection.execute(sa.insert(events), event_rows)
-        connection.execute(sa.insert(deliveries), webhooks)
-        connection.execute(sa.insert(delivery_attempts), attempts)
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(sa.text("ANALYZE"))
-
-
 @pytest.fixture(params=["pinned plans", "free plans"])
 def session(engine, request):
     """A session with pinned plans, and one whose planner chooses."""
@@ -166,80 +91,6 @@ def free(engine):
     session = Session(engine, pinned_plans=True, read_only=True)
     yield session
     session.reset()
-
-
-class Plan:
-    """A cursor that explains statements instead of running them."""
-
-    def __init__(self, session):
-        self._cursor = session.cursor
-        self._sqlite = session.database.dialect.name == "sqlite"
-        self.steps = []
-
-    def execute(self, sql, parameters=()):
-        """Record the steps of the statement."""
-        explain = "EXPLAIN QUERY PLAN " if self._sqlite else "EXPLAIN (FORMAT JSON) "
-        self._cursor.execute(explain + sql, parameters)
-        found = self._cursor.fetchall()
-        self.steps += [row[3] for row in found] if self._sqlite else _steps(found[0][0][0]["Plan"])
-
-    def executemany(self, sql, parameters):
-        """Record the steps of the statement for each set of parameters."""
-        for each in parameters:
-            self.execute(sql, each)
-
-    def fetchall(self):
-        """Return no rows."""
-        return []
-
-    @property
-    def scans(self):
-        """The steps that read a whole table, except in the order of an index."""
-        whole = ("SCAN operations", "SCAN events", "SCAN deliveries", "Seq Scan")
-        return [s for s in self.steps if s.startswith(whole) and "USING INDEX" not in s]
-
-    @property
-    def sorts(self):
-        """The steps that sort rows."""
-        return [step for step in self.steps if "TEMP B-TREE" in step or "Sort" in step]
-
-    @property
-    def indexes(self):
-        """The indexes of the operations that serve the statement, without primary keys."""
-        return {name for step in self.steps for name in re.findall(r"operations_\w+_idx", step)}
-
-    def uses(self, index):
-        """Return whether the index serves the statement."""
-        # SQLite names the index of a primary key itself.
-        names = {index, f"sqlite_autoindex_{index.removesuffix('_pkey')}_1"}
-        return any(name in step for step in self.steps for name in names)
-
-
-def _steps(node):
-    yield " ".join(str(node.get(key, "")) for key in ("Node Type", "Index Name", "Relation Name"))
-    for child in node.get("Plans", ()):
-        yield from _steps(child)
-
-
-def prepared(session, statement: Runnable, rows):
-    """Return the plan of a prepared statement for rows of input."""
-    plan = Plan(session)
-    statement.run(plan, rows)
-    return plan
-
-
-def query(session, statement):
-    """Return the plan of a statement that is built for each call."""
-    compiled = statement.compile(
-        dialect=session.database.statement_dialect, compile_kwargs={"render_postcompile": True}
-    )
-    values = {
-        name: processor(value) if (processor := compiled._bind_processors.get(name)) else value
-        for name, value in compiled.params.items()
-    }
-    plan = Plan(session)
-    plan.execute(str(compiled), [values[name] for name in compiled.positiontup])
-    return plan
 
 
 @pytest.mark.parametrize("count", [1, 32])
@@ -292,6 +143,24 @@ def test_revisions(free, count):
 def test_passages(free):
     """The primary key of the events serves the read of status changes."""
     plan = query(free, history.status_changes(IDS[5], 1, 9, 100))
+    assert plan.scans == []
+    assert plan.uses("events_pkey")
+
+
+def test_list_of_events(free):
+    """The primary key of the events serves the list of the events of an operation."""
+    plan = query(free, history.select_events(IDS[5], 1, 50, 1_000_000))
+    assert plan.scans == []
+    assert plan.uses("events_pkey")
+
+
+@pytest.mark.parametrize("count", [1, 32])
+@pytest.mark.parametrize("transition", [Transition.START, Transition.RETRY])
+def test_repeated_request(session, transition, count):
+    """The primary key of the events serves the search for an earlier request with the same id."""
+    changes = [factories.change(transition, i, request_id="r-1") for i in IDS[:count]]
+    statement = statements.recorded(session.database, transition)
+    plan = prepared(session, statement, [statements.values(change) for change in changes])
     assert plan.scans == []
     assert plan.uses("events_pkey")
 

@@ -47,6 +47,9 @@ async def test_event_tells_who_did_what(store, stored):
         "actor": factories.OWNER,
         "request_id": "r-1",
         "reason": None,
+        "attempt": 0,
+        "worker": None,
+        "errors": None,
     }
     assert cancelled == created | {
         "revision": 2,

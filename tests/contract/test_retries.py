@@ -9,6 +9,7 @@ from milepost.domain.operation import RetryPolicy, Status
 from milepost.domain.sweep import RETRY, RUN_OUT, SWEEPS, TIME_OUT
 from milepost.domain.transitions import QUEUE_TIMEOUT, RUN_TIMEOUT, Transition
 from tests import factories
+from tests.contract.stored import history_of
 from tests.contract.test_claims import WORKER, claim
 
 ONE = claim()
@@ -55,7 +56,7 @@ async def test_retryable_failure_returns_the_operation(store, stores, stored):
     assert (again.attempt, again.failed_attempts) == (1, 1)
     assert again.checkpoint == factories.payload()
     assert again.errors == ()
-    events = await stores.history.events(operation.id, after=0, limit=10)
+    events = await history_of(stores, operation)
     assert [(event.type, event.attempt, event.worker) for event in events] == [
         ("operation.created", 0, None),
         ("operation.started", 1, "wally-1"),
@@ -77,7 +78,7 @@ async def test_last_attempt_fails(store, stores):
     ended = result.operation
     assert (ended.status, ended.attempt, ended.failed_attempts) == (Status.FAILED, 2, 2)
     assert [error.code for error in ended.errors] == ["SECOND"]
-    events = await stores.history.events(operation.id, after=0, limit=10)
+    events = await history_of(stores, operation)
     assert [e.errors[0].code for e in events if e.errors] == ["FIRST", "SECOND"]
     again = await store.apply(retry(operation, request_id="r-1"))
     assert again.replayed
@@ -176,7 +177,7 @@ async def test_run_timeout_fails_the_attempt(stores, engine):
             await stores.work.claim(ONE)
     ended = await stores.operations.get(operation.id, factories.access_filter())
     assert (ended.failed_attempts, ended.errors[0].code) == (2, RUN_TIMEOUT)
-    events = await stores.history.events(operation.id, after=0, limit=10)
+    events = await history_of(stores, operation)
     assert [e.errors[0].code for e in events if e.errors] == [RUN_TIMEOUT] * 2
 
 

@@ -6,6 +6,7 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
+from milepost.domain.sweep import ABANDON, EXPIRE, RELEASE
 from milepost.domain.transitions import Transition
 from milepost.storage.dialects import Span, clock, later
 from milepost.storage.serving_periods import MAX_GAP, RETENTION
@@ -38,10 +39,10 @@ def serve(stored):
     return replace
 
 
-@pytest.fixture(params=[Transition.RELEASE, Transition.ABANDON])
+@pytest.fixture(params=[RELEASE, ABANDON], ids=["release", "abandon"])
 async def lost(request, stores, engine):
-    """An operation whose lease ran out a second ago, and the transition that it waits for."""
-    last = request.param is Transition.ABANDON
+    """An operation whose lease ran out a second ago, and the sweep that it waits for."""
+    last = request.param is ABANDON
     operation = await claimed(stores, max_attempts=1 if last else 3)
     factories.age(engine, operation.id, LEASE + SECOND)
     return request.param, operation
@@ -52,8 +53,8 @@ async def test_nothing_is_swept_without_service(stores, serve, lost):
     serve()
     assert await sweep(stores) == NOTHING
     assert await stores.sweeps.spared(10) == 1
-    transition, _ = lost
-    assert await stores.sweeps.overdue(transition, timedelta(), 10) == 0
+    due, _ = lost
+    assert await stores.sweeps.overdue(due, timedelta(), 10) == 0
 
 
 async def test_frozen_replica_sweeps_nothing_when_it_wakes(stores, serve, lost):
@@ -69,13 +70,13 @@ async def test_frozen_replica_sweeps_nothing_when_it_wakes(stores, serve, lost):
 
 async def test_lease_is_swept_after_one_lease_of_service(stores, serve, lost):
     """An unrenewed lease is swept when its holder had one lease since the interruption."""
-    transition, operation = lost
+    due, operation = lost
     before = (timedelta(hours=1), LEASE)
     serve(before, (LEASE - SECOND, timedelta()))
     assert await sweep(stores) == NOTHING
     serve(before, (LEASE, timedelta()))
     assert await stores.sweeps.spared(10) == 0
-    assert await sweep(stores) == only(transition, operation)
+    assert await sweep(stores) == only(due, operation)
 
 
 async def test_renewed_lease_counts_from_its_renewal(store, stores, engine, serve):
@@ -88,7 +89,7 @@ async def test_renewed_lease_counts_from_its_renewal(store, stores, engine, serv
     assert await sweep(stores) == NOTHING
     factories.age(engine, operation.id, LEASE + SECOND)
     serve((LEASE + 2 * SECOND, timedelta()))
-    assert await sweep(stores) == only(Transition.RELEASE, operation)
+    assert await sweep(stores) == only(RELEASE, operation)
 
 
 async def test_each_lease_has_its_own_length(stores, engine, serve):
@@ -100,17 +101,17 @@ async def test_each_lease_has_its_own_length(stores, engine, serve):
         factories.age(engine, operation.id, LEASE + SECOND)
         operations_.append(operation)
     serve((LEASE / 2, timedelta()))
-    assert await sweep(stores) == only(Transition.RELEASE, operations_[0])
+    assert await sweep(stores) == only(RELEASE, operations_[0])
 
 
 async def test_short_periods_add_up(stores, serve, lost):
     """The lease of a dead worker is swept although no period is as long as a lease."""
-    transition, operation = lost
+    due, operation = lost
     third = LEASE / 3
     serve((LEASE, 2 * third + GAP / 2), (2 * third, third + GAP / 2), (third, timedelta()))
     assert await sweep(stores) == NOTHING
     serve((LEASE, 2 * third), (2 * third, third), (third, timedelta()))
-    assert await sweep(stores) == only(transition, operation)
+    assert await sweep(stores) == only(due, operation)
 
 
 async def test_period_goes_on_while_one_replica_serves(stores, others, stored, serve):
@@ -135,7 +136,7 @@ async def test_concurrent_replicas_end_an_interruption(stores, others, engine, s
     await asyncio.gather(*(s.sweeps.note_serving() for s in (stores, others)))
     (operation,) = [await claimed(stores)]
     factories.age(engine, operation.id, LEASE + SECOND)
-    assert await sweep(stores) == only(Transition.RELEASE, operation)
+    assert await sweep(stores) == only(RELEASE, operation)
 
 
 async def test_old_periods_are_removed(stores, stored, serve):
@@ -150,7 +151,7 @@ async def test_expired_operation_is_not_spared(stores, engine, serve):
     operation = await claimed(stores, ttl=timedelta(hours=1))
     factories.age(engine, operation.id, timedelta(hours=2))
     serve()
-    assert await sweep(stores) == only(Transition.EXPIRE, operation)
+    assert await sweep(stores) == only(EXPIRE, operation)
     assert await stores.sweeps.spared(10) == 0
 
 

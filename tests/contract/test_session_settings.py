@@ -90,7 +90,7 @@ async def test_values(store, replica):
             Transition.PROGRESS, each.operation.id, progress=0.1 + 0.2, message=ODD
         )
         await replica.apply(progress)
-    listed = await store.list(access, Selection(), None, 100, full=True)
+    listed = await factories.listed(store, access, Selection(), None, 100, full=True)
     assert len(listed) == len(created)
     for each in listed:
         found = (each.metadata, each.ttl, each.progress, each.progress_message)

@@ -13,7 +13,7 @@ from milepost.domain.errors import (
     RevisionAhead,
 )
 from milepost.domain.operation import Principal, Role, Status, new_operation_id
-from milepost.domain.transitions import Transition
+from milepost.domain.transitions import TABLE, Transition
 from milepost.storage.tables import events, operations
 from milepost.tracking.poller import Poller
 from milepost.tracking.subscriptions import Subscriptions
@@ -219,8 +219,14 @@ async def test_every_attempt_is_watched(store, stored, subscriptions, watcher):
             "transition": "release",
             "type": "operation.released",
             "revision": 3 + 2 * number,
+            "attempt": number + 1,
         }
-        started = {"transition": "claim", "type": "operation.started", "revision": 4 + 2 * number}
+        started = {
+            "transition": "claim",
+            "type": "operation.started",
+            "revision": 4 + 2 * number,
+            "attempt": number + 2,
+        }
         rows += [template | released, template | started]
     with watcher.watch(ALICE, operation.id, 0) as watch:
         await taken(watch, 1)
@@ -238,6 +244,54 @@ async def test_every_attempt_is_watched(store, stored, subscriptions, watcher):
     assert {item.status for item in seen[1::2]} == {Status.PROCESSING}
     assert [item.attempt for item in seen[::2]] == list(range(1, cycles + 1))
     assert [item.attempt for item in seen[1::2]] == list(range(2, cycles + 2))
+
+
+PATHS = {
+    "retried and cancelled": [Transition.RETRY, Transition.CANCEL],
+    "released and cancelled": [Transition.PROGRESS, Transition.RELEASE, Transition.CANCEL],
+    "retried and started again": [Transition.RETRY, Transition.START],
+    "retried twice": [Transition.RETRY, Transition.START, Transition.PROGRESS, Transition.RETRY],
+    "asked and acknowledged": [Transition.REQUEST_CANCEL, Transition.ACKNOWLEDGE],
+    "asked twice": [Transition.REQUEST_CANCEL, Transition.PROGRESS, Transition.REQUEST_CANCEL],
+    "asked, and completed later": [
+        Transition.PROGRESS,
+        Transition.REQUEST_CANCEL,
+        Transition.PROGRESS,
+        Transition.COMPLETE,
+    ],
+}
+
+
+@pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
+@pytest.mark.parametrize("reader", ["cut off", "slow", "fast"])
+async def test_every_recorded_transition_is_shown_once(store, stored, watcher, path, reader):
+    """Each recorded transition is shown once, in order, however late its reader reads."""
+    operation = await factories.reach(store, Status.PROCESSING, max_attempts=9)
+    seen = []
+    after = operation.revision if reader == "cut off" else 0
+    with watcher.watch(ALICE, operation.id, after) as watch:
+        if not after:
+            await taken(watch, 1)
+        for transition in path:
+            change = factories.change(transition, operation.id)
+            operation = (await store.apply(change)).operation
+            watcher.subscriptions.publish(operation.id)
+            if reader == "fast":
+                seen += await taken(watch, 1)
+        while not seen or seen[-1].revision < operation.revision:
+            seen += await taken(watch, 1)
+    shown = [item.revision for item in seen]
+    recorded = [event["revision"] for event in stored.events(operation.id) if event["revision"] > 2]
+    assert shown == sorted(set(shown))
+    assert set(recorded) <= set(shown)
+    assert seen[-1] == operation
+    by_revision = {event["revision"]: event for event in stored.events(operation.id)}
+    for item in seen:
+        if (event := by_revision.get(item.revision)) is not None:
+            assert item.status == TABLE[Transition(event["transition"])].target
+            assert item.attempt == event["attempt"]
+            asked = event["transition"] == Transition.REQUEST_CANCEL
+            assert item.cancel_request_time is not None or not asked
 
 
 async def test_quiet_watch_yields_none(store, stores, subscriptions):

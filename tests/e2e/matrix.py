@@ -7,9 +7,9 @@ import asyncio
 import contextlib
 import dataclasses
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any, Final
 
 import grpc
@@ -20,13 +20,13 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc import StatusCode
 from sqlalchemy.engine import Engine
 
-from milepost.domain.api_key import issue_key
-from milepost.domain.operation import Role, Status, new_operation_id
-from milepost.domain.transitions import DELETABLE, TABLE, Actor, Transition
+from milepost.domain.operation import Status, new_operation_id
+from milepost.domain.transitions import DELETABLE, TABLE, Actor, Transition, fallback_sources
 from milepost.gen.milepost.v1 import admin_service_pb2
-from milepost.storage.tables import api_keys, events, operations
+from milepost.storage.tables import events, operations
 from tests import factories
 from tests.canaries import CANARIES
+from tests.e2e.people import Person
 from tests.e2e.rpcs import CALL_SECONDS, Metadata, Rpc
 from tests.e2e.service import Service
 
@@ -60,32 +60,6 @@ MALFORMED: Final[Mapping[str, str]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Person:
-    """A kind of principal, with a valid or an invalid credential."""
-
-    kind: str
-    subject: str = ""
-    roles: frozenset[Role] = frozenset()
-    functions: tuple[str, ...] = ()
-    metadata: Metadata = ()
-    known: bool = True
-    """True if the credential is valid."""
-
-    def relations(self, owner: str, function: str) -> frozenset[Actor]:
-        """Return the relations of the person to an operation of this owner and function."""
-        granted = Role.WORKER in self.roles and any(
-            function.startswith(grant[:-1]) if grant.endswith("*") else function == grant
-            for grant in self.functions
-        )
-        are = {
-            Actor.OWNER: self.subject == owner,
-            Actor.WORKER: granted,
-            Actor.ADMIN: Role.ADMIN in self.roles,
-        }
-        return frozenset(actor for actor, is_one in are.items() if is_one)
-
-
-@dataclass(frozen=True, kw_only=True)
 class Cell:
     """One call: the principal, the RPC and the resource."""
 
@@ -100,7 +74,7 @@ class Cell:
 
     def __str__(self) -> str:
         """Name the cell in the report of a failure."""
-        return f"{self.person.kind} calls {self.rpc.method} about {self.what}"
+        return f"{self.person.kind} calls {self.rpc.label} about {self.what}"
 
     @property
     def access_refusal(self) -> tuple[StatusCode, str] | None:
@@ -124,24 +98,27 @@ class Cell:
             return self.access_refusal
         if self.what in MALFORMED:
             return StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST"
-        if not self.relations or self.what == MISSING:
-            return StatusCode.NOT_FOUND, "OPERATION_NOT_FOUND"
-        if self.what in {EXPIRED, DELETED}:
-            known_as = self.what.upper() if Actor.OWNER in self.relations else "NOT_FOUND"
+        if not self.relations or self.what in {MISSING, EXPIRED, DELETED}:
+            is_told = Actor.OWNER in self.relations and self.what != MISSING
+            known_as = self.what.upper() if is_told else "NOT_FOUND"
             return StatusCode.NOT_FOUND, f"OPERATION_{known_as}"
-        transition = self.rpc.permission.transition
-        sources = (
-            DELETABLE
-            if transition is Transition.PURGE
-            else TABLE[transition].sources
-            if transition
-            else set(Status)
-        )
+        transition = self.rpc.transition
         # A stream notifies its worker of the cancel, which is not a refusal.
         notified = self.rpc.method == "StreamProgress" and self.what == Status.CANCELLED
-        if self.what not in sources and not notified:
+        if self.what not in _sources(transition) and not notified:
             return StatusCode.FAILED_PRECONDITION, "ILLEGAL_TRANSITION"
-        return StatusCode.OK, ""
+        if transition is not Transition.ACKNOWLEDGE:
+            return StatusCode.OK, ""
+        return StatusCode.FAILED_PRECONDITION, "CANCELLATION_NOT_REQUESTED"
+
+
+def _sources(transition: Transition | None) -> frozenset[Status]:
+    """Return the statuses in which a transition, or its fallback, is allowed; all for a read."""
+    if transition is None:
+        return frozenset(Status)
+    if transition is Transition.PURGE:
+        return DELETABLE
+    return TABLE[transition].sources | fallback_sources(transition)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,81 +132,6 @@ class Answer:
     initial: tuple[tuple[str, str | bytes], ...]
     trailing: tuple[tuple[str, str | bytes], ...]
     response: Any = None
-
-
-def people(function: str, engine: Engine) -> list[Person]:
-    """Return every kind of principal, all of them new, with their keys in the database."""
-    fresh = uuid.uuid4().hex[:12]
-    grant = (function.rpartition(".")[0] + ".*",)
-    made = [
-        _person("owner", fresh, [Role.CALLER]),
-        _person("another owner", fresh, [Role.CALLER]),
-        _person("worker with the grant", fresh, [Role.WORKER], grant),
-        _person("worker with another grant", fresh, [Role.WORKER], ("audio.*", function + ".x")),
-        _person("worker without a grant", fresh, [Role.WORKER]),
-        _person("grant without the role", fresh, [Role.CALLER], ("*",)),
-        _person("no role", fresh, [], ("*",)),
-        _person("admin", fresh, [Role.ADMIN]),
-        _person("caller and worker", fresh, [Role.CALLER, Role.WORKER], (function,)),
-        _person("caller and admin", fresh, [Role.CALLER, Role.ADMIN]),
-        _person("all roles", fresh, list(Role), ("*",)),
-    ]
-    past = datetime.now(UTC) - timedelta(minutes=1)
-    revoked = _person("revoked key", fresh, list(Role), ("*",))
-    expired = _person("expired key", fresh, list(Role), ("*",))
-    rows = [
-        *(row for _, row in made),
-        revoked[1] | {"revoke_time": past},
-        expired[1] | {"expire_time": past},
-    ]
-    with engine.begin() as connection:
-        connection.execute(sa.insert(api_keys), [_NEITHER | row for row in rows])
-    unknown = _person("unknown key", fresh, list(Role))
-    bad = [_stranger(person.kind, person.metadata) for person, _ in (revoked, expired, unknown)]
-    return [person for person, _ in made] + bad + _without_a_key()
-
-
-_NEITHER: Final = {"revoke_time": None, "expire_time": None}
-
-
-def _person(
-    kind: str, fresh: str, roles: Sequence[Role], functions: Iterable[str] = ()
-) -> tuple[Person, dict[str, Any]]:
-    subject = f"{kind}-{fresh}".replace(" ", "-")
-    key, stored = issue_key(subject=subject, roles=roles, functions=functions)
-    CANARIES.guard("API key", key.split("_")[2])
-    person = Person(
-        kind=kind,
-        subject=subject,
-        roles=frozenset(roles),
-        functions=tuple(functions),
-        metadata=(("authorization", f"Bearer {key}"),),
-    )
-    row = {
-        "key_id": stored.principal.credential_id,
-        "digest": stored.digest,
-        "subject": subject,
-        "roles": " ".join(roles),
-        "functions": " ".join(functions),
-        "create_time": factories.LONG_AGO,
-    }
-    return person, row
-
-
-def _stranger(kind: str, metadata: Metadata) -> Person:
-    return Person(kind=kind, metadata=metadata, known=False)
-
-
-def _without_a_key() -> list[Person]:
-    headers = {
-        "malformed credential": "Bearer mp_nonsense",
-        "credential of another scheme": "Basic YWxpY2U6c2VjcmV0",
-        "empty credential": "Bearer ",
-    }
-    return [
-        _stranger("anonymous", ()),
-        *(_stranger(kind, (("authorization", text),)) for kind, text in headers.items()),
-    ]
 
 
 def store(engine: Engine, made: Iterable[tuple[str, str, str, str]]) -> None:

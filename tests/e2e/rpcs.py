@@ -1,5 +1,6 @@
 """Every RPC of the service, as the protos describe it."""
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from milepost.access.policy import POLICY, Permission
+from milepost.domain.transitions import Transition
 from milepost.gen.milepost.v1 import (
     admin_service_pb2,
     operation_service_pb2,
@@ -33,6 +35,8 @@ class Rpc:
     response: type[Message]
     shape: str
     """`unary_unary`, `unary_stream`, `stream_unary` or `stream_stream`."""
+    is_alternative: bool = False
+    """True if its requests ask for the alternative transition of the policy table."""
 
     @property
     def takes_id(self) -> bool:
@@ -48,6 +52,17 @@ class Rpc:
         return POLICY[use_case]
 
     @property
+    def transition(self) -> Transition | None:
+        """The transition that its requests ask for; None for a read."""
+        permission = self.permission
+        return permission.alternative if self.is_alternative else permission.transition
+
+    @property
+    def label(self) -> str:
+        """The name of the method and of its alternative in reports."""
+        return f"{self.method}-{self.transition}" if self.is_alternative else self.method
+
+    @property
     def method(self) -> str:
         """The name of the method without its service."""
         return self.name.partition("/")[2]
@@ -55,6 +70,8 @@ class Rpc:
     def about(self, operation_id: str, **fields: Any) -> Message:
         """Return a complete request about one operation."""
         known = self.request.DESCRIPTOR.fields_by_name
+        if self.is_alternative:
+            fields = {**ALTERNATIVES[self.method], **fields}
         if "errors" in known:
             fields = {"errors": [BROKEN], **fields}
         if "timeout" in known:  # a wait that is answered at once
@@ -98,3 +115,11 @@ RPCS = tuple(
 ABOUT_ONE = tuple(rpc for rpc in RPCS if rpc.takes_id and rpc.shape != "stream_stream")
 """Unary RPCs and watches about one operation, which their request names."""
 BY_METHOD = {rpc.method: rpc for rpc in RPCS}
+ALTERNATIVES: dict[str, dict[str, Any]] = {
+    "FailOperation": {"retryable": True},
+    "CancelOperation": {"grace": duration_pb2.Duration(seconds=60)},
+}
+"""Fields that ask an RPC for its alternative transition."""
+ALTERNATIVE_RPCS = tuple(
+    dataclasses.replace(BY_METHOD[method], is_alternative=True) for method in ALTERNATIVES
+)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import grpc
-from google.protobuf import any_pb2, struct_pb2
+from google.protobuf import any_pb2, duration_pb2, struct_pb2
 
 from milepost.domain.api_key import issue_key
 from milepost.domain.operation import Role, new_operation_id
@@ -34,9 +34,13 @@ def _struct() -> struct_pb2.Struct:
 
 
 def _result() -> any_pb2.Any:
-    value = struct_pb2.Value(string_value=CANARIES.fresh("result"))
+    return _packed("result")
+
+
+def _packed(what: str) -> any_pb2.Any:
+    value = struct_pb2.Value(string_value=CANARIES.fresh(what))
     return any_pb2.Any(
-        type_url=f"example.com/{CANARIES.fresh('type of a result')}",
+        type_url=f"example.com/{CANARIES.fresh(f'type of a {what}')}",
         value=value.SerializeToString(),
     )
 
@@ -54,7 +58,14 @@ def _payloads(alice: Client) -> None:
     done = alice.create(metadata=_struct())
     alice.transition("StartOperation", done.id)
     alice.transition("UpdateProgress", done.id, message=CANARIES.fresh("progress message"))
+    alice.transition("UpdateProgress", done.id, checkpoint=_packed("checkpoint"))
     alice.transition("CompleteOperation", done.id, result=_result())
+    retried = alice.create_in("PROCESSING")
+    alice.transition("FailOperation", retried.id, errors=[_error()], retryable=True)
+    stopped = alice.create_in("PROCESSING")
+    reason = CANARIES.fresh("reason of a request to cancel")
+    minute = duration_pb2.Duration(seconds=60)
+    alice.transition("CancelOperation", stopped.id, reason=reason, grace=minute)
     failed = alice.create(metadata=_struct())
     alice.transition("FailOperation", failed.id, errors=[_error()])
     released = alice.create_in("PROCESSING")
@@ -70,6 +81,7 @@ def _refused_payloads(alice: Client) -> None:
             ("CompleteOperation", {"result": _result()}),
             ("FailOperation", {"errors": [_error()]}),
             ("UpdateProgress", {"message": CANARIES.fresh("refused progress message")}),
+            ("UpdateProgress", {"checkpoint": _packed("refused checkpoint")}),
             ("CancelOperation", {"reason": CANARIES.fresh("refused reason")}),
             ("ReleaseOperation", {"reason": CANARIES.fresh("refused reason of a release")}),
         ):

@@ -68,7 +68,8 @@ def test_minimal_operation_has_nothing_else(alice):
         "max_attempts",
         "next_step",
         "next_step_deadline",
-        "next_attempt_time",
+        "priority",
+        "retry_policy",
     }
     assert not operation.HasField("progress")
     assert not operation.HasField("version")

@@ -20,14 +20,16 @@ from milepost.domain.transitions import Transition
 from milepost.rpc.methods import METHODS
 from milepost.storage.tables import operations
 from tests.e2e import matrix
-from tests.e2e.matrix import Answer, Cell, Person
+from tests.e2e.matrix import Answer, Cell
+from tests.e2e.people import Person
+from tests.e2e.people import people as people_of
 from tests.e2e.refusals import Refusal, refused
-from tests.e2e.rpcs import RPCS, Rpc
+from tests.e2e.rpcs import ALTERNATIVE_RPCS, RPCS, Rpc
 from tests.e2e.service import LOG_SECONDS, Service
 from tests.waiting import eventually
 
-NAME = operator.attrgetter("method")
-ABOUT_ONE = [rpc for rpc in RPCS if rpc.takes_id]
+NAME = operator.attrgetter("label")
+ABOUT_ONE = [rpc for rpc in (*RPCS, *ALTERNATIVE_RPCS) if rpc.takes_id]
 OTHERS = [rpc for rpc in RPCS if not rpc.takes_id]
 LISTS = [rpc for rpc in RPCS if "page_token" in rpc.request.DESCRIPTOR.fields_by_name]
 EXACT = {"CreateOperation", "ListOperations", "ClaimOperations"}
@@ -87,7 +89,7 @@ def expected_lines(cell: Cell, answer: Answer) -> list[str]:
         return ["call answered"]
     # A stream notifies its worker of a cancel, which is not a refusal.
     notified = cell.rpc.method == "StreamProgress" and answer.response.HasField("interruption")
-    transition = cell.rpc.permission.transition
+    transition = cell.rpc.transition
     if transition is None or notified:
         return []
     count = len(answer.response.operations) if transition is Transition.CLAIM else 1
@@ -140,7 +142,7 @@ def cells_about(people: list[Person], rpc: Rpc, function: str, service: Service)
 async def test_answer_about_an_operation_is_what_the_policy_says(any_service, rpc):
     """Code, reason and audit line of every cell are those of the policy."""
     function = new_function()
-    people = matrix.people(function, any_service.engine)
+    people = people_of(function, any_service.engine)
     cells = cells_about(people, rpc, function, any_service)
     log = Log(any_service)
     answers = await matrix.ask_all(any_service, cells)
@@ -157,7 +159,7 @@ async def test_answer_about_an_operation_is_what_the_policy_says(any_service, rp
 async def test_answer_about_no_operation_is_what_the_policy_says(any_service, rpc):
     """Roles and grants alone decide over calls that are not about a single operation."""
     function = new_function()
-    people = matrix.people(function, any_service.engine)
+    people = people_of(function, any_service.engine)
     cells = [
         Cell(
             person=person,
@@ -187,7 +189,7 @@ async def test_answer_about_no_operation_is_what_the_policy_says(any_service, rp
 @pytest.mark.parametrize("rpc", LISTS, ids=NAME)
 async def test_malformed_page_is_refused_after_the_authorization(any_service, rpc):
     """A malformed page token is reported only to callers that are allowed to list."""
-    people = matrix.people(new_function(), any_service.engine)
+    people = people_of(new_function(), any_service.engine)
     fields: list[dict[str, Any]] = [
         {"page_token": "x"},
         {"page_token": 500 * "A"},
@@ -207,7 +209,7 @@ async def test_malformed_page_is_refused_after_the_authorization(any_service, rp
 @pytest.mark.parametrize("rpc", ABOUT_ONE, ids=NAME)
 async def test_stranger_gets_the_same_bytes_before_and_after_it_exists(any_service, rpc):
     """A stranger gets the same bytes about an id before, while and after it exists."""
-    people = matrix.people(new_function(), any_service.engine)
+    people = people_of(new_function(), any_service.engine)
     function, owner = "elsewhere." + new_function(), f"alice-{uuid.uuid4().hex[:12]}"
     found = [
         (cell, operation_id)
@@ -256,7 +258,6 @@ def test_owner_of_the_first_request_id_stays_unknown(any_service, alice):
         each.operation.ClearField("create_time")
         each.operation.ClearField("expire_time")
         each.operation.ClearField("next_step_deadline")
-        each.operation.ClearField("next_attempt_time")
     assert theirs == fresh
 
 

@@ -1,6 +1,7 @@
 """Rules of every RPC that changes an operation: table, preconditions, repetitions."""
 
 import pytest
+from google.protobuf import duration_pb2
 from grpc import StatusCode
 
 from milepost.domain.operation import OperationId, Status
@@ -15,10 +16,12 @@ TRANSITIONS = {
     "CompleteOperation": Transition.COMPLETE,
     "FailOperation": Transition.FAIL,
     "ReleaseOperation": Transition.RELEASE,
+    "AcknowledgeCancellation": Transition.ACKNOWLEDGE,
     "CancelOperation": Transition.CANCEL,
     "DeleteOperation": Transition.PURGE,
 }
-READS = ("GetOperation", "WaitOperation", "WatchOperation")
+READS = ("GetOperation", "WaitOperation", "WatchOperation", "ListEvents")
+GRACE = duration_pb2.Duration(seconds=60)
 BY_METHOD = {rpc.method: rpc for rpc in RPCS}
 MAX_VALUES = {"expected_revision": 2**63 - 1, "attempt": 2**31 - 1}
 
@@ -29,6 +32,14 @@ def sources(method: str) -> frozenset[Status]:
     """Return the statuses from which the method can be called."""
     transition = TRANSITIONS[method]
     return DELETABLE if transition is Transition.PURGE else TABLE[transition].sources
+
+
+def ready(client, method: str, status: str | None = None):
+    """Return an operation in a status, or one from which the method can be called."""
+    operation = client.create_in(status or legal_start(method))
+    if method == "AcknowledgeCancellation" and status in {None, "PROCESSING"}:
+        operation = client.transition("CancelOperation", operation.id, grace=GRACE)
+    return operation
 
 
 def legal_start(method: str) -> str:
@@ -63,7 +74,7 @@ def test_every_changing_rpc_has_the_preconditions():
 @pytest.mark.parametrize("status", list(Status))
 def test_transition_table(alice, stored, method, status):
     """Every transition from every status is applied, or refused with the allowed statuses."""
-    operation = alice.create_in(status)
+    operation = ready(alice, method, status)
     rule = TABLE[TRANSITIONS[method]]
     if status in sources(method):
         response = call(alice, method, operation.id)
@@ -91,7 +102,7 @@ def test_transition_table(alice, stored, method, status):
 @pytest.mark.parametrize("offset", [-1, 1])
 def test_expected_revision(alice, method, offset):
     """A transition with another expected_revision is ABORTED with both, and changes nothing."""
-    operation = alice.create_in(legal_start(method))
+    operation = ready(alice, method)
     wrong = operation.revision + offset or MAX_VALUES["expected_revision"]
     with refused(StatusCode.ABORTED, "REVISION_MISMATCH") as refusal:
         call(alice, method, operation.id, expected_revision=wrong)
@@ -104,7 +115,7 @@ def test_expected_revision(alice, method, offset):
 @pytest.mark.parametrize("wrong", [2, MAX_VALUES["attempt"]])
 def test_attempt(alice, method, wrong):
     """A write of another attempt is ABORTED with both, and changes nothing."""
-    operation = alice.create_in("PROCESSING")
+    operation = ready(alice, method, "PROCESSING")
     with refused(StatusCode.ABORTED, "STALE_ATTEMPT") as refusal:
         call(alice, method, operation.id, attempt=wrong)
     assert refusal.facts == {"expected": str(wrong), "actual": "1"}
@@ -118,7 +129,7 @@ def test_attempt(alice, method, wrong):
 )
 def test_preconditions_are_positive(alice, method, field):
     """A revision or an attempt below 1 is malformed."""
-    operation = alice.create_in(legal_start(method))
+    operation = ready(alice, method)
     for value in (0, -1, -MAX_VALUES[field] - 1):
         with refused(StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST") as refusal:
             call(alice, method, operation.id, **{field: value})
@@ -138,7 +149,7 @@ def test_stale_revision_is_refused_before_the_status(alice):
 @methods
 def test_transition_can_be_repeated(alice, stored, method):
     """A transition with the same request_id is applied once; its repetition is a replay."""
-    operation = alice.create_in(legal_start(method))
+    operation = ready(alice, method)
     first = call(alice, method, operation.id, request_id="once")
     before = stored.everything(OperationId(operation.id))
     again = call(alice, method, operation.id, request_id="once")
@@ -151,7 +162,7 @@ def test_transition_can_be_repeated(alice, stored, method):
 @methods
 def test_repetition_passes_its_own_preconditions(alice, method):
     """A repetition is answered although it raised the revision that it expects itself."""
-    operation = alice.create_in(legal_start(method))
+    operation = ready(alice, method)
     preconditions = {"request_id": "once", "expected_revision": operation.revision}
     call(alice, method, operation.id, **preconditions)
     call(alice, method, operation.id, **preconditions)
@@ -171,7 +182,7 @@ def test_repetition_returns_the_current_operation(alice, method):
 @pytest.mark.parametrize("method", [name for name in TRANSITIONS if name != "DeleteOperation"])
 def test_other_request_id_is_another_call(alice, method):
     """A second transition with another or no request_id is checked against the table."""
-    operation = alice.create_in(legal_start(method))
+    operation = ready(alice, method)
     call(alice, method, operation.id, request_id="once")
     if method == "UpdateProgress":
         assert call(alice, method, operation.id, request_id="twice").operation.revision == 4
@@ -210,7 +221,7 @@ def test_request_ids_are_those_of_one_subject(alice, worker):
 @pytest.mark.parametrize("method", ["StartOperation", "CompleteOperation", "CancelOperation"])
 def test_one_of_many_wins(alice, method):
     """Of many equal concurrent transitions exactly one is applied, the others are refused."""
-    operation = alice.create_in(legal_start(method))
+    operation = ready(alice, method)
     calls = [alice.future(method, operation_id=operation.id) for _ in range(10)]
     codes = sorted((future.code() for future in calls), key=str)
     assert codes == [StatusCode.FAILED_PRECONDITION] * 9 + [StatusCode.OK]
@@ -220,7 +231,7 @@ def test_one_of_many_wins(alice, method):
 @methods
 def test_concurrent_repetitions_make_one_transition(alice, method):
     """Of many concurrent calls with one request_id exactly one changes the operation."""
-    operation = alice.create_in(legal_start(method))
+    operation = ready(alice, method)
     more = {"errors": [pb.OperationError(code="A", message="b")]} if method[:4] == "Fail" else {}
     calls = [
         alice.future(method, operation_id=operation.id, request_id="once", **more)

@@ -2,8 +2,10 @@
 
 import math
 import re
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from google.protobuf import duration_pb2, struct_pb2, timestamp_pb2
@@ -22,6 +24,7 @@ from milepost.domain.selection import Selection
 from milepost.domain.transitions import CALLBACK_EVENTS, TABLE, Preconditions
 from milepost.gen.milepost.v1 import operation_pb2, operation_service_pb2, worker_service_pb2
 from milepost.rpc.convert import MAX_VIOLATIONS, Fields
+from milepost.rpc.create_fields import CreateFields
 from milepost.rpc.messages import _struct
 
 PROTOS = Path(__file__).resolve().parents[2] / "protos/milepost/v1"
@@ -44,6 +47,11 @@ def fields(request, **limits) -> Fields:
     return Fields(request, Limits(**limits))
 
 
+def create_fields(request, **limits) -> CreateFields:
+    """Return the fields of a create."""
+    return CreateFields(request, Limits(**limits))
+
+
 def violations(read: Fields) -> dict[str, str]:
     """Return the problem of each invalid field."""
     with pytest.raises(InvalidRequest) as caught:
@@ -56,7 +64,7 @@ def violations(read: Fields) -> dict[str, str]:
 
 def test_empty_request_has_no_values():
     """Fields that a request does not set are absent."""
-    read = fields(CREATE(function="f"))
+    read = create_fields(CREATE(function="f"))
     assert read.create_request() == CreateRequest(function="f")
     read.done()
     assert fields(LIST()).selection() == Selection()
@@ -88,7 +96,7 @@ def test_every_field_of_a_create_is_read():
         run_timeout=duration_pb2.Duration(seconds=180),
     )
     request.metadata.update({"b": 1, "a": {}})
-    read = fields(request)
+    read = create_fields(request)
     assert read.create_request() == CreateRequest(
         function="f",
         version="v",
@@ -142,7 +150,7 @@ def test_every_filter_of_a_list_is_read():
 
 def test_limits_are_those_configured():
     """Every limit can differ from the default."""
-    create = fields(CREATE(function="ffff"), name_length=3)
+    create = create_fields(CREATE(function="ffff"), name_length=3)
     create.create_request()
     assert set(violations(create)) == {"function"}
     progress = fields(PROGRESS(message="1234"), message_length=3)
@@ -166,11 +174,11 @@ def test_json_is_kept(value):
     """The JSON of a Struct is read back equal, and equal content has equal text."""
     request = CREATE(function="f")
     request.metadata.update({"value": value})
-    text = fields(request).metadata()
+    text = create_fields(request).metadata()
     assert text is not None
     assert _struct(text) == request.metadata
     again = struct_pb2.Struct.FromString(request.metadata.SerializeToString())
-    assert fields(CREATE(function="f", metadata=again)).metadata() == text
+    assert create_fields(CREATE(function="f", metadata=again)).metadata() == text
 
 
 @given(st.dictionaries(st.text(), st.integers(-(2**53), 2**53), min_size=2))
@@ -181,7 +189,7 @@ def test_order_of_metadata_does_not_matter(content):
         request = CREATE(function="f")
         for name in order:
             request.metadata.fields[name].number_value = content[name]
-        texts.add(fields(request).metadata())
+        texts.add(create_fields(request).metadata())
     assert len(texts) == 1
 
 
@@ -193,14 +201,14 @@ def test_whole_numbers_are_integers(number, text):
     """A whole number is an integer in JSON as far as a double is exact."""
     request = CREATE(function="f")
     request.metadata.fields["n"].number_value = number
-    assert fields(request).metadata() == f'{{"n":{text}}}'
+    assert create_fields(request).metadata() == f'{{"n":{text}}}'
 
 
 def test_value_without_a_kind_is_null():
     """A Value without a kind is null."""
     request = CREATE(function="f")
     request.metadata.fields["n"].SetInParent()
-    assert fields(request).metadata() == '{"n":null}'
+    assert create_fields(request).metadata() == '{"n":null}'
 
 
 @given(st.floats())
@@ -226,8 +234,8 @@ def test_any_duration_and_time_can_be_sent(seconds, nanos):
     span = read.duration("ttl")
     if span is not None:
         Limits().ttl(span)
-    time = timestamp_pb2.Timestamp(seconds=seconds, nanos=nanos)
-    read = fields(LIST(create_time_from=time))
+    moment = timestamp_pb2.Timestamp(seconds=seconds, nanos=nanos)
+    read = fields(LIST(create_time_from=moment))
     instant = read.instant("create_time_from")
     assert instant is None or instant.tzinfo is UTC
 
@@ -249,6 +257,23 @@ def result(type_url: str = "x/y", value: bytes = b""):
     return request
 
 
+def checkpoint(type_url: str = "x/y", value: bytes = b""):
+    """An update with this checkpoint."""
+    request = PROGRESS()
+    request.checkpoint.type_url, request.checkpoint.value = type_url, value
+    return request
+
+
+def days_ahead(days: int) -> timestamp_pb2.Timestamp:
+    """The time so many days from now, and a minute."""
+    return timestamp_pb2.Timestamp(seconds=int(time.time()) + days * 86_400 + 60)
+
+
+def failure_after(*, retryable: bool):
+    """A request to fail with a delay of the next attempt."""
+    return FAIL(retryable=retryable, retry_delay=duration_pb2.Duration(seconds=1))
+
+
 def failure(**fields):
     """A request to fail with one error."""
     return FAIL(errors=[operation_pb2.OperationError(**{"code": "c", "message": "m", **fields})])
@@ -256,46 +281,87 @@ def failure(**fields):
 
 NOT_A_NUMBER = struct_pb2.Struct(fields={"n": struct_pb2.Value(number_value=math.inf)})
 
-
-@pytest.mark.parametrize(
-    ("request_", "method", "field"),
-    [
-        (PROGRESS(operation_id="op_short"), "operation_id", "operation_id"),
-        (PROGRESS(operation_id="op_" + "g" * 24), "operation_id", "operation_id"),
-        (PROGRESS(request_id="a b"), "preconditions", "request_id"),
-        (PROGRESS(expected_revision=0), "preconditions", "expected_revision"),
-        (PROGRESS(attempt=-1), "preconditions", "attempt"),
-        (PROGRESS(message="a\0"), "message", "message"),
-        (CREATE(), "create_request", "function"),
-        (CREATE(function="a\nb"), "create_request", "function"),
-        (CREATE(function="f", callback_url=" "), "create_request", "callback_url"),
-        (CREATE(function="f", callback_events=["x"]), "create_request", "callback_events[0]"),
-        (CREATE(function="f", metadata=NOT_A_NUMBER), "create_request", "metadata"),
+MALFORMED_CREATES: list[tuple[dict[str, Any], str]] = [
+    ({"priority": 10}, "priority"),
+    ({"priority": -1}, "priority"),
+    ({"unique_key": ""}, "unique_key"),
+    ({"unique_key": "x" * 256}, "unique_key"),
+    ({"unique_key": "a\nb"}, "unique_key"),
+    ({"unique_key_policy": 9}, "unique_key_policy"),
+    ({"schedule_time": timestamp_pb2.Timestamp(nanos=-1)}, "schedule_time"),
+    ({"schedule_time": days_ahead(31)}, "schedule_time"),
+    ({"queue_timeout": duration_pb2.Duration(nanos=-(2**31))}, "queue_timeout"),
+    ({"run_timeout": duration_pb2.Duration(nanos=-(2**31))}, "run_timeout"),
+    *(
         (
-            CREATE(function="f", ttl=duration_pb2.Duration(seconds=2**60)),
-            "create_request",
-            "ttl",
-        ),
-        (result(""), "result", "result"),
-        (result("a\0b"), "result", "result"),
-        (result("x" * 2_049), "result", "result"),
-        (result(value=b"x" * 1_048_577), "result", "result"),
-        (FAIL(), "errors", "errors"),
-        (failure(code=" "), "errors", "errors[0].code"),
-        (failure(message=""), "errors", "errors[0].message"),
-        (failure(details=NOT_A_NUMBER), "errors", "errors[0].details"),
-        (LIST(page_size=-1), "page_size", "page_size"),
-        (LIST(statuses=[operation_pb2.OPERATION_STATUS_UNSPECIFIED]), "selection", "statuses[0]"),
-        (LIST(view=9), "full_view", "view"),  # type: ignore[arg-type]
-        (LIST(create_time_from=timestamp_pb2.Timestamp(nanos=-1)), "selection", "create_time_from"),
-    ],
-    ids=range(24),
-)
+            {"retry_policy": operation_pb2.RetryPolicy(backoff_multiplier=wrong)},
+            "retry_policy.backoff_multiplier",
+        )
+        for wrong in (math.nan, math.inf)
+    ),
+]
+"""Fields of a create, and the one that is malformed."""
+MALFORMED = [
+    (PROGRESS(operation_id="op_short"), "operation_id", "operation_id"),
+    (PROGRESS(operation_id="op_" + "g" * 24), "operation_id", "operation_id"),
+    (PROGRESS(request_id="a b"), "preconditions", "request_id"),
+    (PROGRESS(expected_revision=0), "preconditions", "expected_revision"),
+    (PROGRESS(attempt=-1), "preconditions", "attempt"),
+    (PROGRESS(message="a\0"), "message", "message"),
+    (CREATE(), "create_request", "function"),
+    (CREATE(function="a\nb"), "create_request", "function"),
+    (CREATE(function="f", callback_url=" "), "create_request", "callback_url"),
+    (CREATE(function="f", callback_events=["x"]), "create_request", "callback_events[0]"),
+    (CREATE(function="f", metadata=NOT_A_NUMBER), "create_request", "metadata"),
+    (
+        CREATE(function="f", ttl=duration_pb2.Duration(seconds=2**60)),
+        "create_request",
+        "ttl",
+    ),
+    *(
+        (CREATE(function="f", **values), "create_request", field)
+        for values, field in MALFORMED_CREATES
+    ),
+    (checkpoint(""), "checkpoint", "checkpoint"),
+    (checkpoint(value=b"x" * 65_537), "checkpoint", "checkpoint"),
+    (failure_after(retryable=False), "retry_delay", "retry_delay"),
+    (result(""), "result", "result"),
+    (result("a\0b"), "result", "result"),
+    (result("x" * 2_049), "result", "result"),
+    (result(value=b"x" * 1_048_577), "result", "result"),
+    (FAIL(), "errors", "errors"),
+    (failure(code=" "), "errors", "errors[0].code"),
+    (failure(message=""), "errors", "errors[0].message"),
+    (failure(details=NOT_A_NUMBER), "errors", "errors[0].details"),
+    (LIST(page_size=-1), "page_size", "page_size"),
+    (LIST(statuses=[operation_pb2.OPERATION_STATUS_UNSPECIFIED]), "selection", "statuses[0]"),
+    (LIST(view=9), "full_view", "view"),  # type: ignore[arg-type]
+    (LIST(create_time_from=timestamp_pb2.Timestamp(nanos=-1)), "selection", "create_time_from"),
+]
+"""Requests, the method that reads them, and the field that is malformed."""
+
+
+@pytest.mark.parametrize(("request_", "method", "field"), MALFORMED, ids=range(len(MALFORMED)))
 def test_malformed_field_is_named(request_, method, field):
     """A malformed value is refused with the name of its field, and no other."""
-    read = fields(request_)
+    read = create_fields(request_)
     getattr(read, method)()
     assert set(violations(read)) == {field}
+
+
+def test_largest_values_are_read():
+    """The bounds of the fields belong to the values that are read."""
+    create = create_fields(
+        CREATE(function="f", priority=9, unique_key="x" * 255, schedule_time=days_ahead(29))
+    )
+    create.create_request()
+    create.done()
+    update = fields(checkpoint(value=b"x" * 65_536))
+    update.checkpoint()
+    update.done()
+    delayed = fields(failure_after(retryable=True))
+    assert delayed.retry_delay() == timedelta(seconds=1)
+    delayed.done()
 
 
 @pytest.mark.parametrize(
@@ -315,11 +381,11 @@ def test_callback_events_are_the_documented_ones():
     assert comment is not None
     documented = re.findall(r"`(operation\.\w+)`", comment[1].partition("Empty means")[0])
     assert tuple(documented) == CALLBACK_EVENTS
-    read = fields(CREATE(function="f", callback_events=documented))
+    read = create_fields(CREATE(function="f", callback_events=documented))
     assert set(read.create_request().callback_events) == set(documented)
     read.done()
     for event in {rule.event for rule in TABLE.values()} - set(documented):
-        refused = fields(CREATE(function="f", callback_events=[event]))
+        refused = create_fields(CREATE(function="f", callback_events=[event]))
         refused.create_request()
         assert violations(refused) == {
             "callback_events[0]": f"must be one of {', '.join(documented)}"

@@ -18,7 +18,9 @@ LEASED_UNTIL = factories.FAR_AWAY - timedelta(days=1)
 def operation(status: Status, **overrides: object) -> Operation:
     """Return an operation in `status`."""
     row = {k: v for k, v in factories.row(status).items() if k in FIELDS}
-    return Operation(**{**row, "status": status, "result": None, "errors": (), **overrides})
+    payloads = {"result": None, "errors": (), "checkpoint": None}
+    policy = {"retry_policy": factories.RETRY_POLICY}
+    return Operation(**{**row, **payloads, **policy, "status": status, **overrides})
 
 
 def test_pending_operation_waits_for_a_worker():
@@ -32,6 +34,26 @@ def test_leased_operation_waits_for_its_renewal():
     """The worker of a leased operation must renew the lease before it runs out."""
     leased = operation(Status.PROCESSING, lease_expire_time=LEASED_UNTIL)
     assert expectation(leased) == Expectation(step=NextStep.RENEWAL, deadline=LEASED_UNTIL)
+
+
+SOONER, LATER = (factories.FAR_AWAY + timedelta(hours=hours) for hours in (-1, 1))
+
+
+@pytest.mark.parametrize(
+    ("clock", "deadline"), [(SOONER, SOONER), (LATER, factories.FAR_AWAY)], ids=["sooner", "later"]
+)
+@pytest.mark.parametrize(
+    ("status", "name", "step"),
+    [
+        (Status.PENDING, "queue_expire_time", NextStep.CLAIM),
+        (Status.PROCESSING, "run_expire_time", NextStep.END),
+        (Status.PROCESSING, "cancel_expire_time", NextStep.END),
+    ],
+)
+def test_earliest_clock_is_the_deadline(status, name, step, clock, deadline):
+    """The deadline is the end of a timeout or a grace, unless the operation expires first."""
+    found = expectation(operation(status, **{name: clock}))
+    assert found == Expectation(step=step, deadline=deadline)
 
 
 @pytest.mark.parametrize("lease", [None, factories.FAR_AWAY + timedelta(hours=1)])

@@ -50,6 +50,7 @@ def test_no_sweep_takes_the_new_status(report):
         "operations_run_expire_time_idx": ["PROCESSING"],
         "operations_cancel_expire_time_idx": ["PROCESSING"],
         "operations_unique_key_idx": ["PAUSED", "PENDING", "PROCESSING"],
+        "operations_unknown_status_idx": [*ENDS, "PAUSED", "PENDING", "PROCESSING"],
     }
 
 

@@ -10,6 +10,7 @@ from milepost.domain.limits import Limits
 from milepost.gen.milepost.v1 import operation_service_pb2, webhook_service_pb2
 from milepost.hostnames import ascii_name, ascii_url
 from milepost.rpc.convert import Fields
+from milepost.rpc.create_fields import CreateFields
 from tests.unit.callback_rules import RULES, problem_of
 
 NAMES = [
@@ -72,8 +73,8 @@ def test_requests_carry_the_ascii_form():
     """A create and a test hold the A-label, so that equal requests have equal fingerprints."""
     url, expected = "https://b\u00fccher.example/x", "https://xn--bcher-kva.example/x"
     create = operation_service_pb2.CreateOperationRequest
-    found = Fields(create(function="f", callback_url=url), Limits()).create_request()
-    same = Fields(create(function="f", callback_url=expected), Limits()).create_request()
+    found = CreateFields(create(function="f", callback_url=url), Limits()).create_request()
+    same = CreateFields(create(function="f", callback_url=expected), Limits()).create_request()
     assert found.callback_url == expected
     assert found.fingerprint == same.fingerprint
     test = webhook_service_pb2.SendTestWebhookRequest(callback_url=url)
@@ -85,7 +86,7 @@ def test_refusal_names_the_field():
     request = operation_service_pb2.CreateOperationRequest(
         function="f", callback_url="https://\u2460.example/"
     )
-    fields = Fields(request, Limits())
+    fields = CreateFields(request, Limits())
     fields.create_request()
     with pytest.raises(InvalidRequest) as refused:
         fields.done()

@@ -63,7 +63,7 @@ async def pages(of, selection, size):
 async def test_pages_of_keys_take_what_fits(stores):
     """Keys with many grants are spread over more pages, and each is on one of them."""
     keys = Keys(stores.keys, limits=LIMITS, page_tokens=TOKENS)
-    grants = tuple(f"{n:>0200}" for n in range(4))
+    grants = tuple(f"{n:>0150}" for n in range(4))
     request = CreateKeyRequest(subject="wally", roles=(Role.WORKER,), functions=grants)
     created = [(await keys.create(ROOT, request)).key.key_id for _ in range(7)]
     found = await pages(keys, KeySelection(), 7)

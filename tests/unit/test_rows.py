@@ -2,10 +2,11 @@
 
 import dataclasses
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import sqlalchemy as sa
 
-from milepost.domain.operation import Operation, OperationError, Payload, Status
+from milepost.domain.operation import Operation, OperationError, Payload, RetryPolicy, Status
 from milepost.storage.dialects import Instant, Span
 from milepost.storage.rows import COLUMNS, errors_to_json, operation_from
 
@@ -15,6 +16,8 @@ SPECIAL = {
     "result_type": "type.googleapis.com/x",
     "result_value": b"bytes",
     "errors": errors_to_json([ERROR]),
+    "checkpoint_type": "type.googleapis.com/y",
+    "checkpoint_value": b"state",
 }
 
 
@@ -31,11 +34,17 @@ def value_of(number: int, column: sa.Column[object]) -> object:
 
 def test_every_column_reaches_its_field():
     """An operation has each value of its row in the field that the column is named after."""
-    row = {column.name: value_of(n, column) for n, column in enumerate(COLUMNS)}
+    row: dict[str, Any] = {column.name: value_of(n, column) for n, column in enumerate(COLUMNS)}
     expected = row | {
         "status": Status.FAILED,
         "result": Payload(type_url="type.googleapis.com/x", value=b"bytes"),
         "errors": (ERROR,),
+        "checkpoint": Payload(type_url="type.googleapis.com/y", value=b"state"),
+        "retry_policy": RetryPolicy(
+            initial_backoff=row["initial_backoff"],
+            backoff_multiplier=row["backoff_multiplier"],
+            max_backoff=row["max_backoff"],
+        ),
     }
     operation = operation_from(list(row.values()))
     for field in dataclasses.fields(Operation):

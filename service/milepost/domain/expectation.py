@@ -46,8 +46,4 @@ def expectation(operation: Operation) -> Expectation | None:
 
 
 def _earliest(operation: Operation, *times: datetime | None) -> datetime:
-    return (
-        min(filter(None, times), default=operation.expire_time)
-        if any(times)
-        else (operation.expire_time)
-    )
+    return min(time for time in (operation.expire_time, *times) if time is not None)

@@ -61,9 +61,8 @@ def is_terminal(operation: Operation) -> bool:
 def may_have_missed(operation: Operation, *, revision: int, attempt: int | None) -> bool:
     """Return whether a reader may have missed recorded transitions.
 
-    Consecutive revisions have none between them. Neither has one attempt, unless a cancel was
-    requested: an operation that returns to an earlier status is started again, with another
-    attempt.
+    Consecutive revisions have none between them. Neither has one attempt, but in two cases: a
+    cancel was requested, or the operation returned to PENDING and ended without another attempt.
 
     Args:
         operation: as it is now.
@@ -71,7 +70,9 @@ def may_have_missed(operation: Operation, *, revision: int, attempt: int | None)
         attempt: the attempt at that revision; None if unknown.
     """
     return operation.revision > revision + 1 and (
-        operation.attempt != attempt or operation.cancel_request_time is not None
+        operation.attempt != attempt
+        or operation.cancel_request_time is not None
+        or (is_terminal(operation) and operation.start_time is None)
     )
 
 
@@ -79,7 +80,8 @@ def operation_after(operation: Operation, change: StatusChange) -> Operation:
     """Return the operation as it was after an earlier status change, as far as that is known.
 
     Status, revision, attempt and start_time are exact, and so is everything that never changes.
-    Progress, worker and lease are absent, because events do not record them.
+    Other values that changes write are absent, because events do not record them; only
+    `failed_attempts` is that of now.
     """
     status = TABLE[change.transition].target or operation.status
     is_cancel_request = change.transition is Transition.REQUEST_CANCEL
@@ -98,10 +100,12 @@ def operation_after(operation: Operation, change: StatusChange) -> Operation:
         cancel_time=None,
         worker=None,
         lease_expire_time=None,
+        next_attempt_time=None,
         checkpoint=None,
         cancel_request_time=change.time if is_cancel_request else None,
         cancel_delivered_time=None,
         cancel_expire_time=None,
+        cancel_reason=None,
         queue_expire_time=None,
         run_expire_time=None,
     )

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from milepost.domain.operation import Status
-from milepost.domain.transitions import EXPIRED, LEASE_LOST, RUN_TIMEOUT
+from milepost.domain.transitions import ENDS_OF_ATTEMPTS, EXPIRED
 
 if TYPE_CHECKING:
     from milepost.domain.operation import OperationId, UnknownStatus
@@ -25,8 +25,7 @@ class InterruptionKind(StrEnum):
 
 _BY_ERROR = {
     EXPIRED: InterruptionKind.EXPIRED,
-    LEASE_LOST: InterruptionKind.LEASE_LOST,
-    RUN_TIMEOUT: InterruptionKind.LEASE_LOST,
+    **dict.fromkeys(ENDS_OF_ATTEMPTS, InterruptionKind.LEASE_LOST),
 }
 """Interruptions by the code of the error with which the service fails operations."""
 

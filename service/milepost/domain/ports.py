@@ -196,8 +196,10 @@ class HistoryStore(Protocol):
     ) -> Sequence[StatusChange]:
         """Return the oldest `limit` status changes between two revisions, exclusively."""
 
-    async def events(self, operation_id: OperationId, *, after: int, limit: int) -> Sequence[Event]:
-        """Return the oldest `limit` events of an operation after a revision."""
+    async def events(
+        self, operation_id: OperationId, *, after: int, limit: int, max_bytes: int
+    ) -> Page[Event]:
+        """Return the oldest `limit` events of an operation after a revision, or as many as fit."""
 
 
 class CredentialStore(Protocol):

@@ -265,7 +265,8 @@ QUEUE_TIMEOUT: Final = "QUEUE_TIMEOUT"
 """Error code of an operation that was pending for longer than its `queue_timeout`."""
 EXPIRED: Final = "EXPIRED"
 """Error code of an operation that was processing past its `expire_time`."""
-_ENDS_OF_ATTEMPTS: Final = frozenset({LEASE_LOST, RUN_TIMEOUT})
+ENDS_OF_ATTEMPTS: Final = frozenset({LEASE_LOST, RUN_TIMEOUT, QUEUE_TIMEOUT})
+"""Error codes of operations that failed when no attempt was running any more."""
 
 
 def is_over(attempt: int, found: Operation) -> bool:
@@ -274,7 +275,7 @@ def is_over(attempt: int, found: Operation) -> bool:
     A pending operation has no running attempt: the last one was released.
     """
     lost = found.status is Status.FAILED and any(
-        error.code in _ENDS_OF_ATTEMPTS for error in found.errors
+        error.code in ENDS_OF_ATTEMPTS for error in found.errors
     )
     return attempt != found.attempt or found.status in CLAIMABLE or lost
 

@@ -18,16 +18,14 @@ from milepost.domain.errors import InvalidRequest, Violation
 from milepost.domain.operation import (
     ID_LENGTH,
     ID_PATTERN,
-    CreateRequest,
     OperationError,
     OperationId,
     Payload,
     Status,
 )
 from milepost.domain.selection import Selection
-from milepost.domain.transitions import CALLBACK_EVENTS, Preconditions
+from milepost.domain.transitions import Preconditions
 from milepost.gen.milepost.v1 import operation_pb2 as pb
-from milepost.gen.milepost.v1 import operation_service_pb2 as service_pb
 from milepost.hostnames import ascii_url
 from milepost.rpc.messages import STATUS_NUMBERS
 from milepost.rpc.structs import to_json
@@ -79,66 +77,6 @@ class Fields:
                 "operation_id", f"wrong format: must match {ID_PATTERN.pattern}, matched whole"
             )
         return OperationId(value)
-
-    def create_request(self) -> CreateRequest:
-        """Return the operation to create."""
-        return CreateRequest(
-            function=self.name("function", required=True) or "",
-            version=self.name("version"),
-            metadata=self.metadata(),
-            original_request_id=self.name("original_request_id"),
-            callback_url=self.callback_url(),
-            callback_events=self.callback_events(),
-            ttl=self.duration("ttl"),
-            retry_after=self.duration("retry_after"),
-            max_attempts=self.optional("max_attempts"),
-            request_id=self.request_id(),
-            schedule_time=self._schedule_time(),
-            priority=self._priority(),
-            unique_key=self.text("unique_key", self._limits.unique_key_length),
-            refuses_to_join=self._refuses_to_join(),
-            queue_timeout=self.duration("queue_timeout"),
-            run_timeout=self.duration("run_timeout"),
-            **self._retry_policy(),
-        )
-
-    def _schedule_time(self) -> datetime | None:
-        value = self.instant("schedule_time")
-        longest = self._limits.schedule_max
-        # The clock of the database decides when it is due; this bound need not be exact.
-        if value is not None and value > datetime.now(UTC) + longest:
-            self.refuse("schedule_time", f"must be at most {longest.days} days ahead")
-        return value
-
-    def _priority(self) -> int | None:
-        value: int | None = self.optional("priority")
-        highest = self._limits.priority_max
-        if value is not None and not 0 <= value <= highest:
-            self.refuse("priority", f"must be from 0 to {highest}, found {value}")
-        return value
-
-    def _refuses_to_join(self) -> bool:
-        policy = self._request.unique_key_policy
-        if policy not in service_pb.UniqueKeyPolicy.values():
-            self.refuse("unique_key_policy", f"is not a policy: {policy}")
-        return bool(policy == service_pb.UNIQUE_KEY_POLICY_REFUSE)
-
-    def _retry_policy(self) -> dict[str, Any]:
-        """Return the parts of the retry policy; absent ones are None."""
-        if not self._request.HasField("retry_policy"):
-            return {}
-        policy = Fields(self._request.retry_policy, self._limits)
-        multiplier = policy.optional("backoff_multiplier")
-        if multiplier is not None and not math.isfinite(multiplier):
-            policy.refuse("backoff_multiplier", f"must be a finite number, found {multiplier}")
-        parts = {
-            "initial_backoff": policy.duration("initial_backoff"),
-            "backoff_multiplier": multiplier,
-            "max_backoff": policy.duration("max_backoff"),
-        }
-        for violation in policy.violations:
-            self.refuse(f"retry_policy.{violation.field}", violation.problem)
-        return parts
 
     def callback_url(self, *, required: bool = False) -> str | None:
         """Return a callback URL with its host in ASCII. The rules for its text come later."""
@@ -252,20 +190,6 @@ class Fields:
             self.refuse(field, "is not a valid timestamp")
             return None
 
-    def metadata(self) -> str | None:
-        """Return the metadata of the caller as JSON."""
-        value: struct_pb2.Struct | None = self.optional("metadata")
-        if value is None:
-            return None
-        text = self.json("metadata", value)
-        if text is not None and len(text.encode()) > self._limits.metadata_bytes:
-            self.refuse(
-                "metadata",
-                f"must be at most {self._limits.metadata_bytes} bytes of JSON,"
-                f" found {len(text.encode())}",
-            )
-        return text
-
     def json(self, field: str, value: struct_pb2.Struct) -> str | None:
         """Return a Struct as compact JSON text."""
         try:
@@ -329,14 +253,6 @@ class Fields:
             if error.HasField("details")
             else None,
         )
-
-    def callback_events(self) -> tuple[str, ...]:
-        """Return the types of the events to send webhooks for."""
-        given = tuple(self._request.callback_events)
-        for n, event in enumerate(given):
-            if event not in CALLBACK_EVENTS:
-                self.refuse(f"callback_events[{n}]", f"must be one of {', '.join(CALLBACK_EVENTS)}")
-        return tuple(sorted(set(given)))
 
     def selection(self) -> Selection:
         """Return the filters of a list of operations."""

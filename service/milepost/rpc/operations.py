@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from milepost.gen.milepost.v1 import operation_service_pb2 as pb
 from milepost.rpc.convert import Fields
+from milepost.rpc.create_fields import CreateFields
 from milepost.rpc.messages import fill, fill_event, fill_result
 from milepost.rpc.prefer_header import HEADER, preferred_wait
 
@@ -43,7 +44,7 @@ class OperationService:
         self, request: pb.CreateOperationRequest, call: RpcCall
     ) -> pb.CreateOperationResponse:
         """See the proto."""
-        fields = Fields(request, self._limits)
+        fields = CreateFields(request, self._limits)
         create_request = fields.create_request()
         fields.done()
         by = call.principal

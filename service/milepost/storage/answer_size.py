@@ -1,4 +1,4 @@
-"""The size of operations in an answer: claims and pages take only what fits into one.
+"""The size of operations and events in an answer: claims and pages take only what fits into one.
 
 Each size is an upper bound of the bytes of the operation as a message. No statement reads a payload
 to measure it, except JSON of moderate length.
@@ -71,6 +71,14 @@ def answer_bytes(table: sa.FromClause) -> ColumnElement[int]:
     # Of a BLOB both databases know the length without a read of its content.
     for name in ("result_value", "checkpoint_value"):
         size += sa.func.coalesce(sa.func.length(table.c[name]), _integer(0))
+    return size
+
+
+def event_bytes(table: sa.FromClause) -> ColumnElement[int]:
+    """Return the SQL for an upper bound of the bytes of an event."""
+    size = _integer(ITEM_BYTES) + _struct_bytes(table.c.errors)
+    for name in ("actor", "reason"):
+        size += text_octets(table.c[name])
     return size
 
 

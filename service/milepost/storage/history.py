@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from milepost.domain.history import Event, StatusChange
+from milepost.domain.pages import Page
 from milepost.domain.transitions import Transition
+from milepost.storage.answer_size import event_bytes
 from milepost.storage.predicates import unexpired
 from milepost.storage.prepared import Prepared
 from milepost.storage.rows import errors_from_json
@@ -45,11 +47,14 @@ class SqlHistoryStore:
         rows = await self._batchers.read(lambda session: session.fetch(query))
         return [_status_change(row) for row in rows]
 
-    async def events(self, operation_id: OperationId, *, after: int, limit: int) -> Sequence[Event]:
+    async def events(
+        self, operation_id: OperationId, *, after: int, limit: int, max_bytes: int
+    ) -> Page[Event]:
         """See `HistoryStore.events`."""
-        query = select_events(operation_id, after, limit)
+        query = select_events(operation_id, after, limit, max_bytes)
         rows = await self._batchers.read(lambda session: session.fetch(query))
-        return [_event(row) for row in rows]
+        found = rows[0].found if rows else 0
+        return Page(items=[_event(row) for row in rows], is_last=len(rows) == found)
 
 
 def revisions(database: Database) -> Prepared:
@@ -83,12 +88,16 @@ def status_changes(
     )
 
 
-def select_events(operation_id: OperationId, after: int, limit: int) -> sa.Select[Any]:
+def select_events(
+    operation_id: OperationId, after: int, limit: int, max_bytes: int
+) -> sa.Select[Any]:
     """Return the query for the events of an operation after a revision, oldest first.
 
-    The event that begins an attempt holds the name of its worker.
+    The event that begins an attempt holds the name of its worker. The last column is the number of
+    events from which the page was cut: one more than `limit` if there are so many.
     """
     e, beginning = events.c, events.alias("beginning")
+    measured = _measured(operation_id, after, limit)
     worker = (
         sa.select(beginning.c.worker)
         .where(
@@ -102,12 +111,32 @@ def select_events(operation_id: OperationId, after: int, limit: int) -> sa.Selec
         .scalar_subquery()
     )
     columns = (e.revision, e.type, e.transition, e.time, e.actor, e.attempt, e.reason, e.errors)
+    fits = sa.or_(measured.c.position == 1, measured.c.total <= max_bytes)
     return (
-        sa.select(*columns, worker.label("worker"))
+        sa.select(*columns, worker.label("worker"), measured.c.found)
+        .join(measured, measured.c.revision == e.revision)
+        .where(e.operation_id == operation_id, measured.c.position <= limit, fits)
+        .order_by(e.revision)
+    )
+
+
+def _measured(operation_id: OperationId, after: int, limit: int) -> sa.CTE:
+    """Return the next events with their place and the bytes up to each of them."""
+    e = events.c
+    found = (
+        sa.select(e.revision, event_bytes(events).label("bytes"))
         .where(e.operation_id == operation_id, e.revision > after)
         .order_by(e.revision)
-        .limit(limit)
+        .limit(limit + 1)
+        .cte("found")
     )
+    order = found.c.revision
+    return sa.select(
+        found.c.revision,
+        sa.func.row_number().over(order_by=order).label("position"),
+        sa.func.sum(found.c.bytes).over(order_by=order, rows=(None, 0)).label("total"),
+        sa.func.count().over().label("found"),
+    ).cte("measured")
 
 
 def _event(row: AnyRow) -> Event:

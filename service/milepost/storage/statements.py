@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import sqlalchemy as sa
 
 from milepost.domain.transitions import (
+    ACTIVE,
     CLAIMABLE,
     DELETABLE,
     FALLBACK,
@@ -30,7 +31,7 @@ from milepost.storage.predicates import (
 )
 from milepost.storage.prepared import Prepared
 from milepost.storage.rows import COLUMNS, SUMMARY_COLUMNS
-from milepost.storage.tables import operations
+from milepost.storage.tables import events, operations
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -90,6 +91,38 @@ def _may_transition(
     )
 
 
+_RETURNING: Final = frozenset(
+    transition for transition, rule in TABLE.items() if rule.target in ACTIVE
+)
+"""The transitions after which the operation may come back to one of their sources."""
+
+
+def _is_new(
+    m: Mapping[str, ColumnElement[Any]], transition: Transition
+) -> tuple[ColumnElement[bool], ...]:
+    """Return the condition that this request has not made its transition before.
+
+    Without it, a repeated request would make the transition again once the operation is back.
+    """
+    if transition not in _RETURNING:
+        return ()
+    e = events.c
+    # A scalar subquery, looked up for each request: for EXISTS the planner might hash the table.
+    made = (
+        sa.select(e.revision)
+        .where(
+            e.operation_id == m["id"],
+            e.transition == sa.literal_column(f"'{transition}'"),
+            e.actor == m["actor"],
+            e.request_id == m["request_id"],
+        )
+        .limit(sa.literal_column("1"))
+        .correlate_except(events)
+        .scalar_subquery()
+    )
+    return (sa.or_(m["request_id"].is_(None), made.is_(None)),)
+
+
 _ONE: Final = sa.literal_column("1", sa.Integer)
 
 
@@ -113,7 +146,11 @@ def recorded(database: Database, transition: Transition) -> EventWriter:
     def build(m: Mapping[str, ColumnElement[Any]]) -> Any:
         if rule.target is None:
             return sa.delete(operations).where(*_may_transition(m, DELETABLE)).returning(*COLUMNS)
-        conditions = [*_may_transition(m, rule.recorded), *is_possible(transition)]
+        conditions = [
+            *_may_transition(m, rule.recorded),
+            *_is_new(m, transition),
+            *is_possible(transition),
+        ]
         if transition is Transition.ACKNOWLEDGE:
             conditions.append(_o.cancel_request_time.is_not(None))
         return _update(conditions, transition, m)
@@ -129,7 +166,12 @@ def fallback(database: Database, transition: Transition) -> EventWriter:
     last = failed_attempt() if transition is Transition.RETRY else {}
 
     def build(m: Mapping[str, ColumnElement[Any]]) -> Any:
-        conditions = _may_transition(m, fallback_sources(transition))
+        conditions = [*_may_transition(m, fallback_sources(transition)), *_is_new(m, transition)]
+        if possible := is_possible(transition):
+            # The operation may have changed since the first statement: it must still be impossible.
+            conditions.append(sa.not_(sa.and_(*possible)))
+        if transition is Transition.RELEASE:
+            m = {**m, "reason": sa.null()}  # that of the release is not that of the cancel
         return _update(conditions, instead, m, **last)
 
     return EventWriter(database, CONDITIONS | EFFECTS[transition].inputs, build, transition=instead)

@@ -114,7 +114,8 @@ def sweep_statement(database: Database, sweep: Sweep) -> EventWriter:
     def build(m: Mapping[str, ColumnElement[Any]]) -> Any:
         conditions, order = due(sweep)
         rule = TABLE[transition]
-        m = {"delay": sa.null(), **m}
+        # The reason of a sweep is that of its event; an operation keeps the reason of its owner.
+        written = {"delay": sa.null(), **m, "reason": sa.null()}
         picked = (
             sa.select(_o.id)
             .where(*conditions)
@@ -132,7 +133,7 @@ def sweep_statement(database: Database, sweep: Sweep) -> EventWriter:
             .values(
                 status=sa.literal_column(f"'{rule.target}'"),
                 revision=_o.revision + sa.literal_column("1", sa.Integer),
-                **sets(transition, m),
+                **sets(transition, written),
                 **counts,
             )
             .returning(*SUMMARY_COLUMNS)

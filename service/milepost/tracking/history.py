@@ -39,7 +39,8 @@ class History:
     ) -> tuple[list[Event], str]:
         """Return one page of events, oldest first, and the token of the next page.
 
-        The token is empty on the last page.
+        The token is empty on the last page. A page has fewer events than asked for if its answer
+        would exceed the limit of its size.
         """
         operation = await self._operations.get(operation_id, access_filter(by, LISTERS))
         telemetry.join_trace(operation.id, operation.trace_context)
@@ -49,11 +50,12 @@ class History:
             position = self._page_tokens.read(page_token, subject=by.subject, selection=selection)
             after = int(position.id)
         limit = page_size or self._limits.page_size_default
-        # One event more than the page holds shows whether there is a next page.
-        found = await self._history.events(operation_id, after=after, limit=limit + 1)
-        page = list(found[:limit])
-        if len(found) <= limit:
-            return page, ""
-        position = Position(create_time=page[-1].time, id=str(page[-1].revision))
+        page = await self._history.events(
+            operation_id, after=after, limit=limit, max_bytes=self._limits.answer_bytes
+        )
+        if page.is_last:
+            return page.items, ""
+        last = page.items[-1]
+        position = Position(create_time=last.time, id=str(last.revision))
         token = self._page_tokens.issue(position, subject=by.subject, selection=selection)
-        return page, token
+        return page.items, token

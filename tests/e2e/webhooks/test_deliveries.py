@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 import pytest
-from google.protobuf import any_pb2, struct_pb2, wrappers_pb2
+from google.protobuf import any_pb2, duration_pb2, struct_pb2, wrappers_pb2
 from grpc import StatusCode
 
 from milepost.gen.milepost.v1 import operation_pb2 as pb
@@ -51,6 +51,31 @@ def test_end_is_sent(alice, receiver, path, status):
     }
     assert settled(alice, operation.id).status == DELIVERED
     assert len(receiver.got(path)) == 1
+
+
+def test_changes_before_the_end_are_sent_if_asked_for(alice, receiver, path):
+    """Retries, releases and requests to cancel are sent with the status after them."""
+    wanted = ["operation.retrying", "operation.released", "operation.cancel_requested"]
+    operation = alice.create_in(
+        "PROCESSING", callback_url=receiver.url(path), callback_events=wanted
+    )
+    failed = {"retryable": True, "retry_delay": duration_pb2.Duration(), "errors": [BROKEN]}
+    for method, fields in (
+        ("FailOperation", failed),
+        ("StartOperation", {}),
+        ("ReleaseOperation", {}),
+        ("StartOperation", {}),
+        ("CancelOperation", {"grace": duration_pb2.Duration(seconds=60)}),
+        ("AcknowledgeCancellation", {}),
+    ):
+        alice.transition(method, operation.id, **fields)
+    hooks = sorted(receiver.wait_for(path, 3), key=lambda hook: hook.json["data"]["revision"])
+    assert [(hook.json["type"], hook.json["data"]["status"]) for hook in hooks] == [
+        ("operation.retrying", "PENDING"),
+        ("operation.released", "PENDING"),
+        ("operation.cancel_requested", "PROCESSING"),
+    ]
+    assert not any("errors" in hook.json["data"] for hook in hooks)
 
 
 @pytest.mark.parametrize(

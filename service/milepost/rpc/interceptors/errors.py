@@ -1,7 +1,7 @@
 """Errors: whatever happens inside becomes one status, in one place.
 
 The order of `MAPPING` is from the special to the general; a test checks that every leaf of the
-tree in ``domain/errors.py`` finds its entry.
+tree in ``domain/errors/`` finds its entry.
 """
 
 from __future__ import annotations

@@ -603,7 +603,7 @@ class ListEventsRequest(_message.Message):
     """Identifier of the operation: `op_` and 24 lower-case hexadecimal characters."""
     page_size: _builtins.int
     """Maximum number of events on one page. 0 means 50. A value above 100 means 100. A negative value
-    is refused.
+    is refused. A page has fewer if it would have more than 3 MiB.
     """
     page_token: _builtins.str
     """The `next_page_token` of the previous page. Empty for the first page."""
