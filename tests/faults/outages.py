@@ -27,7 +27,7 @@ class Outages:
 
     async def cause(self) -> None:
         """Kill all replicas, and start them again."""
-        start = time.time()
+        start = max([time.time(), *(end for _, end in self.found)])
         for replica in self.replicas:
             replica.kill()
         for replica in self.replicas:
