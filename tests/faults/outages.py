@@ -1,4 +1,4 @@
-"""Two replicas that are killed and started again together, and the times at which they were down."""
+"""Replicas that are killed and started again together, and the times of these outages."""
 
 import asyncio
 import time

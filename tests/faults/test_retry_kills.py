@@ -18,6 +18,7 @@ from tests.e2e.client import FUNCTION, Client
 from tests.e2e.rpcs import BROKEN
 from tests.faults.history import History, histories
 from tests.faults.outages import PAUSE_S, Outages, insist
+from tests.waiting import until
 
 WORKERS = 16
 MAX_FAILURES = 3
@@ -79,8 +80,7 @@ class Plan:
             "attempt": operation.attempt,
             "request_id": f"{operation.id}-{operation.attempt}",
         }
-        while operation.id not in self.failures:  # its create has not been answered yet
-            await asyncio.sleep(PAUSE_S)
+        await until(lambda: operation.id in self.failures)  # until its create is answered
         if self.reported[operation.id] < self.failures[operation.id]:
             await self._call("FailOperation", errors=[BROKEN], retryable=True, **attempt)
             self.reported[operation.id] += 1
