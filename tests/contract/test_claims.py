@@ -204,28 +204,3 @@ async def test_claim_and_cancel_race(store, stores, replica):
         )
         found = await store.get(operation.id, factories.access_filter())
         assert found.status is Status.CANCELLED
-
-
-async def test_claim_leaves_what_has_failed_meanwhile(stores, stored):
-    """A long claim does not take operations that began and failed since it looked for work.
-
-    They are pending again, but wait for their next attempt. One statement stands for both changes.
-    """
-    failed = {"failed_attempts": 1, "next_attempt_time": factories.FAR_AWAY}
-    for _ in range(4):
-        rows = [factories.row(priority=9 if n < 2_000 else 0) for n in range(2_060)]
-        stored.execute(sa.insert(operations), rows)
-        fail = sa.update(operations).where(operations.c.status == Status.PENDING).values(**failed)
-
-        with stored.engine.connect() as connection:
-
-            def fail_some(fail=fail, late=rows[2_000:], connection=connection):
-                for row in late:
-                    connection.execute(fail.where(operations.c.id == row["id"]))
-                    connection.commit()
-
-            claimed, _ = await asyncio.gather(
-                stores.work.claim(claim(max_operations=len(rows))), asyncio.to_thread(fail_some)
-            )
-        assert [operation.id for operation in claimed if operation.failed_attempts] == []
-        stored.execute(sa.delete(operations))
