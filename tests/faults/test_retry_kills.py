@@ -5,7 +5,6 @@ import itertools
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from datetime import timedelta
 from typing import Any
 
 import grpc
@@ -24,7 +23,7 @@ WORKERS = 16
 MAX_FAILURES = 3
 CREATES_PER_S = 100
 """So few that workers wait for work, and not work for workers."""
-INITIAL_BACKOFF = timedelta(seconds=1)
+INITIAL_BACKOFF_S = 1
 JITTER = 0.2
 WAKE_UP_S = 1.0
 LEASE = duration_pb2.Duration(seconds=10)
@@ -54,9 +53,9 @@ class Plan:
             request_id=f"create-{number}",
             max_attempts=10,
             retry_policy=pb.RetryPolicy(
-                initial_backoff=INITIAL_BACKOFF,
+                initial_backoff=duration_pb2.Duration(seconds=INITIAL_BACKOFF_S),
                 backoff_multiplier=2.0,
-                max_backoff=timedelta(minutes=1),
+                max_backoff=duration_pb2.Duration(seconds=60),
             ),
         )
         self.failures[created.operation.id] = 1 + number % MAX_FAILURES
@@ -119,7 +118,7 @@ async def carry_out(plan: Plan, outages: Outages, count: int) -> None:
 
 def check_pauses(history: History, outages: Outages) -> None:
     """Assert that each pause is the planned one within 20 %, and the wake-up is in time."""
-    backoff = INITIAL_BACKOFF.total_seconds()
+    backoff = float(INITIAL_BACKOFF_S)
     for event, following in itertools.pairwise(history.events):
         if event["transition"] != Transition.RETRY:
             continue

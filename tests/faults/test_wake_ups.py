@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from google.protobuf import duration_pb2
 
 from milepost.gen.milepost.v1 import operation_pb2 as pb
 from tests.e2e.client import FUNCTION, Client
@@ -19,6 +20,7 @@ OTHER_REPLICA_S = 1.0
 MAX_HICCUP_S = 0.5
 """Further delay of a wake-up on a machine that is busy with something else."""
 PAUSE = timedelta(seconds=0.3)
+BACKOFF = duration_pb2.Duration(nanos=300_000_000)
 sizes = pytest.mark.parametrize(
     "count", [7, pytest.param(50, marks=[pytest.mark.faults, pytest.mark.timeout(600)])]
 )
@@ -67,7 +69,7 @@ def test_schedule_wakes_within_100_ms(service, count):
 def test_backoff_wakes_within_100_ms(service, count):
     """A waiting claim gets a retrying operation within 100 ms of the end of its pause."""
     alice, worker = service.client("alice"), service.worker()
-    policy = pb.RetryPolicy(initial_backoff=PAUSE, backoff_multiplier=1.0)
+    policy = pb.RetryPolicy(initial_backoff=BACKOFF, backoff_multiplier=1.0)
     late = []
     for _ in range(count):
         alice.create(retry_policy=policy)
