@@ -2,6 +2,7 @@
 
 Two services on one PostgreSQL serve the same calls. Their databases have the same content but for
 its size: one owner has 2 % of the operations, and every filter of a list finds enough in both.
+A tenth is the work of 20 owners, of every priority; half of it waits for its next attempt.
 """
 
 import argparse
@@ -47,11 +48,17 @@ _SETTINGS: Final = {"shared_buffers": "512MB", "max_wal_size": "8GB", "maintenan
 _NUMBERED: Final = """
     CREATE TEMPORARY TABLE numbered AS
     SELECT n, 'op_' || substr(md5(n::text), 1, 24) AS id,
-        CASE WHEN n % 50 = 0 THEN 'busy' ELSE 'owner-' || n % 1009 END AS owner,
+        CASE WHEN n % 50 = 0 THEN 'busy' WHEN n % 10 = 7 THEN 'queue-' || n / 10 % 20
+            ELSE 'owner-' || n % 1009 END AS owner,
         CASE WHEN n % 500 = 0 THEN 'rare' WHEN n % 100 = 50 THEN 'function-0'
-            ELSE 'function-' || n / 3 % 50 END AS function,
-        (ARRAY['PENDING', 'PROCESSING', 'COMPLETED', 'FAILED', 'CANCELLED'])[1 + n / 500 % 5]
-            AS status,
+            WHEN n % 10 = 7 THEN 'work' ELSE 'function-' || n / 3 % 50 END AS function,
+        CASE WHEN n % 10 = 7 THEN 'PENDING' ELSE
+            (ARRAY['PENDING', 'PROCESSING', 'COMPLETED', 'FAILED', 'CANCELLED'])[1 + n / 500 % 5]
+            END AS status,
+        CASE WHEN n % 10 = 7 THEN n / 200 % 10 ELSE 5 END AS priority,
+        CASE WHEN n % 10 = 7 AND n / 2000 % 2 = 0
+            THEN timestamptz '2099-01-01 00:00:00+00' + n * interval '1 second' END
+            AS next_attempt_time,
         timestamptz '2026-01-01 00:00:00+00' + n * interval '1 second' AS time
     FROM generate_series(1, :count) AS n
 """
@@ -59,13 +66,15 @@ _FILL: Final = (
     """
     INSERT INTO operations (id, function, owner, status, progress, errors, metadata, create_time,
         start_time, complete_time, cancel_time, expire_time, ttl, retry_after, revision, attempt,
-        max_attempts, fingerprint)
+        max_attempts, fingerprint, priority, next_attempt_time, initial_backoff, backoff,
+        max_backoff, backoff_multiplier)
     SELECT id, function, owner, status, CASE status WHEN 'COMPLETED' THEN 1.0 END,
         CASE status WHEN 'FAILED' THEN '[]' END, '{"number": 1}', time,
         CASE WHEN status IN ('PROCESSING', 'COMPLETED') THEN time END,
         CASE WHEN status IN ('COMPLETED', 'FAILED') THEN time END,
         CASE status WHEN 'CANCELLED' THEN time END,
-        '2100-01-01 00:00:00+00', '1 day', '5 s', 1, 0, 3, 'v1'
+        '2200-01-01 00:00:00+00', '1 day', '5 s', 1, 0, 3, 'v1', priority, next_attempt_time,
+        '1 s', '1 s', '5 min', 2
     FROM numbered
     """,
     """
@@ -176,8 +185,9 @@ def calls(by: Callers, number: int) -> Iterator[Call]:
     yield "PurgeExpiredOperations", partial(admin.call, "PurgeExpiredOperations", dry_run=True)
     yield "CreateOperation", partial(by.writer.create, function="bench")
     yield from _transitions(by.writer)
-    claim = {"functions": [f"function-{number % FUNCTIONS}"], "timeout": AT_ONCE}
-    yield "ClaimOperations", partial(by.worker.call, "ClaimOperations", **claim)
+    for name, function in (("", "work"), (" of many owners", f"function-{number % FUNCTIONS}")):
+        claim = {"functions": [function], "timeout": AT_ONCE}
+        yield f"ClaimOperations{name}", partial(by.worker.call, "ClaimOperations", **claim)
 
 
 def _transitions(writer: Client) -> Iterator[Call]:

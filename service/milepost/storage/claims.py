@@ -134,7 +134,9 @@ def _picked(m: Mapping[str, ColumnElement[Any]], *, lateral: bool) -> sa.CTE:
             answer_bytes(free).label("answer_bytes"),
         )
         .join(candidates, candidates.c.id == free.c.id)
-        .where(has_status(free, CLAIMABLE))
+        # The lock may meet a newer version of the row than the candidates: one that was claimed,
+        # has failed, and waits for its next attempt.
+        .where(has_status(free, CLAIMABLE), free.c.next_attempt_time.is_(None))
         .order_by(candidates.c.place, candidates.c.number)
         .limit(m["max_operations"])
         .with_for_update(skip_locked=True, of=free)
