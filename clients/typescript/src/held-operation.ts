@@ -1,0 +1,202 @@
+/** One operation on the progress stream: its newest report, and the lease that reports renew. */
+import { create } from "@bufbuild/protobuf";
+import type { Any } from "@bufbuild/protobuf/wkt";
+import { Backoff, clock } from "./backoff.js";
+import type { ProgressReport } from "./client.js";
+import { isOver, type MilepostError } from "./errors.js";
+import { StreamProgressRequestSchema } from "./gen/milepost/v1/worker_service_pb.js";
+import { toAny, wellFormed } from "./json.js";
+import type { Operation } from "./operation.js";
+
+/** The assumed lease of an operation without one, which is still watched for a cancel. */
+const DEFAULT_LEASE_MS = 30_000;
+/**
+ * The delay of the first report, which makes the service watch for a cancel: work that ends before
+ * needs none.
+ */
+const FIRST_REPORT_DELAY_MS = 200;
+/** Renewals per lease: two may be lost before the lease is. */
+const RENEWALS_PER_LEASE = 3;
+
+/** A report as it is sent. */
+interface PackedReport {
+  readonly progress?: number;
+  readonly message?: string;
+  readonly checkpoint?: Any;
+}
+
+/** The part of the progress stream that an operation needs. */
+export interface Outbox {
+  /** Send the newest report soon. */
+  enqueue(held: HeldOperation): void;
+  /** Send nothing more about the operation. */
+  drop(held: HeldOperation): void;
+}
+
+/** What the work on an operation wants to know. */
+export interface Holder {
+  /** Called once, with the reason, when the work must stop. */
+  onOver(reason: MilepostError): void;
+  /** Called when the owner asks to cancel the operation. */
+  onCancelRequested(): void;
+}
+
+/** A report that was sent: its version, and the time. */
+interface SentReport {
+  readonly version: number;
+  readonly time: number;
+}
+
+/**
+ * An operation whose work is reported on the stream, from `ProgressStream.hold` to `close`.
+ *
+ * Only the newest report is kept. Times are those of the monotonic clock, in milliseconds.
+ */
+export class HeldOperation {
+  readonly id: string;
+  readonly attempt: number;
+  /** The revision at the start of the attempt; its interruptions have later ones. */
+  readonly revision: number;
+  readonly leaseMs: number;
+  /** The pauses after temporary refusals of a report. */
+  readonly backoff = new Backoff();
+  /** Time at which the lease is to be renewed, if nothing is reported before. */
+  dueTime: number;
+
+  readonly #outbox: Outbox;
+  readonly #holder: Holder;
+  #report: PackedReport = {};
+  #problem: MilepostError | undefined;
+  #version = 0;
+  #storedVersion = 0;
+  #checkpointVersion = 0;
+  #renewalTime = clock();
+  #unanswered: SentReport[] = []; // the oldest one, and the newest one
+
+  constructor(outbox: Outbox, operation: Operation, holder: Holder) {
+    this.#outbox = outbox;
+    this.#holder = holder;
+    this.id = operation.id;
+    this.attempt = operation.attempt;
+    this.revision = operation.revision;
+    this.leaseMs = leaseMs(operation);
+    this.dueTime = this.#renewalTime + Math.min(FIRST_REPORT_DELAY_MS, this.#intervalMs);
+  }
+
+  get #intervalMs(): number {
+    return this.leaseMs / RENEWALS_PER_LEASE;
+  }
+
+  /** Time at which the lease may run out: the smaller, the more urgent is a report. */
+  get leaseEndTime(): number {
+    return this.#renewalTime + this.leaseMs;
+  }
+
+  /** True while a report that was sent may have no acknowledgement. */
+  get isUnanswered(): boolean {
+    return this.#unanswered.length > 0;
+  }
+
+  /** The newest report, or undefined if it was acknowledged since it was sent. */
+  get unstored(): PackedReport | undefined {
+    if (this.#version <= this.#storedVersion) {
+      return undefined;
+    }
+    const { checkpoint: _, ...report } = this.#report;
+    return this.#checkpointVersion > this.#storedVersion ? this.#report : report;
+  }
+
+  /**
+   * Send this as soon as possible; it replaces a report that was not sent yet.
+   *
+   * @throws MilepostError if an earlier report was refused, or the work must stop.
+   * @throws NotJson if the checkpoint or the message cannot be sent.
+   */
+  report({ progress, message, checkpoint }: ProgressReport): void {
+    const problem = this.#problem;
+    this.#problem = undefined;
+    if (problem !== undefined) {
+      throw problem;
+    }
+    const packed = toAny(checkpoint);
+    this.#report = {
+      ...this.#report,
+      ...(progress === undefined ? {} : { progress }),
+      ...(message === undefined ? {} : { message: wellFormed(message, "message") }),
+      ...(packed === undefined ? {} : { checkpoint: packed }),
+    };
+    this.#version += 1;
+    if (packed !== undefined) {
+      this.#checkpointVersion = this.#version;
+    }
+    this.#outbox.enqueue(this);
+  }
+
+  /** Return the newest report, or a mere renewal if that is stored; it is sent now. */
+  take(now: number) {
+    this.dueTime = now + this.#intervalMs;
+    const sent = { version: this.#version, time: now };
+    this.#unanswered = [...this.#unanswered.slice(0, 1), sent];
+    const { id: operationId, attempt } = this;
+    return create(StreamProgressRequestSchema, { ...this.unstored, operationId, attempt });
+  }
+
+  /**
+   * Note that the service has stored a report, and renewed the lease with it.
+   *
+   * Of the unanswered reports only the oldest one is certainly stored.
+   */
+  acknowledge(): void {
+    const oldest = this.#unanswered.shift();
+    if (oldest !== undefined) {
+      this.#storedVersion = Math.max(this.#storedVersion, oldest.version);
+      this.#renewalTime = oldest.time;
+    }
+    this.backoff.reset();
+  }
+
+  /** Note that the stream has ended: what was sent on it is not acknowledged any more. */
+  loseAcknowledgements(): void {
+    this.#unanswered = [];
+  }
+
+  /** Note that the newest report was stored by a call. */
+  settle(): void {
+    this.#storedVersion = this.#version;
+  }
+
+  /** Send no report but renewals: the work is ending. */
+  onlyRenew(): void {
+    this.dueTime = Math.max(this.dueTime, this.#renewalTime + this.#intervalMs);
+  }
+
+  /** Note that the owner asks to cancel; a sign of life records that the worker knows. */
+  requestCancel(): void {
+    this.#outbox.enqueue(this);
+    this.#holder.onCancelRequested();
+  }
+
+  /** Note that a report was refused for good. The next call of `report` throws the error. */
+  refuse(error: MilepostError): void {
+    this.#problem = error;
+    if (isOver(error)) {
+      this.close();
+      this.#holder.onOver(error);
+    } else {
+      this.#report = {}; // every renewal would be refused like the report
+    }
+  }
+
+  /** Report nothing more, and let the lease run out. */
+  close(): void {
+    this.#outbox.drop(this);
+  }
+}
+
+/** Return the length of the lease, by the clock of the service alone. */
+function leaseMs({ leaseExpireTime, startTime }: Operation): number {
+  if (leaseExpireTime === undefined || startTime === undefined) {
+    return DEFAULT_LEASE_MS;
+  }
+  return Math.max(1, leaseExpireTime.getTime() - startTime.getTime());
+}
