@@ -31,6 +31,8 @@ const MAX_SESSION_MEMORY_MB = 512;
 /** Flow-control window of one stream: a claim or a page has at most 3 MiB. */
 const WINDOW_BYTES = 4 << 20;
 
+type Resolve = (host: string) => Promise<readonly { address: string; family: number }[]>;
+
 interface Replica {
   readonly key: string;
   readonly manager: Http2SessionManager;
@@ -44,6 +46,7 @@ export class Channel implements Transport {
   readonly #isEncrypted: boolean;
   readonly #options: SecureClientSessionOptions;
   readonly #interceptors: Interceptor[];
+  readonly #lookUp: Resolve;
   #replicas: Replica[] = [];
   #resolveTime = Number.NEGATIVE_INFINITY;
   #next = 0;
@@ -51,12 +54,19 @@ export class Channel implements Transport {
 
   constructor(
     address: Address,
-    options: { tls?: TlsOptions | undefined; insecure: boolean; interceptors: Interceptor[] },
+    options: {
+      tls?: TlsOptions | undefined;
+      insecure: boolean;
+      interceptors: Interceptor[];
+      /** Returns the addresses of a name; those of the system by default. */
+      resolve?: Resolve;
+    },
   ) {
     this.#address = address;
     this.#isEncrypted = options.tls !== undefined || !(options.insecure || isLoopback(address));
     this.#options = sessionOptions(address, options.tls);
     this.#interceptors = options.interceptors;
+    this.#lookUp = options.resolve ?? ((host) => lookup(host, { all: true }));
     if (!isName(address) || (address.kind === "host" && address.host === "localhost")) {
       this.#replicas = [this.#replica("", undefined)];
       this.#resolveTime = Number.POSITIVE_INFINITY;
@@ -140,9 +150,9 @@ export class Channel implements Transport {
     if (this.#address.kind !== "host") {
       return;
     }
-    let found: readonly { address: string; family: number }[];
+    let found: Awaited<ReturnType<Resolve>>;
     try {
-      found = await lookup(this.#address.host, { all: true });
+      found = await this.#lookUp(this.#address.host);
     } catch (error) {
       if (this.#replicas.length === 0) {
         throw error;

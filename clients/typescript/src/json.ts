@@ -37,7 +37,7 @@ export class NotJson extends TypeError {
  * A JSON value becomes a `google.protobuf.Value`: null is a value. An `Any` is returned unchanged.
  *
  * @throws NotJson if it is neither JSON nor an `Any`, or holds what JSON cannot: NaN, an infinity,
- *   a bigint beyond 2**53, a lone surrogate; or if it is nested too deep, or contains itself.
+ *   a bigint beyond 2**53, a lone surrogate, a member `__proto__`; or if it is nested too deep, or contains itself.
  */
 export function toAny(value: unknown): Any | undefined {
   if (value === undefined || isAny(value)) {
@@ -161,10 +161,18 @@ function copyMembers(
     Object.entries(value)
       .filter(([, member]) => member !== undefined)
       .map(([name, member]) => [
-        wellFormed(name, `a name in ${at(path)}`),
+        sendable(name, path),
         copy(member, path === "" ? name : `${path}.${name}`, ancestors),
       ]),
   );
+}
+
+/** Return the name of a member. The messages of this library lose one that is `__proto__`. */
+function sendable(name: string, path: string): string {
+  if (name === "__proto__") {
+    throw new NotJson(`${at(path)} has a member __proto__, which JavaScript cannot hold safely`);
+  }
+  return wellFormed(name, `a name in ${at(path)}`);
 }
 
 /** Return what `toJSON` of the value returns, such as the text of a Date, or the value itself. */
@@ -220,15 +228,10 @@ function wrapObject(value: null | JsonValue[] | { [name: string]: JsonValue }): 
     const items = create(ListValueSchema, { values: value.map(wrap) });
     return create(ValueSchema, { kind: { case: "listValue", value: items } });
   }
-  const struct = create(StructSchema);
-  for (const [name, member] of Object.entries(value)) {
-    Object.defineProperty(struct.fields, name, {
-      value: wrap(member),
-      enumerable: true,
-      configurable: true,
-      writable: true,
-    });
-  }
+  const fields = Object.fromEntries(
+    Object.entries(value).map(([name, member]) => [name, wrap(member)]),
+  );
+  const struct = create(StructSchema, { fields });
   return create(ValueSchema, { kind: { case: "structValue", value: struct } });
 }
 

@@ -118,7 +118,7 @@ export function rebuild(failure: unknown): MilepostError {
         problem: violation.description,
       })),
       retryAfterMs: retry === undefined ? undefined : durationToMs(retry),
-      cause: failure,
+      cause: reason === "" ? failure : undefined, // a refusal of the service says it all
     },
   );
 }
