@@ -14,7 +14,7 @@ import {
 } from "./failure.js";
 import { NotJson, toAny } from "./json.js";
 import type { Logger } from "./logger.js";
-import type { Operation } from "./operation.js";
+import { type Operation, type OperationError, sizeOf, toErrors } from "./operation.js";
 import { untilFinal } from "./retry.js";
 import { Work } from "./work.js";
 
@@ -26,6 +26,11 @@ export type Handler = (work: Work) => unknown;
 
 /** Size above which a limit that is reached without a reason is that of the size of a message. */
 const LARGE_BYTES = 1 << 20;
+
+interface Retry {
+  readonly retryable: boolean;
+  readonly retryDelayMs?: number;
+}
 
 type Outcome = { readonly value: unknown } | { readonly problem: unknown };
 
@@ -154,21 +159,27 @@ export class Execution {
       return;
     }
     this.#log.error(`${this.id} failed`, problem);
-    const error = describe(problem);
     const retry = retryOf(problem);
     try {
-      await this.#untilFinal((options) =>
-        this.#milepost.fail(this.id, [error], { ...retry, ...options }),
-      );
+      await this.#failWith(describe(problem), retry);
     } catch (refusal) {
       if (!isUnstorable(refusal)) {
         throw refusal;
       }
-      const message = `The error was refused: ${refusal instanceof Error ? refusal.message : ""}`;
-      await this.#untilFinal((options) =>
-        this.#milepost.fail(this.id, [{ code: "InvalidError", message }], { ...retry, ...options }),
+      const { message } = describe(refusal);
+      await this.#failWith(
+        { code: "InvalidError", message: `The error was refused: ${message}` },
+        retry,
       );
     }
+  }
+
+  async #failWith(error: OperationError, retry: Retry): Promise<void> {
+    const size = toErrors([error]).reduce((sum, each) => sum + sizeOf(each), 0);
+    await this.#untilFinal(
+      (options) => this.#milepost.fail(this.id, [error], { ...retry, ...options }),
+      size > LARGE_BYTES,
+    );
   }
 
   /** Store the last report by a call if the stream has not: both may use other replicas. */
@@ -263,7 +274,7 @@ function reasonOf(problem: unknown): [string, string] {
 }
 
 /** What a handler throws is tried again, unless it says otherwise. */
-function retryOf(problem: unknown): { retryable: boolean; retryDelayMs?: number } {
+function retryOf(problem: unknown): Retry {
   if (problem instanceof RetryLater) {
     return { retryable: true, retryDelayMs: problem.delayMs };
   }

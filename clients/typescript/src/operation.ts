@@ -1,5 +1,5 @@
 /** The nouns of Milepost as plain values: an operation, its status, its errors, its events. */
-import { create } from "@bufbuild/protobuf";
+import { create, toBinary } from "@bufbuild/protobuf";
 import { durationToMs, toDate } from "./convert.js";
 import { UndecodableAnswer } from "./errors.js";
 import {
@@ -176,6 +176,11 @@ export function toErrors(errors: Iterable<OperationError>): OperationErrorMessag
       ...(error.details === undefined ? {} : { details: toStruct(error.details, "details") }),
     }),
   );
+}
+
+/** Return the size of the error as it is sent, in bytes. */
+export function sizeOf(error: OperationErrorMessage): number {
+  return toBinary(OperationErrorSchema, error).length;
 }
 
 /** Return the operation of an answer as a value. */

@@ -13,6 +13,7 @@ const CONFIGURATION = {
   extends: "../../tsconfig.json",
   compilerOptions: { rootDir: ".", outDir: ".", declaration: false, declarationMap: false },
   include: ["*.ts"],
+  exclude: [],
 };
 const run = promisify(execFile);
 
