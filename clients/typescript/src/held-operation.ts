@@ -67,6 +67,7 @@ export class HeldOperation {
   readonly #holder: Holder;
   #report: PackedReport = {};
   #problem: MilepostError | undefined;
+  #isEnding = false;
   #version = 0;
   #storedVersion = 0;
   #checkpointVersion = 0;
@@ -132,13 +133,18 @@ export class HeldOperation {
     this.#outbox.enqueue(this);
   }
 
-  /** Return the newest report, or a mere renewal if that is stored; it is sent now. */
-  take(now: number) {
+  /**
+   * Return the newest report, or a mere renewal if that is stored; it is sent now.
+   *
+   * @param isBare Return a mere renewal in any case, which the service does not count as a write.
+   */
+  take(now: number, isBare: boolean) {
+    const report = isBare || this.#isEnding ? undefined : this.unstored;
     this.dueTime = now + this.#intervalMs;
-    const sent = { version: this.#version, time: now };
+    const sent = { version: report === undefined ? this.#storedVersion : this.#version, time: now };
     this.#unanswered = [...this.#unanswered.slice(0, 1), sent];
     const { id: operationId, attempt } = this;
-    return create(StreamProgressRequestSchema, { ...this.unstored, operationId, attempt });
+    return create(StreamProgressRequestSchema, { ...report, operationId, attempt });
   }
 
   /**
@@ -157,6 +163,9 @@ export class HeldOperation {
 
   /** Note that the stream has ended: what was sent on it is not acknowledged any more. */
   loseAcknowledgements(): void {
+    if (this.isUnanswered) {
+      this.dueTime = Math.min(this.dueTime, this.#renewalTime + this.#intervalMs);
+    }
     this.#unanswered = [];
   }
 
@@ -167,6 +176,7 @@ export class HeldOperation {
 
   /** Send no report but renewals: the work is ending. */
   onlyRenew(): void {
+    this.#isEnding = true;
     this.dueTime = Math.max(this.dueTime, this.#renewalTime + this.#intervalMs);
   }
 

@@ -3,8 +3,8 @@
  *
  * Reports leave it in the order of their urgency: first the operation whose lease runs out first.
  * After a disconnection the newest report of every operation is sent again, because the service
- * notifies a stream of a cancel only if the operation was reported on it. After a rate limit only
- * unanswered reports and due renewals are.
+ * notifies a stream of a cancel only if the operation was reported on it. After a rate limit the
+ * reports wait for a while, and only leases are renewed, which the service does not limit.
  */
 import { Backoff, clock } from "./backoff.js";
 import { Bell } from "./bell.js";
@@ -34,6 +34,8 @@ import { isTemporary, MAX_PAUSE_MS } from "./retry.js";
 
 /** Life of a stream after which the pauses begin anew. */
 const STEADY_MS = 10_000;
+/** Pause after a rate limit: leases are renewed meanwhile. */
+const MAX_LIMITED_PAUSE_MS = 250;
 /** How long `close` waits for the acknowledgements of the last reports. */
 const CLOSE_TIMEOUT_MS = 5_000;
 /** How long a stream without operations stays open. An open one keeps the process alive. */
@@ -47,6 +49,8 @@ export class ProgressStream {
   readonly #changed = new Bell();
   readonly #closing = new AbortController();
   #nextDueTime = Number.POSITIVE_INFINITY;
+  /** Time until which only leases are renewed, after a rate limit. */
+  #quietEndTime = Number.NEGATIVE_INFINITY;
   #wasAnswered = false;
   #running: Promise<void> | undefined;
   #abort: (() => void) | undefined;
@@ -125,7 +129,9 @@ export class ProgressStream {
         backoff.reset();
       }
       if (this.#held.size > 0 && !this.#isClosing) {
-        await this.#pause(backoff.pauseMs(error));
+        const pauseMs = backoff.pauseMs(error);
+        this.#quietEndTime = isLimited ? clock() + pauseMs : Number.NEGATIVE_INFINITY;
+        await this.#pause(isLimited ? Math.min(pauseMs, MAX_LIMITED_PAUSE_MS) : pauseMs);
         this.#enqueueAgain(!isLimited);
       }
     }
@@ -175,28 +181,39 @@ export class ProgressStream {
     while (!ended.aborted) {
       this.#changed.clear();
       this.#enqueueDue(clock());
-      const urgent = [...this.#unsent.values()].sort((a, b) => a.leaseEndTime - b.leaseEndTime);
-      for (const held of urgent) {
+      for (const held of this.#urgent()) {
         if (ended.aborted) {
           return;
         }
         if (this.#unsent.get(held.id) === held) {
           this.#unsent.delete(held.id);
-          const request = held.take(clock());
+          const request = held.take(clock(), clock() < this.#quietEndTime);
           this.#nextDueTime = Math.min(this.#nextDueTime, held.dueTime);
           yield request;
         }
       }
-      if (this.#unsent.size === 0 && (this.#isClosing || (await this.#isIdle(ended)))) {
+      const isDone = this.#isClosing && this.#unsent.size === 0;
+      if (isDone || (this.#urgent().length === 0 && (await this.#isIdle(ended)))) {
         return;
       }
     }
   }
 
+  /** Return what is to be sent now, the operation first whose lease runs out first. */
+  #urgent(): HeldOperation[] {
+    const now = clock();
+    const isQuiet = now < this.#quietEndTime && !this.#isClosing;
+    return [...this.#unsent.values()]
+      .filter((held) => !isQuiet || held.dueTime <= now)
+      .sort((a, b) => a.leaseEndTime - b.leaseEndTime);
+  }
+
   /** Wait for a report, or a lease to renew; return true if no operation is held for a while. */
   async #isIdle(ended: AbortSignal): Promise<boolean> {
     if (this.#held.size > 0) {
-      await this.#changed.wait(this.#nextDueTime - clock());
+      const now = clock();
+      const quietEndTime = this.#quietEndTime > now ? this.#quietEndTime : this.#nextDueTime;
+      await this.#changed.wait(Math.min(this.#nextDueTime, quietEndTime) - now);
       return false;
     }
     await this.#changed.wait(IDLE_MS);
