@@ -3,7 +3,7 @@ import type { CallOptions } from "./calls.js";
 import { requestId } from "./calls.js";
 import type { Milepost } from "./client.js";
 import { isUnexplained } from "./disruption.js";
-import { InvalidRequest, isOver, MilepostError } from "./errors.js";
+import { CancellationNotRequested, InvalidRequest, isOver, MilepostError } from "./errors.js";
 import {
   CancelRequested,
   describe,
@@ -15,6 +15,7 @@ import {
 import { NotJson, toAny } from "./json.js";
 import type { Logger } from "./logger.js";
 import { type Operation, type OperationError, sizeOf, toErrors } from "./operation.js";
+import type { Leftover } from "./release-queue.js";
 import { untilFinal } from "./retry.js";
 import { Work } from "./work.js";
 
@@ -87,13 +88,28 @@ export class Execution {
   }
 
   async #release(): Promise<void> {
-    this.#detach();
     try {
-      await this.#milepost._releases.giveBack(this.#operation.id, this.#operation.attempt);
+      await this.#milepost._releases.giveBack(this.#operation, this.#leftover());
     } catch (problem) {
       // The program ends, and the lease with it.
       this.#log.info(`${this.id} was not released: ${problem}`);
+    } finally {
+      this.#detach();
     }
+  }
+
+  /** Return what is to be written before the release: an acknowledgement, or a checkpoint. */
+  #leftover(): Leftover {
+    const held = this.#work._held;
+    if (this.isCancelRequested) {
+      return { isCancelRequested: true };
+    }
+    return held.hasUnstoredCheckpoint ? { report: held.unstored, send: () => held.send() } : {};
+  }
+
+  /** True if the owner asks to cancel the operation. */
+  get isCancelRequested(): boolean {
+    return this.#work.cancelRequested.aborted;
   }
 
   async #run(handler: Handler): Promise<void> {
@@ -146,31 +162,46 @@ export class Execution {
       }
       problem = refusal;
     }
-    await this.#fail(new PermanentFailure(...reasonOf(problem)));
+    const { code, message } = describe(problem);
+    await this.#fail(new PermanentFailure(`the result was refused: ${message}`, { code }));
   }
 
   async #fail(problem: unknown): Promise<void> {
+    const retry = retryOf(problem);
+    if (retry.retryable && this.#work._held.hasUnstoredCheckpoint) {
+      await this.#work._held.send(); // so that no earlier one on the stream can replace it
+    }
     await this.#storeLastReport();
-    if (
-      isCausedBy(problem, this.#work.cancelRequested.reason) ||
-      problem instanceof CancelRequested
-    ) {
-      await this.#untilFinal((options) => this.#milepost.acknowledgeCancellation(this.id, options));
+    if (this.#isAcknowledgement(problem) && (await this.#acknowledge())) {
       return;
     }
     this.#log.error(`${this.id} failed`, problem);
-    const retry = retryOf(problem);
     try {
       await this.#failWith(describe(problem), retry);
     } catch (refusal) {
       if (!isUnstorable(refusal)) {
         throw refusal;
       }
-      const { message } = describe(refusal);
-      await this.#failWith(
-        { code: "InvalidError", message: `The error was refused: ${message}` },
-        retry,
-      );
+      const message = `The error was refused: ${describe(refusal).message}`;
+      await this.#failWith({ code: "InvalidError", message }, { retryable: false });
+    }
+  }
+
+  #isAcknowledgement(problem: unknown): boolean {
+    const { reason } = this.#work.cancelRequested;
+    return problem instanceof CancelRequested || isCausedBy(problem, reason);
+  }
+
+  /** Acknowledge the cancel; return false if none was requested. */
+  async #acknowledge(): Promise<boolean> {
+    try {
+      await this.#untilFinal((options) => this.#milepost.acknowledgeCancellation(this.id, options));
+      return true;
+    } catch (refusal) {
+      if (refusal instanceof CancellationNotRequested) {
+        return false;
+      }
+      throw refusal;
     }
   }
 
@@ -265,12 +296,6 @@ function isUnstorable(problem: unknown): boolean {
     problem instanceof InvalidRequest ||
     (problem instanceof MilepostError && isUnexplained(problem))
   );
-}
-
-/** Return code and message of the failure of an operation whose result cannot be stored. */
-function reasonOf(problem: unknown): [string, string] {
-  const { code, message } = describe(problem);
-  return [code, `the result was refused: ${message}`];
 }
 
 /** What a handler throws is tried again, unless it says otherwise. */

@@ -5,26 +5,32 @@ import type { OperationError } from "./operation.js";
 const MAX_CODE_LENGTH = 255;
 const MAX_MESSAGE_LENGTH = 10_000;
 
-/** Fails the operation for good: another attempt would fail likewise. */
-export class PermanentFailure extends Error {
-  readonly error: OperationError;
+/** What a permanent failure stores beside its message. */
+export interface FailureFacts {
+  /** The kind of error for programs; by default the name of the class. */
+  readonly code?: string | undefined;
+  /** The part of the input or of the system that caused it. */
+  readonly source?: string | undefined;
+  /** Further data. */
+  readonly details?: JsonMap | undefined;
+  readonly cause?: unknown;
+}
 
-  /**
-   * @param code The kind of error for programs, such as `CODEC_UNSUPPORTED`.
-   * @param message The reason as a text.
-   * @param facts The part of the input or the system that caused it, and further data.
-   */
-  constructor(
-    code: string,
-    message: string,
-    facts: { readonly source?: string; readonly details?: JsonMap } = {},
-  ) {
-    super(message);
-    this.error = { code, message, ...facts };
+/** Fails the operation for good: no other attempt can change that. May have subclasses. */
+export class PermanentFailure extends Error {
+  readonly code: string;
+  readonly source: string | undefined;
+  readonly details: JsonMap | undefined;
+
+  constructor(message: string, facts: FailureFacts = {}) {
+    super(message, facts.cause === undefined ? undefined : { cause: facts.cause });
+    this.code = facts.code ?? this.constructor.name;
+    this.source = facts.source;
+    this.details = facts.details;
   }
 
   override get name(): string {
-    return "PermanentFailure";
+    return this.constructor.name;
   }
 }
 
@@ -70,13 +76,6 @@ export function isCausedBy(problem: unknown, reason: unknown): boolean {
 
 /** Return the class of the error as code and its text as message, whatever was thrown. */
 export function describe(problem: unknown): OperationError {
-  if (problem instanceof PermanentFailure) {
-    return {
-      ...problem.error,
-      code: storable(problem.error.code, MAX_CODE_LENGTH) || "PermanentFailure",
-      message: storable(problem.error.message, MAX_MESSAGE_LENGTH) || "without a message",
-    };
-  }
   const code =
     storable(
       attempt(() => kindOf(problem)),
@@ -86,10 +85,22 @@ export function describe(problem: unknown): OperationError {
     attempt(() => textOf(problem)),
     MAX_MESSAGE_LENGTH,
   );
-  return { code, message: message || `${code} without a readable text` };
+  const error = { code, message: message || `${code} without a readable text` };
+  if (!(problem instanceof PermanentFailure)) {
+    return error;
+  }
+  const { source, details } = problem;
+  return {
+    ...error,
+    ...(source === undefined ? {} : { source }),
+    ...(details === undefined ? {} : { details }),
+  };
 }
 
 function kindOf(problem: unknown): unknown {
+  if (problem instanceof PermanentFailure) {
+    return problem.code;
+  }
   return problem instanceof Error ? problem.name : "ThrownValue";
 }
 

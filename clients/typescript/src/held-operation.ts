@@ -2,8 +2,9 @@
 import { create } from "@bufbuild/protobuf";
 import type { Any } from "@bufbuild/protobuf/wkt";
 import { Backoff, clock } from "./backoff.js";
+import { Bell } from "./bell.js";
 import type { ProgressReport } from "./client.js";
-import { isOver, type MilepostError } from "./errors.js";
+import { isOver, MilepostError } from "./errors.js";
 import { StreamProgressRequestSchema } from "./gen/milepost/v1/worker_service_pb.js";
 import { toAny, wellFormed } from "./json.js";
 import type { Operation } from "./operation.js";
@@ -15,8 +16,17 @@ const DEFAULT_LEASE_MS = 30_000;
  * needs none.
  */
 const FIRST_REPORT_DELAY_MS = 200;
+/** How long a last report may wait for its place on the stream. */
+const SEND_TIMEOUT_MS = 1_000;
 /** Renewals per lease: two may be lost before the lease is. */
 const RENEWALS_PER_LEASE = 3;
+
+/**
+ * The limits of what is reported, in bytes and characters. A message that is too large for gRPC
+ * would end the reports of all operations on the stream.
+ */
+const MAX_CHECKPOINT_BYTES = 65_536;
+const MAX_MESSAGE_LENGTH = 65_536;
 
 /** A report as it is sent. */
 interface PackedReport {
@@ -67,8 +77,12 @@ export class HeldOperation {
   readonly #holder: Holder;
   #report: PackedReport = {};
   #problem: MilepostError | undefined;
+  readonly #taken = new Bell();
+  readonly #answered = new Bell();
   #isEnding = false;
+  #isClosed = false;
   #version = 0;
+  #sentVersion = 0;
   #storedVersion = 0;
   #checkpointVersion = 0;
   #renewalTime = clock();
@@ -104,22 +118,24 @@ export class HeldOperation {
       return undefined;
     }
     const { checkpoint: _, ...report } = this.#report;
-    return this.#checkpointVersion > this.#storedVersion ? this.#report : report;
+    return this.hasUnstoredCheckpoint ? this.#report : report;
   }
 
   /**
    * Send this as soon as possible; it replaces a report that was not sent yet.
    *
    * @throws MilepostError if an earlier report was refused, or the work must stop.
-   * @throws NotJson if the checkpoint or the message cannot be sent.
+   * @throws NotJson or RangeError if the checkpoint or the message cannot be sent.
    */
   report({ progress, message, checkpoint }: ProgressReport): void {
-    const problem = this.#problem;
-    this.#problem = undefined;
-    if (problem !== undefined) {
-      throw problem;
-    }
+    this.#throwProblem();
     const packed = toAny(checkpoint);
+    if ((packed?.value.length ?? 0) > MAX_CHECKPOINT_BYTES) {
+      throw new RangeError(`the checkpoint has more than ${MAX_CHECKPOINT_BYTES} bytes`);
+    }
+    if ((message?.length ?? 0) > MAX_MESSAGE_LENGTH) {
+      throw new RangeError(`the message has more than ${MAX_MESSAGE_LENGTH} characters`);
+    }
     this.#report = {
       ...this.#report,
       ...(progress === undefined ? {} : { progress }),
@@ -134,6 +150,58 @@ export class HeldOperation {
   }
 
   /**
+   * Return when everything that was reported so far is stored.
+   *
+   * One acknowledgement may answer several reports, so that the answer to the last one is not
+   * recognized: it is sent again after each acknowledgement until one certainly is its own.
+   *
+   * @throws MilepostError if a report was refused, or the work must stop.
+   */
+  async flush(): Promise<void> {
+    const version = this.#version;
+    for (;;) {
+      this.#throwProblem();
+      if (this.#storedVersion >= version) {
+        return;
+      }
+      if (this.#isClosed) {
+        throw new MilepostError(`the work on ${this.id} is over: its last report may be lost`);
+      }
+      this.#answered.clear();
+      await this.#answered.wait();
+      if (this.#storedVersion < version) {
+        this.#outbox.enqueue(this);
+      }
+    }
+  }
+
+  /**
+   * Return when the newest report is on the stream, or after `SEND_TIMEOUT_MS`.
+   *
+   * A call that stores it afterwards is not undone by an earlier one that is on the stream.
+   */
+  async send(): Promise<void> {
+    const end = clock() + SEND_TIMEOUT_MS;
+    while (this.#sentVersion < this.#version && !this.#isClosed && clock() < end) {
+      this.#taken.clear();
+      await this.#taken.wait(end - clock());
+    }
+  }
+
+  #throwProblem(): void {
+    const problem = this.#problem;
+    this.#problem = undefined;
+    if (problem !== undefined) {
+      throw problem;
+    }
+  }
+
+  /** True if a checkpoint may not be stored yet. */
+  get hasUnstoredCheckpoint(): boolean {
+    return this.#checkpointVersion > this.#storedVersion;
+  }
+
+  /**
    * Return the newest report, or a mere renewal if that is stored; it is sent now.
    *
    * @param isBare Return a mere renewal in any case, which the service does not count as a write.
@@ -143,6 +211,8 @@ export class HeldOperation {
     this.dueTime = now + this.#intervalMs;
     const sent = { version: report === undefined ? this.#storedVersion : this.#version, time: now };
     this.#unanswered = [...this.#unanswered.slice(0, 1), sent];
+    this.#sentVersion = Math.max(this.#sentVersion, sent.version);
+    this.#taken.ring();
     const { id: operationId, attempt } = this;
     return create(StreamProgressRequestSchema, { ...report, operationId, attempt });
   }
@@ -159,6 +229,7 @@ export class HeldOperation {
       this.#renewalTime = oldest.time;
     }
     this.backoff.reset();
+    this.#answered.ring();
   }
 
   /** Note that the stream has ended: what was sent on it is not acknowledged any more. */
@@ -172,6 +243,7 @@ export class HeldOperation {
   /** Note that the newest report was stored by a call. */
   settle(): void {
     this.#storedVersion = this.#version;
+    this.#answered.ring();
   }
 
   /** Send no report but renewals: the work is ending. */
@@ -194,12 +266,16 @@ export class HeldOperation {
       this.#holder.onOver(error);
     } else {
       this.#report = {}; // every renewal would be refused like the report
+      this.#answered.ring();
     }
   }
 
   /** Report nothing more, and let the lease run out. */
   close(): void {
+    this.#isClosed = true;
     this.#outbox.drop(this);
+    this.#taken.ring();
+    this.#answered.ring();
   }
 }
 

@@ -25,7 +25,13 @@ export {
 export type { MilepostOptions } from "./connection.js";
 export * from "./errors.js";
 export type { Handler } from "./execution.js";
-export { CancelRequested, PermanentFailure, RetryLater, WorkerStopped } from "./failure.js";
+export {
+  CancelRequested,
+  type FailureFacts,
+  PermanentFailure,
+  RetryLater,
+  WorkerStopped,
+} from "./failure.js";
 export { type Json, type JsonMap, NotJson } from "./json.js";
 export type { Logger } from "./logger.js";
 export {

@@ -1,8 +1,9 @@
 /** Releases at the end of workers: at once, but not all at once, and only for a short time. */
 
 import { clock } from "./backoff.js";
-import { requestId as newRequestId } from "./calls.js";
-import type { Milepost } from "./client.js";
+import { requestId } from "./calls.js";
+import type { Milepost, ProgressReport } from "./client.js";
+import type { Operation } from "./operation.js";
 import { untilFinal } from "./retry.js";
 
 /** How long the end of a program may wait for its releases, all together. */
@@ -10,6 +11,16 @@ export const RELEASE_TIMEOUT_MS = 2_000;
 /** Releases at once, so that the end of a large worker does not overload the service. */
 const MAX_RELEASES = 100;
 
+/** What is written before an operation is released. */
+export interface Leftover {
+  /** Acknowledge the cancel instead. */
+  readonly isCancelRequested?: boolean;
+  /** The report that may not be stored yet, and the wait for its place on the stream. */
+  readonly report?: ProgressReport | undefined;
+  readonly send?: () => Promise<void>;
+}
+
+/** The releases of one client. */
 export class ReleaseQueue {
   readonly #milepost: Milepost;
   readonly #waiting: (() => void)[] = [];
@@ -24,19 +35,22 @@ export class ReleaseQueue {
    *
    * @throws MilepostError if it was refused, or not answered in time.
    */
-  async giveBack(operationId: string, attempt: number): Promise<void> {
+  async giveBack({ id, attempt }: Operation, leftover: Leftover): Promise<void> {
     const end = clock() + RELEASE_TIMEOUT_MS;
     await this.#enter();
     try {
-      const requestId = newRequestId(undefined);
-      const release = () =>
-        this.#milepost.release(operationId, {
-          reason: "the worker has stopped",
-          attempt,
-          requestId,
-          deadlineMs: Math.max(1, end - clock()),
-        });
-      await untilFinal(release, { timeoutMs: end - clock() });
+      await leftover.send?.();
+      const common = { attempt, requestId: requestId(undefined) };
+      const options = () => ({ ...common, deadlineMs: Math.max(1, end - clock()) });
+      if (leftover.report !== undefined) {
+        const stored = { attempt, deadlineMs: Math.max(1, (end - clock()) / 2) };
+        await this.#milepost.updateProgress(id, leftover.report, stored).catch(() => undefined);
+      }
+      const write = () =>
+        leftover.isCancelRequested === true
+          ? this.#milepost.acknowledgeCancellation(id, options())
+          : this.#milepost.release(id, { ...options(), reason: "the worker has stopped" });
+      await untilFinal(write, { timeoutMs: end - clock() });
     } finally {
       this.#leave();
     }

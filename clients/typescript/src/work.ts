@@ -73,10 +73,20 @@ export class Work {
   /**
    * Save the state of the work for the next attempt, which finds it in `resumedFrom`: JSON, or a
    * `google.protobuf.Any`, of at most 64 KiB. It travels with the progress. Throws what `progress`
-   * throws.
+   * throws, and a RangeError if the state is too large.
    */
   async checkpoint(state: unknown, progress?: number, message?: string): Promise<void> {
     await this.#report({ checkpoint: state, progress, message });
+  }
+
+  /**
+   * Return when everything that was reported so far is stored, such as the last checkpoint.
+   *
+   * @throws MilepostError if a report was refused, or the handler must stop.
+   */
+  async flush(): Promise<void> {
+    this.#stop.signal.throwIfAborted();
+    await this.#held.flush();
   }
 
   async #report(report: Parameters<HeldOperation["report"]>[0]): Promise<void> {

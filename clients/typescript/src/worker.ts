@@ -230,6 +230,8 @@ export class Worker {
     for (const execution of remaining) {
       this.#log.warn(`the handler of ${execution.id} does not end though its signal is aborted`);
     }
+    // Requested cancels are acknowledged first.
+    remaining.sort((a, b) => Number(b.isCancelRequested) - Number(a.isCancelRequested));
     await Promise.all(remaining.map((execution) => execution.giveBack()));
   }
 

@@ -209,7 +209,7 @@ describe("the description of what a handler throws", () => {
   });
 
   it("is that of a permanent failure", () => {
-    const failure = new client.PermanentFailure("CODEC", "unsupported", { source: "in.mov" });
+    const failure = new client.PermanentFailure("unsupported", { code: "CODEC", source: "in.mov" });
     assert.deepEqual(described(failure), {
       code: "CODEC",
       message: "unsupported",

@@ -117,7 +117,8 @@ describe("a handler", () => {
 
   it("fails for good by a PermanentFailure", async () => {
     const operation = await ended(() => {
-      throw new client.PermanentFailure("CODEC", "unsupported", {
+      throw new client.PermanentFailure("unsupported", {
+        code: "CODEC",
         source: "in.mov",
         details: { a: 1 },
       });
@@ -170,7 +171,8 @@ describe("a handler", () => {
 
   it("ends its operation if its error is refused", async () => {
     const operation = await ended(() => {
-      throw new client.PermanentFailure("CODEC", "too large", {
+      throw new client.PermanentFailure("too large", {
+        code: "CODEC",
         details: { text: "x".repeat(3 << 20) },
       });
     });
@@ -195,6 +197,62 @@ describe("a handler", () => {
       }, "refused");
     });
     assert.equal(operation.result, "refused");
+  });
+});
+
+describe("a checkpoint", () => {
+  it("is stored before the next attempt, which begins with it", async () => {
+    const found: unknown[] = [];
+    const operation = await ended(async (work) => {
+      found.push(work.resumedFrom);
+      for (let n = 0; n < 50; n += 1) {
+        await work.checkpoint({ attempt: work.operation.attempt, n });
+      }
+      if (work.operation.attempt < 3) {
+        throw new Error("again");
+      }
+    });
+    assert.equal(operation.status, "COMPLETED");
+    assert.deepEqual(found, [undefined, { attempt: 1, n: 49 }, { attempt: 2, n: 49 }]);
+  });
+
+  it("is stored when flush returns", async () => {
+    const operation = await ended(async (work) => {
+      for (let n = 1; n <= 5; n += 1) {
+        await work.checkpoint(n, n / 10);
+      }
+      await work.flush();
+      return (await caller.get(work.operation.id)).checkpoint;
+    });
+    assert.equal(operation.result, 5);
+  });
+
+  it("is refused before it is sent, if it is too large", async () => {
+    const operation = await ended(async (work) => {
+      await assert.rejects(work.checkpoint("x".repeat(66_000)), RangeError);
+      await assert.rejects(work.progress(0.5, "x".repeat(3 << 20)), RangeError);
+      await assert.rejects(work.checkpoint(Number.NaN), client.NotJson);
+      await work.checkpoint("x".repeat(65_000));
+      await work.flush();
+    });
+    assert.equal(operation.status, "COMPLETED");
+  });
+
+  it("is stored before the release of a worker that stops", async () => {
+    const handler = async (work: Work) => {
+      for (let n = 1; n <= 20; n += 1) {
+        await work.checkpoint(n);
+      }
+      await pause(60_000, undefined, { signal: work.signal });
+    };
+    const use = async (name: string) => {
+      const { id } = await caller.create(name);
+      await eventually(async () => (await caller.get(id)).checkpoint !== undefined, "saved");
+      return id;
+    };
+    const id = await working(handler, use, { graceMs: 0 });
+    const { status, checkpoint } = await caller.get(id);
+    assert.deepEqual([status, checkpoint], ["PENDING", 20]);
   });
 });
 
@@ -248,6 +306,27 @@ describe("the signal of a handler", () => {
     );
     assert.deepEqual([operation.status, operation.progressMessage], ["CANCELLED", "cleaning up"]);
     assert.ok(operation.cancelDeliveredTime);
+  });
+
+  it("is aborted by a worker that stops, which acknowledges the cancel", async () => {
+    const { handler, work } = waiting();
+    const use = async (name: string) => {
+      const { id } = await caller.create(name);
+      const { cancelRequested } = await work;
+      await caller.cancel(id, { graceMs: 60_000 });
+      await eventually(() => cancelRequested.aborted, "requested");
+      return id;
+    };
+    const id = await working(handler, use, { graceMs: 0 });
+    assert.equal((await caller.get(id)).status, "CANCELLED");
+  });
+
+  it("is no reason to acknowledge a cancel that was not requested", async () => {
+    const handler = () => {
+      throw new client.CancelRequested("by itself");
+    };
+    const operation = await ended(handler, { maxAttempts: 1 });
+    assert.deepEqual([operation.status, operation.errors[0]?.code], ["FAILED", "CancelRequested"]);
   });
 
   it("is aborted at the end of the grace", async () => {

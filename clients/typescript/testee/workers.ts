@@ -75,7 +75,10 @@ export function problemOf(work: Work, args: Readonly<Record<string, unknown>>): 
   const message = String(args.message ?? "failed");
   switch (args.kind) {
     case "permanent":
-      return new PermanentFailure(String(args.code), message);
+      return new PermanentFailure(
+        message,
+        args.code === undefined ? {} : { code: String(args.code) },
+      );
     case "retry_later":
       return new RetryLater(Number(args.delay) * 1000, message);
     case "acknowledge":
