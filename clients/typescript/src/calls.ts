@@ -56,7 +56,8 @@ export class Calls {
    *
    * While the service is unavailable, or calls are broken on their way to it, the request is sent
    * again: after the pause that the service asks for, and a growing one. The deadline bounds all
-   * tries together. That is safe, because every request reads, claims or has a requestId.
+   * tries together. That is safe, because a request reads, claims or has a requestId,
+   * unless it says that it is not repeatable.
    *
    * @throws MilepostError if the service refused, or did not answer in time, or its answer cannot
    *   be decoded.
@@ -64,9 +65,9 @@ export class Calls {
   async send<Request, Response>(
     method: (request: Request, options: TransportOptions) => Promise<Response>,
     request: Request,
-    options: CallOptions & { readonly waitingMs?: number } = {},
+    options: CallOptions & { readonly waitingMs?: number; readonly isRepeatable?: boolean } = {},
   ): Promise<Response> {
-    const { signal, deadlineMs = this.deadlineMs, waitingMs = 0 } = options;
+    const { signal, deadlineMs = this.deadlineMs, waitingMs = 0, isRepeatable = true } = options;
     requireWellFormed(request, "request");
     const end = clock() + deadlineMs + waitingMs;
     const backoff = new Backoff();
@@ -81,7 +82,7 @@ export class Calls {
         signal?.throwIfAborted();
         const error = rebuild(failure);
         pauseMs = backoff.pauseMs(error);
-        if (!isPassing(error) || clock() + pauseMs >= end) {
+        if (!(isRepeatable && isPassing(error)) || clock() + pauseMs >= end) {
           throw error;
         }
       }

@@ -1,10 +1,11 @@
-/** The client: the calls of callers and of workers in one class. */
-import { Callers, preconditions } from "./callers.js";
+/** The client: the calls of callers, of receivers of webhooks and of workers in one class. */
+import { preconditions } from "./callers.js";
 import type { CallOptions, WriteOptions } from "./calls.js";
 import { toDuration } from "./convert.js";
 import { toAny } from "./json.js";
 import { fromOperation, type Operation, type OperationError, toErrors } from "./operation.js";
 import { ProgressStream } from "./progress-stream.js";
+import { Receivers } from "./receivers.js";
 import { ReleaseQueue } from "./release-queue.js";
 
 /** What a write of a worker takes. */
@@ -75,7 +76,7 @@ export interface ReleaseOptions extends WorkOptions {
  * `RevisionMismatch` unless the operation still has them. Every write may throw
  * `OperationNotFound`, `IllegalTransition`, and `Cancelled` if the operation was cancelled.
  */
-export class Milepost extends Callers {
+export class Milepost extends Receivers {
   #stream: ProgressStream | undefined;
   /** @internal Releases at the end of workers. */
   readonly _releases = new ReleaseQueue(this);

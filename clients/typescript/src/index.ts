@@ -43,6 +43,14 @@ export {
   type RetryPolicy,
   type Status,
 } from "./operation.js";
+export type {
+  Delivery,
+  DeliveryAttempt,
+  DeliveryOptions,
+  DeliveryStatus,
+  SigningSecret,
+  SigningSecrets,
+} from "./receivers.js";
 export { VERSION } from "./version.js";
 export {
   NotVerified,

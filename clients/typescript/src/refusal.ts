@@ -136,14 +136,17 @@ export function errorClass(
   return known ?? (code === undefined ? undefined : BY_CODE[code]) ?? errors.MilepostError;
 }
 
+/** The codes of the transport for a lost connection. */
+const LOST: ReadonlySet<Code> = new Set([Code.Aborted, Code.Canceled]);
+
 /**
  * Return the code of an error without a reason.
  *
  * The transport reports a lost connection with other codes than gRPC does. The service gives a
- * reason with every ABORTED of its own.
+ * reason with every ABORTED of its own, and a call that the user aborts throws the user's reason.
  */
 function codeOf(refusal: ConnectError): GrpcCode {
-  const isLost = refusal.code === Code.Aborted || isFromNode(refusal.cause);
+  const isLost = LOST.has(refusal.code) || isFromNode(refusal.cause);
   return isLost ? "UNAVAILABLE" : CODES[refusal.code];
 }
 

@@ -16,6 +16,8 @@ export class Service implements AsyncDisposable {
   readonly #lines: AsyncIterator<string>;
   #asking: Promise<unknown> = Promise.resolve();
   address = "";
+  /** The file of its authority, with `--tls`. */
+  caFile = "";
 
   private constructor(process: ChildProcess, lines: AsyncIterator<string>) {
     this.#process = process;
@@ -32,7 +34,9 @@ export class Service implements AsyncDisposable {
       stdio: ["pipe", "pipe", "inherit"],
     });
     const service = new Service(child, createInterface(child.stdout)[Symbol.asyncIterator]());
-    service.address = String((await service.#read()).address);
+    const started = await service.#read();
+    service.address = String(started.address);
+    service.caFile = String(started.ca_file);
     return service;
   }
 
