@@ -138,7 +138,7 @@ $(VENV)/.run: requirements/run.txt requirements/build.txt $(PROJECTS) $(VENV)/.p
 	@touch $@
 
 $(TYPESCRIPT)/node_modules/.package-lock.json: $(TYPESCRIPT)/package.json $(TYPESCRIPT)/package-lock.json
-	@node -e 'process.exit(parseInt(process.versions.node) < 20)' || { echo "error: Node 20 or newer is needed"; exit 1; }
+	@node -e 'process.exit(+(parseInt(process.versions.node) < 20))' || { echo "error: Node 20 or newer is needed"; exit 1; }
 	cd $(TYPESCRIPT) && npm ci --ignore-scripts --no-audit --no-fund --loglevel error
 	@touch $@
 

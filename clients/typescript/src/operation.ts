@@ -64,7 +64,7 @@ export interface Operation {
   readonly progressMessage: string | undefined;
   /**
    * The result: a plain value, null included, or a `google.protobuf.Any` of any other type;
-   * undefined if there is none.
+   * undefined without one.
    */
   readonly result: unknown;
   readonly errors: readonly OperationError[];

@@ -1,7 +1,7 @@
 /** A proxy on the way to the service that loses answers and connections. */
 import { connect, createServer, type Server, type Socket } from "node:net";
 
-/** Passes bytes on, until it is told to lose them. */
+/** A proxy that passes bytes on, and loses them on demand. */
 export class BrokenProxy implements AsyncDisposable {
   readonly #server: Server;
   readonly #sockets = new Set<Socket>();

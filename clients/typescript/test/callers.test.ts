@@ -143,7 +143,7 @@ describe("create", () => {
     });
   });
 
-  it("refuses a text that is not Unicode, and a number that is no int32, before it is sent", async () => {
+  it("refuses a text that is not Unicode, and a number outside of int32, before it is sent", async () => {
     await assert.rejects(caller.create("\ud800"), client.NotJson);
     await assert.rejects(caller.create("f", { metadata: { "\udc00": 1 } }), client.NotJson);
     await assert.rejects(caller.create("f", { maxAttempts: 1.5 }), client.InvalidRequest);
@@ -211,7 +211,7 @@ describe("the result", () => {
     }
   });
 
-  it("is undefined if there is none", async () => {
+  it("is undefined without one", async () => {
     const { id } = await claimed();
     await worker.complete(id);
     assert.equal(await caller.result(id), undefined);
@@ -399,7 +399,7 @@ describe("a connection", () => {
     });
   });
 
-  it("is unavailable if nobody listens, and fails when it is closed", async () => {
+  it("is unavailable without a listener, and fails when it is closed", async () => {
     const milepost = new Milepost({ address: "127.0.0.1:1", deadlineMs: 300 });
     await assert.rejects(milepost.get(ABSENT), client.Unavailable);
     await milepost.close();

@@ -29,7 +29,7 @@ describe("the replicas behind a name", () => {
   it("are used in turn, and one that is away is left out", async () => {
     const first = await replica("127.0.0.1", 0);
     const second = await replica("127.0.0.2", first.port);
-    const addresses = ["127.0.0.1", "127.0.0.2", "127.0.0.3"]; // nobody listens on the third
+    const addresses = ["127.0.0.1", "127.0.0.2", "127.0.0.3"]; // the third has no listener
     const channel = new Channel(parseAddress(`milepost.test:${first.port}`), {
       insecure: true,
       interceptors: [],
