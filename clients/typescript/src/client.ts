@@ -78,6 +78,8 @@ export interface ReleaseOptions extends WorkOptions {
  */
 export class Milepost extends Receivers {
   #stream: ProgressStream | undefined;
+  /** @internal What running workers do before the connection closes. */
+  readonly _beforeClose = new Set<() => Promise<void>>();
   /** @internal Releases at the end of workers. */
   readonly _releases = new ReleaseQueue(this);
 
@@ -87,6 +89,12 @@ export class Milepost extends Receivers {
     return this.#stream;
   }
 
+  /**
+   * Release the operations of running workers, store their last reports, and close the connection.
+   *
+   * Calls in flight fail. A closed client stays closed. A program that makes no more calls need not
+   * close its client to end.
+   */
   override async close(): Promise<void> {
     await Promise.allSettled([...this._beforeClose].map((release) => release()));
     await this.#stream?.close();

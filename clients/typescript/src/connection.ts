@@ -36,8 +36,6 @@ export class Connection implements AsyncDisposable {
   readonly #channel: Channel;
   /** @internal The calls, for the parts of this package. */
   readonly _calls: Calls;
-  /** @internal Calls that still need the channel, for what must not outlive it. */
-  readonly _beforeClose = new Set<() => Promise<void>>();
 
   /** @throws TypeError if the address, the credential or the combination of options is invalid. */
   constructor(options: MilepostOptions) {
@@ -60,14 +58,8 @@ export class Connection implements AsyncDisposable {
     this._calls = new Calls(this.#channel, deadlineMs);
   }
 
-  /**
-   * Release the operations of running workers, store their last reports, and close the connection.
-   *
-   * Calls in flight fail. A closed client stays closed. A program that makes no more calls need not
-   * close its client to end.
-   */
+  /** Close the connection. Calls in flight fail. A closed client stays closed. */
   async close(): Promise<void> {
-    await Promise.allSettled([...this._beforeClose].map((release) => release()));
     this.#channel.close();
   }
 
