@@ -12,6 +12,8 @@ TOGETHER := tests/unit tests/contract tests/migration tests/e2e
 ALONE := tests/bench tests/faults
 # More words for the command of a target: `make test ARGS="-k lifecycle -x"`.
 
+TYPESCRIPT := clients/typescript
+
 SOURCES := service/milepost clients/python/milepost_client protos/generate.py migrations tests
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input --quiet
 # The npm of the Node that pip installs.
@@ -51,7 +53,7 @@ export RUFF_CACHE_DIR := $(CURDIR)/.cache/ruff
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo run test lint check coverage bench bench-size faults gen lock clean
+.PHONY: help demo run test test-typescript lint check coverage bench bench-size faults gen lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -69,6 +71,10 @@ else
 	$(BIN)/python -m pytest -n $(WORKERS) $(TOGETHER)
 	$(BIN)/python -m pytest $(ALONE)
 endif
+
+test-typescript: $(VENV)/.dev $(TYPESCRIPT)/node_modules/.package-lock.json ## Check and test the TypeScript client
+	$(BIN)/python protos/generate.py --check
+	cd $(TYPESCRIPT) && npm run lint && npm test
 
 lint: $(VENV)/.dev ## Check style, types, imports, duplicates, .proto files and generated code
 	$(BIN)/ruff check
@@ -106,7 +112,7 @@ lock: $(UV) ## Write requirements/*.txt from pyproject.toml (newest versions: AR
 	$(LOCK) --group build --constraints requirements/dev.txt --output-file requirements/build.txt $(ARGS)
 
 clean: ## Remove the environment and everything that can be made again
-	rm -rf $(VENV) .cache build dist
+	rm -rf $(VENV) .cache build dist $(TYPESCRIPT)/node_modules $(TYPESCRIPT)/dist $(TYPESCRIPT)/build
 	find service clients/python migrations protos tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/uv:
@@ -129,6 +135,11 @@ $(VENV)/.run: requirements/run.txt requirements/build.txt $(PROJECTS) $(VENV)/.p
 	@echo "installing what the service needs"
 	@$(PIP) install --require-hashes -r requirements/run.txt -r requirements/build.txt
 	@$(PIP) install --no-deps --no-build-isolation --editable . --editable clients/python
+	@touch $@
+
+$(TYPESCRIPT)/node_modules/.package-lock.json: $(TYPESCRIPT)/package.json $(TYPESCRIPT)/package-lock.json
+	@node -e 'process.exit(+(parseInt(process.versions.node) < 20))' || { echo "error: Node 20 or newer is needed"; exit 1; }
+	cd $(TYPESCRIPT) && npm ci --ignore-scripts --no-audit --no-fund --loglevel error
 	@touch $@
 
 PACKAGES := tests/npm/package.json tests/npm/package-lock.json

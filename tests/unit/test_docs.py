@@ -37,7 +37,12 @@ from tests.unit.documents import (
 
 RECORDS: Final = sorted((ROOT / "docs/adr").glob("*.md"))
 DOCUMENTS: Final = sorted(
-    [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("clients/**/README.md")]
+    [
+        *ROOT.glob("*.md"),
+        *ROOT.glob("docs/**/*.md"),
+        *ROOT.glob("clients/README.md"),
+        *ROOT.glob("clients/*/README.md"),  # and not those of packages below node_modules
+    ]
 )
 OURS: Final = [path for path in DOCUMENTS if "clients" not in path.parts]
 EXAMPLES: Final = sorted((ROOT / "clients").glob("*/examples/*.py"))

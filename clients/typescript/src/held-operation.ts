@@ -1,0 +1,288 @@
+/** One operation on the progress stream: its newest report, and the lease that reports renew. */
+import { create } from "@bufbuild/protobuf";
+import type { Any } from "@bufbuild/protobuf/wkt";
+import { Backoff, clock } from "./backoff.js";
+import { Bell } from "./bell.js";
+import type { ProgressReport } from "./client.js";
+import { isOver, MilepostError } from "./errors.js";
+import { StreamProgressRequestSchema } from "./gen/milepost/v1/worker_service_pb.js";
+import { toAny, wellFormed } from "./json.js";
+import type { Operation } from "./operation.js";
+
+/** The assumed lease of an operation without one, which is still watched for a cancel. */
+const DEFAULT_LEASE_MS = 30_000;
+/**
+ * The delay of the first report, which makes the service watch for a cancel: work that ends before
+ * needs none.
+ */
+const FIRST_REPORT_DELAY_MS = 200;
+/** How long a last report may wait for its place on the stream. */
+const SEND_TIMEOUT_MS = 1_000;
+/** Renewals per lease: two may be lost before the lease is. */
+const RENEWALS_PER_LEASE = 3;
+
+/**
+ * The limits of what is reported, in bytes and characters. A message that is too large for gRPC
+ * would end the reports of all operations on the stream.
+ */
+const MAX_CHECKPOINT_BYTES = 65_536;
+const MAX_MESSAGE_LENGTH = 65_536;
+
+/** A report as it is sent. */
+interface PackedReport {
+  readonly progress?: number;
+  readonly message?: string;
+  readonly checkpoint?: Any;
+}
+
+/** The part of the progress stream that an operation needs. */
+export interface Outbox {
+  /** Send the newest report soon. */
+  enqueue(held: HeldOperation): void;
+  /** Send nothing more about the operation. */
+  drop(held: HeldOperation): void;
+}
+
+/** What the work on an operation wants to know. */
+export interface Holder {
+  /** Called once, with the reason, when the work must stop. */
+  onOver(reason: MilepostError): void;
+  /** Called when the owner asks to cancel the operation. */
+  onCancelRequested(): void;
+}
+
+/** A report that was sent: its version, and the time. */
+interface SentReport {
+  readonly version: number;
+  readonly time: number;
+}
+
+/**
+ * An operation whose work is reported on the stream, from `ProgressStream.hold` to `close`.
+ *
+ * Only the newest report is kept. Times are those of the monotonic clock, in milliseconds.
+ */
+export class HeldOperation {
+  readonly id: string;
+  readonly attempt: number;
+  /** The revision at the start of the attempt; its interruptions have later ones. */
+  readonly revision: number;
+  readonly leaseMs: number;
+  /** The pauses after temporary refusals of a report. */
+  readonly backoff = new Backoff();
+  /** Time at which the lease is to be renewed, if nothing is reported before. */
+  dueTime: number;
+
+  readonly #outbox: Outbox;
+  readonly #holder: Holder;
+  #report: PackedReport = {};
+  #problem: MilepostError | undefined;
+  readonly #taken = new Bell();
+  readonly #answered = new Bell();
+  #isEnding = false;
+  #isClosed = false;
+  #version = 0;
+  #sentVersion = 0;
+  #storedVersion = 0;
+  #checkpointVersion = 0;
+  #renewalTime = clock();
+  #unanswered: SentReport[] = []; // the oldest one, and the newest one
+
+  constructor(outbox: Outbox, operation: Operation, holder: Holder) {
+    this.#outbox = outbox;
+    this.#holder = holder;
+    this.id = operation.id;
+    this.attempt = operation.attempt;
+    this.revision = operation.revision;
+    this.leaseMs = leaseMs(operation);
+    this.dueTime = this.#renewalTime + Math.min(FIRST_REPORT_DELAY_MS, this.#intervalMs);
+  }
+
+  get #intervalMs(): number {
+    return this.leaseMs / RENEWALS_PER_LEASE;
+  }
+
+  /** Time at which the lease may run out: the smaller, the more urgent is a report. */
+  get leaseEndTime(): number {
+    return this.#renewalTime + this.leaseMs;
+  }
+
+  /** True while a report that was sent may have no acknowledgement. */
+  get isUnanswered(): boolean {
+    return this.#unanswered.length > 0;
+  }
+
+  /** The newest report, or undefined if it was acknowledged since it was sent. */
+  get unstored(): PackedReport | undefined {
+    if (this.#version <= this.#storedVersion) {
+      return undefined;
+    }
+    const { checkpoint: _, ...report } = this.#report;
+    return this.hasUnstoredCheckpoint ? this.#report : report;
+  }
+
+  /**
+   * Send this as soon as possible; it replaces a report that was not sent yet.
+   *
+   * @throws MilepostError if an earlier report was refused, or the work must stop.
+   * @throws NotJson or RangeError if the checkpoint or the message cannot be sent.
+   */
+  report({ progress, message, checkpoint }: ProgressReport): void {
+    this.#throwProblem();
+    const packed = toAny(checkpoint);
+    if ((packed?.value.length ?? 0) > MAX_CHECKPOINT_BYTES) {
+      throw new RangeError(`the checkpoint has more than ${MAX_CHECKPOINT_BYTES} bytes`);
+    }
+    if ((message?.length ?? 0) > MAX_MESSAGE_LENGTH) {
+      throw new RangeError(`the message has more than ${MAX_MESSAGE_LENGTH} characters`);
+    }
+    this.#report = {
+      ...this.#report,
+      ...(progress === undefined ? {} : { progress }),
+      ...(message === undefined ? {} : { message: wellFormed(message, "message") }),
+      ...(packed === undefined ? {} : { checkpoint: packed }),
+    };
+    this.#version += 1;
+    if (packed !== undefined) {
+      this.#checkpointVersion = this.#version;
+    }
+    this.#outbox.enqueue(this);
+  }
+
+  /**
+   * Return when everything that was reported so far is stored.
+   *
+   * One acknowledgement may answer several reports, so that the answer to the last one is not
+   * recognized: it is sent again after each acknowledgement until one certainly is its own.
+   *
+   * @throws MilepostError if a report was refused, or the work must stop.
+   */
+  async flush(): Promise<void> {
+    const version = this.#version;
+    for (;;) {
+      this.#throwProblem();
+      if (this.#storedVersion >= version) {
+        return;
+      }
+      if (this.#isClosed) {
+        throw new MilepostError(`the work on ${this.id} is over: its last report may be lost`);
+      }
+      this.#answered.clear();
+      await this.#answered.wait();
+      if (this.#storedVersion < version) {
+        this.#outbox.enqueue(this);
+      }
+    }
+  }
+
+  /**
+   * Return when the newest report is on the stream, or after `SEND_TIMEOUT_MS`.
+   *
+   * A call that stores it afterwards is not undone by an earlier one that is on the stream.
+   */
+  async send(): Promise<void> {
+    const end = clock() + SEND_TIMEOUT_MS;
+    while (this.#sentVersion < this.#version && !this.#isClosed && clock() < end) {
+      this.#taken.clear();
+      await this.#taken.wait(end - clock());
+    }
+  }
+
+  #throwProblem(): void {
+    const problem = this.#problem;
+    this.#problem = undefined;
+    if (problem !== undefined) {
+      throw problem;
+    }
+  }
+
+  /** True if a checkpoint may not be stored yet. */
+  get hasUnstoredCheckpoint(): boolean {
+    return this.#checkpointVersion > this.#storedVersion;
+  }
+
+  /**
+   * Return the newest report, or a mere renewal if that is stored; it is sent now.
+   *
+   * @param isBare Return a mere renewal in any case, which the service does not count as a write.
+   */
+  take(now: number, isBare: boolean) {
+    const report = isBare || this.#isEnding ? undefined : this.unstored;
+    this.dueTime = now + this.#intervalMs;
+    const sent = { version: report === undefined ? this.#storedVersion : this.#version, time: now };
+    this.#unanswered = [...this.#unanswered.slice(0, 1), sent];
+    this.#sentVersion = Math.max(this.#sentVersion, sent.version);
+    this.#taken.ring();
+    const { id: operationId, attempt } = this;
+    return create(StreamProgressRequestSchema, { ...report, operationId, attempt });
+  }
+
+  /**
+   * Note that the service has stored a report, and renewed the lease with it.
+   *
+   * Of the unanswered reports only the oldest one is certainly stored.
+   */
+  acknowledge(): void {
+    const oldest = this.#unanswered.shift();
+    if (oldest !== undefined) {
+      this.#storedVersion = Math.max(this.#storedVersion, oldest.version);
+      this.#renewalTime = oldest.time;
+    }
+    this.backoff.reset();
+    this.#answered.ring();
+  }
+
+  /** Note that the stream has ended: what was sent on it is not acknowledged any more. */
+  loseAcknowledgements(): void {
+    if (this.isUnanswered) {
+      this.dueTime = Math.min(this.dueTime, this.#renewalTime + this.#intervalMs);
+    }
+    this.#unanswered = [];
+  }
+
+  /** Note that the newest report was stored by a call. */
+  settle(): void {
+    this.#storedVersion = this.#version;
+    this.#answered.ring();
+  }
+
+  /** Send no report but renewals: the work is ending. */
+  onlyRenew(): void {
+    this.#isEnding = true;
+    this.dueTime = Math.max(this.dueTime, this.#renewalTime + this.#intervalMs);
+  }
+
+  /** Note that the owner asks to cancel; a sign of life records that the worker knows. */
+  requestCancel(): void {
+    this.#outbox.enqueue(this);
+    this.#holder.onCancelRequested();
+  }
+
+  /** Note that a report was refused for good. The next call of `report` throws the error. */
+  refuse(error: MilepostError): void {
+    this.#problem = error;
+    if (isOver(error)) {
+      this.close();
+      this.#holder.onOver(error);
+    } else {
+      this.#report = {}; // every renewal would be refused like the report
+      this.#answered.ring();
+    }
+  }
+
+  /** Report nothing more, and let the lease run out. */
+  close(): void {
+    this.#isClosed = true;
+    this.#outbox.drop(this);
+    this.#taken.ring();
+    this.#answered.ring();
+  }
+}
+
+/** Return the length of the lease, by the clock of the service alone. */
+function leaseMs({ leaseExpireTime, startTime }: Operation): number {
+  if (leaseExpireTime === undefined || startTime === undefined) {
+    return DEFAULT_LEASE_MS;
+  }
+  return Math.max(1, leaseExpireTime.getTime() - startTime.getTime());
+}
