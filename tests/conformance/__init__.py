@@ -1,0 +1,1 @@
+"""The parts that the tests of all clients share: a service to start, and the testee commands."""
