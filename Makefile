@@ -20,6 +20,11 @@ LOCK := env -u UV_FIND_LINKS -u PIP_FIND_LINKS $(UV) pip compile --quiet --unive
 	--generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-package milepost-client \
 	--custom-compile-command "make lock"
 
+# The Go client. Its tools are a module of their own, so that its users do not get them.
+GO_CLIENT := clients/go
+GO_BIN := .cache/go/bin
+GO_TOOLS := $(GO_BIN)/.tools
+
 # What the .proto files promise is compared with the main branch: the local one, or the one last fetched.
 define BREAKING
 for ref in main origin/main; do \
@@ -51,7 +56,7 @@ export RUFF_CACHE_DIR := $(CURDIR)/.cache/ruff
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo run test lint check coverage bench bench-size faults gen lock clean
+.PHONY: help demo run test test-go lint check coverage bench bench-size faults gen lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -69,6 +74,12 @@ else
 	$(BIN)/python -m pytest -n $(WORKERS) $(TOGETHER)
 	$(BIN)/python -m pytest $(ALONE)
 endif
+
+test-go: $(VENV)/.dev $(GO_TOOLS) ## Check and test the Go client against a service of its own
+	$(BIN)/python protos/generate.py --check
+	@unformatted=$$(gofmt -l $(GO_CLIENT)) && test -z "$$unformatted" || { echo "gofmt: $$unformatted"; exit 1; }
+	cd $(GO_CLIENT) && go vet ./... && ../../$(GO_BIN)/staticcheck ./...
+	cd $(GO_CLIENT) && go test -p 1 -timeout 10m $(or $(ARGS),./...)
 
 lint: $(VENV)/.dev ## Check style, types, imports, duplicates, .proto files and generated code
 	$(BIN)/ruff check
@@ -108,6 +119,12 @@ lock: $(UV) ## Write requirements/*.txt from pyproject.toml (newest versions: AR
 clean: ## Remove the environment and everything that can be made again
 	rm -rf $(VENV) .cache build dist
 	find service clients/python migrations protos tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(GO_TOOLS): $(GO_CLIENT)/tools/go.mod $(GO_CLIENT)/tools/go.sum
+	@command -v go >/dev/null || { echo "error: there is no go; the Go client needs Go 1.26 or newer"; exit 1; }
+	@echo "building the tools of the Go client"
+	@cd $(GO_CLIENT)/tools && GOBIN=$(CURDIR)/$(GO_BIN) go install tool
+	@touch $@
 
 $(BIN)/uv:
 	@$(MAKE) --no-print-directory $(VENV)/.dev

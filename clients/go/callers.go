@@ -106,8 +106,8 @@ type ListRequest struct {
 	Function string
 	// CreatedFrom is the earliest time of the creation, inclusive.
 	CreatedFrom time.Time
-	// CreatedTo is the latest time of the creation, exclusive.
-	CreatedTo time.Time
+	// CreatedBefore is the latest time of the creation, exclusive.
+	CreatedBefore time.Time
 	// Owner selects the operations of another owner, for admins.
 	Owner string
 	// Full asks for Metadata, Result and Errors too.
@@ -121,7 +121,7 @@ type ListRequest struct {
 func (c *Client) List(ctx context.Context, r ListRequest) iter.Seq2[*Operation, error] {
 	request := &pb.ListOperationsRequest{
 		PageSize: int32(r.PageSize), Statuses: toStatuses(r.Statuses), Function: optional(r.Function),
-		CreateTimeFrom: toTime(r.CreatedFrom), CreateTimeTo: toTime(r.CreatedTo),
+		CreateTimeFrom: toTime(r.CreatedFrom), CreateTimeTo: toTime(r.CreatedBefore),
 		Owner: optional(r.Owner), View: pb.OperationView_OPERATION_VIEW_BASIC,
 	}
 	if r.Full {
@@ -135,13 +135,21 @@ func (c *Client) List(ctx context.Context, r ListRequest) iter.Seq2[*Operation, 
 	})
 }
 
+// EventsRequest says how events are read.
+type EventsRequest struct {
+	// PageSize is the number of events per call: 50 by default, at most 100.
+	PageSize int
+}
+
 // Events iterates over the transitions of an operation that changed its status or requested to
-// cancel it, oldest first.
-func (c *Client) Events(ctx context.Context, id string) iter.Seq2[*Event, error] {
+// cancel it, oldest first, over all pages. It ends after the first error.
+func (c *Client) Events(
+	ctx context.Context, id string, r EventsRequest,
+) iter.Seq2[*Event, error] {
 	return pages(func(token string) ([]*Event, string, error) {
 		page, err := send[pb.ListEventsResponse](
 			ctx, c, pb.OperationService_ListEvents_FullMethodName,
-			&pb.ListEventsRequest{OperationId: id, PageToken: token}, 0)
+			&pb.ListEventsRequest{OperationId: id, PageSize: int32(r.PageSize), PageToken: token}, 0)
 		events := make([]*Event, len(page.GetEvents()))
 		for i, event := range page.GetEvents() {
 			events[i] = fromEvent(event)

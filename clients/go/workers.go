@@ -42,6 +42,8 @@ func (c *Client) Claim(ctx context.Context, r ClaimRequest) ([]*Operation, error
 
 // StartRequest says how an operation is started.
 type StartRequest struct {
+	// Progress is the first progress, between 0.0 and 1.0.
+	Progress *float64
 	// Worker is the name of the worker, shown to people.
 	Worker string
 	// ExpectedRevision is the revision that the operation must have; 0 means any.
@@ -55,7 +57,8 @@ func (c *Client) Start(ctx context.Context, id string, r StartRequest) (*Operati
 	answer, err := send[pb.StartOperationResponse](
 		ctx, c, pb.WorkerService_StartOperation_FullMethodName,
 		&pb.StartOperationRequest{
-			OperationId: id, Worker: optional(r.Worker), RequestId: optional(r.RequestID),
+			OperationId: id, Progress: r.Progress, Worker: optional(r.Worker),
+			RequestId:        optional(r.RequestID),
 			ExpectedRevision: optional(r.ExpectedRevision),
 		}, 0)
 	if err != nil {
