@@ -108,7 +108,7 @@ func TestCallers(t *testing.T) {
 			!slices.Equal(illegal.Allowed(), []milepost.Status{milepost.Processing}) {
 			t.Errorf("got %#v", err)
 		}
-		stranger := newClient(t, s.address, milepost.WithAPIKey("mk_wrong"))
+		stranger := newClient(t, s.Address, milepost.WithAPIKey("mk_wrong"))
 		_, err = stranger.Get(ctx, "op_"+strings.Repeat("0", 24))
 		var denied *milepost.UnauthenticatedError
 		if !errors.As(err, &denied) {
@@ -262,14 +262,14 @@ func TestWatchResumes(t *testing.T) {
 		revisions = append(revisions, operation.Revision)
 		switch operation.Status {
 		case milepost.Pending:
-			s.do(map[string]any{"do": "kill"})
-			s.do(map[string]any{"do": "start"})
+			s.Do(map[string]any{"do": "kill"})
+			s.Do(map[string]any{"do": "start"})
 			if _, err := worker.Claim(t.Context(), milepost.ClaimRequest{Functions: []string{function}}); err != nil {
 				t.Fatal(err)
 			}
 		case milepost.Processing:
-			s.do(map[string]any{"do": "stop"})
-			s.do(map[string]any{"do": "start"})
+			s.Do(map[string]any{"do": "stop"})
+			s.Do(map[string]any{"do": "start"})
 			if _, err := worker.Complete(t.Context(), o.ID, "end", milepost.Write{}); err != nil {
 				t.Fatal(err)
 			}

@@ -1,106 +1,32 @@
 package milepost_test
 
 import (
-	"bufio"
 	"context"
 	"crypto/rand"
-	"encoding/json"
-	"io"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	milepost "milepost.dev/go"
+	"milepost.dev/go/internal/testservice"
 )
 
-// service is a Milepost on SQLite that the test drives; see tests/conformance/README.md.
+// service is a running service with clients of its own.
 type service struct {
-	t       *testing.T
-	input   io.Writer
-	output  *bufio.Scanner
-	address string
+	*testservice.Service
+	t *testing.T
 }
 
 // startService starts a service that ends with the test.
 func startService(t *testing.T, options ...string) *service {
 	t.Helper()
-	root, err := filepath.Abs("../..")
-	if err != nil {
-		t.Fatal(err)
-	}
-	python := os.Getenv("MILEPOST_TEST_PYTHON")
-	if python == "" {
-		python = filepath.Join(root, ".venv/bin/python")
-	}
-	command := exec.Command(python, append([]string{"-m", "tests.conformance.service"}, options...)...)
-	command.Dir, command.Stderr = root, os.Stderr
-	input, err := command.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	output, err := command.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := command.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = input.Close()
-		if err := command.Wait(); err != nil {
-			t.Errorf("the service: %v", err)
-		}
-	})
-	s := &service{t: t, input: input, output: bufio.NewScanner(output)}
-	s.output.Buffer(nil, 64<<20)
-	var addresses struct {
-		Address string `json:"address"`
-	}
-	s.read(&addresses)
-	s.address = addresses.Address
-	return s
-}
-
-func (s *service) read(into any) {
-	s.t.Helper()
-	if !s.output.Scan() {
-		s.t.Fatalf("the service does not answer: %v", s.output.Err())
-	}
-	if err := json.Unmarshal(s.output.Bytes(), into); err != nil {
-		s.t.Fatal(err)
-	}
-}
-
-// do performs one command and returns its result.
-func (s *service) do(command map[string]any) map[string]any {
-	s.t.Helper()
-	if err := json.NewEncoder(s.input).Encode(command); err != nil {
-		s.t.Fatal(err)
-	}
-	var result map[string]any
-	s.read(&result)
-	if problem := result["error"]; problem != nil {
-		s.t.Fatalf("%v: %v", command, problem)
-	}
-	return result
-}
-
-func (s *service) key(subject string, roles ...string) string {
-	s.t.Helper()
-	result := s.do(map[string]any{
-		"do": "key", "subject": subject + "-" + strings.ToLower(rand.Text()), "roles": roles,
-		"functions": []string{"*"},
-	})
-	return result["key"].(string)
+	return &service{testservice.Start(t, options...), t}
 }
 
 // client returns a client with a key of its own, which is closed with the test.
 func (s *service) client(roles ...string) *milepost.Client {
 	s.t.Helper()
-	return newClient(s.t, s.address, milepost.WithAPIKey(s.key("go", roles...)))
+	return newClient(s.t, s.Address, milepost.WithAPIKey(s.Key("go", roles...)))
 }
 
 func newClient(t *testing.T, address string, options ...milepost.Option) *milepost.Client {

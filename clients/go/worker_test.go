@@ -284,7 +284,7 @@ func TestWorkers(t *testing.T) {
 	})
 
 	t.Run("ClosedClientReleasesTheWorkOfItsWorkers", func(t *testing.T) {
-		own, err := milepost.New(s.address, milepost.WithAPIKey(s.key("go", "WORKER")))
+		own, err := milepost.New(s.Address, milepost.WithAPIKey(s.Key("go", "WORKER")))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -355,10 +355,10 @@ func TestWorkSurvivesRestartsOfTheService(t *testing.T) {
 		ids = append(ids, create(t, alice, function).ID)
 	}
 	started.Wait()
-	s.do(map[string]any{"do": "kill"})
+	s.Do(map[string]any{"do": "kill"})
 	close(goOn)
 	time.Sleep(2 * time.Second)
-	s.do(map[string]any{"do": "start"})
+	s.Do(map[string]any{"do": "start"})
 	for _, id := range ids {
 		if o := wait(t, alice, id); o.Result != "good" || o.Attempt != 1 {
 			t.Errorf("%s %v, attempt %d", o.Status, o.Errors, o.Attempt)
@@ -448,8 +448,8 @@ func TestKilledWorkerLeavesItsCheckpoint(t *testing.T) {
 	function := uniqueFunction()
 	o := create(t, alice, function)
 	victim := exec.Command(os.Args[0])
-	victim.Env = append(os.Environ(), killed+"="+function, "MILEPOST_ADDRESS="+s.address,
-		"MILEPOST_API_KEY="+s.key("victim", "WORKER"))
+	victim.Env = append(os.Environ(), killed+"="+function, "MILEPOST_ADDRESS="+s.Address,
+		"MILEPOST_API_KEY="+s.Key("victim", "WORKER"))
 	victim.Stderr = os.Stderr
 	var exit *exec.ExitError
 	if err := victim.Run(); !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
