@@ -21,7 +21,7 @@ var ErrWorkOver = errors.New("milepost: the work is over: nothing more can be re
 // worker that stops. The operation is released: another worker gets it.
 var ErrWorkerStopped = errors.New("milepost: the worker stops")
 
-// ErrGoexit is the cause of a failure if a handler ended its goroutine.
+// errGoexit is the cause of a failure if a handler ended its goroutine.
 var errGoexit = errors.New("the handler called runtime.Goexit")
 
 // Violation is one invalid field of a request.
@@ -48,7 +48,7 @@ type Violation struct {
 //	│       └── OperationDeletedError         your own operation, deleted
 //	├── IllegalTransitionError                not allowed: see Transition, Status, Allowed
 //	│   └── CancelledError                    not allowed because the operation is cancelled
-//	├── CancellationNotRequestedError         nobody requested the cancel that is acknowledged
+//	├── CancellationNotRequestedError         the acknowledged cancel was not requested
 //	├── ConflictError                         based on an old copy: read again and retry
 //	│   ├── RevisionMismatchError             the operation is not at ExpectedRevision
 //	│   ├── StaleAttemptError                 the attempt is over: stop working on the operation

@@ -83,7 +83,7 @@ func (e *unstorableResult) Error() string {
 	return "the result cannot be stored: " + e.err.Error()
 }
 
-// failureOf returns what the service is told about an error of a handler, whatever it is.
+// failureOf returns the failure that an error of a handler is, whatever it is.
 func failureOf(err error) Failure {
 	if permanent, ok := as[*PermanentFailure](err); ok {
 		return Failure{Errors: []OperationError{described(

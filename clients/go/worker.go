@@ -44,7 +44,7 @@ type WorkerOptions struct {
 	// Grace is how long handlers may go on after the worker was stopped: [DefaultGrace]. A negative
 	// one stops them at once.
 	Grace time.Duration
-	// Logger is told about failed attempts and refused claims: [slog.Default].
+	// Logger logs failed attempts and refused claims: [slog.Default].
 	Logger *slog.Logger
 }
 
