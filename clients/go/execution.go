@@ -39,6 +39,10 @@ type execution struct {
 	endCtx context.Context
 	endNow context.CancelFunc
 	done   chan struct{}
+	// endTimeout bounds the tries of the end; 0 means no bound.
+	endTimeout time.Duration
+	// err is what Do returns; only run writes it.
+	err error
 }
 
 func newExecution(
@@ -74,11 +78,15 @@ func (e *execution) run() {
 	outcome, ok := e.await()
 	switch {
 	case !ok || isOver(context.Cause(e.ctx)):
-		return
+		e.err = context.Cause(e.ctx)
 	case outcome.err != nil && e.isLeft():
+		e.err = outcome.err
 		e.release()
 	default:
-		e.finish(outcome)
+		if e.endTimeout > 0 {
+			defer time.AfterFunc(e.endTimeout, e.endNow).Stop()
+		}
+		e.err = errors.Join(outcome.err, e.finish(outcome))
 	}
 }
 
@@ -130,14 +138,18 @@ func (e *execution) call() (end outcome) {
 	return end
 }
 
-// finish ends the operation with the outcome.
-func (e *execution) finish(end outcome) {
+// finish ends the operation with the outcome. It returns why the operation does not end so.
+func (e *execution) finish(end outcome) error {
 	err := e.work.storeLastReport(e.endCtx)
+	var problem error
 	if err == nil {
-		err = e.end(end)
+		problem, err = e.end(end)
 	}
 	switch {
-	case err == nil || isOver(context.Cause(e.ctx)):
+	case err == nil:
+		return problem
+	case isOver(context.Cause(e.ctx)):
+		err = context.Cause(e.ctx)
 	case isOver(err):
 		e.log.Info("milepost: the operation was taken away", "reason", err)
 	case e.isLeft():
@@ -145,20 +157,24 @@ func (e *execution) finish(end outcome) {
 	default:
 		e.log.Error("milepost: the operation is left unfinished", "error", err)
 	}
+	return err
 }
 
-func (e *execution) end(end outcome) error {
+// end ends the operation. The problem is that of a result which cannot be stored; err is the final
+// refusal.
+func (e *execution) end(end outcome) (problem, err error) {
 	if end.err == nil {
 		err := e.complete(end.result)
 		if !isUnstorable(err) {
-			return err
+			return nil, err
 		}
-		end.err = &unstorableResult{err}
+		problem = &unstorableResult{err}
+		end.err = problem
 	}
 	if errors.Is(end.err, ErrCancelAcknowledged) && e.work.isCancelRequested() {
-		return e.acknowledge()
+		return nil, e.acknowledge()
 	}
-	return e.fail(end.err)
+	return problem, e.fail(end.err)
 }
 
 // isUnstorable returns true if another content may be accepted. A message that is too large for

@@ -83,6 +83,8 @@ func (e *unstorableResult) Error() string {
 	return "the result cannot be stored: " + e.err.Error()
 }
 
+func (e *unstorableResult) Unwrap() error { return e.err }
+
 // failureOf returns the failure that an error of a handler is, whatever it is.
 func failureOf(err error) Failure {
 	if permanent, ok := as[*PermanentFailure](err); ok {

@@ -22,6 +22,9 @@ func newWork(client *Client, operation *Operation, onOver func(error)) *Work {
 	work := &Work{
 		client: client, operation: operation, cancelRequested: make(chan struct{}),
 	}
+	if !operation.CancelRequestTime.IsZero() {
+		work.requestCancel()
+	}
 	work.held = client.progress.hold(operation, onOver, work.requestCancel)
 	return work
 }
