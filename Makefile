@@ -108,7 +108,7 @@ bench-size: $(VENV)/.dev ## Compare each call beside 10 thousand and 5 million o
 faults: $(VENV)/.dev ## Kill servers, cut connections, and look at what is left
 	$(BIN)/python -m pytest -m faults --timeout 600 $(ARGS)
 
-gen: $(VENV)/.dev ## Write the generated code from protos/
+gen: $(VENV)/.dev $(if $(shell command -v go),$(GO_TOOLS)) ## Write the generated code from protos/
 	$(BIN)/python protos/generate.py
 
 lock: $(UV) ## Write requirements/*.txt from pyproject.toml (newest versions: ARGS=--upgrade)

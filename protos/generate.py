@@ -7,7 +7,7 @@ protoc emits imports from the proto root (`from milepost.v1 import …`), which 
 has. They get the prefix of the folder that they live in; descriptor names stay as they are, so the
 service's copy and the client's may live in one process and share their message classes.
 
-The Go code is written or compared only where `make test-go` has built the plugins; otherwise a
+The Go code is written or compared only where `make gen` has built the plugins; otherwise a
 notice says so.
 """
 
@@ -62,7 +62,7 @@ def generated() -> dict[Path, dict[Path, str]]:
     folders = {folder: with_prefix(modules, name) for folder, name in FOLDERS.items()}
     if all(plugin.exists() for plugin in GO_PLUGINS):
         return folders | {GO / "gen": compile_go()}
-    print("NOTICE: no Go code without the plugins, which `make test-go` builds")
+    print("NOTICE: no Go code without the plugins, which `make gen` builds where Go is present")
     return folders
 
 
