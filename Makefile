@@ -79,7 +79,7 @@ test-go: $(VENV)/.dev $(GO_TOOLS) ## Check and test the Go client against a serv
 	$(BIN)/python protos/generate.py --check
 	@unformatted=$$(gofmt -l $(GO_CLIENT)) && test -z "$$unformatted" || { echo "gofmt: $$unformatted"; exit 1; }
 	cd $(GO_CLIENT) && go vet ./... && ../../$(GO_BIN)/staticcheck ./...
-	cd $(GO_CLIENT) && go test -p 1 -timeout 10m $(or $(ARGS),./...)
+	cd $(GO_CLIENT) && go test -count 1 -p 1 -timeout 10m $(or $(ARGS),./...)
 
 lint: $(VENV)/.dev ## Check style, types, imports, duplicates, .proto files and generated code
 	$(BIN)/ruff check

@@ -1,6 +1,6 @@
 """A service for the tests of a client in any language, driven over standard input and output.
 
-    python -m tests.conformance.service [--limited] [--set NAME=VALUE]…
+    python -m tests.conformance.service [--limited] [--tls] [--webhooks] [--set NAME=VALUE]…
 
 It writes one JSON object a line: first its addresses, then the result of each command that it
 reads. README.md lists the commands. It stops the service and ends when its input ends.
@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from milepost.webhooks.master_keys import new_key
+from tests.certificates import SERVER, Authority
 from tests.e2e.service import Service
 
 DATABASE: Final = "milepost.db"
@@ -24,13 +26,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Run a service for the tests of a client.")
     parser.add_argument("--limited", action="store_true", help="use the default limits")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", dest="settings")
+    parser.add_argument("--tls", action="store_true", help="encrypt, for 127.0.0.1 and localhost")
+    parser.add_argument("--webhooks", action="store_true", help="send webhooks")
     options = parser.parse_args()
     settings = dict(setting.split("=", 1) for setting in options.settings)
+    if options.webhooks:
+        settings["webhook_keys"] = new_key()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         url = f"sqlite:///{folder / DATABASE}"
+        started = {}
+        if options.tls:
+            authority = Authority(folder)
+            pair = authority.certify(*SERVER)
+            settings |= {"tls_cert_file": str(pair.certificate), "tls_key_file": str(pair.key)}
+            started["ca_file"] = str(authority.file)
         with Service(url, folder, limited=options.limited, **settings) as service:
-            write({"address": service.address, "http_address": service.http_address})
+            started |= {"address": service.address, "http_address": service.http_address}
+            write(started)
             for line in sys.stdin:
                 write(perform(service, json.loads(line)))
 

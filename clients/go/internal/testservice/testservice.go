@@ -21,6 +21,8 @@ type Service struct {
 	output *bufio.Scanner
 	// Address is that of its gRPC port.
 	Address string
+	// CAFile holds the authority of its certificate, with --tls.
+	CAFile string
 }
 
 // Start starts a service that ends with the test. It needs the environment of the repository, or
@@ -56,9 +58,10 @@ func Start(t *testing.T, options ...string) *Service {
 	s.output.Buffer(nil, 64<<20)
 	var addresses struct {
 		Address string `json:"address"`
+		CAFile  string `json:"ca_file"`
 	}
 	s.read(&addresses)
-	s.Address = addresses.Address
+	s.Address, s.CAFile = addresses.Address, addresses.CAFile
 	return s
 }
 
