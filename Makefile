@@ -22,6 +22,11 @@ LOCK := env -u UV_FIND_LINKS -u PIP_FIND_LINKS $(UV) pip compile --quiet --unive
 	--generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-package milepost-client \
 	--custom-compile-command "make lock"
 
+# The Go client. Its tools are a module of their own, so that its users do not get them.
+GO_CLIENT := clients/go
+GO_BIN := .cache/go/bin
+GO_TOOLS := $(GO_BIN)/.tools
+
 # What the .proto files promise is compared with the main branch: the local one, or the one last fetched.
 define BREAKING
 for ref in main origin/main; do \
@@ -53,10 +58,10 @@ export RUFF_CACHE_DIR := $(CURDIR)/.cache/ruff
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo run test test-typescript lint check coverage bench bench-size faults gen lock clean
+.PHONY: help demo run test test-go test-typescript lint check coverage bench bench-size faults gen lock clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: $(VENV)/.run ## See one operation whose worker is killed, and which another finishes
 	@$(BIN)/milepost demo $(ARGS)
@@ -75,6 +80,12 @@ endif
 test-typescript: $(VENV)/.dev $(TYPESCRIPT)/node_modules/.package-lock.json ## Check and test the TypeScript client
 	$(BIN)/python protos/generate.py --check
 	cd $(TYPESCRIPT) && npm run lint && npm test
+
+test-go: $(VENV)/.dev $(GO_TOOLS) ## Check and test the Go client against a service of its own
+	$(BIN)/python protos/generate.py --check
+	@unformatted=$$(gofmt -l $(GO_CLIENT)) && test -z "$$unformatted" || { echo "gofmt: $$unformatted"; exit 1; }
+	cd $(GO_CLIENT) && go vet ./... && ../../$(GO_BIN)/staticcheck ./...
+	cd $(GO_CLIENT) && go test -count 1 -p 1 -timeout 10m $(or $(ARGS),./...)
 
 lint: $(VENV)/.dev ## Check style, types, imports, duplicates, .proto files and generated code
 	$(BIN)/ruff check
@@ -103,7 +114,7 @@ bench-size: $(VENV)/.dev ## Compare each call beside 10 thousand and 5 million o
 faults: $(VENV)/.dev ## Kill servers, cut connections, and look at what is left
 	$(BIN)/python -m pytest -m faults --timeout 600 $(ARGS)
 
-gen: $(VENV)/.dev ## Write the generated code from protos/
+gen: $(VENV)/.dev $(if $(shell command -v go),$(GO_TOOLS)) ## Write the generated code from protos/
 	$(BIN)/python protos/generate.py
 
 lock: $(UV) ## Write requirements/*.txt from pyproject.toml (newest versions: ARGS=--upgrade)
@@ -114,6 +125,12 @@ lock: $(UV) ## Write requirements/*.txt from pyproject.toml (newest versions: AR
 clean: ## Remove the environment and everything that can be made again
 	rm -rf $(VENV) .cache build dist $(TYPESCRIPT)/node_modules $(TYPESCRIPT)/dist $(TYPESCRIPT)/build
 	find service clients/python migrations protos tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(GO_TOOLS): $(GO_CLIENT)/tools/go.mod $(GO_CLIENT)/tools/go.sum
+	@command -v go >/dev/null || { echo "error: there is no go; the Go client needs Go 1.26 or newer"; exit 1; }
+	@echo "building the tools of the Go client"
+	@cd $(GO_CLIENT)/tools && GOBIN=$(CURDIR)/$(GO_BIN) go install tool
+	@touch $@
 
 $(BIN)/uv:
 	@$(MAKE) --no-print-directory $(VENV)/.dev

@@ -130,7 +130,7 @@ export type CreateOperationRequest = Message<"milepost.v1.CreateOperationRequest
   uniqueKey?: string | undefined;
 
   /**
-   * What happens if an active operation of the owner has the `unique_key`. UNSPECIFIED means JOIN.
+   * Outcome if an active operation of the owner has the `unique_key`. UNSPECIFIED means JOIN.
    *
    * @generated from field: milepost.v1.UniqueKeyPolicy unique_key_policy = 14;
    */
@@ -571,7 +571,7 @@ export type ListEventsRequest = Message<"milepost.v1.ListEventsRequest"> & {
 
   /**
    * Maximum number of events on one page. 0 means 50. A value above 100 means 100. A negative value
-   * is refused.
+   * is refused. A page has fewer if it would have more than 3 MiB.
    *
    * @generated from field: int32 page_size = 2;
    */

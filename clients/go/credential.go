@@ -1,0 +1,39 @@
+package milepost
+
+import (
+	"context"
+	"errors"
+	"strings"
+)
+
+// TokenSource returns the API key or the token (JWT) of a call. It is called for every try of every
+// call, and should keep a token for as long as it is valid.
+type TokenSource func(ctx context.Context) (string, error)
+
+// errBadKey does not show the key.
+var errBadKey = errors.New("milepost: an API key is one word of ASCII; is there a line end in it?")
+
+// bearer puts the token into the metadata of every call.
+type bearer struct {
+	token  TokenSource
+	secure bool
+}
+
+// GetRequestMetadata returns the metadata with the token of this call.
+func (b *bearer) GetRequestMetadata(ctx context.Context, _ ...string) (map[string]string, error) {
+	token, err := b.token(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if !isWord(token) {
+		return nil, errBadKey
+	}
+	return map[string]string{"authorization": "Bearer " + token}, nil
+}
+
+// RequireTransportSecurity returns true unless the channel is meant to be unencrypted.
+func (b *bearer) RequireTransportSecurity() bool { return b.secure }
+
+func isWord(text string) bool {
+	return text != "" && !strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r > '~' })
+}

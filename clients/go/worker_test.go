@@ -1,0 +1,470 @@
+package milepost_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math"
+	"os"
+	"os/exec"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	milepost "milepost.dev/go"
+)
+
+var quiet = slog.New(slog.NewTextHandler(io.Discard, nil))
+
+// ends are handlers, and how the operation ends that they work on.
+var ends = map[string]struct {
+	handler milepost.Handler
+	want    string
+}{
+	"value": {returns(struct {
+		N int `json:"n"`
+	}{7}), "COMPLETED map[n:7]"},
+	"nothing": {returns(nil), "COMPLETED <nil>"},
+	"message": {returns(wrapperspb.Int32(7)), "COMPLETED 7"},
+	"error":   {fails(errors.New("broken")), "FAILED Error: broken"},
+	"typed":   {fails(&os.PathError{Op: "open", Path: "x", Err: syscall.ENOENT}), "FAILED PathError: open x: no such file or directory"},
+	"permanent": {fails(&milepost.PermanentFailure{
+		Code: "CODEC", Message: "m", Err: errors.New("cause"),
+	}), "FAILED CODEC: m"},
+	"wrapped":     {fails(fmt.Errorf("while reading: %w", &milepost.PermanentFailure{Code: "C", Err: errors.New("x")})), "FAILED C: while reading: x"},
+	"panic":       {func(context.Context, *milepost.Work) (any, error) { panic("no") }, "FAILED Panic: panic: no"},
+	"goexit":      {func(context.Context, *milepost.Work) (any, error) { runtime.Goexit(); return nil, nil }, "FAILED Error: the handler called runtime.Goexit"},
+	"bad error":   {fails(badError{}), "FAILED BadError: milepost_test.badError without a readable text"},
+	"not JSON":    {returns(make(chan int)), "FAILED UnstorableResult"},
+	"NaN":         {returns(math.NaN()), "FAILED UnstorableResult"},
+	"cycle":       {returns(cycle()), "FAILED UnstorableResult"},
+	"too large":   {returns(strings.Repeat("x", 1<<20+100)), "FAILED UnstorableResult"},
+	"far too big": {returns(strings.Repeat("x", 5<<20)), "FAILED UnstorableResult"},
+	"too big int": {returns(int64(1<<53 + 1)), "FAILED UnstorableResult"},
+	"bad details": {fails(&milepost.PermanentFailure{
+		Code: "C", Message: "m", Details: map[string]any{"x": math.Inf(1)},
+	}), "FAILED InvalidError: The error was refused"},
+}
+
+type badError struct{}
+
+func (badError) Error() string { panic("in Error") }
+
+func returns(value any) milepost.Handler {
+	return func(context.Context, *milepost.Work) (any, error) { return value, nil }
+}
+
+func fails(err error) milepost.Handler {
+	return func(context.Context, *milepost.Work) (any, error) { return nil, err }
+}
+
+func cycle() any {
+	list := []any{nil}
+	list[0] = list
+	return list
+}
+
+// TestWorkers groups what one service serves, with its limits lifted.
+func TestWorkers(t *testing.T) {
+	s := startService(t)
+	alice, client := s.client("CALLER"), s.client("WORKER")
+	ctx := t.Context()
+
+	t.Run("EveryHandlerEndsItsOperationOnce", func(t *testing.T) {
+		handlers := map[string]milepost.Handler{}
+		ids := map[string]string{}
+		prefix := uniqueFunction()
+		for name, each := range ends {
+			function := prefix + "." + strings.ReplaceAll(name, " ", "-")
+			handlers[function] = each.handler
+			o, err := alice.Create(ctx, milepost.CreateRequest{Function: function, MaxAttempts: 1})
+			if err != nil {
+				t.Fatal(err)
+			}
+			ids[name] = o.ID
+		}
+		runWorker(t, client, handlers, milepost.WorkerOptions{Logger: quiet})
+		for name, each := range ends {
+			o := wait(t, alice, ids[name])
+			found := fmt.Sprintf("%s %v", o.Status, o.Result)
+			if packed, ok := o.Result.(*anypb.Any); ok {
+				number := &wrapperspb.Int32Value{}
+				if err := o.DecodeResult(number); err != nil {
+					t.Error(err)
+				}
+				found = fmt.Sprintf("%s %d", o.Status, number.GetValue())
+				_ = packed
+			}
+			for _, cause := range o.Errors {
+				found = fmt.Sprintf("%s %s: %s", o.Status, cause.Code, cause.Message)
+			}
+			if !strings.HasPrefix(found, each.want) || o.Attempt != 1 || len(o.Errors) > 1 {
+				t.Errorf("%s: got %.200s, want %s; attempt %d", name, found, each.want, o.Attempt)
+			}
+		}
+	})
+
+	t.Run("ErrorsAreRetriedWithTheCheckpoint", func(t *testing.T) {
+		function := uniqueFunction()
+		var attempts []string
+		runWorker(t, client, map[string]milepost.Handler{
+			function: func(_ context.Context, work *milepost.Work) (any, error) {
+				var step int
+				if err := work.DecodeCheckpoint(&step); work.HasCheckpoint() && err != nil {
+					return nil, err
+				}
+				attempts = append(attempts, fmt.Sprint(work.Operation().Attempt, step))
+				if step == 2 {
+					return step, nil
+				}
+				if err := work.SaveCheckpoint(step + 1); err != nil {
+					return nil, err
+				}
+				return nil, &milepost.RetryLater{Delay: time.Millisecond, Err: errors.New("not yet")}
+			},
+		}, milepost.WorkerOptions{Logger: quiet})
+		o := wait(t, alice, create(t, alice, function).ID)
+		if o.Result != 2.0 || o.FailedAttempts != 2 || !slices.Equal(attempts, []string{"1 0", "2 1", "3 2"}) {
+			t.Errorf("%v, attempts %v", o.Result, attempts)
+		}
+	})
+
+	t.Run("ProgressIsStoredAndRefusedReportsAreReturned", func(t *testing.T) {
+		function := uniqueFunction()
+		runWorker(t, client, map[string]milepost.Handler{
+			function: func(ctx context.Context, work *milepost.Work) (any, error) {
+				for i := range 100 {
+					if err := work.Progress(float64(i)/200, fmt.Sprint("step ", i)); err != nil {
+						return nil, err
+					}
+				}
+				if err := work.Flush(ctx); err != nil {
+					return nil, err
+				}
+				now, err := alice.Get(ctx, work.Operation().ID)
+				if err != nil || now.ProgressMessage != "step 99" {
+					return nil, fmt.Errorf("%v %w", now, err)
+				}
+				if err := work.Progress(0.1, ""); err != nil {
+					return nil, err
+				}
+				var decrease *milepost.ProgressDecreaseError
+				if err := work.Flush(ctx); !errors.As(err, &decrease) {
+					return nil, fmt.Errorf("flush: %w", err)
+				}
+				if err := work.Progress(0.6, ""); !errors.As(err, &decrease) {
+					return nil, fmt.Errorf("progress: %w", err)
+				}
+				return "good", work.Progress(0.7, "the last")
+			},
+		}, milepost.WorkerOptions{Logger: quiet})
+		o := wait(t, alice, create(t, alice, function).ID)
+		if o.Result != "good" || o.ProgressMessage != "the last" {
+			t.Errorf("%v %v %v", o.Result, o.Errors, o.ProgressMessage)
+		}
+	})
+
+	t.Run("ContextEndsWithItsCause", func(t *testing.T) {
+		function := uniqueFunction()
+		causes := make(chan error, 1)
+		started := make(chan struct{}, 1)
+		runWorker(t, client, map[string]milepost.Handler{
+			function: func(ctx context.Context, work *milepost.Work) (any, error) {
+				started <- struct{}{}
+				<-ctx.Done()
+				causes <- context.Cause(ctx)
+				return nil, ctx.Err()
+			},
+		}, milepost.WorkerOptions{Logger: quiet, Concurrency: 1})
+		o := create(t, alice, function)
+		<-started
+		if _, err := alice.Cancel(ctx, o.ID, milepost.CancelRequest{}); err != nil {
+			t.Fatal(err)
+		}
+		var cancelled *milepost.CancelledError
+		if cause := <-causes; !errors.As(cause, &cancelled) {
+			t.Errorf("cancelled: %v", cause)
+		}
+		o, err := alice.Create(ctx, milepost.CreateRequest{Function: function, RunTimeout: time.Second})
+		if err != nil {
+			t.Fatal(err)
+		}
+		<-started
+		var stale *milepost.StaleAttemptError
+		if cause := <-causes; !errors.As(cause, &stale) {
+			t.Errorf("run timeout: %v", cause)
+		}
+		if _, err := alice.Cancel(ctx, o.ID, milepost.CancelRequest{}); err != nil {
+			t.Fatal(err)
+		}
+	})
+
+	t.Run("RequestedCancelIsAcknowledged", func(t *testing.T) {
+		function := uniqueFunction()
+		started := make(chan struct{}, 1)
+		runWorker(t, client, map[string]milepost.Handler{
+			function: func(ctx context.Context, work *milepost.Work) (any, error) {
+				started <- struct{}{}
+				select {
+				case <-work.CancelRequested():
+					return nil, milepost.ErrCancelAcknowledged
+				case <-ctx.Done():
+					return nil, ctx.Err()
+				}
+			},
+		}, milepost.WorkerOptions{Logger: quiet})
+		o := create(t, alice, function)
+		<-started
+		o, err := alice.Cancel(ctx, o.ID, milepost.CancelRequest{Grace: 30 * time.Second})
+		if err != nil || o.Status != milepost.Processing || o.CancelRequestTime.IsZero() {
+			t.Fatal(o, err)
+		}
+		if o = wait(t, alice, o.ID); o.Status != milepost.Cancelled || o.CancelDeliveredTime.IsZero() {
+			t.Errorf("%s, delivered %v", o.Status, o.CancelDeliveredTime)
+		}
+	})
+
+	t.Run("StoppedWorkerReleasesWhatItCannotFinish", func(t *testing.T) {
+		function := uniqueFunction()
+		started := make(chan struct{}, 3)
+		causes := make(chan error, 3)
+		var stubborn atomic.Int32
+		stop := runWorker(t, client, map[string]milepost.Handler{
+			function: func(ctx context.Context, _ *milepost.Work) (any, error) {
+				started <- struct{}{}
+				<-ctx.Done()
+				causes <- context.Cause(ctx)
+				switch stubborn.Add(1) {
+				case 1: // goes on all the same
+					time.Sleep(10 * time.Second)
+				case 2: // finishes
+					return "finished", nil
+				}
+				return nil, ctx.Err()
+			},
+		}, milepost.WorkerOptions{Logger: quiet, Grace: 100 * time.Millisecond})
+		ids := []string{}
+		for range 3 {
+			ids = append(ids, create(t, alice, function).ID)
+		}
+		for range 3 {
+			<-started
+		}
+		begin := time.Now()
+		if err := stop(); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(begin); took > 6*time.Second {
+			t.Errorf("the stop took %v", took)
+		}
+		counts := map[milepost.Status]int{}
+		for _, id := range ids {
+			if cause := <-causes; !errors.Is(cause, milepost.ErrWorkerStopped) {
+				t.Errorf("cause %v", cause)
+			}
+			o, err := alice.Get(ctx, id)
+			if err != nil || o.FailedAttempts != 0 {
+				t.Fatal(o, err)
+			}
+			counts[o.Status]++
+		}
+		if counts[milepost.Pending] != 2 || counts[milepost.Completed] != 1 {
+			t.Errorf("%v", counts)
+		}
+	})
+
+	t.Run("ClosedClientReleasesTheWorkOfItsWorkers", func(t *testing.T) {
+		own, err := milepost.New(s.Address, milepost.WithAPIKey(s.Key("go", "WORKER")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		function := uniqueFunction()
+		started := make(chan struct{}, 1)
+		worker, err := milepost.NewWorker(own, map[string]milepost.Handler{
+			function: func(ctx context.Context, _ *milepost.Work) (any, error) {
+				started <- struct{}{}
+				<-ctx.Done()
+				return nil, ctx.Err()
+			},
+		}, milepost.WorkerOptions{Logger: quiet})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ended := make(chan error, 1)
+		go func() { ended <- worker.Run(ctx) }()
+		o := create(t, alice, function)
+		<-started
+		if err := own.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-ended; !errors.Is(err, milepost.ErrClosed) {
+			t.Errorf("run: %v", err)
+		}
+		if o, err = alice.Get(ctx, o.ID); err != nil || o.Status != milepost.Pending {
+			t.Errorf("%v %v", o, err)
+		}
+		if _, err := own.Get(ctx, o.ID); !errors.Is(err, milepost.ErrClosed) {
+			t.Errorf("a closed client: %v", err)
+		}
+	})
+
+	t.Run("RefusedClaimsEndTheWorker", func(t *testing.T) {
+		worker, err := milepost.NewWorker(alice, map[string]milepost.Handler{"f": returns(nil)}, milepost.WorkerOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var denied *milepost.PermissionDeniedError
+		if err := worker.Run(ctx); !errors.As(err, &denied) {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+// TestWorkSurvivesRestartsOfTheService keeps leases and ends over an outage.
+func TestWorkSurvivesRestartsOfTheService(t *testing.T) {
+	s := startService(t)
+	alice, client := s.client("CALLER"), s.client("WORKER")
+	function := uniqueFunction()
+	goOn := make(chan struct{})
+	var started sync.WaitGroup
+	started.Add(5)
+	runWorker(t, client, map[string]milepost.Handler{
+		function: func(ctx context.Context, work *milepost.Work) (any, error) {
+			started.Done()
+			_ = work.Progress(0.5, "half")
+			select {
+			case <-goOn:
+				return "good", nil
+			case <-ctx.Done():
+				return nil, context.Cause(ctx)
+			}
+		},
+	}, milepost.WorkerOptions{Logger: quiet, Lease: 5 * time.Second})
+	var ids []string
+	for range 5 {
+		ids = append(ids, create(t, alice, function).ID)
+	}
+	started.Wait()
+	s.Do(map[string]any{"do": "kill"})
+	close(goOn)
+	time.Sleep(2 * time.Second)
+	s.Do(map[string]any{"do": "start"})
+	for _, id := range ids {
+		if o := wait(t, alice, id); o.Result != "good" || o.Attempt != 1 {
+			t.Errorf("%s %v, attempt %d", o.Status, o.Errors, o.Attempt)
+		}
+	}
+}
+
+// TestBigWorker holds 500 operations at default limits, and loses none.
+func TestBigWorker(t *testing.T) {
+	const count = 500
+	s := startService(t, "--limited", "--set", "active_operations_max=1000", "--set", "creates_per_minute=1000")
+	alice, client := s.client("CALLER"), s.client("WORKER")
+	function := uniqueFunction()
+	goOn := make(chan struct{})
+	var inHand atomic.Int32
+	runWorker(t, client, map[string]milepost.Handler{
+		function: func(ctx context.Context, work *milepost.Work) (any, error) {
+			inHand.Add(1)
+			for i := 1; ; i++ {
+				if err := work.Progress(min(1, float64(i)/100), "at work"); err != nil {
+					return nil, err
+				}
+				select {
+				case <-goOn:
+					return work.Operation().Attempt, nil
+				case <-ctx.Done():
+					return nil, context.Cause(ctx)
+				case <-time.After(5 * time.Second):
+				}
+			}
+		},
+	}, milepost.WorkerOptions{Logger: quiet, Concurrency: count, Lease: 10 * time.Second})
+	var ids []string
+	for range count {
+		ids = append(ids, create(t, alice, function).ID)
+	}
+	eventually(t, "all operations in hand", func() bool { return inHand.Load() >= count })
+	time.Sleep(25 * time.Second) // two leases and a half
+	close(goOn)
+	for _, id := range ids {
+		o := wait(t, alice, id)
+		if o.Status != milepost.Completed || o.Attempt != 1 {
+			t.Errorf("%s: %s in attempt %d, %v", id, o.Status, o.Attempt, o.Errors)
+		}
+	}
+}
+
+// killed is the variable that makes the test binary a worker, which kills itself after a checkpoint.
+const killed = "MILEPOST_TEST_KILLED_WORKER"
+
+// TestMain runs the tests, or the worker that is killed.
+func TestMain(m *testing.M) {
+	if function := os.Getenv(killed); function != "" {
+		workUntilKilled(function)
+		return
+	}
+	os.Exit(m.Run())
+}
+
+func workUntilKilled(function string) {
+	client, err := milepost.New(os.Getenv("MILEPOST_ADDRESS"), milepost.WithAPIKey(os.Getenv("MILEPOST_API_KEY")))
+	if err != nil {
+		panic(err)
+	}
+	worker, err := milepost.NewWorker(client, map[string]milepost.Handler{
+		function: func(ctx context.Context, work *milepost.Work) (any, error) {
+			report := milepost.Report{Progress: new(0.4), Checkpoint: map[string]any{"frame": 400}}
+			if err := work.Report(report); err != nil {
+				return nil, err
+			}
+			if err := work.Flush(ctx); err != nil {
+				return nil, err
+			}
+			return nil, syscall.Kill(os.Getpid(), syscall.SIGKILL)
+		},
+	}, milepost.WorkerOptions{Lease: 5 * time.Second})
+	if err != nil {
+		panic(err)
+	}
+	panic(worker.Run(context.Background()))
+}
+
+// TestKilledWorkerLeavesItsCheckpoint hands the work to another worker, where it was stored last.
+func TestKilledWorkerLeavesItsCheckpoint(t *testing.T) {
+	s := startService(t)
+	alice, client := s.client("CALLER"), s.client("WORKER")
+	function := uniqueFunction()
+	o := create(t, alice, function)
+	victim := exec.Command(os.Args[0])
+	victim.Env = append(os.Environ(), killed+"="+function, "MILEPOST_ADDRESS="+s.Address,
+		"MILEPOST_API_KEY="+s.Key("victim", "WORKER"))
+	victim.Stderr = os.Stderr
+	var exit *exec.ExitError
+	if err := victim.Run(); !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
+		t.Fatalf("the worker was not killed: %v", err)
+	}
+	runWorker(t, client, map[string]milepost.Handler{
+		function: func(_ context.Context, work *milepost.Work) (any, error) {
+			var checkpoint struct{ Frame int }
+			if err := work.DecodeCheckpoint(&checkpoint); err != nil {
+				return nil, err
+			}
+			return checkpoint, nil
+		},
+	}, milepost.WorkerOptions{Logger: quiet})
+	if o = wait(t, alice, o.ID); fmt.Sprint(o.Result) != "map[Frame:400]" || o.Attempt != 2 || o.FailedAttempts != 1 {
+		t.Errorf("%v %v, attempt %d", o.Result, o.Errors, o.Attempt)
+	}
+}
