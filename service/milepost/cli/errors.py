@@ -9,7 +9,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from enum import IntEnum
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 from milepost.cli.output import one_line
 
@@ -127,5 +127,14 @@ def report(failure: CommandError, *, as_json: bool) -> None:
         lines = [json.dumps(failure.document)]
     else:
         lines = [f"error: {one_line(line)}" for line in failure.lines]
-    with contextlib.suppress(OSError):  # its reader has gone; the exit code still says it
+    try:
         sys.stderr.write("".join(f"{line}\n" for line in lines))
+        sys.stderr.flush()
+    except OSError:  # its reader has gone; the exit code still says it
+        discard(sys.stderr)
+
+
+def discard(stream: TextIO) -> None:
+    """Send what is still buffered nowhere, so that Python does not fail to write it at its end."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

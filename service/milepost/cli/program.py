@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
 import re
@@ -14,7 +13,15 @@ from typing import Any, Final
 from typer import TyperException
 from typer.core import TyperGroup
 
-from milepost.cli.errors import CommandError, ExitCode, refused, report, unexpected, wrong_usage
+from milepost.cli.errors import (
+    CommandError,
+    ExitCode,
+    discard,
+    refused,
+    report,
+    unexpected,
+    wrong_usage,
+)
 from milepost.cli.values import quoted
 
 _LONG: Final = re.compile(r"(\S{60})\S{140,}")
@@ -43,7 +50,7 @@ class Program(TyperGroup):
             code = super().main(arguments, "milepost", standalone_mode=False) or ExitCode.OK
             sys.stdout.flush()  # errors of the output are errors of the command
         except BrokenPipeError:  # `head` has read enough; what the framework meets ends likewise
-            _drop_output()
+            discard(sys.stdout)
             return ExitCode.REFUSED
         except SystemExit as end:
             if not isinstance(end.code, str):
@@ -70,7 +77,7 @@ def _failure(error: Exception) -> CommandError:
     if isinstance(error, UnicodeEncodeError):
         return wrong_usage(f"{quoted(error.object)} is not UTF-8 text")
     if isinstance(error, OSError):
-        _drop_output()  # it may be what failed
+        discard(sys.stdout)  # it may be what failed
     failure = unexpected(error)
     failure.__cause__ = error
     return failure
@@ -91,12 +98,6 @@ def _open_standard_streams() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A name that the terminal cannot encode must not fail the command.
         sys.stdout.reconfigure(errors="backslashreplace")
-
-
-def _drop_output() -> None:
-    """Send what is still buffered nowhere, so that Python does not fail to write it at its end."""
-    with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _sentence(error: TyperException) -> str:

@@ -93,6 +93,4 @@ def json_object(text: str) -> dict[str, Any]:
 def _read(source: str) -> str:
     if source != "-":
         return Path(source).read_text(encoding="utf-8")
-    if sys.stdin is None:
-        raise typer.BadParameter("standard input is closed")
     return sys.stdin.buffer.read().decode()
