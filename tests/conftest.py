@@ -63,7 +63,7 @@ def postgres() -> Iterator[PostgresServer]:
     if url:
         yield PostgresServer(url)
         return
-    with PostgresCluster(durable=False) as cluster:
+    with PostgresCluster(durable=False, in_memory=True) as cluster:
         yield cluster
 
 

