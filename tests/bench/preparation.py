@@ -46,6 +46,10 @@ def _started_values() -> dict[str, Any]:
         "attempt": 1,
         "max_attempts": MAX_ATTEMPTS,
         "fingerprint": "",
+        "initial_backoff": timedelta(seconds=1),
+        "backoff": timedelta(seconds=1),
+        "backoff_multiplier": 2.0,
+        "max_backoff": timedelta(minutes=5),
     }
 
 
@@ -62,6 +66,7 @@ def insert_started(connection: sa.Connection, table: sa.Table, count: int) -> li
     values = {
         name: sa.literal(value, type_=table.c[name].type)
         for name, value in _started_values().items()
+        if name in table.c  # the tables of peers have no backoffs
     }
     identity = sa.literal(prefix) + sa.cast(counter.c.n, sa.Text)
     connection.execute(
