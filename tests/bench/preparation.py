@@ -66,7 +66,6 @@ def insert_started(connection: sa.Connection, table: sa.Table, count: int) -> li
     values = {
         name: sa.literal(value, type_=table.c[name].type)
         for name, value in _started_values().items()
-        if name in table.c  # the tables of peers have no backoffs
     }
     identity = sa.literal(prefix) + sa.cast(counter.c.n, sa.Text)
     connection.execute(

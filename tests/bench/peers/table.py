@@ -35,4 +35,10 @@ def new_values(owner: str, function: str, request_id: str | None) -> dict[str, A
         "max_attempts": MAX_ATTEMPTS,
         "request_id": request_id,
         "fingerprint": "",
+        "failed_attempts": 0,
+        "priority": 5,
+        "initial_backoff": timedelta(seconds=1),
+        "backoff": timedelta(seconds=1),
+        "backoff_multiplier": 2.0,
+        "max_backoff": timedelta(minutes=5),
     }
