@@ -14,6 +14,10 @@ CREATE_TIME = 1_700_000_000
 TTL_SECONDS = 86_400
 RETRY_AFTER_SECONDS = 5
 MAX_ATTEMPTS = 3
+PRIORITY = 5
+INITIAL_BACKOFF_SECONDS = 1
+BACKOFF_MULTIPLIER = 2.0
+MAX_BACKOFF_SECONDS = 300
 
 ECHO_ID = f"op_{'e' * 24}"
 """The operation in every answer of the echo server."""
@@ -122,10 +126,14 @@ def sample_operation() -> operation_pb2.Operation:
         revision=20,
         attempt=1,
         max_attempts=MAX_ATTEMPTS,
+        priority=PRIORITY,
         next_step=operation_pb2.NEXT_STEP_END,
     )
     operation.ttl.seconds = TTL_SECONDS
     operation.retry_after.seconds = RETRY_AFTER_SECONDS
+    operation.retry_policy.initial_backoff.seconds = INITIAL_BACKOFF_SECONDS
+    operation.retry_policy.backoff_multiplier = BACKOFF_MULTIPLIER
+    operation.retry_policy.max_backoff.seconds = MAX_BACKOFF_SECONDS
     for time in (
         "progress_time",
         "create_time",

@@ -11,8 +11,11 @@ from typing import Any
 import sqlalchemy as sa
 
 from tests.bench.messages import (
+    BACKOFF_MULTIPLIER,
     FUNCTION,
+    INITIAL_BACKOFF_SECONDS,
     MAX_ATTEMPTS,
+    MAX_BACKOFF_SECONDS,
     OWNER,
     PROGRESS,
     PROGRESS_MESSAGE,
@@ -46,10 +49,10 @@ def _started_values() -> dict[str, Any]:
         "attempt": 1,
         "max_attempts": MAX_ATTEMPTS,
         "fingerprint": "",
-        "initial_backoff": timedelta(seconds=1),
-        "backoff": timedelta(seconds=1),
-        "backoff_multiplier": 2.0,
-        "max_backoff": timedelta(minutes=5),
+        "initial_backoff": timedelta(seconds=INITIAL_BACKOFF_SECONDS),
+        "backoff": timedelta(seconds=INITIAL_BACKOFF_SECONDS),
+        "backoff_multiplier": BACKOFF_MULTIPLIER,
+        "max_backoff": timedelta(seconds=MAX_BACKOFF_SECONDS),
     }
 
 

@@ -7,7 +7,15 @@ from typing import Any
 import sqlalchemy as sa
 
 from milepost.storage.tables import operations
-from tests.bench.messages import MAX_ATTEMPTS, RETRY_AFTER_SECONDS, TTL_SECONDS
+from tests.bench.messages import (
+    BACKOFF_MULTIPLIER,
+    INITIAL_BACKOFF_SECONDS,
+    MAX_ATTEMPTS,
+    MAX_BACKOFF_SECONDS,
+    PRIORITY,
+    RETRY_AFTER_SECONDS,
+    TTL_SECONDS,
+)
 
 table = operations
 
@@ -36,9 +44,9 @@ def new_values(owner: str, function: str, request_id: str | None) -> dict[str, A
         "request_id": request_id,
         "fingerprint": "",
         "failed_attempts": 0,
-        "priority": 5,
-        "initial_backoff": timedelta(seconds=1),
-        "backoff": timedelta(seconds=1),
-        "backoff_multiplier": 2.0,
-        "max_backoff": timedelta(minutes=5),
+        "priority": PRIORITY,
+        "initial_backoff": timedelta(seconds=INITIAL_BACKOFF_SECONDS),
+        "backoff": timedelta(seconds=INITIAL_BACKOFF_SECONDS),
+        "backoff_multiplier": BACKOFF_MULTIPLIER,
+        "max_backoff": timedelta(seconds=MAX_BACKOFF_SECONDS),
     }
