@@ -98,19 +98,24 @@ async def test_work_of_another_replica_is_found_by_a_poll(store, work, claims):
     assert [claimed.id for claimed in await task] == [operation.id]
 
 
+async def held_by_another(stores):
+    """Return an operation that a worker has claimed."""
+    await factories.create(stores.operations)
+    request = ClaimRequest(
+        functions=VIDEO,
+        max_operations=1,
+        max_bytes=factories.PLENTY,
+        lease=timedelta(minutes=1),
+        actor="w",
+        worker="w",
+    )
+    (claimed,) = await stores.work.claim(request)
+    return claimed
+
+
 async def test_delayed_work_is_found_when_it_falls_due(store, stores, work, claims):
     """Work that was released with a delay wakes a waiting claim within 100 ms of falling due."""
-    operation = await factories.create(store)
-    (claimed,) = await stores.work.claim(
-        ClaimRequest(
-            functions=VIDEO,
-            max_operations=1,
-            max_bytes=factories.PLENTY,
-            lease=timedelta(minutes=1),
-            actor="w",
-            worker="w",
-        )
-    )
+    claimed = await held_by_another(stores)
     delay = timedelta(milliseconds=700)
     waking = asyncio.create_task(WaitingWork(stores.work, work).run())
     (task,) = await waiting(claims, work)
@@ -119,23 +124,13 @@ async def test_delayed_work_is_found_when_it_falls_due(store, stores, work, clai
     (again,) = await asyncio.wait_for(task, 5)
     waking.cancel()
     due = released.operation.next_attempt_time
-    assert again.id == operation.id
+    assert again.id == claimed.id
     assert due <= again.start_time < due + timedelta(milliseconds=100)
 
 
 async def test_work_that_another_replica_delayed_is_found(store, stores, work, claims):
     """Work that falls due unannounced wakes a waiting claim within a second."""
-    operation = await factories.create(store)
-    (claimed,) = await stores.work.claim(
-        ClaimRequest(
-            functions=VIDEO,
-            max_operations=1,
-            max_bytes=factories.PLENTY,
-            lease=timedelta(minutes=1),
-            actor="w",
-            worker="w",
-        )
-    )
+    claimed = await held_by_another(stores)
     waking = asyncio.create_task(WaitingWork(stores.work, work).run())
     (task,) = await waiting(claims, work)
     delay = timedelta(milliseconds=300)
@@ -143,7 +138,7 @@ async def test_work_that_another_replica_delayed_is_found(store, stores, work, c
     (again,) = await asyncio.wait_for(task, 5)
     waking.cancel()
     due = released.operation.next_attempt_time
-    assert again.id == operation.id
+    assert again.id == claimed.id
     assert due <= again.start_time < due + timedelta(seconds=1.2)
 
 
