@@ -67,7 +67,9 @@ def test_defect_is_internal(any_service, alice, stored):
 
 
 def required_fields(rpc: Rpc) -> set[str]:
-    """Return the fields that the proto annotates as required."""
+    """Return the fields that the proto annotates as required; Google's has no annotations."""
+    if rpc.is_google:
+        return {rpc.id_field} if rpc.takes_id else set()
     annotation: Any = field_behavior_pb2.field_behavior
     return {
         field.name

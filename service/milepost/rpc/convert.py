@@ -66,16 +66,13 @@ class Fields:
 
     def operation_id(self) -> OperationId:
         """Return the id of the operation."""
-        value: str = self._request.operation_id
+        return self._id("operation_id", self._request.operation_id)
+
+    def _id(self, field: str, value: str) -> OperationId:
         if len(value) != ID_LENGTH:
-            self.refuse(
-                "operation_id",
-                f"wrong format: expected {ID_LENGTH} characters, found {len(value)}",
-            )
+            self.refuse(field, f"wrong format: expected {ID_LENGTH} characters, found {len(value)}")
         elif ID_PATTERN.fullmatch(value) is None:
-            self.refuse(
-                "operation_id", f"wrong format: must match {ID_PATTERN.pattern}, matched whole"
-            )
+            self.refuse(field, f"wrong format: must match {ID_PATTERN.pattern}, matched whole")
         return OperationId(value)
 
     def callback_url(self, *, required: bool = False) -> str | None:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final
 from milepost.gen.milepost.v1 import operation_service_pb2 as pb
 from milepost.rpc.convert import Fields
 from milepost.rpc.create_fields import CreateFields
+from milepost.rpc.deadlines import bounded, wait_preferred_by
 from milepost.rpc.messages import fill, fill_event, fill_result
-from milepost.rpc.prefer_header import HEADER, preferred_wait
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -20,11 +20,6 @@ if TYPE_CHECKING:
     from milepost.tracking.history import History
     from milepost.tracking.tracker import Tracker
     from milepost.tracking.watcher import Watcher
-
-MARGIN_S: Final = 0.5
-"""Part of the deadline that is reserved for the response to reach the caller."""
-MARGIN_SHARE: Final = 0.2
-"""Maximum share of a short deadline that is reserved."""
 
 
 class OperationService:
@@ -62,13 +57,8 @@ class OperationService:
         operation_id = fields.operation_id()
         fields.done()
         by = call.principal
-        seconds = 0
-        if HEADER in call.metadata:  # rare, and to read all metadata again costs much
-            seconds = preferred_wait(call.context.invocation_metadata() or ())
-        if seconds:
-            operation = await self._watcher.wait_for_change(
-                by, operation_id, _bounded(seconds, call)
-            )
+        if seconds := wait_preferred_by(call):
+            operation = await self._watcher.wait_for_change(by, operation_id, seconds)
         else:
             operation = await self._tracker.get(by, operation_id)
         response = pb.GetOperationResponse()
@@ -100,7 +90,7 @@ class OperationService:
         fields.done()
         by = call.principal
         seconds = math.inf if timeout is None else timeout.total_seconds()
-        operation = await self._watcher.wait(by, operation_id, _bounded(seconds, call))
+        operation = await self._watcher.wait(by, operation_id, bounded(seconds, call))
         response = pb.WaitOperationResponse()
         fill(response.operation, operation, by.subject)
         return response
@@ -156,14 +146,6 @@ class OperationService:
         fields.done()
         await self._tracker.delete(call.principal, operation_id, preconditions)
         return pb.DeleteOperationResponse()
-
-
-def _bounded(seconds: float, call: RpcCall) -> float:
-    """Return `seconds`, bounded by the deadline of the call less its margin."""
-    left: float | None = call.context.time_remaining()
-    if left is None:
-        return seconds
-    return min(seconds, left - min(MARGIN_S, left * MARGIN_SHARE))
 
 
 class _Items:

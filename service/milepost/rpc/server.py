@@ -20,6 +20,7 @@ from milepost.gen.milepost.v1 import (
 )
 from milepost.rpc.admin import AdminService
 from milepost.rpc.certificates import TlsFiles, server_credentials
+from milepost.rpc.google_operations import GoogleOperations, add_google_operations
 from milepost.rpc.health import HealthService
 from milepost.rpc.interceptors.access import (
     AdmissionInterceptor,
@@ -130,7 +131,7 @@ class RpcServer:
             self.port = self._server.add_secure_port(wire.address, server_credentials(wire.tls))
 
     def _servicers(self, use_cases: UseCases, limits: Limits) -> tuple[tuple[object, Any], ...]:
-        """Return each servicer, and the generated function that adds it to a server.
+        """Return each servicer, and the function that adds it to a server.
 
         The stubs of these functions ask for subclasses of the generated bases, and for a context
         in place of the call.
@@ -151,6 +152,10 @@ class RpcServer:
             (
                 AdminService(use_cases.keys, use_cases.sweeper, limits),
                 admin_service_pb2_grpc.add_AdminServiceServicer_to_server,
+            ),
+            (
+                GoogleOperations(use_cases.tracker, use_cases.watcher, limits),
+                add_google_operations,
             ),
             (self._health, health_pb2_grpc.add_HealthServicer_to_server),
         )

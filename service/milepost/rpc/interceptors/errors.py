@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
     from google.rpc import status_pb2
 
+    from milepost.access.method import Method
     from milepost.rpc.call import Context, RpcCall
     from milepost.rpc.interceptors.chain import CallNext
 
@@ -70,16 +71,18 @@ MAPPING: Final[dict[type[MilepostError], grpc.StatusCode]] = {
 }
 
 
-def code_of(error: MilepostError) -> grpc.StatusCode:
-    """Return the code of an error: that of its nearest ancestor in `MAPPING`."""
+def code_of(error: MilepostError, method: Method | None = None) -> grpc.StatusCode:
+    """Return the code of an error of a method: that of its nearest ancestor in `MAPPING`."""
+    if method is not None and method.limits_are_temporary and isinstance(error, LimitReached):
+        return grpc.StatusCode.UNAVAILABLE
     return next(MAPPING[kind] for kind in type(error).__mro__ if kind in MAPPING)
 
 
-def status_of(error: MilepostError) -> status_pb2.Status:
+def status_of(error: MilepostError, method: Method | None = None) -> status_pb2.Status:
     """Return the status of an error: one ErrorInfo, and the detail that its kind calls for."""
     invalid = error if isinstance(error, InvalidRequest) else InvalidRequest()
     return Refusal(
-        code=code_of(error),
+        code=code_of(error, method),
         reason=error.reason,
         message=str(error),
         facts=error.facts,
@@ -109,7 +112,8 @@ def log_refusal(error: MilepostError, call: RpcCall, message: Any) -> None:
 
     The ids in `message` say what it was about.
     """
-    record_refusal(error, call.authenticated, ids_of(message), code=code_of(error).name)
+    code = code_of(error, call.method)
+    record_refusal(error, call.authenticated, ids_of(message), code=code.name)
 
 
 class Errors:
@@ -123,7 +127,7 @@ class Errors:
             return await call_next(call, request, context)
         except MilepostError as error:
             log_refusal(error, call, request)
-            await abort(context, error)
+            await _abort(context, status_of(error, call.method))
         except (grpc.aio.AbortError, grpc.aio.BaseError):
             raise
         except Exception as error:  # noqa: BLE001 - the one place where nothing may get through
