@@ -11,6 +11,8 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from milepost.access.policy import POLICY, Permission
+from milepost.api.google_messages import google_name
+from milepost.api.methods import METHODS
 from milepost.domain.transitions import Transition
 from milepost.gen.milepost.v1 import (
     admin_service_pb2,
@@ -19,8 +21,6 @@ from milepost.gen.milepost.v1 import (
     worker_service_pb2,
 )
 from milepost.gen.milepost.v1 import operation_pb2 as pb
-from milepost.rpc.google_messages import google_name
-from milepost.rpc.methods import METHODS
 
 CALL_SECONDS = 20.0
 BROKEN = pb.OperationError(code="BROKEN", message="it broke")

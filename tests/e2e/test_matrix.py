@@ -15,9 +15,9 @@ import sqlalchemy as sa
 from grpc import StatusCode
 
 from milepost.access.audit import redacted_id
+from milepost.api.methods import METHODS
 from milepost.domain.operation import OperationId
 from milepost.domain.transitions import Transition
-from milepost.rpc.methods import METHODS
 from milepost.storage.tables import operations
 from tests.e2e import matrix
 from tests.e2e.matrix import Answer, Cell

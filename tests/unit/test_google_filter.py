@@ -2,10 +2,10 @@
 
 import pytest
 
+from milepost.api.google_filter import MAX_LENGTH, selection_of
 from milepost.domain.operation import Status
 from milepost.domain.selection import Selection
 from milepost.domain.transitions import ACTIVE, TERMINAL
-from milepost.rpc.google_filter import MAX_LENGTH, selection_of
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,8 @@
 import pytest
 from google.rpc import code_pb2
 
+from milepost.api.google_messages import google_code
 from milepost.domain.operation import OperationError
-from milepost.rpc.google_messages import google_code
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,12 @@ from google.longrunning import operations_proto_pb2
 
 from milepost.access.method import Method
 from milepost.access.policy import POLICY, ROLE_OF, Permission, UseCase, authorize
+from milepost.api.admin import AdminService
+from milepost.api.google_operations import GoogleOperations
+from milepost.api.methods import METHODS, method_of
+from milepost.api.operations import OperationService
+from milepost.api.webhooks import WebhookService
+from milepost.api.workers import WorkerService
 from milepost.domain.errors import PermissionDenied
 from milepost.domain.operation import Principal, Role
 from milepost.domain.relations import LISTERS, READERS, RELATIONS, access_filter
@@ -20,12 +26,6 @@ from milepost.gen.milepost.v1 import (
     webhook_service_pb2,
     worker_service_pb2,
 )
-from milepost.rpc.admin import AdminService
-from milepost.rpc.google_operations import GoogleOperations
-from milepost.rpc.methods import METHODS, method_of
-from milepost.rpc.operations import OperationService
-from milepost.rpc.webhooks import WebhookService
-from milepost.rpc.workers import WorkerService
 
 PROTOS: Final = Path(__file__).resolve().parents[2] / "protos/milepost/v1"
 SERVICES: Final = {
@@ -85,7 +85,7 @@ def test_servicer_has_every_method_of_its_proto(service):
     for described in SERVICES[service].methods:
         function = methods[described.name]
         _self, _request, call = inspect.signature(function).parameters.values()
-        assert call.annotation == "RpcCall"
+        assert call.annotation == "ApiCall"
         assert inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
 
 

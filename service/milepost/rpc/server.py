@@ -12,15 +12,19 @@ from grpc_reflection.v1alpha import reflection
 
 from milepost import telemetry
 from milepost.access.unknown_callers import UnknownCallers
+from milepost.api.admin import AdminService
+from milepost.api.google_operations import GoogleOperations
+from milepost.api.operations import OperationService
+from milepost.api.webhooks import WebhookService
+from milepost.api.workers import WorkerService
 from milepost.gen.milepost.v1 import (
     admin_service_pb2_grpc,
     operation_service_pb2_grpc,
     webhook_service_pb2_grpc,
     worker_service_pb2_grpc,
 )
-from milepost.rpc.admin import AdminService
 from milepost.rpc.certificates import TlsFiles, server_credentials
-from milepost.rpc.google_operations import GoogleOperations, add_google_operations
+from milepost.rpc.google_service import add_google_operations
 from milepost.rpc.health import HealthService
 from milepost.rpc.interceptors.access import (
     AdmissionInterceptor,
@@ -32,10 +36,7 @@ from milepost.rpc.interceptors.call_groups import CallGroups
 from milepost.rpc.interceptors.chain import InterceptedServer
 from milepost.rpc.interceptors.errors import Errors
 from milepost.rpc.interceptors.observe import Observe
-from milepost.rpc.operations import OperationService
 from milepost.rpc.options import server_options
-from milepost.rpc.webhooks import WebhookService
-from milepost.rpc.workers import WorkerService
 
 if TYPE_CHECKING:
     from milepost.access.checks import AccessChecks

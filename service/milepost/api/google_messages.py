@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, Final
 from google.protobuf import struct_pb2
 from google.rpc import code_pb2, error_details_pb2
 
+from milepost.api.messages import STATUS_NUMBERS, error_messages, set_timestamp
+from milepost.api.refusals import DOMAIN
 from milepost.domain.operation import OperationError, Status
 from milepost.gen.milepost.v1 import operation_pb2 as pb
-from milepost.rpc.messages import STATUS_NUMBERS, error_messages, set_timestamp
-from milepost.rpc.refusals import DOMAIN
 
 if TYPE_CHECKING:
     from google.longrunning import operations_proto_pb2 as google_pb

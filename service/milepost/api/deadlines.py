@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from milepost.rpc.prefer_header import HEADER, preferred_wait
-
 if TYPE_CHECKING:
-    from milepost.rpc.call import RpcCall
+    from milepost.api.call import ApiCall
 
 MARGIN_S: Final = 0.5
 """Part of the deadline that is reserved for the response to reach the caller."""
@@ -15,16 +13,9 @@ MARGIN_SHARE: Final = 0.2
 """Maximum share of a short deadline that is reserved."""
 
 
-def bounded(seconds: float, call: RpcCall) -> float:
+def bounded(seconds: float, call: ApiCall) -> float:
     """Return `seconds`, bounded by the deadline of the call less its margin."""
-    left: float | None = call.context.time_remaining()
+    left = call.seconds_left
     if left is None:
         return seconds
     return min(seconds, left - min(MARGIN_S, left * MARGIN_SHARE))
-
-
-def wait_preferred_by(call: RpcCall) -> float:
-    """Return the seconds for which a read may hold its response; 0 without the preference."""
-    if HEADER not in call.metadata:  # it is rare, and to read all metadata again costs much
-        return 0
-    return bounded(preferred_wait(call.context.invocation_metadata() or ()), call)

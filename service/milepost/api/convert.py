@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from google.protobuf import any_pb2, duration_pb2, struct_pb2, timestamp_pb2
 
+from milepost.api.messages import STATUS_NUMBERS
+from milepost.api.structs import to_json
 from milepost.domain.callback_url import RefusedUrl
 from milepost.domain.errors import InvalidRequest, Violation
 from milepost.domain.operation import (
@@ -27,8 +29,6 @@ from milepost.domain.selection import Selection
 from milepost.domain.transitions import Preconditions
 from milepost.gen.milepost.v1 import operation_pb2 as pb
 from milepost.hostnames import ascii_url
-from milepost.rpc.messages import STATUS_NUMBERS
-from milepost.rpc.structs import to_json
 
 if TYPE_CHECKING:
     from milepost.domain.limits import Limits

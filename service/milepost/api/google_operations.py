@@ -6,28 +6,26 @@ Messages and services are those of `googleapis-common-protos`. AIP-151 says what
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import grpc
 from google.longrunning import operations_proto_pb2 as pb
 from google.protobuf import empty_pb2
-from google.protobuf.message_factory import GetMessageClass
 
+from milepost.api.convert import Fields
+from milepost.api.deadlines import bounded
+from milepost.api.google_filter import selection_of
+from milepost.api.google_messages import COLLECTION, fill_google
 from milepost.domain.errors import IllegalTransition
 from milepost.domain.operation import OperationId
 from milepost.domain.transitions import TERMINAL, Preconditions
-from milepost.rpc.convert import Fields
-from milepost.rpc.deadlines import bounded, wait_preferred_by
-from milepost.rpc.google_filter import selection_of
-from milepost.rpc.google_messages import COLLECTION, fill_google
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
+    from milepost.api.call import ApiCall
     from milepost.domain.limits import Limits
     from milepost.domain.operation import Operation
     from milepost.domain.selection import Selection
-    from milepost.rpc.call import RpcCall
     from milepost.tracking.tracker import Tracker
     from milepost.tracking.watcher import Watcher
 
@@ -41,20 +39,22 @@ class GoogleOperations:
         self._watcher = watcher
         self._limits = limits
 
-    async def GetOperation(self, request: pb.GetOperationRequest, call: RpcCall) -> pb.Operation:
+    async def GetOperation(self, request: pb.GetOperationRequest, call: ApiCall) -> pb.Operation:
         """Return the operation; with the preference `wait`, once it has ended or at that time.
 
         GetOperation of milepost.v1 answers at every change. A stock client would poll again only
         seconds after it, and so learn late of the end.
         """
         operation_id = self._operation_id(request)
-        if seconds := wait_preferred_by(call):
-            operation = await self._watcher.wait(call.principal, operation_id, seconds)
+        if seconds := call.preferred_wait:
+            operation = await self._watcher.wait(
+                call.principal, operation_id, bounded(seconds, call)
+            )
         else:
             operation = await self._tracker.get(call.principal, operation_id)
         return _message(operation)
 
-    async def WaitOperation(self, request: pb.WaitOperationRequest, call: RpcCall) -> pb.Operation:
+    async def WaitOperation(self, request: pb.WaitOperationRequest, call: ApiCall) -> pb.Operation:
         """Return the operation once it has ended, or at the timeout as it stands."""
         fields = _NamedFields(request, self._limits)
         operation_id, timeout = fields.operation_id(), fields.timeout()
@@ -64,7 +64,7 @@ class GoogleOperations:
         return _message(operation)
 
     async def ListOperations(
-        self, request: pb.ListOperationsRequest, call: RpcCall
+        self, request: pb.ListOperationsRequest, call: ApiCall
     ) -> pb.ListOperationsResponse:
         """List the operations of the caller, newest first.
 
@@ -83,7 +83,7 @@ class GoogleOperations:
         return response
 
     async def CancelOperation(
-        self, request: pb.CancelOperationRequest, call: RpcCall
+        self, request: pb.CancelOperationRequest, call: ApiCall
     ) -> empty_pb2.Empty:
         """Cancel the operation; one that has ended stays as it is, and the answer is the same."""
         operation_id = self._operation_id(request)
@@ -95,7 +95,7 @@ class GoogleOperations:
         return empty_pb2.Empty()
 
     async def DeleteOperation(
-        self, request: pb.DeleteOperationRequest, call: RpcCall
+        self, request: pb.DeleteOperationRequest, call: ApiCall
     ) -> empty_pb2.Empty:
         """Delete an operation that has ended; an active one is refused."""
         operation_id = self._operation_id(request)
@@ -107,23 +107,6 @@ class GoogleOperations:
         operation_id = fields.operation_id()
         fields.done()
         return operation_id
-
-
-def add_google_operations(servicer: GoogleOperations, server: Any) -> None:
-    """Add the service to a server, as generated code does.
-
-    The stubs of `googleapis-common-protos` are too old to register the methods by name.
-    """
-    service = pb.DESCRIPTOR.services_by_name["Operations"]
-    handlers = {
-        method.name: grpc.unary_unary_rpc_method_handler(
-            getattr(servicer, method.name),
-            GetMessageClass(method.input_type).FromString,
-            GetMessageClass(method.output_type).SerializeToString,
-        )
-        for method in service.methods
-    }
-    server.add_registered_method_handlers(service.full_name, handlers)
 
 
 class _NamedFields(Fields):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from milepost.access.audit import ID_PATTERNS, redacted_ids
+from milepost.api.google_messages import COLLECTION
 from milepost.gen.milepost.v1 import admin_service_pb2 as pb
-from milepost.rpc.google_messages import COLLECTION
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
