@@ -77,6 +77,11 @@ def code_of(error: MilepostError, method: Method | None = None) -> grpc.StatusCo
 
 def status_of(error: MilepostError, method: Method | None = None) -> status_pb2.Status:
     """Return the status of an error: one ErrorInfo, and the detail that its kind calls for."""
+    return refusal_of(error, method).status()
+
+
+def refusal_of(error: MilepostError, method: Method | None = None) -> Refusal:
+    """Return the parts of the refusal that an error leads to."""
     invalid = error if isinstance(error, InvalidRequest) else InvalidRequest()
     return Refusal(
         code=code_of(error, method),
@@ -86,7 +91,7 @@ def status_of(error: MilepostError, method: Method | None = None) -> status_pb2.
         violations=invalid.violations,
         omitted=invalid.omitted,
         detail=_detail(error),
-    ).status()
+    )
 
 
 def _detail(error: MilepostError) -> Message | None:
@@ -113,11 +118,11 @@ def log_refusal(error: MilepostError, call: Call, message: Any) -> None:
     record_refusal(error, call.authenticated, ids_of(message), code=code.name)
 
 
-def defect_status(trace_id: str) -> status_pb2.Status:
-    """Return the status of a call that met a defect; the log has the rest."""
+def defect(trace_id: str) -> Refusal:
+    """Return the refusal of a call that met a defect; the log has the rest."""
     return Refusal(
         code=grpc.StatusCode.INTERNAL,
         reason="INTERNAL",
         message=f"internal error, trace id {trace_id}",
         facts={"trace_id": trace_id},
-    ).status()
+    )

@@ -28,7 +28,12 @@ def ids_of(message: Any) -> Mapping[str, str]:
     return ids
 
 
-def granted(response: Any) -> Mapping[str, object]:
+def audited_ids(request: Any, response: Any) -> Mapping[str, object]:
+    """Return what the audit line of a call says it was about."""
+    return {**logged_ids(request), **logged_ids(response), **_granted(response)}
+
+
+def _granted(response: Any) -> Mapping[str, object]:
     """Return the subject and the grants of the API key in a response; empty if it has none."""
     key = _api_key(response)
     if key is None:

@@ -9,11 +9,20 @@ from aiohttp import web
 from milepost import telemetry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
+
+    Page = Callable[[web.Request], Awaitable[web.Response]]
 
 
 def probe_app(problem: Callable[[], str | None]) -> web.Application:
-    """Return the application; `problem` returns why the service is not ready, or None."""
+    """Return an application with the pages; `problem` returns why it is not ready, or None."""
+    app = web.Application()
+    add_probes(app, problem)
+    return app
+
+
+def add_probes(app: web.Application, problem: Callable[[], str | None]) -> None:
+    """Add the pages to an application. A connection that asks for one has one request."""
 
     async def healthz(_request: web.Request) -> web.Response:
         return web.json_response({"status": "alive"})
@@ -30,17 +39,15 @@ def probe_app(problem: Callable[[], str | None]) -> web.Application:
             headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
         )
 
-    async def close(_request: web.Request, response: web.StreamResponse) -> None:
+    for path, page in (("/healthz", healthz), ("/readyz", readyz), ("/metrics", metrics)):
+        app.router.add_get(path, _closing(page))
+
+
+def _closing(page: Page) -> Page:
+    async def handle(request: web.Request) -> web.Response:
+        response = await page(request)
         response.force_close()
         response.headers["Connection"] = "close"
+        return response
 
-    app = web.Application()
-    app.on_response_prepare.append(close)  # a connection has one request
-    app.add_routes(
-        [
-            web.get("/healthz", healthz),
-            web.get("/readyz", readyz),
-            web.get("/metrics", metrics),
-        ]
-    )
-    return app
+    return handle

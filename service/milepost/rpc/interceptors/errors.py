@@ -8,7 +8,7 @@ import grpc
 from grpc_status import rpc_status
 
 from milepost import telemetry
-from milepost.api.errors import defect_status, log_refusal, status_of
+from milepost.api.errors import defect, log_refusal, status_of
 from milepost.api.logged_ids import logged_ids
 from milepost.domain.errors import MilepostError
 
@@ -36,7 +36,7 @@ class Errors:
         except Exception as error:  # noqa: BLE001 - the one place where nothing may get through
             trace_id = telemetry.current_trace_id()
             telemetry.record_defect(error, call.authenticated, logged_ids(request))
-            await _abort(context, defect_status(trace_id))
+            await _abort(context, defect(trace_id).status())
 
 
 async def abort(context: Context, error: MilepostError) -> Never:
