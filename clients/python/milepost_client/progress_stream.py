@@ -197,7 +197,8 @@ class ProgressStream:
             size += held.update.ByteSize()
             if updates and (size > MAX_MESSAGE_BYTES or len(updates) == MAX_UPDATES):
                 break
-            del self._unsent[held.id]
+            if held.unstored is None or not is_quiet:
+                del self._unsent[held.id]
             updates.append(held.take(now, bare=is_quiet))
             self._next_due_time = min(self._next_due_time, held.due_time)
         return updates
