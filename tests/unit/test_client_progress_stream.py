@@ -23,6 +23,7 @@ from milepost_client.gen.milepost.v1.worker_service_pb2_grpc import (
 )
 from milepost_client.held_operation import HeldOperation
 from milepost_client.operation import Operation
+from milepost_client.progress_stream import ProgressStream
 from milepost_client.streamed_work import StreamedWork
 from tests.unit.client_script import (
     API_KEY,
@@ -172,7 +173,7 @@ async def test_rate_limit_lets_leases_be_renewed():
     )
     service = StreamService(lambda stream, number: limited if (stream, number) == (0, 1) else None)
     async with streaming(service) as milepost:
-        work = StreamedWork(milepost, claimed("one", lease_s=6))
+        work = StreamedWork(milepost, claimed("one", lease_s=2))
         await until(lambda: bool(service.streams) and len(service.streams[0]) == 1)
         await work.progress(0.5)
         await until(lambda: any(update.progress == 0.5 for update in service.updates))
@@ -182,7 +183,22 @@ async def test_rate_limit_lets_leases_be_renewed():
     assert early
     assert not any(update.HasField("progress") for update in early)
     assert service.updates[-1].progress == 0.5
-    assert times[-1] - service.ended[0] < 3.0  # at once, not with the next renewal
+
+
+async def test_report_that_waits_for_the_end_of_a_rate_limit_is_kept(monkeypatch):
+    """A bare renewal does not take the place of the report, which follows at the retry time."""
+    monkeypatch.setattr(ProgressStream, "_wake", lambda _: None)
+    async with streaming(StreamService()) as milepost:
+        stream = ProgressStream(milepost._calls)
+        held = stream.hold(claimed("one", lease_s=60), lambda _: None, lambda: None)
+        await held.report(0.5)
+        now = held.due_time
+        stream._quiet_end_time = now + 1
+        (renewal,) = stream._due_updates(now)
+        held.acknowledge()
+        assert stream._due_updates(now + 0.9) == []
+        (report,) = stream._due_updates(now + 1)
+    assert (renewal.HasField("progress"), report.progress) == (False, 0.5)
 
 
 async def test_stream_that_is_limited_again_and_again_slows_down():
