@@ -8,8 +8,8 @@ import random
 import select
 import statistics
 import time
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -127,7 +127,7 @@ class Worker(Wire):
     ) -> None:
         report = self._reports.get(item.operation_id)
         if report is None:
-            self._tally.failures[str(response)] += 1
+            self._tally.failures[response.error.reason or str(response)] += 1
             return
         self._tally.acknowledgements += 1
         self._tally.delays.append(now - report.sent_time)
@@ -140,30 +140,45 @@ class Worker(Wire):
             self._tally.failures[failure] += 1
 
 
-def report_for(workers: Sequence[Worker], seconds: float, *, interval: float, pace: float) -> None:
-    """Let all operations be reported once in `interval` for `seconds`."""
+def report_for(
+    workers: Sequence[Worker],
+    seconds: float,
+    *,
+    interval: float,
+    pace: float,
+    on_warm: Callable[[], None],
+) -> None:
+    """Report all operations once in `interval`: for one interval to warm up, then for `seconds`."""
     clock = time.perf_counter
     by_number = {worker.socket.fileno(): worker for worker in workers}
     with select.epoll() as poll:
         for number in by_number:
             poll.register(number, select.EPOLLIN)
         begin = clock()
-        turns = [(begin + random.uniform(0, pace), worker) for worker in workers]
+        turns = deque(sorted((begin + random.uniform(0, pace), n) for n in range(len(workers))))
         for worker in workers:
             worker.plan(begin, interval)
-        turns.sort(key=lambda turn: turn[0])
-        while clock() < begin + seconds:
-            # All workers have the same pace, so that their turns stay in order.
-            while turns[0][0] <= (now := clock()):
-                time_of_turn, worker = turns.pop(0)
-                worker.send_due(now, interval)
-                turns.append((max(time_of_turn + pace, now), worker))
-            _receive(poll, by_number, max(0.0, turns[0][0] - clock()))
+        for end in (begin + interval, begin + interval + seconds):
+            while clock() < end:
+                _take_turns(workers, turns, interval=interval, pace=pace)
+                _receive(poll, by_number, max(0.0, turns[0][0] - clock()))
+            if end == begin + interval:
+                on_warm()
         for worker in workers:
             worker.end()
         end = clock() + LAST_ANSWERS_S
         while any(worker.is_open for worker in workers) and clock() < end:
             _receive(poll, by_number, end - clock())
+
+
+def _take_turns(
+    workers: Sequence[Worker], turns: deque[tuple[float, int]], *, interval: float, pace: float
+) -> None:
+    """Let each worker send what is due, if it is its turn. All have the same pace."""
+    while turns[0][0] <= (now := time.perf_counter()):
+        time_of_turn, number = turns.popleft()
+        workers[number].send_due(now, interval)
+        turns.append((max(time_of_turn + pace, now), number))
 
 
 def _receive(poll: select.epoll, workers: dict[int, Worker], max_wait: float) -> None:

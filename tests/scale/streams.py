@@ -1,9 +1,10 @@
 """The CPU time of a report while many operations are live: `python -m tests.scale.streams`.
 
 Workers with 1,000 operations each report every operation once in 10 s. Measured is the CPU time of
-the process of the service per acknowledged report: with one update per message, and with all
-updates in one message that are due in 50 ms. `--before` names the folder `service` of another
-checkout, to measure its code in turn with this one; it gets single updates.
+the process of the service per acknowledged report, after every operation was reported once: with
+one update per message, and with all updates in one message that are due in 50 ms. `--before` names
+the folder `service` of another checkout, to measure its code in turn with this one; it gets single
+updates.
 """
 
 import argparse
@@ -19,7 +20,6 @@ import sqlalchemy as sa
 from rich.console import Console
 from rich.table import Table
 
-from milepost.storage.engine import open_engine
 from milepost.storage.tables import operations
 from tests.bench import messages, servers
 from tests.bench.cores import LOAD_CORE, running_on
@@ -30,7 +30,7 @@ PER_WORKER: Final = 1_000
 INTERVAL_S: Final = 10.0
 PACE_S: Final = 0.05
 SINGLE_PACE_S: Final = 0.01
-LEASE: Final = timedelta(seconds=120)
+LEASE: Final = timedelta(minutes=10)
 
 
 class Subject(NamedTuple):
@@ -47,13 +47,16 @@ class Result(NamedTuple):
     subject: Subject
     tally: Tally
     cpu_seconds: float
+    """CPU time of the service after the warm-up."""
+    measured: int
+    """Reports that were acknowledged after the warm-up."""
     grown: int
     """Growth of the revisions in the database."""
 
     @property
     def microseconds(self) -> float:
         """The CPU time of the service per acknowledged report."""
-        return self.cpu_seconds / max(1, self.tally.acknowledgements) * 1e6
+        return self.cpu_seconds / max(1, self.measured) * 1e6
 
     @property
     def faults(self) -> list[str]:
@@ -89,21 +92,28 @@ def measure(
         workers = [
             Worker(server.port, head, ids, tally, is_batched=subject.is_batched) for ids in groups
         ]
-        spent = server.cpu_seconds()
-        report_for(workers, seconds, interval=INTERVAL_S, pace=pace)
-        spent = server.cpu_seconds() - spent
+        warm: list[float] = []
+        report_for(
+            workers,
+            seconds,
+            interval=INTERVAL_S,
+            pace=pace,
+            on_warm=lambda: warm.extend((server.cpu_seconds(), tally.acknowledgements)),
+        )
+        spent = server.cpu_seconds() - warm[0]
         for worker in workers:
             worker.socket.close()
     grown = book.revisions() - before
     book.close()
-    return Result(subject, tally, spent, grown)
+    return Result(subject, tally, spent, tally.acknowledgements - int(warm[1]), grown)
 
 
 def _lease(url: str) -> None:
-    engine = open_engine(url)
+    engine = sa.create_engine(url, isolation_level="AUTOCOMMIT")
     values = {"lease": LEASE, "lease_expire_time": sa.func.now() + LEASE}
-    with engine.begin() as connection:
+    with engine.connect() as connection:
         connection.execute(sa.update(operations).values(values))
+        connection.execute(sa.text("VACUUM (ANALYZE) operations"))
     engine.dispose()
 
 

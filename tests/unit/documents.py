@@ -16,6 +16,7 @@ from milepost.domain.rates import Allowance
 from milepost.domain.transitions import FALLBACK, PROGRESS_TOLERANCE, TABLE, Actor
 from milepost.rpc.methods import METHODS
 from milepost.rpc.options import METADATA_BYTES
+from milepost.rpc.progress_updates import MAX_UPDATES
 from milepost.rpc.refusals import MAX_BYTES
 from milepost.storage.batching import MAX_WAITING
 from tests.unit.command_reference import command_reference
@@ -121,6 +122,11 @@ LIMITS: Final = (
         "RESOURCE_EXHAUSTED, in an error item",
     ),
     (
+        "updates of one message on a progress stream",
+        "{stream_updates}",
+        "INVALID_ARGUMENT, in one error item",
+    ),
+    (
         "headers of a refused call",
         "{refusal} bytes",
         "further violations are counted, long texts shortened",
@@ -134,7 +140,7 @@ LIMITS: Final = (
     ("other reads of one principal", "{reads} in 60 s", "likewise"),
     ("cancels, deletes and other changes by one principal", "{changes} in 60 s", "likewise"),
     (
-        "writes of one worker, messages of streams included",
+        "writes of one worker, updates of streams included",
         "{worker_writes} in 60 s",
         "likewise; a stream ends",
     ),
@@ -194,6 +200,7 @@ def limits_table() -> str:
         "call_metadata_bytes": METADATA_BYTES,
         "waiting": MAX_WAITING,
         "refusal": MAX_BYTES,
+        "stream_updates": MAX_UPDATES,
     }
     texts = {name: _quantity(value) for name, value in values.items()}
     rows = [f"| {what} | {much.format(**texts)} | {beyond} |" for what, much, beyond in LIMITS]

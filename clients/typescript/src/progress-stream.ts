@@ -2,7 +2,7 @@
  * The progress stream that all work of a client shares: it reconnects, and renews all leases.
  *
  * Reports leave it in the order of their urgency: first the operation whose lease runs out first.
- * What is due goes out in one message, and the next one follows after a short pause. After a
+ * Reports that are due share a message, and the next one follows after a short pause. After a
  * disconnection the newest report of every operation is sent again, because the service notifies a
  * stream of a cancel only if the operation was reported on it. After a rate limit the reports wait
  * for a while, and only leases are renewed, which the service does not limit.

@@ -11,6 +11,7 @@ from milepost.domain.interruption import InterruptionKind
 from milepost.gen.milepost.v1 import worker_service_pb2 as pb
 from milepost.rpc.interceptors.errors import log_refusal
 from milepost.rpc.logged_ids import logged_ids
+from milepost.rpc.messages import set_timestamp
 from milepost.rpc.progress_updates import update_from
 from milepost.tracking.progress_messages import (
     Acknowledgement,
@@ -106,7 +107,7 @@ def _fill(acknowledgement: pb.Acknowledgement, item: Acknowledgement) -> None:
     acknowledgement.revision = item.revision
     acknowledgement.attempt = item.attempt
     if item.lease_expire_time is not None:
-        acknowledgement.lease_expire_time.FromDatetime(item.lease_expire_time)
+        set_timestamp(acknowledgement.lease_expire_time, item.lease_expire_time)
 
 
 def _error(operation_id: str, error: Exception, call: RpcCall) -> pb.UpdateError:
