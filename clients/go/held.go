@@ -129,7 +129,7 @@ func (h *held) renewal() *pb.ProgressUpdate {
 	return &pb.ProgressUpdate{OperationId: h.id(), Attempt: h.update.Attempt}
 }
 
-// answered removes the oldest report without an answer; ok tells if there was one.
+// answered removes the oldest report without an answer; ok is true if there was one.
 func (h *held) answered() (oldest sentReport, ok bool) {
 	if len(h.unanswered) == 0 {
 		return sentReport{}, false
