@@ -185,10 +185,14 @@ func hold(client *Client, id string, lease time.Duration) *Work {
 	}), func(error) {})
 }
 
-func acknowledgement(id string) *pb.StreamProgressResponse {
-	return &pb.StreamProgressResponse{Item: &pb.StreamProgressResponse_Acknowledgement{
-		Acknowledgement: &pb.Acknowledgement{OperationId: id, Attempt: 1},
-	}}
+// acknowledgement answers all updates of a request.
+func acknowledgement(request *pb.StreamProgressRequest) *pb.StreamProgressResponse {
+	response := &pb.StreamProgressResponse{}
+	for _, update := range request.GetUpdates() {
+		response.Acknowledgements = append(response.Acknowledgements,
+			&pb.Acknowledgement{OperationId: update.GetOperationId(), Attempt: 1})
+	}
+	return response
 }
 
 // TestMostUrgentLeaseIsRenewedFirst and each after a third of its lease.
@@ -202,9 +206,11 @@ func TestMostUrgentLeaseIsRenewedFirst(t *testing.T) {
 				return nil
 			}
 			mu.Lock()
-			order = append(order, request.GetOperationId())
+			for _, update := range request.GetUpdates() {
+				order = append(order, update.GetOperationId())
+			}
 			mu.Unlock()
-			if err := s.Send(acknowledgement(request.GetOperationId())); err != nil {
+			if err := s.Send(acknowledgement(request)); err != nil {
 				return err
 			}
 		}
@@ -247,7 +253,7 @@ func TestMostUrgentLeaseIsRenewedFirst(t *testing.T) {
 func TestStreamHonoursRetryInfo(t *testing.T) {
 	var mu sync.Mutex
 	var begins []time.Time
-	again := make(chan *pb.StreamProgressRequest, 10)
+	again := make(chan *pb.ProgressUpdate, 10)
 	f := &fake{stream: func(s grpc.BidiStreamingServer[pb.StreamProgressRequest, pb.StreamProgressResponse]) error {
 		mu.Lock()
 		begins = append(begins, time.Now())
@@ -258,13 +264,15 @@ func TestStreamHonoursRetryInfo(t *testing.T) {
 			if errors.Is(err, io.EOF) || err != nil {
 				return nil
 			}
-			if isFirst && request.Progress != nil {
-				return refusal(codes.ResourceExhausted, "RATE_LIMITED", 500*time.Millisecond)
+			for _, update := range request.GetUpdates() {
+				if isFirst && update.Progress != nil {
+					return refusal(codes.ResourceExhausted, "RATE_LIMITED", 500*time.Millisecond)
+				}
+				if !isFirst {
+					again <- update
+				}
 			}
-			if !isFirst {
-				again <- request
-			}
-			if err := s.Send(acknowledgement(request.GetOperationId())); err != nil {
+			if err := s.Send(acknowledgement(request)); err != nil {
 				return err
 			}
 		}
@@ -281,9 +289,9 @@ func TestStreamHonoursRetryInfo(t *testing.T) {
 	if err := limited.Progress(0.5, "half"); err != nil {
 		t.Fatal(err)
 	}
-	request := <-again
-	if request.GetOperationId() != "limited" || request.GetProgress() != 0.5 {
-		t.Errorf("sent again: %v", request)
+	update := <-again
+	if update.GetOperationId() != "limited" || update.GetProgress() != 0.5 {
+		t.Errorf("sent again: %v", update)
 	}
 	if err := limited.Flush(t.Context()); err != nil {
 		t.Error(err)

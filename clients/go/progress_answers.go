@@ -9,10 +9,13 @@ import (
 	pb "milepost.dev/go/gen/milepost/v1"
 )
 
-// take passes an item of the service on to the operation that it is about.
+// take passes what the service says on to the operations that it is about.
 func (s *progressStream) take(response *pb.StreamProgressResponse) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	for _, acknowledgement := range response.GetAcknowledgements() {
+		s.acknowledge(acknowledgement)
+	}
 	switch item := response.GetItem().(type) {
 	case *pb.StreamProgressResponse_Acknowledgement:
 		s.acknowledge(item.Acknowledgement)
@@ -25,9 +28,12 @@ func (s *progressStream) take(response *pb.StreamProgressResponse) {
 
 func (s *progressStream) acknowledge(item *pb.Acknowledgement) {
 	h := s.held[item.GetOperationId()]
-	if h != nil && (item.GetAttempt() == 0 || item.GetAttempt() == h.request.GetAttempt()) {
-		h.acknowledge()
-		s.wakeLocked() // a newer report may have waited for this
+	if h == nil || (item.GetAttempt() != 0 && item.GetAttempt() != h.update.GetAttempt()) {
+		return
+	}
+	h.acknowledge()
+	if _, ok := s.unsent[h]; ok {
+		s.wakeLocked() // a newer report has waited for this
 	}
 }
 
@@ -39,6 +45,7 @@ func (s *progressStream) interrupt(item *pb.Interruption) {
 	}
 	if item.GetKind() == pb.InterruptionKind_INTERRUPTION_KIND_CANCEL_REQUESTED {
 		go h.onCancelRequest()
+		h.isUrgent = true
 		s.enqueueLocked(h) // a sign of life records that the request was delivered
 		return
 	}
@@ -50,7 +57,7 @@ func (s *progressStream) refuse(item *pb.UpdateError) {
 	if h == nil {
 		return
 	}
-	attempt := strconv.Itoa(int(h.request.GetAttempt()))
+	attempt := strconv.Itoa(int(h.update.GetAttempt()))
 	if expected, ok := item.GetMetadata()["expected"]; ok &&
 		item.GetReason() == "STALE_ATTEMPT" && expected != attempt {
 		return
@@ -59,7 +66,7 @@ func (s *progressStream) refuse(item *pb.UpdateError) {
 		Code: codes.Unknown, Reason: item.GetReason(), Message: item.GetMessage(),
 		Metadata: item.GetMetadata(),
 	})
-	h.unanswered = nil
+	h.answered()
 	if isTemporary(err) || is[*StreamFullError](err) {
 		time.AfterFunc(h.backoff.pause(err), func() { s.enqueue(h) })
 		return

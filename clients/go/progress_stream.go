@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"slices"
 	"sync"
 	"time"
 
@@ -14,6 +13,9 @@ import (
 const (
 	// steadyStream is the life of a stream after which the pauses begin anew.
 	steadyStream = 10 * time.Second
+	// minLimitedPause is the shortest pause after a rate limit, if a lease is to be renewed before the
+	// reports may go on.
+	minLimitedPause = 250 * time.Millisecond
 	// closeTimeout bounds the wait of close for the acknowledgements of the last reports.
 	closeTimeout = 2 * time.Second
 )
@@ -22,9 +24,10 @@ const (
 // reconnects, and renews all leases.
 //
 // Reports leave it in the order of their urgency: first the operation whose lease runs out first.
-// After a disconnection the newest report of every operation is sent again, because the service
-// notifies a stream of a cancel only if the operation was reported on it. After a rate limit only
-// unanswered reports and due renewals are.
+// Reports that are due share a message, and the next one follows after a short pause. After a
+// disconnection the newest report of every operation is sent again, because the service notifies a
+// stream of a cancel only if the operation was reported on it. After a rate limit the reports wait
+// for a while, and only leases are renewed, which the service does not limit.
 type progressStream struct {
 	client *Client
 	wake   chan struct{} // holds one token when there may be something to send
@@ -35,6 +38,7 @@ type progressStream struct {
 	held        map[string]*held
 	unsent      map[*held]struct{}
 	nextDue     time.Time // zero: unknown, look at all
+	quietEnd    time.Time // until then only leases are renewed, after a rate limit
 	wasAnswered bool
 	running     chan struct{} // closed at the end of run; nil before it
 	closing     chan struct{}
@@ -72,7 +76,7 @@ func (s *progressStream) hold(
 
 // report sends the report as soon as possible; it replaces one that was not sent yet. It returns
 // the error of an earlier report that was refused.
-func (s *progressStream) report(h *held, report *pb.StreamProgressRequest) error {
+func (s *progressStream) report(h *held, report *pb.ProgressUpdate) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if h.over != nil {
@@ -119,14 +123,14 @@ func (s *progressStream) flush(ctx context.Context, h *held) error {
 
 // lastReport returns the newest report if it may not be stored, and its version. From now on the
 // stream only renews the lease: the work is ending.
-func (s *progressStream) lastReport(h *held) (*pb.StreamProgressRequest, int) {
+func (s *progressStream) lastReport(h *held) (*pb.ProgressUpdate, int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if limit := h.renewalTime.Add(h.interval()); h.dueTime.Before(limit) {
-		h.dueTime = limit
+		h.dueTime, h.earlyTime = limit, limit
 	}
 	if h.isUnstored() && h.problem == nil {
-		return h.request, h.version
+		return h.update, h.version
 	}
 	return nil, 0
 }
@@ -219,13 +223,30 @@ func (s *progressStream) run(done chan<- struct{}) {
 		if isSteady || (s.answered() && !isLimited && isAway) {
 			backoff.reset()
 		}
+		pause := s.beginPause(backoff.pause(err), isLimited)
 		select {
 		case <-s.closing:
 			return
-		case <-time.After(backoff.pause(err)):
+		case <-time.After(pause):
 		}
-		s.enqueueAgain(!isLimited)
 	}
+}
+
+// beginPause enqueues what the last stream may have lost, and returns the time until the next one.
+func (s *progressStream) beginPause(pause time.Duration, isLimited bool) time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.enqueueAgain(!isLimited)
+	s.nextDue = time.Time{} // the next stream looks at the leases
+	s.quietEnd = time.Time{}
+	if !isLimited {
+		return pause
+	}
+	s.quietEnd = time.Now().Add(pause)
+	for _, h := range s.held {
+		pause = min(pause, max(time.Until(h.dueTime), minLimitedPause))
+	}
+	return pause
 }
 
 // waitForWork returns true when operations are held, and false when the client is closed.
@@ -249,15 +270,12 @@ func (s *progressStream) waitForWork() bool {
 
 // enqueueAgain sends again what the last stream may have lost, or everything.
 func (s *progressStream) enqueueAgain(everything bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	for _, h := range s.held {
 		if everything || len(h.unanswered) > 0 {
 			s.unsent[h] = struct{}{}
-			h.unanswered = nil
+			h.loseAcknowledgements()
 		}
 	}
-	s.nextDue = time.Time{} // time has passed without a look at the leases
 }
 
 // exchange holds one stream, from the first report to its end; it returns the reason of the end.
@@ -287,98 +305,6 @@ func (s *progressStream) exchange() error {
 		s.setAnswered(true)
 		s.take(response)
 	}
-}
-
-// sender is the writing half of a stream.
-type sender interface {
-	SendMsg(message any) error
-	CloseSend() error
-}
-
-// write sends reports until the stream or the client ends. The reading learns of the error.
-func (s *progressStream) write(ctx context.Context, stream sender) {
-	for {
-		for _, h := range s.urgent(time.Now()) {
-			if request := s.takeReport(h); request != nil && stream.SendMsg(request) != nil {
-				return
-			}
-		}
-		if s.isDone() {
-			_ = stream.CloseSend()
-			return
-		}
-		if !s.wait(ctx) {
-			return
-		}
-	}
-}
-
-// urgent returns the operations with something to send now, the most urgent first.
-func (s *progressStream) urgent(now time.Time) []*held {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !now.Before(s.nextDue) {
-		s.enqueueDue(now)
-	}
-	waiting := make([]*held, 0, len(s.unsent))
-	for h := range s.unsent {
-		if s.isClosing || h.isReady(now) {
-			waiting = append(waiting, h)
-		} else {
-			s.expect(h.readyTime())
-		}
-	}
-	slices.SortFunc(waiting, func(a, b *held) int { return a.leaseEnd().Compare(b.leaseEnd()) })
-	return waiting
-}
-
-// enqueueDue enqueues the operations whose leases are to be renewed.
-func (s *progressStream) enqueueDue(now time.Time) {
-	s.nextDue = now.Add(time.Hour)
-	for _, h := range s.held {
-		if h.dueTime.After(now) {
-			s.expect(h.dueTime)
-		} else {
-			s.unsent[h] = struct{}{}
-		}
-	}
-}
-
-// takeReport returns what is to be sent about the operation, or nil.
-func (s *progressStream) takeReport(h *held) *pb.StreamProgressRequest {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if _, ok := s.unsent[h]; !ok {
-		return nil
-	}
-	delete(s.unsent, h)
-	request := h.take(time.Now())
-	s.expect(h.dueTime)
-	return request
-}
-
-// isDone returns true if the client is closed and nothing is left to send.
-func (s *progressStream) isDone() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.isClosing && len(s.unsent) == 0
-}
-
-// wait returns true when there may be something to send, and false at the end of the stream.
-func (s *progressStream) wait(ctx context.Context) bool {
-	s.mu.Lock()
-	due := s.nextDue
-	s.mu.Unlock()
-	timer := time.NewTimer(time.Until(due))
-	defer timer.Stop()
-	select {
-	case <-s.wake:
-	case <-timer.C:
-	case <-s.closing:
-	case <-ctx.Done():
-		return false
-	}
-	return true
 }
 
 func (s *progressStream) setAnswered(answered bool) {

@@ -20,6 +20,12 @@ const (
 	exactIntegers = 1 << 53
 	// maxLevels bounds the objects and lists in each other. The service accepts fewer.
 	maxLevels = 30
+	// maxCheckpointBytes and maxTypeURLBytes are the sizes of a checkpoint that the service accepts.
+	maxCheckpointBytes = 65_536
+	maxTypeURLBytes    = 2_048
+	// maxMessageBytes is the size of a progress message that is sent at all. The service accepts
+	// fewer characters, as its operator says.
+	maxMessageBytes = 262_144
 )
 
 func tooDeep() error {
@@ -52,6 +58,28 @@ func pack(message proto.Message) (*anypb.Any, error) {
 		return nil, &ValueError{problem: fmt.Sprintf("the message cannot be packed: %v", err), err: err}
 	}
 	return packed, nil
+}
+
+// checkReport returns a [ValueError] for a report that gRPC cannot send, or that is too large for it:
+// on a stream that would end the reports of all operations.
+func checkReport(message string, checkpoint *anypb.Any) error {
+	if !utf8.ValidString(message) {
+		return &ValueError{problem: "the message is not valid UTF-8"}
+	}
+	for _, each := range []struct {
+		name        string
+		size, limit int
+	}{
+		{"message", len(message), maxMessageBytes},
+		{"checkpoint", len(checkpoint.GetValue()), maxCheckpointBytes},
+		{"type_url of the checkpoint", len(checkpoint.GetTypeUrl()), maxTypeURLBytes},
+	} {
+		if each.size > each.limit {
+			return &ValueError{problem: fmt.Sprintf(
+				"the %s has at most %d bytes, not %d", each.name, each.limit, each.size)}
+		}
+	}
+	return nil
 }
 
 // toStruct returns the JSON object as a message, or nil for nil.

@@ -56,10 +56,13 @@ func (w *Work) SaveCheckpoint(checkpoint any) error {
 // Report reports progress, a message and a checkpoint together; they are stored together.
 func (w *Work) Report(report Report) error {
 	checkpoint, err := toAny(report.Checkpoint)
+	if err == nil {
+		err = checkReport(report.Message, checkpoint)
+	}
 	if err != nil {
 		return err
 	}
-	return w.client.progress.report(w.held, &pb.StreamProgressRequest{
+	return w.client.progress.report(w.held, &pb.ProgressUpdate{
 		Progress: report.Progress, Message: optional(report.Message), Checkpoint: checkpoint,
 	})
 }

@@ -27,7 +27,7 @@ from milepost.storage.deliveries import page_query
 from milepost.storage.dialects import clock
 from milepost.storage.effects import EFFECTS
 from milepost.storage.engine import open_engine
-from milepost.storage.operations import get_statement
+from milepost.storage.operations import get_statement, status_snapshots_statement
 from milepost.storage.pages import page_statement, page_values, shape_of
 from milepost.storage.schema import upgrade
 from milepost.storage.session import Session
@@ -136,6 +136,15 @@ def test_last_event(session, request_id):
 def test_revisions(free, count):
     """The primary key serves the poll of revisions, for one operation or many."""
     plan = prepared(free, history.revisions(free.database), [(i,) for i in IDS[:count]])
+    assert plan.scans == []
+    assert plan.uses("operations_pkey")
+
+
+@pytest.mark.parametrize("count", [1, 32])
+def test_status_snapshots(free, count):
+    """The primary key serves the poll of operations on streams, for one operation or many."""
+    statement = status_snapshots_statement(free.database)
+    plan = prepared(free, statement, [(i,) for i in IDS[:count]])
     assert plan.scans == []
     assert plan.uses("operations_pkey")
 

@@ -25,7 +25,7 @@ from tests.waiting import until
 
 SOON_S = 5.0
 SILENCE_S = 1.2
-"""Silence longer than the poll interval of a stream."""
+"""Silence of a worker that has reported before."""
 AT_ONCE_S = 0.5
 HOUR = duration_pb2.Duration(seconds=3600)
 UNKNOWN = "op_000000000000000000000000"

@@ -12,6 +12,7 @@ from milepost.access.admission import MAX_CALLS, MAX_WAITING_CALLS
 from milepost.access.bad_credentials import MAX_FAILURES_PER_MINUTE
 from milepost.access.policy import POLICY
 from milepost.api.methods import METHODS
+from milepost.api.progress_updates import MAX_UPDATES
 from milepost.api.refusals import MAX_BYTES
 from milepost.domain.limits import Limits
 from milepost.domain.rates import Allowance
@@ -121,6 +122,11 @@ LIMITS: Final = (
         "RESOURCE_EXHAUSTED, in an error item",
     ),
     (
+        "updates of one message on a progress stream",
+        "{stream_updates}",
+        "INVALID_ARGUMENT, in one error item",
+    ),
+    (
         "headers of a refused call",
         "{refusal} bytes",
         "further violations are counted, long texts shortened",
@@ -134,7 +140,7 @@ LIMITS: Final = (
     ("other reads of one principal", "{reads} in 60 s", "likewise"),
     ("cancels, deletes and other changes by one principal", "{changes} in 60 s", "likewise"),
     (
-        "writes of one worker, messages of streams included",
+        "writes of one worker, updates of streams included",
         "{worker_writes} in 60 s",
         "likewise; a stream ends",
     ),
@@ -194,6 +200,7 @@ def limits_table() -> str:
         "call_metadata_bytes": METADATA_BYTES,
         "waiting": MAX_WAITING,
         "refusal": MAX_BYTES,
+        "stream_updates": MAX_UPDATES,
     }
     texts = {name: _quantity(value) for name, value in values.items()}
     rows = [f"| {what} | {much.format(**texts)} | {beyond} |" for what, much, beyond in LIMITS]

@@ -21,11 +21,11 @@ class Sending(Outbox):
     """A stream that takes every report at once, and is acknowledged when a test says so."""
 
     def __init__(self) -> None:
-        self.sent: list[pb.StreamProgressRequest] = []
+        self.sent: list[pb.ProgressUpdate] = []
 
     def enqueue(self, held: HeldOperation) -> None:
         """Take the newest report."""
-        copy = pb.StreamProgressRequest()
+        copy = pb.ProgressUpdate()
         copy.CopyFrom(held.take(float(len(self.sent))))
         self.sent.append(copy)
 
@@ -181,10 +181,10 @@ async def test_cancelled_operation_is_acknowledged_and_not_released():
 
 
 def interruption(
-    request: pb.StreamProgressRequest, kind: pb.InterruptionKind.ValueType, revision: int = 9
+    update: pb.ProgressUpdate, kind: pb.InterruptionKind.ValueType, revision: int = 9
 ) -> pb.StreamProgressResponse:
     """Return an interruption of the operation."""
-    item = pb.Interruption(operation_id=request.operation_id, kind=kind, revision=revision)
+    item = pb.Interruption(operation_id=update.operation_id, kind=kind, revision=revision)
     return pb.StreamProgressResponse(interruption=item)
 
 

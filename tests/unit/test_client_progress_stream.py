@@ -11,7 +11,7 @@ from itertools import pairwise
 
 import grpc
 import pytest
-from google.protobuf import timestamp_pb2
+from google.protobuf import any_pb2, timestamp_pb2
 
 from milepost_client import Milepost, MilepostError, StaleAttempt
 from milepost_client.convert import from_operation
@@ -23,6 +23,7 @@ from milepost_client.gen.milepost.v1.worker_service_pb2_grpc import (
 )
 from milepost_client.held_operation import HeldOperation
 from milepost_client.operation import Operation
+from milepost_client.progress_stream import ProgressStream
 from milepost_client.streamed_work import StreamedWork
 from tests.unit.client_script import (
     API_KEY,
@@ -50,12 +51,17 @@ class StreamService(WorkerServiceServicer):
     """Says how to end a stream, by its number, instead of taking a report, by its number in it."""
     streams: list[list[tuple[float, str]]] = field(default_factory=list)
     """The time and the operation of every report, stream by stream."""
-    reply: Callable[[pb.StreamProgressRequest], pb.StreamProgressResponse] = lambda request: (
+    requests: list[int] = field(default_factory=list)
+    """The number of updates of every message."""
+    reply: Callable[[pb.ProgressUpdate], pb.StreamProgressResponse] = lambda update: (
         pb.StreamProgressResponse(
-            acknowledgement=pb.Acknowledgement(operation_id=request.operation_id, revision=3)
+            acknowledgements=[pb.Acknowledgement(operation_id=update.operation_id, revision=3)]
         )
     )
     """Returns the answer to a report."""
+    before_reply: Callable[[], Awaitable[object]] = lambda: asyncio.sleep(0)
+    """Returns when the answer may be sent."""
+    updates: list[pb.ProgressUpdate] = field(default_factory=list)
     opened: list[float] = field(default_factory=list)
     ended: list[float] = field(default_factory=list)
 
@@ -67,13 +73,17 @@ class StreamService(WorkerServiceServicer):
         self.opened.append(clock())
         stream = len(self.streams) - 1
         async for request in request_iterator:
-            refusal = self.refuse(stream, len(taken))
-            if refusal is not None:
-                self.ended.append(clock())
-                status = (("grpc-status-details-bin", refusal.details()),)
-                await context.abort(refusal.code, "as scripted", trailing_metadata=status)
-            taken.append((clock(), request.operation_id))
-            yield self.reply(request)
+            self.requests.append(len(request.updates))
+            for update in request.updates:
+                refusal = self.refuse(stream, len(taken))
+                if refusal is not None:
+                    self.ended.append(clock())
+                    status = (("grpc-status-details-bin", refusal.details()),)
+                    await context.abort(refusal.code, "as scripted", trailing_metadata=status)
+                taken.append((clock(), update.operation_id))
+                self.updates.append(update)
+                await self.before_reply()
+                yield self.reply(update)
 
 
 @asynccontextmanager
@@ -98,16 +108,16 @@ def claimed(name: str, *, lease_s: float, **fields: int) -> Operation:
     return from_operation(operation("PROCESSING", id=name, **(known | fields)))
 
 
-def lost(request: pb.StreamProgressRequest, revision: int) -> pb.StreamProgressResponse:
+def lost(update: pb.ProgressUpdate, revision: int) -> pb.StreamProgressResponse:
     """Return the notice that the lease was lost with this revision."""
     kind = pb.INTERRUPTION_KIND_LEASE_LOST
-    interruption = pb.Interruption(operation_id=request.operation_id, kind=kind, revision=revision)
+    interruption = pb.Interruption(operation_id=update.operation_id, kind=kind, revision=revision)
     return pb.StreamProgressResponse(interruption=interruption)
 
 
-def stale(request: pb.StreamProgressRequest, attempt: int) -> pb.StreamProgressResponse:
+def stale(update: pb.ProgressUpdate, attempt: int) -> pb.StreamProgressResponse:
     """Return the refusal of a report of this attempt."""
-    error = pb.UpdateError(operation_id=request.operation_id, reason="STALE_ATTEMPT")
+    error = pb.UpdateError(operation_id=update.operation_id, reason="STALE_ATTEMPT")
     error.metadata["expected"] = str(attempt)
     return pb.StreamProgressResponse(error=error)
 
@@ -147,12 +157,48 @@ async def test_rate_limit_delays_the_stream_and_repeats_only_what_was_unanswered
     async with streaming(service) as milepost:
         works = [StreamedWork(milepost, claimed(f"{n}", lease_s=60)) for n in range(50)]
         await until(lambda: bool(service.streams) and len(service.streams[0]) == 50)
+        await until(lambda: not any(work._held.is_unanswered for work in works))
         await works[7].progress(0.5)
         await until(lambda: len(service.streams) > 1 and bool(service.streams[1]))
         await works[8].progress(0.5)
         await until(lambda: len(service.streams[1]) == 2)
     assert service.opened[1] - service.ended[0] >= 0.4
     assert [name for _, name in service.streams[1]] == ["7", "8"]
+
+
+async def test_rate_limit_lets_leases_be_renewed():
+    """Until the retry time after RATE_LIMITED, bare renewals are sent, and reports come later."""
+    limited = Refusal(
+        grpc.StatusCode.RESOURCE_EXHAUSTED, "RATE_LIMITED", retry_after=timedelta(seconds=2)
+    )
+    service = StreamService(lambda stream, number: limited if (stream, number) == (0, 1) else None)
+    async with streaming(service) as milepost:
+        work = StreamedWork(milepost, claimed("one", lease_s=2))
+        await until(lambda: bool(service.streams) and len(service.streams[0]) == 1)
+        await work.progress(0.5)
+        await until(lambda: any(update.progress == 0.5 for update in service.updates))
+        work.detach()
+    times = [time for time, _ in service.streams[1]]
+    early = [u for u, t in zip(service.updates[1:], times, strict=True) if t < service.ended[0] + 2]
+    assert early
+    assert not any(update.HasField("progress") for update in early)
+    assert service.updates[-1].progress == 0.5
+
+
+async def test_report_that_waits_for_the_end_of_a_rate_limit_is_kept(monkeypatch):
+    """A bare renewal does not take the place of the report, which follows at the retry time."""
+    monkeypatch.setattr(ProgressStream, "_wake", lambda _: None)
+    async with streaming(StreamService()) as milepost:
+        stream = ProgressStream(milepost._calls)
+        held = stream.hold(claimed("one", lease_s=60), lambda _: None, lambda: None)
+        await held.report(0.5)
+        now = held.due_time
+        stream._quiet_end_time = now + 1
+        (renewal,) = stream._due_updates(now)
+        held.acknowledge()
+        assert stream._due_updates(now + 0.9) == []
+        (report,) = stream._due_updates(now + 1)
+    assert (renewal.HasField("progress"), report.progress) == (False, 0.5)
 
 
 async def test_stream_that_is_limited_again_and_again_slows_down():
@@ -169,7 +215,7 @@ async def test_stream_that_is_limited_again_and_again_slows_down():
 
 async def test_stream_is_open_only_while_operations_are_held():
     """A client without work in hand does not open the stream again."""
-    away = Refusal(grpc.StatusCode.UNAVAILABLE, "DRAINING")
+    away = Refusal(grpc.StatusCode.UNAVAILABLE, "DRAINING", retry_after=timedelta(milliseconds=200))
     service = StreamService(lambda stream, number: away if (stream, number) == (0, 1) else None)
     async with streaming(service) as milepost:
         work = StreamedWork(milepost, claimed("one", lease_s=60))
@@ -228,18 +274,87 @@ class Outbox:
         """Drop nothing."""
 
 
+async def test_what_is_due_is_one_message():
+    """Reports that are there together are sent in one message, and a later one by itself."""
+    service = StreamService()
+    async with streaming(service) as milepost:
+        works = [StreamedWork(milepost, claimed(f"{n}", lease_s=60)) for n in range(1_500)]
+        for work in works:
+            work._held.update.progress = 0.1
+        await until(lambda: sum(service.requests) == 1_500)
+        await until(lambda: not any(work._held.is_unanswered for work in works))
+        await works[3].progress(0.5)
+        await until(lambda: len(service.updates) == 1_501)
+    assert max(service.requests) <= 1_000
+    assert len(service.requests) <= 20
+    assert (service.requests[-1], service.updates[-1].operation_id) == (1, "3")
+
+
+async def test_newer_report_waits_for_the_answer_to_the_last_one():
+    """Of reports in quick succession the first is sent at once, and the last after its answer."""
+    answer = asyncio.Event()
+    service = StreamService(before_reply=answer.wait)
+    async with streaming(service) as milepost:
+        work = StreamedWork(milepost, claimed("one", lease_s=60))
+        for tenth in range(1, 6):
+            await work.progress(tenth / 10)
+            await asyncio.sleep(0.1)
+        assert [update.progress for update in service.updates] == [0.1]
+        answer.set()
+        await work.flush()
+    assert [update.progress for update in service.updates] == [0.1, 0.5]
+
+
+async def test_large_reports_are_several_messages():
+    """A message stays below the limit of gRPC, however large the checkpoints in it are."""
+    service = StreamService()
+    async with streaming(service) as milepost:
+        works = [StreamedWork(milepost, claimed(f"{n}", lease_s=60)) for n in range(50)]
+        for work in works:
+            work._held.update.message = "x" * 60_000
+            work._held._version += 1
+        await until(lambda: len(service.updates) == 50)
+        assert len(service.streams) == 1
+    assert max(service.requests) < 10
+
+
+async def test_report_that_is_too_large_is_refused_locally():
+    """A report that could end the stream of all operations raises an error, and is not sent."""
+    service = StreamService()
+    async with streaming(service) as milepost:
+        work = StreamedWork(milepost, claimed("one", lease_s=60))
+        with pytest.raises(ValueError, match="message has at most"):
+            await work.progress(0.5, "x" * 3_000_000)
+        with pytest.raises(ValueError, match="checkpoint has at most"):
+            await work.checkpoint("x" * 3_000_000)
+        with pytest.raises(ValueError, match="type_url has at most"):
+            await work.checkpoint(any_pb2.Any(type_url="x" * 3_000_000))
+        await work.progress(0.5, "fine")
+        await work.flush()
+    assert [update.message for update in service.updates] == ["fine"]
+    assert len(service.streams) == 1
+
+
 async def test_acknowledgement_of_an_older_report_leaves_the_newer_one_unstored():
-    """Of two unanswered reports the first acknowledgement stores the older one."""
+    """Each acknowledgement stores the oldest of the unanswered reports, and no newer one."""
     held = HeldOperation(Outbox(), claimed("one", lease_s=60), lambda _: None, lambda: None)
-    await held.report(0.1)
-    held.take(1.0)
-    await held.report(0.2)
-    held.take(2.0)
+    for number in range(1, 4):  # more than two: the answer to the second is not that of the third
+        await held.report(number / 10)
+        held.take(float(number))
     states = []
-    for _ in range(2):
+    for _ in range(3):
         held.acknowledge()
         states.append((held.is_unanswered, held.unstored is None))
-    assert states == [(True, False), (False, True)]
+    assert states == [(True, False), (True, False), (False, True)]
+
+
+async def test_bare_renewal_stores_no_report():
+    """The answer to a bare renewal after a rate limit says nothing about a newer report."""
+    held = HeldOperation(Outbox(), claimed("one", lease_s=60), lambda _: None, lambda: None)
+    await held.report(0.1)
+    assert not held.take(1.0, bare=True).HasField("progress")
+    held.acknowledge()
+    assert held.unstored is not None
 
 
 async def test_coroutine_of_a_thread_is_not_run_when_the_work_is_over():

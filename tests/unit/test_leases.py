@@ -104,18 +104,19 @@ def test_memory_is_bounded(leases):
     assert len(leases) == 3
 
 
-@pytest.mark.parametrize("streamed", [False, True])
-async def test_renewals_outlast_the_limit_of_writes(clock, streamed):
+@pytest.mark.parametrize(
+    "kind", [pb.UpdateProgressRequest, pb.StreamProgressRequest, pb.ProgressUpdate]
+)
+async def test_renewals_outlast_the_limit_of_writes(clock, kind):
     """A worker without a write left still renews its leases; other writes are refused."""
     limits = RateLimits(LocalBuckets(clock=clock), Allowances(default=Allowance(worker_writes=1)))
     limits.leases = HeldLeases(clock=clock)
     operation = leased()
     limits.leases.record("wally", operation)
-    kind = pb.StreamProgressRequest if streamed else pb.UpdateProgressRequest
 
     async def write(**fields):
         request = kind(operation_id=operation.id, **fields)
-        if not streamed:
+        if kind is pb.UpdateProgressRequest:
             await limits.charge(WALLY, UPDATE, renews=renewed_by(request))
             return
 
@@ -133,3 +134,9 @@ async def test_renewals_outlast_the_limit_of_writes(clock, streamed):
     await write()
     with pytest.raises(RateLimited):
         await write()
+
+
+def test_updates_beside_a_renewal_are_no_free_renewal():
+    """A request that is to be refused for its `updates` is charged."""
+    request = pb.StreamProgressRequest(operation_id="x", updates=[pb.ProgressUpdate()])
+    assert renewed_by(request) is None

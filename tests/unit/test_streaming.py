@@ -13,7 +13,7 @@ from milepost.domain.operation import OperationId, new_operation_id
 from milepost.domain.ports import ignore
 from milepost.domain.transitions import Preconditions, TransitionRequest, TransitionResult
 from milepost.storage.operations import SqlOperationStore
-from milepost.tracking.progress_messages import ProgressUpdate, UpdateError
+from milepost.tracking.progress_messages import Acknowledgement, ProgressUpdate, UpdateError
 from milepost.tracking.progress_outbox import MAX_UNREAD_ITEMS
 from milepost.tracking.progress_stream import ProgressStream
 from milepost.tracking.progress_streams import MAX_SILENCE_S
@@ -112,6 +112,37 @@ async def test_unread_answers_stop_reading(replica):
         stream.finish()
         assert (await next_item(stream)).revision == 5
         assert await next_item(stream) is None
+
+
+async def test_acknowledgements_of_one_turn_are_taken_together(replica):
+    """The acknowledgements before the next item of another kind are taken at once, in order."""
+    async with replica.streams.open(ALICE) as stream:
+        ids = [await replica.create() for _ in range(5)]
+        for operation_id in ids[:4]:
+            stream.offer(ProgressUpdate(id=operation_id))
+        await until(lambda: len(stream._outbox) == 4)
+        stream.refuse("nonsense", StreamFull(max_operations=1))
+        stream.offer(ProgressUpdate(id=ids[4]))
+        await until(lambda: len(stream._outbox) == 6)
+        assert (await next_item(stream)).id == ids[0]
+        assert [item.id for item in stream.next_acknowledgements(2)] == ids[1:3]
+        assert [item.id for item in stream.next_acknowledgements(9)] == ids[3:4]
+        assert list(stream.next_acknowledgements(9)) == []
+        assert isinstance(await next_item(stream), UpdateError)
+        assert [item.id for item in stream.next_acknowledgements(9)] == ids[4:]
+
+
+async def test_acknowledgements_that_are_taken_together_make_room(replica):
+    """The stream reads again when its worker has read a batch."""
+    async with reporting(replica) as (stream, _):
+        for _ in range(MAX_UNREAD_ITEMS):
+            acknowledgement = Acknowledgement(
+                id=new_operation_id(), revision=1, attempt=1, lease_expire_time=None
+            )
+            stream._outbox.put(acknowledgement)
+        assert stream.is_full
+        stream.next_acknowledgements(MAX_UNREAD_ITEMS)
+        await asyncio.wait_for(stream.wait_for_room(), SOON_S)
 
 
 def background_failures() -> float:

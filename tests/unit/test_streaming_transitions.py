@@ -7,7 +7,7 @@ from milepost.domain.interruption import InterruptionKind
 from milepost.domain.operation import AccessFilter, Principal, Role
 from milepost.domain.transitions import Preconditions
 from milepost.tracking.progress_messages import Interruption, ProgressUpdate, UpdateError
-from milepost.tracking.progress_streams import MAX_SILENCE_S
+from milepost.tracking.progress_streams import MAX_SILENCE_S, MAX_UNNOTIFIED_SILENCE_S
 from tests.unit.in_memory_service import ALICE, INTERVAL_S, next_item, reporting
 from tests.waiting import until
 
@@ -35,7 +35,7 @@ async def test_terminal_transition_follows_pending_progress(replica, transition)
         if isinstance(answer, UpdateError):
             assert isinstance(answer.error, IllegalTransition)
     assert not replica.pending_progress._operations
-    assert not replica.subscriptions.subscribers
+    assert not replica.subscriptions.unpolled
 
 
 async def test_release_follows_pending_progress(replica):
@@ -72,6 +72,20 @@ async def test_end_on_another_replica_is_found_by_a_poll(replica):
         await replica.streams.polls.run()
         kind = InterruptionKind.CANCELLED
         assert await next_item(stream) == Interruption(id=operation_id, kind=kind, revision=3)
+
+
+async def test_silent_operation_is_polled_less_often_while_notifications_arrive(replica):
+    """An operation is polled after 5 s, and after 0.5 s while notifications do not arrive."""
+    async with reporting(replica):
+        for are_complete, max_silence in ((True, MAX_SILENCE_S), (False, MAX_UNNOTIFIED_SILENCE_S)):
+            replica.subscriptions.are_complete = are_complete
+            replica.clock.advance(max_silence - 0.01)
+            replica.streams.request_silent()
+            assert not replica.streams.polls
+            replica.clock.advance(0.01)
+            replica.streams.request_silent()
+            assert len(replica.streams.polls) == 1
+            await replica.streams.polls.run()
 
 
 async def test_own_commits_cause_no_poll(replica):

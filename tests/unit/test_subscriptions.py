@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from milepost.domain.operation import new_operation_id
-from milepost.tracking.subscriptions import Subscriptions
+from milepost.tracking.subscriptions import Subscriber, Subscriptions
 
 SECONDS = 5.0
 ONE, OTHER = new_operation_id(), new_operation_id()
@@ -60,4 +60,26 @@ async def test_nothing_is_left_after_the_last_subscriber(subscriptions):
     """When the last subscriber of an operation unsubscribes, nothing is left of it."""
     with subscriptions.subscribed(ONE), subscriptions.subscribed(ONE):
         pass
-    assert not subscriptions.subscribers
+    assert not subscriptions.polled
+
+
+class Unpolled(Subscriber):
+    """A subscriber that reads its operation itself."""
+
+    is_polled = False
+
+
+async def test_poller_does_not_see_who_polls_for_themselves(subscriptions):
+    """A subscriber that polls for itself is notified of changes, and is not in the polls."""
+    subscriber = Unpolled()
+    subscriptions.subscribe(ONE, subscriber)
+    assert not subscriptions.polled
+    for notify in (
+        lambda: subscriptions.publish(ONE),
+        subscriptions.notify_all,
+        subscriptions.notify_unpolled,
+    ):
+        notify()
+        assert await subscriber.wait(SECONDS)
+    subscriptions.unsubscribe(ONE, subscriber)
+    assert not subscriptions.unpolled

@@ -29,6 +29,11 @@ MAX_LEVELS: Final = 30
 """The objects and lists in each other that fit into a message. The service accepts fewer."""
 MAX_CHECKPOINT_BYTES: Final = 65_536
 """The size of a checkpoint that the service accepts."""
+MAX_TYPE_URL_LENGTH: Final = 2_048
+"""The length of its type_url that the service accepts."""
+MAX_MESSAGE_LENGTH: Final = 65_536
+"""The length of a progress message that is sent at all. The service accepts fewer characters, as
+its operator says."""
 _TOO_DEEP: Final = "the value is nested too deep, or contains itself"
 
 _PREFIX: Final = "OPERATION_STATUS_"
@@ -64,7 +69,20 @@ def to_checkpoint(value: Json | Message) -> any_pb2.Any | None:
     packed = to_any(value)
     if packed is not None and (size := len(packed.value)) > MAX_CHECKPOINT_BYTES:
         raise ValueError(f"a checkpoint has at most {MAX_CHECKPOINT_BYTES:,} bytes, not {size:,}")
+    if packed is not None and len(packed.type_url) > MAX_TYPE_URL_LENGTH:
+        raise ValueError(f"a type_url has at most {MAX_TYPE_URL_LENGTH:,} characters")
     return packed
+
+
+def to_message(text: str | None) -> str | None:
+    """Return the progress message unchanged.
+
+    Raises:
+        ValueError: It is too large: on a stream it would end the reports of all operations.
+    """
+    if text is not None and (length := len(text)) > MAX_MESSAGE_LENGTH:
+        raise ValueError(f"a message has at most {MAX_MESSAGE_LENGTH:,} characters, not {length:,}")
+    return text
 
 
 @contextmanager

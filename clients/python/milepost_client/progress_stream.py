@@ -1,9 +1,10 @@
 """The progress stream that all work of a client shares: it reconnects, and renews all leases.
 
 Reports leave it in the order of their urgency: first the operation whose lease runs out first.
-After a disconnection the newest report of every operation is sent again, because the service
-notifies a stream of a cancel only if the operation was reported on it. After a rate limit only
-unanswered reports and due renewals are.
+Reports that are due share a message, and the next one follows after a short pause. After a
+disconnection the newest report of every operation is sent again, because the service notifies a
+stream of a cancel only if the operation was reported on it. After a rate limit the reports wait for
+a while, and only leases are renewed, which the service does not limit.
 """
 
 import asyncio
@@ -31,6 +32,14 @@ MAX_PAUSE_S: Final = 5.0
 """Bound of the pause that is added to the one that the service asks for."""
 STEADY_S: Final = 10.0
 """Life of a stream after which the pauses begin anew."""
+MIN_LIMITED_PAUSE_S: Final = 0.25
+"""Shortest pause after a rate limit, if a lease is to be renewed before the reports may go on."""
+PACE_S: Final = 0.05
+"""Time between two messages: what is reported within it is one message."""
+MAX_UPDATES: Final = 1_000
+"""Updates of one message, as many as the service accepts."""
+MAX_MESSAGE_BYTES: Final = 512 * 1024
+"""Size of a message of several updates. The largest update alone has less."""
 CLOSE_TIMEOUT_S: Final = 5.0
 """How long `close` waits for the acknowledgements of the last reports."""
 
@@ -50,6 +59,8 @@ class ProgressStream:
         self._held: dict[str, HeldOperation] = {}
         self._unsent: dict[str, HeldOperation] = {}
         self._next_due_time = inf
+        self._quiet_end_time = -inf
+        """Time until which only leases are renewed, after a rate limit."""
         self._changed = asyncio.Event()
         self._closing = asyncio.Event()
         self._was_answered = False
@@ -127,10 +138,14 @@ class ProgressStream:
             if error is not None:
                 level = logging.INFO if is_temporary(error) else logging.WARNING
                 log.log(level, "the progress stream ended: %s; next in %.2f s", error, pause_s)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause_s):
-                    await self._closing.wait()
+            end_time = clock() + pause_s
+            self._quiet_end_time = end_time if is_limited else -inf
             self._enqueue_again(everything=not is_limited)
+            if is_limited:
+                due_time = min((held.due_time for held in self._held.values()), default=inf)
+                end_time = min(end_time, max(due_time, clock() + MIN_LIMITED_PAUSE_S))
+            await self._wait(self._closing, end_time)
+            self._next_due_time = -inf  # time has passed without a look at the leases
 
     def _enqueue_again(self, *, everything: bool) -> None:
         """Send again what the last stream may have lost, or everything."""
@@ -138,7 +153,6 @@ class ProgressStream:
             if everything or held.is_unanswered:
                 self._unsent[held.id] = held
                 held.lose_acknowledgements()
-        self._next_due_time = -inf  # time has passed without a look at the leases
 
     async def _exchange(self) -> MilepostError | None:
         """Hold one stream, from the first report to its end; return the reason of the end."""
@@ -163,62 +177,102 @@ class ProgressStream:
     async def _write(self, call: ProgressCall) -> None:
         clock = asyncio.get_running_loop().time
         while True:
+            self._changed.clear()
             self._enqueue_due(clock())
-            for held in sorted(self._unsent.values(), key=attrgetter("lease_end_time")):
-                if self._unsent.get(held.id) is held:
-                    del self._unsent[held.id]
-                    request = held.take(clock())
-                    self._next_due_time = min(self._next_due_time, held.due_time)
-                    await call.write(request)
-            if not self._unsent:
-                if self._closing.is_set():
-                    break
-                await self._wait_until_due()
+            if updates := self._due_updates(clock()):
+                await call.write(pb.StreamProgressRequest(updates=updates))
+                await self._wait(self._closing, clock() + PACE_S)
+            elif self._closing.is_set():
+                break
+            else:
+                await self._wait(self._changed, self._next_due_time)
         await call.done_writing()
 
+    def _due_updates(self, now: float) -> list[pb.ProgressUpdate]:
+        """Take the updates of the next message, the most urgent ones first."""
+        is_quiet = now < self._quiet_end_time and not self._closing.is_set()
+        updates: list[pb.ProgressUpdate] = []
+        size = 0
+        for held in sorted(self._ready(now, is_quiet=is_quiet), key=attrgetter("lease_end_time")):
+            size += held.update.ByteSize()
+            if updates and (size > MAX_MESSAGE_BYTES or len(updates) == MAX_UPDATES):
+                break
+            if held.unstored is None or not is_quiet:
+                del self._unsent[held.id]
+            updates.append(held.take(now, bare=is_quiet))
+            self._next_due_time = min(self._next_due_time, held.due_time)
+        return updates
+
+    def _ready(self, now: float, *, is_quiet: bool) -> list[HeldOperation]:
+        """Return the operations with something to send now; note when the others have."""
+        ready = []
+        for held in self._unsent.values():
+            if is_quiet:
+                time = min(held.due_time, self._quiet_end_time)
+                is_ready = held.early_time <= now
+            else:
+                time = held.ready_time
+                is_ready = time <= now or self._closing.is_set()
+            if is_ready:
+                ready.append(held)
+            else:
+                self._next_due_time = min(self._next_due_time, time)
+        return ready
+
     def _enqueue_due(self, now: float) -> None:
-        """Enqueue the operations whose leases are to be renewed."""
+        """Enqueue the operations whose leases are to be renewed, if there is one."""
         if now < self._next_due_time:
             return
         self._next_due_time = inf
         for held in self._held.values():
-            if held.due_time <= now:
+            if held.early_time <= now:
                 self._unsent[held.id] = held
             else:
                 self._next_due_time = min(self._next_due_time, held.due_time)
 
-    async def _wait_until_due(self) -> None:
-        """Wait for a report, or for the next lease that is to be renewed."""
-        self._changed.clear()
+    async def _wait(self, event: asyncio.Event, end_time: float) -> None:
+        """Return when the event is set, or at the time."""
         # Not wait_for: if its task is cancelled before it has begun, Python warns.
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout_at(self._next_due_time):
-                await self._changed.wait()
+            async with asyncio.timeout_at(end_time):
+                await event.wait()
 
     def _take(self, response: pb.StreamProgressResponse) -> None:
-        """Pass an item of the service on to the operation that it is about."""
-        item = response.WhichOneof("item")
-        if item is None:
-            return
-        held = self._held.get(getattr(response, item).operation_id)
-        if held is None or _is_about_another_attempt(response, held):
-            return
-        match item:
+        """Pass what the service says on to the operations that it is about."""
+        for acknowledgement in response.acknowledgements:
+            self._acknowledge(acknowledgement)
+        match response.WhichOneof("item"):
             case "acknowledgement":
-                held.acknowledge()
+                self._acknowledge(response.acknowledgement)
             case "interruption":
-                self._interrupt(held, response.interruption)
+                self._interrupt(response.interruption)
             case "error":
-                self._refuse(held, _refusal(response.error))
+                self._refuse(response.error)
 
-    def _interrupt(self, held: HeldOperation, interruption: pb.Interruption) -> None:
-        if interruption.kind == pb.INTERRUPTION_KIND_CANCEL_REQUESTED:
+    def _acknowledge(self, item: pb.Acknowledgement) -> None:
+        held = self._held.get(item.operation_id)
+        if held is None or item.attempt not in {0, held.attempt}:
+            return
+        held.acknowledge()
+        if held.id in self._unsent:
+            self._changed.set()  # a newer report has waited for this
+
+    def _interrupt(self, item: pb.Interruption) -> None:
+        held = self._held.get(item.operation_id)
+        if held is None or item.revision <= held.revision:  # of an earlier attempt
+            return
+        if item.kind == pb.INTERRUPTION_KIND_CANCEL_REQUESTED:
             held.request_cancel()
         else:
-            held.refuse(_interruption(interruption))
+            held.refuse(_interruption(item))
 
-    def _refuse(self, held: HeldOperation, error: MilepostError) -> None:
+    def _refuse(self, item: pb.UpdateError) -> None:
+        held = self._held.get(item.operation_id)
+        if held is None or _is_about_another_attempt(item, held):
+            return
+        error = _refusal(item)
         if is_temporary(error) or isinstance(error, errors.StreamFull):
+            held.note_refusal()
             loop = asyncio.get_running_loop()
             loop.call_later(held.backoff.pause_s(error), self.enqueue, held)
         else:
@@ -249,17 +303,10 @@ def _refusal(item: pb.UpdateError) -> MilepostError:
     return kind(item.message, reason=item.reason, metadata=item.metadata)
 
 
-def _is_about_another_attempt(response: pb.StreamProgressResponse, held: HeldOperation) -> bool:
-    """Return True if the item is certainly the answer to an earlier attempt of the operation."""
-    match response.WhichOneof("item"):
-        case "acknowledgement":
-            return response.acknowledgement.attempt not in {0, held.attempt}
-        case "interruption":
-            return response.interruption.revision <= held.revision
-        case _:
-            attempt = str(held.attempt)
-            is_stale = response.error.reason == "STALE_ATTEMPT"
-            return is_stale and response.error.metadata.get("expected", attempt) != attempt
+def _is_about_another_attempt(item: pb.UpdateError, held: HeldOperation) -> bool:
+    """Return True if the error is certainly the answer to an earlier attempt of the operation."""
+    attempt = str(held.attempt)
+    return item.reason == "STALE_ATTEMPT" and item.metadata.get("expected", attempt) != attempt
 
 
 def _interruption(item: pb.Interruption) -> MilepostError:

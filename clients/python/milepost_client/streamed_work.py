@@ -8,7 +8,7 @@ from typing import Final
 from google.protobuf.any_pb2 import Any as Packed
 from google.protobuf.message import Message
 
-from milepost_client.convert import to_checkpoint
+from milepost_client.convert import to_checkpoint, to_message
 from milepost_client.errors import OVER, MilepostError
 from milepost_client.operation import Json, Operation, OperationError
 from milepost_client.pace import Duration
@@ -69,7 +69,7 @@ class StreamedWork(Work):
     ) -> None:
         """Report the progress of the work; see `Work.progress`."""
         self._require_open()
-        await self._held.report(progress, message, to_checkpoint(checkpoint))
+        await self._held.report(progress, to_message(message), to_checkpoint(checkpoint))
 
     async def flush(self) -> None:
         """Return when everything that was reported so far is stored; see `Work.flush`."""

@@ -5,7 +5,7 @@ import { Backoff, clock } from "./backoff.js";
 import { Bell } from "./bell.js";
 import type { ProgressReport } from "./client.js";
 import { isOver, MilepostError } from "./errors.js";
-import { StreamProgressRequestSchema } from "./gen/milepost/v1/worker_service_pb.js";
+import { type ProgressUpdate, ProgressUpdateSchema } from "./gen/milepost/v1/worker_service_pb.js";
 import { toAny, wellFormed } from "./json.js";
 import type { Operation } from "./operation.js";
 
@@ -20,12 +20,17 @@ const FIRST_REPORT_DELAY_MS = 200;
 const SEND_TIMEOUT_MS = 1_000;
 /** Renewals per lease: two may be lost before the lease is. */
 const RENEWALS_PER_LEASE = 3;
+/** Share of the time between two renewals by which one may come early, together with others. */
+const EARLY_SHARE = 0.1;
+/** How long a newer report waits for the answer to the last one. */
+const MAX_ANSWER_MS = 2_000;
 
 /**
  * The limits of what is reported, in bytes and characters. A message that is too large for gRPC
  * would end the reports of all operations on the stream.
  */
 const MAX_CHECKPOINT_BYTES = 65_536;
+const MAX_TYPE_URL_LENGTH = 2_048;
 const MAX_MESSAGE_LENGTH = 65_536;
 
 /** A report as it is sent. */
@@ -72,6 +77,8 @@ export class HeldOperation {
   readonly backoff = new Backoff();
   /** Time at which the lease is to be renewed, if nothing is reported before. */
   dueTime: number;
+  /** Time from which the lease may be renewed together with others. */
+  earlyTime: number;
 
   readonly #outbox: Outbox;
   readonly #holder: Holder;
@@ -80,13 +87,14 @@ export class HeldOperation {
   readonly #taken = new Bell();
   readonly #answered = new Bell();
   #isEnding = false;
+  #isUrgent = false;
   #isClosed = false;
   #version = 0;
   #sentVersion = 0;
   #storedVersion = 0;
   #checkpointVersion = 0;
   #renewalTime = clock();
-  #unanswered: SentReport[] = []; // the oldest one, and the newest one
+  #unanswered: SentReport[] = [];
 
   constructor(outbox: Outbox, operation: Operation, holder: Holder) {
     this.#outbox = outbox;
@@ -96,6 +104,7 @@ export class HeldOperation {
     this.revision = operation.revision;
     this.leaseMs = leaseMs(operation);
     this.dueTime = this.#renewalTime + Math.min(FIRST_REPORT_DELAY_MS, this.#intervalMs);
+    this.earlyTime = this.dueTime;
   }
 
   get #intervalMs(): number {
@@ -107,7 +116,21 @@ export class HeldOperation {
     return this.#renewalTime + this.leaseMs;
   }
 
-  /** True while a report that was sent may have no acknowledgement. */
+  /**
+   * Time from which a report may be sent.
+   *
+   * A newer one waits for the answer to the last one: so an answer is that of one report, and says
+   * that this one is stored. The service commits one report a second, and would coalesce the others.
+   */
+  get readyTime(): number {
+    const last = this.#unanswered.at(-1);
+    if (last === undefined || this.#isUrgent) {
+      return Number.NEGATIVE_INFINITY;
+    }
+    return Math.min(last.time + MAX_ANSWER_MS, this.dueTime);
+  }
+
+  /** True while a report that was sent may have no answer. */
   get isUnanswered(): boolean {
     return this.#unanswered.length > 0;
   }
@@ -133,6 +156,9 @@ export class HeldOperation {
     if ((packed?.value.length ?? 0) > MAX_CHECKPOINT_BYTES) {
       throw new RangeError(`the checkpoint has more than ${MAX_CHECKPOINT_BYTES} bytes`);
     }
+    if ((packed?.typeUrl.length ?? 0) > MAX_TYPE_URL_LENGTH) {
+      throw new RangeError(`the typeUrl has more than ${MAX_TYPE_URL_LENGTH} characters`);
+    }
     if ((message?.length ?? 0) > MAX_MESSAGE_LENGTH) {
       throw new RangeError(`the message has more than ${MAX_MESSAGE_LENGTH} characters`);
     }
@@ -151,9 +177,6 @@ export class HeldOperation {
 
   /**
    * Return when everything that was reported so far is stored.
-   *
-   * One acknowledgement may answer several reports, so that the answer to the last one is not
-   * recognized: it is sent again after each acknowledgement until one certainly is its own.
    *
    * @throws MilepostError if a report was refused, or the work must stop.
    */
@@ -181,6 +204,8 @@ export class HeldOperation {
    * A call that stores it afterwards is not undone by an earlier one that is on the stream.
    */
   async send(): Promise<void> {
+    this.#isUrgent = true;
+    this.#outbox.enqueue(this);
     const end = clock() + SEND_TIMEOUT_MS;
     while (this.#sentVersion < this.#version && !this.#isClosed && clock() < end) {
       this.#taken.clear();
@@ -206,21 +231,30 @@ export class HeldOperation {
    *
    * @param isBare Return a mere renewal in any case, which the service does not count as a write.
    */
-  take(now: number, isBare: boolean) {
+  take(now: number, isBare: boolean): ProgressUpdate {
     const report = isBare || this.#isEnding ? undefined : this.unstored;
     this.dueTime = now + this.#intervalMs;
-    const sent = { version: report === undefined ? this.#storedVersion : this.#version, time: now };
-    this.#unanswered = [...this.#unanswered.slice(0, 1), sent];
-    this.#sentVersion = Math.max(this.#sentVersion, sent.version);
+    this.earlyTime = this.dueTime - this.#intervalMs * EARLY_SHARE;
+    const version = report === undefined ? this.#storedVersion : this.#version;
+    this.#unanswered.push({ version, time: now });
+    this.#sentVersion = Math.max(this.#sentVersion, version);
+    this.#isUrgent = false;
     this.#taken.ring();
     const { id: operationId, attempt } = this;
-    return create(StreamProgressRequestSchema, { ...report, operationId, attempt });
+    return create(ProgressUpdateSchema, { ...report, operationId, attempt });
+  }
+
+  /** The size of the newest report, in bytes, at most. */
+  get maxBytes(): number {
+    const { message, checkpoint } = this.#report;
+    const { value, typeUrl } = checkpoint ?? { value: "", typeUrl: "" };
+    return 100 + 3 * ((message?.length ?? 0) + typeUrl.length) + value.length;
   }
 
   /**
    * Note that the service has stored a report, and renewed the lease with it.
    *
-   * Of the unanswered reports only the oldest one is certainly stored.
+   * One acknowledgement may answer several reports. Only the oldest one is certainly stored.
    */
   acknowledge(): void {
     const oldest = this.#unanswered.shift();
@@ -232,10 +266,16 @@ export class HeldOperation {
     this.#answered.ring();
   }
 
+  /** Note that a report was refused for now: it has its answer. */
+  noteRefusal(): void {
+    this.#unanswered.shift();
+  }
+
   /** Note that the stream has ended: what was sent on it is not acknowledged any more. */
   loseAcknowledgements(): void {
     if (this.isUnanswered) {
       this.dueTime = Math.min(this.dueTime, this.#renewalTime + this.#intervalMs);
+      this.earlyTime = Math.min(this.earlyTime, this.dueTime);
     }
     this.#unanswered = [];
   }
@@ -250,16 +290,19 @@ export class HeldOperation {
   onlyRenew(): void {
     this.#isEnding = true;
     this.dueTime = Math.max(this.dueTime, this.#renewalTime + this.#intervalMs);
+    this.earlyTime = Math.max(this.earlyTime, this.dueTime);
   }
 
   /** Note that the owner asks to cancel; a sign of life records that the worker knows. */
   requestCancel(): void {
+    this.#isUrgent = true;
     this.#outbox.enqueue(this);
     this.#holder.onCancelRequested();
   }
 
   /** Note that a report was refused for good. The next call of `report` throws the error. */
   refuse(error: MilepostError): void {
+    this.noteRefusal();
     this.#problem = error;
     if (isOver(error)) {
       this.close();

@@ -2,10 +2,12 @@
  * The progress stream that all work of a client shares: it reconnects, and renews all leases.
  *
  * Reports leave it in the order of their urgency: first the operation whose lease runs out first.
- * After a disconnection the newest report of every operation is sent again, because the service
- * notifies a stream of a cancel only if the operation was reported on it. After a rate limit the
- * reports wait for a while, and only leases are renewed, which the service does not limit.
+ * Reports that are due share a message, and the next one follows after a short pause. After a
+ * disconnection the newest report of every operation is sent again, because the service notifies a
+ * stream of a cancel only if the operation was reported on it. After a rate limit the reports wait
+ * for a while, and only leases are renewed, which the service does not limit.
  */
+import { create } from "@bufbuild/protobuf";
 import { Backoff, clock } from "./backoff.js";
 import { Bell } from "./bell.js";
 import type { Calls } from "./calls.js";
@@ -21,9 +23,12 @@ import {
   Unavailable,
 } from "./errors.js";
 import {
+  type Acknowledgement,
   type Interruption,
   InterruptionKind,
+  type ProgressUpdate,
   type StreamProgressRequest,
+  StreamProgressRequestSchema,
   type StreamProgressResponse,
   type UpdateError,
 } from "./gen/milepost/v1/worker_service_pb.js";
@@ -34,8 +39,14 @@ import { isTemporary, MAX_PAUSE_MS } from "./retry.js";
 
 /** Life of a stream after which the pauses begin anew. */
 const STEADY_MS = 10_000;
-/** Pause after a rate limit: leases are renewed meanwhile. */
-const MAX_LIMITED_PAUSE_MS = 250;
+/** Shortest pause after a rate limit, if a lease is to be renewed before the reports may go on. */
+const MIN_LIMITED_PAUSE_MS = 250;
+/** Time between two messages: what is reported within it is one message. */
+const PACE_MS = 50;
+/** Updates of one message, as many as the service accepts. */
+const MAX_UPDATES = 1_000;
+/** Size of a message of several updates. The largest update alone has less. */
+const MAX_MESSAGE_BYTES = 512 * 1024;
 /** How long `close` waits for the acknowledgements of the last reports. */
 const CLOSE_TIMEOUT_MS = 5_000;
 /** How long a stream without operations stays open. An open one keeps the process alive. */
@@ -131,15 +142,22 @@ export class ProgressStream {
       if (this.#held.size > 0 && !this.#isClosing) {
         const pauseMs = backoff.pauseMs(error);
         this.#quietEndTime = isLimited ? clock() + pauseMs : Number.NEGATIVE_INFINITY;
-        await this.#pause(isLimited ? Math.min(pauseMs, MAX_LIMITED_PAUSE_MS) : pauseMs);
         this.#enqueueAgain(!isLimited);
+        await this.#pause(isLimited ? this.#limitedPauseMs(pauseMs) : pauseMs);
+        this.#nextDueTime = Number.NEGATIVE_INFINITY; // time has passed without a look at the leases
       }
     }
   }
 
-  async #pause(ms: number): Promise<void> {
+  /** Return the pause until a lease is to be renewed, if that comes before the retry time. */
+  #limitedPauseMs(pauseMs: number): number {
+    const dueTime = Math.min(...[...this.#held.values()].map((held) => held.dueTime));
+    return Math.min(pauseMs, Math.max(dueTime - clock(), MIN_LIMITED_PAUSE_MS));
+  }
+
+  async #pause(ms: number, ended?: AbortSignal): Promise<void> {
     const end = clock() + ms;
-    while (clock() < end && !this.#isClosing) {
+    while (clock() < end && !this.#isClosing && !ended?.aborted) {
       this.#changed.clear();
       await this.#changed.wait(end - clock());
     }
@@ -153,7 +171,6 @@ export class ProgressStream {
         held.loseAcknowledgements();
       }
     }
-    this.#nextDueTime = Number.NEGATIVE_INFINITY; // time has passed without a look at the leases
   }
 
   /** Hold one stream, from the first report to its end; return the reason of the end. */
@@ -176,58 +193,71 @@ export class ProgressStream {
     }
   }
 
-  /** Yield the reports as they are to be sent, until the stream ends. */
+  /** Yield the messages as they are to be sent, until the stream ends. */
   async *#requests(ended: AbortSignal): AsyncGenerator<StreamProgressRequest, void, undefined> {
     while (!ended.aborted) {
       this.#changed.clear();
       this.#enqueueDue(clock());
-      for (const held of this.#urgent()) {
-        if (ended.aborted) {
-          return;
-        }
-        if (this.#unsent.get(held.id) === held) {
-          this.#unsent.delete(held.id);
-          const request = held.take(clock(), clock() < this.#quietEndTime);
-          this.#nextDueTime = Math.min(this.#nextDueTime, held.dueTime);
-          yield request;
-        }
-      }
-      const isDone = this.#isClosing && this.#unsent.size === 0;
-      if (isDone || (this.#urgent().length === 0 && (await this.#isIdle(ended)))) {
+      const updates = this.#dueUpdates(clock());
+      if (updates.length > 0) {
+        yield create(StreamProgressRequestSchema, { updates });
+        await this.#pause(PACE_MS, ended);
+      } else if (this.#isClosing || (await this.#isIdle(ended))) {
         return;
       }
     }
   }
 
-  /** Return what is to be sent now, the operation first whose lease runs out first. */
-  #urgent(): HeldOperation[] {
-    const now = clock();
+  /** Take the updates of the next message, the operation first whose lease runs out first. */
+  #dueUpdates(now: number): ProgressUpdate[] {
     const isQuiet = now < this.#quietEndTime && !this.#isClosing;
-    return [...this.#unsent.values()]
-      .filter((held) => !isQuiet || held.dueTime <= now)
+    const ready = [...this.#unsent.values()]
+      .filter((held) => this.#isReady(held, now, isQuiet))
       .sort((a, b) => a.leaseEndTime - b.leaseEndTime);
+    const updates: ProgressUpdate[] = [];
+    let bytes = 0;
+    for (const held of ready) {
+      bytes += held.maxBytes;
+      if (updates.length > 0 && (bytes > MAX_MESSAGE_BYTES || updates.length === MAX_UPDATES)) {
+        break;
+      }
+      if (!isQuiet || held.unstored === undefined) {
+        this.#unsent.delete(held.id);
+      }
+      updates.push(held.take(now, isQuiet));
+      this.#nextDueTime = Math.min(this.#nextDueTime, held.dueTime);
+    }
+    return updates;
+  }
+
+  /** Return true if there is something to send now, or note when there is. */
+  #isReady(held: HeldOperation, now: number, isQuiet: boolean): boolean {
+    const time = isQuiet ? Math.min(held.dueTime, this.#quietEndTime) : held.readyTime;
+    const isReady = this.#isClosing || (isQuiet ? held.earlyTime <= now : time <= now);
+    if (!isReady) {
+      this.#nextDueTime = Math.min(this.#nextDueTime, time);
+    }
+    return isReady;
   }
 
   /** Wait for a report, or a lease to renew; return true if no operation is held for a while. */
   async #isIdle(ended: AbortSignal): Promise<boolean> {
     if (this.#held.size > 0) {
-      const now = clock();
-      const quietEndTime = this.#quietEndTime > now ? this.#quietEndTime : this.#nextDueTime;
-      await this.#changed.wait(Math.min(this.#nextDueTime, quietEndTime) - now);
+      await this.#changed.wait(this.#nextDueTime - clock());
       return false;
     }
     await this.#changed.wait(IDLE_MS);
     return this.#held.size === 0 && !ended.aborted;
   }
 
-  /** Enqueue the operations whose leases are to be renewed. */
+  /** Enqueue the operations whose leases are to be renewed, if there is one. */
   #enqueueDue(now: number): void {
     if (now < this.#nextDueTime) {
       return;
     }
     this.#nextDueTime = Number.POSITIVE_INFINITY;
     for (const held of this.#held.values()) {
-      if (held.dueTime <= now) {
+      if (held.earlyTime <= now) {
         this.#unsent.set(held.id, held);
       } else {
         this.#nextDueTime = Math.min(this.#nextDueTime, held.dueTime);
@@ -235,27 +265,49 @@ export class ProgressStream {
     }
   }
 
-  /** Pass an item of the service on to the operation that it is about. */
-  #take({ item }: StreamProgressResponse): void {
-    const held = item.case === undefined ? undefined : this.#held.get(item.value.operationId);
-    if (held === undefined || isAboutAnotherAttempt(item, held)) {
-      return;
+  /** Pass what the service says on to the operations that it is about. */
+  #take({ item, acknowledgements }: StreamProgressResponse): void {
+    for (const each of acknowledgements) {
+      this.#acknowledge(each);
     }
     switch (item.case) {
       case "acknowledgement":
-        held.acknowledge();
+        this.#acknowledge(item.value);
         break;
       case "interruption":
-        interrupt(held, item.value);
+        this.#interrupt(item.value);
         break;
       case "error":
-        this.#refuse(held, refusal(item.value));
+        this.#refuse(item.value);
         break;
     }
   }
 
-  #refuse(held: HeldOperation, error: MilepostError): void {
+  #acknowledge({ operationId, attempt }: Acknowledgement): void {
+    const held = this.#held.get(operationId);
+    if (held !== undefined && (attempt === 0 || attempt === held.attempt)) {
+      held.acknowledge();
+      if (this.#unsent.has(held.id)) {
+        this.#changed.ring(); // a newer report has waited for this
+      }
+    }
+  }
+
+  #interrupt(item: Interruption): void {
+    const held = this.#held.get(item.operationId);
+    if (held !== undefined && item.revision > BigInt(held.revision)) {
+      interrupt(held, item);
+    }
+  }
+
+  #refuse(item: UpdateError): void {
+    const held = this.#held.get(item.operationId);
+    if (held === undefined || isAboutAnotherAttempt(item, held)) {
+      return;
+    }
+    const error = refusal(item);
     if (isTemporary(error) || error instanceof StreamFull) {
+      held.noteRefusal();
       setTimeout(() => this.enqueue(held), held.backoff.pauseMs(error));
     } else {
       held.refuse(error);
@@ -278,21 +330,10 @@ function refusal(item: UpdateError): MilepostError {
   return new kind(item.message, { reason: item.reason, metadata: item.metadata });
 }
 
-/** Return true if the item is certainly the answer to an earlier attempt of the operation. */
-function isAboutAnotherAttempt(item: StreamProgressResponse["item"], held: HeldOperation): boolean {
-  switch (item.case) {
-    case "acknowledgement":
-      return item.value.attempt !== 0 && item.value.attempt !== held.attempt;
-    case "interruption":
-      return item.value.revision <= BigInt(held.revision);
-    case "error": {
-      const { reason, metadata } = item.value;
-      const attempt = String(held.attempt);
-      return reason === "STALE_ATTEMPT" && (metadata.expected ?? attempt) !== attempt;
-    }
-    default:
-      return true;
-  }
+/** Return true if the error is certainly the answer to an earlier attempt of the operation. */
+function isAboutAnotherAttempt({ reason, metadata }: UpdateError, held: HeldOperation): boolean {
+  const attempt = String(held.attempt);
+  return reason === "STALE_ATTEMPT" && (metadata.expected ?? attempt) !== attempt;
 }
 
 /** Pass on the error that a later report of the same work would be refused with. */

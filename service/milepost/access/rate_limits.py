@@ -1,7 +1,7 @@
 """Rate limits: how often each principal may call, by rate-limit class.
 
-Messages of a stream count as calls. Limits belong to the subject, not to its credential: another
-key does not raise them.
+Messages of a stream count as calls, and several updates in one message as several messages. Limits
+belong to the subject, not to its credential: another key does not raise them.
 """
 
 from __future__ import annotations

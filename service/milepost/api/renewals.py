@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from milepost.gen.milepost.v1 import worker_service_pb2 as pb
+
+_UPDATES: Final = (pb.UpdateProgressRequest, pb.StreamProgressRequest, pb.ProgressUpdate)
 
 
 def renewed_by(request: Any) -> str | None:
     """Return the operation of a progress update that is empty and so only renews its lease."""
-    if not isinstance(request, (pb.UpdateProgressRequest, pb.StreamProgressRequest)):
+    if not isinstance(request, _UPDATES):
         return None
     if any(request.HasField(name) for name in ("progress", "message", "checkpoint")):
+        return None
+    if isinstance(request, pb.StreamProgressRequest) and request.updates:  # to be refused
         return None
     return request.operation_id

@@ -38,7 +38,7 @@ class RateSettings(BaseModel):
     )
     worker_writes_per_minute: Count = Field(
         _ALLOWANCE.worker_writes,
-        description="Writes of one worker per minute, messages of streams included",
+        description="Writes of one worker per minute, updates of streams included",
     )
     principal_limits: str = Field(
         "{}",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from milepost import telemetry
 from milepost.access.policy import authorize
 from milepost.api.logged_ids import audited_ids
+from milepost.api.progress_updates import separated
 from milepost.api.renewals import renewed_by
 from milepost.rpc.certificates import certificate_names
 
@@ -70,7 +71,10 @@ class AuditInterceptor:
 
 
 class RateLimitInterceptor:
-    """Refuses calls, and ends streams, of a principal that exceeds its rates."""
+    """Refuses calls, and ends streams, of a principal that exceeds its rates.
+
+    It hands the updates of a stream on one by one, because each is charged by itself.
+    """
 
     def __init__(self, rate_limits: RateLimits) -> None:
         """Ask `rate_limits`."""
@@ -87,6 +91,6 @@ class RateLimitInterceptor:
             )
             if call.streams and hasattr(request, "__aiter__"):
                 request = self._rate_limits.charged(
-                    request, call.principal, call.method, renews=renewed_by
+                    separated(request), call.principal, call.method, renews=renewed_by
                 )
         return await call_next(call, request, context)

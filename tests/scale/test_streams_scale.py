@@ -1,0 +1,22 @@
+"""A minimal run of the measurement of progress streams."""
+
+import pytest
+
+from tests.scale import streams
+
+pytestmark = pytest.mark.bench
+
+
+@pytest.mark.timeout(180)  # it starts PostgreSQL and two services
+def test_every_report_is_acknowledged_and_stored(monkeypatch):
+    """Every report, single or in a batch, is acknowledged and committed; none is refused."""
+    monkeypatch.setattr(streams, "INTERVAL_S", 2.0)
+    results = streams.run([streams.SINGLE, streams.BATCHED], count=400, seconds=2.0, rounds=1)
+    assert [result.faults for result in results] == [[], []]
+    assert all(result.measured > 200 for result in results)
+    single, batched = (result.tally for result in results)
+    assert single.requests == single.reports
+    assert single.responses == single.acknowledgements
+    assert batched.requests < batched.reports / 2
+    assert batched.responses < batched.acknowledgements / 1.5
+    assert streams.table(results, 400).row_count == 2
