@@ -97,6 +97,7 @@ def _renewed(request: Any) -> str | None:
     """Return the operation of a progress update that is empty and so only renews its lease."""
     if not isinstance(request, (pb.UpdateProgressRequest, pb.StreamProgressRequest)):
         return None
-    if any(request.HasField(name) for name in ("progress", "message", "checkpoint")):
+    has = request.HasField
+    if has("progress") or has("message") or has("checkpoint"):
         return None
     return request.operation_id
