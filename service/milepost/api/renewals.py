@@ -13,7 +13,8 @@ def renewed_by(request: Any) -> str | None:
     """Return the operation of a progress update that is empty and so only renews its lease."""
     if not isinstance(request, _UPDATES):
         return None
-    if any(request.HasField(name) for name in ("progress", "message", "checkpoint")):
+    has = request.HasField
+    if has("progress") or has("message") or has("checkpoint"):
         return None
     if isinstance(request, pb.StreamProgressRequest) and request.updates:  # to be refused
         return None

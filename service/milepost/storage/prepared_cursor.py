@@ -44,8 +44,8 @@ class PreparedCursor:
             self.execute(sql, values)
 
     def fetchall(self) -> list[tuple[Any, ...]]:
-        """Return the rows of the last statement, in Python types, once."""
-        return self._cursor.fetchall() if self._cursor.description else []
+        """Return the rows of the last statement, which returns some, in Python types, once."""
+        return self._cursor.fetchall()
 
 
 def array(values: Sequence[Any]) -> str:
