@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 Found = TypeVar("Found")
 
+MAX_CLAIMS: Final = 64
+"""Claims that run together. Those of different functions run one after the other."""
 QUERY_BATCHERS: Final = 2
 """Lists and other rare reads that run concurrently."""
 SWEEP_TIMEOUT_S: Final = 4.5
@@ -56,7 +58,7 @@ class Batchers:
         ]
         self.claims = self.sweeps = self.deliveries = self.delivery_claims = self.writes
         if not self.database.has_one_writer:
-            self.claims = self._writer("claims", max_batch=1)
+            self.claims = self._writer("claims", max_batch=min(max_batch, MAX_CLAIMS))
             self.sweeps = self._writer("sweeps", max_batch=1, queue_timeout_s=SWEEP_TIMEOUT_S)
             # Transitions do not wait for the dispatcher, nor its claims for its settlements.
             self.deliveries = self._writer("deliveries")

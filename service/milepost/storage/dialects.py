@@ -151,6 +151,30 @@ def _items_sqlite(element: Any, compiler: SQLCompiler, **kw: Any) -> str:
     return f"(SELECT value FROM json_each({array}))"  # noqa: S608 - a bound parameter
 
 
+class json_pairs(FunctionElement[Any]):  # noqa: N801 - reads as the SQL function it is
+    """The rows of a JSON array of pairs of texts: number, a and b; for `table_valued`."""
+
+    inherit_cache = True
+
+
+@compiles(json_pairs, "postgresql")
+def _pairs_postgresql(element: Any, compiler: SQLCompiler, **kw: Any) -> str:
+    array = compiler.process(element.clauses, **kw)
+    return (
+        "(SELECT CAST(ordinality AS INTEGER) AS number, value->>0 AS a, value->>1 AS b"  # noqa: S608 - a bound parameter
+        f" FROM json_array_elements(CAST({array} AS json)) WITH ORDINALITY)"
+    )
+
+
+@compiles(json_pairs, "sqlite")
+def _pairs_sqlite(element: Any, compiler: SQLCompiler, **kw: Any) -> str:
+    array = compiler.process(element.clauses, **kw)
+    return (
+        "(SELECT key AS number, json_extract(value, '$[0]') AS a,"  # noqa: S608 - a bound parameter
+        f" json_extract(value, '$[1]') AS b FROM json_each({array}))"
+    )
+
+
 class random_delivery_id(FunctionElement[str]):  # noqa: N801 - reads as the SQL function it is
     """A new webhook-id: ``msg_`` and 128 random bits (122 on PostgreSQL), without dots."""
 
