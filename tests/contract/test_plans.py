@@ -14,9 +14,9 @@ from milepost.domain.operation import Status, new_operation_id
 from milepost.domain.selection import Position, Selection
 from milepost.domain.transitions import Transition
 from milepost.storage import (
-    claims,
     history,
     inserts,
+    pending_work,
     predicates,
     queries,
     quotas,
@@ -259,30 +259,10 @@ def test_expiry(free):
     assert plan.uses("operations_expire_time_idx")
 
 
-@pytest.mark.parametrize("max_operations", [1, 100])
-def test_claims(pinned, max_operations):
-    """The index of pending operations serves a claim."""
-    owners, depth = min(max_operations, 16), max_operations + 8
-    selection = ("function-3", "", owners, depth, max_operations, 1, 1_000_000)
-    rows = [("wally", None, None, *selection, "wally", timedelta(seconds=30))]
-    plan = prepared(pinned, claims.claim_statement(pinned.database), rows)
-    assert plan.scans == []
-    assert plan.uses("operations_pending_idx")
-    assert plan.uses("operations_pkey")
-
-
-def test_look_for_work(free):
-    """The index of pending operations serves the search for functions with work."""
-    plan = query(free, claims.pending([f"function-{n}" for n in range(20)]))
-    assert plan.scans == []
-    assert plan.sorts == []
-    assert plan.uses("operations_pending_idx")
-
-
 def test_work_that_falls_due(pinned, free):
     """The index of waiting operations serves the search for work that falls due."""
-    looked = query(free, claims.next_due())
-    woken = prepared(pinned, claims.wake_statement(pinned.database), [(1_000,)])
+    looked = prepared(free, pending_work.next_due_statement(free.database), [()])
+    woken = prepared(pinned, pending_work.wake_statement(pinned.database), [(1_000,)])
     for plan in (looked, woken):
         assert plan.scans == []
         assert plan.sorts == []
