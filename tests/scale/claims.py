@@ -1,13 +1,12 @@
 """Claims at the limits: `python -m tests.scale.claims`.
 
 Measured are a claim of 100 functions, a claim of the work of one owner beside few and beside many
-pending operations, and 500 workers of 100 functions that ask at once. The first two are the time of
-the store on a durable PostgreSQL, the third are calls to a service.
+pending operations, and 500 workers of 100 functions that ask at once. The first two are CPU times
+of the replica's store and of its PostgreSQL session together; the third are calls to a service.
 """
 
 import argparse
 import asyncio
-import dataclasses
 import statistics
 import sys
 import tempfile
@@ -26,15 +25,15 @@ from rich.console import Console
 from rich.table import Table
 
 from milepost.domain.claim import ClaimRequest
-from milepost.storage.batchers import Batchers
+from milepost.storage.batchers import Batchers, alone
 from milepost.storage.engine import open_engine
 from milepost.storage.schema import upgrade
 from milepost.storage.stores import Stores
 from milepost.storage.work import SqlWorkStore
-from tests.bench.databases import _POSTGRES_SETTINGS
 from tests.e2e.client import Client
 from tests.e2e.service import Service
 from tests.postgres import PostgresCluster
+from tests.scale.cpu import cpu_seconds
 
 FUNCTIONS: Final = tuple(f"function-{n:03}" for n in range(100))
 FEW: Final = 1_000
@@ -47,12 +46,14 @@ WARM_UP: Final = 5
 """Claims that are not counted: statements are prepared, and pages are read from the disk."""
 MAX_CLAIM_MS: Final = 3.0
 MAX_RATIO: Final = 1.3
+SETTINGS: Final = {"shared_buffers": "512MB", "max_wal_size": "8GB"}
 AT_ONCE: Final = duration_pb2.Duration()
 _FILL: Final = """
     INSERT INTO operations (id, function, owner, status, create_time, expire_time, ttl, retry_after,
         revision, attempt, max_attempts, fingerprint, priority, initial_backoff, backoff,
         max_backoff, backoff_multiplier)
-    SELECT 'op_' || substr(md5(n || :owner), 1, 24), :function || lpad((n % :functions)::text, 3, '0'),
+    SELECT 'op_' || substr(md5(n || :owner), 1, 24),
+        :function || lpad((n % :functions)::text, 3, '0'),
         :owner || n / :functions % :owners, 'PENDING',
         timestamptz '2026-01-01 00:00:00+00' + n * interval '1 millisecond',
         '2200-01-01 00:00:00+00', '1 day', '5 s', 1, 0, 3, 'v1', 5, '1 s', '1 s', '5 min', 2
@@ -93,12 +94,29 @@ def database(cluster: PostgresCluster, name: str) -> Iterator[str]:
     cluster.drop_database(name)
 
 
+class Replica(NamedTuple):
+    """The store of pending work of a replica, with the id of the process that runs its claims."""
+
+    work: SqlWorkStore
+    backend: int
+
+    async def milliseconds(self, claim: ClaimRequest) -> float:
+        """Return the CPU time of a claim, here and in its PostgreSQL process."""
+        begun, served = time.process_time(), cpu_seconds(self.backend)
+        claimed = await self.work.claim(claim)
+        taken = time.process_time() - begun + cpu_seconds(self.backend) - served
+        assert len(claimed) in {0, claim.max_operations}, f"{len(claimed)} operations claimed"
+        return taken * 1000
+
+
 @asynccontextmanager
-async def work_of(url: str) -> AsyncIterator[SqlWorkStore]:
-    """Provide the store of pending work of a replica."""
+async def replica_of(url: str) -> AsyncIterator[Replica]:
+    """Provide a replica on a database of PostgreSQL."""
     engine = open_engine(url)
     batchers = Batchers(engine)
-    yield Stores(batchers).work
+    query = sa.select(sa.func.pg_backend_pid())
+    run = alone(lambda session: session.fetch(query)[0][0])
+    yield Replica(Stores(batchers).work, await batchers.claims.submit(run, None, object()))
     await batchers.close()
     engine.dispose()
 
@@ -115,38 +133,28 @@ def claim_of(functions: Sequence[str], max_operations: int) -> ClaimRequest:
     )
 
 
-async def _milliseconds(work: SqlWorkStore, claim: ClaimRequest, expected: int) -> float:
-    begun = time.perf_counter()
-    claimed = await work.claim(claim)
-    taken = (time.perf_counter() - begun) * 1000
-    assert len(claimed) == expected, f"{len(claimed)} of {expected} operations claimed"
-    return taken
-
-
 async def hundred_functions(url: str, rounds: int) -> list[Line]:
     """Measure a claim of 100 functions, without work and with work of 10 owners for each."""
-    none, one, ten = (claim_of(FUNCTIONS, count) for count in (1, 1, 10))
-    async with work_of(url) as work:
-        kinds = [("idle", none, 0), ("for 1 operation", one, 1), ("for 10 operations", ten, 10)]
-        lines = []
-        for name, claim, expected in kinds:
-            if expected == 1:
-                functions = len(FUNCTIONS)
-                fill(url, 20 * (rounds + WARM_UP) + 20_000, owner="o", owners=10, functions=functions)
-            taken = [await _milliseconds(work, claim, expected) for _ in range(WARM_UP + rounds)]
+    lines = []
+    async with replica_of(url) as replica:
+        for name, count in (("idle", 1), ("for 1 operation", 1), ("for 10 operations", 10)):
+            claim = claim_of(FUNCTIONS, count)
+            taken = [await replica.milliseconds(claim) for _ in range(WARM_UP + rounds)]
             median = statistics.median(taken[WARM_UP:])
             lines.append(Line(f"claim of 100 functions, {name}", median, "ms", MAX_CLAIM_MS))
-        return lines
+            if name == "idle":
+                fill(url, 30_000, owner="o", owners=10, functions=len(FUNCTIONS))
+    return lines
 
 
 async def one_owner(few: str, many: str, *, claimed: int, rounds: int) -> list[Line]:
     """Measure claims of one owner beside few and beside many operations, in turn."""
     claim = claim_of(FUNCTIONS[:1], 10)
-    large = dataclasses.replace(claim, max_operations=100)
-    async with work_of(few) as beside_few, work_of(many) as beside_many:
+    large = claim_of(FUNCTIONS[:1], 100)
+    async with replica_of(few) as beside_few, replica_of(many) as beside_many:
         before = await _paired(beside_few, beside_many, claim, rounds)
-        for _ in range(claimed // 100):
-            await beside_many.claim(large)
+        for _ in range(claimed // large.max_operations):
+            await beside_many.work.claim(large)
         after = await _paired(beside_few, beside_many, claim, rounds)
     names = ("", f" after {claimed:,} claimed")
     return [
@@ -155,18 +163,18 @@ async def one_owner(few: str, many: str, *, claimed: int, rounds: int) -> list[L
         for line in (
             Line(f"claim of one owner beside few{name}", small, "ms"),
             Line(f"claim of one owner beside many{name}", big, "ms"),
-            Line(f"many to few{name}", big / small, "×", MAX_RATIO),
+            Line(f"many to few{name}", big / small, "x", MAX_RATIO),
         )
     ]
 
 
 async def _paired(
-    few: SqlWorkStore, many: SqlWorkStore, claim: ClaimRequest, rounds: int
+    few: Replica, many: Replica, claim: ClaimRequest, rounds: int
 ) -> tuple[float, float]:
     taken: tuple[list[float], list[float]] = ([], [])
     for number in range(WARM_UP + rounds):
         for is_many in (0, 1) if number % 2 else (1, 0):
-            milliseconds = await _milliseconds((few, many)[is_many], claim, claim.max_operations)
+            milliseconds = await (few, many)[is_many].milliseconds(claim)
             if number >= WARM_UP:
                 taken[is_many].append(milliseconds)
     return statistics.median(taken[0]), statistics.median(taken[1])
@@ -179,9 +187,7 @@ def burst(service: Service, workers: int, name: str) -> list[Line]:
     client.call("ClaimOperations", functions=FUNCTIONS[:1], timeout=AT_ONCE)  # connects
     begun = time.perf_counter()
     calls = [
-        client.future(
-            "ClaimOperations", functions=FUNCTIONS, timeout=AT_ONCE, worker=f"w-{number}"
-        )
+        client.future("ClaimOperations", functions=FUNCTIONS, timeout=AT_ONCE, worker=f"w-{number}")
         for number in range(workers)
     ]
     codes = Counter[grpc.StatusCode](call.code() for call in calls)
@@ -205,14 +211,12 @@ def run(
     claimed: int = CLAIMED,
     workers: int = WORKERS,
     rounds: int = ROUNDS,
-    durable: bool = True,
+    durable: bool = False,
 ) -> list[Line]:
     """Measure everything on a PostgreSQL of its own."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        cluster = stack.enter_context(
-            PostgresCluster(durable=durable, settings=_POSTGRES_SETTINGS)
-        )
+        cluster = stack.enter_context(PostgresCluster(durable=durable, settings=SETTINGS))
         urls = [stack.enter_context(database(cluster, name)) for name in ("a", "b", "c", "d")]
         fill(urls[1], few, owner="busy")
         fill(urls[2], many, owner="busy")
@@ -248,6 +252,7 @@ def main() -> int:
         ("rounds", ROUNDS),
     ):
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--durable", action="store_true", help="wait for the disk")
     lines = run(**vars(parser.parse_args()))
     Console(width=100).print(table(lines))
     return 1 if any(line.is_missed for line in lines) else 0

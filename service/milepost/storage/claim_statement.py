@@ -34,7 +34,8 @@ LOOKAHEAD: Final = 8
 
 _o = operations.c
 _ONE: Final = sa.literal_column("1", sa.Integer)
-_NO_OWNER: Final = sa.literal_column("''", sa.Text)
+_FOLLOWING: Final = operations.alias("following")
+_FIRST: Final = operations.alias("first")
 _ORDER: Final = ("priority", "create_time", "id")
 """The order of the pending operations of one owner: the highest priority first, then the oldest."""
 
@@ -97,9 +98,11 @@ def claimable(
     )
 
 
-def in_order(table: sa.FromClause) -> tuple[ColumnElement[Any], ...]:
+def in_order(table: sa.FromClause, *, backwards: bool = False) -> tuple[ColumnElement[Any], ...]:
     """Return the order in which the pending operations of one owner are claimed."""
     priority, create_time, id_ = (table.c[name] for name in _ORDER)
+    if backwards:
+        return priority, create_time.desc(), id_.desc()
     return priority.desc(), create_time, id_
 
 
@@ -230,19 +233,23 @@ def _is_new(turn: sa.CTE) -> tuple[ColumnElement[bool], ...]:
 def _next_owner(
     function: ColumnElement[str], after: ColumnElement[str], outer: sa.FromClause
 ) -> ColumnElement[str]:
-    """Return the next owner with work of the function; after the last comes the first."""
+    """Return the next owner with work of the function; after the last comes the first.
+
+    Owners come in descending order: backwards, the index begins with the operation of an owner that
+    is claimed last. Forwards, it begins with the entries of all that have been claimed.
+    """
     following, first = (
         sa.select(pending.c.owner)
-        .where(*claimable(pending, function), pending.c.owner > bound)
+        .where(*claimable(pending, function), *bounds)
         # All of the index, as otherwise the planner may choose another one that is ordered by owner
         # and read what has been claimed before.
-        .order_by(pending.c.owner, *in_order(pending))
+        .order_by(pending.c.owner.desc(), *in_order(pending, backwards=True))
         .limit(_ONE)
         .correlate(outer)
         .scalar_subquery()
-        for pending, bound in (
-            (operations.alias("pending"), after),
-            (operations.alias("earlier"), _NO_OWNER),
+        for pending, bounds in (
+            (_FOLLOWING, (_FOLLOWING.c.owner < after,)),
+            (_FIRST, ()),
         )
     )
     return sa.func.coalesce(following, first)

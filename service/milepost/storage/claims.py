@@ -105,16 +105,16 @@ class Claims:
         return pairs_json((function, self._last_owners.get(function, "")) for function in in_turn)
 
     def _note_owners(self, claimed: Iterable[Operation]) -> None:
-        """Note the last served owner of each function; after the last owner comes the first.
+        """Note the last served owner of each function; owners come in descending order.
 
-        The order of the owners is that of the database. If Python orders some differently, an owner
-        may be served twice in one turn, but no owner is skipped.
+        Their order is that of the database, and after the last owner comes the first. If Python
+        orders some differently, one may be served twice in one turn, but no owner is skipped.
         """
         served: dict[str, tuple[bool, str]] = {}
         for operation in claimed:
             function, owner = operation.function, operation.owner
-            turn = (owner <= self._last_owners.get(function, ""), owner)
-            served[function] = max(turn, served.get(function, turn))
+            turn = (owner < self._last_owners.get(function, ""), owner)
+            served[function] = min(turn, served.get(function, turn))
         if len(self._last_owners) >= MAX_LAST_OWNERS:
             self._last_owners.clear()
         self._last_owners.update({function: owner for function, (_, owner) in served.items()})

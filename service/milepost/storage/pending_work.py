@@ -38,16 +38,15 @@ def pending_statement(database: Database) -> Prepared:
 
     def build(m: Mapping[str, ColumnElement[Any]]) -> Any:
         requested = (
-            json_pairs(m["functions"])
-            .table_valued(sa.column("a", sa.Text))
-            .alias("requested")
+            json_pairs(m["functions"]).table_valued(sa.column("a", sa.Text)).alias("requested")
         )
         work = operations.alias("work")
         any_work = (
             sa.select(_ONE)
             .select_from(work)
             .where(*claimable(work, requested.c.a))
-            .order_by(work.c.owner, *in_order(work))  # keeps the planner from a scan
+            # Keeps the planner from a scan; backwards as in `claim_statement`.
+            .order_by(work.c.owner.desc(), *in_order(work, backwards=True))
             .limit(_ONE)
             .correlate(requested)
             .scalar_subquery()

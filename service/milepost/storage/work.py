@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from milepost.domain.operation import Operation
     from milepost.storage.batchers import Batchers
 
+
 class SqlWorkStore:
     """Implementation of the port `WorkStore`."""
 
