@@ -239,6 +239,12 @@ async def test_old_calls_are_told_beside_new_ones(batcher, work):
     assert work.batches == [[0], [1, 3]]
 
 
+async def watched(batcher):
+    """Wait until the batcher has looked for calls that have waited too long."""
+    before = batcher._watch_time
+    await until(lambda: batcher._watch_time > before)
+
+
 async def test_waiting_for_a_turn_is_no_timeout(engine, work):
     """Calls that restart their timeout fail only if the database stops answering other calls."""
     batcher = Batcher("numbers", Session(engine), max_batch=1, restarts_timeout=True)
@@ -246,8 +252,7 @@ async def test_waiting_for_a_turn_is_no_timeout(engine, work):
     for number in (0, 1, 2):
         for call in batcher._waiting:
             call.arrival -= 0.6 * batching.QUEUE_TIMEOUT_S
-        before = batcher._watch_time
-        await until(lambda before=before: batcher._watch_time > before)
+        await watched(batcher)
         work.release(1)
         assert await futures[number] == 10 * number
     await work.started()
