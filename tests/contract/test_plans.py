@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import json
 import uuid
 from datetime import timedelta
 
@@ -14,6 +15,7 @@ from milepost.domain.operation import Status, new_operation_id
 from milepost.domain.selection import Position, Selection
 from milepost.domain.transitions import Transition
 from milepost.storage import (
+    api_keys,
     history,
     inserts,
     pending_work,
@@ -301,6 +303,22 @@ def test_events_to_purge(session):
     assert plan.scans == []
     assert plan.uses("events_purge_time_idx"), plan.steps
     assert plan.uses("events_pkey")
+
+
+def test_keys_by_id(session):
+    """The primary key serves the look-ups of API keys, their confirmation, and their last use."""
+    ids = [f"{n:016x}" for n in range(100)]
+    plans = [
+        prepared(session, api_keys.find_statement(session.database), [(i,) for i in ids[:count]])
+        for count in (1, 100)
+    ]
+    plans += [
+        prepared(session, statement(session.database), [(json.dumps(ids),)])
+        for statement in (api_keys.good_statement, api_keys.use_statement)
+    ]
+    for plan in plans:
+        assert plan.scans == []
+        assert plan.uses("api_keys_pkey"), plan.steps
 
 
 def test_progress_changes_no_indexed_column():
