@@ -9,8 +9,9 @@ import sqlalchemy as sa
 
 from milepost.domain.operation import Status
 from milepost.storage.claim_statement import claim_statement
+from milepost.storage.dialects import pairs_json
 from milepost.storage.engine import open_engine
-from milepost.storage.pending_work import pairs_json, pending_statement
+from milepost.storage.pending_work import pending_statement
 from milepost.storage.schema import upgrade
 from milepost.storage.session import Session
 from milepost.storage.tables import operations

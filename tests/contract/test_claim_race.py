@@ -10,8 +10,8 @@ import pytest
 import sqlalchemy as sa
 
 from milepost.storage.claim_statement import claim_statement
+from milepost.storage.dialects import pairs_json
 from milepost.storage.engine import open_engine
-from milepost.storage.pending_work import pairs_json
 from milepost.storage.session import Session
 from milepost.storage.tables import operations
 from tests import factories

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from milepost.domain.errors import StoreUnavailable
 from milepost.storage.claims import Claims
-from milepost.storage.pending_work import pairs_json
+from milepost.storage.dialects import pairs_json
 from milepost.storage.session import Session
 from milepost.storage.tables import operations
 from tests import factories

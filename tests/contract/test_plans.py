@@ -2,7 +2,6 @@
 
 import functools
 import itertools
-import json
 import uuid
 from datetime import timedelta
 
@@ -26,7 +25,7 @@ from milepost.storage import (
     sweeps,
 )
 from milepost.storage.deliveries import page_query
-from milepost.storage.dialects import clock
+from milepost.storage.dialects import clock, pairs_json
 from milepost.storage.effects import EFFECTS
 from milepost.storage.engine import open_engine
 from milepost.storage.operations import get_statement
@@ -305,15 +304,15 @@ def test_events_to_purge(session):
     assert plan.uses("events_pkey")
 
 
-def test_keys_by_id(session):
+def test_keys_by_id(pinned):
     """The primary key serves the look-ups of API keys, their confirmation, and their last use."""
     ids = [f"{n:016x}" for n in range(100)]
     plans = [
-        prepared(session, api_keys.find_statement(session.database), [(i,) for i in ids[:count]])
+        prepared(pinned, api_keys.find_statement(pinned.database), [(i,) for i in ids[:count]])
         for count in (1, 100)
     ]
     plans += [
-        prepared(session, statement(session.database), [(json.dumps(ids),)])
+        prepared(pinned, statement(pinned.database), [(pairs_json((i, "") for i in ids),)])
         for statement in (api_keys.good_statement, api_keys.use_statement)
     ]
     for plan in plans:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import json
 import secrets
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -15,7 +14,7 @@ from milepost.domain.api_key import ApiKey, CreateKeyResult, StoredKey
 from milepost.domain.errors import ApiKeyNotFound, InvalidRequest, RequestIdReused, Violation
 from milepost.domain.operation import Principal, Role
 from milepost.storage.batchers import alone
-from milepost.storage.dialects import Span, clock, json_items, later
+from milepost.storage.dialects import Span, clock, json_pairs, later, pairs_json
 from milepost.storage.engine import database_of
 from milepost.storage.prepared import Prepared
 from milepost.storage.tables import api_keys, service_keys
@@ -80,7 +79,7 @@ class SqlKeyStore:
 
     async def good_keys(self, key_ids: Collection[str]) -> Collection[str]:
         """See `CredentialStore.good_keys`."""
-        inputs = [(json.dumps(list(key_ids)),)]
+        inputs = [(_array(key_ids),)]
         rows = await self._batchers.read(lambda session: session.read(self._good, inputs))
         return {key_id for (key_id,) in rows}
 
@@ -107,7 +106,7 @@ class SqlKeyStore:
         remaining = iter(sorted(key_ids))
         # In parts, so that no transition waits for all of them.
         while part := list(itertools.islice(remaining, MAX_USES)):
-            await self._write(functools.partial(_run, self._record, json.dumps(part)))
+            await self._write(functools.partial(_run, self._record, _array(part)))
 
     def _write(self, run: Callable[[Session], Found]) -> asyncio.Future[Found]:
         return self._batchers.writes.submit(alone(run), None, object())
@@ -127,9 +126,15 @@ def good_statement(database: Database) -> Prepared:
     """Return the query for those of many keys that are neither revoked nor expired."""
 
     def build(m: Mapping[str, ColumnElement[Any]]) -> sa.Executable:
-        return sa.select(_k.key_id).where(
-            _k.key_id.bool_op("IN")(json_items(m["key_ids"])), _VALID
+        requested = _requested(m)
+        # A scalar subquery, looked up for each key: a join might read the whole table.
+        good = (
+            sa.select(_k.key_id)
+            .where(_k.key_id == requested.c.a, _VALID)
+            .correlate(requested)
+            .scalar_subquery()
         )
+        return sa.select(requested.c.a).where(good.is_not(None))
 
     return Prepared(database, {"key_ids": sa.Text()}, build)
 
@@ -138,18 +143,28 @@ def use_statement(database: Database) -> Prepared:
     """Return the update of the last use of many keys."""
 
     def build(m: Mapping[str, ColumnElement[Any]]) -> sa.Executable:
+        requested = _requested(m)
         stale = sa.or_(
             _k.last_used_time.is_(None),
             _k.last_used_time <= later(clock(), sa.literal(-USE_INTERVAL, Span())),
         )
         return (
             sa.update(api_keys)
-            .where(_k.key_id.bool_op("IN")(json_items(m["key_ids"])), stale)
+            .where(_k.key_id == requested.c.a, stale)
             .values(last_used_time=clock())
             .returning(_k.key_id)
         )
 
     return Prepared(database, {"key_ids": sa.Text()}, build)
+
+
+def _requested(m: Mapping[str, ColumnElement[Any]]) -> sa.TableValuedAlias:
+    """Return the requested keys; the second text of each pair is not used."""
+    return json_pairs(m["key_ids"]).table_valued(sa.column("a", sa.Text)).alias("requested")
+
+
+def _array(key_ids: Iterable[str]) -> str:
+    return pairs_json((key_id, "") for key_id in key_ids)
 
 
 def _run(statement: Prepared, value: str, session: Session) -> None:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 from milepost.storage.answer_size import bytes_of
 from milepost.storage.batchers import MAX_CLAIMS
 from milepost.storage.claim_statement import claim_statement
-from milepost.storage.pending_work import pairs_json, pending_statement
+from milepost.storage.dialects import pairs_json
+from milepost.storage.pending_work import pending_statement
 from milepost.storage.rows import RowReader
 
 if TYPE_CHECKING:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -11,6 +12,8 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from sqlalchemy import ColumnElement
     from sqlalchemy.engine import Dialect
     from sqlalchemy.sql.compiler import SQLCompiler
@@ -173,6 +176,11 @@ def _pairs_sqlite(element: Any, compiler: SQLCompiler, **kw: Any) -> str:
         "(SELECT key AS number, json_extract(value, '$[0]') AS a,"  # noqa: S608 - a bound parameter
         f" json_extract(value, '$[1]') AS b FROM json_each({array}))"
     )
+
+
+def pairs_json(pairs: Iterable[tuple[str, str]]) -> str:
+    """Return the array of `json_pairs`."""
+    return json.dumps(list(pairs), ensure_ascii=False, separators=(",", ":"))
 
 
 class random_delivery_id(FunctionElement[str]):  # noqa: N801 - reads as the SQL function it is

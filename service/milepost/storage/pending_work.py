@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
@@ -15,7 +14,7 @@ from milepost.storage.prepared import Prepared
 from milepost.storage.tables import operations
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from sqlalchemy import ColumnElement
 
@@ -23,11 +22,6 @@ if TYPE_CHECKING:
 
 _o = operations.c
 _ONE: Final = sa.literal_column("1", sa.Integer)
-
-
-def pairs_json(pairs: Iterable[tuple[str, str]]) -> str:
-    """Return pairs of texts as the array that `json_pairs` takes."""
-    return json.dumps(list(pairs), ensure_ascii=False, separators=(",", ":"))
 
 
 def pending_statement(database: Database) -> Prepared:

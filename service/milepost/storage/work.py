@@ -9,10 +9,9 @@ from milepost.domain.claim import DueWork
 from milepost.domain.ports import ignore
 from milepost.storage.batchers import alone
 from milepost.storage.claims import Claims
-from milepost.storage.dialects import Span
+from milepost.storage.dialects import Span, pairs_json
 from milepost.storage.pending_work import (
     next_due_statement,
-    pairs_json,
     pending_statement,
     wake_statement,
 )
