@@ -212,6 +212,8 @@ def _owners_in_turn(m: Inputs) -> sa.CTE:
         _next_owner(requested.c.a, requested.c.b, requested).label("owner"),
         _ONE.label("level"),
     ).cte("turn", recursive=True)
+    # Otherwise SQLite ends the search only after all owners.
+    turn = turn.prefix_with("NOT MATERIALIZED", dialect="sqlite")
     following = sa.select(
         turn.c.number,
         turn.c.function,
