@@ -7,6 +7,7 @@ import sqlalchemy as sa
 
 from milepost.domain.operation import Status, new_operation_id
 from milepost.storage.tables import (
+    api_keys,
     deliveries,
     delivery_attempts,
     events,
@@ -17,6 +18,7 @@ from tests import factories
 
 ROWS = 20_000
 WITH_EVENTS = 6_000
+KEYS = 2_000
 IDS = [new_operation_id() for _ in range(ROWS)]
 
 
@@ -78,7 +80,19 @@ def fill(engine):
         {"start_time": begun, "end_time": begun + timedelta(seconds=50)}
         for begun in (factories.LONG_AGO + timedelta(minutes=n) for n in range(1_000))
     ]
+    keys = [
+        {
+            "key_id": f"{n:016x}",
+            "digest": bytes(32),
+            "subject": f"owner-{n}",
+            "roles": "CALLER",
+            "functions": "",
+            "create_time": factories.LONG_AGO + timedelta(seconds=n),
+        }
+        for n in range(KEYS)
+    ]
     with engine.begin() as connection:
+        connection.execute(sa.insert(api_keys), keys)
         connection.execute(sa.insert(serving_periods), periods)
         connection.execute(sa.insert(operations), rows)
         connection.execute(sa.insert(events), event_rows)

@@ -9,7 +9,8 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
-from milepost.storage import claims
+from milepost.storage.claim_statement import claim_statement
+from milepost.storage.dialects import pairs_json
 from milepost.storage.engine import open_engine
 from milepost.storage.session import Session
 from milepost.storage.tables import operations
@@ -54,9 +55,10 @@ def engine(postgres_url):
 def claimed_beside(engine, change):
     """Return the rows of a claim while `change` is made between its search and its locks."""
     session = Session(engine, pinned_plans=True)
-    selection = (factories.FUNCTION, "", 1, 9, 1, 1, 1_000_000)
+    functions = pairs_json([(factories.FUNCTION, "")])
+    selection = (0, functions, 1, 1, 1, 1, 1_000_000)
     inputs = ("wally", None, None, *selection, "wally", timedelta(seconds=30))
-    statement = claims.claim_statement(session.database)
+    statement = claim_statement(session.database)
     found = []
     claim = threading.Thread(target=lambda: found.extend(statement.run(Gate(session), [inputs])))
     with engine.connect() as holder:

@@ -10,6 +10,7 @@ from milepost.domain.api_key import CreateKeyRequest, KeySelection, issue_key, v
 from milepost.domain.errors import ApiKeyNotFound, InvalidRequest, RequestIdReused
 from milepost.domain.limits import Limits
 from milepost.domain.operation import Principal, Role
+from milepost.storage import api_keys as stored_keys
 from milepost.storage.api_keys import KeyRing
 from milepost.storage.tables import api_keys
 from milepost.tracking.keys import MAX_UNWRITTEN_USES, Keys
@@ -116,6 +117,48 @@ async def test_two_keys_of_a_subject_are_valid_at_once(keys, stores):
     await keys.revoke(old.key.key_id)
     assert await stores.keys.find_key(old.key.key_id) is None
     assert await stores.keys.find_key(new.key.key_id)
+
+
+async def test_look_ups_that_arrive_together(keys, stores):
+    """Each of many look-ups at once finds its own key, and unknown ones find none."""
+    ids = [
+        (await keys.create(ADMIN, create_request(subject=f"u-{n}"))).key.key_id for n in range(5)
+    ]
+    await keys.revoke(ids[3])
+    wanted = [*ids, "f" * 16, *ids]
+    found = await asyncio.gather(*(stores.keys.find_key(key_id) for key_id in wanted))
+    subjects = [stored and stored.principal.subject for stored in found]
+    assert subjects == ["u-0", "u-1", "u-2", None, "u-4", None, "u-0", "u-1", "u-2", None, "u-4"]
+
+
+async def test_good_keys_of_many(keys, stores, engine):
+    """One read tells which keys are still good: neither revoked, expired, unknown nor removed."""
+    end = in_an_hour()
+    ids = [(await keys.create(ADMIN, create_request(expire_time=end))).key.key_id for _ in range(5)]
+    assert set(await stores.keys.good_keys([*ids, "f" * 16])) == set(ids)
+    await keys.revoke(ids[0])
+    expire(engine, ids[1])
+    with engine.begin() as connection:
+        connection.execute(sa.delete(api_keys).where(api_keys.c.key_id == ids[2]))
+    assert set(await stores.keys.good_keys(ids)) == set(ids[3:])
+
+
+async def test_revocation_outside_of_the_service_is_seen(keys, stores, engine):
+    """A key that the command line revokes is no longer good for any replica."""
+    key_id = (await keys.create(ADMIN, create_request())).key.key_id
+    assert await stores.keys.good_keys([key_id])
+    assert KeyRing(engine).revoke(key_id)
+    assert not await stores.keys.good_keys([key_id])
+
+
+async def test_uses_of_many_keys_are_written(keys, engine, monkeypatch):
+    """The uses of more keys than one statement takes are all written."""
+    monkeypatch.setattr(stored_keys, "MAX_USES", 2)
+    ids = [(await keys.create(ADMIN, create_request())).key.key_id for _ in range(5)]
+    for key_id in ids:
+        keys.note_use(key_id)
+    await keys.write_uses()
+    assert all(row["last_used_time"] for row in KeyRing(engine).rows())
 
 
 async def test_revoking_twice_changes_nothing(keys):

@@ -14,9 +14,10 @@ from milepost.domain.operation import Status, new_operation_id
 from milepost.domain.selection import Position, Selection
 from milepost.domain.transitions import Transition
 from milepost.storage import (
-    claims,
+    api_keys,
     history,
     inserts,
+    pending_work,
     predicates,
     queries,
     quotas,
@@ -24,7 +25,7 @@ from milepost.storage import (
     sweeps,
 )
 from milepost.storage.deliveries import page_query
-from milepost.storage.dialects import clock
+from milepost.storage.dialects import clock, pairs_json
 from milepost.storage.effects import EFFECTS
 from milepost.storage.engine import open_engine
 from milepost.storage.operations import get_statement, status_snapshots_statement
@@ -268,30 +269,10 @@ def test_expiry(free):
     assert plan.uses("operations_expire_time_idx")
 
 
-@pytest.mark.parametrize("max_operations", [1, 100])
-def test_claims(pinned, max_operations):
-    """The index of pending operations serves a claim."""
-    owners, depth = min(max_operations, 16), max_operations + 8
-    selection = ("function-3", "", owners, depth, max_operations, 1, 1_000_000)
-    rows = [("wally", None, None, *selection, "wally", timedelta(seconds=30))]
-    plan = prepared(pinned, claims.claim_statement(pinned.database), rows)
-    assert plan.scans == []
-    assert plan.uses("operations_pending_idx")
-    assert plan.uses("operations_pkey")
-
-
-def test_look_for_work(free):
-    """The index of pending operations serves the search for functions with work."""
-    plan = query(free, claims.pending([f"function-{n}" for n in range(20)]))
-    assert plan.scans == []
-    assert plan.sorts == []
-    assert plan.uses("operations_pending_idx")
-
-
 def test_work_that_falls_due(pinned, free):
     """The index of waiting operations serves the search for work that falls due."""
-    looked = query(free, claims.next_due())
-    woken = prepared(pinned, claims.wake_statement(pinned.database), [(1_000,)])
+    looked = prepared(free, pending_work.next_due_statement(free.database), [()])
+    woken = prepared(pinned, pending_work.wake_statement(pinned.database), [(1_000,)])
     for plan in (looked, woken):
         assert plan.scans == []
         assert plan.sorts == []
@@ -330,6 +311,22 @@ def test_events_to_purge(session):
     assert plan.scans == []
     assert plan.uses("events_purge_time_idx"), plan.steps
     assert plan.uses("events_pkey")
+
+
+def test_keys_by_id(pinned):
+    """The primary key serves the look-ups of API keys, their confirmation, and their last use."""
+    ids = [f"{n:016x}" for n in range(100)]
+    plans = [
+        prepared(pinned, api_keys.find_statement(pinned.database), [(i,) for i in ids[:count]])
+        for count in (1, 100)
+    ]
+    plans += [
+        prepared(pinned, statement(pinned.database), [(pairs_json((i, "") for i in ids),)])
+        for statement in (api_keys.good_statement, api_keys.use_statement)
+    ]
+    for plan in plans:
+        assert plan.scans == []
+        assert plan.uses("api_keys_pkey"), plan.steps
 
 
 def test_progress_changes_no_indexed_column():

@@ -1,22 +1,22 @@
 """Authentication of API keys: the cache, the look-ups and the limit of bad credentials."""
 
 import asyncio
-import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from typing import Any, Self
 
 import grpc
 import pytest
-import sqlalchemy as sa
 from google.protobuf import wrappers_pb2
 from grpc import StatusCode
 
 from milepost.access import authenticator
-from milepost.access.authenticator import CACHE_TTL_S, Authenticator
+from milepost.access.authenticator import CACHE_TTL_S, CONFIRMED_USE_S, Authenticator
 from milepost.access.bad_credentials import MAX_FAILURES_PER_MINUTE
 from milepost.api.methods import METHODS, PUBLIC, method_of
-from milepost.domain.api_key import issue_key
+from milepost.domain.api_key import StoredKey, issue_key
+from milepost.domain.errors import StoreUnavailable
 from milepost.domain.operation import Role
+from milepost.domain.ports import CredentialStore
 from milepost.rpc.interceptors.access import AuthInterceptor
 from milepost.rpc.interceptors.chain import InterceptedServer
 from milepost.rpc.interceptors.errors import Errors
@@ -30,17 +30,37 @@ SECONDS = 10.0
 Text = wrappers_pb2.StringValue
 
 
+class CountedKeys:
+    """The keys of a store, with a count of the look-ups, which a test can let fail."""
+
+    def __init__(self, store: CredentialStore) -> None:
+        self._store = store
+        self.look_ups = 0
+        self.is_away = False
+
+    async def find_key(self, key_id: str) -> StoredKey | None:
+        """Look a key up."""
+        self.look_ups += 1
+        if self.is_away:
+            raise StoreUnavailable
+        return await self._store.find_key(key_id)
+
+    async def good_keys(self, key_ids: Collection[str]) -> Collection[str]:
+        """Return the good ones of many keys."""
+        if self.is_away:
+            raise StoreUnavailable
+        return await self._store.good_keys(key_ids)
+
+
 class AuthServer:
     """A server with one method, which returns the subject of its caller."""
 
     def __init__(self, url: str, **access: Any) -> None:
         self.now = 1_000.0
-        self.lookups = 0
-        self.engine = open_engine(url)
         self.ring = KeyRing(open_engine(url))
-        self._batchers = Batchers(self.engine)
-        self.auth = Authenticator(Stores(self._batchers).keys, clock=lambda: self.now, **access)
-        sa.event.listen(self.engine, "before_cursor_execute", self._count)
+        self._batchers = Batchers(open_engine(url))
+        self.keys = CountedKeys(Stores(self._batchers).keys)
+        self.auth = Authenticator(self.keys, clock=lambda: self.now, **access)
         self._server = grpc.aio.server()
         chained = InterceptedServer(self._server, (Errors(), AuthInterceptor(self.auth)))
         handler = grpc.unary_unary_rpc_method_handler(
@@ -49,8 +69,10 @@ class AuthServer:
         chained.add_registered_method_handlers(SERVICE, {METHOD: handler, "Unlisted": handler})
         self._port = self._server.add_insecure_port("127.0.0.1:0")
 
-    def _count(self, _connection, _cursor, statement, *_more) -> None:
-        self.lookups += "FROM api_keys" in statement
+    @property
+    def lookups(self) -> int:
+        """How often a key was looked up."""
+        return self.keys.look_ups
 
     async def _answer(self, _request: Any, call: Any) -> Any:
         return Text(value=call.principal.subject)
@@ -111,6 +133,67 @@ async def test_cached_key_is_trusted_without_a_look_up(server):
     assert server.lookups == 2
 
 
+async def test_confirmed_key_needs_no_look_up(server):
+    """A key in use is looked up once, while one read after the other confirms it."""
+    key = server.key()
+    for _ in range(20):
+        assert await server.ask(key) == "alice"
+        server.now += CACHE_TTL_S - 0.5
+        await server.auth.confirm_keys()
+    assert server.lookups == 1
+
+
+async def test_confirmed_key_stops_with_its_revocation(server):
+    """A revoked key is refused after the next confirmation, and without one after 4 s."""
+    first, second = server.key(), server.key("bob")
+    assert [await server.ask(key) for key in (first, second)] == ["alice", "bob"]
+    server.now += 3.0
+    await server.auth.confirm_keys()
+    server.ring.revoke(first.split("_")[1])
+    server.now += CACHE_TTL_S - 0.1
+    assert await server.ask(first) == "alice"
+    await server.auth.confirm_keys()
+    assert await server.ask(first) is StatusCode.UNAUTHENTICATED
+    assert await server.ask(second) == "bob"
+    server.ring.revoke(second.split("_")[1])
+    server.now += CACHE_TTL_S + 0.1
+    assert await server.ask(second) is StatusCode.UNAUTHENTICATED
+
+
+async def test_failed_confirmation_trusts_no_key_longer(server):
+    """While the store cannot confirm a key, it is trusted for no more than 4 s."""
+    key = server.key()
+    assert await server.ask(key) == "alice"
+    server.keys.is_away = True
+    server.now += CACHE_TTL_S - 0.1
+    with pytest.raises(StoreUnavailable):
+        await server.auth.confirm_keys()
+    assert await server.ask(key) == "alice"
+    server.now += 0.2
+    assert await server.ask(key) is StatusCode.UNAVAILABLE
+
+
+async def test_idle_key_is_not_confirmed(server):
+    """A key that was not used for a minute is looked up at its next use."""
+    key = server.key()
+    assert await server.ask(key) == "alice"
+    server.now += CONFIRMED_USE_S + 0.1
+    await server.auth.confirm_keys()
+    assert await server.ask(key) == "alice"
+    assert server.lookups == 2
+
+
+async def test_unknown_key_is_not_confirmed(server):
+    """A key that was refused is looked up again after 4 s, not confirmed."""
+    stranger, stored = issue_key(subject="alice", roles=[Role.CALLER])
+    assert await server.ask(stranger) is StatusCode.UNAUTHENTICATED
+    server.ring.add(stored)
+    await server.auth.confirm_keys()
+    assert await server.ask(stranger) is StatusCode.UNAUTHENTICATED
+    server.now += CACHE_TTL_S + 0.1
+    assert await server.ask(stranger) == "alice"
+
+
 async def test_calls_share_a_look_up(server):
     """Concurrent first calls with one key share one look-up."""
     key = server.key()
@@ -154,23 +237,25 @@ async def test_cache_is_bounded(server, monkeypatch):
     assert len(server.auth._cache) <= 5
 
 
+async def test_unknown_keys_drive_no_known_key_out(server, monkeypatch):
+    """However many unknown keys are tried, a known one in use stays known."""
+    monkeypatch.setattr(authenticator, "MAX_CACHED", 5)
+    key = server.key()
+    for _ in range(30):
+        assert await server.ask(key) == "alice"
+        stranger, _ = issue_key(subject="mallory", roles=[Role.ADMIN])
+        assert await server.ask(stranger) is StatusCode.UNAUTHENTICATED
+    assert server.lookups == 31
+
+
 async def test_failed_look_up_is_not_cached(server):
     """When the store fails, the call is UNAVAILABLE and the next one looks the key up again."""
     key = server.key()
 
-    def fail(*_arguments: object) -> None:
-        raise sa.exc.OperationalError("SELECT", {}, _broken())
-
-    sa.event.listen(server.engine, "before_cursor_execute", fail)
+    server.keys.is_away = True
     assert await server.ask(key) is StatusCode.UNAVAILABLE
-    sa.event.remove(server.engine, "before_cursor_execute", fail)
+    server.keys.is_away = False
     assert await server.ask(key) == "alice"
-
-
-def _broken() -> Exception:
-    error = sqlite3.OperationalError("disk I/O error")
-    error.sqlite_errorcode = sqlite3.SQLITE_IOERR
-    return error
 
 
 async def test_unlisted_method_is_refused(server):

@@ -107,3 +107,18 @@ async def test_use_of_a_key_is_recorded_when_it_is_looked_up(server):
     server.now += CACHE_TTL_S + 0.001
     assert await server.ask(key) is StatusCode.UNAUTHENTICATED
     assert len(server.used) == 2
+
+
+async def test_use_of_a_confirmed_key_is_recorded_once_a_minute(server):
+    """The use of a key that is confirmed, and so not looked up, is recorded about once a minute."""
+    key = server.key()
+    for _ in range(50):
+        server.now += 3.0
+        assert await server.ask(key) == "alice"
+        await server.auth.confirm_keys()
+    assert server.lookups == 1
+    assert len(server.used) == 3
+    for _ in range(20):
+        server.now += 3.0
+        await server.auth.confirm_keys()
+    assert len(server.used) == 3

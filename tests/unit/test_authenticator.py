@@ -1,6 +1,7 @@
 """The authenticator without a server: certificates, no limit, and look-ups that fail late."""
 
 import asyncio
+from collections.abc import Collection
 from typing import Any
 
 import pytest
@@ -63,6 +64,10 @@ class Keys:
         if self.is_away:
             raise StoreUnavailable
         return self.known.get(key_id)
+
+    async def good_keys(self, key_ids: Collection[str]) -> Collection[str]:
+        """Return those of the keys that are known."""
+        return self.known.keys() & key_ids
 
 
 @pytest.mark.parametrize(

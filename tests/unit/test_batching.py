@@ -14,6 +14,7 @@ from milepost.storage import batching
 from milepost.storage.batching import Batcher
 from milepost.storage.engine import open_engine
 from milepost.storage.session import Session
+from tests.waiting import until
 
 QUEUE_TIMEOUT_S = 10
 MANY = 1_000
@@ -236,6 +237,28 @@ async def test_old_calls_are_told_beside_new_ones(batcher, work):
     work.release()
     assert await new == 30
     assert work.batches == [[0], [1, 3]]
+
+
+async def watched(batcher):
+    """Wait until the batcher has looked for calls that have waited too long."""
+    before = batcher._watch_time
+    await until(lambda: batcher._watch_time > before)
+
+
+async def test_waiting_for_a_turn_is_no_timeout(engine, work):
+    """Calls that restart their timeout fail only if the database stops answering other calls."""
+    batcher = Batcher("numbers", Session(engine), max_batch=1, restarts_timeout=True)
+    futures = await behind(batcher, work, 1, 2, 3)
+    for number in (0, 1, 2):
+        for call in batcher._waiting:
+            call.arrival -= 0.6 * batching.QUEUE_TIMEOUT_S
+        await watched(batcher)
+        work.release(1)
+        assert await futures[number] == 10 * number
+    await work.started()
+    assert type((await answered(futures[3:]))[0]) is StoreUnavailable
+    work.release()
+    await batcher.close()
 
 
 async def test_too_many_calls(batcher, work, monkeypatch):

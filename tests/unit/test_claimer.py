@@ -168,7 +168,8 @@ async def test_cancelled_claim_passes_its_notification_on(store, work, claims):
     found = await asyncio.wait_for(second, 5)
     assert first.cancelled()
     assert [claimed.id for claimed in found] == [operation.id]
-    assert work._waiters == {}
+    assert not work._waiters
+    assert not work._by_function
 
 
 async def test_work_of_other_functions_wakes_no_claim(work, claims):

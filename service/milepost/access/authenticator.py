@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import math
 import time
 from typing import TYPE_CHECKING, Any, Final
@@ -23,29 +24,43 @@ if TYPE_CHECKING:
     from milepost.domain.ports import CredentialStore
 
 CACHE_TTL_S: Final = 4.0
-"""How long a credential is trusted without another look-up: revocation takes effect within 5 s."""
-MAX_CACHED: Final = 10_000
+"""How long a credential is trusted without another read: revocation takes effect within 5 s."""
+CONFIRM_INTERVAL_S: Final = 1.5
+"""Time between two reads that confirm the keys in use. One may fail without a look-up."""
+CONFIRMED_USE_S: Final = 60.0
+"""Time since its last use for which a key is confirmed; then its next use is a look-up."""
+MAX_CONFIRMED: Final = 1_000
+"""Keys that one statement confirms."""
+USE_INTERVAL_S: Final = 60.0
+"""Minimum time between two notes of the use of one key."""
+MAX_CACHED: Final = 20_000
+"""Credentials in memory, good and bad; about 1 kB each."""
 _SCHEME: Final = "bearer "
 
 
 class _CacheEntry:
     """The result of looking up one credential, or the look-up under way."""
 
-    __slots__ = ("look_up", "principal", "until", "was_good")
+    __slots__ = ("key_id", "look_up", "noted", "principal", "until", "used", "was_good")
 
     look_up: asyncio.Future[Principal | None]
 
-    def __init__(self, until: float, *, was_good: bool) -> None:
-        """Be valid until then.
+    def __init__(self, now: float, *, was_good: bool) -> None:
+        """Be valid for `CACHE_TTL_S`.
 
         Args:
-            until: the time.
+            now: the time.
             was_good: whether the last finished look-up of the credential has found a principal.
         """
-        self.until = until
+        self.until = now + CACHE_TTL_S
         self.was_good = was_good
         self.principal: Principal | None = None
         """The principal, once the look-up has found one."""
+        self.key_id: str | None = None
+        """The id of the API key; None for a token."""
+        self.used = now
+        self.noted = now
+        """The time at which the use of the key was last noted."""
 
 
 class Authenticator:
@@ -53,6 +68,9 @@ class Authenticator:
 
     A call with a credential is never authenticated by its certificate: one call has one
     credential.
+
+    A credential is trusted for `CACHE_TTL_S` from the begin of the read that has found it good. For
+    keys in use, `confirm_keys` repeats that read, many keys at a time.
     """
 
     def __init__(
@@ -72,7 +90,8 @@ class Authenticator:
             credentials: where keys are looked up.
             tokens: verifies tokens.
             certificates: knows the principals of client certificates.
-            note_use: is called with the id of each key that was looked up; must not block.
+            note_use: is called with the id of each key that was used, about once a minute; must not
+                block.
             reserved_subjects: the prefixes of the subjects of trusted issuers, which no key has.
             failures_per_minute: how many bad credentials are verified from one address; 0 is no
                 limit.
@@ -129,9 +148,35 @@ class Authenticator:
     def _cached(self, credential: str | bytes | None) -> Principal | None:
         """Return the principal if the credential was verified a moment ago."""
         entry = None if credential is None else self._cache.get(credential)
-        if entry is None or entry.until < self._clock():
+        if entry is None or entry.until < (now := self._clock()):
             return None
+        entry.used = now
         return entry.principal
+
+    async def confirm_keys(self) -> None:
+        """Read which of the keys in use are still good: trust these, and look the others up again.
+
+        Raises:
+            StoreUnavailable: the keys cannot be read; they are trusted no longer than before.
+        """
+        oldest = self._clock() - CONFIRMED_USE_S
+        in_use: dict[str, list[_CacheEntry]] = {}
+        for entry in self._cache.values():
+            if entry.key_id is not None and entry.principal is not None and entry.used >= oldest:
+                in_use.setdefault(entry.key_id, []).append(entry)
+        remaining = iter(in_use)
+        while key_ids := list(itertools.islice(remaining, MAX_CONFIRMED)):
+            now = self._clock()
+            good = await self._credentials.good_keys(key_ids)
+            for key_id in key_ids:
+                for entry in in_use[key_id]:
+                    entry.until = now + CACHE_TTL_S if key_id in good else -math.inf
+                    self._note_repeated_use(key_id, entry)
+
+    def _note_repeated_use(self, key_id: str, entry: _CacheEntry) -> None:
+        if self._note_use is not None and entry.used >= entry.noted + USE_INTERVAL_S:
+            entry.noted = entry.used
+            self._note_use(key_id)
 
     async def _limited(self, credential: str | bytes, address: str) -> Principal:
         """Verify a credential, unless its address has sent too many bad ones.
@@ -151,10 +196,10 @@ class Authenticator:
         entry = self._cache.get(credential)
         if entry is None or entry.until < self._clock():
             was_good = entry is not None and entry.was_good
-            entry = _CacheEntry(self._clock() + CACHE_TTL_S, was_good=was_good)
+            entry = _CacheEntry(self._clock(), was_good=was_good)
             entry.look_up = asyncio.ensure_future(self._begin(credential[len(_SCHEME) :], entry))
             if len(self._cache) >= MAX_CACHED:
-                self._cache.clear()
+                self._make_room()
             self._cache[credential] = entry
         try:
             # Shielded: other calls that wait for it must not fail when this call is cancelled.
@@ -171,6 +216,17 @@ class Authenticator:
         entry.principal = principal
         return principal
 
+    def _make_room(self) -> None:
+        """Drop the credentials that are not trusted now, and if too few are, the oldest ones."""
+        now = self._clock()
+        trusted = [
+            (credential, entry)
+            for credential, entry in self._cache.items()
+            if entry.principal is not None and entry.until >= now
+        ]
+        # A tenth is free then, so that this is rare.
+        self._cache = dict(trusted[-(MAX_CACHED * 9 // 10) :])
+
     def _begin(self, secret: str, entry: _CacheEntry) -> Coroutine[Any, Any, Principal | None]:
         """Return the look-up of a text that has the form of a key or a token.
 
@@ -179,6 +235,7 @@ class Authenticator:
         """
         key_id = key_id_of(secret)
         if key_id is not None:
+            entry.key_id = key_id
             return self._look_up(key_id, secret)
         if self._tokens is not None and is_token(secret):
             return self._verify(self._tokens, secret, entry)

@@ -208,6 +208,9 @@ class CredentialStore(Protocol):
     async def find_key(self, key_id: str) -> StoredKey | None:
         """Return the key with this public id if it is neither revoked nor expired."""
 
+    async def good_keys(self, key_ids: Collection[str]) -> Collection[str]:
+        """Return those of the keys that are neither revoked nor expired, as last committed."""
+
 
 class KeySetSource(Protocol):
     """Where the public keys of an issuer of tokens are published."""

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from milepost.access.admission import Admission
-from milepost.access.authenticator import Authenticator
+from milepost.access.authenticator import CONFIRM_INTERVAL_S, Authenticator
 from milepost.access.certificates import Certificates
 from milepost.access.checks import AccessChecks
 from milepost.access.key_sets import KeySet
 from milepost.access.rate_limits import RateLimits, local_buckets
 from milepost.access.tokens import Tokens
+from milepost.main.periodic_tasks import run_periodically
 from milepost.rpc.certificates import TlsFiles
 from milepost.storage.shared_buckets import SharedBuckets
 from milepost.web.key_sets import FileKeySet, UrlKeySet
@@ -38,15 +40,20 @@ async def access_of(
         tokens = _tokens(settings)
         stack.push_async_callback(tokens.close)
         principals = settings.mtls_certificates
+        authenticator = Authenticator(
+            credentials,
+            tokens=tokens if settings.trusted_issuers else None,
+            certificates=Certificates(principals) if principals else None,
+            note_use=note_use,
+            reserved_subjects=settings.reserved_subjects,
+            failures_per_minute=settings.auth_failures_per_minute,
+        )
+        confirming = asyncio.create_task(
+            run_periodically("confirm keys", authenticator.confirm_keys, CONFIRM_INTERVAL_S)
+        )
+        stack.callback(confirming.cancel)
         yield AccessChecks(
-            authenticator=Authenticator(
-                credentials,
-                tokens=tokens if settings.trusted_issuers else None,
-                certificates=Certificates(principals) if principals else None,
-                note_use=note_use,
-                reserved_subjects=settings.reserved_subjects,
-                failures_per_minute=settings.auth_failures_per_minute,
-            ),
+            authenticator=authenticator,
             rate_limits=RateLimits(
                 await stack.enter_async_context(_limiter(settings)),
                 settings.allowances,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import secrets
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -12,15 +14,17 @@ from milepost.domain.api_key import ApiKey, CreateKeyResult, StoredKey
 from milepost.domain.errors import ApiKeyNotFound, InvalidRequest, RequestIdReused, Violation
 from milepost.domain.operation import Principal, Role
 from milepost.storage.batchers import alone
-from milepost.storage.dialects import Span, clock, later
+from milepost.storage.dialects import Span, clock, json_pairs, later, pairs_json
 from milepost.storage.engine import database_of
+from milepost.storage.prepared import Prepared
 from milepost.storage.tables import api_keys, service_keys
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from datetime import datetime
 
+    from sqlalchemy import ColumnElement
     from sqlalchemy.dialects import postgresql, sqlite
     from sqlalchemy.engine import Engine
 
@@ -30,6 +34,8 @@ if TYPE_CHECKING:
     from milepost.storage.database import Database
     from milepost.storage.session import AnyRow, Session
 
+MAX_USES: Final = 1_000
+"""Keys whose use one statement records."""
 SERVICE_KEY_BYTES: Final = 32
 USE_INTERVAL: Final = timedelta(minutes=1)
 """Minimum time between writes of the last use of one key, over all replicas."""
@@ -56,12 +62,26 @@ class SqlKeyStore:
     """Implementation of the ports `CredentialStore` and `KeyStore`."""
 
     def __init__(self, batchers: Batchers) -> None:
-        """Use the database of `batchers`."""
+        """Compile the frequent statements once."""
         self._batchers = batchers
+        self._find = find_statement(batchers.database)
+        self._good = good_statement(batchers.database)
+        self._record = use_statement(batchers.database)
 
     async def find_key(self, key_id: str) -> StoredKey | None:
         """See `CredentialStore.find_key`."""
-        return await self._batchers.read(lambda session: find_key(session, key_id))
+        return await self._batchers.reads.submit(self._find_keys, key_id, object())
+
+    def _find_keys(self, session: Session, key_ids: Sequence[str]) -> Sequence[StoredKey | None]:
+        rows = session.read(self._find, [(key_id,) for key_id in dict.fromkeys(key_ids)])
+        found = {row[0]: _stored_key(*row) for row in rows}
+        return [found.get(key_id) for key_id in key_ids]
+
+    async def good_keys(self, key_ids: Collection[str]) -> Collection[str]:
+        """See `CredentialStore.good_keys`."""
+        inputs = [(_array(key_ids),)]
+        rows = await self._batchers.read(lambda session: session.read(self._good, inputs))
+        return {key_id for (key_id,) in rows}
 
     async def list_keys(
         self, selection: KeySelection, after: Position | None, limit: int
@@ -83,29 +103,83 @@ class SqlKeyStore:
 
     async def record_key_use(self, key_ids: Iterable[str]) -> None:
         """See `KeyStore.record_key_use`."""
-        ids = sorted(key_ids)
-        await self._write(lambda session: record_key_use(session, ids))
+        remaining = iter(sorted(key_ids))
+        # In parts, so that no transition waits for all of them.
+        while part := list(itertools.islice(remaining, MAX_USES)):
+            await self._write(functools.partial(_run, self._record, _array(part)))
 
     def _write(self, run: Callable[[Session], Found]) -> asyncio.Future[Found]:
         return self._batchers.writes.submit(alone(run), None, object())
 
 
-def find_key(session: Session, key_id: str) -> StoredKey | None:
-    """Return the key with this public id if it is neither revoked nor expired."""
-    query = sa.select(_k.key_id, _k.digest, _k.subject, _k.roles, _k.functions)
-    rows = session.fetch(query.where(_k.key_id == key_id, _VALID))
-    return _stored_key(rows[0]) if rows else None
+def find_statement(database: Database) -> Prepared:
+    """Return the query for keys by their public ids, unless they are revoked or expired."""
+    columns = (_k.key_id, _k.digest, _k.subject, _k.roles, _k.functions)
+
+    def build(m: Mapping[str, ColumnElement[Any]]) -> sa.Executable:
+        return sa.select(*columns).where(_k.key_id == m["key_id"], _VALID)
+
+    return Prepared(database, {"key_id": sa.Text()}, build)
 
 
-def _stored_key(row: AnyRow) -> StoredKey:
+def good_statement(database: Database) -> Prepared:
+    """Return the query for those of many keys that are neither revoked nor expired."""
+
+    def build(m: Mapping[str, ColumnElement[Any]]) -> sa.Executable:
+        requested = _requested(m)
+        # A scalar subquery, looked up for each key: a join might read the whole table.
+        good = (
+            sa.select(_k.key_id)
+            .where(_k.key_id == requested.c.a, _VALID)
+            .correlate(requested)
+            .scalar_subquery()
+        )
+        return sa.select(requested.c.a).where(good.is_not(None))
+
+    return Prepared(database, {"key_ids": sa.Text()}, build)
+
+
+def use_statement(database: Database) -> Prepared:
+    """Return the update of the last use of many keys."""
+
+    def build(m: Mapping[str, ColumnElement[Any]]) -> sa.Executable:
+        requested = _requested(m)
+        stale = sa.or_(
+            _k.last_used_time.is_(None),
+            _k.last_used_time <= later(clock(), sa.literal(-USE_INTERVAL, Span())),
+        )
+        return (
+            sa.update(api_keys)
+            .where(_k.key_id == requested.c.a, stale)
+            .values(last_used_time=clock())
+            .returning(_k.key_id)
+        )
+
+    return Prepared(database, {"key_ids": sa.Text()}, build)
+
+
+def _requested(m: Mapping[str, ColumnElement[Any]]) -> sa.TableValuedAlias:
+    """Return the requested keys; the second text of each pair is not used."""
+    return json_pairs(m["key_ids"]).table_valued(sa.column("a", sa.Text)).alias("requested")
+
+
+def _array(key_ids: Iterable[str]) -> str:
+    return pairs_json((key_id, "") for key_id in key_ids)
+
+
+def _run(statement: Prepared, value: str, session: Session) -> None:
+    session.run(statement, [(value,)])
+
+
+def _stored_key(key_id: str, digest: bytes, subject: str, roles: str, functions: str) -> StoredKey:
     return StoredKey(
         principal=Principal(
-            subject=row.subject,
-            roles=_roles(row.roles),
-            credential_id=row.key_id,
-            functions=tuple(row.functions.split()),
+            subject=subject,
+            roles=_roles(roles),
+            credential_id=key_id,
+            functions=tuple(functions.split()),
         ),
-        digest=bytes(row.digest),
+        digest=bytes(digest),
     )
 
 
@@ -195,16 +269,6 @@ def _revoke(key_id: str) -> sa.Update:
     )
 
 
-def record_key_use(session: Session, key_ids: Iterable[str]) -> None:
-    """See `KeyStore.record_key_use`."""
-    stale = sa.or_(
-        _k.last_used_time.is_(None),
-        _k.last_used_time <= later(clock(), sa.literal(-USE_INTERVAL, Span())),
-    )
-    statement = sa.update(api_keys).where(_k.key_id.in_(list(key_ids)), stale)
-    session.fetch(statement.values(last_used_time=clock()).returning(_k.key_id))
-
-
 def _api_key(row: AnyRow) -> ApiKey:
     return ApiKey(
         key_id=row.key_id,
@@ -218,6 +282,7 @@ def _api_key(row: AnyRow) -> ApiKey:
     )
 
 
+@functools.lru_cache(maxsize=64)
 def _roles(text: str) -> frozenset[Role]:
     return frozenset(Role(role) for role in text.split())
 

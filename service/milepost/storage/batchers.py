@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 Found = TypeVar("Found")
 
+MAX_CLAIMS: Final = 64
+"""Claims that run together. Those of different functions run one after the other."""
 QUERY_BATCHERS: Final = 2
 """Lists and other rare reads that run concurrently."""
 SWEEP_TIMEOUT_S: Final = 4.5
@@ -56,7 +58,9 @@ class Batchers:
         ]
         self.claims = self.sweeps = self.deliveries = self.delivery_claims = self.writes
         if not self.database.has_one_writer:
-            self.claims = self._writer("claims", max_batch=1)
+            self.claims = self._writer(
+                "claims", max_batch=min(max_batch, MAX_CLAIMS), restarts_timeout=True
+            )
             self.sweeps = self._writer("sweeps", max_batch=1, queue_timeout_s=SWEEP_TIMEOUT_S)
             # Transitions do not wait for the dispatcher, nor its claims for its settlements.
             self.deliveries = self._writer("deliveries")
@@ -73,10 +77,21 @@ class Batchers:
         self._queries = itertools.cycle(queries)
 
     def _writer(
-        self, name: str, *, max_batch: int = MAX_BATCH, queue_timeout_s: float = QUEUE_TIMEOUT_S
+        self,
+        name: str,
+        *,
+        max_batch: int = MAX_BATCH,
+        queue_timeout_s: float = QUEUE_TIMEOUT_S,
+        restarts_timeout: bool = False,
     ) -> Batcher:
         session = Session(self._engine, pinned_plans=True, health=self.health)
-        return Batcher(name, session, max_batch=max_batch, queue_timeout_s=queue_timeout_s)
+        return Batcher(
+            name,
+            session,
+            max_batch=max_batch,
+            queue_timeout_s=queue_timeout_s,
+            restarts_timeout=restarts_timeout,
+        )
 
     def read(self, query: Callable[[Session], Found]) -> asyncio.Future[Found]:
         """Return the result of `query`, which may run again after a lost connection."""

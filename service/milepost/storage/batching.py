@@ -97,6 +97,7 @@ class Batcher:
         max_batch: int = MAX_BATCH,
         repeatable: bool = False,
         queue_timeout_s: float = QUEUE_TIMEOUT_S,
+        restarts_timeout: bool = False,
     ) -> None:
         """Start the thread.
 
@@ -106,12 +107,15 @@ class Batcher:
             max_batch: the maximum number of calls in one batch.
             repeatable: run again after a lost connection; only for reads.
             queue_timeout_s: the time that a call waits for the database.
+            restarts_timeout: count that time anew after each batch that the database has answered.
+                Calls of many batches then wait for their turn, and fail only if it stops answering.
         """
         self._queue_timeout = queue_timeout_s
         self._loop = asyncio.get_running_loop()
         self._session = session
         self._max_batch = max_batch
         self._repeatable = repeatable
+        self._restarts_timeout = restarts_timeout
         self._waiting: deque[_AnyCall] = deque()
         self._running: list[_AnyCall] = []
         self._running_since = 0.0
@@ -224,6 +228,9 @@ class Batcher:
     def _settle(self, results: Sequence[Any]) -> None:
         """Set the future of each call of the finished batch."""
         batch, self._running = self._running, []
+        if self._restarts_timeout:
+            for call in self._waiting:
+                call.arrival = self._database_time
         for call, result in zip(batch, results, strict=True):
             if call.future.done():
                 if call.on_abandoned is not None and not isinstance(result, Exception):

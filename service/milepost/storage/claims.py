@@ -1,247 +1,48 @@
 """Claims: pending operations are leased to workers, each to one, and owners take turns.
 
-The cost depends on the number of claimed operations, not of pending ones: the statement skips from
-owner to owner through an index of pending operations, and reads only the oldest few of each. On
-PostgreSQL selection, claim and events are one statement, which skips rows that concurrent claims
-have locked.
+Claims of the same functions that wait at the same time are one statement. It divides what it picks
+among them, in the order in which they came.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-import sqlalchemy as sa
-
-from milepost.domain.transitions import CLAIMABLE, TABLE, Transition
-from milepost.storage.answer_size import answer_bytes, bytes_of
-from milepost.storage.dialects import Span, clock, later
-from milepost.storage.effects import started
-from milepost.storage.event_writer import REQUEST_INPUTS, EventWriter
-from milepost.storage.predicates import has_status, indexed_status
-from milepost.storage.prepared import Prepared
-from milepost.storage.rows import COLUMNS, RowReader
-from milepost.storage.tables import operations
+from milepost.storage.answer_size import bytes_of
+from milepost.storage.batchers import MAX_CLAIMS
+from milepost.storage.claim_statement import claim_statement
+from milepost.storage.dialects import pairs_json
+from milepost.storage.pending_work import pending_statement
+from milepost.storage.rows import RowReader
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
-
-    from sqlalchemy import ColumnElement
+    from collections.abc import Container, Iterable, Mapping, Sequence
 
     from milepost.domain.claim import ClaimRequest
     from milepost.domain.operation import Operation
     from milepost.storage.database import Database
     from milepost.storage.session import Session
 
-MAX_OWNERS: Final = 16
-"""Owners that one statement visits."""
-LOOKAHEAD: Final = 8
-"""Operations of one owner that are read beyond those wanted, as concurrent claims may take some."""
+MAX_PAIRS: Final = 32
+"""Pairs of a function and an owner that one statement visits for one claim, or for several."""
 MAX_STATEMENTS: Final = 8
-"""Statements that one claim runs for one function."""
+"""Statements that run for one claim."""
+MAX_STATEMENT_BYTES: Final = 12_000_000
+"""Bytes of the answers of one statement: drivers hold a result several times."""
 MAX_LAST_OWNERS: Final = 10_000
 """Functions whose last served owner is remembered."""
-
-_o = operations.c
-_ONE: Final = sa.literal_column("1", sa.Integer)
-
-_INPUTS: Final = {
-    **REQUEST_INPUTS,
-    "function": sa.Text(),
-    "after": sa.Text(),
-    "owners": sa.Integer(),
-    "depth": sa.Integer(),
-    "max_operations": sa.Integer(),
-    "min_operations": sa.Integer(),
-    "max_bytes": sa.Integer(),
-    "worker": sa.Text(),
-    "lease": _o.lease.type,
-}
-_ORDER: Final = ("priority", "create_time", "id")
-"""The order of the pending operations of one owner: the highest priority first, then the oldest."""
-
-
-def claim_statement(database: Database) -> EventWriter:
-    """Return the statement that claims work of one function, from the owners after a given one."""
-
-    def build(m: Mapping[str, ColumnElement[Any]]) -> Any:
-        picked = _fitting(m, _picked(m, lateral=database.has_lateral_joins))
-        return (
-            sa.update(operations)
-            .where(
-                _o.id.in_(sa.select(picked.c.id)),
-                has_status(operations, CLAIMABLE),
-            )
-            .values(
-                status=sa.literal_column(f"'{TABLE[Transition.CLAIM].target}'"),
-                revision=_o.revision + _ONE,
-                **started(m),
-                lease=m["lease"],
-                lease_expire_time=later(clock(), m["lease"]),
-            )
-            .returning(*COLUMNS)
-        )
-
-    return EventWriter(database, _INPUTS, build, transition=Transition.CLAIM)
-
-
-def _fitting(m: Mapping[str, ColumnElement[Any]], picked: sa.CTE) -> sa.CTE:
-    """Select the picked operations that fit into the answer, in their order."""
-    order = (picked.c.place, picked.c.number)
-    measured = sa.select(
-        picked.c.id,
-        sa.func.row_number().over(order_by=order).label("position"),
-        sa.func.sum(picked.c.answer_bytes).over(order_by=order, rows=(None, 0)).label("total"),
-    ).cte("measured")
-    fits = sa.or_(
-        measured.c.position <= m["min_operations"],
-        measured.c.total <= m["max_bytes"],
-    )
-    return sa.select(measured.c.id).where(fits).cte("fitting")
-
-
-def _picked(m: Mapping[str, ColumnElement[Any]], *, lateral: bool) -> sa.CTE:
-    """Select the first operation of each owner, then the second of each, and so on."""
-    turn = _owners_in_turn(m)
-    work = operations.alias("work")
-    of_owner = (
-        sa.select(*(work.c[name] for name in _ORDER))
-        .where(*_claimable(work, m["function"]), work.c.owner == turn.c.owner)
-        .order_by(*_in_order(work))
-        .limit(m["depth"])
-    )
-    found: sa.FromClause
-    source: sa.FromClause
-    if lateral:
-        found = of_owner.lateral("found")
-        source = turn.join(found, sa.true())
-    else:
-        found = operations.alias("found")
-        ids = of_owner.with_only_columns(work.c.id).correlate(turn)
-        source = turn.join(found, found.c.id.in_(ids))
-    order = sa.func.row_number().over(partition_by=turn.c.number, order_by=_in_order(found))
-    candidates = (
-        sa.select(found.c.id, order.label("place"), turn.c.number)
-        .select_from(source)
-        .where(turn.c.owner.is_not(None))
-        .cte("candidates")
-    )
-    free = operations.alias("free")
-    return (
-        sa.select(
-            free.c.id,
-            candidates.c.place,
-            candidates.c.number,
-            answer_bytes(free).label("answer_bytes"),
-        )
-        .join(candidates, candidates.c.id == free.c.id)
-        # The lock may meet a newer version of the row than the candidates: one that was claimed,
-        # has failed, and waits for its next attempt.
-        .where(has_status(free, CLAIMABLE), free.c.next_attempt_time.is_(None))
-        .order_by(candidates.c.place, candidates.c.number)
-        .limit(m["max_operations"])
-        .with_for_update(skip_locked=True, of=free)
-        .cte("picked")
-    )
-
-
-def _in_order(found: sa.FromClause) -> tuple[ColumnElement[Any], ...]:
-    priority, create_time, id_ = (found.c[name] for name in _ORDER)
-    return priority.desc(), create_time, id_
-
-
-def _owners_in_turn(m: Mapping[str, ColumnElement[Any]]) -> sa.CTE:
-    """Skip from owner to owner through the index, starting after the given one."""
-    first = sa.select(
-        _next_owner(m["function"], m["after"]).label("owner"), _ONE.label("number")
-    ).cte("turn", recursive=True)
-    following = sa.select(
-        _next_owner(m["function"], first.c.owner, first), first.c.number + _ONE
-    ).where(first.c.owner.is_not(None), first.c.number < m["owners"])
-    return first.union_all(following)
-
-
-def _next_owner(
-    function: ColumnElement[str], after: ColumnElement[str], *outer: sa.FromClause
-) -> sa.ScalarSelect[str]:
-    pending = operations.alias("pending")
-    return (
-        sa.select(pending.c.owner)
-        .where(*_claimable(pending, function), pending.c.owner > after)
-        .order_by(pending.c.owner)
-        .limit(_ONE)
-        .correlate(*outer)
-        .scalar_subquery()
-    )
-
-
-def _claimable(
-    table: sa.FromClause, function: ColumnElement[str]
-) -> tuple[ColumnElement[bool], ...]:
-    return (
-        indexed_status(table, CLAIMABLE),
-        table.c.next_attempt_time.is_(None),
-        table.c.function == function,
-        table.c.expire_time >= clock(),
-    )
-
-
-def pending(functions: Collection[str]) -> sa.Select[Any]:
-    """Return the query for those of `functions` that have work: one index lookup for each."""
-    requested = sa.union_all(
-        *(sa.select(sa.literal(function, sa.Text).label("function")) for function in functions)
-    ).cte("requested")
-    work = operations.alias("work")
-    any_work = (
-        sa.select(_ONE)
-        .select_from(work)
-        .where(*_claimable(work, requested.c.function))
-        .order_by(work.c.owner, *_in_order(work))  # keeps the planner from a scan
-        .limit(_ONE)
-        .correlate(requested)
-        .scalar_subquery()
-    )
-    return sa.select(requested.c.function).where(any_work.is_not(None))
-
-
-def wake_statement(database: Database) -> Prepared:
-    """Return the statement that makes waiting operations claimable whose time has come."""
-
-    def build(m: Mapping[str, ColumnElement[Any]]) -> Any:
-        due = (
-            sa.select(_o.id)
-            .where(*_waiting(), _o.next_attempt_time <= clock())
-            .order_by(_o.next_attempt_time)
-            .limit(m["max_operations"])
-            .with_for_update(skip_locked=True)
-            .cte("due")
-        )
-        return (
-            sa.update(operations)
-            .where(_o.id.in_(sa.select(due.c.id)), has_status(operations, CLAIMABLE))
-            .values(next_attempt_time=sa.null())
-            .returning(_o.function)
-        )
-
-    return Prepared(database, {"max_operations": sa.Integer()}, build)
-
-
-def next_due() -> sa.Select[Any]:
-    """Return the query for the time until the next waiting operation is due; no row for none."""
-    left = sa.type_coerce(_o.next_attempt_time.op("-")(clock()), Span())
-    return sa.select(left).where(*_waiting()).order_by(_o.next_attempt_time).limit(1)
-
-
-def _waiting() -> tuple[ColumnElement[bool], ...]:
-    return indexed_status(operations, CLAIMABLE), _o.next_attempt_time.is_not(None)
 
 
 class Claims:
     """The claims of one store, with the last served owners. One thread uses it at a time."""
 
     def __init__(self, database: Database) -> None:
-        """Build and compile the statement once."""
+        """Build and compile the statements once."""
         self._rows = RowReader(database)
         self._statement = claim_statement(database)
+        self._pending = pending_statement(database)
+        # Without arrays, a statement is for one claim.
+        self._max_claims = 1 if database.has_one_writer else MAX_CLAIMS
         self._last_owners: dict[str, str] = {}
         self._claims = 0
 
@@ -249,74 +50,134 @@ class Claims:
         self, session: Session, requests: Sequence[ClaimRequest]
     ) -> Sequence[list[Operation] | Exception]:
         """Return the claimed operations of each request; a failure does not undo other claims."""
-        return [self._claim(session, request) for request in requests]
-
-    def _claim(self, session: Session, request: ClaimRequest) -> list[Operation] | Exception:
-        answer = _Answer(request)
+        answers = [_Answer(request) for request in requests]
         try:
-            for function in self._in_turn(request.functions):
-                self._claim_of_function(session, request, function, answer)
-                if answer.is_full:
-                    break
-        except Exception as error:  # noqa: BLE001 - what was claimed before stays claimed
+            for functions, group in self._groups(session, answers).items():
+                self._claim_together(session, functions, group)
+        except Exception as error:
+            if not any(answer.operations for answer in answers):
+                raise  # nothing has changed: they may run again
             failure = session.failed(error)
-            if not answer.operations:
-                return failure
-        return answer.operations
+            return [answer.operations or failure for answer in answers]
+        return [answer.operations for answer in answers]
 
-    def _in_turn(self, functions: Sequence[str]) -> Sequence[str]:
-        """Return the functions, starting with another one at each call."""
+    def _groups(
+        self, session: Session, answers: Sequence[_Answer]
+    ) -> Mapping[tuple[str, ...], list[_Answer]]:
+        """Return the claims by their functions, of claims that differ by those that have work."""
+        groups = _grouped(answers)
+        if len(groups) == 1:
+            return groups
+        requested = sorted({function for functions in groups for function in functions})
+        pairs = pairs_json((function, "") for function in requested)
+        with_work = {function for (function,) in session.read(self._pending, [(pairs,)])}
+        return _grouped(answers, with_work)
+
+    def _claim_together(
+        self, session: Session, functions: tuple[str, ...], waiting: list[_Answer]
+    ) -> None:
+        """Fill the answers of claims of the same functions, until nothing is left."""
+        while waiting:
+            together, waiting = waiting[: self._max_claims], waiting[self._max_claims :]
+            if not self._run(session, functions, together):
+                return
+            waiting = [answer for answer in together if not answer.is_full] + waiting
+
+    def _run(
+        self, session: Session, functions: tuple[str, ...], answers: Sequence[_Answer]
+    ) -> list[Operation]:
+        """Run the statement once, and add what it has claimed to the answers."""
+        claimed: list[Operation] = []
+        inputs = _inputs(self._in_turn(functions), answers)
+        for *row, number in session.run(self._statement, inputs):
+            operation = self._rows.operation(row)
+            answers[number].operations.append(operation)
+            claimed.append(operation)
+        for answer in answers:
+            answer.statements += 1
+        self._note_owners(claimed)
+        return claimed
+
+    def _in_turn(self, functions: tuple[str, ...]) -> str:
+        """Return the functions, each with its last served owner, from another one at each call."""
         self._claims += 1
         first = self._claims % len(functions)
-        return [*functions[first:], *functions[:first]]
+        in_turn = (*functions[first:], *functions[:first])
+        return pairs_json((function, self._last_owners.get(function, "")) for function in in_turn)
 
-    def _claim_of_function(
-        self, session: Session, request: ClaimRequest, function: str, answer: _Answer
-    ) -> None:
-        """Claim what fits into `answer` from owner after owner, and after the last from the first.
+    def _note_owners(self, claimed: Iterable[Operation]) -> None:
+        """Note the last served owner of each function; owners come in descending order.
 
-        The order of the owners is that of the database. If Python orders some differently, an owner
-        may be served twice in one turn, but no owner is skipped.
+        Their order is that of the database, and after the last owner comes the first. If Python
+        orders some differently, one may be served twice in one turn, but no owner is skipped.
         """
-        after = self._last_owners.get(function, "")
-        for _ in range(MAX_STATEMENTS):
-            missing = answer.missing
-            inputs = (
-                *(request.actor, None, None, function, after),
-                *(min(missing, MAX_OWNERS), missing + LOOKAHEAD, missing),
-                *(0 if answer.operations else 1, answer.bytes_left),
-                *(request.worker, request.lease),
-            )
-            rows = session.run(self._statement, [inputs])
-            claimed = [self._rows.operation(row) for row in rows]
-            answer.add(claimed)
-            if not claimed and not after:
-                break
-            after = max((operation.owner for operation in claimed), default="")
-            if answer.is_full:
-                break
+        served: dict[str, tuple[bool, str]] = {}
+        for operation in claimed:
+            function, owner = operation.function, operation.owner
+            turn = (owner < self._last_owners.get(function, ""), owner)
+            served[function] = min(turn, served.get(function, turn))
         if len(self._last_owners) >= MAX_LAST_OWNERS:
             self._last_owners.clear()
-        self._last_owners[function] = after
+        self._last_owners.update({function: owner for function, (_, owner) in served.items()})
 
 
 class _Answer:
     """The operations of one claim, and the room that is left for more."""
 
     def __init__(self, request: ClaimRequest) -> None:
+        self.request = request
         self.operations: list[Operation] = []
-        self.missing = request.max_operations
-        self.bytes_left = request.max_bytes
-        self._min_bytes_left = request.max_bytes // 2
+        self.statements = 0
+
+    @property
+    def missing(self) -> int:
+        """The number of operations that may be added."""
+        return self.request.max_operations - len(self.operations)
+
+    @property
+    def bytes_left(self) -> int:
+        """The bytes that may be added."""
+        return self.request.max_bytes - sum(map(bytes_of, self.operations))
 
     @property
     def is_full(self) -> bool:
-        """True if no operation is missing, or the next one may not fit."""
-        return self.missing <= 0 or self.bytes_left < self._min_bytes_left
+        """True if no operation is missing, the next one may not fit, or enough was tried."""
+        return (
+            self.missing <= 0
+            or self.statements >= MAX_STATEMENTS
+            or self.bytes_left < self.request.max_bytes // 2
+        )
 
-    def add(self, claimed: Sequence[Operation]) -> None:
-        """Add the claimed operations."""
-        self.operations += claimed
-        self.missing -= len(claimed)
-        if self.missing > 0:
-            self.bytes_left -= sum(map(bytes_of, claimed))
+
+def _grouped(
+    answers: Iterable[_Answer], with_work: Container[str] | None = None
+) -> dict[tuple[str, ...], list[_Answer]]:
+    """Return the claims by their functions, or by those of them that have work."""
+    groups: dict[tuple[str, ...], list[_Answer]] = {}
+    for answer in answers:
+        functions = sorted(answer.request.functions)
+        if with_work is not None:
+            functions = [function for function in functions if function in with_work]
+        if functions:
+            groups.setdefault(tuple(functions), []).append(answer)
+    return groups
+
+
+def _inputs(functions: str, answers: Sequence[_Answer]) -> Sequence[tuple[Any, ...]]:
+    """Return the input rows of one statement for these claims."""
+    max_pairs = min(sum(answer.missing for answer in answers), MAX_PAIRS)
+    max_bytes = MAX_STATEMENT_BYTES // len(answers)
+    rows: list[tuple[Any, ...]] = []
+    last = 0
+    for number, answer in enumerate(answers):
+        request, first = answer.request, last + 1
+        last += answer.missing
+        rows.append(
+            (
+                *(request.actor, None, None, number, functions if number == 0 else None),
+                *(max_pairs, first, last),
+                *(0 if answer.operations else 1, min(answer.bytes_left, max_bytes)),
+                *(request.worker, request.lease),
+            )
+        )
+    return rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -11,6 +12,8 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from sqlalchemy import ColumnElement
     from sqlalchemy.engine import Dialect
     from sqlalchemy.sql.compiler import SQLCompiler
@@ -149,6 +152,35 @@ def _items_postgresql(element: Any, compiler: SQLCompiler, **kw: Any) -> str:
 def _items_sqlite(element: Any, compiler: SQLCompiler, **kw: Any) -> str:
     array = compiler.process(element.clauses, **kw)
     return f"(SELECT value FROM json_each({array}))"  # noqa: S608 - a bound parameter
+
+
+class json_pairs(FunctionElement[Any]):  # noqa: N801 - reads as the SQL function it is
+    """The rows of a JSON array of pairs of texts: number, a and b; for `table_valued`."""
+
+    inherit_cache = True
+
+
+@compiles(json_pairs, "postgresql")
+def _pairs_postgresql(element: Any, compiler: SQLCompiler, **kw: Any) -> str:
+    array = compiler.process(element.clauses, **kw)
+    return (
+        "(SELECT CAST(ordinality AS INTEGER) AS number, value->>0 AS a, value->>1 AS b"  # noqa: S608 - a bound parameter
+        f" FROM json_array_elements(CAST({array} AS json)) WITH ORDINALITY)"
+    )
+
+
+@compiles(json_pairs, "sqlite")
+def _pairs_sqlite(element: Any, compiler: SQLCompiler, **kw: Any) -> str:
+    array = compiler.process(element.clauses, **kw)
+    return (
+        "(SELECT key AS number, json_extract(value, '$[0]') AS a,"  # noqa: S608 - a bound parameter
+        f" json_extract(value, '$[1]') AS b FROM json_each({array}))"
+    )
+
+
+def pairs_json(pairs: Iterable[tuple[str, str]]) -> str:
+    """Return the array of `json_pairs`."""
+    return json.dumps(list(pairs), ensure_ascii=False, separators=(",", ":"))
 
 
 class random_delivery_id(FunctionElement[str]):  # noqa: N801 - reads as the SQL function it is

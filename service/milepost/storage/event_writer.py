@@ -130,8 +130,8 @@ class EventWriter:
 
     def _one_statement(self, build: Build, m: Columns) -> sa.Select[Any]:
         changed = build(m).cte("changed")
-        # A change without an id input selects its operations itself: one request changes all.
-        named = (changed.c.id == m["id"],) if "id" in m else ()
+        # A change without such an input selects its operations itself: one request changes all.
+        named = [changed.c[name] == m[name] for name in ("id", "number") if name in m]
         event = self._insert_event(changed.c, m, *named).cte("event")
         delivery = self._insert_delivery(changed.c).cte("delivery")
         steps = [step(changed.c).cte(f"step_{n}") for n, step in enumerate(self._steps)]

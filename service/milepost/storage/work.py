@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import itertools
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from milepost.domain.claim import DueWork
 from milepost.domain.ports import ignore
-from milepost.storage import claims
 from milepost.storage.batchers import alone
 from milepost.storage.claims import Claims
+from milepost.storage.dialects import Span, pairs_json
+from milepost.storage.pending_work import (
+    next_due_statement,
+    pending_statement,
+    wake_statement,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Collection
 
     from milepost.domain.claim import ClaimRequest
     from milepost.domain.operation import Operation
     from milepost.storage.batchers import Batchers
-    from milepost.storage.session import Session
-
-MAX_FUNCTIONS: Final = 100
-"""Functions in one query for pending work."""
 
 
 class SqlWorkStore:
@@ -29,9 +29,13 @@ class SqlWorkStore:
 
     def __init__(self, batchers: Batchers) -> None:
         """Compile every statement once."""
+        database = batchers.database
         self._batchers = batchers
-        self._claims = Claims(batchers.database)
-        self._wake = claims.wake_statement(batchers.database)
+        self._claims = Claims(database)
+        self._pending = pending_statement(database)
+        self._wake = wake_statement(database)
+        self._next_due_statement = next_due_statement(database)
+        self._span = database.from_driver(Span())
 
     async def claim(
         self, claim: ClaimRequest, on_abandoned: Callable[[list[Operation]], None] = ignore
@@ -42,15 +46,9 @@ class SqlWorkStore:
 
     async def pending(self, functions: Collection[str]) -> list[str]:
         """See `WorkStore.pending`."""
-        remaining = iter(sorted(functions))
-        parts = list(iter(lambda: list(itertools.islice(remaining, MAX_FUNCTIONS)), []))
-
-        def with_work(session: Session) -> Iterator[str]:
-            for part in parts:
-                for row in session.fetch(claims.pending(part)):
-                    yield row.function
-
-        return await self._batchers.read(lambda session: list(with_work(session)))
+        inputs = [(pairs_json((function, "") for function in sorted(functions)),)]
+        rows = await self._batchers.read(lambda session: session.read(self._pending, inputs))
+        return [function for (function,) in rows]
 
     async def wake_due(self, max_operations: int) -> DueWork:
         """See `WorkStore.wake_due`."""
@@ -63,5 +61,9 @@ class SqlWorkStore:
         return DueWork(functions=functions, next_due=await self._next_due())
 
     async def _next_due(self) -> timedelta | None:
-        rows = await self._batchers.read(lambda session: session.fetch(claims.next_due()))
-        return rows[0][0] if rows else None
+        next_due = self._next_due_statement
+        rows = await self._batchers.read(lambda session: session.read(next_due, [()]))
+        if not rows:
+            return None
+        left: timedelta = self._span(rows[0][0]) if self._span else rows[0][0]
+        return left

@@ -41,20 +41,22 @@ DEADLINE_MARGIN_S: Final = 0.25
 class Waiter:
     """A claim that waits for work of some functions."""
 
-    __slots__ = ("_event", "functions")
+    __slots__ = ("_event", "_notified", "functions")
 
     def __init__(self, functions: Sequence[str]) -> None:
         """Begin without a notification."""
-        self.functions = frozenset(functions)
+        self.functions = functions
         self._event = asyncio.Event()
+        self._notified: list[str] = []
 
     @property
     def is_notified(self) -> bool:
-        """Return whether there is a notification that `clear` has not consumed."""
+        """Return whether there is a notification that `consume` has not returned."""
         return self._event.is_set()
 
-    def notify(self) -> None:
-        """Let `wait` return."""
+    def notify(self, *functions: str) -> None:
+        """Let `wait` return, because there is work of these functions."""
+        self._notified += functions
         self._event.set()
 
     async def wait(self, seconds: float) -> None:
@@ -64,9 +66,11 @@ class Waiter:
             async with asyncio.timeout(seconds):
                 await self._event.wait()
 
-    def clear(self) -> None:
-        """Consume the notification, before the store is asked for work."""
+    def consume(self) -> Sequence[str]:
+        """Return the functions of the notification, before the store is asked for their work."""
+        functions, self._notified = self._notified, []
         self._event.clear()
+        return functions
 
 
 class PendingWork:
@@ -75,7 +79,8 @@ class PendingWork:
     def __init__(self, store: WorkStore) -> None:
         """Begin without waiting claims; poll `store` for the work of other replicas."""
         self._store = store
-        self._waiters: dict[Waiter, None] = {}
+        self._waiters: set[Waiter] = set()
+        self._by_function: dict[str, dict[Waiter, None]] = {}
         self.is_closed = False
         self.has_waiting = asyncio.Event()
         """Set when this replica leaves an operation that becomes claimable at a later time."""
@@ -90,13 +95,22 @@ class PendingWork:
         if len(self._waiters) >= MAX_WAITING_CLAIMS:
             raise Overloaded
         waiter = Waiter(functions)
-        self._waiters[waiter] = None
+        self._waiters.add(waiter)
+        for function in functions:
+            self._by_function.setdefault(function, {})[waiter] = None
         try:
             yield waiter
         finally:
-            del self._waiters[waiter]
-            if waiter.is_notified:  # it leaves before it has asked for that work
-                self.publish(*waiter.functions)
+            self._remove(waiter)
+            self.publish(*waiter.consume())  # it leaves before it has asked for that work
+
+    def _remove(self, waiter: Waiter) -> None:
+        self._waiters.discard(waiter)
+        for function in waiter.functions:
+            others = self._by_function[function]
+            del others[waiter]
+            if not others:
+                del self._by_function[function]
 
     def add(self, operation: Operation) -> None:
         """Take an operation that is pending now: notify a claim, or let it wait for its time."""
@@ -108,9 +122,9 @@ class PendingWork:
     def publish(self, *functions: str) -> None:
         """Notify one waiting claim for each function that has work."""
         for function in functions:
-            for waiter in self._waiters:
-                if function in waiter.functions and not waiter.is_notified:
-                    waiter.notify()
+            for waiter in self._by_function.get(function, ()):
+                if not waiter.is_notified:
+                    waiter.notify(function)
                     break
 
     def close(self) -> None:
@@ -121,9 +135,8 @@ class PendingWork:
 
     async def poll(self) -> None:
         """Ask the store once for work of all functions with a waiting claim, if there is one."""
-        functions = frozenset[str]().union(*(waiter.functions for waiter in self._waiters))
-        if functions:
-            self.publish(*await self._store.pending(functions))
+        if self._by_function:
+            self.publish(*await self._store.pending(list(self._by_function)))
 
 
 class Claimer:
@@ -211,7 +224,7 @@ class Claimer:
         give_back = functools.partial(self._give_back, by)
         with self._work.subscribed(request.functions) as waiter:
             while True:
-                waiter.clear()
+                notified = waiter.consume()
                 claimed = await self._store.claim(request, give_back)
                 left = deadline - loop.time()
                 if claimed or left <= 0:
@@ -220,7 +233,8 @@ class Claimer:
                     raise Draining
                 await waiter.wait(left)
         # There may be more work of these functions for the next waiting claim.
-        self._work.publish(*{operation.function for operation in claimed})
+        if claimed:
+            self._work.publish(*{*notified, *(operation.function for operation in claimed)})
         return claimed
 
     def _give_back(self, by: Principal, claimed: Iterable[Operation]) -> None:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from milepost.domain.ports import KeyStore
     from milepost.tracking.page_tokens import PageTokens
 
-MAX_UNWRITTEN_USES: Final = 1_000
-"""Keys whose use is not written yet; further ones are noted at their next look-up."""
+MAX_UNWRITTEN_USES: Final = 20_000
+"""Keys whose use is not written yet; further uses are lost."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
