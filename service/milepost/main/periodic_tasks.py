@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from milepost import telemetry
 from milepost.domain.errors import Unavailable
 from milepost.tracking.claimer import POLL_INTERVAL_S
+from milepost.tracking.sweeper import PurgedEvents, Swept
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -51,15 +52,17 @@ async def background(
 async def run_periodically(
     task: str, once: Callable[[], Awaitable[Any]], seconds: float, *, at_once: bool = False
 ) -> None:
-    """Call `once` every so many seconds until cancelled.
+    """Call `once` every so many seconds until cancelled, and again at once if it left work over.
 
     A failure is logged; while the database is away, only the first one.
     """
     is_away = False
     await asyncio.sleep(0 if at_once else seconds)
     while True:
+        pause = seconds
         try:
-            await once()
+            if _left_over(await once()):
+                pause = 0
             is_away = False
         except Exception as error:  # noqa: BLE001 - the next run may succeed
             expected = isinstance(error, Unavailable)
@@ -67,4 +70,9 @@ async def run_periodically(
                 task, error, expected=expected, is_repeated=expected and is_away
             )
             is_away = expected
-        await asyncio.sleep(seconds)
+        await asyncio.sleep(pause)
+
+
+def _left_over(result: object) -> bool:
+    """Return True for the result of a pass whose time ended before its work did."""
+    return isinstance(result, Swept | PurgedEvents) and result.more

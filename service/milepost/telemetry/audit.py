@@ -103,10 +103,10 @@ def record_pass(kind: str, counts: Mapping[Sweep, int], *, more: bool) -> None:
         log.info("swept", kind=kind, more=more, **changed)
 
 
-def record_purged_events(operations: int) -> None:
+def record_purged_events(operations: int, *, more: bool) -> None:
     """Log the number of operations whose events were purged, unless it is 0."""
     if operations:
-        log.info("events purged", operations=operations)
+        log.info("events purged", more=more, operations=operations)
 
 
 def record_interruption(length: timedelta) -> None:
