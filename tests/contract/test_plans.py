@@ -37,6 +37,7 @@ from milepost.storage.tables import (
 from tests import factories
 from tests.contract.many_rows import IDS, ROWS, fill
 from tests.contract.plan import prepared, query
+from tests.event_days import keep_event_days
 
 DATABASE = f"milepost_plans_{uuid.uuid4().hex}"
 ME = factories.access_filter("owner-3")
@@ -64,6 +65,7 @@ def engine(request):
     """A database with many operations, for all tests of this module."""
     url = request.getfixturevalue(f"{request.param}_plans")
     upgrade(url)
+    keep_event_days(url)
     engine = open_engine(url)
     fill(engine)
     return engine

@@ -206,7 +206,7 @@ def repeated():
     tasks = []
 
     def repeat(once):
-        found = asyncio.Queue()
+        found: asyncio.Queue[bool] = asyncio.Queue()
 
         async def one_pass():
             result = await once()
@@ -221,13 +221,13 @@ def repeated():
         task.cancel()
 
 
-@pytest.mark.parametrize("work_of", ["clean_up", "purge_events"])
-async def test_pass_that_left_work_over_goes_on_at_once(stored, sweeper, hurried, repeated, work_of):
+@pytest.mark.parametrize("name", ["clean_up", "purge_events"])
+async def test_pass_that_left_work_over_goes_on_at_once(stored, sweeper, hurried, repeated, name):
     """A pass whose time was spent is repeated without its pause until nothing is left."""
     fill(stored, 2 * BATCH)
-    if work_of == "purge_events":
+    if name == "purge_events":
         await sweeper.clean_up()
-    _task, found = repeated(getattr(hurried, work_of))
+    _task, found = repeated(getattr(hurried, name))
     assert [await asyncio.wait_for(found.get(), 10) for _ in range(3)] == [True, True, False]
     assert stored.count() == 0
 

@@ -25,6 +25,9 @@ SERVING_INTERVAL_S: Final = 1.0
 KEY_USE_INTERVAL_S: Final = 5.0
 """Interval at which the last use of API keys is written."""
 
+EVENT_DAYS_INTERVAL_S: Final = 600.0
+"""Interval at which a replica makes and drops partitions of events; a failed try is repeated."""
+
 
 @contextlib.asynccontextmanager
 async def background(
@@ -40,6 +43,13 @@ async def background(
         ("note key use", keys.write_uses, KEY_USE_INTERVAL_S),
     )
     tasks = [asyncio.create_task(run_periodically(*each)) for each in periodic]
+    tasks.append(
+        asyncio.create_task(
+            run_periodically(
+                "keep event days", sweeper.keep_event_days, EVENT_DAYS_INTERVAL_S, at_once=True
+            )
+        )
+    )
     tasks.append(asyncio.create_task(waiting.run()))
     try:
         yield

@@ -21,6 +21,7 @@ from milepost.domain.transitions import CLAIMABLE
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from milepost.domain.event_days import EventDays
     from milepost.domain.operation import Operation
     from milepost.domain.ports import SweepStore
     from milepost.tracking.claimer import PendingWork
@@ -83,6 +84,7 @@ class Sweeper:
         self._subscriptions = subscriptions
         self._work = work
         self._event_retention = event_retention
+        self._may_keep_days = True
         self._budget = budget.total_seconds()
         self._tracing = tracing
 
@@ -111,6 +113,13 @@ class Sweeper:
                 telemetry.record_purged_events(total, more=more)
                 self._trace("events", begun, {"operations": total}, more=more)
                 return PurgedEvents(operations=total, more=more)
+
+    async def keep_event_days(self) -> EventDays:
+        """Make the days of the next events, and drop those whose retention is over."""
+        days = await self._store.keep_event_days(self._event_retention)
+        telemetry.record_event_days(days, is_new=days.is_permitted != self._may_keep_days)
+        self._may_keep_days = days.is_permitted
+        return days
 
     async def preview(self) -> Swept:
         """Return what `clean_up` would do now. Changes nothing."""
