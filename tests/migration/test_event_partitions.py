@@ -2,6 +2,7 @@
 
 import uuid
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -90,7 +91,7 @@ def test_prepared_statements_of_the_previous_release_go_on(empty_postgres_url):
         " DELETE FROM events WHERE operation_id IN (SELECT operation_id FROM purged)"
     )
     with engine.connect() as connection:
-        driver = connection.connection.driver_connection
+        driver: Any = connection.connection.driver_connection
         driver.autocommit = True
         driver.execute(write, (OPERATION, 1), prepare=True)
         assert driver.execute(read, (OPERATION,), prepare=True).fetchall() == [(1,)]

@@ -199,6 +199,8 @@ def count_spared(max_operations: int) -> sa.Select[Any]:
 
 def _without_payloads(operation: Operation) -> Operation:
     """Return the operation without its payloads, which the sweeper does not need."""
+    if operation.result is None and operation.metadata is None and not operation.errors:
+        return operation  # a database may have left them out already
     return replace(operation, result=None, errors=(), metadata=None)
 
 
