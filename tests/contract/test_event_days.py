@@ -15,6 +15,9 @@ from milepost.storage.dialects import Span, later
 from milepost.storage.engine import open_engine
 from milepost.storage.stores import Stores
 from milepost.storage.tables import events, operations
+from milepost.tracking.claimer import PendingWork
+from milepost.tracking.subscriptions import Subscriptions
+from milepost.tracking.sweeper import Sweeper
 from tests import factories
 from tests.contract.stored import Stored, history_of
 from tests.event_days import make_past_day
@@ -153,14 +156,18 @@ async def test_day_without_a_partition_is_in_the_default_one(server, replicas):
     assert all(len(server.events(each.id)) == 1 for each in first + second)
 
 
-async def test_day_is_dropped_with_its_events(server, replicas):
-    """A day whose retention is over is dropped; rows are not deleted for that."""
+async def test_day_is_dropped_with_its_events(server, replicas, lines):
+    """A day whose retention is over is dropped as a whole, and the log names it."""
     make_past_day(server.engine, OLD)
     make_past_day(server.engine, RECENT)
     operation = await deleted(replicas[0].operations)
     age(server, operation, OLD)
-    found = await replicas[0].sweeps.keep_event_days(KEPT)
-    assert list(found.dropped) == named(-OLD.days)
+    sweeper = Sweeper(
+        replicas[0].sweeps, subscriptions=Subscriptions(), work=PendingWork(replicas[0].work)
+    )
+    await sweeper.keep_event_days()
+    (line,) = lines()
+    assert (line["event"], line["dropped"]) == ("event days changed", named(-OLD.days))
     assert days(server) == named(-RECENT.days, *range(event_days.DAYS_AHEAD + 1))
     assert server.events(operation.id) == []
 
@@ -205,7 +212,7 @@ async def test_reader_in_the_way_delays_the_drop(server, replicas):
     assert (await replicas[0].sweeps.keep_event_days(KEPT)).dropped
 
 
-async def test_role_that_may_not_change_tables(server):
+async def test_role_that_may_not_change_tables(server, lines):
     """A role that may only change rows serves as ever, and purges events row by row."""
     name = server.engine.url.database
     role = f"{DENIED_ROLE}_{name[-8:]}"
@@ -219,8 +226,11 @@ async def test_role_that_may_not_change_tables(server):
         open_engine(server.engine.url.set(username=role).render_as_string(hide_password=False))
     )
     stores = Stores(batchers)
+    sweeper = Sweeper(stores.sweeps, subscriptions=Subscriptions(), work=PendingWork(stores.work))
     try:
-        assert not (await stores.sweeps.keep_event_days(KEPT)).is_permitted
+        for _ in range(2):
+            assert not (await sweeper.keep_event_days()).is_permitted
+        assert [line["event"] for line in lines()] == ["event days not kept"]
         operation = await deleted(stores.operations)
         age(server, operation, OLD)
         assert await stores.sweeps.purge_events(KEPT, 1_000) == 1

@@ -17,27 +17,33 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+import psutil
 import sqlalchemy as sa
 from rich.console import Console
 
 from milepost.storage import event_days
-from milepost.storage.batchers import Batchers
 from milepost.storage.engine import open_engine
 from milepost.storage.schema import upgrade
 from milepost.storage.session import Session
+from milepost.storage.sweeps import purge_events_statement
 from tests.bench.cores import LOAD_CORE, SERVER_CORE, pin, running_on
 from tests.bench.databases import postgres_on_load_core
 from tests.e2e.client import Client
 from tests.e2e.service import Service
 from tests.event_days import keep_event_days, make_past_day
+from tests.postgres import PostgresCluster
+from tests.scale.cpu import cpu_seconds
 from tests.scale.figures import Figure, table
 from tests.waiting import eventually
 
+EXPIRIES: Final = "expiries"
+RETENTION: Final = "retention"
 OPERATIONS: Final = 1_000_000
 SECONDS: Final = 20.0
 """Length of the phase in which nothing is due."""
+WARM_UP_S: Final = 5.0
 CALLERS: Final = 8
 PACE_S: Final = 0.1
 """Time from the begin of one life of an operation to that of the next, for each caller."""
@@ -51,7 +57,7 @@ _FILL: Final = """
         complete_time, expire_time, ttl, retry_after, revision, attempt, max_attempts, fingerprint,
         initial_backoff, backoff, max_backoff, backoff_multiplier)
     SELECT 'op_' || substr(md5(n::text), 1, 24), 'scale', 'owner-' || n % 1009, 'COMPLETED', 1.0,
-        now(), now(), now(), :expire_time, '1 day', '5 s', 3, 1, 3, 'v1', '1 s', '1 s', '5 min', 2
+        now(), now(), now(), now(), '1 day', '5 s', 3, 1, 3, 'v1', '1 s', '1 s', '5 min', 2
     FROM generate_series(1, :count) AS n
 """
 _EVENTS: Final = """
@@ -105,7 +111,7 @@ class Foreground:
             for method in ("StartOperation", "GetOperation", "CompleteOperation"):
                 self._timed(method, operation_id=id_)
 
-    def _timed(self, method: str, **fields: object) -> object:
+    def _timed(self, method: str, **fields: object) -> Any:
         begun = time.perf_counter()
         answer = self._client.call(method, **fields)
         self.taken.append(time.perf_counter() - begun)
@@ -117,52 +123,56 @@ def p99(milliseconds: list[float]) -> float:
     return statistics.quantiles(milliseconds, n=100, method="inclusive")[98]
 
 
-def expiries(url: str, folder: Path, *, count: int, seconds: float, callers: int) -> list[Figure]:
-    """Let operations expire at one moment while callers go on."""
-    filled = time.monotonic()
-    wait = seconds + 15 + count / 25_000
-    expire_time = datetime.now(UTC) + timedelta(seconds=wait)
-    execute(
-        url,
-        _FILL,
-        "VACUUM (ANALYZE) operations",
-        "CHECKPOINT",
-        count=count,
-        expire_time=expire_time,
-    )
-    with Service(url, folder, cleanup_seconds="0.5", log_level="warning") as service:
+def cpu_of_children(pid: int) -> float:
+    """Return the CPU time so far of the processes that a PostgreSQL server runs now."""
+    return sum(cpu_seconds(each.pid) for each in psutil.Process(pid).children())
+
+
+def expiries(
+    cluster: PostgresCluster, folder: Path, *, count: int, seconds: float, callers: int
+) -> list[Figure]:
+    """Let callers go on while operations are purged that are all due when the sweeper begins."""
+    url = cluster.url(EXPIRIES)
+    execute(url, _FILL, "VACUUM (ANALYZE) operations", "CHECKPOINT", count=count)
+    # The first cleanup begins after one pause. The passes after it must not wait for another one.
+    pause = WARM_UP_S + seconds
+    with Service(url, folder, cleanup_seconds=str(pause), log_level="warning") as service:
+        begin = time.monotonic() + pause
         assert service.process is not None
-        pin(service.process.pid, SERVER_CORE)
+        pid = service.process.pid
+        pin(pid, SERVER_CORE)
         foreground = Foreground(service, callers)
         with foreground.running():
-            time.sleep(max(0.0, filled + wait - seconds - time.monotonic()))
+            time.sleep(WARM_UP_S)
             foreground.phase()
-            time.sleep(seconds)
+            time.sleep(max(0.0, begin - time.monotonic()))
             quiet = foreground.phase()
-            begun = time.monotonic()
+            before = cpu_seconds(pid), cpu_of_children(cluster.pid)
             eventually(
                 lambda: service.metric("milepost_transitions_total", transition="purge") >= count,
                 within=20 * MAX_SECONDS,
                 what="everything purged",
             )
-            taken = time.monotonic() - begun
+            taken = time.monotonic() - begin
             busy = foreground.phase()
+            after = cpu_seconds(pid), cpu_of_children(cluster.pid)
     return [
         Figure(f"{count:,} expiries", taken, "s", at_most=MAX_SECONDS),
+        Figure("CPU time of the service meanwhile", after[0] - before[0], "s"),
+        Figure("CPU time of PostgreSQL meanwhile", after[1] - before[1], "s"),
         Figure("p99 of the foreground before", p99(quiet), "ms"),
         Figure("p99 of the foreground meanwhile", p99(busy), "ms"),
         Figure("p99 meanwhile to before", p99(busy) / p99(quiet), "x", at_most=MAX_RATIO),
+        Figure("calls of the foreground before", len(quiet) / seconds, "calls/s"),
         Figure("calls of the foreground meanwhile", len(busy) / taken, "calls/s"),
     ]
 
 
 def retention(url: str, count: int) -> list[Figure]:
-    """Remove a day of events row by row, and as a whole."""
+    """Remove the events of some operations row by row, and those of a whole day."""
     engine = open_engine(url)
     values = {"count": count, "each": EVENTS_PER_OPERATION, "time": datetime.now(UTC) - OLD}
     session = Session(engine, pinned_plans=True)
-    from milepost.storage.sweeps import purge_events_statement
-
     statement = purge_events_statement(session.database)
     execute(url, _EVENTS, "VACUUM (ANALYZE) events_default", **values)
     begun = time.monotonic()
@@ -172,15 +182,15 @@ def retention(url: str, count: int) -> list[Figure]:
     make_past_day(engine, OLD)
     execute(url, _EVENTS, **values)
     begun = time.monotonic()
-    dropped = event_days.step(session, KEPT)
-    taken = time.monotonic() - begun
-    assert dropped is not None
-    assert dropped.dropped
+    step = event_days.step(session, KEPT)
+    dropped = time.monotonic() - begun
+    assert step is not None
+    assert step.dropped
     session.reset()
     events = count * EVENTS_PER_OPERATION
     return [
         Figure(f"{events:,} events deleted row by row", deleted, "s"),
-        Figure(f"{events:,} events dropped with their day", taken, "s"),
+        Figure(f"{events:,} events dropped with their day", dropped, "s"),
     ]
 
 
@@ -195,14 +205,17 @@ def run(
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         cluster = stack.enter_context(postgres_on_load_core())
         stack.enter_context(running_on(LOAD_CORE))
-        urls = []
-        for name in ("expiries", "retention"):
+        for name in (EXPIRIES, RETENTION):
             cluster.create_database(name)
-            urls.append(cluster.url(name))
-            upgrade(urls[-1])
-            keep_event_days(urls[-1])
-        figures = expiries(urls[0], folder, count=count, seconds=seconds, callers=callers)
-        return figures + retention(urls[1], count // 10)
+            upgrade(cluster.url(name))
+            keep_event_days(cluster.url(name))
+        found = expiries(cluster, folder, count=count, seconds=seconds, callers=callers)
+        return found + retention(cluster.url(RETENTION), count // 4)
+
+
+def figures() -> list[Figure]:
+    """Measure at the size of the targets, for the table of all measurements."""
+    return run()
 
 
 def main() -> int:
@@ -211,9 +224,9 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=OPERATIONS, help="operations that expire")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="of the phase before")
     parser.add_argument("--callers", type=int, default=CALLERS)
-    figures = run(**vars(parser.parse_args()))
-    Console(width=100).print(table("expiries", figures))
-    return 1 if any(figure.is_missed for figure in figures) else 0
+    found = run(**vars(parser.parse_args()))
+    Console(width=100).print(table("expiries", found))
+    return 1 if any(figure.is_missed for figure in found) else 0
 
 
 if __name__ == "__main__":

@@ -127,7 +127,8 @@ def cleanup(
     """Purge expired operations in one pass, as every replica does periodically.
 
     Purges expired operations that are pending or terminal. Fails those that are being processed
-    with the error code EXPIRED. Works on the database, not on the service.
+    with the error code EXPIRED. On PostgreSQL it makes the partitions of
+    the next events, and drops old ones. Works on the database, not on the service.
     """
     settings = load_settings()
     from milepost import main, telemetry
