@@ -1,7 +1,9 @@
 """Retention of events: on PostgreSQL a day at a time, elsewhere row by row, with one promise."""
 
 import asyncio
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -21,6 +23,7 @@ from milepost.tracking.sweeper import Sweeper
 from tests import factories
 from tests.contract.stored import Stored, history_of
 from tests.event_days import make_past_day
+from tests.waiting import until
 
 KEPT = timedelta(days=7)
 OLD = timedelta(days=10)
@@ -98,6 +101,18 @@ async def test_repeated_request_is_found_beyond_its_day(store, stored):
     assert stored.operation(operation.id)["status"] == "PENDING"
 
 
+async def written(lines):
+    """Wait for lines of the log, which are written in the background, and return them."""
+    found: list[Mapping[str, Any]] = []
+
+    def is_written() -> bool:
+        found.extend(lines())
+        return bool(found)
+
+    await until(is_written, patience=5)
+    return found
+
+
 # --- PostgreSQL: the partitions themselves ---
 
 
@@ -166,7 +181,7 @@ async def test_day_is_dropped_with_its_events(server, replicas, lines):
         replicas[0].sweeps, subscriptions=Subscriptions(), work=PendingWork(replicas[0].work)
     )
     await sweeper.keep_event_days()
-    (line,) = lines()
+    (line,) = await written(lines)
     assert (line["event"], line["dropped"]) == ("event days changed", named(-OLD.days))
     assert days(server) == named(-RECENT.days, *range(event_days.DAYS_AHEAD + 1))
     assert server.events(operation.id) == []
@@ -230,7 +245,7 @@ async def test_role_that_may_not_change_tables(server, lines):
     try:
         for _ in range(2):
             assert not (await sweeper.keep_event_days()).is_permitted
-        assert [line["event"] for line in lines()] == ["event days not kept"]
+        assert [line["event"] for line in await written(lines)] == ["event days not kept"]
         operation = await deleted(stores.operations)
         age(server, operation, OLD)
         assert await stores.sweeps.purge_events(KEPT, 1_000) == 1
