@@ -17,6 +17,7 @@ from milepost.storage.batchers import Batchers
 from milepost.storage.engine import open_engine
 from milepost.storage.stores import Stores
 from milepost.storage.tables import operations
+from milepost.tracking import sweeper as sweeper_module
 from milepost.tracking.claimer import PendingWork
 from milepost.tracking.subscriptions import Subscriptions
 from milepost.tracking.sweeper import BATCH, PurgedEvents, Sweeper
@@ -188,9 +189,14 @@ async def test_failed_pass_does_not_end_the_loop():
     assert sample("milepost_background_failures_total", task="test") == failed + 2
 
 
+SMALL_BATCH = 50
+"""Operations of one transaction where a test needs several: quick on a busy machine, too."""
+
+
 @pytest.fixture
-def hurried(stores, subscriptions, work):
-    """A sweeper whose time is spent after one batch, and which keeps no events."""
+def hurried(stores, subscriptions, work, monkeypatch):
+    """A sweeper whose time is spent after one small batch, and which keeps no events."""
+    monkeypatch.setattr(sweeper_module, "BATCH", SMALL_BATCH)
     return Sweeper(
         stores.sweeps,
         subscriptions=subscriptions,
@@ -224,7 +230,7 @@ def repeated():
 @pytest.mark.parametrize("name", ["clean_up", "purge_events"])
 async def test_pass_that_left_work_over_goes_on_at_once(stored, sweeper, hurried, repeated, name):
     """A pass whose time was spent is repeated without its pause until nothing is left."""
-    fill(stored, 2 * BATCH)
+    fill(stored, 2 * SMALL_BATCH)
     if name == "purge_events":
         await sweeper.clean_up()
     _task, found = repeated(getattr(hurried, name))
@@ -234,13 +240,13 @@ async def test_pass_that_left_work_over_goes_on_at_once(stored, sweeper, hurried
 
 async def test_passes_without_a_pause_end_when_cancelled(stored, hurried, repeated):
     """Passes that follow each other without a pause end with the batch that runs."""
-    fill(stored, 4 * BATCH)
+    fill(stored, 4 * SMALL_BATCH)
     task, found = repeated(hurried.clean_up)
     assert await asyncio.wait_for(found.get(), 10)
     task.cancel()
     await asyncio.wait([task], timeout=5)
     assert task.cancelled()
-    assert stored.count() >= 2 * BATCH
+    assert stored.count() >= 2 * SMALL_BATCH
 
 
 async def test_outage_is_logged_once(lines):
