@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 from alembic import context
 
-from milepost.storage.tables import is_comparable, metadata
+from milepost.storage.event_partitions import is_comparable
+from milepost.storage.tables import metadata
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine

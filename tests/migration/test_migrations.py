@@ -16,8 +16,9 @@ from alembic.runtime.migration import MigrationContext
 
 from milepost.domain.operation import Status
 from milepost.storage import schema
+from milepost.storage.event_partitions import is_comparable
 from milepost.storage.schema import current, downgrade, is_usable, latest, upgrade
-from milepost.storage.tables import is_comparable, metadata, operations
+from milepost.storage.tables import metadata, operations
 from tests import factories
 from tests.migration.description import describe
 

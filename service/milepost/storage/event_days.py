@@ -16,8 +16,9 @@ import sqlalchemy as sa
 from milepost.domain.event_days import EventDays
 from milepost.domain.operation import Status
 from milepost.storage.dialects import clock
+from milepost.storage.event_partitions import events_default
 from milepost.storage.predicates import has_unknown_status, ordered_status
-from milepost.storage.tables import events, events_default, operations
+from milepost.storage.tables import events, operations
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -38,13 +38,14 @@ from milepost.storage.effects import (
     jitter,
     sets,
 )
+from milepost.storage.event_partitions import events_default
 from milepost.storage.event_writer import REQUEST_INPUTS, EventWriter
 from milepost.storage.predicates import has_status, indexed_status
 from milepost.storage.prepared import Prepared
 from milepost.storage.rows import COLUMNS, SUMMARY_COLUMNS, RowReader, errors_to_json
 from milepost.storage.serving_periods import could_be_renewed, note_serving
 from milepost.storage.statements import expiring
-from milepost.storage.tables import events, events_default, operations
+from milepost.storage.tables import events, operations
 
 if TYPE_CHECKING:
     import asyncio

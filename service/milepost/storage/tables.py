@@ -45,21 +45,6 @@ UNKNOWN_STATUS: Final = f"status NOT IN ({_quoted(Status)})"
 """The condition of the partial index of the statuses that only a newer release knows. A release
 that adds a status adds an index with its own condition, and leaves this one to its predecessor."""
 
-
-def is_comparable(
-    item: sa.schema.SchemaItem, name: str | None, kind: str, _reflected: object, _other: object
-) -> bool:
-    """Return whether alembic can compare an object of the database with its declaration here.
-
-    It knows neither the partitions of the events nor that some indexes belong to one database.
-    """
-    if kind == "table":
-        return not (name or "").startswith("events_")
-    return not (
-        isinstance(item, sa.Index) and item.table is not None and item.table.name == "events"
-    )
-
-
 operations = sa.Table(
     "operations",
     metadata,
@@ -264,29 +249,9 @@ events = sa.Table(
 )
 """One row per change of status. No foreign key, because events outlive their operation.
 
-On PostgreSQL each day (UTC) has a partition, which ``event_days.py`` makes and drops.
+On PostgreSQL each day (UTC) has a partition, which ``event_days.py`` makes and drops; see
+``event_partitions.py`` for the others.
 """
-
-events_default = sa.Table(
-    "events_default",
-    # Apart from the others: on SQLite the table does not exist.
-    sa.MetaData(),
-    *(sa.Column(column.name, column.type) for column in events.columns),
-)
-"""The partition of the events whose day has none."""
-
-sa.event.listen(
-    events,
-    "after_create",
-    sa.DDL(  # type: ignore[no-untyped-call]
-        f"""
-        CREATE TABLE events_default PARTITION OF events
-            (CONSTRAINT events_default_pkey PRIMARY KEY (operation_id, revision)) DEFAULT;
-        CREATE INDEX events_default_time_idx ON events_default (time);
-        CREATE INDEX events_default_purge_time_idx ON events_default (time) WHERE {PURGE_EVENT};
-        """
-    ).execute_if(dialect="postgresql"),
-)
 
 deliveries = sa.Table(
     "deliveries",
