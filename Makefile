@@ -9,7 +9,7 @@ UV ?= $(BIN)/uv
 # alone after the others: their deadlines are not for a machine that is busy with another test.
 WORKERS ?= 2
 TOGETHER := tests/unit tests/contract tests/migration tests/e2e
-ALONE := tests/bench tests/faults
+ALONE := tests/bench tests/scale tests/faults
 # More words for the command of a target: `make test ARGS="-k lifecycle -x"`.
 
 TYPESCRIPT := clients/typescript
@@ -58,7 +58,7 @@ export RUFF_CACHE_DIR := $(CURDIR)/.cache/ruff
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo run test test-go test-typescript lint check coverage bench bench-size faults gen lock clean
+.PHONY: help demo run test test-go test-typescript lint check coverage bench bench-size scale faults gen lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -110,6 +110,9 @@ bench: $(VENV)/.dev ## Measure the service against its floors and its peers
 
 bench-size: $(VENV)/.dev ## Compare each call beside 10 thousand and 5 million operations
 	$(BIN)/python -m tests.bench.size $(ARGS)
+
+scale: $(VENV)/.dev ## Measure the service at its limits: streams, claims, callers, expiries, webhooks
+	$(BIN)/python -m tests.scale $(ARGS)
 
 faults: $(VENV)/.dev ## Kill servers, cut connections, and look at what is left
 	$(BIN)/python -m pytest -m faults --timeout 600 $(ARGS)

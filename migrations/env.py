@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 from alembic import context
 
+from milepost.storage.event_partitions import is_comparable
 from milepost.storage.tables import metadata
 
 if TYPE_CHECKING:
@@ -31,7 +32,9 @@ def run(engine: Engine) -> None:
         # Ours and not alembic's, which on SQLite would be one for each step: another process could
         # then take the same step.
         with connection.begin():
-            context.configure(connection=connection, target_metadata=metadata)
+            context.configure(
+                connection=connection, target_metadata=metadata, include_object=is_comparable
+            )
             context.run_migrations()
 
 

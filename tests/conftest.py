@@ -46,11 +46,16 @@ def pytest_report_header() -> str:
 
 
 def prepare_template(url: str) -> None:
-    """Migrate the database at `url` to the newest schema, and close every connection to it."""
+    """Migrate the database at `url` to the newest schema, and close every connection to it.
+
+    On PostgreSQL events have the partitions of these days, as beside a running service.
+    """
     # Imported here, because most unit tests need no storage.
     from milepost.storage.schema import upgrade  # noqa: PLC0415
+    from tests.event_days import keep_event_days  # noqa: PLC0415
 
     upgrade(url)
+    keep_event_days(url)
 
 
 @pytest.fixture(scope="session", autouse=True)

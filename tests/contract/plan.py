@@ -54,7 +54,9 @@ class Plan:
 
 
 def _steps(node):
-    yield " ".join(str(node.get(key, "")) for key in ("Node Type", "Index Name", "Relation Name"))
+    """Yield the steps of PostgreSQL; the indexes of all partitions have the name of the table."""
+    step = " ".join(str(node.get(key, "")) for key in ("Node Type", "Index Name", "Relation Name"))
+    yield re.sub(r"\bevents_(default|\d+)_(\w+)", r"events_\2", step)
     for child in node.get("Plans", ()):
         yield from _steps(child)
 

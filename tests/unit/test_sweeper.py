@@ -17,9 +17,10 @@ from milepost.storage.batchers import Batchers
 from milepost.storage.engine import open_engine
 from milepost.storage.stores import Stores
 from milepost.storage.tables import operations
+from milepost.tracking import sweeper as sweeper_module
 from milepost.tracking.claimer import PendingWork
 from milepost.tracking.subscriptions import Subscriptions
-from milepost.tracking.sweeper import BATCH, Sweeper
+from milepost.tracking.sweeper import BATCH, PurgedEvents, Sweeper
 from tests import factories
 from tests.contract.stored import Stored
 from tests.waiting import until
@@ -161,11 +162,11 @@ async def test_events_are_deleted_after_their_retention(store, stores, stored, s
     kept = Sweeper(
         stores.sweeps, subscriptions=subscriptions, work=work, event_retention=timedelta(days=1)
     )
-    assert await kept.purge_events() == 0
+    assert await kept.purge_events() == PurgedEvents(operations=0)
     gone = Sweeper(
         stores.sweeps, subscriptions=subscriptions, work=work, event_retention=timedelta(days=-1)
     )
-    assert await gone.purge_events() == 1
+    assert await gone.purge_events() == PurgedEvents(operations=1)
     assert stored.events(operation.id) == []
 
 
@@ -186,6 +187,66 @@ async def test_failed_pass_does_not_end_the_loop():
     with pytest.raises(asyncio.CancelledError):
         await task
     assert sample("milepost_background_failures_total", task="test") == failed + 2
+
+
+SMALL_BATCH = 50
+"""Operations of one transaction where a test needs several: quick on a busy machine, too."""
+
+
+@pytest.fixture
+def hurried(stores, subscriptions, work, monkeypatch):
+    """A sweeper whose time is spent after one small batch, and which keeps no events."""
+    monkeypatch.setattr(sweeper_module, "BATCH", SMALL_BATCH)
+    return Sweeper(
+        stores.sweeps,
+        subscriptions=subscriptions,
+        work=work,
+        event_retention=timedelta(days=-1),
+        budget=timedelta(),
+    )
+
+
+@pytest.fixture
+def repeated():
+    """A function that runs a pass periodically, with a pause that no test waits for."""
+    tasks = []
+
+    def repeat(once):
+        found: asyncio.Queue[bool] = asyncio.Queue()
+
+        async def one_pass():
+            result = await once()
+            found.put_nowait(result.more)
+            return result
+
+        tasks.append(asyncio.create_task(run_periodically("test", one_pass, 3_600, at_once=True)))
+        return tasks[-1], found
+
+    yield repeat
+    for task in tasks:
+        task.cancel()
+
+
+@pytest.mark.parametrize("name", ["clean_up", "purge_events"])
+async def test_pass_that_left_work_over_goes_on_at_once(stored, sweeper, hurried, repeated, name):
+    """A pass whose time was spent is repeated without its pause until nothing is left."""
+    fill(stored, 2 * SMALL_BATCH)
+    if name == "purge_events":
+        await sweeper.clean_up()
+    _task, found = repeated(getattr(hurried, name))
+    assert [await asyncio.wait_for(found.get(), 10) for _ in range(3)] == [True, True, False]
+    assert stored.count() == 0
+
+
+async def test_passes_without_a_pause_end_when_cancelled(stored, hurried, repeated):
+    """Passes that follow each other without a pause end with the batch that runs."""
+    fill(stored, 4 * SMALL_BATCH)
+    task, found = repeated(hurried.clean_up)
+    assert await asyncio.wait_for(found.get(), 10)
+    task.cancel()
+    await asyncio.wait([task], timeout=5)
+    assert task.cancelled()
+    assert stored.count() >= 2 * SMALL_BATCH
 
 
 async def test_outage_is_logged_once(lines):

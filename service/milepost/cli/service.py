@@ -127,15 +127,16 @@ def cleanup(
     """Purge expired operations in one pass, as every replica does periodically.
 
     Purges expired operations that are pending or terminal. Fails those that are being processed
-    with the error code EXPIRED. Works on the database, not on the service.
+    with the error code EXPIRED. On PostgreSQL it makes the partitions of
+    the next events, and drops old ones. Works on the database, not on the service.
     """
-    url = database_url()
+    settings = load_settings()
     from milepost import main, telemetry
     from milepost.domain.sweep import EXPIRE, PURGE
 
     telemetry.configure_logs(level="warning", as_json=output is Output.JSON)
     with database_failures():
-        swept = main.clean_up(url, dry_run=dry_run)
+        swept = main.clean_up(settings, dry_run=dry_run)
     purged, failed = swept.counts[PURGE], swept.counts[EXPIRE]
     if quiet:
         return

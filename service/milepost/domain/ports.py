@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         SealedSecret,
         Settlement,
     )
+    from milepost.domain.event_days import EventDays
     from milepost.domain.history import Event, StatusChange
     from milepost.domain.interruption import StatusSnapshot
     from milepost.domain.operation import (
@@ -163,7 +164,16 @@ class SweepStore(Protocol):
         """
 
     async def purge_events(self, kept: timedelta, max_operations: int) -> int:
-        """Remove the events of operations that were removed longer ago than `kept`."""
+        """Remove the events of operations that were removed longer ago than `kept`, row by row.
+
+        Returns the number of operations. Events in days of their own are left to `keep_event_days`.
+        """
+
+    async def keep_event_days(self, kept: timedelta) -> EventDays:
+        """Make the days of the next events, and drop the days that ended longer ago than `kept`.
+
+        Events of operations that still exist are kept. Does nothing on a store without days.
+        """
 
     async def due(self, sweep: Sweep) -> int:
         """Return the number of operations that a sweep would change now."""

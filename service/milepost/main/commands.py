@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
@@ -30,7 +31,7 @@ from milepost.webhooks.vault import Vault
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from datetime import datetime, timedelta
+    from datetime import datetime
     from typing import Any
 
     from sqlalchemy.engine import Engine
@@ -72,21 +73,27 @@ def _require(engine: Engine) -> None:
         raise DatabaseError(f"database: {unmet}")
 
 
-def clean_up(url: str, *, dry_run: bool) -> Swept:
+def clean_up(settings: Settings, *, dry_run: bool) -> Swept:
     """Make one pass over the due operations; with `dry_run` only count them."""
-    with _usable(url) as engine:
-        return asyncio.run(_clean_up(engine, dry_run=dry_run))
+    kept = timedelta(seconds=settings.events_kept_seconds)
+    with _usable(settings.database_url.get_secret_value()) as engine:
+        return asyncio.run(_clean_up(engine, kept, dry_run=dry_run))
 
 
-async def _clean_up(engine: Engine, *, dry_run: bool) -> Swept:
+async def _clean_up(engine: Engine, events_kept: timedelta, *, dry_run: bool) -> Swept:
     batchers = Batchers(engine)
     try:
         sweeper = Sweeper(
             SqlSweepStore(batchers),
             subscriptions=Subscriptions(),
             work=PendingWork(SqlWorkStore(batchers)),
+            event_retention=events_kept,
         )
-        return await (sweeper.preview() if dry_run else sweeper.clean_up())
+        if dry_run:
+            return await sweeper.preview()
+        # Also for a service whose role may not change tables.
+        await sweeper.keep_event_days()
+        return await sweeper.clean_up()
     except StoreUnavailable as error:
         raise DatabaseError("database: it does not answer", away=True) from error
     finally:

@@ -52,6 +52,8 @@ class Database(ABC):
     has_lateral_joins: ClassVar[bool]
     has_notifications: ClassVar[bool]
     """Replicas can notify each other; otherwise the service is only one process."""
+    has_event_days: ClassVar[bool]
+    """Each day of the events is a partition, which is dropped as a whole; see `event_days.py`."""
     max_purged: ClassVar[int | None]
     """Operations that one statement may remove; None if payloads do not leave the database."""
     begin: ClassVar[str]

@@ -219,6 +219,45 @@ def _scaled_sqlite(element: Any, compiler: SQLCompiler, **kw: Any) -> str:
     return f"CAST({span} * {factor} AS INTEGER)"
 
 
+class not_before(FunctionElement[bool]):  # noqa: N801 - reads as the SQL condition it is
+    """The condition that an event may belong to an operation that was created at this time.
+
+    It is true for every event of the operation, and keeps PostgreSQL from the partitions of earlier
+    days. The clock of the database may have been set back in between, by at most an hour.
+    """
+
+    type = sa.Boolean()
+    inherit_cache = True
+
+
+@compiles(not_before, "postgresql")
+def _not_before_postgresql(element: Any, compiler: SQLCompiler, **kw: Any) -> str:
+    time, create_time = (compiler.process(clause, **kw) for clause in element.clauses)
+    return f"({time} >= {create_time} - interval '1 hour')"
+
+
+@compiles(not_before, "sqlite")
+def _not_before_sqlite(_element: object, _compiler: SQLCompiler, **_kw: object) -> str:
+    return "1"
+
+
+class long_before(FunctionElement[datetime]):  # noqa: N801 - reads as the SQL constant it is
+    """A time before every other one."""
+
+    type = Instant()
+    inherit_cache = True
+
+
+@compiles(long_before, "postgresql")
+def _long_before_postgresql(_element: object, _compiler: SQLCompiler, **_kw: object) -> str:
+    return "timestamptz '-infinity'"
+
+
+@compiles(long_before, "sqlite")
+def _long_before_sqlite(_element: object, _compiler: SQLCompiler, **_kw: object) -> str:
+    return "0"
+
+
 def shorter(a: ColumnElement[timedelta], b: ColumnElement[timedelta]) -> ColumnElement[timedelta]:
     """Return the SQL for the shorter of two durations."""
     return sa.case((a < b, a), else_=b)

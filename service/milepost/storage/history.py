@@ -10,6 +10,7 @@ from milepost.domain.history import Event, StatusChange
 from milepost.domain.pages import Page
 from milepost.domain.transitions import Transition
 from milepost.storage.answer_size import event_bytes
+from milepost.storage.dialects import long_before, not_before
 from milepost.storage.predicates import unexpired
 from milepost.storage.prepared import Prepared
 from milepost.storage.rows import errors_from_json
@@ -17,6 +18,7 @@ from milepost.storage.tables import events, operations
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from datetime import datetime
 
     from sqlalchemy import ColumnElement
 
@@ -79,6 +81,7 @@ def status_changes(
         sa.select(e.revision, e.transition, e.time, e.attempt)
         .where(
             e.operation_id == operation_id,
+            _since_creation(e.time, operation_id),
             e.revision > after,
             e.revision < before,
             e.transition.in_(sorted(Transition)),
@@ -102,6 +105,7 @@ def select_events(
         sa.select(beginning.c.worker)
         .where(
             beginning.c.operation_id == e.operation_id,
+            _since_creation(beginning.c.time, operation_id),
             beginning.c.attempt == e.attempt,
             beginning.c.worker.is_not(None),
         )
@@ -115,7 +119,12 @@ def select_events(
     return (
         sa.select(*columns, worker.label("worker"), measured.c.found)
         .join(measured, measured.c.revision == e.revision)
-        .where(e.operation_id == operation_id, measured.c.position <= limit, fits)
+        .where(
+            e.operation_id == operation_id,
+            _since_creation(e.time, operation_id),
+            measured.c.position <= limit,
+            fits,
+        )
         .order_by(e.revision)
     )
 
@@ -125,7 +134,11 @@ def _measured(operation_id: OperationId, after: int, limit: int) -> sa.CTE:
     e = events.c
     found = (
         sa.select(e.revision, event_bytes(events).label("bytes"))
-        .where(e.operation_id == operation_id, e.revision > after)
+        .where(
+            e.operation_id == operation_id,
+            _since_creation(e.time, operation_id),
+            e.revision > after,
+        )
         .order_by(e.revision)
         .limit(limit + 1)
         .cte("found")
@@ -137,6 +150,18 @@ def _measured(operation_id: OperationId, after: int, limit: int) -> sa.CTE:
         sa.func.sum(found.c.bytes).over(order_by=order, rows=(None, 0)).label("total"),
         sa.func.count().over().label("found"),
     ).cte("measured")
+
+
+def _since_creation(
+    time: ColumnElement[datetime], operation_id: OperationId
+) -> ColumnElement[bool]:
+    """Return a condition that every event of an operation meets; see `not_before`.
+
+    The events of an operation that is removed meanwhile meet it too.
+    """
+    o = operations.c
+    created = sa.select(o.create_time).where(o.id == operation_id).scalar_subquery()
+    return not_before(time, sa.func.coalesce(created, long_before()))
 
 
 def _event(row: AnyRow) -> Event:

@@ -108,6 +108,7 @@ class PostgreSql(Database):
     writes_in_ctes = True
     has_lateral_joins = True
     has_notifications = True
+    has_event_days = True
     max_purged = None
     begin = "BEGIN"
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from milepost.domain.transitions import ACTIVE, FALLBACK, TABLE, Transition
+from milepost.storage.dialects import not_before
 from milepost.storage.predicates import (
     indexed_status,
     is_accessible,
@@ -34,6 +35,7 @@ def refused_operation(request: TransitionRequest) -> sa.Select[Any]:
     names = {request.transition, FALLBACK.get(request.transition, request.transition)}
     repeated: ColumnElement[bool] = sa.exists().where(
         events.c.operation_id == request.id,
+        not_before(events.c.time, _o.create_time),
         events.c.transition.in_(sorted(names)),
         events.c.actor == request.actor,
         events.c.request_id == request.request_id,

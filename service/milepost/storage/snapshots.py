@@ -61,6 +61,9 @@ _PENDING: Final[ColumnElement[str]] = sa.literal_column("'PENDING'")
 _SETTLED: Final[Sequence[ColumnElement[str]]] = [
     sa.literal_column(f"'{status}'") for status in sorted(SETTLED)
 ]
+_STATUS: Final[ColumnElement[str]] = sa.func.coalesce(deliveries.c.status, sa.literal_column("''"))
+"""The form keeps the planner from the indexes of the status: planned while deliveries are few, the
+statement would read all of them once they are many."""
 
 
 class json_of(FunctionElement[str]):  # noqa: N801 - reads as the SQL function it is
@@ -138,7 +141,7 @@ def _add_snapshots(removed: Columns) -> sa.Update:
         sa.update(deliveries)
         .where(
             deliveries.c.operation_id == _id(removed),
-            deliveries.c.status == _PENDING,
+            _STATUS == _PENDING,
             deliveries.c.payload.is_(None),
         )
         .values(payload=snapshot(removed))
@@ -148,7 +151,7 @@ def _add_snapshots(removed: Columns) -> sa.Update:
 def _drop_attempts(removed: Columns) -> sa.Delete:
     """Remove the attempts of the deliveries that are settled."""
     settled = sa.select(deliveries.c.id).where(
-        deliveries.c.operation_id == _id(removed), deliveries.c.status.in_(_SETTLED)
+        deliveries.c.operation_id == _id(removed), _STATUS.in_(_SETTLED)
     )
     return sa.delete(delivery_attempts).where(delivery_attempts.c.delivery_id.in_(settled))
 
@@ -156,7 +159,7 @@ def _drop_attempts(removed: Columns) -> sa.Delete:
 def _drop_settled(removed: Columns) -> sa.Delete:
     """Remove the deliveries that are settled."""
     return sa.delete(deliveries).where(
-        deliveries.c.operation_id == _id(removed), deliveries.c.status.in_(_SETTLED)
+        deliveries.c.operation_id == _id(removed), _STATUS.in_(_SETTLED)
     )
 
 

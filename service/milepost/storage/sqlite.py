@@ -76,6 +76,7 @@ class Sqlite(Database):
     writes_in_ctes = False
     has_lateral_joins = False
     has_notifications = False
+    has_event_days = False
     max_purged = 10  # each may have 2 MiB, copied to its deliveries
     begin = "BEGIN IMMEDIATE"
 

@@ -20,6 +20,7 @@ from milepost.domain.transitions import (
     Transition,
     fallback_sources,
 )
+from milepost.storage.dialects import not_before
 from milepost.storage.effects import EFFECTS, Inputs, failed_attempt, is_possible, progress, sets
 from milepost.storage.event_writer import REQUEST_INPUTS, EventWriter
 from milepost.storage.predicates import (
@@ -112,6 +113,7 @@ def _is_new(
         sa.select(e.revision)
         .where(
             e.operation_id == m["id"],
+            not_before(e.time, _o.create_time),
             e.transition == sa.literal_column(f"'{transition}'"),
             e.actor == m["actor"],
             e.request_id == m["request_id"],

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import sqlalchemy as sa
 
+from milepost.domain.event_days import EventDays
 from milepost.domain.operation import OperationError
 from milepost.domain.sweep import (
     ABANDON,
@@ -26,6 +27,7 @@ from milepost.domain.sweep import (
     Sweep,
 )
 from milepost.domain.transitions import TABLE, Transition
+from milepost.storage import event_days
 from milepost.storage.batchers import alone, atomic
 from milepost.storage.creation import SWEEPER
 from milepost.storage.dialects import Span, clock
@@ -36,6 +38,7 @@ from milepost.storage.effects import (
     jitter,
     sets,
 )
+from milepost.storage.event_partitions import events_default
 from milepost.storage.event_writer import REQUEST_INPUTS, EventWriter
 from milepost.storage.predicates import has_status, indexed_status
 from milepost.storage.prepared import Prepared
@@ -146,9 +149,11 @@ def sweep_statement(database: Database, sweep: Sweep) -> EventWriter:
 
 def purge_events_statement(database: Database) -> Prepared:
     """Return the statement that removes all events of operations that were purged long ago."""
+    # On PostgreSQL only the events without a day of their own; days are dropped as a whole.
+    rows = events_default if database.has_event_days else events
 
     def build(m: Mapping[str, ColumnElement[Any]]) -> Any:
-        last = events.alias("last")
+        last = rows.alias("last")
         old = sa.type_coerce(clock().op("-")(m["kept"]), last.c.time.type)
         purged = (
             sa.select(last.c.operation_id)
@@ -163,9 +168,9 @@ def purge_events_statement(database: Database) -> Prepared:
             .cte("purged")
         )
         return (
-            sa.delete(events)
-            .where(events.c.operation_id.in_(sa.select(purged.c.operation_id)))
-            .returning(events.c.operation_id)
+            sa.delete(rows)
+            .where(rows.c.operation_id.in_(sa.select(purged.c.operation_id)))
+            .returning(rows.c.operation_id)
         )
 
     return Prepared(database, {"kept": Span(), "max_operations": sa.Integer()}, build)
@@ -195,6 +200,8 @@ def count_spared(max_operations: int) -> sa.Select[Any]:
 
 def _without_payloads(operation: Operation) -> Operation:
     """Return the operation without its payloads, which the sweeper does not need."""
+    if operation.result is None and operation.metadata is None and not operation.errors:
+        return operation  # a database may have left them out already
     return replace(operation, result=None, errors=(), metadata=None)
 
 
@@ -218,6 +225,17 @@ class SqlSweepStore:
             lambda session: session.run(self._events, [(kept, max_operations)])
         )
         return len({operation_id for (operation_id,) in rows})
+
+    async def keep_event_days(self, kept: timedelta) -> EventDays:
+        """See `SweepStore.keep_event_days`."""
+        days = EventDays()
+        if not self._batchers.database.has_event_days:
+            return days
+        while step := await self._submit(lambda session: event_days.step(session, kept)):
+            days = days + step
+            if not step.is_permitted:
+                break
+        return days
 
     async def due(self, sweep: Sweep) -> int:
         """See `SweepStore.due`."""

@@ -39,6 +39,8 @@ def status_condition(statuses: Collection[Status]) -> str:
     return f"status = {quoted}" if len(statuses) == 1 else f"status IN ({quoted})"
 
 
+PURGE_EVENT: Final = "transition = 'purge' AND revision > 1"
+"""The condition of the partial index of purge events."""
 UNKNOWN_STATUS: Final = f"status NOT IN ({_quoted(Status)})"
 """The condition of the partial index of the statuses that only a newer release knows. A release
 that adds a status adds an index with its own condition, and leaves this one to its predecessor."""
@@ -218,8 +220,8 @@ operations = sa.Table(
 events = sa.Table(
     "events",
     metadata,
-    sa.Column("operation_id", sa.Text, primary_key=True),
-    sa.Column("revision", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("operation_id", sa.Text, nullable=False),
+    sa.Column("revision", sa.BigInteger, nullable=False, autoincrement=False),
     sa.Column("type", sa.Text, nullable=False),
     sa.Column("transition", sa.Text, nullable=False),
     sa.Column("owner", sa.Text, nullable=False),
@@ -231,17 +233,25 @@ events = sa.Table(
     sa.Column("worker", sa.Text, comment="of the attempt, with its first event"),
     sa.Column("errors", sa.Text, comment="of the attempt, as in operations"),
     sa.CheckConstraint("revision >= 1", name="revision"),
-    sa.Index(None, "time"),
-    # A purge is never the first event. The redundant condition keeps the planner from this index
-    # for the purge event of a single operation.
-    sa.Index(
-        "events_purge_time_idx",
-        "time",
-        postgresql_where=sa.text("transition = 'purge' AND revision > 1"),
-        sqlite_where=sa.text("transition = 'purge' AND revision > 1"),
+    *(
+        # On PostgreSQL each partition has a primary key of its own: one of the whole table would
+        # need the time, and would not be unique without it either.
+        item.ddl_if(dialect="sqlite")
+        for item in (
+            sa.PrimaryKeyConstraint("operation_id", "revision"),
+            sa.Index(None, "time"),
+            # A purge is never the first event. The redundant condition keeps the planner from this
+            # index for the purge event of a single operation.
+            sa.Index("events_purge_time_idx", "time", sqlite_where=sa.text(PURGE_EVENT)),
+        )
     ),
+    postgresql_partition_by="RANGE (time)",
 )
-"""One row per change of status. No foreign key, because events outlive their operation."""
+"""One row per change of status. No foreign key, because events outlive their operation.
+
+On PostgreSQL each day (UTC) has a partition, which ``event_days.py`` makes and drops; see
+``event_partitions.py`` for the others.
+"""
 
 deliveries = sa.Table(
     "deliveries",

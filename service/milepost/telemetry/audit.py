@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import timedelta
 
+    from milepost.domain.event_days import EventDays
     from milepost.domain.operation import Operation, Principal
     from milepost.domain.sweep import Sweep
     from milepost.domain.transitions import TransitionResult
@@ -103,10 +104,18 @@ def record_pass(kind: str, counts: Mapping[Sweep, int], *, more: bool) -> None:
         log.info("swept", kind=kind, more=more, **changed)
 
 
-def record_purged_events(operations: int) -> None:
+def record_purged_events(operations: int, *, more: bool) -> None:
     """Log the number of operations whose events were purged, unless it is 0."""
     if operations:
-        log.info("events purged", operations=operations)
+        log.info("events purged", more=more, operations=operations)
+
+
+def record_event_days(days: EventDays, *, is_new: bool) -> None:
+    """Log the days of events that were made and dropped, or once that none may be."""
+    if days.made or days.dropped:
+        log.info("event days changed", made=list(days.made), dropped=list(days.dropped))
+    if is_new and not days.is_permitted:
+        log.warning("event days not kept", problem="the role of the service may not change tables")
 
 
 def record_interruption(length: timedelta) -> None:

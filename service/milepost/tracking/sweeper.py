@@ -21,6 +21,7 @@ from milepost.domain.transitions import CLAIMABLE
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from milepost.domain.event_days import EventDays
     from milepost.domain.operation import Operation
     from milepost.domain.ports import SweepStore
     from milepost.tracking.claimer import PendingWork
@@ -51,6 +52,16 @@ class Swept:
     """True if the time budget ended before the work did."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PurgedEvents:
+    """Result of one pass over the events of purged operations."""
+
+    operations: int
+    """Operations whose events were removed."""
+    more: bool = False
+    """True if the time budget ended before the work did."""
+
+
 class Sweeper:
     """Makes the transitions that are due, and purges old events."""
 
@@ -73,6 +84,7 @@ class Sweeper:
         self._subscriptions = subscriptions
         self._work = work
         self._event_retention = event_retention
+        self._may_keep_days = True
         self._budget = budget.total_seconds()
         self._tracing = tracing
 
@@ -90,16 +102,24 @@ class Sweeper:
         """Fail the expired operations that are processing, and purge the other expired ones."""
         return await self._pass("cleanup", _CLEANUP)
 
-    async def purge_events(self) -> int:
-        """Remove the events of operations purged long ago; return the number of operations."""
+    async def purge_events(self) -> PurgedEvents:
+        """Remove the events of operations purged long ago."""
         end, total, begun = self._end(), 0, time.time_ns()
         while True:
             purged = await self._store.purge_events(self._event_retention, BATCH)
             total += purged
-            if purged < BATCH or asyncio.get_running_loop().time() >= end:
-                telemetry.record_purged_events(total)
-                self._trace("events", begun, {"operations": total})
-                return total
+            more = purged == BATCH
+            if not more or asyncio.get_running_loop().time() >= end:
+                telemetry.record_purged_events(total, more=more)
+                self._trace("events", begun, {"operations": total}, more=more)
+                return PurgedEvents(operations=total, more=more)
+
+    async def keep_event_days(self) -> EventDays:
+        """Make the days of the next events, and drop those whose retention is over."""
+        days = await self._store.keep_event_days(self._event_retention)
+        telemetry.record_event_days(days, is_new=days.is_permitted != self._may_keep_days)
+        self._may_keep_days = days.is_permitted
+        return days
 
     async def preview(self) -> Swept:
         """Return what `clean_up` would do now. Changes nothing."""
