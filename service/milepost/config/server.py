@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from pydantic import BaseModel, Field, ValidationInfo, field_validator
 
 from milepost.config.environment import PREFIX
 from milepost.config.values import Count, Pause, Seconds, is_loopback, require_address
+
+MAX_PROCESSES: Final = 128
 
 
 class ServerSettings(BaseModel):
@@ -15,6 +19,12 @@ class ServerSettings(BaseModel):
     http_listen: str = Field(
         "127.0.0.1:7451", description="Address of /healthz, /readyz and /metrics; empty for none"
     )
+    processes: int = Field(
+        1,
+        ge=1,
+        le=MAX_PROCESSES,
+        description="Processes that serve the gRPC port together; more than 1 need PostgreSQL",
+    )
     batch_scheduling: bool = Field(
         default=False, description="On Linux, run under the scheduling policy SCHED_BATCH"
     )
@@ -22,6 +32,17 @@ class ServerSettings(BaseModel):
         default=True, description="Serve gRPC reflection; turn off in production"
     )
     batching: bool = Field(default=True, description="Batch concurrent calls into one transaction")
+
+    @field_validator("processes")
+    @classmethod
+    def _possible(cls, value: int, info: ValidationInfo) -> int:
+        database = info.data.get("database_url")
+        if value > 1 and database and database.get_secret_value().startswith("sqlite"):
+            raise ValueError(
+                "must be 1 with the embedded store, which one process serves: several processes"
+                f" need PostgreSQL in {PREFIX}DATABASE_URL"
+            )
+        return value
 
     @field_validator("listen", "http_listen")
     @classmethod

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Final, cast
-
-from aiohttp import web
+from typing import TYPE_CHECKING, Final
 
 from milepost import telemetry
 from milepost.config import split_address
@@ -15,7 +13,7 @@ from milepost.storage import schema
 from milepost.storage.requirements import unmet_requirement
 from milepost.storage.translate import cause as cause_of
 from milepost.storage.translate import translate
-from milepost.web.connections import HttpConnections
+from milepost.web.http_port import http_port
 from milepost.web.probes import probe_app
 
 if TYPE_CHECKING:
@@ -29,7 +27,6 @@ if TYPE_CHECKING:
 PROBE_INTERVAL_S: Final = 0.5
 """Interval at which the database is checked. A change of readiness is reported within 2 s."""
 NO_ANSWER: Final = "the database does not answer"
-SHUTDOWN_TIMEOUT_S: Final = 1.0
 STARTING, DRAINING = "starting", "draining"
 
 
@@ -97,14 +94,5 @@ async def probes(address: str, readiness: Readiness) -> AsyncIterator[None]:
         yield
         return
     host, port = split_address(address)
-    runner = web.AppRunner(
-        probe_app(lambda: readiness.problem), access_log=None, shutdown_timeout=SHUTDOWN_TIMEOUT_S
-    )
-    await runner.setup()
-    connections = HttpConnections(cast("web.Server", runner.server))  # there is one after set-up
-    server = await asyncio.get_running_loop().create_server(connections, host, int(port))
-    try:
+    async with http_port(host, int(port), probe_app(lambda: readiness.problem)):
         yield
-    finally:
-        server.close()
-        await runner.cleanup()

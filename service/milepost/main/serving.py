@@ -19,6 +19,7 @@ from milepost.main.notifications import subscribed_to_notifications
 from milepost.main.open_files import max_connections, raise_open_files_limit
 from milepost.main.periodic_tasks import SERVING_INTERVAL_S, background, run_periodically
 from milepost.main.readiness import DRAINING, Readiness, database_is_usable, probes
+from milepost.main.supervised import reporting
 from milepost.main.webhook_delivery import delivering_webhooks
 from milepost.rpc.server import RpcServer, UseCases, Wire
 from milepost.storage.api_keys import service_key
@@ -42,10 +43,14 @@ if TYPE_CHECKING:
     from milepost.config import Settings
     from milepost.domain.ports import LeaseRegister
     from milepost.main.webhook_delivery import WebhookDelivery
+    from milepost.supervisor import Assignment
 
 
-async def serve(settings: Settings) -> None:
-    """Run the service until SIGTERM or SIGINT, then drain: no accepted call is lost."""
+async def serve(settings: Settings, assignment: Assignment | None = None) -> None:
+    """Run the service until SIGTERM or SIGINT, then drain: no accepted call is lost.
+
+    With an `assignment` it is one of several processes of a supervisor.
+    """
     telemetry.log_errors_of_loop()
     if settings.batch_scheduling:
         use_batch_scheduling()
@@ -54,6 +59,7 @@ async def serve(settings: Settings) -> None:
     readiness = Readiness()
     url = settings.database_url.get_secret_value()
     async with contextlib.AsyncExitStack() as stack:
+        await stack.enter_async_context(reporting(assignment, readiness, stop))
         tracing = telemetry.configure_traces(
             endpoint=settings.otlp_endpoint,
             ratio=settings.trace_sample_ratio,
@@ -95,7 +101,11 @@ async def serve(settings: Settings) -> None:
             tracing=tracing,
         )
         server = RpcServer(
-            use_cases, access, settings.limits, _wire(settings, open_files), tracing=tracing
+            use_cases,
+            access,
+            settings.limits,
+            _wire(settings, open_files, assignment),
+            tracing=tracing,
         )
         await server.start()
         freeze_startup_objects()
@@ -198,7 +208,7 @@ def _use_cases(
     )
 
 
-def _wire(settings: Settings, open_files: int) -> Wire:
+def _wire(settings: Settings, open_files: int, assignment: Assignment | None) -> Wire:
     return Wire(
         address=settings.listen,
         connections=max_connections(open_files),
@@ -206,6 +216,7 @@ def _wire(settings: Settings, open_files: int) -> Wire:
         reflection=settings.reflection,
         batching=settings.batching,
         tls=tls_of(settings),
+        shares_port=assignment is not None,
     )
 
 

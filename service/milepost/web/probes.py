@@ -9,11 +9,23 @@ from aiohttp import web
 from milepost import telemetry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
 
-def probe_app(problem: Callable[[], str | None]) -> web.Application:
-    """Return the application; `problem` returns why the service is not ready, or None."""
+async def own_metrics() -> bytes:
+    """Return the metrics of this process."""
+    return telemetry.metrics_page()
+
+
+def probe_app(
+    problem: Callable[[], str | None], page: Callable[[], Awaitable[bytes]] = own_metrics
+) -> web.Application:
+    """Return the application.
+
+    Args:
+        problem: returns why the service is not ready, or None.
+        page: returns the metrics.
+    """
 
     async def healthz(_request: web.Request) -> web.Response:
         return web.json_response({"status": "alive"})
@@ -26,7 +38,7 @@ def probe_app(problem: Callable[[], str | None]) -> web.Application:
 
     async def metrics(_request: web.Request) -> web.Response:
         return web.Response(
-            body=telemetry.metrics_page(),
+            body=await page(),
             headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
         )
 
