@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import time
 from collections.abc import Iterator
 
@@ -53,6 +54,17 @@ async def test_lines_wait_for_a_slow_reader(pipe):
             await asyncio.sleep(0)
     assert time.monotonic() - begun < 1.0
     assert [int(line.split()[0]) for line in await read(source, 1_000)] == list(range(1_000))
+
+
+async def test_lines_of_two_writers_stay_whole(pipe):
+    """Two processes that write to one slow pipe do not cut each other's lines."""
+    source, sink = pipe
+    for lines, name in ((writer_to(sink), "a"), (writer_to(sink), "b")):
+        for number in range(500):
+            lines.msg(f"{name}{number} {LINE}")
+    found = await read(source, 1_000)
+    assert len(found) == 1_000
+    assert all(re.fullmatch(f"[ab]\\d+ {LINE}", line) for line in found)
 
 
 async def test_lost_lines_are_counted_and_reported(pipe, monkeypatch):

@@ -121,10 +121,9 @@ class Replica:
 
     async def _read_reports(self) -> None:
         """Take reports until the connection ends, with the process."""
-        with contextlib.suppress(ConnectionError):
+        with contextlib.suppress(ConnectionError, ValueError):  # cut off, if it was killed
             while line := await self._reader.readline():
-                with contextlib.suppress(ValueError):  # cut off, as the process was killed
-                    self._take(Report.read(line))
+                self._take(Report.read(line))
 
     def _take(self, report: Report) -> None:
         self._reported = True

@@ -83,7 +83,8 @@ class Supervisor:
         telemetry.log.info("draining")
         codes = await asyncio.gather(*(each.stop(self._grace_s) for each in self._running))
         telemetry.log.info("stopped")
-        return int(any(codes))
+        # One that has just begun has no handler of the signal yet.
+        return int(not {*codes} <= {0, -signal.SIGTERM})
 
     @contextlib.asynccontextmanager
     async def pages(self) -> AsyncIterator[None]:
