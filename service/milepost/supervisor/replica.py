@@ -69,7 +69,7 @@ class Replica:
                 *(*command, *arguments, "--replica", str(assignment)),
                 stdin=asyncio.subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
-                start_new_session=True,  # Ctrl-C reaches the supervisor only
+                process_group=0,  # Ctrl-C reaches the supervisor only
             )
         replica = cls(
             number, process, *await asyncio.open_connection(sock=ours, limit=MAX_REPORT_BYTES)
