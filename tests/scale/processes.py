@@ -144,12 +144,12 @@ def _one_for_each_process(subject: Subject) -> list[load.Connection]:
 
 
 def _process_of(connection: load.Connection, pids: Sequence[int]) -> int:
-    ours = connection.socket.getsockname()
+    _, ours = connection.socket.getsockname()
     return next(
         pid
         for pid in pids
         for each in psutil.Process(pid).net_connections(kind="tcp")
-        if tuple(each.raddr) == ours
+        if tuple(each.raddr)[1:] == (ours,)  # the address may be an IPv4 one inside of IPv6
     )
 
 

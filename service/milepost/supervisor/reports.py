@@ -41,7 +41,7 @@ class Report:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assignment:
-    """What the supervisor gives a replica on its command line."""
+    """Part of a replica, which the supervisor puts on its command line."""
 
     number: int
     """Number of the process, which its log lines and its series of metrics have."""

@@ -8,11 +8,15 @@ import signal
 import time
 from typing import TYPE_CHECKING, Final
 
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
 from milepost import telemetry
 from milepost.supervisor.replica import STARTING
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
+
+    from prometheus_client import Metric
 
     from milepost.supervisor.replica import Replica
 
@@ -21,7 +25,7 @@ MAX_PAUSE_S: Final = 30.0
 FIRST_PAUSE_S: Final = 1.0
 STABLE_S: Final = 60.0
 """Time after which a process that ended is started again at once."""
-START_TIMEOUT_S: Final = 60.0
+START_TIMEOUT_S: Final = 120.0
 """Time in which a process of a rolling restart must be ready."""
 
 
@@ -91,6 +95,20 @@ class Slot:
         if retired is not None:
             await retired.stop(grace_s)
         return is_ready
+
+
+def process_metrics(slots: Iterable[Slot]) -> list[Metric]:
+    """Return the metrics of the processes themselves, by their numbers."""
+    ready = GaugeMetricFamily(
+        "milepost_process_ready", "1 while the process is ready, else 0", labels=["process"]
+    )
+    restarts = CounterMetricFamily(
+        "milepost_process_restarts", "Restarts of a process that ended", labels=["process"]
+    )
+    for slot in slots:
+        ready.add_metric([str(slot.number)], float(slot.problem is None))
+        restarts.add_metric([str(slot.number)], slot.restarts)
+    return [ready, restarts]
 
 
 def log_end(replica: Replica, **facts: object) -> None:

@@ -8,21 +8,17 @@ import os
 import signal
 from typing import TYPE_CHECKING, Any, Final
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
-
 from milepost import telemetry
 from milepost.config import split_address
 from milepost.supervisor.merged_metrics import MergedMetrics
 from milepost.supervisor.port import held_port
 from milepost.supervisor.replica import Replica
-from milepost.supervisor.slot import Slot, log_end
+from milepost.supervisor.slot import Slot, log_end, process_metrics
 from milepost.web.http_port import http_port
 from milepost.web.probes import probe_app
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine, Sequence
-
-    from prometheus_client import Metric
 
     from milepost.config import Settings
 
@@ -111,19 +107,7 @@ class Supervisor:
         for each in self._running:
             if each.metrics is not None:
                 merged.add(each.metrics, has_ended=False)
-        return merged.page(self._own_metrics())
-
-    def _own_metrics(self) -> list[Metric]:
-        ready = GaugeMetricFamily(
-            "milepost_process_ready", "1 while the process is ready, else 0", labels=["process"]
-        )
-        restarts = CounterMetricFamily(
-            "milepost_process_restarts", "Restarts of a process that ended", labels=["process"]
-        )
-        for slot in self._slots:
-            ready.add_metric([str(slot.number)], float(slot.problem is None))
-            restarts.add_metric([str(slot.number)], slot.restarts)
-        return [ready, restarts]
+        return merged.page(process_metrics(self._slots))
 
     async def _start(self, number: int) -> Replica:
         replica = await Replica.start(number, self._listen, self._arguments)
