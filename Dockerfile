@@ -33,5 +33,6 @@ ENV MILEPOST_LISTEN=0.0.0.0:7450 MILEPOST_HTTP_LISTEN=0.0.0.0:7451
 USER 10001:10001
 EXPOSE 7450 7451
 STOPSIGNAL SIGTERM
+# One process. For more cores, on PostgreSQL: `serve --processes 4`.
 ENTRYPOINT ["/opt/milepost/bin/milepost"]
 CMD ["serve"]

@@ -104,6 +104,11 @@ class Server:
         times = psutil.Process(self._process.pid).cpu_times()
         return float(times.user + times.system)
 
+    def pids(self) -> list[int]:
+        """Return the processes of the server: the one that was started, and its children."""
+        process = psutil.Process(self._process.pid)
+        return [process.pid, *(each.pid for each in process.children())]
+
     def _listens(self) -> bool:
         try:
             socket.create_connection(("127.0.0.1", self.port), timeout=1).close()

@@ -59,6 +59,19 @@ def test_check_of_a_good_database(postgres_url):
     assert (done.code, done.err) == (OK, "")
 
 
+def test_check_of_the_connections(postgres_url):
+    """check-config warns if the server has too few connections for the processes."""
+    url = {"MILEPOST_DATABASE_URL": postgres_url}
+    few = milepost("check-config", MILEPOST_PROCESSES="2", **url)
+    assert (few.code, few.err) == (OK, "")
+    many = milepost("check-config", MILEPOST_PROCESSES="16", **url)
+    assert many.code == OK
+    assert many.err == (
+        "warning: 16 processes need 153 connections during a rolling restart, and the database"
+        " server has 97 for all its clients: raise its max_connections\n"
+    )
+
+
 def test_check_without_a_database():
     """check-config warns if the database does not answer: the settings may still be right."""
     url = f"postgresql+psycopg://milepost:s3cret@127.0.0.1:{free_port()}/milepost"

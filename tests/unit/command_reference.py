@@ -29,9 +29,10 @@ def _section(name: str, command: Any) -> str:
     arguments = [each for each in command.params if each.param_type_name == "argument"]
     rows = [(each.metavar, each.help) for each in arguments]
     rows += [
-        each.get_help_record(context)
+        record
         for each in command.params
         if each not in arguments and each.name != "help"
+        if (record := each.get_help_record(context))  # hidden options have none
     ]
     examples = command.epilog.removeprefix("Examples:").strip().replace("\n\n", "\n")
     return "\n\n".join(

@@ -24,6 +24,7 @@ from milepost.cli import app
 from milepost.domain.limits import Limits
 from milepost.domain.rates import Allowance
 from milepost.domain.transitions import TABLE
+from milepost.supervisor.slot import process_metrics
 from tests.unit.documents import (
     ARCHITECTURE,
     GENERATED,
@@ -216,7 +217,7 @@ def test_metrics_are_documented():
     """The guide for operators lists every metric of the service, and no other."""
     exported = {
         family.name + "_total" * (family.type == "counter")
-        for family in telemetry.registry.collect()
+        for family in (*telemetry.registry.collect(), *process_metrics(()))
     }
     text = OPERATING.read_text(encoding="utf-8")
     assert set(re.findall(r"`(milepost_\w+)`", text)) == exported

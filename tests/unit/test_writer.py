@@ -55,6 +55,21 @@ async def test_lines_wait_for_a_slow_reader(pipe):
     assert [int(line.split()[0]) for line in await read(source, 1_000)] == list(range(1_000))
 
 
+async def test_lines_of_two_writers_stay_whole(pipe):
+    """Two processes that write to one slow pipe do not cut each other's lines."""
+    source, sink = pipe
+    first, second = writer_to(sink), writer_to(sink)
+    for _ in range(100):
+        first.msg(LINE)
+    await asyncio.sleep(0)  # the pipe is full, and lines wait
+    found = os.read(source, 1 << 16)
+    second.msg("second")
+    await asyncio.sleep(0)
+    while found.count(b"\n") < 101:
+        found += await asyncio.to_thread(os.read, source, 1 << 16)
+    assert sorted(found.decode().splitlines()) == ["second", *[LINE] * 100]
+
+
 async def test_lost_lines_are_counted_and_reported(pipe, monkeypatch):
     """When the buffer is full lines are lost, and their number is logged before the next one."""
     monkeypatch.setattr(writer, "MAX_BUFFER_BYTES", 1_000)

@@ -69,9 +69,13 @@ def _program(
     """See the help of the app."""
 
 
-app.command(epilog=_examples("milepost serve", "MILEPOST_LISTEN=127.0.0.1:8000 milepost serve"))(
-    service.serve
-)
+app.command(
+    epilog=_examples(
+        "milepost serve",
+        "MILEPOST_LISTEN=127.0.0.1:8000 milepost serve",
+        "milepost serve --processes 4",
+    )
+)(service.serve)
 app.command(epilog=_examples("milepost migrate", "milepost migrate --to 0001"))(service.migrate)
 app.command(epilog=_examples("milepost cleanup --dry-run"))(service.cleanup)
 app.command(

@@ -9,7 +9,7 @@ import re
 import socket
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, cast
 
 import typer
 
@@ -19,22 +19,88 @@ from milepost.cli.values import quoted
 
 if TYPE_CHECKING:
     from milepost.config import Settings
+    from milepost.supervisor import Assignment
 
 _REVISION: Final = re.compile(r"\w{1,32}", re.ASCII)
 
 
-def serve(*, output: OutputOption = Output.TEXT) -> None:
+def _assignment(text: str) -> Assignment:
+    from milepost.supervisor import Assignment
+
+    try:
+        return Assignment.read(text)
+    except ValueError:
+        raise typer.BadParameter("is for the processes that a supervisor starts") from None
+
+
+def serve(
+    *,
+    processes: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Number of processes that serve the gRPC port together, on PostgreSQL."
+            " [default: MILEPOST_PROCESSES, or 1]",
+        ),
+    ] = None,
+    replica: Annotated[str | None, typer.Option(parser=_assignment, hidden=True)] = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
     """Run the service until SIGTERM or Ctrl-C, then let running calls finish.
 
-    Log lines go to standard error: as text on a terminal, as JSON elsewhere and with
-    `--output json`.
+    With several processes, SIGHUP restarts them one by one. Log lines go to standard error: as text
+    on a terminal, as JSON elsewhere and with `--output json`.
     """
-    settings = load_settings()
+    if replica is not None:
+        _serve_as_replica(cast("Assignment", replica), processes, output)
+        return
+    settings = load_settings(processes=processes)
     require_free_ports(settings)
-    from milepost import config, main, telemetry
+    _open_log(settings, output)
+    _log_warnings(settings)
+    if settings.processes == 1:
+        _serve(settings)
+    else:
+        _supervise(settings, output)
+
+
+def _serve_as_replica(replica: Assignment, processes: int | None, output: Output) -> None:
+    """Serve as one of several processes: ports and warnings are the part of the supervisor."""
+    settings = load_settings(processes=processes, listen=replica.listen)
+    _open_log(settings, output, process=replica.number)
+    _serve(settings, replica)
+
+
+def _serve(settings: Settings, replica: Assignment | None = None) -> None:
+    from milepost import main, telemetry
+
+    run = asyncio.run
+    with contextlib.suppress(ImportError):
+        from uvloop import run
+    with settings_failures(), telemetry.logged_library_output():
+        run(main.serve(settings, replica))
+
+
+def _supervise(settings: Settings, output: Output) -> None:
+    from milepost import supervisor, telemetry
+
+    arguments = ["--processes", str(settings.processes), "--output", output.value]
+    with telemetry.logged_library_output():
+        code = asyncio.run(supervisor.supervise(settings, arguments))
+    if code:
+        raise typer.Exit(code)
+
+
+def _open_log(settings: Settings, output: Output, *, process: int | None = None) -> None:
+    from milepost import telemetry
 
     as_json = output is Output.JSON or _logs_as_json(settings)
-    telemetry.configure_logs(level=settings.log_level, as_json=as_json)
+    telemetry.configure_logs(level=settings.log_level, as_json=as_json, process=process)
+
+
+def _log_warnings(settings: Settings) -> None:
+    from milepost import config, telemetry
+
     if settings.tls_cert_file is None and not config.is_loopback(settings.listen):
         telemetry.log.warning(
             "gRPC WITHOUT TLS ON AN ADDRESS THAT OTHERS CAN REACH: API keys travel in the clear;"
@@ -43,11 +109,6 @@ def serve(*, output: OutputOption = Output.TEXT) -> None:
         )
     for line in config.warnings():
         telemetry.log.warning("questionable setting", problem=line)
-    run = asyncio.run
-    with contextlib.suppress(ImportError):
-        from uvloop import run
-    with settings_failures(), telemetry.logged_library_output():
-        run(main.serve(settings))
 
 
 def _logs_as_json(settings: Settings) -> bool:
@@ -61,6 +122,7 @@ def require_free_ports(settings: Settings) -> None:
     for variable, address in (
         ("MILEPOST_LISTEN", settings.listen),
         ("MILEPOST_HTTP_LISTEN", settings.http_listen),
+        ("MILEPOST_PROBES_LISTEN", settings.probes_listen),
     ):
         if address and (problem := _bind_problem(address)):
             raise refused(
@@ -155,12 +217,12 @@ def cleanup(
     print_line(f"{purged} {would}purged, {failed} {would}failed with EXPIRED{more}")
 
 
-def load_settings() -> Settings:
-    """Return the settings, or fail with every problem at once."""
+def load_settings(**overrides: Any) -> Settings:
+    """Return the settings, or fail with every problem at once. `overrides` win over the others."""
     from milepost import config
 
     with settings_failures():
-        return config.load()
+        return config.load(**overrides)
 
 
 def database_url() -> str:

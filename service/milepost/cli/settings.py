@@ -40,7 +40,8 @@ def check_config(*, output: OutputOption = Output.TEXT, quiet: QuietOption = Fal
     """Show every setting with its value and source, and every problem at once.
 
     The variables of the command line as a client follow those of the service. Connects to a
-    PostgreSQL database, and fails if it does not meet the requirements.
+    PostgreSQL database, fails if it does not meet the requirements, and warns if it has too few
+    connections for the processes.
     """
     from milepost import config
 
@@ -61,22 +62,24 @@ def check_config(*, output: OutputOption = Output.TEXT, quiet: QuietOption = Fal
         for line in warnings:
             warn(line)
     if settings is not None and not settings.embedded:
-        _check_database(settings.database_url.get_secret_value())
+        _check_database(settings.database_url.get_secret_value(), settings.processes)
     if problems:
         raise wrong_usage("; ".join(problems), reason="INVALID_SETTINGS", problems=problems)
 
 
-def _check_database(url: str) -> None:
+def _check_database(url: str, processes: int) -> None:
     """Fail if the database cannot be used by Milepost; warn if it does not answer."""
     from milepost import main
 
     try:
         with database_failures():
-            main.check(url)
+            warning = main.check(url, processes)
     except CommandError as error:
         if error.exit_code != ExitCode.UNAVAILABLE:
             raise
-        warn(str(error))
+        warning = str(error)
+    if warning is not None:
+        warn(warning)
 
 
 def _text(value: object) -> str:

@@ -13,6 +13,8 @@ from milepost.config.values import Count, Pause, Seconds, is_loopback, require_a
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+MAX_PROCESSES: Final = 128
+
 
 class ServerSettings(BaseModel):
     """The addresses of the service and the features of its gRPC port."""
@@ -37,6 +39,12 @@ class ServerSettings(BaseModel):
         "",
         description="Origins of web pages that may use the API over HTTP, by commas; * for any",
     )
+    processes: int = Field(
+        1,
+        ge=1,
+        le=MAX_PROCESSES,
+        description="Processes that serve the gRPC port together; more than 1 need PostgreSQL",
+    )
     batch_scheduling: bool = Field(
         default=False, description="On Linux, run under the scheduling policy SCHED_BATCH"
     )
@@ -44,6 +52,17 @@ class ServerSettings(BaseModel):
         default=True, description="Serve gRPC reflection; turn off in production"
     )
     batching: bool = Field(default=True, description="Batch concurrent calls into one transaction")
+
+    @field_validator("processes")
+    @classmethod
+    def _possible(cls, value: int, info: ValidationInfo) -> int:
+        database = info.data.get("database_url")
+        if value > 1 and database and database.get_secret_value().startswith("sqlite"):
+            raise ValueError(
+                "must be 1 with the embedded store, which one process serves: several processes"
+                f" need PostgreSQL in {PREFIX}DATABASE_URL"
+            )
+        return value
 
     @field_validator("listen", "http_listen", "probes_listen")
     @classmethod
@@ -83,6 +102,8 @@ class ServerSettings(BaseModel):
     def _served(cls, value: bool | None, info: ValidationInfo) -> bool | None:  # noqa: FBT001
         if value and not info.data.get("http_listen", True):
             raise ValueError(f"needs {PREFIX}HTTP_LISTEN")
+        if value and info.data.get("processes", 1) > 1 and not info.data.get("probes_listen", True):
+            raise ValueError(f"needs {PREFIX}PROBES_LISTEN with several processes")
         if value and "http_listen" in info.data and not _is_private(info.data):
             raise ValueError(
                 f"would be reachable from other machines without TLS: set {PREFIX}HTTP_TLS, listen"
@@ -101,6 +122,8 @@ class ServerSettings(BaseModel):
     @property
     def serves_http_api(self) -> bool:
         """True if the HTTP port serves the API."""
+        if self.processes > 1 and not self.probes_listen:
+            return False
         if self.http_api is not None:
             return self.http_api
         return bool(self.http_listen) and _is_private(self.model_dump())

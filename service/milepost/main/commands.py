@@ -18,6 +18,7 @@ from milepost.main.webhook_delivery import master_keys
 from milepost.storage import schema
 from milepost.storage.api_keys import KeyRing
 from milepost.storage.batchers import Batchers
+from milepost.storage.connections import CONNECTIONS_PER_REPLICA, connections_for_clients
 from milepost.storage.engine import open_engine
 from milepost.storage.requirements import unmet_requirement
 from milepost.storage.signing_secrets import reencrypt
@@ -62,10 +63,21 @@ def migrate(url: str, revision: str = schema.HEAD) -> str | None:
         return schema.current(engine)
 
 
-def check(url: str) -> None:
-    """Raise `DatabaseError` if the database does not meet the requirements of Milepost."""
+def check(url: str, processes: int) -> str | None:
+    """Return a warning about the connections that several processes need, or None.
+
+    Raises:
+        DatabaseError: the database does not meet the requirements of Milepost.
+    """
     with _database(url) as engine:
         _require(engine)
+        needed = CONNECTIONS_PER_REPLICA * (processes + 1)
+        if processes == 1 or needed <= (available := connections_for_clients(engine)):
+            return None
+    return (
+        f"{processes} processes need {needed} connections during a rolling restart, and the"
+        f" database server has {available} for all its clients: raise its max_connections"
+    )
 
 
 def _require(engine: Engine) -> None:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Final, Self, cast
+from typing import TYPE_CHECKING, Self
 
 from aiohttp import web
 
 from milepost.config import split_address
 from milepost.main.access import tls_of
 from milepost.web.api_app import api_app
-from milepost.web.connections import HttpConnections
 from milepost.web.http_api import HttpApi
+from milepost.web.http_port import HttpPort
 from milepost.web.probes import add_probes, probe_app
 from milepost.web.tls import server_context
 
@@ -26,35 +25,31 @@ if TYPE_CHECKING:
     from milepost.main.readiness import Readiness
     from milepost.telemetry import Tracing
 
-SHUTDOWN_TIMEOUT_S: Final = 1.0
-
 
 class HttpPorts:
     """One port for both, or one for the API and another one for the probes.
 
-    Until the replica serves, the port of the API answers probes only, if any.
+    One of several processes has no probes: its supervisor has them.
     """
 
-    def __init__(self, settings: Settings, readiness: Readiness) -> None:
+    def __init__(self, settings: Settings, readiness: Readiness, *, has_probes: bool) -> None:
         """Describe the ports; nothing listens yet."""
         self._settings = settings
         self._readiness = readiness
+        self._has_probes = has_probes
         self._stack = contextlib.AsyncExitStack()
-        self._connections: HttpConnections | None = None
+        self._probes: HttpPort | None = None
 
     async def __aenter__(self) -> Self:
         """Answer the probes."""
         settings = self._settings
         address = settings.probes_listen or settings.http_listen
-        if address:
-            app = probe_app(lambda: self._readiness.problem)
-            # The probes of an orchestrator need no TLS, but on a shared port there is one kind.
-            shared = address == settings.http_listen
-            self._connections = await self._listen(address, app, self._tls() if shared else None)
+        if address and self._has_probes:
+            self._probes = await self._listen(address, probe_app(lambda: self._readiness.problem))
         return self
 
     async def __aexit__(self, *_error: object) -> None:
-        """Stop to listen."""
+        """Listen no more."""
         await self._stack.aclose()
 
     async def serve(
@@ -69,39 +64,24 @@ class HttpPorts:
         settings = self._settings
         if not settings.serves_http_api:
             return
-        connections = self._connections
-        if connections is None or settings.probes_listen:
-            connections = await self._listen(settings.http_listen, web.Application(), self._tls())
-        connections.max_held = max_connections
+        shared = None if settings.probes_listen else self._probes
+        port = shared or await self._listen(settings.http_listen, web.Application())
+        port.connections.max_held = max_connections
         app = api_app(
-            HttpApi(services, access, connections, tracing),
+            HttpApi(services, access, port.connections, tracing),
             origins=settings.allowed_origins,
             request_bytes=settings.request_bytes_max,
         )
-        if not settings.probes_listen:
+        if shared is not None:
             add_probes(app, lambda: self._readiness.problem)
-        connections.server = await self._server(app)
+        await port.serve(app)
 
-    async def _listen(
-        self, address: str, app: web.Application, tls: ssl.SSLContext | None
-    ) -> HttpConnections:
-        connections = HttpConnections(await self._server(app))
-        host, port = split_address(address)
-        loop = asyncio.get_running_loop()
-        server = await loop.create_server(connections, host, int(port), ssl=tls)
-        self._stack.callback(server.close)
-        return connections
-
-    async def _server(self, app: web.Application) -> web.Server:
-        runner = web.AppRunner(
-            app,
-            access_log=None,
-            shutdown_timeout=SHUTDOWN_TIMEOUT_S,
-            handler_cancellation=True,  # what is claimed for a caller that has gone goes back
-        )
-        await runner.setup()
-        self._stack.push_async_callback(runner.cleanup)
-        return cast("web.Server", runner.server)  # there is one after set-up
+    async def _listen(self, address: str, app: web.Application) -> HttpPort:
+        # The probes of an orchestrator need no TLS, but a port has one kind of connections.
+        tls = self._tls() if address == self._settings.http_listen else None
+        host, number = split_address(address)
+        port = HttpPort(host, int(number), app, tls=tls, is_shared=not self._has_probes)
+        return await self._stack.enter_async_context(port)
 
     def _tls(self) -> ssl.SSLContext | None:
         files = tls_of(self._settings) if self._settings.http_tls else None

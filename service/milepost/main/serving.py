@@ -21,6 +21,7 @@ from milepost.main.notifications import subscribed_to_notifications
 from milepost.main.open_files import max_connections, raise_open_files_limit
 from milepost.main.periodic_tasks import SERVING_INTERVAL_S, background, run_periodically
 from milepost.main.readiness import DRAINING, Readiness, database_is_usable
+from milepost.main.supervised import reporting
 from milepost.main.webhook_delivery import delivering_webhooks
 from milepost.rpc.server import RpcServer, Wire
 from milepost.storage.api_keys import service_key
@@ -44,10 +45,14 @@ if TYPE_CHECKING:
     from milepost.config import Settings
     from milepost.domain.ports import LeaseRegister
     from milepost.main.webhook_delivery import WebhookDelivery
+    from milepost.supervisor import Assignment
 
 
-async def serve(settings: Settings) -> None:
-    """Run the service until SIGTERM or SIGINT, then drain: no accepted call is lost."""
+async def serve(settings: Settings, assignment: Assignment | None = None) -> None:
+    """Run the service until SIGTERM or SIGINT, then drain: no accepted call is lost.
+
+    With an `assignment` it is one of several processes of a supervisor.
+    """
     telemetry.log_errors_of_loop()
     if settings.batch_scheduling:
         use_batch_scheduling()
@@ -56,13 +61,16 @@ async def serve(settings: Settings) -> None:
     readiness = Readiness()
     url = settings.database_url.get_secret_value()
     async with contextlib.AsyncExitStack() as stack:
+        await stack.enter_async_context(reporting(assignment, readiness, stop))
         tracing = telemetry.configure_traces(
             endpoint=settings.otlp_endpoint,
             ratio=settings.trace_sample_ratio,
             version=__version__,
         )
         stack.callback(tracing.stop)
-        ports = await stack.enter_async_context(HttpPorts(settings, readiness))
+        ports = await stack.enter_async_context(
+            HttpPorts(settings, readiness, has_probes=assignment is None)
+        )
         if settings.embedded:
             stack.enter_context(only_process(url))
             await asyncio.to_thread(prepare_embedded, url)
@@ -98,7 +106,7 @@ async def serve(settings: Settings) -> None:
         )
         services = services_of(use_cases, settings.limits)
         server = RpcServer(
-            services, use_cases, access, _wire(settings, open_files), tracing=tracing
+            services, use_cases, access, _wire(settings, open_files, assignment), tracing=tracing
         )
         await server.start()
         await ports.serve(
@@ -204,7 +212,7 @@ def _use_cases(
     )
 
 
-def _wire(settings: Settings, open_files: int) -> Wire:
+def _wire(settings: Settings, open_files: int, assignment: Assignment | None) -> Wire:
     return Wire(
         address=settings.listen,
         connections=max_connections(open_files),
@@ -212,6 +220,7 @@ def _wire(settings: Settings, open_files: int) -> Wire:
         reflection=settings.reflection,
         batching=settings.batching,
         tls=tls_of(settings),
+        shares_port=assignment is not None,
     )
 
 

@@ -22,8 +22,13 @@ MIN_PING_INTERVAL_MS: Final = 9_000
 _MINUTE_MS: Final = 60_000
 
 
-def server_options(*, request_bytes: int, connections: int) -> list[tuple[str, int]]:
-    """Return the options for requests of this size, and this number of connections."""
+def server_options(
+    *, request_bytes: int, connections: int, shares_port: bool = False
+) -> list[tuple[str, int]]:
+    """Return the options for requests of this size, and this number of connections.
+
+    With `shares_port`, the other processes of the same supervisor listen on the port, too.
+    """
     return [
         ("grpc.max_receive_message_length", request_bytes),
         ("grpc.max_metadata_size", METADATA_BYTES),
@@ -43,6 +48,7 @@ def server_options(*, request_bytes: int, connections: int) -> list[tuple[str, i
         # Connections are renewed, so that balancers spread them again.
         ("grpc.max_connection_age_ms", 30 * _MINUTE_MS),
         ("grpc.max_connection_age_grace_ms", 5 * _MINUTE_MS),
-        # Off: a leftover server would silently take its share of the calls.
-        ("grpc.so_reuseport", 0),
+        # Off without a supervisor, which keeps the port from other processes: a leftover server
+        # would silently take its share of the calls.
+        ("grpc.so_reuseport", int(shares_port)),
     ]

@@ -52,6 +52,8 @@ class Wire:
     batching: bool
     """True if concurrent unary calls go on in groups."""
     tls: TlsFiles | None = None
+    shares_port: bool = False
+    """True if other processes of the same supervisor listen on the port, too."""
 
 
 class RpcServer:
@@ -82,7 +84,11 @@ class RpcServer:
             RateLimitInterceptor(access.rate_limits),  # after auth: limits are the principal's
         )
         self._server = grpc.aio.server(
-            options=server_options(request_bytes=wire.request_bytes, connections=wire.connections)
+            options=server_options(
+                request_bytes=wire.request_bytes,
+                connections=wire.connections,
+                shares_port=wire.shares_port,
+            )
         )
         self._health = HealthService()
         chained: Any = InterceptedServer(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import atexit
 import logging
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 import structlog
 
@@ -13,7 +13,7 @@ from milepost.telemetry.tracing import current
 from milepost.telemetry.writer import LineWriter
 
 if TYPE_CHECKING:
-    from structlog.typing import EventDict, FilteringBoundLogger
+    from structlog.typing import EventDict, FilteringBoundLogger, Processor
 
 _STANDARD_ERROR: Final = 2
 _stamp_time: Final = structlog.processors.TimeStamper(fmt="iso", utc=True)
@@ -24,13 +24,23 @@ _writers: Final[list[LineWriter]] = []
 log: FilteringBoundLogger = structlog.get_logger()
 
 
-def configure_logs(*, level: str, as_json: bool) -> None:
-    """Write log lines to standard error, as JSON or as coloured text."""
+def configure_logs(*, level: str, as_json: bool, process: int | None = None) -> None:
+    """Write log lines to standard error, as JSON or as coloured text.
+
+    With `process`, each line has this number: several processes share one standard error.
+    """
     threshold: int = getattr(logging, level.upper())
     render = as_json_line if as_json else as_text(structlog.dev.ConsoleRenderer())
 
+    def add_process(_logger: object, _method: str, event: EventDict) -> EventDict:
+        return {**event, "process": process}
+
+    numbered: list[Processor] = [] if process is None else [add_process]
+
     def lost(lines: int) -> str:
         event: EventDict = {"event": "log lines lost", "lines": lines, "level": "error"}
+        for add in numbered:
+            event = cast("EventDict", add(None, "error", event))
         return str(render(None, "error", _stamp_time(None, "error", event)))
 
     writer = LineWriter(_STANDARD_ERROR, lost)
@@ -41,6 +51,7 @@ def configure_logs(*, level: str, as_json: bool) -> None:
             structlog.processors.add_log_level,
             _stamp_time,
             _add_trace_id,
+            *numbered,
             structlog.processors.format_exc_info,
             render,
         ],

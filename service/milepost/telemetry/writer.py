@@ -90,7 +90,9 @@ class LineWriter:
         """Write until the buffer is empty or the descriptor accepts nothing for the timeout."""
         while self._unwritten and self._ready.poll(timeout_ms):
             try:
-                written = os.write(self._descriptor, self._unwritten[:CHUNK_BYTES])
+                # Whole lines: a pipe keeps a chunk together beside those of other processes.
+                end = self._unwritten.rfind(b"\n", 0, CHUNK_BYTES) + 1 or CHUNK_BYTES
+                written = os.write(self._descriptor, self._unwritten[:end])
             except BlockingIOError:  # another process has filled the pipe
                 return
             except OSError:  # the pipe is closed, or the disk is full

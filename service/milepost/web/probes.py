@@ -14,15 +14,32 @@ if TYPE_CHECKING:
     Page = Callable[[web.Request], Awaitable[web.Response]]
 
 
-def probe_app(problem: Callable[[], str | None]) -> web.Application:
-    """Return an application with the pages; `problem` returns why it is not ready, or None."""
+async def own_metrics() -> bytes:
+    """Return the metrics of this process."""
+    return telemetry.metrics_page()
+
+
+def probe_app(
+    problem: Callable[[], str | None], metrics_page: Callable[[], Awaitable[bytes]] = own_metrics
+) -> web.Application:
+    """Return an application with the pages and nothing else; see `add_probes`."""
     app = web.Application()
-    add_probes(app, problem)
+    add_probes(app, problem, metrics_page)
     return app
 
 
-def add_probes(app: web.Application, problem: Callable[[], str | None]) -> None:
-    """Add the pages to an application. A connection that asks for one has one request."""
+def add_probes(
+    app: web.Application,
+    problem: Callable[[], str | None],
+    metrics_page: Callable[[], Awaitable[bytes]] = own_metrics,
+) -> None:
+    """Add the pages to an application. A connection that asks for one has one request.
+
+    Args:
+        app: gets the pages.
+        problem: returns why the service is not ready, or None.
+        metrics_page: returns the metrics.
+    """
 
     async def healthz(_request: web.Request) -> web.Response:
         return web.json_response({"status": "alive"})
@@ -35,7 +52,7 @@ def add_probes(app: web.Application, problem: Callable[[], str | None]) -> None:
 
     async def metrics(_request: web.Request) -> web.Response:
         return web.Response(
-            body=telemetry.metrics_page(),
+            body=await metrics_page(),
             headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
         )
 

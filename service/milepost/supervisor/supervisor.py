@@ -1,0 +1,200 @@
+"""The supervisor: starts the processes, keeps them running, and ends them in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from typing import TYPE_CHECKING, Any, Final
+
+from milepost import telemetry
+from milepost.config import split_address
+from milepost.supervisor.merged_metrics import MergedMetrics
+from milepost.supervisor.port import held_port
+from milepost.supervisor.replica import Replica
+from milepost.supervisor.slot import Slot, log_end, process_metrics
+from milepost.web.http_port import HttpPort
+from milepost.web.probes import probe_app
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Coroutine, Sequence
+
+    from milepost.config import Settings
+
+STOP_GRACE_S: Final = 10.0
+"""Time for a process to end, beyond what the settings give it to drain."""
+DRAINING: Final = "draining"
+_STANDARD_ERROR: Final = 2
+
+
+async def supervise(settings: Settings, arguments: Sequence[str]) -> int:
+    """Run the processes until SIGTERM or SIGINT, then let them drain; return the exit code.
+
+    SIGHUP restarts them one by one. `arguments` are those of their command, `milepost serve`.
+
+    Raises:
+        OSError: a port is not free.
+    """
+    telemetry.log_errors_of_loop()
+    host, port = split_address(settings.listen)
+    with held_port(host, int(port)) as number:
+        listen = settings.listen.removesuffix(f":{port}") + f":{number}"
+        supervisor = Supervisor(settings, listen, arguments)
+        async with supervisor.pages():
+            return await supervisor.run()
+
+
+class Supervisor:
+    """The processes on one port."""
+
+    def __init__(self, settings: Settings, listen: str, arguments: Sequence[str]) -> None:
+        """Prepare the processes; they listen on `listen`."""
+        self._settings = settings
+        self._listen = listen
+        self._arguments = arguments
+        self._grace_s = settings.not_ready_seconds + settings.drain_seconds + STOP_GRACE_S
+        self._slots = [Slot(n, self._start) for n in range(1, settings.processes + 1)]
+        self._running: set[Replica] = set()
+        """All processes, also those that are not in charge yet or no longer."""
+        self._ended = MergedMetrics()
+        self._stop = asyncio.Event()
+        self._hang_up = asyncio.Event()
+        self._on_terminal = os.isatty(_STANDARD_ERROR)
+
+    async def run(self) -> int:
+        """Run until a signal; return the exit code.
+
+        A first process that ends before it is ready ends the supervisor, with its exit code: it has
+        reported the reason, and the other ones would only repeat it.
+        """
+        self._take_signals()
+        self._log_start()
+        first = await self._slots[0].fill()
+        await self._stopped_or(first.is_ready_or_ended())
+        if first.end.done() and not self._stop.is_set():
+            return _failure(first)
+        async with self._kept():
+            await self._stop.wait()
+        telemetry.log.info("draining")
+        codes = await asyncio.gather(*(each.stop(self._grace_s) for each in self._running))
+        telemetry.log.info("stopped")
+        # One that has just begun has no handler of the signal yet.
+        return int(not {*codes} <= {0, -signal.SIGTERM})
+
+    @contextlib.asynccontextmanager
+    async def pages(self) -> AsyncIterator[None]:
+        """Serve probes and the metrics of all processes on the HTTP port, if there is one."""
+        address = self._settings.probes_listen or self._settings.http_listen
+        if not address:
+            yield
+            return
+        host, port = split_address(address)
+        async with HttpPort(host, int(port), probe_app(lambda: self._problem, self._metrics)):
+            yield
+
+    @property
+    def _problem(self) -> str | None:
+        """The reason why no process is ready, or None if one is."""
+        if self._stop.is_set():
+            return DRAINING
+        problems = [slot.problem for slot in self._slots]
+        return None if None in problems else problems[0]
+
+    async def _metrics(self) -> bytes:
+        """Return the page of the metrics of all processes."""
+        await asyncio.gather(*(each.fetch_metrics() for each in self._running))
+        merged = self._ended.copy()
+        for each in self._running:
+            if each.metrics is not None:
+                merged.add(each.metrics, has_ended=False)
+        return merged.page(process_metrics(self._slots))
+
+    async def _start(self, number: int) -> Replica:
+        replica = await Replica.start(number, self._listen, self._arguments)
+        self._running.add(replica)
+        replica.end.add_done_callback(lambda _: self._note_end(replica))
+        return replica
+
+    def _note_end(self, replica: Replica) -> None:
+        self._running.discard(replica)
+        if replica.metrics is not None:
+            self._ended.add(replica.metrics, has_ended=True)
+
+    @contextlib.asynccontextmanager
+    async def _kept(self) -> AsyncIterator[None]:
+        """Keep all processes running, and restart them on request, inside of the context."""
+        tasks = [asyncio.create_task(slot.keep()) for slot in self._slots]
+        tasks.append(asyncio.create_task(self._renew_on_hang_up()))
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+
+    async def _renew_on_hang_up(self) -> None:
+        while True:
+            await self._hang_up.wait()
+            self._hang_up.clear()
+            telemetry.log.info("rolling restart")
+            if await self._renew():
+                telemetry.log.info("rolling restart finished")
+
+    async def _renew(self) -> bool:
+        """Replace the processes one by one; return False if one of the new ones is not ready."""
+        for slot in self._slots:
+            problem: str | None = None
+            try:
+                if not await slot.renew(self._grace_s):
+                    problem = "the new process was not ready"
+            except OSError as error:
+                problem = str(error)
+            if problem is not None:
+                telemetry.log.error("rolling restart stopped", process=slot.number, problem=problem)
+                return False
+        return True
+
+    async def _stopped_or(self, other: Coroutine[Any, Any, object]) -> None:
+        """Wait for the signal to stop, or for the other coroutine."""
+        tasks = [asyncio.create_task(self._stop.wait()), asyncio.create_task(other)]
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            task.cancel()
+
+    def _take_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_stop, number)
+        loop.add_signal_handler(signal.SIGHUP, self._on_hang_up)
+
+    def _on_stop(self, number: int) -> None:
+        """Stop at the first signal; at the second one end all processes at once."""
+        if self._stop.is_set():
+            for each in self._running:
+                each.signal(signal.SIGKILL)
+            telemetry.finish_log()
+            os._exit(128 + number)
+        self._stop.set()
+
+    def _on_hang_up(self) -> None:
+        """Restart the processes; but stop if the reason is that the terminal was closed."""
+        is_closed = self._on_terminal and not os.isatty(_STANDARD_ERROR)
+        (self._stop if is_closed else self._hang_up).set()
+
+    def _log_start(self) -> None:
+        telemetry.log.info(
+            "supervising",
+            processes=len(self._slots),
+            listen=self._listen,
+            http_listen=self._settings.http_listen,
+        )
+
+
+def _failure(first: Replica) -> int:
+    """Return the exit code for a first process that did not start."""
+    code = first.end.result()
+    if code > 0:  # it has written why, as the last line of standard error
+        return code
+    log_end(first)
+    return 1

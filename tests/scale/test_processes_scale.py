@@ -1,0 +1,16 @@
+"""A minimal run of the measurement of one and two processes."""
+
+import pytest
+
+from tests.scale import processes
+
+
+@pytest.mark.bench
+@pytest.mark.timeout(300)  # it starts a PostgreSQL and four processes
+def test_one_tiny_round():
+    """Both services answer every call, and every process and every scenario is in the table."""
+    samples = processes.run(callers=32, seconds=0.3, rounds=1)
+    assert not [each.tally.failures for each in samples if each.tally.failures]
+    assert [len(each.cpu_s) for each in samples if each.scenario == "life"] == [1, 3]
+    assert all(each.tally.jobs for each in samples)
+    assert processes.table(samples, "tiny").row_count == len(processes.SCENARIOS)
