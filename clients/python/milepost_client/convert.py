@@ -261,6 +261,7 @@ def from_operation(
         progress=optional_field(message, "progress"),
         progress_message=optional_field(message, "progress_message"),
         result=from_any(message.result) if message.HasField("result") else None,
+        has_result=message.HasField("result"),
         errors=tuple(map(_from_error, message.errors)),
         revision=message.revision,
         attempt=message.attempt,
