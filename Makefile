@@ -126,6 +126,11 @@ clean: ## Remove the environment and everything that can be made again
 	rm -rf $(VENV) .cache build dist $(TYPESCRIPT)/node_modules $(TYPESCRIPT)/dist $(TYPESCRIPT)/build
 	find service clients/python migrations protos tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
+$(TYPESCRIPT)/build/testee/main.js: $(TYPESCRIPT)/node_modules/.package-lock.json \
+		$(shell find $(TYPESCRIPT)/src $(TYPESCRIPT)/test $(TYPESCRIPT)/testee -name '*.ts' 2>/dev/null)
+	cd $(TYPESCRIPT) && npm run --silent build && npx tsc -p tsconfig.test.json
+	@touch $@
+
 $(GO_TOOLS): $(GO_CLIENT)/tools/go.mod $(GO_CLIENT)/tools/go.sum
 	@command -v go >/dev/null || { echo "error: there is no go; the Go client needs Go 1.26 or newer"; exit 1; }
 	@echo "building the tools of the Go client"

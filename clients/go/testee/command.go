@@ -115,6 +115,8 @@ type command struct {
 	Kind        string `json:"kind"`
 	Code        string `json:"code"`
 
+	DeliveryID string `json:"delivery_id"`
+
 	Body    string            `json:"body"`
 	Headers map[string]string `json:"headers"`
 	Secrets []string          `json:"secrets"`

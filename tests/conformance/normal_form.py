@@ -1,0 +1,78 @@
+"""The normal form of answers, in which those of all languages are equal.
+
+It replaces what differs from run to run: ids, times, names, and the texts of libraries.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+VARYING: Final = frozenset(
+    {"retry_after", "duration", "trace_id", "value", "client", "stream", "work"}
+)
+"""The members whose value differs from run to run."""
+_REPLACED: Final = (
+    (re.compile(r"\d{4}-\d{2}-\d{2}T[\d:.]+(Z|[+-]\d{2}:\d{2})"), "<time>"),
+    (re.compile(r"\b(op|whd|mp|ev)_[0-9a-zA-Z]+"), r"\1_<id>"),
+    (re.compile(r"127\.0\.0\.1:\d+"), "<address>"),
+)
+
+
+def normal_form(answer: Any, word: str) -> Any:
+    """Return the answer without what belongs to one run; `word` makes its names unique."""
+    match answer:
+        case {"class": _, **error}:
+            return {"class": answer["class"], **_error(error, word)}
+        case Mapping():
+            return {
+                name: "<value>" if _is_varying(name, member) else normal_form(member, word)
+                for name, member in answer.items()
+            }
+        case list():
+            return [normal_form(item, word) for item in answer]
+        case str():
+            return _text(answer, word)
+        case bool() | None:
+            return answer
+        case _:
+            return round(float(answer), 9)
+
+
+def _is_varying(name: str, member: Any) -> bool:
+    return name in VARYING and not isinstance(member, (dict, list))
+
+
+def _error(error: Mapping[str, Any], word: str) -> Mapping[str, Any]:
+    """Return the facts of a refusal; a text without a reason is that of a library."""
+    if not error.get("reason"):
+        return {"code": error.get("code")}
+    return {
+        name: "<value>" if name in VARYING and member is not None else normal_form(member, word)
+        for name, member in error.items()
+    }
+
+
+def _text(text: str, word: str) -> str:
+    found = text.replace(word, "<run>")
+    for pattern, replacement in _REPLACED:
+        found = pattern.sub(replacement, found)
+    return found
+
+
+def differences(one: Any, other: Any, place: str = "answer") -> list[str]:
+    """Return the places in which two normal forms differ, with both values."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return [
+            line
+            for name in sorted(one.keys() | other.keys())
+            for line in differences(
+                one.get(name, "<absent>"), other.get(name, "<absent>"), f"{place}.{name}"
+            )
+        ]
+    if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        return [
+            line
+            for number, (each, another) in enumerate(zip(one, other, strict=True))
+            for line in differences(each, another, f"{place}[{number}]")
+        ]
+    return [] if one == other else [f"{place}: {one!r} and {other!r}"]
