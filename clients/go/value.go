@@ -46,6 +46,20 @@ func toAny(value any) (*anypb.Any, error) {
 	}
 }
 
+// maxCheckpointBytes is the size of a checkpoint that the service accepts.
+const maxCheckpointBytes = 65_536
+
+// toCheckpoint returns the state of a worker as a packed message, or nil for nil. A message that is
+// too large for the stream would end the reports of all operations.
+func toCheckpoint(value any) (*anypb.Any, error) {
+	packed, err := toAny(value)
+	if size := len(packed.GetValue()); size > maxCheckpointBytes {
+		return nil, &ValueError{problem: fmt.Sprintf(
+			"a checkpoint has at most %d bytes, not %d", maxCheckpointBytes, size)}
+	}
+	return packed, err
+}
+
 func pack(message proto.Message) (*anypb.Any, error) {
 	packed, err := anypb.New(message)
 	if err != nil {

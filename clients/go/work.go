@@ -55,7 +55,7 @@ func (w *Work) SaveCheckpoint(checkpoint any) error {
 
 // Report reports progress, a message and a checkpoint together; they are stored together.
 func (w *Work) Report(report Report) error {
-	checkpoint, err := toAny(report.Checkpoint)
+	checkpoint, err := toCheckpoint(report.Checkpoint)
 	if err != nil {
 		return err
 	}

@@ -4,7 +4,7 @@ It replaces what differs from run to run: ids, times, names, and the texts of li
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 VARYING: Final = frozenset(
@@ -18,18 +18,26 @@ _REPLACED: Final = (
 )
 
 
-def normal_form(answer: Any, word: str) -> Any:
-    """Return the answer without what belongs to one run; `word` makes its names unique."""
+def normal_form(answer: Any, word: str, differs: Sequence[str] = ()) -> Any:
+    """Return the answer without what belongs to one run, or may differ.
+
+    Args:
+        answer: The answer, or a part of it.
+        word: The word that makes the names of the run unique.
+        differs: Further members whose value may differ.
+    """
     match answer:
         case {"class": _, **error}:
-            return {"class": answer["class"], **_error(error, word)}
+            return {"class": answer["class"], **_error(error, word, differs)}
         case Mapping():
             return {
-                name: "<value>" if _is_varying(name, member) else normal_form(member, word)
+                name: "<value>"
+                if _is_varying(name, member, differs)
+                else normal_form(member, word, differs)
                 for name, member in answer.items()
             }
         case list():
-            return [normal_form(item, word) for item in answer]
+            return [normal_form(item, word, differs) for item in answer]
         case str():
             return _text(answer, word)
         case bool() | None:
@@ -38,16 +46,18 @@ def normal_form(answer: Any, word: str) -> Any:
             return round(float(answer), 9)
 
 
-def _is_varying(name: str, member: Any) -> bool:
-    return name in VARYING and not isinstance(member, (dict, list))
+def _is_varying(name: str, member: Any, differs: Sequence[str]) -> bool:
+    return name in differs or (name in VARYING and not isinstance(member, (dict, list)))
 
 
-def _error(error: Mapping[str, Any], word: str) -> Mapping[str, Any]:
+def _error(error: Mapping[str, Any], word: str, differs: Sequence[str]) -> Mapping[str, Any]:
     """Return the facts of a refusal; a text without a reason is that of a library."""
     if not error.get("reason"):
         return {"code": error.get("code")}
     return {
-        name: "<value>" if name in VARYING and member is not None else normal_form(member, word)
+        name: "<value>"
+        if _is_varying(name, member, differs) and member is not None
+        else normal_form(member, word, differs)
         for name, member in error.items()
     }
 

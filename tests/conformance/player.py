@@ -124,7 +124,7 @@ class Player:
             taken = time.monotonic() - begun
             assert low <= taken <= high, f"it took {taken:.2f} s, not {low} to {high} s"
         is_handle = step.action in HANDLES
-        return None if is_handle else normal_form(found, self._names.word)
+        return None if is_handle else normal_form(found, self._names.word, step.differs)
 
     async def _answer(self, step: Step) -> Mapping[str, Any]:
         """Return the answer to the call of the step, once it is as expected if it is repeated."""

@@ -1,5 +1,6 @@
 """The scenarios as data: what the YAML files of ``scenarios/`` say. README.md describes the form."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -24,7 +25,7 @@ SHARED: Final = ("service", "replica")
 """The things that all languages of a scenario share."""
 OF_EACH: Final = ("proxy", "script", "received", "inbox", "key")
 """The things that each language has for itself."""
-MAX_SHOWN: Final = 2_000
+MAX_SHOWN: Final = 600
 """Length of a value in a report."""
 OUTCOMES: Final = ("ok", "error")
 
@@ -48,6 +49,8 @@ class Step:
     """Repeat the call until its answer is as expected."""
     unsupported: Sequence[str] = ()
     """The languages that may lack the value; there the scenario ends with this step."""
+    differs: Sequence[str] = ()
+    """The members whose values may differ from language to language."""
     within: tuple[float, float] | None = None
     """The seconds that the answer takes, at least and at most."""
 
@@ -85,12 +88,13 @@ class Problem(Exception):
 
 
 def read_scenarios(folder: Path = FOLDER) -> list[Scenario]:
-    """Return the scenarios of all files, in the order of their names.
+    """Return the scenarios of all files, those that use the same service one after the other.
 
     Raises:
         Problem: A file does not have the form of a scenario.
     """
     found = [each for path in sorted(folder.glob("*.yaml")) for each in read_file(path)]
+    found.sort(key=lambda scenario: json.dumps(scenario.service, sort_keys=True))
     ids = [scenario.id for scenario in found]
     if twice := {one for one in ids if ids.count(one) > 1}:
         raise Problem(f"these names stand twice: {', '.join(sorted(twice))}")
@@ -125,7 +129,7 @@ def _step(row: Mapping[str, Any]) -> Step:
     if len(actors) != 1:
         raise Problem(f"a step names one actor, not {actors or list(row)}")
     [actor] = actors
-    known = {"with", *OUTCOMES, "begin", "until", "unsupported", "within", actor}
+    known = {"with", *OUTCOMES, "begin", "until", "unsupported", "differs", "within", actor}
     if unknown := row.keys() - known:
         raise Problem(f"unknown: {', '.join(sorted(unknown))}")
     expected = {word: row[word] for word in OUTCOMES if word in row}
@@ -138,6 +142,7 @@ def _step(row: Mapping[str, Any]) -> Step:
         ends=row[actor] if actor == "end" else None,
         repeat=row.get("until", False),
         unsupported=row.get("unsupported", ()),
+        differs=row.get("differs", ()),
         within=tuple(row["within"]) if "within" in row else None,
     )
 

@@ -22,6 +22,8 @@ from tests.postgres import PostgresCluster
 from tests.waiting import eventually
 
 KNOWN: Final = frozenset({"settings", "limited", "tls", "webhooks", "replicas", "none"})
+QUICK: Final = {"lease_sweep_seconds": "0.2", "lease_min_seconds": "1", "ttl_min_seconds": "1"}
+"""Settings with which clocks run out soon."""
 LIFETIME: Final = timedelta(milliseconds=10)
 
 
@@ -40,6 +42,7 @@ class ServiceSet:
         """What a scenario may use as kept values."""
         self.inbox = stack.enter_context(Inbox()) if head.get("webhooks") else None
         settings = {
+            **QUICK,
             **head.get("settings", {}),
             **(self._tls() if head.get("tls") else {}),
             **(self._webhooks(self.inbox) if self.inbox else {}),

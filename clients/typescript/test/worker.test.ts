@@ -90,7 +90,7 @@ describe("a handler", () => {
     for (const result of results) {
       const operation = await ended(() => result);
       assert.deepEqual([operation.status, operation.attempt], ["FAILED", 1]);
-      assert.match(operation.errors[0]?.message ?? "", /^the result was refused: /);
+      assert.match(operation.errors[0]?.message ?? "", /^the result cannot be stored: /);
     }
   });
 
