@@ -32,9 +32,10 @@ def normal_form(answer: Any, word: str, differs: Sequence[str] = ()) -> Any:
         case Mapping():
             return {
                 name: "<value>"
-                if _is_varying(name, member, differs)
+                if _is_varying(name, member)
                 else normal_form(member, word, differs)
                 for name, member in answer.items()
+                if name not in differs
             }
         case list():
             return [normal_form(item, word, differs) for item in answer]
@@ -46,8 +47,8 @@ def normal_form(answer: Any, word: str, differs: Sequence[str] = ()) -> Any:
             return round(float(answer), 9)
 
 
-def _is_varying(name: str, member: Any, differs: Sequence[str]) -> bool:
-    return name in differs or (name in VARYING and not isinstance(member, (dict, list)))
+def _is_varying(name: str, member: Any) -> bool:
+    return name in VARYING and not isinstance(member, (dict, list))
 
 
 def _error(error: Mapping[str, Any], word: str, differs: Sequence[str]) -> Mapping[str, Any]:
@@ -56,9 +57,10 @@ def _error(error: Mapping[str, Any], word: str, differs: Sequence[str]) -> Mappi
         return {"code": error.get("code")}
     return {
         name: "<value>"
-        if _is_varying(name, member, differs) and member is not None
+        if _is_varying(name, member) and member is not None
         else normal_form(member, word, differs)
         for name, member in error.items()
+        if name not in differs
     }
 
 

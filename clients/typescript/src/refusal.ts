@@ -144,11 +144,12 @@ const LOST: ReadonlySet<Code> = new Set([Code.Aborted, Code.Canceled]);
 /**
  * Return the code of an error without a reason.
  *
- * The transport reports a lost connection with other codes than gRPC does. The service gives a
- * reason with every ABORTED of its own, and a call that the user aborts throws the user's reason.
+ * The transport reports a lost connection with other codes than gRPC does, and without a status
+ * that was sent. A call that the user aborts throws the user's reason.
  */
 function codeOf(refusal: ConnectError): GrpcCode {
-  const isLost = LOST.has(refusal.code) || isFromNode(refusal.cause);
+  const wasSent = refusal.metadata.has("grpc-status");
+  const isLost = !wasSent && (LOST.has(refusal.code) || isFromNode(refusal.cause));
   return isLost ? "UNAVAILABLE" : CODES[refusal.code];
 }
 
