@@ -13,7 +13,7 @@ VARYING: Final = frozenset(
 """The members whose value differs from run to run."""
 _REPLACED: Final = (
     (re.compile(r"\d{4}-\d{2}-\d{2}T[\d:.]+(Z|[+-]\d{2}:\d{2})"), "<time>"),
-    (re.compile(r"\b(op|whd|mp|ev)_[0-9a-zA-Z]+"), r"\1_<id>"),
+    (re.compile(r"\b(op|msg|mp)_[0-9a-zA-Z]+"), r"\1_<id>"),
     (re.compile(r"127\.0\.0\.1:\d+"), "<address>"),
 )
 
