@@ -51,8 +51,7 @@ async def stage() -> AsyncIterator[Stage]:
     await asyncio.gather(*(asyncio.to_thread(language.prepare) for language in chosen))
     async with AsyncExitStack() as stack:
         testees = {
-            language.name: await stack.enter_async_context(Testee(language))
-            for language in chosen
+            language.name: await stack.enter_async_context(Testee(language)) for language in chosen
         }
         found = Stage(testees)
         try:

@@ -27,13 +27,11 @@ def normal_form(answer: Any, word: str, differs: Sequence[str] = ()) -> Any:
         differs: Further members whose value may differ.
     """
     match answer:
-        case {"class": _, **error}:
-            return {"class": answer["class"], **_error(error, word, differs)}
+        case {"class": kind}:
+            return {"class": kind, **_error(answer, word, differs)}
         case Mapping():
             return {
-                name: "<value>"
-                if _is_varying(name, member)
-                else normal_form(member, word, differs)
+                name: "<value>" if _is_varying(name, member) else normal_form(member, word, differs)
                 for name, member in answer.items()
                 if name not in differs
             }

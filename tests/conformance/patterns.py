@@ -1,7 +1,8 @@
 """Expectations of answers: plain values, and the patterns that a scenario writes as YAML tags."""
 
 import re
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -41,23 +42,55 @@ class Keep:
     name: str
 
 
-@dataclass(frozen=True)
-class Text:
+class Pattern(ABC):
+    """A condition for a value."""
+
+    @abstractmethod
+    def matches(self, found: Any) -> bool:
+        """Return True if the value is as expected."""
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+@dataclass(frozen=True, repr=False)
+class Text(Pattern):
     """A text that contains a match of the regular expression."""
 
     pattern: str
 
+    def matches(self, found: Any) -> bool:
+        """Return True if it does."""
+        return isinstance(found, str) and re.search(self.pattern, found) is not None
 
-@dataclass(frozen=True)
-class Between:
+    def __str__(self) -> str:
+        return f"a text like {self.pattern!r}"
+
+
+@dataclass(frozen=True, repr=False)
+class Between(Pattern):
     """A number within these bounds."""
 
     low: float
     high: float
 
+    def matches(self, found: Any) -> bool:
+        """Return True if it is."""
+        return isinstance(found, (int, float)) and self.low <= found <= self.high
 
-class Present:
+    def __str__(self) -> str:
+        return f"a number from {self.low} to {self.high}"
+
+
+class Present(Pattern):
     """Any value but null."""
+
+    def matches(self, found: Any) -> bool:
+        """Return True if there is one."""
+        return found is not None
+
+    def __str__(self) -> str:
+        return "a value"
 
 
 class Absent:
@@ -69,32 +102,40 @@ def mismatches(expected: Any, found: Any, names: Names, *, exact: bool = False) 
 
     An expected object names the members that matter, unless it is data of the user.
     """
-    return list(_mismatches(expected, found, names, exact, "answer"))
+    return list(_mismatches(expected, found, names, "answer", exact=exact))
 
 
-def _mismatches(expected: Any, found: Any, names: Names, exact: bool, place: str) -> Any:  # noqa: FBT001
+def _mismatches(
+    expected: Any,
+    found: Any,
+    names: Names,
+    place: str,
+    *,
+    exact: bool,
+) -> Iterator[str]:
     match expected:
         case Keep(name):
             names.kept[name] = found
-        case Present():
-            if found is None:
-                yield f"{place}: expected a value, found null"
-        case Text(pattern):
-            if not isinstance(found, str) or not re.search(pattern, found):
-                yield f"{place}: expected a text like {pattern!r}, found {found!r}"
-        case Between(low, high):
-            if not isinstance(found, (int, float)) or not low <= found <= high:
-                yield f"{place}: expected a number from {low} to {high}, found {found!r}"
+        case Pattern():
+            if not expected.matches(found):
+                yield f"{place}: expected {expected}, found {_short(found)}"
         case Mapping():
-            yield from _object_mismatches(expected, found, names, exact, place)
+            yield from _object_mismatches(expected, found, names, place, exact=exact)
         case list():
-            yield from _list_mismatches(expected, found, names, exact, place)
+            yield from _list_mismatches(expected, found, names, place, exact=exact)
         case _:
             if not equal(value := fill(expected, names), found):
                 yield f"{place}: expected {_short(value)}, found {_short(found)}"
 
 
-def _object_mismatches(expected: Any, found: Any, names: Names, exact: bool, place: str) -> Any:  # noqa: FBT001
+def _object_mismatches(
+    expected: Any,
+    found: Any,
+    names: Names,
+    place: str,
+    *,
+    exact: bool,
+) -> Iterator[str]:
     if not isinstance(found, Mapping):
         yield f"{place}: expected an object, found {found!r}"
         return
@@ -107,23 +148,29 @@ def _object_mismatches(expected: Any, found: Any, names: Names, exact: bool, pla
             yield f"{here}: expected {_shown(member, names)}, found nothing"
         else:
             inner = exact or name in DATA
-            yield from _mismatches(member, found[name], names, inner, here)
+            yield from _mismatches(member, found[name], names, here, exact=inner)
     if exact:
         for name in found.keys() - expected.keys():
             yield f"{place}.{name}: expected nothing, found {found[name]!r}"
 
 
-def _list_mismatches(expected: Any, found: Any, names: Names, exact: bool, place: str) -> Any:  # noqa: FBT001
+def _list_mismatches(
+    expected: Any,
+    found: Any,
+    names: Names,
+    place: str,
+    *,
+    exact: bool,
+) -> Iterator[str]:
     if not isinstance(found, list) or len(found) != len(expected):
         yield f"{place}: expected {len(expected)} items, found {found!r}"
         return
     for number, (one, other) in enumerate(zip(expected, found, strict=True)):
-        yield from _mismatches(one, other, names, exact, f"{place}[{number}]")
+        yield from _mismatches(one, other, names, f"{place}[{number}]", exact=exact)
 
 
 def _shown(member: Any, names: Names) -> str:
-    plain = isinstance(member, (Keep, Text, Between, Present, Mapping, list))
-    return str(member) if plain else repr(fill(member, names))
+    return "a value" if isinstance(member, Keep) else _short(fill(member, names))
 
 
 def _short(value: Any) -> str:

@@ -6,7 +6,7 @@ import time
 import uuid
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from tests import http2_proxy
 from tests.conformance.normal_form import normal_form
@@ -59,7 +59,7 @@ class Player:
         self._begun: dict[str, asyncio.Task[Mapping[str, Any]]] = {}
         self._around = AsyncExitStack()
 
-    async def __aenter__(self) -> "Player":
+    async def __aenter__(self) -> Self:
         """Start what the scenario needs around this player."""
         if self._services is not None:
             self._names.kept |= self._services.facts
@@ -130,7 +130,7 @@ class Player:
         """Return the answer to the call of the step, once it is as expected if it is repeated."""
         end = time.monotonic() + REPEAT_S
         while True:
-            found = await (await self._sending(step))
+            found: Mapping[str, Any] = await (await self._sending(step))
             if not step.repeat or time.monotonic() > end or not self._problems(step, found):
                 return found
             await asyncio.sleep(PAUSE_S)
@@ -236,9 +236,7 @@ class Player:
             inbox.answer(path, *action["answers"])
             return {}
         hooks = inbox.wait_for(path, action["webhooks"])
-        headers = [
-            {name.lower(): value for name, value in hook.headers.items()} for hook in hooks
-        ]
+        headers = [{name.lower(): value for name, value in hook.headers.items()} for hook in hooks]
         return {
             "bodies": [hook.body.decode() for hook in hooks],
             "headers": headers,

@@ -1,4 +1,4 @@
-"""The scenarios as data: what the YAML files of ``scenarios/`` say. README.md describes the form."""
+"""The scenarios as data: the YAML files of ``scenarios/``. README.md describes their form."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -106,8 +106,7 @@ def read_file(path: Path) -> list[Scenario]:
     content = yaml.load(path.read_text(encoding="utf-8"), Loader)  # noqa: S506 - a safe loader
     service = content.get("service", {})
     return [
-        _scenario(f"{path.stem}/{name}", service, row)
-        for name, row in content["scenarios"].items()
+        _scenario(f"{path.stem}/{name}", service, row) for name, row in content["scenarios"].items()
     ]
 
 

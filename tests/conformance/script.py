@@ -77,7 +77,9 @@ def received(service: ScriptedService) -> Mapping[str, Any]:
     return {
         "methods": service.methods,
         "request_ids": len(set(ids)),
-        "authorizations": sorted({each.metadata.get("authorization", "") for each in service.asked}),
+        "authorizations": sorted(
+            {each.metadata.get("authorization", "") for each in service.asked}
+        ),
         "requests": [
             json_format.MessageToDict(each, preserving_proto_field_name=True)
             for each in service.requests

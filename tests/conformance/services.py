@@ -140,9 +140,7 @@ class Services:
         text = json.dumps(head, sort_keys=True)
         if text != self._head or self._present is None:
             await asyncio.to_thread(self._stack.close)
-            self._present = await asyncio.to_thread(
-                ServiceSet, self._stack, head, self._cluster
-            )
+            self._present = await asyncio.to_thread(ServiceSet, self._stack, head, self._cluster)
             self._head = text
         await self._present.restore()
         return self._present
