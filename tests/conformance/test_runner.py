@@ -1,4 +1,4 @@
-"""The runner itself: a wrong expectation, and a client that differs, fail with a readable report."""
+"""The runner itself: wrong expectations, and clients that differ, fail with a readable report."""
 
 from pathlib import Path
 
@@ -43,7 +43,7 @@ scenarios:
 OTHER = """
 import json, sys
 for line in sys.stdin:
-    answer = {"class": "NotVerified", "reason": "R", "code": "C", "message": "m", "metadata": {"a": "b"}}
+    answer = {"class": "NotVerified", "reason": "R", "code": "C", "message": "m", "metadata": {}}
     print(json.dumps({"id": json.loads(line)["id"], "error": answer}), flush=True)
 """
 """A testee that gives one answer to every command."""
@@ -174,7 +174,12 @@ def test_kept_value_is_filled_in_later():
 def test_normal_form_has_no_trace_of_the_run():
     """Ids, times and names of a run are replaced; everything else is compared."""
     one = {"id": "op_0a1b", "owner": "alice-run1", "create_time": "2026-11-27T02:00:00.1Z", "n": 1}
-    two = {"id": "op_9f8e", "owner": "alice-run2", "create_time": "2026-11-27T03:00:00+00:00", "n": 1.0}
+    two = {
+        "id": "op_9f8e",
+        "owner": "alice-run2",
+        "create_time": "2026-11-27T03:00:00+00:00",
+        "n": 1.0,
+    }
     assert differences(normal_form(one, "run1"), normal_form(two, "run2")) == []
     assert differences({"a": [1]}, {"a": [2]}) == ["answer.a[0]: 1 and 2"]
     assert normal_form({"a": 1, "b": 2}, "run", ["b"]) == {"a": 1}

@@ -23,7 +23,7 @@ CALLS: Final = {
 """The calls that the testee makes as they are, with the arguments of the command."""
 STREAMS: Final = {"list", "events", "watch", "deliveries"}
 OWN: Final = {"id", "call", "client"}
-"""The members of a command that are no arguments of its call."""
+"""The members of a command beside the arguments of its call."""
 
 
 class Commands:
