@@ -8,12 +8,12 @@ from milepost.access.leases import HeldLeases
 from milepost.access.method import Method
 from milepost.access.rate_limits import RateLimits
 from milepost.access.token_buckets import LocalBuckets
+from milepost.api.methods import METHODS
 from milepost.domain.errors import RateLimited
 from milepost.domain.operation import Principal, Role
 from milepost.domain.rates import Allowance, Allowances
 from milepost.gen.milepost.v1 import worker_service_pb2 as pb
 from milepost.rpc.interceptors.access import _renewed
-from milepost.rpc.methods import METHODS
 from tests.unit.test_transitions import found
 
 WALLY = Principal(subject="wally", roles=frozenset({Role.WORKER}), credential_id="w")

@@ -12,14 +12,19 @@ from grpc_reflection.v1alpha import reflection
 
 from milepost import telemetry
 from milepost.access.unknown_callers import UnknownCallers
+from milepost.api.admin import AdminService
+from milepost.api.google_operations import GoogleOperations
+from milepost.api.operations import OperationService
+from milepost.api.webhooks import WebhookService
+from milepost.api.workers import WorkerService
 from milepost.gen.milepost.v1 import (
     admin_service_pb2_grpc,
     operation_service_pb2_grpc,
     webhook_service_pb2_grpc,
     worker_service_pb2_grpc,
 )
-from milepost.rpc.admin import AdminService
 from milepost.rpc.certificates import TlsFiles, server_credentials
+from milepost.rpc.google_service import add_google_operations
 from milepost.rpc.health import HealthService
 from milepost.rpc.interceptors.access import (
     AdmissionInterceptor,
@@ -31,10 +36,7 @@ from milepost.rpc.interceptors.call_groups import CallGroups
 from milepost.rpc.interceptors.chain import InterceptedServer
 from milepost.rpc.interceptors.errors import Errors
 from milepost.rpc.interceptors.observe import Observe
-from milepost.rpc.operations import OperationService
 from milepost.rpc.options import server_options
-from milepost.rpc.webhooks import WebhookService
-from milepost.rpc.workers import WorkerService
 
 if TYPE_CHECKING:
     from milepost.access.checks import AccessChecks
@@ -130,7 +132,7 @@ class RpcServer:
             self.port = self._server.add_secure_port(wire.address, server_credentials(wire.tls))
 
     def _servicers(self, use_cases: UseCases, limits: Limits) -> tuple[tuple[object, Any], ...]:
-        """Return each servicer, and the generated function that adds it to a server.
+        """Return each servicer, and the function that adds it to a server.
 
         The stubs of these functions ask for subclasses of the generated bases, and for a context
         in place of the call.
@@ -151,6 +153,10 @@ class RpcServer:
             (
                 AdminService(use_cases.keys, use_cases.sweeper, limits),
                 admin_service_pb2_grpc.add_AdminServiceServicer_to_server,
+            ),
+            (
+                GoogleOperations(use_cases.tracker, use_cases.watcher, limits),
+                add_google_operations,
             ),
             (self._health, health_pb2_grpc.add_HealthServicer_to_server),
         )

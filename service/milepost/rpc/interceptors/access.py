@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from milepost import telemetry
 from milepost.access.policy import authorize
+from milepost.api.logged_ids import granted, logged_ids
 from milepost.gen.milepost.v1 import worker_service_pb2 as pb
 from milepost.rpc.certificates import certificate_names
-from milepost.rpc.logged_ids import granted, logged_ids
 
 if TYPE_CHECKING:
     from milepost.access.admission import Admission
