@@ -10,6 +10,8 @@ UV ?= $(BIN)/uv
 WORKERS ?= 2
 TOGETHER := tests/unit tests/contract tests/migration tests/e2e
 ALONE := tests/bench tests/faults
+# The tests of the Python client among those.
+OF_CLIENT := tests/unit/test_client_*.py tests/e2e/test_client_lifecycle.py tests/e2e/test_worker*.py
 # More words for the command of a target: `make test ARGS="-k lifecycle -x"`.
 
 TYPESCRIPT := clients/typescript
@@ -58,7 +60,7 @@ export RUFF_CACHE_DIR := $(CURDIR)/.cache/ruff
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo run test test-go test-typescript lint check coverage bench bench-size faults gen lock clean
+.PHONY: help demo run test test-clients test-python test-go test-typescript lint check coverage bench bench-size faults gen lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -75,7 +77,17 @@ ifdef ARGS
 else
 	$(BIN)/python -m pytest -n $(WORKERS) $(TOGETHER)
 	$(BIN)/python -m pytest $(ALONE)
+	$(BIN)/python -m pytest tests/conformance
 endif
+
+test-clients: $(VENV)/.dev ## Build and test the client of every language whose toolchain is here
+	@$(BIN)/python -m tests.conformance.languages
+	@set -e; for language in $$($(BIN)/python -m tests.conformance.languages --names); do \
+	  echo "make test-$$language"; $(MAKE) --no-print-directory test-$$language; done
+	$(BIN)/python -m pytest tests/conformance
+
+test-python: $(VENV)/.dev ## Test the Python client
+	$(BIN)/python -m pytest -n $(WORKERS) $(OF_CLIENT)
 
 test-typescript: $(VENV)/.dev $(TYPESCRIPT)/node_modules/.package-lock.json ## Check and test the TypeScript client
 	$(BIN)/python protos/generate.py --check

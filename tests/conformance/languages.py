@@ -1,5 +1,8 @@
 """The languages whose clients are tested: the rows of ``languages.toml``.
 
+As a program (``python -m tests.conformance.languages``) it prints which ones these are, and why
+others are not; with ``--names`` only the names, one a line.
+
 ``MILEPOST_TEST_LANGUAGES`` names the languages that must be there, such as ``python,go``: then only
 these are tested, and the run fails if a toolchain is missing.
 """
@@ -88,6 +91,14 @@ def selected(languages: Sequence[Language], environ: Mapping[str, str] = os.envi
     return [language.name for language in languages if language.obstacle is None]
 
 
+def main() -> None:
+    """Print the languages."""
+    languages = read_languages()
+    names = selected(languages)
+    lines = names if "--names" in sys.argv[1:] else summary(languages, names)
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+
+
 def summary(languages: Sequence[Language], tested: Sequence[str]) -> list[str]:
     """Return the lines that say which languages were tested, and why the others were not."""
     lines = [f"clients tested: {', '.join(tested) or 'none'}"]
@@ -96,3 +107,7 @@ def summary(languages: Sequence[Language], tested: Sequence[str]) -> list[str]:
             reason = language.obstacle or f"not in {VARIABLE}"
             lines.append(f"CLIENT NOT TESTED: {language.name} ({reason})")
     return lines
+
+
+if __name__ == "__main__":
+    main()

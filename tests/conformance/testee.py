@@ -3,9 +3,11 @@
 import asyncio
 import contextlib
 import json
+import os
 from collections import deque
 from collections.abc import Mapping
 from itertools import count
+from pathlib import Path
 from typing import Any, Final, Self
 
 from tests.conformance.languages import Language
@@ -59,6 +61,11 @@ class Testee:
     def log(self) -> str:
         """The last lines that the program has written to its standard error."""
         return "\n".join(self._log)
+
+    def pin(self, core: int) -> None:
+        """Let the program run on one core."""
+        for thread in Path(f"/proc/{self._process.pid}/task").iterdir():
+            os.sched_setaffinity(int(thread.name), {core})
 
     async def perform(self, call: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the answer to one command, without its id.

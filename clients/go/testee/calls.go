@@ -36,7 +36,7 @@ func init() { // the calls refer to the map through the testee
 		"acknowledge_cancellation": withClient(acknowledge),
 		"worker_start":             startWorker, "worker_next": nextWork, "worker_stop": stopWorker,
 		"work_progress": workProgress, "work_state": workState, "work_return": workReturn,
-		"work_throw": workThrow, "verify_webhook": verifyWebhook,
+		"work_throw": workThrow, "verify_webhook": verifyWebhook, "bench": bench,
 	}
 }
 

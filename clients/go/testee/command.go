@@ -117,6 +117,9 @@ type command struct {
 
 	DeliveryID string `json:"delivery_id"`
 
+	Loop    string  `json:"loop"`
+	Seconds seconds `json:"seconds"`
+
 	Body    string            `json:"body"`
 	Headers map[string]string `json:"headers"`
 	Secrets []string          `json:"secrets"`

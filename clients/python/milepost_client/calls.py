@@ -2,9 +2,11 @@
 
 import asyncio
 import uuid
-from typing import Final, Protocol, TypeAlias, TypeVar, runtime_checkable
+from functools import cache
+from typing import Final, TypeAlias, TypeVar
 
 import grpc
+from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 
 from milepost_client.credential import Credential
@@ -36,13 +38,6 @@ ProgressCall: TypeAlias = grpc.aio.StreamStreamCall[
 ]
 Request = TypeVar("Request", bound=Message)
 Response = TypeVar("Response")
-
-
-@runtime_checkable
-class _Repeatable(Protocol):
-    """A request that the service recognises when it comes again."""
-
-    request_id: str | None
 
 
 class Calls:
@@ -109,8 +104,8 @@ class Calls:
 
 def _identify(request: Message) -> None:
     """Give the request a request_id, unless it has no such field, or has one already."""
-    if isinstance(request, _Repeatable) and not request.HasField("request_id"):
-        request.request_id = str(uuid.uuid4())
+    if _takes_request_id(request.DESCRIPTOR) and not request.HasField("request_id"):
+        request.request_id = str(uuid.uuid4())  # type: ignore[attr-defined]
 
 
 def _is_passing(error: MilepostError) -> bool:
@@ -120,4 +115,10 @@ def _is_passing(error: MilepostError) -> bool:
 
 def _is_repeatable(request: Message) -> bool:
     """Return True if sending the request twice does no harm."""
-    return isinstance(request, (*READS, *CLAIMS, _Repeatable))
+    return isinstance(request, (*READS, *CLAIMS)) or _takes_request_id(request.DESCRIPTOR)
+
+
+@cache
+def _takes_request_id(request: Descriptor) -> bool:
+    """Return True for requests that the service recognises when they come again."""
+    return "request_id" in request.fields_by_name

@@ -5,6 +5,7 @@ from itertools import count
 from typing import Any, Final
 
 from milepost_client import Milepost, read_tls, webhooks
+from testee.bench import bench
 from testee.values import (
     Unsupported,
     decode,
@@ -139,6 +140,9 @@ class Commands:
     async def _worker_stop(self, command: dict[str, Any]) -> Any:
         await self._handles[command["worker"]].stop()
         return {}
+
+    async def _bench(self, command: dict[str, Any]) -> Any:
+        return await bench(command)
 
     async def _verify_webhook(self, command: dict[str, Any]) -> Any:
         body = command["body"].encode()

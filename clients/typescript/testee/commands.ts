@@ -11,6 +11,7 @@ import {
   type Status,
   verifyWebhook,
 } from "../src/index.js";
+import { bench } from "./bench.js";
 import { Handles } from "./handles.js";
 import { data, decode, encode, toOptions } from "./values.js";
 import { problemOf, RemoteWorker, WORKERS, WORKS } from "./workers.js";
@@ -211,6 +212,7 @@ export const COMMANDS: Readonly<Record<string, Command>> = {
     await WORKERS.get(args.worker).stop();
     return {};
   },
+  bench: async (args) => bench(args as unknown as Parameters<typeof bench>[0]),
   verify_webhook: async (args) => {
     const { body, headers, secrets } = args;
     return {
