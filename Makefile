@@ -28,6 +28,8 @@ LOCK := env -u UV_FIND_LINKS -u PIP_FIND_LINKS $(UV) pip compile --quiet --unive
 GO_CLIENT := clients/go
 GO_BIN := .cache/go/bin
 GO_TOOLS := $(GO_BIN)/.tools
+# The tests that take more than a few seconds.
+GO_LONG := TestCallers|TestWorkers|TestBigWorker|TestKilledWorkerLeavesItsCheckpoint|TestWorkSurvivesRestartsOfTheService
 
 # What the .proto files promise is compared with the main branch: the local one, or the one last fetched.
 define BREAKING
@@ -38,6 +40,13 @@ for ref in main origin/main; do \
   fi; \
 done; \
 echo "NOTICE: no main branch with a buf.yaml to compare with (or no git): buf breaking did not run"
+endef
+
+# Makes the target of this name, such as test-go, for every language whose toolchain is here.
+define FOR_EACH_CLIENT
+@set -e; for language in $$($(BIN)/python -m tests.conformance.languages --names); do \
+  echo "make $(1)-$$language"; $(MAKE) --no-print-directory $(1)-$$language; done
+@$(BIN)/python -m tests.conformance.languages
 endef
 
 # Creates $(VENV). Debian keeps ensurepip in a package of its own; a pip for the system serves as well.
@@ -60,7 +69,8 @@ export RUFF_CACHE_DIR := $(CURDIR)/.cache/ruff
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo run test test-clients test-python test-go test-typescript lint check coverage bench bench-size faults gen lock clean
+.PHONY: help demo run test test-clients check-clients speed-clients check-python test-python check-go test-go
+.PHONY: check-typescript test-typescript lint check coverage bench bench-size faults gen lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -81,17 +91,33 @@ else
 endif
 
 test-clients: $(VENV)/.dev ## Build and test the client of every language whose toolchain is here
-	@$(BIN)/python -m tests.conformance.languages
-	@set -e; for language in $$($(BIN)/python -m tests.conformance.languages --names); do \
-	  echo "make test-$$language"; $(MAKE) --no-print-directory test-$$language; done
+	$(call FOR_EACH_CLIENT,test)
 	$(BIN)/python -m pytest tests/conformance
+
+check-clients: $(VENV)/.dev ## The same without the conformance suite and the long tests of each language
+	$(call FOR_EACH_CLIENT,check)
+
+speed-clients: $(VENV)/.dev ## Compare the speed of each client with that of its bare stub
+	$(BIN)/python -m tests.conformance.speed $(ARGS)
+
+check-python: # is part of `make lint` and `make test`
 
 test-python: $(VENV)/.dev ## Test the Python client
 	$(BIN)/python -m pytest -n $(WORKERS) $(OF_CLIENT)
 
+check-typescript: $(VENV)/.dev $(TYPESCRIPT)/build/testee/main.js
+	$(BIN)/python protos/generate.py --check
+	cd $(TYPESCRIPT) && npm run lint && node --test build/test/units.test.js build/test/readme.test.js
+
 test-typescript: $(VENV)/.dev $(TYPESCRIPT)/node_modules/.package-lock.json ## Check and test the TypeScript client
 	$(BIN)/python protos/generate.py --check
 	cd $(TYPESCRIPT) && npm run lint && npm test
+
+check-go: $(VENV)/.dev $(GO_TOOLS)
+	$(BIN)/python protos/generate.py --check
+	@unformatted=$$(gofmt -l $(GO_CLIENT)) && test -z "$$unformatted" || { echo "gofmt: $$unformatted"; exit 1; }
+	cd $(GO_CLIENT) && go vet ./... && ../../$(GO_BIN)/staticcheck ./...
+	cd $(GO_CLIENT) && go test -count 1 -skip '^($(GO_LONG))$$' ./...
 
 test-go: $(VENV)/.dev $(GO_TOOLS) ## Check and test the Go client against a service of its own
 	$(BIN)/python protos/generate.py --check

@@ -116,12 +116,8 @@ async def main() -> None:
     """Serve until the input ends."""
     server = grpc.aio.server()
     work = Work()
-    operation_service_pb2_grpc.add_OperationServiceServicer_to_server(
-        Operations(), server
-    )
-    worker_service_pb2_grpc.add_WorkerServiceServicer_to_server(
-        work, server
-    )
+    operation_service_pb2_grpc.add_OperationServiceServicer_to_server(Operations(), server)
+    worker_service_pb2_grpc.add_WorkerServiceServicer_to_server(work, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     _write(f"127.0.0.1:{port}")

@@ -172,13 +172,16 @@ export class Execution {
       await this.#work._held.send(); // so that no earlier one on the stream can replace it
     }
     await this.#storeLastReport();
-    const refused = this.#isAcknowledgement(problem) ? await this.#acknowledge() : problem;
-    if (refused === undefined) {
-      return;
+    let reason = problem;
+    if (this.#isAcknowledgement(problem)) {
+      reason = await this.#acknowledge();
+      if (reason === undefined) {
+        return;
+      }
     }
-    this.#log.error(`${this.id} failed`, refused);
+    this.#log.error(`${this.id} failed`, reason);
     try {
-      await this.#failWith(describe(refused), retry);
+      await this.#failWith(describe(reason), retry);
     } catch (refusal) {
       if (!isUnstorable(refusal)) {
         throw refusal;
