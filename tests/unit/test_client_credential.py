@@ -33,7 +33,7 @@ async def test_source_is_asked_before_every_call():
 
 async def test_failed_source_is_asked_again_until_the_deadline():
     """A source that fails is as temporary as a service without an answer; then it is raised."""
-    asked = []
+    asked: list[None] = []
 
     def source():
         asked.append(None)

@@ -27,7 +27,7 @@ class Credential:
             raise ValueError("api_key and token exclude each other")
         if api_key is not None and not _is_word(api_key):
             raise ValueError("an API key is one word of ASCII; is there a line end in it?")
-        self._api_key = api_key
+        self._fixed = () if api_key is None else _metadata(api_key)
         self._token = token
 
     async def metadata(self) -> tuple[tuple[str, str], ...]:
@@ -37,8 +37,11 @@ class Credential:
             Unauthenticated: The source returned something else than one word of ASCII.
             Unavailable: The source failed, which is as temporary as a service without an answer.
         """
-        word = self._api_key if self._token is None else await _ask(self._token)
-        return () if word is None else (("authorization", f"Bearer {word}"),)
+        return self._fixed if self._token is None else _metadata(await _ask(self._token))
+
+
+def _metadata(word: str) -> tuple[tuple[str, str], ...]:
+    return (("authorization", f"Bearer {word}"),)
 
 
 async def _ask(source: TokenSource) -> str:
