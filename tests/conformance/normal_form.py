@@ -12,7 +12,7 @@ VARYING: Final = frozenset(
 )
 """The members whose value differs from run to run."""
 OF_REPORTS: Final = frozenset({"revision", "progress_time"})
-"""The members that depend on when a worker reports, and are left out. Expectations may name them."""
+"""The members that depend on when a worker reports: left out here, named by expectations."""
 _REPLACED: Final = (
     (re.compile(r"\d{4}-\d{2}-\d{2}T[\d:.]+(Z|[+-]\d{2}:\d{2})"), "<time>"),
     (re.compile(r"\b(op|msg|mp)_[0-9a-zA-Z]+"), r"\1_<id>"),
