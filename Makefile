@@ -10,6 +10,8 @@ UV ?= $(BIN)/uv
 WORKERS ?= 2
 TOGETHER := tests/unit tests/contract tests/migration tests/e2e
 ALONE := tests/bench tests/scale tests/faults
+# The tests of the Python client among those.
+OF_CLIENT := tests/unit/test_client_*.py tests/e2e/test_client_lifecycle.py tests/e2e/test_worker*.py
 # More words for the command of a target: `make test ARGS="-k lifecycle -x"`.
 
 TYPESCRIPT := clients/typescript
@@ -26,6 +28,8 @@ LOCK := env -u UV_FIND_LINKS -u PIP_FIND_LINKS $(UV) pip compile --quiet --unive
 GO_CLIENT := clients/go
 GO_BIN := .cache/go/bin
 GO_TOOLS := $(GO_BIN)/.tools
+# The tests that take more than a few seconds.
+GO_LONG := TestCallers|TestWorkers|TestBigWorker|TestKilledWorkerLeavesItsCheckpoint|TestWorkSurvivesRestartsOfTheService
 
 # What the .proto files promise is compared with the main branch: the local one, or the one last fetched.
 define BREAKING
@@ -36,6 +40,13 @@ for ref in main origin/main; do \
   fi; \
 done; \
 echo "NOTICE: no main branch with a buf.yaml to compare with (or no git): buf breaking did not run"
+endef
+
+# Makes the target of this name, such as test-go, for every language whose toolchain is here.
+define FOR_EACH_CLIENT
+@set -e; for language in $$($(BIN)/python -m tests.conformance.languages --names); do \
+  echo "make $(1)-$$language"; $(MAKE) --no-print-directory $(1)-$$language; done
+@$(BIN)/python -m tests.conformance.languages
 endef
 
 # Creates $(VENV). Debian keeps ensurepip in a package of its own; a pip for the system serves as well.
@@ -58,7 +69,8 @@ export RUFF_CACHE_DIR := $(CURDIR)/.cache/ruff
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo run test test-go test-typescript lint check coverage bench bench-size scale faults gen lock clean
+.PHONY: help demo run test test-clients check-clients speed-clients check-python test-python check-go test-go
+.PHONY: check-typescript test-typescript lint check coverage bench bench-size scale faults gen lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -75,11 +87,37 @@ ifdef ARGS
 else
 	$(BIN)/python -m pytest -n $(WORKERS) $(TOGETHER)
 	$(BIN)/python -m pytest $(ALONE)
+	$(BIN)/python -m pytest tests/conformance
 endif
+
+test-clients: $(VENV)/.dev ## Build and test the client of every language whose toolchain is here
+	$(call FOR_EACH_CLIENT,test)
+	$(BIN)/python -m pytest tests/conformance
+
+check-clients: $(VENV)/.dev ## The same without the conformance suite and the long tests of each language
+	$(call FOR_EACH_CLIENT,check)
+
+speed-clients: $(VENV)/.dev ## Compare the speed of each client with that of its bare stub
+	$(BIN)/python -m tests.conformance.speed $(ARGS)
+
+check-python: # is part of `make lint` and `make test`
+
+test-python: $(VENV)/.dev ## Test the Python client
+	$(BIN)/python -m pytest -n $(WORKERS) $(OF_CLIENT)
+
+check-typescript: $(VENV)/.dev $(TYPESCRIPT)/build/testee/main.js
+	$(BIN)/python protos/generate.py --check
+	cd $(TYPESCRIPT) && npm run lint && node --test build/test/units.test.js build/test/readme.test.js
 
 test-typescript: $(VENV)/.dev $(TYPESCRIPT)/node_modules/.package-lock.json ## Check and test the TypeScript client
 	$(BIN)/python protos/generate.py --check
 	cd $(TYPESCRIPT) && npm run lint && npm test
+
+check-go: $(VENV)/.dev $(GO_TOOLS)
+	$(BIN)/python protos/generate.py --check
+	@unformatted=$$(gofmt -l $(GO_CLIENT)) && test -z "$$unformatted" || { echo "gofmt: $$unformatted"; exit 1; }
+	cd $(GO_CLIENT) && go vet ./... && ../../$(GO_BIN)/staticcheck ./...
+	cd $(GO_CLIENT) && go test -count 1 -skip '^($(GO_LONG))$$' ./...
 
 test-go: $(VENV)/.dev $(GO_TOOLS) ## Check and test the Go client against a service of its own
 	$(BIN)/python protos/generate.py --check
@@ -128,6 +166,11 @@ lock: $(UV) ## Write requirements/*.txt from pyproject.toml (newest versions: AR
 clean: ## Remove the environment and everything that can be made again
 	rm -rf $(VENV) .cache build dist $(TYPESCRIPT)/node_modules $(TYPESCRIPT)/dist $(TYPESCRIPT)/build
 	find service clients/python migrations protos tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(TYPESCRIPT)/build/testee/main.js: $(TYPESCRIPT)/node_modules/.package-lock.json \
+		$(shell find $(TYPESCRIPT)/src $(TYPESCRIPT)/test $(TYPESCRIPT)/testee -name '*.ts' 2>/dev/null)
+	cd $(TYPESCRIPT) && npm run --silent build && npx tsc -p tsconfig.test.json
+	@touch $@
 
 $(GO_TOOLS): $(GO_CLIENT)/tools/go.mod $(GO_CLIENT)/tools/go.sum
 	@command -v go >/dev/null || { echo "error: there is no go; the Go client needs Go 1.26 or newer"; exit 1; }

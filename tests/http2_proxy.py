@@ -105,6 +105,10 @@ class _Connection:
             frame = await _read(reader)
             if frame.stream and frame.stream not in self.open:
                 continue
+            if frame.kind == frames.HEADERS and self._proxy.lose_next_answer:
+                self._proxy.lose_next_answer = False
+                self._proxy.cut()
+                return
             if frame.kind == frames.HEADERS:
                 self.open[frame.stream] = True
                 size = len(frame.payload)
@@ -123,17 +127,23 @@ class Http2Proxy:
     """A proxy to one service."""
 
     def __init__(self, target: str) -> None:
-        host, _, port = target.rpartition(":")
-        self._target = host, int(port)
+        self.aim(target)
         self.address = ""
         self.ending: Ending | None = None
         """How every new stream ends, unless it is None."""
+        self.lose_next_answer = False
+        """Cut all connections instead of forwarding the next answer."""
         self.broken = 0
         """Number of streams that the proxy has ended."""
         self.max_headers_bytes = 0
         """Size of the largest headers from the service."""
         self._connections: set[_Connection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+
+    def aim(self, target: str) -> None:
+        """Forward new connections to this address."""
+        host, _, port = target.rpartition(":")
+        self._target = host, int(port)
 
     @property
     def open_streams(self) -> int:

@@ -171,8 +171,13 @@ func (e *execution) end(end outcome) (problem, err error) {
 		problem = &unstorableResult{err}
 		end.err = problem
 	}
-	if errors.Is(end.err, ErrCancelAcknowledged) && e.work.isCancelRequested() {
-		return nil, e.acknowledge()
+	if errors.Is(end.err, ErrCancelAcknowledged) {
+		err := e.acknowledge()
+		refusal, ok := as[*CancellationNotRequestedError](err)
+		if !ok {
+			return nil, err
+		}
+		end.err = &RetryLater{Code: "CancellationNotRequested", Message: refusal.Message, Err: err}
 	}
 	return problem, e.fail(end.err)
 }
@@ -232,17 +237,29 @@ func (e *execution) acknowledge() error {
 	})
 }
 
-// release gives the operation back. Without an answer, its lease runs out.
+// release gives the operation back, after its last report. If a cancel is requested, it is
+// acknowledged instead. Without an answer, the lease runs out.
 func (e *execution) release() {
-	e.work.detach()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(e.ctx), releaseTimeout)
 	defer cancel()
-	_, err := e.client.Release(ctx, e.work.operation.ID, ReleaseRequest{
-		Write: e.work.write(), Reason: "the worker stops",
-	})
+	err := e.giveBack(ctx)
+	e.work.detach()
 	if err != nil {
 		e.log.Info("milepost: the operation was not released", "error", err)
 	}
+}
+
+func (e *execution) giveBack(ctx context.Context) error {
+	if err := e.work.storeLastReport(ctx); err != nil {
+		return err
+	}
+	id, write := e.work.operation.ID, e.work.write()
+	if e.work.isCancelRequested() {
+		_, err := e.client.AcknowledgeCancellation(ctx, id, write)
+		return err
+	}
+	_, err := e.client.Release(ctx, id, ReleaseRequest{Write: write, Reason: "the worker stops"})
+	return err
 }
 
 // safely calls the function, which calls methods of the user, and returns a panic as an error.

@@ -10,11 +10,13 @@ from milepost.domain import errors as domain
 from milepost.domain.operation import Status
 from milepost.domain.transitions import TERMINAL
 from milepost_client.refusal import BY_REASON
+from tests.conformance.scenario import read_scenarios
 
 ROOT = Path(__file__).resolve().parents[2]
 ERROR_ROW = re.compile(r"^\| `([A-Z_]+)` \| ([A-Z_]+) \| .+ \| (.+) \|$", re.MULTILINE)
 STATUS_ROW = re.compile(r"^\| `([A-Z]+)` \| [^|]+ \| (yes|no) \|$", re.MULTILINE)
 PROTO_ERROR = re.compile(r"// \* ([A-Z_]+(?:, [A-Z_]+)*) \(([A-Z_]+)\):")
+PROOF = re.compile(r"`([\w/.-]+)`")
 PROTOS = sorted(path.name for path in (ROOT / "protos/milepost/v1").glob("*.proto"))
 
 
@@ -73,3 +75,25 @@ def test_statuses_are_those_of_the_service(contract):
     """The table of statuses names all of them, and tells which are the end."""
     told = {status: end == "yes" for status, end in STATUS_ROW.findall(contract)}
     assert told == {status.value: status in TERMINAL for status in Status}
+
+
+def rules(contract):
+    """Yield every rule of the contract: the items and paragraphs between connecting and stubs."""
+    begin, end = contract.index("## Connecting"), contract.index("## Generating stubs")
+    for block in re.split(r"\n\n|\n(?=\* )", contract[begin:end]):
+        if block.strip() and not block.startswith(("#", "|")) and not block.endswith(":"):
+            yield block
+
+
+def test_every_rule_names_its_proof(contract):
+    """Every rule names the scenarios, or the tests, that prove it, and they exist."""
+    scenarios = {scenario.id for scenario in read_scenarios()}
+    found = list(rules(contract))
+    assert len(found) > 40
+    for rule in found:
+        proofs = PROOF.findall(re.split(r"Proven\s+by", rule)[-1])
+        assert proofs, f"without a proof: {rule}"
+        missing = [
+            proof for proof in proofs if proof not in scenarios and not (ROOT / proof).is_file()
+        ]
+        assert missing == [], rule

@@ -27,13 +27,16 @@ func init() { // the calls refer to the map through the testee
 		"create": withClient(create), "get": withClient(get), "wait": withClient(wait),
 		"result": withClient(result), "cancel": withClient(cancel), "delete": withClient(remove),
 		"list": list, "events": events, "watch": watch, "next": next, "close": closeStream,
+		"signing_secrets":       withClient(signingSecrets),
+		"rotate_signing_secret": withClient(rotateSigningSecret), "deliveries": deliveries,
+		"redeliver": withClient(redeliver), "send_test_webhook": withClient(sendTestWebhook),
 		"claim": withClient(claim), "start": withClient(start),
 		"update_progress": withClient(updateProgress), "complete": withClient(complete),
 		"fail": withClient(fail), "release": withClient(release),
 		"acknowledge_cancellation": withClient(acknowledge),
 		"worker_start":             startWorker, "worker_next": nextWork, "worker_stop": stopWorker,
 		"work_progress": workProgress, "work_state": workState, "work_return": workReturn,
-		"work_throw": workThrow, "verify_webhook": verifyWebhook,
+		"work_throw": workThrow, "verify_webhook": verifyWebhook, "bench": bench,
 	}
 }
 

@@ -115,6 +115,11 @@ type command struct {
 	Kind        string `json:"kind"`
 	Code        string `json:"code"`
 
+	DeliveryID string `json:"delivery_id"`
+
+	Loop    string  `json:"loop"`
+	Seconds seconds `json:"seconds"`
+
 	Body    string            `json:"body"`
 	Headers map[string]string `json:"headers"`
 	Secrets []string          `json:"secrets"`

@@ -78,7 +78,7 @@ func (o object) addValues(op *milepost.Operation) {
 	if op.Progress != nil {
 		o["progress"] = *op.Progress
 	}
-	if op.Metadata != nil {
+	if len(op.Metadata) > 0 {
 		o["metadata"] = op.Metadata
 	}
 	if len(op.Errors) > 0 {

@@ -99,6 +99,11 @@ func TestEveryCall(t *testing.T) {
 	}
 	byHand(d, alice, worker, created)
 	byWorker(d, alice, worker, created)
+	receivers(d, alice)
+	d.equal(d.ok("bench", object{
+		"address": s.Address, "api_key": s.Key("b", "WORKER"), "loop": "stream_stub",
+		"seconds": 0.2, "concurrency": 1,
+	})["calls"], 2.0)
 	webhooks(d)
 	d.ok("disconnect", object{"client": worker})
 	d.equal(d.class("claim", object{"client": worker, "functions": []string{"f"}}), "Error")
@@ -171,6 +176,20 @@ func byWorker(d *driver, alice, worker any, created func(string) any) {
 		time.Sleep(10 * time.Millisecond)
 	}
 	d.ok("worker_stop", object{"worker": running})
+}
+
+func receivers(d *driver, alice any) {
+	d.t.Helper()
+	d.equal(d.class("signing_secrets", object{"client": alice}), "SigningSecretNotFound")
+	d.ok("rotate_signing_secret", object{"client": alice})
+	d.equal(d.class("send_test_webhook", object{
+		"client": alice, "callback_url": "https://localhost/",
+	}), "InvalidRequest")
+	stream := d.ok("deliveries", object{"client": alice})["stream"]
+	d.equal(d.ok("next", object{"stream": stream})["end"], true)
+	d.equal(d.class("redeliver", object{
+		"client": alice, "delivery_id": "msg_0123456789abcdef0123456789abcdef",
+	}), "DeliveryNotFound")
 }
 
 func webhooks(d *driver) {

@@ -6,6 +6,7 @@ form one tree, drawn in `milepost_client.errors`.
 
 from milepost_client.channel import read_tls
 from milepost_client.client import Milepost
+from milepost_client.credential import TokenSource
 from milepost_client.errors import (
     ApiKeyNotFound,
     CancellationNotRequested,
@@ -126,6 +127,7 @@ __all__ = [
     "StreamFull",
     "SyncMilepost",
     "SyncWork",
+    "TokenSource",
     "Unauthenticated",
     "Unavailable",
     "UndecodableAnswer",

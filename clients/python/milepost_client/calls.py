@@ -2,13 +2,16 @@
 
 import asyncio
 import uuid
-from typing import Final, Protocol, TypeAlias, TypeVar, runtime_checkable
+from functools import cache
+from typing import Final, TypeAlias, TypeVar
 
 import grpc
+from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 
+from milepost_client.credential import Credential
 from milepost_client.disruption import is_disruption
-from milepost_client.errors import MilepostError
+from milepost_client.errors import MilepostError, Unavailable
 from milepost_client.gen.milepost.v1 import operation_service_pb2 as pb
 from milepost_client.gen.milepost.v1 import webhook_service_pb2
 from milepost_client.gen.milepost.v1 import worker_service_pb2 as worker_pb
@@ -37,21 +40,16 @@ Request = TypeVar("Request", bound=Message)
 Response = TypeVar("Response")
 
 
-@runtime_checkable
-class _Repeatable(Protocol):
-    """A request that the service recognises when it comes again."""
-
-    request_id: str | None
-
-
 class Calls:
     """The services behind one channel, and the calls to them."""
 
-    def __init__(self, channel: grpc.aio.Channel, *, api_key: str | None, deadline: float) -> None:
+    def __init__(
+        self, channel: grpc.aio.Channel, *, credential: Credential, deadline: float
+    ) -> None:
         self.operations = OperationServiceStub(channel)
         self.webhooks = WebhookServiceStub(channel)
         self.workers = WorkerServiceStub(channel)
-        self.credential = (("authorization", f"Bearer {api_key}"),) if api_key is not None else ()
+        self.credential = credential
         self.deadline = deadline
 
     async def send(
@@ -83,26 +81,31 @@ class Calls:
         backoff = Backoff()
         while True:
             try:
+                metadata = await self.credential.metadata()
                 answer = await method(
-                    request, timeout=end - clock(), metadata=self.credential, wait_for_ready=False
+                    request, timeout=end - clock(), metadata=metadata, wait_for_ready=False
                 )
                 return decoded(answer)
-            except grpc.aio.AioRpcError as failure:
+            except (grpc.aio.AioRpcError, Unavailable) as failure:
                 error = rebuild(failure)
                 pause = backoff.pause_s(error)
                 if not (_is_passing(error) and _is_repeatable(request)) or clock() + pause >= end:
-                    raise error from failure
+                    raise error from error.__cause__
             await asyncio.sleep(pause)
 
-    def stream_progress(self) -> ProgressCall:
-        """Open a progress stream, without a deadline."""
-        return self.workers.StreamProgress(metadata=self.credential)
+    async def stream_progress(self) -> ProgressCall:
+        """Open a progress stream, without a deadline.
+
+        Raises:
+            MilepostError: The token source has no token.
+        """
+        return self.workers.StreamProgress(metadata=await self.credential.metadata())
 
 
 def _identify(request: Message) -> None:
     """Give the request a request_id, unless it has no such field, or has one already."""
-    if isinstance(request, _Repeatable) and not request.HasField("request_id"):
-        request.request_id = str(uuid.uuid4())
+    if _takes_request_id(request.DESCRIPTOR) and not request.HasField("request_id"):
+        request.request_id = str(uuid.uuid4())  # type: ignore[attr-defined]
 
 
 def _is_passing(error: MilepostError) -> bool:
@@ -112,4 +115,10 @@ def _is_passing(error: MilepostError) -> bool:
 
 def _is_repeatable(request: Message) -> bool:
     """Return True if sending the request twice does no harm."""
-    return isinstance(request, (*READS, *CLAIMS, _Repeatable))
+    return isinstance(request, (*READS, *CLAIMS)) or _takes_request_id(request.DESCRIPTOR)
+
+
+@cache
+def _takes_request_id(request: Descriptor) -> bool:
+    """Return True for requests that the service recognises when they come again."""
+    return "request_id" in request.fields_by_name

@@ -11,6 +11,7 @@ import grpc
 
 from milepost_client.calls import Calls
 from milepost_client.channel import open_channel
+from milepost_client.credential import Credential, TokenSource
 from milepost_client.pace import Duration, seconds
 
 DEADLINE: Final = timedelta(seconds=10)
@@ -27,7 +28,10 @@ class Connection:
             ``dns:///milepost:7450``.
         api_key: The credential of the caller: an API key, or a token (JWT) of an issuer that the
             service trusts. It is sent with every call, and never shown. ``None`` if the client
-            certificate in `tls` identifies the caller.
+            certificate in `tls` identifies the caller, or with `token`.
+        token: Instead of `api_key`, a function that returns the token of each call, for tokens
+            that expire; it may be a coroutine function. It is called before every try of every
+            call, so it keeps a token until that is about to expire.
         tls: The credentials of the channel, for an authority or a client certificate of your own
             (`read_tls`, or ``grpc.ssl_channel_credentials``). By default TLS with the roots of the
             system, and no encryption to the loopback interface.
@@ -35,24 +39,24 @@ class Connection:
         deadline: The deadline of one call, all its tries together.
 
     Raises:
-        ValueError: The API key is not one word of ASCII, or both `tls` and `insecure` are given.
+        ValueError: The API key is not one word of ASCII, or both `api_key` and `token`, or `tls`
+            and `insecure`, are given.
     """
 
     def __init__(
         self,
         address: str,
         *,
-        api_key: str | None,
+        api_key: str | None = None,
+        token: TokenSource | None = None,
         tls: grpc.ChannelCredentials | None = None,
         insecure: bool = False,
         deadline: Duration = DEADLINE,
     ) -> None:
-        if api_key is not None and not _is_word(api_key):
-            raise ValueError("an API key is one word of ASCII; is there a line end in it?")
         if tls and insecure:
             raise ValueError("tls and insecure exclude each other")
         self._address = address
-        self._api_key = api_key
+        self._credential = Credential(api_key, token)
         self._tls = tls
         self._insecure = insecure
         self._deadline = seconds(deadline)
@@ -75,7 +79,7 @@ class Connection:
         self._process_id = os.getpid()
         self._loop = asyncio.get_running_loop()
         self._channel = open_channel(self._address, tls=self._tls, insecure=self._insecure)
-        self._opened = Calls(self._channel, api_key=self._api_key, deadline=self._deadline)
+        self._opened = Calls(self._channel, credential=self._credential, deadline=self._deadline)
         return self
 
     async def close(self) -> None:
@@ -115,7 +119,3 @@ class Connection:
         if self._loop is not asyncio.get_running_loop():
             raise RuntimeError(f"{self!r} was opened in another event loop: open one per loop")
         return self._opened
-
-
-def _is_word(text: str) -> bool:
-    return text.isascii() and text.isprintable() and len(text.split()) == 1

@@ -36,6 +36,7 @@ MAX_MESSAGE_LENGTH: Final = 65_536
 its operator says."""
 _TOO_DEEP: Final = "the value is nested too deep, or contains itself"
 
+_EPOCH: Final = datetime.fromtimestamp(0, UTC)
 _PREFIX: Final = "OPERATION_STATUS_"
 _STEP_PREFIX: Final = "NEXT_STEP_"
 
@@ -267,49 +268,51 @@ def from_operation(
     message: pb.Operation, *, replayed: bool = False, joined: bool = False
 ) -> Operation:
     """Return the operation as a value."""
+    found = {field.name: value for field, value in message.ListFields()}  # one look at presence
     return Operation(
         id=message.id,
         function=message.function,
-        version=optional_field(message, "version"),
+        version=found.get("version"),
         owner=message.owner,
-        metadata=from_struct(message.metadata),
-        original_request_id=optional_field(message, "original_request_id"),
-        callback_url=optional_field(message, "callback_url"),
-        status=_from_status(message.status),
-        progress=optional_field(message, "progress"),
-        progress_message=optional_field(message, "progress_message"),
-        result=from_any(message.result) if message.HasField("result") else None,
-        errors=tuple(map(_from_error, message.errors)),
+        metadata=from_struct(message.metadata) if "metadata" in found else {},
+        original_request_id=found.get("original_request_id"),
+        callback_url=found.get("callback_url"),
+        status=_STATUSES.get(message.status, Status.UNKNOWN),  # or one of a newer service
+        progress=found.get("progress"),
+        progress_message=found.get("progress_message"),
+        result=from_any(message.result) if "result" in found else None,
+        has_result="result" in found,
+        errors=tuple(map(_from_error, message.errors)) if "errors" in found else (),
         revision=message.revision,
         attempt=message.attempt,
         max_attempts=message.max_attempts,
         failed_attempts=message.failed_attempts,
-        next_attempt_time=time_field(message, "next_attempt_time"),
+        next_attempt_time=_time(found.get("next_attempt_time")),
         retry_policy=_from_retry_policy(message.retry_policy),
-        worker=optional_field(message, "worker"),
-        checkpoint=from_any(message.checkpoint) if message.HasField("checkpoint") else None,
+        worker=found.get("worker"),
+        checkpoint=from_any(message.checkpoint) if "checkpoint" in found else None,
         priority=message.priority,
-        schedule_time=time_field(message, "schedule_time"),
-        unique_key=optional_field(message, "unique_key"),
-        queue_timeout=duration_field(message, "queue_timeout"),
-        run_timeout=duration_field(message, "run_timeout"),
-        queue_expire_time=time_field(message, "queue_expire_time"),
-        run_expire_time=time_field(message, "run_expire_time"),
-        ttl=message.ttl.ToTimedelta(),
-        retry_after=message.retry_after.ToTimedelta(),
-        create_time=message.create_time.ToDatetime(UTC),
-        start_time=time_field(message, "start_time"),
-        progress_time=time_field(message, "progress_time"),
-        complete_time=time_field(message, "complete_time"),
-        cancel_time=time_field(message, "cancel_time"),
-        cancel_reason=optional_field(message, "cancel_reason"),
-        cancel_request_time=time_field(message, "cancel_request_time"),
-        cancel_delivered_time=time_field(message, "cancel_delivered_time"),
-        cancel_expire_time=time_field(message, "cancel_expire_time"),
-        lease_expire_time=time_field(message, "lease_expire_time"),
-        expire_time=message.expire_time.ToDatetime(UTC),
-        next_step=_next_step(message.next_step),
-        next_step_deadline=time_field(message, "next_step_deadline"),
+        schedule_time=_time(found.get("schedule_time")),
+        unique_key=found.get("unique_key"),
+        queue_timeout=_timedelta(found.get("queue_timeout")),
+        run_timeout=_timedelta(found.get("run_timeout")),
+        queue_expire_time=_time(found.get("queue_expire_time")),
+        run_expire_time=_time(found.get("run_expire_time")),
+        ttl=_to_timedelta(message.ttl),
+        retry_after=_to_timedelta(message.retry_after),
+        create_time=_to_datetime(message.create_time),
+        start_time=_time(found.get("start_time")),
+        progress_time=_time(found.get("progress_time")),
+        complete_time=_time(found.get("complete_time")),
+        cancel_time=_time(found.get("cancel_time")),
+        cancel_reason=found.get("cancel_reason"),
+        cancel_request_time=_time(found.get("cancel_request_time")),
+        cancel_delivered_time=_time(found.get("cancel_delivered_time")),
+        cancel_expire_time=_time(found.get("cancel_expire_time")),
+        lease_expire_time=_time(found.get("lease_expire_time")),
+        expire_time=_to_datetime(message.expire_time),
+        next_step=_STEPS.get(message.next_step),
+        next_step_deadline=_time(found.get("next_step_deadline")),
         replayed=replayed,
         joined=joined,
     )
@@ -321,7 +324,7 @@ def from_event(message: service_pb.OperationEvent) -> OperationEvent:
         revision=message.revision,
         type=message.type,
         transition=message.transition,
-        time=message.time.ToDatetime(UTC),
+        time=_to_datetime(message.time),
         actor=message.actor,
         attempt=message.attempt,
         worker=optional_field(message, "worker"),
@@ -332,23 +335,20 @@ def from_event(message: service_pb.OperationEvent) -> OperationEvent:
 
 def _from_retry_policy(message: pb.RetryPolicy) -> RetryPolicy:
     return RetryPolicy(
-        initial_backoff=message.initial_backoff.ToTimedelta(),
+        initial_backoff=_to_timedelta(message.initial_backoff),
         backoff_multiplier=message.backoff_multiplier,
-        max_backoff=message.max_backoff.ToTimedelta(),
+        max_backoff=_to_timedelta(message.max_backoff),
     )
 
 
-def _from_status(number: pb.OperationStatus.ValueType) -> Status:
-    """Return the status, or UNKNOWN for one of a newer service."""
-    names = pb.OperationStatus.DESCRIPTOR.values_by_number
-    name = names[number].name.removeprefix(_PREFIX) if number in names else ""
-    return Status(name) if name in Status.__members__ else Status.UNKNOWN
-
-
-def _next_step(number: pb.NextStep.ValueType) -> str | None:
-    """Return the step, or None if there is no step, or one of a newer service."""
-    names = pb.NextStep.DESCRIPTOR.values_by_number
-    return names[number].name.removeprefix(_STEP_PREFIX) if number and number in names else None
+_STATUSES: Final[Mapping[int, Status]] = {
+    number: Status[name.removeprefix(_PREFIX)]
+    for name, number in pb.OperationStatus.items()
+    if name.removeprefix(_PREFIX) in Status.__members__
+}
+_STEPS: Final[Mapping[int, str]] = {
+    number: name.removeprefix(_STEP_PREFIX) for name, number in pb.NextStep.items() if number
+}
 
 
 def _from_error(error: pb.OperationError) -> OperationError:
@@ -367,9 +367,26 @@ def optional_field(message: Message, field: str) -> Any:
 
 def time_field(message: Message, field: str) -> datetime | None:
     """Return the time in a field, or None if it is not set."""
-    return getattr(message, field).ToDatetime(UTC) if message.HasField(field) else None
+    return _to_datetime(getattr(message, field)) if message.HasField(field) else None
 
 
 def duration_field(message: Message, field: str) -> timedelta | None:
     """Return the length of time in a field, or None if it is not set."""
-    return getattr(message, field).ToTimedelta() if message.HasField(field) else None
+    return _to_timedelta(getattr(message, field)) if message.HasField(field) else None
+
+
+def _time(message: timestamp_pb2.Timestamp | None) -> datetime | None:
+    return None if message is None else _to_datetime(message)
+
+
+def _timedelta(message: duration_pb2.Duration | None) -> timedelta | None:
+    return None if message is None else _to_timedelta(message)
+
+
+def _to_datetime(message: timestamp_pb2.Timestamp) -> datetime:
+    """Return the time in UTC, several times as fast as `ToDatetime`."""
+    return _EPOCH + timedelta(seconds=message.seconds, microseconds=message.nanos // 1_000)
+
+
+def _to_timedelta(message: duration_pb2.Duration) -> timedelta:
+    return timedelta(seconds=message.seconds, microseconds=message.nanos // 1_000)

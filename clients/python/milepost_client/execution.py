@@ -13,7 +13,7 @@ from typing import Any, Final, TypeAlias
 
 from milepost_client.bridge import RunningLoop, is_running
 from milepost_client.errors import OVER, MilepostError
-from milepost_client.failure import AcknowledgeCancellation, RetryLater
+from milepost_client.failure import AcknowledgeCancellation, RetryLater, unstorable
 from milepost_client.operation import Operation
 from milepost_client.streamed_work import StreamedWork
 from milepost_client.sync import SyncWork
@@ -142,7 +142,7 @@ class Execution:
             except Exception as refusal:
                 if not self._work.is_open:
                     raise
-                problem = refusal  # the result cannot be stored
+                problem = unstorable(refusal)
         if problem is not None:
             self._log(problem)
             await end_because(self._work, problem, retryable=is_retryable)

@@ -67,6 +67,15 @@ class AcknowledgeCancellation(Exception):
     """
 
 
+def unstorable(refusal: BaseException) -> PermanentFailure:
+    """Return the failure of an operation whose result cannot be stored for this reason."""
+    failure = PermanentFailure(
+        f"the result cannot be stored: {_text(refusal)}", code="UnstorableResult"
+    )
+    failure.__cause__ = refusal
+    return failure
+
+
 def describe(problem: BaseException) -> OperationError:
     """Return the class of the exception as code, and its text as message."""
     code, source, details = type(problem).__name__, None, {}

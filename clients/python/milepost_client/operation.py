@@ -99,7 +99,10 @@ class Operation:
     """0.0 to 1.0; None until first reported."""
     progress_message: str | None
     result: Any = field(hash=False)
-    """The result: a plain value, or a ``google.protobuf.Any`` of any other type."""
+    """The result: a plain value, or a ``google.protobuf.Any`` of any other type. None without a
+    result, and for a JSON null."""
+    has_result: bool
+    """True if there is a result, even a JSON null."""
     errors: tuple[OperationError, ...]
 
     revision: int

@@ -156,7 +156,10 @@ class ProgressStream:
 
     async def _exchange(self) -> MilepostError | None:
         """Hold one stream, from the first report to its end; return the reason of the end."""
-        call = self._calls.stream_progress()
+        try:
+            call = await self._calls.stream_progress()
+        except MilepostError as error:  # of the token source
+            return error
         writing = asyncio.create_task(self._write(call))
         try:
             # The end of the stream may meet the read: then the error says nothing about it.

@@ -71,14 +71,16 @@ Detail = TypeVar("Detail", bound=Message)
 Response = TypeVar("Response")
 
 
-def rebuild(failure: grpc.aio.AioRpcError) -> MilepostError:
-    """Return the error that the refusal stands for."""
+def rebuild(failure: grpc.aio.AioRpcError | MilepostError) -> MilepostError:
+    """Return the error that the refusal stands for; one of this client unchanged."""
+    if isinstance(failure, MilepostError):
+        return failure
     status = _status(failure)
     info = _detail(status, ErrorInfo)
     if info.domain != DOMAIN:
         info = ErrorInfo()
     retry = _detail(status, RetryInfo)
-    return error_class(info.reason, info.metadata, failure.code())(
+    error = error_class(info.reason, info.metadata, failure.code())(
         failure.details() or f"the call ended with {failure.code().name}",
         code=failure.code(),
         reason=info.reason,
@@ -89,6 +91,8 @@ def rebuild(failure: grpc.aio.AioRpcError) -> MilepostError:
         ],
         retry_after=retry.retry_delay.ToTimedelta() if retry.HasField("retry_delay") else None,
     )
+    error.__cause__ = failure
+    return error
 
 
 def decoded(response: Response | None) -> Response:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Final
 
 import grpc
@@ -29,29 +30,37 @@ async def changes(
     end = clock() + calls.deadline
     has_worked = False
     while True:
-        call = calls.operations.WatchOperation(
-            request, metadata=calls.credential, wait_for_ready=False
-        )
         try:
-            async for response in call:
-                item = decoded(response)
-                has_worked = True
-                if item.HasField("operation"):
-                    request.after_revision = item.operation.revision
-                    yield from_operation(item.operation)
-                # Not before the yield: the caller may spend any time on the change.
-                end = clock() + MAX_OUTAGE_S
-                backoff.reset()
-        except grpc.aio.AioRpcError as failure:
+            async with aclosing(_items(calls, request)) as items:
+                async for item in items:
+                    has_worked = True
+                    if item.HasField("operation"):
+                        request.after_revision = item.operation.revision
+                        yield from_operation(item.operation)
+                    # Not before the yield: the caller may spend any time on the change.
+                    end = clock() + MAX_OUTAGE_S
+                    backoff.reset()
+        except (grpc.aio.AioRpcError, Unavailable) as failure:
             error = rebuild(failure)
             pause = backoff.pause_s(error)
             if not _is_temporary(error, has_worked=has_worked) or clock() + pause >= end:
-                raise error from failure
+                raise error from error.__cause__
         else:
             return
-        finally:
-            call.cancel()
         await asyncio.sleep(pause)
+
+
+async def _items(
+    calls: Calls, request: pb.WatchOperationRequest
+) -> AsyncGenerator[pb.WatchOperationResponse, None]:
+    """Yield what one call returns."""
+    metadata = await calls.credential.metadata()
+    call = calls.operations.WatchOperation(request, metadata=metadata, wait_for_ready=False)
+    try:
+        async for response in call:
+            yield decoded(response)
+    finally:
+        call.cancel()
 
 
 def _is_temporary(error: MilepostError, *, has_worked: bool) -> bool:

@@ -7,7 +7,7 @@ import {
   type CallOptions as TransportOptions,
 } from "@connectrpc/connect";
 import { Backoff, clock, sleep } from "./backoff.js";
-import type { Channel } from "./channel.js";
+import { type Channel, ClientClosed } from "./channel.js";
 import { isDisruption } from "./disruption.js";
 import { type MilepostError, Unavailable } from "./errors.js";
 import { OperationService } from "./gen/milepost/v1/operation_service_pb.js";
@@ -80,6 +80,9 @@ export class Calls {
         return await method(request, signal === undefined ? { timeoutMs } : { timeoutMs, signal });
       } catch (failure) {
         signal?.throwIfAborted();
+        if (failure instanceof ClientClosed) {
+          throw failure;
+        }
         const error = rebuild(failure);
         pauseMs = backoff.pauseMs(error);
         if (!(isRepeatable && isPassing(error)) || clock() + pauseMs >= end) {

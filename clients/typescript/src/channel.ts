@@ -40,6 +40,14 @@ interface Replica {
   connectTime: number;
 }
 
+/** A call of a client that was closed. The service has nothing to do with it. */
+export class ClientClosed extends Error {
+  constructor() {
+    super("the client was closed");
+    this.name = "ClientClosed";
+  }
+}
+
 /** Connections to every replica behind one address, each opened when it is first needed. */
 export class Channel implements Transport {
   readonly #address: Address;
@@ -98,7 +106,7 @@ export class Channel implements Transport {
 
   async #pick(signal?: AbortSignal, timeoutMs?: number): Promise<Transport> {
     if (this.#isClosed) {
-      throw new ConnectError("the client was closed", Code.FailedPrecondition);
+      throw new ClientClosed();
     }
     const only = this.#replicas[0];
     if (only !== undefined && this.#resolveTime === Number.POSITIVE_INFINITY) {

@@ -162,8 +162,8 @@ export class Execution {
       }
       problem = refusal;
     }
-    const { code, message } = describe(problem);
-    await this.#fail(new PermanentFailure(`the result was refused: ${message}`, { code }));
+    const message = `the result cannot be stored: ${describe(problem).message}`;
+    await this.#fail(new PermanentFailure(message, { code: "UnstorableResult" }));
   }
 
   async #fail(problem: unknown): Promise<void> {
@@ -172,12 +172,16 @@ export class Execution {
       await this.#work._held.send(); // so that no earlier one on the stream can replace it
     }
     await this.#storeLastReport();
-    if (this.#isAcknowledgement(problem) && (await this.#acknowledge())) {
-      return;
+    let reason = problem;
+    if (this.#isAcknowledgement(problem)) {
+      reason = await this.#acknowledge();
+      if (reason === undefined) {
+        return;
+      }
     }
-    this.#log.error(`${this.id} failed`, problem);
+    this.#log.error(`${this.id} failed`, reason);
     try {
-      await this.#failWith(describe(problem), retry);
+      await this.#failWith(describe(reason), retry);
     } catch (refusal) {
       if (!isUnstorable(refusal)) {
         throw refusal;
@@ -192,14 +196,14 @@ export class Execution {
     return problem instanceof CancelRequested || isCausedBy(problem, reason);
   }
 
-  /** Acknowledge the cancel; return false if none was requested. */
-  async #acknowledge(): Promise<boolean> {
+  /** Acknowledge the cancel; return the refusal if none was requested. */
+  async #acknowledge(): Promise<CancellationNotRequested | undefined> {
     try {
       await this.#untilFinal((options) => this.#milepost.acknowledgeCancellation(this.id, options));
-      return true;
+      return undefined;
     } catch (refusal) {
       if (refusal instanceof CancellationNotRequested) {
-        return false;
+        return refusal;
       }
       throw refusal;
     }

@@ -12,7 +12,7 @@ export type {
   WatchOptions,
 } from "./callers.js";
 export type { CallOptions, WriteOptions } from "./calls.js";
-export type { TlsOptions } from "./channel.js";
+export { ClientClosed, type TlsOptions } from "./channel.js";
 export {
   type ClaimOptions,
   type FailOptions,

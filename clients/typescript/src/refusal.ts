@@ -1,6 +1,7 @@
 /** The errors of the client, rebuilt from what the service, or something before it, answered. */
 import { type DescMessage, fromBinary, type MessageShape } from "@bufbuild/protobuf";
 import { Code, ConnectError } from "@connectrpc/connect";
+import { ClientClosed } from "./channel.js";
 import { durationToMs } from "./convert.js";
 import type { ErrorFacts, GrpcCode, MilepostError } from "./errors.js";
 import * as errors from "./errors.js";
@@ -94,7 +95,8 @@ export function rebuild(failure: unknown): MilepostError {
   if (failure instanceof ConnectError && failure.cause instanceof errors.MilepostError) {
     return failure.cause;
   }
-  const refusal = ConnectError.from(failure, Code.Unavailable);
+  const isClosed = failure instanceof ClientClosed;
+  const refusal = ConnectError.from(failure, isClosed ? Code.FailedPrecondition : Code.Unavailable);
   const info = detail(refusal, ErrorInfoSchema);
   const reason = info?.domain === DOMAIN ? info.reason : "";
   const metadata = info?.domain === DOMAIN ? info.metadata : {};
@@ -142,11 +144,12 @@ const LOST: ReadonlySet<Code> = new Set([Code.Aborted, Code.Canceled]);
 /**
  * Return the code of an error without a reason.
  *
- * The transport reports a lost connection with other codes than gRPC does. The service gives a
- * reason with every ABORTED of its own, and a call that the user aborts throws the user's reason.
+ * The transport reports a lost connection with other codes than gRPC does, and without a status
+ * that was sent. A call that the user aborts throws the user's reason.
  */
 function codeOf(refusal: ConnectError): GrpcCode {
-  const isLost = LOST.has(refusal.code) || isFromNode(refusal.cause);
+  const wasSent = refusal.metadata.has("grpc-status");
+  const isLost = !wasSent && (LOST.has(refusal.code) || isFromNode(refusal.cause));
   return isLost ? "UNAVAILABLE" : CODES[refusal.code];
 }
 

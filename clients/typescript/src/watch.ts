@@ -1,6 +1,7 @@
 /** The watch of one operation: one sequence of changes over as many connections as it takes. */
 import { Backoff, clock, sleep } from "./backoff.js";
 import type { Calls } from "./calls.js";
+import { ClientClosed } from "./channel.js";
 import { isDisruption } from "./disruption.js";
 import { LimitReached, type MilepostError, Unavailable } from "./errors.js";
 import { requireWellFormed } from "./json.js";
@@ -51,6 +52,9 @@ export async function* changes(
       signal?.throwIfAborted();
       if (isYielding) {
         throw failure; // thrown into the generator, and no failure of the stream
+      }
+      if (failure instanceof ClientClosed) {
+        throw failure;
       }
       const error = rebuild(failure);
       pauseMs = backoff.pauseMs(error);

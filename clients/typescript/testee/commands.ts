@@ -1,13 +1,17 @@
 /** The commands of the testee, each performed with the public client. */
 import { readFileSync } from "node:fs";
 import {
+  type DeliveryOptions,
   type JsonMap,
   Milepost,
   type Operation,
   type OperationError,
+  type SigningSecret,
+  type SigningSecrets,
   type Status,
   verifyWebhook,
 } from "../src/index.js";
+import { bench } from "./bench.js";
 import { Handles } from "./handles.js";
 import { data, decode, encode, toOptions } from "./values.js";
 import { problemOf, RemoteWorker, WORKERS, WORKS } from "./workers.js";
@@ -81,6 +85,16 @@ async function updateProgress(args: Arguments): Promise<unknown> {
   );
 }
 
+/** Return signing secrets, which do not show themselves. */
+function secrets({ current, previous }: SigningSecrets): unknown {
+  const plain = ({ value, createTime, expireTime }: SigningSecret) =>
+    encode({ value, createTime, expireTime });
+  return {
+    current: plain(current),
+    ...(previous === undefined ? {} : { previous: plain(previous) }),
+  };
+}
+
 async function next(args: Arguments): Promise<unknown> {
   const item = await STREAMS.get(args.stream).next();
   return item.done === true ? { end: true } : { item: encode(item.value) };
@@ -143,6 +157,22 @@ export const COMMANDS: Readonly<Record<string, Command>> = {
   list: async (args) => stream(clientOf(args).list(optionsOf(args) as { statuses?: Status[] })),
   events: async (args) => stream(clientOf(args).events(idOf(args), optionsOf(args))),
   watch: async (args) => stream(clientOf(args).watch(idOf(args), optionsOf(args))),
+  signing_secrets: async (args) => secrets(await clientOf(args).signingSecrets()),
+  rotate_signing_secret: async (args) =>
+    secrets(await clientOf(args).rotateSigningSecret(optionsOf(args))),
+  deliveries: async (args) =>
+    stream(
+      clientOf(args).deliveries({
+        ...(optionsOf(args) as DeliveryOptions),
+        ...(args.operation_id === undefined ? {} : { operationId: idOf(args) }),
+      }),
+    ),
+  redeliver: async (args) =>
+    encode(
+      await clientOf(args).redeliver(String(args.delivery_id), optionsOf(args, "delivery_id")),
+    ),
+  send_test_webhook: async (args) =>
+    encode(await clientOf(args).sendTestWebhook(String(args.callback_url))),
   next,
   close: async (args) => {
     await STREAMS.get(args.stream).return();
@@ -182,6 +212,7 @@ export const COMMANDS: Readonly<Record<string, Command>> = {
     await WORKERS.get(args.worker).stop();
     return {};
   },
+  bench: async (args) => bench(args as unknown as Parameters<typeof bench>[0]),
   verify_webhook: async (args) => {
     const { body, headers, secrets } = args;
     return {

@@ -1,6 +1,6 @@
 /** A program that performs the commands of tests/conformance/README.md, one a line. */
 import { createInterface } from "node:readline";
-import { MilepostError } from "../src/index.js";
+import { MilepostError, NotVerified } from "../src/index.js";
 import { COMMANDS } from "./commands.js";
 
 type Arguments = Readonly<Record<string, unknown>>;
@@ -19,7 +19,8 @@ async function perform(args: Arguments): Promise<object> {
 
 function describe(error: unknown): object {
   if (!(error instanceof MilepostError)) {
-    return { class: "Error", message: error instanceof Error ? error.message : String(error) };
+    const name = error instanceof NotVerified ? "NotVerified" : "Error";
+    return { class: name, message: error instanceof Error ? error.message : String(error) };
   }
   return {
     class: error.name,

@@ -51,8 +51,15 @@ export function encode(value: unknown): unknown {
 /** The members whose content is data of the user. */
 const DATA = new Set(["metadata", "result", "checkpoint", "details"]);
 
+/** The members that are left out when they are empty. */
+const LEFT_OUT_EMPTY = new Set(["metadata", "details", "errors"]);
+
+const isEmpty = (value: object) => Object.keys(value).length === 0;
+
 function encodeObject(value: object): Plain {
-  const members = Object.entries(value).filter(([, member]) => member !== undefined);
+  const members = Object.entries(value).filter(
+    ([name, member]) => member !== undefined && !(LEFT_OUT_EMPTY.has(name) && isEmpty(member)),
+  );
   return Object.fromEntries(
     members.map(([name, member]) => {
       if (name.endsWith("Ms")) {

@@ -1,5 +1,6 @@
 /** Workers whose handlers do what the next command says. */
 import {
+  CancelRequested,
   type Milepost,
   type Operation,
   PermanentFailure,
@@ -82,7 +83,7 @@ export function problemOf(work: Work, args: Readonly<Record<string, unknown>>): 
     case "retry_later":
       return new RetryLater(Number(args.delay) * 1000, message);
     case "acknowledge":
-      return work.cancelRequested.reason;
+      return work.cancelRequested.reason ?? new CancelRequested("no cancel was requested");
     default:
       return new Error(message);
   }

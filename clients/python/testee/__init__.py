@@ -1,0 +1,1 @@
+"""The testee of the Python client: performs the commands of ``tests/conformance/README.md``."""
