@@ -28,10 +28,7 @@ impl Address {
         let (host, port) = split(text).ok_or_else(|| {
             Error::Configuration(format!("{text:?} is not an address such as 127.0.0.1:7450"))
         })?;
-        Ok(Self::Host {
-            host: host.to_owned(),
-            port,
-        })
+        Ok(Self::Host { host: host.to_owned(), port })
     }
 
     /// Return true if every connection to the address stays on this machine.
@@ -69,10 +66,7 @@ fn split(text: &str) -> Option<(&str, u16)> {
         Some((host, port)) => (host, port.parse().ok()?),
         None => (text, DEFAULT_PORT),
     };
-    let host = host
-        .strip_prefix('[')
-        .and_then(|rest| rest.strip_suffix(']'))
-        .unwrap_or(host);
+    let host = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
     let is_valid = !host.is_empty() && !host.contains(['/', '@', ' ', '[', ']', '?', '#']);
     is_valid.then_some((host, port))
 }
@@ -99,11 +93,7 @@ mod tests {
             ("[2001:db8::1]:1", false),
             ("dns:///example.com:1", false),
         ] {
-            assert_eq!(
-                Address::parse(text).expect(text).is_loopback(),
-                is_loopback,
-                "{text}"
-            );
+            assert_eq!(Address::parse(text).expect(text).is_loopback(), is_loopback, "{text}");
         }
     }
 
@@ -111,15 +101,9 @@ mod tests {
     #[test]
     fn addresses_are_taken_apart() {
         let address = Address::parse("[2001:db8::1]:99").expect("an address");
-        assert_eq!(
-            (address.authority().as_str(), address.is_name()),
-            ("[2001:db8::1]:99", false)
-        );
+        assert_eq!((address.authority().as_str(), address.is_name()), ("[2001:db8::1]:99", false));
         let address = Address::parse("dns:///milepost").expect("an address");
-        assert_eq!(
-            (address.authority().as_str(), address.is_name()),
-            ("milepost:7450", true)
-        );
+        assert_eq!((address.authority().as_str(), address.is_name()), ("milepost:7450", true));
         assert_eq!(
             Address::parse("unix:///run/x").expect("an address"),
             Address::Unix("/run/x".into())

@@ -54,6 +54,11 @@ macro_rules! call {
                     waiting: std::time::Duration::ZERO,
                 }
             }
+
+            #[allow(dead_code, reason = "only some calls need it")]
+            pub(crate) fn client(&self) -> &$crate::Client {
+                &self.client
+            }
         }
     };
 }

@@ -22,10 +22,7 @@ pub(crate) struct Backoff {
 
 impl Backoff {
     pub(crate) fn new(max: Duration) -> Self {
-        Self {
-            next: FIRST_PAUSE,
-            max,
-        }
+        Self { next: FIRST_PAUSE, max }
     }
 
     /// Begin again with the first pause: the last try was successful.
@@ -42,8 +39,7 @@ impl Backoff {
 
     /// Return the next pause, with the one that the error asks for added.
     pub(crate) fn pause_after(&mut self, error: &Error) -> Duration {
-        self.pause()
-            .saturating_add(error.retry_after().unwrap_or_default())
+        self.pause().saturating_add(error.retry_after().unwrap_or_default())
     }
 }
 
@@ -58,10 +54,7 @@ mod tests {
         for bound_ms in [50, 100, 200, 400, 800, 1000, 1000] {
             let bound = Duration::from_millis(bound_ms);
             let pause = backoff.pause();
-            assert!(
-                pause >= bound / 2 && pause <= bound,
-                "{pause:?}, bound {bound:?}"
-            );
+            assert!(pause >= bound / 2 && pause <= bound, "{pause:?}, bound {bound:?}");
         }
         backoff.reset();
         assert!(backoff.pause() <= FIRST_PAUSE);

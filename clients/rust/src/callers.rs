@@ -148,16 +148,11 @@ impl List {
     pub fn items(self) -> Items<Operation> {
         Items::of_pages(move |token| {
             let client = self.client.clone();
-            let request = proto::ListOperationsRequest {
-                page_token: token,
-                ..self.request.clone()
-            };
+            let request =
+                proto::ListOperationsRequest { page_token: token, ..self.request.clone() };
             async move {
                 let page = client.send(request, Duration::ZERO).await?;
-                Ok((
-                    Operation::from_messages(page.operations),
-                    page.next_page_token,
-                ))
+                Ok((Operation::from_messages(page.operations), page.next_page_token))
             }
         })
     }
@@ -220,34 +215,21 @@ impl Client {
     /// ```
     pub fn create(&self, function: impl Into<String>) -> Create {
         let function = function.into();
-        Create::new(
-            self,
-            proto::CreateOperationRequest {
-                function,
-                ..Default::default()
-            },
-        )
+        Create::new(self, proto::CreateOperationRequest { function, ..Default::default() })
     }
 
     /// Return the present state of an operation.
     pub async fn get(&self, id: impl Into<String>) -> Result<Operation> {
-        let request = proto::GetOperationRequest {
-            operation_id: id.into(),
-        };
+        let request = proto::GetOperationRequest { operation_id: id.into() };
         let answer = self.send(request, Duration::ZERO).await?;
-        Ok(Operation::from_message(
-            answer.operation.unwrap_or_default(),
-        ))
+        Ok(Operation::from_message(answer.operation.unwrap_or_default()))
     }
 
     /// Select operations.
     pub fn list(&self) -> List {
         let mut request = proto::ListOperationsRequest::default();
         request.set_view(proto::OperationView::Basic);
-        List {
-            client: self.clone(),
-            request,
-        }
+        List { client: self.clone(), request }
     }
 
     /// Return the transitions of an operation that changed its status or requested to cancel it,
@@ -262,11 +244,7 @@ impl Client {
         Items::of_pages(move |page_token| {
             let client = client.clone();
             let operation_id = operation_id.clone();
-            let request = proto::ListEventsRequest {
-                operation_id,
-                page_size,
-                page_token,
-            };
+            let request = proto::ListEventsRequest { operation_id, page_size, page_token };
             async move {
                 let page = client.send(request, Duration::ZERO).await?;
                 let events = page.events.into_iter().map(Event::from_message).collect();
@@ -278,24 +256,12 @@ impl Client {
     /// Cancel an operation.
     pub fn cancel(&self, id: impl Into<String>) -> Cancel {
         let operation_id = id.into();
-        Cancel::new(
-            self,
-            proto::CancelOperationRequest {
-                operation_id,
-                ..Default::default()
-            },
-        )
+        Cancel::new(self, proto::CancelOperationRequest { operation_id, ..Default::default() })
     }
 
     /// Delete an operation that has ended.
     pub fn delete(&self, id: impl Into<String>) -> Delete {
         let operation_id = id.into();
-        Delete::new(
-            self,
-            proto::DeleteOperationRequest {
-                operation_id,
-                ..Default::default()
-            },
-        )
+        Delete::new(self, proto::DeleteOperationRequest { operation_id, ..Default::default() })
     }
 }

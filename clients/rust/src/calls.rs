@@ -103,9 +103,7 @@ impl Client {
             };
             let can_repeat = C::IS_REPEATABLE || !was_sent;
             let pause = backoff.pause_after(&error);
-            let is_late = Instant::now()
-                .checked_add(pause)
-                .is_none_or(|next| next > end);
+            let is_late = Instant::now().checked_add(pause).is_none_or(|next| next > end);
             if !can_repeat || !error.is_passing() || is_late {
                 return Err(error);
             }
@@ -120,6 +118,11 @@ impl Client {
         end: Instant,
     ) -> std::result::Result<C::Answer, (Error, bool)> {
         let mut grpc = self.grpc().map_err(|error| (error, false))?;
+        let replicas = self.connection().replicas;
+        let opened = tokio::time::timeout_at(end, replicas.wait_until_open()).await;
+        if let Err(status) = opened.unwrap_or_else(|_| Err(replicas.unreachable())) {
+            return Err((self.failure(&status, end), false));
+        }
         let mut request = Request::new(request);
         request.set_timeout(end.saturating_duration_since(Instant::now()));
         let codec = ProtoCodec::<C, C::Answer>::default();
@@ -164,9 +167,5 @@ pub(crate) fn late() -> Error {
 pub(crate) fn undecodable() -> Error {
     let message = "the service accepted the call, but its response cannot be decoded";
     let facts = ApiError::without_reason(Code::Internal, message);
-    ApiError {
-        kind: Kind::UndecodableAnswer,
-        ..facts
-    }
-    .into()
+    ApiError { kind: Kind::UndecodableAnswer, ..facts }.into()
 }

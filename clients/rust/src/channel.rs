@@ -128,14 +128,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Replica {
     fn new(target: Target) -> Arc<Self> {
-        let absent = Connection::Absent {
-            retry_time: Instant::now(),
-            pause: FIRST_RECONNECT_PAUSE,
-        };
-        Arc::new(Self {
-            target,
-            connection: Mutex::new(absent),
-        })
+        let absent =
+            Connection::Absent { retry_time: Instant::now(), pause: FIRST_RECONNECT_PAUSE };
+        Arc::new(Self { target, connection: Mutex::new(absent) })
     }
 
     fn channel(&self) -> Option<Channel> {
@@ -180,10 +175,8 @@ impl Replica {
     fn lose(&self, lost: usize) {
         let mut connection = lock(&self.connection);
         if matches!(*connection, Connection::Open { number, .. } if number == lost) {
-            *connection = Connection::Absent {
-                retry_time: Instant::now(),
-                pause: FIRST_RECONNECT_PAUSE,
-            };
+            *connection =
+                Connection::Absent { retry_time: Instant::now(), pause: FIRST_RECONNECT_PAUSE };
         }
     }
 }
@@ -192,9 +185,7 @@ impl Replicas {
     pub(crate) fn new(address: Address, tls: Option<ClientTlsConfig>) -> Result<Self> {
         let mut state = State::default();
         if !address.is_name() {
-            state
-                .replicas
-                .push(Replica::new(Target::Address(address.clone())));
+            state.replicas.push(Replica::new(Target::Address(address.clone())));
         }
         Ok(Self {
             io: Io::start()?,
@@ -213,6 +204,16 @@ impl Replicas {
     /// Return the next connected replica; without one, wait until one is, or none can be.
     pub(crate) async fn pick(self: &Arc<Self>) -> std::result::Result<Channel, Status> {
         loop {
+            self.wait_until_open().await?;
+            if let Some(channel) = self.next_open() {
+                return Ok(channel);
+            }
+        }
+    }
+
+    /// Return when a replica is connected, or the error if none can be.
+    pub(crate) async fn wait_until_open(self: &Arc<Self>) -> std::result::Result<(), Status> {
+        loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
@@ -221,8 +222,8 @@ impl Replicas {
             for replica in &replicas {
                 self.open_when_due(replica);
             }
-            if let Some(channel) = self.next_open(&replicas) {
-                return Ok(channel);
+            if replicas.iter().any(|replica| replica.channel().is_some()) {
+                return Ok(());
             }
             let is_waiting = replicas.iter().any(|replica| replica.is_opening());
             if !is_waiting && !lock(&self.state).is_resolving {
@@ -233,28 +234,26 @@ impl Replicas {
     }
 
     /// Return the next replica that is connected, in turn.
-    fn next_open(&self, replicas: &[Arc<Replica>]) -> Option<Channel> {
+    fn next_open(&self) -> Option<Channel> {
+        let replicas = &lock(&self.state).replicas;
         let first = self.next.fetch_add(1, Ordering::Relaxed);
         let count = replicas.len();
         (0..count).find_map(|step| replicas[first.wrapping_add(step) % count].channel())
     }
 
-    fn unreachable(&self) -> Status {
+    /// Return the error of a service to which there is no connection.
+    pub(crate) fn unreachable(&self) -> Status {
         let mut state = lock(&self.state);
         state.is_suspect = true;
         let problem = &state.problem;
-        Status::unavailable(format!(
-            "{} cannot be reached: {problem}",
-            self.address.authority()
-        ))
+        Status::unavailable(format!("{} cannot be reached: {problem}", self.address.authority()))
     }
 
     fn open_when_due(self: &Arc<Self>, replica: &Arc<Replica>) {
         if replica.begin() {
             let (replicas, replica) = (self.clone(), replica.clone());
             let number = self.next.fetch_add(1, Ordering::Relaxed);
-            self.io
-                .spawn(async move { replicas.open(&replica, number).await });
+            self.io.spawn(async move { replicas.open(&replica, number).await });
         }
     }
 
@@ -287,14 +286,8 @@ impl Replicas {
             return;
         }
         let mut state = lock(&self.state);
-        let interval = if state.is_suspect {
-            MIN_RESOLVE_INTERVAL
-        } else {
-            RESOLVE_INTERVAL
-        };
-        let is_due = state
-            .resolve_time
-            .is_none_or(|time| time.elapsed() >= interval);
+        let interval = if state.is_suspect { MIN_RESOLVE_INTERVAL } else { RESOLVE_INTERVAL };
+        let is_due = state.resolve_time.is_none_or(|time| time.elapsed() >= interval);
         if state.is_resolving || !is_due {
             return;
         }
@@ -317,7 +310,7 @@ impl Replicas {
                 let known = std::mem::take(&mut state.replicas);
                 state.replicas = with_addresses(&known, found);
             }
-            Ok(_) => state.problem = "the name has no address".to_owned(),
+            Ok(_) => "the name has no address".clone_into(&mut state.problem),
             Err(error) => state.problem = error.to_string(), // the open connections still serve
         }
         drop(state);

@@ -10,6 +10,8 @@ use std::{
     time::Duration,
 };
 
+use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
 use tonic::transport::{Certificate, ClientTlsConfig, Identity};
 
 use crate::{
@@ -18,11 +20,16 @@ use crate::{
     connection::Connection,
     credential::{BAD_KEY, Credential, TokenError, header_of},
     error::{Error, Result},
+    progress_stream::ProgressStream,
 };
 
 /// The deadline of one call, with all its tries.
 pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(10);
 
+/// How long `close` waits for the workers.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(6);
+/// Maximum of the releases at once.
+const MAX_RELEASES: usize = 100;
 /// Longer deadlines are cut: a time so far away cannot be computed with.
 const MAX_DEADLINE: Duration = Duration::from_secs(366 * 86_400);
 
@@ -38,7 +45,29 @@ pub(crate) struct Inner {
     address: String,
     connection: Connection,
     deadline: Duration,
+    progress: Arc<ProgressStream>,
+    /// Places for releases, so that the end of a large worker does not overload the service.
+    releases: Semaphore,
+    /// The workers that run.
+    workers: watch::Sender<usize>,
+    /// Cancelled when workers are to release their operations.
+    closing: CancellationToken,
     is_closed: AtomicBool,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.progress.abort();
+    }
+}
+
+/// One of the workers that run.
+pub(crate) struct Counted(watch::Sender<usize>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
+    }
 }
 
 impl Client {
@@ -68,10 +97,33 @@ impl Client {
         self.inner.connection.clone()
     }
 
-    /// Close the connection. Calls that follow return [`Error::Closed`].
-    #[allow(clippy::unused_async, reason = "it is going to wait")]
+    /// End the workers of the client, which release their operations, send the last reports of
+    /// progress, and close the connection. Calls that follow return [`Error::Closed`].
     pub async fn close(&self) {
+        self.inner.closing.cancel();
+        let mut workers = self.inner.workers.subscribe();
+        let ended = workers.wait_for(|count| *count == 0);
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, ended).await; // a worker may not be polled
+        self.inner.progress.close().await;
         self.inner.is_closed.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn closing(&self) -> &CancellationToken {
+        &self.inner.closing
+    }
+
+    pub(crate) fn progress(&self) -> &Arc<ProgressStream> {
+        &self.inner.progress
+    }
+
+    pub(crate) fn releases(&self) -> &Semaphore {
+        &self.inner.releases
+    }
+
+    /// Count a worker among those that run, until the value is dropped.
+    pub(crate) fn count_worker(&self) -> Counted {
+        self.inner.workers.send_modify(|count| *count += 1);
+        Counted(self.inner.workers.clone())
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -223,14 +275,16 @@ impl ClientBuilder {
         let is_plain = self.is_insecure || (self.tls.is_none() && address.is_loopback());
         let tls = (!is_plain).then(|| self.tls.unwrap_or_default().config());
         let replicas = Arc::new(Replicas::new(address, tls)?);
+        let connection = Connection { replicas, credential: self.credential };
         Ok(Client {
             inner: Arc::new(Inner {
                 address: self.address,
-                connection: Connection {
-                    replicas,
-                    credential: self.credential,
-                },
+                progress: ProgressStream::new(connection.clone()),
+                connection,
                 deadline: self.deadline.min(MAX_DEADLINE),
+                releases: Semaphore::new(MAX_RELEASES),
+                workers: watch::Sender::new(0),
+                closing: CancellationToken::new(),
                 is_closed: AtomicBool::new(false),
             }),
         })
@@ -248,10 +302,7 @@ mod tests {
         for (refused, what) in [
             (builder().api_key("mk_secret\n").build(), "a line end"),
             (builder().deadline(Duration::ZERO).build(), "no deadline"),
-            (
-                builder().tls(Tls::new()).insecure().build(),
-                "a contradiction",
-            ),
+            (builder().tls(Tls::new()).insecure().build(), "a contradiction"),
             (Client::builder("a b").build(), "no address"),
         ] {
             let error = refused.expect_err(what);

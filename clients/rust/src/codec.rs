@@ -46,9 +46,7 @@ impl<E: Message> Encoder for ProtoEncoder<E> {
 
     fn encode(&mut self, message: E, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
         buffer.reserve(message.encoded_len());
-        message
-            .encode(buffer)
-            .map_err(|error| Status::internal(error.to_string()))?;
+        message.encode(buffer).map_err(|error| Status::internal(error.to_string()))?;
         Ok(())
     }
 }

@@ -37,16 +37,11 @@ impl Service<http::Request<Body>> for Connection {
         let (replicas, credential) = (self.replicas.clone(), self.credential.clone());
         Box::pin(async move {
             if let Some(credential) = credential {
-                request
-                    .headers_mut()
-                    .insert(AUTHORIZATION, credential.header().await?);
+                request.headers_mut().insert(AUTHORIZATION, credential.header().await?);
             }
             let mut channel = replicas.pick().await?;
             std::future::poll_fn(|context| channel.poll_ready(context)).await?;
-            channel
-                .call(request)
-                .await
-                .map_err(|error| Status::from_error(error.into()).into())
+            channel.call(request).await.map_err(|error| Status::from_error(error.into()).into())
         })
     }
 }

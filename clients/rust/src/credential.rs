@@ -32,9 +32,7 @@ impl Credential {
 
     /// Return the value of the header `authorization`.
     pub(crate) async fn header(&self) -> Result<HeaderValue, Status> {
-        let token = (self.0)()
-            .await
-            .map_err(|error| Status::unauthenticated(error.to_string()))?;
+        let token = (self.0)().await.map_err(|error| Status::unauthenticated(error.to_string()))?;
         header_of(&token).ok_or_else(|| Status::unauthenticated(BAD_KEY))
     }
 }

@@ -239,11 +239,7 @@ impl ApiError {
     #[must_use]
     pub fn allowed(&self) -> Vec<Status> {
         let names = self.metadata.get("allowed").map_or("", String::as_str);
-        names
-            .split(',')
-            .filter(|name| !name.is_empty())
-            .map(Status::named)
-            .collect()
+        names.split(',').filter(|name| !name.is_empty()).map(Status::named).collect()
     }
 
     /// Return the id of the operation that the error is about: with `UNIQUE_KEY_TAKEN`, of the
@@ -345,11 +341,7 @@ impl fmt::Display for Error {
                 Ok(())
             }
             Self::OperationCancelled(operation) | Self::StillRunning(operation) => {
-                write!(
-                    formatter,
-                    "operation {} is {}",
-                    operation.id, operation.status
-                )
+                write!(formatter, "operation {} is {}", operation.id, operation.status)
             }
             Self::WorkOver => {
                 formatter.write_str("the work is over: nothing more can be reported about it")

@@ -51,11 +51,7 @@ impl<T: Send + 'static> Items<T> {
             items: std::vec::IntoIter<T>,
             token: Option<String>,
         }
-        let start = Place {
-            fetch,
-            items: Vec::new().into_iter(),
-            token: Some(String::new()),
-        };
+        let start = Place { fetch, items: Vec::new().into_iter(), token: Some(String::new()) };
         Self::new(stream::try_unfold(start, |mut place| async move {
             loop {
                 if let Some(item) = place.items.next() {

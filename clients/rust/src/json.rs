@@ -4,7 +4,7 @@
 //! turn NaN into null, so that this module has a serializer of its own.
 
 use prost_types::{ListValue, Struct, Value, value::Kind};
-use serde::ser::{self, Serialize};
+use serde::{Serialize, ser};
 
 use crate::error::ValueError;
 
@@ -42,11 +42,7 @@ pub(crate) fn from_value(value: Value) -> serde_json::Value {
 
 /// Return the JSON object of a message.
 pub(crate) fn from_struct(members: Struct) -> serde_json::Map<String, serde_json::Value> {
-    members
-        .fields
-        .into_iter()
-        .map(|(name, member)| (name, from_value(member)))
-        .collect()
+    members.fields.into_iter().map(|(name, member)| (name, from_value(member))).collect()
 }
 
 /// Return the JSON list of a message.
@@ -84,9 +80,7 @@ fn text(value: impl Into<String>) -> Value {
 #[allow(clippy::cast_precision_loss, reason = "it is exact below the bound")]
 fn integer(value: i128) -> Result<Value, ValueError> {
     if value.unsigned_abs() > EXACT_INTEGERS.unsigned_abs().into() {
-        return Err(problem(
-            "an integer above 2**53 would lose digits in JSON: send it as text",
-        ));
+        return Err(problem("an integer above 2**53 would lose digits in JSON: send it as text"));
     }
     Ok(kind(Kind::NumberValue(value as f64)))
 }
@@ -100,9 +94,7 @@ fn number(text: &str) -> Result<Value, ValueError> {
         Ok(value) if value.is_finite() && text.contains(['.', 'e', 'E']) => {
             Ok(kind(Kind::NumberValue(value)))
         }
-        _ => Err(problem(format!(
-            "{text:.40} would lose digits in JSON: send it as text"
-        ))),
+        _ => Err(problem(format!("{text:.40} would lose digits in JSON: send it as text"))),
     }
 }
 
@@ -124,36 +116,17 @@ impl ToValue {
         if self.level >= MAX_LEVELS {
             return Err(problem("the value is nested too deep, or contains itself"));
         }
-        Ok(Self {
-            level: self.level + 1,
-        })
+        Ok(Self { level: self.level + 1 })
     }
 
     fn list(self, variant: Option<&'static str>) -> Result<List, ValueError> {
-        let items = if variant.is_some() {
-            self.deeper()?
-        } else {
-            self
-        };
-        Ok(List {
-            items: items.deeper()?,
-            values: Vec::new(),
-            variant,
-        })
+        let items = if variant.is_some() { self.deeper()? } else { self };
+        Ok(List { items: items.deeper()?, values: Vec::new(), variant })
     }
 
     fn object(self, variant: Option<&'static str>) -> Result<Object, ValueError> {
-        let members = if variant.is_some() {
-            self.deeper()?
-        } else {
-            self
-        };
-        Ok(Object {
-            members: members.deeper()?,
-            fields: Struct::default(),
-            name: None,
-            variant,
-        })
+        let members = if variant.is_some() { self.deeper()? } else { self };
+        Ok(Object { members: members.deeper()?, fields: Struct::default(), name: None, variant })
     }
 }
 
@@ -161,9 +134,7 @@ impl ToValue {
 fn tagged(variant: Option<&'static str>, value: Value) -> Value {
     match variant {
         None => value,
-        Some(name) => kind(Kind::StructValue(Struct {
-            fields: [(name.to_owned(), value)].into(),
-        })),
+        Some(name) => kind(Kind::StructValue(Struct { fields: [(name.to_owned(), value)].into() })),
     }
 }
 
@@ -323,12 +294,7 @@ impl List {
     }
 
     fn finish(self) -> Value {
-        tagged(
-            self.variant,
-            kind(Kind::ListValue(ListValue {
-                values: self.values,
-            })),
-        )
+        tagged(self.variant, kind(Kind::ListValue(ListValue { values: self.values })))
     }
 }
 
@@ -364,16 +330,13 @@ struct Object {
 
 impl Object {
     fn insert<T: Serialize + ?Sized>(&mut self, name: String, value: &T) -> Result<(), ValueError> {
-        self.fields
-            .fields
-            .insert(name, value.serialize(self.members)?);
+        self.fields.fields.insert(name, value.serialize(self.members)?);
         Ok(())
     }
 
     fn finish(self) -> Result<Value, ValueError> {
-        if let Some(Value {
-            kind: Some(Kind::StringValue(text)),
-        }) = self.fields.fields.get(NUMBER_TOKEN)
+        if let Some(Value { kind: Some(Kind::StringValue(text)) }) =
+            self.fields.fields.get(NUMBER_TOKEN)
         {
             return number(text);
         }
@@ -396,10 +359,7 @@ impl ser::SerializeMap for Object {
     }
 
     fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), ValueError> {
-        let name = self
-            .name
-            .take()
-            .ok_or_else(|| problem("a member has no name"))?;
+        let name = self.name.take().ok_or_else(|| problem("a member has no name"))?;
         self.insert(name, value)
     }
 
@@ -458,18 +418,12 @@ mod tests {
             |value: &dyn Fn() -> Result<Value, ValueError>| from_value(value().expect("JSON"));
         assert_eq!(back(&|| to_value(&Shape::Unit)), json!("Unit"));
         assert_eq!(back(&|| to_value(&Shape::One(1))), json!({"One": 1}));
-        assert_eq!(
-            back(&|| to_value(&Shape::Two(1, true))),
-            json!({"Two": [1, true]})
-        );
+        assert_eq!(back(&|| to_value(&Shape::Two(1, true))), json!({"Two": [1, true]}));
         assert_eq!(
             back(&|| to_value(&Shape::Named { a: Some('ü') })),
             json!({"Named": {"a": "ü"}})
         );
-        assert_eq!(
-            back(&|| to_value(&HashMap::from([(7, ())]))),
-            json!({"7": null})
-        );
+        assert_eq!(back(&|| to_value(&HashMap::from([(7, ())]))), json!({"7": null}));
         assert_eq!(back(&|| to_value(&2.0)), json!(2));
         assert_eq!(back(&|| number("1.5e3")), json!(1500));
     }

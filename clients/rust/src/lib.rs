@@ -13,6 +13,8 @@
 //! # }
 //! ```
 //!
+//! A [`Worker`] claims operations and calls a handler for each.
+//!
 //! Every call has a deadline, is tried again where that is safe, and returns an [`Error`] whose
 //! [`Kind`] follows from the reason that the service sent. Calls need a runtime of tokio.
 
@@ -27,13 +29,21 @@ mod codec;
 mod connection;
 mod credential;
 mod error;
+mod execution;
+mod failure;
+mod handler;
+mod held;
 mod items;
 mod json;
 mod operation;
+mod outbox;
 mod payload;
+mod perform;
+mod progress_stream;
 pub mod proto;
 mod receivers;
 mod refusal;
+mod signals;
 mod socket;
 mod temporary;
 #[cfg(feature = "opentelemetry")]
@@ -41,6 +51,10 @@ mod tracing_context;
 mod until_final;
 mod wait;
 mod watch;
+#[cfg(feature = "webhook")]
+pub mod webhook;
+mod work;
+mod worker;
 mod workers;
 
 pub use answer::Answer;
@@ -49,15 +63,19 @@ pub use client::{Client, ClientBuilder, DEFAULT_DEADLINE, Tls};
 pub use connection::Connection;
 pub use credential::TokenError;
 pub use error::{ApiError, Error, Kind, Result, ValueError, Violation};
+pub use failure::Failure;
 pub use items::Items;
 pub use operation::{Event, JsonObject, NextStep, Operation, OperationError, RetryPolicy, Status};
 pub use payload::{IntoPayload, Json, Packed, Payload};
+pub use perform::{Perform, PerformError};
 pub use prost_types::Any;
 pub use receivers::{
     Deliveries, Delivery, DeliveryAttempt, DeliveryStatus, Redeliver, RotateSigningSecret,
     SigningSecret, SigningSecrets,
 };
 pub use tonic::Code;
+pub use work::{Report, Work};
+pub use worker::{DEFAULT_CONCURRENCY, DEFAULT_GRACE, DEFAULT_LEASE, Worker, WorkerBuilder};
 pub use workers::{AcknowledgeCancellation, Claim, Complete, Fail, Release, Start, UpdateProgress};
 
 /// The version of this client.

@@ -77,9 +77,7 @@ impl Status {
 
     pub(crate) fn number(self) -> i32 {
         let name = format!("OPERATION_STATUS_{}", self.name());
-        proto::OperationStatus::from_str_name(&name)
-            .unwrap_or_default()
-            .into()
+        proto::OperationStatus::from_str_name(&name).unwrap_or_default().into()
     }
 }
 
@@ -128,12 +126,7 @@ pub struct OperationError {
 impl OperationError {
     /// Return an error with a code for programs and a message for people.
     pub fn new(code: impl Into<String>, message: impl Into<String>) -> Self {
-        Self {
-            code: code.into(),
-            message: message.into(),
-            source: None,
-            details: None,
-        }
+        Self { code: code.into(), message: message.into(), source: None, details: None }
     }
 
     fn from_message(message: proto::OperationError) -> Self {
@@ -190,10 +183,7 @@ impl RetryPolicy {
 /// do answers to progress. The comments of [`proto::Operation`] describe each field.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
-#[allow(
-    missing_docs,
-    reason = "the fields are those of the message, which describes them"
-)]
+#[allow(missing_docs, reason = "the fields are those of the message, which describes them")]
 pub struct Operation {
     pub id: String,
     pub function: String,
@@ -289,11 +279,7 @@ impl Operation {
             progress: message.progress,
             progress_message: message.progress_message,
             result: message.result.map(Payload::from_any),
-            errors: message
-                .errors
-                .into_iter()
-                .map(OperationError::from_message)
-                .collect(),
+            errors: message.errors.into_iter().map(OperationError::from_message).collect(),
             checkpoint: message.checkpoint.map(Payload::from_any),
             revision: message.revision,
             attempt: message.attempt,
@@ -302,10 +288,7 @@ impl Operation {
             worker: message.worker,
             priority: message.priority,
             unique_key: message.unique_key,
-            retry_policy: message
-                .retry_policy
-                .map(RetryPolicy::from_message)
-                .unwrap_or_default(),
+            retry_policy: message.retry_policy.map(RetryPolicy::from_message).unwrap_or_default(),
             cancel_reason: message.cancel_reason,
             ttl: from_duration(message.ttl),
             retry_after: from_duration(message.retry_after),
@@ -334,10 +317,7 @@ impl Operation {
 
     /// Return the operation of the answer to a write.
     pub(crate) fn from_answer(message: Option<proto::Operation>, replayed: bool) -> Self {
-        Self {
-            replayed,
-            ..Self::from_message(message.unwrap_or_default())
-        }
+        Self { replayed, ..Self::from_message(message.unwrap_or_default()) }
     }
 
     pub(crate) fn from_messages(messages: Vec<proto::Operation>) -> Vec<Self> {
@@ -380,20 +360,14 @@ impl Event {
             attempt: message.attempt,
             worker: message.worker,
             reason: message.reason,
-            errors: message
-                .errors
-                .into_iter()
-                .map(OperationError::from_message)
-                .collect(),
+            errors: message.errors.into_iter().map(OperationError::from_message).collect(),
         }
     }
 }
 
 /// Return the value as your own type; without one, what null is.
 pub(crate) fn decode<T: DeserializeOwned>(payload: Option<&Payload>) -> Result<T> {
-    payload
-        .unwrap_or(&Payload::Json(serde_json::Value::Null))
-        .decode()
+    payload.unwrap_or(&Payload::Json(serde_json::Value::Null)).decode()
 }
 
 pub(crate) fn from_time(message: Option<Timestamp>) -> Option<SystemTime> {
@@ -421,16 +395,9 @@ mod tests {
     /// Values of a newer service are shown as unknown, and not as terminal.
     #[test]
     fn unknown_values_are_shown_as_unknown() {
-        let message = proto::Operation {
-            status: 99,
-            next_step: 99,
-            ..Default::default()
-        };
+        let message = proto::Operation { status: 99, next_step: 99, ..Default::default() };
         let operation = Operation::from_message(message);
-        assert_eq!(
-            (operation.status, operation.next_step),
-            (Status::Unknown, None)
-        );
+        assert_eq!((operation.status, operation.next_step), (Status::Unknown, None));
         assert!(!operation.status.is_terminal());
     }
 

@@ -50,11 +50,7 @@ impl Payload {
             Self::Message(packed)
                 if !packed.type_url.ends_with(&format!("/{}", M::full_name())) =>
             {
-                Err(refused(format!(
-                    "a {} is not a {}",
-                    packed.type_url,
-                    M::full_name()
-                )))
+                Err(refused(format!("a {} is not a {}", packed.type_url, M::full_name())))
             }
             Self::Message(packed) => M::decode(packed.value.as_slice())
                 .map_err(|error| refused(format!("the message cannot be decoded: {error}"))),
@@ -116,10 +112,7 @@ impl<T: Serialize> IntoPayload for Json<T> {
 impl<M: Message + Name> IntoPayload for Packed<M> {
     fn into_any(self) -> std::result::Result<Option<Any>, ValueError> {
         let type_url = format!("{TYPE_PREFIX}{}", M::full_name());
-        Ok(Some(Any {
-            type_url,
-            value: self.0.encode_to_vec(),
-        }))
+        Ok(Some(Any { type_url, value: self.0.encode_to_vec() }))
     }
 }
 
@@ -179,10 +172,7 @@ mod tests {
         let number = round_trip(Json(Some(1200_u32))).expect("a value");
         assert_eq!(number.decode::<u64>().expect("a number"), 1200);
         assert!(number.decode::<String>().is_err() && number.unpack::<RetryPolicy>().is_err());
-        let policy = RetryPolicy {
-            backoff_multiplier: Some(3.0),
-            ..Default::default()
-        };
+        let policy = RetryPolicy { backoff_multiplier: Some(3.0), ..Default::default() };
         let packed = round_trip(Packed(policy.clone())).expect("a message");
         assert_eq!(packed.unpack::<RetryPolicy>().expect("the message"), policy);
         assert!(packed.decode::<u64>().is_err() && packed.as_json().is_none());
@@ -191,24 +181,17 @@ mod tests {
     /// Structs and lists of other clients are JSON; what cannot be decoded stays as it is.
     #[test]
     fn messages_of_other_clients_are_read() {
-        let any = |name: &str, value: Vec<u8>| Any {
-            type_url: format!("{TYPE_PREFIX}{name}"),
-            value,
-        };
+        let any =
+            |name: &str, value: Vec<u8>| Any { type_url: format!("{TYPE_PREFIX}{name}"), value };
         let members = json::to_struct(&json!({"a": 1})).expect("an object");
         let found = Payload::from_any(any("google.protobuf.Struct", members.encode_to_vec()));
         assert_eq!(found, Payload::Json(json!({"a": 1})));
-        let list = ListValue {
-            values: vec![json::to_value(&true).expect("JSON")],
-        };
+        let list = ListValue { values: vec![json::to_value(&true).expect("JSON")] };
         let found = Payload::from_any(any("google.protobuf.ListValue", list.encode_to_vec()));
         assert_eq!(found, Payload::Json(json!([true])));
         let broken = any("google.protobuf.Value", vec![0xff]);
         assert_eq!(Payload::from_any(broken.clone()), Payload::Message(broken));
         let foreign = any("new.Message", b"x".to_vec());
-        assert_eq!(
-            Payload::from_any(foreign.clone()),
-            Payload::Message(foreign)
-        );
+        assert_eq!(Payload::from_any(foreign.clone()), Payload::Message(foreign));
     }
 }

@@ -11,12 +11,6 @@
 //! # Ok(())
 //! # }
 //! ```
-#![allow(
-    clippy::all,
-    clippy::pedantic,
-    missing_docs,
-    unreachable_pub,
-    rustdoc::all
-)]
+#![allow(clippy::all, clippy::pedantic, missing_docs, unreachable_pub, rustdoc::all)]
 
 include!("gen/milepost.v1.rs");

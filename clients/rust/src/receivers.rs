@@ -174,11 +174,7 @@ impl Delivery {
             create_time: from_time(message.create_time),
             next_attempt_time: from_time(message.next_attempt_time),
             settle_time: from_time(message.settle_time),
-            attempts: message
-                .attempts
-                .into_iter()
-                .map(DeliveryAttempt::from_message)
-                .collect(),
+            attempts: message.attempts.into_iter().map(DeliveryAttempt::from_message).collect(),
         }
     }
 }
@@ -246,17 +242,11 @@ impl Deliveries {
     pub fn items(self) -> Items<Delivery> {
         Items::of_pages(move |token| {
             let client = self.client.clone();
-            let request = proto::ListDeliveriesRequest {
-                page_token: token,
-                ..self.request.clone()
-            };
+            let request =
+                proto::ListDeliveriesRequest { page_token: token, ..self.request.clone() };
             async move {
                 let page = client.send(request, Duration::ZERO).await?;
-                let deliveries = page
-                    .deliveries
-                    .into_iter()
-                    .map(Delivery::from_message)
-                    .collect();
+                let deliveries = page.deliveries.into_iter().map(Delivery::from_message).collect();
                 Ok((deliveries, page.next_page_token))
             }
         })
@@ -267,13 +257,8 @@ impl Client {
     /// Return the secrets that sign your webhooks. Your first operation with a callback URL creates
     /// the secret, and so does a rotation.
     pub async fn signing_secrets(&self) -> Result<SigningSecrets> {
-        let answer = self
-            .send(proto::GetSigningSecretRequest {}, Duration::ZERO)
-            .await?;
-        Ok(SigningSecrets::from_messages(
-            answer.current,
-            answer.previous,
-        ))
+        let answer = self.send(proto::GetSigningSecretRequest {}, Duration::ZERO).await?;
+        Ok(SigningSecrets::from_messages(answer.current, answer.previous))
     }
 
     /// Create a secret that replaces the current one; for 24 hours both sign.
@@ -284,30 +269,20 @@ impl Client {
     /// Select webhooks.
     pub fn deliveries(&self) -> Deliveries {
         let request = proto::ListDeliveriesRequest::default();
-        Deliveries {
-            client: self.clone(),
-            request,
-        }
+        Deliveries { client: self.clone(), request }
     }
 
     /// Send a settled webhook again, with the same id.
     pub fn redeliver(&self, delivery_id: impl Into<String>) -> Redeliver {
         let delivery_id = delivery_id.into();
-        let request = proto::RedeliverWebhookRequest {
-            delivery_id,
-            ..Default::default()
-        };
+        let request = proto::RedeliverWebhookRequest { delivery_id, ..Default::default() };
         Redeliver::new(self, request)
     }
 
     /// Send one test webhook to a URL at once, and return the attempt.
     pub async fn send_test_webhook(&self, url: impl Into<String>) -> Result<DeliveryAttempt> {
-        let request = proto::SendTestWebhookRequest {
-            callback_url: url.into(),
-        };
+        let request = proto::SendTestWebhookRequest { callback_url: url.into() };
         let answer = self.send(request, Duration::ZERO).await?;
-        Ok(DeliveryAttempt::from_message(
-            answer.attempt.unwrap_or_default(),
-        ))
+        Ok(DeliveryAttempt::from_message(answer.attempt.unwrap_or_default()))
     }
 }

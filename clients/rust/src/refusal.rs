@@ -22,17 +22,9 @@ pub(crate) fn rebuild(status: &tonic::Status) -> Error {
                 facts.metadata = info.metadata.into_iter().collect();
             }
             ErrorDetail::BadRequest(request) => {
-                facts
-                    .violations
-                    .extend(
-                        request
-                            .field_violations
-                            .into_iter()
-                            .map(|violation| Violation {
-                                field: violation.field,
-                                description: violation.description,
-                            }),
-                    );
+                facts.violations.extend(request.field_violations.into_iter().map(|violation| {
+                    Violation { field: violation.field, description: violation.description }
+                }));
             }
             ErrorDetail::RetryInfo(info) => {
                 facts.retry_after = info.retry_delay.map(|delay| delay.min(MAX_RETRY_DELAY));
@@ -50,11 +42,7 @@ fn message_of(status: &tonic::Status) -> String {
     while let Some(error) = cause {
         let text = error.to_string();
         if !message.contains(&text) {
-            message = if message.is_empty() {
-                text
-            } else {
-                format!("{message}: {text}")
-            };
+            message = if message.is_empty() { text } else { format!("{message}: {text}") };
         }
         cause = error.source();
     }
@@ -150,10 +138,7 @@ mod tests {
             }
             let reason = reason.trim_matches('`');
             let kind = kind_of_reason(reason, &BTreeMap::new());
-            let name = format!(
-                "{:?}",
-                kind.unwrap_or_else(|| panic!("{reason} has no kind"))
-            );
+            let name = format!("{:?}", kind.unwrap_or_else(|| panic!("{reason} has no kind")));
             assert_eq!(name.to_uppercase(), reason.replace('_', ""), "{reason}");
             count += 1;
         }
@@ -165,11 +150,7 @@ mod tests {
     fn refusals_keep_their_details() {
         let mut details = ErrorDetails::new();
         details
-            .set_error_info(
-                "RATE_LIMITED",
-                DOMAIN,
-                HashMap::from([("limit".into(), "5".into())]),
-            )
+            .set_error_info("RATE_LIMITED", DOMAIN, HashMap::from([("limit".into(), "5".into())]))
             .set_retry_info(Some(Duration::from_secs(3)))
             .add_bad_request_violation("f", "d");
         let status =
@@ -180,13 +161,7 @@ mod tests {
         assert_eq!(error.retry_after(), Some(Duration::from_secs(3)));
         let facts = error.api().expect("facts");
         assert_eq!(facts.metadata["limit"], "5");
-        assert_eq!(
-            facts.violations,
-            [Violation {
-                field: "f".into(),
-                description: "d".into()
-            }]
-        );
+        assert_eq!(facts.violations, [Violation { field: "f".into(), description: "d".into() }]);
         assert_eq!(error.to_string(), "RATE_LIMITED: slow down");
     }
 
@@ -196,10 +171,7 @@ mod tests {
         let mut details = ErrorDetails::new();
         details.set_error_info("RATE_LIMITED", "another", HashMap::new());
         let foreign = tonic::Status::with_error_details(Code::Unavailable, "m", details);
-        assert_eq!(
-            (rebuild(&foreign).kind(), rebuild(&foreign).reason()),
-            (Kind::Unavailable, "")
-        );
+        assert_eq!((rebuild(&foreign).kind(), rebuild(&foreign).reason()), (Kind::Unavailable, ""));
         let mut details = ErrorDetails::new();
         details.set_error_info("NEW_REASON", DOMAIN, HashMap::new());
         let newer = tonic::Status::with_error_details(Code::Aborted, "m", details);

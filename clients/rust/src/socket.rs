@@ -56,10 +56,7 @@ impl std::error::Error for Lost {}
 
 impl Connector {
     pub(crate) fn new(target: Target, on_loss: impl Fn() + Send + Sync + 'static) -> Self {
-        Self {
-            target: Some(target),
-            on_loss: Arc::new(on_loss),
-        }
+        Self { target: Some(target), on_loss: Arc::new(on_loss) }
     }
 }
 

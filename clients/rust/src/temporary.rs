@@ -22,12 +22,11 @@ impl Error {
     /// (UNKNOWN), and a service that stops may cancel. A stream that has worked before may also
     /// meet a proxy that is full, or has no route now.
     pub(crate) fn is_disruption(&self, has_worked: bool) -> bool {
-        self.unexplained_facts()
-            .is_some_and(|facts| match facts.code {
-                Code::Unavailable | Code::DeadlineExceeded => true,
-                Code::ResourceExhausted | Code::Unimplemented => has_worked,
-                code => is_broken(code),
-            })
+        self.unexplained_facts().is_some_and(|facts| match facts.code {
+            Code::Unavailable | Code::DeadlineExceeded => true,
+            Code::ResourceExhausted | Code::Unimplemented => has_worked,
+            code => is_broken(code),
+        })
     }
 
     /// Return true if another try of the same call may find the service.
@@ -37,8 +36,7 @@ impl Error {
 
     /// Return true for a limit without a reason, as of a proxy or of the size of a message.
     pub(crate) fn is_vague_limit(&self) -> bool {
-        self.unexplained_facts()
-            .is_some_and(|facts| facts.code == Code::ResourceExhausted)
+        self.unexplained_facts().is_some_and(|facts| facts.code == Code::ResourceExhausted)
     }
 
     /// Return true for the refusal of a proxy or of gRPC that may be temporary or not.
@@ -100,11 +98,7 @@ mod tests {
             let mut facts = ApiError::without_reason(code, "m");
             facts.reason = "NEW_REASON".into();
             let refused: Error = facts.into();
-            assert_eq!(
-                refused.is_passing(),
-                code == Code::Unavailable,
-                "with one: {code:?}"
-            );
+            assert_eq!(refused.is_passing(), code == Code::Unavailable, "with one: {code:?}");
         }
     }
 }

@@ -45,7 +45,5 @@ where
 
 /// Return the time at which unexplained refusals become final; None after an explained one.
 fn unexplained_limit(error: &Error, present: Option<Instant>) -> Option<Instant> {
-    error
-        .is_unexplained()
-        .then(|| present.unwrap_or_else(|| Instant::now() + UNEXPLAINED_TIMEOUT))
+    error.is_unexplained().then(|| present.unwrap_or_else(|| Instant::now() + UNEXPLAINED_TIMEOUT))
 }

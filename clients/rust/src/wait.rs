@@ -24,9 +24,7 @@ struct Remaining {
 
 impl Remaining {
     fn left(&self) -> Duration {
-        self.timeout.map_or(Duration::MAX, |timeout| {
-            timeout.saturating_sub(self.begin.elapsed())
-        })
+        self.timeout.map_or(Duration::MAX, |timeout| timeout.saturating_sub(self.begin.elapsed()))
     }
 }
 
@@ -41,10 +39,7 @@ impl Client {
         timeout: impl Into<Option<Duration>>,
     ) -> Result<Operation> {
         let id = id.into();
-        let remaining = Remaining {
-            begin: Instant::now(),
-            timeout: timeout.into(),
-        };
+        let remaining = Remaining { begin: Instant::now(), timeout: timeout.into() };
         let mut backoff = Backoff::new(MAX_LONG_PAUSE);
         let mut asked = remaining.left().min(MAX_WAIT);
         let mut asking = Instant::now();
@@ -73,9 +68,7 @@ impl Client {
             timeout: Some(to_duration(timeout)),
         };
         let answer = self.send(request, timeout).await?;
-        Ok(Operation::from_message(
-            answer.operation.unwrap_or_default(),
-        ))
+        Ok(Operation::from_message(answer.operation.unwrap_or_default()))
     }
 
     /// Wait for the end of an operation, and return its JSON result as a value of your own type.

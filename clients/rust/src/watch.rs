@@ -69,11 +69,7 @@ impl Watch {
     /// Return the next change; None at the end of the operation.
     async fn next(&mut self) -> Result<Option<Operation>> {
         loop {
-            let outage = if self.has_worked {
-                MAX_OUTAGE
-            } else {
-                self.client.deadline()
-            };
+            let outage = if self.has_worked { MAX_OUTAGE } else { self.client.deadline() };
             let end = *self.end.get_or_insert_with(|| Instant::now() + outage);
             let error = match self.read(end).await {
                 Ok(end_or_change) => return Ok(end_or_change),
@@ -124,9 +120,7 @@ impl Watch {
         let request = Request::new(self.request.clone());
         let path = PathAndQuery::from_static(PATH);
         let answer = grpc.server_streaming(request, path, codec).await;
-        answer
-            .map(tonic::Response::into_inner)
-            .map_err(|status| rebuild(&status))
+        answer.map(tonic::Response::into_inner).map_err(|status| rebuild(&status))
     }
 
     /// Return true if the watch is to connect again. A limit does not end one that has worked.

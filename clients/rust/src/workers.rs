@@ -7,6 +7,8 @@ use prost_types::Any;
 use crate::{
     answer::{answer, call, setters},
     client::Client,
+    error::Result,
+    held::PackedReport,
     operation::{Operation, OperationError, to_duration},
     payload::IntoPayload,
     proto,
@@ -45,9 +47,7 @@ impl Claim {
     }
 }
 
-answer!(Claim, Vec<Operation>, |this, answer| {
-    Operation::from_messages(answer.operations)
-});
+answer!(Claim, Vec<Operation>, |this, answer| Operation::from_messages(answer.operations));
 
 call! {
     /// The start of a pending operation by its id, without a lease.
@@ -157,49 +157,28 @@ macro_rules! writes {
     };
 }
 
-writes!(
-    UpdateProgress,
-    Complete,
-    Fail,
-    Release,
-    AcknowledgeCancellation
-);
+writes!(UpdateProgress, Complete, Fail, Release, AcknowledgeCancellation);
 
-answer!(Start, Operation, |this, answer| Operation::from_answer(
-    answer.operation,
-    answer.replayed
-));
+answer!(Start, Operation, |this, answer| Operation::from_answer(answer.operation, answer.replayed));
 
 impl Client {
     /// Claim pending operations of 1 to 100 functions.
     pub fn claim<T: Into<String>>(&self, functions: impl IntoIterator<Item = T>) -> Claim {
         let functions = functions.into_iter().map(Into::into).collect();
-        let request = proto::ClaimOperationsRequest {
-            functions,
-            ..Default::default()
-        };
+        let request = proto::ClaimOperationsRequest { functions, ..Default::default() };
         Claim::new(self, request).timeout(Duration::ZERO)
     }
 
     /// Start a pending operation by its id, without a lease.
     pub fn start(&self, id: impl Into<String>) -> Start {
         let operation_id = id.into();
-        Start::new(
-            self,
-            proto::StartOperationRequest {
-                operation_id,
-                ..Default::default()
-            },
-        )
+        Start::new(self, proto::StartOperationRequest { operation_id, ..Default::default() })
     }
 
     /// Report progress of an operation.
     pub fn update_progress(&self, id: impl Into<String>) -> UpdateProgress {
         let operation_id = id.into();
-        let request = proto::UpdateProgressRequest {
-            operation_id,
-            ..Default::default()
-        };
+        let request = proto::UpdateProgressRequest { operation_id, ..Default::default() };
         UpdateProgress::new(self, request)
     }
 
@@ -209,18 +188,25 @@ impl Client {
             Ok(packed) => (packed, None),
             Err(problem) => (None, Some(problem)),
         };
-        Complete {
-            problem,
-            ..self.complete_with(id.into(), result)
-        }
+        Complete { problem, ..self.complete_with(id.into(), result) }
+    }
+
+    /// Store the report of a worker by a call.
+    pub(crate) async fn store(&self, operation: &Operation, report: PackedReport) -> Result<()> {
+        let request = proto::UpdateProgressRequest {
+            operation_id: operation.id.clone(),
+            attempt: Some(operation.attempt),
+            progress: report.progress,
+            message: report.message,
+            checkpoint: report.checkpoint,
+            ..Default::default()
+        };
+        self.send(request, Duration::ZERO).await.map(drop)
     }
 
     pub(crate) fn complete_with(&self, operation_id: String, result: Option<Any>) -> Complete {
-        let request = proto::CompleteOperationRequest {
-            operation_id,
-            result,
-            ..Default::default()
-        };
+        let request =
+            proto::CompleteOperationRequest { operation_id, result, ..Default::default() };
         Complete::new(self, request)
     }
 
@@ -231,42 +217,29 @@ impl Client {
         id: impl Into<String>,
         errors: impl IntoIterator<Item = OperationError>,
     ) -> Fail {
-        let mut request = proto::FailOperationRequest {
-            operation_id: id.into(),
-            ..Default::default()
-        };
-        let errors: Result<_, _> = errors.into_iter().map(|error| error.to_message()).collect();
+        let mut request =
+            proto::FailOperationRequest { operation_id: id.into(), ..Default::default() };
+        let errors: std::result::Result<_, _> =
+            errors.into_iter().map(|error| error.to_message()).collect();
         match errors {
             Ok(errors) => {
                 request.errors = errors;
                 Fail::new(self, request)
             }
-            Err(problem) => Fail {
-                problem: Some(problem),
-                ..Fail::new(self, request)
-            },
+            Err(problem) => Fail { problem: Some(problem), ..Fail::new(self, request) },
         }
     }
 
     /// Give an operation back.
     pub fn release(&self, id: impl Into<String>) -> Release {
         let operation_id = id.into();
-        Release::new(
-            self,
-            proto::ReleaseOperationRequest {
-                operation_id,
-                ..Default::default()
-            },
-        )
+        Release::new(self, proto::ReleaseOperationRequest { operation_id, ..Default::default() })
     }
 
     /// End an operation whose cancel was requested.
     pub fn acknowledge_cancellation(&self, id: impl Into<String>) -> AcknowledgeCancellation {
         let operation_id = id.into();
-        let request = proto::AcknowledgeCancellationRequest {
-            operation_id,
-            ..Default::default()
-        };
+        let request = proto::AcknowledgeCancellationRequest { operation_id, ..Default::default() };
         AcknowledgeCancellation::new(self, request)
     }
 }

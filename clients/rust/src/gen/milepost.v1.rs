@@ -2619,9 +2619,51 @@ impl ::prost::Name for UpdateProgressResponse {
         "/milepost.v1.UpdateProgressResponse".into()
     }
 }
-/// One item of the request stream of StreamProgress: an update of one operation.
+/// One item of the request stream of StreamProgress: one update, or several.
+///
+/// A request has either `updates`, or the other fields. A request with both, or with more than 1,000
+/// updates, is refused as a whole, by one error item with its `operation_id`, which may be empty.
+/// Like every request it has at most 2 MiB; a larger one ends the stream.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct StreamProgressRequest {
+    /// Identifier of the operation: `op_` and 24 lower-case hexadecimal characters. Required without
+    /// `updates`.
+    #[prost(string, tag = "1")]
+    pub operation_id: ::prost::alloc::string::String,
+    /// Attempt that must be the current one. Absent means any attempt. A worker that claimed the
+    /// operation always sends it.
+    #[prost(int32, optional, tag = "2")]
+    pub attempt: ::core::option::Option<i32>,
+    /// Completed share of the work, clamped to 0.0 … 1.0. NaN and infinities are refused. A decrease
+    /// of at most 0.001 is tolerated, and the larger value is kept. If absent, the update only renews
+    /// the lease.
+    #[prost(double, optional, tag = "3")]
+    pub progress: ::core::option::Option<f64>,
+    /// Description of the current step, at most 1,000 characters. If absent, the last one is kept.
+    #[prost(string, optional, tag = "4")]
+    pub message: ::core::option::Option<::prost::alloc::string::String>,
+    /// State of the work for the next attempt, at most 65,536 bytes. If absent, the last one is kept.
+    /// Of coalesced updates, the newest is committed.
+    #[prost(message, optional, tag = "5")]
+    pub checkpoint: ::core::option::Option<::prost_types::Any>,
+    /// Updates of one or more operations, at most 1,000, instead of the other fields.
+    #[prost(message, repeated, tag = "6")]
+    pub updates: ::prost::alloc::vec::Vec<ProgressUpdate>,
+}
+impl ::prost::Name for StreamProgressRequest {
+    const NAME: &'static str = "StreamProgressRequest";
+    const PACKAGE: &'static str = "milepost.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "milepost.v1.StreamProgressRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/milepost.v1.StreamProgressRequest".into()
+    }
+}
+/// One of several updates in a request of StreamProgress. Its fields have the meaning of those of
+/// the request.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ProgressUpdate {
     /// Identifier of the operation: `op_` and 24 lower-case hexadecimal characters.
     #[prost(string, tag = "1")]
     pub operation_id: ::prost::alloc::string::String,
@@ -2642,26 +2684,30 @@ pub struct StreamProgressRequest {
     #[prost(message, optional, tag = "5")]
     pub checkpoint: ::core::option::Option<::prost_types::Any>,
 }
-impl ::prost::Name for StreamProgressRequest {
-    const NAME: &'static str = "StreamProgressRequest";
+impl ::prost::Name for ProgressUpdate {
+    const NAME: &'static str = "ProgressUpdate";
     const PACKAGE: &'static str = "milepost.v1";
     fn full_name() -> ::prost::alloc::string::String {
-        "milepost.v1.StreamProgressRequest".into()
+        "milepost.v1.ProgressUpdate".into()
     }
     fn type_url() -> ::prost::alloc::string::String {
-        "/milepost.v1.StreamProgressRequest".into()
+        "/milepost.v1.ProgressUpdate".into()
     }
 }
-/// One item of the response stream of StreamProgress.
+/// One item of the response stream of StreamProgress, or several acknowledgements.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct StreamProgressResponse {
-    /// Content of the item.
+    /// Confirmations of several operations, at most 1,000, instead of one item. Returned only to a
+    /// worker that has sent `updates` on this stream.
+    #[prost(message, repeated, tag = "4")]
+    pub acknowledgements: ::prost::alloc::vec::Vec<Acknowledgement>,
+    /// Content of the item. Absent if there are `acknowledgements`.
     #[prost(oneof = "stream_progress_response::Item", tags = "1, 2, 3")]
     pub item: ::core::option::Option<stream_progress_response::Item>,
 }
 /// Nested message and enum types in `StreamProgressResponse`.
 pub mod stream_progress_response {
-    /// Content of the item.
+    /// Content of the item. Absent if there are `acknowledgements`.
     #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Item {
         /// Confirmation that updates are committed.
@@ -3274,6 +3320,12 @@ pub mod worker_service_client {
         ///
         /// An invalid update is answered by an error item and does not end the stream for the other
         /// operations.
+        ///
+        /// A request holds one update in its own fields, or up to 1,000 in `updates`, which cost both sides
+        /// less. The updates of a request are taken in their order, as if each came by itself, and each is
+        /// charged to the limit of worker writes. From the first request with `updates` on, a response may
+        /// hold up to 1,000 acknowledgements in `acknowledgements`. A worker that sends no `updates` gets
+        /// each acknowledgement by itself.
         ///
         /// Idempotent: a worker that was disconnected opens another stream and sends its newest progress
         /// again.

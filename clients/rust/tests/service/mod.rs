@@ -5,7 +5,7 @@ use std::{
     io::{BufRead, BufReader, Write},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
-    sync::Mutex,
+    sync::{Mutex, OnceLock},
     time::Duration,
 };
 
@@ -41,10 +41,7 @@ impl Service {
         Self {
             child,
             pipes: Mutex::new(Some((input, output))),
-            address: addresses["address"]
-                .as_str()
-                .expect("an address")
-                .to_owned(),
+            address: addresses["address"].as_str().expect("an address").to_owned(),
             ca_file: addresses["ca_file"].as_str().map(PathBuf::from),
         }
     }
@@ -68,32 +65,20 @@ impl Service {
     pub fn key(&self, role: &str) -> String {
         let subject = format!("rust-{}", uuid::Uuid::new_v4());
         let command = json!({"do": "key", "subject": subject, "roles": [role], "functions": ["*"]});
-        self.perform(&command)["key"]
-            .as_str()
-            .expect("a key")
-            .to_owned()
+        self.perform(&command)["key"].as_str().expect("a key").to_owned()
     }
 
     /// Return a client with a key of its own.
     pub fn client(&self, role: &str) -> Client {
-        Client::builder(&self.address)
-            .api_key(self.key(role))
-            .build()
-            .expect("a client")
+        Client::builder(&self.address).api_key(self.key(role)).build().expect("a client")
     }
 }
 
 impl Drop for Service {
     fn drop(&mut self) {
-        self.pipes
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .take();
+        self.pipes.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
         let status = self.child.wait().expect("the service ends");
-        assert!(
-            status.success() || std::thread::panicking(),
-            "the service: {status}"
-        );
+        assert!(status.success() || std::thread::panicking(), "the service: {status}");
     }
 }
 
@@ -103,6 +88,12 @@ fn read(output: &mut BufReader<ChildStdout>) -> Value {
     serde_json::from_str(&line).expect("an answer in JSON")
 }
 
+/// Return the service that the tests of a program share. It ends with the program.
+pub fn shared() -> &'static Service {
+    static SERVICE: OnceLock<Service> = OnceLock::new();
+    SERVICE.get_or_init(|| Service::start(&[]))
+}
+
 /// Return the name of a function that no other test works on.
 pub fn unique_function() -> String {
     format!("test.{}", uuid::Uuid::new_v4().simple())
@@ -110,15 +101,8 @@ pub fn unique_function() -> String {
 
 /// Return the operation at its end.
 pub async fn wait(client: &Client, id: &str) -> Operation {
-    let operation = client
-        .wait(id, Duration::from_secs(60))
-        .await
-        .expect("an answer");
-    assert!(
-        operation.status.is_terminal(),
-        "the operation is {}",
-        operation.status
-    );
+    let operation = client.wait(id, Duration::from_secs(60)).await.expect("an answer");
+    assert!(operation.status.is_terminal(), "the operation is {}", operation.status);
     operation
 }
 
