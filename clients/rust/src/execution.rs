@@ -209,9 +209,13 @@ impl Execution {
             self.work.hold().send().await; // no earlier one on the stream can replace it then
         }
         self.store_last_report().await?;
-        if failure.end() == End::CancelAcknowledged && self.acknowledge().await? {
-            return Ok(Some(failure));
-        }
+        let failure = match failure.end() {
+            End::CancelAcknowledged => match self.acknowledge().await? {
+                None => return Ok(Some(failure)),
+                Some(refusal) => Failure::from(refusal),
+            },
+            _ => failure,
+        };
         tracing::warn!(operation_id = self.id(), error = %failure, "the attempt has failed");
         match self.send_failure(&failure).await {
             Err(Unfinished::Refused(error)) if error.is_unstorable() => {
@@ -242,8 +246,8 @@ impl Execution {
         .map(drop)
     }
 
-    /// Acknowledge the cancel; return false if none was requested.
-    async fn acknowledge(&self) -> Ended<bool> {
+    /// Acknowledge the cancel; return the refusal if none was requested.
+    async fn acknowledge(&self) -> Ended<Option<Error>> {
         let request_id = new_request_id();
         let acknowledged = self.until_final(0, || {
             self.client
@@ -253,9 +257,9 @@ impl Execution {
                 .into_future()
         });
         match acknowledged.await {
-            Ok(_) => Ok(true),
+            Ok(_) => Ok(None),
             Err(Unfinished::Refused(error)) if error.is(Kind::CancellationNotRequested) => {
-                Ok(false)
+                Ok(Some(error))
             }
             Err(unfinished) => Err(unfinished),
         }

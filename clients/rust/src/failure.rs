@@ -60,7 +60,7 @@ impl Failure {
     /// If none was requested, it is a failure of the attempt.
     #[must_use]
     pub fn cancel_acknowledged() -> Self {
-        let message = "a cancel was acknowledged that was not requested";
+        let message = "the requested cancel is acknowledged";
         Self::with_end("CancelAcknowledged", message, End::CancelAcknowledged)
     }
 
@@ -144,10 +144,11 @@ impl fmt::Display for Failure {
 /// [`Failure`] itself is no [`std::error::Error`], so that every one of these can become a failure.
 impl<E: StdError + 'static> From<E> for Failure {
     fn from(error: E) -> Self {
-        let code = (&error as &dyn Any)
-            .downcast_ref::<Error>()
-            .map_or_else(|| name_of::<E>(), |error| format!("{:?}", error.kind()));
-        Self::new(text_of(&error)).code(code)
+        match (&error as &dyn Any).downcast_ref::<Error>() {
+            Some(Error::Api(facts)) => Self::new(&facts.message).code(format!("{:?}", facts.kind)),
+            Some(error) => Self::new(error).code(format!("{:?}", error.kind())),
+            None => Self::new(text_of(&error)).code(name_of::<E>()),
+        }
     }
 }
 

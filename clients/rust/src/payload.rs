@@ -173,7 +173,7 @@ mod tests {
         assert_eq!(number.decode::<u64>().expect("a number"), 1200);
         assert!(number.decode::<String>().is_err() && number.unpack::<RetryPolicy>().is_err());
         let policy = RetryPolicy { backoff_multiplier: Some(3.0), ..Default::default() };
-        let packed = round_trip(Packed(policy.clone())).expect("a message");
+        let packed = round_trip(Packed(policy)).expect("a message");
         assert_eq!(packed.unpack::<RetryPolicy>().expect("the message"), policy);
         assert!(packed.decode::<u64>().is_err() && packed.as_json().is_none());
     }

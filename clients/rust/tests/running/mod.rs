@@ -6,26 +6,26 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 /// A worker that runs until it is stopped.
-pub struct Running {
+pub(crate) struct Running {
     stop: CancellationToken,
     task: JoinHandle<Result<(), milepost::Error>>,
 }
 
 impl Running {
-    pub fn start(worker: Worker) -> Self {
+    pub(crate) fn start(worker: Worker) -> Self {
         let stop = CancellationToken::new();
         let stopped = stop.clone().cancelled_owned();
         let task = tokio::spawn(async move { worker.run(stopped).await });
         Self { stop, task }
     }
 
-    pub async fn stop(self) -> Result<(), milepost::Error> {
+    pub(crate) async fn stop(self) -> Result<(), milepost::Error> {
         self.stop.cancel();
         self.task.await.expect("the worker does not panic")
     }
 
     /// Return the result of a worker that ends by itself.
-    pub async fn ended(self) -> Result<(), milepost::Error> {
+    pub(crate) async fn ended(self) -> Result<(), milepost::Error> {
         self.task.await.expect("the worker does not panic")
     }
 }

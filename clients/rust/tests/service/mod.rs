@@ -1,4 +1,4 @@
-//! A Milepost on SQLite for tests; see tests/conformance/README.md.
+//! A service for tests; see tests/conformance/README.md.
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
 use std::{
@@ -13,17 +13,17 @@ use milepost::{Client, Operation};
 use serde_json::{Value, json};
 
 /// A running service that the test drives. It ends with the test.
-pub struct Service {
+pub(crate) struct Service {
     child: Child,
     pipes: Mutex<Option<(ChildStdin, BufReader<ChildStdout>)>>,
-    pub address: String,
-    pub ca_file: Option<PathBuf>,
+    pub(crate) address: String,
+    pub(crate) ca_file: Option<PathBuf>,
 }
 
 impl Service {
     /// Start a service. It needs the environment of the repository, or another Python in
     /// `MILEPOST_TEST_PYTHON`.
-    pub fn start(options: &[&str]) -> Self {
+    pub(crate) fn start(options: &[&str]) -> Self {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let python = std::env::var_os("MILEPOST_TEST_PYTHON")
             .map_or_else(|| root.join(".venv/bin/python"), PathBuf::from);
@@ -47,7 +47,7 @@ impl Service {
     }
 
     /// Perform one command, and return its result.
-    pub fn perform(&self, command: &Value) -> Value {
+    pub(crate) fn perform(&self, command: &Value) -> Value {
         let mut pipes = self.pipes.lock().expect("the pipes");
         let (input, output) = pipes.as_mut().expect("a running service");
         writeln!(input, "{command}").expect("the command is written");
@@ -57,19 +57,19 @@ impl Service {
     }
 
     /// Kill, stop or start the service.
-    pub fn turn(&self, what: &str) {
+    pub(crate) fn turn(&self, what: &str) {
         self.perform(&json!({"do": what}));
     }
 
     /// Return a new API key of a unique subject, granted all functions.
-    pub fn key(&self, role: &str) -> String {
+    pub(crate) fn key(&self, role: &str) -> String {
         let subject = format!("rust-{}", uuid::Uuid::new_v4());
         let command = json!({"do": "key", "subject": subject, "roles": [role], "functions": ["*"]});
         self.perform(&command)["key"].as_str().expect("a key").to_owned()
     }
 
     /// Return a client with a key of its own.
-    pub fn client(&self, role: &str) -> Client {
+    pub(crate) fn client(&self, role: &str) -> Client {
         Client::builder(&self.address).api_key(self.key(role)).build().expect("a client")
     }
 }
@@ -89,25 +89,25 @@ fn read(output: &mut BufReader<ChildStdout>) -> Value {
 }
 
 /// Return the service that the tests of a program share. It ends with the program.
-pub fn shared() -> &'static Service {
+pub(crate) fn shared() -> &'static Service {
     static SERVICE: OnceLock<Service> = OnceLock::new();
     SERVICE.get_or_init(|| Service::start(&[]))
 }
 
 /// Return the name of a function that no other test works on.
-pub fn unique_function() -> String {
+pub(crate) fn unique_function() -> String {
     format!("test.{}", uuid::Uuid::new_v4().simple())
 }
 
 /// Return the operation at its end.
-pub async fn wait(client: &Client, id: &str) -> Operation {
+pub(crate) async fn wait(client: &Client, id: &str) -> Operation {
     let operation = client.wait(id, Duration::from_secs(60)).await.expect("an answer");
     assert!(operation.status.is_terminal(), "the operation is {}", operation.status);
     operation
 }
 
 /// Wait until the condition holds.
-pub async fn eventually(what: &str, holds: impl Fn() -> bool) {
+pub(crate) async fn eventually(what: &str, holds: impl Fn() -> bool) {
     for _ in 0..1500 {
         if holds() {
             return;
