@@ -43,6 +43,7 @@ mod progress_stream;
 pub mod proto;
 mod receivers;
 mod refusal;
+mod shutdown;
 mod signals;
 mod socket;
 mod temporary;
@@ -73,6 +74,7 @@ pub use receivers::{
     Deliveries, Delivery, DeliveryAttempt, DeliveryStatus, Redeliver, RotateSigningSecret,
     SigningSecret, SigningSecrets,
 };
+pub use shutdown::shutdown_signal;
 pub use tonic::Code;
 pub use work::{Report, Work};
 pub use worker::{DEFAULT_CONCURRENCY, DEFAULT_GRACE, DEFAULT_LEASE, Worker, WorkerBuilder};

@@ -56,7 +56,7 @@ const RELEASE_TIMEOUT: Duration = Duration::from_secs(3);
 ///     .handle("video.transcode", transcode)
 ///     .concurrency(20)
 ///     .build()?;
-/// worker.run(async { tokio::signal::ctrl_c().await.unwrap_or(()) }).await
+/// worker.run(milepost::shutdown_signal()).await
 /// # }
 /// ```
 ///
@@ -154,8 +154,8 @@ impl Worker {
         }
     }
 
-    /// Work until the future `shutdown` ends, such as one that waits for a signal or for a
-    /// `CancellationToken`.
+    /// Work until the future `shutdown` ends, such as [`shutdown_signal`](crate::shutdown_signal),
+    /// or that of a `CancellationToken`.
     ///
     /// Then the worker claims no more, and waits for the handlers within the grace. Handlers that
     /// go on are asked to stop, with the reason `WorkerStopped`, and what is left is released:

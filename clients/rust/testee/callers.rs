@@ -160,10 +160,10 @@ pub(crate) fn keep<T: Send + 'static>(
     testee: &Testee,
     items: Items<T>,
     convert: fn(&T) -> Value,
-) -> Answer {
+) -> Value {
     let items = items.map(move |item| item.map(|item| convert(&item)));
     let sequence = Arc::new(tokio::sync::Mutex::new(Some(items.boxed())));
-    Ok(json!({"stream": testee.sequences.put(sequence)}))
+    json!({"stream": testee.sequences.put(sequence)})
 }
 
 pub(crate) fn list(testee: &Testee, command: &Command) -> Answer {
@@ -180,18 +180,19 @@ pub(crate) fn list(testee: &Testee, command: &Command) -> Answer {
     if command.flag("full") {
         list = list.full();
     }
-    keep(testee, list.items(), output::operation as fn(&Operation) -> Value)
+    Ok(keep(testee, list.items(), output::operation as fn(&Operation) -> Value))
 }
 
 pub(crate) fn events(testee: &Testee, command: &Command) -> Answer {
     let (client, id) = target(testee, command)?;
-    keep(testee, client.events_by(id, command.small("page_size").unwrap_or(0)), output::event)
+    let size = command.small("page_size").unwrap_or(0);
+    Ok(keep(testee, client.events_by(id, size), output::event))
 }
 
 pub(crate) fn watch(testee: &Testee, command: &Command) -> Answer {
     let (client, id) = target(testee, command)?;
     let revision = command.integer("after_revision").unwrap_or(0);
-    keep(testee, client.watch_after(id, revision), output::operation)
+    Ok(keep(testee, client.watch_after(id, revision), output::operation))
 }
 
 fn sequence(testee: &Testee, command: &Command) -> Result<Sequence, Problem> {
@@ -211,7 +212,7 @@ pub(crate) async fn next(testee: &Testee, command: &Command) -> Answer {
     }
 }
 
-pub(crate) async fn close(testee: &Testee, command: &Command) -> Answer {
+pub(crate) fn close(testee: &Testee, command: &Command) -> Answer {
     let sequence = sequence(testee, command)?;
     if let Ok(mut items) = sequence.try_lock() {
         items.take(); // a `next` that waits keeps it

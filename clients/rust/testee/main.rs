@@ -107,7 +107,7 @@ impl Testee {
             "events" => callers::events(self, command),
             "watch" => callers::watch(self, command),
             "next" => callers::next(self, command).await,
-            "close" => callers::close(self, command).await,
+            "close" => callers::close(self, command),
             "claim" => workers::claim(self, command).await,
             "start" => workers::start(self, command).await,
             "update_progress" => workers::update_progress(self, command).await,

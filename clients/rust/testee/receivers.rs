@@ -47,7 +47,7 @@ pub(crate) fn deliveries(testee: &Testee, command: &Command) -> Answer {
         statuses: statuses.map(|names| names.into_iter().map(|name| status_of(&name))),
         page_size: command.small("page_size"),
     );
-    keep(testee, deliveries.items(), delivery)
+    Ok(keep(testee, deliveries.items(), delivery))
 }
 
 fn status_of(name: &str) -> DeliveryStatus {
