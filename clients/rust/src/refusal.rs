@@ -14,7 +14,7 @@ const MAX_RETRY_DELAY: Duration = Duration::from_secs(86_400);
 
 /// Return the error of a failed call.
 pub(crate) fn rebuild(status: &tonic::Status) -> Error {
-    let mut facts = ApiError::without_reason(status.code(), message_of(status));
+    let mut facts = ApiError::without_reason(code_of(status), message_of(status));
     for detail in status.get_error_details_vec() {
         match detail {
             ErrorDetail::ErrorInfo(info) if info.domain == DOMAIN => {
@@ -33,6 +33,15 @@ pub(crate) fn rebuild(status: &tonic::Status) -> Error {
         }
     }
     typed(facts)
+}
+
+/// Return the code. An error with a cause is one of the connection, which tonic often calls unknown;
+/// what the service or a proxy has sent has none.
+fn code_of(status: &tonic::Status) -> Code {
+    match (status.code(), std::error::Error::source(status)) {
+        (Code::Unknown, Some(_)) => Code::Unavailable,
+        (code, _) => code,
+    }
 }
 
 /// Return the message of the status, with the causes that gRPC itself does not name.
@@ -179,6 +188,15 @@ mod tests {
             (rebuild(&newer).kind(), rebuild(&newer).reason()),
             (Kind::Conflict, "NEW_REASON")
         );
+    }
+
+    /// An error of the connection is a service that cannot be reached.
+    #[test]
+    fn broken_connections_are_unavailable() {
+        let broken = std::io::Error::from(std::io::ErrorKind::BrokenPipe);
+        let error = rebuild(&tonic::Status::from_error(Box::new(broken)));
+        assert!(error.is(Kind::Unavailable), "{error}");
+        assert_eq!(rebuild(&tonic::Status::unknown("an error page")).kind(), Kind::Api);
     }
 
     /// A transition of a cancelled operation is an error of its own, below the illegal ones.
