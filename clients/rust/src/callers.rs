@@ -11,8 +11,9 @@ use crate::{
     error::Result,
     items::Items,
     json,
-    operation::{Event, Operation, RetryPolicy, Status, to_duration},
+    operation::{Event, Operation, RetryPolicy, to_duration},
     proto,
+    status::Status,
 };
 
 /// What happens to a create whose unique key an active operation has.

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, error::Error as StdError, fmt, time::Duration};
 
 use tonic::Code;
 
-use crate::operation::{Operation, Status};
+use crate::{operation::Operation, status::Status};
 
 /// Result of a call.
 pub type Result<T> = std::result::Result<T, Error>;

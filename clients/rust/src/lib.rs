@@ -46,6 +46,7 @@ mod refusal;
 mod shutdown;
 mod signals;
 mod socket;
+mod status;
 mod temporary;
 #[cfg(feature = "opentelemetry")]
 mod tracing_context;
@@ -66,7 +67,7 @@ pub use credential::TokenError;
 pub use error::{ApiError, Error, Kind, Result, ValueError, Violation};
 pub use failure::Failure;
 pub use items::Items;
-pub use operation::{Event, JsonObject, NextStep, Operation, OperationError, RetryPolicy, Status};
+pub use operation::{Event, JsonObject, Operation, OperationError, RetryPolicy};
 pub use payload::{IntoPayload, Json, Packed, Payload};
 pub use perform::{Perform, PerformError};
 pub use prost_types::Any;
@@ -75,6 +76,7 @@ pub use receivers::{
     SigningSecret, SigningSecrets,
 };
 pub use shutdown::shutdown_signal;
+pub use status::{NextStep, Status};
 pub use tonic::Code;
 pub use work::{Report, Work};
 pub use worker::{DEFAULT_CONCURRENCY, DEFAULT_GRACE, DEFAULT_LEASE, Worker, WorkerBuilder};

@@ -174,7 +174,7 @@ mod tests {
         assert_eq!(error.to_string(), "RATE_LIMITED: slow down");
     }
 
-    /// A reason of another domain is none of the service's, and an unknown one counts as its code.
+    /// A reason of another domain is ignored, and an unknown one counts as its code.
     #[test]
     fn unknown_reasons_count_as_their_code() {
         let mut details = ErrorDetails::new();

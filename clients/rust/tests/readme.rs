@@ -28,11 +28,14 @@ fn build() -> Vec<PathBuf> {
     assert_eq!(programs.len(), PROGRAMS.len(), "the programs of the README");
     let (target, folder) = (build_folder(), build_folder().join("readme"));
     fs::create_dir_all(folder.join("src/bin")).expect("a folder");
+    // The features are those of the tests, so that no dependency is built twice.
     let manifest = format!(
         "[package]\nname = \"readme\"\nversion = \"0.0.0\"\nedition = \"2024\"\n[dependencies]\n\
-         milepost-client = {{ path = {package:?} }}\nserde_json = \"1\"\n\
-         tokio = {{ version = \"1\", features = [\"macros\", \"rt-multi-thread\"] }}\n\
-         [profile.dev]\ndebug = \"line-tables-only\"\n[workspace]\n",
+         milepost-client = {{ path = '{}' }}\n\
+         serde = {{ version = \"1\", features = [\"derive\"] }}\nserde_json = \"1\"\n\
+         tokio = {{ version = \"1\", features = [\"macros\", \"rt-multi-thread\", \"fs\", \"io-std\", \
+         \"io-util\"] }}\n[profile.dev]\ndebug = \"line-tables-only\"\n[workspace]\n",
+        package.display()
     );
     fs::write(folder.join("Cargo.toml"), manifest).expect("the manifest is written");
     fs::copy(package.join("Cargo.lock"), folder.join("Cargo.lock")).expect("the same versions");
