@@ -4,6 +4,7 @@
 //! tests/conformance/README.md.
 
 mod arguments;
+mod bench;
 mod callers;
 mod output;
 mod receivers;
@@ -127,6 +128,7 @@ impl Testee {
             "deliveries" => receivers::deliveries(self, command),
             "redeliver" => receivers::redeliver(self, command).await,
             "send_test_webhook" => receivers::send_test_webhook(self, command).await,
+            "bench" => bench::bench(command).await,
             "verify_webhook" => receivers::verify_webhook(command),
             _ => Err(Problem::Unsupported),
         }
