@@ -31,6 +31,12 @@ GO_TOOLS := $(GO_BIN)/.tools
 # The tests that take more than a few seconds.
 GO_LONG := TestCallers|TestWorkers|TestBigWorker|TestKilledWorkerLeavesItsCheckpoint|TestWorkSurvivesRestartsOfTheService
 
+# The Rust client. Its generator of code is a package of its own, so that its users do not get that.
+RUST_CLIENT := clients/rust
+RUST_TARGET := $(CURDIR)/.cache/rust/target
+RUST_CARGO := CARGO_TARGET_DIR=$(RUST_TARGET) cargo
+RUST_GENERATOR := .cache/rust/codegen/debug/milepost-codegen
+
 # What the .proto files promise is compared with the main branch: the local one, or the one last fetched.
 define BREAKING
 for ref in main origin/main; do \
@@ -70,7 +76,8 @@ export RUFF_CACHE_DIR := $(CURDIR)/.cache/ruff
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help demo run test test-clients check-clients speed-clients check-python test-python check-go test-go
-.PHONY: check-typescript test-typescript lint check coverage bench bench-size scale faults gen lock clean
+.PHONY: check-typescript test-typescript check-rust test-rust lint check coverage bench bench-size scale faults gen lock
+.PHONY: clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -125,6 +132,17 @@ test-go: $(VENV)/.dev $(GO_TOOLS) ## Check and test the Go client against a serv
 	cd $(GO_CLIENT) && go vet ./... && ../../$(GO_BIN)/staticcheck ./...
 	cd $(GO_CLIENT) && go test -count 1 -p 1 -timeout 10m $(or $(ARGS),./...)
 
+test-rust: check-rust ## Check and test the Rust client against a service of its own
+	cd $(RUST_CLIENT) && $(RUST_CARGO) test --locked --all-features --no-fail-fast $(ARGS) -- --test-threads 1
+	cd $(RUST_CLIENT) && $(RUST_CARGO) package --locked --allow-dirty --no-verify --quiet
+
+check-rust: $(VENV)/.dev $(RUST_GENERATOR)
+	$(BIN)/python protos/generate.py --check
+	cd $(RUST_CLIENT) && cargo fmt --check
+	cd $(RUST_CLIENT) && $(RUST_CARGO) clippy --quiet --locked --all-features --all-targets -- -D warnings
+	cd $(RUST_CLIENT) && RUSTDOCFLAGS="-D warnings" $(RUST_CARGO) doc --quiet --locked --all-features --no-deps
+	cd $(RUST_CLIENT) && $(RUST_CARGO) test --quiet --locked --all-features --lib --test readme
+
 lint: $(VENV)/.dev ## Check style, types, imports, duplicates, .proto files and generated code
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -155,7 +173,7 @@ scale: $(VENV)/.dev ## Measure the service at its limits: streams, claims, calle
 faults: $(VENV)/.dev ## Kill servers, cut connections, and look at what is left
 	$(BIN)/python -m pytest -m faults --timeout 600 $(ARGS)
 
-gen: $(VENV)/.dev $(if $(shell command -v go),$(GO_TOOLS)) ## Write the generated code from protos/
+gen: $(VENV)/.dev $(if $(shell command -v go),$(GO_TOOLS)) $(if $(shell command -v cargo),$(RUST_GENERATOR)) ## Write the generated code from protos/
 	$(BIN)/python protos/generate.py
 
 lock: $(UV) ## Write requirements/*.txt from pyproject.toml (newest versions: ARGS=--upgrade)
@@ -176,6 +194,12 @@ $(GO_TOOLS): $(GO_CLIENT)/tools/go.mod $(GO_CLIENT)/tools/go.sum
 	@command -v go >/dev/null || { echo "error: there is no go; the Go client needs Go 1.26 or newer"; exit 1; }
 	@echo "building the tools of the Go client"
 	@cd $(GO_CLIENT)/tools && GOBIN=$(CURDIR)/$(GO_BIN) go install tool
+	@touch $@
+
+$(RUST_GENERATOR): $(wildcard $(RUST_CLIENT)/codegen/Cargo.* $(RUST_CLIENT)/codegen/src/*.rs)
+	@command -v cargo >/dev/null || { echo "error: there is no cargo; the Rust client needs Rust 1.88 or newer"; exit 1; }
+	@echo "building the generator of the Rust client"
+	@cd $(RUST_CLIENT)/codegen && CARGO_TARGET_DIR=$(CURDIR)/.cache/rust/codegen cargo build --quiet --locked
 	@touch $@
 
 $(BIN)/uv:

@@ -1,0 +1,83 @@
+//! Sequences of items that arrive over several calls.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use futures_core::Stream;
+use futures_util::stream;
+
+use crate::error::Result;
+
+type Source<T> = Pin<Box<dyn Stream<Item = Result<T>> + Send>>;
+
+/// A sequence of items, which ends after the first error.
+///
+/// It is a [`Stream`], and can be read without one of the crates for streams:
+///
+/// ```no_run
+/// # async fn read(client: milepost::Client) -> Result<(), milepost::Error> {
+/// let mut operations = client.list().items();
+/// while let Some(operation) = operations.next().await {
+///     println!("{}", operation?.id);
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "nothing is read until `next` is called"]
+pub struct Items<T>(Source<T>);
+
+impl<T: Send + 'static> Items<T> {
+    /// Return the next item; None at the end.
+    pub async fn next(&mut self) -> Option<Result<T>> {
+        std::future::poll_fn(|context| self.0.as_mut().poll_next(context)).await
+    }
+
+    pub(crate) fn new(source: impl Stream<Item = Result<T>> + Send + 'static) -> Self {
+        Self(Box::pin(source))
+    }
+
+    /// Return the items of all pages. The function returns those of one, and the next token.
+    pub(crate) fn of_pages<F, P>(fetch: F) -> Self
+    where
+        F: Fn(String) -> P + Send + 'static,
+        P: Future<Output = Result<(Vec<T>, String)>> + Send,
+    {
+        struct Place<T, F> {
+            fetch: F,
+            items: std::vec::IntoIter<T>,
+            token: Option<String>,
+        }
+        let start = Place { fetch, items: Vec::new().into_iter(), token: Some(String::new()) };
+        Self::new(stream::try_unfold(start, |mut place| async move {
+            loop {
+                if let Some(item) = place.items.next() {
+                    return Ok(Some((item, place)));
+                }
+                let Some(token) = place.token.take() else {
+                    return Ok(None);
+                };
+                let (items, next) = (place.fetch)(token).await?;
+                place.items = items.into_iter();
+                place.token = (!next.is_empty()).then_some(next);
+            }
+        }))
+    }
+}
+
+impl<T> Stream for Items<T> {
+    type Item = Result<T>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0.as_mut().poll_next(context)
+    }
+}
+
+impl<T> fmt::Debug for Items<T> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Items")
+    }
+}
