@@ -1,0 +1,14 @@
+package dev.milepost.client;
+
+import java.time.Instant;
+import java.util.Map;
+
+/**
+ * The content of a webhook. Receivers must accept fields and types that are new.
+ *
+ * @param id the id, which is the same when the webhook is sent again
+ * @param type the type of the event, such as operation.completed
+ * @param timestamp the time of the event
+ * @param data the operation as it was after the event: operation_id, status, revision, and so on
+ */
+public record WebhookEvent(String id, String type, Instant timestamp, Map<String, Object> data) {}

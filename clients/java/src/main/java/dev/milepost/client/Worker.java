@@ -1,0 +1,6 @@
+package dev.milepost.client;
+
+/** Stub. */
+public class Worker {
+  private Worker() {}
+}
