@@ -519,10 +519,15 @@ func (x *UpdateProgressResponse) GetReplayed() bool {
 	return false
 }
 
-// One item of the request stream of StreamProgress: an update of one operation.
+// One item of the request stream of StreamProgress: one update, or several.
+//
+// A request has either `updates`, or the other fields. A request with both, or with more than 1,000
+// updates, is refused as a whole, by one error item with its `operation_id`, which may be empty.
+// Like every request it has at most 2 MiB; a larger one ends the stream.
 type StreamProgressRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Identifier of the operation: `op_` and 24 lower-case hexadecimal characters.
+	// Identifier of the operation: `op_` and 24 lower-case hexadecimal characters. Required without
+	// `updates`.
 	OperationId string `protobuf:"bytes,1,opt,name=operation_id,json=operationId,proto3" json:"operation_id,omitempty"`
 	// Attempt that must be the current one. Absent means any attempt. A worker that claimed the
 	// operation always sends it.
@@ -535,7 +540,9 @@ type StreamProgressRequest struct {
 	Message *string `protobuf:"bytes,4,opt,name=message,proto3,oneof" json:"message,omitempty"`
 	// State of the work for the next attempt, at most 65,536 bytes. If absent, the last one is kept.
 	// Of coalesced updates, the newest is committed.
-	Checkpoint    *anypb.Any `protobuf:"bytes,5,opt,name=checkpoint,proto3" json:"checkpoint,omitempty"`
+	Checkpoint *anypb.Any `protobuf:"bytes,5,opt,name=checkpoint,proto3" json:"checkpoint,omitempty"`
+	// Updates of one or more operations, at most 1,000, instead of the other fields.
+	Updates       []*ProgressUpdate `protobuf:"bytes,6,rep,name=updates,proto3" json:"updates,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -605,24 +612,121 @@ func (x *StreamProgressRequest) GetCheckpoint() *anypb.Any {
 	return nil
 }
 
-// One item of the response stream of StreamProgress.
+func (x *StreamProgressRequest) GetUpdates() []*ProgressUpdate {
+	if x != nil {
+		return x.Updates
+	}
+	return nil
+}
+
+// One of several updates in a request of StreamProgress. Its fields have the meaning of those of
+// the request.
+type ProgressUpdate struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Identifier of the operation: `op_` and 24 lower-case hexadecimal characters.
+	OperationId string `protobuf:"bytes,1,opt,name=operation_id,json=operationId,proto3" json:"operation_id,omitempty"`
+	// Attempt that must be the current one. Absent means any attempt. A worker that claimed the
+	// operation always sends it.
+	Attempt *int32 `protobuf:"varint,2,opt,name=attempt,proto3,oneof" json:"attempt,omitempty"`
+	// Completed share of the work, clamped to 0.0 … 1.0. NaN and infinities are refused. A decrease
+	// of at most 0.001 is tolerated, and the larger value is kept. If absent, the update only renews
+	// the lease.
+	Progress *float64 `protobuf:"fixed64,3,opt,name=progress,proto3,oneof" json:"progress,omitempty"`
+	// Description of the current step, at most 1,000 characters. If absent, the last one is kept.
+	Message *string `protobuf:"bytes,4,opt,name=message,proto3,oneof" json:"message,omitempty"`
+	// State of the work for the next attempt, at most 65,536 bytes. If absent, the last one is kept.
+	// Of coalesced updates, the newest is committed.
+	Checkpoint    *anypb.Any `protobuf:"bytes,5,opt,name=checkpoint,proto3" json:"checkpoint,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProgressUpdate) Reset() {
+	*x = ProgressUpdate{}
+	mi := &file_milepost_v1_worker_service_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProgressUpdate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProgressUpdate) ProtoMessage() {}
+
+func (x *ProgressUpdate) ProtoReflect() protoreflect.Message {
+	mi := &file_milepost_v1_worker_service_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProgressUpdate.ProtoReflect.Descriptor instead.
+func (*ProgressUpdate) Descriptor() ([]byte, []int) {
+	return file_milepost_v1_worker_service_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *ProgressUpdate) GetOperationId() string {
+	if x != nil {
+		return x.OperationId
+	}
+	return ""
+}
+
+func (x *ProgressUpdate) GetAttempt() int32 {
+	if x != nil && x.Attempt != nil {
+		return *x.Attempt
+	}
+	return 0
+}
+
+func (x *ProgressUpdate) GetProgress() float64 {
+	if x != nil && x.Progress != nil {
+		return *x.Progress
+	}
+	return 0
+}
+
+func (x *ProgressUpdate) GetMessage() string {
+	if x != nil && x.Message != nil {
+		return *x.Message
+	}
+	return ""
+}
+
+func (x *ProgressUpdate) GetCheckpoint() *anypb.Any {
+	if x != nil {
+		return x.Checkpoint
+	}
+	return nil
+}
+
+// One item of the response stream of StreamProgress, or several acknowledgements.
 type StreamProgressResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Content of the item.
+	// Content of the item. Absent if there are `acknowledgements`.
 	//
 	// Types that are valid to be assigned to Item:
 	//
 	//	*StreamProgressResponse_Acknowledgement
 	//	*StreamProgressResponse_Interruption
 	//	*StreamProgressResponse_Error
-	Item          isStreamProgressResponse_Item `protobuf_oneof:"item"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Item isStreamProgressResponse_Item `protobuf_oneof:"item"`
+	// Confirmations of several operations, at most 1,000, instead of one item. Returned only to a
+	// worker that has sent `updates` on this stream.
+	Acknowledgements []*Acknowledgement `protobuf:"bytes,4,rep,name=acknowledgements,proto3" json:"acknowledgements,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *StreamProgressResponse) Reset() {
 	*x = StreamProgressResponse{}
-	mi := &file_milepost_v1_worker_service_proto_msgTypes[7]
+	mi := &file_milepost_v1_worker_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -634,7 +738,7 @@ func (x *StreamProgressResponse) String() string {
 func (*StreamProgressResponse) ProtoMessage() {}
 
 func (x *StreamProgressResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_milepost_v1_worker_service_proto_msgTypes[7]
+	mi := &file_milepost_v1_worker_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -647,7 +751,7 @@ func (x *StreamProgressResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamProgressResponse.ProtoReflect.Descriptor instead.
 func (*StreamProgressResponse) Descriptor() ([]byte, []int) {
-	return file_milepost_v1_worker_service_proto_rawDescGZIP(), []int{7}
+	return file_milepost_v1_worker_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *StreamProgressResponse) GetItem() isStreamProgressResponse_Item {
@@ -680,6 +784,13 @@ func (x *StreamProgressResponse) GetError() *UpdateError {
 		if x, ok := x.Item.(*StreamProgressResponse_Error); ok {
 			return x.Error
 		}
+	}
+	return nil
+}
+
+func (x *StreamProgressResponse) GetAcknowledgements() []*Acknowledgement {
+	if x != nil {
+		return x.Acknowledgements
 	}
 	return nil
 }
@@ -727,7 +838,7 @@ type Acknowledgement struct {
 
 func (x *Acknowledgement) Reset() {
 	*x = Acknowledgement{}
-	mi := &file_milepost_v1_worker_service_proto_msgTypes[8]
+	mi := &file_milepost_v1_worker_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -739,7 +850,7 @@ func (x *Acknowledgement) String() string {
 func (*Acknowledgement) ProtoMessage() {}
 
 func (x *Acknowledgement) ProtoReflect() protoreflect.Message {
-	mi := &file_milepost_v1_worker_service_proto_msgTypes[8]
+	mi := &file_milepost_v1_worker_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -752,7 +863,7 @@ func (x *Acknowledgement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Acknowledgement.ProtoReflect.Descriptor instead.
 func (*Acknowledgement) Descriptor() ([]byte, []int) {
-	return file_milepost_v1_worker_service_proto_rawDescGZIP(), []int{8}
+	return file_milepost_v1_worker_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Acknowledgement) GetOperationId() string {
@@ -799,7 +910,7 @@ type Interruption struct {
 
 func (x *Interruption) Reset() {
 	*x = Interruption{}
-	mi := &file_milepost_v1_worker_service_proto_msgTypes[9]
+	mi := &file_milepost_v1_worker_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -811,7 +922,7 @@ func (x *Interruption) String() string {
 func (*Interruption) ProtoMessage() {}
 
 func (x *Interruption) ProtoReflect() protoreflect.Message {
-	mi := &file_milepost_v1_worker_service_proto_msgTypes[9]
+	mi := &file_milepost_v1_worker_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -824,7 +935,7 @@ func (x *Interruption) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interruption.ProtoReflect.Descriptor instead.
 func (*Interruption) Descriptor() ([]byte, []int) {
-	return file_milepost_v1_worker_service_proto_rawDescGZIP(), []int{9}
+	return file_milepost_v1_worker_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Interruption) GetOperationId() string {
@@ -866,7 +977,7 @@ type UpdateError struct {
 
 func (x *UpdateError) Reset() {
 	*x = UpdateError{}
-	mi := &file_milepost_v1_worker_service_proto_msgTypes[10]
+	mi := &file_milepost_v1_worker_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -878,7 +989,7 @@ func (x *UpdateError) String() string {
 func (*UpdateError) ProtoMessage() {}
 
 func (x *UpdateError) ProtoReflect() protoreflect.Message {
-	mi := &file_milepost_v1_worker_service_proto_msgTypes[10]
+	mi := &file_milepost_v1_worker_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -891,7 +1002,7 @@ func (x *UpdateError) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateError.ProtoReflect.Descriptor instead.
 func (*UpdateError) Descriptor() ([]byte, []int) {
-	return file_milepost_v1_worker_service_proto_rawDescGZIP(), []int{10}
+	return file_milepost_v1_worker_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *UpdateError) GetOperationId() string {
@@ -943,7 +1054,7 @@ type CompleteOperationRequest struct {
 
 func (x *CompleteOperationRequest) Reset() {
 	*x = CompleteOperationRequest{}
-	mi := &file_milepost_v1_worker_service_proto_msgTypes[11]
+	mi := &file_milepost_v1_worker_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -955,7 +1066,7 @@ func (x *CompleteOperationRequest) String() string {
 func (*CompleteOperationRequest) ProtoMessage() {}
 
 func (x *CompleteOperationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_milepost_v1_worker_service_proto_msgTypes[11]
+	mi := &file_milepost_v1_worker_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -968,7 +1079,7 @@ func (x *CompleteOperationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompleteOperationRequest.ProtoReflect.Descriptor instead.
 func (*CompleteOperationRequest) Descriptor() ([]byte, []int) {
-	return file_milepost_v1_worker_service_proto_rawDescGZIP(), []int{11}
+	return file_milepost_v1_worker_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *CompleteOperationRequest) GetOperationId() string {
@@ -1020,7 +1131,7 @@ type CompleteOperationResponse struct {
 
 func (x *CompleteOperationResponse) Reset() {
 	*x = CompleteOperationResponse{}
-	mi := &file_milepost_v1_worker_service_proto_msgTypes[12]
+	mi := &file_milepost_v1_worker_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1032,7 +1143,7 @@ func (x *CompleteOperationResponse) String() string {
 func (*CompleteOperationResponse) ProtoMessage() {}
 
 func (x *CompleteOperationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_milepost_v1_worker_service_proto_msgTypes[12]
+	mi := &file_milepost_v1_worker_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1045,7 +1156,7 @@ func (x *CompleteOperationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompleteOperationResponse.ProtoReflect.Descriptor instead.
 func (*CompleteOperationResponse) Descriptor() ([]byte, []int) {
-	return file_milepost_v1_worker_service_proto_rawDescGZIP(), []int{12}
+	return file_milepost_v1_worker_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *CompleteOperationResponse) GetOperation() *Operation {
@@ -1087,7 +1198,7 @@ type FailOperationRequest struct {
 
 func (x *FailOperationRequest) Reset() {
 	*x = FailOperationRequest{}
-	mi := &file_milepost_v1_worker_service_proto_msgTypes[13]
+	mi := &file_milepost_v1_worker_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1099,7 +1210,7 @@ func (x *FailOperationRequest) String() string {
 func (*FailOperationRequest) ProtoMessage() {}
 
 func (x *FailOperationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_milepost_v1_worker_service_proto_msgTypes[13]
+	mi := &file_milepost_v1_worker_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1112,7 +1223,7 @@ func (x *FailOperationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FailOperationRequest.ProtoReflect.Descriptor instead.
 func (*FailOperationRequest) Descriptor() ([]byte, []int) {
-	return file_milepost_v1_worker_service_proto_rawDescGZIP(), []int{13}
+	return file_milepost_v1_worker_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *FailOperationRequest) GetOperationId() string {
@@ -1178,7 +1289,7 @@ type FailOperationResponse struct {
 
 func (x *FailOperationResponse) Reset() {
 	*x = FailOperationResponse{}
-	mi := &file_milepost_v1_worker_service_proto_msgTypes[14]
+	mi := &file_milepost_v1_worker_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1190,7 +1301,7 @@ func (x *FailOperationResponse) String() string {
 func (*FailOperationResponse) ProtoMessage() {}
 
 func (x *FailOperationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_milepost_v1_worker_service_proto_msgTypes[14]
+	mi := &file_milepost_v1_worker_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1203,7 +1314,7 @@ func (x *FailOperationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FailOperationResponse.ProtoReflect.Descriptor instead.
 func (*FailOperationResponse) Descriptor() ([]byte, []int) {
-	return file_milepost_v1_worker_service_proto_rawDescGZIP(), []int{14}
+	return file_milepost_v1_worker_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *FailOperationResponse) GetOperation() *Operation {
@@ -1243,7 +1354,7 @@ type ReleaseOperationRequest struct {
 
 func (x *ReleaseOperationRequest) Reset() {
 	*x = ReleaseOperationRequest{}
-	mi := &file_milepost_v1_worker_service_proto_msgTypes[15]
+	mi := &file_milepost_v1_worker_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1255,7 +1366,7 @@ func (x *ReleaseOperationRequest) String() string {
 func (*ReleaseOperationRequest) ProtoMessage() {}
 
 func (x *ReleaseOperationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_milepost_v1_worker_service_proto_msgTypes[15]
+	mi := &file_milepost_v1_worker_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1268,7 +1379,7 @@ func (x *ReleaseOperationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseOperationRequest.ProtoReflect.Descriptor instead.
 func (*ReleaseOperationRequest) Descriptor() ([]byte, []int) {
-	return file_milepost_v1_worker_service_proto_rawDescGZIP(), []int{15}
+	return file_milepost_v1_worker_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ReleaseOperationRequest) GetOperationId() string {
@@ -1327,7 +1438,7 @@ type ReleaseOperationResponse struct {
 
 func (x *ReleaseOperationResponse) Reset() {
 	*x = ReleaseOperationResponse{}
-	mi := &file_milepost_v1_worker_service_proto_msgTypes[16]
+	mi := &file_milepost_v1_worker_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1339,7 +1450,7 @@ func (x *ReleaseOperationResponse) String() string {
 func (*ReleaseOperationResponse) ProtoMessage() {}
 
 func (x *ReleaseOperationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_milepost_v1_worker_service_proto_msgTypes[16]
+	mi := &file_milepost_v1_worker_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1352,7 +1463,7 @@ func (x *ReleaseOperationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseOperationResponse.ProtoReflect.Descriptor instead.
 func (*ReleaseOperationResponse) Descriptor() ([]byte, []int) {
-	return file_milepost_v1_worker_service_proto_rawDescGZIP(), []int{16}
+	return file_milepost_v1_worker_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ReleaseOperationResponse) GetOperation() *Operation {
@@ -1387,7 +1498,7 @@ type AcknowledgeCancellationRequest struct {
 
 func (x *AcknowledgeCancellationRequest) Reset() {
 	*x = AcknowledgeCancellationRequest{}
-	mi := &file_milepost_v1_worker_service_proto_msgTypes[17]
+	mi := &file_milepost_v1_worker_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1399,7 +1510,7 @@ func (x *AcknowledgeCancellationRequest) String() string {
 func (*AcknowledgeCancellationRequest) ProtoMessage() {}
 
 func (x *AcknowledgeCancellationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_milepost_v1_worker_service_proto_msgTypes[17]
+	mi := &file_milepost_v1_worker_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1412,7 +1523,7 @@ func (x *AcknowledgeCancellationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcknowledgeCancellationRequest.ProtoReflect.Descriptor instead.
 func (*AcknowledgeCancellationRequest) Descriptor() ([]byte, []int) {
-	return file_milepost_v1_worker_service_proto_rawDescGZIP(), []int{17}
+	return file_milepost_v1_worker_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *AcknowledgeCancellationRequest) GetOperationId() string {
@@ -1457,7 +1568,7 @@ type AcknowledgeCancellationResponse struct {
 
 func (x *AcknowledgeCancellationResponse) Reset() {
 	*x = AcknowledgeCancellationResponse{}
-	mi := &file_milepost_v1_worker_service_proto_msgTypes[18]
+	mi := &file_milepost_v1_worker_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1469,7 +1580,7 @@ func (x *AcknowledgeCancellationResponse) String() string {
 func (*AcknowledgeCancellationResponse) ProtoMessage() {}
 
 func (x *AcknowledgeCancellationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_milepost_v1_worker_service_proto_msgTypes[18]
+	mi := &file_milepost_v1_worker_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1482,7 +1593,7 @@ func (x *AcknowledgeCancellationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcknowledgeCancellationResponse.ProtoReflect.Descriptor instead.
 func (*AcknowledgeCancellationResponse) Descriptor() ([]byte, []int) {
-	return file_milepost_v1_worker_service_proto_rawDescGZIP(), []int{18}
+	return file_milepost_v1_worker_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *AcknowledgeCancellationResponse) GetOperation() *Operation {
@@ -1549,8 +1660,22 @@ const file_milepost_v1_worker_service_proto_rawDesc = "" +
 	"\b_message\"j\n" +
 	"\x16UpdateProgressResponse\x124\n" +
 	"\toperation\x18\x01 \x01(\v2\x16.milepost.v1.OperationR\toperation\x12\x1a\n" +
-	"\breplayed\x18\x02 \x01(\bR\breplayed\"\x92\x02\n" +
+	"\breplayed\x18\x02 \x01(\bR\breplayed\"\xcf\x02\n" +
 	"\x15StreamProgressRequest\x12'\n" +
+	"\foperation_id\x18\x01 \x01(\tB\x04\xe2A\x01\x01R\voperationId\x12#\n" +
+	"\aattempt\x18\x02 \x01(\x05B\x04\xe2A\x01\x01H\x00R\aattempt\x88\x01\x01\x12%\n" +
+	"\bprogress\x18\x03 \x01(\x01B\x04\xe2A\x01\x01H\x01R\bprogress\x88\x01\x01\x12#\n" +
+	"\amessage\x18\x04 \x01(\tB\x04\xe2A\x01\x01H\x02R\amessage\x88\x01\x01\x12:\n" +
+	"\n" +
+	"checkpoint\x18\x05 \x01(\v2\x14.google.protobuf.AnyB\x04\xe2A\x01\x01R\n" +
+	"checkpoint\x12;\n" +
+	"\aupdates\x18\x06 \x03(\v2\x1b.milepost.v1.ProgressUpdateB\x04\xe2A\x01\x01R\aupdatesB\n" +
+	"\n" +
+	"\b_attemptB\v\n" +
+	"\t_progressB\n" +
+	"\n" +
+	"\b_message\"\x8b\x02\n" +
+	"\x0eProgressUpdate\x12'\n" +
 	"\foperation_id\x18\x01 \x01(\tB\x04\xe2A\x01\x02R\voperationId\x12#\n" +
 	"\aattempt\x18\x02 \x01(\x05B\x04\xe2A\x01\x01H\x00R\aattempt\x88\x01\x01\x12%\n" +
 	"\bprogress\x18\x03 \x01(\x01B\x04\xe2A\x01\x01H\x01R\bprogress\x88\x01\x01\x12#\n" +
@@ -1562,11 +1687,12 @@ const file_milepost_v1_worker_service_proto_rawDesc = "" +
 	"\b_attemptB\v\n" +
 	"\t_progressB\n" +
 	"\n" +
-	"\b_message\"\xdd\x01\n" +
+	"\b_message\"\xa7\x02\n" +
 	"\x16StreamProgressResponse\x12H\n" +
 	"\x0facknowledgement\x18\x01 \x01(\v2\x1c.milepost.v1.AcknowledgementH\x00R\x0facknowledgement\x12?\n" +
 	"\finterruption\x18\x02 \x01(\v2\x19.milepost.v1.InterruptionH\x00R\finterruption\x120\n" +
-	"\x05error\x18\x03 \x01(\v2\x18.milepost.v1.UpdateErrorH\x00R\x05errorB\x06\n" +
+	"\x05error\x18\x03 \x01(\v2\x18.milepost.v1.UpdateErrorH\x00R\x05error\x12H\n" +
+	"\x10acknowledgements\x18\x04 \x03(\v2\x1c.milepost.v1.AcknowledgementR\x10acknowledgementsB\x06\n" +
 	"\x04item\"\xb2\x01\n" +
 	"\x0fAcknowledgement\x12!\n" +
 	"\foperation_id\x18\x01 \x01(\tR\voperationId\x12\x1a\n" +
@@ -1675,7 +1801,7 @@ func file_milepost_v1_worker_service_proto_rawDescGZIP() []byte {
 }
 
 var file_milepost_v1_worker_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_milepost_v1_worker_service_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_milepost_v1_worker_service_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_milepost_v1_worker_service_proto_goTypes = []any{
 	(InterruptionKind)(0),                   // 0: milepost.v1.InterruptionKind
 	(*ClaimOperationsRequest)(nil),          // 1: milepost.v1.ClaimOperationsRequest
@@ -1685,68 +1811,72 @@ var file_milepost_v1_worker_service_proto_goTypes = []any{
 	(*UpdateProgressRequest)(nil),           // 5: milepost.v1.UpdateProgressRequest
 	(*UpdateProgressResponse)(nil),          // 6: milepost.v1.UpdateProgressResponse
 	(*StreamProgressRequest)(nil),           // 7: milepost.v1.StreamProgressRequest
-	(*StreamProgressResponse)(nil),          // 8: milepost.v1.StreamProgressResponse
-	(*Acknowledgement)(nil),                 // 9: milepost.v1.Acknowledgement
-	(*Interruption)(nil),                    // 10: milepost.v1.Interruption
-	(*UpdateError)(nil),                     // 11: milepost.v1.UpdateError
-	(*CompleteOperationRequest)(nil),        // 12: milepost.v1.CompleteOperationRequest
-	(*CompleteOperationResponse)(nil),       // 13: milepost.v1.CompleteOperationResponse
-	(*FailOperationRequest)(nil),            // 14: milepost.v1.FailOperationRequest
-	(*FailOperationResponse)(nil),           // 15: milepost.v1.FailOperationResponse
-	(*ReleaseOperationRequest)(nil),         // 16: milepost.v1.ReleaseOperationRequest
-	(*ReleaseOperationResponse)(nil),        // 17: milepost.v1.ReleaseOperationResponse
-	(*AcknowledgeCancellationRequest)(nil),  // 18: milepost.v1.AcknowledgeCancellationRequest
-	(*AcknowledgeCancellationResponse)(nil), // 19: milepost.v1.AcknowledgeCancellationResponse
-	nil,                                     // 20: milepost.v1.UpdateError.MetadataEntry
-	(*durationpb.Duration)(nil),             // 21: google.protobuf.Duration
-	(*Operation)(nil),                       // 22: milepost.v1.Operation
-	(*anypb.Any)(nil),                       // 23: google.protobuf.Any
-	(*timestamppb.Timestamp)(nil),           // 24: google.protobuf.Timestamp
-	(*OperationError)(nil),                  // 25: milepost.v1.OperationError
+	(*ProgressUpdate)(nil),                  // 8: milepost.v1.ProgressUpdate
+	(*StreamProgressResponse)(nil),          // 9: milepost.v1.StreamProgressResponse
+	(*Acknowledgement)(nil),                 // 10: milepost.v1.Acknowledgement
+	(*Interruption)(nil),                    // 11: milepost.v1.Interruption
+	(*UpdateError)(nil),                     // 12: milepost.v1.UpdateError
+	(*CompleteOperationRequest)(nil),        // 13: milepost.v1.CompleteOperationRequest
+	(*CompleteOperationResponse)(nil),       // 14: milepost.v1.CompleteOperationResponse
+	(*FailOperationRequest)(nil),            // 15: milepost.v1.FailOperationRequest
+	(*FailOperationResponse)(nil),           // 16: milepost.v1.FailOperationResponse
+	(*ReleaseOperationRequest)(nil),         // 17: milepost.v1.ReleaseOperationRequest
+	(*ReleaseOperationResponse)(nil),        // 18: milepost.v1.ReleaseOperationResponse
+	(*AcknowledgeCancellationRequest)(nil),  // 19: milepost.v1.AcknowledgeCancellationRequest
+	(*AcknowledgeCancellationResponse)(nil), // 20: milepost.v1.AcknowledgeCancellationResponse
+	nil,                                     // 21: milepost.v1.UpdateError.MetadataEntry
+	(*durationpb.Duration)(nil),             // 22: google.protobuf.Duration
+	(*Operation)(nil),                       // 23: milepost.v1.Operation
+	(*anypb.Any)(nil),                       // 24: google.protobuf.Any
+	(*timestamppb.Timestamp)(nil),           // 25: google.protobuf.Timestamp
+	(*OperationError)(nil),                  // 26: milepost.v1.OperationError
 }
 var file_milepost_v1_worker_service_proto_depIdxs = []int32{
-	21, // 0: milepost.v1.ClaimOperationsRequest.lease:type_name -> google.protobuf.Duration
-	21, // 1: milepost.v1.ClaimOperationsRequest.timeout:type_name -> google.protobuf.Duration
-	22, // 2: milepost.v1.ClaimOperationsResponse.operations:type_name -> milepost.v1.Operation
-	22, // 3: milepost.v1.StartOperationResponse.operation:type_name -> milepost.v1.Operation
-	23, // 4: milepost.v1.UpdateProgressRequest.checkpoint:type_name -> google.protobuf.Any
-	22, // 5: milepost.v1.UpdateProgressResponse.operation:type_name -> milepost.v1.Operation
-	23, // 6: milepost.v1.StreamProgressRequest.checkpoint:type_name -> google.protobuf.Any
-	9,  // 7: milepost.v1.StreamProgressResponse.acknowledgement:type_name -> milepost.v1.Acknowledgement
-	10, // 8: milepost.v1.StreamProgressResponse.interruption:type_name -> milepost.v1.Interruption
-	11, // 9: milepost.v1.StreamProgressResponse.error:type_name -> milepost.v1.UpdateError
-	24, // 10: milepost.v1.Acknowledgement.lease_expire_time:type_name -> google.protobuf.Timestamp
-	0,  // 11: milepost.v1.Interruption.kind:type_name -> milepost.v1.InterruptionKind
-	20, // 12: milepost.v1.UpdateError.metadata:type_name -> milepost.v1.UpdateError.MetadataEntry
-	23, // 13: milepost.v1.CompleteOperationRequest.result:type_name -> google.protobuf.Any
-	22, // 14: milepost.v1.CompleteOperationResponse.operation:type_name -> milepost.v1.Operation
-	25, // 15: milepost.v1.FailOperationRequest.errors:type_name -> milepost.v1.OperationError
-	21, // 16: milepost.v1.FailOperationRequest.retry_delay:type_name -> google.protobuf.Duration
-	22, // 17: milepost.v1.FailOperationResponse.operation:type_name -> milepost.v1.Operation
-	21, // 18: milepost.v1.ReleaseOperationRequest.delay:type_name -> google.protobuf.Duration
-	22, // 19: milepost.v1.ReleaseOperationResponse.operation:type_name -> milepost.v1.Operation
-	22, // 20: milepost.v1.AcknowledgeCancellationResponse.operation:type_name -> milepost.v1.Operation
-	1,  // 21: milepost.v1.WorkerService.ClaimOperations:input_type -> milepost.v1.ClaimOperationsRequest
-	3,  // 22: milepost.v1.WorkerService.StartOperation:input_type -> milepost.v1.StartOperationRequest
-	5,  // 23: milepost.v1.WorkerService.UpdateProgress:input_type -> milepost.v1.UpdateProgressRequest
-	7,  // 24: milepost.v1.WorkerService.StreamProgress:input_type -> milepost.v1.StreamProgressRequest
-	12, // 25: milepost.v1.WorkerService.CompleteOperation:input_type -> milepost.v1.CompleteOperationRequest
-	14, // 26: milepost.v1.WorkerService.FailOperation:input_type -> milepost.v1.FailOperationRequest
-	16, // 27: milepost.v1.WorkerService.ReleaseOperation:input_type -> milepost.v1.ReleaseOperationRequest
-	18, // 28: milepost.v1.WorkerService.AcknowledgeCancellation:input_type -> milepost.v1.AcknowledgeCancellationRequest
-	2,  // 29: milepost.v1.WorkerService.ClaimOperations:output_type -> milepost.v1.ClaimOperationsResponse
-	4,  // 30: milepost.v1.WorkerService.StartOperation:output_type -> milepost.v1.StartOperationResponse
-	6,  // 31: milepost.v1.WorkerService.UpdateProgress:output_type -> milepost.v1.UpdateProgressResponse
-	8,  // 32: milepost.v1.WorkerService.StreamProgress:output_type -> milepost.v1.StreamProgressResponse
-	13, // 33: milepost.v1.WorkerService.CompleteOperation:output_type -> milepost.v1.CompleteOperationResponse
-	15, // 34: milepost.v1.WorkerService.FailOperation:output_type -> milepost.v1.FailOperationResponse
-	17, // 35: milepost.v1.WorkerService.ReleaseOperation:output_type -> milepost.v1.ReleaseOperationResponse
-	19, // 36: milepost.v1.WorkerService.AcknowledgeCancellation:output_type -> milepost.v1.AcknowledgeCancellationResponse
-	29, // [29:37] is the sub-list for method output_type
-	21, // [21:29] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	22, // 0: milepost.v1.ClaimOperationsRequest.lease:type_name -> google.protobuf.Duration
+	22, // 1: milepost.v1.ClaimOperationsRequest.timeout:type_name -> google.protobuf.Duration
+	23, // 2: milepost.v1.ClaimOperationsResponse.operations:type_name -> milepost.v1.Operation
+	23, // 3: milepost.v1.StartOperationResponse.operation:type_name -> milepost.v1.Operation
+	24, // 4: milepost.v1.UpdateProgressRequest.checkpoint:type_name -> google.protobuf.Any
+	23, // 5: milepost.v1.UpdateProgressResponse.operation:type_name -> milepost.v1.Operation
+	24, // 6: milepost.v1.StreamProgressRequest.checkpoint:type_name -> google.protobuf.Any
+	8,  // 7: milepost.v1.StreamProgressRequest.updates:type_name -> milepost.v1.ProgressUpdate
+	24, // 8: milepost.v1.ProgressUpdate.checkpoint:type_name -> google.protobuf.Any
+	10, // 9: milepost.v1.StreamProgressResponse.acknowledgement:type_name -> milepost.v1.Acknowledgement
+	11, // 10: milepost.v1.StreamProgressResponse.interruption:type_name -> milepost.v1.Interruption
+	12, // 11: milepost.v1.StreamProgressResponse.error:type_name -> milepost.v1.UpdateError
+	10, // 12: milepost.v1.StreamProgressResponse.acknowledgements:type_name -> milepost.v1.Acknowledgement
+	25, // 13: milepost.v1.Acknowledgement.lease_expire_time:type_name -> google.protobuf.Timestamp
+	0,  // 14: milepost.v1.Interruption.kind:type_name -> milepost.v1.InterruptionKind
+	21, // 15: milepost.v1.UpdateError.metadata:type_name -> milepost.v1.UpdateError.MetadataEntry
+	24, // 16: milepost.v1.CompleteOperationRequest.result:type_name -> google.protobuf.Any
+	23, // 17: milepost.v1.CompleteOperationResponse.operation:type_name -> milepost.v1.Operation
+	26, // 18: milepost.v1.FailOperationRequest.errors:type_name -> milepost.v1.OperationError
+	22, // 19: milepost.v1.FailOperationRequest.retry_delay:type_name -> google.protobuf.Duration
+	23, // 20: milepost.v1.FailOperationResponse.operation:type_name -> milepost.v1.Operation
+	22, // 21: milepost.v1.ReleaseOperationRequest.delay:type_name -> google.protobuf.Duration
+	23, // 22: milepost.v1.ReleaseOperationResponse.operation:type_name -> milepost.v1.Operation
+	23, // 23: milepost.v1.AcknowledgeCancellationResponse.operation:type_name -> milepost.v1.Operation
+	1,  // 24: milepost.v1.WorkerService.ClaimOperations:input_type -> milepost.v1.ClaimOperationsRequest
+	3,  // 25: milepost.v1.WorkerService.StartOperation:input_type -> milepost.v1.StartOperationRequest
+	5,  // 26: milepost.v1.WorkerService.UpdateProgress:input_type -> milepost.v1.UpdateProgressRequest
+	7,  // 27: milepost.v1.WorkerService.StreamProgress:input_type -> milepost.v1.StreamProgressRequest
+	13, // 28: milepost.v1.WorkerService.CompleteOperation:input_type -> milepost.v1.CompleteOperationRequest
+	15, // 29: milepost.v1.WorkerService.FailOperation:input_type -> milepost.v1.FailOperationRequest
+	17, // 30: milepost.v1.WorkerService.ReleaseOperation:input_type -> milepost.v1.ReleaseOperationRequest
+	19, // 31: milepost.v1.WorkerService.AcknowledgeCancellation:input_type -> milepost.v1.AcknowledgeCancellationRequest
+	2,  // 32: milepost.v1.WorkerService.ClaimOperations:output_type -> milepost.v1.ClaimOperationsResponse
+	4,  // 33: milepost.v1.WorkerService.StartOperation:output_type -> milepost.v1.StartOperationResponse
+	6,  // 34: milepost.v1.WorkerService.UpdateProgress:output_type -> milepost.v1.UpdateProgressResponse
+	9,  // 35: milepost.v1.WorkerService.StreamProgress:output_type -> milepost.v1.StreamProgressResponse
+	14, // 36: milepost.v1.WorkerService.CompleteOperation:output_type -> milepost.v1.CompleteOperationResponse
+	16, // 37: milepost.v1.WorkerService.FailOperation:output_type -> milepost.v1.FailOperationResponse
+	18, // 38: milepost.v1.WorkerService.ReleaseOperation:output_type -> milepost.v1.ReleaseOperationResponse
+	20, // 39: milepost.v1.WorkerService.AcknowledgeCancellation:output_type -> milepost.v1.AcknowledgeCancellationResponse
+	32, // [32:40] is the sub-list for method output_type
+	24, // [24:32] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_milepost_v1_worker_service_proto_init() }
@@ -1759,22 +1889,23 @@ func file_milepost_v1_worker_service_proto_init() {
 	file_milepost_v1_worker_service_proto_msgTypes[2].OneofWrappers = []any{}
 	file_milepost_v1_worker_service_proto_msgTypes[4].OneofWrappers = []any{}
 	file_milepost_v1_worker_service_proto_msgTypes[6].OneofWrappers = []any{}
-	file_milepost_v1_worker_service_proto_msgTypes[7].OneofWrappers = []any{
+	file_milepost_v1_worker_service_proto_msgTypes[7].OneofWrappers = []any{}
+	file_milepost_v1_worker_service_proto_msgTypes[8].OneofWrappers = []any{
 		(*StreamProgressResponse_Acknowledgement)(nil),
 		(*StreamProgressResponse_Interruption)(nil),
 		(*StreamProgressResponse_Error)(nil),
 	}
-	file_milepost_v1_worker_service_proto_msgTypes[11].OneofWrappers = []any{}
-	file_milepost_v1_worker_service_proto_msgTypes[13].OneofWrappers = []any{}
-	file_milepost_v1_worker_service_proto_msgTypes[15].OneofWrappers = []any{}
-	file_milepost_v1_worker_service_proto_msgTypes[17].OneofWrappers = []any{}
+	file_milepost_v1_worker_service_proto_msgTypes[12].OneofWrappers = []any{}
+	file_milepost_v1_worker_service_proto_msgTypes[14].OneofWrappers = []any{}
+	file_milepost_v1_worker_service_proto_msgTypes[16].OneofWrappers = []any{}
+	file_milepost_v1_worker_service_proto_msgTypes[18].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_milepost_v1_worker_service_proto_rawDesc), len(file_milepost_v1_worker_service_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   20,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

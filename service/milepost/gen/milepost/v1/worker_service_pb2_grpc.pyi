@@ -141,6 +141,12 @@ class WorkerServiceStub:
     An invalid update is answered by an error item and does not end the stream for the other
     operations.
 
+    A request holds one update in its own fields, or up to 1,000 in `updates`, which cost both sides
+    less. The updates of a request are taken in their order, as if each came by itself, and each is
+    charged to the limit of worker writes. From the first request with `updates` on, a response may
+    hold up to 1,000 acknowledgements in `acknowledgements`. A worker that sends no `updates` gets
+    each acknowledgement by itself.
+
     Idempotent: a worker that was disconnected opens another stream and sends its newest progress
     again.
 
@@ -381,6 +387,12 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
 
     An invalid update is answered by an error item and does not end the stream for the other
     operations.
+
+    A request holds one update in its own fields, or up to 1,000 in `updates`, which cost both sides
+    less. The updates of a request are taken in their order, as if each came by itself, and each is
+    charged to the limit of worker writes. From the first request with `updates` on, a response may
+    hold up to 1,000 acknowledgements in `acknowledgements`. A worker that sends no `updates` gets
+    each acknowledgement by itself.
 
     Idempotent: a worker that was disconnected opens another stream and sends its newest progress
     again.
@@ -639,6 +651,12 @@ class WorkerServiceServicer:
 
         An invalid update is answered by an error item and does not end the stream for the other
         operations.
+
+        A request holds one update in its own fields, or up to 1,000 in `updates`, which cost both sides
+        less. The updates of a request are taken in their order, as if each came by itself, and each is
+        charged to the limit of worker writes. From the first request with `updates` on, a response may
+        hold up to 1,000 acknowledgements in `acknowledgements`. A worker that sends no `updates` gets
+        each acknowledgement by itself.
 
         Idempotent: a worker that was disconnected opens another stream and sends its newest progress
         again.

@@ -328,7 +328,80 @@ Global___UpdateProgressResponse: _TypeAlias = UpdateProgressResponse  # noqa: Y0
 
 @_typing.final
 class StreamProgressRequest(_message.Message):
-    """One item of the request stream of StreamProgress: an update of one operation."""
+    """One item of the request stream of StreamProgress: one update, or several.
+
+    A request has either `updates`, or the other fields. A request with both, or with more than 1,000
+    updates, is refused as a whole, by one error item with its `operation_id`, which may be empty.
+    Like every request it has at most 2 MiB; a larger one ends the stream.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPERATION_ID_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
+    UPDATES_FIELD_NUMBER: _builtins.int
+    operation_id: _builtins.str
+    """Identifier of the operation: `op_` and 24 lower-case hexadecimal characters. Required without
+    `updates`.
+    """
+    attempt: _builtins.int
+    """Attempt that must be the current one. Absent means any attempt. A worker that claimed the
+    operation always sends it.
+    """
+    progress: _builtins.float
+    """Completed share of the work, clamped to 0.0 … 1.0. NaN and infinities are refused. A decrease
+    of at most 0.001 is tolerated, and the larger value is kept. If absent, the update only renews
+    the lease.
+    """
+    message: _builtins.str
+    """Description of the current step, at most 1,000 characters. If absent, the last one is kept."""
+    @_builtins.property
+    def checkpoint(self) -> _any_pb2.Any:
+        """State of the work for the next attempt, at most 65,536 bytes. If absent, the last one is kept.
+        Of coalesced updates, the newest is committed.
+        """
+
+    @_builtins.property
+    def updates(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProgressUpdate]:
+        """Updates of one or more operations, at most 1,000, instead of the other fields."""
+
+    def __init__(
+        self,
+        *,
+        operation_id: _builtins.str = ...,
+        attempt: _builtins.int | None = ...,
+        progress: _builtins.float | None = ...,
+        message: _builtins.str | None = ...,
+        checkpoint: _any_pb2.Any | None = ...,
+        updates: _abc.Iterable[Global___ProgressUpdate] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_attempt", b"_attempt", "_message", b"_message", "_progress", b"_progress", "attempt", b"attempt", "checkpoint", b"checkpoint", "message", b"message", "progress", b"progress"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attempt", b"_attempt", "_message", b"_message", "_progress", b"_progress", "attempt", b"attempt", "checkpoint", b"checkpoint", "message", b"message", "operation_id", b"operation_id", "progress", b"progress", "updates", b"updates"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__attempt: _TypeAlias = _typing.Literal["attempt"]  # noqa: Y015
+    _WhichOneofArgType__attempt: _TypeAlias = _typing.Literal["_attempt", b"_attempt"]  # noqa: Y015
+    _WhichOneofReturnType__message: _TypeAlias = _typing.Literal["message"]  # noqa: Y015
+    _WhichOneofArgType__message: _TypeAlias = _typing.Literal["_message", b"_message"]  # noqa: Y015
+    _WhichOneofReturnType__progress: _TypeAlias = _typing.Literal["progress"]  # noqa: Y015
+    _WhichOneofArgType__progress: _TypeAlias = _typing.Literal["_progress", b"_progress"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__attempt) -> _WhichOneofReturnType__attempt | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__message) -> _WhichOneofReturnType__message | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__progress) -> _WhichOneofReturnType__progress | None: ...
+
+Global___StreamProgressRequest: _TypeAlias = StreamProgressRequest  # noqa: Y015
+
+@_typing.final
+class ProgressUpdate(_message.Message):
+    """One of several updates in a request of StreamProgress. Its fields have the meaning of those of
+    the request.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -382,17 +455,18 @@ class StreamProgressRequest(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__progress) -> _WhichOneofReturnType__progress | None: ...
 
-Global___StreamProgressRequest: _TypeAlias = StreamProgressRequest  # noqa: Y015
+Global___ProgressUpdate: _TypeAlias = ProgressUpdate  # noqa: Y015
 
 @_typing.final
 class StreamProgressResponse(_message.Message):
-    """One item of the response stream of StreamProgress."""
+    """One item of the response stream of StreamProgress, or several acknowledgements."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ACKNOWLEDGEMENT_FIELD_NUMBER: _builtins.int
     INTERRUPTION_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    ACKNOWLEDGEMENTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def acknowledgement(self) -> Global___Acknowledgement:
         """Confirmation that updates are committed."""
@@ -405,16 +479,23 @@ class StreamProgressResponse(_message.Message):
     def error(self) -> Global___UpdateError:
         """Refusal of an update."""
 
+    @_builtins.property
+    def acknowledgements(self) -> _containers.RepeatedCompositeFieldContainer[Global___Acknowledgement]:
+        """Confirmations of several operations, at most 1,000, instead of one item. Returned only to a
+        worker that has sent `updates` on this stream.
+        """
+
     def __init__(
         self,
         *,
         acknowledgement: Global___Acknowledgement | None = ...,
         interruption: Global___Interruption | None = ...,
         error: Global___UpdateError | None = ...,
+        acknowledgements: _abc.Iterable[Global___Acknowledgement] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["acknowledgement", b"acknowledgement", "error", b"error", "interruption", b"interruption", "item", b"item"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledgement", b"acknowledgement", "error", b"error", "interruption", b"interruption", "item", b"item"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledgement", b"acknowledgement", "acknowledgements", b"acknowledgements", "error", b"error", "interruption", b"interruption", "item", b"item"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_item: _TypeAlias = _typing.Literal["acknowledgement", "interruption", "error"]  # noqa: Y015
     _WhichOneofArgType_item: _TypeAlias = _typing.Literal["item", b"item"]  # noqa: Y015

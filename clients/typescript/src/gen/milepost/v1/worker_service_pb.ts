@@ -17,7 +17,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file milepost/v1/worker_service.proto.
  */
 export const file_milepost_v1_worker_service: GenFile = /*@__PURE__*/
-  fileDesc("CiBtaWxlcG9zdC92MS93b3JrZXJfc2VydmljZS5wcm90bxILbWlsZXBvc3QudjEi1wEKFkNsYWltT3BlcmF0aW9uc1JlcXVlc3QSFwoJZnVuY3Rpb25zGAEgAygJQgTiQQECEhwKDm1heF9vcGVyYXRpb25zGAIgASgFQgTiQQEBEi4KBWxlYXNlGAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQgTiQQEBEhkKBndvcmtlchgEIAEoCUIE4kEBAUgAiAEBEjAKB3RpbWVvdXQYBSABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CBOJBAQFCCQoHX3dvcmtlciJFChdDbGFpbU9wZXJhdGlvbnNSZXNwb25zZRIqCgpvcGVyYXRpb25zGAEgAygLMhYubWlsZXBvc3QudjEuT3BlcmF0aW9uIu0BChVTdGFydE9wZXJhdGlvblJlcXVlc3QSGgoMb3BlcmF0aW9uX2lkGAEgASgJQgTiQQECEh0KCnJlcXVlc3RfaWQYAiABKAlCBOJBAQFIAIgBARIkChFleHBlY3RlZF9yZXZpc2lvbhgDIAEoA0IE4kEBAUgBiAEBEhsKCHByb2dyZXNzGAQgASgBQgTiQQEBSAKIAQESGQoGd29ya2VyGAUgASgJQgTiQQEBSAOIAQFCDQoLX3JlcXVlc3RfaWRCFAoSX2V4cGVjdGVkX3JldmlzaW9uQgsKCV9wcm9ncmVzc0IJCgdfd29ya2VyIlUKFlN0YXJ0T3BlcmF0aW9uUmVzcG9uc2USKQoJb3BlcmF0aW9uGAEgASgLMhYubWlsZXBvc3QudjEuT3BlcmF0aW9uEhAKCHJlcGxheWVkGAIgASgIIscCChVVcGRhdGVQcm9ncmVzc1JlcXVlc3QSGgoMb3BlcmF0aW9uX2lkGAEgASgJQgTiQQECEh0KCnJlcXVlc3RfaWQYAiABKAlCBOJBAQFIAIgBARIkChFleHBlY3RlZF9yZXZpc2lvbhgDIAEoA0IE4kEBAUgBiAEBEhoKB2F0dGVtcHQYBCABKAVCBOJBAQFIAogBARIbCghwcm9ncmVzcxgFIAEoAUIE4kEBAUgDiAEBEhoKB21lc3NhZ2UYBiABKAlCBOJBAQFIBIgBARIuCgpjaGVja3BvaW50GAcgASgLMhQuZ29vZ2xlLnByb3RvYnVmLkFueUIE4kEBAUINCgtfcmVxdWVzdF9pZEIUChJfZXhwZWN0ZWRfcmV2aXNpb25CCgoIX2F0dGVtcHRCCwoJX3Byb2dyZXNzQgoKCF9tZXNzYWdlIlUKFlVwZGF0ZVByb2dyZXNzUmVzcG9uc2USKQoJb3BlcmF0aW9uGAEgASgLMhYubWlsZXBvc3QudjEuT3BlcmF0aW9uEhAKCHJlcGxheWVkGAIgASgIIt0BChVTdHJlYW1Qcm9ncmVzc1JlcXVlc3QSGgoMb3BlcmF0aW9uX2lkGAEgASgJQgTiQQECEhoKB2F0dGVtcHQYAiABKAVCBOJBAQFIAIgBARIbCghwcm9ncmVzcxgDIAEoAUIE4kEBAUgBiAEBEhoKB21lc3NhZ2UYBCABKAlCBOJBAQFIAogBARIuCgpjaGVja3BvaW50GAUgASgLMhQuZ29vZ2xlLnByb3RvYnVmLkFueUIE4kEBAUIKCghfYXR0ZW1wdEILCglfcHJvZ3Jlc3NCCgoIX21lc3NhZ2UitwEKFlN0cmVhbVByb2dyZXNzUmVzcG9uc2USNwoPYWNrbm93bGVkZ2VtZW50GAEgASgLMhwubWlsZXBvc3QudjEuQWNrbm93bGVkZ2VtZW50SAASMQoMaW50ZXJydXB0aW9uGAIgASgLMhkubWlsZXBvc3QudjEuSW50ZXJydXB0aW9uSAASKQoFZXJyb3IYAyABKAsyGC5taWxlcG9zdC52MS5VcGRhdGVFcnJvckgAQgYKBGl0ZW0igQEKD0Fja25vd2xlZGdlbWVudBIUCgxvcGVyYXRpb25faWQYASABKAkSEAoIcmV2aXNpb24YAiABKAMSNQoRbGVhc2VfZXhwaXJlX3RpbWUYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg8KB2F0dGVtcHQYBCABKAUiYwoMSW50ZXJydXB0aW9uEhQKDG9wZXJhdGlvbl9pZBgBIAEoCRIrCgRraW5kGAIgASgOMh0ubWlsZXBvc3QudjEuSW50ZXJydXB0aW9uS2luZBIQCghyZXZpc2lvbhgDIAEoAyKvAQoLVXBkYXRlRXJyb3ISFAoMb3BlcmF0aW9uX2lkGAEgASgJEg4KBnJlYXNvbhgCIAEoCRIPCgdtZXNzYWdlGAMgASgJEjgKCG1ldGFkYXRhGAQgAygLMiYubWlsZXBvc3QudjEuVXBkYXRlRXJyb3IuTWV0YWRhdGFFbnRyeRovCg1NZXRhZGF0YUVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEi9AEKGENvbXBsZXRlT3BlcmF0aW9uUmVxdWVzdBIaCgxvcGVyYXRpb25faWQYASABKAlCBOJBAQISHQoKcmVxdWVzdF9pZBgCIAEoCUIE4kEBAUgAiAEBEiQKEWV4cGVjdGVkX3JldmlzaW9uGAMgASgDQgTiQQEBSAGIAQESGgoHYXR0ZW1wdBgEIAEoBUIE4kEBAUgCiAEBEioKBnJlc3VsdBgFIAEoCzIULmdvb2dsZS5wcm90b2J1Zi5BbnlCBOJBAQFCDQoLX3JlcXVlc3RfaWRCFAoSX2V4cGVjdGVkX3JldmlzaW9uQgoKCF9hdHRlbXB0IlgKGUNvbXBsZXRlT3BlcmF0aW9uUmVzcG9uc2USKQoJb3BlcmF0aW9uGAEgASgLMhYubWlsZXBvc3QudjEuT3BlcmF0aW9uEhAKCHJlcGxheWVkGAIgASgIIsYCChRGYWlsT3BlcmF0aW9uUmVxdWVzdBIaCgxvcGVyYXRpb25faWQYASABKAlCBOJBAQISHQoKcmVxdWVzdF9pZBgCIAEoCUIE4kEBAUgAiAEBEiQKEWV4cGVjdGVkX3JldmlzaW9uGAMgASgDQgTiQQEBSAGIAQESGgoHYXR0ZW1wdBgEIAEoBUIE4kEBAUgCiAEBEjEKBmVycm9ycxgFIAMoCzIbLm1pbGVwb3N0LnYxLk9wZXJhdGlvbkVycm9yQgTiQQECEhcKCXJldHJ5YWJsZRgGIAEoCEIE4kEBARI0CgtyZXRyeV9kZWxheRgHIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIE4kEBAUINCgtfcmVxdWVzdF9pZEIUChJfZXhwZWN0ZWRfcmV2aXNpb25CCgoIX2F0dGVtcHQiVAoVRmFpbE9wZXJhdGlvblJlc3BvbnNlEikKCW9wZXJhdGlvbhgBIAEoCzIWLm1pbGVwb3N0LnYxLk9wZXJhdGlvbhIQCghyZXBsYXllZBgCIAEoCCKdAgoXUmVsZWFzZU9wZXJhdGlvblJlcXVlc3QSGgoMb3BlcmF0aW9uX2lkGAEgASgJQgTiQQECEh0KCnJlcXVlc3RfaWQYAiABKAlCBOJBAQFIAIgBARIkChFleHBlY3RlZF9yZXZpc2lvbhgDIAEoA0IE4kEBAUgBiAEBEhoKB2F0dGVtcHQYBCABKAVCBOJBAQFIAogBARIuCgVkZWxheRgFIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIE4kEBARIZCgZyZWFzb24YBiABKAlCBOJBAQFIA4gBAUINCgtfcmVxdWVzdF9pZEIUChJfZXhwZWN0ZWRfcmV2aXNpb25CCgoIX2F0dGVtcHRCCQoHX3JlYXNvbiJXChhSZWxlYXNlT3BlcmF0aW9uUmVzcG9uc2USKQoJb3BlcmF0aW9uGAEgASgLMhYubWlsZXBvc3QudjEuT3BlcmF0aW9uEhAKCHJlcGxheWVkGAIgASgIIs4BCh5BY2tub3dsZWRnZUNhbmNlbGxhdGlvblJlcXVlc3QSGgoMb3BlcmF0aW9uX2lkGAEgASgJQgTiQQECEh0KCnJlcXVlc3RfaWQYAiABKAlCBOJBAQFIAIgBARIkChFleHBlY3RlZF9yZXZpc2lvbhgDIAEoA0IE4kEBAUgBiAEBEhoKB2F0dGVtcHQYBCABKAVCBOJBAQFIAogBAUINCgtfcmVxdWVzdF9pZEIUChJfZXhwZWN0ZWRfcmV2aXNpb25CCgoIX2F0dGVtcHQiXgofQWNrbm93bGVkZ2VDYW5jZWxsYXRpb25SZXNwb25zZRIpCglvcGVyYXRpb24YASABKAsyFi5taWxlcG9zdC52MS5PcGVyYXRpb24SEAoIcmVwbGF5ZWQYAiABKAgqvwEKEEludGVycnVwdGlvbktpbmQSIQodSU5URVJSVVBUSU9OX0tJTkRfVU5TUEVDSUZJRUQQABIfChtJTlRFUlJVUFRJT05fS0lORF9DQU5DRUxMRUQQARIdChlJTlRFUlJVUFRJT05fS0lORF9FWFBJUkVEEAISIAocSU5URVJSVVBUSU9OX0tJTkRfTEVBU0VfTE9TVBADEiYKIklOVEVSUlVQVElPTl9LSU5EX0NBTkNFTF9SRVFVRVNURUQQBDKVBgoNV29ya2VyU2VydmljZRJcCg9DbGFpbU9wZXJhdGlvbnMSIy5taWxlcG9zdC52MS5DbGFpbU9wZXJhdGlvbnNSZXF1ZXN0GiQubWlsZXBvc3QudjEuQ2xhaW1PcGVyYXRpb25zUmVzcG9uc2USWQoOU3RhcnRPcGVyYXRpb24SIi5taWxlcG9zdC52MS5TdGFydE9wZXJhdGlvblJlcXVlc3QaIy5taWxlcG9zdC52MS5TdGFydE9wZXJhdGlvblJlc3BvbnNlElkKDlVwZGF0ZVByb2dyZXNzEiIubWlsZXBvc3QudjEuVXBkYXRlUHJvZ3Jlc3NSZXF1ZXN0GiMubWlsZXBvc3QudjEuVXBkYXRlUHJvZ3Jlc3NSZXNwb25zZRJdCg5TdHJlYW1Qcm9ncmVzcxIiLm1pbGVwb3N0LnYxLlN0cmVhbVByb2dyZXNzUmVxdWVzdBojLm1pbGVwb3N0LnYxLlN0cmVhbVByb2dyZXNzUmVzcG9uc2UoATABEmIKEUNvbXBsZXRlT3BlcmF0aW9uEiUubWlsZXBvc3QudjEuQ29tcGxldGVPcGVyYXRpb25SZXF1ZXN0GiYubWlsZXBvc3QudjEuQ29tcGxldGVPcGVyYXRpb25SZXNwb25zZRJWCg1GYWlsT3BlcmF0aW9uEiEubWlsZXBvc3QudjEuRmFpbE9wZXJhdGlvblJlcXVlc3QaIi5taWxlcG9zdC52MS5GYWlsT3BlcmF0aW9uUmVzcG9uc2USXwoQUmVsZWFzZU9wZXJhdGlvbhIkLm1pbGVwb3N0LnYxLlJlbGVhc2VPcGVyYXRpb25SZXF1ZXN0GiUubWlsZXBvc3QudjEuUmVsZWFzZU9wZXJhdGlvblJlc3BvbnNlEnQKF0Fja25vd2xlZGdlQ2FuY2VsbGF0aW9uEisubWlsZXBvc3QudjEuQWNrbm93bGVkZ2VDYW5jZWxsYXRpb25SZXF1ZXN0GiwubWlsZXBvc3QudjEuQWNrbm93bGVkZ2VDYW5jZWxsYXRpb25SZXNwb25zZUJTCg9kZXYubWlsZXBvc3QudjFCEldvcmtlclNlcnZpY2VQcm90b1ABWiptaWxlcG9zdC5kZXYvZ28vZ2VuL21pbGVwb3N0L3YxO21pbGVwb3N0djFiBnByb3RvMw", [file_google_api_field_behavior, file_google_protobuf_any, file_google_protobuf_duration, file_google_protobuf_timestamp, file_milepost_v1_operation]);
+  fileDesc("CiBtaWxlcG9zdC92MS93b3JrZXJfc2VydmljZS5wcm90bxILbWlsZXBvc3QudjEi1wEKFkNsYWltT3BlcmF0aW9uc1JlcXVlc3QSFwoJZnVuY3Rpb25zGAEgAygJQgTiQQECEhwKDm1heF9vcGVyYXRpb25zGAIgASgFQgTiQQEBEi4KBWxlYXNlGAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQgTiQQEBEhkKBndvcmtlchgEIAEoCUIE4kEBAUgAiAEBEjAKB3RpbWVvdXQYBSABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CBOJBAQFCCQoHX3dvcmtlciJFChdDbGFpbU9wZXJhdGlvbnNSZXNwb25zZRIqCgpvcGVyYXRpb25zGAEgAygLMhYubWlsZXBvc3QudjEuT3BlcmF0aW9uIu0BChVTdGFydE9wZXJhdGlvblJlcXVlc3QSGgoMb3BlcmF0aW9uX2lkGAEgASgJQgTiQQECEh0KCnJlcXVlc3RfaWQYAiABKAlCBOJBAQFIAIgBARIkChFleHBlY3RlZF9yZXZpc2lvbhgDIAEoA0IE4kEBAUgBiAEBEhsKCHByb2dyZXNzGAQgASgBQgTiQQEBSAKIAQESGQoGd29ya2VyGAUgASgJQgTiQQEBSAOIAQFCDQoLX3JlcXVlc3RfaWRCFAoSX2V4cGVjdGVkX3JldmlzaW9uQgsKCV9wcm9ncmVzc0IJCgdfd29ya2VyIlUKFlN0YXJ0T3BlcmF0aW9uUmVzcG9uc2USKQoJb3BlcmF0aW9uGAEgASgLMhYubWlsZXBvc3QudjEuT3BlcmF0aW9uEhAKCHJlcGxheWVkGAIgASgIIscCChVVcGRhdGVQcm9ncmVzc1JlcXVlc3QSGgoMb3BlcmF0aW9uX2lkGAEgASgJQgTiQQECEh0KCnJlcXVlc3RfaWQYAiABKAlCBOJBAQFIAIgBARIkChFleHBlY3RlZF9yZXZpc2lvbhgDIAEoA0IE4kEBAUgBiAEBEhoKB2F0dGVtcHQYBCABKAVCBOJBAQFIAogBARIbCghwcm9ncmVzcxgFIAEoAUIE4kEBAUgDiAEBEhoKB21lc3NhZ2UYBiABKAlCBOJBAQFIBIgBARIuCgpjaGVja3BvaW50GAcgASgLMhQuZ29vZ2xlLnByb3RvYnVmLkFueUIE4kEBAUINCgtfcmVxdWVzdF9pZEIUChJfZXhwZWN0ZWRfcmV2aXNpb25CCgoIX2F0dGVtcHRCCwoJX3Byb2dyZXNzQgoKCF9tZXNzYWdlIlUKFlVwZGF0ZVByb2dyZXNzUmVzcG9uc2USKQoJb3BlcmF0aW9uGAEgASgLMhYubWlsZXBvc3QudjEuT3BlcmF0aW9uEhAKCHJlcGxheWVkGAIgASgIIpECChVTdHJlYW1Qcm9ncmVzc1JlcXVlc3QSGgoMb3BlcmF0aW9uX2lkGAEgASgJQgTiQQEBEhoKB2F0dGVtcHQYAiABKAVCBOJBAQFIAIgBARIbCghwcm9ncmVzcxgDIAEoAUIE4kEBAUgBiAEBEhoKB21lc3NhZ2UYBCABKAlCBOJBAQFIAogBARIuCgpjaGVja3BvaW50GAUgASgLMhQuZ29vZ2xlLnByb3RvYnVmLkFueUIE4kEBARIyCgd1cGRhdGVzGAYgAygLMhsubWlsZXBvc3QudjEuUHJvZ3Jlc3NVcGRhdGVCBOJBAQFCCgoIX2F0dGVtcHRCCwoJX3Byb2dyZXNzQgoKCF9tZXNzYWdlItYBCg5Qcm9ncmVzc1VwZGF0ZRIaCgxvcGVyYXRpb25faWQYASABKAlCBOJBAQISGgoHYXR0ZW1wdBgCIAEoBUIE4kEBAUgAiAEBEhsKCHByb2dyZXNzGAMgASgBQgTiQQEBSAGIAQESGgoHbWVzc2FnZRgEIAEoCUIE4kEBAUgCiAEBEi4KCmNoZWNrcG9pbnQYBSABKAsyFC5nb29nbGUucHJvdG9idWYuQW55QgTiQQEBQgoKCF9hdHRlbXB0QgsKCV9wcm9ncmVzc0IKCghfbWVzc2FnZSLvAQoWU3RyZWFtUHJvZ3Jlc3NSZXNwb25zZRI3Cg9hY2tub3dsZWRnZW1lbnQYASABKAsyHC5taWxlcG9zdC52MS5BY2tub3dsZWRnZW1lbnRIABIxCgxpbnRlcnJ1cHRpb24YAiABKAsyGS5taWxlcG9zdC52MS5JbnRlcnJ1cHRpb25IABIpCgVlcnJvchgDIAEoCzIYLm1pbGVwb3N0LnYxLlVwZGF0ZUVycm9ySAASNgoQYWNrbm93bGVkZ2VtZW50cxgEIAMoCzIcLm1pbGVwb3N0LnYxLkFja25vd2xlZGdlbWVudEIGCgRpdGVtIoEBCg9BY2tub3dsZWRnZW1lbnQSFAoMb3BlcmF0aW9uX2lkGAEgASgJEhAKCHJldmlzaW9uGAIgASgDEjUKEWxlYXNlX2V4cGlyZV90aW1lGAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIPCgdhdHRlbXB0GAQgASgFImMKDEludGVycnVwdGlvbhIUCgxvcGVyYXRpb25faWQYASABKAkSKwoEa2luZBgCIAEoDjIdLm1pbGVwb3N0LnYxLkludGVycnVwdGlvbktpbmQSEAoIcmV2aXNpb24YAyABKAMirwEKC1VwZGF0ZUVycm9yEhQKDG9wZXJhdGlvbl9pZBgBIAEoCRIOCgZyZWFzb24YAiABKAkSDwoHbWVzc2FnZRgDIAEoCRI4CghtZXRhZGF0YRgEIAMoCzImLm1pbGVwb3N0LnYxLlVwZGF0ZUVycm9yLk1ldGFkYXRhRW50cnkaLwoNTWV0YWRhdGFFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIvQBChhDb21wbGV0ZU9wZXJhdGlvblJlcXVlc3QSGgoMb3BlcmF0aW9uX2lkGAEgASgJQgTiQQECEh0KCnJlcXVlc3RfaWQYAiABKAlCBOJBAQFIAIgBARIkChFleHBlY3RlZF9yZXZpc2lvbhgDIAEoA0IE4kEBAUgBiAEBEhoKB2F0dGVtcHQYBCABKAVCBOJBAQFIAogBARIqCgZyZXN1bHQYBSABKAsyFC5nb29nbGUucHJvdG9idWYuQW55QgTiQQEBQg0KC19yZXF1ZXN0X2lkQhQKEl9leHBlY3RlZF9yZXZpc2lvbkIKCghfYXR0ZW1wdCJYChlDb21wbGV0ZU9wZXJhdGlvblJlc3BvbnNlEikKCW9wZXJhdGlvbhgBIAEoCzIWLm1pbGVwb3N0LnYxLk9wZXJhdGlvbhIQCghyZXBsYXllZBgCIAEoCCLGAgoURmFpbE9wZXJhdGlvblJlcXVlc3QSGgoMb3BlcmF0aW9uX2lkGAEgASgJQgTiQQECEh0KCnJlcXVlc3RfaWQYAiABKAlCBOJBAQFIAIgBARIkChFleHBlY3RlZF9yZXZpc2lvbhgDIAEoA0IE4kEBAUgBiAEBEhoKB2F0dGVtcHQYBCABKAVCBOJBAQFIAogBARIxCgZlcnJvcnMYBSADKAsyGy5taWxlcG9zdC52MS5PcGVyYXRpb25FcnJvckIE4kEBAhIXCglyZXRyeWFibGUYBiABKAhCBOJBAQESNAoLcmV0cnlfZGVsYXkYByABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CBOJBAQFCDQoLX3JlcXVlc3RfaWRCFAoSX2V4cGVjdGVkX3JldmlzaW9uQgoKCF9hdHRlbXB0IlQKFUZhaWxPcGVyYXRpb25SZXNwb25zZRIpCglvcGVyYXRpb24YASABKAsyFi5taWxlcG9zdC52MS5PcGVyYXRpb24SEAoIcmVwbGF5ZWQYAiABKAginQIKF1JlbGVhc2VPcGVyYXRpb25SZXF1ZXN0EhoKDG9wZXJhdGlvbl9pZBgBIAEoCUIE4kEBAhIdCgpyZXF1ZXN0X2lkGAIgASgJQgTiQQEBSACIAQESJAoRZXhwZWN0ZWRfcmV2aXNpb24YAyABKANCBOJBAQFIAYgBARIaCgdhdHRlbXB0GAQgASgFQgTiQQEBSAKIAQESLgoFZGVsYXkYBSABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CBOJBAQESGQoGcmVhc29uGAYgASgJQgTiQQEBSAOIAQFCDQoLX3JlcXVlc3RfaWRCFAoSX2V4cGVjdGVkX3JldmlzaW9uQgoKCF9hdHRlbXB0QgkKB19yZWFzb24iVwoYUmVsZWFzZU9wZXJhdGlvblJlc3BvbnNlEikKCW9wZXJhdGlvbhgBIAEoCzIWLm1pbGVwb3N0LnYxLk9wZXJhdGlvbhIQCghyZXBsYXllZBgCIAEoCCLOAQoeQWNrbm93bGVkZ2VDYW5jZWxsYXRpb25SZXF1ZXN0EhoKDG9wZXJhdGlvbl9pZBgBIAEoCUIE4kEBAhIdCgpyZXF1ZXN0X2lkGAIgASgJQgTiQQEBSACIAQESJAoRZXhwZWN0ZWRfcmV2aXNpb24YAyABKANCBOJBAQFIAYgBARIaCgdhdHRlbXB0GAQgASgFQgTiQQEBSAKIAQFCDQoLX3JlcXVlc3RfaWRCFAoSX2V4cGVjdGVkX3JldmlzaW9uQgoKCF9hdHRlbXB0Il4KH0Fja25vd2xlZGdlQ2FuY2VsbGF0aW9uUmVzcG9uc2USKQoJb3BlcmF0aW9uGAEgASgLMhYubWlsZXBvc3QudjEuT3BlcmF0aW9uEhAKCHJlcGxheWVkGAIgASgIKr8BChBJbnRlcnJ1cHRpb25LaW5kEiEKHUlOVEVSUlVQVElPTl9LSU5EX1VOU1BFQ0lGSUVEEAASHwobSU5URVJSVVBUSU9OX0tJTkRfQ0FOQ0VMTEVEEAESHQoZSU5URVJSVVBUSU9OX0tJTkRfRVhQSVJFRBACEiAKHElOVEVSUlVQVElPTl9LSU5EX0xFQVNFX0xPU1QQAxImCiJJTlRFUlJVUFRJT05fS0lORF9DQU5DRUxfUkVRVUVTVEVEEAQylQYKDVdvcmtlclNlcnZpY2USXAoPQ2xhaW1PcGVyYXRpb25zEiMubWlsZXBvc3QudjEuQ2xhaW1PcGVyYXRpb25zUmVxdWVzdBokLm1pbGVwb3N0LnYxLkNsYWltT3BlcmF0aW9uc1Jlc3BvbnNlElkKDlN0YXJ0T3BlcmF0aW9uEiIubWlsZXBvc3QudjEuU3RhcnRPcGVyYXRpb25SZXF1ZXN0GiMubWlsZXBvc3QudjEuU3RhcnRPcGVyYXRpb25SZXNwb25zZRJZCg5VcGRhdGVQcm9ncmVzcxIiLm1pbGVwb3N0LnYxLlVwZGF0ZVByb2dyZXNzUmVxdWVzdBojLm1pbGVwb3N0LnYxLlVwZGF0ZVByb2dyZXNzUmVzcG9uc2USXQoOU3RyZWFtUHJvZ3Jlc3MSIi5taWxlcG9zdC52MS5TdHJlYW1Qcm9ncmVzc1JlcXVlc3QaIy5taWxlcG9zdC52MS5TdHJlYW1Qcm9ncmVzc1Jlc3BvbnNlKAEwARJiChFDb21wbGV0ZU9wZXJhdGlvbhIlLm1pbGVwb3N0LnYxLkNvbXBsZXRlT3BlcmF0aW9uUmVxdWVzdBomLm1pbGVwb3N0LnYxLkNvbXBsZXRlT3BlcmF0aW9uUmVzcG9uc2USVgoNRmFpbE9wZXJhdGlvbhIhLm1pbGVwb3N0LnYxLkZhaWxPcGVyYXRpb25SZXF1ZXN0GiIubWlsZXBvc3QudjEuRmFpbE9wZXJhdGlvblJlc3BvbnNlEl8KEFJlbGVhc2VPcGVyYXRpb24SJC5taWxlcG9zdC52MS5SZWxlYXNlT3BlcmF0aW9uUmVxdWVzdBolLm1pbGVwb3N0LnYxLlJlbGVhc2VPcGVyYXRpb25SZXNwb25zZRJ0ChdBY2tub3dsZWRnZUNhbmNlbGxhdGlvbhIrLm1pbGVwb3N0LnYxLkFja25vd2xlZGdlQ2FuY2VsbGF0aW9uUmVxdWVzdBosLm1pbGVwb3N0LnYxLkFja25vd2xlZGdlQ2FuY2VsbGF0aW9uUmVzcG9uc2VCUwoPZGV2Lm1pbGVwb3N0LnYxQhJXb3JrZXJTZXJ2aWNlUHJvdG9QAVoqbWlsZXBvc3QuZGV2L2dvL2dlbi9taWxlcG9zdC92MTttaWxlcG9zdHYxYgZwcm90bzM", [file_google_api_field_behavior, file_google_protobuf_any, file_google_protobuf_duration, file_google_protobuf_timestamp, file_milepost_v1_operation]);
 
 /**
  * Request for ClaimOperations.
@@ -267,11 +267,77 @@ export const UpdateProgressResponseSchema: GenMessage<UpdateProgressResponse> = 
   messageDesc(file_milepost_v1_worker_service, 5);
 
 /**
- * One item of the request stream of StreamProgress: an update of one operation.
+ * One item of the request stream of StreamProgress: one update, or several.
+ *
+ * A request has either `updates`, or the other fields. A request with both, or with more than 1,000
+ * updates, is refused as a whole, by one error item with its `operation_id`, which may be empty.
+ * Like every request it has at most 2 MiB; a larger one ends the stream.
  *
  * @generated from message milepost.v1.StreamProgressRequest
  */
 export type StreamProgressRequest = Message<"milepost.v1.StreamProgressRequest"> & {
+  /**
+   * Identifier of the operation: `op_` and 24 lower-case hexadecimal characters. Required without
+   * `updates`.
+   *
+   * @generated from field: string operation_id = 1;
+   */
+  operationId: string;
+
+  /**
+   * Attempt that must be the current one. Absent means any attempt. A worker that claimed the
+   * operation always sends it.
+   *
+   * @generated from field: optional int32 attempt = 2;
+   */
+  attempt?: number | undefined;
+
+  /**
+   * Completed share of the work, clamped to 0.0 … 1.0. NaN and infinities are refused. A decrease
+   * of at most 0.001 is tolerated, and the larger value is kept. If absent, the update only renews
+   * the lease.
+   *
+   * @generated from field: optional double progress = 3;
+   */
+  progress?: number | undefined;
+
+  /**
+   * Description of the current step, at most 1,000 characters. If absent, the last one is kept.
+   *
+   * @generated from field: optional string message = 4;
+   */
+  message?: string | undefined;
+
+  /**
+   * State of the work for the next attempt, at most 65,536 bytes. If absent, the last one is kept.
+   * Of coalesced updates, the newest is committed.
+   *
+   * @generated from field: google.protobuf.Any checkpoint = 5;
+   */
+  checkpoint?: Any | undefined;
+
+  /**
+   * Updates of one or more operations, at most 1,000, instead of the other fields.
+   *
+   * @generated from field: repeated milepost.v1.ProgressUpdate updates = 6;
+   */
+  updates: ProgressUpdate[];
+};
+
+/**
+ * Describes the message milepost.v1.StreamProgressRequest.
+ * Use `create(StreamProgressRequestSchema)` to create a new message.
+ */
+export const StreamProgressRequestSchema: GenMessage<StreamProgressRequest> = /*@__PURE__*/
+  messageDesc(file_milepost_v1_worker_service, 6);
+
+/**
+ * One of several updates in a request of StreamProgress. Its fields have the meaning of those of
+ * the request.
+ *
+ * @generated from message milepost.v1.ProgressUpdate
+ */
+export type ProgressUpdate = Message<"milepost.v1.ProgressUpdate"> & {
   /**
    * Identifier of the operation: `op_` and 24 lower-case hexadecimal characters.
    *
@@ -313,20 +379,20 @@ export type StreamProgressRequest = Message<"milepost.v1.StreamProgressRequest">
 };
 
 /**
- * Describes the message milepost.v1.StreamProgressRequest.
- * Use `create(StreamProgressRequestSchema)` to create a new message.
+ * Describes the message milepost.v1.ProgressUpdate.
+ * Use `create(ProgressUpdateSchema)` to create a new message.
  */
-export const StreamProgressRequestSchema: GenMessage<StreamProgressRequest> = /*@__PURE__*/
-  messageDesc(file_milepost_v1_worker_service, 6);
+export const ProgressUpdateSchema: GenMessage<ProgressUpdate> = /*@__PURE__*/
+  messageDesc(file_milepost_v1_worker_service, 7);
 
 /**
- * One item of the response stream of StreamProgress.
+ * One item of the response stream of StreamProgress, or several acknowledgements.
  *
  * @generated from message milepost.v1.StreamProgressResponse
  */
 export type StreamProgressResponse = Message<"milepost.v1.StreamProgressResponse"> & {
   /**
-   * Content of the item.
+   * Content of the item. Absent if there are `acknowledgements`.
    *
    * @generated from oneof milepost.v1.StreamProgressResponse.item
    */
@@ -355,6 +421,14 @@ export type StreamProgressResponse = Message<"milepost.v1.StreamProgressResponse
     value: UpdateError;
     case: "error";
   } | { case: undefined; value?: undefined };
+
+  /**
+   * Confirmations of several operations, at most 1,000, instead of one item. Returned only to a
+   * worker that has sent `updates` on this stream.
+   *
+   * @generated from field: repeated milepost.v1.Acknowledgement acknowledgements = 4;
+   */
+  acknowledgements: Acknowledgement[];
 };
 
 /**
@@ -362,7 +436,7 @@ export type StreamProgressResponse = Message<"milepost.v1.StreamProgressResponse
  * Use `create(StreamProgressResponseSchema)` to create a new message.
  */
 export const StreamProgressResponseSchema: GenMessage<StreamProgressResponse> = /*@__PURE__*/
-  messageDesc(file_milepost_v1_worker_service, 7);
+  messageDesc(file_milepost_v1_worker_service, 8);
 
 /**
  * Confirmation of committed progress of one operation. One acknowledgement may answer several
@@ -405,7 +479,7 @@ export type Acknowledgement = Message<"milepost.v1.Acknowledgement"> & {
  * Use `create(AcknowledgementSchema)` to create a new message.
  */
 export const AcknowledgementSchema: GenMessage<Acknowledgement> = /*@__PURE__*/
-  messageDesc(file_milepost_v1_worker_service, 8);
+  messageDesc(file_milepost_v1_worker_service, 9);
 
 /**
  * Notice that the worker must stop processing an operation. Unless a cancel was only requested, its
@@ -441,7 +515,7 @@ export type Interruption = Message<"milepost.v1.Interruption"> & {
  * Use `create(InterruptionSchema)` to create a new message.
  */
 export const InterruptionSchema: GenMessage<Interruption> = /*@__PURE__*/
-  messageDesc(file_milepost_v1_worker_service, 9);
+  messageDesc(file_milepost_v1_worker_service, 10);
 
 /**
  * Refusal of an update. The stream and its other operations continue.
@@ -484,7 +558,7 @@ export type UpdateError = Message<"milepost.v1.UpdateError"> & {
  * Use `create(UpdateErrorSchema)` to create a new message.
  */
 export const UpdateErrorSchema: GenMessage<UpdateError> = /*@__PURE__*/
-  messageDesc(file_milepost_v1_worker_service, 10);
+  messageDesc(file_milepost_v1_worker_service, 11);
 
 /**
  * Request for CompleteOperation.
@@ -535,7 +609,7 @@ export type CompleteOperationRequest = Message<"milepost.v1.CompleteOperationReq
  * Use `create(CompleteOperationRequestSchema)` to create a new message.
  */
 export const CompleteOperationRequestSchema: GenMessage<CompleteOperationRequest> = /*@__PURE__*/
-  messageDesc(file_milepost_v1_worker_service, 11);
+  messageDesc(file_milepost_v1_worker_service, 12);
 
 /**
  * Response for CompleteOperation.
@@ -564,7 +638,7 @@ export type CompleteOperationResponse = Message<"milepost.v1.CompleteOperationRe
  * Use `create(CompleteOperationResponseSchema)` to create a new message.
  */
 export const CompleteOperationResponseSchema: GenMessage<CompleteOperationResponse> = /*@__PURE__*/
-  messageDesc(file_milepost_v1_worker_service, 12);
+  messageDesc(file_milepost_v1_worker_service, 13);
 
 /**
  * Request for FailOperation.
@@ -629,7 +703,7 @@ export type FailOperationRequest = Message<"milepost.v1.FailOperationRequest"> &
  * Use `create(FailOperationRequestSchema)` to create a new message.
  */
 export const FailOperationRequestSchema: GenMessage<FailOperationRequest> = /*@__PURE__*/
-  messageDesc(file_milepost_v1_worker_service, 13);
+  messageDesc(file_milepost_v1_worker_service, 14);
 
 /**
  * Response for FailOperation.
@@ -658,7 +732,7 @@ export type FailOperationResponse = Message<"milepost.v1.FailOperationResponse">
  * Use `create(FailOperationResponseSchema)` to create a new message.
  */
 export const FailOperationResponseSchema: GenMessage<FailOperationResponse> = /*@__PURE__*/
-  messageDesc(file_milepost_v1_worker_service, 14);
+  messageDesc(file_milepost_v1_worker_service, 15);
 
 /**
  * Request for ReleaseOperation.
@@ -716,7 +790,7 @@ export type ReleaseOperationRequest = Message<"milepost.v1.ReleaseOperationReque
  * Use `create(ReleaseOperationRequestSchema)` to create a new message.
  */
 export const ReleaseOperationRequestSchema: GenMessage<ReleaseOperationRequest> = /*@__PURE__*/
-  messageDesc(file_milepost_v1_worker_service, 15);
+  messageDesc(file_milepost_v1_worker_service, 16);
 
 /**
  * Response for ReleaseOperation.
@@ -745,7 +819,7 @@ export type ReleaseOperationResponse = Message<"milepost.v1.ReleaseOperationResp
  * Use `create(ReleaseOperationResponseSchema)` to create a new message.
  */
 export const ReleaseOperationResponseSchema: GenMessage<ReleaseOperationResponse> = /*@__PURE__*/
-  messageDesc(file_milepost_v1_worker_service, 16);
+  messageDesc(file_milepost_v1_worker_service, 17);
 
 /**
  * Request for AcknowledgeCancellation.
@@ -788,7 +862,7 @@ export type AcknowledgeCancellationRequest = Message<"milepost.v1.AcknowledgeCan
  * Use `create(AcknowledgeCancellationRequestSchema)` to create a new message.
  */
 export const AcknowledgeCancellationRequestSchema: GenMessage<AcknowledgeCancellationRequest> = /*@__PURE__*/
-  messageDesc(file_milepost_v1_worker_service, 17);
+  messageDesc(file_milepost_v1_worker_service, 18);
 
 /**
  * Response for AcknowledgeCancellation.
@@ -817,7 +891,7 @@ export type AcknowledgeCancellationResponse = Message<"milepost.v1.AcknowledgeCa
  * Use `create(AcknowledgeCancellationResponseSchema)` to create a new message.
  */
 export const AcknowledgeCancellationResponseSchema: GenMessage<AcknowledgeCancellationResponse> = /*@__PURE__*/
-  messageDesc(file_milepost_v1_worker_service, 18);
+  messageDesc(file_milepost_v1_worker_service, 19);
 
 /**
  * Reason of an interruption.
@@ -1002,6 +1076,12 @@ export const WorkerService: GenService<{
    *
    * An invalid update is answered by an error item and does not end the stream for the other
    * operations.
+   *
+   * A request holds one update in its own fields, or up to 1,000 in `updates`, which cost both sides
+   * less. The updates of a request are taken in their order, as if each came by itself, and each is
+   * charged to the limit of worker writes. From the first request with `updates` on, a response may
+   * hold up to 1,000 acknowledgements in `acknowledgements`. A worker that sends no `updates` gets
+   * each acknowledgement by itself.
    *
    * Idempotent: a worker that was disconnected opens another stream and sends its newest progress
    * again.
