@@ -17,6 +17,8 @@ import io.grpc.ClientInterceptors;
 import io.grpc.ManagedChannel;
 import java.time.Duration;
 import java.util.Optional;
+import java.util.Set;
+import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.Executors;
 import java.util.concurrent.ScheduledExecutorService;
 import java.util.concurrent.TimeUnit;
@@ -39,18 +41,23 @@ import java.util.concurrent.TimeUnit;
  */
 public final class Milepost implements AutoCloseable {
   private static final Duration FOREVER = Duration.ofSeconds(Long.MAX_VALUE);
+  private static final Duration END_TIMEOUT = Duration.ofMinutes(5);
   private static final Duration CLOSE_TIMEOUT = Duration.ofSeconds(2);
 
   private final String address;
   private final ManagedChannel connection;
   private final Calls calls;
+  private final Set<Worker> workers = ConcurrentHashMap.newKeySet();
+  private final ReleaseQueue releases = new ReleaseQueue();
+  private final ProgressStream progress;
   private final ScheduledExecutorService timer =
-      Executors.newSingleThreadScheduledExecutor(task -> daemon(task, "milepost-timer"));
+      Executors.newSingleThreadScheduledExecutor(task -> Threads.daemon(task, "milepost-timer"));
 
   Milepost(String address, ManagedChannel connection, Credential credential, Duration deadline) {
     this.address = address;
     this.connection = connection;
     this.calls = new Calls(ClientInterceptors.intercept(connection, credential), deadline);
+    this.progress = new ProgressStream(calls, timer);
     Reconnection.keep(connection, timer);
   }
 
@@ -286,6 +293,23 @@ public final class Milepost implements AutoCloseable {
     calls.send(OperationServiceGrpc.getDeleteOperationMethod(), options.apply(request).build());
   }
 
+  /**
+   * Starts an operation by its id, calls the handler, and ends the operation with the outcome: as a
+   * worker does, but every exception other than {@link RetryLater} fails it for good, because your
+   * program decides about another attempt. While the service is unavailable, the end is tried again
+   * for 5 minutes.
+   *
+   * @param id the id of the operation
+   * @param options the options of the start
+   * @param handler does the work, in this thread
+   * @throws Exception that of the handler, or the reason why the operation could not be ended so
+   */
+  public void perform(String id, StartOptions options, Handler handler) throws Exception {
+    Operation operation = workerCalls().start(id, options);
+    new Execution(this, operation, handler, new Execution.Terms(false, END_TIMEOUT, ended -> {}))
+        .perform();
+  }
+
   /** {@return the calls of a worker of your own; a {@link Worker} makes them by itself} */
   public WorkerCalls workerCalls() {
     return new WorkerCalls(calls);
@@ -306,9 +330,14 @@ public final class Milepost implements AutoCloseable {
     return calls.channel();
   }
 
-  /** Closes the connection. Calls in flight end. */
+  /**
+   * Ends the workers of the client, which release their operations, sends the last reports of
+   * progress, and closes the connection. Calls in flight end.
+   */
   @Override
   public void close() {
+    workers.forEach(Worker::leaveClient);
+    progress.close();
     calls.close();
     timer.shutdownNow();
     connection.shutdownNow();
@@ -319,14 +348,25 @@ public final class Milepost implements AutoCloseable {
     }
   }
 
+  ProgressStream progress() {
+    return progress;
+  }
+
+  ReleaseQueue releases() {
+    return releases;
+  }
+
+  ScheduledExecutorService timer() {
+    return timer;
+  }
+
+  /** The workers that end with the client. */
+  Set<Worker> workers() {
+    return workers;
+  }
+
   @Override
   public String toString() {
     return "Milepost[" + address + "]";
-  }
-
-  private static Thread daemon(Runnable task, String name) {
-    Thread thread = new Thread(task, name);
-    thread.setDaemon(true);
-    return thread;
   }
 }

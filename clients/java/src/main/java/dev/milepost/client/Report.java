@@ -16,10 +16,16 @@ public final class Report {
 
   private static final int MAX_MESSAGE_LENGTH = 65_536;
 
-  private final UpdateProgressRequest.Builder request = UpdateProgressRequest.newBuilder();
+  private final UpdateProgressRequest.Builder request;
 
   /** Creates an empty report. */
-  public Report() {}
+  public Report() {
+    this(UpdateProgressRequest.newBuilder());
+  }
+
+  Report(UpdateProgressRequest.Builder request) {
+    this.request = request;
+  }
 
   /**
    * Reports the completed share of the work, which never goes back within one attempt.
