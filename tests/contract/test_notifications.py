@@ -22,13 +22,19 @@ class Replica:
 
     def __init__(self, engine):
         self.notified: list[str] = []
-        self.gaps = 0
+        self.gaps = self.interruptions = 0
         self.notifications = Notifications(
-            engine, on_notification=self.notified.append, on_gap=self._count
+            engine,
+            on_notification=self.notified.append,
+            on_gap=self._count,
+            on_interruption=self._note,
         )
 
     def _count(self):
         self.gaps += 1
+
+    def _note(self):
+        self.interruptions += 1
 
 
 @asynccontextmanager
@@ -96,10 +102,11 @@ async def test_too_many_to_name_are_a_hint_to_look(engine):
 
 
 async def test_cut_connection_is_replaced(engine):
-    """A gaps connection is reopened, reports a gap, and receives notifications again."""
+    """A lost connection is noted, reopened, reports a gap, and receives notifications again."""
     async with replicas(engine) as (first, second):
         cut(engine)
         await until(lambda: first.gaps > 1 and second.gaps > 1, BACK_WITHIN_S)
+        assert first.interruptions >= 1
         changed = new_operation_id()
         first.notifications.notify(changed)
         await until(lambda: changed in second.notified)

@@ -53,7 +53,7 @@ async def transitioned(store, subscriptions, transition, operation, **overrides)
 
 def have_seen(subscriptions, operation):
     """Return whether the operation has subscribers and all of them have read it."""
-    group = subscriptions.subscribers.get(operation.id, ())
+    group = subscriptions.polled.get(operation.id, ())
     return bool(group) and all(subscriber.seen_revision for subscriber in group)
 
 
@@ -73,12 +73,12 @@ async def test_wait_ends_with_the_operation(store, subscriptions, watcher):
     """A wait is ended by the terminal transition, not by progress."""
     operation = await factories.reach(store, Status.PROCESSING)
     waiting = asyncio.create_task(watcher.wait(ALICE, operation.id, LONG_S))
-    await until(lambda: bool(subscriptions.subscribers))
+    await until(lambda: bool(subscriptions.polled))
     await transitioned(store, subscriptions, Transition.PROGRESS, operation, progress=0.5)
     done = await transitioned(store, subscriptions, Transition.COMPLETE, operation)
     async with asyncio.timeout(LONG_S / 2):
         assert await waiting == done
-    assert not subscriptions.subscribers
+    assert not subscriptions.polled
 
 
 @pytest.mark.parametrize("seconds", [0.0, QUIET_S])
@@ -128,7 +128,7 @@ async def test_watch_begins_with_the_operation_as_it_is(store, subscriptions, wa
         assert await rest(watch) == []
     assert [item.status for item in seen] == ["PENDING", "PROCESSING", "COMPLETED"]
     assert [item.revision for item in seen] == [1, 2, 3]
-    assert not subscriptions.subscribers
+    assert not subscriptions.polled
 
 
 @pytest.mark.parametrize("status", [Status.PENDING, Status.CANCELLED])
@@ -315,7 +315,7 @@ async def test_operation_of_another_owner_is_missing(store, subscriptions, watch
             await watcher.wait_for_change(MALLORY, operation_id, LONG_S)
         with watcher.watch(MALLORY, operation_id, 0) as watch, pytest.raises(OperationNotFound):
             await anext(watch)
-    assert not subscriptions.subscribers
+    assert not subscriptions.polled
 
 
 async def test_expiry_ends_waits_and_watches(store, stores, engine, subscriptions, watcher):
@@ -369,7 +369,7 @@ async def test_close_ends_waits_and_watches(store, subscriptions, watcher):
         await taken(watch, 1)
         watched = asyncio.create_task(anext(watch))
         waiting = asyncio.create_task(watcher.wait(ALICE, operation.id, LONG_S))
-        await until(lambda: len(subscriptions.subscribers[operation.id]) == 2)
+        await until(lambda: len(subscriptions.polled[operation.id]) == 2)
         watcher.close()
         async with asyncio.timeout(LONG_S / 2):
             assert await waiting == operation
@@ -382,8 +382,8 @@ async def test_cancelled_wait_leaves_nothing(store, subscriptions, watcher):
     """A cancelled wait leaves no subscriber behind."""
     operation = await factories.create(store)
     waiting = asyncio.create_task(watcher.wait(ALICE, operation.id, LONG_S))
-    await until(lambda: bool(subscriptions.subscribers))
+    await until(lambda: bool(subscriptions.polled))
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
-    assert not subscriptions.subscribers
+    assert not subscriptions.polled

@@ -39,13 +39,19 @@ class Replica:
 
     def __init__(self, engine):
         self.received: list[str] = []
-        self.gaps = 0
+        self.gaps = self.interruptions = 0
         self.notifications = Notifications(
-            engine, on_notification=self.received.append, on_gap=self._count
+            engine,
+            on_notification=self.received.append,
+            on_gap=self._count,
+            on_interruption=self._note,
         )
 
     def _count(self):
         self.gaps += 1
+
+    def _note(self):
+        self.interruptions += 1
 
 
 async def test_silent_listener(silenced, postgres_url):
@@ -58,6 +64,7 @@ async def test_silent_listener(silenced, postgres_url):
         await until(lambda: here.gaps == there.gaps == 1)
         between.silence()
         await until(lambda: here.gaps == 2, REPLACED_WITHIN_S)
+        assert here.interruptions == 1
         changed = new_operation_id()
         there.notifications.notify(changed)
         await until(lambda: changed in here.received, WITHIN_S)
@@ -67,7 +74,7 @@ async def test_idle_listener(postgres_url):
     """A connection of notifications that is only idle is kept."""
     idle = Replica(open_engine(postgres_url))
     await until(lambda: idle.notifications._turns >= IDLE_TURNS)
-    assert idle.gaps == 1
+    assert (idle.gaps, idle.interruptions) == (1, 0)
     await idle.notifications.close()
 
 

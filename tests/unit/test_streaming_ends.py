@@ -39,7 +39,7 @@ async def test_stream_leaves_nothing_behind(replica):
         async with reporting(replica) as (stream, operation_id):
             stream.offer(ProgressUpdate(id=operation_id, progress=0.4))
             raise ZeroDivisionError
-    assert not replica.subscriptions.subscribers
+    assert not replica.subscriptions.unpolled
     assert not replica.pending_progress._operations
     assert not replica.streams.polls
     await until(lambda: asyncio.all_tasks() == {asyncio.current_task()})

@@ -35,7 +35,7 @@ async def test_terminal_transition_follows_pending_progress(replica, transition)
         if isinstance(answer, UpdateError):
             assert isinstance(answer.error, IllegalTransition)
     assert not replica.pending_progress._operations
-    assert not replica.subscriptions.subscribers
+    assert not replica.subscriptions.unpolled
 
 
 async def test_release_follows_pending_progress(replica):

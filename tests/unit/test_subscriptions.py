@@ -60,4 +60,4 @@ async def test_nothing_is_left_after_the_last_subscriber(subscriptions):
     """When the last subscriber of an operation unsubscribes, nothing is left of it."""
     with subscriptions.subscribed(ONE), subscriptions.subscribed(ONE):
         pass
-    assert not subscriptions.subscribers
+    assert not subscriptions.polled

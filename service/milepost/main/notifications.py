@@ -39,10 +39,20 @@ async def subscribed_to_notifications(
             return
 
         def on_gap() -> None:
+            subscriptions.are_complete = True
             poller.poll_now()
             subscriptions.notify_unpolled()
 
-        notifications = Notifications(engine, on_notification=subscriptions.deliver, on_gap=on_gap)
+        def on_interruption() -> None:
+            subscriptions.are_complete = False
+
+        on_interruption()  # until it is connected
+        notifications = Notifications(
+            engine,
+            on_notification=subscriptions.deliver,
+            on_gap=on_gap,
+            on_interruption=on_interruption,
+        )
         subscriptions.forward_to(notifications.notify)
         try:
             yield

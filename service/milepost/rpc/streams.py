@@ -8,16 +8,14 @@ from typing import TYPE_CHECKING, Any, Final
 from milepost import telemetry
 from milepost.domain.errors import InvalidRequest, MilepostError
 from milepost.domain.interruption import InterruptionKind
-from milepost.domain.operation import ID_PATTERN, OperationId
 from milepost.gen.milepost.v1 import worker_service_pb2 as pb
-from milepost.rpc.convert import UNDECODABLE, Fields
 from milepost.rpc.interceptors.errors import log_refusal
 from milepost.rpc.logged_ids import logged_ids
+from milepost.rpc.progress_updates import update_from
 from milepost.tracking.progress_messages import (
     Acknowledgement,
     Interruption,
     Item,
-    ProgressUpdate,
     UpdateError,
 )
 
@@ -33,84 +31,60 @@ KINDS: Final[Mapping[InterruptionKind, pb.InterruptionKind.ValueType]] = {
 }
 REPORTED_ID_CHARACTERS: Final = 255
 """Maximum length of a malformed id in its error item."""
+MAX_ACKNOWLEDGEMENTS: Final = 1_000
+"""Acknowledgements of one response: 64 KiB."""
 
 
 async def converse(
     requests: AsyncIterator[Any], call: RpcCall, stream: ProgressStream, limits: Limits
 ) -> None:
     """Read updates and write their answers until both directions have ended."""
-    reading = asyncio.create_task(_read(requests, stream, limits))
+    reader = _Reader(stream, limits)
+    reading = asyncio.create_task(reader.read(requests))
     reading.add_done_callback(lambda _: stream.finish())
     try:
         while (item := await stream.next()) is not None:
-            await call.context.write(_response(item, call))
+            if reader.has_batches and isinstance(item, Acknowledgement):
+                more = stream.next_acknowledgements(MAX_ACKNOWLEDGEMENTS - 1)
+                await call.context.write(_acknowledgements(item, *more))
+            else:
+                await call.context.write(_response(item, call))
         await reading  # raises if the reading was refused
     finally:
         reading.cancel()
         await asyncio.wait({reading})
 
 
-async def _read(requests: AsyncIterator[Any], stream: ProgressStream, limits: Limits) -> None:
-    async for request in requests:
-        try:
-            update = _update(request, limits)
-        except InvalidRequest as error:
-            stream.refuse(getattr(request, "operation_id", "")[:REPORTED_ID_CHARACTERS], error)
-        else:
-            stream.offer(update)
-        if stream.is_full:
-            await stream.wait_for_room()
+class _Reader:
+    """Hands the updates of a worker to its stream."""
 
+    def __init__(self, stream: ProgressStream, limits: Limits) -> None:
+        self._stream = stream
+        self._limits = limits
+        self.has_batches = False
+        """True once the worker has sent `updates`: it also reads `acknowledgements`."""
 
-def _update(request: Any, limits: Limits) -> ProgressUpdate:
-    if not isinstance(request, pb.StreamProgressRequest):  # undecodable bytes
-        raise InvalidRequest(UNDECODABLE)
-    return _ordinary(request, limits) or _checked(request, limits)
-
-
-def _ordinary(request: pb.StreamProgressRequest, limits: Limits) -> ProgressUpdate | None:
-    """Return the update if all fields are valid and none must be clamped, else None.
-
-    Almost all updates are like that, and there are very many: `Fields` checks each field by itself
-    and costs three times as much.
-    """
-    operation_id, progress, message = request.operation_id, request.progress, request.message
-    attempt = request.attempt if request.HasField("attempt") else None
-    if (
-        0.0 < progress <= 1.0
-        and (attempt is None or attempt > 0)
-        and len(message) <= limits.message_length
-        and "\0" not in message
-        and ID_PATTERN.fullmatch(operation_id) is not None
-        and not request.HasField("checkpoint")
-    ):
-        kept = message if message or request.HasField("message") else None
-        return ProgressUpdate(OperationId(operation_id), attempt, progress, kept)
-    return None
-
-
-def _checked(request: pb.StreamProgressRequest, limits: Limits) -> ProgressUpdate:
-    fields = Fields(request, limits)
-    update = ProgressUpdate(
-        id=fields.operation_id(),
-        attempt=fields.positive("attempt"),
-        progress=fields.progress(),
-        message=fields.message(),
-        checkpoint=fields.checkpoint(),
-    )
-    fields.done()
-    return update
+    async def read(self, messages: AsyncIterator[Any]) -> None:
+        stream = self._stream
+        async for message in messages:
+            if isinstance(message, pb.ProgressUpdate):
+                self.has_batches = True
+            try:
+                update = update_from(message, self._limits)
+            except InvalidRequest as error:
+                stream.refuse(getattr(message, "operation_id", "")[:REPORTED_ID_CHARACTERS], error)
+            else:
+                stream.offer(update)
+            if stream.is_full:
+                await stream.wait_for_room()
 
 
 def _response(item: Item, call: RpcCall) -> pb.StreamProgressResponse:
     match item:
         case Acknowledgement():
-            acknowledgement = pb.Acknowledgement(
-                operation_id=item.id, revision=item.revision, attempt=item.attempt
-            )
-            if item.lease_expire_time is not None:
-                acknowledgement.lease_expire_time.FromDatetime(item.lease_expire_time)
-            return pb.StreamProgressResponse(acknowledgement=acknowledgement)
+            response = pb.StreamProgressResponse()
+            _fill(response.acknowledgement, item)
+            return response
         case Interruption():
             interruption = pb.Interruption(
                 operation_id=item.id, kind=KINDS[item.kind], revision=item.revision
@@ -118,6 +92,21 @@ def _response(item: Item, call: RpcCall) -> pb.StreamProgressResponse:
             return pb.StreamProgressResponse(interruption=interruption)
         case UpdateError():
             return pb.StreamProgressResponse(error=_error(item.id, item.error, call))
+
+
+def _acknowledgements(*items: Acknowledgement) -> pb.StreamProgressResponse:
+    response = pb.StreamProgressResponse()
+    for item in items:
+        _fill(response.acknowledgements.add(), item)
+    return response
+
+
+def _fill(acknowledgement: pb.Acknowledgement, item: Acknowledgement) -> None:
+    acknowledgement.operation_id = item.id
+    acknowledgement.revision = item.revision
+    acknowledgement.attempt = item.attempt
+    if item.lease_expire_time is not None:
+        acknowledgement.lease_expire_time.FromDatetime(item.lease_expire_time)
 
 
 def _error(operation_id: str, error: Exception, call: RpcCall) -> pb.UpdateError:

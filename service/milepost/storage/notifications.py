@@ -62,6 +62,7 @@ class Notifications:
         *,
         on_notification: Callable[[OperationId], None],
         on_gap: Callable[[], None],
+        on_interruption: Callable[[], None],
     ) -> None:
         """Start to connect, in the background.
 
@@ -69,12 +70,15 @@ class Notifications:
             engine: the engine of a PostgreSQL database.
             on_notification: called on the event loop with an operation that another replica
                 changed.
-            on_gap: called on the event loop when notifications may have been lost.
+            on_gap: called on the event loop when notifications may have been lost. They arrive
+                again.
+            on_interruption: called on the event loop when they do not arrive until `on_gap`.
         """
         self._loop = asyncio.get_running_loop()
         self._session = Session(engine)
         self._on_notification = on_notification
         self._on_gap = on_gap
+        self._on_interruption = on_interruption
         self._collected: deque[OperationId] = deque(maxlen=MAX_COLLECTED + 1)
         self._is_woken = False
         self._closing = threading.Event()
@@ -121,6 +125,7 @@ class Notifications:
                     self._exchange(connection)
             except Exception as error:  # noqa: BLE001 - logged; polls go on
                 if retry_s == MIN_RETRY_S:  # the first failure since the last connection
+                    self._call(self._on_interruption)
                     self._call(self._log_interruption, type(translate(error)).__name__)
                 self._session.reset()
                 self._closing.wait(retry_s)

@@ -71,6 +71,7 @@ class SqlOperationStore:
         }
         self._rows = RowReader(database)
         self._get = get_statement(database)
+        self._status_snapshots = status_snapshots_statement(database)
         self._pages = Pages(database)
 
     async def insert(
@@ -137,8 +138,8 @@ class SqlOperationStore:
         self, operation_ids: Sequence[OperationId]
     ) -> Sequence[StatusSnapshot]:
         """See `OperationStore.status_snapshots`."""
-        query = select_status_snapshots(operation_ids)
-        rows = await self._batchers.read(lambda session: session.fetch(query))
+        ids = [(operation_id,) for operation_id in operation_ids]
+        rows = await self._batchers.read(lambda session: session.read(self._status_snapshots, ids))
         return [status_snapshot_from(row) for row in rows]
 
     def _get_all(
@@ -174,11 +175,16 @@ def get_statement(database: Database) -> Prepared:
     return Prepared(database, {"id": sa.Text(), **ACCESS_FILTER, "number": sa.Integer()}, build)
 
 
-def select_status_snapshots(operation_ids: Sequence[OperationId]) -> sa.Select[Any]:
+def status_snapshots_statement(database: Database) -> Prepared:
     """Return the query for the status of some operations, in the order of `StatusSnapshot`.
 
     Only failed operations have errors; no other payload is read.
     """
-    errors = sa.case((_o.status == Status.FAILED.value, _o.errors))
-    columns = (_o.id, _o.status, _o.revision, _o.attempt, errors, _o.cancel_request_time)
-    return sa.select(*columns).where(_o.id.in_(operation_ids))
+    errors = sa.case((_o.status == sa.literal_column(f"'{Status.FAILED}'"), _o.errors))
+    is_cancel_requested = _o.cancel_request_time.is_not(None)
+    columns = (_o.id, _o.status, _o.revision, _o.attempt, errors, is_cancel_requested)
+
+    def build(m: Mapping[str, ColumnElement[Any]]) -> sa.Executable:
+        return sa.select(*columns).where(_o.id == m["id"])
+
+    return Prepared(database, {"id": sa.Text()}, build)

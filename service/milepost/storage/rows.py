@@ -183,8 +183,8 @@ def _retry_policy(
 
 
 def status_snapshot_from(row: Sequence[Any]) -> StatusSnapshot:
-    """Return the status snapshot of one row of `operations.select_status_snapshots`."""
-    operation_id, status, revision, attempt, errors, cancel_request_time = row
+    """Return the status snapshot of one row of `operations.status_snapshots_statement`."""
+    operation_id, status, revision, attempt, errors, is_cancel_requested = row
     codes = [error.code for error in errors_from_json(errors)] if errors else []
     return StatusSnapshot(
         id=operation_id,
@@ -192,7 +192,7 @@ def status_snapshot_from(row: Sequence[Any]) -> StatusSnapshot:
         revision=revision,
         attempt=attempt,
         error_code=codes[0] if codes else None,
-        is_cancel_requested=cancel_request_time is not None,
+        is_cancel_requested=bool(is_cancel_requested),
     )
 
 

@@ -21,7 +21,7 @@ MAX_POLLED: Final = 1_000
 
 
 class Poller:
-    """Notifies every subscriber whose operation has a new revision or is gone.
+    """Notifies every polled subscriber whose operation has a new revision or is gone.
 
     One poll reads (id, revision) once per operation with subscribers. Its cost depends neither on
     the number of subscribers of an operation nor on the number of changes.
@@ -55,18 +55,18 @@ class Poller:
 
     async def poll(self) -> None:
         """Poll once every operation with a subscriber that has read a revision."""
-        subscribers = self._subscriptions.subscribers
-        ids = iter([id_ for id_, group in subscribers.items() if _is_polled(group)])
+        polled = self._subscriptions.polled
+        ids = iter([id_ for id_, group in polled.items() if _has_read(group)])
         while chunk := list(itertools.islice(ids, MAX_POLLED)):
             self._notify(chunk, await self._history.revisions(chunk))
 
     def _notify(self, polled: list[OperationId], revisions: Mapping[OperationId, int]) -> None:
         for operation_id in polled:
             revision = revisions.get(operation_id)
-            for subscriber in self._subscriptions.subscribers.get(operation_id, ()):
+            for subscriber in self._subscriptions.polled.get(operation_id, ()):
                 if subscriber.seen_revision not in (None, revision):
                     subscriber.notify()
 
 
-def _is_polled(group: set[Subscriber]) -> bool:
+def _has_read(group: set[Subscriber]) -> bool:
     return any(subscriber.seen_revision is not None for subscriber in group)

@@ -233,7 +233,7 @@ class ProgressBuffer:
 
     def _follow(self, status_snapshot: StatusSnapshot, now: float) -> Commands:
         """Stop if the operation is no longer in the hands of the worker."""
-        if status_snapshot.revision < self.revision:
+        if status_snapshot.revision <= self.revision:  # nothing since the last commit
             return ()
         if (item := self._interruption(status_snapshot, self.attempt)) is not None:
             if item.kind is InterruptionKind.CANCEL_REQUESTED:

@@ -55,6 +55,19 @@ class ProgressOutbox:
             self._has_room.set()
         return item
 
+    def take_acknowledgements(self, max_items: int) -> list[Acknowledgement]:
+        """Remove and return the oldest items up to the first of another kind."""
+        taken: list[Acknowledgement] = []
+        for item in itertools.islice(self._items.values(), max_items):
+            if not isinstance(item, Acknowledgement):
+                break
+            taken.append(item)
+        for item in taken:
+            del self._items[item.id]
+        if not self.is_full:
+            self._has_room.set()
+        return taken
+
     def wake(self) -> None:
         """End `wait`, with or without a new item."""
         self._changed.set()

@@ -28,7 +28,7 @@ from milepost.tracking.progress_outbox import ProgressOutbox
 from milepost.tracking.streamed_operations import StreamedOperation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from milepost.domain.interruption import StatusSnapshot
     from milepost.domain.limits import Limits
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from milepost.domain.transitions import TransitionRequest
     from milepost.tracking.committer import Committer
     from milepost.tracking.progress_buffer import Commands
-    from milepost.tracking.progress_messages import Item, ProgressUpdate
+    from milepost.tracking.progress_messages import Acknowledgement, Item, ProgressUpdate
     from milepost.tracking.status_polls import StatusPolls
     from milepost.tracking.streamed_operations import Clock, StreamedOperations
 
@@ -151,6 +151,10 @@ class ProgressStream:
                 return None
             await self._outbox.wait()
         return self._outbox.take()
+
+    def next_acknowledgements(self, max_items: int) -> Sequence[Acknowledgement]:
+        """Return the acknowledgements that are the next items for the worker, without a wait."""
+        return self._outbox.take_acknowledgements(max_items)
 
     # --- operations ---
 

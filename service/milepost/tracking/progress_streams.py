@@ -22,10 +22,13 @@ if TYPE_CHECKING:
     from milepost.tracking.streamed_operations import Clock
     from milepost.tracking.subscriptions import Subscriptions
 
-POLL_INTERVAL_S: Final = 0.25
+ROUND_INTERVAL_S: Final = 0.25
 """Time between two rounds of status polls; a notification causes one at once."""
-MAX_SILENCE_S: Final = 0.5
-"""Time without a commit or a poll after which an operation is polled."""
+MAX_SILENCE_S: Final = 5.0
+"""Time without a commit or a poll after which an operation is polled, for a notification that a
+replica did not send because it ended."""
+MAX_UNNOTIFIED_SILENCE_S: Final = 0.5
+"""The same while notifications do not arrive."""
 
 
 class ProgressStreams:
@@ -50,6 +53,7 @@ class ProgressStreams:
             clock: that of the event loop, unless a test has its own.
         """
         self._committer = committer
+        self._subscriptions = subscriptions
         self._limits = limits
         self._clock = clock or asyncio.get_running_loop()
         self.polls = StatusPolls(store)
@@ -101,8 +105,10 @@ class ProgressStreams:
             stream.drain()
 
     def request_silent(self) -> None:
-        """Request a poll of every operation that has been silent for `MAX_SILENCE_S`."""
-        since = self._clock.time() - MAX_SILENCE_S
+        """Request a poll of every operation that has been silent for too long."""
+        is_notified = self._subscriptions.are_complete
+        max_silence = MAX_SILENCE_S if is_notified else MAX_UNNOTIFIED_SILENCE_S
+        since = self._clock.time() - max_silence
         for stream in self._open:
             stream.record_counts()
             self.polls.request_later(stream.silent(since))
@@ -111,9 +117,9 @@ class ProgressStreams:
         """Poll after notifications at once, and silent operations in every round."""
         next_round = self._clock.time()
         while True:
-            await self.polls.wait(POLL_INTERVAL_S)
+            await self.polls.wait(ROUND_INTERVAL_S)
             if self._clock.time() >= next_round:
-                next_round = self._clock.time() + POLL_INTERVAL_S
+                next_round = self._clock.time() + ROUND_INTERVAL_S
                 self.request_silent()
             try:
                 await self.polls.run()

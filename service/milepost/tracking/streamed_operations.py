@@ -38,6 +38,8 @@ class StreamedOperation(Subscriber):
 
     __slots__ = ("_clock", "_context", "_execute", "buffer", "commit", "timer")
 
+    is_polled = False  # `StatusPolls` does it
+
     def __init__(
         self,
         buffer: ProgressBuffer,

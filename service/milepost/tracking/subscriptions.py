@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING
+import itertools
+from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -22,13 +23,16 @@ class Subscriber:
 
     __slots__ = ("_is_notified", "_waiter", "seen_revision")
 
+    is_polled: ClassVar[bool] = True
+    """`Poller` reads its operation. Others read it themselves."""
+
     def __init__(self) -> None:
         """Begin without a notification."""
         self._is_notified = False
         self._waiter: asyncio.Future[None] | None = None
         self.seen_revision: int | None = None
         """Revision that the subscriber has read. `Poller` notifies it when the operation has
-        another one or is gone; None excludes the subscriber from polls."""
+        another one or is gone; None excludes the subscriber from polls until it has read one."""
 
     def notify(self) -> None:
         """Let `wait` return, now or at its next call."""
@@ -62,13 +66,21 @@ class Subscriptions:
 
     def __init__(self) -> None:
         """Begin without subscribers, and without a connection to other replicas."""
-        self._subscribers: dict[OperationId, set[Subscriber]] = {}
+        self._polled: dict[OperationId, set[Subscriber]] = {}
+        self._unpolled: dict[OperationId, set[Subscriber]] = {}
         self._forward: Callable[[OperationId], None] | None = None
+        self.are_complete = True
+        """True while every change on another replica notifies, unless that replica fails."""
 
     @property
-    def subscribers(self) -> Mapping[OperationId, set[Subscriber]]:
-        """All subscribers, by operation."""
-        return self._subscribers
+    def polled(self) -> Mapping[OperationId, set[Subscriber]]:
+        """The subscribers that `Poller` serves, by operation."""
+        return self._polled
+
+    @property
+    def unpolled(self) -> Mapping[OperationId, set[Subscriber]]:
+        """The subscribers that poll for themselves, by operation."""
+        return self._unpolled
 
     def forward_to(self, forward: Callable[[OperationId], None]) -> None:
         """Call `forward` with every operation published here, for the other replicas."""
@@ -86,14 +98,18 @@ class Subscriptions:
 
     def subscribe(self, operation_id: OperationId, subscriber: Subscriber) -> None:
         """Notify the subscriber of every change of the operation from now on."""
-        self._subscribers.setdefault(operation_id, set()).add(subscriber)
+        self._groups(subscriber).setdefault(operation_id, set()).add(subscriber)
 
     def unsubscribe(self, operation_id: OperationId, subscriber: Subscriber) -> None:
         """Notify the subscriber no more."""
-        group = self._subscribers[operation_id]
+        groups = self._groups(subscriber)
+        group = groups[operation_id]
         group.discard(subscriber)
         if not group:
-            del self._subscribers[operation_id]
+            del groups[operation_id]
+
+    def _groups(self, subscriber: Subscriber) -> dict[OperationId, set[Subscriber]]:
+        return self._polled if subscriber.is_polled else self._unpolled
 
     def publish(self, operation_id: OperationId) -> None:
         """Notify the subscribers of an operation that changed here, on every replica."""
@@ -103,18 +119,21 @@ class Subscriptions:
 
     def deliver(self, operation_id: OperationId) -> None:
         """Notify the subscribers on this replica of an operation that changed on any replica."""
-        for subscriber in self._subscribers.get(operation_id, ()):
-            subscriber.notify()
+        for groups in (self._polled, self._unpolled):
+            for subscriber in groups.get(operation_id, ()):
+                subscriber.notify()
 
     def notify_all(self) -> None:
         """Notify every subscriber, because notifications may have been lost."""
-        for group in self._subscribers.values():
-            for subscriber in group:
-                subscriber.notify()
+        for subscriber in self._all():
+            subscriber.notify()
 
     def notify_unpolled(self) -> None:
         """Notify the subscribers that `Poller` leaves out, after notifications were lost."""
-        for group in self._subscribers.values():
-            for subscriber in group:
-                if subscriber.seen_revision is None:
-                    subscriber.notify()
+        for subscriber in self._all():
+            if subscriber.seen_revision is None:
+                subscriber.notify()
+
+    def _all(self) -> Iterator[Subscriber]:
+        groups = itertools.chain(self._polled.values(), self._unpolled.values())
+        return itertools.chain.from_iterable(groups)

@@ -9,6 +9,7 @@ from milepost.access.policy import authorize
 from milepost.gen.milepost.v1 import worker_service_pb2 as pb
 from milepost.rpc.certificates import certificate_names
 from milepost.rpc.logged_ids import granted, logged_ids
+from milepost.rpc.progress_updates import separated
 
 if TYPE_CHECKING:
     from milepost.access.admission import Admission
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from milepost.access.rate_limits import RateLimits
     from milepost.rpc.call import Context, RpcCall
     from milepost.rpc.interceptors.chain import CallNext
+
+_UPDATES = (pb.UpdateProgressRequest, pb.StreamProgressRequest, pb.ProgressUpdate)
 
 
 class AdmissionInterceptor:
@@ -71,7 +74,10 @@ class AuditInterceptor:
 
 
 class RateLimitInterceptor:
-    """Refuses calls, and ends streams, of a principal that exceeds its rates."""
+    """Refuses calls, and ends streams, of a principal that exceeds its rates.
+
+    It hands the updates of a stream on one by one, because each is charged by itself.
+    """
 
     def __init__(self, rate_limits: RateLimits) -> None:
         """Ask `rate_limits`."""
@@ -88,15 +94,17 @@ class RateLimitInterceptor:
             )
             if call.streams and hasattr(request, "__aiter__"):
                 request = self._rate_limits.charged(
-                    request, call.principal, call.method, renews=_renewed
+                    separated(request), call.principal, call.method, renews=_renewed
                 )
         return await call_next(call, request, context)
 
 
 def _renewed(request: Any) -> str | None:
     """Return the operation of a progress update that is empty and so only renews its lease."""
-    if not isinstance(request, (pb.UpdateProgressRequest, pb.StreamProgressRequest)):
+    if not isinstance(request, _UPDATES):
         return None
     if any(request.HasField(name) for name in ("progress", "message", "checkpoint")):
+        return None
+    if isinstance(request, pb.StreamProgressRequest) and request.updates:  # to be refused
         return None
     return request.operation_id

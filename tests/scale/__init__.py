@@ -1,0 +1,1 @@
+"""Measurements of the service at its limits, in minutes instead of seconds."""
