@@ -55,7 +55,8 @@ final class ClientCalls {
         tls.trustManager(new File(command.text("ca_file")));
       }
       if (command.has("certificate_file")) {
-        tls.keyManager(new File(command.text("certificate_file")), new File(command.text("key_file")));
+        tls.keyManager(
+            new File(command.text("certificate_file")), new File(command.text("key_file")));
       }
       builder.tls(tls.build());
     }

@@ -47,7 +47,9 @@ record Command(JsonObject arguments) {
 
   List<Command> objects(String name) {
     List<Command> objects = new ArrayList<>();
-    arguments.getAsJsonArray(name).forEach(item -> objects.add(new Command(item.getAsJsonObject())));
+    arguments
+        .getAsJsonArray(name)
+        .forEach(item -> objects.add(new Command(item.getAsJsonObject())));
     return objects;
   }
 

@@ -24,7 +24,11 @@ import java.util.concurrent.Executors;
  */
 public final class Main {
   private static final Gson GSON =
-      new GsonBuilder().serializeNulls().disableHtmlEscaping().serializeSpecialFloatingPointValues().create();
+      new GsonBuilder()
+          .serializeNulls()
+          .disableHtmlEscaping()
+          .serializeSpecialFloatingPointValues()
+          .create();
 
   private final PrintStream output;
   private final Map<String, Call> calls = new LinkedHashMap<>();

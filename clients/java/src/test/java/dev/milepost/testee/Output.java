@@ -55,8 +55,7 @@ final class Output {
   private static void put(Map<String, Object> fields, String name, Object value)
       throws ReflectiveOperationException {
     Object converted = convert(value);
-    boolean isAbsent =
-        converted == null || (converted instanceof List<?> items && items.isEmpty());
+    boolean isAbsent = converted == null || (converted instanceof List<?> items && items.isEmpty());
     if (!isAbsent) {
       fields.put(snake(name), converted == NULL ? null : converted);
     }

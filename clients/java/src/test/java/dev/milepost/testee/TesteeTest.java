@@ -79,7 +79,13 @@ class TesteeTest {
       String alice =
           ok(
                   "connect",
-                  Map.of("address", service.address(), "api_key", service.key("CALLER"), "deadline", 5))
+                  Map.of(
+                      "address",
+                      service.address(),
+                      "api_key",
+                      service.key("CALLER"),
+                      "deadline",
+                      5))
               .get("client")
               .getAsString();
       String worker =
@@ -113,8 +119,7 @@ class TesteeTest {
     Map<String, Object> write = Map.of("client", worker, "operation_id", id);
     assertEquals("PENDING", ok("get", read).get("status").getAsString());
     for (String call : List.of("list", "events", "watch")) {
-      Map<String, Object> stream =
-          Map.of("stream", ok(call, read).get("stream").getAsString());
+      Map<String, Object> stream = Map.of("stream", ok(call, read).get("stream").getAsString());
       assertTrue(ok("next", stream).has("item"));
       if (!call.equals("watch")) {
         assertTrue(ok("next", stream).get("end").getAsBoolean());
@@ -131,14 +136,19 @@ class TesteeTest {
             .get(0)
             .getAsJsonObject();
     assertEquals("{\"at\":3.0}", claimed.get("checkpoint").toString());
-    assertEquals("Error", failure("complete", with(write, "result", Map.of("$utf16", List.of(55296)))));
-    assertEquals("Error", failure("complete", with(write, "result", Map.of("$integer", "9007199254740993"))));
+    assertEquals(
+        "Error", failure("complete", with(write, "result", Map.of("$utf16", List.of(55296)))));
+    assertEquals(
+        "Error",
+        failure("complete", with(write, "result", Map.of("$integer", "9007199254740993"))));
     assertEquals("Error", failure("complete", with(write, "result", Map.of("$cycle", true))));
-    assertEquals("Error", failure("complete", with(write, "result", Map.of("$unserialisable", true))));
+    assertEquals(
+        "Error", failure("complete", with(write, "result", Map.of("$unserialisable", true))));
     assertEquals("Error", failure("complete", with(write, "result", Map.of("$number", "NaN"))));
     ok("complete", with(write, "result", Map.of("a", List.of("ü", true))));
     assertEquals("COMPLETED", ok("wait", read).get("status").getAsString());
-    assertEquals("{\"a\":[\"ü\",true]}", ok("result", with(read, "timeout", 5)).get("result").toString());
+    assertEquals(
+        "{\"a\":[\"ü\",true]}", ok("result", with(read, "timeout", 5)).get("result").toString());
     ok("delete", read);
     String other = create(alice, "other");
     Map<String, Object> cancel = Map.of("client", alice, "operation_id", other);
@@ -148,7 +158,11 @@ class TesteeTest {
     ok("start", Map.of("client", worker, "operation_id", failed));
     Map<String, Object> fail =
         Map.of(
-            "client", worker, "operation_id", failed, "errors",
+            "client",
+            worker,
+            "operation_id",
+            failed,
+            "errors",
             List.of(Map.of("code", "E", "message", "m")));
     assertEquals("FAILED", ok("fail", fail).get("status").getAsString());
   }
@@ -167,12 +181,13 @@ class TesteeTest {
                 .get("worker")
                 .getAsString());
     String id = create(alice, "work");
-    Map<String, Object> work =
-        Map.of("work", ok("worker_next", worker).get("work").getAsString());
+    Map<String, Object> work = Map.of("work", ok("worker_next", worker).get("work").getAsString());
     ok("work_progress", with(work, "progress", 0.5));
     assertEquals(
         "{\"stopped\":null,\"cancel_requested\":false}", ok("work_state", work).toString());
-    ok("work_return", with(work, "result", Map.of("$any", Map.of("type_url", "x/y.Z", "value", "AA=="))));
+    ok(
+        "work_return",
+        with(work, "result", Map.of("$any", Map.of("type_url", "x/y.Z", "value", "AA=="))));
     String result =
         ok("result", Map.of("client", alice, "operation_id", id)).get("result").toString();
     assertEquals("{\"$any\":{\"type_url\":\"x/y.Z\",\"value\":\"AA==\"}}", sorted(result));
@@ -180,22 +195,29 @@ class TesteeTest {
     Map<String, Object> failing =
         Map.of("work", ok("worker_next", worker).get("work").getAsString());
     ok("work_throw", with(with(with(failing, "kind", "permanent"), "code", "C"), "message", "m"));
-    assertEquals("OperationFailed", failure("result", Map.of("client", alice, "operation_id", other)));
+    assertEquals(
+        "OperationFailed", failure("result", Map.of("client", alice, "operation_id", other)));
     ok("worker_stop", worker);
   }
 
   /** Returns the text with the members in the order of their names. */
   private static String sorted(String any) {
     JsonObject content = JsonParser.parseString(any).getAsJsonObject().getAsJsonObject("$any");
-    return "{\"$any\":{\"type_url\":" + content.get("type_url") + ",\"value\":" + content.get("value") + "}}";
+    return "{\"$any\":{\"type_url\":"
+        + content.get("type_url")
+        + ",\"value\":"
+        + content.get("value")
+        + "}}";
   }
 
   private void webhooks() throws Exception {
-    String body = "{\"type\":\"operation.completed\",\"timestamp\":\"2026-11-26T10:00:00Z\",\"data\":{}}";
+    String body =
+        "{\"type\":\"operation.completed\",\"timestamp\":\"2026-11-26T10:00:00Z\",\"data\":{}}";
     long now = Instant.now().getEpochSecond();
     String signature = new Webhook(SECRET).sign("whd_1", now, body);
     Map<String, Object> headers =
-        Map.of("Webhook-Id", "whd_1", "webhook-timestamp", "" + now, "webhook-signature", signature);
+        Map.of(
+            "Webhook-Id", "whd_1", "webhook-timestamp", "" + now, "webhook-signature", signature);
     Map<String, Object> request =
         Map.of("body", body, "headers", headers, "secrets", List.of(SECRET));
     JsonObject content = ok("verify_webhook", request).getAsJsonObject("content");

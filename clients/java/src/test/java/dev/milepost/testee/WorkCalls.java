@@ -80,8 +80,7 @@ final class WorkCalls {
   }
 
   private Object start(Command command) {
-    Milepost client =
-        handles.take(ClientCalls.Connection.class, command.text("client")).client();
+    Milepost client = handles.take(ClientCalls.Connection.class, command.text("client")).client();
     Running running = new Running();
     WorkerBuilder builder = Worker.builder(client);
     command.texts("functions").forEach(function -> builder.handle(function, running::handle));
@@ -157,8 +156,7 @@ final class WorkCalls {
     return switch (command.text("kind")) {
       case "permanent" -> new PermanentFailure(message).withCode(command.text("code"));
       case "retry_later" ->
-          new RetryLater(
-              command.has("delay") ? command.duration("delay") : Duration.ZERO, message);
+          new RetryLater(command.has("delay") ? command.duration("delay") : Duration.ZERO, message);
       case "acknowledge" -> new AcknowledgeCancellation();
       default -> new RuntimeException(message);
     };
