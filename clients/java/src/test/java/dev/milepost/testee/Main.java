@@ -40,6 +40,8 @@ public final class Main {
     calls.putAll(new OperationCalls(handles).calls());
     calls.putAll(new StreamCalls(handles).calls());
     calls.putAll(new WorkCalls(handles).calls());
+    calls.putAll(new ReceiverCalls(handles).calls());
+    calls.put("bench", Bench::run);
   }
 
   /** Performs one command. */

@@ -17,10 +17,12 @@ import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.OptionalDouble;
+import java.util.OptionalInt;
 import java.util.Set;
 
 /** Values of the client as JSON: names in snake case, durations in seconds. */
 final class Output {
+  private static final Set<String> DATA = Set.of("result", "checkpoint");
   private static final Set<String> NO_FIELDS = Set.of("message", "hashCode", "toString");
 
   private Output() {}
@@ -36,9 +38,6 @@ final class Output {
       if (isField) {
         put(fields, method.getName().replaceFirst("^is", ""), method.invoke(operation));
       }
-    }
-    if (!operation.message().hasMetadata()) {
-      fields.remove("metadata");
     }
     return fields;
   }
@@ -61,6 +60,11 @@ final class Output {
     }
   }
 
+  private static boolean isEmpty(String name, Object value) {
+    return (value instanceof Map<?, ?> members && members.isEmpty() && !DATA.contains(name))
+        || (value instanceof List<?> items && items.isEmpty() && !DATA.contains(name));
+  }
+
   /** Stands for a payload that is null, which is not absent. */
   private static final Object NULL = new Object();
 
@@ -73,6 +77,9 @@ final class Output {
     }
     if (value instanceof Payload payload) {
       return payload.isNull() ? NULL : ofPayload(payload);
+    }
+    if (value instanceof OptionalInt number) {
+      return number.isPresent() ? number.getAsInt() : null;
     }
     if (value instanceof Duration duration) {
       return duration.toNanos() / 1e9;
@@ -91,11 +98,7 @@ final class Output {
 
   private static Object convertRecord(Object value) {
     try {
-      Map<String, Object> fields = ofRecord((Record) value);
-      if (fields.get("details") instanceof Map<?, ?> details && details.isEmpty()) {
-        fields.remove("details");
-      }
-      return fields;
+      return ofRecord((Record) value);
     } catch (ReflectiveOperationException impossible) {
       throw new AssertionError(impossible);
     }

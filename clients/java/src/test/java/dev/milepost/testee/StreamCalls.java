@@ -18,7 +18,7 @@ final class StreamCalls {
   }
 
   /** An iteration that goes on from command to command; it is for one thread at a time. */
-  private record ItemStream(Iterator<?> items, Runnable end) {
+  record ItemStream(Iterator<?> items, Runnable end) {
     synchronized Object next() throws ReflectiveOperationException {
       if (!items.hasNext()) {
         return Map.of("end", true);

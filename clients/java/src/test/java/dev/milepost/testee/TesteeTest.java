@@ -75,7 +75,7 @@ class TesteeTest {
 
   @Test
   void everyCall() throws Exception {
-    try (Service service = new Service()) {
+    try (Service service = new Service("--webhooks")) {
       String alice =
           ok(
                   "connect",
@@ -98,6 +98,8 @@ class TesteeTest {
       byHand(alice, worker);
       byWorker(alice, worker);
       webhooks();
+      receivers(alice);
+      bench(service);
       ok("disconnect", Map.of("client", worker));
       assertEquals("Error", failure("claim", claim));
       assertTrue(answer("no_such_call", Map.of()).get("unsupported").getAsBoolean());
@@ -223,5 +225,25 @@ class TesteeTest {
     JsonObject content = ok("verify_webhook", request).getAsJsonObject("content");
     assertEquals("operation.completed", content.get("type").getAsString());
     assertEquals("NotVerified", failure("verify_webhook", with(request, "body", body + " ")));
+  }
+
+  private void receivers(String alice) throws IOException {
+    Map<String, Object> client = Map.of("client", alice);
+    assertTrue(ok("rotate_signing_secret", client).has("current"));
+    assertTrue(ok("signing_secrets", client).getAsJsonObject("current").has("value"));
+    Map<String, Object> stream = Map.of("stream", ok("deliveries", client).get("stream").getAsString());
+    assertTrue(ok("next", stream).get("end").getAsBoolean());
+    String id = "whd_" + "0".repeat(24);
+    assertEquals("DeliveryNotFound", failure("redeliver", with(client, "delivery_id", id)));
+    assertEquals(
+        "InvalidRequest", failure("send_test_webhook", with(client, "callback_url", "ftp://x")));
+  }
+
+  private void bench(Service service) throws IOException {
+    Map<String, Object> loop =
+        Map.of(
+            "address", service.address(), "api_key", service.key("CALLER"), "loop", "unary",
+            "seconds", 0.1, "concurrency", 1);
+    assertEquals("OperationNotFound", failure("bench", loop)); // the real one is an echo server
   }
 }
