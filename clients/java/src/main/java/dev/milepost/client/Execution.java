@@ -238,9 +238,7 @@ final class Execution implements Runnable {
       if (!WorkEnd.isUnstorable(refusal)) {
         throw refusal;
       }
-      OperationError error = Failures.describe(refusal); // every attempt would end so
-      String message = "the result was refused: " + error.message();
-      end.fail(new PermanentFailure(message, refusal).withCode(error.code()), false);
+      end.refuseResult(refusal);
       if (!terms.isRetryable()) {
         throw refusal;
       }

@@ -8,14 +8,6 @@ import dev.milepost.v1.UpdateProgressRequest;
  * keeps its last value.
  */
 public final class Report {
-  /**
-   * The limits of what is reported. A message that is too large for gRPC would end the reports of
-   * all operations on the stream.
-   */
-  private static final int MAX_CHECKPOINT_BYTES = 65_536;
-
-  private static final int MAX_MESSAGE_LENGTH = 65_536;
-
   private final UpdateProgressRequest.Builder request;
 
   /** Creates an empty report. */
@@ -44,13 +36,8 @@ public final class Report {
    * @param text at most 1,000 characters
    * @return this report
    * @throws NotJsonException if the text holds a lone surrogate
-   * @throws IllegalArgumentException if it is far too long
    */
   public Report message(String text) {
-    if (text.length() > MAX_MESSAGE_LENGTH) {
-      throw new IllegalArgumentException(
-          "the message has more than " + MAX_MESSAGE_LENGTH + " characters");
-    }
     request.setMessage(Json.wellFormed(text));
     return this;
   }
@@ -58,18 +45,14 @@ public final class Report {
   /**
    * Saves the state of the work for the next attempt.
    *
-   * @param state JSON or a protobuf message; null keeps the last one
+   * @param state JSON or a protobuf message of at most 65,536 bytes; null keeps the last one
    * @return this report
    * @throws NotJsonException if the state cannot be sent
-   * @throws IllegalArgumentException if it has more than 65,536 bytes
    */
   public Report checkpoint(Object state) {
     Any packed = Json.toAny(state);
     if (packed == null) {
       request.clearCheckpoint();
-    } else if (packed.getValue().size() > MAX_CHECKPOINT_BYTES) {
-      throw new IllegalArgumentException(
-          "the checkpoint has more than " + MAX_CHECKPOINT_BYTES + " bytes");
     } else {
       request.setCheckpoint(packed);
     }

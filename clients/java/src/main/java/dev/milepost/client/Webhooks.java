@@ -13,6 +13,7 @@ import java.time.Instant;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
 import java.util.function.Function;
 
 /**
@@ -84,14 +85,24 @@ public final class Webhooks {
     Struct.Builder content = Struct.newBuilder();
     try {
       JsonFormat.parser().merge(text, content);
-      Map<String, Value> members = content.getFieldsMap();
-      return new WebhookEvent(
-          id,
-          members.get("type").getStringValue(),
-          Instant.parse(members.get("timestamp").getStringValue()),
-          Json.fromStruct(members.get("data").getStructValue()));
-    } catch (InvalidProtocolBufferException | DateTimeException | NullPointerException problem) {
+    } catch (InvalidProtocolBufferException problem) {
       throw new NotVerifiedException("the content is not that of a webhook", problem);
+    }
+    Value type = content.getFieldsOrDefault("type", Value.getDefaultInstance());
+    Value time = content.getFieldsOrDefault("timestamp", Value.getDefaultInstance());
+    Value data = content.getFieldsOrDefault("data", Value.getDefaultInstance());
+    return new WebhookEvent(
+        id,
+        type.getStringValue(),
+        timestamp(time.getStringValue()),
+        Json.fromStruct(data.getStructValue()));
+  }
+
+  private static Optional<Instant> timestamp(String text) {
+    try {
+      return text.isEmpty() ? Optional.empty() : Optional.of(Instant.parse(text));
+    } catch (DateTimeException malformed) {
+      return Optional.empty();
     }
   }
 }

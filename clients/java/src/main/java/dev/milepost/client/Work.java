@@ -1,5 +1,6 @@
 package dev.milepost.client;
 
+import dev.milepost.v1.UpdateProgressRequest;
 import java.time.Duration;
 import java.util.Optional;
 import java.util.concurrent.CountDownLatch;
@@ -11,6 +12,10 @@ import java.util.function.Consumer;
  * of a client shares, and do not wait for an answer. For use by any thread.
  */
 public final class Work {
+  private static final int MAX_MESSAGE_LENGTH = 65_536;
+  private static final int MAX_CHECKPOINT_BYTES = 65_536;
+  private static final int MAX_TYPE_URL_LENGTH = 2_048;
+
   private final Operation operation;
   private final ProgressStream stream;
   private final HeldOperation held;
@@ -88,6 +93,7 @@ public final class Work {
    * Reports progress, a message and a checkpoint together; they are stored together.
    *
    * @param report the report; an empty one only renews the lease
+   * @throws IllegalArgumentException if a checkpoint or a message is too large
    * @throws MilepostException the error of an earlier report that was refused, or the {@link
    *     #reason}
    */
@@ -96,7 +102,21 @@ public final class Work {
     if (isEnded) {
       throw new IllegalStateException("the work is over: nothing more can be reported about it");
     }
-    stream.report(held, report.toMessage().build());
+    stream.report(held, bounded(report.toMessage().build()));
+  }
+
+  /** Refuses what gRPC or the service would not take: it would end the reports of all operations. */
+  private static UpdateProgressRequest bounded(UpdateProgressRequest report) {
+    require(report.getMessage().length(), MAX_MESSAGE_LENGTH, "characters of the message");
+    require(report.getCheckpoint().getValue().size(), MAX_CHECKPOINT_BYTES, "bytes of a checkpoint");
+    require(report.getCheckpoint().getTypeUrl().length(), MAX_TYPE_URL_LENGTH, "characters of a type");
+    return report;
+  }
+
+  private static void require(int size, int max, String what) {
+    if (size > max) {
+      throw new IllegalArgumentException("more than " + max + " " + what);
+    }
   }
 
   /**

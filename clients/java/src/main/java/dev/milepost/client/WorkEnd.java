@@ -47,12 +47,28 @@ final class WorkEnd {
   /** Ends the attempt because of the problem; an error that is refused is replaced. */
   void fail(Throwable problem, boolean isRetryable) {
     storeLastReport();
-    if (problem instanceof AcknowledgeCancellation && acknowledge()) {
-      return;
+    OperationError error = Failures.describe(problem);
+    if (problem instanceof AcknowledgeCancellation) {
+      String refusal = acknowledge();
+      if (refusal == null) {
+        return;
+      }
+      error = new OperationError("CancellationNotRequested", refusal);
     }
     log(problem);
+    fail(error, options(problem, isRetryable));
+  }
+
+  /** Fails the operation for good, because its result cannot be stored: every attempt would end so. */
+  void refuseResult(RuntimeException refusal) {
+    String message = "the result cannot be stored: " + Failures.describe(refusal).message();
+    log(refusal);
+    fail(new OperationError("UnstorableResult", message), new FailOptions());
+  }
+
+  private void fail(OperationError error, FailOptions options) {
     try {
-      failWith("fail", Failures.describe(problem), options(problem, isRetryable));
+      failWith("fail", error, options);
     } catch (RuntimeException refusal) {
       if (!isUnstorable(refusal)) {
         throw refusal;
@@ -76,14 +92,14 @@ final class WorkEnd {
     untilFinal(size, () -> calls.fail(id, List.of(error), options));
   }
 
-  /** Acknowledges the cancel; returns false if none was requested. */
-  private boolean acknowledge() {
+  /** Acknowledges the cancel; returns the text of the refusal if none was requested, or null. */
+  private String acknowledge() {
     WriteOptions options = write("acknowledge");
     try {
       untilFinal(0, () -> calls.acknowledgeCancellation(id, options));
-      return true;
+      return null;
     } catch (CancellationNotRequestedException refusal) {
-      return false;
+      return refusal.getMessage();
     }
   }
 

@@ -75,7 +75,7 @@ class PerformTest {
   @Test
   void unstorableResultsFailAndAreThrown() {
     assertThrows(NotJsonException.class, () -> perform(work -> new Object()));
-    assertEquals("NotJsonException", end().errors().get(0).code());
+    assertEquals("UnstorableResult", end().errors().get(0).code());
   }
 
   @Test

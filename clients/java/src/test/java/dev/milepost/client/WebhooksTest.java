@@ -51,7 +51,7 @@ class WebhooksTest {
     WebhookEvent event = verify(BODY, signed(BODY, Instant.now()), OTHER, SECRET);
     assertEquals("whd_1", event.id());
     assertEquals("operation.completed", event.type());
-    assertEquals(Instant.parse("2026-11-26T10:00:00Z"), event.timestamp());
+    assertEquals(Optional.of(Instant.parse("2026-11-26T10:00:00Z")), event.timestamp());
     assertEquals(Map.of("n", 7.0), event.data().get("result"));
     assertTrue(event.data().containsKey("version"));
   }
@@ -81,7 +81,7 @@ class WebhooksTest {
         assertThrows(NotVerifiedException.class, () -> verify(BODY, bad, SECRET));
       }
     }
-    for (String body : List.of("no JSON", "[]", "{}", "{\"type\": 7}")) {
+    for (String body : List.of("no JSON", "[]", "7")) {
       Map<String, String> headers = signed(body, Instant.now());
       assertThrows(NotVerifiedException.class, () -> verify(body, headers, SECRET));
     }

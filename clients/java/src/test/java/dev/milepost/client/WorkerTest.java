@@ -91,6 +91,10 @@ class WorkerTest {
   void progressIsStoredAndRefusedReportsAreThrown() throws Exception {
     Handler handler =
         work -> {
+          Report large = new Report().checkpoint("x".repeat(65_537));
+          assertThrows(IllegalArgumentException.class, () -> work.report(large));
+          Report wordy = new Report().message("x".repeat(65_537));
+          assertThrows(IllegalArgumentException.class, () -> work.report(wordy));
           for (int i = 0; i < 100; i++) {
             work.progress(i / 200.0, "step " + i);
           }
@@ -170,7 +174,7 @@ class WorkerTest {
         };
     try (RunningWorker running = new RunningWorker(worker(handler))) {
       Operation operation = end(alice.create(function, new CreateOptions().maxAttempts(1)).id());
-      assertEquals("AcknowledgeCancellation", operation.errors().get(0).code());
+      assertEquals("CancellationNotRequested", operation.errors().get(0).code());
     }
   }
 

@@ -14,6 +14,7 @@ import java.time.Instant;
 import java.util.Base64;
 import java.util.LinkedHashMap;
 import java.util.List;
+import java.util.Locale;
 import java.util.Map;
 import java.util.Optional;
 import java.util.OptionalDouble;
@@ -54,8 +55,7 @@ final class Output {
   private static void put(Map<String, Object> fields, String name, Object value)
       throws ReflectiveOperationException {
     Object converted = convert(value);
-    boolean isAbsent = converted == null || (converted instanceof List<?> items && items.isEmpty());
-    if (!isAbsent) {
+    if (converted != null && !isEmpty(name, converted)) {
       fields.put(snake(name), converted == NULL ? null : converted);
     }
   }
@@ -152,6 +152,6 @@ final class Output {
   }
 
   private static String snake(String name) {
-    return name.replaceAll("([A-Z])", "_$1").toLowerCase(java.util.Locale.ROOT);
+    return name.replaceAll("(?<=.)([A-Z])", "_$1").toLowerCase(Locale.ROOT);
   }
 }
