@@ -37,6 +37,11 @@ RUST_TARGET := $(CURDIR)/.cache/rust/target
 RUST_CARGO := CARGO_TARGET_DIR=$(RUST_TARGET) cargo
 RUST_GENERATOR := .cache/rust/codegen/debug/milepost-codegen
 
+# The Java client. Maven keeps what it downloads beside the rest that can be made again.
+JAVA_CLIENT := clients/java
+MVN := mvn --batch-mode --no-transfer-progress --quiet -Dmaven.repo.local=$(CURDIR)/.cache/maven
+JAVA_CLASSES := $(JAVA_CLIENT)/target/classpath.txt
+
 # What the .proto files promise is compared with the main branch: the local one, or the one last fetched.
 define BREAKING
 for ref in main origin/main; do \
@@ -76,8 +81,8 @@ export RUFF_CACHE_DIR := $(CURDIR)/.cache/ruff
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help demo run test test-clients check-clients speed-clients check-python test-python check-go test-go
-.PHONY: check-typescript test-typescript check-rust test-rust lint check coverage bench bench-size scale faults gen lock
-.PHONY: clean
+.PHONY: check-typescript test-typescript check-rust test-rust check-java test-java lint check coverage bench bench-size
+.PHONY: scale faults gen lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -142,6 +147,15 @@ check-rust: $(VENV)/.dev $(RUST_GENERATOR)
 	cd $(RUST_CLIENT) && $(RUST_CARGO) clippy --quiet --locked --all-features --all-targets -- -D warnings
 	cd $(RUST_CLIENT) && RUSTDOCFLAGS="-D warnings" $(RUST_CARGO) doc --quiet --locked --all-features --no-deps
 	cd $(RUST_CLIENT) && $(RUST_CARGO) test --quiet --locked --all-features --lib --test readme
+test-java: $(VENV)/.dev ## Check and test the Java client, and build its jars
+	@command -v mvn >/dev/null || { echo "error: there is no mvn; the Java client needs Maven and Java 17"; exit 1; }
+	cd $(JAVA_CLIENT) && $(MVN) spotless:check package $(ARGS)
+
+# The testee of the conformance suite.
+$(JAVA_CLASSES): $(JAVA_CLIENT)/pom.xml $(wildcard protos/milepost/v1/*.proto) \
+		$(shell find $(JAVA_CLIENT)/src -name '*.java' 2>/dev/null)
+	cd $(JAVA_CLIENT) && $(MVN) test-compile
+	@touch $@
 
 lint: $(VENV)/.dev ## Check style, types, imports, duplicates, .proto files and generated code
 	$(BIN)/ruff check
@@ -182,7 +196,7 @@ lock: $(UV) ## Write requirements/*.txt from pyproject.toml (newest versions: AR
 	$(LOCK) --group build --constraints requirements/dev.txt --output-file requirements/build.txt $(ARGS)
 
 clean: ## Remove the environment and everything that can be made again
-	rm -rf $(VENV) .cache build dist $(TYPESCRIPT)/node_modules $(TYPESCRIPT)/dist $(TYPESCRIPT)/build
+	rm -rf $(VENV) .cache build dist $(TYPESCRIPT)/node_modules $(TYPESCRIPT)/dist $(TYPESCRIPT)/build $(JAVA_CLIENT)/target
 	find service clients/python migrations protos tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(TYPESCRIPT)/build/testee/main.js: $(TYPESCRIPT)/node_modules/.package-lock.json \

@@ -1,0 +1,37 @@
+package dev.milepost.client;
+
+import java.util.regex.Matcher;
+import java.util.regex.Pattern;
+
+/** The address of a service: its target for gRPC, and whether it stays on this machine. */
+final class Address {
+  private static final Pattern HOST =
+      Pattern.compile(
+          "(?:dns:(?://[^/]*/)?)?(?:\\[(?<bracketed>[^]]+)](?::\\d+)?|(?<plain>[^:]+)(?::\\d+)?|(?<bare>.+))");
+  private static final Pattern LOOPBACK =
+      Pattern.compile("(?i)localhost|127(?:\\.\\d{1,3}){3}|::1|(?:0+:){7}0*1");
+
+  private Address() {}
+
+  /** Returns true if every connection to the address stays on this machine. */
+  static boolean isLoopback(String address) {
+    if (address.startsWith("unix:")) {
+      return true;
+    }
+    Matcher found = HOST.matcher(address);
+    return found.matches() && LOOPBACK.matcher(host(found)).matches();
+  }
+
+  private static String host(Matcher found) {
+    if (found.group("bracketed") != null) {
+      return found.group("bracketed");
+    }
+    return found.group("plain") != null ? found.group("plain") : found.group("bare");
+  }
+
+  /** Returns the address as gRPC wants it. */
+  static String target(String address) {
+    boolean isBareIpv6 = address.matches("[0-9a-fA-F:.]*:[0-9a-fA-F:.]*:[0-9a-fA-F:.]*");
+    return isBareIpv6 ? "[" + address + "]" : address;
+  }
+}

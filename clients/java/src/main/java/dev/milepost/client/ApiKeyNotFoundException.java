@@ -1,0 +1,8 @@
+package dev.milepost.client;
+
+/** An unknown API key. */
+public class ApiKeyNotFoundException extends NotFoundException {
+  ApiKeyNotFoundException(Refusal refusal) {
+    super(refusal);
+  }
+}

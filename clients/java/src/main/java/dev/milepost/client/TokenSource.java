@@ -1,0 +1,16 @@
+package dev.milepost.client;
+
+/**
+ * Returns the API key or the token (JWT) of a call. It is asked before every try of every call, by
+ * any thread, so it should keep a token for as long as that is valid.
+ */
+@FunctionalInterface
+public interface TokenSource {
+  /**
+   * Returns the token of the next call.
+   *
+   * @return the token
+   * @throws Exception if there is none: the call fails as unauthenticated
+   */
+  String token() throws Exception;
+}
