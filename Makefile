@@ -151,6 +151,9 @@ test-java: $(VENV)/.dev ## Check and test the Java client, and build its jars
 	@command -v mvn >/dev/null || { echo "error: there is no mvn; the Java client needs Maven and Java 17"; exit 1; }
 	cd $(JAVA_CLIENT) && $(MVN) spotless:check package $(ARGS)
 
+check-java: $(VENV)/.dev
+	cd $(JAVA_CLIENT) && $(MVN) spotless:check test -Dtest='UnitsTest,WebhooksTest,TesteeTest,ReadmeTest'
+
 # The testee of the conformance suite.
 $(JAVA_CLASSES): $(JAVA_CLIENT)/pom.xml $(wildcard protos/milepost/v1/*.proto) \
 		$(shell find $(JAVA_CLIENT)/src -name '*.java' 2>/dev/null)
