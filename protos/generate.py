@@ -40,7 +40,12 @@ GO_PLUGINS = tuple(GO_BIN / name for name in ("protoc-gen-go", "protoc-gen-go-gr
 TYPESCRIPT = ROOT / "clients/typescript"
 TYPESCRIPT_FOLDER = TYPESCRIPT / "src/gen"
 TYPESCRIPT_PLUGIN = TYPESCRIPT / "node_modules/.bin/protoc-gen-es"
-TYPESCRIPT_EXTRAS = ("google/api/field_behavior.proto", "google/rpc/error_details.proto")
+TYPESCRIPT_EXTRAS = (
+    "google/api/annotations.proto",
+    "google/api/field_behavior.proto",
+    "google/api/http.proto",
+    "google/rpc/error_details.proto",
+)
 PACKAGES = sysconfig.get_path("purelib")  # googleapis-common-protos holds the error details
 OWN_IMPORT = re.compile(rf"^(from|import) ({PACKAGE}\.)", re.MULTILINE)
 

@@ -20,6 +20,7 @@ from milepost import telemetry
 from tests import proxies
 from tests.canaries import CANARIES
 from tests.postgres import URL_VARIABLE, PostgresCluster, PostgresServer
+from tests.postgres_binaries import memory_root
 
 _COPIES_AHEAD = 2
 
@@ -31,6 +32,12 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # While calls run, gRPC's handlers of a fork may crash the child that is to become PostgreSQL.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
+
+# The files of the tests stand in memory, where that has room: a disk that other programs keep busy
+# holds up the commits of SQLite for seconds.
+if (_memory := memory_root()) is not None:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_memory))
 
 
 def pytest_report_header() -> str:

@@ -1,6 +1,12 @@
-"""The environment and the free ports of the machine that runs the tests."""
+"""The environment, the free ports and the load of the machine that runs the tests."""
 
+import itertools
+import os
+import random
 import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
 
 from milepost.config import PREFIX, without_settings
 
@@ -11,13 +17,15 @@ def environment(**settings: str) -> dict[str, str]:
 
 
 def free_port() -> int:
-    """Return a free port of the loopback that was not returned before."""
-    while True:
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            port = int(probe.getsockname()[1])
-        if port not in _given:
-            _given.add(port)
+    """Return a free port of the loopback that was not returned before.
+
+    It is below the ports that the system gives to outgoing connections. One of those could take it
+    before the process under test listens.
+    """
+    for port in _candidates:
+        if _is_free(port):
             return port
+    raise OSError("every port of the loopback is taken")
 
 
 def free_ports(count: int) -> list[int]:
@@ -25,4 +33,34 @@ def free_ports(count: int) -> list[int]:
     return [free_port() for _ in range(count)]
 
 
-_given: set[int] = set()
+def slowdown() -> float:
+    """Return how many times longer than on a quiet machine a process may take."""
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
+def _is_free(port: int) -> bool:
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError:
+        return False
+    return True
+
+
+def _ports() -> Iterator[int]:
+    """Return the ports of this process of the tests, from a random one on."""
+    try:
+        end = int(_EPHEMERAL.read_text().split()[0])
+    except OSError:
+        end = _EPHEMERAL_START
+    of, own = (int(os.environ.get(name, default).removeprefix("gw")) for name, default in _SHARES)
+    ports = range(_FIRST_PORT + own, end, of)
+    start = random.randrange(len(ports))  # noqa: S311 - no secret
+    return itertools.chain(ports[start:], ports[:start])
+
+
+_EPHEMERAL: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_EPHEMERAL_START: Final = 32768
+_FIRST_PORT: Final = 10000
+_SHARES: Final = (("PYTEST_XDIST_WORKER_COUNT", "1"), ("PYTEST_XDIST_WORKER", "gw0"))
+"""How many processes run the tests, and which one this is."""
+_candidates = _ports()

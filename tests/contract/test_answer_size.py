@@ -8,12 +8,12 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
+from milepost.api.messages import fill
 from milepost.domain.claim import ClaimRequest
 from milepost.domain.operation import Status
 from milepost.domain.selection import Position, Selection
 from milepost.domain.transitions import Transition
 from milepost.gen.milepost.v1 import operation_pb2 as pb
-from milepost.rpc.messages import fill
 from milepost.storage.answer_size import answer_bytes, bytes_of
 from milepost.storage.tables import operations
 from tests import factories

@@ -21,7 +21,14 @@ from grpc import StatusCode
 from sqlalchemy.engine import Engine
 
 from milepost.domain.operation import Status, new_operation_id
-from milepost.domain.transitions import DELETABLE, TABLE, Actor, Transition, fallback_sources
+from milepost.domain.transitions import (
+    DELETABLE,
+    TABLE,
+    TERMINAL,
+    Actor,
+    Transition,
+    fallback_sources,
+)
 from milepost.gen.milepost.v1 import admin_service_pb2
 from milepost.storage.tables import events, operations
 from tests import factories
@@ -86,6 +93,11 @@ class Cell:
         return None
 
     @property
+    def has_no_effect(self) -> bool:
+        """True if the call succeeds and changes nothing: Google's cancel of an ended operation."""
+        return self.rpc.method == "GoogleCancelOperation" and self.what in TERMINAL
+
+    @property
     def relations(self) -> frozenset[Actor]:
         """The relations of the RPC's row by which the call has access to the operation."""
         mine = self.person.relations(self.owner, self.function)
@@ -102,10 +114,14 @@ class Cell:
             is_told = Actor.OWNER in self.relations and self.what != MISSING
             known_as = self.what.upper() if is_told else "NOT_FOUND"
             return StatusCode.NOT_FOUND, f"OPERATION_{known_as}"
+        return self._expected_of_transition
+
+    @property
+    def _expected_of_transition(self) -> tuple[StatusCode, str]:
         transition = self.rpc.transition
         # A stream notifies its worker of the cancel, which is not a refusal.
         notified = self.rpc.method == "StreamProgress" and self.what == Status.CANCELLED
-        if self.what not in _sources(transition) and not notified:
+        if self.what not in _sources(transition) and not notified and not self.has_no_effect:
             return StatusCode.FAILED_PRECONDITION, "ILLEGAL_TRANSITION"
         if transition is not Transition.ACKNOWLEDGE:
             return StatusCode.OK, ""
@@ -200,7 +216,7 @@ def complete(rpc: Rpc, function: str, **fields: Any) -> Message:
     if rpc.method == "CreateOperation":
         fields["function"] = function
     if "operation_id" in fields:
-        return rpc.about(**fields)
+        return rpc.about(fields.pop("operation_id"), **fields)
     return rpc.request(**{**GIVEN.get(rpc.method, {}), **fields})
 
 

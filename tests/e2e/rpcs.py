@@ -5,11 +5,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc
+from google.longrunning import operations_proto_pb2
 from google.protobuf import duration_pb2
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from milepost.access.policy import POLICY, Permission
+from milepost.api.google_messages import google_name
+from milepost.api.methods import METHODS
 from milepost.domain.transitions import Transition
 from milepost.gen.milepost.v1 import (
     admin_service_pb2,
@@ -18,7 +21,6 @@ from milepost.gen.milepost.v1 import (
     worker_service_pb2,
 )
 from milepost.gen.milepost.v1 import operation_pb2 as pb
-from milepost.rpc.methods import METHODS
 
 CALL_SECONDS = 20.0
 BROKEN = pb.OperationError(code="BROKEN", message="it broke")
@@ -41,8 +43,20 @@ class Rpc:
     @property
     def takes_id(self) -> bool:
         """True if the request names an operation, other than as a filter."""
+        if self.is_google:
+            return self.method != "GoogleListOperations"
         field = self.request.DESCRIPTOR.fields_by_name.get("operation_id")
         return field is not None and not field.has_presence
+
+    @property
+    def is_google(self) -> bool:
+        """True if it is of google.longrunning, which calls an operation by its name."""
+        return self.name.startswith("google.")
+
+    @property
+    def id_field(self) -> str:
+        """The field of the request that names an operation."""
+        return "name" if self.is_google else "operation_id"
 
     @property
     def permission(self) -> Permission:
@@ -64,8 +78,8 @@ class Rpc:
 
     @property
     def method(self) -> str:
-        """The name of the method without its service."""
-        return self.name.partition("/")[2]
+        """The name of the method without its service, with a prefix if it is of Google's."""
+        return ("Google" if self.is_google else "") + self.name.partition("/")[2]
 
     def about(self, operation_id: str, **fields: Any) -> Message:
         """Return a complete request about one operation."""
@@ -76,7 +90,8 @@ class Rpc:
             fields = {"errors": [BROKEN], **fields}
         if "timeout" in known:  # a wait that is answered at once
             fields = {"timeout": duration_pb2.Duration(), **fields}
-        return self.request(operation_id=operation_id, **fields)
+        named = google_name(operation_id) if self.is_google else operation_id
+        return self.request(**{self.id_field: named}, **fields)
 
     def on(self, channel: Any) -> Any:
         """Return the callable of the RPC on `channel`, of grpc or of grpc.aio."""
@@ -107,11 +122,12 @@ RPCS = tuple(
         worker_service_pb2,
         webhook_service_pb2,
         admin_service_pb2,
+        operations_proto_pb2,
     )
     for service in file.DESCRIPTOR.services_by_name.values()
     for method in service.methods
 )
-"""Every RPC of the protos of Milepost."""
+"""Every RPC of the protos of Milepost, and those of google.longrunning."""
 ABOUT_ONE = tuple(rpc for rpc in RPCS if rpc.takes_id and rpc.shape != "stream_stream")
 """Unary RPCs and watches about one operation, which their request names."""
 BY_METHOD = {rpc.method: rpc for rpc in RPCS}

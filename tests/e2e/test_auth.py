@@ -10,9 +10,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from milepost import main
+from milepost.api.methods import METHODS, PUBLIC
 from milepost.domain.api_key import CHECKSUM_LENGTH, _checksum, issue_key
 from milepost.domain.operation import Role
-from milepost.rpc.methods import METHODS, PUBLIC
 from tests.e2e.client import Client
 from tests.e2e.refusals import refused
 from tests.e2e.rpcs import CALL_SECONDS, RPCS, Metadata, Rpc

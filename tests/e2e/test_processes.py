@@ -97,7 +97,7 @@ def test_pages(service):
     assert service.probe("/healthz") == (200, '{"status": "alive"}')
     assert service.probe("/readyz") == (200, '{"status": "ready"}')
     line = service.logged(event="supervising")
-    assert (line["processes"], line["http_listen"]) == (PROCESSES, service.http_address)
+    assert (line["processes"], line["probes_listen"]) == (PROCESSES, service.http_address)
     ports = {
         each.laddr.port
         for process in serving(service).values()

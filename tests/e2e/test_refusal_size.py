@@ -6,8 +6,8 @@ from typing import Any
 import grpc
 import pytest
 
+from milepost.api.refusals import MAX_BYTES
 from milepost.gen.milepost.v1 import operation_pb2
-from milepost.rpc.refusals import MAX_BYTES
 from tests.e2e.rpcs import BY_METHOD, RPCS
 from tests.e2e.service import RECONNECT
 from tests.http2_proxy import http2_proxy

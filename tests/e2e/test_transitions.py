@@ -59,8 +59,9 @@ def has(method: str, field: str) -> bool:
 
 
 def test_every_rpc_about_one_operation_is_a_transition_or_a_read():
-    """These tests cover every RPC that changes an operation."""
-    assert {rpc.method for rpc in ABOUT_ONE} == {*TRANSITIONS, *READS}
+    """These tests cover every RPC that changes an operation; those of Google have their own."""
+    ours = {rpc.method for rpc in ABOUT_ONE if not rpc.is_google}
+    assert ours == {*TRANSITIONS, *READS}
 
 
 def test_every_changing_rpc_has_the_preconditions():

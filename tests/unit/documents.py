@@ -11,12 +11,12 @@ from milepost import config
 from milepost.access.admission import MAX_CALLS, MAX_WAITING_CALLS
 from milepost.access.bad_credentials import MAX_FAILURES_PER_MINUTE
 from milepost.access.policy import POLICY
+from milepost.api.methods import METHODS
+from milepost.api.refusals import MAX_BYTES
 from milepost.domain.limits import Limits
 from milepost.domain.rates import Allowance
 from milepost.domain.transitions import FALLBACK, PROGRESS_TOLERANCE, TABLE, Actor
-from milepost.rpc.methods import METHODS
 from milepost.rpc.options import METADATA_BYTES
-from milepost.rpc.refusals import MAX_BYTES
 from milepost.storage.batching import MAX_WAITING
 from tests.unit.command_reference import command_reference
 

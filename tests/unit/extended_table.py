@@ -84,7 +84,7 @@ def main() -> None:
 
     def number() -> str:
         try:
-            import milepost.rpc.messages  # noqa: F401, PLC0415
+            import milepost.api.messages  # noqa: F401, PLC0415
         except ValueError as error:
             return str(error)
         return ""

@@ -14,6 +14,8 @@ from milepost.access.audit import REDACTED_CHARACTERS
 from milepost.access.authenticator import Authenticator
 from milepost.access.call import Call
 from milepost.access.method import Method
+from milepost.api.logged_ids import logged_ids
+from milepost.api.streams import _response
 from milepost.domain.api_key import issue_key
 from milepost.domain.errors import InvalidRequest, Violation
 from milepost.domain.operation import OperationId, Principal, Role
@@ -24,8 +26,6 @@ from milepost.rpc.interceptors.access import AuditInterceptor, AuthInterceptor
 from milepost.rpc.interceptors.chain import InterceptedServer
 from milepost.rpc.interceptors.errors import Errors
 from milepost.rpc.interceptors.observe import Observe
-from milepost.rpc.logged_ids import logged_ids
-from milepost.rpc.streams import _response
 from milepost.storage.api_keys import KeyRing
 from milepost.storage.batchers import Batchers
 from milepost.storage.engine import open_engine

@@ -14,12 +14,12 @@ from grpc import StatusCode
 from milepost.access import authenticator
 from milepost.access.authenticator import CACHE_TTL_S, Authenticator
 from milepost.access.bad_credentials import MAX_FAILURES_PER_MINUTE
+from milepost.api.methods import METHODS, PUBLIC, method_of
 from milepost.domain.api_key import issue_key
 from milepost.domain.operation import Role
 from milepost.rpc.interceptors.access import AuthInterceptor
 from milepost.rpc.interceptors.chain import InterceptedServer
 from milepost.rpc.interceptors.errors import Errors
-from milepost.rpc.methods import METHODS, PUBLIC, method_of
 from milepost.storage.api_keys import KeyRing
 from milepost.storage.batchers import Batchers
 from milepost.storage.engine import open_engine

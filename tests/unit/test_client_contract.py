@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from milepost.api.errors import MAPPING
 from milepost.domain import errors as domain
 from milepost.domain.operation import Status
 from milepost.domain.transitions import TERMINAL
-from milepost.rpc.interceptors.errors import MAPPING
 from milepost_client.refusal import BY_REASON
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -175,8 +175,8 @@ async def test_stream_is_open_only_while_operations_are_held():
         work = StreamedWork(milepost, claimed("one", lease_s=60))
         await until(lambda: bool(service.streams) and len(service.streams[0]) == 1)
         await work.progress(0.5)
-        work.detach()
         await until(lambda: bool(service.ended))
+        work.detach()
         with suppress(TimeoutError):
             async with asyncio.timeout(0.5):
                 await until(lambda: len(service.streams) > 1)

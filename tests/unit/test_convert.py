@@ -12,6 +12,8 @@ from google.protobuf import duration_pb2, struct_pb2, timestamp_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
+from milepost.api.convert import MAX_VIOLATIONS, Fields
+from milepost.api.create_fields import CreateFields
 from milepost.domain.errors import InvalidRequest
 from milepost.domain.limits import Limits
 from milepost.domain.operation import (
@@ -23,8 +25,6 @@ from milepost.domain.operation import (
 from milepost.domain.selection import Selection
 from milepost.domain.transitions import CALLBACK_EVENTS, TABLE, Preconditions
 from milepost.gen.milepost.v1 import operation_pb2, operation_service_pb2, worker_service_pb2
-from milepost.rpc.convert import MAX_VIOLATIONS, Fields
-from milepost.rpc.create_fields import CreateFields
 
 PROTOS = Path(__file__).resolve().parents[2] / "protos/milepost/v1"
 CREATE = operation_service_pb2.CreateOperationRequest

@@ -6,9 +6,9 @@ import re
 from google.rpc import error_details_pb2
 from grpc import StatusCode
 
+from milepost.api.errors import MAPPING, code_of, status_of
 from milepost.domain import errors
 from milepost.domain.errors import MilepostError
-from milepost.rpc.interceptors.errors import MAPPING, code_of, status_of
 from tests.unit.error_samples import SAMPLES, samples
 
 

@@ -5,10 +5,10 @@ from datetime import timedelta
 
 import pytest
 
+from milepost.api.messages import NEXT_STEP_NUMBERS
 from milepost.domain.expectation import Expectation, NextStep, expectation
 from milepost.domain.operation import Operation, Status
 from milepost.domain.transitions import ACTIVE
-from milepost.rpc.messages import NEXT_STEP_NUMBERS
 from tests import factories
 
 FIELDS = {field.name for field in dataclasses.fields(Operation)}

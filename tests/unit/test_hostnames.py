@@ -4,13 +4,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from milepost.api.convert import Fields
+from milepost.api.create_fields import CreateFields
 from milepost.domain.callback_url import CallbackRules, RefusedUrl, read_callback_url
 from milepost.domain.errors import InvalidRequest
 from milepost.domain.limits import Limits
 from milepost.gen.milepost.v1 import operation_service_pb2, webhook_service_pb2
 from milepost.hostnames import ascii_name, ascii_url
-from milepost.rpc.convert import Fields
-from milepost.rpc.create_fields import CreateFields
 from tests.unit.callback_rules import RULES, problem_of
 
 NAMES = [

@@ -53,7 +53,7 @@ async def test_connection_has_one_request(port):
 @pytest.mark.parametrize("begin", [b"", REQUEST[:-2], REQUEST[:-2] + b"Content-Length: 9\r\n\r\nx"])
 async def test_slow_connection_is_closed(port, monkeypatch, begin):
     """A connection that is silent, or does not complete its headers or body, is closed."""
-    monkeypatch.setattr(connections, "MAX_CONNECTION_S", SLOW_S)
+    monkeypatch.setattr(connections, "MAX_REQUEST_S", SLOW_S)
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(begin)
     begun = asyncio.get_running_loop().time()

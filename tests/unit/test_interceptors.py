@@ -13,9 +13,10 @@ from grpc_status import rpc_status
 
 from milepost import telemetry
 from milepost.access.admission import Admission
+from milepost.api.errors import status_of
 from milepost.rpc.interceptors.access import AdmissionInterceptor
 from milepost.rpc.interceptors.chain import InterceptedServer
-from milepost.rpc.interceptors.errors import Errors, status_of
+from milepost.rpc.interceptors.errors import Errors
 from milepost.rpc.interceptors.observe import CODES, Observe, is_deadline
 from tests.unit.error_samples import SAMPLES, samples
 

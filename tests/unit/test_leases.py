@@ -8,12 +8,12 @@ from milepost.access.leases import HeldLeases
 from milepost.access.method import Method
 from milepost.access.rate_limits import RateLimits
 from milepost.access.token_buckets import LocalBuckets
+from milepost.api.methods import METHODS
+from milepost.api.renewals import renewed_by
 from milepost.domain.errors import RateLimited
 from milepost.domain.operation import Principal, Role
 from milepost.domain.rates import Allowance, Allowances
 from milepost.gen.milepost.v1 import worker_service_pb2 as pb
-from milepost.rpc.interceptors.access import _renewed
-from milepost.rpc.methods import METHODS
 from tests.unit.test_transitions import found
 
 WALLY = Principal(subject="wally", roles=frozenset({Role.WORKER}), credential_id="w")
@@ -116,13 +116,13 @@ async def test_renewals_outlast_the_limit_of_writes(clock, streamed):
     async def write(**fields):
         request = kind(operation_id=operation.id, **fields)
         if not streamed:
-            await limits.charge(WALLY, UPDATE, renews=_renewed(request))
+            await limits.charge(WALLY, UPDATE, renews=renewed_by(request))
             return
 
         async def messages():
             yield request
 
-        async for _ in limits.charged(messages(), WALLY, UPDATE, renews=_renewed):
+        async for _ in limits.charged(messages(), WALLY, UPDATE, renews=renewed_by):
             pass
 
     await write(progress=0.5)

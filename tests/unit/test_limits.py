@@ -18,6 +18,7 @@ from milepost.access.bad_credentials import network_of
 from milepost.access.policy import UseCase
 from milepost.access.rate_limits import PROGRESS_LIMIT, RateLimits, local_buckets
 from milepost.access.token_buckets import LocalBuckets
+from milepost.api.methods import METHODS
 from milepost.domain.errors import RateLimited
 from milepost.domain.operation import Principal, Role
 from milepost.domain.rates import Allowance, Allowances, RateLimitClass
@@ -25,7 +26,6 @@ from milepost.rpc.call import address_of
 from milepost.rpc.interceptors.access import AdmissionInterceptor, RateLimitInterceptor
 from milepost.rpc.interceptors.chain import InterceptedServer
 from milepost.rpc.interceptors.errors import Errors
-from milepost.rpc.methods import METHODS
 from tests.e2e.rpcs import RPCS
 from tests.unit.test_rates import Clock
 from tests.waiting import until

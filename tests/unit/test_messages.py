@@ -8,6 +8,7 @@ from google.protobuf import struct_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
+from milepost.api.messages import fill
 from milepost.domain.operation import (
     Operation,
     OperationError,
@@ -18,7 +19,6 @@ from milepost.domain.operation import (
     new_operation_id,
 )
 from milepost.gen.milepost.v1 import operation_pb2
-from milepost.rpc.messages import fill
 
 NOON = datetime(2026, 1, 2, 12, 0, 0, 123_456, UTC)
 WHOLE = Operation(

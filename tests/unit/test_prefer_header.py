@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from milepost.rpc.prefer_header import preferred_wait
+from milepost.api.prefer_header import preferred_wait
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 from google.api import field_behavior_pb2
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, FileDescriptor
 
+from milepost.api.errors import MAPPING
 from milepost.domain.errors import MilepostError
 from milepost.gen.milepost.v1 import (
     admin_service_pb2,
@@ -19,7 +20,6 @@ from milepost.gen.milepost.v1 import (
     webhook_service_pb2,
     worker_service_pb2,
 )
-from milepost.rpc.interceptors.errors import MAPPING
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXTS = {path.name: path.read_text("utf-8") for path in (ROOT / "protos/milepost/v1").glob("*")}

@@ -10,10 +10,10 @@ from google.rpc import error_details_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
+from milepost.api.errors import status_of
+from milepost.api.refusals import MAX_BYTES, Refusal, shortened, wire_bytes
 from milepost.domain import errors
 from milepost.domain.errors import InvalidRequest, MilepostError, Violation
-from milepost.rpc.interceptors.errors import status_of
-from milepost.rpc.refusals import MAX_BYTES, Refusal, shortened, wire_bytes
 from tests.unit.error_samples import samples
 
 WORST = "\U0001f600" * 2_000

@@ -6,11 +6,11 @@ from typing import Any
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from milepost.api.streams import _checked, _ordinary
 from milepost.domain.errors import InvalidRequest
 from milepost.domain.limits import Limits
 from milepost.domain.operation import new_operation_id
 from milepost.gen.milepost.v1 import worker_service_pb2 as pb
-from milepost.rpc.streams import _checked, _ordinary
 
 LIMITS = Limits(message_length=5)
 FIELDS = st.fixed_dictionaries(

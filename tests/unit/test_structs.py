@@ -5,10 +5,10 @@ from google.protobuf import struct_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
+from milepost.api.create_fields import CreateFields
+from milepost.api.messages import _struct
 from milepost.domain.limits import Limits
 from milepost.gen.milepost.v1 import operation_service_pb2
-from milepost.rpc.create_fields import CreateFields
-from milepost.rpc.messages import _struct
 
 CREATE = operation_service_pb2.CreateOperationRequest
 numbers = st.floats(allow_nan=False, allow_infinity=False).map(lambda number: number + 0.0)

@@ -25,5 +25,8 @@ class Method:
     audited: bool = False
     """True if every success is a line of the audit log: the method changes, or gives away,
     something else than an operation. Transitions of operations have lines of their own."""
+    limits_are_temporary: bool = False
+    """True if a limit that is reached is to be reported as unavailability: the clients of the
+    method repeat nothing else, and give their operation up at any other code."""
     is_public: bool = False
     """True if it answers without a credential, also while the service drains or is overloaded."""

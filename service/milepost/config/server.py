@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Final
+import re
+from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import BaseModel, Field, ValidationInfo, field_validator
 
 from milepost.config.environment import PREFIX
 from milepost.config.values import Count, Pause, Seconds, is_loopback, require_address
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 MAX_PROCESSES: Final = 128
 
@@ -16,14 +20,30 @@ class ServerSettings(BaseModel):
     """The addresses of the service and the features of its gRPC port."""
 
     listen: str = Field("127.0.0.1:7450", description="Address of the gRPC port")
-    http_listen: str = Field(
-        "127.0.0.1:7451", description="Address of /healthz, /readyz and /metrics; empty for none"
-    )
     processes: int = Field(
         1,
         ge=1,
         le=MAX_PROCESSES,
         description="Processes that serve the gRPC port together; more than 1 need PostgreSQL",
+    )
+    http_listen: str = Field(
+        "127.0.0.1:7451",
+        description="Address of the API over HTTP, /healthz, /readyz and /metrics; empty for none",
+    )
+    probes_listen: str = Field(
+        "", description="Address of a port of their own for /healthz, /readyz and /metrics"
+    )
+    http_tls: bool = Field(
+        default=False, description="Encrypt the HTTP port with the certificate of the gRPC port"
+    )
+    http_api: bool | None = Field(
+        None,
+        description="Serve the API over HTTP; by default on loopback, with TLS, or if"
+        " MILEPOST_ALLOW_PLAINTEXT is set; with several processes only if the probes have a port",
+    )
+    http_origins: str = Field(
+        "",
+        description="Origins of web pages that may use the API over HTTP, by commas; * for any",
     )
     batch_scheduling: bool = Field(
         default=False, description="On Linux, run under the scheduling policy SCHED_BATCH"
@@ -44,7 +64,7 @@ class ServerSettings(BaseModel):
             )
         return value
 
-    @field_validator("listen", "http_listen")
+    @field_validator("listen", "http_listen", "probes_listen")
     @classmethod
     def _address(cls, value: str, info: ValidationInfo) -> str:
         if value or info.field_name == "listen":
@@ -69,6 +89,67 @@ class ServerSettings(BaseModel):
         if value and value == info.data.get("listen") and not value.endswith(":0"):
             raise ValueError(f"must differ from {PREFIX}LISTEN")
         return value
+
+    @field_validator("http_tls")
+    @classmethod
+    def _certificate(cls, value: bool, info: ValidationInfo) -> bool:  # noqa: FBT001 - pydantic's
+        if value and info.data.get("tls_cert_file", True) is None:
+            raise ValueError(f"needs {PREFIX}TLS_CERT_FILE")
+        return value
+
+    @field_validator("http_api")
+    @classmethod
+    def _served(cls, value: bool | None, info: ValidationInfo) -> bool | None:  # noqa: FBT001
+        if value and not info.data.get("http_listen", True):
+            raise ValueError(f"needs {PREFIX}HTTP_LISTEN")
+        if value and info.data.get("processes", 1) > 1 and not info.data.get("probes_listen", True):
+            raise ValueError(
+                f"needs {PREFIX}PROBES_LISTEN with several processes: they share the port of the"
+                " API, and the probes are those of all of them"
+            )
+        if value and "http_listen" in info.data and not _is_private(info.data):
+            raise ValueError(
+                f"would be reachable from other machines without TLS: set {PREFIX}HTTP_TLS, listen"
+                f" on loopback, or set {PREFIX}ALLOW_PLAINTEXT=true behind a proxy that ends TLS"
+            )
+        return value
+
+    @field_validator("http_origins")
+    @classmethod
+    def _origins(cls, value: str) -> str:
+        for origin in _separated(value):
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise ValueError(f"{origin!r} is not an origin, such as https://console.example")
+        return value
+
+    @property
+    def serves_http_api(self) -> bool:
+        """True if the HTTP port serves the API."""
+        if self.http_api is not None:
+            return self.http_api
+        has_a_port = self.processes == 1 or bool(self.probes_listen)
+        return bool(self.http_listen) and has_a_port and _is_private(self.model_dump())
+
+    @property
+    def allowed_origins(self) -> frozenset[str]:
+        """The origins of web pages that may use the HTTP API."""
+        return frozenset(_separated(self.http_origins))
+
+
+def _is_private(settings: Mapping[str, Any]) -> bool:
+    """Return True if no network sees a credential that is sent to the HTTP port."""
+    return bool(
+        is_loopback(settings["http_listen"])
+        or settings.get("http_tls")
+        or settings.get("allow_plaintext")
+    )
+
+
+def _separated(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+_ORIGIN: Final = re.compile(r"https?://[A-Za-z0-9.\[\]:-]+")
 
 
 class CallSettings(BaseModel):

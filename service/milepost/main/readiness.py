@@ -7,18 +7,13 @@ import contextlib
 from typing import TYPE_CHECKING, Final
 
 from milepost import telemetry
-from milepost.config import split_address
 from milepost.domain.errors import StoreUnavailable
 from milepost.storage import schema
 from milepost.storage.requirements import unmet_requirement
 from milepost.storage.translate import cause as cause_of
 from milepost.storage.translate import translate
-from milepost.web.http_port import http_port
-from milepost.web.probes import probe_app
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from sqlalchemy.engine import Engine
 
     from milepost.rpc.server import RpcServer
@@ -85,14 +80,3 @@ def _problem(engine: Engine) -> str | None:
     """Return why the database cannot be used, or None if it can."""
     unmet = unmet_requirement(engine)
     return schema.problem(engine) if unmet is None else unmet
-
-
-@contextlib.asynccontextmanager
-async def probes(address: str, readiness: Readiness) -> AsyncIterator[None]:
-    """Serve probes and metrics on the HTTP port, if an address is configured."""
-    if not address:
-        yield
-        return
-    host, port = split_address(address)
-    async with http_port(host, int(port), probe_app(lambda: readiness.problem)):
-        yield

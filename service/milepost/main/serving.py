@@ -10,18 +10,20 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from milepost import __version__, telemetry
+from milepost.api.services import UseCases, services_of
 from milepost.config import redacted
 from milepost.main.access import access_of, tls_of
 from milepost.main.batch_scheduling import use_batch_scheduling
 from milepost.main.embedded import only_process, prepare_embedded
 from milepost.main.garbage_collection import freeze_startup_objects
+from milepost.main.http_ports import HttpPorts
 from milepost.main.notifications import subscribed_to_notifications
 from milepost.main.open_files import max_connections, raise_open_files_limit
 from milepost.main.periodic_tasks import SERVING_INTERVAL_S, background, run_periodically
-from milepost.main.readiness import DRAINING, Readiness, database_is_usable, probes
+from milepost.main.readiness import DRAINING, Readiness, database_is_usable
 from milepost.main.supervised import reporting
 from milepost.main.webhook_delivery import delivering_webhooks
-from milepost.rpc.server import RpcServer, UseCases, Wire
+from milepost.rpc.server import RpcServer, Wire
 from milepost.storage.api_keys import service_key
 from milepost.storage.batchers import Batchers
 from milepost.storage.engine import open_engine
@@ -66,7 +68,9 @@ async def serve(settings: Settings, assignment: Assignment | None = None) -> Non
             version=__version__,
         )
         stack.callback(tracing.stop)
-        await stack.enter_async_context(probes(settings.http_listen, readiness))
+        ports = await stack.enter_async_context(
+            HttpPorts(settings, readiness, has_supervisor=assignment is not None)
+        )
         if settings.embedded:
             stack.enter_context(only_process(url))
             await asyncio.to_thread(prepare_embedded, url)
@@ -100,14 +104,14 @@ async def serve(settings: Settings, assignment: Assignment | None = None) -> Non
             leases=access.rate_limits.leases,
             tracing=tracing,
         )
+        services = services_of(use_cases, settings.limits)
         server = RpcServer(
-            use_cases,
-            access,
-            settings.limits,
-            _wire(settings, open_files, assignment),
-            tracing=tracing,
+            services, use_cases, access, _wire(settings, open_files, assignment), tracing=tracing
         )
         await server.start()
+        await ports.serve(
+            services, access, tracing, max_connections=max_connections(open_files) // 2
+        )
         freeze_startup_objects()
         watch = asyncio.create_task(readiness.watch(batchers, server))
         # It ends when the replica drains, unlike the other tasks: then it takes no more renewals.

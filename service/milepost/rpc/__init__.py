@@ -1,1 +1,1 @@
-"""The gRPC side: messages in, use cases, messages out."""
+"""The gRPC server around the API."""

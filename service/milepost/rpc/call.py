@@ -6,12 +6,13 @@ import functools
 import urllib.parse
 from typing import TYPE_CHECKING, Any, Final
 
-from milepost.access.call import Call
-from milepost.rpc.prefer_header import HEADER
+from milepost.api.call import ApiCall
+from milepost.api.prefer_header import HEADER, preferred_wait
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from google.protobuf.message import Message
     from grpc.aio import ServicerContext
 
     from milepost.access.method import Method
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 CREDENTIAL_HEADER: Final = "authorization"
 
 
-class RpcCall(Call):
+class RpcCall(ApiCall):
     """One gRPC call on its way through the interceptors to its servicer."""
 
     __slots__ = ("_has_repeated_headers", "context", "metadata", "streams")
@@ -40,6 +41,23 @@ class RpcCall(Call):
     def waits(self) -> bool:
         """True if the call may wait for a change instead of just running."""
         return self.streams or self.method.long_running or HEADER in self.metadata
+
+    @property
+    def seconds_left(self) -> float | None:
+        """The time to the deadline of the caller; None without one."""
+        left: float | None = self.context.time_remaining()
+        return left
+
+    @property
+    def preferred_wait(self) -> int:
+        """The seconds for which the caller prefers to wait for a change; 0 for not at all."""
+        if HEADER not in self.metadata:  # it is rare, and to read all metadata again costs much
+            return 0
+        return preferred_wait(self.context.invocation_metadata() or ())
+
+    async def write(self, message: Message) -> Any:
+        """Send one message of a stream."""
+        return await self.context.write(message)
 
     @property
     def credential(self) -> str | bytes | None:

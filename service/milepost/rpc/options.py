@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
-METADATA_BYTES: Final = 16_384
-"""The soft and the hard limit: between two different ones gRPC refuses calls at random."""
+METADATA_BYTES: Final = 65_536
+"""The soft and the hard limit: between two different ones gRPC refuses calls at random.
+
+A future of google-api-core sends one more header with every poll; the limit lets it poll for hours.
+A waiting call takes 30 KiB with little metadata and 200 KiB with as much as this.
+"""
 CONCURRENT_STREAMS: Final = 1_000
 """Per connection. A proxy multiplexes many callers over one."""
 MAX_PENDING_CALLS: Final = 20_000

@@ -12,14 +12,8 @@ from grpc_reflection.v1alpha import reflection
 
 from milepost import telemetry
 from milepost.access.unknown_callers import UnknownCallers
-from milepost.gen.milepost.v1 import (
-    admin_service_pb2_grpc,
-    operation_service_pb2_grpc,
-    webhook_service_pb2_grpc,
-    worker_service_pb2_grpc,
-)
-from milepost.rpc.admin import AdminService
 from milepost.rpc.certificates import TlsFiles, server_credentials
+from milepost.rpc.handlers import add_service
 from milepost.rpc.health import HealthService
 from milepost.rpc.interceptors.access import (
     AdmissionInterceptor,
@@ -31,23 +25,14 @@ from milepost.rpc.interceptors.call_groups import CallGroups
 from milepost.rpc.interceptors.chain import InterceptedServer
 from milepost.rpc.interceptors.errors import Errors
 from milepost.rpc.interceptors.observe import Observe
-from milepost.rpc.operations import OperationService
 from milepost.rpc.options import server_options
-from milepost.rpc.webhooks import WebhookService
-from milepost.rpc.workers import WorkerService
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from milepost.access.checks import AccessChecks
-    from milepost.domain.limits import Limits
+    from milepost.api.services import Service, UseCases
     from milepost.rpc.interceptors.chain import Interceptor
-    from milepost.tracking.claimer import Claimer
-    from milepost.tracking.history import History
-    from milepost.tracking.keys import Keys
-    from milepost.tracking.progress_streams import ProgressStreams
-    from milepost.tracking.sweeper import Sweeper
-    from milepost.tracking.tracker import Tracker
-    from milepost.tracking.watcher import Watcher
-    from milepost.tracking.webhooks import Webhooks
 
 MAX_STREAM_DRAIN_S: Final = 2.0
 """Time that callers that do not read their streams can delay the stop."""
@@ -71,28 +56,14 @@ class Wire:
     """True if other processes of the same supervisor listen on the port, too."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UseCases:
-    """The use cases that the services call."""
-
-    tracker: Tracker
-    history: History
-    claimer: Claimer
-    sweeper: Sweeper
-    streams: ProgressStreams
-    watcher: Watcher
-    webhooks: Webhooks
-    keys: Keys
-
-
 class RpcServer:
     """The services on one port. Create it on a running event loop."""
 
     def __init__(
         self,
+        services: Iterable[Service],
         use_cases: UseCases,
         access: AccessChecks,
-        limits: Limits,
         wire: Wire,
         *,
         tracing: telemetry.Tracing,
@@ -123,8 +94,9 @@ class RpcServer:
         chained: Any = InterceptedServer(
             self._server, interceptors, UnknownCallers(access.authenticator.is_known)
         )
-        for servicer, add in self._servicers(use_cases, limits):
-            add(servicer, chained)
+        for service in services:
+            add_service(service, chained)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, chained)
         if wire.reflection:  # outside the interceptors: it shows the public .proto files only
             reflection.enable_server_reflection(
                 [*chained.services, reflection.SERVICE_NAME], self._server
@@ -134,32 +106,6 @@ class RpcServer:
             self.port = self._server.add_insecure_port(wire.address)
         else:
             self.port = self._server.add_secure_port(wire.address, server_credentials(wire.tls))
-
-    def _servicers(self, use_cases: UseCases, limits: Limits) -> tuple[tuple[object, Any], ...]:
-        """Return each servicer, and the generated function that adds it to a server.
-
-        The stubs of these functions ask for subclasses of the generated bases, and for a context
-        in place of the call.
-        """
-        return (
-            (
-                OperationService(use_cases.tracker, use_cases.history, use_cases.watcher, limits),
-                operation_service_pb2_grpc.add_OperationServiceServicer_to_server,
-            ),
-            (
-                WorkerService(use_cases.tracker, use_cases.claimer, use_cases.streams, limits),
-                worker_service_pb2_grpc.add_WorkerServiceServicer_to_server,
-            ),
-            (
-                WebhookService(use_cases.webhooks, limits),
-                webhook_service_pb2_grpc.add_WebhookServiceServicer_to_server,
-            ),
-            (
-                AdminService(use_cases.keys, use_cases.sweeper, limits),
-                admin_service_pb2_grpc.add_AdminServiceServicer_to_server,
-            ),
-            (self._health, health_pb2_grpc.add_HealthServicer_to_server),
-        )
 
     async def start(self) -> None:
         """Listen. The health service says NOT_SERVING until `report` says otherwise."""

@@ -1,4 +1,4 @@
-"""Connections of the HTTP port: bounded in number and in time.
+"""Connections of an HTTP port: bounded in number and in time.
 
 aiohttp itself keeps a connection that sends nothing, or sends slowly, for ever. Each one is a file
 descriptor, and those of the process are needed for the gRPC port.
@@ -7,72 +7,104 @@ descriptor, and those of the process are needed for the gRPC port.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Final, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterator
 
     from aiohttp import web
 
 MAX_CONNECTIONS: Final = 100
-MAX_CONNECTION_S: Final = 10.0
-"""Time in which a connection must have sent its one request and read the response."""
+"""Connections without an authenticated call."""
+MAX_REQUEST_S: Final = 10.0
+"""Time in which a connection must have sent its first request, and read the response."""
+MAX_IDLE_S: Final = 75.0
+"""Time between two requests of a connection whose caller was authenticated."""
 
 
 class HttpConnections:
-    """Makes the protocol of each connection. At the limit a new one replaces the oldest one.
+    """Makes the protocol of each connection.
 
-    A request takes milliseconds, so the oldest connection is one that does not get on.
+    A connection is *held* while a call of an authenticated caller runs. At the limit of those that
+    are not, a new one replaces the oldest one: a request takes milliseconds, so the oldest one is
+    one that does not get on.
     """
 
     def __init__(self, server: web.Server) -> None:
-        """Serve with `server`."""
-        self._server = server
+        """Serve with `server`, and hold no connection."""
+        self.server = server
+        """Serves the connections that open from now on."""
+        self.max_held = 0
+        """Maximum number of held connections."""
         self._open: dict[HttpConnection, None] = {}
+        self._all: dict[asyncio.BaseTransport, HttpConnection] = {}
 
     def __call__(self) -> HttpConnection:
         """Return the protocol of a new connection."""
-        return HttpConnection(self._server(), self._opened, self._closed)
+        return HttpConnection(self.server(), self)
 
-    def _opened(self, connection: HttpConnection) -> None:
+    @contextlib.contextmanager
+    def held(self, transport: asyncio.BaseTransport | None) -> Iterator[None]:
+        """Keep the connection open while a call of an authenticated caller runs on it."""
+        connection = None if transport is None else self._all.get(transport)
+        if connection is None:  # it is closed already
+            yield
+            return
+        self._open.pop(connection, None)
+        connection.limit(None)
+        try:
+            yield
+        finally:
+            if transport in self._all:
+                self._open[connection] = None
+                connection.limit(MAX_IDLE_S)
+
+    def opened(self, connection: HttpConnection) -> None:
+        """Count a connection, and make room for it."""
+        self._all[connection.transport] = connection
         self._open[connection] = None
-        if len(self._open) > MAX_CONNECTIONS:
+        connection.limit(MAX_REQUEST_S)
+        if len(self._open) > MAX_CONNECTIONS or len(self._all) > MAX_CONNECTIONS + self.max_held:
             next(iter(self._open)).abort()
 
-    def _closed(self, connection: HttpConnection) -> None:
+    def closed(self, connection: HttpConnection) -> None:
+        """Count a connection no more."""
+        self._all.pop(connection.transport, None)
         self._open.pop(connection, None)
 
 
 class HttpConnection(asyncio.Protocol):
     """Passes one connection on to aiohttp, and ends it in time."""
 
-    def __init__(
-        self,
-        inner: asyncio.BaseProtocol,
-        opened: Callable[[HttpConnection], None],
-        closed: Callable[[HttpConnection], None],
-    ) -> None:
+    def __init__(self, inner: asyncio.BaseProtocol, connections: HttpConnections) -> None:
         """Pass everything on to `inner`."""
         self._inner = cast("asyncio.Protocol", inner)
-        self._on_open, self._on_close = opened, closed
+        self._connections = connections
+        self._limit: asyncio.TimerHandle | None = None
+
+    def limit(self, seconds: float | None) -> None:
+        """Abort the connection after `seconds`, or not at all."""
+        if self._limit is not None:
+            self._limit.cancel()
+        loop = asyncio.get_running_loop()
+        self._limit = None if seconds is None else loop.call_later(seconds, self.abort)
 
     def abort(self) -> None:
         """Close the connection at once."""
-        self._on_close(self)
-        self._transport.abort()
+        self._connections.closed(self)
+        self.transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin, and make room for it."""
-        self._transport = cast("asyncio.Transport", transport)
-        loop = asyncio.get_running_loop()
-        self._limit = loop.call_later(MAX_CONNECTION_S, self.abort)
+        self.transport = cast("asyncio.Transport", transport)
         self._inner.connection_made(transport)
-        self._on_open(self)
+        self._connections.opened(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End."""
-        self._limit.cancel()
-        self._on_close(self)
+        self.limit(None)
+        self._connections.closed(self)
         self._inner.connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:

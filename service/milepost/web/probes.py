@@ -11,6 +11,9 @@ from milepost import telemetry
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    Metrics = Callable[[], Awaitable[bytes]]
+    Page = Callable[[web.Request], Awaitable[web.Response]]
+
 
 async def own_metrics() -> bytes:
     """Return the metrics of this process."""
@@ -18,13 +21,25 @@ async def own_metrics() -> bytes:
 
 
 def probe_app(
-    problem: Callable[[], str | None], page: Callable[[], Awaitable[bytes]] = own_metrics
+    problem: Callable[[], str | None], page_of_metrics: Metrics = own_metrics
 ) -> web.Application:
-    """Return the application.
+    """Return an application with the pages; see `add_probes`."""
+    app = web.Application()
+    add_probes(app, problem, page_of_metrics)
+    return app
+
+
+def add_probes(
+    app: web.Application,
+    problem: Callable[[], str | None],
+    page_of_metrics: Metrics = own_metrics,
+) -> None:
+    """Add the pages to an application. A connection that asks for one has one request.
 
     Args:
+        app: the application.
         problem: returns why the service is not ready, or None.
-        page: returns the metrics.
+        page_of_metrics: returns the content of /metrics.
     """
 
     async def healthz(_request: web.Request) -> web.Response:
@@ -38,21 +53,19 @@ def probe_app(
 
     async def metrics(_request: web.Request) -> web.Response:
         return web.Response(
-            body=await page(),
+            body=await page_of_metrics(),
             headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
         )
 
-    async def close(_request: web.Request, response: web.StreamResponse) -> None:
+    for path, page in (("/healthz", healthz), ("/readyz", readyz), ("/metrics", metrics)):
+        app.router.add_get(path, _closing(page))
+
+
+def _closing(page: Page) -> Page:
+    async def handle(request: web.Request) -> web.Response:
+        response = await page(request)
         response.force_close()
         response.headers["Connection"] = "close"
+        return response
 
-    app = web.Application()
-    app.on_response_prepare.append(close)  # a connection has one request
-    app.add_routes(
-        [
-            web.get("/healthz", healthz),
-            web.get("/readyz", readyz),
-            web.get("/metrics", metrics),
-        ]
-    )
-    return app
+    return handle

@@ -36,7 +36,7 @@
 
 Each leaf has a constant `reason`, by which programs decide, and typed fields. Its message is built
 from these fields, and `facts` repeats every dynamic part, so no client parses text (AIP-193). One
-table maps the errors to gRPC codes: ``rpc/interceptors/errors.py``.
+table maps the errors to gRPC codes: ``api/errors.py``.
 
 The modules beside this one hold the classes; import them from here.
 """

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from milepost import telemetry
 from milepost.access.policy import authorize
-from milepost.gen.milepost.v1 import worker_service_pb2 as pb
+from milepost.api.logged_ids import audited_ids
+from milepost.api.renewals import renewed_by
 from milepost.rpc.certificates import certificate_names
-from milepost.rpc.logged_ids import granted, logged_ids
 
 if TYPE_CHECKING:
     from milepost.access.admission import Admission
@@ -65,8 +65,7 @@ class AuditInterceptor:
         """Log the call once it has succeeded."""
         response = await call_next(call, request, context)
         if call.method.audited:
-            ids = {**logged_ids(request), **logged_ids(response), **granted(response)}
-            telemetry.record_change(call.principal, ids)
+            telemetry.record_change(call.principal, audited_ids(request, response))
         return response
 
 
@@ -84,19 +83,10 @@ class RateLimitInterceptor:
         if not call.method.is_public:
             operation_id = None if call.streams else getattr(request, "operation_id", "")
             await self._rate_limits.charge(
-                call.principal, call.method, operation_id=operation_id, renews=_renewed(request)
+                call.principal, call.method, operation_id=operation_id, renews=renewed_by(request)
             )
             if call.streams and hasattr(request, "__aiter__"):
                 request = self._rate_limits.charged(
-                    request, call.principal, call.method, renews=_renewed
+                    request, call.principal, call.method, renews=renewed_by
                 )
         return await call_next(call, request, context)
-
-
-def _renewed(request: Any) -> str | None:
-    """Return the operation of a progress update that is empty and so only renews its lease."""
-    if not isinstance(request, (pb.UpdateProgressRequest, pb.StreamProgressRequest)):
-        return None
-    if any(request.HasField(name) for name in ("progress", "message", "checkpoint")):
-        return None
-    return request.operation_id

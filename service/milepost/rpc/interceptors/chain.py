@@ -18,11 +18,11 @@ import grpc
 from google.protobuf.message import DecodeError
 from grpc_status import rpc_status
 
+from milepost.api.convert import UNDECODABLE
+from milepost.api.errors import status_of
+from milepost.api.methods import method_of
 from milepost.domain.errors import InvalidRequest, Overloaded
 from milepost.rpc.call import RpcCall
-from milepost.rpc.convert import UNDECODABLE
-from milepost.rpc.interceptors.errors import status_of
-from milepost.rpc.methods import method_of
 from milepost.rpc.unread_calls import UnreadCalls
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ def _awaitable(behaviour: Any) -> Behaviour:
         # stream is quiet.
         async with contextlib.aclosing(behaviour(request, call)) as responses:
             async for response in responses:
-                await call.context.write(response)
+                await call.write(response)
                 del response
 
     return run

@@ -1,115 +1,22 @@
-"""Errors: whatever happens inside becomes one status, in one place.
-
-The order of `MAPPING` is from the special to the general; a test checks that every leaf of the
-tree in ``domain/errors/`` finds its entry.
-"""
+"""Errors: whatever happens inside becomes one status."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Never
+from typing import TYPE_CHECKING, Any, Never
 
 import grpc
-from google.protobuf import duration_pb2
-from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from milepost import telemetry
-from milepost.access.audit import record_refusal
-from milepost.domain.errors import (
-    ApiKeyNotFound,
-    CancellationNotRequested,
-    Conflict,
-    DeliveryNotFound,
-    IdsExhausted,
-    IllegalTransition,
-    InvalidRequest,
-    LimitReached,
-    MilepostError,
-    OperationNotFound,
-    PermissionDenied,
-    QuotaExceeded,
-    RateLimited,
-    RequestIdReused,
-    RevisionAhead,
-    SigningSecretNotFound,
-    StreamFull,
-    Unauthenticated,
-    Unavailable,
-    UniqueKeyTaken,
-    WebhooksNotConfigured,
-)
-from milepost.rpc.logged_ids import ids_of, logged_ids
-from milepost.rpc.refusals import Refusal
+from milepost.api.errors import defect, log_refusal, status_of
+from milepost.api.logged_ids import logged_ids
+from milepost.domain.errors import MilepostError
 
 if TYPE_CHECKING:
-    from google.protobuf.message import Message
     from google.rpc import status_pb2
 
     from milepost.rpc.call import Context, RpcCall
     from milepost.rpc.interceptors.chain import CallNext
-
-MAPPING: Final[dict[type[MilepostError], grpc.StatusCode]] = {
-    InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
-    Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
-    PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
-    OperationNotFound: grpc.StatusCode.NOT_FOUND,
-    DeliveryNotFound: grpc.StatusCode.NOT_FOUND,
-    SigningSecretNotFound: grpc.StatusCode.NOT_FOUND,
-    ApiKeyNotFound: grpc.StatusCode.NOT_FOUND,
-    IllegalTransition: grpc.StatusCode.FAILED_PRECONDITION,
-    CancellationNotRequested: grpc.StatusCode.FAILED_PRECONDITION,
-    Conflict: grpc.StatusCode.ABORTED,
-    RevisionAhead: grpc.StatusCode.OUT_OF_RANGE,
-    RequestIdReused: grpc.StatusCode.ALREADY_EXISTS,
-    UniqueKeyTaken: grpc.StatusCode.ALREADY_EXISTS,
-    WebhooksNotConfigured: grpc.StatusCode.FAILED_PRECONDITION,
-    LimitReached: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    StreamFull: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    Unavailable: grpc.StatusCode.UNAVAILABLE,
-    IdsExhausted: grpc.StatusCode.INTERNAL,
-}
-
-
-def code_of(error: MilepostError) -> grpc.StatusCode:
-    """Return the code of an error: that of its nearest ancestor in `MAPPING`."""
-    return next(MAPPING[kind] for kind in type(error).__mro__ if kind in MAPPING)
-
-
-def status_of(error: MilepostError) -> status_pb2.Status:
-    """Return the status of an error: one ErrorInfo, and the detail that its kind calls for."""
-    invalid = error if isinstance(error, InvalidRequest) else InvalidRequest()
-    return Refusal(
-        code=code_of(error),
-        reason=error.reason,
-        message=str(error),
-        facts=error.facts,
-        violations=invalid.violations,
-        omitted=invalid.omitted,
-        detail=_detail(error),
-    ).status()
-
-
-def _detail(error: MilepostError) -> Message | None:
-    match error:
-        case QuotaExceeded():
-            violation = error_details_pb2.QuotaFailure.Violation(
-                subject=error.limit, description=str(error)
-            )
-            return error_details_pb2.QuotaFailure(violations=[violation])
-        case Unavailable() | RateLimited():
-            delay = duration_pb2.Duration()
-            delay.FromTimedelta(error.retry_after)
-            return error_details_pb2.RetryInfo(retry_delay=delay)
-        case _:
-            return None
-
-
-def log_refusal(error: MilepostError, call: RpcCall, message: Any) -> None:
-    """Log and count that `call`, or one item of its stream, was refused.
-
-    The ids in `message` say what it was about.
-    """
-    record_refusal(error, call.authenticated, ids_of(message), code=code_of(error).name)
 
 
 class Errors:
@@ -123,13 +30,13 @@ class Errors:
             return await call_next(call, request, context)
         except MilepostError as error:
             log_refusal(error, call, request)
-            await abort(context, error)
+            await _abort(context, status_of(error, call.method))
         except (grpc.aio.AbortError, grpc.aio.BaseError):
             raise
         except Exception as error:  # noqa: BLE001 - the one place where nothing may get through
             trace_id = telemetry.current_trace_id()
             telemetry.record_defect(error, call.authenticated, logged_ids(request))
-            await _abort(context, _internal(trace_id))
+            await _abort(context, defect(trace_id).status())
 
 
 async def abort(context: Context, error: MilepostError) -> Never:
@@ -140,12 +47,3 @@ async def abort(context: Context, error: MilepostError) -> Never:
 async def _abort(context: Context, status: status_pb2.Status) -> Never:
     await context.abort_with_status(rpc_status.to_status(status))
     raise AssertionError  # abort always raises
-
-
-def _internal(trace_id: str) -> status_pb2.Status:
-    return Refusal(
-        code=grpc.StatusCode.INTERNAL,
-        reason="INTERNAL",
-        message=f"internal error, trace id {trace_id}",
-        facts={"trace_id": trace_id},
-    ).status()

@@ -679,7 +679,7 @@ var File_milepost_v1_admin_service_proto protoreflect.FileDescriptor
 
 const file_milepost_v1_admin_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1fmilepost/v1/admin_service.proto\x12\vmilepost.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xaf\x03\n" +
+	"\x1fmilepost/v1/admin_service.proto\x12\vmilepost.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xaf\x03\n" +
 	"\x06ApiKey\x12\x1c\n" +
 	"\x06key_id\x18\x01 \x01(\tB\x05\xe2A\x02\x03\x05R\x05keyId\x12\x1f\n" +
 	"\asubject\x18\x02 \x01(\tB\x05\xe2A\x02\x03\x05R\asubject\x12.\n" +
@@ -732,12 +732,12 @@ const file_milepost_v1_admin_service_proto_rawDesc = "" +
 	"\vROLE_CALLER\x10\x01\x12\x0f\n" +
 	"\vROLE_WORKER\x10\x02\x12\x0e\n" +
 	"\n" +
-	"ROLE_ADMIN\x10\x032\xfd\x02\n" +
-	"\fAdminService\x12q\n" +
-	"\x16PurgeExpiredOperations\x12*.milepost.v1.PurgeExpiredOperationsRequest\x1a+.milepost.v1.PurgeExpiredOperationsResponse\x12S\n" +
-	"\fCreateApiKey\x12 .milepost.v1.CreateApiKeyRequest\x1a!.milepost.v1.CreateApiKeyResponse\x12P\n" +
-	"\vListApiKeys\x12\x1f.milepost.v1.ListApiKeysRequest\x1a .milepost.v1.ListApiKeysResponse\x12S\n" +
-	"\fRevokeApiKey\x12 .milepost.v1.RevokeApiKeyRequest\x1a!.milepost.v1.RevokeApiKeyResponseBR\n" +
+	"ROLE_ADMIN\x10\x032\xfb\x03\n" +
+	"\fAdminService\x12\x99\x01\n" +
+	"\x16PurgeExpiredOperations\x12*.milepost.v1.PurgeExpiredOperationsRequest\x1a+.milepost.v1.PurgeExpiredOperationsResponse\"&\x82\xd3\xe4\x93\x02 :\x01*\"\x1b/v1/operations:purgeExpired\x12k\n" +
+	"\fCreateApiKey\x12 .milepost.v1.CreateApiKeyRequest\x1a!.milepost.v1.CreateApiKeyResponse\"\x16\x82\xd3\xe4\x93\x02\x10:\x01*\"\v/v1/apiKeys\x12e\n" +
+	"\vListApiKeys\x12\x1f.milepost.v1.ListApiKeysRequest\x1a .milepost.v1.ListApiKeysResponse\"\x13\x82\xd3\xe4\x93\x02\r\x12\v/v1/apiKeys\x12{\n" +
+	"\fRevokeApiKey\x12 .milepost.v1.RevokeApiKeyRequest\x1a!.milepost.v1.RevokeApiKeyResponse\"&\x82\xd3\xe4\x93\x02 :\x01*\"\x1b/v1/apiKeys/{key_id}:revokeBR\n" +
 	"\x0fdev.milepost.v1B\x11AdminServiceProtoP\x01Z*milepost.dev/go/gen/milepost/v1;milepostv1b\x06proto3"
 
 var (

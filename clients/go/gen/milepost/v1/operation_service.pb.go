@@ -1374,7 +1374,7 @@ var File_milepost_v1_operation_service_proto protoreflect.FileDescriptor
 
 const file_milepost_v1_operation_service_proto_rawDesc = "" +
 	"\n" +
-	"#milepost/v1/operation_service.proto\x12\vmilepost.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bmilepost/v1/operation.proto\"\xa3\b\n" +
+	"#milepost/v1/operation_service.proto\x12\vmilepost.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bmilepost/v1/operation.proto\"\xa3\b\n" +
 	"\x16CreateOperationRequest\x12(\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tB\x04\xe2A\x01\x01H\x00R\trequestId\x88\x01\x01\x12 \n" +
@@ -1491,17 +1491,17 @@ const file_milepost_v1_operation_service_proto_rawDesc = "" +
 	"\x0fUniqueKeyPolicy\x12!\n" +
 	"\x1dUNIQUE_KEY_POLICY_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16UNIQUE_KEY_POLICY_JOIN\x10\x01\x12\x1c\n" +
-	"\x18UNIQUE_KEY_POLICY_REFUSE\x10\x022\xe0\x05\n" +
-	"\x10OperationService\x12\\\n" +
-	"\x0fCreateOperation\x12#.milepost.v1.CreateOperationRequest\x1a$.milepost.v1.CreateOperationResponse\x12S\n" +
-	"\fGetOperation\x12 .milepost.v1.GetOperationRequest\x1a!.milepost.v1.GetOperationResponse\x12Y\n" +
-	"\x0eListOperations\x12\".milepost.v1.ListOperationsRequest\x1a#.milepost.v1.ListOperationsResponse\x12V\n" +
-	"\rWaitOperation\x12!.milepost.v1.WaitOperationRequest\x1a\".milepost.v1.WaitOperationResponse\x12[\n" +
-	"\x0eWatchOperation\x12\".milepost.v1.WatchOperationRequest\x1a#.milepost.v1.WatchOperationResponse0\x01\x12\\\n" +
-	"\x0fCancelOperation\x12#.milepost.v1.CancelOperationRequest\x1a$.milepost.v1.CancelOperationResponse\x12M\n" +
+	"\x18UNIQUE_KEY_POLICY_REFUSE\x10\x022\xce\b\n" +
+	"\x10OperationService\x12\x82\x01\n" +
+	"\x0fCreateOperation\x12#.milepost.v1.CreateOperationRequest\x1a$.milepost.v1.CreateOperationResponse\"$\x82\xd3\xe4\x93\x02\x1e:\x01*b\toperation\"\x0e/v1/operations\x12\x85\x01\n" +
+	"\fGetOperation\x12 .milepost.v1.GetOperationRequest\x1a!.milepost.v1.GetOperationResponse\"0\x82\xd3\xe4\x93\x02*b\toperation\x12\x1d/v1/operations/{operation_id}\x12q\n" +
+	"\x0eListOperations\x12\".milepost.v1.ListOperationsRequest\x1a#.milepost.v1.ListOperationsResponse\"\x16\x82\xd3\xe4\x93\x02\x10\x12\x0e/v1/operations\x12\x90\x01\n" +
+	"\rWaitOperation\x12!.milepost.v1.WaitOperationRequest\x1a\".milepost.v1.WaitOperationResponse\"8\x82\xd3\xe4\x93\x022:\x01*b\toperation\"\"/v1/operations/{operation_id}:wait\x12\x88\x01\n" +
+	"\x0eWatchOperation\x12\".milepost.v1.WatchOperationRequest\x1a#.milepost.v1.WatchOperationResponse\"+\x82\xd3\xe4\x93\x02%\x12#/v1/operations/{operation_id}:watch0\x01\x12\x98\x01\n" +
+	"\x0fCancelOperation\x12#.milepost.v1.CancelOperationRequest\x1a$.milepost.v1.CancelOperationResponse\":\x82\xd3\xe4\x93\x024:\x01*b\toperation\"$/v1/operations/{operation_id}:cancel\x12{\n" +
 	"\n" +
-	"ListEvents\x12\x1e.milepost.v1.ListEventsRequest\x1a\x1f.milepost.v1.ListEventsResponse\x12\\\n" +
-	"\x0fDeleteOperation\x12#.milepost.v1.DeleteOperationRequest\x1a$.milepost.v1.DeleteOperationResponseBV\n" +
+	"ListEvents\x12\x1e.milepost.v1.ListEventsRequest\x1a\x1f.milepost.v1.ListEventsResponse\",\x82\xd3\xe4\x93\x02&\x12$/v1/operations/{operation_id}/events\x12\x83\x01\n" +
+	"\x0fDeleteOperation\x12#.milepost.v1.DeleteOperationRequest\x1a$.milepost.v1.DeleteOperationResponse\"%\x82\xd3\xe4\x93\x02\x1f*\x1d/v1/operations/{operation_id}BV\n" +
 	"\x0fdev.milepost.v1B\x15OperationServiceProtoP\x01Z*milepost.dev/go/gen/milepost/v1;milepostv1b\x06proto3"
 
 var (

@@ -910,7 +910,7 @@ var File_milepost_v1_webhook_service_proto protoreflect.FileDescriptor
 
 const file_milepost_v1_webhook_service_proto_rawDesc = "" +
 	"\n" +
-	"!milepost/v1/webhook_service.proto\x12\vmilepost.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb1\x01\n" +
+	"!milepost/v1/webhook_service.proto\x12\vmilepost.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb1\x01\n" +
 	"\rSigningSecret\x12\x1a\n" +
 	"\x05value\x18\x01 \x01(\tB\x04\xe2A\x01\x03R\x05value\x12A\n" +
 	"\vcreate_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampB\x04\xe2A\x01\x03R\n" +
@@ -986,13 +986,13 @@ const file_milepost_v1_webhook_service_proto_rawDesc = "" +
 	"\x17DELIVERY_STATUS_PENDING\x10\x01\x12\x1d\n" +
 	"\x19DELIVERY_STATUS_DELIVERED\x10\x02\x12\x1d\n" +
 	"\x19DELIVERY_STATUS_EXHAUSTED\x10\x03\x12\x1b\n" +
-	"\x17DELIVERY_STATUS_STOPPED\x10\x042\xf5\x03\n" +
-	"\x0eWebhookService\x12_\n" +
-	"\x10GetSigningSecret\x12$.milepost.v1.GetSigningSecretRequest\x1a%.milepost.v1.GetSigningSecretResponse\x12h\n" +
-	"\x13RotateSigningSecret\x12'.milepost.v1.RotateSigningSecretRequest\x1a(.milepost.v1.RotateSigningSecretResponse\x12Y\n" +
-	"\x0eListDeliveries\x12\".milepost.v1.ListDeliveriesRequest\x1a#.milepost.v1.ListDeliveriesResponse\x12_\n" +
-	"\x10RedeliverWebhook\x12$.milepost.v1.RedeliverWebhookRequest\x1a%.milepost.v1.RedeliverWebhookResponse\x12\\\n" +
-	"\x0fSendTestWebhook\x12#.milepost.v1.SendTestWebhookRequest\x1a$.milepost.v1.SendTestWebhookResponseBT\n" +
+	"\x17DELIVERY_STATUS_STOPPED\x10\x042\xa0\x05\n" +
+	"\x0eWebhookService\x12z\n" +
+	"\x10GetSigningSecret\x12$.milepost.v1.GetSigningSecretRequest\x1a%.milepost.v1.GetSigningSecretResponse\"\x19\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/signingSecret\x12\x8d\x01\n" +
+	"\x13RotateSigningSecret\x12'.milepost.v1.RotateSigningSecretRequest\x1a(.milepost.v1.RotateSigningSecretResponse\"#\x82\xd3\xe4\x93\x02\x1d:\x01*\"\x18/v1/signingSecret:rotate\x12q\n" +
+	"\x0eListDeliveries\x12\".milepost.v1.ListDeliveriesRequest\x1a#.milepost.v1.ListDeliveriesResponse\"\x16\x82\xd3\xe4\x93\x02\x10\x12\x0e/v1/deliveries\x12\x92\x01\n" +
+	"\x10RedeliverWebhook\x12$.milepost.v1.RedeliverWebhookRequest\x1a%.milepost.v1.RedeliverWebhookResponse\"1\x82\xd3\xe4\x93\x02+:\x01*\"&/v1/deliveries/{delivery_id}:redeliver\x12z\n" +
+	"\x0fSendTestWebhook\x12#.milepost.v1.SendTestWebhookRequest\x1a$.milepost.v1.SendTestWebhookResponse\"\x1c\x82\xd3\xe4\x93\x02\x16:\x01*\"\x11/v1/webhooks:testBT\n" +
 	"\x0fdev.milepost.v1B\x13WebhookServiceProtoP\x01Z*milepost.dev/go/gen/milepost/v1;milepostv1b\x06proto3"
 
 var (

@@ -1503,7 +1503,7 @@ var File_milepost_v1_worker_service_proto protoreflect.FileDescriptor
 
 const file_milepost_v1_worker_service_proto_rawDesc = "" +
 	"\n" +
-	" milepost/v1/worker_service.proto\x12\vmilepost.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bmilepost/v1/operation.proto\"\x89\x02\n" +
+	" milepost/v1/worker_service.proto\x12\vmilepost.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bmilepost/v1/operation.proto\"\x89\x02\n" +
 	"\x16ClaimOperationsRequest\x12\"\n" +
 	"\tfunctions\x18\x01 \x03(\tB\x04\xe2A\x01\x02R\tfunctions\x12+\n" +
 	"\x0emax_operations\x18\x02 \x01(\x05B\x04\xe2A\x01\x01R\rmaxOperations\x125\n" +
@@ -1650,16 +1650,16 @@ const file_milepost_v1_worker_service_proto_rawDesc = "" +
 	"\x1bINTERRUPTION_KIND_CANCELLED\x10\x01\x12\x1d\n" +
 	"\x19INTERRUPTION_KIND_EXPIRED\x10\x02\x12 \n" +
 	"\x1cINTERRUPTION_KIND_LEASE_LOST\x10\x03\x12&\n" +
-	"\"INTERRUPTION_KIND_CANCEL_REQUESTED\x10\x042\x95\x06\n" +
-	"\rWorkerService\x12\\\n" +
-	"\x0fClaimOperations\x12#.milepost.v1.ClaimOperationsRequest\x1a$.milepost.v1.ClaimOperationsResponse\x12Y\n" +
-	"\x0eStartOperation\x12\".milepost.v1.StartOperationRequest\x1a#.milepost.v1.StartOperationResponse\x12Y\n" +
-	"\x0eUpdateProgress\x12\".milepost.v1.UpdateProgressRequest\x1a#.milepost.v1.UpdateProgressResponse\x12]\n" +
-	"\x0eStreamProgress\x12\".milepost.v1.StreamProgressRequest\x1a#.milepost.v1.StreamProgressResponse(\x010\x01\x12b\n" +
-	"\x11CompleteOperation\x12%.milepost.v1.CompleteOperationRequest\x1a&.milepost.v1.CompleteOperationResponse\x12V\n" +
-	"\rFailOperation\x12!.milepost.v1.FailOperationRequest\x1a\".milepost.v1.FailOperationResponse\x12_\n" +
-	"\x10ReleaseOperation\x12$.milepost.v1.ReleaseOperationRequest\x1a%.milepost.v1.ReleaseOperationResponse\x12t\n" +
-	"\x17AcknowledgeCancellation\x12+.milepost.v1.AcknowledgeCancellationRequest\x1a,.milepost.v1.AcknowledgeCancellationResponseBS\n" +
+	"\"INTERRUPTION_KIND_CANCEL_REQUESTED\x10\x042\xbd\t\n" +
+	"\rWorkerService\x12}\n" +
+	"\x0fClaimOperations\x12#.milepost.v1.ClaimOperationsRequest\x1a$.milepost.v1.ClaimOperationsResponse\"\x1f\x82\xd3\xe4\x93\x02\x19:\x01*\"\x14/v1/operations:claim\x12\x94\x01\n" +
+	"\x0eStartOperation\x12\".milepost.v1.StartOperationRequest\x1a#.milepost.v1.StartOperationResponse\"9\x82\xd3\xe4\x93\x023:\x01*b\toperation\"#/v1/operations/{operation_id}:start\x12\x9d\x01\n" +
+	"\x0eUpdateProgress\x12\".milepost.v1.UpdateProgressRequest\x1a#.milepost.v1.UpdateProgressResponse\"B\x82\xd3\xe4\x93\x02<:\x01*b\toperation\",/v1/operations/{operation_id}:updateProgress\x12]\n" +
+	"\x0eStreamProgress\x12\".milepost.v1.StreamProgressRequest\x1a#.milepost.v1.StreamProgressResponse(\x010\x01\x12\xa0\x01\n" +
+	"\x11CompleteOperation\x12%.milepost.v1.CompleteOperationRequest\x1a&.milepost.v1.CompleteOperationResponse\"<\x82\xd3\xe4\x93\x026:\x01*b\toperation\"&/v1/operations/{operation_id}:complete\x12\x90\x01\n" +
+	"\rFailOperation\x12!.milepost.v1.FailOperationRequest\x1a\".milepost.v1.FailOperationResponse\"8\x82\xd3\xe4\x93\x022:\x01*b\toperation\"\"/v1/operations/{operation_id}:fail\x12\x9c\x01\n" +
+	"\x10ReleaseOperation\x12$.milepost.v1.ReleaseOperationRequest\x1a%.milepost.v1.ReleaseOperationResponse\";\x82\xd3\xe4\x93\x025:\x01*b\toperation\"%/v1/operations/{operation_id}:release\x12\xc1\x01\n" +
+	"\x17AcknowledgeCancellation\x12+.milepost.v1.AcknowledgeCancellationRequest\x1a,.milepost.v1.AcknowledgeCancellationResponse\"K\x82\xd3\xe4\x93\x02E:\x01*b\toperation\"5/v1/operations/{operation_id}:acknowledgeCancellationBS\n" +
 	"\x0fdev.milepost.v1B\x12WorkerServiceProtoP\x01Z*milepost.dev/go/gen/milepost/v1;milepostv1b\x06proto3"
 
 var (

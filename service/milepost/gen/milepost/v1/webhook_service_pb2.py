@@ -22,12 +22,13 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!milepost/v1/webhook_service.proto\x12\x0bmilepost.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x92\x01\n\rSigningSecret\x12\x13\n\x05value\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\"\x9a\x03\n\x08\x44\x65livery\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x1a\n\x0coperation_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x12\x16\n\x08revision\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x18\n\nevent_type\x18\x04 \x01(\tB\x04\xe2\x41\x01\x03\x12\x1a\n\x0c\x63\x61llback_url\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03\x12\x31\n\x06status\x18\x06 \x01(\x0e\x32\x1b.milepost.v1.DeliveryStatusB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12;\n\x11next_attempt_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bsettle_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x34\n\x08\x61ttempts\x18\n \x03(\x0b\x32\x1c.milepost.v1.DeliveryAttemptB\x04\xe2\x41\x01\x03\"\xe4\x01\n\x0f\x44\x65liveryAttempt\x12\x14\n\x06number\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x03\x12\x34\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x31\n\x08\x64uration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x03\x12\x1e\n\x0bstatus_code\x18\x04 \x01(\x05\x42\x04\xe2\x41\x01\x03H\x00\x88\x01\x01\x12\x18\n\x05\x65rror\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03H\x01\x88\x01\x01\x42\x0e\n\x0c_status_codeB\x08\n\x06_error\"\x19\n\x17GetSigningSecretRequest\"u\n\x18GetSigningSecretResponse\x12+\n\x07\x63urrent\x18\x01 \x01(\x0b\x32\x1a.milepost.v1.SigningSecret\x12,\n\x08previous\x18\x02 \x01(\x0b\x32\x1a.milepost.v1.SigningSecret\"J\n\x1aRotateSigningSecretRequest\x12\x1d\n\nrequest_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x42\r\n\x0b_request_id\"\x8a\x01\n\x1bRotateSigningSecretResponse\x12+\n\x07\x63urrent\x18\x01 \x01(\x0b\x32\x1a.milepost.v1.SigningSecret\x12,\n\x08previous\x18\x02 \x01(\x0b\x32\x1a.milepost.v1.SigningSecret\x12\x10\n\x08replayed\x18\x03 \x01(\x08\"\xb1\x01\n\x15ListDeliveriesRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1f\n\x0coperation_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12\x33\n\x08statuses\x18\x04 \x03(\x0e\x32\x1b.milepost.v1.DeliveryStatusB\x04\xe2\x41\x01\x01\x42\x0f\n\r_operation_id\"\\\n\x16ListDeliveriesResponse\x12)\n\ndeliveries\x18\x01 \x03(\x0b\x32\x15.milepost.v1.Delivery\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"b\n\x17RedeliverWebhookRequest\x12\x19\n\x0b\x64\x65livery_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1d\n\nrequest_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x42\r\n\x0b_request_id\"U\n\x18RedeliverWebhookResponse\x12\'\n\x08\x64\x65livery\x18\x01 \x01(\x0b\x32\x15.milepost.v1.Delivery\x12\x10\n\x08replayed\x18\x02 \x01(\x08\"4\n\x16SendTestWebhookRequest\x12\x1a\n\x0c\x63\x61llback_url\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\\\n\x17SendTestWebhookResponse\x12\x12\n\nwebhook_id\x18\x01 \x01(\t\x12-\n\x07\x61ttempt\x18\x02 \x01(\x0b\x32\x1c.milepost.v1.DeliveryAttempt*\xa9\x01\n\x0e\x44\x65liveryStatus\x12\x1f\n\x1b\x44\x45LIVERY_STATUS_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x44\x45LIVERY_STATUS_PENDING\x10\x01\x12\x1d\n\x19\x44\x45LIVERY_STATUS_DELIVERED\x10\x02\x12\x1d\n\x19\x44\x45LIVERY_STATUS_EXHAUSTED\x10\x03\x12\x1b\n\x17\x44\x45LIVERY_STATUS_STOPPED\x10\x04\x32\xf5\x03\n\x0eWebhookService\x12_\n\x10GetSigningSecret\x12$.milepost.v1.GetSigningSecretRequest\x1a%.milepost.v1.GetSigningSecretResponse\x12h\n\x13RotateSigningSecret\x12\'.milepost.v1.RotateSigningSecretRequest\x1a(.milepost.v1.RotateSigningSecretResponse\x12Y\n\x0eListDeliveries\x12\".milepost.v1.ListDeliveriesRequest\x1a#.milepost.v1.ListDeliveriesResponse\x12_\n\x10RedeliverWebhook\x12$.milepost.v1.RedeliverWebhookRequest\x1a%.milepost.v1.RedeliverWebhookResponse\x12\\\n\x0fSendTestWebhook\x12#.milepost.v1.SendTestWebhookRequest\x1a$.milepost.v1.SendTestWebhookResponseBT\n\x0f\x64\x65v.milepost.v1B\x13WebhookServiceProtoP\x01Z*milepost.dev/go/gen/milepost/v1;milepostv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!milepost/v1/webhook_service.proto\x12\x0bmilepost.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x92\x01\n\rSigningSecret\x12\x13\n\x05value\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\"\x9a\x03\n\x08\x44\x65livery\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x1a\n\x0coperation_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x12\x16\n\x08revision\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x18\n\nevent_type\x18\x04 \x01(\tB\x04\xe2\x41\x01\x03\x12\x1a\n\x0c\x63\x61llback_url\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03\x12\x31\n\x06status\x18\x06 \x01(\x0e\x32\x1b.milepost.v1.DeliveryStatusB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12;\n\x11next_attempt_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bsettle_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x34\n\x08\x61ttempts\x18\n \x03(\x0b\x32\x1c.milepost.v1.DeliveryAttemptB\x04\xe2\x41\x01\x03\"\xe4\x01\n\x0f\x44\x65liveryAttempt\x12\x14\n\x06number\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x03\x12\x34\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x31\n\x08\x64uration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x03\x12\x1e\n\x0bstatus_code\x18\x04 \x01(\x05\x42\x04\xe2\x41\x01\x03H\x00\x88\x01\x01\x12\x18\n\x05\x65rror\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03H\x01\x88\x01\x01\x42\x0e\n\x0c_status_codeB\x08\n\x06_error\"\x19\n\x17GetSigningSecretRequest\"u\n\x18GetSigningSecretResponse\x12+\n\x07\x63urrent\x18\x01 \x01(\x0b\x32\x1a.milepost.v1.SigningSecret\x12,\n\x08previous\x18\x02 \x01(\x0b\x32\x1a.milepost.v1.SigningSecret\"J\n\x1aRotateSigningSecretRequest\x12\x1d\n\nrequest_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x42\r\n\x0b_request_id\"\x8a\x01\n\x1bRotateSigningSecretResponse\x12+\n\x07\x63urrent\x18\x01 \x01(\x0b\x32\x1a.milepost.v1.SigningSecret\x12,\n\x08previous\x18\x02 \x01(\x0b\x32\x1a.milepost.v1.SigningSecret\x12\x10\n\x08replayed\x18\x03 \x01(\x08\"\xb1\x01\n\x15ListDeliveriesRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1f\n\x0coperation_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12\x33\n\x08statuses\x18\x04 \x03(\x0e\x32\x1b.milepost.v1.DeliveryStatusB\x04\xe2\x41\x01\x01\x42\x0f\n\r_operation_id\"\\\n\x16ListDeliveriesResponse\x12)\n\ndeliveries\x18\x01 \x03(\x0b\x32\x15.milepost.v1.Delivery\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"b\n\x17RedeliverWebhookRequest\x12\x19\n\x0b\x64\x65livery_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1d\n\nrequest_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x42\r\n\x0b_request_id\"U\n\x18RedeliverWebhookResponse\x12\'\n\x08\x64\x65livery\x18\x01 \x01(\x0b\x32\x15.milepost.v1.Delivery\x12\x10\n\x08replayed\x18\x02 \x01(\x08\"4\n\x16SendTestWebhookRequest\x12\x1a\n\x0c\x63\x61llback_url\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\\\n\x17SendTestWebhookResponse\x12\x12\n\nwebhook_id\x18\x01 \x01(\t\x12-\n\x07\x61ttempt\x18\x02 \x01(\x0b\x32\x1c.milepost.v1.DeliveryAttempt*\xa9\x01\n\x0e\x44\x65liveryStatus\x12\x1f\n\x1b\x44\x45LIVERY_STATUS_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x44\x45LIVERY_STATUS_PENDING\x10\x01\x12\x1d\n\x19\x44\x45LIVERY_STATUS_DELIVERED\x10\x02\x12\x1d\n\x19\x44\x45LIVERY_STATUS_EXHAUSTED\x10\x03\x12\x1b\n\x17\x44\x45LIVERY_STATUS_STOPPED\x10\x04\x32\xa0\x05\n\x0eWebhookService\x12z\n\x10GetSigningSecret\x12$.milepost.v1.GetSigningSecretRequest\x1a%.milepost.v1.GetSigningSecretResponse\"\x19\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/signingSecret\x12\x8d\x01\n\x13RotateSigningSecret\x12\'.milepost.v1.RotateSigningSecretRequest\x1a(.milepost.v1.RotateSigningSecretResponse\"#\x82\xd3\xe4\x93\x02\x1d\"\x18/v1/signingSecret:rotate:\x01*\x12q\n\x0eListDeliveries\x12\".milepost.v1.ListDeliveriesRequest\x1a#.milepost.v1.ListDeliveriesResponse\"\x16\x82\xd3\xe4\x93\x02\x10\x12\x0e/v1/deliveries\x12\x92\x01\n\x10RedeliverWebhook\x12$.milepost.v1.RedeliverWebhookRequest\x1a%.milepost.v1.RedeliverWebhookResponse\"1\x82\xd3\xe4\x93\x02+\"&/v1/deliveries/{delivery_id}:redeliver:\x01*\x12z\n\x0fSendTestWebhook\x12#.milepost.v1.SendTestWebhookRequest\x1a$.milepost.v1.SendTestWebhookResponse\"\x1c\x82\xd3\xe4\x93\x02\x16\"\x11/v1/webhooks:test:\x01*BT\n\x0f\x64\x65v.milepost.v1B\x13WebhookServiceProtoP\x01Z*milepost.dev/go/gen/milepost/v1;milepostv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -87,34 +88,44 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REDELIVERWEBHOOKREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\001'
   _globals['_SENDTESTWEBHOOKREQUEST'].fields_by_name['callback_url']._loaded_options = None
   _globals['_SENDTESTWEBHOOKREQUEST'].fields_by_name['callback_url']._serialized_options = b'\342A\001\002'
-  _globals['_DELIVERYSTATUS']._serialized_start=1914
-  _globals['_DELIVERYSTATUS']._serialized_end=2083
-  _globals['_SIGNINGSECRET']._serialized_start=149
-  _globals['_SIGNINGSECRET']._serialized_end=295
-  _globals['_DELIVERY']._serialized_start=298
-  _globals['_DELIVERY']._serialized_end=708
-  _globals['_DELIVERYATTEMPT']._serialized_start=711
-  _globals['_DELIVERYATTEMPT']._serialized_end=939
-  _globals['_GETSIGNINGSECRETREQUEST']._serialized_start=941
-  _globals['_GETSIGNINGSECRETREQUEST']._serialized_end=966
-  _globals['_GETSIGNINGSECRETRESPONSE']._serialized_start=968
-  _globals['_GETSIGNINGSECRETRESPONSE']._serialized_end=1085
-  _globals['_ROTATESIGNINGSECRETREQUEST']._serialized_start=1087
-  _globals['_ROTATESIGNINGSECRETREQUEST']._serialized_end=1161
-  _globals['_ROTATESIGNINGSECRETRESPONSE']._serialized_start=1164
-  _globals['_ROTATESIGNINGSECRETRESPONSE']._serialized_end=1302
-  _globals['_LISTDELIVERIESREQUEST']._serialized_start=1305
-  _globals['_LISTDELIVERIESREQUEST']._serialized_end=1482
-  _globals['_LISTDELIVERIESRESPONSE']._serialized_start=1484
-  _globals['_LISTDELIVERIESRESPONSE']._serialized_end=1576
-  _globals['_REDELIVERWEBHOOKREQUEST']._serialized_start=1578
-  _globals['_REDELIVERWEBHOOKREQUEST']._serialized_end=1676
-  _globals['_REDELIVERWEBHOOKRESPONSE']._serialized_start=1678
-  _globals['_REDELIVERWEBHOOKRESPONSE']._serialized_end=1763
-  _globals['_SENDTESTWEBHOOKREQUEST']._serialized_start=1765
-  _globals['_SENDTESTWEBHOOKREQUEST']._serialized_end=1817
-  _globals['_SENDTESTWEBHOOKRESPONSE']._serialized_start=1819
-  _globals['_SENDTESTWEBHOOKRESPONSE']._serialized_end=1911
-  _globals['_WEBHOOKSERVICE']._serialized_start=2086
-  _globals['_WEBHOOKSERVICE']._serialized_end=2587
+  _globals['_WEBHOOKSERVICE'].methods_by_name['GetSigningSecret']._loaded_options = None
+  _globals['_WEBHOOKSERVICE'].methods_by_name['GetSigningSecret']._serialized_options = b'\202\323\344\223\002\023\022\021/v1/signingSecret'
+  _globals['_WEBHOOKSERVICE'].methods_by_name['RotateSigningSecret']._loaded_options = None
+  _globals['_WEBHOOKSERVICE'].methods_by_name['RotateSigningSecret']._serialized_options = b'\202\323\344\223\002\035\"\030/v1/signingSecret:rotate:\001*'
+  _globals['_WEBHOOKSERVICE'].methods_by_name['ListDeliveries']._loaded_options = None
+  _globals['_WEBHOOKSERVICE'].methods_by_name['ListDeliveries']._serialized_options = b'\202\323\344\223\002\020\022\016/v1/deliveries'
+  _globals['_WEBHOOKSERVICE'].methods_by_name['RedeliverWebhook']._loaded_options = None
+  _globals['_WEBHOOKSERVICE'].methods_by_name['RedeliverWebhook']._serialized_options = b'\202\323\344\223\002+\"&/v1/deliveries/{delivery_id}:redeliver:\001*'
+  _globals['_WEBHOOKSERVICE'].methods_by_name['SendTestWebhook']._loaded_options = None
+  _globals['_WEBHOOKSERVICE'].methods_by_name['SendTestWebhook']._serialized_options = b'\202\323\344\223\002\026\"\021/v1/webhooks:test:\001*'
+  _globals['_DELIVERYSTATUS']._serialized_start=1944
+  _globals['_DELIVERYSTATUS']._serialized_end=2113
+  _globals['_SIGNINGSECRET']._serialized_start=179
+  _globals['_SIGNINGSECRET']._serialized_end=325
+  _globals['_DELIVERY']._serialized_start=328
+  _globals['_DELIVERY']._serialized_end=738
+  _globals['_DELIVERYATTEMPT']._serialized_start=741
+  _globals['_DELIVERYATTEMPT']._serialized_end=969
+  _globals['_GETSIGNINGSECRETREQUEST']._serialized_start=971
+  _globals['_GETSIGNINGSECRETREQUEST']._serialized_end=996
+  _globals['_GETSIGNINGSECRETRESPONSE']._serialized_start=998
+  _globals['_GETSIGNINGSECRETRESPONSE']._serialized_end=1115
+  _globals['_ROTATESIGNINGSECRETREQUEST']._serialized_start=1117
+  _globals['_ROTATESIGNINGSECRETREQUEST']._serialized_end=1191
+  _globals['_ROTATESIGNINGSECRETRESPONSE']._serialized_start=1194
+  _globals['_ROTATESIGNINGSECRETRESPONSE']._serialized_end=1332
+  _globals['_LISTDELIVERIESREQUEST']._serialized_start=1335
+  _globals['_LISTDELIVERIESREQUEST']._serialized_end=1512
+  _globals['_LISTDELIVERIESRESPONSE']._serialized_start=1514
+  _globals['_LISTDELIVERIESRESPONSE']._serialized_end=1606
+  _globals['_REDELIVERWEBHOOKREQUEST']._serialized_start=1608
+  _globals['_REDELIVERWEBHOOKREQUEST']._serialized_end=1706
+  _globals['_REDELIVERWEBHOOKRESPONSE']._serialized_start=1708
+  _globals['_REDELIVERWEBHOOKRESPONSE']._serialized_end=1793
+  _globals['_SENDTESTWEBHOOKREQUEST']._serialized_start=1795
+  _globals['_SENDTESTWEBHOOKREQUEST']._serialized_end=1847
+  _globals['_SENDTESTWEBHOOKRESPONSE']._serialized_start=1849
+  _globals['_SENDTESTWEBHOOKRESPONSE']._serialized_end=1941
+  _globals['_WEBHOOKSERVICE']._serialized_start=2116
+  _globals['_WEBHOOKSERVICE']._serialized_end=2788
 # @@protoc_insertion_point(module_scope)

@@ -22,11 +22,12 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fmilepost/v1/admin_service.proto\x12\x0bmilepost.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdb\x02\n\x06\x41piKey\x12\x15\n\x06key_id\x18\x01 \x01(\tB\x05\xe2\x41\x02\x03\x05\x12\x16\n\x07subject\x18\x02 \x01(\tB\x05\xe2\x41\x02\x03\x05\x12\'\n\x05roles\x18\x03 \x03(\x0e\x32\x11.milepost.v1.RoleB\x05\xe2\x41\x02\x03\x05\x12\x18\n\tfunctions\x18\x04 \x03(\tB\x05\xe2\x41\x02\x03\x05\x12\x36\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x05\xe2\x41\x02\x03\x05\x12\x36\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x05\xe2\x41\x02\x03\x05\x12\x38\n\x0elast_used_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0brevoke_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\"6\n\x1dPurgeExpiredOperationsRequest\x12\x15\n\x07\x64ry_run\x18\x01 \x01(\x08\x42\x04\xe2\x41\x01\x01\"d\n\x1ePurgeExpiredOperationsResponse\x12\x14\n\x0cpurged_count\x18\x01 \x01(\x03\x12\x14\n\x0c\x66\x61iled_count\x18\x02 \x01(\x03\x12\x16\n\x0emore_remaining\x18\x03 \x01(\x08\"\xd2\x01\n\x13\x43reateApiKeyRequest\x12\x1d\n\nrequest_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12\x15\n\x07subject\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12&\n\x05roles\x18\x03 \x03(\x0e\x32\x11.milepost.v1.RoleB\x04\xe2\x41\x01\x02\x12\x17\n\tfunctions\x18\x04 \x03(\tB\x04\xe2\x41\x01\x01\x12\x35\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x42\r\n\x0b_request_id\"n\n\x14\x43reateApiKeyResponse\x12$\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x13.milepost.v1.ApiKey\x12\x13\n\x06secret\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x10\n\x08replayed\x18\x03 \x01(\x08\x42\t\n\x07_secret\"\x8c\x01\n\x12ListApiKeysRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1a\n\x07subject\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12\x1b\n\rshow_inactive\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\x42\n\n\x08_subject\"U\n\x13ListApiKeysResponse\x12%\n\x08\x61pi_keys\x18\x01 \x03(\x0b\x32\x13.milepost.v1.ApiKey\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"+\n\x13RevokeApiKeyRequest\x12\x14\n\x06key_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"<\n\x14RevokeApiKeyResponse\x12$\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x13.milepost.v1.ApiKey*N\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_CALLER\x10\x01\x12\x0f\n\x0bROLE_WORKER\x10\x02\x12\x0e\n\nROLE_ADMIN\x10\x03\x32\xfd\x02\n\x0c\x41\x64minService\x12q\n\x16PurgeExpiredOperations\x12*.milepost.v1.PurgeExpiredOperationsRequest\x1a+.milepost.v1.PurgeExpiredOperationsResponse\x12S\n\x0c\x43reateApiKey\x12 .milepost.v1.CreateApiKeyRequest\x1a!.milepost.v1.CreateApiKeyResponse\x12P\n\x0bListApiKeys\x12\x1f.milepost.v1.ListApiKeysRequest\x1a .milepost.v1.ListApiKeysResponse\x12S\n\x0cRevokeApiKey\x12 .milepost.v1.RevokeApiKeyRequest\x1a!.milepost.v1.RevokeApiKeyResponseBR\n\x0f\x64\x65v.milepost.v1B\x11\x41\x64minServiceProtoP\x01Z*milepost.dev/go/gen/milepost/v1;milepostv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fmilepost/v1/admin_service.proto\x12\x0bmilepost.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdb\x02\n\x06\x41piKey\x12\x15\n\x06key_id\x18\x01 \x01(\tB\x05\xe2\x41\x02\x03\x05\x12\x16\n\x07subject\x18\x02 \x01(\tB\x05\xe2\x41\x02\x03\x05\x12\'\n\x05roles\x18\x03 \x03(\x0e\x32\x11.milepost.v1.RoleB\x05\xe2\x41\x02\x03\x05\x12\x18\n\tfunctions\x18\x04 \x03(\tB\x05\xe2\x41\x02\x03\x05\x12\x36\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x05\xe2\x41\x02\x03\x05\x12\x36\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x05\xe2\x41\x02\x03\x05\x12\x38\n\x0elast_used_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0brevoke_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\"6\n\x1dPurgeExpiredOperationsRequest\x12\x15\n\x07\x64ry_run\x18\x01 \x01(\x08\x42\x04\xe2\x41\x01\x01\"d\n\x1ePurgeExpiredOperationsResponse\x12\x14\n\x0cpurged_count\x18\x01 \x01(\x03\x12\x14\n\x0c\x66\x61iled_count\x18\x02 \x01(\x03\x12\x16\n\x0emore_remaining\x18\x03 \x01(\x08\"\xd2\x01\n\x13\x43reateApiKeyRequest\x12\x1d\n\nrequest_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12\x15\n\x07subject\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12&\n\x05roles\x18\x03 \x03(\x0e\x32\x11.milepost.v1.RoleB\x04\xe2\x41\x01\x02\x12\x17\n\tfunctions\x18\x04 \x03(\tB\x04\xe2\x41\x01\x01\x12\x35\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x42\r\n\x0b_request_id\"n\n\x14\x43reateApiKeyResponse\x12$\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x13.milepost.v1.ApiKey\x12\x13\n\x06secret\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x10\n\x08replayed\x18\x03 \x01(\x08\x42\t\n\x07_secret\"\x8c\x01\n\x12ListApiKeysRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1a\n\x07subject\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12\x1b\n\rshow_inactive\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\x42\n\n\x08_subject\"U\n\x13ListApiKeysResponse\x12%\n\x08\x61pi_keys\x18\x01 \x03(\x0b\x32\x13.milepost.v1.ApiKey\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"+\n\x13RevokeApiKeyRequest\x12\x14\n\x06key_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"<\n\x14RevokeApiKeyResponse\x12$\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x13.milepost.v1.ApiKey*N\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_CALLER\x10\x01\x12\x0f\n\x0bROLE_WORKER\x10\x02\x12\x0e\n\nROLE_ADMIN\x10\x03\x32\xfb\x03\n\x0c\x41\x64minService\x12\x99\x01\n\x16PurgeExpiredOperations\x12*.milepost.v1.PurgeExpiredOperationsRequest\x1a+.milepost.v1.PurgeExpiredOperationsResponse\"&\x82\xd3\xe4\x93\x02 \"\x1b/v1/operations:purgeExpired:\x01*\x12k\n\x0c\x43reateApiKey\x12 .milepost.v1.CreateApiKeyRequest\x1a!.milepost.v1.CreateApiKeyResponse\"\x16\x82\xd3\xe4\x93\x02\x10\"\x0b/v1/apiKeys:\x01*\x12\x65\n\x0bListApiKeys\x12\x1f.milepost.v1.ListApiKeysRequest\x1a .milepost.v1.ListApiKeysResponse\"\x13\x82\xd3\xe4\x93\x02\r\x12\x0b/v1/apiKeys\x12{\n\x0cRevokeApiKey\x12 .milepost.v1.RevokeApiKeyRequest\x1a!.milepost.v1.RevokeApiKeyResponse\"&\x82\xd3\xe4\x93\x02 \"\x1b/v1/apiKeys/{key_id}:revoke:\x01*BR\n\x0f\x64\x65v.milepost.v1B\x11\x41\x64minServiceProtoP\x01Z*milepost.dev/go/gen/milepost/v1;milepostv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -72,26 +73,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTAPIKEYSREQUEST'].fields_by_name['show_inactive']._serialized_options = b'\342A\001\001'
   _globals['_REVOKEAPIKEYREQUEST'].fields_by_name['key_id']._loaded_options = None
   _globals['_REVOKEAPIKEYREQUEST'].fields_by_name['key_id']._serialized_options = b'\342A\001\002'
-  _globals['_ROLE']._serialized_start=1284
-  _globals['_ROLE']._serialized_end=1362
-  _globals['_APIKEY']._serialized_start=115
-  _globals['_APIKEY']._serialized_end=462
-  _globals['_PURGEEXPIREDOPERATIONSREQUEST']._serialized_start=464
-  _globals['_PURGEEXPIREDOPERATIONSREQUEST']._serialized_end=518
-  _globals['_PURGEEXPIREDOPERATIONSRESPONSE']._serialized_start=520
-  _globals['_PURGEEXPIREDOPERATIONSRESPONSE']._serialized_end=620
-  _globals['_CREATEAPIKEYREQUEST']._serialized_start=623
-  _globals['_CREATEAPIKEYREQUEST']._serialized_end=833
-  _globals['_CREATEAPIKEYRESPONSE']._serialized_start=835
-  _globals['_CREATEAPIKEYRESPONSE']._serialized_end=945
-  _globals['_LISTAPIKEYSREQUEST']._serialized_start=948
-  _globals['_LISTAPIKEYSREQUEST']._serialized_end=1088
-  _globals['_LISTAPIKEYSRESPONSE']._serialized_start=1090
-  _globals['_LISTAPIKEYSRESPONSE']._serialized_end=1175
-  _globals['_REVOKEAPIKEYREQUEST']._serialized_start=1177
-  _globals['_REVOKEAPIKEYREQUEST']._serialized_end=1220
-  _globals['_REVOKEAPIKEYRESPONSE']._serialized_start=1222
-  _globals['_REVOKEAPIKEYRESPONSE']._serialized_end=1282
-  _globals['_ADMINSERVICE']._serialized_start=1365
-  _globals['_ADMINSERVICE']._serialized_end=1746
+  _globals['_ADMINSERVICE'].methods_by_name['PurgeExpiredOperations']._loaded_options = None
+  _globals['_ADMINSERVICE'].methods_by_name['PurgeExpiredOperations']._serialized_options = b'\202\323\344\223\002 \"\033/v1/operations:purgeExpired:\001*'
+  _globals['_ADMINSERVICE'].methods_by_name['CreateApiKey']._loaded_options = None
+  _globals['_ADMINSERVICE'].methods_by_name['CreateApiKey']._serialized_options = b'\202\323\344\223\002\020\"\013/v1/apiKeys:\001*'
+  _globals['_ADMINSERVICE'].methods_by_name['ListApiKeys']._loaded_options = None
+  _globals['_ADMINSERVICE'].methods_by_name['ListApiKeys']._serialized_options = b'\202\323\344\223\002\r\022\013/v1/apiKeys'
+  _globals['_ADMINSERVICE'].methods_by_name['RevokeApiKey']._loaded_options = None
+  _globals['_ADMINSERVICE'].methods_by_name['RevokeApiKey']._serialized_options = b'\202\323\344\223\002 \"\033/v1/apiKeys/{key_id}:revoke:\001*'
+  _globals['_ROLE']._serialized_start=1314
+  _globals['_ROLE']._serialized_end=1392
+  _globals['_APIKEY']._serialized_start=145
+  _globals['_APIKEY']._serialized_end=492
+  _globals['_PURGEEXPIREDOPERATIONSREQUEST']._serialized_start=494
+  _globals['_PURGEEXPIREDOPERATIONSREQUEST']._serialized_end=548
+  _globals['_PURGEEXPIREDOPERATIONSRESPONSE']._serialized_start=550
+  _globals['_PURGEEXPIREDOPERATIONSRESPONSE']._serialized_end=650
+  _globals['_CREATEAPIKEYREQUEST']._serialized_start=653
+  _globals['_CREATEAPIKEYREQUEST']._serialized_end=863
+  _globals['_CREATEAPIKEYRESPONSE']._serialized_start=865
+  _globals['_CREATEAPIKEYRESPONSE']._serialized_end=975
+  _globals['_LISTAPIKEYSREQUEST']._serialized_start=978
+  _globals['_LISTAPIKEYSREQUEST']._serialized_end=1118
+  _globals['_LISTAPIKEYSRESPONSE']._serialized_start=1120
+  _globals['_LISTAPIKEYSRESPONSE']._serialized_end=1205
+  _globals['_REVOKEAPIKEYREQUEST']._serialized_start=1207
+  _globals['_REVOKEAPIKEYREQUEST']._serialized_end=1250
+  _globals['_REVOKEAPIKEYRESPONSE']._serialized_start=1252
+  _globals['_REVOKEAPIKEYRESPONSE']._serialized_end=1312
+  _globals['_ADMINSERVICE']._serialized_start=1395
+  _globals['_ADMINSERVICE']._serialized_end=1902
 # @@protoc_insertion_point(module_scope)

@@ -22,6 +22,7 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
@@ -29,7 +30,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from milepost_client.gen.milepost.v1 import operation_pb2 as milepost_dot_v1_dot_operation__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#milepost/v1/operation_service.proto\x12\x0bmilepost.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bmilepost/v1/operation.proto\"\xd2\x06\n\x16\x43reateOperationRequest\x12\x1d\n\nrequest_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12\x16\n\x08\x66unction\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1a\n\x07version\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01H\x01\x88\x01\x01\x12/\n\x08metadata\x18\x04 \x01(\x0b\x32\x17.google.protobuf.StructB\x04\xe2\x41\x01\x01\x12&\n\x13original_request_id\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01H\x02\x88\x01\x01\x12\x1f\n\x0c\x63\x61llback_url\x18\x06 \x01(\tB\x04\xe2\x41\x01\x01H\x03\x88\x01\x01\x12,\n\x03ttl\x18\x07 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x01\x12\x34\n\x0bretry_after\x18\x08 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x01\x12\x1f\n\x0cmax_attempts\x18\t \x01(\x05\x42\x04\xe2\x41\x01\x01H\x04\x88\x01\x01\x12\x1d\n\x0f\x63\x61llback_events\x18\n \x03(\tB\x04\xe2\x41\x01\x01\x12\x37\n\rschedule_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x1b\n\x08priority\x18\x0c \x01(\x05\x42\x04\xe2\x41\x01\x01H\x05\x88\x01\x01\x12\x1d\n\nunique_key\x18\r \x01(\tB\x04\xe2\x41\x01\x01H\x06\x88\x01\x01\x12=\n\x11unique_key_policy\x18\x0e \x01(\x0e\x32\x1c.milepost.v1.UniqueKeyPolicyB\x04\xe2\x41\x01\x01\x12\x34\n\x0cretry_policy\x18\x0f \x01(\x0b\x32\x18.milepost.v1.RetryPolicyB\x04\xe2\x41\x01\x01\x12\x36\n\rqueue_timeout\x18\x10 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x01\x12\x34\n\x0brun_timeout\x18\x11 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x01\x42\r\n\x0b_request_idB\n\n\x08_versionB\x16\n\x14_original_request_idB\x0f\n\r_callback_urlB\x0f\n\r_max_attemptsB\x0b\n\t_priorityB\r\n\x0b_unique_key\"f\n\x17\x43reateOperationResponse\x12)\n\toperation\x18\x01 \x01(\x0b\x32\x16.milepost.v1.Operation\x12\x10\n\x08replayed\x18\x02 \x01(\x08\x12\x0e\n\x06joined\x18\x03 \x01(\x08\"1\n\x13GetOperationRequest\x12\x1a\n\x0coperation_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"A\n\x14GetOperationResponse\x12)\n\toperation\x18\x01 \x01(\x0b\x32\x16.milepost.v1.Operation\"\xf4\x02\n\x15ListOperationsRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x34\n\x08statuses\x18\x03 \x03(\x0e\x32\x1c.milepost.v1.OperationStatusB\x04\xe2\x41\x01\x01\x12\x1b\n\x08\x66unction\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12:\n\x10\x63reate_time_from\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x38\n\x0e\x63reate_time_to\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x18\n\x05owner\x18\x07 \x01(\tB\x04\xe2\x41\x01\x01H\x01\x88\x01\x01\x12.\n\x04view\x18\x08 \x01(\x0e\x32\x1a.milepost.v1.OperationViewB\x04\xe2\x41\x01\x01\x42\x0b\n\t_functionB\x08\n\x06_owner\"]\n\x16ListOperationsResponse\x12*\n\noperations\x18\x01 \x03(\x0b\x32\x16.milepost.v1.Operation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"d\n\x14WaitOperationRequest\x12\x1a\n\x0coperation_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x30\n\x07timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x01\"B\n\x15WaitOperationResponse\x12)\n\toperation\x18\x01 \x01(\x0b\x32\x16.milepost.v1.Operation\"Q\n\x15WatchOperationRequest\x12\x1a\n\x0coperation_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1c\n\x0e\x61\x66ter_revision\x18\x02 \x01(\x03\x42\x04\xe2\x41\x01\x01\"{\n\x16WatchOperationResponse\x12+\n\toperation\x18\x01 \x01(\x0b\x32\x16.milepost.v1.OperationH\x00\x12,\n\nkeep_alive\x18\x02 \x01(\x0b\x32\x16.milepost.v1.KeepAliveH\x00\x42\x06\n\x04item\"\x0b\n\tKeepAlive\"\xf4\x01\n\x16\x43\x61ncelOperationRequest\x12\x1a\n\x0coperation_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1d\n\nrequest_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12$\n\x11\x65xpected_revision\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x01H\x01\x88\x01\x01\x12\x19\n\x06reason\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01H\x02\x88\x01\x01\x12.\n\x05grace\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x01\x42\r\n\x0b_request_idB\x14\n\x12_expected_revisionB\t\n\x07_reason\"V\n\x17\x43\x61ncelOperationResponse\x12)\n\toperation\x18\x01 \x01(\x0b\x32\x16.milepost.v1.Operation\x12\x10\n\x08replayed\x18\x02 \x01(\x08\"b\n\x11ListEventsRequest\x12\x1a\n\x0coperation_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x17\n\tpage_size\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"Z\n\x12ListEventsResponse\x12+\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1b.milepost.v1.OperationEvent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xfb\x01\n\x0eOperationEvent\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x12\n\ntransition\x18\x03 \x01(\t\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\x05 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x06 \x01(\x05\x12\x13\n\x06worker\x18\x07 \x01(\tH\x00\x88\x01\x01\x12\x13\n\x06reason\x18\x08 \x01(\tH\x01\x88\x01\x01\x12+\n\x06\x65rrors\x18\t \x03(\x0b\x32\x1b.milepost.v1.OperationErrorB\t\n\x07_workerB\t\n\x07_reason\"\x9e\x01\n\x16\x44\x65leteOperationRequest\x12\x1a\n\x0coperation_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1d\n\nrequest_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12$\n\x11\x65xpected_revision\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x01H\x01\x88\x01\x01\x42\r\n\x0b_request_idB\x14\n\x12_expected_revision\"\x19\n\x17\x44\x65leteOperationResponse*n\n\x0fUniqueKeyPolicy\x12!\n\x1dUNIQUE_KEY_POLICY_UNSPECIFIED\x10\x00\x12\x1a\n\x16UNIQUE_KEY_POLICY_JOIN\x10\x01\x12\x1c\n\x18UNIQUE_KEY_POLICY_REFUSE\x10\x02\x32\xe0\x05\n\x10OperationService\x12\\\n\x0f\x43reateOperation\x12#.milepost.v1.CreateOperationRequest\x1a$.milepost.v1.CreateOperationResponse\x12S\n\x0cGetOperation\x12 .milepost.v1.GetOperationRequest\x1a!.milepost.v1.GetOperationResponse\x12Y\n\x0eListOperations\x12\".milepost.v1.ListOperationsRequest\x1a#.milepost.v1.ListOperationsResponse\x12V\n\rWaitOperation\x12!.milepost.v1.WaitOperationRequest\x1a\".milepost.v1.WaitOperationResponse\x12[\n\x0eWatchOperation\x12\".milepost.v1.WatchOperationRequest\x1a#.milepost.v1.WatchOperationResponse0\x01\x12\\\n\x0f\x43\x61ncelOperation\x12#.milepost.v1.CancelOperationRequest\x1a$.milepost.v1.CancelOperationResponse\x12M\n\nListEvents\x12\x1e.milepost.v1.ListEventsRequest\x1a\x1f.milepost.v1.ListEventsResponse\x12\\\n\x0f\x44\x65leteOperation\x12#.milepost.v1.DeleteOperationRequest\x1a$.milepost.v1.DeleteOperationResponseBV\n\x0f\x64\x65v.milepost.v1B\x15OperationServiceProtoP\x01Z*milepost.dev/go/gen/milepost/v1;milepostv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#milepost/v1/operation_service.proto\x12\x0bmilepost.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bmilepost/v1/operation.proto\"\xd2\x06\n\x16\x43reateOperationRequest\x12\x1d\n\nrequest_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12\x16\n\x08\x66unction\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1a\n\x07version\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01H\x01\x88\x01\x01\x12/\n\x08metadata\x18\x04 \x01(\x0b\x32\x17.google.protobuf.StructB\x04\xe2\x41\x01\x01\x12&\n\x13original_request_id\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01H\x02\x88\x01\x01\x12\x1f\n\x0c\x63\x61llback_url\x18\x06 \x01(\tB\x04\xe2\x41\x01\x01H\x03\x88\x01\x01\x12,\n\x03ttl\x18\x07 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x01\x12\x34\n\x0bretry_after\x18\x08 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x01\x12\x1f\n\x0cmax_attempts\x18\t \x01(\x05\x42\x04\xe2\x41\x01\x01H\x04\x88\x01\x01\x12\x1d\n\x0f\x63\x61llback_events\x18\n \x03(\tB\x04\xe2\x41\x01\x01\x12\x37\n\rschedule_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x1b\n\x08priority\x18\x0c \x01(\x05\x42\x04\xe2\x41\x01\x01H\x05\x88\x01\x01\x12\x1d\n\nunique_key\x18\r \x01(\tB\x04\xe2\x41\x01\x01H\x06\x88\x01\x01\x12=\n\x11unique_key_policy\x18\x0e \x01(\x0e\x32\x1c.milepost.v1.UniqueKeyPolicyB\x04\xe2\x41\x01\x01\x12\x34\n\x0cretry_policy\x18\x0f \x01(\x0b\x32\x18.milepost.v1.RetryPolicyB\x04\xe2\x41\x01\x01\x12\x36\n\rqueue_timeout\x18\x10 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x01\x12\x34\n\x0brun_timeout\x18\x11 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x01\x42\r\n\x0b_request_idB\n\n\x08_versionB\x16\n\x14_original_request_idB\x0f\n\r_callback_urlB\x0f\n\r_max_attemptsB\x0b\n\t_priorityB\r\n\x0b_unique_key\"f\n\x17\x43reateOperationResponse\x12)\n\toperation\x18\x01 \x01(\x0b\x32\x16.milepost.v1.Operation\x12\x10\n\x08replayed\x18\x02 \x01(\x08\x12\x0e\n\x06joined\x18\x03 \x01(\x08\"1\n\x13GetOperationRequest\x12\x1a\n\x0coperation_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"A\n\x14GetOperationResponse\x12)\n\toperation\x18\x01 \x01(\x0b\x32\x16.milepost.v1.Operation\"\xf4\x02\n\x15ListOperationsRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x34\n\x08statuses\x18\x03 \x03(\x0e\x32\x1c.milepost.v1.OperationStatusB\x04\xe2\x41\x01\x01\x12\x1b\n\x08\x66unction\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12:\n\x10\x63reate_time_from\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x38\n\x0e\x63reate_time_to\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x18\n\x05owner\x18\x07 \x01(\tB\x04\xe2\x41\x01\x01H\x01\x88\x01\x01\x12.\n\x04view\x18\x08 \x01(\x0e\x32\x1a.milepost.v1.OperationViewB\x04\xe2\x41\x01\x01\x42\x0b\n\t_functionB\x08\n\x06_owner\"]\n\x16ListOperationsResponse\x12*\n\noperations\x18\x01 \x03(\x0b\x32\x16.milepost.v1.Operation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"d\n\x14WaitOperationRequest\x12\x1a\n\x0coperation_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x30\n\x07timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x01\"B\n\x15WaitOperationResponse\x12)\n\toperation\x18\x01 \x01(\x0b\x32\x16.milepost.v1.Operation\"Q\n\x15WatchOperationRequest\x12\x1a\n\x0coperation_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1c\n\x0e\x61\x66ter_revision\x18\x02 \x01(\x03\x42\x04\xe2\x41\x01\x01\"{\n\x16WatchOperationResponse\x12+\n\toperation\x18\x01 \x01(\x0b\x32\x16.milepost.v1.OperationH\x00\x12,\n\nkeep_alive\x18\x02 \x01(\x0b\x32\x16.milepost.v1.KeepAliveH\x00\x42\x06\n\x04item\"\x0b\n\tKeepAlive\"\xf4\x01\n\x16\x43\x61ncelOperationRequest\x12\x1a\n\x0coperation_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1d\n\nrequest_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12$\n\x11\x65xpected_revision\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x01H\x01\x88\x01\x01\x12\x19\n\x06reason\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01H\x02\x88\x01\x01\x12.\n\x05grace\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x01\x42\r\n\x0b_request_idB\x14\n\x12_expected_revisionB\t\n\x07_reason\"V\n\x17\x43\x61ncelOperationResponse\x12)\n\toperation\x18\x01 \x01(\x0b\x32\x16.milepost.v1.Operation\x12\x10\n\x08replayed\x18\x02 \x01(\x08\"b\n\x11ListEventsRequest\x12\x1a\n\x0coperation_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x17\n\tpage_size\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"Z\n\x12ListEventsResponse\x12+\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1b.milepost.v1.OperationEvent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xfb\x01\n\x0eOperationEvent\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x12\n\ntransition\x18\x03 \x01(\t\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\x05 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x06 \x01(\x05\x12\x13\n\x06worker\x18\x07 \x01(\tH\x00\x88\x01\x01\x12\x13\n\x06reason\x18\x08 \x01(\tH\x01\x88\x01\x01\x12+\n\x06\x65rrors\x18\t \x03(\x0b\x32\x1b.milepost.v1.OperationErrorB\t\n\x07_workerB\t\n\x07_reason\"\x9e\x01\n\x16\x44\x65leteOperationRequest\x12\x1a\n\x0coperation_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1d\n\nrequest_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12$\n\x11\x65xpected_revision\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x01H\x01\x88\x01\x01\x42\r\n\x0b_request_idB\x14\n\x12_expected_revision\"\x19\n\x17\x44\x65leteOperationResponse*n\n\x0fUniqueKeyPolicy\x12!\n\x1dUNIQUE_KEY_POLICY_UNSPECIFIED\x10\x00\x12\x1a\n\x16UNIQUE_KEY_POLICY_JOIN\x10\x01\x12\x1c\n\x18UNIQUE_KEY_POLICY_REFUSE\x10\x02\x32\xce\x08\n\x10OperationService\x12\x82\x01\n\x0f\x43reateOperation\x12#.milepost.v1.CreateOperationRequest\x1a$.milepost.v1.CreateOperationResponse\"$\x82\xd3\xe4\x93\x02\x1e\"\x0e/v1/operations:\x01*b\toperation\x12\x85\x01\n\x0cGetOperation\x12 .milepost.v1.GetOperationRequest\x1a!.milepost.v1.GetOperationResponse\"0\x82\xd3\xe4\x93\x02*\x12\x1d/v1/operations/{operation_id}b\toperation\x12q\n\x0eListOperations\x12\".milepost.v1.ListOperationsRequest\x1a#.milepost.v1.ListOperationsResponse\"\x16\x82\xd3\xe4\x93\x02\x10\x12\x0e/v1/operations\x12\x90\x01\n\rWaitOperation\x12!.milepost.v1.WaitOperationRequest\x1a\".milepost.v1.WaitOperationResponse\"8\x82\xd3\xe4\x93\x02\x32\"\"/v1/operations/{operation_id}:wait:\x01*b\toperation\x12\x88\x01\n\x0eWatchOperation\x12\".milepost.v1.WatchOperationRequest\x1a#.milepost.v1.WatchOperationResponse\"+\x82\xd3\xe4\x93\x02%\x12#/v1/operations/{operation_id}:watch0\x01\x12\x98\x01\n\x0f\x43\x61ncelOperation\x12#.milepost.v1.CancelOperationRequest\x1a$.milepost.v1.CancelOperationResponse\":\x82\xd3\xe4\x93\x02\x34\"$/v1/operations/{operation_id}:cancel:\x01*b\toperation\x12{\n\nListEvents\x12\x1e.milepost.v1.ListEventsRequest\x1a\x1f.milepost.v1.ListEventsResponse\",\x82\xd3\xe4\x93\x02&\x12$/v1/operations/{operation_id}/events\x12\x83\x01\n\x0f\x44\x65leteOperation\x12#.milepost.v1.DeleteOperationRequest\x1a$.milepost.v1.DeleteOperationResponse\"%\x82\xd3\xe4\x93\x02\x1f*\x1d/v1/operations/{operation_id}BV\n\x0f\x64\x65v.milepost.v1B\x15OperationServiceProtoP\x01Z*milepost.dev/go/gen/milepost/v1;milepostv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -119,44 +120,60 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DELETEOPERATIONREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\001'
   _globals['_DELETEOPERATIONREQUEST'].fields_by_name['expected_revision']._loaded_options = None
   _globals['_DELETEOPERATIONREQUEST'].fields_by_name['expected_revision']._serialized_options = b'\342A\001\001'
-  _globals['_UNIQUEKEYPOLICY']._serialized_start=3114
-  _globals['_UNIQUEKEYPOLICY']._serialized_end=3224
-  _globals['_CREATEOPERATIONREQUEST']._serialized_start=210
-  _globals['_CREATEOPERATIONREQUEST']._serialized_end=1060
-  _globals['_CREATEOPERATIONRESPONSE']._serialized_start=1062
-  _globals['_CREATEOPERATIONRESPONSE']._serialized_end=1164
-  _globals['_GETOPERATIONREQUEST']._serialized_start=1166
-  _globals['_GETOPERATIONREQUEST']._serialized_end=1215
-  _globals['_GETOPERATIONRESPONSE']._serialized_start=1217
-  _globals['_GETOPERATIONRESPONSE']._serialized_end=1282
-  _globals['_LISTOPERATIONSREQUEST']._serialized_start=1285
-  _globals['_LISTOPERATIONSREQUEST']._serialized_end=1657
-  _globals['_LISTOPERATIONSRESPONSE']._serialized_start=1659
-  _globals['_LISTOPERATIONSRESPONSE']._serialized_end=1752
-  _globals['_WAITOPERATIONREQUEST']._serialized_start=1754
-  _globals['_WAITOPERATIONREQUEST']._serialized_end=1854
-  _globals['_WAITOPERATIONRESPONSE']._serialized_start=1856
-  _globals['_WAITOPERATIONRESPONSE']._serialized_end=1922
-  _globals['_WATCHOPERATIONREQUEST']._serialized_start=1924
-  _globals['_WATCHOPERATIONREQUEST']._serialized_end=2005
-  _globals['_WATCHOPERATIONRESPONSE']._serialized_start=2007
-  _globals['_WATCHOPERATIONRESPONSE']._serialized_end=2130
-  _globals['_KEEPALIVE']._serialized_start=2132
-  _globals['_KEEPALIVE']._serialized_end=2143
-  _globals['_CANCELOPERATIONREQUEST']._serialized_start=2146
-  _globals['_CANCELOPERATIONREQUEST']._serialized_end=2390
-  _globals['_CANCELOPERATIONRESPONSE']._serialized_start=2392
-  _globals['_CANCELOPERATIONRESPONSE']._serialized_end=2478
-  _globals['_LISTEVENTSREQUEST']._serialized_start=2480
-  _globals['_LISTEVENTSREQUEST']._serialized_end=2578
-  _globals['_LISTEVENTSRESPONSE']._serialized_start=2580
-  _globals['_LISTEVENTSRESPONSE']._serialized_end=2670
-  _globals['_OPERATIONEVENT']._serialized_start=2673
-  _globals['_OPERATIONEVENT']._serialized_end=2924
-  _globals['_DELETEOPERATIONREQUEST']._serialized_start=2927
-  _globals['_DELETEOPERATIONREQUEST']._serialized_end=3085
-  _globals['_DELETEOPERATIONRESPONSE']._serialized_start=3087
-  _globals['_DELETEOPERATIONRESPONSE']._serialized_end=3112
-  _globals['_OPERATIONSERVICE']._serialized_start=3227
-  _globals['_OPERATIONSERVICE']._serialized_end=3963
+  _globals['_OPERATIONSERVICE'].methods_by_name['CreateOperation']._loaded_options = None
+  _globals['_OPERATIONSERVICE'].methods_by_name['CreateOperation']._serialized_options = b'\202\323\344\223\002\036\"\016/v1/operations:\001*b\toperation'
+  _globals['_OPERATIONSERVICE'].methods_by_name['GetOperation']._loaded_options = None
+  _globals['_OPERATIONSERVICE'].methods_by_name['GetOperation']._serialized_options = b'\202\323\344\223\002*\022\035/v1/operations/{operation_id}b\toperation'
+  _globals['_OPERATIONSERVICE'].methods_by_name['ListOperations']._loaded_options = None
+  _globals['_OPERATIONSERVICE'].methods_by_name['ListOperations']._serialized_options = b'\202\323\344\223\002\020\022\016/v1/operations'
+  _globals['_OPERATIONSERVICE'].methods_by_name['WaitOperation']._loaded_options = None
+  _globals['_OPERATIONSERVICE'].methods_by_name['WaitOperation']._serialized_options = b'\202\323\344\223\0022\"\"/v1/operations/{operation_id}:wait:\001*b\toperation'
+  _globals['_OPERATIONSERVICE'].methods_by_name['WatchOperation']._loaded_options = None
+  _globals['_OPERATIONSERVICE'].methods_by_name['WatchOperation']._serialized_options = b'\202\323\344\223\002%\022#/v1/operations/{operation_id}:watch'
+  _globals['_OPERATIONSERVICE'].methods_by_name['CancelOperation']._loaded_options = None
+  _globals['_OPERATIONSERVICE'].methods_by_name['CancelOperation']._serialized_options = b'\202\323\344\223\0024\"$/v1/operations/{operation_id}:cancel:\001*b\toperation'
+  _globals['_OPERATIONSERVICE'].methods_by_name['ListEvents']._loaded_options = None
+  _globals['_OPERATIONSERVICE'].methods_by_name['ListEvents']._serialized_options = b'\202\323\344\223\002&\022$/v1/operations/{operation_id}/events'
+  _globals['_OPERATIONSERVICE'].methods_by_name['DeleteOperation']._loaded_options = None
+  _globals['_OPERATIONSERVICE'].methods_by_name['DeleteOperation']._serialized_options = b'\202\323\344\223\002\037*\035/v1/operations/{operation_id}'
+  _globals['_UNIQUEKEYPOLICY']._serialized_start=3144
+  _globals['_UNIQUEKEYPOLICY']._serialized_end=3254
+  _globals['_CREATEOPERATIONREQUEST']._serialized_start=240
+  _globals['_CREATEOPERATIONREQUEST']._serialized_end=1090
+  _globals['_CREATEOPERATIONRESPONSE']._serialized_start=1092
+  _globals['_CREATEOPERATIONRESPONSE']._serialized_end=1194
+  _globals['_GETOPERATIONREQUEST']._serialized_start=1196
+  _globals['_GETOPERATIONREQUEST']._serialized_end=1245
+  _globals['_GETOPERATIONRESPONSE']._serialized_start=1247
+  _globals['_GETOPERATIONRESPONSE']._serialized_end=1312
+  _globals['_LISTOPERATIONSREQUEST']._serialized_start=1315
+  _globals['_LISTOPERATIONSREQUEST']._serialized_end=1687
+  _globals['_LISTOPERATIONSRESPONSE']._serialized_start=1689
+  _globals['_LISTOPERATIONSRESPONSE']._serialized_end=1782
+  _globals['_WAITOPERATIONREQUEST']._serialized_start=1784
+  _globals['_WAITOPERATIONREQUEST']._serialized_end=1884
+  _globals['_WAITOPERATIONRESPONSE']._serialized_start=1886
+  _globals['_WAITOPERATIONRESPONSE']._serialized_end=1952
+  _globals['_WATCHOPERATIONREQUEST']._serialized_start=1954
+  _globals['_WATCHOPERATIONREQUEST']._serialized_end=2035
+  _globals['_WATCHOPERATIONRESPONSE']._serialized_start=2037
+  _globals['_WATCHOPERATIONRESPONSE']._serialized_end=2160
+  _globals['_KEEPALIVE']._serialized_start=2162
+  _globals['_KEEPALIVE']._serialized_end=2173
+  _globals['_CANCELOPERATIONREQUEST']._serialized_start=2176
+  _globals['_CANCELOPERATIONREQUEST']._serialized_end=2420
+  _globals['_CANCELOPERATIONRESPONSE']._serialized_start=2422
+  _globals['_CANCELOPERATIONRESPONSE']._serialized_end=2508
+  _globals['_LISTEVENTSREQUEST']._serialized_start=2510
+  _globals['_LISTEVENTSREQUEST']._serialized_end=2608
+  _globals['_LISTEVENTSRESPONSE']._serialized_start=2610
+  _globals['_LISTEVENTSRESPONSE']._serialized_end=2700
+  _globals['_OPERATIONEVENT']._serialized_start=2703
+  _globals['_OPERATIONEVENT']._serialized_end=2954
+  _globals['_DELETEOPERATIONREQUEST']._serialized_start=2957
+  _globals['_DELETEOPERATIONREQUEST']._serialized_end=3115
+  _globals['_DELETEOPERATIONRESPONSE']._serialized_start=3117
+  _globals['_DELETEOPERATIONRESPONSE']._serialized_end=3142
+  _globals['_OPERATIONSERVICE']._serialized_start=3257
+  _globals['_OPERATIONSERVICE']._serialized_end=4359
 # @@protoc_insertion_point(module_scope)

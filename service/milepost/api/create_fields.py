@@ -6,10 +6,10 @@ import math
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from milepost.api.convert import Fields
 from milepost.domain.operation import CreateRequest
 from milepost.domain.transitions import CALLBACK_EVENTS
 from milepost.gen.milepost.v1 import operation_service_pb2 as pb
-from milepost.rpc.convert import Fields
 
 if TYPE_CHECKING:
     from google.protobuf import struct_pb2

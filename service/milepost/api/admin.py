@@ -5,18 +5,18 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
+from milepost.api.convert import Fields
+from milepost.api.messages import set_timestamp
 from milepost.domain.api_key import MAX_GRANTS, CreateKeyRequest, KeySelection, is_grant
 from milepost.domain.operation import Role
 from milepost.domain.subject import subject_problem
 from milepost.domain.sweep import EXPIRE, PURGE
 from milepost.gen.milepost.v1 import admin_service_pb2 as pb
-from milepost.rpc.convert import Fields
-from milepost.rpc.messages import set_timestamp
 
 if TYPE_CHECKING:
+    from milepost.api.call import ApiCall
     from milepost.domain.api_key import ApiKey
     from milepost.domain.limits import Limits
-    from milepost.rpc.call import RpcCall
     from milepost.tracking.keys import Keys
     from milepost.tracking.sweeper import Sweeper
 
@@ -36,7 +36,7 @@ class AdminService:
         self._limits = limits
 
     async def CreateApiKey(
-        self, request: pb.CreateApiKeyRequest, call: RpcCall
+        self, request: pb.CreateApiKeyRequest, call: ApiCall
     ) -> pb.CreateApiKeyResponse:
         """See the proto."""
         fields = KeyFields(request, self._limits)
@@ -48,7 +48,7 @@ class AdminService:
         return response
 
     async def ListApiKeys(
-        self, request: pb.ListApiKeysRequest, call: RpcCall
+        self, request: pb.ListApiKeysRequest, call: ApiCall
     ) -> pb.ListApiKeysResponse:
         """See the proto."""
         fields = KeyFields(request, self._limits)
@@ -64,7 +64,7 @@ class AdminService:
         return response
 
     async def RevokeApiKey(
-        self, request: pb.RevokeApiKeyRequest, _call: RpcCall
+        self, request: pb.RevokeApiKeyRequest, _call: ApiCall
     ) -> pb.RevokeApiKeyResponse:
         """See the proto."""
         fields = KeyFields(request, self._limits)
@@ -75,7 +75,7 @@ class AdminService:
         return response
 
     async def PurgeExpiredOperations(
-        self, request: pb.PurgeExpiredOperationsRequest, _call: RpcCall
+        self, request: pb.PurgeExpiredOperationsRequest, _call: ApiCall
     ) -> pb.PurgeExpiredOperationsResponse:
         """See the proto."""
         sweeper = self._sweeper

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 from typing import TYPE_CHECKING, Final
 
+from milepost.api.convert import Fields
+from milepost.api.messages import redacted_url, set_duration, set_timestamp
 from milepost.domain.delivery import (
     DELIVERY_ID,
     SETTLED,
@@ -12,15 +14,13 @@ from milepost.domain.delivery import (
     DeliveryStatus,
 )
 from milepost.gen.milepost.v1 import webhook_service_pb2 as pb
-from milepost.rpc.convert import Fields
-from milepost.rpc.messages import redacted_url, set_duration, set_timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from milepost.api.call import ApiCall
     from milepost.domain.delivery import Attempt, Delivery, SigningSecret, SigningSecrets
     from milepost.domain.limits import Limits
-    from milepost.rpc.call import RpcCall
     from milepost.tracking.webhooks import Webhooks
 
 _STATUS_PREFIX: Final = "DELIVERY_STATUS_"
@@ -40,7 +40,7 @@ class WebhookService:
         self._limits = limits
 
     async def GetSigningSecret(
-        self, _request: pb.GetSigningSecretRequest, call: RpcCall
+        self, _request: pb.GetSigningSecretRequest, call: ApiCall
     ) -> pb.GetSigningSecretResponse:
         """See the proto."""
         response = pb.GetSigningSecretResponse()
@@ -48,7 +48,7 @@ class WebhookService:
         return response
 
     async def RotateSigningSecret(
-        self, request: pb.RotateSigningSecretRequest, call: RpcCall
+        self, request: pb.RotateSigningSecretRequest, call: ApiCall
     ) -> pb.RotateSigningSecretResponse:
         """See the proto."""
         fields = Fields(request, self._limits)
@@ -60,7 +60,7 @@ class WebhookService:
         return response
 
     async def ListDeliveries(
-        self, request: pb.ListDeliveriesRequest, call: RpcCall
+        self, request: pb.ListDeliveriesRequest, call: ApiCall
     ) -> pb.ListDeliveriesResponse:
         """See the proto."""
         fields = Fields(request, self._limits)
@@ -75,7 +75,7 @@ class WebhookService:
         return response
 
     async def RedeliverWebhook(
-        self, request: pb.RedeliverWebhookRequest, call: RpcCall
+        self, request: pb.RedeliverWebhookRequest, call: ApiCall
     ) -> pb.RedeliverWebhookResponse:
         """See the proto."""
         fields = Fields(request, self._limits)
@@ -91,7 +91,7 @@ class WebhookService:
         return response
 
     async def SendTestWebhook(
-        self, request: pb.SendTestWebhookRequest, call: RpcCall
+        self, request: pb.SendTestWebhookRequest, call: ApiCall
     ) -> pb.SendTestWebhookResponse:
         """See the proto."""
         fields = Fields(request, self._limits)

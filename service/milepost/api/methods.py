@@ -1,4 +1,4 @@
-"""The methods of milepost.v1, and of health: one row each."""
+"""The methods of milepost.v1, google.longrunning and health: one row each."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ _OPERATIONS: Final = "milepost.v1.OperationService"
 _WORK: Final = "milepost.v1.WorkerService"
 _WEBHOOKS: Final = "milepost.v1.WebhookService"
 _ADMIN: Final = "milepost.v1.AdminService"
+_GOOGLE: Final = "google.longrunning.Operations"
 _HEALTH: Final = "grpc.health.v1.Health"
 
 
@@ -33,6 +34,8 @@ def _row(
         rate_limit=rate_limit,
         long_running=long_running,
         audited=audited,
+        # Stock clients poll on after UNAVAILABLE only.
+        limits_are_temporary=service == _GOOGLE,
     )
 
 
@@ -65,10 +68,15 @@ _ROWS: Final = (
     _row(_ADMIN, "CreateApiKey", UseCase.ADMINISTER, Limit.CHANGES, audited=True),
     _row(_ADMIN, "ListApiKeys", UseCase.ADMINISTER, Limit.LISTS),
     _row(_ADMIN, "RevokeApiKey", UseCase.ADMINISTER, Limit.CHANGES, audited=True),
+    _row(_GOOGLE, "GetOperation", UseCase.READ_OPERATION, Limit.READS),
+    _row(_GOOGLE, "ListOperations", UseCase.LIST_OPERATIONS, Limit.LISTS),
+    _row(_GOOGLE, "WaitOperation", UseCase.READ_OPERATION, Limit.READS, long_running=True),
+    _row(_GOOGLE, "CancelOperation", UseCase.CANCEL_OPERATION, Limit.CHANGES),
+    _row(_GOOGLE, "DeleteOperation", UseCase.DELETE_OPERATION, Limit.CHANGES),
 )
 
 METHODS: Final[Mapping[str, Method]] = {row.name: row for row in _ROWS}
-"""Every method of milepost.v1. One without a row is refused."""
+"""Every method that asks for a credential. One without a row is refused."""
 
 PUBLIC: Final = tuple(
     Method(name=f"{_HEALTH}/{name}", is_public=True) for name in ("Check", "List", "Watch")

@@ -6,13 +6,13 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
 from milepost import telemetry
+from milepost.api.convert import UNDECODABLE, Fields
+from milepost.api.errors import log_refusal
+from milepost.api.logged_ids import logged_ids
 from milepost.domain.errors import InvalidRequest, MilepostError
 from milepost.domain.interruption import InterruptionKind
 from milepost.domain.operation import ID_PATTERN, OperationId
 from milepost.gen.milepost.v1 import worker_service_pb2 as pb
-from milepost.rpc.convert import UNDECODABLE, Fields
-from milepost.rpc.interceptors.errors import log_refusal
-from milepost.rpc.logged_ids import logged_ids
 from milepost.tracking.progress_messages import (
     Acknowledgement,
     Interruption,
@@ -24,8 +24,8 @@ from milepost.tracking.progress_messages import (
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
+    from milepost.api.call import ApiCall
     from milepost.domain.limits import Limits
-    from milepost.rpc.call import RpcCall
     from milepost.tracking.progress_stream import ProgressStream
 
 KINDS: Final[Mapping[InterruptionKind, pb.InterruptionKind.ValueType]] = {
@@ -36,14 +36,14 @@ REPORTED_ID_CHARACTERS: Final = 255
 
 
 async def converse(
-    requests: AsyncIterator[Any], call: RpcCall, stream: ProgressStream, limits: Limits
+    requests: AsyncIterator[Any], call: ApiCall, stream: ProgressStream, limits: Limits
 ) -> None:
     """Read updates and write their answers until both directions have ended."""
     reading = asyncio.create_task(_read(requests, stream, limits))
     reading.add_done_callback(lambda _: stream.finish())
     try:
         while (item := await stream.next()) is not None:
-            await call.context.write(_response(item, call))
+            await call.write(_response(item, call))
         await reading  # raises if the reading was refused
     finally:
         reading.cancel()
@@ -102,7 +102,7 @@ def _checked(request: pb.StreamProgressRequest, limits: Limits) -> ProgressUpdat
     return update
 
 
-def _response(item: Item, call: RpcCall) -> pb.StreamProgressResponse:
+def _response(item: Item, call: ApiCall) -> pb.StreamProgressResponse:
     match item:
         case Acknowledgement():
             acknowledgement = pb.Acknowledgement(
@@ -120,7 +120,7 @@ def _response(item: Item, call: RpcCall) -> pb.StreamProgressResponse:
             return pb.StreamProgressResponse(error=_error(item.id, item.error, call))
 
 
-def _error(operation_id: str, error: Exception, call: RpcCall) -> pb.UpdateError:
+def _error(operation_id: str, error: Exception, call: ApiCall) -> pb.UpdateError:
     if isinstance(error, MilepostError):
         refused = pb.UpdateError(
             operation_id=operation_id,

@@ -5,26 +5,21 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final
 
+from milepost.api.convert import Fields
+from milepost.api.create_fields import CreateFields
+from milepost.api.deadlines import bounded
+from milepost.api.messages import fill, fill_event, fill_result
 from milepost.gen.milepost.v1 import operation_service_pb2 as pb
-from milepost.rpc.convert import Fields
-from milepost.rpc.create_fields import CreateFields
-from milepost.rpc.messages import fill, fill_event, fill_result
-from milepost.rpc.prefer_header import HEADER, preferred_wait
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from milepost.api.call import ApiCall
     from milepost.domain.limits import Limits
     from milepost.domain.operation import Operation
-    from milepost.rpc.call import RpcCall
     from milepost.tracking.history import History
     from milepost.tracking.tracker import Tracker
     from milepost.tracking.watcher import Watcher
-
-MARGIN_S: Final = 0.5
-"""Part of the deadline that is reserved for the response to reach the caller."""
-MARGIN_SHARE: Final = 0.2
-"""Maximum share of a short deadline that is reserved."""
 
 
 class OperationService:
@@ -41,7 +36,7 @@ class OperationService:
         self._items = _Items()
 
     async def CreateOperation(
-        self, request: pb.CreateOperationRequest, call: RpcCall
+        self, request: pb.CreateOperationRequest, call: ApiCall
     ) -> pb.CreateOperationResponse:
         """See the proto."""
         fields = CreateFields(request, self._limits)
@@ -55,19 +50,16 @@ class OperationService:
         return response
 
     async def GetOperation(
-        self, request: pb.GetOperationRequest, call: RpcCall
+        self, request: pb.GetOperationRequest, call: ApiCall
     ) -> pb.GetOperationResponse:
         """See the proto."""
         fields = Fields(request, self._limits)
         operation_id = fields.operation_id()
         fields.done()
         by = call.principal
-        seconds = 0
-        if HEADER in call.metadata:  # rare, and to read all metadata again costs much
-            seconds = preferred_wait(call.context.invocation_metadata() or ())
-        if seconds:
+        if seconds := call.preferred_wait:
             operation = await self._watcher.wait_for_change(
-                by, operation_id, _bounded(seconds, call)
+                by, operation_id, bounded(seconds, call)
             )
         else:
             operation = await self._tracker.get(by, operation_id)
@@ -76,7 +68,7 @@ class OperationService:
         return response
 
     async def ListOperations(
-        self, request: pb.ListOperationsRequest, call: RpcCall
+        self, request: pb.ListOperationsRequest, call: ApiCall
     ) -> pb.ListOperationsResponse:
         """See the proto."""
         fields = Fields(request, self._limits)
@@ -92,7 +84,7 @@ class OperationService:
         return response
 
     async def WaitOperation(
-        self, request: pb.WaitOperationRequest, call: RpcCall
+        self, request: pb.WaitOperationRequest, call: ApiCall
     ) -> pb.WaitOperationResponse:
         """See the proto."""
         fields = Fields(request, self._limits)
@@ -100,13 +92,13 @@ class OperationService:
         fields.done()
         by = call.principal
         seconds = math.inf if timeout is None else timeout.total_seconds()
-        operation = await self._watcher.wait(by, operation_id, _bounded(seconds, call))
+        operation = await self._watcher.wait(by, operation_id, bounded(seconds, call))
         response = pb.WaitOperationResponse()
         fill(response.operation, operation, by.subject)
         return response
 
     async def WatchOperation(
-        self, request: pb.WatchOperationRequest, call: RpcCall
+        self, request: pb.WatchOperationRequest, call: ApiCall
     ) -> AsyncIterator[pb.WatchOperationResponse]:
         """See the proto."""
         fields = Fields(request, self._limits)
@@ -119,7 +111,7 @@ class OperationService:
                 del operation  # a quiet stream keeps no operation in memory
 
     async def CancelOperation(
-        self, request: pb.CancelOperationRequest, call: RpcCall
+        self, request: pb.CancelOperationRequest, call: ApiCall
     ) -> pb.CancelOperationResponse:
         """See the proto."""
         fields = Fields(request, self._limits)
@@ -133,7 +125,7 @@ class OperationService:
         return fill_result(pb.CancelOperationResponse(), result, by.subject)
 
     async def ListEvents(
-        self, request: pb.ListEventsRequest, call: RpcCall
+        self, request: pb.ListEventsRequest, call: ApiCall
     ) -> pb.ListEventsResponse:
         """See the proto."""
         fields = Fields(request, self._limits)
@@ -148,7 +140,7 @@ class OperationService:
         return response
 
     async def DeleteOperation(
-        self, request: pb.DeleteOperationRequest, call: RpcCall
+        self, request: pb.DeleteOperationRequest, call: ApiCall
     ) -> pb.DeleteOperationResponse:
         """See the proto."""
         fields = Fields(request, self._limits)
@@ -156,14 +148,6 @@ class OperationService:
         fields.done()
         await self._tracker.delete(call.principal, operation_id, preconditions)
         return pb.DeleteOperationResponse()
-
-
-def _bounded(seconds: float, call: RpcCall) -> float:
-    """Return `seconds`, bounded by the deadline of the call less its margin."""
-    left: float | None = call.context.time_remaining()
-    if left is None:
-        return seconds
-    return min(seconds, left - min(MARGIN_S, left * MARGIN_SHARE))
 
 
 class _Items:

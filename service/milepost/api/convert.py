@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from google.protobuf import any_pb2, duration_pb2, struct_pb2, timestamp_pb2
 
+from milepost.api.messages import STATUS_NUMBERS
+from milepost.api.structs import to_json
 from milepost.domain.callback_url import RefusedUrl
 from milepost.domain.errors import InvalidRequest, Violation
 from milepost.domain.operation import (
@@ -27,8 +29,6 @@ from milepost.domain.selection import Selection
 from milepost.domain.transitions import Preconditions
 from milepost.gen.milepost.v1 import operation_pb2 as pb
 from milepost.hostnames import ascii_url
-from milepost.rpc.messages import STATUS_NUMBERS
-from milepost.rpc.structs import to_json
 
 if TYPE_CHECKING:
     from milepost.domain.limits import Limits
@@ -66,16 +66,13 @@ class Fields:
 
     def operation_id(self) -> OperationId:
         """Return the id of the operation."""
-        value: str = self._request.operation_id
+        return self._id("operation_id", self._request.operation_id)
+
+    def _id(self, field: str, value: str) -> OperationId:
         if len(value) != ID_LENGTH:
-            self.refuse(
-                "operation_id",
-                f"wrong format: expected {ID_LENGTH} characters, found {len(value)}",
-            )
+            self.refuse(field, f"wrong format: expected {ID_LENGTH} characters, found {len(value)}")
         elif ID_PATTERN.fullmatch(value) is None:
-            self.refuse(
-                "operation_id", f"wrong format: must match {ID_PATTERN.pattern}, matched whole"
-            )
+            self.refuse(field, f"wrong format: must match {ID_PATTERN.pattern}, matched whole")
         return OperationId(value)
 
     def callback_url(self, *, required: bool = False) -> str | None:

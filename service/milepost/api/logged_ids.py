@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from milepost.access.audit import ID_PATTERNS, redacted_ids
+from milepost.api.google_messages import COLLECTION
 from milepost.gen.milepost.v1 import admin_service_pb2 as pb
 
 if TYPE_CHECKING:
@@ -18,13 +19,21 @@ def logged_ids(message: Any) -> Mapping[str, str]:
 
 def ids_of(message: Any) -> Mapping[str, str]:
     """Return the ids in `message` as the caller wrote them; a stream of messages has none."""
-    return {
+    ids = {
         field: getattr(message, field, "") or getattr(_api_key(message), field, "")
         for field in ID_PATTERNS
     }
+    if name := getattr(message, "name", ""):  # of google.longrunning
+        ids["operation_id"] = name.removeprefix(f"{COLLECTION}/")
+    return ids
 
 
-def granted(response: Any) -> Mapping[str, object]:
+def audited_ids(request: Any, response: Any) -> Mapping[str, object]:
+    """Return what the audit line of a call says it was about."""
+    return {**logged_ids(request), **logged_ids(response), **_granted(response)}
+
+
+def _granted(response: Any) -> Mapping[str, object]:
     """Return the subject and the grants of the API key in a response; empty if it has none."""
     key = _api_key(response)
     if key is None:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from milepost.api.convert import Fields
+from milepost.api.messages import fill, fill_result
+from milepost.api.streams import converse
 from milepost.gen.milepost.v1 import worker_service_pb2 as pb
-from milepost.rpc.convert import Fields
-from milepost.rpc.messages import fill, fill_result
-from milepost.rpc.streams import converse
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from milepost.api.call import ApiCall
     from milepost.domain.limits import Limits
-    from milepost.rpc.call import RpcCall
     from milepost.tracking.claimer import Claimer
     from milepost.tracking.progress_streams import ProgressStreams
     from milepost.tracking.tracker import Tracker
@@ -32,7 +32,7 @@ class WorkerService:
         self._limits = limits
 
     async def ClaimOperations(
-        self, request: pb.ClaimOperationsRequest, call: RpcCall
+        self, request: pb.ClaimOperationsRequest, call: ApiCall
     ) -> pb.ClaimOperationsResponse:
         """See the proto."""
         fields = Fields(request, self._limits)
@@ -47,7 +47,7 @@ class WorkerService:
             lease=lease,
             worker=worker,
             timeout=timeout,
-            time_left=call.context.time_remaining(),
+            time_left=call.seconds_left,
         )
         response = pb.ClaimOperationsResponse()
         for operation in claimed:
@@ -55,7 +55,7 @@ class WorkerService:
         return response
 
     async def StartOperation(
-        self, request: pb.StartOperationRequest, call: RpcCall
+        self, request: pb.StartOperationRequest, call: ApiCall
     ) -> pb.StartOperationResponse:
         """See the proto."""
         fields = Fields(request, self._limits)
@@ -69,7 +69,7 @@ class WorkerService:
         return fill_result(pb.StartOperationResponse(), changed, by.subject)
 
     async def UpdateProgress(
-        self, request: pb.UpdateProgressRequest, call: RpcCall
+        self, request: pb.UpdateProgressRequest, call: ApiCall
     ) -> pb.UpdateProgressResponse:
         """See the proto."""
         fields = Fields(request, self._limits)
@@ -89,14 +89,14 @@ class WorkerService:
         return fill_result(pb.UpdateProgressResponse(), changed, by.subject, full=False)
 
     async def StreamProgress(
-        self, request_iterator: AsyncIterator[pb.StreamProgressRequest], call: RpcCall
+        self, request_iterator: AsyncIterator[pb.StreamProgressRequest], call: ApiCall
     ) -> None:
         """See the proto."""
         async with self._streams.open(call.principal) as stream:
             await converse(request_iterator, call, stream, self._limits)
 
     async def CompleteOperation(
-        self, request: pb.CompleteOperationRequest, call: RpcCall
+        self, request: pb.CompleteOperationRequest, call: ApiCall
     ) -> pb.CompleteOperationResponse:
         """See the proto."""
         fields = Fields(request, self._limits)
@@ -111,7 +111,7 @@ class WorkerService:
         return fill_result(pb.CompleteOperationResponse(), changed, by.subject)
 
     async def FailOperation(
-        self, request: pb.FailOperationRequest, call: RpcCall
+        self, request: pb.FailOperationRequest, call: ApiCall
     ) -> pb.FailOperationResponse:
         """See the proto."""
         fields = Fields(request, self._limits)
@@ -134,7 +134,7 @@ class WorkerService:
         return fill_result(pb.FailOperationResponse(), changed, by.subject)
 
     async def AcknowledgeCancellation(
-        self, request: pb.AcknowledgeCancellationRequest, call: RpcCall
+        self, request: pb.AcknowledgeCancellationRequest, call: ApiCall
     ) -> pb.AcknowledgeCancellationResponse:
         """See the proto."""
         fields = Fields(request, self._limits)
@@ -145,7 +145,7 @@ class WorkerService:
         return fill_result(pb.AcknowledgeCancellationResponse(), changed, by.subject)
 
     async def ReleaseOperation(
-        self, request: pb.ReleaseOperationRequest, call: RpcCall
+        self, request: pb.ReleaseOperationRequest, call: ApiCall
     ) -> pb.ReleaseOperationResponse:
         """See the proto."""
         fields = Fields(request, self._limits)

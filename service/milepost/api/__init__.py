@@ -1,0 +1,1 @@
+"""The API, whatever carries it: messages in, use cases, messages out."""

@@ -1,0 +1,154 @@
+"""The API over HTTP: every unary method, and watches as server-sent events.
+
+An adapter of the same servicers, and of the same checks, as the gRPC port. `access/checks.py` says
+which checks a call passes, and in which order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import time
+from http import HTTPStatus
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Final
+
+from aiohttp import web
+from opentelemetry import trace
+
+from milepost import telemetry
+from milepost.access.policy import authorize
+from milepost.access.unknown_callers import UnknownCallers
+from milepost.api.errors import defect, log_refusal, refusal_of
+from milepost.api.logged_ids import audited_ids, logged_ids
+from milepost.api.methods import method_of
+from milepost.api.renewals import renewed_by
+from milepost.domain.errors import MilepostError, Overloaded
+from milepost.web.event_streams import send_events
+from milepost.web.http_call import HttpCall
+from milepost.web.problems import problem_response, response_of_refusal
+from milepost.web.requests import message_of
+from milepost.web.responses import response_of
+from milepost.web.routes import routes_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from milepost.access.checks import AccessChecks
+    from milepost.api.services import Service
+    from milepost.web.connections import HttpConnections
+    from milepost.web.routes import Route
+
+_OUR_FAULT: Final = frozenset({"INTERNAL", "UNAVAILABLE"})
+"""The codes that make a server span an error."""
+
+
+class HttpApi:
+    """The paths of the services, behind the checks that every call passes."""
+
+    def __init__(
+        self,
+        services: Iterable[Service],
+        access: AccessChecks,
+        connections: HttpConnections,
+        tracing: telemetry.Tracing,
+    ) -> None:
+        """Serve `services` to callers that pass `access`.
+
+        Args:
+            services: what to serve.
+            access: the checks.
+            connections: keep the connections of admitted calls open.
+            tracing: creates a span for each sampled call.
+        """
+        self._services = tuple(services)
+        self._access = access
+        self._unknown = UnknownCallers(access.authenticator.is_known)
+        self._connections = connections
+        self._tracing = tracing
+
+    def add_to(self, app: web.Application) -> None:
+        """Add the paths to an application."""
+        for route in routes_of(self._services):
+            app.router.add_route(route.verb, route.path, functools.partial(self._handle, route))
+
+    async def _handle(self, route: Route, request: web.Request) -> web.StreamResponse:
+        """Answer one request, whatever happens inside."""
+        call = HttpCall(method_of(route.method), request)
+        with self._observed(call) as outcome:
+            subject: Any = SimpleNamespace(**request.match_info)  # until the request is read
+            try:
+                self._admit_unknown(call)
+                with self._access.admission.admit(waits=call.waits, streams=route.is_watch):
+                    await self._authenticate(call)
+                    with self._connections.held(request.transport):
+                        subject = await message_of(route, request)
+                        return await self._answer(route, call, subject)
+            except MilepostError as error:
+                log_refusal(error, call, subject)
+                refusal = refusal_of(error, call.method)
+            except web.HTTPException as error:
+                outcome.code = "INVALID_ARGUMENT"
+                return problem_response(
+                    {"type": "about:blank", "title": HTTPStatus(error.status).phrase}
+                    | {"status": error.status, "detail": error.reason}
+                )
+            except Exception as error:  # noqa: BLE001 - the one place where nothing may get through
+                refusal = defect(telemetry.current_trace_id())
+                telemetry.record_defect(error, call.authenticated, logged_ids(subject))
+            outcome.code = refusal.code.name
+            return response_of_refusal(refusal)
+
+    def _admit_unknown(self, call: HttpCall) -> None:
+        if not self._unknown.admit(call.credential):
+            raise Overloaded
+
+    async def _authenticate(self, call: HttpCall) -> None:
+        call.authenticated = await self._access.authenticator.authenticate(
+            call.credential, lambda: call.address, call.certificate_names
+        )
+        authorize(call.principal, call.method)
+
+    async def _answer(self, route: Route, call: HttpCall, message: Any) -> web.StreamResponse:
+        """Charge the call, let the servicer answer it, and audit it."""
+        operation_id = getattr(message, "operation_id", "")
+        await self._access.rate_limits.charge(
+            call.principal, call.method, operation_id=operation_id, renews=renewed_by(message)
+        )
+        if route.is_watch:
+            return await send_events(route.behaviour(message, call), call, message)
+        response = await route.behaviour(message, call)
+        if call.method.audited:
+            telemetry.record_change(call.principal, audited_ids(message, response))
+        return response_of(route, response, call.request)
+
+    @contextlib.contextmanager
+    def _observed(self, call: HttpCall) -> Iterator[_Outcome]:
+        """Time, count and trace a call with its true code."""
+        start, outcome = time.perf_counter(), _Outcome()
+        span = self._tracing.start(call.method.name, call.request.headers, call.peer)
+        current = (
+            contextlib.nullcontext()
+            if span is None
+            else trace.use_span(span, record_exception=False, set_status_on_exception=False)
+        )
+        try:
+            with current:
+                yield outcome
+        except asyncio.CancelledError:
+            outcome.code = "CANCELLED"
+            raise
+        finally:
+            if span is not None:
+                telemetry.end_span(span, outcome.code, failed=outcome.code in _OUR_FAULT)
+            telemetry.record_call(call.method.name, outcome.code, time.perf_counter() - start)
+
+
+class _Outcome:
+    """The code of a call, as gRPC names it."""
+
+    __slots__ = ("code",)
+
+    def __init__(self) -> None:
+        self.code = "OK"

@@ -1,0 +1,59 @@
+"""Messages to responses: their JSON, and the headers that HTTP has for what they say."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final
+
+from aiohttp import web
+
+from milepost.web.json_messages import to_json
+
+if TYPE_CHECKING:
+    from milepost.web.routes import Route
+
+REPLAYED: Final = "Idempotent-Replayed"
+JOINED: Final = "Milepost-Joined"
+CREATE: Final = "milepost.v1.OperationService/CreateOperation"
+_FLAGS: Final = {"replayed": REPLAYED, "joined": JOINED}
+"""Headers of what a response says beside its operation."""
+
+
+def response_of(route: Route, message: Any, request: web.Request) -> web.Response:
+    """Return the response to a request that succeeded.
+
+    An operation has its revision as its ETag, and while it is active the pause before the next
+    poll as `Retry-After`.
+    """
+    answer = getattr(message, route.response_field) if route.response_field else message
+    headers = _headers(route, message)
+    if request.method == "GET" and _is_known(headers.get("ETag"), request):
+        return web.Response(status=HTTPStatus.NOT_MODIFIED, headers=headers)
+    return web.Response(
+        body=to_json(answer),
+        status=HTTPStatus.ACCEPTED if route.method == CREATE else HTTPStatus.OK,
+        content_type="application/json",
+        headers=headers,
+    )
+
+
+def _headers(route: Route, message: Any) -> dict[str, str]:
+    headers = {"Cache-Control": "no-store"}
+    if route.response_field != "operation":
+        return headers
+    operation = message.operation
+    headers["ETag"] = f'"{operation.revision}"'
+    if operation.HasField("next_step_deadline"):
+        headers["Retry-After"] = str(max(1, operation.retry_after.seconds))
+    if route.method == CREATE:
+        headers["Location"] = f"/v1/operations/{operation.id}"
+    for field, header in _FLAGS.items():
+        if getattr(message, field, False):
+            headers[header] = "true"
+    return headers
+
+
+def _is_known(tag: str | None, request: web.Request) -> bool:
+    """Return True if the caller has this revision already (RFC 9110, 13.1.2)."""
+    given = request.headers.get("If-None-Match", "")
+    return tag is not None and tag in {each.strip().removeprefix("W/") for each in given.split(",")}
