@@ -242,7 +242,7 @@ def test_killed_supervisor_leaves_no_process(service):
     for process in range(1, PROCESSES + 1):
         assert service.log_lines(event="supervisor lost", process=process)
         assert service.log_lines(event="stopped", process=process)
-    assert is_free(service.address)
+    eventually(lambda: is_free(service.address), within=STOP_SECONDS, what="a free port")
 
 
 def test_signal_to_hang_up_ends_no_process(service):

@@ -1,15 +1,19 @@
 """Several processes on one port: calls reach all of them, and they are one service to operators."""
 
+import http.client
 import json
 import re
 import socket
 import subprocess
 import sys
+import uuid
+from contextlib import closing
 
 import psutil
 import pytest
 
 from tests.e2e.commands import REFUSED, USAGE
+from tests.e2e.http.protocol import path_of
 from tests.e2e.processes import (
     MAX_CHANNELS,
     PROCESSES,
@@ -18,6 +22,7 @@ from tests.e2e.processes import (
     serving,
     wait_until_all_ready,
 )
+from tests.e2e.rpcs import BY_METHOD
 from tests.e2e.service import START_SECONDS, STOP_SECONDS, Service
 from tests.machine import environment, free_port
 from tests.waiting import eventually
@@ -29,10 +34,13 @@ CREATED = "milepost_transitions_total"
 
 @pytest.fixture(scope="module")
 def service(postgres_copies, postgres, tmp_path_factory):
-    """A service of two processes, both ready, which the tests share."""
+    """A service of two processes with the API over HTTP, both ready, which the tests share."""
     name = postgres_copies.take()
     folder = tmp_path_factory.mktemp("processes")
-    with Service(postgres.url(name), folder, processes=str(PROCESSES)) as service:
+    api = f"127.0.0.1:{free_port()}"
+    service = Service(postgres.url(name), folder, processes=str(PROCESSES), http_listen=api)
+    service._settings["probes_listen"] = service.http_address
+    with service:
         wait_until_all_ready(service)
         yield service
     postgres_copies.drop(name)
@@ -68,6 +76,41 @@ def test_calls_reach_every_process(service):
     assert {line["process"] for line in service.log_lines(event="serving")} == {1, PROCESSES}
 
 
+def test_api_over_http_reaches_every_process(service):
+    """The processes share the port of the API over HTTP, which has no page of one of them."""
+    api = service.logged(event="supervising")["http_api"]
+    key = service.api_key(f"alice-{uuid.uuid4().hex}")
+    path = path_of(BY_METHOD["CreateOperation"])
+    assert path is not None
+
+    def answer(method, path, body=None):
+        with closing(http.client.HTTPConnection(api, timeout=5)) as connection:
+            headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+            connection.request(method, path, body, headers)
+            response = connection.getresponse()
+            return response.status, response.read()
+
+    found = set()
+    for _ in range(MAX_CHANNELS):
+        status, body = answer("POST", path.pattern, json.dumps({"function": "test.http"}))
+        assert status == http.HTTPStatus.ACCEPTED, body
+        name = json.loads(body)["id"]
+        line = service.logged(event="operation changed", transition="create", operation_id=name)
+        found.add(line["process"])
+        if len(found) == PROCESSES:
+            break
+    assert found == {1, PROCESSES}
+    assert answer("GET", "/metrics")[0] == http.HTTPStatus.NOT_FOUND
+    assert not is_free(api)
+
+
+def test_api_over_http_needs_another_port_for_the_probes(postgres_url):
+    """The API over HTTP is refused on the port of the probes, with the remedy."""
+    done = serve("--processes", "2", database_url=postgres_url, http_api="true")
+    assert done.returncode == USAGE
+    assert done.stderr.startswith("error: MILEPOST_HTTP_API: needs MILEPOST_PROBES_LISTEN with")
+
+
 def test_metrics_add_up(service):
     """The one page counts the calls of all processes, also of those that have ended since."""
     alice = service.client("alice")
@@ -97,14 +140,15 @@ def test_pages(service):
     assert service.probe("/healthz") == (200, '{"status": "alive"}')
     assert service.probe("/readyz") == (200, '{"status": "ready"}')
     line = service.logged(event="supervising")
-    assert (line["processes"], line["http_listen"]) == (PROCESSES, service.http_address)
+    assert (line["processes"], line["probes_listen"]) == (PROCESSES, service.http_address)
     ports = {
         each.laddr.port
         for process in serving(service).values()
         for each in process.net_connections(kind="tcp")
         if each.status == "LISTEN"
     }
-    assert ports == {int(service.address.rpartition(":")[2])}
+    shared = (line["listen"], line["http_api"])
+    assert ports == {int(address.rpartition(":")[2]) for address in shared}
 
 
 def test_supervisor_has_no_connection_to_the_database(service):

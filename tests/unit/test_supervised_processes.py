@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from milepost.supervisor import replica, slot
+from milepost.supervisor.port import Ports
 from milepost.supervisor.replica import Replica
 from milepost.supervisor.slot import Slot
 from tests.waiting import until
@@ -30,7 +31,8 @@ ENDS = "raise SystemExit(3)"
 
 async def start(program, number=1):
     """Start a program in place of `milepost serve`."""
-    return await Replica.start(number, "127.0.0.1:1", (), (sys.executable, "-c", program))
+    ports = Ports(grpc="127.0.0.1:1")
+    return await Replica.start(number, ports, (), (sys.executable, "-c", program))
 
 
 async def code(process):

@@ -66,7 +66,9 @@ def serve(
 
 def _serve_as_replica(replica: Assignment, processes: int | None, output: Output) -> None:
     """Serve as one of several processes: ports and warnings are the part of the supervisor."""
-    settings = load_settings(processes=processes, listen=replica.listen)
+    settings = load_settings(
+        processes=processes, listen=replica.listen, http_listen=replica.http_listen
+    )
     _open_log(settings, output, process=replica.number)
     _serve(settings, replica)
 

@@ -20,6 +20,12 @@ class ServerSettings(BaseModel):
     """The addresses of the service and the features of its gRPC port."""
 
     listen: str = Field("127.0.0.1:7450", description="Address of the gRPC port")
+    processes: int = Field(
+        1,
+        ge=1,
+        le=MAX_PROCESSES,
+        description="Processes that serve the gRPC port together; more than 1 need PostgreSQL",
+    )
     http_listen: str = Field(
         "127.0.0.1:7451",
         description="Address of the API over HTTP, /healthz, /readyz and /metrics; empty for none",
@@ -33,17 +39,11 @@ class ServerSettings(BaseModel):
     http_api: bool | None = Field(
         None,
         description="Serve the API over HTTP; by default on loopback, with TLS, or if"
-        " MILEPOST_ALLOW_PLAINTEXT is set",
+        " MILEPOST_ALLOW_PLAINTEXT is set; with several processes only if the probes have a port",
     )
     http_origins: str = Field(
         "",
         description="Origins of web pages that may use the API over HTTP, by commas; * for any",
-    )
-    processes: int = Field(
-        1,
-        ge=1,
-        le=MAX_PROCESSES,
-        description="Processes that serve the gRPC port together; more than 1 need PostgreSQL",
     )
     batch_scheduling: bool = Field(
         default=False, description="On Linux, run under the scheduling policy SCHED_BATCH"
@@ -103,7 +103,10 @@ class ServerSettings(BaseModel):
         if value and not info.data.get("http_listen", True):
             raise ValueError(f"needs {PREFIX}HTTP_LISTEN")
         if value and info.data.get("processes", 1) > 1 and not info.data.get("probes_listen", True):
-            raise ValueError(f"needs {PREFIX}PROBES_LISTEN with several processes")
+            raise ValueError(
+                f"needs {PREFIX}PROBES_LISTEN with several processes: they share the port of the"
+                " API, and the probes are those of all of them"
+            )
         if value and "http_listen" in info.data and not _is_private(info.data):
             raise ValueError(
                 f"would be reachable from other machines without TLS: set {PREFIX}HTTP_TLS, listen"
@@ -126,7 +129,8 @@ class ServerSettings(BaseModel):
             return False
         if self.http_api is not None:
             return self.http_api
-        return bool(self.http_listen) and _is_private(self.model_dump())
+        has_a_port = self.processes == 1 or bool(self.probes_listen)
+        return bool(self.http_listen) and has_a_port and _is_private(self.model_dump())
 
     @property
     def allowed_origins(self) -> frozenset[str]:

@@ -29,14 +29,17 @@ if TYPE_CHECKING:
 class HttpPorts:
     """One port for both, or one for the API and another one for the probes.
 
-    One of several processes has no probes: its supervisor has them.
+    Until the replica serves, the port of the API answers probes only, if any. One of several
+    processes shares the port of the API; the probes are those of its supervisor.
     """
 
-    def __init__(self, settings: Settings, readiness: Readiness, *, has_probes: bool) -> None:
+    def __init__(
+        self, settings: Settings, readiness: Readiness, *, has_supervisor: bool = False
+    ) -> None:
         """Describe the ports; nothing listens yet."""
         self._settings = settings
+        self._has_supervisor = has_supervisor
         self._readiness = readiness
-        self._has_probes = has_probes
         self._stack = contextlib.AsyncExitStack()
         self._probes: HttpPort | None = None
 
@@ -44,7 +47,7 @@ class HttpPorts:
         """Answer the probes."""
         settings = self._settings
         address = settings.probes_listen or settings.http_listen
-        if address and self._has_probes:
+        if address and not self._has_supervisor:
             self._probes = await self._listen(address, probe_app(lambda: self._readiness.problem))
         return self
 
@@ -80,7 +83,7 @@ class HttpPorts:
         # The probes of an orchestrator need no TLS, but a port has one kind of connections.
         tls = self._tls() if address == self._settings.http_listen else None
         host, number = split_address(address)
-        port = HttpPort(host, int(number), app, tls=tls, is_shared=not self._has_probes)
+        port = HttpPort(host, int(number), app, tls=tls, is_shared=self._has_supervisor)
         return await self._stack.enter_async_context(port)
 
     def _tls(self) -> ssl.SSLContext | None:

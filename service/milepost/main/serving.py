@@ -69,7 +69,7 @@ async def serve(settings: Settings, assignment: Assignment | None = None) -> Non
         )
         stack.callback(tracing.stop)
         ports = await stack.enter_async_context(
-            HttpPorts(settings, readiness, has_probes=assignment is None)
+            HttpPorts(settings, readiness, has_supervisor=assignment is not None)
         )
         if settings.embedded:
             stack.enter_context(only_process(url))

@@ -15,6 +15,8 @@ from milepost.supervisor.reports import ASK_METRICS, ASK_STATE, Assignment, Repo
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from milepost.supervisor.port import Ports
+
 COMMAND: Final = (sys.executable, "-P", "-m", "milepost", "serve")
 """`-P`: the working directory is no place for modules."""
 ASK_INTERVAL_S: Final = 0.5
@@ -59,12 +61,18 @@ class Replica:
 
     @classmethod
     async def start(
-        cls, number: int, listen: str, arguments: Sequence[str], command: Sequence[str] = COMMAND
+        cls,
+        number: int,
+        ports: Ports,
+        arguments: Sequence[str],
+        command: Sequence[str] = COMMAND,
     ) -> Replica:
-        """Start a process that serves on the address."""
+        """Start a process that serves on the ports."""
         ours, theirs = socket.socketpair()
         with theirs:
-            assignment = Assignment(number=number, channel=theirs.fileno(), listen=listen)
+            assignment = Assignment(
+                number=number, channel=theirs.fileno(), listen=ports.grpc, http_listen=ports.api
+            )
             process = await asyncio.create_subprocess_exec(
                 *(*command, *arguments, "--replica", str(assignment)),
                 stdin=asyncio.subprocess.DEVNULL,

@@ -49,10 +49,12 @@ class Assignment:
     """File descriptor of the connection to the supervisor."""
     listen: str
     """Address of the gRPC port, which the processes share."""
+    http_listen: str
+    """Address of the API over HTTP, which they share as well; empty if it is not served."""
 
     def __str__(self) -> str:
         """Return the assignment as an argument."""
-        return f"{self.number},{self.channel},{self.listen}"
+        return f"{self.number},{self.channel},{self.listen},{self.http_listen}"
 
     @classmethod
     def read(cls, text: str) -> Assignment:
@@ -61,5 +63,5 @@ class Assignment:
         Raises:
             ValueError: it is not one.
         """
-        number, channel, listen = text.split(",", 2)
-        return cls(number=int(number), channel=int(channel), listen=listen)
+        number, channel, listen, http_listen = text.split(",")
+        return cls(number=int(number), channel=int(channel), listen=listen, http_listen=http_listen)

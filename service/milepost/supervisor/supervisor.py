@@ -11,16 +11,19 @@ from typing import TYPE_CHECKING, Any, Final
 from milepost import telemetry
 from milepost.config import split_address
 from milepost.supervisor.merged_metrics import MergedMetrics
-from milepost.supervisor.port import held_port
+from milepost.supervisor.port import held_ports
 from milepost.supervisor.replica import Replica
 from milepost.supervisor.slot import Slot, log_end, process_metrics
 from milepost.web.http_port import HttpPort
 from milepost.web.probes import probe_app
+from milepost.web.tls import server_context
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import AsyncIterator, Coroutine, Sequence
 
     from milepost.config import Settings
+    from milepost.supervisor.port import Ports
 
 STOP_GRACE_S: Final = 10.0
 """Time for a process to end, beyond what the settings give it to drain."""
@@ -37,21 +40,19 @@ async def supervise(settings: Settings, arguments: Sequence[str]) -> int:
         OSError: a port is not free.
     """
     telemetry.log_errors_of_loop()
-    host, port = split_address(settings.listen)
-    with held_port(host, int(port)) as number:
-        listen = settings.listen.removesuffix(f":{port}") + f":{number}"
-        supervisor = Supervisor(settings, listen, arguments)
+    with held_ports(settings) as ports:
+        supervisor = Supervisor(settings, ports, arguments)
         async with supervisor.pages():
             return await supervisor.run()
 
 
 class Supervisor:
-    """The processes on one port."""
+    """The processes on shared ports."""
 
-    def __init__(self, settings: Settings, listen: str, arguments: Sequence[str]) -> None:
-        """Prepare the processes; they listen on `listen`."""
+    def __init__(self, settings: Settings, ports: Ports, arguments: Sequence[str]) -> None:
+        """Prepare the processes; they listen on `ports`."""
         self._settings = settings
-        self._listen = listen
+        self._ports = ports
         self._arguments = arguments
         self._grace_s = settings.not_ready_seconds + settings.drain_seconds + STOP_GRACE_S
         self._slots = [Slot(n, self._start) for n in range(1, settings.processes + 1)]
@@ -85,12 +86,14 @@ class Supervisor:
     @contextlib.asynccontextmanager
     async def pages(self) -> AsyncIterator[None]:
         """Serve probes and the metrics of all processes on the HTTP port, if there is one."""
-        address = self._settings.probes_listen or self._settings.http_listen
-        if not address:
+        settings = self._settings
+        if not (address := settings.probes_listen or settings.http_listen):
             yield
             return
         host, port = split_address(address)
-        async with HttpPort(host, int(port), probe_app(lambda: self._problem, self._metrics)):
+        app = probe_app(lambda: self._problem, self._metrics)
+        tls = None if settings.probes_listen else _tls(settings)
+        async with HttpPort(host, int(port), app, tls=tls):
             yield
 
     @property
@@ -111,7 +114,7 @@ class Supervisor:
         return merged.page(process_metrics(self._slots))
 
     async def _start(self, number: int) -> Replica:
-        replica = await Replica.start(number, self._listen, self._arguments)
+        replica = await Replica.start(number, self._ports, self._arguments)
         self._running.add(replica)
         replica.end.add_done_callback(lambda _: self._note_end(replica))
         return replica
@@ -186,9 +189,21 @@ class Supervisor:
         telemetry.log.info(
             "supervising",
             processes=len(self._slots),
-            listen=self._listen,
-            http_listen=self._settings.http_listen,
+            listen=self._ports.grpc,
+            http_api=self._ports.api or None,
+            probes_listen=self._settings.probes_listen or self._settings.http_listen,
         )
+
+
+def _tls(settings: Settings) -> ssl.SSLContext | None:
+    """Return the TLS of the HTTP port, or None if it is not encrypted."""
+    if not settings.http_tls or settings.tls_cert_file is None or settings.tls_key_file is None:
+        return None
+    return server_context(
+        certificate=settings.tls_cert_file,
+        key=settings.tls_key_file,
+        client_authorities=settings.tls_client_ca_file,
+    )
 
 
 def _failure(first: Replica) -> int:

@@ -11,6 +11,7 @@ from milepost import telemetry
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    Metrics = Callable[[], Awaitable[bytes]]
     Page = Callable[[web.Request], Awaitable[web.Response]]
 
 
@@ -20,25 +21,25 @@ async def own_metrics() -> bytes:
 
 
 def probe_app(
-    problem: Callable[[], str | None], metrics_page: Callable[[], Awaitable[bytes]] = own_metrics
+    problem: Callable[[], str | None], page_of_metrics: Metrics = own_metrics
 ) -> web.Application:
-    """Return an application with the pages and nothing else; see `add_probes`."""
+    """Return an application with the pages; see `add_probes`."""
     app = web.Application()
-    add_probes(app, problem, metrics_page)
+    add_probes(app, problem, page_of_metrics)
     return app
 
 
 def add_probes(
     app: web.Application,
     problem: Callable[[], str | None],
-    metrics_page: Callable[[], Awaitable[bytes]] = own_metrics,
+    page_of_metrics: Metrics = own_metrics,
 ) -> None:
     """Add the pages to an application. A connection that asks for one has one request.
 
     Args:
-        app: gets the pages.
+        app: the application.
         problem: returns why the service is not ready, or None.
-        metrics_page: returns the metrics.
+        page_of_metrics: returns the content of /metrics.
     """
 
     async def healthz(_request: web.Request) -> web.Response:
@@ -52,7 +53,7 @@ def add_probes(
 
     async def metrics(_request: web.Request) -> web.Response:
         return web.Response(
-            body=await metrics_page(),
+            body=await page_of_metrics(),
             headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
         )
 
