@@ -20,6 +20,8 @@ const DEFAULT_LEASE: Duration = Duration::from_secs(30);
 const FIRST_REPORT_DELAY: Duration = Duration::from_millis(200);
 /// Two renewals may be lost before the lease is.
 const RENEWALS_PER_LEASE: u32 = 3;
+/// The share of the time between two renewals by which one may come early, together with others.
+const EARLY_SHARE: u32 = 10;
 /// How long a newer report waits for the answer to the last one.
 const MAX_ANSWER_TIME: Duration = Duration::from_secs(2);
 
@@ -50,6 +52,8 @@ pub(crate) struct Held {
     pub(crate) backoff: Backoff,
     /// Time of the next renewal, if nothing is reported before.
     pub(crate) due_time: Instant,
+    /// Time from which that may come together with others.
+    pub(crate) early_time: Instant,
     /// Notified when a report was sent, stored or refused.
     pub(crate) changed: Arc<Notify>,
     /// The refusal of a report, which the next one returns.
@@ -71,13 +75,15 @@ impl Held {
     pub(crate) fn new(operation: &Operation, signals: Arc<Signals>) -> Self {
         let now = Instant::now();
         let lease = lease_of(operation);
+        let due_time = now + FIRST_REPORT_DELAY.min(lease / RENEWALS_PER_LEASE);
         Self {
             id: operation.id.clone(),
             attempt: operation.attempt,
             revision: operation.revision,
             signals,
             backoff: Backoff::new(MAX_PAUSE),
-            due_time: now + FIRST_REPORT_DELAY.min(lease / RENEWALS_PER_LEASE),
+            due_time,
+            early_time: due_time,
             changed: Arc::new(Notify::new()),
             problem: None,
             lease,
@@ -114,18 +120,21 @@ impl Held {
         !self.unanswered.is_empty()
     }
 
-    /// Return the time at which a report may follow the last one.
+    /// Return the time at which a report may follow the last one; None if that is now.
     ///
     /// Until then the answer to it is awaited: so an answer is that of one report, and says that this
-    /// one is stored. The service commits one report a second, and would merge the others.
+    /// one is stored. The service commits one report a second, and would coalesce the others.
     pub(crate) fn ready_time(&self) -> Option<Instant> {
-        let is_waiting = !(self.is_hurried && self.sent_version < self.version);
-        self.unanswered.back().filter(|_| is_waiting).map(|sent| sent.time + MAX_ANSWER_TIME)
+        if self.is_hurried && self.sent_version < self.version {
+            return None;
+        }
+        let last = self.unanswered.back()?;
+        Some((last.time + MAX_ANSWER_TIME).min(self.due_time))
     }
 
-    /// Return true if a report may be sent now: always, if the lease is to be renewed.
-    pub(crate) fn is_ready(&self, now: Instant) -> bool {
-        self.due_time <= now || self.ready_time().is_none_or(|time| time <= now)
+    /// Renew the lease at this time.
+    pub(crate) fn expect_at(&mut self, time: Instant) {
+        (self.due_time, self.early_time) = (time, time);
     }
 
     /// Make the report part of the newest one.
@@ -140,6 +149,13 @@ impl Held {
             message: report.message.or(last.message),
             checkpoint: report.checkpoint.or(last.checkpoint),
         };
+    }
+
+    /// Return about the size of the newest report.
+    pub(crate) fn size(&self) -> usize {
+        let message = self.report.message.as_ref().map_or(0, String::len);
+        let checkpoint = self.report.checkpoint.as_ref().map_or(0, |packed| packed.value.len());
+        self.id.len() + message + checkpoint + 100
     }
 
     pub(crate) fn is_unstored(&self) -> bool {
@@ -168,6 +184,7 @@ impl Held {
         let report = if is_bare || self.is_ending { None } else { self.unstored() };
         let version = if report.is_some() { self.version } else { self.stored_version };
         self.due_time = now + self.interval();
+        self.early_time = self.due_time - self.interval() / EARLY_SHARE;
         self.unanswered.truncate(1);
         self.unanswered.push_back(Sent { version, time: now });
         self.sent_version = self.sent_version.max(version);
@@ -197,7 +214,7 @@ impl Held {
     /// Note that the stream has ended: what was sent on it is not acknowledged any more.
     pub(crate) fn lose_acknowledgements(&mut self) {
         if self.is_unanswered() {
-            self.due_time = self.due_time.min(self.renewal_time + self.interval());
+            self.expect_at(self.due_time.min(self.renewal_time + self.interval()));
         }
         self.unanswered.clear();
     }
@@ -223,7 +240,7 @@ impl Held {
     /// Send nothing but renewals: the work is ending.
     pub(crate) fn only_renew(&mut self) {
         self.is_ending = true;
-        self.due_time = self.due_time.max(self.renewal_time + self.interval());
+        self.expect_at(self.due_time.max(self.renewal_time + self.interval()));
     }
 
     /// Send the newest report at once; return true if it was sent before.
@@ -278,7 +295,7 @@ mod tests {
         held.merge(progress(0.1));
         held.take(now, false);
         held.merge(progress(0.2));
-        assert!(!held.is_ready(now) && held.is_ready(now + MAX_ANSWER_TIME));
+        assert_eq!(held.ready_time(), Some(now + MAX_ANSWER_TIME));
         held.take(now + MAX_ANSWER_TIME, false);
         held.merge(progress(0.3));
         held.take(now + 2 * MAX_ANSWER_TIME, false);
@@ -313,8 +330,8 @@ mod tests {
         let now = Instant::now();
         held.take(now, false);
         held.merge(progress(0.5));
-        assert!(!held.is_ready(now));
-        assert!(!held.hurry() && held.is_ready(now));
+        assert_eq!(held.ready_time(), Some(now + MAX_ANSWER_TIME));
+        assert!(!held.hurry() && held.ready_time().is_none());
         assert_eq!(held.take(now, false).progress, Some(0.5));
         assert!(held.hurry());
         held.only_renew();

@@ -18,9 +18,9 @@ use crate::{
     refusal::typed,
 };
 
-/// Maximum of the updates in one request, and of their size: gRPC takes requests of 2 MiB.
+/// Maximum of the updates in one message, and of its size, unless it is one update.
 const MAX_UPDATES: usize = 1_000;
-const MAX_REQUEST_BYTES: usize = 1 << 20;
+const MAX_MESSAGE_BYTES: usize = 512 * 1024;
 
 /// The held operations, by numbers that are never used again.
 #[derive(Debug, Default)]
@@ -120,19 +120,19 @@ impl Outbox {
         self.unsent.remove(&number);
     }
 
-    /// Send again what the last stream may have lost, or everything but after a limit.
-    pub(crate) fn begin_again(&mut self, quiet_end: Option<Instant>) {
+    /// Send again what the last stream may have lost, or everything but after a limit; return the
+    /// time of the next renewal.
+    pub(crate) fn begin_again(&mut self, quiet_end: Option<Instant>) -> Option<Instant> {
         self.quiet_end = quiet_end;
         for number in self.numbers.values() {
-            let Some(held) = self.held.get_mut(number) else {
-                continue;
-            };
+            let Some(held) = self.held.get_mut(number) else { continue };
             if quiet_end.is_none() || held.is_unanswered() {
                 self.unsent.insert(*number);
                 held.lose_acknowledgements();
             }
         }
-        self.next_due_time = None; // time has passed without a look at the leases
+        self.next_due_time = None; // time passes without a look at the leases
+        self.numbers.values().filter_map(|number| Some(self.held.get(number)?.due_time)).min()
     }
 
     fn expect(&mut self, time: Instant) {
@@ -158,14 +158,14 @@ impl Outbox {
         Next::Wait(self.next_due_time.into_iter().chain(self.quiet_end.filter(|_| is_quiet)).min())
     }
 
-    /// Enqueue the operations whose leases are to be renewed.
+    /// Enqueue the operations whose leases are to be renewed, and those whose turn is near.
     fn enqueue_due(&mut self, now: Instant) {
         let mut next = now + Duration::from_secs(3600);
         for number in self.numbers.values() {
             let Some(held) = self.held.get(number) else {
                 continue;
             };
-            if held.due_time <= now {
+            if held.early_time <= now {
                 self.unsent.insert(*number);
             } else {
                 next = next.min(held.due_time);
@@ -177,16 +177,13 @@ impl Outbox {
     /// Take the reports that are ready, up to the size of one request.
     fn urgent(&mut self, now: Instant, is_quiet: bool) -> Vec<ProgressUpdate> {
         let mut waiting = Vec::new();
-        let mut next_ready = None;
+        let mut next_ready: Option<Instant> = None;
         for number in &self.unsent {
-            let Some(held) = self.held.get(number) else {
-                continue;
-            };
-            let is_due = held.due_time <= now;
-            if is_due || self.is_closing || (!is_quiet && held.is_ready(now)) {
-                waiting.push((held.lease_end_time(), *number));
-            } else if !is_quiet {
-                next_ready = next_ready.into_iter().chain(held.ready_time()).min();
+            let Some(held) = self.held.get(number) else { continue };
+            let ready_time = if is_quiet { Some(held.early_time) } else { held.ready_time() };
+            match ready_time.filter(|time| *time > now && !self.is_closing) {
+                None => waiting.push((held.lease_end_time(), *number)),
+                Some(time) => next_ready = next_ready.into_iter().chain([time]).min(),
             }
         }
         if let Some(time) = next_ready {
@@ -205,16 +202,13 @@ impl Outbox {
         let mut updates = Vec::new();
         let mut size = 0;
         for number in numbers {
-            if updates.len() >= MAX_UPDATES || size > MAX_REQUEST_BYTES {
+            let Some(held) = self.held.get_mut(&number) else { continue };
+            size += held.size();
+            if !updates.is_empty() && (updates.len() >= MAX_UPDATES || size > MAX_MESSAGE_BYTES) {
                 break;
             }
-            let Some(held) = self.held.get_mut(&number) else {
-                continue;
-            };
-            let update = held.take(now, is_bare);
+            updates.push(held.take(now, is_bare));
             let due_time = held.due_time;
-            size += prost::Message::encoded_len(&update);
-            updates.push(update);
             // A bare renewal leaves the report behind, for the time after the limit.
             if !(is_bare && self.held[&number].is_unstored()) {
                 self.unsent.remove(&number);
@@ -267,7 +261,7 @@ impl Outbox {
         match item.kind() {
             InterruptionKind::CancelRequested => {
                 held.signals.request_cancel();
-                held.due_time = Instant::now();
+                held.expect_at(Instant::now());
                 self.unsent.insert(number); // a sign of life records that it was delivered
             }
             InterruptionKind::Cancelled => self.refuse(number, cancelled(&item.operation_id)),

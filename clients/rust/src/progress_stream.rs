@@ -1,7 +1,7 @@
 //! The progress stream that all work of a client shares: it reconnects, and renews all leases.
 //!
-//! Reports leave it in the order of their urgency: first the operation whose lease runs out first.
-//! After a disconnection the newest report of every operation is sent again, because the service
+//! What is due goes out in one message, the operation first whose lease runs out first, and the next
+//! message follows after a short pause. After a disconnection the newest report of every operation is sent again, because the service
 //! notifies a stream of a cancel only if the operation was reported on it. After a rate limit the
 //! reports wait for a while, and only leases are renewed, which the service does not limit.
 //!
@@ -38,8 +38,10 @@ use crate::{
 const PATH: &str = "/milepost.v1.WorkerService/StreamProgress";
 /// Life of a stream after which the pauses begin anew.
 const STEADY_TIME: Duration = Duration::from_secs(10);
-/// Maximum of the pause after a rate limit: leases are renewed meanwhile.
-const MAX_LIMITED_PAUSE: Duration = Duration::from_millis(250);
+/// Time between two messages: what is reported within it is one message.
+const MESSAGE_PACE: Duration = Duration::from_millis(50);
+/// The shortest pause after a rate limit, if a lease is to be renewed before its end.
+const MIN_LIMITED_PAUSE: Duration = Duration::from_millis(250);
 /// How long a stream without operations stays open.
 const IDLE_TIME: Duration = Duration::from_secs(1);
 /// How long `close` waits for the acknowledgements of the last reports.
@@ -163,13 +165,16 @@ impl ProgressStream {
                 }
                 None => backoff.pause(),
             };
-            let quiet_end = is_limited.then(|| Instant::now() + pause);
-            let bound = if is_limited { MAX_LIMITED_PAUSE } else { Duration::MAX };
+            let begin = Instant::now();
+            let mut end = begin + pause;
+            let due_time = self.outbox().begin_again(is_limited.then_some(end));
+            if let Some(due_time) = due_time.filter(|_| is_limited) {
+                end = end.min(due_time.max(begin + MIN_LIMITED_PAUSE));
+            }
             tokio::select! {
-                () = tokio::time::sleep(pause.min(bound)) => {}
+                () = tokio::time::sleep_until(end) => {}
                 () = self.closing.cancelled() => {}
             }
-            self.outbox().begin_again(quiet_end);
         }
     }
 
@@ -195,9 +200,10 @@ impl ProgressStream {
         // The requests may outlive the exchange for a while, and must take nothing more then.
         let ending = CancellationToken::new();
         let _end = ending.clone().drop_guard();
-        let requests = stream::unfold((self.clone(), ending), |(stream, ending)| async move {
-            let request = stream.next_request(&ending).await?;
-            Some((request, (stream, ending)))
+        let start = (self.clone(), ending, Instant::now());
+        let requests = stream::unfold(start, |(stream, ending, not_before)| async move {
+            let request = stream.next_request(&ending, not_before).await?;
+            Some((request, (stream, ending, Instant::now() + MESSAGE_PACE)))
         });
         let mut grpc = Grpc::new(self.connection.clone()).max_decoding_message_size(usize::MAX);
         let codec = ProtoCodec::<StreamProgressRequest, StreamProgressResponse>::default();
@@ -212,7 +218,16 @@ impl ProgressStream {
     }
 
     /// Return the reports that are to be sent now, when there are some; None at the end.
-    async fn next_request(&self, ending: &CancellationToken) -> Option<StreamProgressRequest> {
+    async fn next_request(
+        &self,
+        ending: &CancellationToken,
+        not_before: Instant,
+    ) -> Option<StreamProgressRequest> {
+        tokio::select! {
+            () = tokio::time::sleep_until(not_before) => {}
+            () = ending.cancelled() => {}
+            () = self.closing.cancelled() => {}
+        }
         let mut idle_end = None;
         while !ending.is_cancelled() {
             let woken = self.wake.notified();

@@ -20,3 +20,49 @@ pub(crate) fn inject(headers: &mut HeaderMap) {
         propagator.inject_context(&Context::current(), &mut Headers(headers));
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry::{
+        Key, KeyValue,
+        baggage::BaggageExt as _,
+        propagation::{Extractor, TextMapPropagator, text_map_propagator::FieldIter},
+    };
+
+    use super::*;
+
+    /// Writes one member of the baggage.
+    #[derive(Debug)]
+    struct Baggage;
+
+    impl TextMapPropagator for Baggage {
+        fn inject_context(&self, context: &Context, injector: &mut dyn Injector) {
+            if let Some(value) = context.baggage().get(Key::new("tenant")) {
+                injector.set("baggage", format!("tenant={value}"));
+            }
+            injector.set("no name", "refused".to_owned());
+        }
+
+        fn extract_with_context(&self, context: &Context, _extractor: &dyn Extractor) -> Context {
+            context.clone()
+        }
+
+        fn fields(&self) -> FieldIter<'_> {
+            FieldIter::new(&[])
+        }
+    }
+
+    /// The current context travels in the form of the global propagator.
+    #[test]
+    fn the_current_context_travels() {
+        global::set_text_map_propagator(Baggage);
+        let context = Context::current().with_baggage([KeyValue::new("tenant", "a")]);
+        let _current = context.attach();
+        let mut headers = HeaderMap::new();
+        inject(&mut headers);
+        assert_eq!(
+            (headers.len(), &headers["baggage"]),
+            (1, &HeaderValue::from_static("tenant=a"))
+        );
+    }
+}

@@ -16,7 +16,7 @@ use crate::{
 
 /// A message that is too large for gRPC would end the reports of all operations on the stream.
 const MAX_CHECKPOINT_BYTES: usize = 65_536;
-const MAX_MESSAGE_BYTES: usize = 65_536;
+const MAX_MESSAGE_LENGTH: usize = 65_536;
 
 /// One operation in the hands of a handler.
 ///
@@ -66,9 +66,10 @@ impl Report {
     /// Describe the present step, in at most 1,000 characters.
     pub fn message(mut self, message: impl Into<String>) -> Self {
         let message = message.into();
-        if message.len() > MAX_MESSAGE_BYTES {
-            self.problem =
-                Some(ValueError(format!("the message has more than {MAX_MESSAGE_BYTES} bytes")));
+        if message.chars().nth(MAX_MESSAGE_LENGTH).is_some() {
+            self.problem = Some(ValueError(format!(
+                "the message has more than {MAX_MESSAGE_LENGTH} characters"
+            )));
         }
         self.report.message = Some(message);
         self

@@ -68,7 +68,7 @@ fn the_most_urgent_lease_is_renewed_first() {
     assert!(sent(&mut outbox, now).is_empty(), "the first report waits");
     assert_eq!(ids(&sent(&mut outbox, now + later(300))), ["fast", "middle", "slow"]);
     outbox.take(response(Item::Acknowledgement(acknowledgement("fast", 2))));
-    assert!(sent(&mut outbox, now + later(1200)).is_empty());
+    assert!(sent(&mut outbox, now + later(1100)).is_empty());
     assert_eq!(ids(&sent(&mut outbox, now + later(1400))), ["fast"]);
 }
 
@@ -166,4 +166,35 @@ fn the_next_attempt_stops_the_earlier_one() {
     assert_eq!(signals.reason().map(Error::kind), Some(Kind::StaleAttempt));
     outbox.drop_held(earlier);
     assert!(outbox.has_work());
+}
+
+/// A renewal may come a little early, together with one that is due.
+#[test]
+fn renewals_come_together() {
+    let mut outbox = Outbox::default();
+    for (id, lease_s) in [("a", 30), ("b", 31)] {
+        hold(&mut outbox, id, lease_s);
+    }
+    let now = Instant::now() + later(300);
+    assert_eq!(sent(&mut outbox, now).len(), 2);
+    for id in ["a", "b"] {
+        outbox.take(response(Item::Acknowledgement(acknowledgement(id, 2))));
+    }
+    assert!(sent(&mut outbox, now + later(9900)).is_empty());
+    assert_eq!(ids(&sent(&mut outbox, now + later(10_000))), ["a", "b"]);
+}
+
+/// Large reports are spread over several messages.
+#[test]
+fn messages_are_bounded() {
+    let mut outbox = Outbox::default();
+    let now = Instant::now();
+    for number in 0..20 {
+        let (held, _) = hold(&mut outbox, &number.to_string(), 60);
+        let checkpoint = prost_types::Any { value: vec![0; 60_000], ..Default::default() };
+        let report = PackedReport { checkpoint: Some(checkpoint), ..PackedReport::default() };
+        outbox.report(held, report).expect("held");
+    }
+    let counts: Vec<usize> = (0..3).map(|_| sent(&mut outbox, now).len()).collect();
+    assert_eq!(counts, [8, 8, 4]);
 }
