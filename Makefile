@@ -63,7 +63,7 @@ export RUFF_CACHE_DIR := $(CURDIR)/.cache/ruff
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo run test test-go test-java test-typescript lint check coverage bench bench-size faults gen lock clean
+.PHONY: help demo run test test-go test-java check-java test-typescript lint check coverage bench bench-size faults gen lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -95,6 +95,9 @@ test-go: $(VENV)/.dev $(GO_TOOLS) ## Check and test the Go client against a serv
 test-java: $(VENV)/.dev ## Check and test the Java client, and build its jars
 	@command -v mvn >/dev/null || { echo "error: there is no mvn; the Java client needs Maven and Java 17"; exit 1; }
 	cd $(JAVA_CLIENT) && $(MVN) spotless:check package $(ARGS)
+
+check-java: # the same without the tests that take more than a few seconds
+	@$(MAKE) --no-print-directory test-java ARGS=-Dtest='UnitsTest,FakeTest,PerformTest,ReadmeTest'
 
 # The testee of the conformance suite.
 $(JAVA_CLASSES): $(JAVA_CLIENT)/pom.xml $(wildcard protos/milepost/v1/*.proto) \
