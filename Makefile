@@ -151,8 +151,8 @@ test-java: $(VENV)/.dev ## Check and test the Java client, and build its jars
 	@command -v mvn >/dev/null || { echo "error: there is no mvn; the Java client needs Maven and Java 17"; exit 1; }
 	cd $(JAVA_CLIENT) && $(MVN) spotless:check package $(ARGS)
 
-check-java: $(VENV)/.dev
-	cd $(JAVA_CLIENT) && $(MVN) spotless:check test -Dtest='UnitsTest,WebhooksTest,TesteeTest,ReadmeTest'
+check-java: # the same without the tests that take more than a few seconds
+	@$(MAKE) --no-print-directory test-java ARGS=-Dtest='UnitsTest,FakeTest,PerformTest,ReadmeTest'
 
 # The testee of the conformance suite.
 $(JAVA_CLASSES): $(JAVA_CLIENT)/pom.xml $(wildcard protos/milepost/v1/*.proto) \

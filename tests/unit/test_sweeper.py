@@ -138,7 +138,7 @@ async def test_release_wakes_waiting_workers(stores, engine, subscriptions, work
         swept = await sweeper.sweep_leases()
         assert await subscriber.wait(5)
         assert waiter.is_notified
-        waiter.clear()
+        waiter.consume()
     assert swept.counts[RELEASE] == 1
     assert sample("milepost_leases_lost_total") == lost + 1
 

@@ -29,7 +29,7 @@ final class HeldOperation {
   /** The part of the time between two renewals by which one may come early, with others. */
   private static final int EARLY_PARTS = 10;
 
-  /** What the work on the operation is told. */
+  /** The side of the work, which gets what the service says about the operation. */
   interface Holder {
     /** Called once, with the reason, when the work must stop. */
     void onOver(MilepostException reason);

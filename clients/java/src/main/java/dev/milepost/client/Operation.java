@@ -57,7 +57,7 @@ public final class Operation implements Serializable {
     return message.getOwner();
   }
 
-  /** {@return the data of the caller; empty if there is none} */
+  /** {@return the data of the caller; empty without any} */
   public Map<String, Object> metadata() {
     return Json.fromStruct(message.getMetadata());
   }

@@ -8,10 +8,10 @@ import java.util.concurrent.TimeUnit;
 
 /**
  * Lets a channel connect again soon after it was lost. The pauses of gRPC grow up to two minutes,
- * and it has no setting for them; but it connects at once when it is told to.
+ * and it has no setting for them; but it connects at once when it is asked to.
  *
  * <p>A replica may be away while others serve, which the state of the channel does not show. So the
- * channel is told every 2 s, which does nothing to connections that work.
+ * channel is asked every 2 s, which does nothing to connections that work.
  */
 final class Reconnection {
   private static final Duration FIRST_PAUSE = Duration.ofMillis(200);

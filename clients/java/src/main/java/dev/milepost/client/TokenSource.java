@@ -10,7 +10,7 @@ public interface TokenSource {
    * Returns the token of the next call.
    *
    * @return the token
-   * @throws Exception if there is none: the call fails as unauthenticated
+   * @throws Exception if it has no token: the call fails as unauthenticated
    */
   String token() throws Exception;
 }

@@ -12,4 +12,5 @@ import java.util.Optional;
  * @param timestamp the time of the event, if it has one
  * @param data the operation as it was after the event: operation_id, status, revision, and so on
  */
-public record WebhookEvent(String id, String type, Optional<Instant> timestamp, Map<String, Object> data) {}
+public record WebhookEvent(
+    String id, String type, Optional<Instant> timestamp, Map<String, Object> data) {}

@@ -105,11 +105,15 @@ public final class Work {
     stream.report(held, bounded(report.toMessage().build()));
   }
 
-  /** Refuses what gRPC or the service would not take: it would end the reports of all operations. */
+  /**
+   * Refuses what gRPC or the service would not take: it would end the reports of all operations.
+   */
   private static UpdateProgressRequest bounded(UpdateProgressRequest report) {
     require(report.getMessage().length(), MAX_MESSAGE_LENGTH, "characters of the message");
-    require(report.getCheckpoint().getValue().size(), MAX_CHECKPOINT_BYTES, "bytes of a checkpoint");
-    require(report.getCheckpoint().getTypeUrl().length(), MAX_TYPE_URL_LENGTH, "characters of a type");
+    require(
+        report.getCheckpoint().getValue().size(), MAX_CHECKPOINT_BYTES, "bytes of a checkpoint");
+    require(
+        report.getCheckpoint().getTypeUrl().length(), MAX_TYPE_URL_LENGTH, "characters of a type");
     return report;
   }
 

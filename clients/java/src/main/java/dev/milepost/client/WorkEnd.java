@@ -59,7 +59,9 @@ final class WorkEnd {
     fail(error, options(problem, isRetryable));
   }
 
-  /** Fails the operation for good, because its result cannot be stored: every attempt would end so. */
+  /**
+   * Fails the operation for good, because its result cannot be stored: every attempt would end so.
+   */
   void refuseResult(RuntimeException refusal) {
     String message = "the result cannot be stored: " + Failures.describe(refusal).message();
     log(refusal);

@@ -87,17 +87,25 @@ class WorkerEndsTest {
     ends.put(work -> overflow(0), "FAILED StackOverflowError: ");
     ends.put(work -> new long[Integer.MAX_VALUE][], "FAILED OutOfMemoryError: ");
     ends.put(fails(new InterruptedException("of its own")), "FAILED InterruptedException: of its");
-    ends.put(returns(new Object()), "FAILED UnstorableResult: the result cannot be stored: a java.lang");
+    ends.put(
+        returns(new Object()), "FAILED UnstorableResult: the result cannot be stored: a java.lang");
     ends.put(returns(Double.NaN), "FAILED UnstorableResult: the result cannot be stored: NaN");
     ends.put(
-        returns(cycle()), "FAILED UnstorableResult: the result cannot be stored: the value is nested");
+        returns(cycle()),
+        "FAILED UnstorableResult: the result cannot be stored: the value is nested");
     ends.put(
-        returns(new TooDeep()), "FAILED UnstorableResult: the result cannot be stored: the result can");
-    ends.put(returns("\ud800"), "FAILED UnstorableResult: the result cannot be stored: a text holds");
-    ends.put(returns(BigInteger.TWO.pow(53).add(BigInteger.ONE)), "FAILED UnstorableResult: the result cannot be stored: ");
+        returns(new TooDeep()),
+        "FAILED UnstorableResult: the result cannot be stored: the result can");
     ends.put(
-        returns("x".repeat((1 << 20) + 100)), "FAILED UnstorableResult: the result cannot be stored: ");
-    ends.put(returns("x".repeat(5 << 20)), "FAILED UnstorableResult: the result cannot be stored: ");
+        returns("\ud800"), "FAILED UnstorableResult: the result cannot be stored: a text holds");
+    ends.put(
+        returns(BigInteger.TWO.pow(53).add(BigInteger.ONE)),
+        "FAILED UnstorableResult: the result cannot be stored: ");
+    ends.put(
+        returns("x".repeat((1 << 20) + 100)),
+        "FAILED UnstorableResult: the result cannot be stored: ");
+    ends.put(
+        returns("x".repeat(5 << 20)), "FAILED UnstorableResult: the result cannot be stored: ");
     ends.put(
         fails(new PermanentFailure("m").withDetails(Map.of("x", Double.POSITIVE_INFINITY))),
         "FAILED InvalidError: The error was refused: Infinity has no place in JSON");

@@ -100,7 +100,7 @@ final class Output {
     try {
       return ofRecord((Record) value);
     } catch (ReflectiveOperationException impossible) {
-      throw new AssertionError(impossible);
+      throw new LinkageError(impossible.getMessage(), impossible);
     }
   }
 

@@ -231,7 +231,8 @@ class TesteeTest {
     Map<String, Object> client = Map.of("client", alice);
     assertTrue(ok("rotate_signing_secret", client).has("current"));
     assertTrue(ok("signing_secrets", client).getAsJsonObject("current").has("value"));
-    Map<String, Object> stream = Map.of("stream", ok("deliveries", client).get("stream").getAsString());
+    Map<String, Object> stream =
+        Map.of("stream", ok("deliveries", client).get("stream").getAsString());
     assertTrue(ok("next", stream).get("end").getAsBoolean());
     String id = "whd_" + "0".repeat(24);
     assertEquals("DeliveryNotFound", failure("redeliver", with(client, "delivery_id", id)));
@@ -242,8 +243,16 @@ class TesteeTest {
   private void bench(Service service) throws IOException {
     Map<String, Object> loop =
         Map.of(
-            "address", service.address(), "api_key", service.key("CALLER"), "loop", "unary",
-            "seconds", 0.1, "concurrency", 1);
+            "address",
+            service.address(),
+            "api_key",
+            service.key("CALLER"),
+            "loop",
+            "unary",
+            "seconds",
+            0.1,
+            "concurrency",
+            1);
     assertEquals("OperationNotFound", failure("bench", loop)); // the real one is an echo server
   }
 }
