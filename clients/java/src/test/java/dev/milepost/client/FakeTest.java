@@ -239,6 +239,7 @@ class FakeTest {
                 hold(client, "slow", Duration.ofHours(1));
                 hold(client, "fast", Duration.ofSeconds(3));
                 hold(client, "middle", Duration.ofMinutes(1));
+                Calls.sleep(Duration.ofMillis(300).toNanos());
               });
       List<String> found = List.of(take(order), take(order), take(order), take(order));
       assertEquals(List.of("fast", "middle", "slow", "fast"), found);
