@@ -62,14 +62,21 @@ class Work(worker_service_pb2_grpc.WorkerServiceServicer):
     async def StreamProgress(  # noqa: N802 - named by the proto
         self, requests: AsyncIterator[worker_service_pb2.StreamProgressRequest], _context: Any
     ) -> AsyncIterator[worker_service_pb2.StreamProgressResponse]:
-        """Count every update, and acknowledge it."""
+        """Count every update, and acknowledge it: those of one message in one message."""
         async for request in requests:
-            self.updates += 1
-            yield worker_service_pb2.StreamProgressResponse(
-                acknowledgement=worker_service_pb2.Acknowledgement(
-                    operation_id=request.operation_id, revision=self.updates + 2, attempt=1
+            if request.updates:
+                found = [self._acknowledgement(each.operation_id) for each in request.updates]
+                yield worker_service_pb2.StreamProgressResponse(acknowledgements=found)
+            else:
+                yield worker_service_pb2.StreamProgressResponse(
+                    acknowledgement=self._acknowledgement(request.operation_id)
                 )
-            )
+
+    def _acknowledgement(self, operation_id: str) -> worker_service_pb2.Acknowledgement:
+        self.updates += 1
+        return worker_service_pb2.Acknowledgement(
+            operation_id=operation_id, revision=self.updates + 2, attempt=1
+        )
 
     async def UpdateProgress(  # noqa: N802 - named by the proto
         self, request: worker_service_pb2.UpdateProgressRequest, _context: Any
