@@ -2,6 +2,7 @@ package dev.milepost.testee;
 
 import com.google.protobuf.Any;
 import dev.milepost.client.MilepostException;
+import dev.milepost.client.NoResultException;
 import dev.milepost.client.NotVerifiedException;
 import dev.milepost.client.Operation;
 import dev.milepost.client.Payload;
@@ -125,7 +126,8 @@ final class Output {
     error.put("retry_after", null);
     if (problem instanceof MilepostException refusal) {
       error.put("reason", refusal.reason());
-      error.put("code", refusal.code().name());
+      // Without a response there is no code to compare.
+      error.put("code", refusal instanceof NoResultException ? null : refusal.code().name());
       error.put("metadata", refusal.metadata());
       error.put("violations", refusal.violations().stream().map(Output::convertRecord).toList());
       error.put("retry_after", refusal.retryAfter().map(Output::seconds).orElse(null));
