@@ -22,6 +22,7 @@ from milepost.storage import (
     quotas,
     statements,
     sweeps,
+    workload,
 )
 from milepost.storage.deliveries import page_query
 from milepost.storage.dialects import clock
@@ -321,6 +322,21 @@ def test_events_to_purge(session):
     assert plan.scans == []
     assert plan.uses("events_purge_time_idx"), plan.steps
     assert plan.uses("events_pkey")
+
+
+def test_workload(free):
+    """Indexes serve the workload: no step reads a whole table, and none sorts."""
+    plan = query(free, workload.functions_query(100, 1_000))
+    assert plan.scans == []
+    assert plan.sorts == []
+    assert plan.indexes == {
+        "operations_pending_idx",
+        "operations_function_status_create_time_id_idx",
+    }
+    assert plan.uses("events_pkey")
+    plan = query(free, workload.overdue_query())
+    assert (plan.scans, plan.sorts) == ([], [])
+    assert plan.uses("deliveries_due_idx"), plan.steps
 
 
 def test_progress_changes_no_indexed_column():

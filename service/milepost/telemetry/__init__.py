@@ -15,6 +15,7 @@ from milepost.telemetry.audit import (
     record_sweep,
     record_transition,
 )
+from milepost.telemetry.function_labels import MAX_FUNCTIONS
 from milepost.telemetry.library_output import (
     log_errors_of_loop,
     logged_library_output,
@@ -25,9 +26,11 @@ from milepost.telemetry.logs import (
     log,
 )
 from milepost.telemetry.metrics import (
+    batch_waits,
     buckets,
     limits_lost,
     limits_shared,
+    loop_lag,
     metrics_page,
     progress_streams,
     record_call,
@@ -41,6 +44,7 @@ from milepost.telemetry.metrics import (
     update_received,
     update_refused,
 )
+from milepost.telemetry.operation_metrics import WorkloadGauges
 from milepost.telemetry.tracing import (
     Tracing,
     configure_traces,
@@ -51,7 +55,10 @@ from milepost.telemetry.tracing import (
 )
 
 __all__ = [
+    "MAX_FUNCTIONS",
     "Tracing",
+    "WorkloadGauges",
+    "batch_waits",
     "buckets",
     "configure_logs",
     "configure_traces",
@@ -65,6 +72,7 @@ __all__ = [
     "log",
     "log_errors_of_loop",
     "logged_library_output",
+    "loop_lag",
     "metrics_page",
     "progress_streams",
     "record_call",

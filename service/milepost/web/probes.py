@@ -33,11 +33,9 @@ def add_probes(app: web.Application, problem: Callable[[], str | None]) -> None:
             return web.json_response({"status": "ready"})
         return web.json_response({"status": "not ready", "reason": reason}, status=503)
 
-    async def metrics(_request: web.Request) -> web.Response:
-        return web.Response(
-            body=telemetry.metrics_page(),
-            headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
-        )
+    async def metrics(request: web.Request) -> web.Response:
+        body, content_type = telemetry.metrics_page(request.headers.get("Accept", ""))
+        return web.Response(body=body, headers={"Content-Type": content_type})
 
     for path, page in (("/healthz", healthz), ("/readyz", readyz), ("/metrics", metrics)):
         app.router.add_get(path, _closing(page))
