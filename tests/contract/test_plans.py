@@ -326,7 +326,7 @@ def test_events_to_purge(session):
 
 def test_workload(free):
     """Indexes serve the workload: no step reads a whole table, and none sorts."""
-    plan = query(free, workload.functions_query(100, 1_000))
+    plan = query(free, workload.load_query(100, 1_000))
     assert plan.scans == []
     assert plan.sorts == []
     assert plan.indexes == {

@@ -2,6 +2,7 @@
 
 import dataclasses
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,7 @@ FIELDS = [field.name for field in dataclasses.fields(Operation)]
 def operation(status, function=FUNCTION, **overrides):
     """Return an operation of the function in `status`."""
     row = factories.row(status, function=function)
-    fields = {name: row.get(name) for name in FIELDS}
+    fields: dict[str, Any] = {name: row.get(name) for name in FIELDS}
     return Operation(**fields | {"status": status, "errors": ()} | overrides)
 
 

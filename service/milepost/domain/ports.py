@@ -192,8 +192,8 @@ class WorkloadStore(Protocol):
     async def workload(self, max_functions: int, max_operations: int) -> Workload:
         """Return the workload of the first `max_functions` functions by name.
 
-        Of each function and status, up to `max_operations` operations are counted. The clock of the
-        database measures the ages.
+        Of each status, up to `max_operations` operations are counted, the same number for each
+        function. The clock of the database measures the ages, of a part of these operations.
         """
 
 

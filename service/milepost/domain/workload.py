@@ -18,7 +18,7 @@ class FunctionLoad:
 
     function: str
     active: Mapping[Status, int]
-    """Operations of each active status, up to the number that the store counts."""
+    """Operations of each active status, up to the share of this function."""
     oldest_pending_age: timedelta
     """Time for which the oldest claimable operation has waited; zero if none waits."""
 

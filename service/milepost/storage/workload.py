@@ -1,8 +1,7 @@
 """The workload: active operations by function, the age of pending ones, the oldest due delivery.
 
-The cost depends on the number of functions and active operations, both bounded, and not on the size
-of the tables: the statement skips from function to function through an index, and counts along
-indexes.
+The statements skip from function to function through an index, and count along indexes. The numbers
+of functions and of counted operations are bounded, so the cost does not grow with the tables.
 """
 
 from __future__ import annotations
@@ -30,7 +29,17 @@ _STATUSES: Final = tuple(sorted(ACTIVE))
 _ONE: Final = sa.literal_column("1", sa.Integer)
 
 
-def functions_query(max_functions: int, max_operations: int) -> sa.Select[Any]:
+AGED: Final = 5
+"""Of so many operations that may be counted, one may be read for the age of the oldest."""
+
+
+def functions_query(max_functions: int) -> sa.Select[Any]:
+    """Return the query for the first functions by name."""
+    walk = _functions(max_functions)
+    return sa.select(walk.c.function).where(walk.c.function.is_not(None))
+
+
+def load_query(max_functions: int, max_operations: int) -> sa.Select[Any]:
     """Return the query for the load of the first functions by name.
 
     Args:
@@ -41,7 +50,7 @@ def functions_query(max_functions: int, max_operations: int) -> sa.Select[Any]:
     return sa.select(
         walk.c.function,
         *(_count(walk, status, max_operations).label(status) for status in _STATUSES),
-        _oldest_age(walk, max_operations).label("oldest_age"),
+        _oldest_age(walk, max(1, max_operations // AGED)).label("oldest_age"),
     ).where(walk.c.function.is_not(None))
 
 
@@ -142,7 +151,9 @@ class SqlWorkloadStore:
         """See `WorkloadStore.workload`."""
 
         def read(session: Session) -> Workload:
-            rows = session.fetch(functions_query(max_functions, max_operations))
+            functions = len(list(session.fetch(functions_query(max_functions))))
+            share = max_operations // max(1, functions)
+            rows = session.fetch(load_query(max_functions, max(1, share)))
             overdue = session.fetch(overdue_query())
             return Workload(
                 functions=[_load(row) for row in rows],

@@ -44,7 +44,7 @@ _claim_waits: Final = Histogram(
 )
 _active: Final = Gauge(
     "milepost_operations_active",
-    "Active operations in the database, counted up to 10,000 for each function and status",
+    "Active operations in the database, counted up to 50,000 divided by the number of functions",
     ["function", "status"],
     registry=registry,
 )

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
 MAX_FUNCTIONS: Final = telemetry.MAX_FUNCTIONS
 """Functions that are measured, the first by name."""
-MAX_COUNTED: Final = 10_000
-"""Operations that are counted for each function and status; to count more would only cost time."""
+MAX_COUNTED: Final = 50_000
+"""Operations of each status that are counted; to count more would only cost time."""
 
 
 class WorkloadMeter:
