@@ -68,16 +68,23 @@ async def test_age_is_that_of_the_oldest(store, stores, engine):
     assert lasted(found[factories.FUNCTION].oldest_pending_age, 10 * MINUTE)
 
 
-async def test_no_age_without_claimable_operations(store, stores, engine):
-    """Operations that run, have ended or wait for their time have no pending age."""
+async def test_no_age_without_claimable_operations(store, stores, stored, engine):
+    """Operations that run, have ended, have expired or wait for their time have no pending age."""
     for status in (Status.PROCESSING, Status.COMPLETED):
         operation = await factories.reach(store, status)
         factories.age(engine, operation.id, MINUTE)
-    ahead = await factories.create(store, schedule_time=factories.FAR_AWAY)
-    assert ahead.next_attempt_time is not None
+    expired = await factories.create(store, ttl=HOUR)
+    factories.age(engine, expired.id, 2 * HOUR)
+    delayed = await factories.create(store)
+    factories.age(engine, delayed.id, MINUTE)
+    stored.execute(
+        sa.update(operations)
+        .where(operations.c.id == delayed.id)
+        .values(next_attempt_time=factories.FAR_AWAY)
+    )
     (found,) = (await load(stores)).values()
     assert found.oldest_pending_age == timedelta()
-    assert found.active[Status.PENDING] == 1
+    assert found.active[Status.PENDING] == 2
 
 
 async def test_age_begins_at_the_scheduled_time(store, stores, stored):
