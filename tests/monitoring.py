@@ -8,10 +8,12 @@ import json
 import os
 import re
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+import pytest
 import yaml
 
 ROOT: Final = Path(__file__).resolve().parents[1]
@@ -19,6 +21,7 @@ ALERTS: Final = ROOT / "deploy/prometheus/alerts.yml"
 ALERT_TESTS: Final = ROOT / "deploy/prometheus/alerts_test.yml"
 DASHBOARD: Final = ROOT / "deploy/grafana/dashboard.json"
 VARIABLE: Final = "MILEPOST_TEST_PROMTOOL"
+PROMTOOL_S: Final = 60
 _SELECTOR: Final = re.compile(r"(milepost_\w+)(?:\{(.*?)\})?")
 
 
@@ -27,6 +30,23 @@ def promtool() -> str | None:
     found = shutil.which("promtool")
     assert found or not os.environ.get(VARIABLE), "promtool is not installed"
     return found
+
+
+def run_promtool(*arguments: str | Path, text: str | None = None) -> str:
+    """Return the output of promtool for an input; skip the test where promtool is missing."""
+    program = promtool()
+    if program is None:
+        pytest.skip("promtool is not installed (apt install prometheus): this is UNTESTED")
+    done = subprocess.run(
+        [program, *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+        input=text,
+        timeout=PROMTOOL_S,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 def rules() -> list[dict[str, Any]]:

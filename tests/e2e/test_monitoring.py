@@ -55,6 +55,13 @@ def test_queries_name_metrics_of_the_service(any_service, alice):
             assert wanted - FROM_PROMETHEUS <= known[metric], metric
 
 
+def test_names_follow_the_conventions(any_service, alice):
+    """The names, units and types of the metrics follow the conventions of Prometheus."""
+    alice.create_in("COMPLETED")
+    page = any_service.probe("/metrics")[1]
+    assert monitoring.run_promtool("check", "metrics", text=page) == ""
+
+
 def test_alerts_and_dashboard_use_most_metrics(any_service):
     """Only metrics that explain a detail are in no query."""
     shown = {re.sub("_(bucket|sum|count)$", "", metric) for metric, _ in monitoring.selectors()}

@@ -1,7 +1,6 @@
 """The alert rules, their tests and runbooks, and the dashboard."""
 
 import re
-import subprocess
 
 import pytest
 import yaml
@@ -11,29 +10,12 @@ from tests.unit.documents import OPERATING
 
 RULES = monitoring.rules()
 PANELS = monitoring.panels()
-PROMTOOL_S = 60
-
-
-def run(*arguments):
-    """Run promtool, and return its output; skip the test where it is missing."""
-    program = monitoring.promtool()
-    if program is None:
-        pytest.skip("promtool is not installed (apt install prometheus): the rules are UNTESTED")
-    done = subprocess.run(
-        [program, *map(str, arguments)],
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=PROMTOOL_S,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 def test_alerts_fire_for_their_fault_only():
     """The tests of the rules pass: a fault fires its alert alone, a healthy service fires none."""
-    run("check", "rules", monitoring.ALERTS)
-    run("test", "rules", monitoring.ALERT_TESTS)
+    monitoring.run_promtool("check", "rules", monitoring.ALERTS)
+    monitoring.run_promtool("test", "rules", monitoring.ALERT_TESTS)
 
 
 def test_every_alert_has_a_test():
@@ -71,7 +53,7 @@ def test_queries_of_the_dashboard_are_valid(tmp_path):
     ]
     path = tmp_path / "rules.yml"
     path.write_text(yaml.safe_dump({"groups": [{"name": "all", "rules": queries}]}))
-    assert f"{len(queries)} rules found" in run("check", "rules", path)
+    assert f"{len(queries)} rules found" in monitoring.run_promtool("check", "rules", path)
 
 
 @pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel["title"])
