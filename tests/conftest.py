@@ -17,7 +17,7 @@ import pytest
 import structlog
 
 from milepost import telemetry
-from tests import proxies
+from tests import monitoring, proxies
 from tests.canaries import CANARIES
 from tests.postgres import URL_VARIABLE, PostgresCluster, PostgresServer
 from tests.postgres_binaries import memory_root
@@ -40,9 +40,12 @@ if (_memory := memory_root()) is not None:
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_memory))
 
 
-def pytest_report_header() -> str:
+def pytest_report_header() -> list[str]:
     """Say which optional programs the tests of this run use."""
-    return f"proxies: {', '.join(proxies.installed()) or 'none is installed'}"
+    return [
+        f"proxies: {', '.join(proxies.installed()) or 'none is installed'}",
+        f"promtool: {monitoring.promtool() or 'not installed, the alert rules are UNTESTED'}",
+    ]
 
 
 def prepare_template(url: str) -> None:

@@ -23,6 +23,7 @@ from milepost.storage import (
     quotas,
     statements,
     sweeps,
+    workload,
 )
 from milepost.storage.deliveries import page_query
 from milepost.storage.dialects import clock, pairs_json
@@ -335,6 +336,21 @@ def test_keys_by_id(pinned):
     for plan in plans:
         assert plan.scans == []
         assert plan.uses("api_keys_pkey"), plan.steps
+
+
+def test_workload(free):
+    """Indexes serve the workload: no step reads a whole table, and none sorts."""
+    plan = query(free, workload.load_query(100, 1_000))
+    assert plan.scans == []
+    assert plan.sorts == []
+    assert plan.indexes == {
+        "operations_pending_idx",
+        "operations_function_status_create_time_id_idx",
+    }
+    assert plan.uses("events_pkey")
+    plan = query(free, workload.overdue_query())
+    assert (plan.scans, plan.sorts) == ([], [])
+    assert plan.uses("deliveries_due_idx"), plan.steps
 
 
 def test_progress_changes_no_indexed_column():

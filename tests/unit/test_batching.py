@@ -9,6 +9,7 @@ import psycopg.errors
 import pytest
 import sqlalchemy as sa
 
+from milepost import telemetry
 from milepost.domain.errors import Overloaded, StoreUnavailable
 from milepost.storage import batching
 from milepost.storage.batching import Batcher
@@ -17,6 +18,8 @@ from milepost.storage.session import Session
 from tests.waiting import until
 
 QUEUE_TIMEOUT_S = 10
+HELD_S = 0.02
+"""Time for which a batch is held, to be seen in the wait of the next one."""
 MANY = 1_000
 
 
@@ -123,6 +126,23 @@ async def test_what_arrives_meanwhile_is_the_next_batch(batcher, work, engine):
     assert await answered(futures) == [0, 30, 10, 20]
     assert work.batches == [[0], [3, 1, 2]]
     assert numbers(engine) == {0, 1, 2, 3}
+
+
+async def test_wait_for_the_session_is_observed_once_for_each_batch(batcher, work):
+    """The wait of a batch is that of its first call, behind the batch before it."""
+
+    def observed(what):
+        name = f"milepost_batcher_wait_seconds_{what}"
+        return telemetry.registry.get_sample_value(name, {"batcher": "numbers"})
+
+    count, total = observed("count"), observed("sum")
+    futures = await behind(batcher, work, 3, 1, 2)
+    behind_since = time.monotonic()
+    await until(lambda: time.monotonic() - behind_since > HELD_S)
+    work.release()
+    await answered(futures)
+    assert observed("count") == count + 2
+    assert observed("sum") - total >= HELD_S
 
 
 async def test_equal_keys_never_share_a_batch(batcher, work):

@@ -130,7 +130,7 @@ async def test_release_wakes_waiting_workers(stores, engine, subscriptions, work
     operation = await factories.create(stores.operations)
     await stores.work.claim(CLAIM)
     factories.age(engine, operation.id, timedelta(minutes=1))
-    lost = sample("milepost_leases_lost_total")
+    lost = sample("milepost_leases_lost_total", function=factories.FUNCTION)
     with (
         subscriptions.subscribed(operation.id) as subscriber,
         work.subscribed(CLAIM.functions) as waiter,
@@ -140,7 +140,7 @@ async def test_release_wakes_waiting_workers(stores, engine, subscriptions, work
         assert waiter.is_notified
         waiter.consume()
     assert swept.counts[RELEASE] == 1
-    assert sample("milepost_leases_lost_total") == lost + 1
+    assert sample("milepost_leases_lost_total", function=factories.FUNCTION) == lost + 1
 
 
 async def test_overdue_operations_are_measured(store, stores, engine, sweeper):

@@ -153,7 +153,9 @@ async def test_lines_of_one_loop_iteration_keep_their_order(lines):
 def test_metrics_page():
     """The page of metrics has every metric in the text format of Prometheus."""
     telemetry.record_call(METHOD, "OK", 0.002)
-    page = telemetry.metrics_page().decode()
+    content, content_type = telemetry.metrics_page("text/plain")
+    page = content.decode()
+    assert content_type == "text/plain; version=0.0.4; charset=utf-8"
     for name in (
         "milepost_rpc_duration_seconds",
         "milepost_rpcs_running",
@@ -162,7 +164,24 @@ def test_metrics_page():
     ):
         assert f"# TYPE {name.removesuffix('_total')}" in page
     assert f'milepost_rpc_duration_seconds_count{{code="OK",method="{METHOD}"}}' in page
-    assert "_created" not in page
+    assert "_created{" not in page
+
+
+@pytest.mark.parametrize(("ratio", "exemplars"), [(0.0, 0), (1.0, 1)])
+def test_sampled_calls_are_exemplars(spans, ratio, exemplars):
+    """In OpenMetrics, the duration of a sampled call has its trace id as the exemplar."""
+    span = tracing(spans, ratio).start(METHOD, {})
+    if span is not None:
+        telemetry.end_span(span, "OK", failed=False)
+    telemetry.record_call(METHOD, f"SAMPLED_{exemplars}", 0.002)
+    page, content_type = telemetry.metrics_page(
+        "application/openmetrics-text;version=1.0.0;q=0.75,text/plain;version=0.0.4;q=0.5"
+    )
+    assert content_type.startswith("application/openmetrics-text")
+    found = re.findall(rf'SAMPLED_{exemplars}",le.*# {{(.*)}}', page.decode())
+    ids = telemetry.current_trace_id()
+    assert [f'trace_id="{ids}"' in each for each in found] == [True] * exemplars
+    assert page.endswith(b"# EOF\n")
 
 
 @pytest.mark.parametrize(

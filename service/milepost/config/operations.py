@@ -45,7 +45,7 @@ class OperationSettings(AttemptSettings):
         60.0, description="Pause between two sweeps of expired operations"
     )
     measure_seconds: Seconds = Field(
-        5.0, description="Pause between two counts of overdue operations"
+        5.0, description="Pause between two counts of overdue and active operations"
     )
     events_kept_seconds: Seconds = Field(
         604_800.0, description="Retention of the events of a removed operation"

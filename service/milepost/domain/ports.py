@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from milepost.domain.selection import Position, Selection
     from milepost.domain.sweep import Sweep
     from milepost.domain.transitions import TransitionRequest, TransitionResult
+    from milepost.domain.workload import Workload
 
 
 def ignore(_result: object) -> None:
@@ -192,6 +193,17 @@ class SweepStore(Protocol):
         """Store that renewals can be taken now.
 
         Returns the length of the interruption that ends with it, or None without one.
+        """
+
+
+class WorkloadStore(Protocol):
+    """Store of the metrics of active work. Raises as `OperationStore` does."""
+
+    async def workload(self, max_functions: int, max_operations: int) -> Workload:
+        """Return the workload of the first `max_functions` functions by name.
+
+        Of each status, up to `max_operations` operations are counted, the same number for each
+        function. The clock of the database measures the ages, of a part of these operations.
         """
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from milepost import telemetry
 from milepost.domain.errors import Unavailable
+from milepost.main.loop_lag import measure_loop_lag
 from milepost.tracking.claimer import POLL_INTERVAL_S
 from milepost.tracking.sweeper import PurgedEvents, Swept
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from milepost.tracking.keys import Keys
     from milepost.tracking.sweeper import Sweeper
     from milepost.tracking.waiting_work import WaitingWork
+    from milepost.tracking.workload_meter import WorkloadMeter
 
 SERVING_INTERVAL_S: Final = 1.0
 """Interval at which a replica stores that it takes renewals of leases."""
@@ -31,7 +33,13 @@ EVENT_DAYS_INTERVAL_S: Final = 600.0
 
 @contextlib.asynccontextmanager
 async def background(
-    settings: Settings, work: PendingWork, waiting: WaitingWork, sweeper: Sweeper, keys: Keys
+    settings: Settings,
+    *,
+    work: PendingWork,
+    waiting: WaitingWork,
+    sweeper: Sweeper,
+    keys: Keys,
+    meter: WorkloadMeter,
 ) -> AsyncIterator[None]:
     """Run the periodic tasks of this replica inside of the context."""
     periodic: tuple[tuple[str, Callable[[], Awaitable[Any]], float], ...] = (
@@ -40,6 +48,7 @@ async def background(
         ("clean up", sweeper.clean_up, settings.cleanup_seconds),
         ("purge events", sweeper.purge_events, settings.cleanup_seconds),
         ("measure", sweeper.measure, settings.measure_seconds),
+        ("measure workload", meter.measure, settings.measure_seconds),
         ("note key use", keys.write_uses, KEY_USE_INTERVAL_S),
     )
     tasks = [asyncio.create_task(run_periodically(*each)) for each in periodic]
@@ -51,6 +60,7 @@ async def background(
         )
     )
     tasks.append(asyncio.create_task(waiting.run()))
+    tasks.append(asyncio.create_task(measure_loop_lag()))
     try:
         yield
     finally:

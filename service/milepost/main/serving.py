@@ -40,6 +40,7 @@ from milepost.tracking.tracker import Tracker
 from milepost.tracking.waiting_work import WaitingWork
 from milepost.tracking.watcher import Watcher
 from milepost.tracking.webhooks import Webhooks
+from milepost.tracking.workload_meter import WorkloadMeter
 
 if TYPE_CHECKING:
     from milepost.config import Settings
@@ -120,9 +121,15 @@ async def serve(settings: Settings, assignment: Assignment | None = None) -> Non
                 "note serving", use_cases.sweeper.note_serving, SERVING_INTERVAL_S, at_once=True
             )
         )
-        waiting = WaitingWork(stores.work, work)
         await stack.enter_async_context(
-            background(settings, work, waiting, use_cases.sweeper, keys)
+            background(
+                settings,
+                work=work,
+                waiting=WaitingWork(stores.work, work),
+                sweeper=use_cases.sweeper,
+                keys=keys,
+                meter=WorkloadMeter(stores.workload),
+            )
         )
         telemetry.log.info(
             "serving",

@@ -21,6 +21,7 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
+from milepost import telemetry
 from milepost.domain.errors import Overloaded, StoreUnavailable, Unavailable
 from milepost.storage.translate import is_retryable
 
@@ -52,10 +53,12 @@ MAX_TRIES: Final = 3
 class _Call(Generic[Item, Result]):
     """A waiting call: `run` handles its item together with those of other calls."""
 
-    __slots__ = ("arrival", "context", "future", "item", "key", "on_abandoned", "run")
+    __slots__ = ("arrival", "context", "future", "item", "key", "on_abandoned", "run", "time")
 
     arrival: float
     """The database time, not that of the event loop; see `Batcher._watch`."""
+    time: float
+    """The time of the event loop at the arrival."""
 
     def __init__(
         self,
@@ -64,6 +67,7 @@ class _Call(Generic[Item, Result]):
         key: Hashable,
         future: asyncio.Future[Result],
         *,
+        time: float,
         arrival: float,
         on_abandoned: Callable[[Result], None] | None,
     ) -> None:
@@ -71,6 +75,7 @@ class _Call(Generic[Item, Result]):
         self.item = item
         self.key = key
         self.future = future
+        self.time = time
         self.arrival = arrival
         self.on_abandoned = on_abandoned
         self.context = contextvars.copy_context()
@@ -127,6 +132,7 @@ class Batcher:
         self._closing = False
         self._idle = asyncio.Event()
         self._idle.set()
+        self._waits = telemetry.batch_waits.labels(name)
         self._batches: queue.SimpleQueue[list[_AnyCall] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=f"milepost-{name}", daemon=True)
         self._thread.start()
@@ -157,7 +163,15 @@ class Batcher:
             raise Overloaded
         future: asyncio.Future[Result] = self._loop.create_future()
         self._waiting.append(
-            _Call(run, item, key, future, arrival=self._database_time, on_abandoned=on_abandoned)
+            _Call(
+                run,
+                item,
+                key,
+                future,
+                time=self._loop.time(),
+                arrival=self._database_time,
+                on_abandoned=on_abandoned,
+            )
         )
         self._dispatch_soon()
         if self._watcher is None:
@@ -223,6 +237,7 @@ class Batcher:
             return
         self._running = list(batch.values())
         self._running_since = self._database_time
+        self._waits.observe(self._loop.time() - self._running[0].time)
         self._batches.put(self._running)
 
     def _settle(self, results: Sequence[Any]) -> None:

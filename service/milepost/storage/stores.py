@@ -11,6 +11,7 @@ from milepost.storage.operations import SqlOperationStore
 from milepost.storage.signing_secrets import SqlSecretStore
 from milepost.storage.sweeps import SqlSweepStore
 from milepost.storage.work import SqlWorkStore
+from milepost.storage.workload import SqlWorkloadStore
 
 if TYPE_CHECKING:
     from milepost.storage.batchers import Batchers
@@ -24,6 +25,7 @@ class Stores:
         self.operations = SqlOperationStore(batchers)
         self.work = SqlWorkStore(batchers)
         self.sweeps = SqlSweepStore(batchers)
+        self.workload = SqlWorkloadStore(batchers)
         self.history = SqlHistoryStore(batchers)
         self.keys = SqlKeyStore(batchers)
         self.deliveries = SqlDeliveryStore(batchers)

@@ -23,6 +23,11 @@ GAUGES: Final[dict[str, Callable[[float, float], float]]] = {
     # Every process counts the rows of the one database.
     "milepost_operations_overdue": max,
     "milepost_leases_spared": max,
+    "milepost_operations_active": max,
+    "milepost_operations_oldest_pending_age_seconds": max,
+    "milepost_webhooks_overdue_seconds": max,
+    # One of them sweeps at a time.
+    "milepost_sweeper_last_pass_timestamp_seconds": max,
     # 1 only if all of them share their limits.
     "milepost_limits_shared": min,
 }

@@ -8,6 +8,8 @@ import os
 import signal
 from typing import TYPE_CHECKING, Any, Final
 
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
+
 from milepost import telemetry
 from milepost.config import split_address
 from milepost.supervisor.merged_metrics import MergedMetrics
@@ -104,14 +106,14 @@ class Supervisor:
         problems = [slot.problem for slot in self._slots]
         return None if None in problems else problems[0]
 
-    async def _metrics(self) -> bytes:
-        """Return the page of the metrics of all processes."""
+    async def _metrics(self, _accept: str) -> tuple[bytes, str]:
+        """Return the page of the metrics of all processes, without exemplars."""
         await asyncio.gather(*(each.fetch_metrics() for each in self._running))
         merged = self._ended.copy()
         for each in self._running:
             if each.metrics is not None:
                 merged.add(each.metrics, has_ended=False)
-        return merged.page(process_metrics(self._slots))
+        return merged.page(process_metrics(self._slots)), CONTENT_TYPE_PLAIN_0_0_4
 
     async def _start(self, number: int) -> Replica:
         replica = await Replica.start(number, self._ports, self._arguments)

@@ -16,6 +16,7 @@ from milepost.telemetry.audit import (
     record_sweep,
     record_transition,
 )
+from milepost.telemetry.function_labels import MAX_FUNCTIONS
 from milepost.telemetry.library_output import (
     log_errors_of_loop,
     logged_library_output,
@@ -26,9 +27,11 @@ from milepost.telemetry.logs import (
     log,
 )
 from milepost.telemetry.metrics import (
+    batch_waits,
     buckets,
     limits_lost,
     limits_shared,
+    loop_lag,
     metrics_page,
     progress_streams,
     record_call,
@@ -42,6 +45,7 @@ from milepost.telemetry.metrics import (
     update_received,
     update_refused,
 )
+from milepost.telemetry.operation_metrics import WorkloadGauges
 from milepost.telemetry.tracing import (
     Tracing,
     configure_traces,
@@ -52,7 +56,10 @@ from milepost.telemetry.tracing import (
 )
 
 __all__ = [
+    "MAX_FUNCTIONS",
     "Tracing",
+    "WorkloadGauges",
+    "batch_waits",
     "buckets",
     "configure_logs",
     "configure_traces",
@@ -66,6 +73,7 @@ __all__ = [
     "log",
     "log_errors_of_loop",
     "logged_library_output",
+    "loop_lag",
     "metrics_page",
     "progress_streams",
     "record_call",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from milepost.domain.operation import ID_PATTERN, OperationId
 from milepost.domain.sweep import CANCEL_LOST
 from milepost.domain.transitions import LEASE_LOST, Transition
-from milepost.telemetry import metrics
+from milepost.telemetry import metrics, operation_metrics
 from milepost.telemetry.logs import log
 from milepost.telemetry.tracing import current, join_trace
 
@@ -36,6 +36,7 @@ def record_transition(transition: Transition, outcome: TransitionResult, by: Pri
     fields = _transition(transition, operation)
     # Progress changes neither of the times, and is so frequent that its line is kept short.
     if transition is not Transition.PROGRESS:
+        operation_metrics.count_transition(transition, operation)
         _observe_duration(operation)
         fields |= _times(operation)
     fields |= _caller(by)
@@ -86,11 +87,13 @@ def record_sweep(sweep: Sweep, swept: Sequence[Operation]) -> None:
     """Count the transitions of one batch of the sweeper, and log those that changed a status."""
     transition = sweep.transition
     metrics.transitions[transition].inc(len(swept))
-    if sweep.code == LEASE_LOST or sweep is CANCEL_LOST:
-        metrics.leases_lost.inc(len(swept))
     if transition is Transition.PURGE:  # purges are many; the line of the pass has their number
         return
+    is_lease_lost = sweep.code == LEASE_LOST or sweep is CANCEL_LOST
     for operation in swept:
+        if is_lease_lost:
+            operation_metrics.count_lost_lease(operation)
+        operation_metrics.count_transition(transition, operation)
         _observe_duration(operation)
         fields = _transition(transition, operation) | _times(operation) | {"principal": "milepost"}
         log.info("operation changed", **fields)
@@ -99,6 +102,7 @@ def record_sweep(sweep: Sweep, swept: Sequence[Operation]) -> None:
 def record_pass(kind: str, counts: Mapping[Sweep, int], *, more: bool) -> None:
     """Count a pass of the sweeper, and log it if it changed or purged operations."""
     metrics.passes.labels(kind).inc()
+    metrics.last_passes.labels(kind).set_to_current_time()
     if any(counts.values()):
         changed = {sweep.name: count for sweep, count in counts.items() if count}
         log.info("swept", kind=kind, more=more, **changed)

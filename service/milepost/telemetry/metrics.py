@@ -13,8 +13,11 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.openmetrics import exposition as openmetrics
 
 from milepost.domain.transitions import Transition
+from milepost.telemetry.tracing import current_sample
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,13 +50,27 @@ durations: Final = Histogram(
     registry=registry,
     buckets=(0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 24 * 3600),
 )
-leases_lost: Final = Counter(
-    "milepost_leases_lost_total",
-    "Leases that expired before the operation ended",
-    registry=registry,
-)
 passes: Final = Counter(
     "milepost_sweeper_passes_total", "Finished passes of the sweeper", ["kind"], registry=registry
+)
+last_passes: Final = Gauge(
+    "milepost_sweeper_last_pass_timestamp_seconds",
+    "Time at which the last pass of the sweeper finished, in seconds since 1970",
+    ["kind"],
+    registry=registry,
+)
+loop_lag: Final = Histogram(
+    "milepost_event_loop_lag_seconds",
+    "Delay after which the event loop runs what is due, sampled four times a second",
+    registry=registry,
+    buckets=(0.001, 0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
+)
+batch_waits: Final = Histogram(
+    "milepost_batcher_wait_seconds",
+    "Time for which the first call of a batch waited for the database session of its batcher",
+    ["batcher"],
+    registry=registry,
+    buckets=(0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 5),
 )
 failures: Final = Counter(
     "milepost_background_failures_total",
@@ -115,8 +132,11 @@ update_refused: Final = _progress_updates.labels("refused").inc
 
 
 def record_call(method: str, code: str, seconds: float) -> None:
-    """Count one call and its duration under its final status code."""
-    _rpcs(method, code).observe(seconds)
+    """Count one call and its duration under its final status code.
+
+    The duration of a sampled call has its trace as the exemplar.
+    """
+    _rpcs(method, code).observe(seconds, current_sample())
 
 
 @functools.cache
@@ -142,6 +162,12 @@ def record_overdue(counts: Mapping[Sweep, int], *, spared: int) -> None:
         overdue.labels(sweep.name).set(count)
 
 
-def metrics_page() -> bytes:
-    """Return all metrics in the text format of Prometheus."""
-    return generate_latest(registry)
+def metrics_page(accept: str = "") -> tuple[bytes, str]:
+    """Return all metrics and their content type.
+
+    The format is that of Prometheus, or OpenMetrics, which has exemplars, if `accept` names it.
+    """
+    if "application/openmetrics-text" in accept:
+        page: bytes = openmetrics.generate_latest(registry)  # type: ignore[no-untyped-call]
+        return page, openmetrics.CONTENT_TYPE_LATEST
+    return generate_latest(registry), CONTENT_TYPE_PLAIN_0_0_4

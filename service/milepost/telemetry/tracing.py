@@ -195,6 +195,14 @@ def current_trace_id() -> str:
     return "none" if found is None else found.ids[0]
 
 
+def current_sample() -> dict[str, str] | None:
+    """Return the ids of the current call as an exemplar, or None if its trace is not sampled."""
+    found = current.get()
+    if found is None or found.span is None or not found.ids[2]:
+        return None
+    return {"trace_id": found.ids[0], "span_id": found.ids[1]}
+
+
 def join_trace(operation_id: OperationId, trace_context: str | None) -> None:
     """Set the operation's id on the current span, and link it to the trace of the create."""
     found = current.get()

@@ -11,13 +11,13 @@ from milepost import telemetry
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    Metrics = Callable[[], Awaitable[bytes]]
+    Metrics = Callable[[str], Awaitable[tuple[bytes, str]]]
     Page = Callable[[web.Request], Awaitable[web.Response]]
 
 
-async def own_metrics() -> bytes:
-    """Return the metrics of this process."""
-    return telemetry.metrics_page()
+async def own_metrics(accept: str) -> tuple[bytes, str]:
+    """Return the metrics of this process in a format that is accepted, and their content type."""
+    return telemetry.metrics_page(accept)
 
 
 def probe_app(
@@ -39,7 +39,7 @@ def add_probes(
     Args:
         app: the application.
         problem: returns why the service is not ready, or None.
-        page_of_metrics: returns the content of /metrics.
+        page_of_metrics: returns /metrics and its content type, for the header `Accept`.
     """
 
     async def healthz(_request: web.Request) -> web.Response:
@@ -51,11 +51,9 @@ def add_probes(
             return web.json_response({"status": "ready"})
         return web.json_response({"status": "not ready", "reason": reason}, status=503)
 
-    async def metrics(_request: web.Request) -> web.Response:
-        return web.Response(
-            body=await page_of_metrics(),
-            headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
-        )
+    async def metrics(request: web.Request) -> web.Response:
+        body, content_type = await page_of_metrics(request.headers.get("Accept", ""))
+        return web.Response(body=body, headers={"Content-Type": content_type})
 
     for path, page in (("/healthz", healthz), ("/readyz", readyz), ("/metrics", metrics)):
         app.router.add_get(path, _closing(page))
