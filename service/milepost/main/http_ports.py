@@ -11,7 +11,7 @@ from aiohttp import web
 from milepost.config import split_address
 from milepost.main.access import tls_of
 from milepost.web.api_app import api_app
-from milepost.web.connections import HttpConnections
+from milepost.web.connections import MAX_REQUEST_S, HttpConnections
 from milepost.web.http_api import HttpApi
 from milepost.web.probes import add_probes, probe_app
 from milepost.web.tls import server_context
@@ -74,7 +74,13 @@ class HttpPorts:
             connections = await self._listen(settings.http_listen, web.Application(), self._tls())
         connections.max_held = max_connections
         app = api_app(
-            HttpApi(services, access, connections, tracing),
+            HttpApi(
+                services,
+                access,
+                connections,
+                tracing,
+                token_in_query=settings.http_token_in_query,
+            ),
             origins=settings.allowed_origins,
             request_bytes=settings.request_bytes_max,
         )
@@ -88,7 +94,13 @@ class HttpPorts:
         connections = HttpConnections(await self._server(app))
         host, port = split_address(address)
         loop = asyncio.get_running_loop()
-        server = await loop.create_server(connections, host, int(port), ssl=tls)
+        server = await loop.create_server(
+            connections,
+            host,
+            int(port),
+            ssl=tls,
+            ssl_handshake_timeout=None if tls is None else MAX_REQUEST_S,
+        )
         self._stack.callback(server.close)
         return connections
 
@@ -98,6 +110,7 @@ class HttpPorts:
             access_log=None,
             shutdown_timeout=SHUTDOWN_TIMEOUT_S,
             handler_cancellation=True,  # what is claimed for a caller that has gone goes back
+            auto_decompress=False,  # a small body must not become a large one
         )
         await runner.setup()
         self._stack.push_async_callback(runner.cleanup)
