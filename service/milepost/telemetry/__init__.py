@@ -26,6 +26,7 @@ from milepost.telemetry.logs import (
 )
 from milepost.telemetry.metrics import (
     buckets,
+    count_running,
     limits_lost,
     limits_shared,
     metrics_page,
@@ -35,7 +36,6 @@ from milepost.telemetry.metrics import (
     record_overdue,
     record_refused_write,
     registry,
-    rpcs_running,
     update_coalesced,
     update_committed,
     update_received,
@@ -55,6 +55,7 @@ __all__ = [
     "buckets",
     "configure_logs",
     "configure_traces",
+    "count_running",
     "current_trace_id",
     "current_traceparent",
     "end_span",
@@ -82,7 +83,6 @@ __all__ = [
     "record_sweep",
     "record_transition",
     "registry",
-    "rpcs_running",
     "update_coalesced",
     "update_committed",
     "update_received",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from http import HTTPStatus
+from importlib import resources
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -33,7 +34,18 @@ def api_app(api: HttpApi, *, origins: frozenset[str], request_bytes: int) -> web
     )
     app.on_response_prepare.append(cors.mark)
     api.add_to(app)
+    app.router.add_get("/openapi.json", _described())
     return app
+
+
+def _described() -> Handler:
+    """Return the handler of the description of the API, which is the same for every caller."""
+    text = resources.files("milepost.web").joinpath("description/openapi.json").read_bytes()
+
+    async def description(_request: web.Request) -> web.StreamResponse:
+        return web.Response(body=text, content_type="application/json")
+
+    return description
 
 
 @web.middleware

@@ -19,6 +19,7 @@ from opentelemetry import trace
 
 from milepost import telemetry
 from milepost.access.policy import authorize
+from milepost.access.running_calls import RunningCalls
 from milepost.access.unknown_callers import UnknownCallers
 from milepost.api.errors import defect, log_refusal, refusal_of
 from milepost.api.logged_ids import audited_ids, logged_ids
@@ -74,6 +75,8 @@ class HttpApi:
         self._connections = connections
         self._tracing = tracing
         self._token_in_query = token_in_query
+        self._running = RunningCalls()
+        telemetry.count_running("http", lambda: self._running.count)
 
     def add_to(self, app: web.Application) -> None:
         """Add the paths to an application."""
@@ -138,6 +141,7 @@ class HttpApi:
     @contextlib.contextmanager
     def _observed(self, call: HttpCall) -> Iterator[_Outcome]:
         """Time, count and trace a call with its true code."""
+        self._running.enter()
         start, outcome = time.perf_counter(), _Outcome()
         span = self._tracing.start(call.method.name, call.request.headers, call.peer)
         current = (
@@ -155,6 +159,7 @@ class HttpApi:
             if span is not None:
                 telemetry.end_span(span, outcome.code, failed=outcome.code in _OUR_FAULT)
             telemetry.record_call(call.method.name, outcome.code, time.perf_counter() - start)
+            self._running.leave()
 
 
 def _refusal(error: Exception, call: HttpCall, subject: Any) -> Refusal:
