@@ -27,6 +27,9 @@ GO_CLIENT := clients/go
 GO_BIN := .cache/go/bin
 GO_TOOLS := $(GO_BIN)/.tools
 
+# What reads the OpenAPI description, in an environment of its own.
+OPENAPI := .cache/openapi
+
 # What the .proto files promise is compared with the main branch: the local one, or the one last fetched.
 define BREAKING
 for ref in main origin/main; do \
@@ -58,7 +61,7 @@ export RUFF_CACHE_DIR := $(CURDIR)/.cache/ruff
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo run test test-go test-typescript lint check coverage bench bench-size faults gen lock clean
+.PHONY: help demo run test test-go test-http test-typescript lint check coverage bench bench-size faults gen lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -80,6 +83,9 @@ endif
 test-typescript: $(VENV)/.dev $(TYPESCRIPT)/node_modules/.package-lock.json ## Check and test the TypeScript client
 	$(BIN)/python protos/generate.py --check
 	cd $(TYPESCRIPT) && npm run lint && npm test
+
+test-http: $(VENV)/.dev $(OPENAPI)/.tools ## Check the API over HTTP against its OpenAPI description
+	$(BIN)/python -m pytest $(or $(ARGS),tests/openapi)
 
 test-go: $(VENV)/.dev $(GO_TOOLS) ## Check and test the Go client against a service of its own
 	$(BIN)/python protos/generate.py --check
@@ -121,6 +127,7 @@ lock: $(UV) ## Write requirements/*.txt from pyproject.toml (newest versions: AR
 	$(LOCK) pyproject.toml --group dev --output-file requirements/dev.txt $(ARGS)
 	$(LOCK) pyproject.toml --constraints requirements/dev.txt --output-file requirements/run.txt $(ARGS)
 	$(LOCK) --group build --constraints requirements/dev.txt --output-file requirements/build.txt $(ARGS)
+	$(LOCK) --group openapi --output-file requirements/openapi.txt $(ARGS)
 
 clean: ## Remove the environment and everything that can be made again
 	rm -rf $(VENV) .cache build dist $(TYPESCRIPT)/node_modules $(TYPESCRIPT)/dist $(TYPESCRIPT)/build
@@ -130,6 +137,12 @@ $(GO_TOOLS): $(GO_CLIENT)/tools/go.mod $(GO_CLIENT)/tools/go.sum
 	@command -v go >/dev/null || { echo "error: there is no go; the Go client needs Go 1.26 or newer"; exit 1; }
 	@echo "building the tools of the Go client"
 	@cd $(GO_CLIENT)/tools && GOBIN=$(CURDIR)/$(GO_BIN) go install tool
+	@touch $@
+
+$(OPENAPI)/.tools: requirements/openapi.txt $(BIN)/uv
+	@echo "installing what reads the OpenAPI description"
+	@$(UV) venv --quiet --clear --python $(BIN)/python $(OPENAPI)/venv
+	@$(UV) pip install --quiet --python $(OPENAPI)/venv/bin/python --require-hashes -r requirements/openapi.txt
 	@touch $@
 
 $(BIN)/uv:

@@ -46,11 +46,6 @@ def _packed(value: Schema, type_url: Schema) -> Schema:
     return {"type": "object", "properties": properties, "required": required} | _CLOSED
 
 
-_GRANTS_OF_WORKERS: Final[Schema] = {
-    "if": {"properties": {"roles": {"contains": {"const": "ROLE_WORKER"}}}},
-    "then": {"properties": {"functions": {"minItems": 1}}, "required": ["functions"]},
-    "else": {"properties": {"functions": {"maxItems": 0}}},
-}
 _CLOSED: Final[Schema] = {"additionalProperties": False}
 _NAME: Final = _line(LIMITS.name_length)
 _DURATION: Final[Schema] = {"pattern": r"^[0-9]{1,9}(\.[0-9]{1,9})?s$"}
@@ -198,8 +193,6 @@ def _complete(operation: Schema) -> None:
     if "retryDelay" in fields:
         retryable = {"properties": {"retryable": {"const": True}}, "required": ["retryable"]}
         body["schema"]["dependentSchemas"] = {"retryDelay": retryable}
-    if "roles" in fields:
-        body["schema"] |= _GRANTS_OF_WORKERS
     if not parameters:
         del operation["parameters"]
     operation["responses"] = _responses(operation)
