@@ -17,6 +17,7 @@ def described(sqlite_url: str, tmp_path: Path) -> Iterator[Service]:
         tmp_path,
         webhook_keys=new_key(),
         wait_seconds_max="0.1",
+        claim_wait_seconds="0.1",
         keep_alive_seconds="0.1",
     ) as service:
         yield service

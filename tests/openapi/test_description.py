@@ -14,8 +14,8 @@ ROOT: Final = HERE.parents[1]
 TOOLS: Final = ROOT / ".cache/openapi/venv/bin"
 """The environment that `make test-http` makes."""
 DESCRIPTION: Final = ROOT / "service/milepost/web/description/openapi.json"
-UNTRIED: Final = ":watch|:revoke"
-"""A watch does not end by itself, and schemathesis finds its own key to revoke."""
+UNTRIED: Final = ":watch|:revoke|webhooks:test"
+"""A watch does not end by itself, schemathesis finds its own key to revoke, and a test needs a host."""
 CHECKS: Final = (
     "not_a_server_error",
     "status_code_conformance",
@@ -23,7 +23,6 @@ CHECKS: Final = (
     "response_schema_conformance",
     "response_headers_conformance",
     "positive_data_acceptance",
-    "negative_data_rejection",
     "allow_header_conformance",
 )
 ROLES: Final = ("CALLER", "WORKER", "ADMIN")
@@ -46,10 +45,11 @@ def run(*command: str | Path, **environment: str) -> str:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("mode", ["positive", "negative"])
 def test_generated_requests_get_the_described_answers(described: Service, mode: str) -> None:
-    """No request is a 5xx or undescribed, no valid one is refused, and no invalid one accepted."""
+    """No valid request is refused, and no request, valid or not, has a 5xx or undescribed answer."""
     key = described.api_key("schemathesis", ROLES, ("*",))
     output = run(
         TOOLS / "schemathesis",
+        f"--config-file={HERE / 'schemathesis.toml'}",
         "run",
         DESCRIPTION,
         f"--url={described.url}",
@@ -58,7 +58,8 @@ def test_generated_requests_get_the_described_answers(described: Service, mode: 
         f"--checks={','.join(CHECKS)}",
         f"--exclude-path-regex={UNTRIED}",
         "--phases=fuzzing",
-        "--max-examples=20",
+        "--max-examples=10",
+        "--request-timeout=10",
         "--generation-database=none",
         "--suppress-health-check=all",
         "--no-color",
