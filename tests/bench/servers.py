@@ -130,12 +130,14 @@ def start_collector(log: Path) -> Server:
     return Server(command, port, log, {}, core=LOAD_CORE)
 
 
-def start_service(url: str, log: Path, settings: Mapping[str, str]) -> Server:
-    """Start the service on the database `url`."""
+def start_service(
+    url: str, log: Path, settings: Mapping[str, str], *, http_port: int | None = None
+) -> Server:
+    """Start the service on the database `url`, with the HTTP port on a free port by default."""
     port = free_port()
     addresses = {
         "MILEPOST_LISTEN": f"127.0.0.1:{port}",
-        "MILEPOST_HTTP_LISTEN": f"127.0.0.1:{free_port()}",
+        "MILEPOST_HTTP_LISTEN": f"127.0.0.1:{http_port or free_port()}",
     }
     environment = {**_settings(url), **addresses, **settings}
     return Server([sys.executable, "-m", "milepost", "serve"], port, log, environment)

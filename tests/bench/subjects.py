@@ -10,7 +10,7 @@ from tests.bench.databases import Book
 from tests.bench.jobs import Caller, Connection, Source, Tally, drive
 from tests.bench.messages import ECHO_ID
 from tests.bench.rounds import Reading
-from tests.bench.scenarios import EchoStock, GrpcScenarios, HttpScenarios
+from tests.bench.scenarios import EchoStock, GrpcScenarios, HttpApiScenarios, HttpScenarios
 from tests.bench.servers import Server
 
 _COMPLETES_PER_SECOND = 9_000
@@ -35,6 +35,8 @@ class Subject:
     scenarios: Scenarios
     connect: Connect
     book: Book | None = None
+    port: int | None = None
+    """The port that is called, if it is not the first one of the server."""
 
     def measure(self, scenario: str, callers: int, seconds: float) -> Reading:
         """Let `callers` do the jobs of `scenario` for `seconds`."""
@@ -43,7 +45,7 @@ class Subject:
         source = self.scenarios.source(scenario)
         tally = Tally()
         connections = self.connect(
-            self.server.port, [Caller(source, tally) for _ in range(callers)]
+            self.port or self.server.port, [Caller(source, tally) for _ in range(callers)]
         )
         return self.driven(connections, tally, seconds)
 
@@ -78,6 +80,14 @@ def grpc_subject(server: Server, secret: str, book: Book | None = None) -> GrpcS
     """A server with the gRPC API of the service."""
     scenarios = GrpcScenarios(secret, EchoStock() if book is None else book)
     return GrpcSubject(server=server, scenarios=scenarios, connect=load.connect, book=book)
+
+
+def http_api_subject(
+    server: Server, secret: str, book: Book | None = None, port: int | None = None
+) -> Subject:
+    """Return a server with the API of the service over HTTP."""
+    scenarios = HttpApiScenarios(secret, EchoStock() if book is None else book)
+    return Subject(server=server, scenarios=scenarios, connect=http1.connect, book=book, port=port)
 
 
 def http_subject(server: Server, book: Book) -> Subject:

@@ -38,6 +38,7 @@ class Verdict:
 
 
 OF_ECHO = {"get": 0.6, "update": 0.6, "create": 0.5, "complete": 0.5}
+OF_EMPTY_HTTP = 0.5
 BATCHING_AT_32 = 1.8
 BATCHING_AT_1 = 0.9
 SQLITE_OF_AIOSQLITE = 3.0
@@ -62,6 +63,11 @@ def targets() -> Iterator[Target]:
             yield Target(
                 block=block, cell=plan.POSTGRES, base=plan.POSTGRES_PLAIN, required=required
             )
+    for scenario in BATCHED:
+        block = plan.block_name(scenario, 32)
+        yield Target(
+            block=block, cell=plan.POSTGRES_HTTP, base=plan.EMPTY_HTTP, required=OF_EMPTY_HTTP
+        )
     # Writes only: a read through aiosqlite makes a third of the echo; three times is the echo.
     for scenario in WRITES:
         block = plan.block_name(scenario, 32)

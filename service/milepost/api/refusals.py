@@ -72,7 +72,7 @@ class Refusal:
         return status
 
     def _whole(self) -> status_pb2.Status:
-        violations = self._reported()
+        violations = self.reported()
         status = status_pb2.Status(
             code=self.code.value[0],
             message=str(InvalidRequest(*violations)) if violations else self.message,
@@ -85,7 +85,8 @@ class Refusal:
                 status.details.add().Pack(detail, deterministic=True)
         return status
 
-    def _reported(self) -> tuple[Violation, ...]:
+    def reported(self) -> tuple[Violation, ...]:
+        """Return the violations, and the number of those that are omitted as one more."""
         if not self.omitted:
             return self.violations
         return (*self.violations, Violation("request", f"has {self.omitted} more violations"))

@@ -45,6 +45,11 @@ class ServerSettings(BaseModel):
         "",
         description="Origins of web pages that may use the API over HTTP, by commas; * for any",
     )
+    http_token_in_query: bool = Field(
+        default=False,
+        description="Accept the credential of a watch as the query parameter access_token, because"
+        " the EventSource of browsers sends no headers",
+    )
     batch_scheduling: bool = Field(
         default=False, description="On Linux, run under the scheduling policy SCHED_BATCH"
     )
@@ -83,11 +88,12 @@ class ServerSettings(BaseModel):
             )
         return value
 
-    @field_validator("http_listen")
+    @field_validator("http_listen", "probes_listen")
     @classmethod
     def _another_port(cls, value: str, info: ValidationInfo) -> str:
-        if value and value == info.data.get("listen") and not value.endswith(":0"):
-            raise ValueError(f"must differ from {PREFIX}LISTEN")
+        for other in ("listen", "http_listen"):
+            if value and value == info.data.get(other) and not value.endswith(":0"):
+                raise ValueError(f"must differ from {PREFIX}{other.upper()}")
         return value
 
     @field_validator("http_tls")

@@ -71,7 +71,13 @@ class HttpPorts:
         port = shared or await self._listen(settings.http_listen, web.Application())
         port.connections.max_held = max_connections
         app = api_app(
-            HttpApi(services, access, port.connections, tracing),
+            HttpApi(
+                services,
+                access,
+                port.connections,
+                tracing,
+                token_in_query=settings.http_token_in_query,
+            ),
             origins=settings.allowed_origins,
             request_bytes=settings.request_bytes_max,
         )

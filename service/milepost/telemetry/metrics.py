@@ -20,7 +20,7 @@ from milepost.domain.transitions import Transition
 from milepost.telemetry.tracing import current_sample
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from milepost.domain.sweep import Sweep
 
@@ -35,6 +35,15 @@ rpcs: Final = Histogram(
     buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),
 )
 rpcs_running: Final = Gauge("milepost_rpcs_running", "Calls in flight", registry=registry)
+_running: Final[dict[str, Callable[[], int]]] = {}
+
+
+def count_running(protocol: str, count: Callable[[], int]) -> None:
+    """Let the gauge of calls in flight include those of a protocol."""
+    _running[protocol] = count
+    rpcs_running.set_function(lambda: sum(each() for each in _running.values()))
+
+
 _transitions: Final = Counter(
     "milepost_transitions_total",
     "Committed transitions of operations",

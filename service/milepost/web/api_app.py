@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from http import HTTPStatus
+from importlib import resources
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from milepost.web.cors import Cors
-from milepost.web.problems import problem_response
+from milepost.web.problems import problem_of_status, problem_response
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -28,11 +29,23 @@ def api_app(api: HttpApi, *, origins: frozenset[str], request_bytes: int) -> web
     """
     cors = Cors(origins)
     app = web.Application(
-        middlewares=[cors.answer_preflight, _as_problems], client_max_size=request_bytes
+        middlewares=[cors.answer_preflight, cors.refuse_foreign, _as_problems],
+        client_max_size=request_bytes,
     )
     app.on_response_prepare.append(cors.mark)
     api.add_to(app)
+    app.router.add_get("/openapi.json", _described())
     return app
+
+
+def _described() -> Handler:
+    """Return the handler of the description of the API, which is the same for every caller."""
+    text = resources.files("milepost.web").joinpath("description/openapi.json").read_bytes()
+
+    async def description(_request: web.Request) -> web.StreamResponse:
+        return web.Response(body=text, content_type="application/json")
+
+    return description
 
 
 @web.middleware
@@ -42,9 +55,7 @@ async def _as_problems(request: web.Request, handler: Handler) -> web.StreamResp
         return await handler(request)
     except web.HTTPException as error:
         status = HTTPStatus(error.status)
-        response = problem_response(
-            {"type": "about:blank", "title": status.phrase, "status": status.value}
-        )
+        response = problem_response(problem_of_status(status))
         if "Allow" in error.headers:
             response.headers["Allow"] = error.headers["Allow"]
         return response

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from aiohttp import web
 
 MAX_CONNECTIONS: Final = 100
-"""Connections without an authenticated call."""
+"""Connections that have not had an authenticated call yet."""
 MAX_REQUEST_S: Final = 10.0
 """Time in which a connection must have sent its first request, and read the response."""
 MAX_IDLE_S: Final = 75.0
@@ -26,9 +26,10 @@ MAX_IDLE_S: Final = 75.0
 class HttpConnections:
     """Makes the protocol of each connection.
 
-    A connection is *held* while a call of an authenticated caller runs. At the limit of those that
-    are not, a new one replaces the oldest one: a request takes milliseconds, so the oldest one is
-    one that does not get on.
+    A connection is *new* until its first call of an authenticated caller, *held* while such a call
+    runs, and *idle* between two of them. At the limit of new connections, a further one replaces
+    the oldest one: a request takes milliseconds, so the oldest one is one that does not get on. At
+    the limit of all connections, a further one replaces the one that is idle for longest.
     """
 
     def __init__(self, server: web.Server) -> None:
@@ -36,8 +37,9 @@ class HttpConnections:
         self.server = server
         """Serves the connections that open from now on."""
         self.max_held = 0
-        """Maximum number of held connections."""
-        self._open: dict[HttpConnection, None] = {}
+        """Maximum number of held and idle connections."""
+        self._new: dict[HttpConnection, None] = {}
+        self._idle: dict[HttpConnection, None] = {}
         self._all: dict[asyncio.BaseTransport, HttpConnection] = {}
 
     def __call__(self) -> HttpConnection:
@@ -51,27 +53,31 @@ class HttpConnections:
         if connection is None:  # it is closed already
             yield
             return
-        self._open.pop(connection, None)
+        self._new.pop(connection, None)
+        self._idle.pop(connection, None)
         connection.limit(None)
         try:
             yield
         finally:
             if transport in self._all:
-                self._open[connection] = None
+                self._idle[connection] = None
                 connection.limit(MAX_IDLE_S)
 
     def opened(self, connection: HttpConnection) -> None:
         """Count a connection, and make room for it."""
         self._all[connection.transport] = connection
-        self._open[connection] = None
+        self._new[connection] = None
         connection.limit(MAX_REQUEST_S)
-        if len(self._open) > MAX_CONNECTIONS or len(self._all) > MAX_CONNECTIONS + self.max_held:
-            next(iter(self._open)).abort()
+        if len(self._new) > MAX_CONNECTIONS:
+            next(iter(self._new)).abort()
+        elif len(self._all) > MAX_CONNECTIONS + self.max_held:
+            next(iter(self._idle or self._new)).abort()
 
     def closed(self, connection: HttpConnection) -> None:
         """Count a connection no more."""
         self._all.pop(connection.transport, None)
-        self._open.pop(connection, None)
+        self._new.pop(connection, None)
+        self._idle.pop(connection, None)
 
 
 class HttpConnection(asyncio.Protocol):

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
+from milepost.web.problems import problem_of_status, problem_response
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
@@ -22,6 +24,7 @@ _RESPONSE_HEADERS: Final = (
     "ETag, Idempotent-Replayed, Location, Milepost-Joined, Retry-After, WWW-Authenticate"
 )
 _MAX_AGE_S: Final = 3_600
+_SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class Cors:
@@ -45,6 +48,22 @@ class Cors:
                 "Access-Control-Max-Age": str(_MAX_AGE_S),
             },
         )
+
+    @web.middleware
+    async def refuse_foreign(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Refuse a change by a page of another origin that is not allowed.
+
+        A browser sends a POST without a body unasked, and shows the certificate of its user.
+        """
+        if request.method in _SAFE or not self._is_foreign(request):
+            return await handler(request)
+        status = HTTPStatus.FORBIDDEN
+        return problem_response(problem_of_status(status, "the origin of the page is not allowed"))
+
+    def _is_foreign(self, request: web.Request) -> bool:
+        origin = request.headers.get("Origin")
+        same = origin is not None and origin.partition("://")[2] == request.headers.get("Host")
+        return origin is not None and not same and not self._allows(request)
 
     async def mark(self, request: web.Request, response: web.StreamResponse) -> None:
         """Say in a response to an allowed origin that its page may read it."""

@@ -13,58 +13,102 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
 
-from milepost.api.errors import log_refusal, refusal_of
-from milepost.domain.errors import MilepostError
 from milepost.web.json_messages import to_json
 from milepost.web.problems import problem_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Callable
 
-    from milepost.web.http_call import HttpCall
+    from milepost.api.refusals import Refusal
+
+    Refuse = Callable[[Exception], Refusal]
+    """Logs an error, and returns what the caller is told."""
 
 FIRST_EVENT_S: Final = 0.5
 """Time for a refusal, or for the end of a watch that has nothing to send, before the headers go."""
+MAX_WRITE_S: Final = 60.0
+"""Time in which a reader must make room for an event."""
 KEEP_ALIVE: Final = b": keep-alive\n\n"
 
 
 async def send_events(
-    watch: AsyncGenerator[Any, None], call: HttpCall, message: Any
+    watch: AsyncGenerator[Any, None], request: web.Request, refuse: Refuse
 ) -> web.StreamResponse:
     """Send what a watch yields, until it ends.
 
     A refusal after the headers is an event of the type `error`, with the problem details.
     """
-    async with contextlib.aclosing(watch):
-        first = asyncio.ensure_future(anext(watch, None))
-        try:
-            await asyncio.wait({first}, timeout=FIRST_EVENT_S)
-            if first.done() and first.result() is None:
-                return web.Response(status=HTTPStatus.NO_CONTENT)
-            return await _stream(watch, first, call, message)
-        finally:
-            first.cancel()
+    async with contextlib.aclosing(watch), _first_of(watch) as first:
+        await asyncio.wait(first, timeout=FIRST_EVENT_S)
+        if first[0].done() and first[0].result() is None:
+            return web.Response(status=HTTPStatus.NO_CONTENT)
+        return await _stream(watch, first, request, refuse)
+
+
+@contextlib.asynccontextmanager
+async def _first_of(watch: AsyncGenerator[Any, None]) -> AsyncGenerator[list[asyncio.Task[Any]]]:
+    """Provide the task that reads the first item; None is the end. It is not left running."""
+    first = [asyncio.create_task(_next(watch))]
+    try:
+        yield first
+    finally:
+        for task in first:
+            task.cancel()
+            await asyncio.wait({task})
+
+
+async def _next(watch: AsyncGenerator[Any, None]) -> Any:
+    return await anext(watch, None)
 
 
 async def _stream(
-    watch: AsyncGenerator[Any, None], first: asyncio.Future[Any], call: HttpCall, message: Any
+    watch: AsyncGenerator[Any, None],
+    first: list[asyncio.Task[Any]],
+    request: web.Request,
+    refuse: Refuse,
 ) -> web.StreamResponse:
     response = web.StreamResponse(
         headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
     )
     response.headers["X-Accel-Buffering"] = "no"  # nginx passes every event on at once
-    await response.prepare(call.request)
     try:
-        item = await first
-        while item is not None:
-            await response.write(_event(item))
-            del item  # a quiet stream keeps no operation in memory
-            item = await anext(watch, None)
-    except MilepostError as error:
-        log_refusal(error, call, message)
-        problem = problem_bytes(refusal_of(error, call.method))
-        await response.write(b"event: error\ndata: %s\n\n" % problem)
+        await response.prepare(request)
+        await _write_all(watch, first, response, refuse)
+    except (ConnectionError, _Unread):  # the caller has gone, or does not read
+        if request.transport is not None:
+            request.transport.abort()
     return response
+
+
+async def _write_all(
+    watch: AsyncGenerator[Any, None],
+    first: list[asyncio.Task[Any]],
+    response: web.StreamResponse,
+    refuse: Refuse,
+) -> None:
+    try:
+        item = await first[0]
+        first.clear()  # a quiet stream keeps no operation in memory
+        while item is not None:
+            await _write(response, _event(item))
+            del item
+            item = await anext(watch, None)
+    except (ConnectionError, _Unread):
+        raise
+    except Exception as error:  # noqa: BLE001 - the headers have gone, so it is one more event
+        await _write(response, b"event: error\ndata: %s\n\n" % problem_bytes(refuse(error)))
+
+
+async def _write(response: web.StreamResponse, event: bytes) -> None:
+    try:
+        async with asyncio.timeout(MAX_WRITE_S):
+            await response.write(event)
+    except TimeoutError:
+        raise _Unread from None
+
+
+class _Unread(Exception):
+    """The caller does not read."""
 
 
 def _event(item: Any) -> bytes:

@@ -19,6 +19,7 @@ from opentelemetry import trace
 
 from milepost import telemetry
 from milepost.access.policy import authorize
+from milepost.access.running_calls import RunningCalls
 from milepost.access.unknown_callers import UnknownCallers
 from milepost.api.errors import defect, log_refusal, refusal_of
 from milepost.api.logged_ids import audited_ids, logged_ids
@@ -27,17 +28,20 @@ from milepost.api.renewals import renewed_by
 from milepost.domain.errors import MilepostError, Overloaded
 from milepost.web.event_streams import send_events
 from milepost.web.http_call import HttpCall
-from milepost.web.problems import problem_response, response_of_refusal
+from milepost.web.problems import problem_of_status, problem_response, response_of_refusal
 from milepost.web.requests import message_of
 from milepost.web.responses import response_of
 from milepost.web.routes import routes_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from contextlib import AbstractContextManager
 
     from milepost.access.checks import AccessChecks
+    from milepost.api.refusals import Refusal
     from milepost.api.services import Service
     from milepost.web.connections import HttpConnections
+    from milepost.web.event_streams import Refuse
     from milepost.web.routes import Route
 
 _OUR_FAULT: Final = frozenset({"INTERNAL", "UNAVAILABLE"})
@@ -53,6 +57,8 @@ class HttpApi:
         access: AccessChecks,
         connections: HttpConnections,
         tracing: telemetry.Tracing,
+        *,
+        token_in_query: bool = False,
     ) -> None:
         """Serve `services` to callers that pass `access`.
 
@@ -61,12 +67,16 @@ class HttpApi:
             access: the checks.
             connections: keep the connections of admitted calls open.
             tracing: creates a span for each sampled call.
+            token_in_query: accept the credential of a watch in the query.
         """
         self._services = tuple(services)
         self._access = access
         self._unknown = UnknownCallers(access.authenticator.is_known)
         self._connections = connections
         self._tracing = tracing
+        self._token_in_query = token_in_query
+        self._running = RunningCalls()
+        telemetry.count_running("http", lambda: self._running.count)
 
     def add_to(self, app: web.Application) -> None:
         """Add the paths to an application."""
@@ -75,30 +85,33 @@ class HttpApi:
 
     async def _handle(self, route: Route, request: web.Request) -> web.StreamResponse:
         """Answer one request, whatever happens inside."""
-        call = HttpCall(method_of(route.method), request)
+        in_query = route.is_watch and self._token_in_query
+        call = HttpCall(method_of(route.method), request, token_in_query=in_query)
         with self._observed(call) as outcome:
             subject: Any = SimpleNamespace(**request.match_info)  # until the request is read
+
+            def refuse(error: Exception) -> Refusal:
+                refusal = _refusal(error, call, subject)
+                outcome.code = refusal.code.name
+                return refusal
+
             try:
                 self._admit_unknown(call)
-                with self._access.admission.admit(waits=call.waits, streams=route.is_watch):
+                with self._admitted(route, call):
                     await self._authenticate(call)
-                    with self._connections.held(request.transport):
-                        subject = await message_of(route, request)
-                        return await self._answer(route, call, subject)
-            except MilepostError as error:
-                log_refusal(error, call, subject)
-                refusal = refusal_of(error, call.method)
+                with self._connections.held(request.transport):
+                    # A body that arrives slowly takes no place of a running call.
+                    subject = await message_of(route, call)
+                    with self._admitted(route, call):
+                        return await self._answer(route, call, subject, refuse)
             except web.HTTPException as error:
                 outcome.code = "INVALID_ARGUMENT"
-                return problem_response(
-                    {"type": "about:blank", "title": HTTPStatus(error.status).phrase}
-                    | {"status": error.status, "detail": error.reason}
-                )
+                return problem_response(problem_of_status(HTTPStatus(error.status), error.reason))
             except Exception as error:  # noqa: BLE001 - the one place where nothing may get through
-                refusal = defect(telemetry.current_trace_id())
-                telemetry.record_defect(error, call.authenticated, logged_ids(subject))
-            outcome.code = refusal.code.name
-            return response_of_refusal(refusal)
+                return response_of_refusal(refuse(error))
+
+    def _admitted(self, route: Route, call: HttpCall) -> AbstractContextManager[None]:
+        return self._access.admission.admit(waits=call.waits, streams=route.is_watch)
 
     def _admit_unknown(self, call: HttpCall) -> None:
         if not self._unknown.admit(call.credential):
@@ -110,14 +123,16 @@ class HttpApi:
         )
         authorize(call.principal, call.method)
 
-    async def _answer(self, route: Route, call: HttpCall, message: Any) -> web.StreamResponse:
+    async def _answer(
+        self, route: Route, call: HttpCall, message: Any, refuse: Refuse
+    ) -> web.StreamResponse:
         """Charge the call, let the servicer answer it, and audit it."""
         operation_id = getattr(message, "operation_id", "")
         await self._access.rate_limits.charge(
             call.principal, call.method, operation_id=operation_id, renews=renewed_by(message)
         )
         if route.is_watch:
-            return await send_events(route.behaviour(message, call), call, message)
+            return await send_events(route.behaviour(message, call), call.request, refuse)
         response = await route.behaviour(message, call)
         if call.method.audited:
             telemetry.record_change(call.principal, audited_ids(message, response))
@@ -126,6 +141,7 @@ class HttpApi:
     @contextlib.contextmanager
     def _observed(self, call: HttpCall) -> Iterator[_Outcome]:
         """Time, count and trace a call with its true code."""
+        self._running.enter()
         start, outcome = time.perf_counter(), _Outcome()
         span = self._tracing.start(call.method.name, call.request.headers, call.peer)
         current = (
@@ -143,6 +159,16 @@ class HttpApi:
             if span is not None:
                 telemetry.end_span(span, outcome.code, failed=outcome.code in _OUR_FAULT)
             telemetry.record_call(call.method.name, outcome.code, time.perf_counter() - start)
+            self._running.leave()
+
+
+def _refusal(error: Exception, call: HttpCall, subject: Any) -> Refusal:
+    """Log why a call is refused, or that it met a defect, and return the refusal."""
+    if isinstance(error, MilepostError):
+        log_refusal(error, call, subject)
+        return refusal_of(error, call.method)
+    telemetry.record_defect(error, call.authenticated, logged_ids(subject))
+    return defect(telemetry.current_trace_id())
 
 
 class _Outcome:

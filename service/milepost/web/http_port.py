@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, Self, cast
 
 from aiohttp import web
 
-from milepost.web.connections import HttpConnections
+from milepost.web.connections import MAX_REQUEST_S, HttpConnections
 
 if TYPE_CHECKING:
     import ssl
@@ -51,6 +51,7 @@ class HttpPort:
             self._host,
             self._port,
             ssl=self._tls,
+            ssl_handshake_timeout=None if self._tls is None else MAX_REQUEST_S,
             reuse_port=self._is_shared or None,
         )
         self._stack.callback(server.close)
@@ -70,6 +71,7 @@ class HttpPort:
             access_log=None,
             shutdown_timeout=SHUTDOWN_TIMEOUT_S,
             handler_cancellation=True,  # what is claimed for a caller that has gone goes back
+            auto_decompress=False,  # a small body must not become a large one
         )
         await runner.setup()
         self._stack.push_async_callback(runner.cleanup)

@@ -14,7 +14,7 @@ import math
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from google.protobuf import any_pb2, json_format
+from google.protobuf import any_pb2, descriptor_pool, json_format
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError
 
@@ -29,13 +29,22 @@ if TYPE_CHECKING:
 MAX_PROBLEM_LENGTH: Final = 300
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICRO: Final = 1_000
+_URL_SAFE: Final = str.maketrans("-_", "+/")
+_REFUSALS: Final = (
+    json_format.ParseError,
+    AttributeError,
+    KeyError,
+    OverflowError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+"""Exceptions of protobuf for JSON that does not fit a message."""
 
 
 def to_json(message: Message) -> bytes:
     """Return a message as JSON text in UTF-8."""
-    return json.dumps(to_plain(message), ensure_ascii=False, separators=(",", ":")).encode(
-        errors="surrogatepass"
-    )
+    return json.dumps(to_plain(message), ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def to_plain(message: Message) -> Any:
@@ -56,7 +65,7 @@ def from_plain(plain: Mapping[str, Any], message: Message) -> None:
                 _fill_any(getattr(message, field.name), rest.pop(name), name)
     try:
         json_format.ParseDict(rest, message)
-    except (json_format.ParseError, TypeError, ValueError, RecursionError, OverflowError) as error:
+    except _REFUSALS as error:
         raise ValueError(_shortened(str(error))) from None
 
 
@@ -68,26 +77,42 @@ def _fill_any(message: any_pb2.Any, plain: Any, name: str) -> None:
         raise ValueError(f'{name} must be an object with "@type"')  # noqa: TRY004
     message.SetInParent()
     try:
-        json_format.ParseDict(plain, message)
-    except (json_format.ParseError, TypeError, ValueError, RecursionError) as error:
-        if "Can not find message descriptor" not in str(error):
-            raise ValueError(_shortened(str(error))) from None
-        message.type_url = type_url
-        message.value = _decoded(plain.get("value"), name)
+        if _is_known(type_url):
+            json_format.ParseDict(plain, message)
+        else:
+            message.type_url, message.value = type_url, _packed(plain, name)
+    except _REFUSALS as error:
+        raise ValueError(_shortened(str(error))) from None
 
 
-def _decoded(text: Any, name: str) -> bytes:
+def _is_known(type_url: str) -> bool:
+    """Return True if this process has the descriptor of the type."""
     try:
-        return base64.b64decode(text, validate=True)
-    except (TypeError, ValueError, binascii.Error):
-        raise ValueError(
-            f"{name} is of a type that the service does not know: its value must be base64"
-        ) from None
+        descriptor_pool.Default().FindMessageTypeByName(type_url.rpartition("/")[2])
+    except KeyError:
+        return False
+    return True
+
+
+def _packed(plain: Mapping[str, Any], name: str) -> bytes:
+    """Return the bytes of a message of unknown type, from base64 of either alphabet."""
+    text = plain.get("value")
+    if plain.keys() == {"@type", "value"} and isinstance(text, str):
+        padding = "=" * (-len(text) % 4)
+        try:
+            return base64.b64decode(text.translate(_URL_SAFE) + padding, validate=True)
+        except (ValueError, binascii.Error):
+            pass
+    raise ValueError(
+        f'{name} is of a type that the service does not know: it must have "@type" and "value",'
+        " which must be base64"
+    )
 
 
 def _shortened(text: str) -> str:
     """Return the problem on one line, without the list of all fields."""
     line = " ".join(text.split()).partition(" Available Fields")[0]
+    line = line.encode(errors="backslashreplace").decode()  # a lone surrogate has no UTF-8
     return line if len(line) <= MAX_PROBLEM_LENGTH else line[:MAX_PROBLEM_LENGTH] + "..."
 
 
@@ -157,8 +182,7 @@ def _timestamp(message: Any) -> str:
 
 
 def _duration(message: Any) -> str:
-    text = f"{message.seconds + message.nanos / 1e9:.9f}".rstrip("0").rstrip(".")
-    return f"{text}s"
+    return str(message.ToJsonString())
 
 
 def _struct(message: Any) -> dict[str, Any]:

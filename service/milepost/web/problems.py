@@ -11,6 +11,7 @@ from aiohttp import web
 from google.rpc import error_details_pb2
 
 from milepost.api.refusals import shortened
+from milepost.domain.errors import Draining
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,19 +54,22 @@ def problem_of(refusal: Refusal) -> dict[str, Any]:
         "type": "about:blank",
         "title": status.phrase,
         "status": status.value,
-        "detail": shortened(refusal.message, MAX_TEXT_BYTES),
+        "detail": _clean(refusal.message),
         "reason": refusal.reason,
     }
     if refusal.facts:
-        problem["metadata"] = {
-            name: shortened(text, MAX_TEXT_BYTES) for name, text in refusal.facts.items()
-        }
+        problem["metadata"] = {name: _clean(text) for name, text in refusal.facts.items()}
     if refusal.violations:
         problem["violations"] = [
-            {"field": violation.field, "problem": violation.problem}
-            for violation in refusal.violations
+            {"field": _clean(each.field), "problem": _clean(each.problem)}
+            for each in refusal.reported()
         ]
     return problem
+
+
+def _clean(text: str) -> str:
+    """Return a text of bounded length, without the lone surrogates that JSON can bring in."""
+    return shortened(text.encode(errors="backslashreplace").decode(), MAX_TEXT_BYTES)
 
 
 def response_of_refusal(refusal: Refusal) -> web.Response:
@@ -76,6 +80,8 @@ def response_of_refusal(refusal: Refusal) -> web.Response:
         response.headers["Retry-After"] = str(math.ceil(delay.seconds + delay.nanos / 1e9))
     if response.status == HTTPStatus.UNAUTHORIZED:
         response.headers["WWW-Authenticate"] = "Bearer"
+    if refusal.reason == Draining.reason:
+        response.force_close()  # the next request goes to another replica
     return response
 
 
@@ -86,4 +92,15 @@ def problem_bytes(refusal: Refusal) -> bytes:
 
 def problem_response(problem: Mapping[str, Any]) -> web.Response:
     """Return a response with problem details."""
-    return web.json_response(problem, status=problem["status"], content_type=CONTENT_TYPE)
+    return web.json_response(
+        problem,
+        status=problem["status"],
+        content_type=CONTENT_TYPE,
+        headers={"Cache-Control": "no-store"},
+    )
+
+
+def problem_of_status(status: HTTPStatus, detail: str = "") -> dict[str, Any]:
+    """Return the problem details of a request that HTTP itself refuses."""
+    problem = {"type": "about:blank", "title": status.phrase, "status": status.value}
+    return problem | {"detail": detail} if detail else problem

@@ -44,7 +44,8 @@ def _headers(route: Route, message: Any) -> dict[str, str]:
     operation = message.operation
     headers["ETag"] = f'"{operation.revision}"'
     if operation.HasField("next_step_deadline"):
-        headers["Retry-After"] = str(max(1, operation.retry_after.seconds))
+        pause = operation.retry_after
+        headers["Retry-After"] = str(max(1, pause.seconds + (pause.nanos > 0)))
     if route.method == CREATE:
         headers["Location"] = f"/v1/operations/{operation.id}"
     for field, header in _FLAGS.items():
@@ -55,5 +56,5 @@ def _headers(route: Route, message: Any) -> dict[str, str]:
 
 def _is_known(tag: str | None, request: web.Request) -> bool:
     """Return True if the caller has this revision already (RFC 9110, 13.1.2)."""
-    given = request.headers.get("If-None-Match", "")
-    return tag is not None and tag in {each.strip().removeprefix("W/") for each in given.split(",")}
+    given = ",".join(request.headers.getall("If-None-Match", ())).split(",")
+    return tag is not None and tag in {each.strip().removeprefix("W/") for each in given}

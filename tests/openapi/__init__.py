@@ -1,0 +1,1 @@
+"""The API over HTTP against its own description. `make test-http` runs these tests."""
