@@ -27,6 +27,10 @@ GO_CLIENT := clients/go
 GO_BIN := .cache/go/bin
 GO_TOOLS := $(GO_BIN)/.tools
 
+# Google's Go client of google.longrunning, as a program for the tests.
+LRO_GO := .cache/lro/go
+LRO_GO_SOURCES := tests/lro/stock/go
+
 # What the .proto files promise is compared with the main branch: the local one, or the one last fetched.
 define BREAKING
 for ref in main origin/main; do \
@@ -58,7 +62,7 @@ export RUFF_CACHE_DIR := $(CURDIR)/.cache/ruff
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo run test test-go test-typescript lint check coverage bench bench-size faults gen lock clean
+.PHONY: help demo run test test-go test-typescript test-lro lro-conformance lint check coverage bench bench-size faults gen lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -86,6 +90,13 @@ test-go: $(VENV)/.dev $(GO_TOOLS) ## Check and test the Go client against a serv
 	@unformatted=$$(gofmt -l $(GO_CLIENT)) && test -z "$$unformatted" || { echo "gofmt: $$unformatted"; exit 1; }
 	cd $(GO_CLIENT) && go vet ./... && ../../$(GO_BIN)/staticcheck ./...
 	cd $(GO_CLIENT) && go test -count 1 -p 1 -timeout 10m $(or $(ARGS),./...)
+
+test-lro: $(VENV)/.dev $(if $(shell command -v go),$(LRO_GO)) ## Test the service with Google's clients of google.longrunning
+	@command -v go >/dev/null || echo "NOTICE: there is no go: Google's Go client does not run"
+	$(if $(shell command -v go),MILEPOST_TEST_LRO=go )$(BIN)/python -m pytest tests/e2e/lro $(ARGS)
+
+lro-conformance: $(VENV)/.dev ## Report what the google.longrunning server at TARGET=host:port does
+	@$(BIN)/python -m tests.lro $(TARGET) $(ARGS)
 
 lint: $(VENV)/.dev ## Check style, types, imports, duplicates, .proto files and generated code
 	$(BIN)/ruff check
@@ -131,6 +142,10 @@ $(GO_TOOLS): $(GO_CLIENT)/tools/go.mod $(GO_CLIENT)/tools/go.sum
 	@echo "building the tools of the Go client"
 	@cd $(GO_CLIENT)/tools && GOBIN=$(CURDIR)/$(GO_BIN) go install tool
 	@touch $@
+
+$(LRO_GO): $(wildcard $(LRO_GO_SOURCES)/*) $(wildcard $(GO_CLIENT)/gen/milepost/v1/*.go)
+	@echo "building Google's Go client of google.longrunning"
+	@cd $(LRO_GO_SOURCES) && go build -o $(CURDIR)/$@ .
 
 $(BIN)/uv:
 	@$(MAKE) --no-print-directory $(VENV)/.dev

@@ -19,6 +19,7 @@ import structlog
 from milepost import telemetry
 from tests import proxies
 from tests.canaries import CANARIES
+from tests.e2e.lro import programs
 from tests.postgres import URL_VARIABLE, PostgresCluster, PostgresServer
 from tests.postgres_binaries import memory_root
 
@@ -40,9 +41,12 @@ if (_memory := memory_root()) is not None:
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_memory))
 
 
-def pytest_report_header() -> str:
+def pytest_report_header() -> list[str]:
     """Say which optional programs the tests of this run use."""
-    return f"proxies: {', '.join(proxies.installed()) or 'none is installed'}"
+    return [
+        f"proxies: {', '.join(proxies.installed()) or 'none is installed'}",
+        f"clients of google.longrunning: {', '.join(programs.languages())}",
+    ]
 
 
 def prepare_template(url: str) -> None:
