@@ -27,9 +27,11 @@ GO_CLIENT := clients/go
 GO_BIN := .cache/go/bin
 GO_TOOLS := $(GO_BIN)/.tools
 
-# Google's Go client of google.longrunning, as a program for the tests.
+# Google's Go and Java clients of google.longrunning, as programs for the tests.
+LRO := tests/lro/stock
 LRO_GO := .cache/lro/go
-LRO_GO_SOURCES := tests/lro/stock/go
+LRO_JAVA := .cache/lro/java/classpath.txt
+LRO_BUILT := $(if $(shell command -v go),$(LRO_GO)) $(if $(shell command -v mvn),$(LRO_JAVA))
 
 # What the .proto files promise is compared with the main branch: the local one, or the one last fetched.
 define BREAKING
@@ -91,9 +93,10 @@ test-go: $(VENV)/.dev $(GO_TOOLS) ## Check and test the Go client against a serv
 	cd $(GO_CLIENT) && go vet ./... && ../../$(GO_BIN)/staticcheck ./...
 	cd $(GO_CLIENT) && go test -count 1 -p 1 -timeout 10m $(or $(ARGS),./...)
 
-test-lro: $(VENV)/.dev $(if $(shell command -v go),$(LRO_GO)) ## Test the service with Google's clients of google.longrunning
+test-lro: $(VENV)/.dev $(LRO_BUILT) ## Test the service with Google's clients of google.longrunning
 	@command -v go >/dev/null || echo "NOTICE: there is no go: Google's Go client does not run"
-	$(if $(shell command -v go),MILEPOST_TEST_LRO=go )$(BIN)/python -m pytest tests/e2e/lro $(ARGS)
+	@command -v mvn >/dev/null || echo "NOTICE: there is no mvn: Google's Java client does not run"
+	MILEPOST_TEST_LRO=$(if $(shell command -v go),go),$(if $(shell command -v mvn),java) $(BIN)/python -m pytest tests/e2e/lro $(ARGS)
 
 lro-conformance: $(VENV)/.dev ## Report what the google.longrunning server at TARGET=host:port does
 	@$(BIN)/python -m tests.lro $(TARGET) $(ARGS)
@@ -143,9 +146,15 @@ $(GO_TOOLS): $(GO_CLIENT)/tools/go.mod $(GO_CLIENT)/tools/go.sum
 	@cd $(GO_CLIENT)/tools && GOBIN=$(CURDIR)/$(GO_BIN) go install tool
 	@touch $@
 
-$(LRO_GO): $(wildcard $(LRO_GO_SOURCES)/*) $(wildcard $(GO_CLIENT)/gen/milepost/v1/*.go)
+$(LRO_GO): $(wildcard $(LRO)/go/*) $(wildcard $(GO_CLIENT)/gen/milepost/v1/*.go)
 	@echo "building Google's Go client of google.longrunning"
-	@cd $(LRO_GO_SOURCES) && go build -o $(CURDIR)/$@ .
+	@cd $(LRO)/go && go build -o $(CURDIR)/$@ .
+
+$(LRO_JAVA): $(LRO)/java/pom.xml $(wildcard $(LRO)/java/src/*.java) protos/milepost/v1/operation.proto
+	@echo "building Google's Java client of google.longrunning"
+	@mvn --batch-mode --no-transfer-progress --quiet -Dmaven.repo.local=$(CURDIR)/.cache/maven \
+		--file $(LRO)/java/pom.xml compile
+	@touch $@
 
 $(BIN)/uv:
 	@$(MAKE) --no-print-directory $(VENV)/.dev

