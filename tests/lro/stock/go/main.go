@@ -80,7 +80,7 @@ func wait(ctx context.Context, client *lroauto.OperationsClient, name string, ca
 		}
 		show(map[string]any{"cancel": true})
 	}
-	if err := future.WaitWithInterval(ctx, &value, time.Second); err != nil {
+	if err := future.Wait(ctx, &value); err != nil {
 		return err
 	}
 	return showState(future, map[string]any{"value": value.AsMap()})
