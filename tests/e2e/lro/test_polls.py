@@ -1,5 +1,6 @@
 """Polls of the Python futures: their metadata, and what ends them."""
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,13 +10,15 @@ from google.api_core import exceptions, operation, operation_async, operations_v
 from google.longrunning import operations_proto_pb2
 from google.protobuf import struct_pb2
 
+from milepost.gen.milepost.v1 import operation_pb2 as pb
 from tests.certificates import SERVER, Authority
 from tests.e2e.lro.test_stock_clients import named
 from tests.e2e.rpcs import BY_METHOD
 from tests.e2e.service import Service
-from tests.lro.stock import coroutines
+from tests.lro.stock import blocking, coroutines
 from tests.lro.stock.blocking import Headers
 
+HOLD_S = 2
 POLLS = 400
 """At the pauses of a future, the polls of two hours."""
 
@@ -89,6 +92,18 @@ def test_polls_with_growing_metadata(any_service, alice):
     """A future with a list of metadata adds to it at every poll; the service takes hundreds."""
     headers = polled(any_service.channel, named(alice.create()), grpc_metadata=list(alice.metadata))
     assert headers == list(range(headers[0], headers[0] + POLLS))
+
+
+def test_held_polls_delay_the_cancel_of_a_future(any_service, alice):
+    """A future polls before it cancels, so a held poll delays it; the client's cancel does not."""
+    client = blocking.operations_client(any_service.address, alice.key, HOLD_S)
+    slow, quick = alice.create(), alice.create()
+    start = time.monotonic()
+    client.cancel_operation(named(quick))
+    assert blocking.future_of(client, named(quick)).cancelled()
+    assert blocking.future_of(client, named(slow)).cancel()
+    assert time.monotonic() - start > HOLD_S - 0.1
+    assert alice.get(slow.id).status == pb.OPERATION_STATUS_CANCELLED
 
 
 async def test_unavailable_ends_the_asyncio_future_by_default(alice):
