@@ -45,6 +45,12 @@ JAVA_CLASSES := $(JAVA_CLIENT)/target/classpath.txt
 # What reads the OpenAPI description, in an environment of its own.
 OPENAPI := .cache/openapi
 
+# Google's Go and Java clients of google.longrunning, as programs for the tests.
+LRO := tests/lro/stock
+LRO_GO := .cache/lro/go
+LRO_JAVA := .cache/lro/java/classpath.txt
+LRO_BUILT := $(if $(shell command -v go),$(LRO_GO)) $(if $(shell command -v mvn),$(LRO_JAVA))
+
 # What the .proto files promise is compared with the main branch: the local one, or the one last fetched.
 define BREAKING
 for ref in main origin/main; do \
@@ -84,8 +90,8 @@ export RUFF_CACHE_DIR := $(CURDIR)/.cache/ruff
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help demo run test test-clients check-clients speed-clients check-python test-python check-go test-go
-.PHONY: check-typescript test-typescript check-rust test-rust check-java test-java test-http lint check coverage bench
-.PHONY: bench-size scale faults gen lock clean
+.PHONY: check-typescript test-typescript check-rust test-rust check-java test-java test-http test-lro lro-conformance
+.PHONY: lint check coverage bench bench-size scale faults gen lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -153,6 +159,7 @@ check-rust: $(VENV)/.dev $(RUST_GENERATOR)
 	cd $(RUST_CLIENT) && $(RUST_CARGO) clippy --quiet --locked --all-features --all-targets -- -D warnings
 	cd $(RUST_CLIENT) && RUSTDOCFLAGS="-D warnings" $(RUST_CARGO) doc --quiet --locked --all-features --no-deps
 	cd $(RUST_CLIENT) && $(RUST_CARGO) test --quiet --locked --all-features --lib --test readme
+
 test-java: $(VENV)/.dev ## Check and test the Java client, and build its jars
 	@command -v mvn >/dev/null || { echo "error: there is no mvn; the Java client needs Maven and Java 17"; exit 1; }
 	cd $(JAVA_CLIENT) && $(MVN) spotless:check package $(ARGS)
@@ -165,6 +172,14 @@ $(JAVA_CLASSES): $(JAVA_CLIENT)/pom.xml $(wildcard protos/milepost/v1/*.proto) \
 		$(shell find $(JAVA_CLIENT)/src -name '*.java' 2>/dev/null)
 	cd $(JAVA_CLIENT) && $(MVN) test-compile
 	@touch $@
+
+test-lro: $(VENV)/.dev $(LRO_BUILT) ## Test the service with Google's clients of google.longrunning
+	@command -v go >/dev/null || echo "NOTICE: there is no go: Google's Go client does not run"
+	@command -v mvn >/dev/null || echo "NOTICE: there is no mvn: Google's Java client does not run"
+	MILEPOST_TEST_LRO=$(if $(shell command -v go),go),$(if $(shell command -v mvn),java) $(BIN)/python -m pytest tests/e2e/lro $(ARGS)
+
+lro-conformance: $(VENV)/.dev ## Report what the google.longrunning server at TARGET=host:port does
+	@$(BIN)/python -m tests.lro $(TARGET) $(ARGS)
 
 lint: $(VENV)/.dev ## Check style, types, imports, duplicates, .proto files and generated code
 	$(BIN)/ruff check
@@ -229,6 +244,15 @@ $(OPENAPI)/.tools: requirements/openapi.txt $(BIN)/uv
 	@echo "installing what reads the OpenAPI description"
 	@$(UV) venv --quiet --clear --python $(BIN)/python $(OPENAPI)/venv
 	@$(UV) pip install --quiet --python $(OPENAPI)/venv/bin/python --require-hashes -r requirements/openapi.txt
+
+$(LRO_GO): $(wildcard $(LRO)/go/*) $(wildcard $(GO_CLIENT)/gen/milepost/v1/*.go)
+	@echo "building Google's Go client of google.longrunning"
+	@cd $(LRO)/go && go build -o $(CURDIR)/$@ .
+
+$(LRO_JAVA): $(LRO)/java/pom.xml $(wildcard $(LRO)/java/src/*.java) protos/milepost/v1/operation.proto
+	@echo "building Google's Java client of google.longrunning"
+	@mvn --batch-mode --no-transfer-progress --quiet -Dmaven.repo.local=$(CURDIR)/.cache/maven \
+		--file $(LRO)/java/pom.xml compile
 	@touch $@
 
 $(BIN)/uv:

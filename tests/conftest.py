@@ -19,6 +19,7 @@ import structlog
 from milepost import telemetry
 from tests import monitoring, proxies
 from tests.canaries import CANARIES
+from tests.e2e.lro import programs
 from tests.postgres import URL_VARIABLE, PostgresCluster, PostgresServer
 from tests.postgres_binaries import memory_root
 
@@ -45,6 +46,7 @@ def pytest_report_header() -> list[str]:
     return [
         f"proxies: {', '.join(proxies.installed()) or 'none is installed'}",
         f"promtool: {monitoring.promtool() or 'not installed, the alert rules are UNTESTED'}",
+        f"clients of google.longrunning: {', '.join(programs.languages())}",
     ]
 
 

@@ -1,0 +1,1 @@
+"""The stock clients of google.longrunning against a running service."""
