@@ -58,6 +58,7 @@ _PACKED: Final[Schema] = {
             {
                 "pattern": r"^[a-z0-9.-]+/[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)+$",
                 "maxLength": LIMITS.type_url_length,
+                "not": {"pattern": r"/(google|milepost)\."},  # the service knows these
             },
         ),
     ]

@@ -13,7 +13,7 @@ _OK = (b"200", b"201")
 
 
 def request_head(method: str, path: str, *headers: str) -> bytes:
-    """Return the request line, the constant headers and more `headers`; the Content-Length follows."""
+    """Return the request line and the headers without the Content-Length, which follows."""
     lines = (f"{method} {path} HTTP/1.1", "host: localhost", "content-type: application/json")
     return "\r\n".join((*lines, *headers)).encode()
 

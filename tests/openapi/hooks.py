@@ -15,16 +15,17 @@ def map_body(_context: Any, body: Any) -> Any:
         body.pop("scheduleTime", None)  # at most 30 days ahead
         body.pop("expireTime", None)  # in the future
         body.pop("callbackUrl", None)  # its host must have a public address
-        if "roles" in body and "ROLE_WORKER" not in body["roles"]:
-            body.pop("functions", None)  # only workers have grants
-        elif "roles" in body:
-            body["functions"] = body.get("functions") or ["*"]
+        roles = body.get("roles")
+        if isinstance(roles, list):  # only workers have grants
+            body.pop("functions", None)
+            if "ROLE_WORKER" in roles:
+                body["functions"] = ["*"]
     return body
 
 
 @schemathesis.hook
 def map_query(_context: Any, query: Any) -> Any:
     """Send no page token: the description has no pattern for those that the service returned."""
-    if query:
+    if isinstance(query, dict):
         query.pop("pageToken", None)
     return query

@@ -15,7 +15,7 @@ TOOLS: Final = ROOT / ".cache/openapi/venv/bin"
 """The environment that `make test-http` makes."""
 DESCRIPTION: Final = ROOT / "service/milepost/web/description/openapi.json"
 UNTRIED: Final = ":watch|:revoke|webhooks:test"
-"""A watch does not end by itself, schemathesis finds its own key to revoke, and a test needs a host."""
+"""A watch does not end by itself, the key in use would be revoked, and a test needs a host."""
 CHECKS: Final = (
     "not_a_server_error",
     "status_code_conformance",
@@ -45,7 +45,7 @@ def run(*command: str | Path, **environment: str) -> str:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("mode", ["positive", "negative"])
 def test_generated_requests_get_the_described_answers(described: Service, mode: str) -> None:
-    """No valid request is refused, and no request, valid or not, has a 5xx or undescribed answer."""
+    """No valid request is refused, and no request at all has a 5xx or undescribed answer."""
     key = described.api_key("schemathesis", ROLES, ("*",))
     output = run(
         TOOLS / "schemathesis",
@@ -60,7 +60,7 @@ def test_generated_requests_get_the_described_answers(described: Service, mode: 
         "--phases=fuzzing",
         "--max-examples=10",
         "--request-timeout=10",
-        "--generation-database=none",
+        "--generation-deterministic",
         "--suppress-health-check=all",
         "--no-color",
         PYTHONPATH=str(HERE),
@@ -72,7 +72,7 @@ def test_generated_requests_get_the_described_answers(described: Service, mode: 
 
 @pytest.mark.timeout(120)
 def test_generated_client_creates_and_reads(described: Service, tmp_path: Path) -> None:
-    """A client that a stock generator makes of the description creates an operation and reads it."""
+    """A client that a stock generator makes creates an operation and reads it."""
     generator = TOOLS / "openapi-python-client"
     path = f"--output-path={tmp_path / 'stock_client'}"
     output = run(generator, "generate", f"--path={DESCRIPTION}", path, "--meta=none")
