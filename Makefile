@@ -102,7 +102,7 @@ demo: $(VENV)/.run ## See one operation whose worker is killed, and which anothe
 run: $(VENV)/.run ## Run the service on its embedded store
 	@$(BIN)/milepost serve $(ARGS)
 
-test: $(VENV)/.dev ## Run every test, on SQLite and on a PostgreSQL of its own
+test: $(VENV)/.dev $(LRO_BUILT) ## Run every test, on SQLite and on a PostgreSQL of its own
 ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
 else
