@@ -97,7 +97,7 @@ lint: $(VENV)/.dev ## Check style, types, imports, duplicates, .proto files and 
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/mypy protos/generate.py migrations
+	MYPYPATH=protos $(BIN)/mypy protos/generate.py migrations
 	$(BIN)/lint-imports --no-logo --cache-dir .cache/import-linter
 	$(BIN)/pylint --score=no --recursive=y service clients/python
 	$(BIN)/buf lint
@@ -127,7 +127,7 @@ lock: $(UV) ## Write requirements/*.txt from pyproject.toml (newest versions: AR
 	$(LOCK) pyproject.toml --group dev --output-file requirements/dev.txt $(ARGS)
 	$(LOCK) pyproject.toml --constraints requirements/dev.txt --output-file requirements/run.txt $(ARGS)
 	$(LOCK) --group build --constraints requirements/dev.txt --output-file requirements/build.txt $(ARGS)
-	$(LOCK) --group openapi --output-file requirements/openapi.txt $(ARGS)
+	$(LOCK) --group openapi --output-file tests/openapi/requirements.txt $(ARGS)
 
 clean: ## Remove the environment and everything that can be made again
 	rm -rf $(VENV) .cache build dist $(TYPESCRIPT)/node_modules $(TYPESCRIPT)/dist $(TYPESCRIPT)/build
@@ -139,10 +139,10 @@ $(GO_TOOLS): $(GO_CLIENT)/tools/go.mod $(GO_CLIENT)/tools/go.sum
 	@cd $(GO_CLIENT)/tools && GOBIN=$(CURDIR)/$(GO_BIN) go install tool
 	@touch $@
 
-$(OPENAPI)/.tools: requirements/openapi.txt $(BIN)/uv
+$(OPENAPI)/.tools: tests/openapi/requirements.txt $(BIN)/uv
 	@echo "installing what reads the OpenAPI description"
 	@$(UV) venv --quiet --clear --python $(BIN)/python $(OPENAPI)/venv
-	@$(UV) pip install --quiet --python $(OPENAPI)/venv/bin/python --require-hashes -r requirements/openapi.txt
+	@$(UV) pip install --quiet --python $(OPENAPI)/venv/bin/python --require-hashes -r tests/openapi/requirements.txt
 	@touch $@
 
 $(BIN)/uv:
