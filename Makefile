@@ -185,7 +185,7 @@ lint: $(VENV)/.dev ## Check style, types, imports, duplicates, .proto files and 
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/mypy protos/generate.py migrations
+	MYPYPATH=protos $(BIN)/mypy protos/generate.py migrations
 	$(BIN)/lint-imports --no-logo --cache-dir .cache/import-linter
 	$(BIN)/pylint --score=no --recursive=y service clients/python
 	$(BIN)/buf lint
@@ -218,7 +218,7 @@ lock: $(UV) ## Write requirements/*.txt from pyproject.toml (newest versions: AR
 	$(LOCK) pyproject.toml --group dev --output-file requirements/dev.txt $(ARGS)
 	$(LOCK) pyproject.toml --constraints requirements/dev.txt --output-file requirements/run.txt $(ARGS)
 	$(LOCK) --group build --constraints requirements/dev.txt --output-file requirements/build.txt $(ARGS)
-	$(LOCK) --group openapi --output-file requirements/openapi.txt $(ARGS)
+	$(LOCK) --group openapi --output-file tests/openapi/requirements.txt $(ARGS)
 
 clean: ## Remove the environment and everything that can be made again
 	rm -rf $(VENV) .cache build dist $(TYPESCRIPT)/node_modules $(TYPESCRIPT)/dist $(TYPESCRIPT)/build $(JAVA_CLIENT)/target
@@ -240,10 +240,10 @@ $(RUST_GENERATOR): $(wildcard $(RUST_CLIENT)/codegen/Cargo.* $(RUST_CLIENT)/code
 	@echo "building the generator of the Rust client"
 	@cd $(RUST_CLIENT)/codegen && CARGO_TARGET_DIR=$(CURDIR)/.cache/rust/codegen cargo build --quiet --locked
 
-$(OPENAPI)/.tools: requirements/openapi.txt $(BIN)/uv
+$(OPENAPI)/.tools: tests/openapi/requirements.txt $(BIN)/uv
 	@echo "installing what reads the OpenAPI description"
 	@$(UV) venv --quiet --clear --python $(BIN)/python $(OPENAPI)/venv
-	@$(UV) pip install --quiet --python $(OPENAPI)/venv/bin/python --require-hashes -r requirements/openapi.txt
+	@$(UV) pip install --quiet --python $(OPENAPI)/venv/bin/python --require-hashes -r tests/openapi/requirements.txt
 
 $(LRO_GO): $(wildcard $(LRO)/go/*) $(wildcard $(GO_CLIENT)/gen/milepost/v1/*.go)
 	@echo "building Google's Go client of google.longrunning"

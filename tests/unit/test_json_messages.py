@@ -4,6 +4,7 @@ import base64
 import json
 import math
 import random
+from typing import Any
 
 import pytest
 from google.protobuf import any_pb2, duration_pb2, json_format, struct_pb2, timestamp_pb2
@@ -25,7 +26,24 @@ REQUESTS = [
     for name in file.DESCRIPTOR.message_types_by_name
     if name.endswith("Request")
 ]
-JUNK = [None, True, 0, -1, 1.5, 10**30, 1e300, "", "x", "1s", "\0", [], [[]], [None], [1], {}]
+JUNK: list[Any] = [
+    None,
+    True,
+    0,
+    -1,
+    1.5,
+    10**30,
+    1e300,
+    "",
+    "x",
+    "1s",
+    "\0",
+    [],
+    [[]],
+    [None],
+    [1],
+    {},
+]
 JUNK += [{"": None}, {"@type": None}, {"@type": "a/b.C", "value": "AA"}, [{}], "\U0001f600", [""]]
 PACKED = "type.googleapis.com/google.protobuf.Value"
 UNKNOWN = "type.example.com/acme.Frames"
@@ -120,7 +138,7 @@ def test_large_integers_are_texts():
 
 def test_unknown_enum_is_its_number():
     """A status that this version does not know is a number, in both directions."""
-    operation = operation_pb2.Operation(status=99)
+    operation = operation_pb2.Operation(status=99)  # type: ignore[arg-type]
     assert to_plain(operation) == {"status": 99}
     again = operation_pb2.Operation()
     from_plain({"status": 99}, again)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from milepost.api.refusals import Refusal
 
     Refuse = Callable[[Exception], Refusal]
-    """Logs an error, and returns what the caller is told."""
+    """Logs an error, and returns the refusal of the call."""
 
 FIRST_EVENT_S: Final = 0.5
 """Time for a refusal, or for the end of a watch that has nothing to send, before the headers go."""

@@ -173,7 +173,7 @@ def test_claim_of_a_caller_that_hangs_up_goes_back(own_service, function):
 
 
 def test_token_in_the_query_is_off(any_service, alice):
-    """By default a credential in the query is none, because proxies log it."""
+    """By default a credential in the query does not count, because proxies log it."""
     operation = alice.create()
     path = f"/v1/operations/{operation.id}:watch?access_token={alice.key}"
     with RawHttp(any_service) as raw:

@@ -21,12 +21,12 @@ CREATE = {"function": "video.transcode"}
 
 
 @pytest.fixture
-def chosen(sqlite_url, tmp_path):
-    """Start services with chosen settings, which end with the test."""
+def allowing(sqlite_url, tmp_path):
+    """Start services that allow these origins, which end with the test."""
     started = []
 
-    def start(**settings: str) -> Service:
-        service = Service(sqlite_url, tmp_path, **settings)
+    def start(origins: str) -> Service:
+        service = Service(sqlite_url, tmp_path, http_origins=origins)
         service.start()
         started.append(service)
         return service
@@ -48,9 +48,9 @@ def test_no_page_of_another_origin_reads_responses(any_service, http_alice):
     assert own.status == 202
 
 
-def test_listed_origins_read_responses(chosen):
+def test_listed_origins_read_responses(allowing):
     """Pages of the listed origins may use the API, and read its headers; others may not."""
-    service = chosen(http_origins=f"{PAGE}, https://other.example:8443")
+    service = allowing(f"{PAGE}, https://other.example:8443")
     http = http_of(service, service.client("alice"))
     asked = http("OPTIONS", OPERATIONS, Origin=PAGE, Access_Control_Request_Method="POST")
     assert asked.status == 204
@@ -69,9 +69,9 @@ def test_listed_origins_read_responses(chosen):
     http.close()
 
 
-def test_any_origin_can_be_allowed(chosen):
+def test_any_origin_can_be_allowed(allowing):
     """With `*` every page may use the API."""
-    service = chosen(http_origins="*")
+    service = allowing("*")
     http = http_of(service, service.client("alice"))
     created = http("POST", OPERATIONS, CREATE, Origin="https://anywhere.example")
     assert created.headers["access-control-allow-origin"] == "https://anywhere.example"

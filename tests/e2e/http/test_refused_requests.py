@@ -40,7 +40,7 @@ BODIES = {
 
 @pytest.mark.parametrize("name", BODIES)
 def test_invalid_body_is_refused(http_alice, name):
-    """A body that is not the JSON of the request is 400, and names what is wrong."""
+    """A body that is not the JSON of the request is 400, and the refusal says why."""
     answer = http_alice("POST", OPERATIONS, BODIES[name])
     assert answer.refusal == INVALID
     assert answer.json["violations"]
@@ -68,7 +68,7 @@ def test_invalid_body_is_refused(http_alice, name):
     ids=json.dumps,
 )
 def test_invalid_result_is_refused(http_alice, alice, result):
-    """A result that is no packed message is 400, and the operation goes on."""
+    """A malformed packed message is 400, and the operation goes on."""
     operation = alice.create_in("PROCESSING")
     path = f"{OPERATIONS}/{operation.id}:complete"
     assert http_alice("POST", path, {"result": result}).refusal == INVALID
@@ -189,7 +189,7 @@ def test_two_good_credentials_are_none(any_service, alice):
     "body", [b"zz\r\n{}\r\n0\r\n\r\n", b"-1\r\n{}\r\n", b"2\r\n{}xx\r\n0\r\n\r\n"]
 )
 def test_malformed_chunks_are_refused(any_service, alice, body):
-    """A body that is not chunked as it says is 400, and no defect."""
+    """A body with malformed chunks is 400, without a defect in the log."""
     headers = (f"Authorization: Bearer {alice.key}", "Content-Type: application/json")
     with RawHttp(any_service) as raw:
         raw.send("POST", OPERATIONS, *headers, "Transfer-Encoding: chunked", body=body)
@@ -215,7 +215,7 @@ def test_odd_bytes_are_no_defect(any_service, alice):
 
 
 def test_secrets_of_refused_requests_are_not_shown(any_service, http_alice):
-    """What a caller puts in a wrong place gets neither into a response nor into the log."""
+    """A secret in a wrong place of a request gets neither into a response nor into the log."""
     secret = CANARIES.fresh("a credential over HTTP")
     with RawHttp(any_service) as raw:
         raw.send("GET", f"{OPERATIONS}/{secret}?access_token={secret}", f"Authorization: {secret}")
