@@ -90,7 +90,8 @@ async def test_watch_without_items_has_no_content(watches):
 
 async def test_defect_in_the_middle_is_an_event(watches):
     """A defect after the first event is reported once, and is an event without its text."""
-    watches.items = [ITEM, pb.WatchOperationResponse(keep_alive=pb.KeepAlive()), ValueError("secret")]
+    quiet = pb.WatchOperationResponse(keep_alive=pb.KeepAlive())
+    watches.items = [ITEM, quiet, ValueError("secret")]
     found = await answer(watches)
     assert b'id: 7\nevent: operation\ndata: {"revision":"7"}\n\n' in found
     assert b": keep-alive\n\n" in found
