@@ -5,7 +5,6 @@ import json
 
 import pytest
 
-from milepost.web import requests
 from tests.canaries import CANARIES
 from tests.e2e.http.exchange import RawHttp
 
@@ -225,8 +224,3 @@ def test_secrets_of_refused_requests_are_not_shown(any_service, http_alice):
         raw.send("GET", f"{OPERATIONS} {secret}", f"Bad Header {secret}")
         assert raw.status() == 400
     assert http_alice("GET", f"{OPERATIONS}/{secret}").refusal == INVALID
-
-
-def test_limit_of_a_slow_body_is_short():
-    """A body must arrive soon after the headers: no connection is held for long."""
-    assert requests.MAX_BODY_S <= 10
