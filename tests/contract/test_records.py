@@ -1,6 +1,7 @@
 """Events and deliveries: written in one transaction with their transition."""
 
 import re
+from datetime import UTC, datetime
 
 import pytest
 import sqlalchemy as sa
@@ -13,7 +14,10 @@ from tests.contract.stored import answers
 
 
 def block_event(stored, operation, revision):
-    """Insert an event at `revision`, so that the transition to it fails."""
+    """Insert an event at `revision`, so that the transition to it fails today.
+
+    On PostgreSQL the events of each day have a key of their own.
+    """
     stored.execute(
         sa.insert(events).values(
             operation_id=operation if isinstance(operation, str) else operation.id,
@@ -22,7 +26,7 @@ def block_event(stored, operation, revision):
             transition="none",
             owner="nobody",
             actor="nobody",
-            time=factories.LONG_AGO,
+            time=datetime.now(UTC),
         )
     )
 

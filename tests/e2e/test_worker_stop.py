@@ -83,9 +83,12 @@ def worker_key(any_service) -> str:
 
 
 async def assert_released(caller: Milepost, operation_id: str) -> None:
-    """Check that the operation is pending again at once, without a failed attempt."""
+    """Check that the operation is pending again at once, without a failed attempt.
+
+    A claim that was on its way may have taken it once more, and given it back too.
+    """
     left = await caller.get(operation_id)
-    assert (left.status, left.attempt, left.failed_attempts) == (Status.PENDING, 1, 0)
+    assert (left.status, left.failed_attempts) == (Status.PENDING, 0)
 
 
 async def test_ctrl_c_in_a_function_releases_all_operations(
