@@ -45,7 +45,7 @@ _SUPERUSER = "postgres"
 _START_SECONDS = 30.0
 _STOP_SECONDS = 30.0
 _POLL_SECONDS = 0.01
-_PORT_ATTEMPTS = 5
+_START_ATTEMPTS = 5
 
 
 class PostgresServer:
@@ -219,18 +219,22 @@ class PostgresCluster(PostgresServer):
             raise PostgresError("this PostgreSQL cluster runs already")
         if self._folder is None:
             self._create()
-        attempts = 1 if self.port else _PORT_ATTEMPTS
-        for attempt in range(1, attempts + 1):
+        for attempt in range(1, _START_ATTEMPTS + 1):
             port = self.port or free_port()
             self._launch(port)
             if self._wait_until_ready():
                 self.port = port
                 return
-            log = self.log()
+            log, crashed = self.log(), self._crashed_before_it_began()
             self._end(signal.SIGQUIT)
             # Another process may have taken the free port in between.
-            if attempt == attempts or "Address already in use" not in log:
+            lost_the_port = not self.port and "Address already in use" in log
+            if attempt == _START_ATTEMPTS or not (lost_the_port or crashed):
                 raise PostgresError(f"PostgreSQL did not start:\n{log}")
+
+    def _crashed_before_it_began(self) -> bool:
+        # gRPC has handlers of a fork, which rarely crash the child while calls run.
+        return self._process is not None and self._process.poll() == -signal.SIGSEGV
 
     def stop(self) -> None:
         """Shut the server down in order and end its sessions; the data stays for a `start`."""
