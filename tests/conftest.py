@@ -31,10 +31,6 @@ _COPIES_AHEAD = 2
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-# While calls run, gRPC's handlers of a fork may crash the child that is to become PostgreSQL.
-os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
-
-
 # The files of the tests stand in memory, where that has room: a disk that other programs keep busy
 # holds up the commits of SQLite for seconds.
 if (_memory := memory_root()) is not None:
