@@ -23,7 +23,7 @@ from milepost.tracking.progress_messages import (
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
-    from milepost.api.call import ApiCall
+    from milepost.api.call import ApiCall, StreamingCall
     from milepost.domain.limits import Limits
     from milepost.tracking.progress_stream import ProgressStream
 
@@ -37,7 +37,7 @@ MAX_ACKNOWLEDGEMENTS: Final = 1_000
 
 
 async def converse(
-    requests: AsyncIterator[Any], call: ApiCall, stream: ProgressStream, limits: Limits
+    requests: AsyncIterator[Any], call: StreamingCall, stream: ProgressStream, limits: Limits
 ) -> None:
     """Read updates and write their answers until both directions have ended."""
     reader = _Reader(stream, limits)

@@ -12,7 +12,7 @@ from milepost.gen.milepost.v1 import worker_service_pb2 as pb
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from milepost.api.call import ApiCall
+    from milepost.api.call import ApiCall, StreamingCall
     from milepost.domain.limits import Limits
     from milepost.tracking.claimer import Claimer
     from milepost.tracking.progress_streams import ProgressStreams
@@ -89,7 +89,7 @@ class WorkerService:
         return fill_result(pb.UpdateProgressResponse(), changed, by.subject, full=False)
 
     async def StreamProgress(
-        self, request_iterator: AsyncIterator[pb.StreamProgressRequest], call: ApiCall
+        self, request_iterator: AsyncIterator[pb.StreamProgressRequest], call: StreamingCall
     ) -> None:
         """See the proto."""
         async with self._streams.open(call.principal) as stream:

@@ -6,7 +6,7 @@ import functools
 import urllib.parse
 from typing import TYPE_CHECKING, Any, Final
 
-from milepost.api.call import ApiCall
+from milepost.api.call import StreamingCall
 from milepost.api.prefer_header import HEADER, preferred_wait
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 CREDENTIAL_HEADER: Final = "authorization"
 
 
-class RpcCall(ApiCall):
+class RpcCall(StreamingCall):
     """One gRPC call on its way through the interceptors to its servicer."""
 
     __slots__ = ("_has_repeated_headers", "context", "metadata", "streams")
@@ -56,7 +56,7 @@ class RpcCall(ApiCall):
         return preferred_wait(self.context.invocation_metadata() or ())
 
     async def write(self, message: Message) -> Any:
-        """Send one message of a stream."""
+        """Send one message of the service's side."""
         return await self.context.write(message)
 
     @property
