@@ -29,8 +29,19 @@ def keep_event_days(url: str) -> None:
 
 def make_past_day(engine: Engine, ago: timedelta) -> None:
     """Make the partition of a past day on PostgreSQL, as if a replica had run on it."""
-    midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     with _session(engine) as session:
         if session.database.has_event_days:
             with session.transaction():
-                event_days.make(session, "public", midnight - ago)
+                event_days.make(session, "public", _today() - ago)
+
+
+@contextmanager
+def making_today(engine: Engine) -> Iterator[None]:
+    """Make the partition of today on PostgreSQL, in a transaction that ends with the block."""
+    with _session(engine) as session, session.transaction():
+        event_days.make(session, "public", _today())
+        yield
+
+
+def _today() -> datetime:
+    return datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)

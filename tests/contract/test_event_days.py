@@ -22,13 +22,17 @@ from milepost.tracking.subscriptions import Subscriptions
 from milepost.tracking.sweeper import Sweeper
 from tests import factories
 from tests.contract.stored import Stored, history_of
-from tests.event_days import make_past_day
+from tests.event_days import make_past_day, making_today
 from tests.waiting import until
 
 KEPT = timedelta(days=7)
 OLD = timedelta(days=10)
 RECENT = timedelta(days=5)
 DENIED_ROLE = "milepost_rows_only"
+_WAITING = sa.text(
+    "SELECT count(*) FROM pg_stat_activity"
+    " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+)
 
 
 async def deleted(store):
@@ -148,6 +152,12 @@ def drop_days(server):
         server.execute(sa.text(f"DROP TABLE {name}"))
 
 
+def is_anyone_waiting(server):
+    """Return whether a statement waits for a lock."""
+    with server.engine.connect() as connection:
+        return bool(connection.scalar(_WAITING))
+
+
 async def test_days_are_made_ahead_once(server, replicas):
     """Replicas that keep the days at the same time make each of the next days once."""
     drop_days(server)
@@ -169,6 +179,19 @@ async def test_day_without_a_partition_is_in_the_default_one(server, replicas):
     second.append(await factories.create(replicas[0].operations))
     assert days(server) == named(1, 2, 3)
     assert all(len(server.events(each.id)) == 1 for each in first + second)
+
+
+async def test_create_waits_for_the_day_that_is_made(server, replicas):
+    """An event that was on its way to the default partition goes to the day made meanwhile."""
+    drop_days(server)
+    with making_today(server.engine):
+        creating = asyncio.ensure_future(factories.create(replicas[0].operations))
+        await until(lambda: is_anyone_waiting(server))
+    operation = await creating
+    with server.engine.connect() as connection:
+        place = connection.scalar(sa.text("SELECT tableoid::regclass::text FROM events"))
+    assert [place] == named(0)
+    assert len(server.events(operation.id)) == 1
 
 
 async def test_day_is_dropped_with_its_events(server, replicas, lines):

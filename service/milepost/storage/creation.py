@@ -13,8 +13,10 @@ from milepost.domain.errors import (
 from milepost.domain.transitions import TransitionResult
 from milepost.storage import inserts, queries, statements
 from milepost.storage.absence import explained
+from milepost.storage.batching import MAX_TRIES
 from milepost.storage.quotas import QuotaRecount
 from milepost.storage.rows import RowReader, operation_from
+from milepost.storage.translate import is_retryable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -79,22 +81,18 @@ class Creation:
         return [results[n] for n in range(len(new_operations))]
 
     def _create_after_recount(
-        self, session: Session, new_operations: Sequence[tuple[OperationId, NewOperation]]
+        self,
+        session: Session,
+        new_operations: Sequence[tuple[OperationId, NewOperation]],
+        tries_left: int = MAX_TRIES - 1,
     ) -> Sequence[Result]:
         """Recount the active operations of one owner, create up to its quota, refuse the rest."""
-        owner, quota = new_operations[0][1].owner, new_operations[0][1].quota
+        quota = new_operations[0][1].quota
         try:
-            with session.group():
-                self._recount.lock(session, owner)
-                # Under the lock: a concurrent create with the same request_id has ended.
-                results = [
-                    self._conflict(session, *new_operation) for new_operation in new_operations
-                ]
-                unresolved = [n for n, result in enumerate(results) if result is None]
-                active = self._recount.run(session, owner, quota)
-                granted = unresolved[: max(0, quota - active)]
-                created = self._create(session, [new_operations[n] for n in granted])
+            results, granted, created, active = self._grant(session, new_operations)
         except Exception as error:  # noqa: BLE001 - each caller gets it
+            if tries_left and is_retryable(error):
+                return self._create_after_recount(session, new_operations, tries_left - 1)
             failure = session.failed(error)
             if len(new_operations) == 1 or isinstance(failure, Unavailable):
                 return [failure] * len(new_operations)
@@ -105,7 +103,7 @@ class Creation:
                 for result in self._create_after_recount(session, [new_operation])
             ]
         refused = QuotaExceeded(active=active + len(created), quota=quota)
-        for n in unresolved:
+        for n in (n for n, result in enumerate(results) if result is None):
             operation = created.pop(new_operations[n][0], None)
             if operation is not None:
                 results[n] = TransitionResult(operation)
@@ -115,6 +113,26 @@ class Creation:
             if results[n] is None and n not in granted:
                 results[n] = refused
         return results
+
+    def _grant(
+        self, session: Session, new_operations: Sequence[tuple[OperationId, NewOperation]]
+    ) -> tuple[list[Result], Sequence[int], dict[OperationId, Operation], int]:
+        """Create what the quota allows, or nothing.
+
+        Returns:
+            the results of those that exist already, and None for the others; the positions of those
+            that the quota allows; the created operations; the number of active ones before.
+        """
+        owner, quota = new_operations[0][1].owner, new_operations[0][1].quota
+        with session.group():
+            self._recount.lock(session, owner)
+            # Under the lock: a concurrent create with the same request_id has ended.
+            results = [self._conflict(session, *each) for each in new_operations]
+            unresolved = [n for n, result in enumerate(results) if result is None]
+            active = self._recount.run(session, owner, quota)
+            granted = unresolved[: max(0, quota - active)]
+            created = self._create(session, [new_operations[n] for n in granted])
+        return results, granted, created, active
 
     def _create(
         self, session: Session, new_operations: Sequence[tuple[OperationId, NewOperation]]

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _RETRYABLE: Final = frozenset({"40001", "40P01"})
 """serialization_failure and deadlock_detected: nothing has changed, the batch may run again."""
+_CHECK_VIOLATION: Final = "23514"
 _UNAVAILABLE_CLASSES: Final = frozenset({"08", "53", "57", "55", "25", "58"})
 """Connection, resources, operator intervention, locks, a server that is read-only, and its system.
 """
@@ -75,7 +76,9 @@ def cause(error: Exception) -> str:
 def is_retryable(error: Exception) -> bool:
     """Return whether the database aborted the transaction, so that it may run again."""
     error = _driver_error(error)
-    return isinstance(error, psycopg.Error) and error.sqlstate in _RETRYABLE
+    return isinstance(error, psycopg.Error) and (
+        error.sqlstate in _RETRYABLE or _has_lost_its_partition(error)
+    )
 
 
 def is_disconnect(error: Exception) -> bool:
@@ -96,12 +99,24 @@ def translate(error: Exception) -> Exception:
         if state is None:
             lost = isinstance(driver, psycopg.OperationalError | psycopg.InterfaceError)
             return StoreUnavailable() if lost else error
-        unavailable = state[:2] in _UNAVAILABLE_CLASSES or state in _RETRYABLE | _SCHEMA_BEHIND
+        unavailable = (
+            state[:2] in _UNAVAILABLE_CLASSES
+            or state in _RETRYABLE | _SCHEMA_BEHIND
+            or _has_lost_its_partition(driver)
+        )
         return StoreUnavailable() if unavailable else error
     if isinstance(driver, sqlite3.Error):
         unavailable = _primary_code(driver) in _SQLITE_UNAVAILABLE
         return StoreUnavailable() if unavailable else error
     return error
+
+
+def _has_lost_its_partition(error: psycopg.Error) -> bool:
+    """Return whether a row was sent to the default partition while its own one was attached.
+
+    PostgreSQL reports this as a check that has no name.
+    """
+    return error.sqlstate == _CHECK_VIOLATION and error.diag.constraint_name is None
 
 
 def _primary_code(error: sqlite3.Error) -> int:
