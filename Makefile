@@ -69,6 +69,10 @@ define FOR_EACH_CLIENT
 @$(BIN)/python -m tests.conformance.languages
 endef
 
+# The check of the dashboard against the schema of Grafana.
+DASHBOARD_CHECK := .cache/grafana/check
+DASHBOARD_BUILT := $(if $(shell command -v go),$(DASHBOARD_CHECK))
+
 # Creates $(VENV). Debian keeps ensurepip in a package of its own; a pip for the system serves as well.
 define CREATE
 command -v $(PYTHON) >/dev/null || { echo "error: there is no $(PYTHON); set PYTHON=/path/to/python3"; exit 1; }; \
@@ -102,7 +106,7 @@ demo: $(VENV)/.run ## See one operation whose worker is killed, and which anothe
 run: $(VENV)/.run ## Run the service on its embedded store
 	@$(BIN)/milepost serve $(ARGS)
 
-test: $(VENV)/.dev $(LRO_BUILT) ## Run every test, on SQLite and on a PostgreSQL of its own
+test: $(VENV)/.dev $(LRO_BUILT) $(DASHBOARD_BUILT) ## Run every test, on SQLite and on a PostgreSQL of its own
 ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
 else
@@ -248,6 +252,10 @@ $(OPENAPI)/.tools: tests/openapi/requirements.txt $(BIN)/uv
 $(LRO_GO): $(wildcard $(LRO)/go/*) $(wildcard $(GO_CLIENT)/gen/milepost/v1/*.go)
 	@echo "building Google's Go client of google.longrunning"
 	@cd $(LRO)/go && go build -o $(CURDIR)/$@ .
+
+$(DASHBOARD_CHECK): $(wildcard tests/grafana/*)
+	@echo "building the check of the dashboard"
+	@mkdir -p $(@D) && cd tests/grafana && go build -o $(CURDIR)/$@ .
 
 $(LRO_JAVA): $(LRO)/java/pom.xml $(wildcard $(LRO)/java/src/*.java) protos/milepost/v1/operation.proto
 	@echo "building Google's Java client of google.longrunning"

@@ -17,7 +17,7 @@ import pytest
 import structlog
 
 from milepost import telemetry
-from tests import monitoring, proxies
+from tests import monitoring, prometheus, proxies
 from tests.canaries import CANARIES
 from tests.e2e.lro import programs
 from tests.postgres import URL_VARIABLE, PostgresCluster, PostgresServer
@@ -42,6 +42,8 @@ def pytest_report_header() -> list[str]:
     return [
         f"proxies: {', '.join(proxies.installed()) or 'none is installed'}",
         f"promtool: {monitoring.promtool() or 'not installed, the alert rules are UNTESTED'}",
+        f"schema of Grafana: {monitoring.schema_check() or 'not built, it is UNTESTED'}",
+        f"prometheus: {prometheus.program() or 'not installed, the dashboard is UNTESTED'}",
         f"clients of google.longrunning: {', '.join(programs.languages())}",
     ]
 

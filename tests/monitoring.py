@@ -1,7 +1,8 @@
-"""The alert rules and the dashboard under ``deploy``, their queries, and promtool, their checker.
+"""The alert rules and the dashboard under ``deploy``, their queries, and their checkers.
 
 ``MILEPOST_TEST_PROMTOOL=1`` makes the absence of promtool a failure. It is in the Debian package
-``prometheus``. The header of a run says whether it is there.
+``prometheus``. ``MILEPOST_TEST_GRAFANA=1`` does the same for the check of the dashboard, which
+`make test` builds where Go is installed. The header of a run says whether they are there.
 """
 
 import json
@@ -22,6 +23,8 @@ ALERT_TESTS: Final = ROOT / "deploy/prometheus/alerts_test.yml"
 DASHBOARD: Final = ROOT / "deploy/grafana/dashboard.json"
 VARIABLE: Final = "MILEPOST_TEST_PROMTOOL"
 PROMTOOL_S: Final = 60
+SCHEMA_CHECK: Final = ROOT / ".cache/grafana/check"
+SCHEMA_VARIABLE: Final = "MILEPOST_TEST_GRAFANA"
 _SELECTOR: Final = re.compile(r"(milepost_\w+)(?:\{(.*?)\})?")
 
 
@@ -47,6 +50,24 @@ def run_promtool(*arguments: str | Path, text: str | None = None) -> str:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def schema_check() -> Path | None:
+    """Return the check of the dashboard, or None if it is neither built nor demanded."""
+    is_built = SCHEMA_CHECK.exists()
+    assert is_built or not os.environ.get(SCHEMA_VARIABLE), "the check of the dashboard is missing"
+    return SCHEMA_CHECK if is_built else None
+
+
+def schema_errors(dashboard: dict[str, Any]) -> str:
+    """Return what does not fit the schema of Grafana; skip the test where the check is missing."""
+    program = schema_check()
+    if program is None:
+        pytest.skip("the check of the dashboard is not built (Go is missing): this is UNTESTED")
+    text = json.dumps(dashboard)
+    return subprocess.run(
+        [program], check=False, capture_output=True, text=True, input=text, timeout=PROMTOOL_S
+    ).stderr
 
 
 def rules() -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ from milepost.domain.errors import (
 from milepost.domain.operation import Status
 from milepost.domain.sweep import ABANDON, EXPIRE, PURGE, RELEASE, SWEEPS, Sweep
 from milepost.domain.transitions import EXPIRED, LEASE_LOST, TABLE, Transition
+from milepost.storage import sweeps as sweeps_module
 from milepost.storage.dialects import clock, later
 from milepost.storage.tables import events, operations
 from tests import factories
@@ -24,6 +25,7 @@ from tests.contract.test_claims import CLAIM, LEASE, WORKER
 
 TTL = timedelta(hours=1)
 LATE = timedelta(seconds=1)
+MAX_WAIT_S = 60.0
 LARGE = 60
 """Operations with a large result: several times as many as one statement removes."""
 LARGE_BYTES = 1 << 18
@@ -42,6 +44,14 @@ def only(due, operation):
 
 
 NOTHING: dict[Sweep, list[str]] = {each: [] for each in SWEEPS}
+
+
+async def portions(stores, due):
+    """Sweep all that is due; return how many operations each transaction took."""
+    sizes = []
+    while swept := await stores.sweeps.sweep(due, 1_000):
+        sizes.append(len(swept))
+    return sizes
 
 
 async def claimed(stores, **overrides):
@@ -227,8 +237,9 @@ async def test_not_expired_at_its_very_time(store, stores, stored, status):
     assert stored.operation(operation.id) is not None
 
 
-async def test_sweeps_are_batches(stores, others, stored):
+async def test_sweeps_are_batches(stores, others, stored, monkeypatch):
     """A sweep changes up to max_operations, and concurrent sweeps change different ones."""
+    monkeypatch.setattr(sweeps_module, "TURN_S", MAX_WAIT_S)
     old = factories.LONG_AGO + timedelta(days=1)
     rows = [factories.row(expire_time=old) for _ in range(1_500)]
     stored.execute(sa.insert(operations), rows)
@@ -252,10 +263,39 @@ async def test_removing_large_results_takes_little_memory(stores, stored):
         stored.execute(sa.insert(operations), rows)
     tracemalloc.start()
     try:
-        assert len(await stores.sweeps.sweep(PURGE, 1_000)) == LARGE
+        assert sum(await portions(stores, PURGE)) == LARGE
         assert tracemalloc.get_traced_memory()[1] < LARGE * LARGE_BYTES / 2
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize(("due", "count"), [(PURGE, 25), (EXPIRE, 205)])
+async def test_long_sweep_lets_others_write(stores, stored, monkeypatch, due, count):
+    """A sweep that takes long commits a portion: a small one where all writes wait for it."""
+    monkeypatch.setattr(sweeps_module, "TURN_S", 0.0)
+    status = Status.PENDING if due is PURGE else Status.PROCESSING
+    old = factories.LONG_AGO + timedelta(days=1)
+    rows = [factories.row(status, expire_time=old) for _ in range(count)]
+    stored.execute(sa.insert(operations), rows)
+    database = stores.sweeps._batchers.database
+    found = await portions(stores, due)
+    assert sum(found) == count
+    if database.has_one_writer:
+        assert max(found) == (database.max_purged if due is PURGE else database.max_swept)
+    else:
+        assert found == [count]
+
+
+async def test_long_purge_of_events_lets_others_write(stores, stored, monkeypatch):
+    """A purge of events row by row commits a portion when its time is over; days are left alone."""
+    old = factories.LONG_AGO + timedelta(days=1)
+    stored.execute(sa.insert(operations), [factories.row(expire_time=old) for _ in range(25)])
+    await portions(stores, PURGE)
+    monkeypatch.setattr(sweeps_module, "TURN_S", 0.0)
+    found = []
+    while purged := await stores.sweeps.purge_events(timedelta(days=-1), 1_000):
+        found.append(purged)
+    assert found == ([] if stores.sweeps._batchers.database.has_event_days else [10, 10, 5])
 
 
 async def test_counting_changes_nothing(store, stores, engine, stored):

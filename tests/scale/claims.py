@@ -22,7 +22,6 @@ import grpc
 import sqlalchemy as sa
 from google.protobuf import duration_pb2
 from rich.console import Console
-from rich.table import Table
 
 from milepost.domain.claim import ClaimRequest
 from milepost.storage.batchers import Batchers, alone
@@ -34,6 +33,7 @@ from tests.e2e.client import Client
 from tests.e2e.service import Service
 from tests.postgres import PostgresCluster
 from tests.scale.cpu import cpu_seconds
+from tests.scale.figures import Figure, table
 
 FUNCTIONS: Final = tuple(f"function-{n:03}" for n in range(100))
 FEW: Final = 1_000
@@ -59,20 +59,6 @@ _FILL: Final = """
         '2200-01-01 00:00:00+00', '1 day', '5 s', 1, 0, 3, 'v1', 5, '1 s', '1 s', '5 min', 2
     FROM generate_series(1, :count) AS n
 """
-
-
-class Line(NamedTuple):
-    """One figure beside its target."""
-
-    name: str
-    figure: float
-    unit: str
-    maximum: float | None = None
-
-    @property
-    def is_missed(self) -> bool:
-        """True if the figure exceeds its maximum."""
-        return self.maximum is not None and self.figure > self.maximum
 
 
 def fill(url: str, count: int, *, owner: str, owners: int = 1, functions: int = 1) -> None:
@@ -133,7 +119,7 @@ def claim_of(functions: Sequence[str], max_operations: int) -> ClaimRequest:
     )
 
 
-async def hundred_functions(url: str, rounds: int) -> list[Line]:
+async def hundred_functions(url: str, rounds: int) -> list[Figure]:
     """Measure a claim of 100 functions, without work and with work of 10 owners for each."""
     lines = []
     async with replica_of(url) as replica:
@@ -141,13 +127,14 @@ async def hundred_functions(url: str, rounds: int) -> list[Line]:
             claim = claim_of(FUNCTIONS, count)
             taken = [await replica.milliseconds(claim) for _ in range(WARM_UP + rounds)]
             median = statistics.median(taken[WARM_UP:])
-            lines.append(Line(f"claim of 100 functions, {name}", median, "ms", MAX_CLAIM_MS))
+            title = f"claim of 100 functions, {name}"
+            lines.append(Figure(title, median, "ms", at_most=MAX_CLAIM_MS))
             if name == "idle":
                 fill(url, 30_000, owner="o", owners=10, functions=len(FUNCTIONS))
     return lines
 
 
-async def one_owner(few: str, many: str, *, claimed: int, rounds: int) -> list[Line]:
+async def one_owner(few: str, many: str, *, claimed: int, rounds: int) -> list[Figure]:
     """Measure claims of one owner beside few and beside many operations, in turn."""
     claim = claim_of(FUNCTIONS[:1], 10)
     large = claim_of(FUNCTIONS[:1], 100)
@@ -162,9 +149,9 @@ async def one_owner(few: str, many: str, *, claimed: int, rounds: int) -> list[L
         line
         for (name, maximum), (small, big) in zip(names.items(), (before, after), strict=True)
         for line in (
-            Line(f"claim of one owner beside few{name}", small, "ms"),
-            Line(f"claim of one owner beside many{name}", big, "ms"),
-            Line(f"many to few{name}", big / small, "x", maximum),
+            Figure(f"claim of one owner beside few{name}", small, "ms"),
+            Figure(f"claim of one owner beside many{name}", big, "ms"),
+            Figure(f"many to few{name}", big / small, "x", at_most=maximum),
         )
     ]
 
@@ -181,7 +168,7 @@ async def _paired(
     return statistics.median(taken[0]), statistics.median(taken[1])
 
 
-def burst(service: Service, workers: int, name: str) -> list[Line]:
+def burst(service: Service, workers: int, name: str) -> list[Figure]:
     """Let workers of 100 functions ask at once; count those that are refused."""
     key = service.api_key("wally", ("WORKER",), ("*",))
     client = Client(service.channel, "wally", frozenset({"WORKER"}), key)
@@ -196,9 +183,9 @@ def burst(service: Service, workers: int, name: str) -> list[Line]:
     claimed = sum(len(call.result().operations) for call in calls if call.code() is _OK)
     title = f"{workers} workers at once, {name}"
     return [
-        Line(f"{title}: refused", workers - codes[_OK], "calls", 0),
-        Line(f"{title}: all answered", seconds * 1000, "ms"),
-        Line(f"{title}: operations claimed", claimed, ""),
+        Figure(f"{title}: refused", workers - codes[_OK], "calls", at_most=0),
+        Figure(f"{title}: all answered", seconds * 1000, "ms"),
+        Figure(f"{title}: operations claimed", claimed),
     ]
 
 
@@ -213,7 +200,7 @@ def run(
     workers: int = WORKERS,
     rounds: int = ROUNDS,
     durable: bool = False,
-) -> list[Line]:
+) -> list[Figure]:
     """Measure everything on a PostgreSQL of its own."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -230,16 +217,9 @@ def run(
         return lines
 
 
-def table(lines: Sequence[Line]) -> Table:
-    """Return the table of the figures."""
-    shown = Table(title="claims")
-    for heading in ("what", "figure", "", "at most", ""):
-        shown.add_column(heading, justify="left" if heading == "what" else "right", no_wrap=True)
-    for line in lines:
-        verdict = "" if line.maximum is None else "MISSED" if line.is_missed else "REACHED"
-        maximum = "" if line.maximum is None else f"{line.maximum:g}"
-        shown.add_row(line.name, f"{line.figure:.2f}", line.unit, maximum, verdict)
-    return shown
+def figures() -> list[Figure]:
+    """Measure at the size of the targets, for the table of all measurements."""
+    return run()
 
 
 def main() -> int:
@@ -255,7 +235,7 @@ def main() -> int:
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--durable", action="store_true", help="wait for the disk")
     lines = run(**vars(parser.parse_args()))
-    Console(width=100).print(table(lines))
+    Console(width=120).print(table("claims", lines))
     return 1 if any(line.is_missed for line in lines) else 0
 
 

@@ -4,14 +4,15 @@ Workers with 1,000 operations each report every operation once in 10 s. Measured
 the process of the service per acknowledged report, after every operation was reported once: with
 one update per message, and with all updates in one message that are due in 50 ms. `--before` names
 the folder `service` of another checkout, to measure its code in turn with this one; it gets single
-updates.
+updates. The table of all measurements takes that from the history of the repository.
 """
 
 import argparse
+import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -24,8 +25,15 @@ from milepost.storage.tables import operations
 from tests.bench import messages, servers
 from tests.bench.cores import LOAD_CORE, running_on
 from tests.bench.databases import Book, postgres_on_load_core
+from tests.scale.figures import Figure
 from tests.scale.stream_load import Tally, Worker, report_for
 
+BEFORE: Final = "302a9b5d3185^"
+"""The last commit in which a message carried one update only."""
+MAX_RATIO: Final = 0.6
+"""Bound of the CPU time of a report, by that of the service before."""
+OPERATIONS: Final = 50_000
+SECONDS: Final = 30.0
 PER_WORKER: Final = 1_000
 INTERVAL_S: Final = 10.0
 PACE_S: Final = 0.05
@@ -137,6 +145,50 @@ def run(subjects: Sequence[Subject], *, count: int, seconds: float, rounds: int)
     return results
 
 
+@contextmanager
+def service_before() -> Iterator[Path | None]:
+    """Provide the folder `service` of `BEFORE`; None if the history does not reach so far."""
+    command = ("git", "-C", str(servers.ROOT), "archive", BEFORE, "service", "migrations")
+    with tempfile.TemporaryDirectory() as folder:
+        archive = subprocess.run(command, check=False, capture_output=True)
+        if archive.returncode:
+            yield None
+            return
+        subprocess.run(("tar", "-x", "-C", folder), check=True, input=archive.stdout)
+        yield Path(folder, "service")
+
+
+def compared(before: Path | None) -> list[Subject]:
+    """Return what is measured, the service before first, if there is one."""
+    subjects = [SINGLE, BATCHED]
+    if before is not None:
+        subjects.insert(0, Subject("single updates, before", before, is_batched=False))
+    return subjects
+
+
+def figures(*, count: int = OPERATIONS, seconds: float = SECONDS) -> list[Figure]:
+    """Measure beside the service before, for the table of all measurements.
+
+    Without a history, the ratio is that to single updates of this service, and has no bound.
+    """
+    with service_before() as before:
+        results = run(compared(before), count=count, seconds=seconds, rounds=1)
+    first, last = results[0], results[-1]
+    return [
+        *(
+            Figure(f"a report in {each.subject.name}", each.microseconds, "µs of CPU")
+            for each in results
+        ),
+        Figure(
+            f"{last.subject.name} to {first.subject.name}",
+            last.microseconds / first.microseconds,
+            "x",
+            at_most=None if before is None else MAX_RATIO,
+        ),
+        Figure("faults of reports", sum(len(each.faults) for each in results), at_most=0),
+    ]
+
+
 def table(results: Sequence[Result], count: int) -> Table:
     """Return the table of the results."""
     shown = Table(title=f"{count:,} live operations, each reported every {INTERVAL_S:.0f} s")
@@ -166,16 +218,13 @@ def _median(results: Sequence[Result], subject: Subject) -> float:
 def main() -> int:
     """Measure, print the table, and return 1 if a measurement is void."""
     parser = argparse.ArgumentParser(prog="python -m tests.scale.streams", description=__doc__)
-    parser.add_argument("--operations", type=int, default=50_000)
-    parser.add_argument("--seconds", type=float, default=30.0)
+    parser.add_argument("--operations", type=int, default=OPERATIONS)
+    parser.add_argument("--seconds", type=float, default=SECONDS)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--before", type=Path, help="the folder `service` of another checkout")
     arguments = parser.parse_args()
-    subjects = [SINGLE, BATCHED]
-    if arguments.before is not None:
-        subjects.insert(0, Subject("single updates, before", arguments.before, is_batched=False))
     results = run(
-        subjects,
+        compared(arguments.before),
         count=arguments.operations,
         seconds=arguments.seconds,
         rounds=arguments.rounds,

@@ -14,3 +14,7 @@ def test_one_tiny_round():
     assert [len(each.cpu_s) for each in samples if each.scenario == "life"] == [1, 3]
     assert all(each.tally.jobs for each in samples)
     assert processes.table(samples, "tiny").row_count == len(processes.SCENARIOS)
+    *capacities, failed = processes.summary(samples)
+    assert len(capacities) == len(processes.SCENARIOS)
+    assert all(figure.value > 0 for figure in capacities)
+    assert (failed.value, failed.is_missed) == (0, False)

@@ -56,6 +56,19 @@ def test_queries_of_the_dashboard_are_valid(tmp_path):
     assert f"{len(queries)} rules found" in monitoring.run_promtool("check", "rules", path)
 
 
+def test_dashboard_fits_the_schema_of_grafana():
+    """The dashboard has the fields of Grafana's schema with their types, and no others."""
+    assert monitoring.schema_errors(monitoring.dashboard()) == ""
+
+
+def test_schema_of_grafana_is_checked():
+    """An unknown field, also deep inside of a panel, is found."""
+    broken = monitoring.dashboard()
+    panel = next(each for each in broken["panels"] if each["type"] != "row")
+    panel["options"]["legend"]["place"] = "bottom"
+    assert "place" in monitoring.schema_errors(broken)
+
+
 @pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel["title"])
 def test_panel_is_complete(panel):
     """A panel has a title, a description, a unit, and queries to the chosen source of data."""

@@ -1,6 +1,7 @@
 """The passes of the sweeper over a real store: batches, budgets, notifications and metrics."""
 
 import asyncio
+import time
 from datetime import timedelta
 
 import pytest
@@ -13,6 +14,7 @@ from milepost.domain.operation import Status
 from milepost.domain.sweep import EXPIRE, PURGE, RELEASE
 from milepost.domain.transitions import Transition
 from milepost.main.periodic_tasks import run_periodically
+from milepost.storage import sweeps as sweeps_module
 from milepost.storage.batchers import Batchers
 from milepost.storage.engine import open_engine
 from milepost.storage.stores import Stores
@@ -56,6 +58,12 @@ async def stores(engine):
 def store(stores):
     """The store of operations."""
     return stores.operations
+
+
+@pytest.fixture(autouse=True)
+def whole_batches(monkeypatch):
+    """Batches are whole, however busy the machine is."""
+    monkeypatch.setattr(sweeps_module, "TURN_S", 60.0)
 
 
 @pytest.fixture
@@ -110,8 +118,19 @@ async def test_pass_ends_when_its_time_is_spent(stores, stored, subscriptions, w
     hurried = Sweeper(stores.sweeps, subscriptions=subscriptions, work=work, budget=timedelta())
     swept = await hurried.clean_up()
     assert (swept.counts[PURGE], swept.more) == (BATCH, True)
+    assert (await hurried.clean_up()).counts[PURGE] == 5
     swept = await hurried.clean_up()
-    assert (swept.counts[PURGE], swept.more) == (5, False)
+    assert (swept.counts[PURGE], swept.more) == (0, False)
+
+
+@pytest.mark.parametrize("kind", ["leases", "cleanup"])
+async def test_pass_is_counted_and_timed(sweeper, kind):
+    """Each pass, also one that finds nothing, is counted, and its end has a time."""
+    passes = sample("milepost_sweeper_passes_total", kind=kind)
+    begun = time.time()
+    await (sweeper.sweep_leases() if kind == "leases" else sweeper.clean_up())
+    assert sample("milepost_sweeper_passes_total", kind=kind) == passes + 1
+    assert sample("milepost_sweeper_last_pass_timestamp_seconds", kind=kind) >= begun
 
 
 async def test_preview_changes_nothing(store, engine, stored, sweeper):

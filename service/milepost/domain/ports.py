@@ -160,14 +160,16 @@ class SweepStore(Protocol):
     async def sweep(self, sweep: Sweep, max_operations: int) -> list[Operation]:
         """Make the transition of `sweep` in up to `max_operations` due operations.
 
-        Returns them as the transition left them (as they were, if it removed them), without
-        payloads. Operations that another sweeper has locked are skipped.
+        They may be fewer although more are due, so that others can write. Returns them as the
+        transition left them (as they were, if it removed them), without payloads. Operations that
+        another sweeper has locked are skipped.
         """
 
     async def purge_events(self, kept: timedelta, max_operations: int) -> int:
         """Remove the events of operations that were removed longer ago than `kept`, row by row.
 
-        Returns the number of operations. Events in days of their own are left to `keep_event_days`.
+        They may be fewer than `max_operations` although there are more. Returns their number; 0
+        says that there are none. Events in days of their own are left to `keep_event_days`.
         """
 
     async def keep_event_days(self, kept: timedelta) -> EventDays:

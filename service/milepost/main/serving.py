@@ -69,6 +69,13 @@ async def serve(settings: Settings, assignment: Assignment | None = None) -> Non
             version=__version__,
         )
         stack.callback(tracing.stop)
+        await stack.enter_async_context(
+            telemetry.exporting_metrics(
+                settings.otlp_endpoint,
+                version=__version__,
+                process=None if assignment is None else assignment.number,
+            )
+        )
         ports = await stack.enter_async_context(
             HttpPorts(settings, readiness, has_supervisor=assignment is not None)
         )

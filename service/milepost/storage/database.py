@@ -56,6 +56,8 @@ class Database(ABC):
     """Each day of the events is a partition, which is dropped as a whole; see `event_days.py`."""
     max_purged: ClassVar[int | None]
     """Operations that one statement may remove; None if payloads do not leave the database."""
+    max_swept: ClassVar[int | None]
+    """The same for changes by the sweeper that need no payloads; None if others write meanwhile."""
     begin: ClassVar[str]
     """The statement that begins a transaction that writes."""
     statement_dialect: Dialect

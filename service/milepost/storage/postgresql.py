@@ -110,6 +110,7 @@ class PostgreSql(Database):
     has_notifications = True
     has_event_days = True
     max_purged = None
+    max_swept = None
     begin = "BEGIN"
 
     def __init__(self, dialect: Dialect) -> None:

@@ -77,6 +77,7 @@ class Sqlite(Database):
     has_lateral_joins = False
     has_notifications = False
     has_event_days = False
+    max_swept = 100
     max_purged = 10  # each may have 2 MiB, copied to its deliveries
     begin = "BEGIN IMMEDIATE"
 

@@ -6,6 +6,7 @@ and events are one statement, which skips rows that another sweeper has locked.
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -49,7 +50,7 @@ from milepost.storage.tables import events, operations
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from sqlalchemy import ColumnElement
 
@@ -69,6 +70,8 @@ _INPUTS: Final = {
     "max_operations": sa.Integer(),
 }
 _NO_TIME: Final = timedelta()
+TURN_S: Final = 0.1
+"""Time after which a sweep lets the other writers of a database with one writer go on."""
 
 
 def due(
@@ -221,10 +224,7 @@ class SqlSweepStore:
 
     async def purge_events(self, kept: timedelta, max_operations: int) -> int:
         """See `SweepStore.purge_events`."""
-        rows = await self._submit(
-            lambda session: session.run(self._events, [(kept, max_operations)])
-        )
-        return len({operation_id for (operation_id,) in rows})
+        return await self._submit(lambda session: self._purge_events(session, kept, max_operations))
 
     async def keep_event_days(self, kept: timedelta) -> EventDays:
         """See `SweepStore.keep_event_days`."""
@@ -267,14 +267,36 @@ class SqlSweepStore:
             if sweep.code is not None
             else None
         )
-        max_purged = self._batchers.database.max_purged
-        max_rows = (sweep is PURGE and max_purged) or max_operations
         found: list[Operation] = []
-        while len(found) < max_operations:
-            wanted = min(max_rows, max_operations - len(found))
+        for wanted in self._portions(max_operations, has_payloads=sweep is PURGE):
             values = (SWEEPER, None, sweep.reason, errors, jitter(), wanted)
             rows = session.run(self._statements[sweep], [values])
             found += [_without_payloads(self._rows.operation(row)) for row in rows]
             if len(rows) < wanted:
                 break
         return found
+
+    def _purge_events(self, session: Session, kept: timedelta, max_operations: int) -> int:
+        """Remove the events of up to `max_operations` operations; return how many."""
+        purged = 0
+        for wanted in self._portions(max_operations, has_payloads=True):
+            rows = session.run(self._events, [(kept, wanted)])
+            found = len({operation_id for (operation_id,) in rows})
+            purged += found
+            if found < wanted:
+                break
+        return purged
+
+    def _portions(self, max_operations: int, *, has_payloads: bool) -> Iterator[int]:
+        """Return how many operations each statement of a transaction takes, until its time is over.
+
+        A database with one writer gets small ones: the next writer waits for the transaction, and
+        fails if it takes too long.
+        """
+        database = self._batchers.database
+        portion = (database.max_purged if has_payloads else database.max_swept) or max_operations
+        end = time.monotonic() + TURN_S
+        for taken in range(0, max_operations, portion):
+            yield min(portion, max_operations - taken)
+            if time.monotonic() >= end:
+                return

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
-from milepost import telemetry
+from milepost import __version__, telemetry
 from milepost.config import split_address
 from milepost.supervisor.merged_metrics import MergedMetrics
 from milepost.supervisor.port import held_ports
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 STOP_GRACE_S: Final = 10.0
 """Time for a process to end, beyond what the settings give it to drain."""
 DRAINING: Final = "draining"
+SUPERVISOR: Final = 0
+"""Number of the supervisor among the processes, in the identity of exported metrics."""
 _STANDARD_ERROR: Final = 2
 
 
@@ -44,7 +46,7 @@ async def supervise(settings: Settings, arguments: Sequence[str]) -> int:
     telemetry.log_errors_of_loop()
     with held_ports(settings) as ports:
         supervisor = Supervisor(settings, ports, arguments)
-        async with supervisor.pages():
+        async with supervisor.pages(), supervisor.exported_metrics():
             return await supervisor.run()
 
 
@@ -97,6 +99,15 @@ class Supervisor:
         tls = None if settings.probes_listen else _tls(settings)
         async with HttpPort(host, int(port), app, tls=tls):
             yield
+
+    def exported_metrics(self) -> contextlib.AbstractAsyncContextManager[None]:
+        """Export the metrics of the processes themselves; each of them exports its own."""
+        return telemetry.exporting_metrics(
+            self._settings.otlp_endpoint,
+            version=__version__,
+            process=SUPERVISOR,
+            collect=lambda: process_metrics(self._slots),
+        )
 
     @property
     def _problem(self) -> str | None:

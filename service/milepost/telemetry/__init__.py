@@ -45,6 +45,7 @@ from milepost.telemetry.metrics import (
     update_received,
     update_refused,
 )
+from milepost.telemetry.metrics_export import exporting_metrics
 from milepost.telemetry.operation_metrics import WorkloadGauges
 from milepost.telemetry.tracing import (
     Tracing,
@@ -67,6 +68,7 @@ __all__ = [
     "current_trace_id",
     "current_traceparent",
     "end_span",
+    "exporting_metrics",
     "finish_log",
     "join_trace",
     "limits_lost",

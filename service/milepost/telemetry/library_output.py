@@ -16,6 +16,7 @@ import io
 import logging
 import sys
 import threading
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
 from milepost.telemetry.logs import log
@@ -67,6 +68,20 @@ def _facts(error: BaseException | None) -> Mapping[str, str]:
 _output: Final = _LibraryOutput()
 
 
+_captured: Final[ContextVar[list[str] | None]] = ContextVar("milepost_captured", default=None)
+
+
+@contextlib.contextmanager
+def captured_library_output() -> Iterator[list[str]]:
+    """Collect the records of libraries in this thread or task, instead of logging them."""
+    texts: list[str] = []
+    token = _captured.set(texts)
+    try:
+        yield texts
+    finally:
+        _captured.reset(token)
+
+
 class _Records(logging.Handler):
     """Logs the records of the standard library's logging, also of warnings."""
 
@@ -75,6 +90,9 @@ class _Records(logging.Handler):
             text = record.getMessage()
         except Exception:  # noqa: BLE001 - a malformed record must not fail its caller
             text = str(record.msg)
+        if (captured := _captured.get()) is not None:
+            captured.append(text)
+            return
         error = record.exc_info[1] if record.exc_info else None
         _output.write(record.name, text, error, failed=record.levelno >= logging.ERROR)
 

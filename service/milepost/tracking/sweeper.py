@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from milepost.tracking.claimer import PendingWork
     from milepost.tracking.subscriptions import Subscriptions
 
-BATCH: Final = 1_000
-"""Operations of one transaction."""
+BATCH: Final = 100
+"""Operations of one transaction at most. Calls wait for the processor behind larger ones."""
 BUDGET: Final = timedelta(seconds=15)
 """How long one pass may take."""
 EVENT_RETENTION: Final = timedelta(days=7)
@@ -49,7 +49,7 @@ class Swept:
     counts: Mapping[Sweep, int]
     """Operations of each sweep."""
     more: bool = False
-    """True if the time budget ended before the work did."""
+    """True if the time budget ended before a batch was empty."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +59,7 @@ class PurgedEvents:
     operations: int
     """Operations whose events were removed."""
     more: bool = False
-    """True if the time budget ended before the work did."""
+    """True if the time budget ended before a batch was empty."""
 
 
 class Sweeper:
@@ -108,7 +108,7 @@ class Sweeper:
         while True:
             purged = await self._store.purge_events(self._event_retention, BATCH)
             total += purged
-            more = purged == BATCH
+            more = purged > 0
             if not more or asyncio.get_running_loop().time() >= end:
                 telemetry.record_purged_events(total, more=more)
                 self._trace("events", begun, {"operations": total}, more=more)
@@ -160,7 +160,7 @@ class Sweeper:
             swept = await self._store.sweep(sweep, BATCH)
             total += len(swept)
             self._announce(sweep, swept, begun)
-            if len(swept) < BATCH:
+            if not swept:
                 return total, False
             if asyncio.get_running_loop().time() >= end:
                 return total, True
