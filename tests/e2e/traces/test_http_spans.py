@@ -47,11 +47,11 @@ def test_request_has_the_attributes_of_http(spans, traced, http):
 
 
 @pytest.mark.parametrize(
-    ("operation_id", "code"), [("op_" + "0" * 24, "NOT_FOUND"), ("secret", "INVALID_ARGUMENT")]
+    ("path", "code"), [("op_" + "0" * 24, "NOT_FOUND"), ("secret?page=secret", "INVALID_ARGUMENT")]
 )
-def test_refused_request_has_its_code(spans, http, operation_id, code):
+def test_refused_request_has_its_code(spans, http, path, code):
     """A refused request has its status and its code, and no text in place of an id."""
-    trace_id, answer = send(http, "GET", f"/v1/operations/{operation_id}?page=secret")
+    trace_id, answer = send(http, "GET", f"/v1/operations/{path}")
     span = spans.one(trace_id)
     found = attributes(span)
     assert found["http.response.status_code"] == answer.status
