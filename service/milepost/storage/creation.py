@@ -16,6 +16,7 @@ from milepost.storage.absence import explained
 from milepost.storage.batching import MAX_TRIES
 from milepost.storage.quotas import QuotaRecount
 from milepost.storage.rows import RowReader, operation_from
+from milepost.storage.transaction_spans import named
 from milepost.storage.translate import is_retryable
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class Creation:
         self._recount = QuotaRecount(database)
         self._purge_expired = statements.purge_expired_statement(database)
 
+    @named("INSERT", "operations")
     def insert(
         self, session: Session, new_operations: Sequence[tuple[OperationId, NewOperation]]
     ) -> Sequence[Result]:
