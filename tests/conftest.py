@@ -17,7 +17,7 @@ import pytest
 import structlog
 
 from milepost import telemetry
-from tests import monitoring, proxies
+from tests import monitoring, pgbouncer, proxies
 from tests.canaries import CANARIES
 from tests.e2e.lro import programs
 from tests.postgres import URL_VARIABLE, PostgresCluster, PostgresServer
@@ -41,6 +41,7 @@ def pytest_report_header() -> list[str]:
     """Say which optional programs the tests of this run use."""
     return [
         f"proxies: {', '.join(proxies.installed()) or 'none is installed'}",
+        f"pgbouncer: {pgbouncer.program() or 'not installed, the service behind it is UNTESTED'}",
         f"promtool: {monitoring.promtool() or 'not installed, the alert rules are UNTESTED'}",
         f"clients of google.longrunning: {', '.join(programs.languages())}",
     ]

@@ -10,8 +10,8 @@ import sqlalchemy as sa
 from milepost.domain.selection import Selection
 from milepost.domain.transitions import Transition
 from milepost.storage.engine import open_engine
-from milepost.storage.postgresql import SETTINGS
 from milepost.storage.session import Session
+from milepost.storage.session_settings import SETTINGS
 from tests import factories
 from tests.contract.stored import answers
 

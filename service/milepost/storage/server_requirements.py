@@ -25,7 +25,11 @@ _VERSION_UNIT: Final = 10_000
 # The value at the start of the session: a session that only reads has a setting of its own.
 _SERVER: Final = sa.text(
     "SELECT current_setting('server_version_num')::int, current_setting('server_encoding'),"
-    " current_setting('fsync') = 'on', pg_is_in_recovery(),"
+    " array_remove(ARRAY["
+    "   CASE WHEN current_setting('fsync') = 'off' THEN 'fsync' END,"
+    "   CASE WHEN current_setting('full_page_writes') = 'off' THEN 'full_page_writes' END,"
+    "   CASE WHEN current_setting('synchronous_commit') = 'off' THEN 'synchronous_commit' END"
+    " ], NULL), pg_is_in_recovery(),"
     " (SELECT reset_val = 'on' FROM pg_settings WHERE name = 'default_transaction_read_only')"
 )
 _PID: Final = sa.text("SELECT pg_backend_pid()")
@@ -37,11 +41,12 @@ class Server:
 
     version: int
     encoding: str
-    has_fsync: bool
+    unsafe: tuple[str, ...]
+    """Settings that are off, and without which a crash may lose acknowledged changes."""
     is_standby: bool
     is_read_only: bool
 
-    def unmet_requirement(self) -> str | None:
+    def unmet_requirement(self, *, allow_data_loss: bool = False) -> str | None:
         """Return why Milepost cannot run here, and the remedy, or None."""
         major = self.version // _VERSION_UNIT
         unmet = {
@@ -50,8 +55,9 @@ class Server:
             ),
             f"the encoding of the database is {self.encoding}: use a database that was created"
             " with ENCODING 'UTF8'": self.encoding != "UTF8",
-            "fsync is off, so a crash of the server loses acknowledged changes: set fsync = on in"
-            " the configuration of the server": not self.has_fsync,
+            f"{' and '.join(self.unsafe)} {'are' if self.unsafe[1:] else 'is'} off, so a crash of"
+            " the server may lose acknowledged changes: turn on what is off, or accept that with"
+            " MILEPOST_ALLOW_DATA_LOSS": bool(self.unsafe) and not allow_data_loss,
             "the server is a read-only standby: connect to the primary server": self.is_standby,
             "default_transaction_read_only is on, so every write fails: reset it for the server,"
             " the database and the role": self.is_read_only,
@@ -61,14 +67,18 @@ class Server:
 
 def server(session: Session) -> Server:
     """Return the server of `session`."""
-    (row,) = session.fetch(_SERVER)
-    return Server(*row)
+    ((version, encoding, unsafe, is_standby, is_read_only),) = session.fetch(_SERVER)
+    return Server(version, encoding, tuple(unsafe), is_standby, is_read_only)
 
 
 def shares_connections(engine: Engine) -> bool:
     """Return whether two connections use one server process, or one of them uses several."""
-    with engine.connect() as first, engine.connect() as second, _limited(first), _limited(second):
-        return any(_meet(first, second) for _ in range(MAX_TRIES))
+    idle = engine.execution_options(isolation_level="AUTOCOMMIT")
+    with idle.connect() as first, idle.connect() as second, _limited(first), _limited(second):
+        # Without a transaction first: a pooler in statement mode refuses to begin one.
+        return _meet(first, second) or any(
+            _meet_in_transaction(first, second) for _ in range(MAX_TRIES)
+        )
 
 
 def _limited(connection: Connection) -> AbstractContextManager[None]:
@@ -78,11 +88,14 @@ def _limited(connection: Connection) -> AbstractContextManager[None]:
 def _meet(first: Connection, second: Connection) -> bool:
     """Return whether the second connection gets the server process of the idle first one."""
     own = _process_id(first)
-    first.rollback()
-    # The transaction of the second one keeps its process, so the first one may get another.
-    is_shared = _process_id(second) == own or _process_id(first) != own
-    first.rollback()
-    second.rollback()
+    return _process_id(second) == own or _process_id(first) != own
+
+
+def _meet_in_transaction(first: Connection, second: Connection) -> bool:
+    """Return the same while a transaction of the second connection keeps its process."""
+    second.exec_driver_sql("BEGIN")
+    is_shared = _meet(first, second)
+    second.exec_driver_sql("ROLLBACK")
     return is_shared
 
 

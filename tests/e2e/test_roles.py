@@ -1,0 +1,100 @@
+"""Two roles, as docs/operating.md describes them: an owner that migrates, and a service."""
+
+import json
+import uuid
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+from grpc import StatusCode
+
+from tests.e2e.commands import OK, REFUSED, milepost
+from tests.e2e.refusals import refused
+from tests.e2e.service import Service
+from tests.unit.documents import OPERATING, blocks
+from tests.waiting import eventually
+
+OWNER, SERVICE = "milepost_owner", "milepost_service"
+SOON_S = 5.0
+
+
+class Roles:
+    """The two roles on a database of their own, under names that no other test has."""
+
+    def __init__(self, server, database):
+        self._server, self._database = server, database
+        self._suffix = f"_{database[-8:]}"
+
+    def run(self, statements):
+        """Run SQL of the document as a superuser."""
+        for role in (OWNER, SERVICE):
+            statements = statements.replace(role, role + self._suffix)
+        plain = sa.make_url(self._server.url(self._database)).set(drivername="postgresql")
+        with psycopg.connect(plain.render_as_string(hide_password=False)) as connection:
+            connection.execute(statements.encode())
+
+    def url(self, role):
+        """Return the URL of the database for a role."""
+        url = sa.make_url(self._server.url(self._database)).set(username=role + self._suffix)
+        return url.render_as_string(hide_password=False)
+
+
+@pytest.fixture
+def roles(postgres):
+    """A database with the two roles, which are as the document says, and no tables."""
+    name = f"milepost_roles_{uuid.uuid4().hex}"
+    postgres.create_database(name)
+    roles = Roles(postgres, name)
+    roles.run(blocks(OPERATING, "sql")[0])
+    yield roles
+    roles.run(f"DROP OWNED BY {OWNER}, {SERVICE}; DROP ROLE {OWNER}; DROP ROLE {SERVICE}")
+    postgres.drop_database(name)
+
+
+def days(roles):
+    """Return the number of partitions of events."""
+    engine = sa.create_engine(roles.url(OWNER), poolclass=sa.NullPool)
+    return sum(name[7:].isdigit() for name in sa.inspect(engine).get_table_names())
+
+
+def test_least_privilege(roles, tmp_path):
+    """The owner migrates and keeps the days; the service serves with rights on rows only.
+
+    A right that is missing makes it not ready, with the statement that grants it.
+    """
+    url = {"MILEPOST_DATABASE_URL": roles.url(SERVICE)}
+    denied = milepost("migrate", **url)
+    assert denied.code == REFUSED
+    assert "permission denied for schema public" in denied.err
+    assert milepost("migrate", MILEPOST_DATABASE_URL=roles.url(OWNER)).code == OK
+    assert milepost("check-config", "--connect", **url).code == OK
+    assert milepost("cleanup", MILEPOST_DATABASE_URL=roles.url(OWNER)).code == OK
+    assert days(roles) == 4
+    with Service(roles.url(SERVICE), tmp_path) as service:
+        both = service.client("both", roles=("CALLER", "WORKER"), functions=("*",))
+        done = both.create_in("COMPLETED")
+        both.call("DeleteOperation", operation_id=done.id)
+        operation = both.create()
+
+        def reason():
+            return json.loads(service.probe("/readyz")[1]).get("reason", "")
+
+        roles.run(f"REVOKE INSERT ON events FROM {SERVICE}")
+        found = eventually(reason, within=SOON_S, what="not ready")
+        role = str(sa.make_url(service.database_url).username)
+        assert found == (
+            f"the role {role} lacks privileges on events: GRANT SELECT, INSERT, UPDATE, DELETE"
+            f" ON ALL TABLES IN SCHEMA public TO {role}"
+        )
+        with refused(StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE"):
+            both.create()
+        assert both.get(operation.id) == operation
+        checked = milepost("check-config", **url)
+        assert (checked.code, checked.err) == (REFUSED, f"error: database: {found}\n")
+        roles.run(blocks(OPERATING, "sql")[1])
+        eventually(service.is_ready, within=SOON_S, what="ready again")
+        assert both.create_in("COMPLETED").revision == 3
+        service.logged(event="event days not kept")
+    roles.run(f"REVOKE USAGE ON SCHEMA public FROM {SERVICE}, PUBLIC")
+    checked = milepost("check-config", **url)
+    assert f"the role {role} may not use the schema public: GRANT USAGE" in checked.err
