@@ -46,8 +46,11 @@ def program() -> str | None:
 
 
 @contextmanager
-def pgbouncer(url: str, **settings: str) -> Iterator[str]:
-    """Run PgBouncer; return the URL of the same database behind it. Skip the test without one."""
+def pgbouncer(url: str, **settings: str | Path) -> Iterator[str]:
+    """Run PgBouncer; return the URL of the same database behind it. Skip the test without one.
+
+    A setting that is a file is copied to where PgBouncer may read it.
+    """
     command = program()
     if command is None:
         pytest.skip("pgbouncer is not installed (apt install pgbouncer): this is UNTESTED")
@@ -58,6 +61,9 @@ def pgbouncer(url: str, **settings: str) -> Iterator[str]:
         folder = Path(name)
         folder.chmod(0o755)
         (folder / "users").write_text(f'"{target.username}" ""\n')
+        for key, value in settings.items():
+            if isinstance(value, Path):
+                settings[key] = shutil.copyfile(value, folder / key)
         lines = "\n".join(f"{key} = {value}" for key, value in settings.items())
         configuration = _CONFIGURATION.format(
             host=target.host, target=target.port, port=port, folder=folder, settings=lines

@@ -164,11 +164,12 @@ class TlsPair:
 
 def _read(files: TlsFiles) -> TlsContent:
     certificate, key = _bytes(files.certificate), _bytes(files.key)
-    authorities = files.client_authorities and _bytes(files.client_authorities)
+    authorities = None
     first = _certificates(certificate, files.certificate)[0]
     if _public(first.public_key()) != _public(_private_key(key, files.key).public_key()):
         raise UnusableFilesError(f"{files.key} is not the key of the certificate")
-    if authorities is not None and files.client_authorities is not None:
+    if files.client_authorities is not None:
+        authorities = _bytes(files.client_authorities)
         _certificates(authorities, files.client_authorities)
     return TlsContent(
         certificate=certificate,

@@ -5,15 +5,15 @@ of ``check-config --connect``.
 """
 
 import asyncio
-import os
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing, contextmanager
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
-from milepost.config import Settings
+from milepost.config import load
 from milepost.main import DatabaseError, check
 from milepost.main.embedded import EmbeddedStore
 from milepost.main.readiness import STARTING, Readiness, database_is_usable
@@ -73,54 +73,56 @@ CAUSES = {
     "sslmode with a typo": ({"sslmode": "requre"}, INVALID),
     "another parameter with a typo": ({"target_session_attrs": "writable"}, INVALID),
     "unknown parameter": ({"sslmod": "require"}, "the database URL has an unknown parameter"),
-    "untrusted certificate": (
-        {"sslmode": "verify-full", "sslrootcert": "{stranger}"},
-        "the certificate of the database server is not trusted: check sslrootcert and the host",
-    ),
-    "missing root certificate": (
-        {"sslmode": "verify-full", "sslrootcert": "/nowhere/root.pem"},
-        "a TLS file that the database URL names cannot be used",
-    ),
 }
 PARTS = ("username", "password", "database", "host", "port")
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A folder for certificates."""
-    return tmp_path_factory.mktemp("tls")
-
-
-@pytest.fixture(scope="module")
-def cluster(folder):
-    """A server that asks for passwords and offers TLS with a certificate of a private authority."""
-    pair = Authority(folder).certify(*SERVER)
-    with PostgresCluster(durable=False) as server:
-        with sa.create_engine(server.url("postgres")).connect() as connection:
-            connection.execution_options(isolation_level="AUTOCOMMIT")
+def cluster():
+    """A server that asks for passwords."""
+    with PostgresCluster(durable=False, in_memory=True) as server:
+        engine = open_engine(server.url("postgres"))
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             for statement in ROLES.split(";"):
                 connection.execute(sa.text(statement))
-        server.stop()
-        data = server.folder / "d"
-        (data / "pg_hba.conf").write_text(RULES)
-        for source, name in ((pair.certificate, "server.crt"), (pair.key, "server.key")):
-            (data / name).write_bytes(source.read_bytes())
-            (data / name).chmod(0o600)
-            os.chown(data / name, data.stat().st_uid, data.stat().st_gid)
-        server._settings["ssl"] = "on"
-        server.start()
+            (server.folder / "d" / "pg_hba.conf").write_text(RULES)
+            connection.execute(sa.text("SELECT pg_reload_conf()"))
         yield server
 
 
-def url_of(server, parts, **places):
+@pytest.fixture
+def tls_server(postgres, tmp_path):
+    """A function that returns the URL of a server with TLS, verified with some roots.
+
+    The server is a PgBouncer: the PostgreSQL of the tests is built without TLS.
+    """
+    authority, stranger = Authority(tmp_path), Authority(tmp_path)
+    roots = {"authority": authority.file, "stranger": stranger.file, "nowhere": "/nowhere.pem"}
+    pair = authority.certify(*SERVER)
+    settings = {"client_tls_key_file": pair.key, "client_tls_cert_file": pair.certificate}
+    with pgbouncer(postgres.url("postgres"), client_tls_sslmode="require", **settings) as url:
+
+        def url_for(root, host):
+            query = {
+                "sslmode": "verify-full",
+                "sslrootcert": str(roots[root]),
+                "hostaddr": "127.0.0.1",
+            }
+            found = sa.make_url(url).set(host=host).update_query_dict(query)
+            return found.render_as_string(hide_password=False)
+
+        yield url_for
+
+
+def url_of(server, parts):
     """Return the URL of a database of the server, with other parts and parameters."""
     url = sa.make_url(server.url("postgres"))
     url = url.set(**{name: value for name, value in parts.items() if name in PARTS})
-    query = {name: value.format(**places) for name, value in parts.items() if name not in PARTS}
+    query = {name: value for name, value in parts.items() if name not in PARTS}
     return url.update_query_dict(query).render_as_string(hide_password=False)
 
 
-async def assert_named(cause, url, lines: Callable[[], list], embedded=None):
+async def assert_named(cause, url, lines: Callable[[], list[Any]], embedded=None):
     """Assert that page, log and command name the cause, and that nothing has a secret."""
     readiness, stop = Readiness(), asyncio.Event()
     waiting = asyncio.create_task(
@@ -134,17 +136,35 @@ async def assert_named(cause, url, lines: Callable[[], list], embedded=None):
     (line,) = lines()
     assert (line["event"], line["problem"]) == ("not ready", cause)
     with pytest.raises(DatabaseError) as caught:
-        await asyncio.to_thread(check, Settings(database_url=url), connect=True)
+        await asyncio.to_thread(check, load(database_url=url), connect=True)
     assert str(caught.value) == f"database: {cause} ({line['cause']})"
     for secret in (PASSWORD, WRONG):
         assert secret not in f"{line}{caught.value}"
 
 
 @pytest.mark.parametrize(("parts", "cause"), CAUSES.values(), ids=CAUSES)
-async def test_cause_on_postgresql(cluster, folder, lines, parts, cause):
+async def test_cause_on_postgresql(cluster, lines, parts, cause):
     """Each cause of PostgreSQL has its name."""
-    url = url_of(cluster, parts, stranger=Authority(folder).file)
-    await assert_named(cause, url, lines)
+    await assert_named(cause, url_of(cluster, parts), lines)
+
+
+UNTRUSTED = "the certificate of the database server is not trusted: check sslrootcert and the host"
+NO_TLS_FILE = "a TLS file that the database URL names cannot be used"
+
+
+@pytest.mark.parametrize(
+    ("root", "host"), [("stranger", "127.0.0.1"), ("authority", "localhost.localdomain")]
+)
+async def test_untrusted_certificate(tls_server, lines, root, host):
+    """A certificate that is not trusted, or is that of another host, has its name."""
+    cause = "the certificate of the database server is not trusted: check sslrootcert and the host"
+    await assert_named(cause, tls_server(root, host), lines)
+
+
+async def test_missing_root_certificate(tls_server, lines):
+    """A file of roots that does not exist has its name."""
+    cause = "a TLS file that the database URL names cannot be used"
+    await assert_named(cause, tls_server("nowhere", "127.0.0.1"), lines)
 
 
 async def test_server_without_tls(postgres, lines):
@@ -160,7 +180,7 @@ async def test_server_without_tls(postgres, lines):
         ({}, {"max_client_conn": "0"}, NO_CONNECTION),
         (
             {"database": "absent"},
-            {},
+            {"server_login_retry": "0"},
             "the database does not exist on the server",
         ),
     ],
@@ -176,8 +196,11 @@ async def test_refusal_of_pgbouncer(postgres, lines, parts, settings, cause):
 async def test_server_behind_pgbouncer_is_away(postgres, lines):
     """A PgBouncer whose server is away is named, and not taken for the server."""
     away = url_of(postgres, {"port": free_port()})
-    cause = "a connection pooler answers, and the database server behind it does not"
-    with pgbouncer(away) as url:
+    cause = (
+        "a connection pooler has no connection of the server: the server is away, or the pool too"
+        " small"
+    )
+    with pgbouncer(away, query_wait_timeout="1") as url:
         await assert_named(cause, url, lines)
 
 
@@ -229,7 +252,7 @@ async def test_folder_that_cannot_be_created(tmp_path, lines):
 
 def test_missing_folder_is_no_problem_before_the_start(tmp_path):
     """A store that does not exist yet passes the check, which creates nothing."""
-    settings = Settings(database_url=f"sqlite:///{tmp_path}/new/milepost.db")
+    settings = load(database_url=f"sqlite:///{tmp_path}/new/milepost.db")
     assert check(settings, connect=True) == []
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "new").write_text("")
@@ -271,7 +294,7 @@ def asking_redis(folder):
 
 def limits_failure(sqlite_url, limits_url):
     """Return the failure of `check-config --connect` for the store of the limits."""
-    settings = Settings(database_url=sqlite_url, limits_url=limits_url)
+    settings = load(database_url=sqlite_url, limits_url=limits_url)
     with pytest.raises(DatabaseError) as caught:
         check(settings, connect=True)
     for secret in (PASSWORD, WRONG):
@@ -289,7 +312,7 @@ def test_redis_that_cannot_be_used(tmp_path, sqlite_url):
             assert found.startswith(refused)
         found = limits_failure(sqlite_url, f"redis://:{PASSWORD}@{address}/99")
         assert found.startswith("limits: Redis has no database of the number in the URL (")
-        good = Settings(database_url=sqlite_url, limits_url=f"redis://:{PASSWORD}@{address}/0")
+        good = load(database_url=sqlite_url, limits_url=f"redis://:{PASSWORD}@{address}/0")
         assert check(good, connect=True) == []
     away = limits_failure(sqlite_url, f"redis://{address}/0")
     assert away.startswith("limits: nothing listens at the address of Redis (")
@@ -297,7 +320,7 @@ def test_redis_that_cannot_be_used(tmp_path, sqlite_url):
 
 def test_every_failure_at_once():
     """The failures of the database and of Redis are reported together."""
-    settings = Settings(
+    settings = load(
         database_url=f"postgresql+psycopg://u@127.0.0.1:{free_port()}/d",
         limits_url=f"redis://127.0.0.1:{free_port()}/0",
     )

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 NO_ANSWER: Final = "the database does not answer"
+POOLER: Final = (
+    "a connection pooler in transaction or statement mode is in front of the server: use session"
+    " mode, or connect to the server itself"
+)
 _NO_CONNECTION: Final = "the database server has no connection left: raise its limit, or use fewer"
 _NO_SCHEMA: Final = "the schema is not that of this release: run milepost migrate"
 _NO_FILE: Final = "the database file cannot be opened or created"
@@ -31,13 +35,15 @@ _TEMPORARY: Final[Mapping[str, str]] = {
     r"failed to resolve host|could not translate host name": (
         "the name of the database server does not resolve"
     ),
-    r"too many (clients|connections)|remaining connection slots|no more connections allowed"
-    r"|query_wait_timeout": _NO_CONNECTION,
+    r"too many (clients|connections)|remaining connection slots|no more connections allowed": (
+        _NO_CONNECTION
+    ),
     r"is starting up|is shutting down|in recovery mode|not yet accepting connections": (
         "the database server is starting or stopping"
     ),
-    r"server_login_retry|server login failed|cannot connect to server|server conn crashed": (
-        "a connection pooler answers, and the database server behind it does not"
+    r"query_wait_timeout|server_login_retry|server login failed|cannot connect to server": (
+        "a connection pooler has no connection of the server: the server is away, or the pool too"
+        " small"
     ),
     r"Connection refused|\.s\.PGSQL\.\d+. failed: No such file": (
         "nothing listens at the address of the database"
@@ -61,8 +67,9 @@ _PERMANENT: Final[Mapping[str, str]] = {
         "the certificate of the database server is not trusted: check sslrootcert and the host"
     ),
     r"SSL error": "TLS with the database server fails",
-    r"(password|SASL|SCRAM) authentication failed|no password supplied|FATAL:\s+auth failed"
-    r"|no such user": "the database refuses the password, or does not know the role",
+    r"authentication failed|no password supplied|FATAL:\s+auth failed|no such user": (
+        "the database refuses the password, or does not know the role"
+    ),
     r'role ".*" does not exist': "the database server does not know the role",
     r'role ".*" is not permitted to log in': "the role of the database may not log in",
     r'database ".*" does not exist|no such database': "the database does not exist on the server",
@@ -73,9 +80,7 @@ _PERMANENT: Final[Mapping[str, str]] = {
     r"unsupported startup parameter": (
         "a connection pooler in front of the server refuses a start-up parameter"
     ),
-    r"statement pooling mode": (
-        "a connection pooler in statement mode is in front of the server: use session mode"
-    ),
+    r"statement pooling mode": POOLER,
     r"FATAL:": "the database server refuses the connection",
 }
 _PATTERNS: Final = tuple(

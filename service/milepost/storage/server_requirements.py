@@ -73,12 +73,8 @@ def server(session: Session) -> Server:
 
 def shares_connections(engine: Engine) -> bool:
     """Return whether two connections use one server process, or one of them uses several."""
-    idle = engine.execution_options(isolation_level="AUTOCOMMIT")
-    with idle.connect() as first, idle.connect() as second, _limited(first), _limited(second):
-        # Without a transaction first: a pooler in statement mode refuses to begin one.
-        return _meet(first, second) or any(
-            _meet_in_transaction(first, second) for _ in range(MAX_TRIES)
-        )
+    with engine.connect() as first, engine.connect() as second, _limited(first), _limited(second):
+        return any(_meet(first, second) for _ in range(MAX_TRIES))
 
 
 def _limited(connection: Connection) -> AbstractContextManager[None]:
@@ -88,14 +84,11 @@ def _limited(connection: Connection) -> AbstractContextManager[None]:
 def _meet(first: Connection, second: Connection) -> bool:
     """Return whether the second connection gets the server process of the idle first one."""
     own = _process_id(first)
-    return _process_id(second) == own or _process_id(first) != own
-
-
-def _meet_in_transaction(first: Connection, second: Connection) -> bool:
-    """Return the same while a transaction of the second connection keeps its process."""
-    second.exec_driver_sql("BEGIN")
-    is_shared = _meet(first, second)
-    second.exec_driver_sql("ROLLBACK")
+    first.rollback()
+    # The transaction of the second one keeps its process, so the first one may get another.
+    is_shared = _process_id(second) == own or _process_id(first) != own
+    first.rollback()
+    second.rollback()
     return is_shared
 
 

@@ -71,7 +71,15 @@ def options_of(text: str) -> dict[str, str]:
 
 
 def set_all(connection: psycopg.Connection[Any], options: dict[str, str]) -> None:
-    """Set the settings of a new connection, and the options of its URL."""
+    """Set the settings of a new connection, and the options of its URL; close it if that fails."""
+    try:
+        _set_all(connection, options)
+    except BaseException:
+        connection.close()
+        raise
+
+
+def _set_all(connection: psycopg.Connection[Any], options: dict[str, str]) -> None:
     settings = options | SETTINGS
     if connection.pgconn.server_version >= _TRANSACTION_TIMEOUT_VERSION:
         settings["transaction_timeout"] = "0"
