@@ -1,16 +1,20 @@
 """PgBouncer in front of PostgreSQL: session mode is as without it, the others are refused."""
 
 import asyncio
+from functools import partial
 
 import psycopg
 import pytest
 import sqlalchemy as sa
 
+from milepost.config import load
 from milepost.domain.operation import Status, new_operation_id
 from milepost.domain.transitions import Transition
+from milepost.main import DatabaseError, check, migrate
+from milepost.main.readiness import Readiness, database_is_usable
 from milepost.storage.batchers import Batchers
 from milepost.storage.engine import open_engine
-from milepost.storage.failures import failure
+from milepost.storage.failures import POOLER
 from milepost.storage.requirements import unmet_requirement
 from milepost.storage.session import Session
 from milepost.storage.stores import Stores
@@ -26,7 +30,8 @@ OPTIONS = "-c search_path=elsewhere,public --statement-timeout=4321 -c datestyle
 @pytest.fixture
 def pooled_url(postgres_url):
     """The URL of a database with odd defaults, behind a PgBouncer in session mode."""
-    set_defaults(postgres_url)
+    # PgBouncer's own statements and idle connections have these two.
+    set_defaults(postgres_url, statement_timeout="20000", idle_session_timeout="20000")
     with pgbouncer(postgres_url, pool_mode="session") as url:
         yield url
 
@@ -86,23 +91,33 @@ async def test_session_mode_meets_the_requirements(pooled_url):
 
 
 @pytest.mark.parametrize("pool_mode", ["transaction", "statement"])
+@pytest.mark.parametrize("processes", ["1", "2", "3"])
 @pytest.mark.parametrize("server_round_robin", ["0", "1"])
-def test_other_modes_are_refused(postgres_url, pool_mode, server_round_robin):
-    """A PgBouncer that changes the server process is refused, however it chooses the next one."""
+async def test_other_modes_are_refused(postgres_url, pool_mode, processes, server_round_robin):
+    """A PgBouncer that changes the server process is refused, however it chooses the next one.
+
+    Both commands fail, and a service is not ready.
+    """
     with pgbouncer(
         postgres_url,
         pool_mode=pool_mode,
-        min_pool_size="3",
+        min_pool_size=processes,
+        default_pool_size=processes,
         server_round_robin=server_round_robin,
     ) as url:
-        try:
-            found = unmet_requirement(open_engine(url))
-        except sa.exc.OperationalError as error:  # it refuses every transaction
-            found = failure(error)
-    assert found == (
-        "a connection pooler in transaction or statement mode is in front of the server: use"
-        " session mode, or connect to the server itself"
-    )
+        for refuse in (
+            partial(check, load(database_url=url), connect=False),
+            partial(migrate, url),
+        ):
+            with pytest.raises(DatabaseError) as refused:
+                await asyncio.to_thread(refuse)
+            assert str(refused.value).startswith(f"database: {POOLER}")
+            assert not refused.value.away
+        readiness, stop = Readiness(), asyncio.Event()
+        waiting = asyncio.create_task(database_is_usable(open_engine(url), readiness, stop))
+        await until(lambda: readiness.problem == POOLER)
+        stop.set()
+        assert not await waiting
 
 
 async def test_life_with_prepared_statements(pooled_url):

@@ -8,11 +8,14 @@ import pytest
 import sqlalchemy as sa
 from grpc import StatusCode
 
-from tests.e2e.commands import OK, REFUSED, milepost
+from milepost.config import load
+from milepost.main import DatabaseError, check, clean_up, migrate
 from tests.e2e.refusals import refused
 from tests.e2e.service import Service
 from tests.unit.documents import OPERATING, blocks
 from tests.waiting import eventually
+
+pytestmark = pytest.mark.timeout(180)  # a migration and a service
 
 OWNER, SERVICE = "milepost_owner", "milepost_service"
 SOON_S = 5.0
@@ -47,7 +50,9 @@ def roles(postgres):
     roles = Roles(postgres, name)
     roles.run(blocks(OPERATING, "sql")[0])
     yield roles
-    roles.run(f"DROP OWNED BY {OWNER}, {SERVICE}; DROP ROLE {OWNER}; DROP ROLE {SERVICE}")
+    for role in (SERVICE, OWNER):
+        roles.run(f"DROP OWNED BY {role} CASCADE")
+        roles.run(f"DROP ROLE {role}")
     postgres.drop_database(name)
 
 
@@ -62,13 +67,13 @@ def test_least_privilege(roles, tmp_path):
 
     A right that is missing makes it not ready, with the statement that grants it.
     """
-    url = {"MILEPOST_DATABASE_URL": roles.url(SERVICE)}
-    denied = milepost("migrate", **url)
-    assert denied.code == REFUSED
-    assert "permission denied for schema public" in denied.err
-    assert milepost("migrate", MILEPOST_DATABASE_URL=roles.url(OWNER)).code == OK
-    assert milepost("check-config", "--connect", **url).code == OK
-    assert milepost("cleanup", MILEPOST_DATABASE_URL=roles.url(OWNER)).code == OK
+    owner, serving = (load(database_url=roles.url(role)) for role in (OWNER, SERVICE))
+    with pytest.raises(DatabaseError, match="permission denied for schema public") as denied:
+        migrate(roles.url(SERVICE))
+    assert not denied.value.away
+    migrate(roles.url(OWNER))
+    assert check(serving, connect=True) == []
+    clean_up(owner, dry_run=False)
     assert days(roles) == 4
     with Service(roles.url(SERVICE), tmp_path) as service:
         both = service.client("both", roles=("CALLER", "WORKER"), functions=("*",))
@@ -89,12 +94,13 @@ def test_least_privilege(roles, tmp_path):
         with refused(StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE"):
             both.create()
         assert both.get(operation.id) == operation
-        checked = milepost("check-config", **url)
-        assert (checked.code, checked.err) == (REFUSED, f"error: database: {found}\n")
+        with pytest.raises(DatabaseError) as missing:
+            check(serving, connect=False)
+        assert str(missing.value) == f"database: {found}"
         roles.run(blocks(OPERATING, "sql")[1])
         eventually(service.is_ready, within=SOON_S, what="ready again")
         assert both.create_in("COMPLETED").revision == 3
         service.logged(event="event days not kept")
     roles.run(f"REVOKE USAGE ON SCHEMA public FROM {SERVICE}, PUBLIC")
-    checked = milepost("check-config", **url)
-    assert f"the role {role} may not use the schema public: GRANT USAGE" in checked.err
+    with pytest.raises(DatabaseError, match=f"the role {role} may not use the schema public"):
+        check(serving, connect=False)

@@ -82,11 +82,19 @@ def _limited(connection: Connection) -> AbstractContextManager[None]:
 
 
 def _meet(first: Connection, second: Connection) -> bool:
-    """Return whether the second connection gets the server process of the idle first one."""
+    """Return whether the connections do not have one server process each.
+
+    A pooler gives an idle connection's process to the next one, the last used process or the one
+    that has been idle for longest.
+    """
     own = _process_id(first)
     first.rollback()
+    others = set()
+    for _ in range(2):  # of two processes in turn, one is the first connection's
+        second.rollback()
+        others.add(_process_id(second))
     # The transaction of the second one keeps its process, so the first one may get another.
-    is_shared = _process_id(second) == own or _process_id(first) != own
+    is_shared = len(others) > 1 or own in others or _process_id(first) != own
     first.rollback()
     second.rollback()
     return is_shared
