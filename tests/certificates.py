@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
+DAY = timedelta(days=1)
 SERVER = (x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1")))
 
 
@@ -54,10 +55,10 @@ class Authority:
         context.load_cert_chain(pair.certificate, pair.key)
         return context
 
-    def certify(self, *names: x509.GeneralName) -> Pair:
+    def certify(self, *names: x509.GeneralName, expires_in: timedelta = DAY) -> Pair:
         """Return a certificate for these names, and its key."""
         key = ec.generate_private_key(ec.SECP256R1())
-        builder = _builder(_name("ignored"), self._name, key)
+        builder = _builder(_name("ignored"), self._name, key, expires_in)
         if names:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         certificate = builder.sign(self._key, hashes.SHA256())
@@ -80,7 +81,10 @@ def _name(text: str) -> x509.Name:
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePrivateKey,
+    expires_in: timedelta = DAY,
 ) -> x509.CertificateBuilder:
     now = datetime.now(UTC)
     return (
@@ -89,6 +93,6 @@ def _builder(
         .issuer_name(issuer)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(days=1))
+        .not_valid_before(now - DAY)
+        .not_valid_after(now + expires_in)
     )

@@ -17,7 +17,7 @@ import pytest
 import structlog
 
 from milepost import telemetry
-from tests import monitoring, prometheus, proxies
+from tests import monitoring, pgbouncer, prometheus, proxies
 from tests.canaries import CANARIES
 from tests.e2e.lro import programs
 from tests.jaeger import server as jaeger
@@ -42,6 +42,7 @@ def pytest_report_header() -> list[str]:
     """Say which optional programs the tests of this run use."""
     return [
         f"proxies: {', '.join(proxies.installed()) or 'none is installed'}",
+        f"pgbouncer: {pgbouncer.program() or 'not installed, the service behind it is UNTESTED'}",
         f"promtool: {monitoring.promtool() or 'not installed, the alert rules are UNTESTED'}",
         f"schema of Grafana: {monitoring.schema_check() or 'not built, it is UNTESTED'}",
         f"prometheus: {prometheus.program() or 'not installed, the dashboard is UNTESTED'}",

@@ -353,9 +353,9 @@ class PostgresCluster(PostgresServer):
             "shared_buffers": "32MB",
             # Files in the data directory are removed with it; /dev/shm may be tiny in a container.
             "dynamic_shared_memory_type": "mmap",
-            "fsync": "on",  # without it the service refuses the server
+            "fsync": "on",  # without these two the service refuses the server
+            "full_page_writes": "on",
             "synchronous_commit": on,
-            "full_page_writes": on,
         } | self._settings
         command: list[str | Path] = [self._bin / "postgres", "-D", self.folder / "d"]
         for name, value in settings.items():

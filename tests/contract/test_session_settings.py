@@ -10,8 +10,8 @@ import sqlalchemy as sa
 from milepost.domain.selection import Selection
 from milepost.domain.transitions import Transition
 from milepost.storage.engine import open_engine
-from milepost.storage.postgresql import SETTINGS
 from milepost.storage.session import Session
+from milepost.storage.session_settings import SETTINGS
 from tests import factories
 from tests.contract.stored import answers
 
@@ -62,12 +62,12 @@ def odd_defaults(database_url, odd_environment):  # noqa: ARG001 - the defaults 
         set_defaults(database_url)
 
 
-def set_defaults(database_url):
-    """Set the odd defaults of a PostgreSQL database."""
+def set_defaults(database_url, **others):
+    """Set the odd defaults of a PostgreSQL database, with other ones of some settings."""
     url = sa.make_url(database_url)
     plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
     with psycopg.connect(plain, autocommit=True, options="-c client_encoding=UTF8") as connection:
-        for name, value in DEFAULTS.items():
+        for name, value in (DEFAULTS | others).items():
             connection.execute(f"ALTER DATABASE {url.database} SET {name} = '{value}'".encode())
 
 

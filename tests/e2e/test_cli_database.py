@@ -162,7 +162,8 @@ def test_file_that_is_not_a_database_is_one_line(tmp_path):
     """A file that is not a database is refused."""
     (tmp_path / "text").write_text("no database, but long enough to be looked at " * 50)
     done = milepost("keys", "list", MILEPOST_DATABASE_URL=f"sqlite:///{tmp_path}/text")
-    assert (done.code, done.err) == (REFUSED, "error: database: file is not a database\n")
+    cause = "the database file is not one of SQLite (file is not a database)"
+    assert (done.code, done.err) == (REFUSED, f"error: database: {cause}\n")
 
 
 def test_database_that_was_never_migrated_says_so(postgres):

@@ -6,7 +6,7 @@ import uuid
 import pytest
 import sqlalchemy as sa
 
-from tests.e2e.commands import OK, REFUSED, milepost
+from tests.e2e.commands import OK, REFUSED, UNAVAILABLE, milepost
 from tests.e2e.service import START_SECONDS, Service
 from tests.machine import free_port
 from tests.waiting import eventually
@@ -78,4 +78,21 @@ def test_check_without_a_database():
     done = milepost("check-config", MILEPOST_DATABASE_URL=url)
     assert done.code == OK
     assert done.err.startswith("warning: database: ")
+    assert "nothing listens at the address of the database (" in done.err
     assert "s3cret" not in done.err + done.out
+
+
+def test_check_that_must_connect():
+    """With --connect a database that does not answer fails, with exit code 4 and the cause."""
+    url = f"postgresql+psycopg://milepost:s3cret@127.0.0.1:{free_port()}/milepost"
+    done = milepost("check-config", "--connect", MILEPOST_DATABASE_URL=url)
+    assert done.code == UNAVAILABLE
+    assert done.err.startswith("error: database: nothing listens at the address of the database (")
+    assert "s3cret" not in done.err + done.out
+
+
+def test_check_of_the_schema(postgres):
+    """With --connect a database without the schema fails, with the command to run."""
+    done = milepost("check-config", "--connect", MILEPOST_DATABASE_URL=postgres.url("postgres"))
+    assert done.code == REFUSED
+    assert done.err.endswith("is needed: run milepost migrate\n")

@@ -170,7 +170,8 @@ def test_not_ready_without_a_database(postgres, tmp_path):
             status, body = service.probe("/readyz")
             return status == 503 and json.loads(body)["reason"]
 
-        eventually(lambda: reason() == "the database does not answer", within=5, what="the reason")
+        cause = "the database does not exist on the server"
+        eventually(lambda: reason() == cause, within=5, what="the reason")
         assert len(serving(service)) == 1
     finally:
         service.stop()

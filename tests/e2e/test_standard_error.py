@@ -1,6 +1,7 @@
 """Every line on standard error is one of the service's log, whatever peers send."""
 
 import json
+import signal
 import socket
 import subprocess
 import sys
@@ -78,6 +79,27 @@ def test_service_runs_without_standard_error(sqlite_url, tmp_path, streams):
         exchange(service.http_address, text)
     assert service.client("alice").create().revision == 1
     service.stop()
+
+
+def test_several_processes_run_without_standard_streams(postgres_url, tmp_path):
+    """A supervisor and its processes whose standard streams are closed serve, and end in order.
+
+    A signal that only ends other programs lets them drain.
+    """
+    service = Service(postgres_url, tmp_path)
+    service.process = subprocess.Popen(
+        ["/bin/sh", "-c", 'exec "$0" -m milepost serve <&- >&- 2>&-', sys.executable],
+        env=environment(
+            database_url=postgres_url,
+            listen=service.address,
+            http_listen=service.http_address,
+            processes="2",
+        ),
+    )
+    service.wait_until_ready()
+    assert service.client("alice").create().revision == 1
+    service.process.send_signal(signal.SIGUSR1)
+    assert service.end() == 0
 
 
 def test_reader_of_standard_error_may_end(sqlite_url, tmp_path):

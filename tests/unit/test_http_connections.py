@@ -8,7 +8,7 @@ from aiohttp import web
 
 from milepost.web import connections
 from milepost.web.connections import HttpConnections
-from milepost.web.probes import probe_app
+from milepost.web.probes import State, probe_app
 from tests.waiting import until
 
 REQUEST = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -19,7 +19,7 @@ TIMEOUT_S = 10
 @pytest.fixture
 async def port() -> AsyncIterator[int]:
     """The port of the probes."""
-    runner = web.AppRunner(probe_app(lambda: None))
+    runner = web.AppRunner(probe_app(lambda: State(None, {})))
     await runner.setup()
     assert runner.server is not None
     protocols = HttpConnections(runner.server)

@@ -40,7 +40,7 @@ async def make(redis, monkeypatch) -> AsyncIterator[Make]:
     async with AsyncExitStack() as stack:
 
         def one() -> SharedBuckets:
-            buckets = SharedBuckets(redis.url, LocalBuckets())
+            buckets = SharedBuckets(redis.url, LocalBuckets(), lambda _: None)
             stack.push_async_callback(buckets.close)
             return buckets
 
@@ -129,6 +129,38 @@ async def test_a_store_that_is_not_there_yet(redis, make):
     redis.start()
     await until(lambda: buckets.is_shared)
     assert await takes(buckets, 150) >= 100
+
+
+async def test_causes_are_noted_once_each(tmp_path, lines, monkeypatch):
+    """The cause of a store that is away, or refuses the password, is noted until it is shared."""
+    monkeypatch.setattr(shared_buckets, "RETRY_INTERVAL_S", 0.01)
+    noted: list[str | None] = []
+    redis = RedisServer(tmp_path, "--requirepass", "n3w-c4n4ry")
+    buckets = SharedBuckets(
+        f"redis://:0ld-c4n4ry@127.0.0.1:{redis.port}", LocalBuckets(), noted.append
+    )
+    await until(lambda: bool(noted))
+    with redis:
+        await until(lambda: len(noted) == 2)
+        await asyncio.sleep(0.05)  # some more tries
+        await buckets.close()
+        away = "the limits are not shared: nothing listens at the address of Redis"
+        refused = (
+            "the limits are not shared: Redis refuses the password or the user, or demands one"
+        )
+        assert noted == [away, refused]
+        noted.clear()
+        good = SharedBuckets(
+            f"redis://:n3w-c4n4ry@127.0.0.1:{redis.port}", LocalBuckets(), noted.append
+        )
+        await until(lambda: noted == [None])
+        await good.close()
+    found = lines()
+    assert [each["event"] for each in found] == 2 * ["limits are not shared"] + [
+        "limits are shared"
+    ]
+    assert all(each["cause"] for each in found[:2])
+    assert "c4n4ry" not in f"{found}"
 
 
 async def test_callers_that_leave_harm_nobody(buckets):

@@ -109,6 +109,11 @@ def _log_warnings(settings: Settings) -> None:
             " a proxy in front must do TLS",
             listen=settings.listen,
         )
+    if settings.allow_data_loss and not settings.embedded:
+        telemetry.log.warning(
+            "ACKNOWLEDGED CHANGES MAY BE LOST IN A CRASH OF POSTGRESQL: MILEPOST_ALLOW_DATA_LOSS"
+            " accepts fsync, full_page_writes and synchronous_commit off"
+        )
     for line in config.warnings():
         telemetry.log.warning("questionable setting", problem=line)
 
@@ -167,11 +172,15 @@ def migrate(
     quiet: QuietOption = False,
 ) -> None:
     """Migrate the schema of the database to the newest or another revision."""
-    url = database_url()
+    settings = load_settings()
     from milepost import main
 
     with database_failures():
-        revision = main.migrate(url, to)
+        revision = main.migrate(
+            settings.database_url.get_secret_value(),
+            to,
+            allow_data_loss=settings.allow_data_loss,
+        )
     if quiet:
         return
     if output is Output.JSON:

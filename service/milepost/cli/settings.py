@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import platform
 from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from milepost import __version__
-from milepost.cli.errors import CommandError, ExitCode, wrong_usage
+from milepost.cli.errors import wrong_usage
 from milepost.cli.output import (
     Output,
     OutputOption,
@@ -19,6 +20,9 @@ from milepost.cli.output import (
     warn,
 )
 from milepost.cli.service import database_failures
+
+if TYPE_CHECKING:
+    from milepost.config import Settings
 
 
 def version(*, output: OutputOption = Output.TEXT) -> None:
@@ -36,13 +40,25 @@ def print_version(wanted: bool) -> None:  # noqa: FBT001 - a callback of an opti
         raise typer.Exit
 
 
-def check_config(*, output: OutputOption = Output.TEXT, quiet: QuietOption = False) -> None:
+def check_config(
+    *,
+    connect: Annotated[
+        bool,
+        typer.Option(
+            "--connect",
+            help="Connect to the database and to Redis, and fail if the service could not use one.",
+        ),
+    ] = False,
+    output: OutputOption = Output.TEXT,
+    quiet: QuietOption = False,
+) -> None:
     """Show every setting with its value and source, and every problem at once.
 
     The standard variables of OpenTelemetry that are set, and the variables of the command line as
-    a client, follow those of the service. Connects to a
-    PostgreSQL database, fails if it does not meet the requirements, and warns if it has too few
-    connections for the processes.
+    a client, follow those of the service. Connects to a PostgreSQL database, fails if it does not
+    meet the requirements, and warns if it does not answer or has too few connections for the
+    processes. With `--connect` that it does not answer is a failure, and the schema, the file of
+    the embedded store, and Redis are checked as well.
     """
     from milepost import config
 
@@ -62,25 +78,19 @@ def check_config(*, output: OutputOption = Output.TEXT, quiet: QuietOption = Fal
             print_table(("NAME", "VALUE", "FROM", "MEANING"), rows, wrapped="MEANING")
         for line in warnings:
             warn(line)
-    if settings is not None and not settings.embedded:
-        _check_database(settings.database_url.get_secret_value(), settings.processes)
+    if settings is not None:
+        _check_connections(settings, connect=connect)
     if problems:
         raise wrong_usage("; ".join(problems), reason="INVALID_SETTINGS", problems=problems)
 
 
-def _check_database(url: str, processes: int) -> None:
-    """Fail if the database cannot be used by Milepost; warn if it does not answer."""
+def _check_connections(settings: Settings, *, connect: bool) -> None:
+    """Fail if Milepost could not use what it connects to; see `main.check`."""
     from milepost import main
 
-    try:
-        with database_failures():
-            warning = main.check(url, processes)
-    except CommandError as error:
-        if error.exit_code != ExitCode.UNAVAILABLE:
-            raise
-        warning = str(error)
-    if warning is not None:
-        warn(warning)
+    with database_failures():
+        for line in main.check(settings, connect=connect):
+            warn(line)
 
 
 def _text(value: object) -> str:

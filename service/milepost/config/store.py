@@ -6,9 +6,12 @@ import os
 import re
 from pathlib import Path
 from typing import Final
+from urllib.parse import parse_qs
 
 from pydantic import BaseModel, Field, SecretStr, field_validator
 
+_OPTIONS: Final = re.compile(r"(?:\s*(?:-c\s*|--)[\w.-]+=(?:\\.|[^\\\s])*(?=\s|$))*\s*")
+"""Settings of the session, as in `-c search_path=milepost -c role=service`."""
 _SERVER: Final = re.compile(
     r"(?:[^:@/?#]*(?::[^:@/?#]*)?@)?"  # the user and the password
     r"(?:\[[0-9A-Fa-f:.%]+\]|[\w.,-]*)(?::\d{1,5})?"
@@ -27,6 +30,11 @@ def _default_database() -> SecretStr:
     return SecretStr(f"sqlite:///{_data_folder() / 'milepost.db'}")
 
 
+def _require_options(query: str) -> None:
+    if not all(map(_OPTIONS.fullmatch, parse_qs(query).get("options", []))):
+        raise ValueError("may have options only as -c NAME=VALUE, with %5C before a space in one")
+
+
 class StoreSettings(BaseModel):
     """The database."""
 
@@ -34,6 +42,11 @@ class StoreSettings(BaseModel):
         default_factory=_default_database,
         description="Database: sqlite:///PATH (embedded) or"
         " postgresql+psycopg://USER:PASSWORD@HOST/NAME (server)",
+    )
+    allow_data_loss: bool = Field(
+        default=False,
+        description="Use a PostgreSQL that may lose acknowledged changes in a crash: with fsync,"
+        " full_page_writes or synchronous_commit off",
     )
 
     @field_validator("database_url")
@@ -52,6 +65,8 @@ class StoreSettings(BaseModel):
                 "must be postgresql+psycopg://USER:PASSWORD@HOST:PORT/NAME, with %40 for each @ in"
                 " the password, and likewise %2F, %3A, %3F and %23 for / : ? and #"
             )
+        if scheme != "sqlite":
+            _require_options(rest.partition("?")[2])
         return value
 
     @property

@@ -4,9 +4,9 @@
 each. ``commands.py`` has the database commands of the command line.
 """
 
+from milepost.main.checks import check
 from milepost.main.commands import (
     DatabaseError,
-    check,
     clean_up,
     create_key,
     list_keys,

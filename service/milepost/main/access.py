@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,6 @@ from milepost.access.key_sets import KeySet
 from milepost.access.rate_limits import RateLimits, local_buckets
 from milepost.access.tokens import Tokens
 from milepost.main.periodic_tasks import run_periodically
-from milepost.rpc.certificates import TlsFiles
 from milepost.storage.shared_buckets import SharedBuckets
 from milepost.web.key_sets import FileKeySet, UrlKeySet
 
@@ -26,15 +26,20 @@ if TYPE_CHECKING:
     from milepost.config import Settings
     from milepost.domain.ports import CredentialStore, KeySetSource, RateLimiter
     from milepost.domain.trust import Issuer
+    from milepost.main.readiness import Readiness
 
 
 @contextlib.asynccontextmanager
 async def access_of(
-    settings: Settings, credentials: CredentialStore, note_use: Callable[[str], None]
+    settings: Settings,
+    credentials: CredentialStore,
+    note_use: Callable[[str], None],
+    readiness: Readiness,
 ) -> AsyncIterator[AccessChecks]:
     """Provide the access checks: principals of `credentials` and the settings, limited by these.
 
-    `note_use` is called with the id of each API key that was used.
+    `note_use` is called with the id of each API key that was used. `readiness` learns why limits
+    are not shared.
     """
     async with contextlib.AsyncExitStack() as stack:
         tokens = _tokens(settings)
@@ -55,7 +60,7 @@ async def access_of(
         yield AccessChecks(
             authenticator=authenticator,
             rate_limits=RateLimits(
-                await stack.enter_async_context(_limiter(settings)),
+                await stack.enter_async_context(_limiter(settings, readiness)),
                 settings.allowances,
                 progress_interval=timedelta(seconds=settings.progress_interval_seconds),
             ),
@@ -66,28 +71,19 @@ async def access_of(
 
 
 @contextlib.asynccontextmanager
-async def _limiter(settings: Settings) -> AsyncIterator[RateLimiter]:
+async def _limiter(settings: Settings, readiness: Readiness) -> AsyncIterator[RateLimiter]:
     """Provide the counter of calls: of all replicas if the settings name a shared store."""
     local = local_buckets()
     if settings.limits_url is None:
         yield local
         return
-    shared = SharedBuckets(settings.limits_url.get_secret_value(), local)
+    shared = SharedBuckets(
+        settings.limits_url.get_secret_value(), local, partial(readiness.note_degraded, "limits")
+    )
     try:
         yield shared
     finally:
         await shared.close()
-
-
-def tls_of(settings: Settings) -> TlsFiles | None:
-    """Return the TLS files of the gRPC port, or None if it is not encrypted."""
-    if settings.tls_cert_file is None or settings.tls_key_file is None:
-        return None
-    return TlsFiles(
-        certificate=settings.tls_cert_file,
-        key=settings.tls_key_file,
-        client_authorities=settings.tls_client_ca_file,
-    )
 
 
 def _tokens(settings: Settings) -> Tokens:

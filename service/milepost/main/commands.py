@@ -18,12 +18,12 @@ from milepost.main.webhook_delivery import master_keys
 from milepost.storage import schema
 from milepost.storage.api_keys import KeyRing
 from milepost.storage.batchers import Batchers
-from milepost.storage.connections import CONNECTIONS_PER_REPLICA, connections_for_clients
 from milepost.storage.engine import open_engine
+from milepost.storage.failures import NO_ANSWER, failure, is_passing
 from milepost.storage.requirements import unmet_requirement
 from milepost.storage.signing_secrets import reencrypt
 from milepost.storage.sweeps import SqlSweepStore
-from milepost.storage.translate import translate
+from milepost.storage.translate import cause
 from milepost.storage.work import SqlWorkStore
 from milepost.tracking.claimer import PendingWork
 from milepost.tracking.subscriptions import Subscriptions
@@ -51,10 +51,10 @@ class DatabaseError(Exception):
         super().__init__(message)
 
 
-def migrate(url: str, revision: str = schema.HEAD) -> str | None:
+def migrate(url: str, revision: str = schema.HEAD, *, allow_data_loss: bool = False) -> str | None:
     """Upgrade or downgrade the schema to `revision`; return the revision that it has now."""
-    with _database(url) as engine:
-        _require(engine)
+    with opened_database(url) as engine:
+        require(engine, allow_data_loss=allow_data_loss)
         back = revision == "base" or (schema.current(engine) or "") > revision
         if back and not revision.startswith("+"):
             schema.downgrade(url, revision)
@@ -63,25 +63,9 @@ def migrate(url: str, revision: str = schema.HEAD) -> str | None:
         return schema.current(engine)
 
 
-def check(url: str, processes: int) -> str | None:
-    """Return a warning about the connections that several processes need, or None.
-
-    Raises:
-        DatabaseError: the database does not meet the requirements of Milepost.
-    """
-    with _database(url) as engine:
-        _require(engine)
-        needed = CONNECTIONS_PER_REPLICA * (processes + 1)
-        if processes == 1 or needed <= (available := connections_for_clients(engine)):
-            return None
-    return (
-        f"{processes} processes need {needed} connections during a rolling restart, and the"
-        f" database server has {available} for all its clients: raise its max_connections"
-    )
-
-
-def _require(engine: Engine) -> None:
-    if unmet := unmet_requirement(engine):
+def require(engine: Engine, *, allow_data_loss: bool) -> None:
+    """Raise `DatabaseError` if the database does not meet a requirement of Milepost."""
+    if unmet := unmet_requirement(engine, allow_data_loss=allow_data_loss):
         raise DatabaseError(f"database: {unmet}")
 
 
@@ -107,7 +91,8 @@ async def _clean_up(engine: Engine, events_kept: timedelta, *, dry_run: bool) ->
         await sweeper.keep_event_days()
         return await sweeper.clean_up()
     except StoreUnavailable as error:
-        raise DatabaseError("database: it does not answer", away=True) from error
+        problem = batchers.health.failure or NO_ANSWER
+        raise DatabaseError(f"database: {problem}", away=True) from error
     finally:
         await batchers.close()
 
@@ -144,7 +129,7 @@ def reencrypt_secrets(settings: Settings) -> int:
     keys = master_keys(settings)
     if keys is None:
         raise SettingsError(["MILEPOST_WEBHOOK_KEYS: there are no master keys"])
-    with _database(settings.database_url.get_secret_value()) as engine:
+    with opened_database(settings.database_url.get_secret_value()) as engine:
         return reencrypt(engine, Vault(keys))
 
 
@@ -157,7 +142,7 @@ def _keys(url: str) -> Iterator[KeyRing]:
 @contextlib.contextmanager
 def _usable(url: str) -> Iterator[Engine]:
     """Open a database that has the schema of this release."""
-    with _database(url) as engine:
+    with opened_database(url) as engine:
         problem = schema.problem(engine)
         if problem and url.startswith("sqlite"):
             schema.upgrade(url)
@@ -167,7 +152,7 @@ def _usable(url: str) -> Iterator[Engine]:
 
 
 @contextlib.contextmanager
-def _database(url: str) -> Iterator[Engine]:
+def opened_database(url: str) -> Iterator[Engine]:
     """Open the database; turn every failure inside of the context into a `DatabaseError`."""
     try:
         if url.startswith("sqlite"):
@@ -180,6 +165,11 @@ def _database(url: str) -> Iterator[Engine]:
     except ValueError as error:
         raise DatabaseError("database: its URL cannot be understood") from error
     except (sa.exc.SQLAlchemyError, OSError) as error:
-        cause = getattr(error, "orig", None) or error
-        away = isinstance(translate(error), StoreUnavailable)
-        raise DatabaseError(f"database: {cause}", away=away) from error
+        raise _failed(error) from error
+
+
+def _failed(error: Exception) -> DatabaseError:
+    """Return the failure for an error of the driver or of the system."""
+    known, text = failure(error), cause(error)
+    message = text if known is None else f"{known} ({text})"
+    return DatabaseError(f"database: {message}", away=known is not None and is_passing(known))

@@ -13,28 +13,48 @@ from milepost.storage import schema
 from milepost.storage.engine import open_engine
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from io import TextIOWrapper
+    from typing import Self
 
 
-def prepare_embedded(url: str) -> None:
-    """Create the folder and the schema of the embedded store."""
-    make_folder(url)
-    if not schema.is_usable(schema.current(open_engine(url))):
-        schema.upgrade(url)
+class EmbeddedStore:
+    """The file of the embedded store. Leave the context to free its lock."""
 
+    def __init__(self, url: str) -> None:
+        """Describe the store; nothing is opened yet."""
+        self._url = url
+        self._stack = contextlib.ExitStack()
+        self._lock: TextIOWrapper | None = None
 
-@contextlib.contextmanager
-def only_process(url: str) -> Iterator[None]:
-    """Lock the embedded store; a second service on the same file exits."""
-    import fcntl  # noqa: PLC0415 - not on every platform, and only the embedded store needs it
+    def __enter__(self) -> Self:
+        """Do nothing: `lock` may fail, and is tried again."""
+        return self
 
-    make_folder(url)
-    with sqlite_path(url).with_suffix(".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            sys.exit(f"error: another milepost serves {sqlite_path(url)}; one process at a time")
-        yield
+    def __exit__(self, *_error: object) -> None:
+        """Free the lock."""
+        self._stack.close()
+
+    def lock(self) -> None:
+        """Lock the store, unless it is locked already; a second service on the same file exits.
+
+        Raises:
+            OSError: the folder or the file of the lock cannot be created.
+        """
+        import fcntl  # noqa: PLC0415 - not on every platform, and only the embedded store needs it
+
+        if self._lock is None:
+            make_folder(self._url)
+            path = sqlite_path(self._url)
+            self._lock = self._stack.enter_context(path.with_suffix(".lock").open("w"))
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                sys.exit(f"error: another milepost serves {path}; one process at a time")
+
+    def migrate(self) -> None:
+        """Create the schema, or migrate it to that of this release."""
+        if not schema.is_usable(schema.current(open_engine(self._url))):
+            schema.upgrade(self._url)
 
 
 def sqlite_path(url: str) -> Path:

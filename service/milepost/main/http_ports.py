@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Self
 from aiohttp import web
 
 from milepost.config import split_address
-from milepost.main.access import tls_of
 from milepost.web.api_app import api_app
 from milepost.web.http_api import HttpApi
 from milepost.web.http_port import HttpPort
@@ -16,7 +15,6 @@ from milepost.web.probes import add_probes, probe_app
 from milepost.web.tls import server_context
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Iterable
 
     from milepost.access.checks import AccessChecks
@@ -24,6 +22,7 @@ if TYPE_CHECKING:
     from milepost.config import Settings
     from milepost.main.readiness import Readiness
     from milepost.telemetry import Tracing
+    from milepost.tls import TlsPair
 
 
 class HttpPorts:
@@ -34,10 +33,16 @@ class HttpPorts:
     """
 
     def __init__(
-        self, settings: Settings, readiness: Readiness, *, has_supervisor: bool = False
+        self,
+        settings: Settings,
+        readiness: Readiness,
+        tls: TlsPair | None,
+        *,
+        has_supervisor: bool = False,
     ) -> None:
         """Describe the ports; nothing listens yet."""
         self._settings = settings
+        self._tls = tls if settings.http_tls else None
         self._has_supervisor = has_supervisor
         self._readiness = readiness
         self._stack = contextlib.AsyncExitStack()
@@ -48,7 +53,7 @@ class HttpPorts:
         settings = self._settings
         address = settings.probes_listen or settings.http_listen
         if address and not self._has_supervisor:
-            self._probes = await self._listen(address, probe_app(lambda: self._readiness.problem))
+            self._probes = await self._listen(address, probe_app(self._readiness.state))
         return self
 
     async def __aexit__(self, *_error: object) -> None:
@@ -82,22 +87,13 @@ class HttpPorts:
             request_bytes=settings.request_bytes_max,
         )
         if shared is not None:
-            add_probes(app, lambda: self._readiness.problem)
+            add_probes(app, self._readiness.state)
         await port.serve(app)
 
     async def _listen(self, address: str, app: web.Application) -> HttpPort:
         # The probes of an orchestrator need no TLS, but a port has one kind of connections.
-        tls = self._tls() if address == self._settings.http_listen else None
+        pair = self._tls if address == self._settings.http_listen else None
+        tls = server_context(pair) if pair else None
         host, number = split_address(address)
         port = HttpPort(host, int(number), app, tls=tls, is_shared=self._has_supervisor)
         return await self._stack.enter_async_context(port)
-
-    def _tls(self) -> ssl.SSLContext | None:
-        files = tls_of(self._settings) if self._settings.http_tls else None
-        if files is None:
-            return None
-        return server_context(
-            certificate=files.certificate,
-            key=files.key,
-            client_authorities=files.client_authorities,
-        )

@@ -9,19 +9,20 @@ from typing import TYPE_CHECKING, Final
 from milepost import telemetry
 from milepost.domain.errors import StoreUnavailable
 from milepost.storage import schema
+from milepost.storage.failures import NO_ANSWER, failure
 from milepost.storage.requirements import unmet_requirement
 from milepost.storage.translate import cause as cause_of
-from milepost.storage.translate import translate
+from milepost.web.probes import State
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
 
+    from milepost.main.embedded import EmbeddedStore
     from milepost.rpc.server import RpcServer
     from milepost.storage.batchers import Batchers
 
 PROBE_INTERVAL_S: Final = 0.5
 """Interval at which the database is checked. A change of readiness is reported within 2 s."""
-NO_ANSWER: Final = "the database does not answer"
 STARTING, DRAINING = "starting", "draining"
 
 
@@ -31,6 +32,18 @@ class Readiness:
     def __init__(self) -> None:
         """Start as not ready."""
         self.problem: str | None = STARTING
+        self.degraded: dict[str, str] = {}
+        """What does not work although the replica serves, with the cause, by the part."""
+
+    def note_degraded(self, part: str, problem: str | None) -> None:
+        """Note why a part does not work, or with None that it does."""
+        self.degraded.pop(part, None)
+        if problem is not None:
+            self.degraded[part] = problem
+
+    def state(self) -> State:
+        """Return what the readiness page reports."""
+        return State(self.problem, self.degraded)
 
     async def watch(self, batchers: Batchers, server: RpcServer) -> None:
         """Check the database until cancelled, and report every change to the health service."""
@@ -38,13 +51,13 @@ class Readiness:
             try:
                 problem = await batchers.problem()
             except StoreUnavailable:
-                problem = NO_ANSWER
+                problem = batchers.health.failure or NO_ANSWER
             if problem != self.problem:
                 self.problem = problem
                 _log_change(problem, batchers.health.cause)
                 await server.report(ready=problem is None)
             if problem is None:
-                batchers.health.cause = None
+                batchers.health.cause = batchers.health.failure = None
             await asyncio.sleep(PROBE_INTERVAL_S)
 
 
@@ -56,16 +69,26 @@ def _log_change(problem: str | None, cause: str | None) -> None:
         telemetry.log.warning("readiness changed", ready=False, problem=problem, cause=cause)
 
 
-async def database_is_usable(engine: Engine, readiness: Readiness, stop: asyncio.Event) -> bool:
+async def database_is_usable(
+    engine: Engine,
+    readiness: Readiness,
+    stop: asyncio.Event,
+    *,
+    embedded: EmbeddedStore | None = None,
+    allow_data_loss: bool = False,
+) -> bool:
     """Wait for a database that meets every requirement; return False if a signal came first."""
     while not stop.is_set():
         cause = None
         try:
-            problem = await asyncio.to_thread(_problem, engine)
+            if embedded is not None:
+                embedded.lock()
+                await asyncio.to_thread(embedded.migrate)
+            problem = await asyncio.to_thread(_problem, engine, allow_data_loss=allow_data_loss)
         except Exception as error:
-            if not isinstance(translate(error), StoreUnavailable):
+            problem, cause = failure(error), cause_of(error)
+            if problem is None:
                 raise
-            problem, cause = NO_ANSWER, cause_of(error)
         if problem is None:
             return True
         if problem != readiness.problem:
@@ -76,7 +99,7 @@ async def database_is_usable(engine: Engine, readiness: Readiness, stop: asyncio
     return False
 
 
-def _problem(engine: Engine) -> str | None:
+def _problem(engine: Engine, *, allow_data_loss: bool) -> str | None:
     """Return why the database cannot be used, or None if it can."""
-    unmet = unmet_requirement(engine)
+    unmet = unmet_requirement(engine, allow_data_loss=allow_data_loss)
     return schema.problem(engine) if unmet is None else unmet

@@ -5,23 +5,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from milepost import __version__, telemetry
 from milepost.api.services import UseCases, services_of
 from milepost.config import redacted
-from milepost.main.access import access_of, tls_of
+from milepost.main.access import access_of
 from milepost.main.batch_scheduling import use_batch_scheduling
-from milepost.main.embedded import only_process, prepare_embedded
+from milepost.main.embedded import EmbeddedStore
 from milepost.main.garbage_collection import freeze_startup_objects
 from milepost.main.http_ports import HttpPorts
 from milepost.main.notifications import subscribed_to_notifications
 from milepost.main.open_files import max_connections, raise_open_files_limit
 from milepost.main.periodic_tasks import SERVING_INTERVAL_S, background, run_periodically
 from milepost.main.readiness import DRAINING, Readiness, database_is_usable
+from milepost.main.signals import stop_signal
 from milepost.main.supervised import reporting
+from milepost.main.tls import watched_tls
 from milepost.main.webhook_delivery import delivering_webhooks
 from milepost.rpc.server import RpcServer, Wire
 from milepost.storage.api_keys import service_key
@@ -48,10 +49,11 @@ if TYPE_CHECKING:
     from milepost.domain.ports import LeaseRegister
     from milepost.main.webhook_delivery import WebhookDelivery
     from milepost.supervisor import Assignment
+    from milepost.tls import TlsPair
 
 
 async def serve(settings: Settings, assignment: Assignment | None = None) -> None:
-    """Run the service until SIGTERM or SIGINT, then drain: no accepted call is lost.
+    """Run the service until a signal to stop, then drain: no accepted call is lost.
 
     With an `assignment` it is one of several processes of a supervisor.
     """
@@ -59,10 +61,11 @@ async def serve(settings: Settings, assignment: Assignment | None = None) -> Non
     if settings.batch_scheduling:
         use_batch_scheduling()
     open_files = raise_open_files_limit()
-    stop = _stop_signal()
     readiness = Readiness()
     url = settings.database_url.get_secret_value()
     async with contextlib.AsyncExitStack() as stack:
+        tls = await stack.enter_async_context(watched_tls(settings, readiness))
+        stop = stop_signal(reload=tls.renew if tls else lambda: None)
         await stack.enter_async_context(reporting(assignment, readiness, stop))
         tracing = telemetry.configure_traces(
             otlp.collector("traces", settings.otlp_endpoint),
@@ -81,16 +84,21 @@ async def serve(settings: Settings, assignment: Assignment | None = None) -> Non
             )
         )
         ports = await stack.enter_async_context(
-            HttpPorts(settings, readiness, has_supervisor=assignment is not None)
+            HttpPorts(settings, readiness, tls, has_supervisor=assignment is not None)
         )
-        if settings.embedded:
-            stack.enter_context(only_process(url))
-            await asyncio.to_thread(prepare_embedded, url)
         engine = open_engine(url)
-        if not await database_is_usable(engine, readiness, stop):
+        if not await database_is_usable(
+            engine,
+            readiness,
+            stop,
+            embedded=stack.enter_context(EmbeddedStore(url)) if settings.embedded else None,
+            allow_data_loss=settings.allow_data_loss,
+        ):
             return
         page_tokens = PageTokens(await asyncio.to_thread(service_key, engine, "page_tokens"))
-        batchers = Batchers(engine, batching=settings.batching)
+        batchers = Batchers(
+            engine, batching=settings.batching, allow_data_loss=settings.allow_data_loss
+        )
         stack.push_async_callback(batchers.close)
         stores = Stores(batchers)
         sending = await stack.enter_async_context(delivering_webhooks(settings, stores, tracing))
@@ -100,7 +108,9 @@ async def serve(settings: Settings, assignment: Assignment | None = None) -> Non
             page_tokens=page_tokens,
             reserved_subjects=settings.reserved_subjects,
         )
-        access = await stack.enter_async_context(access_of(settings, stores.keys, keys.note_use))
+        access = await stack.enter_async_context(
+            access_of(settings, stores.keys, keys.note_use, readiness)
+        )
         subscriptions, work = Subscriptions(), PendingWork(stores.work)
         await stack.enter_async_context(
             subscribed_to_notifications(subscriptions, stores.history, engine)
@@ -118,7 +128,11 @@ async def serve(settings: Settings, assignment: Assignment | None = None) -> Non
         )
         services = services_of(use_cases, settings.limits)
         server = RpcServer(
-            services, use_cases, access, _wire(settings, open_files, assignment), tracing=tracing
+            services,
+            use_cases,
+            access,
+            _wire(settings, tls, open_files, shares_port=assignment is not None),
+            tracing=tracing,
         )
         await server.start()
         await ports.serve(
@@ -146,7 +160,7 @@ async def serve(settings: Settings, assignment: Assignment | None = None) -> Non
             "serving",
             listen=settings.listen,
             http_listen=settings.http_listen,
-            tls=settings.tls_cert_file is not None,
+            tls=tls is not None,
             open_files=open_files,
             database=redacted("database_url", url),
         )
@@ -230,28 +244,13 @@ def _use_cases(
     )
 
 
-def _wire(settings: Settings, open_files: int, assignment: Assignment | None) -> Wire:
+def _wire(settings: Settings, tls: TlsPair | None, open_files: int, *, shares_port: bool) -> Wire:
     return Wire(
         address=settings.listen,
         connections=max_connections(open_files),
         request_bytes=settings.request_bytes_max,
         reflection=settings.reflection,
         batching=settings.batching,
-        tls=tls_of(settings),
-        shares_port=assignment is not None,
+        tls=tls,
+        shares_port=shares_port,
     )
-
-
-def _stop_signal() -> asyncio.Event:
-    """Return an event that the first SIGTERM or SIGINT sets; the second ends the process."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-
-    def on_signal(number: int) -> None:
-        if stop.is_set():
-            os._exit(128 + number)
-        stop.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal, number)
-    return stop

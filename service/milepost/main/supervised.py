@@ -59,5 +59,5 @@ async def _answer(channel: socket.socket, readiness: Readiness, stop: asyncio.Ev
 
 async def _send(channel: socket.socket, readiness: Readiness, *, with_metrics: bool) -> None:
     metrics = telemetry.metrics_page()[0].decode() if with_metrics else None
-    report = Report(problem=readiness.problem, metrics=metrics)
+    report = Report(problem=readiness.problem, degraded=dict(readiness.degraded), metrics=metrics)
     await asyncio.get_running_loop().sock_sendall(channel, report.line)

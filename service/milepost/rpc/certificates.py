@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import grpc
 
-from milepost import telemetry
-
 if TYPE_CHECKING:
     from milepost.rpc.call import Context
+    from milepost.tls import TlsContent, TlsPair
 
 _KINDS: Final = {"peer_dns": "dns", "peer_uri": "uri", "peer_email": "email", "peer_ip": "ip"}
 """The kinds of subject alternative names, by their names in the auth context of gRPC."""
@@ -31,61 +27,27 @@ def certificate_names(context: Context) -> frozenset[str]:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TlsFiles:
-    """The files of the server's certificate chain and key, and of its clients' authorities."""
+def server_credentials(pair: TlsPair) -> grpc.ServerCredentials:
+    """Return what the port is opened with; replaced files are found without a restart."""
+    given = pair.renew()
 
-    certificate: Path
-    key: Path
-    client_authorities: Path | None = None
-    """If given, every connection must show a certificate of one of these."""
-
-
-class _Files:
-    """The files as last read; a handshake after they were replaced uses the new ones."""
-
-    def __init__(self, files: TlsFiles) -> None:
-        self._files = files
-        self._seen = self._state()
-
-    def read(self) -> grpc.ServerCertificateConfiguration:
-        """Return what the files hold."""
-        authorities = self._files.client_authorities
-        return grpc.ssl_server_certificate_configuration(
-            [(self._files.key.read_bytes(), self._files.certificate.read_bytes())],
-            authorities.read_bytes() if authorities else None,
-        )
-
-    def changed(self) -> grpc.ServerCertificateConfiguration | None:
-        """Return what the files hold if they are not those of last time. Never fails."""
-        try:
-            state = self._state()
-            if state == self._seen:
-                return None
-            found = self.read()
-        except OSError as error:
-            telemetry.log.warning("TLS files not read", problem=os.strerror(error.errno or 0))
+    def changed() -> grpc.ServerCertificateConfiguration | None:
+        """Return the content of the files if gRPC does not have it yet. Never fails."""
+        nonlocal given
+        content = pair.renew()
+        if content is given:
             return None
-        self._seen = state
-        telemetry.log.info("TLS files read again")
-        return found
+        given = content
+        return _configuration(content)
 
-    def _state(self) -> list[tuple[int, int, int]]:
-        """Return what differs when a file is another one."""
-        files = (self._files.certificate, self._files.key, self._files.client_authorities)
-        stats = [file.stat() for file in files if file is not None]
-        return [(stat.st_ino, stat.st_mtime_ns, stat.st_size) for stat in stats]
-
-
-def server_credentials(files: TlsFiles) -> grpc.ServerCredentials:
-    """Return what the port is opened with; replaced files are found without a restart.
-
-    Raises:
-        OSError: a file cannot be read.
-    """
-    found = _Files(files)
     return grpc.dynamic_ssl_server_credentials(
-        found.read(),
-        found.changed,  # type: ignore[arg-type] # None means unchanged; the stubs omit it
-        require_client_authentication=files.client_authorities is not None,
+        _configuration(given),
+        changed,  # type: ignore[arg-type] # None means unchanged; the stubs omit it
+        require_client_authentication=pair.has_client_authorities,
+    )
+
+
+def _configuration(content: TlsContent) -> grpc.ServerCertificateConfiguration:
+    return grpc.ssl_server_certificate_configuration(
+        [(content.key, content.certificate)], content.client_authorities
     )

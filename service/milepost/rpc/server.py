@@ -12,7 +12,7 @@ from grpc_reflection.v1alpha import reflection
 
 from milepost import telemetry
 from milepost.access.unknown_callers import UnknownCallers
-from milepost.rpc.certificates import TlsFiles, server_credentials
+from milepost.rpc.certificates import server_credentials
 from milepost.rpc.handlers import add_service
 from milepost.rpc.health import HealthService
 from milepost.rpc.interceptors.access import (
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from milepost.access.checks import AccessChecks
     from milepost.api.services import Service, UseCases
     from milepost.rpc.interceptors.chain import Interceptor
+    from milepost.tls import TlsPair
 
 MAX_STREAM_DRAIN_S: Final = 2.0
 """Time that callers that do not read their streams can delay the stop."""
@@ -51,7 +52,7 @@ class Wire:
     reflection: bool
     batching: bool
     """True if concurrent unary calls go on in groups."""
-    tls: TlsFiles | None = None
+    tls: TlsPair | None = None
     shares_port: bool = False
     """True if other processes of the same supervisor listen on the port, too."""
 

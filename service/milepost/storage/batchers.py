@@ -33,9 +33,18 @@ SWEEP_TIMEOUT_S: Final = 4.5
 class Batchers:
     """The batchers that all stores of a process share. Create and close them on a running loop."""
 
-    def __init__(self, engine: Engine, *, batching: bool = True) -> None:
-        """Start the batchers; without `batching` every call has its own transaction."""
+    def __init__(
+        self, engine: Engine, *, batching: bool = True, allow_data_loss: bool = False
+    ) -> None:
+        """Start the batchers.
+
+        Args:
+            engine: the engine of the database.
+            batching: run concurrent calls in one transaction; otherwise each has its own.
+            allow_data_loss: accept a database that may lose acknowledged changes in a crash.
+        """
         self._engine = engine
+        self._allow_data_loss = allow_data_loss
         self.database = database_of(engine)
         self.health = Health()
         max_batch = MAX_BATCH if batching else 1
@@ -116,11 +125,12 @@ class Batchers:
         return unmet or self.health.refusal
 
     def _unmet_requirement(self, session: Session) -> str | None:
-        unmet = self.database.unmet_requirement(session)
+        allowed = self._allow_data_loss
+        unmet = self.database.unmet_requirement(session, allow_data_loss=allowed)
         if unmet is None and self.health.refusal is None:
             return None
         session.reset()  # defaults of a database or a role are those of new sessions only
-        return self.database.unmet_requirement(session)
+        return self.database.unmet_requirement(session, allow_data_loss=allowed)
 
     async def _takes_writes(self) -> bool:
         try:

@@ -72,8 +72,11 @@ class Database(ABC):
         """Return the statements that configure a connection; see `Session`."""
 
     @abstractmethod
-    def unmet_requirement(self, session: Session) -> str | None:
-        """Return why Milepost cannot run on the database now, and the remedy, or None."""
+    def unmet_requirement(self, session: Session, *, allow_data_loss: bool) -> str | None:
+        """Return why Milepost cannot run on the database now, and the remedy, or None.
+
+        With `allow_data_loss` the database may lose acknowledged changes in a crash.
+        """
 
     @abstractmethod
     def shares_connections(self, engine: Engine) -> bool:

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from milepost import telemetry
 from milepost.domain.errors import MilepostError, StoreUnavailable
+from milepost.storage.failures import failure
 from milepost.storage.tables import service_keys
 from milepost.storage.translate import WriteRefusal, cause, translate, write_refusal
 
@@ -33,6 +34,8 @@ class Health:
         """Doubt that the database can be written to, until a probe succeeds."""
         self.cause: str | None = None
         """The driver's text about the last failure, for the log."""
+        self.failure: str | None = None
+        """The cause of the last failure, as a sentence for the operator."""
         self._refusal: WriteRefusal | None = None
         self.is_in_doubt = True
         """True if only a write can show whether the database takes writes."""
@@ -45,7 +48,7 @@ class Health:
             return
         if not isinstance(translate(error), StoreUnavailable):
             return
-        self.cause = cause(error)
+        self.cause, self.failure = cause(error), failure(error)
         if refusal := write_refusal(error):
             self._refusal = refusal
             self.is_in_doubt = True

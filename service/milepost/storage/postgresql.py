@@ -10,8 +10,10 @@ from sqlalchemy.dialects import postgresql
 
 from milepost.storage.database import Database
 from milepost.storage.prepared_cursor import PreparedCursor, array
+from milepost.storage.privileges import missing_privilege
 from milepost.storage.server_requirements import server, shares_connections
-from milepost.storage.time_limit import shut_down, time_limit
+from milepost.storage.session_settings import options_of, set_all
+from milepost.storage.time_limit import shut_down
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,12 +29,6 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT_S: Final = 2
 """Shortest timeout that libpq accepts."""
-SETTINGS_TIMEOUT_S: Final = 2.0
-"""Time in which a new connection takes its settings."""
-STATEMENT_TIMEOUT_MS: Final = 5_000
-"""Time after which the server ends a statement; its callers have been answered long before."""
-LOCK_TIMEOUT_MS: Final = 2_000
-_TRANSACTION_TIMEOUT_VERSION: Final = 170_000
 _CONNECTION: Final = {
     "connect_timeout": CONNECT_TIMEOUT_S,
     "application_name": "milepost",
@@ -44,61 +40,29 @@ _CONNECTION: Final = {
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,
 }
-SETTINGS: Final = {
-    # Values in text, and the SQL itself.
-    "client_encoding": "UTF8",
-    "timezone": "UTC",
-    "datestyle": "ISO, MDY",
-    "intervalstyle": "postgres",
-    "extra_float_digits": "1",
-    "bytea_output": "hex",
-    "standard_conforming_strings": "on",
-    "array_nulls": "on",
-    "transform_null_equals": "off",
-    # Transactions. `default_transaction_read_only` is the operator's, and makes writes fail.
-    "default_transaction_isolation": "read committed",
-    "default_transaction_deferrable": "off",
-    "synchronous_commit": "on",
-    "statement_timeout": str(STATEMENT_TIMEOUT_MS),
-    "lock_timeout": str(LOCK_TIMEOUT_MS),
-    "idle_in_transaction_session_timeout": "10000",
-    "idle_session_timeout": "0",
-    # Plans: the rest is in `PostgreSql.session_settings`.
-    "enable_indexscan": "on",
-    "enable_indexonlyscan": "on",
-    "enable_nestloop": "on",
-    "enable_sort": "on",
-    "jit": "off",
-}
-"""Settings of every session, whatever the defaults of the server, database, role or environment
-are. The search path remains the operator's."""
 
 
 def open_engine(url: str) -> Engine:
     """Return an engine whose connections are set up for Milepost, without connecting."""
-    # Start-up options of PGOPTIONS would be defaults from elsewhere, and poolers refuse any.
-    options = sa.make_url(url).query.get("options", "")
+    options = options_of(_text(sa.make_url(url).query.get("options", "")))
     engine = sa.create_engine(
         url,
         poolclass=sa.NullPool,
         hide_parameters=True,  # results and metadata must not be logged
-        connect_args={**_CONNECTION, "options": options},
+        # No start-up options: those of PGOPTIONS would be defaults from elsewhere.
+        connect_args={**_CONNECTION, "options": ""},
     )
 
     @sa.event.listens_for(engine, "connect")
     def _set(connection: psycopg.Connection[Any], _record: object) -> None:
-        settings = dict(SETTINGS)
-        if connection.pgconn.server_version >= _TRANSACTION_TIMEOUT_VERSION:
-            settings["transaction_timeout"] = "0"
-        calls = ", ".join(
-            f"set_config('{name}', '{value}', false)" for name, value in settings.items()
-        )
-        connection.autocommit = True  # a rollback would undo them
-        with time_limit(connection, SETTINGS_TIMEOUT_S):
-            connection.execute(f"SELECT {calls}".encode())
-        connection.autocommit = False
+        set_all(connection, options)
 
     return engine
+
+
+def _text(found: str | Sequence[str]) -> str:
+    """Return the text of a parameter of a URL, which may occur several times."""
+    return found if isinstance(found, str) else " ".join(found)
 
 
 class PostgreSql(Database):
@@ -128,9 +92,10 @@ class PostgreSql(Database):
             *(("SET default_transaction_read_only = on",) if read_only else ()),
         )
 
-    def unmet_requirement(self, session: Session) -> str | None:
+    def unmet_requirement(self, session: Session, *, allow_data_loss: bool) -> str | None:
         """See `Database`."""
-        return server(session).unmet_requirement()
+        unmet = server(session).unmet_requirement(allow_data_loss=allow_data_loss)
+        return unmet or missing_privilege(session)
 
     def shares_connections(self, engine: Engine) -> bool:
         """See `Database`."""

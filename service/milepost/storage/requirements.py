@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Final
 
+from milepost.storage.failures import POOLER
 from milepost.storage.session import Session
 
 if TYPE_CHECKING:
@@ -12,14 +13,12 @@ if TYPE_CHECKING:
 
 LIMIT_S: Final = 4.0
 """Time in which the database answers; afterwards it counts as away."""
-_POOLER: Final = (
-    "a connection pooler in transaction mode is in front of the server: use session mode, or"
-    " connect to the server itself"
-)
 
 
-def unmet_requirement(engine: Engine) -> str | None:
+def unmet_requirement(engine: Engine, *, allow_data_loss: bool = False) -> str | None:
     """Return why Milepost cannot run on the database, with the remedy, or None.
+
+    With `allow_data_loss` the database may lose acknowledged changes in a crash.
 
     Raises:
         SQLAlchemyError: the database does not answer.
@@ -29,9 +28,9 @@ def unmet_requirement(engine: Engine) -> str | None:
     timer.daemon = True
     timer.start()
     try:
-        unmet = session.database.unmet_requirement(session)
+        unmet = session.database.unmet_requirement(session, allow_data_loss=allow_data_loss)
         if unmet is None and session.database.shares_connections(engine):
-            return _POOLER
+            return POOLER
         return unmet
     finally:
         timer.cancel()

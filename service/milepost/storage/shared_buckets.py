@@ -26,9 +26,10 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from milepost import telemetry
+from milepost.storage.redis_failures import failure, text_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from milepost.domain.ports import RateLimiter
     from milepost.domain.rates import BucketKey, Rate
@@ -111,9 +112,19 @@ class _BucketRequest(NamedTuple):
 class SharedBuckets:
     """A `RateLimiter` with buckets in Redis or Valkey. Create and close it on a running loop."""
 
-    def __init__(self, url: str, local: RateLimiter) -> None:
-        """Use the store at `url`; `local` decides while the store is unavailable."""
+    def __init__(
+        self, url: str, local: RateLimiter, note_problem: Callable[[str | None], None]
+    ) -> None:
+        """Start to connect.
+
+        Args:
+            url: the address of the store.
+            local: decides while the store is unavailable.
+            note_problem: called with the reason why it is, and with None once it is not.
+        """
         self._local = local
+        self._note_problem = note_problem
+        self._problem: str | None = None
         self._loop = asyncio.get_running_loop()
         self._redis: Redis = Redis.from_url(
             url,
@@ -261,8 +272,16 @@ class SharedBuckets:
         self._is_away = True
         telemetry.limits_shared.set(0)
         telemetry.limits_lost.inc()
-        telemetry.log.warning("shared limits lost", error=type(error).__name__)
+        self._note_failure("shared limits lost", error)
         self._reconnect_soon()
+
+    def _note_failure(self, event: str, error: Exception) -> None:
+        """Log a failure, unless it has the cause of the one before it."""
+        problem = failure(error)
+        if problem != self._problem:
+            self._problem = problem
+            self._note_problem(f"the limits are not shared: {problem}")
+            telemetry.log.warning(event, problem=problem, cause=text_of(error))
 
     def _reconnect_soon(self) -> None:
         if self._reconnecting is None or self._reconnecting.done():
@@ -276,9 +295,11 @@ class SharedBuckets:
                 async with asyncio.timeout(CONNECT_TIMEOUT_S * 2):
                     await self._run_script(())  # loads the script too
                 break
-            except (RedisError, OSError, TimeoutError):
+            except (RedisError, OSError, TimeoutError) as error:
+                self._note_failure("limits are not shared", error)
                 await asyncio.sleep(RETRY_INTERVAL_S)
-        self._is_away = False
+        self._is_away, self._problem = False, None
+        self._note_problem(None)
         telemetry.limits_shared.set(1)
         telemetry.log.info("limits are shared")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -31,6 +32,9 @@ CHECKPOINT_PAGES: Final = 4_000
 """Length of the log, 16 MiB, at which a checkpoint copies it to the database. A page that changed
 several times is copied once: the default of 1,000 pages makes writes slower."""
 
+FILE_MODE: Final = 0o600
+"""Mode of a new file: it has the results and metadata of all owners, and digests of keys."""
+
 _LOCK: Final = "writer_lock"
 """Key of the `WriterLock` in the `info` of a connection."""
 
@@ -44,6 +48,15 @@ def open_engine(url: str) -> Engine:
         # A session changes threads only when it is opened and closed.
         connect_args={"check_same_thread": False, "timeout": BUSY_TIMEOUT_MS / 1000},
     )
+
+    @sa.event.listens_for(engine, "do_connect")
+    def _create(*_arguments: object) -> None:
+        # The log and the other files beside the database get its mode from SQLite.
+        path = engine.url.database or ""
+        if path.startswith("file:"):  # a URI, which SQLite reads
+            return
+        with contextlib.suppress(OSError):  # it exists, or SQLite reports why it cannot
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL, FILE_MODE))
 
     @sa.event.listens_for(engine, "connect")
     def _prepare(connection: sqlite3.Connection, record: PoolRecord) -> None:
@@ -93,11 +106,13 @@ class Sqlite(Database):
             return ("PRAGMA wal_autocheckpoint = 0", "PRAGMA query_only = ON")
         return (f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}",)
 
-    def unmet_requirement(self, session: Session) -> str | None:
+    def unmet_requirement(self, session: Session, *, allow_data_loss: bool) -> str | None:  # noqa: ARG002 - commits are always durable
         """See `Database`."""
         path = Path(session.connection.engine.url.database or "")
         if os.statvfs(path.parent).f_flag & os.ST_RDONLY:
             return f"the file system of {path} is read-only: mount it for reading and writing"
+        if not all(os.access(each, os.W_OK) for each in (path, path.parent)):
+            return f"the user of the service may not write to {path} or its folder"
         return None
 
     def shares_connections(self, engine: Engine) -> bool:  # noqa: ARG002 - see `Database`

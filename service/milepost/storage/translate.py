@@ -24,6 +24,9 @@ _DISCONNECT_CLASSES: Final = frozenset({"08", "57", "25"})
 """Connection, operator intervention, and a read-only session: a new one may be writable."""
 _SCHEMA_BEHIND: Final = frozenset({"42P01", "42703"})
 """undefined_table and undefined_column: the migrations have not run yet."""
+_NOT_PERMITTED: Final = "42501"
+"""insufficient_privilege: an operator has revoked one, and may grant it again."""
+_TEMPORARY: Final = _RETRYABLE | _SCHEMA_BEHIND | {_NOT_PERMITTED}
 _SQLITE_UNAVAILABLE: Final = frozenset(
     {
         sqlite3.SQLITE_BUSY,
@@ -59,23 +62,23 @@ _SQLITE_REFUSALS: Final[Mapping[int, WriteRefusal]] = {
 
 def write_refusal(error: Exception) -> WriteRefusal | None:
     """Return why the database refuses to write, or None after another error."""
-    error = _driver_error(error)
+    error = driver_error(error)
     if isinstance(error, psycopg.Error):
         return _REFUSALS.get(error.sqlstate or "")
     if isinstance(error, sqlite3.Error):
-        return _SQLITE_REFUSALS.get(_primary_code(error))
+        return _SQLITE_REFUSALS.get(primary_code(error))
     return None
 
 
 def cause(error: Exception) -> str:
     """Return the driver's first line about `error`, for the log. It contains no values."""
-    error = _driver_error(error)
+    error = driver_error(error)
     return str(error).partition("\n")[0] or type(error).__name__
 
 
 def is_retryable(error: Exception) -> bool:
     """Return whether the database aborted the transaction, so that it may run again."""
-    error = _driver_error(error)
+    error = driver_error(error)
     return isinstance(error, psycopg.Error) and (
         error.sqlstate in _RETRYABLE or _has_lost_its_partition(error)
     )
@@ -83,7 +86,7 @@ def is_retryable(error: Exception) -> bool:
 
 def is_disconnect(error: Exception) -> bool:
     """Return whether the connection is broken after this error, or may be of a former primary."""
-    error = _driver_error(error)
+    error = driver_error(error)
     if isinstance(error, psycopg.Error) and error.sqlstate:
         return error.sqlstate[:2] in _DISCONNECT_CLASSES
     return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
@@ -93,7 +96,7 @@ def translate(error: Exception) -> Exception:
     """Return the domain error for `error`, or `error` itself if it is a defect of Milepost."""
     if isinstance(error, MilepostError):
         return error
-    driver = _driver_error(error)
+    driver = driver_error(error)
     if isinstance(driver, psycopg.Error):
         state = driver.sqlstate
         if state is None:
@@ -101,12 +104,12 @@ def translate(error: Exception) -> Exception:
             return StoreUnavailable() if lost else error
         unavailable = (
             state[:2] in _UNAVAILABLE_CLASSES
-            or state in _RETRYABLE | _SCHEMA_BEHIND
+            or state in _TEMPORARY
             or _has_lost_its_partition(driver)
         )
         return StoreUnavailable() if unavailable else error
     if isinstance(driver, sqlite3.Error):
-        unavailable = _primary_code(driver) in _SQLITE_UNAVAILABLE
+        unavailable = primary_code(driver) in _SQLITE_UNAVAILABLE
         return StoreUnavailable() if unavailable else error
     return error
 
@@ -119,12 +122,13 @@ def _has_lost_its_partition(error: psycopg.Error) -> bool:
     return error.sqlstate == _CHECK_VIOLATION and error.diag.constraint_name is None
 
 
-def _primary_code(error: sqlite3.Error) -> int:
+def primary_code(error: sqlite3.Error) -> int:
     """Return the primary result code, which is the low byte (sqlite.org/rescode.html)."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
-def _driver_error(error: Exception) -> Exception:
+def driver_error(error: Exception) -> Exception:
+    """Return the error of the driver that SQLAlchemy has wrapped, or `error` itself."""
     if isinstance(error, sqlalchemy.exc.DBAPIError) and isinstance(error.orig, Exception):
         return error.orig
     return error

@@ -28,6 +28,9 @@ GAUGES: Final[dict[str, Callable[[float, float], float]]] = {
     "milepost_webhooks_overdue_seconds": max,
     # One of them sweeps at a time.
     "milepost_sweeper_last_pass_timestamp_seconds": max,
+    # Every process has the one certificate.
+    "milepost_tls_certificate_expiry_timestamp_seconds": min,
+    "milepost_tls_files_unusable": max,
     # 1 only if all of them share their limits.
     "milepost_limits_shared": min,
 }

@@ -44,6 +44,8 @@ class Replica:
         self.pid = process.pid
         self.problem: str | None = STARTING
         """The reason why it is not ready, or None."""
+        self.degraded: dict[str, str] = {}
+        """What does not work although it may be ready, with the cause, by the part."""
         self.metrics: str | None = None
         """The newest page of its metrics."""
         self.ready = asyncio.Event()
@@ -135,7 +137,7 @@ class Replica:
 
     def _take(self, report: Report) -> None:
         self._reported = True
-        self.problem = report.problem
+        self.problem, self.degraded = report.problem, report.degraded
         if report.metrics is not None:
             self.metrics = report.metrics
             self._has_metrics.set()

@@ -8,7 +8,7 @@ ended.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Final
 
 ASK_STATE: Final = b"s"
@@ -21,6 +21,8 @@ class Report:
 
     problem: str | None
     """The reason why it is not ready, or None."""
+    degraded: dict[str, str] = field(default_factory=dict)
+    """What does not work although it may be ready, with the cause, by the part."""
     metrics: str | None = None
     """The page of its metrics, if it was asked for them."""
 

@@ -16,8 +16,10 @@ from milepost.supervisor.merged_metrics import MergedMetrics
 from milepost.supervisor.port import held_ports
 from milepost.supervisor.replica import Replica
 from milepost.supervisor.slot import Slot, log_end, process_metrics
+from milepost.supervisor.stop_signals import STOP_SIGNALS
+from milepost.tls import TlsFiles, TlsPair
 from milepost.web.http_port import HttpPort
-from milepost.web.probes import probe_app
+from milepost.web.probes import State, probe_app
 from milepost.web.tls import server_context
 
 if TYPE_CHECKING:
@@ -36,7 +38,7 @@ _STANDARD_ERROR: Final = 2
 
 
 async def supervise(settings: Settings, arguments: Sequence[str]) -> int:
-    """Run the processes until SIGTERM or SIGINT, then let them drain; return the exit code.
+    """Run the processes until a signal to stop, then let them drain; return the exit code.
 
     SIGHUP restarts them one by one. `arguments` are those of their command, `milepost serve`.
 
@@ -95,7 +97,7 @@ class Supervisor:
             yield
             return
         host, port = split_address(address)
-        app = probe_app(lambda: self._problem, self._metrics)
+        app = probe_app(lambda: State(self._problem, self._degraded), self._metrics)
         tls = None if settings.probes_listen else _tls(settings)
         async with HttpPort(host, int(port), app, tls=tls):
             yield
@@ -116,6 +118,15 @@ class Supervisor:
             return DRAINING
         problems = [slot.problem for slot in self._slots]
         return None if None in problems else problems[0]
+
+    @property
+    def _degraded(self) -> dict[str, str]:
+        """What does not work in any process, by the part."""
+        found: dict[str, str] = {}
+        for slot in self._slots:
+            if slot.replica is not None:
+                found |= slot.replica.degraded
+        return found
 
     async def _metrics(self, _accept: str) -> tuple[bytes, str]:
         """Return the page of the metrics of all processes, without exemplars."""
@@ -180,7 +191,7 @@ class Supervisor:
 
     def _take_signals(self) -> None:
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in STOP_SIGNALS:
             loop.add_signal_handler(number, self._on_stop, number)
         loop.add_signal_handler(signal.SIGHUP, self._on_hang_up)
 
@@ -212,11 +223,12 @@ def _tls(settings: Settings) -> ssl.SSLContext | None:
     """Return the TLS of the HTTP port, or None if it is not encrypted."""
     if not settings.http_tls or settings.tls_cert_file is None or settings.tls_key_file is None:
         return None
-    return server_context(
+    files = TlsFiles(
         certificate=settings.tls_cert_file,
         key=settings.tls_key_file,
         client_authorities=settings.tls_client_ca_file,
     )
+    return server_context(TlsPair(files))  # the processes report on the files
 
 
 def _failure(first: Replica) -> int:

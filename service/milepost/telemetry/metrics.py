@@ -21,6 +21,7 @@ from milepost.telemetry.call_trace import current_sample
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from datetime import datetime
 
     from milepost.domain.sweep import Sweep
 
@@ -128,6 +129,17 @@ limits_lost: Final = Counter(
     "Losses of the shared limits, after which limits are local",
     registry=registry,
 )
+_certificate_expiry: Final = Gauge(
+    "milepost_tls_certificate_expiry_timestamp_seconds",
+    "Time at which the certificate in use expires, in seconds since 1970",
+    ["certificate"],
+    registry=registry,
+)
+_files_unusable: Final = Gauge(
+    "milepost_tls_files_unusable",
+    "1 while the TLS files hold no pair that can be used, and the last good one serves, else 0",
+    registry=registry,
+)
 lines_lost: Final = Counter(
     "milepost_log_lines_lost_total",
     "Log lines that were dropped because the reader did not keep up",
@@ -162,6 +174,12 @@ def record_limited(limit: str) -> None:
 def record_refused_write(cause: str) -> None:
     """Count a write that the database refused for a cause of its own."""
     _refused_writes.labels(cause).inc()
+
+
+def record_certificate(*, expire_time: datetime, is_usable: bool) -> None:
+    """Set when the certificate in use expires, and whether its files can be used."""
+    _certificate_expiry.labels("server").set(expire_time.timestamp())
+    _files_unusable.set(not is_usable)
 
 
 def record_overdue(counts: Mapping[Sweep, int], *, spared: int) -> None:

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from aiohttp import web
 
 from milepost import telemetry
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
     Metrics = Callable[[str], Awaitable[tuple[bytes, str]]]
     Page = Callable[[web.Request], Awaitable[web.Response]]
+
+
+class State(NamedTuple):
+    """The state of the service, as its readiness page reports it."""
+
+    problem: str | None
+    """The reason why it is not ready, or None."""
+    degraded: Mapping[str, str]
+    """What does not work although it may be ready, with the cause, by the part."""
 
 
 async def own_metrics(accept: str) -> tuple[bytes, str]:
@@ -21,24 +30,24 @@ async def own_metrics(accept: str) -> tuple[bytes, str]:
 
 
 def probe_app(
-    problem: Callable[[], str | None], page_of_metrics: Metrics = own_metrics
+    state: Callable[[], State], page_of_metrics: Metrics = own_metrics
 ) -> web.Application:
     """Return an application with the pages; see `add_probes`."""
     app = web.Application()
-    add_probes(app, problem, page_of_metrics)
+    add_probes(app, state, page_of_metrics)
     return app
 
 
 def add_probes(
     app: web.Application,
-    problem: Callable[[], str | None],
+    state: Callable[[], State],
     page_of_metrics: Metrics = own_metrics,
 ) -> None:
     """Add the pages to an application. A connection that asks for one has one request.
 
     Args:
         app: the application.
-        problem: returns why the service is not ready, or None.
+        state: returns the state of the service.
         page_of_metrics: returns /metrics and its content type, for the header `Accept`.
     """
 
@@ -46,10 +55,13 @@ def add_probes(
         return web.json_response({"status": "alive"})
 
     async def readyz(_request: web.Request) -> web.Response:
-        reason = problem()
-        if reason is None:
-            return web.json_response({"status": "ready"})
-        return web.json_response({"status": "not ready", "reason": reason}, status=503)
+        problem, degraded = state()
+        page: dict[str, object] = {"status": "ready"}
+        if problem is not None:
+            page = {"status": "not ready", "reason": problem}
+        if degraded:
+            page["degraded"] = degraded
+        return web.json_response(page, status=200 if problem is None else 503)
 
     async def metrics(request: web.Request) -> web.Response:
         body, content_type = await page_of_metrics(request.headers.get("Accept", ""))
