@@ -91,6 +91,8 @@ else \
   echo "error: $(PYTHON) has neither ensurepip nor pip; on Debian or Ubuntu: apt install python3-venv"; exit 1; fi
 endef
 
+# Every process would compile all its modules anew.
+unexport PYTHONDONTWRITEBYTECODE
 export BUF_CACHE_DIR := $(CURDIR)/.cache/buf
 export RUFF_CACHE_DIR := $(CURDIR)/.cache/ruff
 

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import sqlite3
+import sys
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -25,6 +26,12 @@ from tests.postgres import URL_VARIABLE, PostgresCluster, PostgresServer
 from tests.postgres_binaries import memory_root
 
 _COPIES_AHEAD = 2
+
+
+# The tests start hundreds of processes that import the same modules. Where the environment forbids
+# to keep the compiled ones, each of them would compile all of these anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 
 # A shell that runs the tests in its background makes them and their processes ignore SIGINT. A

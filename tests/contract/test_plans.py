@@ -1,6 +1,5 @@
 """The plans of the statements: an index serves each, whatever the size of the table."""
 
-import functools
 import itertools
 import uuid
 from datetime import timedelta
@@ -216,12 +215,6 @@ SUBSETS = [
 """Every filter of statuses."""
 
 
-@functools.cache
-def page_of(database, shape):
-    """Return the statement of a shape, compiled once for all tests."""
-    return page_statement(database, shape)
-
-
 @pytest.mark.parametrize("function", [None, "function-3", "rare", "missing"])
 @pytest.mark.parametrize(
     ("asker", "owner"),
@@ -235,7 +228,7 @@ def test_lists(free, asker, owner, function):
     for statuses in SUBSETS:
         selection = Selection(owner=owner, function=function, statuses=statuses)
         for full, after in itertools.product((False, True), (None, AFTER)):
-            statement = page_of(free.database, shape_of(asker, selection, full=full))
+            statement = page_statement(free.database, shape_of(asker, selection, full=full))
             values = page_values(asker, selection, after, 50, 1_000_000)
             plan = prepared(free, statement, [values])
             assert plan.scans == []

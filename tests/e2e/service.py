@@ -161,8 +161,13 @@ class Service:
 
     def log_lines(self, **facts: object) -> list[Mapping[str, Any]]:
         """Return the log lines so far that have all of these facts."""
-        # gRPC writes lines of its own.
-        written = (line for line in self.log().splitlines() if line.startswith("{"))
+        # gRPC writes lines of its own. Lines without the words of a fact need not be read.
+        words = [json.dumps(fact, ensure_ascii=False) for fact in facts.values()]
+        written = (
+            line
+            for line in self.log().splitlines()
+            if line.startswith("{") and all(word in line for word in words)
+        )
         lines = (json.loads(line) for line in written)
         return [line for line in lines if facts.items() <= line.items()]
 

@@ -1,68 +1,20 @@
 """The batcher: calls that arrive while a batch runs form the next one."""
 
 import asyncio
-import sqlite3
-import threading
 import time
 
-import psycopg.errors
 import pytest
-import sqlalchemy as sa
 
 from milepost import telemetry
 from milepost.domain.errors import Overloaded, StoreUnavailable
 from milepost.storage import batching
 from milepost.storage.batching import Batcher
-from milepost.storage.engine import open_engine
 from milepost.storage.session import Session
+from tests.unit.batches import Work, answered, behind, numbers, open_small, submit
 from tests.waiting import until
 
-QUEUE_TIMEOUT_S = 10
 HELD_S = 0.02
 """Time for which a batch is held, to be seen in the wait of the next one."""
-MANY = 1_000
-
-
-class Insert:
-    """A statement that stores numbers."""
-
-    def run(self, cursor, rows):
-        """Store each number."""
-        for row in rows:
-            cursor.execute("INSERT INTO numbers VALUES (?)", row)
-        return []
-
-
-INSERT = Insert()
-
-
-class Work:
-    """A run function that stores numbers in a table with unique rows, and that a test can hold."""
-
-    def __init__(self):
-        self.batches = []
-        self.running = threading.Semaphore(0)
-        self._permits = threading.Semaphore(MANY)
-
-    def __call__(self, session, items):
-        """Store the items, and return ten times each."""
-        self.batches.append(list(items))
-        self.running.release()
-        assert self._permits.acquire(timeout=QUEUE_TIMEOUT_S)
-        session.run(INSERT, [(item,) for item in items])
-        return [item * 10 for item in items]
-
-    def hold(self):
-        """Hold further batches until `release`."""
-        self._permits = threading.Semaphore(0)
-
-    def release(self, batches=MANY):
-        """Let `batches` more batches run."""
-        self._permits.release(batches)
-
-    async def started(self):
-        """Wait until another batch has started."""
-        assert await asyncio.to_thread(self.running.acquire, timeout=QUEUE_TIMEOUT_S)
 
 
 @pytest.fixture
@@ -74,10 +26,7 @@ def work():
 @pytest.fixture
 def engine(tmp_path):
     """The engine of a small database."""
-    engine = open_engine(f"sqlite:///{tmp_path / 'small.db'}")
-    with engine.begin() as connection:
-        connection.execute(sa.text("CREATE TABLE numbers (n INTEGER PRIMARY KEY)"))
-    return engine
+    return open_small(tmp_path)
 
 
 @pytest.fixture
@@ -87,30 +36,6 @@ async def batcher(engine, work):
     yield batcher
     work.release()
     await batcher.close()
-
-
-def numbers(engine):
-    """Return the stored numbers."""
-    with engine.connect() as connection:
-        return set(connection.execute(sa.text("SELECT n FROM numbers")).scalars())
-
-
-def submit(batcher, work, *items, key=None):
-    """Return the futures of the items."""
-    return [batcher.submit(work, item, item if key is None else key) for item in items]
-
-
-async def behind(batcher, work, *items, **options):
-    """Return the futures of items that wait behind a held batch of the number 0."""
-    work.hold()
-    first = submit(batcher, work, 0)
-    await work.started()
-    return first + submit(batcher, work, *items, **options)
-
-
-async def answered(futures):
-    """Return the results or errors."""
-    return await asyncio.gather(*futures, return_exceptions=True)
 
 
 async def test_idle_batcher_takes_a_call_at_once(batcher, work):
@@ -303,94 +228,6 @@ async def test_close_finishes_what_waits(batcher, work, engine):
     assert await answered(futures) == [0, 10, 20]
     assert numbers(engine) == {0, 1, 2}
     assert not batcher._thread.is_alive()
-
-
-class Failing:
-    """A run function that fails a number of times before it succeeds."""
-
-    def __init__(self, error, times):
-        self.error, self.failures_left, self.runs = error, times, 0
-
-    def __call__(self, _session, items):
-        """Fail, or return the items."""
-        self.runs += 1
-        if self.failures_left:
-            self.failures_left -= 1
-            raise self.error
-        return items
-
-
-@pytest.mark.parametrize(
-    ("error", "times", "repeatable", "result", "runs"),
-    [
-        (psycopg.errors.DeadlockDetected(), 2, False, 1, 3),
-        (psycopg.errors.DeadlockDetected(), 3, False, StoreUnavailable, 3),
-        (psycopg.errors.SerializationFailure(), 1, True, 1, 2),
-        (psycopg.OperationalError(), 1, True, 1, 2),
-        (psycopg.OperationalError(), 3, True, StoreUnavailable, 3),
-        (psycopg.OperationalError(), 1, False, StoreUnavailable, 1),
-        (psycopg.errors.AdminShutdown(), 1, False, StoreUnavailable, 1),
-        (psycopg.errors.LockNotAvailable(), 1, False, StoreUnavailable, 1),
-        (psycopg.errors.UniqueViolation(), 1, True, psycopg.errors.UniqueViolation, 1),
-    ],
-)
-async def test_what_runs_again(engine, error, times, repeatable, result, runs):  # noqa: PLR0917
-    """Aborted transactions run again; after a lost connection, only repeatable ones do."""
-    work = Failing(error, times)
-    batcher = Batcher("failing", Session(engine, read_only=True), repeatable=repeatable)
-    (found,) = await answered(submit(batcher, work, 1))
-    await batcher.close()
-    assert work.runs == runs
-    assert found == result or type(found) is result
-
-
-async def test_unavailable_is_not_tried_one_by_one(engine):
-    """The whole batch fails at once when the database is away."""
-    work = Failing(psycopg.OperationalError(), 100)
-    batcher = Batcher("failing", Session(engine, read_only=True))
-    found = await answered(submit(batcher, work, 1, 2, 3))
-    await batcher.close()
-    assert {type(each) for each in found} == {StoreUnavailable}
-    assert work.runs == 1
-
-
-async def test_failed_transaction_leaves_a_usable_session(engine):
-    """A failed transaction is rolled back, and the session remains usable."""
-    session = Session(engine)
-
-    def insert(*values):
-        with session.transaction() as cursor:
-            for value in values:
-                cursor.execute("INSERT INTO numbers VALUES (?)", [value])
-
-    insert(1)
-    with pytest.raises(sqlite3.IntegrityError, match="UNIQUE"):
-        insert(2, 1)
-    insert(3)
-    session.reset()
-    assert numbers(engine) == {1, 3}
-
-
-async def test_failed_commit_leaves_a_usable_session(engine):
-    """A refused commit is rolled back, and the session remains usable."""
-    with engine.begin() as connection:
-        connection.execute(
-            sa.text(
-                "CREATE TABLE parts (n INTEGER REFERENCES numbers (n)"
-                " DEFERRABLE INITIALLY DEFERRED)"
-            )
-        )
-    session = Session(engine)
-    session.cursor.execute("PRAGMA foreign_keys = ON")
-    with (
-        pytest.raises(sqlite3.IntegrityError, match="FOREIGN KEY"),
-        session.transaction() as cursor,
-    ):
-        cursor.execute("INSERT INTO parts VALUES (7)")
-    with session.transaction() as cursor:
-        cursor.execute("INSERT INTO numbers VALUES (7)")
-    session.reset()
-    assert numbers(engine) == {7}
 
 
 LATE_S = 1.2

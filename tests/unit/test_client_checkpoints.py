@@ -13,7 +13,7 @@ from milepost_client.gen.milepost.v1 import worker_service_pb2 as pb
 from milepost_client.held_operation import HeldOperation
 from milepost_client.streamed_work import StreamedWork
 from tests.unit.client_script import ID, Never, Refusal, Streamed, operation, started, talking
-from tests.unit.test_client_progress_stream import Outbox, StreamService, claimed, streaming
+from tests.unit.stream_service import Outbox, StreamService, claimed, streaming
 from tests.waiting import until
 
 

@@ -22,11 +22,13 @@ from milepost.storage.tables import operations
 from milepost.tracking import sweeper as sweeper_module
 from milepost.tracking.claimer import PendingWork
 from milepost.tracking.subscriptions import Subscriptions
-from milepost.tracking.sweeper import BATCH, PurgedEvents, Sweeper
+from milepost.tracking.sweeper import PurgedEvents, Sweeper
 from tests import factories
 from tests.contract.stored import Stored
 from tests.waiting import until
 
+BATCH = 50
+"""Operations of one transaction in these tests: quick on a busy machine, too."""
 TTL = timedelta(hours=1)
 CLAIM = ClaimRequest(
     functions=(factories.FUNCTION,),
@@ -36,6 +38,11 @@ CLAIM = ClaimRequest(
     actor="wally",
     worker="wally",
 )
+
+
+@pytest.fixture(autouse=True)
+def _small_batches(monkeypatch):
+    monkeypatch.setattr(sweeper_module, "BATCH", BATCH)
 
 
 @pytest.fixture
@@ -208,14 +215,9 @@ async def test_failed_pass_does_not_end_the_loop():
     assert sample("milepost_background_failures_total", task="test") == failed + 2
 
 
-SMALL_BATCH = 50
-"""Operations of one transaction where a test needs several: quick on a busy machine, too."""
-
-
 @pytest.fixture
-def hurried(stores, subscriptions, work, monkeypatch):
-    """A sweeper whose time is spent after one small batch, and which keeps no events."""
-    monkeypatch.setattr(sweeper_module, "BATCH", SMALL_BATCH)
+def hurried(stores, subscriptions, work):
+    """A sweeper whose time is spent after one batch, and which keeps no events."""
     return Sweeper(
         stores.sweeps,
         subscriptions=subscriptions,
@@ -249,7 +251,7 @@ def repeated():
 @pytest.mark.parametrize("name", ["clean_up", "purge_events"])
 async def test_pass_that_left_work_over_goes_on_at_once(stored, sweeper, hurried, repeated, name):
     """A pass whose time was spent is repeated without its pause until nothing is left."""
-    fill(stored, 2 * SMALL_BATCH)
+    fill(stored, 2 * BATCH)
     if name == "purge_events":
         await sweeper.clean_up()
     _task, found = repeated(getattr(hurried, name))
@@ -259,13 +261,13 @@ async def test_pass_that_left_work_over_goes_on_at_once(stored, sweeper, hurried
 
 async def test_passes_without_a_pause_end_when_cancelled(stored, hurried, repeated):
     """Passes that follow each other without a pause end with the batch that runs."""
-    fill(stored, 4 * SMALL_BATCH)
+    fill(stored, 4 * BATCH)
     task, found = repeated(hurried.clean_up)
     assert await asyncio.wait_for(found.get(), 10)
     task.cancel()
     await asyncio.wait([task], timeout=5)
     assert task.cancelled()
-    assert stored.count() >= 2 * SMALL_BATCH
+    assert stored.count() >= 2 * BATCH
 
 
 async def test_outage_is_logged_once(lines):

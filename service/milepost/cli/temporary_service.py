@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Final
 
 from milepost.cli.errors import CommandError, ExitCode
-from milepost.config import without_settings
 
 _MAX_START_S: Final = 60.0
 _MAX_STOP_S: Final = 10.0
@@ -76,6 +75,8 @@ def temporary_service() -> Iterator[TemporaryService]:
 
 
 def _start(folder: Path) -> TemporaryService:
+    from milepost.config import without_settings
+
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"

@@ -17,7 +17,6 @@ from milepost.access.key_sets import KeySet
 from milepost.access.rate_limits import RateLimits, local_buckets
 from milepost.access.tokens import Tokens
 from milepost.main.periodic_tasks import run_periodically
-from milepost.storage.shared_buckets import SharedBuckets
 from milepost.web.key_sets import FileKeySet, UrlKeySet
 
 if TYPE_CHECKING:
@@ -77,6 +76,9 @@ async def _limiter(settings: Settings, readiness: Readiness) -> AsyncIterator[Ra
     if settings.limits_url is None:
         yield local
         return
+    # Imported here, because few services share their limits, and the client of Redis is large.
+    from milepost.storage.shared_buckets import SharedBuckets  # noqa: PLC0415
+
     shared = SharedBuckets(
         settings.limits_url.get_secret_value(), local, partial(readiness.note_degraded, "limits")
     )

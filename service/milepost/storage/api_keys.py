@@ -114,6 +114,7 @@ class SqlKeyStore:
         return self._batchers.writes.submit(alone(run), None, object())
 
 
+@functools.cache
 def find_statement(database: Database) -> Prepared:
     """Return the query for keys by their public ids, unless they are revoked or expired."""
     columns = (_k.key_id, _k.digest, _k.subject, _k.roles, _k.functions)
@@ -124,6 +125,7 @@ def find_statement(database: Database) -> Prepared:
     return Prepared(database, {"key_id": sa.Text()}, build)
 
 
+@functools.cache
 def good_statement(database: Database) -> Prepared:
     """Return the query for those of many keys that are neither revoked nor expired."""
 
@@ -141,6 +143,7 @@ def good_statement(database: Database) -> Prepared:
     return Prepared(database, {"key_ids": sa.Text()}, build)
 
 
+@functools.cache
 def use_statement(database: Database) -> Prepared:
     """Return the update of the last use of many keys."""
 

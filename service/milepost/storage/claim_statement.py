@@ -7,6 +7,7 @@ selection, claims and events are one statement, which skips rows that concurrent
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
@@ -58,6 +59,7 @@ name and the last served owner of each; only the first row has it.
 """
 
 
+@functools.cache
 def claim_statement(database: Database) -> EventWriter:
     """Return the statement of some claims of the same functions.
 

@@ -14,7 +14,7 @@ from milepost.domain.transitions import TransitionResult
 from milepost.storage import inserts, queries, statements
 from milepost.storage.absence import explained
 from milepost.storage.batching import MAX_TRIES
-from milepost.storage.quotas import QuotaRecount
+from milepost.storage.quotas import quota_recount
 from milepost.storage.rows import RowReader, operation_from
 from milepost.storage.transaction_spans import named
 from milepost.storage.translate import is_retryable
@@ -39,7 +39,7 @@ class Creation:
         """Compile every statement once."""
         self._rows = RowReader(database)
         self._insert = inserts.insert(database)
-        self._recount = QuotaRecount(database)
+        self._recount = quota_recount(database)
         self._purge_expired = statements.purge_expired_statement(database)
 
     @named("INSERT", "operations")

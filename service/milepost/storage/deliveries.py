@@ -13,7 +13,7 @@ from milepost.storage.batchers import alone, atomic
 from milepost.storage.dialects import Instant, Span, clock, later
 from milepost.storage.pages import newest_first
 from milepost.storage.predicates import ordered_status
-from milepost.storage.settlements import SettleStatement
+from milepost.storage.settlements import settle_statement
 from milepost.storage.tables import deliveries, delivery_attempts
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class SqlDeliveryStore:
     def __init__(self, batchers: Batchers) -> None:
         """Compile every statement once."""
         self._batchers = batchers
-        self._settle_statement = SettleStatement(batchers.database)
+        self._settle_statement = settle_statement(batchers.database)
 
     async def claim(self, request: DeliveryClaim) -> list[ClaimedDelivery]:
         """See `DeliveryStore.claim`."""

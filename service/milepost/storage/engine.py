@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Final
 
 import sqlalchemy as sa
@@ -11,7 +12,7 @@ from milepost.storage import postgresql, sqlite
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sqlalchemy.engine import Engine
+    from sqlalchemy.engine import Dialect, Engine
 
     from milepost.storage.database import Database
 
@@ -30,5 +31,13 @@ def open_engine(url: str) -> Engine:
 
 
 def database_of(engine: Engine) -> Database:
-    """Return the description of the database that `engine` connects to."""
-    return _DATABASES[engine.dialect.name](engine.dialect)
+    """Return the description of the database that `engine` connects to.
+
+    It is the same for all engines of that product, so that their stores share its statements.
+    """
+    return _database(type(engine.dialect))
+
+
+@functools.cache
+def _database(dialect: type[Dialect]) -> Database:
+    return _DATABASES[dialect.name](dialect())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -59,6 +60,7 @@ class SqlHistoryStore:
         return Page(items=[_event(row) for row in rows], is_last=len(rows) == found)
 
 
+@functools.cache
 def revisions(database: Database) -> Prepared:
     """Return the query for the revisions of many operations; expired ones are left out."""
 

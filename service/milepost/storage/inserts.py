@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
@@ -52,6 +53,7 @@ INSERT: Final[Inputs] = {
 }
 
 
+@functools.cache
 def insert(database: Database) -> Runnable:
     """Return the insert of new operations; it skips conflicts, and owners without free quota."""
 

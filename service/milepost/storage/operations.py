@@ -7,6 +7,7 @@ statements derive from the transition table: see `statements.py`.
 from __future__ import annotations
 
 import asyncio
+import functools
 import random
 from typing import TYPE_CHECKING, Any, Final
 
@@ -167,6 +168,7 @@ class SqlOperationStore:
 # --- the statements that read ---
 
 
+@functools.cache
 def get_statement(database: Database) -> Prepared:
     """Return the query by id; its last column is the number of the input row."""
 
@@ -178,6 +180,7 @@ def get_statement(database: Database) -> Prepared:
     return Prepared(database, {"id": sa.Text(), **ACCESS_FILTER, "number": sa.Integer()}, build)
 
 
+@functools.cache
 def status_snapshots_statement(database: Database) -> Prepared:
     """Return the query for the status of some operations, in the order of `StatusSnapshot`.
 

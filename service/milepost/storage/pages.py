@@ -8,6 +8,7 @@ read only of the operations that fit into the page.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -96,6 +97,7 @@ def page_values(
     )
 
 
+@functools.cache
 def page_statement(database: Database, shape: Shape) -> Prepared:
     """Return the query for a page of this shape.
 
@@ -172,10 +174,9 @@ class Pages:
     """Reads pages. Each shape is compiled at its first use; there are at most 256."""
 
     def __init__(self, database: Database) -> None:
-        """Begin without a statement."""
+        """Read from `database`."""
         self._database = database
         self._rows = RowReader(database)
-        self._statements: dict[Shape, Prepared] = {}
 
     def read(
         self,
@@ -192,10 +193,9 @@ class Pages:
         if not access_filter.everything and selection.owner not in (None, access_filter.subject):
             return Page(items=[], is_last=True)
         shape = shape_of(access_filter, selection, full=full)
-        if shape not in self._statements:
-            self._statements[shape] = page_statement(self._database, shape)
+        statement = page_statement(self._database, shape)
         values = page_values(access_filter, selection, after, limit, max_bytes)
-        rows = session.read(self._statements[shape], [values])
+        rows = session.read(statement, [values])
         if not full:
             items = [self._rows.operation(row) for row in rows]
             return page_of(items, limit, max_bytes=max_bytes, size=bytes_of)

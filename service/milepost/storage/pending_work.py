@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
@@ -24,6 +25,7 @@ _o = operations.c
 _ONE: Final = sa.literal_column("1", sa.Integer)
 
 
+@functools.cache
 def pending_statement(database: Database) -> Prepared:
     """Return the query for those functions of an array that have work: one index lookup for each.
 
@@ -50,6 +52,7 @@ def pending_statement(database: Database) -> Prepared:
     return Prepared(database, {"functions": sa.Text()}, build)
 
 
+@functools.cache
 def wake_statement(database: Database) -> Prepared:
     """Return the statement that makes waiting operations claimable whose time has come."""
 
@@ -72,6 +75,7 @@ def wake_statement(database: Database) -> Prepared:
     return Prepared(database, {"max_operations": sa.Integer()}, build)
 
 
+@functools.cache
 def next_due_statement(database: Database) -> Prepared:
     """Return the query for the time until the next waiting operation is due; no row for none."""
     left = sa.type_coerce(_o.next_attempt_time.op("-")(clock()), Span())

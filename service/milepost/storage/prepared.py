@@ -1,4 +1,8 @@
-"""Prepared statements: compiled once, run for one row of input or for many."""
+"""Prepared statements: compiled once, run for one row of input or for many.
+
+The functions that make them are cached: a process compiles each statement once for a database,
+however many stores it has.
+"""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ it releases the lock. The same recount corrects the reservation of a create that
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
@@ -119,6 +120,12 @@ class QuotaReservation:
                 self._reserve.run(cursor, [(row[self._owner],)])
                 results += created
         return results
+
+
+@functools.cache
+def quota_recount(database: Database) -> QuotaRecount:
+    """Return the statements of a recount."""
+    return QuotaRecount(database)
 
 
 class QuotaRecount:

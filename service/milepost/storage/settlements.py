@@ -5,6 +5,7 @@ A settlement names the lease of the delivery. If the lease is lost, only the att
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
@@ -41,6 +42,12 @@ _INPUTS: Final[Mapping[str, TypeEngine[Any]]] = {
     "status_code": sa.Integer(),
     "error": sa.Text(),
 }
+
+
+@functools.cache
+def settle_statement(database: Database) -> SettleStatement:
+    """Return the statement that settles deliveries."""
+    return SettleStatement(database)
 
 
 class SettleStatement:

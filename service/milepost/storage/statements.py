@@ -5,6 +5,7 @@ Each is defined once, over named inputs; `Prepared` runs it for many rows at a t
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
@@ -128,6 +129,7 @@ def _is_new(
 _ONE: Final = sa.literal_column("1", sa.Integer)
 
 
+@functools.cache
 def of_transition(
     database: Database, transition: Transition
 ) -> Sequence[tuple[Transition, Runnable]]:
@@ -225,6 +227,7 @@ def keeping_progress(database: Database) -> Prepared:
     return Prepared(database, CONDITIONS | EFFECTS[Transition.PROGRESS].inputs, build)
 
 
+@functools.cache
 def purge_expired_statement(database: Database) -> EventWriter:
     """Return the statement that removes expired operations by id."""
 

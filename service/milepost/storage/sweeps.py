@@ -6,6 +6,7 @@ and events are one statement, which skips rows that another sweeper has locked.
 
 from __future__ import annotations
 
+import functools
 import time
 from dataclasses import replace
 from datetime import timedelta
@@ -112,6 +113,7 @@ def _lease_expired(now: ColumnElement[Any]) -> tuple[ColumnElement[bool], ...]:
     return (_o.lease.is_not(None), _o.lease_expire_time < now, _o.expire_time >= now)
 
 
+@functools.cache
 def sweep_statement(database: Database, sweep: Sweep) -> EventWriter:
     """Return the statement that makes the transition of `sweep` in some due operations."""
     transition = sweep.transition
@@ -150,6 +152,7 @@ def sweep_statement(database: Database, sweep: Sweep) -> EventWriter:
     return EventWriter(database, _INPUTS, build, transition=transition)
 
 
+@functools.cache
 def purge_events_statement(database: Database) -> Prepared:
     """Return the statement that removes all events of operations that were purged long ago."""
     # On PostgreSQL only the events without a day of their own; days are dropped as a whole.
