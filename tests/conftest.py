@@ -43,6 +43,7 @@ def pytest_report_header() -> list[str]:
         f"proxies: {', '.join(proxies.installed()) or 'none is installed'}",
         f"promtool: {monitoring.promtool() or 'not installed, the alert rules are UNTESTED'}",
         f"clients of google.longrunning: {', '.join(programs.languages())}",
+        f"curl: {shutil.which('curl') or 'not installed, its example is UNTESTED'}",
     ]
 
 

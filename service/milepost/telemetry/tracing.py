@@ -53,6 +53,8 @@ class Tracing:
         method: str,
         metadata: Mapping[str, str | bytes],
         peer: str = "",
+        *,
+        protocol: str = "grpc",
     ) -> Span | None:
         """Start the span of one call, as a child of the caller's span if it sent a traceparent.
 
@@ -68,7 +70,7 @@ class Tracing:
             method,
             context=_propagator.extract({"traceparent": parent}) if parent else None,
             kind=trace.SpanKind.SERVER,
-            attributes={"rpc.system.name": "grpc", "rpc.method": method},
+            attributes={"rpc.system.name": protocol, "rpc.method": method},
         )
         return call.span
 

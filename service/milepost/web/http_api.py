@@ -143,7 +143,9 @@ class HttpApi:
         """Time, count and trace a call with its true code."""
         self._running.enter()
         start, outcome = time.perf_counter(), _Outcome()
-        span = self._tracing.start(call.method.name, call.request.headers, call.peer)
+        span = self._tracing.start(
+            call.method.name, call.request.headers, call.peer, protocol="http"
+        )
         current = (
             contextlib.nullcontext()
             if span is None

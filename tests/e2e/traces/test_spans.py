@@ -1,6 +1,7 @@
 """The spans of calls, as a collector receives them."""
 
 import asyncio
+import secrets
 
 import grpc
 import pytest
@@ -14,6 +15,8 @@ from milepost.storage.tables import operations
 from tests.canaries import CANARIES
 from tests.contract.stored import Stored
 from tests.e2e.client import FUNCTION, Client
+from tests.e2e.http.exchange import http_of
+from tests.e2e.http.secret_requests import send_secrets_over_http
 from tests.e2e.refusals import refused
 from tests.e2e.rpcs import RPCS
 from tests.e2e.secret_requests import send_secrets
@@ -21,6 +24,10 @@ from tests.e2e.traces.collector import CANARY, attributes, under
 from tests.waiting import until
 
 CREATE = "milepost.v1.OperationService/CreateOperation"
+SPAN_OF = {
+    "OK": "milepost.v1.OperationService/GetOperation",
+    "OUT_OF_RANGE": "milepost.v1.OperationService/WatchOperation",
+}
 
 
 def test_span_is_a_child_of_the_caller(spans, alice):
@@ -37,6 +44,25 @@ def test_span_is_a_child_of_the_caller(spans, alice):
     assert found["rpc.response.status_code"] == "OK"
     assert found["milepost.operation.id"] == operation.id
     assert any("milepost" in resource for resource in spans.resources)
+
+
+def test_call_over_http_has_the_same_span(spans, traced, alice):
+    """Calls over HTTP, refused ones too, have the spans of the same calls over gRPC."""
+    operation = alice.create()
+    http = http_of(traced, alice)
+    for place, code in ((operation.id, "OK"), (f"{operation.id}:watch", "OUT_OF_RANGE")):
+        trace_id, parent = secrets.token_hex(16), secrets.token_hex(8)
+        traceparent = f"00-{trace_id}-{parent}-01"
+        http("GET", f"/v1/operations/{place}", traceparent=traceparent, Last_Event_ID="99")
+        span = spans.one(trace_id)
+        found = attributes(span)
+        assert span.parent_span_id.hex() == parent
+        assert span.name == found["rpc.method"] == SPAN_OF[code]
+        assert found["rpc.system.name"] == "http"
+        assert found["rpc.response.status_code"] == code
+        assert found["milepost.operation.id"] == operation.id
+        assert span.status.code != Status.STATUS_CODE_ERROR
+    http.close()
 
 
 def test_trace_begins_without_a_caller(spans, traced, alice):
@@ -170,6 +196,7 @@ def test_secrets_and_payloads_never_reach_a_span(spans, alice):
 def test_no_secret_reaches_a_span(spans, traced, alice):
     """No secret of any kind is in any span, in any form."""
     send_secrets(traced)
+    send_secrets_over_http(traced)
     trace_id, _ = under(alice)
     alice.create()
     spans.one(trace_id)
