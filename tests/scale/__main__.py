@@ -18,7 +18,7 @@ from rich.console import Console
 import tests.scale
 from tests.scale.figures import Figure, table
 
-NOT_MEASUREMENTS: Final = ("test_", "__", "figures", "cpu", "stream_load")
+NOT_MEASUREMENTS: Final = ("test_", "__", "figures", "cpu", "event_load", "stream_load")
 """Beginnings of the names of modules that measure nothing by themselves."""
 DRILLS: Final = ("tests/faults/test_hanging_hosts.py",)
 DRILL: Final = (sys.executable, "-m", "pytest", "-q", "-m", "faults", "--timeout", "600")
