@@ -55,6 +55,7 @@ def pytest_report_header() -> list[str]:
         f"prometheus: {prometheus.program() or 'not installed, the dashboard is UNTESTED'}",
         f"Jaeger: {jaeger.binary() or 'not built, the life of operations in it is UNTESTED'}",
         f"clients of google.longrunning: {', '.join(programs.languages())}",
+        f"curl: {shutil.which('curl') or 'not installed, its example is UNTESTED'}",
     ]
 
 

@@ -1,12 +1,13 @@
 """An empty aiohttp handler: the minimum cost of a call over HTTP.
 
 It runs on the event loop of the service, reads the request and answers with the JSON of an
-operation of the same size.
+operation of the same size. A watch gets that as its only event, and stays open.
 
     python -m tests.bench.empty_http PORT
 """
 
 import argparse
+import asyncio
 
 import uvloop
 from aiohttp import web
@@ -26,7 +27,15 @@ def main() -> None:
         await request.read()
         return web.Response(body=answer, content_type="application/json")
 
+    async def watch(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        await response.write(b"id: 1\nevent: operation\ndata: %s\n\n" % answer)
+        await asyncio.Event().wait()
+        return response
+
     app = web.Application()
+    app.router.add_route("GET", "/v1/operations/{operation_id:[^/:]*}:watch", watch)
     app.router.add_route("GET", "/v1/operations/{operation_id:[^/:]*}", handle)
     app.router.add_route("POST", "/v1/operations/{operation_id:[^/:]*}:updateProgress", handle)
     loop = uvloop.new_event_loop()

@@ -11,7 +11,10 @@ from milepost.domain.api_key import issue_key
 from milepost.domain.operation import Role, new_operation_id
 from milepost.gen.milepost.v1 import operation_pb2 as pb
 from tests.canaries import CANARIES
+from tests.e2e import matrix
 from tests.e2e.client import FUNCTION, Client
+from tests.e2e.http.exchange import http_of
+from tests.e2e.http.protocol import HTTP_RPCS, url_of
 from tests.e2e.rpcs import RPCS
 from tests.e2e.service import Service
 
@@ -19,7 +22,7 @@ from tests.e2e.service import Service
 def send_secrets(service: Service) -> None:
     """Send the service every kind of secret, a new one in each place."""
     alice = service.client("alice")
-    _payloads(alice)
+    _ask_as_strangers(service, _payloads(alice))
     _refused_payloads(alice)
     _wrong_credentials(service)
     _out_of_place(alice)
@@ -54,7 +57,8 @@ def _error() -> pb.OperationError:
     )
 
 
-def _payloads(alice: Client) -> None:
+def _payloads(alice: Client) -> list[str]:
+    """Store a payload in every field; return the ids of the operations."""
     done = alice.create(metadata=_struct())
     alice.transition("StartOperation", done.id)
     alice.transition("UpdateProgress", done.id, message=CANARIES.fresh("progress message"))
@@ -72,6 +76,26 @@ def _payloads(alice: Client) -> None:
     alice.transition("ReleaseOperation", released.id, reason=CANARIES.fresh("reason of a release"))
     cancelled = alice.create()
     alice.transition("CancelOperation", cancelled.id, reason=CANARIES.fresh("reason of a cancel"))
+    return [each.id for each in (done, retried, stopped, failed, released, cancelled)]
+
+
+def _ask_as_strangers(service: Service, ids: list[str]) -> None:
+    """Record what other owners and workers get, over every protocol, about these operations."""
+    for stranger in (
+        service.client("bob"),
+        service.client("wendy", roles=("WORKER",), functions=("audio.*",)),
+    ):
+        http = http_of(service, stranger)
+        for rpc in RPCS:
+            for operation_id in ids if rpc.takes_id else ids[:1]:
+                named = {"operation_id": operation_id} if rpc.takes_id else {}
+                request = matrix.complete(rpc, FUNCTION, **named)
+                answer = _try(stranger.send, rpc, request)
+                if answer is not None:
+                    CANARIES.saw("an answer to a stranger", answer.SerializeToString())
+                if rpc in HTTP_RPCS:
+                    CANARIES.saw("an answer to a stranger", http(*url_of(rpc, request)).body)
+        http.close()
 
 
 def _refused_payloads(alice: Client) -> None:
@@ -118,6 +142,11 @@ def _out_of_place(alice: Client) -> None:
     for method, field in (
         ("GetOperation", "operation_id"),
         ("ListOperations", "page_token"),
+        ("GoogleGetOperation", "name"),
+        ("GoogleWaitOperation", "name"),
+        ("GoogleListOperations", "name"),
+        ("GoogleListOperations", "filter"),
+        ("GoogleListOperations", "page_token"),
         ("RevokeApiKey", "key_id"),
         ("RedeliverWebhook", "delivery_id"),
     ):
@@ -126,9 +155,10 @@ def _out_of_place(alice: Client) -> None:
     _try(alice.create, function=FUNCTION + "\n" + CANARIES.fresh("second line of a function"))
 
 
-def _try(call: Callable[..., Any], *arguments: Any, **fields: Any) -> None:
-    """Make the call and record the refusal, if there is one."""
+def _try(call: Callable[..., Any], *arguments: Any, **fields: Any) -> Any:
+    """Return the answer of a call; record the refusal, if there is one, and return None."""
     try:
-        call(*arguments, **fields)
+        return call(*arguments, **fields)
     except grpc.RpcError as error:
         CANARIES.saw_error(error)
+        return None

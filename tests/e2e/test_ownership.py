@@ -1,6 +1,8 @@
-"""Operations of other owners are indistinguishable from missing ones."""
+"""Operations of other owners are indistinguishable from missing ones, over every protocol."""
 
+import json
 import operator
+from collections.abc import Mapping
 from datetime import timedelta
 
 import pytest
@@ -12,13 +14,23 @@ from milepost.gen.milepost.v1 import operation_pb2 as pb
 from milepost.storage.tables import operations
 from tests import factories
 from tests.e2e.client import FUNCTION, Client
+from tests.e2e.http.exchange import RawHttp, http_of
+from tests.e2e.http.protocol import HTTP_RPCS, url_of
 from tests.e2e.refusals import Refusal, refused
-from tests.e2e.rpcs import ABOUT_ONE, Rpc
+from tests.e2e.rpcs import ABOUT_ONE, BY_METHOD, Rpc
 from tests.e2e.service import Service
 
 METHOD = operator.attrgetter("method")
 rpcs = pytest.mark.parametrize("rpc", ABOUT_ONE, ids=METHOD)
 PLACEHOLDER = "op_xxxxxxxxxxxxxxxxxxxxxxxx"
+CONDITIONS = {
+    "If-Match": '"2"',
+    "If-None-Match": '"2"',
+    "Idempotency-Key": "r",
+    "Last-Event-ID": "99",
+    "Prefer": "wait=1",
+}
+"""Headers that would make a difference for the owner of an operation at revision 2."""
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +75,38 @@ def on_the_wire(refusal: Refusal) -> tuple[object, ...]:
     )
 
 
+def over_http(
+    client: Client,
+    service: Service,
+    rpc: Rpc,
+    operation_id: str,
+    headers: Mapping[str, str],
+    **fields: object,
+) -> bytes:
+    """Return every byte of the same refusal over HTTP, without the id and the date."""
+    verb, place, body = url_of(rpc, rpc.about(operation_id, **fields))
+    data = b"" if body is None else json.dumps(body).encode()
+    sent = {"Content-Type": "application/json", "Content-Length": len(data), **headers}
+    lines = [f"{name}: {value}" for name, value in sent.items()]
+    with RawHttp(service) as raw:
+        raw.send(verb, place, f"Authorization: Bearer {client.key}", *lines, body=data)
+        answer = raw.response()
+    assert answer.startswith(b"HTTP/1.1 404 ")
+    assert b'"reason": "OPERATION_NOT_FOUND"' in answer
+    assert operation_id.encode() in answer
+    return answer.replace(operation_id.encode(), PLACEHOLDER.encode())
+
+
+def refusals(
+    client: Client, service: Service, rpc: Rpc, operation_id: str, **fields: object
+) -> list[object]:
+    """Return every byte of a refusal, over each protocol that has the RPC."""
+    found: list[object] = [on_the_wire(not_found(client, rpc, operation_id, **fields))]
+    if rpc in HTTP_RPCS:
+        found.append(over_http(client, service, rpc, operation_id, {}, **fields))
+    return found
+
+
 @rpcs
 @pytest.mark.parametrize("fate", [*Status, "DELETED", "EXPIRED"])
 def test_foreign_is_as_missing(any_service, alice, strangers, rpc, fate):
@@ -73,13 +117,12 @@ def test_foreign_is_as_missing(any_service, alice, strangers, rpc, fate):
     if fate == "EXPIRED":
         factories.age(any_service.engine, OperationId(operation.id), timedelta(days=2))
     for stranger in authorized(strangers, rpc):
-        about_foreign = not_found(stranger, rpc, operation.id)
-        about_missing = not_found(stranger, rpc, new_operation_id())
-        assert on_the_wire(about_foreign) == on_the_wire(about_missing)
+        about_foreign = refusals(stranger, any_service, rpc, operation.id)
+        assert about_foreign == refusals(stranger, any_service, rpc, new_operation_id())
 
 
 @rpcs
-def test_preconditions_reveal_nothing(alice, strangers, rpc):
+def test_preconditions_reveal_nothing(any_service, alice, strangers, rpc):
     """A matching revision, attempt or request_id makes no difference for a stranger."""
     operation = alice.create()
     alice.transition("StartOperation", operation.id, request_id="r")
@@ -87,18 +130,46 @@ def test_preconditions_reveal_nothing(alice, strangers, rpc):
     fitting = {"request_id": "r", "expected_revision": 2, "attempt": 1}
     given = {name: value for name, value in fitting.items() if name in fields}
     for stranger in authorized(strangers, rpc):
-        about_foreign = not_found(stranger, rpc, operation.id, **given)
-        about_missing = not_found(stranger, rpc, new_operation_id(), **given)
-        assert on_the_wire(about_foreign) == on_the_wire(about_missing)
+        about_foreign = refusals(stranger, any_service, rpc, operation.id, **given)
+        assert about_foreign == refusals(stranger, any_service, rpc, new_operation_id(), **given)
 
 
-def test_refused_strangers_change_nothing(alice, strangers, stored):
+@pytest.mark.parametrize("rpc", [rpc for rpc in ABOUT_ONE if rpc in HTTP_RPCS], ids=METHOD)
+def test_conditions_in_headers_reveal_nothing(any_service, alice, strangers, rpc):
+    """No condition or preference in the headers of HTTP makes a difference for a stranger."""
+    operation = alice.create()
+    alice.transition("StartOperation", operation.id, request_id="r")
+    for stranger in authorized(strangers, rpc):
+        for name, value in CONDITIONS.items():
+            foreign, missing = (
+                over_http(stranger, any_service, rpc, operation_id, {name: value})
+                for operation_id in (operation.id, new_operation_id())
+            )
+            assert foreign == missing, name
+
+
+@pytest.mark.parametrize("method", ["GetOperation", "GoogleGetOperation"])
+def test_preference_reveals_nothing(any_service, alice, strangers, method):
+    """A call that prefers to wait is refused for a stranger as any other one."""
+    operation = alice.create()
+    rpc = BY_METHOD[method]
+    for stranger in authorized(strangers, rpc):
+        waiting = Client(any_service.channel, stranger.subject, stranger.roles, stranger.key)
+        waiting.metadata = (*stranger.metadata, ("prefer", "wait=10"))
+        foreign, missing = (
+            on_the_wire(not_found(waiting, rpc, operation_id))
+            for operation_id in (operation.id, new_operation_id())
+        )
+        assert foreign == missing
+
+
+def test_refused_strangers_change_nothing(any_service, alice, strangers, stored):
     """Refused calls of strangers change neither the operation nor its events."""
     operation = alice.create()
     before = stored.everything(OperationId(operation.id))
     for rpc in ABOUT_ONE:
         for stranger in authorized(strangers, rpc):
-            not_found(stranger, rpc, operation.id)
+            refusals(stranger, any_service, rpc, operation.id)
     assert stored.everything(OperationId(operation.id)) == before
 
 
@@ -112,6 +183,11 @@ def test_owner_learns_of_delete_and_expiry(any_service, alice, rpc):
         with refused(StatusCode.NOT_FOUND, reason) as refusal:
             alice.send(rpc, rpc.about(operation.id))
         assert refusal.facts == {"operation_id": operation.id}
+        if rpc in HTTP_RPCS:
+            http = http_of(any_service, alice)
+            verb, place, body = url_of(rpc, rpc.about(operation.id))
+            assert http(verb, place, body).refusal == (404, reason)
+            http.close()
 
 
 def test_granted_worker_does_the_work_of_any_owner(any_service, alice):

@@ -4,16 +4,14 @@ import itertools
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
-import grpc
 import pytest
 from grpc import StatusCode
 
 from milepost.domain.operation import new_operation_id
-from tests.e2e.client import Client
-from tests.e2e.rpcs import CALL_SECONDS, RPCS, Rpc
+from tests.e2e.rpcs import Rpc
 from tests.e2e.service import Service
+from tests.faults.strangers import CALLS, Ask, Protocol
 from tests.faults.timing import Interval, Rounds, difference, measure, slower
 
 _log = logging.getLogger(__name__)
@@ -45,64 +43,73 @@ sizes = pytest.mark.parametrize(
         pytest.param(FULL, id="full", marks=[pytest.mark.faults, pytest.mark.timeout(600)]),
     ],
 )
-rpcs = pytest.mark.parametrize(
-    "rpc",
-    [rpc for rpc in RPCS if rpc.method in {"GetOperation", "UpdateProgress"}],
-    ids=lambda rpc: rpc.method,
+calls = pytest.mark.parametrize(
+    ("protocol", "rpc"),
+    CALLS,
+    ids=[f"{protocol.__name__}-{rpc.method}" for protocol, rpc in CALLS],
 )
 
 
-@pytest.fixture(params=["sqlite_url", "postgres_url"])
-def service(request: pytest.FixtureRequest, tmp_path) -> Iterator[Service]:
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def service(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Service]:
     """A service of these tests alone, on each database."""
-    with Service(request.getfixturevalue(request.param), tmp_path) as service:
+    folder = tmp_path_factory.mktemp("existence")
+    if request.param == "sqlite":
+        with Service(f"sqlite:///{folder / 'milepost.db'}", folder) as service:
+            yield service
+        return
+    copies = request.getfixturevalue("postgres_copies")
+    name = copies.take()
+    url = request.getfixturevalue("postgres").url(name)
+    with Service(url, folder) as service:
         yield service
+    copies.drop(name)
 
 
-def asking(stranger: Client, rpc: Rpc, next_id: Callable[[], str]) -> Callable[[], None]:
-    """Return a call that must be refused with NOT_FOUND; its messages are plain bytes."""
-    call: Any = stranger.channel.unary_unary(f"/{rpc.name}")
-    ready = (rpc.about(next_id()).SerializeToString() for _ in itertools.count())
+def refused(ask: Ask, next_id: Callable[[], str]) -> Callable[[], None]:
+    """Return a call that must be refused with NOT_FOUND."""
 
-    def ask() -> None:
+    def call() -> None:
         for _ in range(MORE_TRIES + 1):
-            with pytest.raises(grpc.RpcError) as caught:
-                call(next(ready), metadata=stranger.metadata, timeout=CALL_SECONDS)
-            if caught.value.code() is StatusCode.NOT_FOUND:
+            code = ask(next_id())
+            if code is StatusCode.NOT_FOUND:
                 return
             # The machine is too busy for the database. This round is too slow to be counted.
-            assert caught.value.code() is StatusCode.UNAVAILABLE, caught.value.details()
+            assert code is StatusCode.UNAVAILABLE
         pytest.fail("the service is not available")
 
-    return ask
+    return call
 
 
-def rounds_of(service: Service, rpc: Rpc, size: Size) -> Rounds:
+def rounds_of(service: Service, protocol: Protocol, rpc: Rpc, size: Size) -> Rounds:
     """Measure rounds of one call on a foreign, a missing and a delayed missing operation."""
     alice = service.client("alice")
     foreign = itertools.cycle([alice.create().id for _ in range(8)])
     found: Rounds = []
     while len(found) < size.rounds:
         stranger = service.client("mallory")
-        calls: dict[str, Callable[[], object]] = {
-            FOREIGN: asking(stranger, rpc, lambda: next(foreign)),
-            MISSING: asking(stranger, rpc, new_operation_id),
-        }
-        calls[DELAYED] = slower(asking(stranger, rpc, new_operation_id), size.injected)
-        for call in calls.values():
-            call()  # the first call looks the key up
-        found += measure(calls, CALLS_OF_ONE // len(calls))
+        with protocol(service, stranger, rpc) as ask:
+            missing = refused(ask, new_operation_id)
+            calls = {
+                FOREIGN: refused(ask, lambda: next(foreign)),
+                MISSING: missing,
+                DELAYED: slower(missing, size.injected),
+            }
+            missing()  # the first call looks the key up
+            found += measure(calls, CALLS_OF_ONE // len(calls))
     return found
 
 
 @sizes
-@rpcs
-def test_foreign_takes_as_long_as_missing(service, rpc, size):
+@calls
+def test_foreign_takes_as_long_as_missing(service, protocol, rpc, size):
     """Times do not tell a foreign operation apart from a missing one, and a delay is detected."""
     found: Rounds = []
     report = ""
     for _ in range(size.evaluations):
-        found += rounds_of(service, rpc, size)
+        found += rounds_of(service, protocol, rpc, size)
         foreign = difference(found, FOREIGN, MISSING)
         delayed = difference(found, DELAYED, MISSING)
         report += f"\n{len(found)} rounds: foreign {foreign}, delayed by {size.injected}: {delayed}"

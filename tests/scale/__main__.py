@@ -16,7 +16,7 @@ from rich.console import Console
 import tests.scale
 from tests.scale.figures import Figure, table
 
-NOT_MEASUREMENTS: Final = ("test_", "__", "figures", "cpu", "stream_load")
+NOT_MEASUREMENTS: Final = ("test_", "__", "figures", "cpu", "event_load", "stream_load")
 """Beginnings of the names of modules that measure nothing by themselves."""
 MAX_MINUTES: Final = 15.0
 """Time for all measurements together."""

@@ -3,6 +3,7 @@
 import pytest
 
 from milepost import config
+from milepost.main.open_files import max_http_connections
 from tests.unit.loaded_settings import problems
 
 pytestmark = pytest.mark.usefixtures("no_settings")
@@ -66,3 +67,12 @@ def test_origins_are_separated_by_commas(monkeypatch):
     settings = chosen(monkeypatch, http_origins="https://a.example, http://localhost:3000,")
     assert settings.allowed_origins == {"https://a.example", "http://localhost:3000"}
     assert chosen(monkeypatch, http_origins="*").allowed_origins == {"*"}
+
+
+def test_connections_have_room_among_the_open_files(monkeypatch):
+    """The HTTP port keeps half of the possible connections, or as many as the setting says."""
+    assert config.load().http_connections_max is None
+    assert max_http_connections(65_536, None) == 32_512
+    setting = chosen(monkeypatch, http_connections_max="10000").http_connections_max
+    assert max_http_connections(20_000, setting) == 10_000
+    assert max_http_connections(1_024, setting) == 512

@@ -10,6 +10,7 @@ import pytest
 from google.protobuf import any_pb2, duration_pb2, json_format, struct_pb2, timestamp_pb2
 from google.protobuf.descriptor import FieldDescriptor
 
+from milepost.domain.errors import InvalidRequest
 from milepost.gen.milepost.v1 import (
     admin_service_pb2,
     operation_pb2,
@@ -17,7 +18,7 @@ from milepost.gen.milepost.v1 import (
     webhook_service_pb2,
     worker_service_pb2,
 )
-from milepost.web.json_messages import MAX_PROBLEM_LENGTH, from_plain, to_json, to_plain
+from milepost.web.json_messages import from_plain, to_json, to_plain
 
 FILES = (operation_service_pb2, worker_service_pb2, webhook_service_pb2, admin_service_pb2)
 REQUESTS = [
@@ -47,6 +48,7 @@ JUNK: list[Any] = [
 JUNK += [{"": None}, {"@type": None}, {"@type": "a/b.C", "value": "AA"}, [{}], "\U0001f600", [""]]
 PACKED = "type.googleapis.com/google.protobuf.Value"
 UNKNOWN = "type.example.com/acme.Frames"
+MAX_PROBLEM_LENGTH = 400
 
 
 def filled(descriptor, chance, depth=0):
@@ -62,8 +64,8 @@ def problem_of(plain, message):
     """Return the text of the refusal; empty if the JSON fits."""
     try:
         from_plain(plain, message)
-    except ValueError as problem:
-        return str(problem)
+    except InvalidRequest as refusal:
+        return str(refusal)
     return ""
 
 
@@ -105,11 +107,48 @@ def test_json_is_that_of_protobuf(seed):
 
 @pytest.mark.parametrize("request_type", REQUESTS, ids=lambda each: each.DESCRIPTOR.name)
 def test_no_value_gets_past_the_refusal(request_type):
-    """Any JSON in any field either fits or is a ValueError with a short text."""
+    """Any JSON in any field either fits or is refused with a short text."""
     for field in request_type.DESCRIPTOR.fields:
         for name in {field.name, field.json_name}:
             for junk in JUNK:
-                assert len(problem_of({name: junk}, request_type())) <= MAX_PROBLEM_LENGTH + 3
+                assert len(problem_of({name: junk}, request_type())) <= MAX_PROBLEM_LENGTH
+
+
+SECRET = "k0123456789abcdef0123456789abcdef"  # noqa: S105 - of no one
+
+
+@pytest.mark.parametrize(
+    ("plain", "problem"),
+    [
+        ({SECRET: 1}, "request: has no field k0123456789a…"),
+        ({"function": {SECRET: SECRET}}, "function: must be a text"),
+        ({"priority": SECRET}, "priority: must be a whole number of 32 bits"),
+        ({"ttl": SECRET}, 'ttl: must be a duration, such as "30s"'),
+        ({"scheduleTime": SECRET}, 'scheduleTime: must be a time, such as "2026-01-31T12:00:00Z"'),
+        (
+            {"metadata": [SECRET]},
+            "metadata: must be an object, with finite numbers and not nested too deeply",
+        ),
+        ({"retry_policy": SECRET}, "retry_policy: must be an object"),
+        ({"retryPolicy": {"colour": SECRET}}, "retryPolicy: has no field colour"),
+        (
+            {"retryPolicy": {"maxBackoff": [SECRET]}},
+            'retryPolicy.maxBackoff: must be a duration, such as "30s"',
+        ),
+        ({"callbackEvents": SECRET}, "callbackEvents: must be a list; each item is a text"),
+        ({"requestId": SECRET, "request_id": SECRET}, "request: must give each field once"),
+    ],
+)
+def test_refusal_names_the_field_and_never_its_value(plain, problem):
+    """A refusal says which field does not fit and what it must be; it quotes no value."""
+    assert problem_of(plain, operation_service_pb2.CreateOperationRequest()) == problem
+
+
+def test_refusal_names_the_item_of_a_list():
+    """A refusal of an item of a list names its place."""
+    errors = [{"code": "A"}, {"code": [SECRET]}]
+    request = worker_service_pb2.FailOperationRequest()
+    assert problem_of({"errors": errors}, request) == "errors[1].code: must be a text"
 
 
 @pytest.mark.parametrize(
@@ -225,7 +264,7 @@ def test_deep_values_are_refused_or_kept():
         request = operation_service_pb2.CreateOperationRequest()
         try:
             from_plain({"metadata": {"a": plain}}, request)
-        except ValueError:
+        except InvalidRequest:
             assert depth > 20
         else:
             assert to_plain(request) == {"metadata": {"a": plain}}

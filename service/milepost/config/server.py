@@ -50,6 +50,11 @@ class ServerSettings(BaseModel):
         description="Accept the credential of a watch as the query parameter access_token, because"
         " the EventSource of browsers sends no headers",
     )
+    http_connections_max: Count | None = Field(
+        None,
+        description="Connections of callers that the HTTP port keeps; by default half of those"
+        " that the limit of open files allows, and at most as many as that allows",
+    )
     batch_scheduling: bool = Field(
         default=False, description="On Linux, run under the scheduling policy SCHED_BATCH"
     )

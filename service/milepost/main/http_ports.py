@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Self
 from aiohttp import web
 
 from milepost.config import split_address
+from milepost.main.open_files import max_http_connections
 from milepost.web.api_app import api_app
 from milepost.web.http_api import HttpApi
 from milepost.web.http_port import HttpPort
@@ -66,15 +67,15 @@ class HttpPorts:
         access: AccessChecks,
         tracing: Tracing,
         *,
-        max_connections: int,
+        open_files: int,
     ) -> None:
-        """Serve the API, if the settings say so, on at most so many connections of callers."""
+        """Serve the API, if the settings say so; this process may have so many files open."""
         settings = self._settings
         if not settings.serves_http_api:
             return
         shared = None if settings.probes_listen else self._probes
         port = shared or await self._listen(settings.http_listen, web.Application())
-        port.connections.max_held = max_connections
+        port.connections.max_held = max_http_connections(open_files, settings.http_connections_max)
         app = api_app(
             HttpApi(
                 services,

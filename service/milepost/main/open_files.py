@@ -27,3 +27,9 @@ def raise_open_files_limit() -> int:
 def max_connections(open_files: int) -> int:
     """Return how many connections the gRPC port may have with this limit of open files."""
     return max(open_files - RESERVED, open_files // 2)
+
+
+def max_http_connections(open_files: int, setting: int | None) -> int:
+    """Return how many connections the HTTP port keeps for callers: half of those, or `setting`."""
+    possible = max_connections(open_files)
+    return possible // 2 if setting is None else min(setting, possible)

@@ -135,9 +135,7 @@ async def serve(settings: Settings, assignment: Assignment | None = None) -> Non
             tracing=tracing,
         )
         await server.start()
-        await ports.serve(
-            services, access, tracing, max_connections=max_connections(open_files) // 2
-        )
+        await ports.serve(services, access, tracing, open_files=open_files)
         freeze_startup_objects()
         watch = asyncio.create_task(readiness.watch(batchers, server))
         # It ends when the replica drains, unlike the other tasks: then it takes no more renewals.

@@ -7,7 +7,6 @@ of any type. Such a value is `{"@type": …, "value": base64}` here, in both dir
 from __future__ import annotations
 
 import base64
-import binascii
 import functools
 import json
 import math
@@ -18,6 +17,9 @@ from google.protobuf import any_pb2, descriptor_pool, json_format
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError
 
+from milepost.domain.errors import InvalidRequest, Violation
+from milepost.web.json_problems import REFUSALS, violation_of
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -26,20 +28,9 @@ if TYPE_CHECKING:
 
     Encode = Callable[[Any], Any]
 
-MAX_PROBLEM_LENGTH: Final = 300
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICRO: Final = 1_000
 _URL_SAFE: Final = str.maketrans("-_", "+/")
-_REFUSALS: Final = (
-    json_format.ParseError,
-    AttributeError,
-    KeyError,
-    OverflowError,
-    RecursionError,
-    TypeError,
-    ValueError,
-)
-"""Exceptions of protobuf for JSON that does not fit a message."""
 
 
 def to_json(message: Message) -> bytes:
@@ -56,7 +47,7 @@ def from_plain(plain: Mapping[str, Any], message: Message) -> None:
     """Fill the empty `message` with the values of a JSON object.
 
     Raises:
-        ValueError: a field is unknown or has a value of another type; the text says which.
+        InvalidRequest: a field is unknown or has a value of another type.
     """
     rest = dict(plain)
     for field in message.DESCRIPTOR.fields:
@@ -65,55 +56,51 @@ def from_plain(plain: Mapping[str, Any], message: Message) -> None:
                 _fill_any(getattr(message, field.name), rest.pop(name), name)
     try:
         json_format.ParseDict(rest, message)
-    except _REFUSALS as error:
-        raise ValueError(_shortened(str(error))) from None
+    except REFUSALS:
+        raise InvalidRequest(violation_of(rest, type(message))) from None
 
 
 def _fill_any(message: any_pb2.Any, plain: Any, name: str) -> None:
     if plain is None:
         return
     type_url = plain.get("@type") if isinstance(plain, dict) else None
-    if not isinstance(type_url, str):  # whatever JSON it is, it is the caller's mistake
-        raise ValueError(f'{name} must be an object with "@type"')  # noqa: TRY004
+    if not isinstance(type_url, str):
+        raise InvalidRequest(Violation(name, 'must be an object with "@type"'))
     message.SetInParent()
+    known = _known_type(type_url)
     try:
-        if _is_known(type_url):
-            json_format.ParseDict(plain, message)
+        if known is None:
+            message.type_url, message.value = type_url, _packed(plain)
         else:
-            message.type_url, message.value = type_url, _packed(plain, name)
-    except _REFUSALS as error:
-        raise ValueError(_shortened(str(error))) from None
+            json_format.ParseDict(plain, message)
+    except REFUSALS:
+        form = _UNKNOWN if known is None else f"must be a {known} as JSON"
+        raise InvalidRequest(Violation(name, form)) from None
 
 
-def _is_known(type_url: str) -> bool:
-    """Return True if this process has the descriptor of the type."""
+def _known_type(type_url: str) -> str | None:
+    """Return the name of the type if this process has its descriptor."""
+    name = type_url.rpartition("/")[2]
     try:
-        descriptor_pool.Default().FindMessageTypeByName(type_url.rpartition("/")[2])
+        descriptor_pool.Default().FindMessageTypeByName(name)
     except KeyError:
-        return False
-    return True
+        return None
+    return name
 
 
-def _packed(plain: Mapping[str, Any], name: str) -> bytes:
+def _packed(plain: Mapping[str, Any]) -> bytes:
     """Return the bytes of a message of unknown type, from base64 of either alphabet."""
     text = plain.get("value")
-    if plain.keys() == {"@type", "value"} and isinstance(text, str):
-        padding = "=" * (-len(text) % 4)
-        try:
-            return base64.b64decode(text.translate(_URL_SAFE) + padding, validate=True)
-        except (ValueError, binascii.Error):
-            pass
-    raise ValueError(
-        f'{name} is of a type that the service does not know: it must have "@type" and "value",'
-        " which must be base64"
-    )
+    if plain.keys() != {"@type", "value"} or not isinstance(text, str):
+        raise ValueError(_UNKNOWN)
+    padding = "=" * (-len(text) % 4)
+    return base64.b64decode(text.translate(_URL_SAFE) + padding, validate=True)
 
 
-def _shortened(text: str) -> str:
-    """Return the problem on one line, without the list of all fields."""
-    line = " ".join(text.split()).partition(" Available Fields")[0]
-    line = line.encode(errors="backslashreplace").decode()  # a lone surrogate has no UTF-8
-    return line if len(line) <= MAX_PROBLEM_LENGTH else line[:MAX_PROBLEM_LENGTH] + "..."
+_UNKNOWN: Final = (
+    'is of a type that the service does not know: it must have "@type" and "value", which must be'
+    " base64"
+)
 
 
 @functools.cache

@@ -13,6 +13,7 @@ from google.protobuf.descriptor import FieldDescriptor
 
 from milepost.domain.errors import InvalidRequest, Violation
 from milepost.web.json_messages import from_plain
+from milepost.web.json_problems import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -50,10 +51,7 @@ async def message_of(route: Route, call: HttpCall) -> Message:
         plain.pop(_camel(_RESUMED), None)
     _add(plain, headers, "headers")
     message = route.request()
-    try:
-        from_plain(plain, message)
-    except ValueError as problem:
-        _refuse("request", str(problem))
+    from_plain(plain, message)
     return message
 
 
@@ -110,7 +108,7 @@ def _query(route: Route, query: MultiMapping[str]) -> dict[str, Any]:
     for name in query:
         field, texts = known.get(name), query.getall(name)
         if field is None:
-            _refuse("query", f"has no parameter {name}")
+            _refuse("query", f"has no parameter {shown(name)}")
         if field.is_repeated:
             found[name] = [_parameter(field, text) for text in texts]
         elif len(texts) > 1:

@@ -128,6 +128,13 @@ class RawHttp:
         """Read the body, after the headers, of a response with a length."""
         return self._file.read(int(self.headers()["content-length"]))
 
+    def response(self) -> bytes:
+        """Read a whole response with a length, without its date."""
+        lines = list(iter(self._file.readline, b"\r\n"))
+        length = next(line for line in lines if line.lower().startswith(b"content-length:"))
+        head = b"".join(line for line in lines if not line.startswith(b"Date:"))
+        return head + self._file.read(int(length.split(b":")[1]))
+
     def lines(self) -> Iterator[str]:
         """Read the lines of a chunked body, after the headers, until it ends."""
         rest = b""

@@ -1,6 +1,7 @@
 """The spans of calls, as a collector receives them."""
 
 import asyncio
+import secrets
 
 import grpc
 import pytest
@@ -14,6 +15,8 @@ from milepost.storage.tables import operations
 from tests.canaries import CANARIES
 from tests.contract.stored import Stored
 from tests.e2e.client import FUNCTION, Client
+from tests.e2e.http.exchange import http_of
+from tests.e2e.http.secret_requests import send_secrets_over_http
 from tests.e2e.refusals import refused
 from tests.e2e.rpcs import RPCS
 from tests.e2e.secret_requests import send_secrets
@@ -170,6 +173,7 @@ def test_secrets_and_payloads_never_reach_a_span(spans, alice):
 def test_no_secret_reaches_a_span(spans, traced, alice):
     """No secret of any kind is in any span, in any form."""
     send_secrets(traced)
+    send_secrets_over_http(traced)
     trace_id, _ = under(alice)
     alice.create()
     spans.one(trace_id)
