@@ -35,7 +35,7 @@ def database_of(engine: Engine) -> Database:
 
     It is the same for all engines of that product, so that their stores share its statements.
     """
-    return _database(type(engine.dialect))
+    return _database(type(engine.dialect))  # type: ignore[arg-type]  # mypy means its instances
 
 
 @functools.cache

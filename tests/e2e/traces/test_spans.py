@@ -1,7 +1,6 @@
 """The spans of calls, as a collector receives them."""
 
 import asyncio
-import secrets
 
 import grpc
 import pytest
@@ -15,7 +14,6 @@ from milepost.storage.tables import operations
 from tests.canaries import CANARIES
 from tests.contract.stored import Stored
 from tests.e2e.client import FUNCTION, Client
-from tests.e2e.http.exchange import http_of
 from tests.e2e.http.secret_requests import send_secrets_over_http
 from tests.e2e.refusals import refused
 from tests.e2e.rpcs import RPCS
