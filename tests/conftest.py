@@ -40,7 +40,7 @@ if (_memory := memory_root()) is not None:
 def pytest_report_header() -> list[str]:
     """Say which optional programs the tests of this run use."""
     return [
-        f"proxies: {', '.join(proxies.installed()) or 'none is installed'}",
+        f"proxies: {proxies.report()}",
         f"promtool: {monitoring.promtool() or 'not installed, the alert rules are UNTESTED'}",
         f"clients of google.longrunning: {', '.join(programs.languages())}",
     ]
