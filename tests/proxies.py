@@ -21,6 +21,7 @@ import grpc
 import pytest
 
 from milepost_client import Milepost, read_tls
+from tests.canaries import CANARIES
 from tests.certificates import SERVER, Authority
 from tests.machine import free_port
 from tests.waiting import eventually
@@ -64,7 +65,7 @@ KINDS: Final[Mapping[str, Kind]] = {
         run=(*_NGINX, f"daemon off; master_process off; {_NGINX_PROCESS}"),
         check=(*_NGINX, _NGINX_PROCESS, "-t"),
         places={
-            "http {\n": "http {\n" + _NGINX_TEMPORARY,
+            "\nhttp {\n": "\nhttp {\n" + _NGINX_TEMPORARY,
             "/var/log/nginx/access.log": "{folder}/access.log",
             "/etc/nginx/tls/tls.crt": "{certificate}",
             "/etc/nginx/tls/tls.key": "{key}",
@@ -80,6 +81,17 @@ KINDS: Final[Mapping[str, Kind]] = {
             "bind :443 ": "bind {address} ",
         },
     ),
+    "envoy": Kind(
+        file="deploy/envoy.yaml",
+        run=("-c", "{file}", "--concurrency", "1", "--use-dynamic-base-id"),
+        check=("--mode", "validate", "-c", "{file}"),
+        places={
+            "/etc/envoy/tls.crt": "{certificate}",
+            "/etc/envoy/tls.key": "{key}",
+            "address: 0.0.0.0, port_value: 443": "address: 127.0.0.1, port_value: {port}",
+        },
+        address="address: {host}, port_value: {port}",
+    ),
 }
 
 
@@ -90,7 +102,11 @@ class Proxy:
     name: str
     address: str
     authority: Path | None = None
-    log: Path | None = None
+    logs: tuple[Path, ...] = ()
+
+    def log(self) -> str:
+        """Return what it has written so far."""
+        return "".join(path.read_text(encoding="utf-8") for path in self.logs if path.exists())
 
     @property
     def http_address(self) -> str:
@@ -131,9 +147,11 @@ class Configuration:
         pair = authority.certify(*SERVER)
         both = self._folder / "both.pem"
         both.write_bytes(pair.certificate.read_bytes() + pair.key.read_bytes())
-        self.proxy = Proxy(
-            name, f"127.0.0.1:{free_port()}", authority.file, self._folder / "output"
-        )
+        self._output = self._folder / "output"
+        logs = self._output, self._folder / "access.log"
+        self.proxy = Proxy(name, f"127.0.0.1:{free_port()}", authority.file, logs)
+        for log in logs:
+            CANARIES.watch(log)
         self._values = {
             "folder": str(self._folder),
             "file": str(self._folder / Path(self._kind.file).name),
@@ -182,8 +200,7 @@ class Configuration:
     @contextmanager
     def running(self) -> Iterator[Proxy]:
         """Run the proxy."""
-        assert self.proxy.log is not None
-        with self.proxy.log.open("wb") as output:
+        with self._output.open("wb") as output:
             process = subprocess.Popen(
                 self.command(self._kind.run),
                 stdin=subprocess.DEVNULL,
@@ -198,7 +215,7 @@ class Configuration:
             process.wait()
 
     def _listens(self, process: subprocess.Popen[bytes]) -> bool:
-        assert process.poll() is None, self.proxy.log and self.proxy.log.read_text()
+        assert process.poll() is None, self.proxy.log()
         host, _, port = self.proxy.address.rpartition(":")
         try:
             socket.create_connection((host, int(port)), timeout=1).close()

@@ -1,6 +1,7 @@
 """Calls of every kind through real proxies."""
 
 import asyncio
+import secrets
 from typing import Any
 
 import grpc
@@ -14,7 +15,7 @@ from tests.e2e.client import Client
 from tests.e2e.http.exchange import EventStream, Http
 from tests.e2e.refusals import refused
 from tests.e2e.rpcs import BY_METHOD
-from tests.waiting import until
+from tests.waiting import eventually, until
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -46,18 +47,21 @@ async def test_whole_life_passes(proxy, replicas, alice, function):
     async with proxy.milepost(alice.key) as milepost:
         operation = await milepost.create(function)
         worker = Worker(milepost, {function: work}, lease=30)
-        running = asyncio.create_task(worker.run())
+        seen = []
         async with asyncio.timeout(30):
-            seen = [change.status async for change in milepost.watch(operation.id)]
+            async for change in milepost.watch(operation.id):
+                seen.append(change.status)
+                if len(seen) == 1:
+                    running = asyncio.create_task(worker.run())
             assert await milepost.result(operation.id) == 7
-        worker.stop()
-        await running
+            worker.stop()
+            await running
     assert (seen[0], seen[-1]) == (Status.PENDING, Status.COMPLETED)
 
 
 async def test_largest_messages_pass(proxy, alice, function):
     """Requests of 2 MiB and answers of 3 MiB pass, and the service refuses larger requests."""
-    result = any_pb2.Any(type_url="example.com/id", value=bytes(MIB - KIB))
+    result = any_pb2.Any(type_url="example.com/id", value=bytes(MIB - 16 * KIB))
     options = (("grpc.max_receive_message_length", -1),)
     async with proxy.channel(*options) as channel:
         ids = []
@@ -179,6 +183,27 @@ def test_probes_and_metrics_stay_inside(proxy, alice):
         http = Http(proxy, None, proxy.context)
         assert http("GET", path).status >= 400, path
         http.close()
+
+
+def test_access_log_finds_the_caller_and_names_no_credential(proxy, replicas, alice):
+    """The log of a proxy has the address of the caller and the trace, but not the query."""
+    operation = alice.create()
+    trace = f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-00"
+    http = Http(proxy, None, proxy.context)
+    path = f"/v1/operations/{operation.id}:watch"
+    assert http("GET", f"{path}?access_token={alice.key}", traceparent=trace).status == 401
+    http.close()
+    eventually(lambda: trace in proxy.log(), within=5, what="logged")
+    (line,) = (line for line in proxy.log().splitlines() if trace in line)
+    assert "127.0.0.1" in line
+    assert path in line
+    assert alice.key not in line
+    trace_id = trace.split("-")[1]
+    eventually(
+        lambda: any(replica.log_lines(trace_id=trace_id) for replica in replicas),
+        within=5,
+        what=f"the service has logged {trace_id}",
+    )
 
 
 def test_events_pass_at_once(proxy, alice, function):
