@@ -25,7 +25,7 @@ from tests.e2e.rpcs import BY_METHOD
 from tests.e2e.service import Service
 from tests.faults.history import histories
 from tests.proxies import Proxy
-from tests.waiting import until
+from tests.waiting import eventually, until
 
 DEADLINE_S: Final = 30.0
 CALLERS: Final = 4
@@ -33,6 +33,7 @@ WATCHES: Final = 4
 CALLS_BETWEEN: Final = 100
 """Calls that succeed before each loss of a replica."""
 PAUSE_S: Final = 0.1
+COMPLETE: Final = "milepost.v1.WorkerService/CompleteOperation"
 MAX_TRIES: Final = 100
 RETRY_POLICY: Final = json.dumps(
     {
@@ -148,12 +149,18 @@ class Watch:
 
 
 async def lose(replica: Service, how: signal.Signals) -> None:
-    """End a replica with a signal, and start it again."""
+    """End a replica with a signal, and start it again, until the proxy sends it calls."""
     assert replica.process is not None
     replica.process.send_signal(how)
     code = await asyncio.to_thread(replica.end)
     assert code == (0 if how is signal.SIGTERM else -how), replica.log()
     await asyncio.to_thread(replica.start)
+    await asyncio.to_thread(
+        eventually,
+        lambda: replica.metric("milepost_rpc_duration_seconds_count", method=COMPLETE, code="OK"),
+        within=DEADLINE_S,
+        what="the proxy sends calls",
+    )
 
 
 async def lose_in_turn(replicas: list[Service], load: Load, rounds: int) -> None:
