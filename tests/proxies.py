@@ -166,9 +166,7 @@ class Configuration:
 
     def _replaced(self, text: str, replicas: Sequence[Service]) -> str:
         """Return the text of the file with the addresses and the paths of this test."""
-        places = {
-            place: self._filled(value) for place, value in self._kind.places.items()
-        }
+        places = {place: self._filled(value) for place, value in self._kind.places.items()}
         for number, replica in enumerate(replicas, 1):
             for port, address in ((7450, replica.address), (7451, replica.http_address)):
                 host, _, own_port = address.rpartition(":")
@@ -239,6 +237,12 @@ def require(name: str) -> None:
     """Skip the test where the proxy is missing."""
     if not is_installed(name):
         pytest.skip(f"{name} is not installed (apt install {name}): {KINDS[name].file} is UNTESTED")
+
+
+def require_any(proxies: Mapping[str, Proxy]) -> None:
+    """Skip the test where all proxies are missing."""
+    if not proxies:
+        pytest.skip(f"no proxy is installed: {', '.join(KINDS)}: this is UNTESTED")
 
 
 def report() -> str:

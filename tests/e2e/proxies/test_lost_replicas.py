@@ -1,12 +1,14 @@
 """One of two replicas behind a proxy is killed, or drains, under calls of every kind."""
 
 import asyncio
+import functools
 import itertools
 import json
 import signal
 import ssl
 import time
 import uuid
+from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -24,16 +26,16 @@ from tests.e2e.http.exchange import Http
 from tests.e2e.rpcs import BY_METHOD
 from tests.e2e.service import Service
 from tests.faults.history import histories
-from tests.proxies import Proxy
+from tests.proxies import Proxy, require_any
 from tests.waiting import eventually, until
 
 DEADLINE_S: Final = 30.0
-CALLERS: Final = 4
-WATCHES: Final = 4
-CALLS_BETWEEN: Final = 100
-"""Calls that succeed before each loss of a replica."""
+CALLERS: Final = 2
+"""Callers with the client of this repository for each proxy."""
+CALLS_BETWEEN: Final = 50
+"""Calls through each proxy that succeed before each loss of a replica."""
 PAUSE_S: Final = 0.1
-COMPLETE: Final = "milepost.v1.WorkerService/CompleteOperation"
+FINISHED: Final = "milepost_operations_finished_total"
 MAX_TRIES: Final = 100
 RETRY_POLICY: Final = json.dumps(
     {
@@ -123,6 +125,14 @@ class Load:
             assert attempt < MAX_TRIES
             time.sleep(PAUSE_S)
 
+    async def named(self, calling: Coroutine[Any, Any, None]) -> None:
+        """Run callers; an error names the proxy."""
+        try:
+            await calling
+        except Exception as error:
+            error.add_note(f"through {self.proxy.name}")
+            raise
+
     async def until_more(self) -> None:
         """Wait until more calls have succeeded."""
         enough = self.calls + CALLS_BETWEEN
@@ -148,61 +158,72 @@ class Watch:
         assert statuses == [Status.PENDING, Status.PROCESSING, Status.COMPLETED]
 
 
-async def lose(replica: Service, how: signal.Signals) -> None:
-    """End a replica with a signal, and start it again, until the proxy sends it calls."""
+async def lose(replica: Service, how: signal.Signals, loads: list[Load]) -> None:
+    """End a replica with a signal, and start it again, until all proxies send it calls."""
     assert replica.process is not None
     replica.process.send_signal(how)
     code = await asyncio.to_thread(replica.end)
     assert code == (0 if how is signal.SIGTERM else -how), replica.log()
     await asyncio.to_thread(replica.start)
-    await asyncio.to_thread(
-        eventually,
-        lambda: replica.metric("milepost_rpc_duration_seconds_count", method=COMPLETE, code="OK"),
-        within=DEADLINE_S,
-        what="the proxy sends calls",
-    )
+    for load in loads:
+        await asyncio.to_thread(
+            eventually,
+            functools.partial(replica.metric, FINISHED, function=load.function),
+            within=DEADLINE_S,
+            what=f"{load.proxy.name} sends calls",
+        )
 
 
-async def lose_in_turn(replicas: list[Service], load: Load, rounds: int) -> None:
+async def lose_in_turn(replicas: list[Service], loads: list[Load], rounds: int) -> None:
     """Kill one replica and drain the other one, so many times."""
     for number in range(rounds):
-        for replica, how in zip(replicas, (signal.SIGKILL, signal.SIGTERM), strict=True):
-            await load.until_more()
-            await lose(replica, how)
-        replicas = replicas[::-1] if number % 2 == 0 else replicas
-    await load.until_more()
+        turn = replicas if number % 2 == 0 else replicas[::-1]
+        for replica, how in zip(turn, (signal.SIGKILL, signal.SIGTERM), strict=True):
+            await asyncio.gather(*(load.until_more() for load in loads))
+            await lose(replica, how, loads)
+    await asyncio.gather(*(load.until_more() for load in loads))
 
 
 @pytest.mark.parametrize(
-    "rounds", [1, pytest.param(10, marks=[pytest.mark.faults, pytest.mark.timeout(600)])]
+    "rounds",
+    [
+        pytest.param(1, marks=pytest.mark.timeout(240)),
+        pytest.param(10, marks=[pytest.mark.faults, pytest.mark.timeout(900)]),
+    ],
 )
-async def test_lost_replicas_lose_nothing(proxy, replicas, function, rounds):
-    """No call fails after retries, every create is there once, and watches see each status."""
-    client = replicas[0].client("alice", ("CALLER", "WORKER"), (function,))
-    load = Load(proxy, client, function)
-    async with AsyncExitStack() as stack:
-        mileposts = [
-            await stack.enter_async_context(proxy.milepost(client.key, deadline=DEADLINE_S))
-            for _ in range(CALLERS)
-        ]
-        watches = [Watch(each, await each.create(f"{function}.watched")) for each in mileposts]
-        async with asyncio.TaskGroup() as group:
-            watching = [group.create_task(watch.run()) for watch in watches]
-            calling = [group.create_task(load.run(each)) for each in mileposts]
-            calling.append(group.create_task(load.run_stock()))
-            calling.append(group.create_task(asyncio.to_thread(load.run_http)))
-            try:
-                await lose_in_turn(replicas, load, rounds)
-            finally:
+async def test_lost_replicas_lose_nothing(replicas, proxies, function, rounds):
+    """No call fails after retries, every create is there once, and watches see each status.
+
+    Calls run through all proxies at once.
+    """
+    require_any(proxies)
+    client = replicas[0].client("alice", ("CALLER", "WORKER"), ("*",))
+    loads = [Load(proxy, client, f"{function}.{name}") for name, proxy in proxies.items()]
+    async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
+        tasks, watches = [], []
+        for load in loads:
+            for _ in range(CALLERS):
+                milepost = load.proxy.milepost(client.key, deadline=DEADLINE_S)
+                await stack.enter_async_context(milepost)
+                watches.append(Watch(milepost, await milepost.create(f"{function}.watched")))
+                tasks.append(group.create_task(load.named(load.run(milepost))))
+            tasks.append(group.create_task(load.named(load.run_stock())))
+            tasks.append(group.create_task(load.named(asyncio.to_thread(load.run_http))))
+        watching = [group.create_task(watch.run()) for watch in watches]
+        try:
+            await lose_in_turn(replicas, loads, rounds)
+        finally:
+            for load in loads:
                 load.is_over = True
-            await asyncio.gather(*calling)
-            for watch in watches:
-                await watch.milepost.start(watch.operation.id)
-                await watch.milepost.complete(watch.operation.id)
-            await asyncio.wait_for(asyncio.gather(*watching), DEADLINE_S)
+        await asyncio.gather(*tasks)
+        for watch in watches:
+            await watch.milepost.start(watch.operation.id)
+            await watch.milepost.complete(watch.operation.id)
+        await asyncio.wait_for(asyncio.gather(*watching), DEADLINE_S)
     for watch in watches:
         watch.check()
-    check(replicas[0], load)
+    for load in loads:
+        check(replicas[0], load)
 
 
 def check(replica: Service, load: Load) -> None:
