@@ -12,6 +12,7 @@ import shutil
 import socket
 import ssl
 import subprocess
+import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -236,7 +237,7 @@ def is_installed(name: str) -> bool:
 def require(name: str) -> None:
     """Skip the test where the proxy is missing."""
     if not is_installed(name):
-        pytest.skip(f"{name} is not installed (apt install {name}): {KINDS[name].file} is UNTESTED")
+        pytest.skip(f"{name} is not installed: {KINDS[name].file} is UNTESTED")
 
 
 def require_any(proxies: Mapping[str, Proxy]) -> None:
@@ -254,5 +255,6 @@ def report() -> str:
 
 
 def _search_path() -> str:
-    """Return the search path with the folders of system programs."""
-    return os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"))
+    """Return the search path, with the folders of this environment and of system programs."""
+    own = str(Path(sys.executable).parent)
+    return os.pathsep.join((own, os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"))

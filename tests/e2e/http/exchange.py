@@ -167,16 +167,8 @@ class Event:
 class EventStream:
     """A watch on a raw connection, parsed as the HTML standard says."""
 
-    def __init__(
-        self,
-        endpoint: Endpoint,
-        key: str,
-        operation_id: str,
-        *,
-        tls: ssl.SSLContext | None = None,
-        **headers: str,
-    ) -> None:
-        self.connection = RawHttp(endpoint, tls)
+    def __init__(self, connection: RawHttp, key: str, operation_id: str, **headers: str) -> None:
+        self.connection = connection
         sent = [f"{name.replace('_', '-')}: {text}" for name, text in headers.items()]
         path = f"/v1/operations/{operation_id}:watch"
         self.connection.send("GET", path, f"Authorization: Bearer {key}", *sent)

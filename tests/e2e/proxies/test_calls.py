@@ -12,7 +12,7 @@ from milepost.gen.milepost.v1 import operation_pb2
 from milepost.gen.milepost.v1 import worker_service_pb2 as worker_pb
 from milepost_client import Status, Worker
 from tests.e2e.client import Client
-from tests.e2e.http.exchange import EventStream, Http
+from tests.e2e.http.exchange import EventStream, Http, RawHttp
 from tests.e2e.refusals import refused
 from tests.e2e.rpcs import BY_METHOD
 from tests.waiting import eventually, until
@@ -36,7 +36,7 @@ async def call(channel: grpc.aio.Channel, client: Client, method: str, **fields:
     return await client.begin(channel, method, **fields)
 
 
-async def test_whole_life_passes(proxy, replicas, alice, function):
+async def test_whole_life_passes(proxy, alice, function):
     """An operation is created, watched, claimed, reported on and completed through a proxy."""
 
     async def work(held: Any) -> int:
@@ -143,8 +143,8 @@ async def test_many_waits_hold_up_no_call(proxy, alice, function):
 async def test_cancelled_calls_end_in_the_service(proxy, replicas, alice, function):
     """When a caller hangs up, its claim ends in the replica, and takes no work."""
 
-    def running() -> float:
-        return sum(replica.metric("milepost_rpcs_running") for replica in replicas)
+    def running() -> Any:
+        return sum(each.metric("milepost_rpcs_running") for each in replicas)
 
     before = running()
     async with proxy.channel() as channel:
@@ -177,7 +177,7 @@ def test_http_passes(proxy, alice, function):
     http.close()
 
 
-def test_probes_and_metrics_stay_inside(proxy, alice):
+def test_probes_and_metrics_stay_inside(proxy):
     """A proxy answers neither probes nor metrics, which need no credential."""
     for path in ("/metrics", "/readyz", "/healthz"):
         http = Http(proxy, None, proxy.context)
@@ -209,7 +209,7 @@ def test_access_log_finds_the_caller_and_names_no_credential(proxy, replicas, al
 def test_events_pass_at_once(proxy, alice, function):
     """A watch over HTTP gets each event when it happens, and not when a buffer is full."""
     operation = alice.create(function=function)
-    with EventStream(proxy, alice.key, operation.id, tls=proxy.context) as stream:
+    with EventStream(RawHttp(proxy, proxy.context), alice.key, operation.id) as stream:
         assert (stream.status, stream.headers["content-type"]) == (200, "text/event-stream")
         events = stream.events()
         assert next(events).data["status"] == "OPERATION_STATUS_PENDING"

@@ -2,14 +2,13 @@
 
 import asyncio
 import functools
-import itertools
 import json
 import signal
 import ssl
 import time
 import uuid
 from collections.abc import Coroutine
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing, suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.client import HTTPException
@@ -110,20 +109,15 @@ class Load:
 
     def _http(self, verb: str, path: str, body: Any = None, key: str = "") -> Any:
         headers = {"Idempotency_Key": key} if key else {}
-        for attempt in itertools.count():
+        for _ in range(MAX_TRIES):
             http = Http(self.proxy, f"Bearer {self.client.key}", self.proxy.context)
-            try:
+            with closing(http), suppress(*PASSING):
                 answer = http(verb, path, body, **headers)
-            except PASSING:
-                pass
-            else:
                 if answer.status not in REPEATED:
                     assert answer.status < HTTPStatus.BAD_REQUEST, answer
                     return answer.json
-            finally:
-                http.close()
-            assert attempt < MAX_TRIES
             time.sleep(PAUSE_S)
+        raise AssertionError(f"no answer to {verb} {path}")
 
     async def named(self, calling: Coroutine[Any, Any, None]) -> None:
         """Run callers; an error names the proxy."""
@@ -150,7 +144,7 @@ class Watch:
     async def run(self) -> None:
         """Collect the changes."""
         async for change in self.milepost.watch(self.operation.id):
-            self.seen.append(change)  # noqa: PERF401 - each at once
+            self.seen.append(change)
 
     def check(self) -> None:
         """Assert that every status was seen once."""

@@ -1,7 +1,7 @@
 """Calls and streams on which nothing happens for a long time, through real proxies.
 
-The small size is longer than the time that proxies allow for a request, the full one (`make faults`)
-than every time that they have for calls.
+The small size is longer than the time that proxies allow for a request, the full one
+(`make faults`) than every time that they have for calls.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from milepost.gen.milepost.v1 import operation_pb2
 from milepost.gen.milepost.v1 import worker_service_pb2 as worker_pb
 from tests.e2e.client import Client
-from tests.e2e.http.exchange import EventStream
+from tests.e2e.http.exchange import EventStream, RawHttp
 from tests.e2e.rpcs import BY_METHOD
 from tests.proxies import Proxy, require_any
 
@@ -98,9 +98,8 @@ class Quiet:
         """Watch over HTTP an operation that changes after a long time."""
         operation = self.client.create(function=self.function)
         last = str(operation.revision)
-        with EventStream(
-            self.proxy, self.client.key, operation.id, tls=self.proxy.context, Last_Event_ID=last
-        ) as stream:
+        raw = RawHttp(self.proxy, self.proxy.context)
+        with EventStream(raw, self.client.key, operation.id, Last_Event_ID=last) as stream:
             time.sleep(self.seconds)
             self.client.transition("CancelOperation", operation.id)
             (event,) = stream.events()
