@@ -48,7 +48,7 @@ if (_memory := memory_root()) is not None:
 def pytest_report_header() -> list[str]:
     """Say which optional programs the tests of this run use."""
     return [
-        f"proxies: {', '.join(proxies.installed()) or 'none is installed'}",
+        f"proxies: {proxies.report()}",
         f"pgbouncer: {pgbouncer.program() or 'not installed, the service behind it is UNTESTED'}",
         f"promtool: {monitoring.promtool() or 'not installed, the alert rules are UNTESTED'}",
         f"schema of Grafana: {monitoring.schema_check() or 'not built, it is UNTESTED'}",

@@ -3,18 +3,17 @@
 import asyncio
 import uuid
 from collections.abc import AsyncIterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import grpc
 import pytest
 
-from milepost_client import Milepost, Operation, Status, Worker
+from milepost_client import Operation, Status, Worker
 from tests.e2e.client import Client
 from tests.e2e.rpcs import BY_METHOD
 from tests.e2e.service import RECONNECT, Service
 from tests.http2_proxy import http2_proxy
-from tests.proxies import installed, running_proxy
+from tests.proxies import KINDS, Configuration, Proxy, require
 from tests.waiting import until
 
 MAX_REFUSALS = 60
@@ -27,17 +26,18 @@ def replica(sqlite_url: str, tmp_path: Path):
         yield replica
 
 
-@pytest.fixture(params=["frames", *installed()])
+@pytest.fixture(params=["frames", *KINDS])
 async def proxy(
     request: pytest.FixtureRequest, replica: Service, tmp_path: Path
-) -> AsyncIterator[str]:
-    """The address of a proxy in front of the service."""
+) -> AsyncIterator[Proxy]:
+    """A proxy in front of the service."""
     if request.param == "frames":
-        async with http2_proxy(replica.address) as proxy:
-            yield proxy.address
+        async with http2_proxy(replica.address) as frames:
+            yield Proxy("frames", frames.address)
         return
-    with ExitStack() as stack:
-        yield stack.enter_context(running_proxy(request.param, replica.address, tmp_path))
+    require(request.param)
+    with Configuration(request.param, [replica, replica], tmp_path).running() as proxy:
+        yield proxy
 
 
 async def restart(replica: Service) -> None:
@@ -49,7 +49,7 @@ async def restart(replica: Service) -> None:
 async def test_refusals_do_not_take_the_replica_away(replica, proxy):
     """However many bad requests one caller sends, the calls of others pass the proxy."""
     mallory, alice = replica.client("mallory"), replica.client("alice")
-    async with grpc.aio.insecure_channel(proxy, options=RECONNECT) as channel:
+    async with proxy.channel(*RECONNECT) as channel:
 
         async def code(client: Client, **fields: object) -> grpc.StatusCode:
             rpc = BY_METHOD["CreateOperation"]
@@ -78,8 +78,8 @@ async def test_clients_outlive_a_replica_behind_a_proxy(replica, proxy):
         return 7
 
     async with (
-        Milepost(proxy, api_key=keys[0], deadline=60) as caller,
-        Milepost(proxy, api_key=keys[1], deadline=60) as milepost,
+        proxy.milepost(keys[0], deadline=60) as caller,
+        proxy.milepost(keys[1], deadline=60) as milepost,
     ):
         operation = await caller.create(function)
 

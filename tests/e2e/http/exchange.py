@@ -7,13 +7,21 @@ import ssl
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Protocol, Self
 
 from tests.canaries import CANARIES
 from tests.e2e.client import Client
 from tests.e2e.service import Service
 
 TIMEOUT_S: Final = 60.0
+
+
+class Endpoint(Protocol):
+    """A service, or a proxy in front of one."""
+
+    @property
+    def http_address(self) -> str:
+        """The address of the API over HTTP."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,13 +50,13 @@ class Http:
     """The API over HTTP as one caller sees it, on one connection that is kept alive."""
 
     def __init__(
-        self, service: Service, credential: str | None, tls: ssl.SSLContext | None = None
+        self, endpoint: Endpoint, credential: str | None, tls: ssl.SSLContext | None = None
     ) -> None:
         self.credential = credential
         self._connection = (
-            http.client.HTTPConnection(service.http_address, timeout=TIMEOUT_S)
+            http.client.HTTPConnection(endpoint.http_address, timeout=TIMEOUT_S)
             if tls is None
-            else http.client.HTTPSConnection(service.http_address, timeout=TIMEOUT_S, context=tls)
+            else http.client.HTTPSConnection(endpoint.http_address, timeout=TIMEOUT_S, context=tls)
         )
 
     def __call__(self, verb: str, path: str, body: Any = None, **headers: str) -> Answer:
@@ -86,9 +94,11 @@ def http_of(service: Service, client: Client) -> Http:
 class RawHttp:
     """One connection, byte by byte."""
 
-    def __init__(self, service: Service) -> None:
-        host, _, port = service.http_address.rpartition(":")
+    def __init__(self, endpoint: Endpoint, tls: ssl.SSLContext | None = None) -> None:
+        host, _, port = endpoint.http_address.rpartition(":")
         self.socket = socket.create_connection((host, int(port)), timeout=TIMEOUT_S)
+        if tls is not None:
+            self.socket = tls.wrap_socket(self.socket, server_hostname=host)
         self._file = self.socket.makefile("rb")
 
     def __enter__(self) -> Self:
@@ -164,8 +174,8 @@ class Event:
 class EventStream:
     """A watch on a raw connection, parsed as the HTML standard says."""
 
-    def __init__(self, service: Service, key: str, operation_id: str, **headers: str) -> None:
-        self.connection = RawHttp(service)
+    def __init__(self, connection: RawHttp, key: str, operation_id: str, **headers: str) -> None:
+        self.connection = connection
         sent = [f"{name.replace('_', '-')}: {text}" for name, text in headers.items()]
         path = f"/v1/operations/{operation_id}:watch"
         self.connection.send("GET", path, f"Authorization: Bearer {key}", *sent)

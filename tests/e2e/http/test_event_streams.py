@@ -20,7 +20,7 @@ COMPLETED = "OPERATION_STATUS_COMPLETED"
 
 def watch(service: Service, client: Client, operation_id: str, **headers: str) -> EventStream:
     """Begin to watch."""
-    return EventStream(service, client.key, operation_id, **headers)
+    return EventStream(RawHttp(service), client.key, operation_id, **headers)
 
 
 def test_watch_sends_each_change_until_the_end(any_service, alice):

@@ -18,6 +18,7 @@ from tests.waiting import eventually
 OPERATIONS = "/v1/operations"
 PAGE = "https://console.example"
 CREATE = {"function": "video.transcode"}
+SOON_S = 20.0
 
 
 @pytest.fixture
@@ -76,6 +77,25 @@ def test_any_origin_can_be_allowed(allowing):
     created = http("POST", OPERATIONS, CREATE, Origin="https://anywhere.example")
     assert created.headers["access-control-allow-origin"] == "https://anywhere.example"
     http.close()
+
+
+@pytest.mark.parametrize("path", [OPERATIONS, f"{OPERATIONS}/op_1:watch", "/openapi.json"])
+def test_api_is_unavailable_until_the_replica_serves(tmp_path, path):
+    """A replica that starts answers 503, which proxies and clients repeat, and not 404."""
+    service = Service("postgresql+psycopg://milepost@127.0.0.1:1/milepost", tmp_path)
+    service.start(ready=False)
+    try:
+        eventually(lambda: service.log_lines(event="not ready"), within=SOON_S, what="waiting")
+        with RawHttp(service) as raw:
+            raw.send("GET", path)
+            assert raw.status() == 503
+            headers = raw.headers()
+            assert headers["retry-after"] == "1"
+            assert headers["content-type"].startswith("application/problem+json")
+            assert headers["connection"] == "close"
+        assert service.probe("/healthz")[0] == 200
+    finally:
+        service.stop()
 
 
 def test_encrypted_port_follows_its_certificate(tmp_path):

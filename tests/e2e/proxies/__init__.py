@@ -1,0 +1,1 @@
+"""The service behind real proxies with the files of ``deploy``."""

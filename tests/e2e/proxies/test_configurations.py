@@ -1,0 +1,21 @@
+"""The configurations of proxies under ``deploy``, as their own programs check them."""
+
+import pytest
+
+from tests.e2e.service import Service
+from tests.proxies import KINDS, Configuration, require
+
+
+@pytest.fixture
+def unstarted(tmp_path) -> list[Service]:
+    """Two services that do not run."""
+    return [Service(f"sqlite:///{tmp_path}/milepost.db", tmp_path) for _ in range(2)]
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_configuration_is_valid(name, unstarted, tmp_path):
+    """The program of the proxy accepts its configuration, without a warning."""
+    require(name)
+    said = Configuration(name, unstarted, tmp_path).check().lower()
+    assert "warn" not in said, said
+    assert "alert" not in said, said
