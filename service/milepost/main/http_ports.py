@@ -12,7 +12,8 @@ from milepost.main.access import tls_of
 from milepost.web.api_app import api_app
 from milepost.web.http_api import HttpApi
 from milepost.web.http_port import HttpPort
-from milepost.web.probes import add_probes, probe_app
+from milepost.web.probes import add_probes
+from milepost.web.starting import starting_app
 from milepost.web.tls import server_context
 
 if TYPE_CHECKING:
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
 class HttpPorts:
     """One port for both, or one for the API and another one for the probes.
 
-    Until the replica serves, the port of the API answers probes only, if any. One of several
-    processes shares the port of the API; the probes are those of its supervisor.
+    Until the replica serves, the port of the API answers probes, and refuses other requests with
+    503. One of several processes shares the port of the API; the probes are those of its supervisor.
     """
 
     def __init__(
@@ -48,7 +49,10 @@ class HttpPorts:
         settings = self._settings
         address = settings.probes_listen or settings.http_listen
         if address and not self._has_supervisor:
-            self._probes = await self._listen(address, probe_app(lambda: self._readiness.problem))
+            has_api = settings.serves_http_api and not settings.probes_listen
+            app = starting_app() if has_api else web.Application()
+            add_probes(app, lambda: self._readiness.problem)
+            self._probes = await self._listen(address, app)
         return self
 
     async def __aexit__(self, *_error: object) -> None:
@@ -68,7 +72,7 @@ class HttpPorts:
         if not settings.serves_http_api:
             return
         shared = None if settings.probes_listen else self._probes
-        port = shared or await self._listen(settings.http_listen, web.Application())
+        port = shared or await self._listen(settings.http_listen, starting_app())
         port.connections.max_held = max_connections
         app = api_app(
             HttpApi(
