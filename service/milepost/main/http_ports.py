@@ -31,7 +31,7 @@ class HttpPorts:
     """One port for both, or one for the API and another one for the probes.
 
     Until the replica serves, the port of the API answers probes, and refuses other requests with
-    503. One of several processes shares the port of the API; the probes are those of its supervisor.
+    503. Several processes share the port of the API; the probes are those of their supervisor.
     """
 
     def __init__(
