@@ -6,7 +6,7 @@ import json
 import uuid
 from collections import Counter
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import grpc
 import pytest
@@ -66,7 +66,7 @@ class Load:
             for method in LIFE:
                 await self._call(method, operation_id=created.operation.id)
 
-    async def _call(self, method: str, **fields: object) -> object:
+    async def _call(self, method: str, **fields: object) -> Any:
         if method != "GetOperation":
             fields["request_id"] = str(uuid.uuid4())
         call = self._client.begin(self._channel, method, **fields)

@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from tests.faults.proof.run import SETTLE_S, Report, run
 
 async def _run(arguments: argparse.Namespace, folder: Path) -> Report:
     size = sizes.of(arguments.lives, arguments.kills, arguments.database_kills)
-    settings = {}
+    settings: Mapping[str, str] = {}
     if arguments.bug is not None:
         arguments.settle = HUNTS[arguments.bug].size.settle_s
         size = HUNTS[arguments.bug].size

@@ -15,7 +15,7 @@ from milepost.domain.transitions import (
     fallback_sources,
 )
 from milepost.storage.creation import SWEEPER
-from tests.faults.proof.history import Call, History, Outcome, View
+from tests.faults.proof.history import DEFECTS, Call, History, Outcome, View
 from tests.faults.proof.tables import Row, State, Tables, Timeline
 from tests.faults.proof.violations import Kind, Violation
 
@@ -146,6 +146,8 @@ def check_refusals(history: History, tables: Tables) -> Iterator[Violation]:
     """Look for refusals that no state of the operation during the call explains."""
     bounds = _bounds(history)
     for call in history.calls:
+        if call.reason in DEFECTS:
+            yield Violation(Kind.DEFECT, f"{_text(call)} was answered {call.reason}")
         timeline = tables.timelines.get(call.operation_id or "")
         if call.outcome is not Outcome.REFUSED or timeline is None:
             continue

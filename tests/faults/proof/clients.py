@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 from milepost.gen.milepost.v1 import operation_pb2 as pb
 from milepost.gen.milepost.v1 import worker_service_pb2 as worker_pb
 from tests.e2e.rpcs import BY_METHOD
-from tests.faults.proof.history import Call, History, Outcome, View, Watched
+from tests.faults.proof.history import DEFECTS, Call, History, Outcome, View, Watched
 from tests.faults.proof.transports import (
     CALL_S,
     Grpc,
@@ -85,6 +85,8 @@ class Client:
                 if refused.reason != LOST_RACE:
                     raise
             except UnknownOutcome as unknown:
+                if str(unknown) in DEFECTS:
+                    raise RefusedCall(str(unknown)) from unknown
                 if time.monotonic() > give_up:
                     raise TimeoutError(f"{method} of {self.subject}: {unknown}") from unknown
             await asyncio.sleep(PAUSE_S)
@@ -142,7 +144,8 @@ class Client:
         self, stream: Any, operation_id: str, attempt: int, progress: float
     ) -> None:
         begin = time.monotonic()
-        outcome, reason, views = Outcome.UNKNOWN, "", ()
+        outcome, reason = Outcome.UNKNOWN, ""
+        views: tuple[View, ...] = ()
         try:
             acknowledgement = await _acknowledged(stream, operation_id, attempt, progress)
             outcome, views = Outcome.DONE, (_acknowledged_view(acknowledgement),)

@@ -106,7 +106,7 @@ class Replica(Service):
         clock_offset_s: float = 0.0,
         **settings: str,
     ) -> None:
-        super().__init__(database_url, folder, **settings)
+        super().__init__(database_url, folder, limited=False, **settings)
         self.clock = folder / f"clock-{self.address.rpartition(':')[2]}"
         self.step_clock(clock_offset_s)
         seeded = () if bug is None else ("--bug", bug)

@@ -36,6 +36,10 @@ A retryable failure and a cancel with a grace have names of their own.
 """
 
 
+DEFECTS: Final = frozenset({"INTERNAL", "500"})
+"""Answers, by gRPC and by HTTP, that say no more than that the service is wrong."""
+
+
 class Outcome(StrEnum):
     """Knowledge of a client about its call."""
 

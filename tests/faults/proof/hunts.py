@@ -38,7 +38,7 @@ class Hunt:
         )
 
 
-SETTLE_S: Final = 10.0
+SETTLE_S: Final = 3.0
 HUNTS: Final[Mapping[str, Hunt]] = {
     "reply-before-commit": Hunt(
         finds=frozenset({Kind.LOST, Kind.STALE, Kind.PHANTOM}), kinds=("plain",)

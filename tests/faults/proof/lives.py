@@ -58,7 +58,7 @@ class Life:
         if self.size:
             fields["metadata"] = struct_pb2.Struct()
             fields["metadata"]["ballast"] = self.dice.randbytes(self.size // 2).hex()
-        operation = await self.step("CreateOperation", client=client, **fields)
+        operation: pb.Operation = await self.step("CreateOperation", client=client, **fields)
         if self.dice.random() < WATCH:
             watch = (client or self.client).watch(operation.id)
             self.watches.add(asyncio.create_task(watch))
@@ -117,7 +117,7 @@ class Life:
 
     async def work(self, operation: pb.Operation) -> None:
         """Work on a claimed operation; sometimes fail, give it back, or leave it to its lease."""
-        attempt = {"operation_id": operation.id, "attempt": operation.attempt}
+        attempt: dict[str, Any] = {"operation_id": operation.id, "attempt": operation.attempt}
         if self.dice.random() < 0.5:
             await self.client.report(operation.id, operation.attempt, REPORTS[:2])
         else:

@@ -155,7 +155,8 @@ class Cast:
             key = await asyncio.to_thread(fleet.add_principal, subject)
             grpcs = [Grpc(replica.grpc_pipe.address) for replica in fleet.replicas]
             https = [Http(replica.http_pipe.address) for replica in fleet.replicas]
-            for transport in (*grpcs, *https):
+            transports: list[Grpc | Http] = [*grpcs, *https]
+            for transport in transports:
                 stack.push_async_callback(transport.close)
             dice = random.Random(f"{subject} {seed}")
             found = Client(subject, key, grpcs, https, history, dice=dice)

@@ -167,7 +167,7 @@ def _dedupe_without_owner(_ahead_s: float) -> None:
     insert = creation.insert
 
     def insert_unless_known(self: Any, session: Any, new: Sequence[Any]) -> Any:
-        results = []
+        results: list[Any] = []
         for operation_id, create in new:
             query = sa.select(*rows.COLUMNS).where(operations.c.request_id == create.request_id)
             found = session.fetch(query.limit(1))
@@ -208,7 +208,7 @@ def _quota_kept(_ahead_s: float) -> None:
     operations = _module("storage.tables").operations
 
     def count_all(owner: str, max_operations: int) -> Any:
-        one = sa.literal_column("1").label("one")
+        one: Any = sa.literal_column("1").label("one")
         created = sa.select(one).where(operations.c.owner == owner).limit(max_operations)
         return sa.select(sa.func.count()).select_from(created.subquery())
 

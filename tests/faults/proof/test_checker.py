@@ -98,6 +98,11 @@ def _not_found(run: Run) -> None:
     run.change(READ, outcome=Outcome.REFUSED, reason="OPERATION_NOT_FOUND", views=())
 
 
+@breaks(Kind.DEFECT)
+def _internal_error(run: Run) -> None:
+    run.change(READ, outcome=Outcome.UNKNOWN, reason="INTERNAL", views=())
+
+
 @breaks(Kind.PHANTOM)
 def _never_cancelled(run: Run) -> None:
     run.change_view(READ, status="CANCELLED")

@@ -8,6 +8,7 @@ class Kind(StrEnum):
     """What a system that loses nothing never shows."""
 
     LOST = "an acknowledged change is lost"
+    DEFECT = "the service met an error that it does not know"
     PHANTOM = "an answer shows a state that was never committed"
     UNASKED = "a change happened that no call asked for"
     REFUSED = "a refused call has changed something"
