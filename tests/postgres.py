@@ -97,6 +97,7 @@ class PostgresCluster(PostgresServer):
             that kill nothing.
         in_memory: whether its files stand in memory, where that has room: a busy disk does not
             delay the tests, and what they kill is a process, not the machine.
+        disk: a folder to hold its files instead.
         major: the major version; the newest in the wheel when it is not given.
         settings: more server settings, by name.
     """
@@ -106,11 +107,13 @@ class PostgresCluster(PostgresServer):
         *,
         durable: bool = True,
         in_memory: bool = False,
+        disk: Path | None = None,
         major: int | None = None,
         settings: dict[str, str] | None = None,
     ) -> None:
         self.durable = durable
         self._in_memory = in_memory
+        self._disk = disk
         self._memory: Path | None = None
         self.port = 0
         self._major = major
@@ -263,7 +266,7 @@ class PostgresCluster(PostgresServer):
             self._bin = find_binaries(self._major)
             if self._account.uid is not None and not open_to_all(self._bin / "postgres"):
                 self._bin = copy_binaries(self._bin, self._folder / "pg")
-            root = memory_root() if self._in_memory else None
+            root = self._disk or (memory_root() if self._in_memory else None)
             if root is None:
                 (self._folder / "d").mkdir()
             else:

@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -80,6 +80,7 @@ class Service:
         self.http_address = f"127.0.0.1:{http_port}"
         self.url = f"http://{self.http_address}"
         self.process: subprocess.Popen[bytes] | None = None
+        self.command: Sequence[str] = (sys.executable, "-m", "milepost", "serve")
         self._settings = settings
         self._log = folder / f"service-{grpc_port}.log"
         CANARIES.watch(self._log)
@@ -108,7 +109,7 @@ class Service:
         }
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "milepost", "serve"],
+                self.command,
                 env=environment(**settings),
                 stdin=subprocess.DEVNULL,
                 stdout=log,

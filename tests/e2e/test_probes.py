@@ -1,6 +1,6 @@
 """The HTTP port, the schema, and the conditions for a service to be ready."""
 
-import http
+import http.client
 import json
 import subprocess
 import sys
@@ -195,5 +195,25 @@ def test_service_waits_for_its_database(postgres, tmp_path):
             lambda: service.log_lines(event="not ready"), within=START_SECONDS, what="waiting"
         )
         assert readiness(service)[0] == http.HTTPStatus.SERVICE_UNAVAILABLE
+    finally:
+        service.stop()
+
+
+def test_api_of_a_starting_replica(postgres, tmp_path):
+    """Before a replica serves, its API answers 503, not 404, and closes the connection."""
+    service = Service(postgres.url("milepost_not_there_yet"), tmp_path)
+    service.start(ready=False)
+    try:
+        eventually(
+            lambda: service.log_lines(event="not ready"), within=START_SECONDS, what="waiting"
+        )
+        connection = http.client.HTTPConnection(service.http_address, timeout=SOON_S)
+        connection.request("GET", "/v1/operations/op_000000000000000000000000")
+        response = connection.getresponse()
+        assert response.status == http.HTTPStatus.SERVICE_UNAVAILABLE
+        assert response.getheader("Retry-After") == "1"
+        assert response.getheader("Connection") == "close"
+        assert json.load(response)["detail"] == "the replica is starting"
+        connection.close()
     finally:
         service.stop()

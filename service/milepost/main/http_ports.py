@@ -9,10 +9,11 @@ from aiohttp import web
 
 from milepost.config import split_address
 from milepost.main.open_files import max_http_connections
-from milepost.web.api_app import add_not_ready, api_app
+from milepost.web.api_app import api_app
 from milepost.web.http_api import HttpApi
 from milepost.web.http_port import HttpPort
-from milepost.web.probes import add_probes, probe_app
+from milepost.web.probes import add_probes
+from milepost.web.starting import starting_app
 from milepost.web.tls import server_context
 
 if TYPE_CHECKING:
@@ -29,9 +30,9 @@ if TYPE_CHECKING:
 class HttpPorts:
     """One port for both, or one for the API and another one for the probes.
 
-    Until the replica serves, the port of the API answers probes, if it has them, and everything
-    else with 503. One of several processes shares the port of the API; the probes are those of its
-    supervisor.
+    Until the replica serves, the port of the API answers probes, if it has them, and refuses other
+    requests with 503. One of several processes shares the port of the API; the probes are those of
+    its supervisor.
     """
 
     def __init__(
@@ -55,9 +56,9 @@ class HttpPorts:
         settings = self._settings
         address = settings.probes_listen or settings.http_listen
         if address and not self._has_supervisor:
-            app = probe_app(self._readiness.state)
-            if settings.serves_http_api and not settings.probes_listen:
-                add_not_ready(app)
+            has_api = settings.serves_http_api and not settings.probes_listen
+            app = starting_app() if has_api else web.Application()
+            add_probes(app, self._readiness.state)
             self._probes = await self._listen(address, app)
         return self
 
@@ -78,7 +79,7 @@ class HttpPorts:
         if not settings.serves_http_api:
             return
         shared = None if settings.probes_listen else self._probes
-        port = shared or await self._listen(settings.http_listen, _not_ready_app())
+        port = shared or await self._listen(settings.http_listen, starting_app())
         port.connections.max_held = max_http_connections(open_files, settings.http_connections_max)
         app = api_app(
             HttpApi(
@@ -102,9 +103,3 @@ class HttpPorts:
         host, number = split_address(address)
         port = HttpPort(host, int(number), app, tls=tls, is_shared=self._has_supervisor)
         return await self._stack.enter_async_context(port)
-
-
-def _not_ready_app() -> web.Application:
-    app = web.Application()
-    add_not_ready(app)
-    return app

@@ -38,23 +38,6 @@ def api_app(api: HttpApi, *, origins: frozenset[str], request_bytes: int) -> web
     return app
 
 
-def add_not_ready(app: web.Application) -> None:
-    """Answer everything else with 503, until the replica knows its paths.
-
-    A proxy in front of several replicas may send requests before that: 404 would be final. The
-    connection closes, because the API is served on later ones.
-    """
-
-    async def refuse(_request: web.Request) -> web.StreamResponse:
-        problem = problem_of_status(HTTPStatus.SERVICE_UNAVAILABLE, "the replica is not ready yet")
-        response = problem_response(problem)
-        response.headers["Retry-After"] = "1"
-        response.force_close()
-        return response
-
-    app.router.add_route("*", "/{path:.*}", refuse)
-
-
 def _described() -> Handler:
     """Return the handler of the description of the API, which is the same for every caller."""
     text = resources.files("milepost.web").joinpath("description/openapi.json").read_bytes()
