@@ -3,9 +3,12 @@
 It needs Go. ``MILEPOST_TEST_DEPLOY=1`` makes the absence of the tools a failure.
 """
 
+import json
 import os
 import subprocess
+import tempfile
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,8 +19,8 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 KUBERNETES: Final = ROOT / "deploy/kubernetes"
 CHART: Final = ROOT / "deploy/helm/milepost"
 VARIABLE: Final = "MILEPOST_TEST_DEPLOY"
-KUBERNETES_VERSION: Final = "1.34.0"
-"""The release whose schemas the manifests are checked against."""
+RELEASES: Final = ("1.27.0", "1.37.0")
+"""The oldest release of Kubernetes that the chart allows, and the newest with schemas here."""
 _FOLDER: Final = ROOT / ".cache/deploy"
 _RUN_S: Final = 120
 _SCHEMA: Final = "{{.ResourceKind}}{{.KindSuffix}}.json"
@@ -48,21 +51,37 @@ def attempt(name: str, *arguments: str | Path, text: str | None = None) -> tuple
     return done.returncode, done.stdout + done.stderr * bool(done.returncode)
 
 
-def conformity(manifests: str) -> tuple[int, str]:
+def conformity(manifests: str, release: str) -> tuple[int, str]:
     """Return the exit code and the report of kubeconform on a stream of manifests."""
-    (schemas,) = _FOLDER.glob(
-        "venv/lib/python*/site-packages/kubernetes_validate/kubernetes-json-schema/"
-        f"v{KUBERNETES_VERSION}-local-strict"
-    ) or [Path("missing")]
     return attempt(
         "kubeconform",
         "-strict",
         "-summary",
         # A definition of the Prometheus operator, and so in no schema of Kubernetes.
         *("-skip", "ServiceMonitor"),
-        *("-schema-location", f"{schemas}/{_SCHEMA}"),
+        *("-schema-location", f"{_schemas(release)}/{_SCHEMA}"),
         text=manifests,
     )
+
+
+@cache
+def _schemas(release: str) -> Path:
+    """Return a folder with the schemas of a release.
+
+    Their references lead to a server, and here into the folder.
+    """
+    folder = _FOLDER / "schemas" / release
+    if not folder.exists():
+        packages = _FOLDER.glob("venv/lib/python*/site-packages/kubernetes_validate")
+        partial = Path(tempfile.mkdtemp(dir=_FOLDER))
+        for package in packages:
+            for path in package.glob(f"kubernetes-json-schema/v{release}-local-strict/*.json"):
+                schema = json.loads(path.read_bytes().replace(b'"/api/_', b'"_'))
+                schema.pop("$id", None)
+                (partial / path.name).write_text(json.dumps(schema), encoding="utf-8")
+        folder.parent.mkdir(exist_ok=True)
+        partial.rename(folder)
+    return folder
 
 
 def objects(manifests: str) -> list[dict[str, Any]]:
