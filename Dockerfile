@@ -1,7 +1,11 @@
-# Needs a container engine to be built. `make test` has none: it reads this file and compose.yaml
-# and checks what can be checked without one (tests/unit/test_container_files.py).
+# `docker build .`, or `make image` on a machine without a container engine: that builds this very file
+# on packages of Debian, runs the image and writes a list of its parts. `make test` reads it only
+# (tests/unit/test_container_files.py).
 
-FROM python:3.12-slim AS build
+# The tag is for readers; the digest decides. Renew both together.
+ARG PYTHON_IMAGE=python:3.12-slim@sha256:78387bc3881b8273120a12ebe6c1ab22b018ccc2c9adf565ae1ac9b536e184ea
+
+FROM ${PYTHON_IMAGE} AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /src
 
@@ -21,7 +25,7 @@ RUN /opt/builder/bin/pip wheel --no-deps --no-build-isolation --wheel-dir wheels
  && /opt/milepost/bin/pip uninstall --yes pip \
  && install --directory --owner 10001 --group 10001 /data
 
-FROM python:3.12-slim
+FROM ${PYTHON_IMAGE}
 COPY --from=build /opt/milepost /opt/milepost
 COPY --from=build --chown=10001:10001 /data /var/lib/milepost
 ENV PATH=/opt/milepost/bin:$PATH PYTHONUNBUFFERED=1

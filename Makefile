@@ -55,6 +55,10 @@ LRO_BUILT := $(if $(shell command -v go),$(LRO_GO)) $(if $(shell command -v mvn)
 JAEGER := .cache/jaeger/jaeger
 JAEGER_BUILT := $(if $(shell command -v go),$(JAEGER))
 
+# What reads the files under deploy/, and lists the parts of the image.
+DEPLOY := .cache/deploy
+DEPLOY_TOOLS := tests/deploy/tools
+
 # What the .proto files promise is compared with the main branch: the local one, or the one last fetched.
 define BREAKING
 for ref in main origin/main; do \
@@ -101,7 +105,7 @@ export RUFF_CACHE_DIR := $(CURDIR)/.cache/ruff
 .NOTPARALLEL:
 .PHONY: help demo run test test-clients check-clients speed-clients check-python test-python check-go test-go
 .PHONY: check-typescript test-typescript check-rust test-rust check-java test-java test-http test-lro lro-conformance
-.PHONY: lint check coverage bench bench-size scale faults gen lock clean
+.PHONY: lint check coverage bench bench-size scale faults image check-deploy gen lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -221,6 +225,13 @@ scale: $(VENV)/.dev ## Measure the service at its limits: streams, claims, calle
 faults: $(VENV)/.dev ## Kill servers, cut connections, and look at what is left
 	$(BIN)/python -m pytest -m faults --timeout 600 $(ARGS)
 
+image: $(VENV)/.dev $(DEPLOY)/.venv ## Build the image without a container engine, run it, and list its parts
+	$(BIN)/python -m pytest -m image tests/image -rs $(ARGS)
+
+check-deploy: $(VENV)/.dev $(DEPLOY)/.venv $(if $(shell command -v go),$(DEPLOY)/bin/.tools) ## Check the files for Kubernetes, Helm, Compose and systemd
+	@command -v go >/dev/null || echo "NOTICE: there is no go: kustomize, Helm and kubeconform are not built, deploy/ is UNTESTED"
+	$(if $(shell command -v go),MILEPOST_TEST_DEPLOY=1) $(BIN)/python -m pytest tests/deploy -rs $(ARGS)
+
 gen: $(VENV)/.dev $(if $(shell command -v go),$(GO_TOOLS)) $(if $(shell command -v cargo),$(RUST_GENERATOR)) ## Write the generated code from protos/
 	$(BIN)/python protos/generate.py
 
@@ -229,6 +240,7 @@ lock: $(UV) ## Write requirements/*.txt from pyproject.toml (newest versions: AR
 	$(LOCK) pyproject.toml --constraints requirements/dev.txt --output-file requirements/run.txt $(ARGS)
 	$(LOCK) --group build --constraints requirements/dev.txt --output-file requirements/build.txt $(ARGS)
 	$(LOCK) --group openapi --output-file tests/openapi/requirements.txt $(ARGS)
+	$(LOCK) --group deploy --output-file tests/deploy/requirements.txt $(ARGS)
 
 clean: ## Remove the environment and everything that can be made again
 	rm -rf $(VENV) .cache build dist $(TYPESCRIPT)/node_modules $(TYPESCRIPT)/dist $(TYPESCRIPT)/build $(JAVA_CLIENT)/target
@@ -254,6 +266,18 @@ $(OPENAPI)/.tools: tests/openapi/requirements.txt $(BIN)/uv
 	@echo "installing what reads the OpenAPI description"
 	@$(UV) venv --quiet --clear --python $(BIN)/python $(OPENAPI)/venv
 	@$(UV) pip install --quiet --python $(OPENAPI)/venv/bin/python --require-hashes -r tests/openapi/requirements.txt
+
+$(DEPLOY)/.venv: tests/deploy/requirements.txt $(BIN)/uv
+	@echo "installing the schemas of Kubernetes, and what lists the parts of the image"
+	@$(UV) venv --quiet --clear --python $(BIN)/python $(DEPLOY)/venv
+	@$(UV) pip install --quiet --python $(DEPLOY)/venv/bin/python --require-hashes -r tests/deploy/requirements.txt
+	@touch $@
+
+$(DEPLOY)/bin/.tools: $(DEPLOY_TOOLS)/go.mod $(DEPLOY_TOOLS)/go.sum
+	@echo "building kustomize, Helm, kubeconform and the reader of compositions"
+	@cd $(DEPLOY_TOOLS) && GOBIN=$(CURDIR)/$(DEPLOY)/bin go install tool
+	@mv $(DEPLOY)/bin/cmd $(DEPLOY)/bin/compose # the module calls it so
+	@touch $@
 
 $(LRO_GO): $(wildcard $(LRO)/go/*) $(wildcard $(GO_CLIENT)/gen/milepost/v1/*.go)
 	@echo "building Google's Go client of google.longrunning"

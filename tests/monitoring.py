@@ -20,6 +20,8 @@ import yaml
 ROOT: Final = Path(__file__).resolve().parents[1]
 ALERTS: Final = ROOT / "deploy/prometheus/alerts.yml"
 ALERT_TESTS: Final = ROOT / "deploy/prometheus/alerts_test.yml"
+SCRAPES: Final = ROOT / "deploy/prometheus/prometheus.yml"
+PROVISIONING: Final = ROOT / "deploy/grafana/provisioning"
 DASHBOARD: Final = ROOT / "deploy/grafana/dashboard.json"
 VARIABLE: Final = "MILEPOST_TEST_PROMTOOL"
 PROMTOOL_S: Final = 60

@@ -1,19 +1,33 @@
-"""Checks of the Dockerfile and the composition that need no container engine."""
+"""Checks of the Dockerfile and the composition that need neither an engine nor a tool.
+
+`make image` builds the Dockerfile, and `make check-deploy` checks what is under deploy/.
+"""
 
 import json
 import re
+import ssl
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from milepost import config
+
 ROOT = Path(__file__).resolve().parents[2]
+
+
+REPLICAS = ("milepost-1", "milepost-2")
+PINNED = re.compile(r".+:v?\d[\w.-]*@sha256:[0-9a-f]{64}")
 
 
 def instructions() -> list[tuple[str, str]]:
     """Return the instructions of the Dockerfile, each with its arguments on one line."""
     text = re.sub(r"(?m)^\s*#.*\n", "", (ROOT / "Dockerfile").read_text(encoding="utf-8"))
+    for name, default in re.findall(r"(?m)^ARG (\w+)=(.+)$", text):
+        text = text.replace(f"${{{name}}}", default)
     lines = re.sub(r"\\\n\s*", " ", text).splitlines()
     pairs = [line.split(maxsplit=1) for line in lines if line.strip()]
     return [(name, arguments) for name, arguments in pairs]
@@ -70,23 +84,67 @@ def test_image_copies_what_is_there():
                 assert source in allowed, source
 
 
-def test_images_have_versions():
-    """Every image has a version other than the latest."""
+def test_images_are_pinned():
+    """Every image that is not built here has a version for readers, and a digest that decides."""
     images = [arguments.split()[0] for name, arguments in instructions() if name == "FROM"]
-    images += [each["image"] for each in compose()["services"].values() if "image" in each]
-    assert all(re.search(r":\d", image) for image in images), images
+    services = compose()["services"].values()
+    images += [each["image"] for each in services if "build" not in each]
+    assert len(images) > len(REPLICAS)
+    assert [image for image in images if not PINNED.fullmatch(image)] == []
 
 
 def test_composition_refers_to_what_it_defines():
-    """Every service, volume and port that the composition refers to is defined in it."""
+    """Every service, volume, file and port that the composition refers to exists."""
     content = compose()
     services = content["services"]
-    assert {"milepost", "postgres", "jaeger"} <= set(services)
+    assert {*REPLICAS, "postgres", "valkey", "jaeger", "prometheus", "grafana"} <= set(services)
     for each in services.values():
         assert set(each.get("depends_on", {})) <= set(services)
-        assert {mount.split(":")[0] for mount in each.get("volumes", [])} <= set(content["volumes"])
-    exposed = final_stage()["EXPOSE"].split()
-    assert [port.split(":")[-1] for port in services["milepost"]["ports"]] == exposed
+        for source, *_ in (mount.split(":") for mount in each.get("volumes", [])):
+            assert source in content["volumes"] or (ROOT / source).exists(), source
+
+
+def test_balancer_listens_where_the_composition_publishes_it():
+    """The port and the certificate of the balancer are those of its configuration."""
+    services = compose()["services"]
+    (port,) = (port.rpartition(":")[2] for port in services["balancer"]["ports"])
+    text = (ROOT / "deploy/haproxy.cfg").read_text(encoding="utf-8")
+    (own, file) = re.findall(r"^\s+bind :(\d+) ssl crt (\S+) ", text, re.MULTILINE)[0]
+    assert own == port
+    volumes = [each.split(":") for each in services["balancer"]["volumes"]]
+    (folder,) = [target for source, target, *_ in volumes if source == "tls"]
+    assert Path(file) == Path(folder, "tls.pem")
+
+
+def test_certificate_of_the_balancer_is_for_this_machine(tmp_path):
+    """The script of the composition writes a pair for localhost, which clients can trust."""
+    script = ROOT / "deploy/compose/certificate.py"
+    for _ in range(2):
+        subprocess.run([sys.executable, script, tmp_path], check=True, timeout=30)
+        written = (tmp_path / "tls.pem").read_text()
+    ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(tmp_path / "tls.pem")
+    trusted = ssl.create_default_context(cafile=str(tmp_path / "localhost.crt"))
+    (certificate,) = trusted.get_ca_certs()
+    assert ("DNS", "localhost") in certificate["subjectAltName"]
+    assert (tmp_path / "localhost.crt").read_text() in written
+
+
+def test_replicas_are_identical():
+    """The replicas are the same, run on a read-only root, and have time to drain."""
+    first, second = (compose()["services"][name] for name in REPLICAS)
+    assert first == second
+    assert first["read_only"]
+    assert first["cap_drop"] == ["ALL"]
+    settings = config.Settings.model_fields
+    drain = settings["drain_seconds"].default + settings["not_ready_seconds"].default
+    assert int(first["stop_grace_period"].removesuffix("s")) >= drain + 10
+
+
+@pytest.mark.parametrize("name", ["haproxy.cfg", "nginx.conf"])
+def test_balancers_name_the_replicas(name):
+    """The configurations of the balancers name the replicas of the composition, with their port."""
+    text = (ROOT / "deploy" / name).read_text(encoding="utf-8")
+    assert all(f"{replica}:7450" in text for replica in REPLICAS)
 
 
 def test_composition_is_for_this_machine_only():
@@ -97,7 +155,7 @@ def test_composition_is_for_this_machine_only():
     assert all(":-" in variable for variable in variables)
 
 
-@pytest.mark.parametrize("service", ["milepost", "migrate"])
+@pytest.mark.parametrize("service", [*REPLICAS, "migrate"])
 def test_composition_uses_postgres(service):
     """Both the service and its migration work on the PostgreSQL of the composition."""
     url = compose()["services"][service]["environment"]["MILEPOST_DATABASE_URL"]

@@ -163,12 +163,13 @@ def test_make_targets_exist():
 
 def texts() -> Iterator[tuple[str, str]]:
     """Return every text for operators, by file name."""
-    for path in [*DOCUMENTS, ROOT / "compose.yaml", ROOT / "Dockerfile"]:
+    deployed = [path for path in sorted((ROOT / "deploy").rglob("*")) if path.is_file()]
+    for path in [*DOCUMENTS, ROOT / "compose.yaml", ROOT / "Dockerfile", *deployed]:
         yield path.relative_to(ROOT).as_posix(), path.read_text(encoding="utf-8")
 
 
 def test_variables_are_settings():
-    """Every variable that a document, image or composition names is a setting."""
+    """Every variable that a document, the image or a file of a deployment names is a setting."""
     known = {f"{config.PREFIX}{name.upper()}" for name in config.Settings.model_fields}
     for name, text in texts():
         named = set(re.findall(rf"\b{config.PREFIX}[A-Z_]*[A-Z]", text))
@@ -185,18 +186,18 @@ def test_containers_use_the_ports_of_the_defaults():
     image = (ROOT / "Dockerfile").read_text(encoding="utf-8")
     assert set(re.findall(r"_LISTEN=[\d.]+:(\d+)", image)) == ports
     content = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))
-    service = content["services"]["milepost"]
+    replica = content["services"]["milepost-1"]
     listening = {
-        service["environment"][f"{config.PREFIX}{name}"].rpartition(":")[2]
+        replica["environment"][f"{config.PREFIX}{name}"].rpartition(":")[2]
         for name in ("LISTEN", "HTTP_LISTEN")
     }
-    assert listening == {port.rpartition(":")[2] for port in service["ports"]} == ports
+    assert listening == ports
 
 
 def test_composition_has_settings_that_are_accepted(monkeypatch):
     """The settings that the composition gives to the service are valid."""
     content = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))
-    for service in ("milepost", "migrate"):
+    for service in ("milepost-1", "migrate"):
         for name, value in content["services"][service]["environment"].items():
             monkeypatch.setenv(name, re.sub(r"\$\{\w+:-(.*?)\}", r"\1", value))
         assert not config.load().embedded

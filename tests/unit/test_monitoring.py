@@ -103,3 +103,25 @@ def test_variables_of_the_dashboard_are_defined():
     defined = {variable["name"] for variable in dashboard["templating"]["list"]}
     used = set(re.findall(r"\$\{?(\w+)", str(dashboard["panels"])))
     assert used <= defined | {"__rate_interval"}
+
+
+def test_scrapes_are_configured():
+    """The configuration of Prometheus is valid, and its job has the name that the alerts expect."""
+    monitoring.run_promtool("check", "config", monitoring.SCRAPES)
+    content = yaml.safe_load(monitoring.SCRAPES.read_text(encoding="utf-8"))
+    assert [job["job_name"] for job in content["scrape_configs"]] == ["milepost"]
+
+
+def test_sources_of_the_dashboard_are_provisioned():
+    """Grafana gets a source for the dashboard, and one for the traces of its exemplars."""
+    (file,) = monitoring.PROVISIONING.glob("datasources/*.yaml")
+    sources = {
+        each["uid"]: each
+        for each in yaml.safe_load(file.read_text(encoding="utf-8"))["datasources"]
+    }
+    (variable,) = (
+        v for v in monitoring.dashboard()["templating"]["list"] if v["type"] == "datasource"
+    )
+    assert variable["query"] in {each["type"] for each in sources.values()}
+    (link,) = sources["prometheus"]["jsonData"]["exemplarTraceIdDestinations"]
+    assert sources[link["datasourceUid"]]["type"] == "jaeger"
