@@ -3,13 +3,14 @@
 import asyncio
 import json
 import re
+import threading
 from collections.abc import Callable, Iterator
 
 import pytest
 import structlog
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace import SpanContext
@@ -17,6 +18,8 @@ from opentelemetry.trace import SpanContext
 from milepost import telemetry
 from milepost.domain.transitions import Transition
 from milepost.telemetry import Sampler, Tracing
+from milepost.telemetry import tracing as tracing_module
+from milepost.telemetry.otlp import Collector
 
 METHOD = "milepost.v1.OperationService/GetOperation"
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -54,6 +57,43 @@ def test_without_a_collector_nothing_is_recorded():
     assert made.start(METHOD, PARENT).span is None
     assert telemetry.current_traceparent() == PARENT
     made.stop()
+
+
+@pytest.mark.parametrize(
+    ("chosen", "expected"), [(None, tracing_module.EXPORT_DELAY_MS), ("40", 40)]
+)
+def test_spans_are_exported_soon(monkeypatch, chosen, expected):
+    """A span waits for its export for a quarter of a second, or for the time that is configured."""
+    monkeypatch.delenv("OTEL_BSP_SCHEDULE_DELAY", raising=False)
+    if chosen:
+        monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", chosen)
+    nowhere = Collector(endpoint="http://127.0.0.1:1", protocol="grpc")
+    made = telemetry.configure_traces(nowhere, Sampler(ratio=0.0), version="0")
+    assert made._provider is not None
+    (processor,) = made._provider._active_span_processor._span_processors
+    assert isinstance(processor, BatchSpanProcessor)
+    assert processor._batch_processor._schedule_delay_millis == expected
+    made.stop()
+
+
+def test_stop_does_not_wait_for_a_collector_that_hangs(monkeypatch):
+    """The service stops although its collector does not answer."""
+    released = threading.Event()
+
+    class Hanging(InMemorySpanExporter):
+        def export(self, spans):
+            released.wait()
+            return super().export(spans)
+
+    monkeypatch.setattr(tracing_module, "FLUSH_TIMEOUT_S", 0.05)
+    provider = TracerProvider(sampler=ALWAYS_ON)
+    provider.add_span_processor(BatchSpanProcessor(Hanging()))
+    made = Tracing(provider, Sampler(ratio=1.0))
+    made.start(METHOD, None).end({})
+    made.stop()
+    assert not released.is_set()
+    released.set()
+    provider.shutdown()
 
 
 @pytest.mark.parametrize(("ratio", "recorded"), [(0.0, 0), (1.0, 50)])

@@ -109,7 +109,7 @@ async def test_every_operation_of_a_claim_and_a_stream_has_its_own_spans(
 
 
 def test_trace_is_whole_after_a_kill(replicas, jaeger, alice, function):
-    """What a killed replica did is in the trace, which the sweeper and another one continue."""
+    """Changes by a killed replica stay in the trace, and the sweeper and another continue it."""
     doomed, survivor = replicas[1], replicas[0]
     caller = on(alice, survivor)
     created, _ = under(caller)
