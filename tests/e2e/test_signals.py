@@ -30,7 +30,7 @@ def trusts(service: Service, authority: Authority) -> bool:
 
 
 def test_hang_up_reloads(sqlite_url, tmp_path):
-    """After SIGHUP the service goes on, with the files as they are then; an unusable key is told.
+    """After SIGHUP the service goes on, with the files as they are then.
 
     The old pair serves until the new one is whole, and /readyz says meanwhile what is wrong.
     """

@@ -33,7 +33,7 @@ class Readiness:
         """Start as not ready."""
         self.problem: str | None = STARTING
         self.degraded: dict[str, str] = {}
-        """What does not work although the replica serves, with the cause, by the part."""
+        """Parts that do not work although the replica serves, each with the cause."""
 
     def note_degraded(self, part: str, problem: str | None) -> None:
         """Note why a part does not work, or with None that it does."""

@@ -45,7 +45,7 @@ class Replica:
         self.problem: str | None = STARTING
         """The reason why it is not ready, or None."""
         self.degraded: dict[str, str] = {}
-        """What does not work although it may be ready, with the cause, by the part."""
+        """Parts that do not work although it may be ready, each with the cause."""
         self.metrics: str | None = None
         """The newest page of its metrics."""
         self.ready = asyncio.Event()

@@ -22,7 +22,7 @@ class Report:
     problem: str | None
     """The reason why it is not ready, or None."""
     degraded: dict[str, str] = field(default_factory=dict)
-    """What does not work although it may be ready, with the cause, by the part."""
+    """Parts that do not work although it may be ready, each with the cause."""
     metrics: str | None = None
     """The page of its metrics, if it was asked for them."""
 

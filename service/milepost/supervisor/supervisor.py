@@ -121,7 +121,7 @@ class Supervisor:
 
     @property
     def _degraded(self) -> dict[str, str]:
-        """What does not work in any process, by the part."""
+        """Parts that do not work in any process, each with the cause."""
         found: dict[str, str] = {}
         for slot in self._slots:
             if slot.replica is not None:

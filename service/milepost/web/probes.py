@@ -21,7 +21,7 @@ class State(NamedTuple):
     problem: str | None
     """The reason why it is not ready, or None."""
     degraded: Mapping[str, str]
-    """What does not work although it may be ready, with the cause, by the part."""
+    """Parts that do not work although it may be ready, each with the cause."""
 
 
 async def own_metrics(accept: str) -> tuple[bytes, str]:
