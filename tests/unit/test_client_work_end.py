@@ -21,6 +21,7 @@ from milepost_client import (
 from milepost_client.convert import from_any, from_operation
 from milepost_client.gen.milepost.v1 import worker_service_pb2 as pb
 from milepost_client.work import LARGE_BYTES, Work
+from tests.machine import slowdown
 from tests.unit.client_script import ID, Never, Refusal, operation, started, talking
 
 COMPLETED = pb.CompleteOperationResponse(operation=operation("COMPLETED", attempt=1))
@@ -98,7 +99,10 @@ async def test_unexplained_refusals_are_not_tried_for_ever(monkeypatch, code):
     """A proxy that never lets the result pass does not hold the operation for ever."""
     monkeypatch.setattr(retry, "END_TIMEOUT_S", 0.3)
     script = [Refusal(grpc.StatusCode[code]) for _ in range(100)]
-    async with asyncio.timeout(5), talking(*script, deadline=0.05) as (milepost, service):
+    async with (
+        asyncio.timeout(5 * slowdown()),
+        talking(*script, deadline=0.05) as (milepost, service),
+    ):
         work = Work(milepost, from_operation(operation("PROCESSING")), end_timeout_s=inf)
         with pytest.raises(MilepostError):
             await work.complete(7)

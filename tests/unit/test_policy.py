@@ -85,7 +85,7 @@ def test_servicer_has_every_method_of_its_proto(service):
     for described in SERVICES[service].methods:
         function = methods[described.name]
         _self, _request, call = inspect.signature(function).parameters.values()
-        assert call.annotation == "ApiCall"
+        assert call.annotation == ("StreamingCall" if described.client_streaming else "ApiCall")
         assert inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
 
 
