@@ -13,7 +13,7 @@ from milepost.domain import callback_url
 from tests import monitoring
 from tests.deploy import tools
 
-EVERYTHING: Final = {
+EVERYTHING: Final[dict[str, Any]] = {
     "image": {"digest": f"sha256:{'0' * 64}"},
     "imagePullSecrets": [{"name": "registry"}],
     "settings": {"REFLECTION": "false", "TRACE_SAMPLE_RATIO": "0.05"},
