@@ -79,15 +79,12 @@ def deployment(manifests: list[dict[str, Any]]) -> dict[str, Any]:
     return specification
 
 
-def pods(manifests: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the specifications of the pods of all workloads."""
-    return [each["spec"]["template"]["spec"] for each in manifests if "template" in each["spec"]]
-
-
 @pytest.fixture(scope="module")
 def workloads(manifests: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The specifications of the pods of the deployment and of the migration."""
-    return pods([each for each in manifests if each["kind"] in {"Deployment", "Job"}])
+    """The specifications of the pods of the service and of its jobs."""
+    jobs = [each["spec"]["jobTemplate"] for each in tools.of_kind(manifests, "CronJob")]
+    kinds = [each for kind in ("Deployment", "Job") for each in tools.of_kind(manifests, kind)]
+    return [each["spec"]["template"]["spec"] for each in kinds + jobs]
 
 
 def settings(manifests: list[dict[str, Any]]) -> dict[str, str]:
@@ -299,9 +296,10 @@ def test_wrong_values_are_refused(tmp_path, values):
     assert wrong in report or str(next(iter(values[wrong]))) in report
 
 
-def test_tls_comes_from_its_secret(tmp_path):
-    """With a secret for TLS, the pods mount it and serve no plaintext."""
-    manifests = tools.objects(rendered(tmp_path, {"tls": {"secretName": "milepost-tls"}}))
+def test_tls_comes_from_its_secret(tmp_path, monkeypatch):
+    """With a secret for TLS, the pods mount it and serve no plaintext; the jobs need none."""
+    with_tls = {**EVERYTHING, "tls": {"secretName": "milepost-tls"}}
+    manifests = tools.objects(rendered(tmp_path, with_tls))
     (deployment,) = tools.of_kind(manifests, "Deployment")
     pod = deployment["spec"]["template"]["spec"]
     (mount,) = pod["containers"][0]["volumeMounts"]
@@ -310,12 +308,19 @@ def test_tls_comes_from_its_secret(tmp_path):
     assert values["MILEPOST_TLS_KEY_FILE"].startswith(mount["mountPath"])
     assert "MILEPOST_ALLOW_PLAINTEXT" not in values
     assert pod["volumes"][0]["secret"]["secretName"] == "milepost-tls"
+    (job,) = tools.of_kind(manifests, "CronJob")
+    (container,) = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+    own = {each["name"]: each["value"] for each in container["env"] if "value" in each}
+    for name, value in {**values, **own, **SAMPLE}.items():
+        monkeypatch.setenv(name, value)
+    assert config.load().tls_cert_file is None
 
 
 def test_migration_precedes_the_release(tmp_path):
     """The hook migrates before the objects of the chart exist, with the owner's secret."""
     manifests = tools.objects(rendered(tmp_path, EVERYTHING))
     (job,) = tools.of_kind(manifests, "Job")
+    (maintenance,) = tools.of_kind(manifests, "CronJob")
     assert job["metadata"]["annotations"]["helm.sh/hook"] == "pre-install,pre-upgrade"
     pod = job["spec"]["template"]["spec"]
     assert "serviceAccountName" not in pod
@@ -323,3 +328,4 @@ def test_migration_precedes_the_release(tmp_path):
     assert "envFrom" not in container
     owner = container["env"][-1]["valueFrom"]["secretKeyRef"]["name"]
     assert owner == EVERYTHING["database"]["ownerSecretName"]
+    assert owner in str(maintenance["spec"]["jobTemplate"])
