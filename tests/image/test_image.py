@@ -16,7 +16,7 @@ from tests.waiting import eventually
 
 pytestmark = [pytest.mark.image, pytest.mark.timeout(builder.BUILD_S)]
 
-MAX_SERVICE_MIB = 200.0
+MAX_SERVICE_MIB = 180.0
 READY_S = 30.0
 
 
@@ -106,8 +106,8 @@ def test_image_has_no_settings_of_the_machine(root: Path, configuration: dict[st
     """No setting of pip on the machine that builds gets into the image or its history."""
     file = root / "etc/pip.conf"
     assert not file.exists() or file.read_text() == ""
+    assert configuration["history"]
     history = json.dumps(configuration)
-    assert "pip install" in history
     assert [
         each for each in builder.pip_settings().values() if "/" in each and each in history
     ] == []
