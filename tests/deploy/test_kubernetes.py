@@ -116,12 +116,16 @@ def test_unknown_fields_are_found(text, change):
 def test_settings_are_accepted(manifests, workloads, monkeypatch):
     """Every variable of a pod is a setting, and the service accepts the values."""
     known = {f"{config.PREFIX}{name.upper()}" for name in config.Settings.model_fields}
-    named = {each["name"] for pod in workloads for each in pod["containers"][0]["env"]}
     values = settings(manifests)
-    assert named | set(values) <= known
-    for name, value in {**values, **SAMPLE}.items():
-        monkeypatch.setenv(name, value)
-    assert config.load().serves_http_api
+    for pod in workloads:
+        (container,) = pod["containers"]
+        own = {each["name"]: each.get("value", "") for each in container["env"]}
+        own |= values if "envFrom" in container else {}
+        assert set(own) <= known
+        with monkeypatch.context() as variables:
+            for name, value in {**own, **SAMPLE}.items():
+                variables.setenv(name, value)
+            assert not config.load().embedded
 
 
 def test_secrets_are_references(manifests, workloads):
@@ -132,6 +136,14 @@ def test_secrets_are_references(manifests, workloads):
         secret = {e["name"]: e for e in pod["containers"][0]["env"] if e["name"] in SECRETS}
         assert "MILEPOST_DATABASE_URL" in secret
         assert all("secretKeyRef" in each["valueFrom"] for each in secret.values())
+
+
+def test_migration_needs_only_its_secret(manifests):
+    """The migration can run before every other object exists, apart from its secret."""
+    for job in tools.of_kind(manifests, "Job"):
+        pod = job["spec"]["template"]["spec"]
+        assert not {"serviceAccountName", "volumes"} & set(pod)
+        assert "envFrom" not in pod["containers"][0]
 
 
 def test_pods_are_restricted(workloads):
@@ -322,10 +334,7 @@ def test_migration_precedes_the_release(tmp_path):
     (job,) = tools.of_kind(manifests, "Job")
     (maintenance,) = tools.of_kind(manifests, "CronJob")
     assert job["metadata"]["annotations"]["helm.sh/hook"] == "pre-install,pre-upgrade"
-    pod = job["spec"]["template"]["spec"]
-    assert "serviceAccountName" not in pod
-    (container,) = pod["containers"]
-    assert "envFrom" not in container
+    (container,) = job["spec"]["template"]["spec"]["containers"]
     owner = container["env"][-1]["valueFrom"]["secretKeyRef"]["name"]
     assert owner == EVERYTHING["database"]["ownerSecretName"]
     assert owner in str(maintenance["spec"]["jobTemplate"])
