@@ -228,7 +228,7 @@ faults: $(VENV)/.dev ## Kill servers, cut connections, and look at what is left
 image: $(VENV)/.dev $(DEPLOY)/.venv ## Build the image without a container engine, run it, and list its parts
 	$(BIN)/python -m pytest -m image tests/image -rs $(ARGS)
 
-check-deploy: $(VENV)/.dev $(DEPLOY)/.venv $(if $(shell command -v go),$(DEPLOY)/bin/.tools) ## Check the files for Kubernetes, Helm, Compose and systemd
+check-deploy: $(VENV)/.dev $(if $(shell command -v go),$(DEPLOY)/.venv $(DEPLOY)/bin/.tools) ## Check the files for Kubernetes, Helm, Compose and systemd
 	@command -v go >/dev/null || echo "NOTICE: there is no go: kustomize, Helm and kubeconform are not built, deploy/ is UNTESTED"
 	$(if $(shell command -v go),MILEPOST_TEST_DEPLOY=1) $(BIN)/python -m pytest tests/deploy -rs $(ARGS)
 

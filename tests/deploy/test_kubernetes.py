@@ -13,7 +13,7 @@ from milepost.domain import callback_url
 from tests import monitoring
 from tests.deploy import tools
 
-EVERYTHING: Final = {
+EVERYTHING: Final[dict[str, Any]] = {
     "image": {"digest": f"sha256:{'0' * 64}"},
     "imagePullSecrets": [{"name": "registry"}],
     "settings": {"REFLECTION": "false", "TRACE_SAMPLE_RATIO": "0.05"},
@@ -79,15 +79,12 @@ def deployment(manifests: list[dict[str, Any]]) -> dict[str, Any]:
     return specification
 
 
-def pods(manifests: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the specifications of the pods of all workloads."""
-    return [each["spec"]["template"]["spec"] for each in manifests if "template" in each["spec"]]
-
-
 @pytest.fixture(scope="module")
 def workloads(manifests: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The specifications of the pods of the deployment and of the migration."""
-    return pods([each for each in manifests if each["kind"] in {"Deployment", "Job"}])
+    """The specifications of the pods of the service and of its jobs."""
+    jobs = [each["spec"]["jobTemplate"] for each in tools.of_kind(manifests, "CronJob")]
+    kinds = [each for kind in ("Deployment", "Job") for each in tools.of_kind(manifests, kind)]
+    return [each["spec"]["template"]["spec"] for each in kinds + jobs]
 
 
 def settings(manifests: list[dict[str, Any]]) -> dict[str, str]:
@@ -119,12 +116,16 @@ def test_unknown_fields_are_found(text, change):
 def test_settings_are_accepted(manifests, workloads, monkeypatch):
     """Every variable of a pod is a setting, and the service accepts the values."""
     known = {f"{config.PREFIX}{name.upper()}" for name in config.Settings.model_fields}
-    named = {each["name"] for pod in workloads for each in pod["containers"][0]["env"]}
     values = settings(manifests)
-    assert named | set(values) <= known
-    for name, value in {**values, **SAMPLE}.items():
-        monkeypatch.setenv(name, value)
-    assert config.load().serves_http_api
+    for pod in workloads:
+        (container,) = pod["containers"]
+        own = {each["name"]: each.get("value", "") for each in container["env"]}
+        own |= values if "envFrom" in container else {}
+        assert set(own) <= known
+        with monkeypatch.context() as variables:
+            for name, value in {**own, **SAMPLE}.items():
+                variables.setenv(name, value)
+            assert not config.load().embedded
 
 
 def test_secrets_are_references(manifests, workloads):
@@ -135,6 +136,14 @@ def test_secrets_are_references(manifests, workloads):
         secret = {e["name"]: e for e in pod["containers"][0]["env"] if e["name"] in SECRETS}
         assert "MILEPOST_DATABASE_URL" in secret
         assert all("secretKeyRef" in each["valueFrom"] for each in secret.values())
+
+
+def test_migration_needs_only_its_secret(manifests):
+    """The migration can run before every other object exists, apart from its secret."""
+    for job in tools.of_kind(manifests, "Job"):
+        pod = job["spec"]["template"]["spec"]
+        assert not {"serviceAccountName", "volumes"} & set(pod)
+        assert "envFrom" not in pod["containers"][0]
 
 
 def test_pods_are_restricted(workloads):
@@ -299,9 +308,10 @@ def test_wrong_values_are_refused(tmp_path, values):
     assert wrong in report or str(next(iter(values[wrong]))) in report
 
 
-def test_tls_comes_from_its_secret(tmp_path):
-    """With a secret for TLS, the pods mount it and serve no plaintext."""
-    manifests = tools.objects(rendered(tmp_path, {"tls": {"secretName": "milepost-tls"}}))
+def test_tls_comes_from_its_secret(tmp_path, monkeypatch):
+    """With a secret for TLS, the pods mount it and serve no plaintext; the jobs need none."""
+    with_tls = {**EVERYTHING, "tls": {"secretName": "milepost-tls"}}
+    manifests = tools.objects(rendered(tmp_path, with_tls))
     (deployment,) = tools.of_kind(manifests, "Deployment")
     pod = deployment["spec"]["template"]["spec"]
     (mount,) = pod["containers"][0]["volumeMounts"]
@@ -310,16 +320,21 @@ def test_tls_comes_from_its_secret(tmp_path):
     assert values["MILEPOST_TLS_KEY_FILE"].startswith(mount["mountPath"])
     assert "MILEPOST_ALLOW_PLAINTEXT" not in values
     assert pod["volumes"][0]["secret"]["secretName"] == "milepost-tls"
+    (job,) = tools.of_kind(manifests, "CronJob")
+    (container,) = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+    own = {each["name"]: each["value"] for each in container["env"] if "value" in each}
+    for name, value in {**values, **own, **SAMPLE}.items():
+        monkeypatch.setenv(name, value)
+    assert config.load().tls_cert_file is None
 
 
 def test_migration_precedes_the_release(tmp_path):
     """The hook migrates before the objects of the chart exist, with the owner's secret."""
     manifests = tools.objects(rendered(tmp_path, EVERYTHING))
     (job,) = tools.of_kind(manifests, "Job")
+    (maintenance,) = tools.of_kind(manifests, "CronJob")
     assert job["metadata"]["annotations"]["helm.sh/hook"] == "pre-install,pre-upgrade"
-    pod = job["spec"]["template"]["spec"]
-    assert "serviceAccountName" not in pod
-    (container,) = pod["containers"]
-    assert "envFrom" not in container
+    (container,) = job["spec"]["template"]["spec"]["containers"]
     owner = container["env"][-1]["valueFrom"]["secretKeyRef"]["name"]
     assert owner == EVERYTHING["database"]["ownerSecretName"]
+    assert owner in str(maintenance["spec"]["jobTemplate"])

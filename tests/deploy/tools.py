@@ -19,11 +19,17 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 KUBERNETES: Final = ROOT / "deploy/kubernetes"
 CHART: Final = ROOT / "deploy/helm/milepost"
 VARIABLE: Final = "MILEPOST_TEST_DEPLOY"
+TOOLS: Final = ("kustomize", "helm", "kubeconform", "compose")
 RELEASES: Final = ("1.27.0", "1.37.0")
 """The oldest release of Kubernetes that the chart allows, and the newest with schemas here."""
 _FOLDER: Final = ROOT / ".cache/deploy"
 _RUN_S: Final = 120
 _SCHEMA: Final = "{{.ResourceKind}}{{.KindSuffix}}.json"
+
+
+def missing() -> list[str]:
+    """Return the tools that are not built."""
+    return [name for name in TOOLS if not (_FOLDER / "bin" / name).exists()]
 
 
 def run(name: str, *arguments: str | Path, text: str | None = None) -> str:

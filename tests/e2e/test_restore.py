@@ -6,10 +6,10 @@ import shlex
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 from grpc import StatusCode
@@ -23,7 +23,7 @@ from tests.postgres_binaries import find_binaries
 from tests.unit.documents import ROOT
 
 GUIDE: Final = ROOT / "docs/deploying.md"
-DRILL_S: Final = 60
+DRILL_S: Final = 120
 FUNCTION: Final = "video.transcode"
 
 
@@ -33,8 +33,8 @@ class Drill:
 
     url: str
     heading: str
-    variables: Mapping[str, str]
-    settings: Mapping[str, str]
+    variables: dict[str, str]
+    settings: dict[str, Any]
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -63,7 +63,7 @@ def commands(heading: str) -> str:
     return found[1]
 
 
-def restored(drill: Drill, folder: Path) -> dict[str, str]:
+def restored(drill: Drill, folder: Path) -> dict[str, Any]:
     """Run the commands of the drill, and return the settings that they make."""
     places = [find_binaries(None), Path(sys.executable).parent]
     path = os.pathsep.join([*map(str, places), os.environ["PATH"]])
@@ -93,6 +93,7 @@ def of_copy(client: Client, copy: Service) -> Client:
     return Client(copy.channel, client.subject, client.roles, client.key)
 
 
+@pytest.mark.timeout(240)  # two services and four commands, also on a busy machine
 def test_restored_copy_serves(drill: Drill, tmp_path: Path) -> None:
     """A copy that the drill restores has what was backed up, and refuses later revisions."""
     with Service(drill.url, tmp_path, **drill.settings) as service:

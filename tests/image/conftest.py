@@ -56,6 +56,12 @@ def container(root: Path, configuration: dict[str, Any], tmp_path: Path) -> Cont
     return Container(root, configuration, volume)
 
 
+def pytest_report_header() -> str:
+    """Say whether this machine can build the image."""
+    obstacles = builder.obstacles()
+    return f"image: {'; '.join(obstacles)}: UNTESTED" if obstacles else "image: built by buildah"
+
+
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:

@@ -101,10 +101,14 @@ class Running:
         """The log so far."""
         return self._log.read_text(encoding="utf-8")
 
+    def assert_runs(self) -> None:
+        """Fail if the container has ended."""
+        assert self._process.poll() is None, self.log
+
     @property
     def first(self) -> psutil.Process:
-        """The first process of the container; fail if the container has ended."""
-        assert self._process.poll() is None, self.log
+        """The first process of the container."""
+        self.assert_runs()
         found = psutil.Process(self._process.pid).children()
         assert len(found) == 1
         return found[0]

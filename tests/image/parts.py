@@ -30,7 +30,7 @@ def bill_of_materials(root: Path) -> dict[str, Any]:
         subprocess.run(
             [
                 *(_PROGRAM, "environment", "--output-reproducible", "--output-format", "JSON"),
-                *("--pyproject", ROOT / "pyproject.toml", "--output-file", BOM, interpreter),
+                *("--output-file", BOM, interpreter),
             ],
             check=True,
             timeout=_LIST_S,

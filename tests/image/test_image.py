@@ -16,7 +16,7 @@ from tests.waiting import eventually
 
 pytestmark = [pytest.mark.image, pytest.mark.timeout(builder.BUILD_S)]
 
-MAX_SERVICE_MIB = 200.0
+MAX_SERVICE_MIB = 180.0
 READY_S = 30.0
 
 
@@ -34,11 +34,12 @@ def status(address: str, path: str) -> int:
 
 def wait_until_ready(running: Running, address: str) -> None:
     """Wait until the service is ready; fail if its container has ended."""
-    eventually(
-        lambda: running.first and status(address, "/readyz") == http.HTTPStatus.OK,
-        within=READY_S,
-        what="the service in the image is ready",
-    )
+
+    def is_ready() -> bool:
+        running.assert_runs()
+        return status(address, "/readyz") == http.HTTPStatus.OK
+
+    eventually(is_ready, within=READY_S, what="the service in the image is ready")
 
 
 def addresses() -> Mapping[str, str]:
@@ -62,7 +63,7 @@ def test_service_works_in_the_image(container: Container, tmp_path: Path) -> Non
         wait_until_ready(running, settings["http_listen"])
         with SyncMilepost(settings["listen"], api_key=api_key) as milepost:
             operation = milepost.create("video.transcode")
-            (claimed,) = milepost.claim(["video.*"], worker="encoder-1")
+            (claimed,) = milepost.claim(["video.transcode"], worker="encoder-1")
             assert claimed.id == operation.id
             milepost.complete(claimed.id, {"frames": 1200}, attempt=claimed.attempt)
             assert milepost.result(operation.id, timeout=10) == {"frames": 1200}
@@ -105,8 +106,8 @@ def test_image_has_no_settings_of_the_machine(root: Path, configuration: dict[st
     """No setting of pip on the machine that builds gets into the image or its history."""
     file = root / "etc/pip.conf"
     assert not file.exists() or file.read_text() == ""
+    assert configuration["history"]
     history = json.dumps(configuration)
-    assert "pip install" in history
     assert [
         each for each in builder.pip_settings().values() if "/" in each and each in history
     ] == []
