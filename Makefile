@@ -5,11 +5,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 UV ?= $(BIN)/uv
-# Processes that run the tests, each with a PostgreSQL of its own; 0 is one process. Tests that measure, or kill, run
-# alone after the others: their deadlines are not for a machine that is busy with another test.
+# Processes that run the tests, each with a PostgreSQL of its own; 0 is one process. A file of tests stays in one of
+# them: what its tests share is made once. Tests that kill run after the others, and tests that measure run alone:
+# their deadlines are not for a machine that is busy with all other tests.
 WORKERS ?= 2
+SPREAD := -n $(WORKERS) --dist loadfile
 TOGETHER := tests/unit tests/contract tests/migration tests/e2e
-ALONE := tests/bench tests/scale tests/faults
+ALONE := tests/bench tests/scale
 # The tests of the Python client among those.
 OF_CLIENT := tests/unit/test_client_*.py tests/e2e/test_client_lifecycle.py tests/e2e/test_worker*.py
 # More words for the command of a target: `make test ARGS="-k lifecycle -x"`.
@@ -120,7 +122,8 @@ test: $(VENV)/.dev $(LRO_BUILT) $(DASHBOARD_BUILT) $(JAEGER_BUILT) ## Run every 
 ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
 else
-	$(BIN)/python -m pytest -n $(WORKERS) $(TOGETHER)
+	$(BIN)/python -m pytest $(SPREAD) $(TOGETHER)
+	$(BIN)/python -m pytest $(SPREAD) tests/faults
 	$(BIN)/python -m pytest $(ALONE)
 	$(BIN)/python -m pytest tests/conformance
 endif
@@ -138,7 +141,7 @@ speed-clients: $(VENV)/.dev ## Compare the speed of each client with that of its
 check-python: # is part of `make lint` and `make test`
 
 test-python: $(VENV)/.dev ## Test the Python client
-	$(BIN)/python -m pytest -n $(WORKERS) $(OF_CLIENT)
+	$(BIN)/python -m pytest $(SPREAD) $(OF_CLIENT)
 
 check-typescript: $(VENV)/.dev $(TYPESCRIPT)/build/testee/main.js
 	$(BIN)/python protos/generate.py --check

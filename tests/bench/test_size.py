@@ -5,7 +5,7 @@ import pytest
 from tests.bench.size import run
 
 
-@pytest.mark.timeout(180)  # it starts PostgreSQL and two services
+@pytest.mark.timeout(600)  # it starts PostgreSQL and two services
 def test_every_call_is_measured_beside_few_and_many():
     """Each call of the comparison succeeds on both databases, whatever their size."""
     lines = run(1_000, 5_000, rounds=1, warm_up=1)

@@ -17,7 +17,7 @@ CASES = [
 ]
 
 
-@pytest.mark.timeout(300)  # the first one builds the testees, and starts the services of its file
+@pytest.mark.timeout(600)  # the first one builds the testees, and starts the services of its file
 @pytest.mark.asyncio(loop_scope="session")
 @pytest.mark.parametrize(("scenario", "player"), CASES)
 async def test_client_acts_as_the_scenario_says(request, stage, scenario, player):

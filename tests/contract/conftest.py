@@ -1,5 +1,6 @@
 """Fixtures: the stores under test on each database, and the stored rows."""
 
+import uuid
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -11,6 +12,22 @@ from milepost.storage.operations import SqlOperationStore
 from milepost.storage.stores import Stores
 from tests import factories
 from tests.contract.stored import Stored
+from tests.postgres import PostgresServer
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def shared_url(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """The URL of an empty database of each kind, for all tests of a module."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path_factory.mktemp('shared') / 'milepost.db'}"
+        return
+    postgres: PostgresServer = request.getfixturevalue("postgres")
+    name = f"milepost_shared_{uuid.uuid4().hex}"
+    postgres.create_database(name)
+    yield postgres.url(name)
+    postgres.drop_database(name)
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """The plans of claims where one owner has 99 % of the operations, most of them claimed before."""
 
 import random
-import uuid
 from datetime import timedelta
 
 import pytest
@@ -18,7 +17,6 @@ from milepost.storage.tables import operations
 from tests import factories
 from tests.contract.plan import prepared
 
-DATABASE = f"milepost_claim_plans_{uuid.uuid4().hex}"
 ROWS = 20_000
 FUNCTIONS = ("video.transcode", *(f"function-{n}" for n in range(19)))
 
@@ -43,25 +41,10 @@ def fill(engine):
 
 
 @pytest.fixture(scope="module")
-def sqlite_plans(tmp_path_factory):
-    """The URL of an empty SQLite file."""
-    return f"sqlite:///{tmp_path_factory.mktemp('claim-plans') / 'milepost.db'}"
-
-
-@pytest.fixture(scope="module")
-def postgresql_plans(postgres):
-    """The URL of an empty PostgreSQL database."""
-    postgres.create_database(DATABASE)
-    yield postgres.url(DATABASE)
-    postgres.drop_database(DATABASE)
-
-
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def engine(request):
+def engine(shared_url):
     """The database, for all tests of this module."""
-    url = request.getfixturevalue(f"{request.param}_plans")
-    upgrade(url)
-    engine = open_engine(url)
+    upgrade(shared_url)
+    engine = open_engine(shared_url)
     fill(engine)
     return engine
 

@@ -1,7 +1,6 @@
 """The plans of the statements: an index serves each, whatever the size of the table."""
 
 import itertools
-import uuid
 from datetime import timedelta
 
 import pytest
@@ -40,7 +39,6 @@ from tests.contract.many_rows import IDS, ROWS, fill
 from tests.contract.plan import prepared, query
 from tests.event_days import keep_event_days
 
-DATABASE = f"milepost_plans_{uuid.uuid4().hex}"
 ME = factories.access_filter("owner-3")
 BUSY = factories.access_filter("busy")
 ADMIN = factories.access_filter("admin", everything=True)
@@ -48,26 +46,11 @@ AFTER = Position(create_time=factories.LONG_AGO + timedelta(seconds=ROWS * 0.95)
 
 
 @pytest.fixture(scope="module")
-def sqlite_plans(tmp_path_factory):
-    """The URL of an empty SQLite file."""
-    return f"sqlite:///{tmp_path_factory.mktemp('plans') / 'milepost.db'}"
-
-
-@pytest.fixture(scope="module")
-def postgresql_plans(postgres):
-    """The URL of an empty PostgreSQL database."""
-    postgres.create_database(DATABASE)
-    yield postgres.url(DATABASE)
-    postgres.drop_database(DATABASE)
-
-
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def engine(request):
+def engine(shared_url):
     """A database with many operations, for all tests of this module."""
-    url = request.getfixturevalue(f"{request.param}_plans")
-    upgrade(url)
-    keep_event_days(url)
-    engine = open_engine(url)
+    upgrade(shared_url)
+    keep_event_days(shared_url)
+    engine = open_engine(shared_url)
     fill(engine)
     return engine
 

@@ -16,7 +16,7 @@ from typing import Any
 from milepost.config import without_settings
 
 OK, REFUSED, USAGE, NOT_FOUND, UNAVAILABLE, ENDED_BADLY, DENIED = range(7)
-QUEUE_TIMEOUT_S = 30.0
+QUEUE_TIMEOUT_S = 120.0
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,24 @@ import pytest
 import sqlalchemy as sa
 
 from milepost.config import without_settings
-from milepost.domain.operation import Status
+from milepost.domain.operation import Status, new_operation_id
 from milepost.storage.engine import open_engine
 from milepost.storage.schema import latest
 from milepost.storage.tables import operations
+from milepost_client import NotFound, SyncMilepost, Unauthenticated
 from tests import factories
 from tests.e2e.commands import DENIED, NOT_FOUND, OK, REFUSED, UNAVAILABLE, USAGE, milepost
 from tests.machine import free_port
 from tests.waiting import eventually
+
+
+def is_refused(client: SyncMilepost) -> bool:
+    """Return True if the key of the client is valid no more."""
+    try:
+        client.get(new_operation_id())
+    except (NotFound, Unauthenticated) as refusal:
+        return isinstance(refusal, Unauthenticated)
+    return False
 
 
 @pytest.fixture
@@ -100,7 +110,9 @@ def test_keys_are_created_and_revoked_beside_the_service(service):
     access = {"MILEPOST_ADDRESS": service.address, "MILEPOST_API_KEY": key}
     assert milepost("ops", "list", **access).code == OK
     assert milepost("keys", "revoke", key.split("_")[1], **url).code == OK
-    eventually(lambda: milepost("ops", "list", **access).code == DENIED, within=20, what="revoked")
+    with SyncMilepost(service.address, api_key=key) as client:
+        eventually(lambda: is_refused(client), within=20, what="revoked")
+    assert milepost("ops", "list", **access).code == DENIED
 
 
 def test_created_key_is_shown_once(store):

@@ -14,7 +14,7 @@ import pytest
 
 from milepost_client import SyncMilepost
 
-QUEUE_TIMEOUT_S = 50.0
+QUEUE_TIMEOUT_S = 200.0
 INTERRUPTED = 130
 
 

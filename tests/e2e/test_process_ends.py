@@ -29,7 +29,7 @@ from tests.e2e.working import working
 from tests.machine import environment, free_port
 from tests.waiting import eventually, until
 
-pytestmark = pytest.mark.timeout(180)  # every test starts up to five processes
+pytestmark = pytest.mark.timeout(600)  # every test starts up to five processes
 
 CLIENTS = 8
 LIVES = 5

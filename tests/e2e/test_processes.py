@@ -27,7 +27,7 @@ from tests.e2e.service import START_SECONDS, STOP_SECONDS, Service
 from tests.machine import environment, free_port
 from tests.waiting import eventually
 
-pytestmark = pytest.mark.timeout(180)  # most tests start up to three processes
+pytestmark = pytest.mark.timeout(600)  # most tests start up to three processes
 
 CREATED = "milepost_transitions_total"
 

@@ -23,7 +23,7 @@ from tests.e2e.rpcs import BROKEN, RPCS
 from tests.e2e.service import Service
 from tests.waiting import until
 
-SOON_S = 5.0
+SOON_S = 20.0
 SILENCE_S = 1.2
 """Silence of a worker that has reported before."""
 AT_ONCE_S = 0.5

@@ -15,7 +15,7 @@ from tests.e2e.refusals import refused
 from tests.e2e.service import Service
 from tests.e2e.test_streaming import UNKNOWN, Stream
 
-SOON_S = 10.0
+SOON_S = 20.0
 MANY = 200
 
 

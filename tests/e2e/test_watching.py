@@ -21,7 +21,7 @@ from tests.waiting import eventually
 GET, WAIT = (
     next(rpc for rpc in RPCS if rpc.method == name) for name in ("GetOperation", "WaitOperation")
 )
-SOON_S = 2.0
+SOON_S = 8.0
 EXPIRED_WITHIN_S = 10.0
 
 

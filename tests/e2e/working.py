@@ -8,7 +8,7 @@ from typing import Any, Final
 from milepost_client import Milepost, Operation, Worker
 from tests.e2e.service import Service
 
-SOON_S: Final = 10.0
+SOON_S: Final = 40.0
 
 
 @asynccontextmanager

@@ -39,7 +39,7 @@ FULL = Size(rounds=2_000, evaluations=6, bound=25.0, injected=100.0)
 sizes = pytest.mark.parametrize(
     "size",
     [
-        pytest.param(SMALL, id="small", marks=pytest.mark.timeout(180)),
+        pytest.param(SMALL, id="small", marks=pytest.mark.timeout(600)),
         pytest.param(FULL, id="full", marks=[pytest.mark.faults, pytest.mark.timeout(600)]),
     ],
 )

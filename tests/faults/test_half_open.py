@@ -11,10 +11,11 @@ from milepost.domain.errors import StoreUnavailable
 from milepost.domain.operation import new_operation_id
 from milepost.storage.batchers import Batchers
 from milepost.storage.engine import open_engine
-from milepost.storage.notifications import HANG_TIMEOUT_S, PROBE_INTERVAL_S, Notifications
+from milepost.storage.notifications import HANG_TIMEOUT_S, PROBE_INTERVAL_S
 from milepost.storage.stores import Stores
 from tests import factories
 from tests.contract.stored import answers
+from tests.contract.test_notifications import Replica
 from tests.faults.proxy import proxy
 from tests.waiting import until
 
@@ -34,26 +35,6 @@ async def silenced(postgres_url):
         yield between, open_engine(there)
 
 
-class Replica:
-    """The notifications of a replica, and what it received."""
-
-    def __init__(self, engine):
-        self.received: list[str] = []
-        self.gaps = self.interruptions = 0
-        self.notifications = Notifications(
-            engine,
-            on_notification=self.received.append,
-            on_gap=self._count,
-            on_interruption=self._note,
-        )
-
-    def _count(self):
-        self.gaps += 1
-
-    def _note(self):
-        self.interruptions += 1
-
-
 async def test_silent_listener(silenced, postgres_url):
     """A connection of notifications that goes silent is replaced, and reports a gap."""
     between, engine = silenced
@@ -67,7 +48,7 @@ async def test_silent_listener(silenced, postgres_url):
         assert here.interruptions == 1
         changed = new_operation_id()
         there.notifications.notify(changed)
-        await until(lambda: changed in here.received, WITHIN_S)
+        await until(lambda: changed in here.notified, WITHIN_S)
 
 
 async def test_idle_listener(postgres_url):

@@ -9,7 +9,7 @@ from google.protobuf import duration_pb2
 from tests.e2e.rpcs import BY_METHOD
 from tests.e2e.service import Service
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
 WAIT_S = 55
 IDLE_PINGS = 4
 

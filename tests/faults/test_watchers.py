@@ -145,7 +145,7 @@ async def test_change_reaches_another_replica_within_a_second(replicas):
 
 
 @pytest.mark.parametrize(
-    "away_s", [0, pytest.param(60, marks=[pytest.mark.faults, pytest.mark.timeout(300)])]
+    "away_s", [0, pytest.param(60, marks=[pytest.mark.faults, pytest.mark.timeout(600)])]
 )
 async def test_outage_of_the_database_loses_nothing(tmp_path, away_s):
     """Watchers see every change before and after an outage of the database."""

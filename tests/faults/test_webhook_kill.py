@@ -124,7 +124,7 @@ def all_deliveries(client):
 @pytest.mark.parametrize(
     ("count", "kills"),
     [
-        pytest.param(200, 5, marks=pytest.mark.timeout(240)),
+        pytest.param(200, 5, marks=pytest.mark.timeout(600)),
         pytest.param(2_000, 10, marks=[pytest.mark.faults, pytest.mark.timeout(600)]),
     ],
 )

@@ -42,7 +42,7 @@ def run(*command: str | Path, **environment: str) -> str:
     return done.stdout
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("mode", ["positive", "negative"])
 def test_generated_requests_get_the_described_answers(described: Service, mode: str) -> None:
     """No valid request is refused, and no request at all has a 5xx or undescribed answer."""
@@ -70,7 +70,7 @@ def test_generated_requests_get_the_described_answers(described: Service, mode: 
     assert described.log_lines(event="internal error") == []
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(600)
 def test_generated_client_creates_and_reads(described: Service, tmp_path: Path) -> None:
     """A client that a stock generator makes creates an operation and reads it."""
     generator = TOOLS / "openapi-python-client"

@@ -7,7 +7,7 @@ from tests.scale.callers import MIN_RATIO, run
 pytestmark = pytest.mark.bench
 
 
-@pytest.mark.timeout(180)  # it starts PostgreSQL and two services
+@pytest.mark.timeout(600)  # it starts PostgreSQL and two services
 def test_gets_of_one_caller_and_of_many_are_measured():
     """Every get of one caller, and of many in turn, is answered and measured."""
     figures = run(callers=150, rounds=1, count=300)

@@ -7,7 +7,7 @@ from tests.scale.claims import run
 pytestmark = pytest.mark.bench
 
 
-@pytest.mark.timeout(180)  # it starts PostgreSQL and a service
+@pytest.mark.timeout(600)  # it starts PostgreSQL and a service
 def test_every_figure_of_claims_is_measured():
     """Claims of 100 functions, of one owner and of many workers are measured; none is refused."""
     found = run(few=500, many=3_000, claimed=1_000, workers=60, rounds=6)

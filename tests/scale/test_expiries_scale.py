@@ -7,7 +7,7 @@ from tests.scale.expiries import run
 pytestmark = pytest.mark.bench
 
 
-@pytest.mark.timeout(180)  # it starts PostgreSQL and a service
+@pytest.mark.timeout(600)  # it starts PostgreSQL and a service
 def test_every_figure_of_expiries_is_measured():
     """More expiries than one batch are purged beside callers, and a day of events is dropped."""
     figures = {figure.name: figure.value for figure in run(count=3_000, seconds=2, callers=2)}

@@ -6,7 +6,7 @@ from tests.scale import processes
 
 
 @pytest.mark.bench
-@pytest.mark.timeout(300)  # it starts a PostgreSQL and four processes
+@pytest.mark.timeout(600)  # it starts a PostgreSQL and four processes
 def test_one_tiny_round():
     """Both services answer every call, and every process and every scenario is in the table."""
     samples = processes.run(callers=32, seconds=0.3, rounds=1)

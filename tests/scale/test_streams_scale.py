@@ -7,7 +7,7 @@ from tests.scale import streams
 pytestmark = pytest.mark.bench
 
 
-@pytest.mark.timeout(180)  # it starts PostgreSQL and two services
+@pytest.mark.timeout(600)  # it starts PostgreSQL and two services
 def test_every_report_is_acknowledged_and_stored(monkeypatch):
     """Every report, single or in a batch, is acknowledged and committed; none is refused."""
     monkeypatch.setattr(streams, "INTERVAL_S", 2.0)

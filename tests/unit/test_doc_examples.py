@@ -15,7 +15,7 @@ from milepost.domain.operation import Role
 from milepost_client import SyncMilepost
 from tests.unit.documents import README, RETRIES, blocks
 
-TIMEOUT_S = 30
+TIMEOUT_S = 120
 
 
 @dataclass(frozen=True)

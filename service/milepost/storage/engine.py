@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import TYPE_CHECKING, Final
 
 import sqlalchemy as sa
@@ -16,10 +15,15 @@ if TYPE_CHECKING:
 
     from milepost.storage.database import Database
 
+
+def _dialect(name: str) -> Dialect:
+    return sa.make_url(f"{name}://").get_dialect()()
+
+
 _SQLITE: Final = "sqlite"
-_DATABASES: Final[Mapping[str, type[Database]]] = {
-    "postgresql": postgresql.PostgreSql,
-    _SQLITE: sqlite.Sqlite,
+_DATABASES: Final[Mapping[str, Database]] = {
+    "postgresql": postgresql.PostgreSql(_dialect("postgresql+psycopg")),
+    _SQLITE: sqlite.Sqlite(_dialect(_SQLITE)),
 }
 
 
@@ -35,9 +39,4 @@ def database_of(engine: Engine) -> Database:
 
     It is the same for all engines of that product, so that their stores share its statements.
     """
-    return _database(type(engine.dialect))  # type: ignore[arg-type]  # mypy means its instances
-
-
-@functools.cache
-def _database(dialect: type[Dialect]) -> Database:
-    return _DATABASES[dialect.name](dialect())
+    return _DATABASES[engine.dialect.name]

@@ -56,7 +56,7 @@ class EventSource:
         return lines
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 def test_browser_sees_every_status_across_a_kill(open_service):
     """A page sees each status once, reconnects after kill -9, and stops after the end."""
     alice = open_service.client("alice")

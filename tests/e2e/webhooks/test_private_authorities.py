@@ -82,7 +82,7 @@ def test_unusable_file_is_a_problem_of_the_settings(tmp_path, content, problem):
         env=environment(webhook_ca_file=str(file)),
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
         check=False,
     )
     assert done.returncode == 2
