@@ -21,8 +21,6 @@ class Hunt:
     clock_s: float = 0.0
     hanging: float = 0.0
     freeze_s: float | None = None
-    server_settings: Mapping[str, str] = field(default_factory=dict)
-    """Of PostgreSQL."""
 
     @property
     def size(self) -> Size:
@@ -39,6 +37,8 @@ class Hunt:
 
 
 SETTLE_S: Final = 3.0
+SERVER_SETTINGS: Final = {"wal_writer_delay": "10s"}
+"""Settings of PostgreSQL, under which a commit that does not wait for the disk stays in memory."""
 HUNTS: Final[Mapping[str, Hunt]] = {
     "reply-before-commit": Hunt(
         finds=frozenset({Kind.LOST, Kind.STALE, Kind.PHANTOM}), kinds=("plain",)
@@ -55,7 +55,6 @@ HUNTS: Final[Mapping[str, Hunt]] = {
         finds=frozenset({Kind.LOST}),
         kinds=("plain",),
         faults={Fault.KILL_DATABASE: 2},
-        server_settings={"wal_writer_delay": "10s"},
     ),
     "lost-update": Hunt(finds=frozenset({Kind.REPEATED, Kind.LOST}), kinds=("cancelled",)),
     "watch-skips-one": Hunt(finds=frozenset({Kind.WATCH_GAP}), kinds=("raced", "deleted")),

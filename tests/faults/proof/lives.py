@@ -60,7 +60,8 @@ class Life:
             fields["metadata"]["ballast"] = self.dice.randbytes(self.size // 2).hex()
         operation: pb.Operation = await self.step("CreateOperation", client=client, **fields)
         if self.dice.random() < WATCH:
-            watch = (client or self.client).watch(operation.id)
+            after = self.dice.choice((0, operation.revision))
+            watch = (client or self.client).watch(operation.id, after)
             self.watches.add(asyncio.create_task(watch))
         return operation
 

@@ -239,6 +239,13 @@ def _change_not_watched(run: Run) -> None:
 
 
 @breaks(Kind.WATCH_GAP)
+def _first_change_not_watched(run: Run) -> None:
+    watch = run.history.watches[0]
+    watch.after = 1
+    del watch.views[: CLAIM + 1]
+
+
+@breaks(Kind.WATCH_GAP)
 def _end_not_watched(run: Run) -> None:
     run.history.watches[0].views.pop()
 
