@@ -28,7 +28,7 @@ from tests.faults.proof.transports import (
 
 PAUSE_S: Final = 0.05
 """Pause before a call with an unknown outcome is repeated."""
-PATIENCE_S: Final = 120.0
+GIVE_UP_S: Final = 120.0
 """Time after which a client gives up: something is stuck."""
 WATCH_S: Final = 5.0
 """Deadline of one connection of a watch, which is resumed after it."""
@@ -77,7 +77,7 @@ class Client:
 
     async def ask(self, method: str, *, via: str = "grpc", **fields: Any) -> Any:
         """Return the answer to a call, which is repeated until its outcome is known."""
-        give_up = time.monotonic() + PATIENCE_S
+        give_up = time.monotonic() + GIVE_UP_S
         while True:
             try:
                 return await self.once(method, self._dice.choice(self._ways[via]), **fields)

@@ -85,7 +85,7 @@ class Database:
 
     def full_disk(self) -> contextlib.AbstractContextManager[None]:
         """Leave its disk no room inside of the block."""
-        assert self.disk is not None, "the plan fills a disk, but there is none to fill"
+        assert self.disk is not None, "the plan fills a disk, but it has no disk to fill"
         return self.disk.full()
 
     def ensure_running(self) -> None:
