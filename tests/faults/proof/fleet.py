@@ -30,7 +30,10 @@ from tests.waiting import eventually
 
 REPLICAS: Final = 2
 TEMPLATE: Final = "proof_template"
-_SESSIONS: Final = "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'milepost%'"
+_SESSIONS: Final = (
+    "SELECT pid FROM pg_stat_activity"
+    " WHERE application_name LIKE 'milepost%' AND pid <> pg_backend_pid()"
+)
 WEBHOOK_TIMEOUT_S: Final = 0.5
 
 

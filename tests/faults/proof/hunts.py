@@ -47,7 +47,7 @@ HUNTS: Final[Mapping[str, Hunt]] = {
         finds=frozenset({Kind.UNTOLD}),
         kinds=("raced", "cancelled"),
         lives=120,
-        faults={Fault.KILL_REPLICA: 2},
+        faults={Fault.KILL_REPLICA: 3},
     ),
     "no-status-condition": Hunt(finds=frozenset({Kind.ILLEGAL, Kind.TWO_ENDS}), kinds=("raced",)),
     "local-clock": Hunt(finds=frozenset({Kind.LEASE}), kinds=("claimed",), clock_s=300.0),
@@ -59,7 +59,7 @@ HUNTS: Final[Mapping[str, Hunt]] = {
     "lost-update": Hunt(finds=frozenset({Kind.REPEATED, Kind.LOST}), kinds=("cancelled",)),
     "watch-skips-one": Hunt(finds=frozenset({Kind.WATCH_GAP}), kinds=("raced", "deleted")),
     "watch-repeats-one": Hunt(
-        finds=frozenset({Kind.WATCH_REPEAT}),
+        finds=frozenset({Kind.WATCH_REPEAT, Kind.WATCH_GAP}),
         kinds=("plain",),
         faults={Fault.CUT_CLIENTS: 1, Fault.KILL_REPLICA: 1},
     ),
