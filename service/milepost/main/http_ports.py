@@ -13,7 +13,7 @@ from milepost.web.api_app import api_app
 from milepost.web.http_api import HttpApi
 from milepost.web.http_port import HttpPort
 from milepost.web.probes import add_probes
-from milepost.web.startup import starting_app
+from milepost.web.start_refusals import starting_app
 from milepost.web.tls import server_context
 
 if TYPE_CHECKING:

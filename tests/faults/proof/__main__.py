@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.faults.proof import sizes
 from tests.faults.proof.cluster import fresh_database
-from tests.faults.proof.hunts import HUNTS
+from tests.faults.proof.hunts import HUNTS, SERVER_SETTINGS
 from tests.faults.proof.nemesis import Fault
 from tests.faults.proof.run import SETTLE_S, Report, run
 
@@ -21,7 +21,7 @@ async def _run(arguments: argparse.Namespace, folder: Path) -> Report:
     if arguments.bug is not None:
         arguments.settle = HUNTS[arguments.bug].size.settle_s
         size = HUNTS[arguments.bug].size
-        settings = HUNTS[arguments.bug].server_settings
+        settings = SERVER_SETTINGS
     size = replace(size, settle_s=arguments.settle)
     with fresh_database(size, settings) as database:
         if database.disk is None and size.faults.get(Fault.FILL_DISK):

@@ -83,7 +83,7 @@ def _is_of(call: Call, event: Row | None) -> bool:
 
 
 def check_requests(history: History, tables: Tables) -> Iterator[Violation]:
-    """Look for changes that nobody asked for, that happened twice, or in spite of a refusal."""
+    """Look for changes that no caller asked for, that happened twice, or in spite of a refusal."""
     tries: dict[tuple[str, str], list[Call]] = defaultdict(list)
     for call in history.calls:
         if call.request_id is not None:
@@ -132,7 +132,7 @@ def _unasked(history: History, tables: Tables) -> Iterator[Violation]:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What one answer says about the revision of an operation before and after its call."""
+    """The knowledge from one answer: the revision of an operation before and after its call."""
 
     begin: float
     end: float

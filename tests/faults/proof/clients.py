@@ -28,7 +28,7 @@ from tests.faults.proof.transports import (
 
 PAUSE_S: Final = 0.05
 """Pause before a call with an unknown outcome is repeated."""
-PATIENCE_S: Final = 120.0
+GIVE_UP_S: Final = 120.0
 """Time after which a client gives up: something is stuck."""
 WATCH_S: Final = 5.0
 """Deadline of one connection of a watch, which is resumed after it."""
@@ -77,7 +77,7 @@ class Client:
 
     async def ask(self, method: str, *, via: str = "grpc", **fields: Any) -> Any:
         """Return the answer to a call, which is repeated until its outcome is known."""
-        give_up = time.monotonic() + PATIENCE_S
+        give_up = time.monotonic() + GIVE_UP_S
         while True:
             try:
                 return await self.once(method, self._dice.choice(self._ways[via]), **fields)
@@ -172,13 +172,18 @@ class Client:
 
     # --- watches ---
 
-    async def watch(self, operation_id: str) -> None:
-        """Watch an operation to its end, over as many connections as that takes."""
-        watched = Watched(client=self.subject, operation_id=operation_id, begin=time.monotonic())
+    async def watch(self, operation_id: str, after: int) -> None:
+        """Watch an operation to its end, over as many connections as that takes.
+
+        It begins after a revision that is known, or with the operation as it is for 0.
+        """
+        watched = Watched(
+            client=self.subject, operation_id=operation_id, begin=time.monotonic(), after=after
+        )
         self.history.watches.append(watched)
         while not watched.gone and not _has_ended(watched):
-            after = watched.views[-1].revision if watched.views else 0
-            request = _WATCH.request(operation_id=operation_id, after_revision=after)
+            last = watched.views[-1].revision if watched.views else after
+            request = _WATCH.request(operation_id=operation_id, after_revision=last)
             channel = self._dice.choice(self._grpcs).channel
             call = _WATCH.on(channel)(request, metadata=metadata(self.key), timeout=WATCH_S)
             try:

@@ -41,6 +41,23 @@ class Run:
             kind for kind, number in counts(check(self.history, final, QUOTAS)).items() if number
         }
 
+    def end_by_sweep(self) -> None:
+        """Let the lease of the last attempt run out instead of its completion."""
+        failed = {"status": "FAILED", "revision": 6, "attempt": 2}
+        self.row |= failed | {"progress": 0.5, "result_value": None}
+        self.events[-1] |= {
+            "transition": "abandon",
+            "type": "operation.failed",
+            "actor": "milepost",
+            "request_id": None,
+            "reason": "the lease of the last attempt ran out",
+            "time": second(COMPLETE + 1),
+        }
+        self.deliveries[0]["type"] = "operation.failed"
+        self.history.webhooks[0] = webhook(status="FAILED", type="operation.failed")
+        views = self.history.watches[0].views
+        views[-1] = dataclasses.replace(views[-1], status="FAILED")
+
     def change(self, number: int, **fields: Any) -> None:
         """Replace fields of a call."""
         self.history.calls[number] = dataclasses.replace(self.history.calls[number], **fields)

@@ -30,7 +30,10 @@ from tests.waiting import eventually
 
 REPLICAS: Final = 2
 TEMPLATE: Final = "proof_template"
-_SESSIONS: Final = "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'milepost%'"
+_SESSIONS: Final = (
+    "SELECT pid FROM pg_stat_activity"
+    " WHERE application_name LIKE 'milepost%' AND pid <> pg_backend_pid()"
+)
 WEBHOOK_TIMEOUT_S: Final = 0.5
 
 
@@ -85,7 +88,7 @@ class Database:
 
     def full_disk(self) -> contextlib.AbstractContextManager[None]:
         """Leave its disk no room inside of the block."""
-        assert self.disk is not None, "the plan fills a disk, but there is none to fill"
+        assert self.disk is not None, "the plan fills a disk, but it has no disk to fill"
         return self.disk.full()
 
     def ensure_running(self) -> None:

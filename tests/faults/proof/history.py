@@ -106,6 +106,8 @@ class Watched:
     client: str
     operation_id: str
     begin: float
+    after: int = 0
+    """The revision after which it began; 0 for the operation as it was."""
     views: list[View] = field(default_factory=list)
     gone: bool = False
     """True if the watch ended because the operation was deleted."""

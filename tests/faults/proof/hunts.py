@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from tests.faults.proof.lives import CALLBACK
 from tests.faults.proof.nemesis import Fault
 from tests.faults.proof.run import Size
 from tests.faults.proof.violations import Kind
@@ -20,9 +21,10 @@ class Hunt:
     faults: Mapping[Fault, int] = field(default_factory=dict)
     clock_s: float = 0.0
     hanging: float = 0.0
+    callbacks: float = CALLBACK
     freeze_s: float | None = None
-    server_settings: Mapping[str, str] = field(default_factory=dict)
-    """Of PostgreSQL."""
+    settle_s: float = 3.0
+    """Longer than the leases of deliveries where these must be sent in the end."""
 
     @property
     def size(self) -> Size:
@@ -33,12 +35,14 @@ class Hunt:
             kinds=self.kinds,
             clock_s=self.clock_s,
             hanging=self.hanging,
+            callbacks=self.callbacks,
             freeze_s=self.freeze_s,
-            settle_s=SETTLE_S,
+            settle_s=self.settle_s,
         )
 
 
-SETTLE_S: Final = 3.0
+SERVER_SETTINGS: Final = {"wal_writer_delay": "10s"}
+"""Settings of PostgreSQL, under which a commit that does not wait for the disk stays in memory."""
 HUNTS: Final[Mapping[str, Hunt]] = {
     "reply-before-commit": Hunt(
         finds=frozenset({Kind.LOST, Kind.STALE, Kind.PHANTOM}), kinds=("plain",)
@@ -47,7 +51,9 @@ HUNTS: Final[Mapping[str, Hunt]] = {
         finds=frozenset({Kind.UNTOLD}),
         kinds=("raced", "cancelled"),
         lives=120,
-        faults={Fault.KILL_REPLICA: 2},
+        faults={Fault.KILL_REPLICA: 3},
+        callbacks=1.0,
+        settle_s=15.0,
     ),
     "no-status-condition": Hunt(finds=frozenset({Kind.ILLEGAL, Kind.TWO_ENDS}), kinds=("raced",)),
     "local-clock": Hunt(finds=frozenset({Kind.LEASE}), kinds=("claimed",), clock_s=300.0),
@@ -55,12 +61,11 @@ HUNTS: Final[Mapping[str, Hunt]] = {
         finds=frozenset({Kind.LOST}),
         kinds=("plain",),
         faults={Fault.KILL_DATABASE: 2},
-        server_settings={"wal_writer_delay": "10s"},
     ),
     "lost-update": Hunt(finds=frozenset({Kind.REPEATED, Kind.LOST}), kinds=("cancelled",)),
     "watch-skips-one": Hunt(finds=frozenset({Kind.WATCH_GAP}), kinds=("raced", "deleted")),
     "watch-repeats-one": Hunt(
-        finds=frozenset({Kind.WATCH_REPEAT}),
+        finds=frozenset({Kind.WATCH_REPEAT, Kind.WATCH_GAP}),
         kinds=("plain",),
         faults={Fault.CUT_CLIENTS: 1, Fault.KILL_REPLICA: 1},
     ),
@@ -70,9 +75,11 @@ HUNTS: Final[Mapping[str, Hunt]] = {
         finds=frozenset({Kind.SETTLED}),
         kinds=("raced",),
         lives=160,
-        faults={Fault.FREEZE_REPLICA: 1},
+        faults={Fault.FREEZE_REPLICA: 2},
         hanging=0.5,
-        freeze_s=8.5,
+        callbacks=1.0,
+        freeze_s=11.0,
+        settle_s=15.0,
     ),
     "quota-kept": Hunt(finds=frozenset({Kind.QUOTA}), kinds=("crowded",)),
     "event-missing": Hunt(finds=frozenset({Kind.ILLEGAL, Kind.LOST}), kinds=("claimed",)),

@@ -52,14 +52,15 @@ def _wrong_length(call: Call, view: View, leases: Leases) -> str | None:
 
 
 def _swept_early(history: History, tables: Tables) -> Iterator[Violation]:
-    renewals: dict[str, list[tuple[int, datetime]]] = defaultdict(list)
+    renewals: dict[tuple[str, int], list[tuple[int, datetime]]] = defaultdict(list)
     for _, view in history.observations():
         if view.lease_expire_time is not None:
-            renewals[view.id].append((view.revision, view.lease_expire_time))
+            renewals[view.id, view.attempt].append((view.revision, view.lease_expire_time))
     for timeline in tables.timelines.values():
-        for event in timeline.events:
-            ends = [end for revision, end in renewals[timeline.id] if revision < event["revision"]]
-            if _is_end_of_lease(event) and ends and max(ends) > event["time"] + EXACT:
+        for event in filter(_is_end_of_lease, timeline.events):
+            known = renewals[timeline.id, event["attempt"]]
+            ends = [end for revision, end in known if revision < event["revision"]]
+            if ends and max(ends) > event["time"] + EXACT:
                 yield Violation(
                     Kind.SWEPT, f"{timeline.id} at {event['time']}, acknowledged until {max(ends)}"
                 )

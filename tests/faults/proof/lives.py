@@ -28,7 +28,6 @@ REPORTS: Final = (0.25, 0.5, 0.75)
 READ: Final = 0.4
 """Share of the steps that are followed by a read."""
 CALLBACK: Final = 0.4
-"""Share of the lives with a callback URL."""
 WATCH: Final = 0.3
 """Share of the lives that are watched."""
 QUOTA: Final = 3
@@ -49,18 +48,21 @@ class Life:
     via: str = "grpc"
     size: int = 0
     """Bytes of metadata."""
+    callbacks: float = CALLBACK
+    """Share of the lives with a callback URL."""
 
     async def create(self, function: str, client: Client | None = None) -> pb.Operation:
         """Create an operation, with a callback URL by chance."""
         fields: dict[str, Any] = {"function": function}
-        if client is None and self.dice.random() < CALLBACK:
+        if client is None and self.dice.random() < self.callbacks:
             fields["callback_url"] = self.callback_url
         if self.size:
             fields["metadata"] = struct_pb2.Struct()
             fields["metadata"]["ballast"] = self.dice.randbytes(self.size // 2).hex()
         operation: pb.Operation = await self.step("CreateOperation", client=client, **fields)
         if self.dice.random() < WATCH:
-            watch = (client or self.client).watch(operation.id)
+            after = self.dice.choice((0, operation.revision))
+            watch = (client or self.client).watch(operation.id, after)
             self.watches.add(asyncio.create_task(watch))
         return operation
 

@@ -1,4 +1,4 @@
-"""Checks of the quota: it is never exceeded, and refuses nobody who is below it."""
+"""Checks of the quota: it is never exceeded, and no owner below it is refused."""
 
 import math
 from collections import defaultdict

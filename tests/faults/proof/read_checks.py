@@ -84,7 +84,7 @@ def _gaps(watch: Watched, timeline: Timeline) -> Iterator[Violation]:
     changes = {event["revision"] for event in timeline.events if event["transition"] != "purge"}
     if watch.gone or not revisions:
         return
-    missed = {each for each in changes if each > min(revisions)} - revisions
+    missed = {each for each in changes if each > (watch.after or min(revisions))} - revisions
     if missed or watch.views[-1].status not in TERMINAL:
         seen = sorted(revisions)
         yield Violation(Kind.WATCH_GAP, f"{watch.operation_id}: {sorted(missed)} not in {seen}")

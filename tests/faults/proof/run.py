@@ -16,7 +16,17 @@ from tests.faults.proof.checker import check, counts
 from tests.faults.proof.clients import Client
 from tests.faults.proof.fleet import REPLICAS, Database, Fleet, running_fleet
 from tests.faults.proof.history import History, Outcome
-from tests.faults.proof.lives import KINDS, LEASE, NO_WAIT, QUOTA, SHARED, Life, choose, lead
+from tests.faults.proof.lives import (
+    CALLBACK,
+    KINDS,
+    LEASE,
+    NO_WAIT,
+    QUOTA,
+    SHARED,
+    Life,
+    choose,
+    lead,
+)
 from tests.faults.proof.nemesis import Fault, Nemesis, Planned, plan
 from tests.faults.proof.receiver import HANGING, Receiver, receiving
 from tests.faults.proof.transports import Grpc, Http, RefusedCall
@@ -42,6 +52,8 @@ class Size:
     """Seconds by which the local clocks of the replicas are ahead from the start."""
     hanging: float = HANGING
     """Share of the webhooks that are answered too late."""
+    callbacks: float = CALLBACK
+    """Share of the lives with a callback URL."""
     freeze_s: float | None = None
     """Duration of a freeze; None for that of the plan."""
     settle_s: float = SETTLE_S
@@ -193,6 +205,7 @@ class Cast:
                 self.receiver.url(client.subject),
                 self.watches,
                 size=size.metadata_bytes,
+                callbacks=size.callbacks,
             )
             await lead(life, choose(dice, size.kinds))
 

@@ -18,6 +18,8 @@ import sqlalchemy as sa
 
 WINDOW_S: Final = 0.05
 """Time in which a fault meets a bug that needs one at the wrong moment."""
+LONG_WINDOW_S: Final = 0.3
+"""The same for a fault that hits only one replica."""
 CACHE_S: Final = 0.3
 
 
@@ -68,7 +70,7 @@ def _delivery_outside(_ahead_s: float) -> None:
         changed = run(self, cursor, rows)
         with_callback = [(row[0], row[_REVISION]) for row in changed if row[_CALLBACK_URL]]
         if with_callback and self._event in _CALLBACK_EVENTS:
-            time.sleep(WINDOW_S)
+            time.sleep(LONG_WINDOW_S)
             for operation_id, revision in with_callback:
                 cursor.execute(_INSERT_DELIVERY, (operation_id, revision))
         return changed

@@ -50,7 +50,7 @@ class Timeline:
         return ends[0] if ends else None
 
     def event_at(self, revision: int) -> Row | None:
-        """Return the event of a revision; None if it was progress, or there is none."""
+        """Return the event of a revision; None for progress, or without a change."""
         found = [event for event in self.events if event["revision"] == revision]
         return found[0] if found else None
 

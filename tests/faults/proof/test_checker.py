@@ -9,6 +9,7 @@ from milepost.domain.transitions import Transition
 from tests.faults.proof.crafted import (
     ALICE,
     CLAIM,
+    CLAIM_AGAIN,
     COMPLETE,
     CREATE,
     ID,
@@ -44,6 +45,15 @@ def test_unknown_outcomes(run):
         run.history.calls[COMPLETE], method="CancelOperation", request_id="lost", result=None
     )
     run.history.calls.append(lost)
+    assert run.found() == set()
+
+
+def test_shorter_lease_of_a_later_attempt(run):
+    """A lease may end before the one of an earlier attempt would have ended."""
+    del run.history.calls[COMPLETE:]
+    run.history.calls[CLAIM_AGAIN] = dataclasses.replace(call_of(CLAIM_AGAIN), lease_s=1)
+    run.change_view(CLAIM_AGAIN, lease_expire_time=second(CLAIM_AGAIN + 1))
+    run.end_by_sweep()
     assert run.found() == set()
 
 
@@ -236,6 +246,13 @@ def _swept_early(run: Run) -> None:
 @breaks(Kind.WATCH_GAP)
 def _change_not_watched(run: Run) -> None:
     del run.history.watches[0].views[RELEASE]
+
+
+@breaks(Kind.WATCH_GAP)
+def _first_change_not_watched(run: Run) -> None:
+    watch = run.history.watches[0]
+    watch.after = 1
+    del watch.views[: CLAIM + 1]
 
 
 @breaks(Kind.WATCH_GAP)

@@ -5,7 +5,7 @@ from enum import StrEnum
 
 
 class Kind(StrEnum):
-    """What a system that loses nothing never shows."""
+    """A fact that a system that loses nothing never shows."""
 
     LOST = "an acknowledged change is lost"
     DEFECT = "the service met an error that it does not know"
