@@ -51,6 +51,10 @@ LRO_GO := .cache/lro/go
 LRO_JAVA := .cache/lro/java/classpath.txt
 LRO_BUILT := $(if $(shell command -v go),$(LRO_GO)) $(if $(shell command -v mvn),$(LRO_JAVA))
 
+# The collector of traces, a tool of a module of its own. Its first build takes minutes, and is kept.
+JAEGER := .cache/jaeger/jaeger
+JAEGER_BUILT := $(if $(shell command -v go),$(JAEGER))
+
 # What the .proto files promise is compared with the main branch: the local one, or the one last fetched.
 define BREAKING
 for ref in main origin/main; do \
@@ -106,7 +110,7 @@ demo: $(VENV)/.run ## See one operation whose worker is killed, and which anothe
 run: $(VENV)/.run ## Run the service on its embedded store
 	@$(BIN)/milepost serve $(ARGS)
 
-test: $(VENV)/.dev $(LRO_BUILT) $(DASHBOARD_BUILT) ## Run every test, on SQLite and on a PostgreSQL of its own
+test: $(VENV)/.dev $(LRO_BUILT) $(JAEGER_BUILT) $(DASHBOARD_BUILT) ## Run every test, on SQLite and on a PostgreSQL of its own
 ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
 else
@@ -256,6 +260,11 @@ $(LRO_GO): $(wildcard $(LRO)/go/*) $(wildcard $(GO_CLIENT)/gen/milepost/v1/*.go)
 $(DASHBOARD_CHECK): $(wildcard tests/grafana/*)
 	@echo "building the check of the dashboard"
 	@mkdir -p $(@D) && cd tests/grafana && go build -o $(CURDIR)/$@ .
+
+$(JAEGER): tests/jaeger/go.mod tests/jaeger/go.sum
+	@echo "building Jaeger, which takes minutes the first time"
+	@cd tests/jaeger && go build -o $(CURDIR)/$@ github.com/jaegertracing/jaeger/cmd/jaeger
+	@touch $@
 
 $(LRO_JAVA): $(LRO)/java/pom.xml $(wildcard $(LRO)/java/src/*.java) protos/milepost/v1/operation.proto
 	@echo "building Google's Java client of google.longrunning"

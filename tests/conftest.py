@@ -20,6 +20,7 @@ from milepost import telemetry
 from tests import monitoring, prometheus, proxies
 from tests.canaries import CANARIES
 from tests.e2e.lro import programs
+from tests.jaeger import server as jaeger
 from tests.postgres import URL_VARIABLE, PostgresCluster, PostgresServer
 from tests.postgres_binaries import memory_root
 
@@ -44,6 +45,7 @@ def pytest_report_header() -> list[str]:
         f"promtool: {monitoring.promtool() or 'not installed, the alert rules are UNTESTED'}",
         f"schema of Grafana: {monitoring.schema_check() or 'not built, it is UNTESTED'}",
         f"prometheus: {prometheus.program() or 'not installed, the dashboard is UNTESTED'}",
+        f"Jaeger: {jaeger.binary() or 'not built, the life of operations in it is UNTESTED'}",
         f"clients of google.longrunning: {', '.join(programs.languages())}",
     ]
 

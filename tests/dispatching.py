@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Self
 
-from opentelemetry.sdk.trace import TracerProvider
 from sqlalchemy import Engine
 
 from milepost.domain.callback_url import CallbackRules
@@ -40,8 +39,7 @@ class WebhookDelivery:
         schedule = [timedelta(0)] * attempts
         made = DeliveryAttempts(poster, secrets, rules or CallbackRules(), schedule)
         self._engine = engine
-        tracing = Tracing(TracerProvider(), 0.0)
-        self.dispatcher = Dispatcher(stores.deliveries, made, limits, tracing, breaker)
+        self.dispatcher = Dispatcher(stores.deliveries, made, limits, Tracing(), breaker)
 
     async def __aenter__(self) -> Self:
         """Start to dispatch."""

@@ -77,7 +77,8 @@ class HttpProtocol:
 
         async def handle(request: web.Request) -> web.Response:
             call = Call(method, f"http:{request.remote}")
-            self._tracing.start(method.name, request.headers, call.peer)
+            caller = request.headers.get("traceparent")
+            self._tracing.start(method.name, caller, peer=call.peer)
             ids = {"operation_id": request.match_info.get("id", "")}
             try:
                 with self._checks.admission.admit(waits=method.long_running):

@@ -214,6 +214,6 @@ async def test_operation_that_went_on_is_not_given_back(replica):
     (claimed,) = await replica.claim()
     progress = transition_request(WALLY, Transition.PROGRESS, operation.id, Preconditions())
     await replica.committer.commit(WALLY, progress)
-    replica.claimer._give_back(WALLY, [claimed])
+    replica.claimer._give_back(WALLY, 0, [claimed])
     await until(lambda: not replica.claimer._releases)
     assert replica.stored.operation(operation.id)["status"] == "PROCESSING"

@@ -79,8 +79,7 @@ async def http(engine, stores) -> AsyncIterator[Http]:
         work=work,
         allowances=Allowances(default=Allowance(active=100)),
     )
-    tracing = telemetry.configure_traces(endpoint=None, ratio=0.0, version="0")
-    app = HttpProtocol(tracker, checks, tracing).app()
+    app = HttpProtocol(tracker, checks, telemetry.Tracing()).app()
     async with TestClient(TestServer(app)) as client:
         yield Http(client, KeyRing(engine), checks)
 

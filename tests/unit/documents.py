@@ -27,6 +27,7 @@ RETRIES: Final = ROOT / "docs/retries.md"
 ARCHITECTURE: Final = ROOT / "docs/architecture.md"
 OPERATING: Final = ROOT / "docs/operating.md"
 COMMANDS: Final = ROOT / "docs/cli.md"
+TRACING: Final = ROOT / "docs/tracing.md"
 _NOTHING: Final = "-"
 
 LIMITS: Final = (
@@ -177,6 +178,17 @@ def client_table() -> str:
     return "\n".join(rows)
 
 
+def otel_table() -> str:
+    """Return the table of the standard variables of OpenTelemetry that apply to all signals."""
+    rows = ["| variable | meaning |", "| --- | --- |"]
+    rows += [
+        f"| `{name}` | {meaning} |"
+        for name, meaning in config.OTEL.items()
+        if not re.match(r"OTEL_EXPORTER_OTLP_(TRACES|METRICS)_", name)
+    ]
+    return "\n".join(rows)
+
+
 def _default(field: Any) -> str:
     if field.default_factory is not None:  # it depends on who runs it
         return "`milepost/milepost.db` in `$XDG_DATA_HOME` or `~/.local/share`"
@@ -273,6 +285,7 @@ GENERATED: Final[dict[tuple[Path, str], Callable[[], str]]] = {
     (README, "limits"): limits_table,
     (OPERATING, "who may do what"): policy_table,
     (COMMANDS, "commands"): command_reference,
+    (TRACING, "OpenTelemetry variables"): otel_table,
     (ARCHITECTURE, "state diagram"): state_diagram,
     (ARCHITECTURE, "transitions"): transitions_table,
 }

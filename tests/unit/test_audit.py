@@ -7,7 +7,6 @@ from typing import Any
 
 import grpc
 import pytest
-from opentelemetry.sdk.trace import TracerProvider
 
 from milepost import telemetry
 from milepost.access.audit import REDACTED_CHARACTERS
@@ -34,6 +33,7 @@ from milepost.tracking.progress_messages import UpdateError
 
 METHOD = "milepost.v1.AdminService/RevokeApiKey"
 KEY_ID = "0123456789abcdef"
+ADDRESS = "127.0.0.1:7450"
 OUTLIVED = "fedcba9876543210"
 """The id for which a call logs a line after its end."""
 
@@ -58,7 +58,7 @@ async def admin(sqlite_url: str) -> AsyncIterator[tuple[str, Revoke]]:
     key, stored = issue_key(subject="root", roles=[Role.ADMIN])
     KeyRing(open_engine(sqlite_url)).add(stored)
     server = grpc.aio.server()
-    observe = Observe(telemetry.Tracing(TracerProvider(), 0.0))
+    observe = Observe(telemetry.Tracing(), ADDRESS)
     auth = AuthInterceptor(Authenticator(Stores(batchers).keys))
     chained = InterceptedServer(server, (observe, Errors(), auth, AuditInterceptor()))
     handler = grpc.unary_unary_rpc_method_handler(
@@ -174,7 +174,7 @@ async def test_change_is_counted_and_logged_when_it_happens(lines):
     """A change is counted at once, and logged in the next loop iteration."""
     before = deletes()
     root = Principal(subject="root", roles=frozenset({Role.ADMIN}), credential_id="r")
-    telemetry.record_delete(OperationId(f"op_{'0' * 24}"), root)
+    telemetry.record_delete(OperationId(f"op_{'0' * 24}"), None, root, begun=0)
     assert deletes() == before + 1
     await asyncio.sleep(0)
     (line,) = lines()

@@ -52,7 +52,7 @@ class Chain:
 
     def __init__(self) -> None:
         self.seen: list[str] = []
-        self.observe = Observe(telemetry.configure_traces(endpoint=None, ratio=0.0, version="0"))
+        self.observe = Observe(telemetry.Tracing(), "127.0.0.1:7450")
         self.admission = Admission()
         self.behaviour: Behaviour = _nothing
         self._server = grpc.aio.server()

@@ -36,7 +36,7 @@ def record(transition, status, **facts):
     """Record a committed transition of an operation that is now in `status`."""
     replayed = facts.pop("replayed", False)
     outcome = TransitionResult(operation(status, **facts), replayed=replayed)
-    telemetry.record_transition(transition, outcome, CALLER)
+    telemetry.record_transition(transition, outcome, CALLER, begun=0)
 
 
 def counts():
@@ -81,7 +81,7 @@ def test_transitions_are_counted_by_function(transition, status, counter):
 def test_sweeps_are_counted_by_function(sweep, status, counters):
     """A sweep counts the ends, lost leases and retries that it causes."""
     before = counts()
-    telemetry.record_sweep(sweep, [operation(status)] * 3)
+    telemetry.record_sweep(sweep, [operation(status)] * 3, begun=0)
     assert counts() == before | {name: before[name] + 3 for name in counters}
 
 

@@ -18,6 +18,8 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager, cont
 from functools import wraps
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
+from milepost_client.trace_context import carried, current_context
+
 A = TypeVar("A")
 P = ParamSpec("P")
 S = TypeVar("S")
@@ -60,9 +62,11 @@ class LoopThread:
         Raises:
             RuntimeError: The loop does not run in this process, or the caller would block it.
         """
+        context = current_context()  # the loop runs in a thread of its own
 
         async def finish() -> T:
-            return await method(*args, **kwargs)
+            with carried(context):
+                return await method(*args, **kwargs)
 
         if self._loop is None:
             raise RuntimeError("the client is not open: use a with statement, or call open()")

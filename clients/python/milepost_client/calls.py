@@ -20,6 +20,7 @@ from milepost_client.gen.milepost.v1.webhook_service_pb2_grpc import WebhookServ
 from milepost_client.gen.milepost.v1.worker_service_pb2_grpc import WorkerServiceStub
 from milepost_client.pace import Backoff
 from milepost_client.refusal import decoded, rebuild
+from milepost_client.trace_context import trace_metadata
 
 READS: Final = (
     pb.GetOperationRequest,
@@ -81,7 +82,7 @@ class Calls:
         backoff = Backoff()
         while True:
             try:
-                metadata = await self.credential.metadata()
+                metadata = await self.metadata()
                 answer = await method(
                     request, timeout=end - clock(), metadata=metadata, wait_for_ready=False
                 )
@@ -93,8 +94,16 @@ class Calls:
                     raise error from error.__cause__
             await asyncio.sleep(pause)
 
+    async def metadata(self) -> tuple[tuple[str, str], ...]:
+        """Return the metadata of one try: the credential, and the trace of the caller.
+
+        Raises:
+            MilepostError: The token source has no token.
+        """
+        return (*await self.credential.metadata(), *trace_metadata())
+
     async def stream_progress(self) -> ProgressCall:
-        """Open a progress stream, without a deadline.
+        """Open a progress stream, without a deadline. It belongs to the trace of no caller.
 
         Raises:
             MilepostError: The token source has no token.

@@ -54,7 +54,7 @@ async def _items(
     calls: Calls, request: pb.WatchOperationRequest
 ) -> AsyncGenerator[pb.WatchOperationResponse, None]:
     """Yield what one call returns."""
-    metadata = await calls.credential.metadata()
+    metadata = await calls.metadata()
     call = calls.operations.WatchOperation(request, metadata=metadata, wait_for_ready=False)
     try:
         async for response in call:

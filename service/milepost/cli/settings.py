@@ -39,7 +39,8 @@ def print_version(wanted: bool) -> None:  # noqa: FBT001 - a callback of an opti
 def check_config(*, output: OutputOption = Output.TEXT, quiet: QuietOption = False) -> None:
     """Show every setting with its value and source, and every problem at once.
 
-    The variables of the command line as a client follow those of the service. Connects to a
+    The standard variables of OpenTelemetry that are set, and the variables of the command line as
+    a client, follow those of the service. Connects to a
     PostgreSQL database, fails if it does not meet the requirements, and warns if it has too few
     connections for the processes.
     """
@@ -50,7 +51,7 @@ def check_config(*, output: OutputOption = Output.TEXT, quiet: QuietOption = Fal
         settings = config.load()
     except config.SettingsError as error:
         problems = error.problems
-    entries = [*config.entries(settings), *config.client_entries()]
+    entries = [*config.entries(settings), *config.otel_entries(), *config.client_entries()]
     warnings = config.warnings()
     if output is Output.JSON and not quiet:
         listed = [asdict(entry) for entry in entries]

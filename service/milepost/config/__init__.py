@@ -4,8 +4,16 @@ Each module holds the settings of one capability; ``settings.py`` puts them toge
 """
 
 from milepost.config.client import ADDRESS, API_KEY, client_tls_files, client_value
-from milepost.config.entries import Entry, client_entries, entries, exposed_secrets, warnings
+from milepost.config.entries import (
+    Entry,
+    client_entries,
+    entries,
+    exposed_secrets,
+    otel_entries,
+    warnings,
+)
 from milepost.config.environment import CLIENT, OTHERS, PREFIX, TESTS, without_settings
+from milepost.config.opentelemetry import OTEL
 from milepost.config.redaction import redacted
 from milepost.config.settings import Settings, SettingsError, load
 from milepost.config.values import is_loopback, split_address
@@ -14,6 +22,7 @@ __all__ = [
     "ADDRESS",
     "API_KEY",
     "CLIENT",
+    "OTEL",
     "OTHERS",
     "PREFIX",
     "TESTS",
@@ -27,6 +36,7 @@ __all__ = [
     "exposed_secrets",
     "is_loopback",
     "load",
+    "otel_entries",
     "redacted",
     "split_address",
     "warnings",

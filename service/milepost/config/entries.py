@@ -19,6 +19,7 @@ from milepost.config.environment import (
     settings_file,
     variable_of,
 )
+from milepost.config.opentelemetry import OTEL, otel_values
 from milepost.config.redaction import SECRET, mask, redacted
 from milepost.config.settings import Settings
 
@@ -85,6 +86,14 @@ def client_entries() -> list[Entry]:
         entry = Entry(name=variable, value=value, source=source, description=description)
         found.append(entry)
     return found
+
+
+def otel_entries() -> list[Entry]:
+    """Return the standard variables of OpenTelemetry that are set."""
+    return [
+        Entry(name=name, value=value, source="environment", description=OTEL[name])
+        for name, value in otel_values().items()
+    ]
 
 
 def warnings() -> list[str]:

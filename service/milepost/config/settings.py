@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from milepost.config.access import AccessSettings
 from milepost.config.environment import PREFIX, settings_file, variable_of
+from milepost.config.opentelemetry import otel_problems
 from milepost.config.operations import OperationSettings
 from milepost.config.rates import RateSettings
 from milepost.config.redaction import redacted
@@ -66,7 +67,9 @@ def load(**overrides: Any) -> Settings:
         settings = Settings(_env_file=file, **overriding)  # type: ignore[call-arg]
     except ValidationError as error:
         problems += [_line(item) for item in error.errors()]
+        problems += otel_problems(None)
     else:
+        problems += otel_problems(settings.otlp_endpoint)
         if not problems:
             return settings
     raise SettingsError(problems)

@@ -19,9 +19,13 @@ class TelemetrySettings(BaseModel):
         "auto", description="auto: text on a terminal, JSON lines elsewhere"
     )
     otlp_endpoint: Annotated[str | None, EMPTY_IS_NONE] = Field(
-        None, description="OTLP/gRPC collector for traces, e.g. http://localhost:4317"
+        None,
+        description="Collector (OTLP) of telemetry, e.g. http://localhost:4317; precedes the"
+        " `OTEL_` variables",
     )
-    trace_sample_ratio: Share = Field(0.01, description="Share of new traces to record")
+    trace_sample_ratio: Share = Field(
+        0.01, description="Share of new traces to record; precedes `OTEL_TRACES_SAMPLER`"
+    )
 
     @field_validator("otlp_endpoint")
     @classmethod

@@ -88,10 +88,10 @@ class OperationStore(Protocol):
 
     async def delete(
         self, request: TransitionRequest, on_abandoned: Callable[[TransitionResult], None] = ignore
-    ) -> None:
-        """Remove a terminal operation; only its events remain.
+    ) -> TransitionResult | None:
+        """Remove a terminal operation; only its events remain. Returns its last state.
 
-        A retry (same request_id and actor) returns too.
+        A retry (same request_id and actor) returns None.
 
         Raises:
             As `apply`.

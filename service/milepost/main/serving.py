@@ -28,6 +28,7 @@ from milepost.storage.api_keys import service_key
 from milepost.storage.batchers import Batchers
 from milepost.storage.engine import open_engine
 from milepost.storage.stores import Stores
+from milepost.telemetry import otlp
 from milepost.tracking.claimer import Claimer, PendingWork
 from milepost.tracking.committer import Committer
 from milepost.tracking.history import History
@@ -64,8 +65,11 @@ async def serve(settings: Settings, assignment: Assignment | None = None) -> Non
     async with contextlib.AsyncExitStack() as stack:
         await stack.enter_async_context(reporting(assignment, readiness, stop))
         tracing = telemetry.configure_traces(
-            endpoint=settings.otlp_endpoint,
-            ratio=settings.trace_sample_ratio,
+            otlp.collector("traces", settings.otlp_endpoint),
+            telemetry.sampler_of(
+                settings.trace_sample_ratio,
+                is_chosen="trace_sample_ratio" in settings.model_fields_set,
+            ),
             version=__version__,
         )
         stack.callback(tracing.stop)

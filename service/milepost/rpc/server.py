@@ -70,7 +70,7 @@ class RpcServer:
     ) -> None:
         """Register every service inside the interceptors; nothing listens yet."""
         self._watcher = use_cases.watcher
-        self._observe = Observe(tracing)
+        self._observe = Observe(tracing, wire.address)
         self._streams = use_cases.streams
         self._admission = access.admission
         interceptors: tuple[Interceptor, ...] = (

@@ -18,6 +18,7 @@ from milepost.storage.dialects import Span, clock, json_pairs, later, pairs_json
 from milepost.storage.engine import database_of
 from milepost.storage.prepared import Prepared
 from milepost.storage.tables import api_keys, service_keys
+from milepost.storage.transaction_spans import named
 
 if TYPE_CHECKING:
     import asyncio
@@ -72,6 +73,7 @@ class SqlKeyStore:
         """See `CredentialStore.find_key`."""
         return await self._batchers.reads.submit(self._find_keys, key_id, object())
 
+    @named("SELECT", "api_keys")
     def _find_keys(self, session: Session, key_ids: Sequence[str]) -> Sequence[StoredKey | None]:
         rows = session.read(self._find, [(key_id,) for key_id in dict.fromkeys(key_ids)])
         found = {row[0]: _stored_key(*row) for row in rows}

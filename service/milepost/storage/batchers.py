@@ -11,6 +11,7 @@ from milepost.storage.batching import MAX_BATCH, QUEUE_TIMEOUT_S, Batcher
 from milepost.storage.engine import database_of
 from milepost.storage.health import Health, probe_writes
 from milepost.storage.session import Session
+from milepost.storage.transaction_spans import TransactionSpans, named
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -38,6 +39,7 @@ class Batchers:
         self.database = database_of(engine)
         self.health = Health()
         max_batch = MAX_BATCH if batching else 1
+        self._spans = TransactionSpans(engine)
         self.writes = self._writer("writes", max_batch=max_batch)
         """Creates, transitions, and other writes that callers wait for."""
         self.reads = Batcher(
@@ -45,6 +47,7 @@ class Batchers:
             Session(engine, pinned_plans=True, read_only=True, health=self.health),
             max_batch=max_batch,
             repeatable=True,
+            spans=self._spans,
         )
         """Reads of operations by their ids."""
         queries = [
@@ -53,6 +56,7 @@ class Batchers:
                 Session(engine, pinned_plans=True, read_only=True, health=self.health),
                 max_batch=1,
                 repeatable=True,
+                spans=self._spans,
             )
             for n in range(QUERY_BATCHERS)
         ]
@@ -91,11 +95,13 @@ class Batchers:
             max_batch=max_batch,
             queue_timeout_s=queue_timeout_s,
             restarts_timeout=restarts_timeout,
+            spans=self._spans,
         )
 
     def read(self, query: Callable[[Session], Found]) -> asyncio.Future[Found]:
         """Return the result of `query`, which may run again after a lost connection."""
-        return next(self._queries).submit(alone(query), None, object())
+        run = named("SELECT")(alone(query))
+        return next(self._queries).submit(run, None, object())
 
     async def problem(self) -> str | None:
         """Return why the database cannot be used, or None if it takes reads and writes.

@@ -18,6 +18,7 @@ import contextvars
 import itertools
 import queue
 import threading
+import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
@@ -26,9 +27,10 @@ from milepost.domain.errors import Overloaded, StoreUnavailable, Unavailable
 from milepost.storage.translate import is_retryable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Sequence
+    from collections.abc import Callable, Collection, Hashable, Sequence
 
     from milepost.storage.session import Session
+    from milepost.storage.transaction_spans import TransactionSpans
 
 
 Item = TypeVar("Item")
@@ -53,7 +55,17 @@ MAX_TRIES: Final = 3
 class _Call(Generic[Item, Result]):
     """A waiting call: `run` handles its item together with those of other calls."""
 
-    __slots__ = ("arrival", "context", "future", "item", "key", "on_abandoned", "run", "time")
+    __slots__ = (
+        "arrival",
+        "context",
+        "future",
+        "item",
+        "key",
+        "on_abandoned",
+        "run",
+        "time",
+        "trace",
+    )
 
     arrival: float
     """The database time, not that of the event loop; see `Batcher._watch`."""
@@ -79,6 +91,7 @@ class _Call(Generic[Item, Result]):
         self.arrival = arrival
         self.on_abandoned = on_abandoned
         self.context = contextvars.copy_context()
+        self.trace = telemetry.recorded_call()
 
 
 _AnyCall = _Call[Any, Any]
@@ -103,6 +116,7 @@ class Batcher:
         repeatable: bool = False,
         queue_timeout_s: float = QUEUE_TIMEOUT_S,
         restarts_timeout: bool = False,
+        spans: TransactionSpans | None = None,
     ) -> None:
         """Start the thread.
 
@@ -114,7 +128,9 @@ class Batcher:
             queue_timeout_s: the time that a call waits for the database.
             restarts_timeout: count that time anew after each batch that the database has answered.
                 Calls of many batches then wait for their turn, and fail only if it stops answering.
+            spans: records the transactions.
         """
+        self._spans = spans
         self._queue_timeout = queue_timeout_s
         self._loop = asyncio.get_running_loop()
         self._session = session
@@ -293,16 +309,41 @@ class Batcher:
         statements: dict[Run[Any, Any], list[int]] = {}
         for n, call in enumerate(batch):
             statements.setdefault(call.run, []).append(n)
-        results: dict[int, Any] = {}
+        found: dict[int, Any] = {}
+        begun = time.time_ns()
         try:
             with self._session.shared_commit():
                 for run, positions in statements.items():
-                    found = self._run_isolated(run, [batch[n].item for n in positions])
+                    answers = self._run_statement(run, [batch[n] for n in positions])
                     self._session.require_shared_transaction()
-                    results.update(zip(positions, found, strict=True))
+                    found.update(zip(positions, answers, strict=True))
         except Exception as error:  # noqa: BLE001 - the batch was rolled back
-            return [self._session.failed(error)] * len(batch)
-        return [results[n] for n in range(len(batch))]
+            results: Sequence[Any] = [self._session.failed(error)] * len(batch)
+        else:
+            results = [found[n] for n in range(len(batch))]
+        if self._session.shares_commits:
+            self._record(batch, statements, results, begun)
+        return results
+
+    def _run_statement(self, run: Run[Any, Any], calls: Sequence[_AnyCall]) -> Sequence[Any]:
+        """Run the statement of some calls, which is a transaction unless they share one."""
+        begun = time.time_ns()
+        results = self._run_isolated(run, [call.item for call in calls])
+        if not self._session.shares_commits:
+            self._record(calls, (run,), results, begun)
+        return results
+
+    def _record(
+        self,
+        calls: Sequence[_AnyCall],
+        runs: Collection[Run[Any, Any]],
+        results: Sequence[Any],
+        begun: int,
+    ) -> None:
+        """Record a transaction, if it carried recorded calls. A failure does not end the thread."""
+        if self._spans is not None:
+            with contextlib.suppress(Exception):
+                self._spans.record([call.trace for call in calls], runs, results, begun=begun)
 
     def _run_isolated(
         self, run: Run[Item, Result], items: Sequence[Item]

@@ -14,6 +14,7 @@ from milepost.storage.claim_statement import claim_statement
 from milepost.storage.dialects import pairs_json
 from milepost.storage.pending_work import pending_statement
 from milepost.storage.rows import RowReader
+from milepost.storage.transaction_spans import named
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Mapping, Sequence
@@ -46,6 +47,7 @@ class Claims:
         self._last_owners: dict[str, str] = {}
         self._claims = 0
 
+    @named("UPDATE", "operations")
     def claim(
         self, session: Session, requests: Sequence[ClaimRequest]
     ) -> Sequence[list[Operation] | Exception]:

@@ -15,6 +15,7 @@ from milepost.storage import inserts, queries, statements
 from milepost.storage.absence import explained
 from milepost.storage.quotas import QuotaRecount
 from milepost.storage.rows import RowReader, operation_from
+from milepost.storage.transaction_spans import named
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,6 +40,7 @@ class Creation:
         self._recount = QuotaRecount(database)
         self._purge_expired = statements.purge_expired_statement(database)
 
+    @named("INSERT", "operations")
     def insert(
         self, session: Session, new_operations: Sequence[tuple[OperationId, NewOperation]]
     ) -> Sequence[Result]:

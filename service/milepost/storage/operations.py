@@ -33,6 +33,7 @@ from milepost.storage.rows import (
     status_snapshot_from,
 )
 from milepost.storage.tables import operations
+from milepost.storage.transaction_spans import named
 from milepost.storage.transition_statements import TransitionStatements
 
 if TYPE_CHECKING:
@@ -104,13 +105,14 @@ class SqlOperationStore:
 
     async def delete(
         self, request: TransitionRequest, on_abandoned: Callable[[TransitionResult], None] = ignore
-    ) -> None:
+    ) -> TransitionResult | None:
         """See `OperationStore.delete`."""
         try:
-            await self.apply(request, on_abandoned)
+            return await self.apply(request, on_abandoned)
         except OperationDeleted as deleted:
             if request.request_id is None or deleted.request_id != request.request_id:
                 raise
+            return None
 
     async def get(self, operation_id: OperationId, access_filter: AccessFilter) -> Operation:
         """See `OperationStore.get`."""
@@ -142,6 +144,7 @@ class SqlOperationStore:
         rows = await self._batchers.read(lambda session: session.read(self._status_snapshots, ids))
         return [status_snapshot_from(row) for row in rows]
 
+    @named("SELECT", "operations")
     def _get_all(
         self, session: Session, keys: Sequence[tuple[OperationId, AccessFilter]]
     ) -> Sequence[Operation | MilepostError]:

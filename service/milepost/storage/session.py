@@ -120,6 +120,11 @@ class Session:
                 self._is_rolled_back = True
             raise
 
+    @property
+    def shares_commits(self) -> bool:
+        """True if `shared_commit` makes one transaction of several statements."""
+        return self.database.has_one_writer and not self._read_only
+
     @contextlib.contextmanager
     def shared_commit(self) -> Iterator[None]:
         """Share one commit among the statements inside, if the database has one writer.
@@ -127,7 +132,7 @@ class Session:
         With one writer all of them are one transaction. Otherwise each statement remains a
         transaction: it holds its locks only while it runs, and fails alone.
         """
-        if not self.database.has_one_writer or self._read_only:
+        if not self.shares_commits:
             yield
             return
         self._shared, self._is_rolled_back = True, False

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from milepost.domain.errors import LostRace
-from milepost.domain.transitions import TransitionResult, refusal
+from milepost.domain.transitions import TABLE, TransitionResult, refusal
 from milepost.storage import statements
 from milepost.storage.absence import explain_absence, explained
 from milepost.storage.queries import refused_operation
@@ -31,6 +31,9 @@ class TransitionStatements:
 
     def __init__(self, database: Database, transition: Transition) -> None:
         """Compile them once, in the order in which they run."""
+        command = "UPDATE" if TABLE[transition].target is not None else "DELETE"
+        self.statement = (command, "operations")
+        """See `transaction_spans.named`."""
         self._rows = RowReader(database)
         self._statements = statements.of_transition(database, transition)
 

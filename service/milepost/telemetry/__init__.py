@@ -16,6 +16,14 @@ from milepost.telemetry.audit import (
     record_sweep,
     record_transition,
 )
+from milepost.telemetry.call_trace import (
+    Trace,
+    current_trace_id,
+    current_traceparent,
+    end_span,
+    join_trace,
+    recorded_call,
+)
 from milepost.telemetry.function_labels import MAX_FUNCTIONS
 from milepost.telemetry.library_output import (
     log_errors_of_loop,
@@ -47,17 +55,13 @@ from milepost.telemetry.metrics import (
 )
 from milepost.telemetry.metrics_export import exporting_metrics
 from milepost.telemetry.operation_metrics import WorkloadGauges
-from milepost.telemetry.tracing import (
-    Tracing,
-    configure_traces,
-    current_trace_id,
-    current_traceparent,
-    end_span,
-    join_trace,
-)
+from milepost.telemetry.sampler import Sampler, sampler_of
+from milepost.telemetry.tracing import Tracing, configure_traces
 
 __all__ = [
     "MAX_FUNCTIONS",
+    "Sampler",
+    "Trace",
     "Tracing",
     "WorkloadGauges",
     "batch_waits",
@@ -94,7 +98,9 @@ __all__ = [
     "record_refused_write",
     "record_sweep",
     "record_transition",
+    "recorded_call",
     "registry",
+    "sampler_of",
     "update_coalesced",
     "update_committed",
     "update_received",

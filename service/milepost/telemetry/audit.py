@@ -11,27 +11,44 @@ from milepost.domain.operation import ID_PATTERN, OperationId
 from milepost.domain.sweep import CANCEL_LOST
 from milepost.domain.transitions import LEASE_LOST, Transition
 from milepost.telemetry import metrics, operation_metrics
+from milepost.telemetry.call_trace import current, join_trace
+from milepost.telemetry.life_spans import record_life
 from milepost.telemetry.logs import log
-from milepost.telemetry.tracing import current, join_trace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import timedelta
 
     from milepost.domain.event_days import EventDays
-    from milepost.domain.operation import Operation, Principal
+    from milepost.domain.operation import Operation, OperationError, Principal
     from milepost.domain.sweep import Sweep
     from milepost.domain.transitions import TransitionResult
 
 # --- operations ---
 
 
-def record_transition(transition: Transition, outcome: TransitionResult, by: Principal) -> None:
-    """Count and log a committed transition, and link its span to the trace of the operation."""
+def record_transition(
+    transition: Transition,
+    outcome: TransitionResult,
+    by: Principal,
+    *,
+    begun: int,
+    errors: Sequence[OperationError] = (),
+) -> None:
+    """Count and log a committed transition, and record it in the trace of the operation.
+
+    Args:
+        transition: what happened.
+        outcome: the operation after it.
+        by: the caller.
+        begun: when the work on it began, in nanoseconds since 1970.
+        errors: why the attempt failed, if it did.
+    """
     operation = outcome.operation
     join_trace(operation.id, operation.trace_context)
     if outcome.replayed:
         return
+    record_life(transition, operation, begun, errors=errors)
     metrics.transitions[transition].inc()
     fields = _transition(transition, operation)
     # Progress changes neither of the times, and is so frequent that its line is kept short.
@@ -67,9 +84,21 @@ def _times(operation: Operation) -> dict[str, object]:
     }
 
 
-def record_delete(operation_id: OperationId, by: Principal) -> None:
-    """Count and log the deletion of an operation, and set its id on the span."""
-    join_trace(operation_id, None)
+def record_delete(
+    operation_id: OperationId, outcome: TransitionResult | None, by: Principal, *, begun: int
+) -> None:
+    """Count and log the deletion of an operation, and record it in its trace.
+
+    Args:
+        operation_id: the operation.
+        outcome: its last state; None if an earlier call deleted it.
+        by: the caller.
+        begun: when the work on it began, in nanoseconds since 1970.
+    """
+    operation = None if outcome is None else outcome.operation
+    join_trace(operation_id, None if operation is None else operation.trace_context)
+    if operation is not None:
+        record_life(Transition.PURGE, operation, begun)
     metrics.transitions[Transition.PURGE].inc()
     log.info(
         "operation changed",
@@ -83,10 +112,18 @@ def record_delete(operation_id: OperationId, by: Principal) -> None:
 # --- the sweeper ---
 
 
-def record_sweep(sweep: Sweep, swept: Sequence[Operation]) -> None:
-    """Count the transitions of one batch of the sweeper, and log those that changed a status."""
+def record_sweep(sweep: Sweep, swept: Sequence[Operation], *, begun: int) -> None:
+    """Count and trace the transitions of one batch, and log those that changed a status.
+
+    Args:
+        sweep: the cause.
+        swept: the operations after it.
+        begun: when the work on the batch began, in nanoseconds since 1970.
+    """
     transition = sweep.transition
     metrics.transitions[transition].inc(len(swept))
+    for operation in swept:
+        record_life(transition, operation, begun, sweep=sweep)
     if transition is Transition.PURGE:  # purges are many; the line of the pass has their number
         return
     is_lease_lost = sweep.code == LEASE_LOST or sweep is CANCEL_LOST

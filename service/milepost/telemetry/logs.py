@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, cast
 import structlog
 
 from milepost.logtext import as_json_line, as_text
-from milepost.telemetry.tracing import current
+from milepost.telemetry.call_trace import current
 from milepost.telemetry.writer import LineWriter
 
 if TYPE_CHECKING:

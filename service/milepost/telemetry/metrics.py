@@ -17,7 +17,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.openmetrics import exposition as openmetrics
 
 from milepost.domain.transitions import Transition
-from milepost.telemetry.tracing import current_sample
+from milepost.telemetry.call_trace import current_sample
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

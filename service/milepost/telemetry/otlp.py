@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 
+from milepost.telemetry import sampler
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -82,7 +84,7 @@ def problems(endpoint: str | None) -> list[str]:
         return found
     for check in (_endpoint_problems, _choice_problems, _file_problems, _number_problems):
         found += check()
-    return [*dict.fromkeys(found), *_resource_problems()]
+    return [*dict.fromkeys(found), *_resource_problems(), *sampler.problems()]
 
 
 def _endpoints() -> tuple[str, ...]:
@@ -102,15 +104,18 @@ def _endpoint_problems() -> Iterator[str]:
         text = _value(name)
         if not text:
             continue
-        try:
-            url = urlsplit(text)
-            is_valid = url.scheme in {"http", "https"} and bool(url.hostname) and url.port != 0
-        except ValueError:
-            is_valid = False
-        if not is_valid:
+        if not _is_address(text):
             yield f"{name}: must be a URL that begins with http:// or https://"
-        elif "@" in url.netloc:
+        elif "@" in text:
             yield f"{name}: must have no user and no password"
+
+
+def _is_address(text: str) -> bool:
+    try:
+        url = urlsplit(text)
+        return url.scheme in {"http", "https"} and bool(url.hostname) and url.port != 0
+    except ValueError:
+        return False
 
 
 def _choice_problems() -> Iterator[str]:

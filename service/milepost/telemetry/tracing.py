@@ -1,82 +1,110 @@
-"""Traces: the ids of the current call, and the spans of sampled traces."""
+"""The tracing of the service: the spans of calls and of background work, and their export."""
 
 from __future__ import annotations
 
 import contextlib
-import random
-from contextvars import ContextVar
+import os
+import threading
 from typing import TYPE_CHECKING, Final
 
-from opentelemetry import trace
-from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased
-from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON
+from opentelemetry.trace import SpanKind
+
+from milepost.telemetry import otlp, traceparent
+from milepost.telemetry.call_trace import Trace, current, current_traceparent
+from milepost.telemetry.sampler import NEVER
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
-    from opentelemetry.trace import Span, SpanContext
+    from opentelemetry.sdk.trace.export import SpanExporter
+    from opentelemetry.trace import Span
 
-    from milepost.domain.operation import OperationId
+    from milepost.telemetry.call_trace import Attributes
+    from milepost.telemetry.otlp import Collector
+    from milepost.telemetry.sampler import Sampler
 
-FLUSH_TIMEOUT_MS: Final = 5_000
-_propagator: Final = TraceContextTextMapPropagator()
+EXPORT_DELAY_MS: Final = 250
+"""Longest wait of a span for its export, so that a killed process loses only the last moment."""
+FLUSH_TIMEOUT_S: Final = 5.0
 
 
-def configure_traces(*, endpoint: str | None, ratio: float, version: str) -> Tracing:
+def configure_traces(collector: Collector | None, sampler: Sampler, *, version: str) -> Tracing:
     """Return the tracing of the service, which exports sampled spans if there is a collector."""
-    provider = TracerProvider(
-        # `Tracing.start` samples new traces, before it creates a span.
-        sampler=ParentBased(ALWAYS_ON),
-        resource=Resource.create({"service.name": "milepost", "service.version": version}),
+    if collector is None:
+        return Tracing()
+    # `Tracing` decides what is sampled, before it makes a span.
+    provider = TracerProvider(sampler=ALWAYS_ON, resource=otlp.resource(version))
+    delay = None if os.environ.get("OTEL_BSP_SCHEDULE_DELAY") else EXPORT_DELAY_MS
+    provider.add_span_processor(
+        BatchSpanProcessor(_exporter(collector), schedule_delay_millis=delay)
     )
-    if endpoint:
-        exporter = OTLPSpanExporter(endpoint=endpoint, insecure=endpoint.startswith("http://"))
-        provider.add_span_processor(BatchSpanProcessor(exporter))
-    return Tracing(provider, ratio if endpoint else 0.0)
+    return Tracing(provider, sampler)
+
+
+def _exporter(collector: Collector) -> SpanExporter:
+    if collector.protocol == "http/protobuf":
+        # Imported by those who use it: it brings an HTTP client of its own.
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import (  # noqa: PLC0415
+            OTLPSpanExporter as HttpExporter,
+        )
+
+        return HttpExporter(endpoint=collector.endpoint)
+    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import (  # noqa: PLC0415
+        OTLPSpanExporter,
+    )
+
+    return OTLPSpanExporter(endpoint=collector.endpoint, insecure=collector.is_plaintext)
 
 
 class Tracing:
-    """Creates spans for the sampled share of new traces, and for the traces that callers sample."""
+    """Makes spans for the sampled calls, and continues the traces of sampled operations."""
 
-    def __init__(self, provider: TracerProvider, ratio: float) -> None:
-        """Sample `ratio` (0 to 1) of the traces that start here."""
+    def __init__(self, provider: TracerProvider | None = None, sampler: Sampler = NEVER) -> None:
+        """Record what `sampler` takes; without a provider nothing."""
         self._provider = provider
-        self._tracer = provider.get_tracer("milepost")
-        self._ratio = ratio
+        self._tracer = None if provider is None else provider.get_tracer("milepost")
+        self._sampler = sampler
 
     def start(
         self,
         method: str,
-        metadata: Mapping[str, str | bytes],
+        caller: str | bytes | None,
+        *,
         peer: str = "",
-    ) -> Span | None:
-        """Start the span of one call, as a child of the caller's span if it sent a traceparent.
+        name: str | None = None,
+    ) -> Trace:
+        """Start the trace of one call, in that of the caller if it sent a traceparent.
 
         A call that is not sampled gets no span, and a trace id only when one is needed.
-        Attributes follow the RPC semantic conventions of OpenTelemetry (release candidate).
+
+        Args:
+            method: the call, for the log.
+            caller: the traceparent that came with the call.
+            peer: its connection.
+            name: of the span; by default the method.
         """
-        parent = metadata.get("traceparent")
-        call = Trace(method, peer)
+        call = Trace(method, peer, self._tracer)
         current.set(call)
-        if parent is None and random.random() >= self._ratio:  # noqa: S311 - a sample
-            return None
-        call.span = self._tracer.start_span(
-            method,
-            context=_propagator.extract({"traceparent": parent}) if parent else None,
-            kind=trace.SpanKind.SERVER,
-            attributes={"rpc.system.name": "grpc", "rpc.method": method},
-        )
-        return call.span
+        parent = None if caller is None else traceparent.read(caller)
+        if self._tracer is not None and self._sampler.takes(parent):
+            call.span = self._tracer.start_span(
+                name or method,
+                context=None if parent is None else traceparent.context_of(parent),
+                kind=SpanKind.SERVER,
+            )
+        elif parent is not None:
+            trace_id, span_id, flags = traceparent.ids_of(parent)
+            call.known = trace_id, span_id, 0 if self._tracer is not None else flags
+        return call
 
     @contextlib.contextmanager
     def joining(
-        self, name: str, created: str | None, attributes: Mapping[str, str | int]
+        self, name: str, created: str | None, attributes: Callable[[], Attributes]
     ) -> Iterator[tuple[Span | None, str | None]]:
-        """Continue the trace of an operation in background work.
+        """Continue the trace of an operation with a request that the service sends.
 
         Yields a span, if that trace is sampled, and the traceparent to send on. The caller ends the
         span with its outcome; otherwise it ends with the context.
@@ -84,16 +112,18 @@ class Tracing:
         Args:
             name: of the span.
             created: traceparent of the create of the operation.
-            attributes: of the span.
+            attributes: return those of the span, if there is one.
         """
-        work = Trace()
-        context = _propagator.extract({"traceparent": created}) if created else None
-        parent = trace.get_current_span(context).get_span_context()
-        if context is not None and parent.is_valid:
-            work.known = _ids_of(parent)
-            if parent.trace_flags.sampled:
+        work = Trace(tracer=self._tracer)
+        parent = traceparent.read(created)
+        if parent is not None:
+            work.known = traceparent.ids_of(parent)
+            if parent.trace_flags.sampled and self._tracer is not None:
                 work.span = self._tracer.start_span(
-                    name, context=context, kind=trace.SpanKind.CLIENT, attributes=dict(attributes)
+                    name,
+                    context=traceparent.context_of(parent),
+                    kind=SpanKind.CLIENT,
+                    attributes=attributes(),
                 )
         token = current.set(work)
         try:
@@ -103,116 +133,23 @@ class Tracing:
             if work.span is not None and work.span.is_recording():
                 work.span.end()
 
-    def record(
-        self,
-        name: str,
-        begun: int,
-        attributes: Mapping[str, str | int | bool],
-        *,
-        created: str | None = None,
-    ) -> None:
-        """Record a span of background work that has ended.
-
-        Args:
-            name: of the span.
-            begun: start time in nanoseconds since 1970.
-            attributes: of the span.
-            created: traceparent of the create of an operation. The span joins that trace if it is
-                sampled. Without it the span has a trace of its own.
-        """
-        context = _propagator.extract({"traceparent": created}) if created else None
-        parent = trace.get_current_span(context).get_span_context()
-        if created is None or parent.trace_flags.sampled:
-            self._tracer.start_span(
-                name, context=context, start_time=begun, attributes=dict(attributes)
-            ).end()
+    @contextlib.contextmanager
+    def working(self) -> Iterator[Trace]:
+        """Trace background work, which begins its span once it has something to do."""
+        work = Trace(tracer=self._tracer)
+        token = current.set(work)
+        try:
+            yield work
+        finally:
+            current.reset(token)
+            if work.span is not None and work.span.is_recording():
+                work.span.end()
 
     def stop(self) -> None:
         """Export the remaining spans, within a bounded time."""
-        self._provider.force_flush(FLUSH_TIMEOUT_MS)
-        self._provider.shutdown()
-
-
-def end_span(span: Span, code: str, *, failed: bool) -> None:
-    """End the span of a call with its final status code."""
-    if span.is_recording():
-        span.set_attribute("rpc.response.status_code", code)
-        if failed:
-            span.set_status(trace.StatusCode.ERROR)
-    span.end()
-
-
-class Trace:
-    """A call and its trace. Without a span, its ids are generated on first use."""
-
-    __slots__ = ("_ids", "known", "method", "peer", "span")
-
-    def __init__(self, method: str = "", peer: str = "") -> None:
-        self.method = method
-        self.peer = peer
-        self.span: Span | None = None
-        self.known: tuple[str, str, int] | None = None
-        self._ids: tuple[str, str, int] | None = None
-
-    @property
-    def ids(self) -> tuple[str, str, int]:
-        """The trace id and the span id in hexadecimal digits, and the trace flags."""
-        if self._ids is None:
-            own = self.known or _new_ids()
-            self._ids = own if self.span is None else _ids_of(self.span.get_span_context())
-        return self._ids
-
-
-_NOT_ZERO: Final = 1 << 64 | 1
-"""Bits that keep both ids from being zero, which W3C Trace Context forbids."""
-
-
-def _new_ids() -> tuple[str, str, int]:
-    digits = (random.getrandbits(192) | _NOT_ZERO).to_bytes(24, "big").hex()
-    return digits[:32], digits[32:], 0
-
-
-def _ids_of(context: SpanContext) -> tuple[str, str, int]:
-    return (
-        trace.format_trace_id(context.trace_id),
-        trace.format_span_id(context.span_id),
-        context.trace_flags,
-    )
-
-
-current: Final[ContextVar[Trace | None]] = ContextVar("milepost_trace", default=None)
-
-
-def current_traceparent() -> str | None:
-    """Return the W3C traceparent of the current call."""
-    found = current.get()
-    return None if found is None else "00-{}-{}-{:02x}".format(*found.ids)
-
-
-def current_trace_id() -> str:
-    """Return the trace id of the current call, which its log lines have."""
-    found = current.get()
-    return "none" if found is None else found.ids[0]
-
-
-def current_sample() -> dict[str, str] | None:
-    """Return the ids of the current call as an exemplar, or None if its trace is not sampled."""
-    found = current.get()
-    if found is None or found.span is None or not found.ids[2]:
-        return None
-    return {"trace_id": found.ids[0], "span_id": found.ids[1]}
-
-
-def join_trace(operation_id: OperationId, trace_context: str | None) -> None:
-    """Set the operation's id on the current span, and link it to the trace of the create."""
-    found = current.get()
-    span = found.span if found is not None else None
-    if span is None or not span.is_recording():
-        return
-    span.set_attribute("milepost.operation.id", operation_id)
-    if trace_context is not None:
-        created = trace.get_current_span(
-            _propagator.extract({"traceparent": trace_context})
-        ).get_span_context()
-        if created.trace_id != span.get_span_context().trace_id:
-            span.add_link(created)
+        if self._provider is None:
+            return
+        # The shutdown of the SDK waits for the collector as long as that takes.
+        ending = threading.Thread(target=self._provider.shutdown, daemon=True)
+        ending.start()
+        ending.join(FLUSH_TIMEOUT_S)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import time
 from typing import TYPE_CHECKING, Final
 
 from milepost.domain.claim import ClaimRequest
@@ -205,9 +206,7 @@ class Claimer:
             actor=by.subject,
             worker=worker or by.subject,
         )
-        claimed = await self._wait_and_claim(by, request, self._deadline(timeout, time_left))
-        self._announce(by, claimed)
-        return claimed
+        return await self._wait_and_claim(by, request, self._deadline(timeout, time_left))
 
     def _deadline(self, timeout: timedelta | None, time_left: float | None) -> float:
         wait = self._limits.claim_wait if timeout is None else min(timeout, self._limits.claim_wait)
@@ -221,11 +220,12 @@ class Claimer:
     ) -> list[Operation]:
         """Claim operations as soon as there are any; return none at the deadline."""
         loop = asyncio.get_running_loop()
-        give_back = functools.partial(self._give_back, by)
         with self._work.subscribed(request.functions) as waiter:
             while True:
-                notified = waiter.consume()
+                notified, begun = waiter.consume(), time.time_ns()
+                give_back = functools.partial(self._give_back, by, begun)
                 claimed = await self._store.claim(request, give_back)
+                self._announce(by, begun, claimed)
                 left = deadline - loop.time()
                 if claimed or left <= 0:
                     break
@@ -237,9 +237,9 @@ class Claimer:
             self._work.publish(*{*notified, *(operation.function for operation in claimed)})
         return claimed
 
-    def _give_back(self, by: Principal, claimed: Iterable[Operation]) -> None:
+    def _give_back(self, by: Principal, begun: int, claimed: Iterable[Operation]) -> None:
         """Release operations that were claimed for a caller that has gone."""
-        self._announce(by, claimed)
+        self._announce(by, begun, claimed)
         for operation in claimed:
             task = asyncio.create_task(self._release(by, operation))
             self._releases.add(task)
@@ -253,6 +253,7 @@ class Claimer:
         with contextlib.suppress(MilepostError):  # at worst, its lease runs out
             await self._committer.commit(by, request)
 
-    def _announce(self, by: Principal, claimed: Iterable[Operation]) -> None:
+    def _announce(self, by: Principal, begun: int, claimed: Iterable[Operation]) -> None:
         for operation in claimed:
-            self._committer.announce(by, Transition.CLAIM, TransitionResult(operation))
+            result = TransitionResult(operation)
+            self._committer.announce(by, Transition.CLAIM, result, begun=begun)

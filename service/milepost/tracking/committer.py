@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 from typing import TYPE_CHECKING, Any
 
 from milepost import telemetry
@@ -10,7 +11,9 @@ from milepost.domain.relations import access_filter
 from milepost.domain.transitions import CLAIMABLE, TABLE, TransitionRequest
 
 if TYPE_CHECKING:
-    from milepost.domain.operation import OperationId, Principal
+    from collections.abc import Sequence
+
+    from milepost.domain.operation import OperationError, OperationId, Principal
     from milepost.domain.ports import LeaseRegister, OperationStore
     from milepost.domain.transitions import Preconditions, Transition, TransitionResult
     from milepost.tracking.claimer import PendingWork
@@ -45,31 +48,49 @@ class Committer:
 
     async def commit(self, by: Principal, request: TransitionRequest) -> TransitionResult:
         """Commit a transition that `by` requests; announce it also if `by` has given up."""
-        announce = functools.partial(self.announce, by, request.transition)
+        announce = functools.partial(
+            self.announce, by, request.transition, begun=time.time_ns(), errors=request.errors
+        )
         result = await self._store.apply(request, announce)
         announce(result)
         return result
 
-    def announce(self, by: Principal, transition: Transition, result: TransitionResult) -> None:
-        """Notify subscribers and waiting claims of a committed transition, and record it."""
+    def announce(
+        self,
+        by: Principal,
+        transition: Transition,
+        result: TransitionResult,
+        *,
+        begun: int,
+        errors: Sequence[OperationError] = (),
+    ) -> None:
+        """Notify subscribers and waiting claims of a committed transition, and record it.
+
+        Args:
+            by: the caller.
+            transition: the requested one.
+            result: what became of it.
+            begun: when the work on it began, in nanoseconds since 1970.
+            errors: why the attempt failed, if it did.
+        """
         self._subscriptions.publish(result.operation.id)
         if result.operation.status in CLAIMABLE:
             self._work.add(result.operation)
         if self._leases is not None:
             self._leases.record(by.subject, result.operation)
-        telemetry.record_transition(result.transition or transition, result, by)
+        happened = result.transition or transition
+        telemetry.record_transition(happened, result, by, begun=begun, errors=errors)
 
     async def delete(self, by: Principal, request: TransitionRequest) -> None:
         """Delete a terminal operation for `by`."""
-        announce = functools.partial(self._announce_delete, by, request)
-        await self._store.delete(request, announce)
-        announce()
+        announce = functools.partial(self._announce_delete, by, request, time.time_ns())
+        announce(await self._store.delete(request, announce))
 
     def _announce_delete(
-        self, by: Principal, request: TransitionRequest, _result: TransitionResult | None = None
+        self, by: Principal, request: TransitionRequest, begun: int, result: TransitionResult | None
     ) -> None:
         self._subscriptions.publish(request.id)
-        telemetry.record_delete(request.id, by)
+        telemetry.record_delete(request.id, result, by, begun=begun)
 
 
 def transition_request(

@@ -78,7 +78,7 @@ class Sweeper:
         """Sweep `store`; notify `subscriptions` of every transition and `work` of every release.
 
         With `tracing`, each pass that found something to do has a span, and so has each transition
-        in the trace under which its operation was created.
+        in the trace in which its operation was created.
         """
         self._store = store
         self._subscriptions = subscriptions
@@ -86,7 +86,7 @@ class Sweeper:
         self._event_retention = event_retention
         self._may_keep_days = True
         self._budget = budget.total_seconds()
-        self._tracing = tracing
+        self._tracing = tracing or telemetry.Tracing()
 
     async def sweep_leases(self) -> Swept:
         """End what is out of time: attempts without a lease, graces, queue and run timeouts."""
@@ -104,15 +104,19 @@ class Sweeper:
 
     async def purge_events(self) -> PurgedEvents:
         """Remove the events of operations purged long ago."""
-        end, total, begun = self._end(), 0, time.time_ns()
-        while True:
-            purged = await self._store.purge_events(self._event_retention, BATCH)
-            total += purged
-            more = purged > 0
-            if not more or asyncio.get_running_loop().time() >= end:
-                telemetry.record_purged_events(total, more=more)
-                self._trace("events", begun, {"operations": total}, more=more)
-                return PurgedEvents(operations=total, more=more)
+        end, total = self._end(), 0
+        with self._tracing.working() as work:
+            while True:
+                begun = time.time_ns()
+                purged = await self._store.purge_events(self._event_retention, BATCH)
+                if purged:
+                    work.begin("sweep events", begun)
+                total += purged
+                more = purged > 0
+                if not more or asyncio.get_running_loop().time() >= end:
+                    telemetry.record_purged_events(total, more=more)
+                    work.end({"milepost.sweep.operations": total, "milepost.sweep.more": more})
+                    return PurgedEvents(operations=total, more=more)
 
     async def keep_event_days(self) -> EventDays:
         """Make the days of the next events, and drop those whose retention is over."""
@@ -137,57 +141,41 @@ class Sweeper:
         return overdue
 
     async def _pass(self, name: str, sweeps: tuple[Sweep, ...]) -> Swept:
-        end, begun = self._end(), time.time_ns()
+        end = self._end()
         counts = Counter[Sweep]()
         more = False
-        for sweep in sweeps:
-            counts[sweep], unfinished = await self._all_due(sweep, end)
-            more = more or unfinished
-        telemetry.record_pass(name, counts, more=more)
-        self._trace(
-            name,
-            begun,
-            {sweep.name: counts[sweep] for sweep in sweeps},
-            more=more,
-        )
+        with self._tracing.working() as work:
+            for sweep in sweeps:
+                counts[sweep], unfinished = await self._all_due(name, sweep, work, end)
+                more = more or unfinished
+            telemetry.record_pass(name, counts, more=more)
+            found = {f"milepost.sweep.{sweep.name}": counts[sweep] for sweep in sweeps}
+            work.end({**found, "milepost.sweep.more": more})
         return Swept(counts=counts, more=more)
 
-    async def _all_due(self, sweep: Sweep, end: float) -> tuple[int, bool]:
+    async def _all_due(
+        self, name: str, sweep: Sweep, work: telemetry.Trace, end: float
+    ) -> tuple[int, bool]:
         """Sweep wherever it is due; return how often, and True if time ran out."""
         total = 0
         while True:
             begun = time.time_ns()
             swept = await self._store.sweep(sweep, BATCH)
             total += len(swept)
+            if swept:
+                work.begin(f"sweep {name}", begun)
             self._announce(sweep, swept, begun)
             if not swept:
                 return total, False
             if asyncio.get_running_loop().time() >= end:
                 return total, True
 
-    def _trace(
-        self, name: str, begun: int, counts: Mapping[str, int], *, more: bool = False
-    ) -> None:
-        """Make the span of a pass, if it did anything."""
-        if self._tracing is not None and any(counts.values()):
-            attributes = {f"milepost.sweep.{what}": count for what, count in counts.items()}
-            self._tracing.record(
-                f"sweep {name}", begun, {**attributes, "milepost.sweep.more": more}
-            )
-
     def _announce(self, sweep: Sweep, swept: list[Operation], begun: int) -> None:
         for operation in swept:
             self._subscriptions.publish(operation.id)
             if operation.status in CLAIMABLE and sweep is not PURGE:
                 self._work.add(operation)
-            if self._tracing is not None and operation.trace_context is not None:
-                self._tracing.record(
-                    f"sweeper {sweep.name}",
-                    begun,
-                    {"milepost.operation.id": operation.id},
-                    created=operation.trace_context,
-                )
-        telemetry.record_sweep(sweep, swept)
+        telemetry.record_sweep(sweep, swept, begun=begun)
 
     def _end(self) -> float:
         return asyncio.get_running_loop().time() + self._budget

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from milepost import telemetry
@@ -112,7 +113,7 @@ class Tracker:
         if create_request.callback_url is not None:
             await self._prepare_webhooks(by.subject, create_request.callback_url)
         new_operation = self._new_operation(by, create_request)
-        announce = functools.partial(self._announce_create, by)
+        announce = functools.partial(self._announce_create, by, time.time_ns())
         for _ in range(MAX_ID_TRIES):
             result = await self._store.insert(self._new_id(), new_operation, announce)
             if result is not None:
@@ -120,10 +121,10 @@ class Tracker:
                 return result
         raise IdsExhausted(tries=MAX_ID_TRIES)
 
-    def _announce_create(self, by: Principal, result: TransitionResult | None) -> None:
+    def _announce_create(self, by: Principal, begun: int, result: TransitionResult | None) -> None:
         """Record the create, and notify a waiting claim; None if the id was taken."""
         if result is not None:
-            telemetry.record_transition(Transition.CREATE, result, by)
+            telemetry.record_transition(Transition.CREATE, result, by, begun=begun)
             if not result.replayed:
                 self._work.add(result.operation)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final, Self
 
+from milepost import telemetry
 from milepost.domain.errors import Draining, RevisionAhead
 from milepost.domain.history import is_terminal, may_have_missed, operation_after
 from milepost.domain.relations import READERS, access_filter
@@ -96,7 +97,9 @@ class Watcher:
             while True:
                 operation = await self.store.get(operation_id, access_filter(by, READERS))
                 subscriber.seen_revision = operation.revision
-                first = first or operation.revision
+                if first is None:
+                    telemetry.join_trace(operation_id, operation.trace_context)
+                    first = operation.revision
                 left = end - clock()
                 if is_enough(operation, first) or left <= 0 or self.is_closed:
                     return operation
@@ -184,6 +187,8 @@ class Watch:
     async def _read(self) -> None:
         """Read the operation, and make the changes since the last read ready."""
         operation = await self._watcher.store.get(self._id, self._access_filter)
+        if self._subscriber.seen_revision is None:
+            telemetry.join_trace(self._id, operation.trace_context)
         self._subscriber.seen_revision = operation.revision
         if operation.revision < self._revision:
             raise RevisionAhead(requested=self._revision, actual=operation.revision)

@@ -12,7 +12,7 @@ import functools
 import time
 from http import HTTPStatus
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 from opentelemetry import trace
@@ -26,6 +26,8 @@ from milepost.api.logged_ids import audited_ids, logged_ids
 from milepost.api.methods import method_of
 from milepost.api.renewals import renewed_by
 from milepost.domain.errors import MilepostError, Overloaded
+from milepost.domain.operation import ID_PATTERN
+from milepost.telemetry import conventions
 from milepost.web.event_streams import send_events
 from milepost.web.http_call import HttpCall
 from milepost.web.problems import problem_of_status, problem_response, response_of_refusal
@@ -43,9 +45,6 @@ if TYPE_CHECKING:
     from milepost.web.connections import HttpConnections
     from milepost.web.event_streams import Refuse
     from milepost.web.routes import Route
-
-_OUR_FAULT: Final = frozenset({"INTERNAL", "UNAVAILABLE"})
-"""The codes that make a server span an error."""
 
 
 class HttpApi:
@@ -87,28 +86,34 @@ class HttpApi:
         """Answer one request, whatever happens inside."""
         in_query = route.is_watch and self._token_in_query
         call = HttpCall(method_of(route.method), request, token_in_query=in_query)
-        with self._observed(call) as outcome:
-            subject: Any = SimpleNamespace(**request.match_info)  # until the request is read
+        with self._observed(route, call) as outcome:
+            response = await self._respond(route, call, outcome)
+            outcome.status = response.status
+            return response
 
-            def refuse(error: Exception) -> Refusal:
-                refusal = _refusal(error, call, subject)
-                outcome.code = refusal.code.name
-                return refusal
+    async def _respond(self, route: Route, call: HttpCall, outcome: _Outcome) -> web.StreamResponse:
+        request = call.request
+        subject: Any = SimpleNamespace(**request.match_info)  # until the request is read
 
-            try:
-                self._admit_unknown(call)
+        def refuse(error: Exception) -> Refusal:
+            refusal = _refusal(error, call, subject)
+            outcome.code = refusal.code.name
+            return refusal
+
+        try:
+            self._admit_unknown(call)
+            with self._admitted(route, call):
+                await self._authenticate(call)
+            with self._connections.held(request.transport):
+                # A body that arrives slowly takes no place of a running call.
+                subject = await message_of(route, call)
                 with self._admitted(route, call):
-                    await self._authenticate(call)
-                with self._connections.held(request.transport):
-                    # A body that arrives slowly takes no place of a running call.
-                    subject = await message_of(route, call)
-                    with self._admitted(route, call):
-                        return await self._answer(route, call, subject, refuse)
-            except web.HTTPException as error:
-                outcome.code = "INVALID_ARGUMENT"
-                return problem_response(problem_of_status(HTTPStatus(error.status), error.reason))
-            except Exception as error:  # noqa: BLE001 - the one place where nothing may get through
-                return response_of_refusal(refuse(error))
+                    return await self._answer(route, call, subject, refuse)
+        except web.HTTPException as error:
+            outcome.code = "INVALID_ARGUMENT"
+            return problem_response(problem_of_status(HTTPStatus(error.status), error.reason))
+        except Exception as error:  # noqa: BLE001 - the one place where nothing may get through
+            return response_of_refusal(refuse(error))
 
     def _admitted(self, route: Route, call: HttpCall) -> AbstractContextManager[None]:
         return self._access.admission.admit(waits=call.waits, streams=route.is_watch)
@@ -139,16 +144,18 @@ class HttpApi:
         return response_of(route, response, call.request)
 
     @contextlib.contextmanager
-    def _observed(self, call: HttpCall) -> Iterator[_Outcome]:
+    def _observed(self, route: Route, call: HttpCall) -> Iterator[_Outcome]:
         """Time, count and trace a call with its true code."""
         self._running.enter()
-        start, outcome = time.perf_counter(), _Outcome()
-        span = self._tracing.start(call.method.name, call.request.headers, call.peer)
-        current = (
-            contextlib.nullcontext()
-            if span is None
-            else trace.use_span(span, record_exception=False, set_status_on_exception=False)
-        )
+        start, outcome, name = time.perf_counter(), _Outcome(), f"{route.verb} {route.template}"
+        caller = call.request.headers.get("traceparent")
+        traced = self._tracing.start(call.method.name, caller, peer=call.peer, name=name)
+        current: AbstractContextManager[object] = contextlib.nullcontext()
+        if traced.span is not None:
+            traced.span.set_attributes(_attributes(route, call))
+            current = trace.use_span(
+                traced.span, record_exception=False, set_status_on_exception=False
+            )
         try:
             with current:
                 yield outcome
@@ -156,8 +163,7 @@ class HttpApi:
             outcome.code = "CANCELLED"
             raise
         finally:
-            if span is not None:
-                telemetry.end_span(span, outcome.code, failed=outcome.code in _OUR_FAULT)
+            traced.end(outcome.attributes(), error=outcome.error)
             telemetry.record_call(call.method.name, outcome.code, time.perf_counter() - start)
             self._running.leave()
 
@@ -172,9 +178,38 @@ def _refusal(error: Exception, call: HttpCall, subject: Any) -> Refusal:
 
 
 class _Outcome:
-    """The code of a call, as gRPC names it."""
+    """The code of a call, as gRPC names it, and the status of its response."""
 
-    __slots__ = ("code",)
+    __slots__ = ("code", "status")
 
     def __init__(self) -> None:
         self.code = "OK"
+        self.status: int | None = None
+        """None if the caller has gone before the response."""
+
+    @property
+    def error(self) -> str | None:
+        """The class of the error, if it is one of the service."""
+        is_ours = self.status is not None and self.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+        return str(self.status) if is_ours else None
+
+    def attributes(self) -> dict[str, str | int]:
+        """Return the attributes of the span."""
+        found: dict[str, str | int] = {"milepost.code": self.code}
+        return found if self.status is None else found | {"http.response.status_code": self.status}
+
+
+def _attributes(route: Route, call: HttpCall) -> dict[str, str | int]:
+    """Return the attributes of the span of a request, without the texts of its caller."""
+    request = call.request
+    path = request.path if all(map(_is_id, request.match_info.values())) else route.template
+    local = request.transport and request.transport.get_extra_info("sockname")
+    return {
+        **conventions.http_request(route.verb, route.template, path, scheme=request.scheme),
+        **conventions.client(conventions.place_of_peer(call.peer)),
+        **conventions.server(local[:2] if local else None),
+    }
+
+
+def _is_id(text: str) -> bool:
+    return ID_PATTERN.fullmatch(text) is not None

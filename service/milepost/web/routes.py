@@ -27,6 +27,8 @@ class Route:
 
     verb: str
     """As HTTP calls it, such as `GET`."""
+    template: str
+    """The path with its variables, such as `/v1/operations/{operation_id}`."""
     path: str
     """As aiohttp matches it. A variable ends before the colon of a custom verb."""
     method: str
@@ -60,6 +62,7 @@ def routes_of(services: Iterable[Service]) -> Iterator[Route]:
 def _route(service: Service, method: MethodDescriptor, rule: Any, verb: str) -> Route:
     return Route(
         verb=verb.upper(),
+        template=getattr(rule, verb),
         path=_VARIABLE.sub(r"{\1:[^/:]*}", getattr(rule, verb)),
         method=f"{service.descriptor.full_name}/{method.name}",
         request=GetMessageClass(method.input_type),

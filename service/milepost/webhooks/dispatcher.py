@@ -23,6 +23,7 @@ from milepost.domain.errors import MilepostError, Overloaded, Unavailable
 from milepost.webhooks import metrics
 from milepost.webhooks.circuit_breaker import CircuitBreaker, Contact
 from milepost.webhooks.concurrency import ReceiverConcurrency
+from milepost.webhooks.spans import attributes_of, end_attempt
 
 if TYPE_CHECKING:
     from milepost.domain.delivery import ClaimedDelivery, Settlement
@@ -214,21 +215,14 @@ class Dispatcher:
         # By the clock of the database, like every time that is stored.
         start_time = claimed.claim_time + timedelta(seconds=self._loop.time() - claimed_at)
         created = claimed.snapshot.trace_context if claimed.snapshot else None
-        with self._tracing.joining(
-            "webhook",
-            created,
-            {
-                "milepost.operation.id": claimed.operation_id,
-                "milepost.webhook.id": claimed.id,
-                "milepost.webhook.attempt": claimed.number,
-                "http.request.method": "POST",
-                "server.address": claimed.host,
-            },
-        ) as (span, traceparent):
+        with self._tracing.joining("POST", created, lambda: attributes_of(claimed)) as (
+            span,
+            traceparent,
+        ):
             settlement, contact = await self._attempts.make(
                 claimed, start_time=start_time, traceparent=traceparent
             )
-            metrics.end_attempt(span, settlement)
+            end_attempt(span, settlement)
         return settlement, contact
 
     async def _settle(self, settlement: Settlement) -> bool:

@@ -1,4 +1,4 @@
-"""Metrics, log lines and spans of webhooks.
+"""Metrics and log lines of webhooks.
 
 None of them holds a URL with its query, a secret, or a text of a receiver.
 """
@@ -8,15 +8,12 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Final
 
-from opentelemetry.trace import StatusCode
 from prometheus_client import Counter, Gauge, Histogram
 
 from milepost import telemetry
 from milepost.domain.delivery import DeliveryStatus
 
 if TYPE_CHECKING:
-    from opentelemetry.trace import Span
-
     from milepost.domain.delivery import ClaimedDelivery, Settlement
 
 attempts: Final = Counter(
@@ -82,18 +79,3 @@ def record_attempt(claimed: ClaimedDelivery, settlement: Settlement, *, held: bo
     if retried:
         fields["delay_s"] = settlement.delay.total_seconds()
     telemetry.log.log(level, event, **fields)
-
-
-def end_attempt(span: Span | None, settlement: Settlement) -> None:
-    """End the span of an attempt with its outcome."""
-    if span is None:
-        return
-    attempt = settlement.attempt
-    if attempt.status_code is not None:
-        span.set_attribute("http.response.status_code", attempt.status_code)
-    if attempt.error is not None:
-        span.set_attribute("error.type", str(attempt.error))
-    span.set_attribute("milepost.webhook.status", settlement.status.value)
-    if settlement.status is not DeliveryStatus.DELIVERED:
-        span.set_status(StatusCode.ERROR)
-    span.end()

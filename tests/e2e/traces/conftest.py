@@ -47,6 +47,7 @@ def traced(collector, receiver, tmp_path_factory) -> Iterator[Service]:
             webhook_allow_http="true",
             webhook_allowed_networks="127.0.0.1/32",
             webhook_allowed_ports=str(receiver.port),
+            webhook_schedule_seconds="0.1,0.1",
         )
         with service:
             yield service

@@ -37,9 +37,9 @@ def test_call_of_the_same_trace_needs_no_link(spans, alice):
     operation = alice.create()
     alice.transition("CancelOperation", operation.id)
     found = eventually(
-        lambda: len(spans.of(trace_id)) == 2 and spans.of(trace_id),
+        lambda: len(spans.calls(trace_id)) == 2 and spans.calls(trace_id),
         within=ARRIVES_WITHIN_S,
-        what="two spans",
+        what="two calls",
     )
     for span in found:
         assert attributes(span)["milepost.operation.id"] == operation.id
@@ -68,14 +68,17 @@ def test_sweep_has_a_span_and_joins_the_creating_trace(spans, traced, alice, sam
     (sweep,) = eventually(
         lambda: sweeps_of(spans)[before:], within=ARRIVES_WITHIN_S, what="the span of the sweep"
     )
-    counts = {item.key: item.value.int_value for item in sweep.attributes}
+    counts = attributes(sweep)
     assert counts["milepost.sweep.expire"] == 1
     assert counts["milepost.sweep.release"] == counts["milepost.sweep.abandon"] == 0
     assert (sweep.kind, sweep.parent_span_id) == (Span.SPAN_KIND_INTERNAL, b"")
     assert sweep.end_time_unix_nano > sweep.start_time_unix_nano
-    joined = [span for span in spans.of(trace_id) if span.name == "sweeper expire"]
+    joined = spans.named(trace_id, "operation expire")
     named = [attributes(span)["milepost.operation.id"] for span in joined]
     assert named == ([operation.id] if sampled else [])
+    for span in joined:
+        assert attributes(span)["error.type"] == "EXPIRED"
+        assert [link.span_id for link in span.links] == [sweep.span_id]
 
 
 def sweeps_of(spans: Collector) -> list[Span]:
@@ -97,13 +100,34 @@ def test_webhook_belongs_to_the_creating_trace(spans, alice, receiver, sampled):
     if not sampled:
         assert spans.of(trace_id) == []
         return
-    (attempt,) = eventually(
-        lambda: [span for span in spans.of(trace_id) if span.name == "webhook"],
-        within=ARRIVES_WITHIN_S,
-        what="the span of the attempt",
-    )
+    attempt = spans.one(trace_id, "POST")
     assert attempt.span_id.hex() == sent_span
     assert attempt.kind == Span.SPAN_KIND_CLIENT
-    assert attributes(attempt)["milepost.operation.id"] == operation.id
-    assert attributes(attempt)["milepost.webhook.status"] == "DELIVERED"
+    found = attributes(attempt)
+    assert found["milepost.operation.id"] == operation.id
+    assert found["milepost.operation.status"] == "CANCELLED"
+    assert found["milepost.webhook.status"] == "DELIVERED"
+    assert (found["server.address"], found["server.port"]) == ("127.0.0.1", receiver.port)
+    assert found["url.full"] == f"http://127.0.0.1:{receiver.port}/REDACTED"
+    assert found["http.response.status_code"] == 200
+    assert "http.request.resend_count" not in found
     assert CANARY not in str(attempt)
+
+
+def test_failed_webhook_attempts_are_errors(spans, alice, receiver):
+    """A webhook attempt that fails has the class of its error, and the next one its number."""
+    trace_id, _ = under(alice)
+    path = f"/{trace_id}"
+    receiver.answer(path, 500, 200)
+    operation = alice.create(callback_url=receiver.url(path))
+    alice.transition("CancelOperation", operation.id)
+    eventually(
+        lambda: len(spans.named(trace_id, "POST")) == 2,
+        within=ARRIVES_WITHIN_S,
+        what="two attempts",
+    )
+    first, second = map(attributes, spans.named(trace_id, "POST"))
+    assert (first["error.type"], first["milepost.webhook.status"]) == ("500", "PENDING")
+    assert "http.request.resend_count" not in first
+    assert second["http.request.resend_count"] == 1
+    assert "error.type" not in second

@@ -11,6 +11,7 @@ from opentelemetry import trace
 
 from milepost import telemetry
 from milepost.access.running_calls import RunningCalls
+from milepost.telemetry import conventions
 
 if TYPE_CHECKING:
     from milepost.rpc.call import Context, RpcCall
@@ -37,9 +38,10 @@ class Observe:
     service counts them itself.
     """
 
-    def __init__(self, tracing: telemetry.Tracing) -> None:
-        """Start with no call running."""
+    def __init__(self, tracing: telemetry.Tracing, address: str) -> None:
+        """Start with no call running, on the port at `address`."""
         self._tracing = tracing
+        self._server = conventions.server(conventions.place_of_listener(address))
         self.running = RunningCalls()
         telemetry.count_running("grpc", lambda: self.running.count)
 
@@ -49,12 +51,16 @@ class Observe:
         """Measure the call."""
         self.running.enter()
         start = time.perf_counter()
-        span = self._tracing.start(call.method.name, call.metadata, call.peer)
+        name = call.method.name
+        traced = self._tracing.start(name, call.metadata.get("traceparent"), peer=call.peer)
+        span = traced.span
         code = "OK"
         try:
             if span is None:
                 answer = await call_next(call, request, context)
             else:
+                span.set_attributes(conventions.rpc_call(name) | self._server)
+                span.set_attributes(conventions.client(conventions.place_of_peer(call.peer)))
                 with trace.use_span(span, record_exception=False, set_status_on_exception=False):
                     answer = await call_next(call, request, context)
             code = _code(context)
@@ -70,8 +76,9 @@ class Observe:
             return answer
         finally:
             if span is not None:
-                telemetry.end_span(span, code, failed=code in _OUR_FAULT)
-            telemetry.record_call(call.method.name, code, time.perf_counter() - start)
+                error = code if code in _OUR_FAULT else None
+                traced.end({"rpc.response.status_code": code}, error=error)
+            telemetry.record_call(name, code, time.perf_counter() - start)
             self.running.leave()
 
 

@@ -1,0 +1,1 @@
+"""The life of operations, as a real Jaeger shows it."""
