@@ -269,33 +269,28 @@ async def test_removing_large_results_takes_little_memory(stores, stored):
         tracemalloc.stop()
 
 
-@pytest.mark.parametrize(("due", "count"), [(PURGE, 25), (EXPIRE, 205)])
-async def test_long_sweep_lets_others_write(stores, stored, monkeypatch, due, count):
-    """A sweep that takes long commits a portion: a small one where all writes wait for it."""
+@pytest.mark.parametrize("due", [PURGE, EXPIRE])
+async def test_long_sweep_lets_others_write(stores, stored, monkeypatch, due):
+    """A sweep that takes long commits what it has, where all writes wait for it."""
     monkeypatch.setattr(sweeps_module, "TURN_S", 0.0)
     status = Status.PENDING if due is PURGE else Status.PROCESSING
     old = factories.LONG_AGO + timedelta(days=1)
-    rows = [factories.row(status, expire_time=old) for _ in range(count)]
+    rows = [factories.row(status, expire_time=old) for _ in range(5)]
     stored.execute(sa.insert(operations), rows)
-    database = stores.sweeps._batchers.database
-    found = await portions(stores, due)
-    assert sum(found) == count
-    if database.has_one_writer:
-        assert max(found) == (database.max_purged if due is PURGE else database.max_swept)
-    else:
-        assert found == [count]
+    has_one_writer = stores.sweeps._batchers.database.has_one_writer
+    assert await portions(stores, due) == ([1] * 5 if has_one_writer else [5])
 
 
 async def test_long_purge_of_events_lets_others_write(stores, stored, monkeypatch):
     """A purge of events row by row commits a portion when its time is over; days are left alone."""
     old = factories.LONG_AGO + timedelta(days=1)
-    stored.execute(sa.insert(operations), [factories.row(expire_time=old) for _ in range(25)])
+    stored.execute(sa.insert(operations), [factories.row(expire_time=old) for _ in range(3)])
     await portions(stores, PURGE)
     monkeypatch.setattr(sweeps_module, "TURN_S", 0.0)
     found = []
     while purged := await stores.sweeps.purge_events(timedelta(days=-1), 1_000):
         found.append(purged)
-    assert found == ([] if stores.sweeps._batchers.database.has_event_days else [10, 10, 5])
+    assert found == ([] if stores.sweeps._batchers.database.has_event_days else [1, 1, 1])
 
 
 async def test_counting_changes_nothing(store, stores, engine, stored):

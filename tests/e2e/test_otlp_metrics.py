@@ -24,7 +24,7 @@ QUICK_MS = "100"
 VOLATILE = re.compile(
     "milepost_(event_loop_lag|batcher_wait|sweeper|operations_oldest|operations_active|rpcs_running)"
 )
-"""Metrics that change without any call."""
+"""Metrics that change without calls."""
 CREATE = ("method", "milepost.v1.OperationService/CreateOperation")
 
 

@@ -39,6 +39,7 @@ BACKLOG: Final = 300
 """Due deliveries of each host."""
 SETTLE_S: Final = 10.0
 """Time after which every host that hangs has failed."""
+LOOK_S: Final = 0.1
 SECONDS: Final = 15.0
 KEPT: Final = {20: 0.8, 100: 0.5}
 """Shares of the rate that remain while so many of the hosts hang."""
@@ -77,6 +78,8 @@ async def rate(engine: sa.Engine, port: int, settle_s: float, seconds: float) ->
         engine, Stores(batchers), sender, limits=ConcurrencyLimits(), rules=rules, attempts=8
     ) as delivery:
         await asyncio.sleep(settle_s)
+        while not delivery.counts().get("DELIVERED"):  # noqa: ASYNC110 - a store has no event
+            await asyncio.sleep(LOOK_S)
         begun, before = time.perf_counter(), delivery.counts().get("DELIVERED", 0)
         await asyncio.sleep(seconds)
         found = (delivery.counts().get("DELIVERED", 0) - before) / (time.perf_counter() - begun)

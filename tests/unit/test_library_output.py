@@ -59,6 +59,18 @@ def test_record_with_a_traceback(logged):
     assert SECRET not in json.dumps(line)
 
 
+def test_captured_records_are_not_logged(logged):
+    """Inside of a capture, records of this thread are collected; those of others are logged."""
+    other = threading.Thread(target=logging.getLogger("other").error, args=("of another thread",))
+    with telemetry.library_output.captured_library_output() as found:
+        logging.getLogger("some.library").error("refused: %s", "peer")
+        other.start()
+        other.join()
+    assert found == ["refused: peer"]
+    logging.getLogger("some.library").error("afterwards")
+    assert [line["text"] for line in logged()] == ["of another thread", "afterwards"]
+
+
 def test_malformed_record(logged):
     """A record whose arguments do not fit its text is logged as its text."""
     arguments = ("one",)

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 _SIGNALS: Final = ("", "TRACES_", "METRICS_")
 _OF_EXPORTER: Final = {
-    "ENDPOINT": "Collector, unless `MILEPOST_OTLP_ENDPOINT` is set",
+    "ENDPOINT": "Collector, for traces unless `MILEPOST_OTLP_ENDPOINT` is set",
     "PROTOCOL": "grpc (default) or http/protobuf",
     "HEADERS": "Headers that the collector asks for, as `name=value,…`",
     "CERTIFICATE": "Authorities (PEM) that the collector is verified with",
@@ -24,7 +24,9 @@ OTEL: Final[Mapping[str, str]] = {
     "OTEL_SERVICE_NAME": "Name of the service in traces and metrics, by default milepost",
     "OTEL_RESOURCE_ATTRIBUTES": "Attributes of every span and metric, as `name=value,…`",
     "OTEL_TRACES_EXPORTER": "otlp (default) or none",
-    "OTEL_METRICS_EXPORTER": "otlp (default), prometheus or none",
+    "OTEL_METRICS_EXPORTER": "otlp: metrics go to `MILEPOST_OTLP_ENDPOINT`, too; prometheus or"
+    " none: only the page",
+    "OTEL_METRIC_EXPORT_INTERVAL": "Milliseconds between exports of metrics, by default 60000",
     "OTEL_TRACES_SAMPLER": "Sampler, unless `MILEPOST_TRACE_SAMPLE_RATIO` is set",
     "OTEL_TRACES_SAMPLER_ARG": "Ratio of that sampler",
     "OTEL_BSP_SCHEDULE_DELAY": "Milliseconds that a span waits for its export, by default 250",

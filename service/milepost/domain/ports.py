@@ -168,8 +168,8 @@ class SweepStore(Protocol):
     async def purge_events(self, kept: timedelta, max_operations: int) -> int:
         """Remove the events of operations that were removed longer ago than `kept`, row by row.
 
-        They may be fewer than `max_operations` although there are more. Returns their number, and 0
-        once all are removed. Events in days of their own are left to `keep_event_days`.
+        Returns the number of operations, which may be fewer than `max_operations` although more are
+        left; 0 at the end. Events in days of their own are left to `keep_event_days`.
         """
 
     async def keep_event_days(self, kept: timedelta) -> EventDays:

@@ -340,9 +340,10 @@ class Batcher:
         results: Sequence[Any],
         begun: int,
     ) -> None:
-        """Record a transaction, if it carried recorded calls."""
+        """Record a transaction, if it carried recorded calls. A failure does not end the thread."""
         if self._spans is not None:
-            self._spans.record([call.trace for call in calls], runs, results, begun=begun)
+            with contextlib.suppress(Exception):
+                self._spans.record([call.trace for call in calls], runs, results, begun=begun)
 
     def _run_isolated(
         self, run: Run[Item, Result], items: Sequence[Item]

@@ -293,13 +293,19 @@ class SqlSweepStore:
     def _portions(self, max_operations: int, *, has_payloads: bool) -> Iterator[int]:
         """Return how many operations each statement of a transaction takes, until its time is over.
 
-        A database with one writer gets small ones: the next writer waits for the transaction, and
-        fails if it takes too long.
+        A database with one writer gets a single one first, and twice as many while they are quick:
+        the next writer waits for the transaction, and fails if it takes too long.
         """
         database = self._batchers.database
-        portion = (database.max_purged if has_payloads else database.max_swept) or max_operations
-        end = time.monotonic() + TURN_S
-        for taken in range(0, max_operations, portion):
+        max_portion = database.max_purged if has_payloads else database.max_swept
+        max_portion = max_portion or max_operations
+        portion = 1 if database.has_one_writer else max_portion
+        begun, taken = time.monotonic(), 0
+        while taken < max_operations:
+            last = time.monotonic()
             yield min(portion, max_operations - taken)
-            if time.monotonic() >= end:
+            now, taken = time.monotonic(), taken + portion
+            if now - begun >= TURN_S:
                 return
+            if now - last < TURN_S / 10:
+                portion = min(2 * portion, max_portion)

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from prometheus_client import Metric
 
 DEFAULT_INTERVAL_S: Final = 60.0
-_DEFAULTS: Final = {"grpc": "http://localhost:4317", "http/protobuf": "http://localhost:4318"}
-"""Collectors of OTEL_METRICS_EXPORTER=otlp without any address, as the specification has them."""
 FLUSH_TIMEOUT_S: Final = 3.0
 """Time for the last export, when the service stops."""
 AWAY_TIMEOUT_S: Final = 0.5
@@ -72,11 +70,7 @@ def metrics_collector(endpoint: str | None) -> otlp.Collector | None:
     """
     is_asked_for = "otlp" in os.environ.get("OTEL_METRICS_EXPORTER", "")
     has_own = bool(os.environ.get("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT"))
-    found = otlp.collector("metrics", endpoint if is_asked_for and not has_own else None)
-    if found is None and is_asked_for:
-        default = otlp.collector("metrics", _DEFAULTS["grpc"])
-        return default and otlp.collector("metrics", _DEFAULTS[default.protocol])
-    return found
+    return otlp.collector("metrics", endpoint if is_asked_for and not has_own else None)
 
 
 def exporter_to(collector: otlp.Collector) -> MetricExporter:

@@ -27,11 +27,12 @@ _COMPRESSIONS: Final = {"grpc": ("gzip",), "http/protobuf": ("gzip", "deflate", 
 _EXPORTERS: Final = {"traces": ("otlp", "none"), "metrics": ("otlp", "prometheus", "none")}
 """The exporters of each signal; the metrics page is always there."""
 _FILES: Final = ("CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY")
-_BATCH: Final = (
+_WHOLE_NUMBERS: Final = (
     "OTEL_BSP_SCHEDULE_DELAY",
     "OTEL_BSP_MAX_QUEUE_SIZE",
     "OTEL_BSP_MAX_EXPORT_BATCH_SIZE",
     "OTEL_BSP_EXPORT_TIMEOUT",
+    "OTEL_METRIC_EXPORT_INTERVAL",
 )
 
 
@@ -146,7 +147,7 @@ def _number_problems() -> Iterator[str]:
     for name, _ in _of_signals("TIMEOUT"):
         if not _is_positive(float, _value(name)):
             yield f"{name}: must be a number of seconds above 0"
-    for name in _BATCH:
+    for name in _WHOLE_NUMBERS:
         if not _is_positive(int, _value(name)):
             yield f"{name}: must be a whole number above 0"
     queue = _value("OTEL_BSP_MAX_QUEUE_SIZE") or "2048"

@@ -75,8 +75,9 @@ class Observe:
         else:
             return answer
         finally:
-            error = code if code in _OUR_FAULT else None
-            traced.end({"rpc.response.status_code": code}, error=error)
+            if span is not None:
+                error = code if code in _OUR_FAULT else None
+                traced.end({"rpc.response.status_code": code}, error=error)
             telemetry.record_call(name, code, time.perf_counter() - start)
             self.running.leave()
 
