@@ -16,6 +16,11 @@ class ApiCall(Call):
     __slots__ = ()
 
     @property
+    def waits(self) -> bool:
+        """True if the call may wait for a change instead of just running."""
+        raise NotImplementedError
+
+    @property
     def seconds_left(self) -> float | None:
         """The time to the deadline of the caller; None without one."""
         raise NotImplementedError

@@ -21,6 +21,7 @@ from milepost import telemetry
 from milepost.access.policy import authorize
 from milepost.access.running_calls import RunningCalls
 from milepost.access.unknown_callers import UnknownCallers
+from milepost.api.call_groups import CallGroups
 from milepost.api.errors import defect, log_refusal, refusal_of
 from milepost.api.logged_ids import audited_ids, logged_ids
 from milepost.api.methods import method_of
@@ -59,8 +60,9 @@ class HttpApi:
         tracing: telemetry.Tracing,
         *,
         token_in_query: bool = False,
+        batching: bool = True,
     ) -> None:
-        """Serve `services` to callers that pass `access`.
+        """Serve `services` to callers that pass `access`. Create it on a running event loop.
 
         Args:
             services: what to serve.
@@ -68,6 +70,7 @@ class HttpApi:
             connections: keep the connections of admitted calls open.
             tracing: creates a span for each sampled call.
             token_in_query: accept the credential of a watch in the query.
+            batching: let concurrent calls go on in groups.
         """
         self._services = tuple(services)
         self._access = access
@@ -75,6 +78,7 @@ class HttpApi:
         self._connections = connections
         self._tracing = tracing
         self._token_in_query = token_in_query
+        self._groups = CallGroups() if batching else None
         self._running = RunningCalls()
         telemetry.count_running("http", lambda: self._running.count)
 
@@ -133,10 +137,16 @@ class HttpApi:
         )
         if route.is_watch:
             return await send_events(route.behaviour(message, call), call.request, refuse)
-        response = await route.behaviour(message, call)
+        response = await self._served(route, call, message)
         if call.method.audited:
             telemetry.record_change(call.principal, audited_ids(message, response))
         return response_of(route, response, call.request)
+
+    async def _served(self, route: Route, call: HttpCall, message: Any) -> Any:
+        """Return the response of the servicer, to concurrent calls together."""
+        if self._groups is None:
+            return await route.behaviour(message, call)
+        return await self._groups.intercept(lambda call: route.behaviour(message, call), call)
 
     @contextlib.contextmanager
     def _observed(self, call: HttpCall) -> Iterator[_Outcome]:
