@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from milepost.rpc.interceptors import call_groups
-from milepost.rpc.interceptors.call_groups import (
+from milepost.api import call_groups
+from milepost.api.call_groups import (
     COUNT_INTERVAL,
     MAX_GROUP,
     MAX_QUIET_TURNS,

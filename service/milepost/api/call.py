@@ -18,6 +18,11 @@ class ApiCall(Call, abc.ABC):
 
     @property
     @abc.abstractmethod
+    def waits(self) -> bool:
+        """True if the call may wait for a change instead of just running."""
+
+    @property
+    @abc.abstractmethod
     def seconds_left(self) -> float | None:
         """The time to the deadline of the caller; None without one."""
 

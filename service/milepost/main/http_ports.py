@@ -88,6 +88,7 @@ class HttpPorts:
                 port.connections,
                 tracing,
                 token_in_query=settings.http_token_in_query,
+                batching=settings.batching,
             ),
             origins=settings.allowed_origins,
             request_bytes=settings.request_bytes_max,

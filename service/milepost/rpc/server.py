@@ -12,6 +12,7 @@ from grpc_reflection.v1alpha import reflection
 
 from milepost import telemetry
 from milepost.access.unknown_callers import UnknownCallers
+from milepost.api.call_groups import CallGroups
 from milepost.rpc.certificates import server_credentials
 from milepost.rpc.handlers import add_service
 from milepost.rpc.health import HealthService
@@ -21,7 +22,6 @@ from milepost.rpc.interceptors.access import (
     AuthInterceptor,
     RateLimitInterceptor,
 )
-from milepost.rpc.interceptors.call_groups import CallGroups
 from milepost.rpc.interceptors.chain import InterceptedServer
 from milepost.rpc.interceptors.errors import Errors
 from milepost.rpc.interceptors.observe import Observe

@@ -21,6 +21,7 @@ from milepost import telemetry
 from milepost.access.policy import authorize
 from milepost.access.running_calls import RunningCalls
 from milepost.access.unknown_callers import UnknownCallers
+from milepost.api.call_groups import CallGroups
 from milepost.api.errors import defect, log_refusal, refusal_of
 from milepost.api.logged_ids import audited_ids, logged_ids
 from milepost.api.methods import method_of
@@ -58,8 +59,9 @@ class HttpApi:
         tracing: telemetry.Tracing,
         *,
         token_in_query: bool = False,
+        batching: bool = True,
     ) -> None:
-        """Serve `services` to callers that pass `access`.
+        """Serve `services` to callers that pass `access`. Create it on a running event loop.
 
         Args:
             services: what to serve.
@@ -67,6 +69,7 @@ class HttpApi:
             connections: keep the connections of admitted calls open.
             tracing: creates a span for each sampled call.
             token_in_query: accept the credential of a watch in the query.
+            batching: let concurrent calls go on in groups.
         """
         self._services = tuple(services)
         self._access = access
@@ -74,6 +77,7 @@ class HttpApi:
         self._connections = connections
         self._tracing = tracing
         self._token_in_query = token_in_query
+        self._groups = CallGroups() if batching else None
         self._running = RunningCalls()
         telemetry.count_running("http", lambda: self._running.count)
 
@@ -138,10 +142,16 @@ class HttpApi:
         )
         if route.is_watch:
             return await send_events(route.behaviour(message, call), call.request, refuse)
-        response = await route.behaviour(message, call)
+        response = await self._served(route, call, message)
         if call.method.audited:
             telemetry.record_change(call.principal, audited_ids(message, response))
         return response_of(route, response, call.request)
+
+    async def _served(self, route: Route, call: HttpCall, message: Any) -> Any:
+        """Return the response of the servicer, to concurrent calls together."""
+        if self._groups is None:
+            return await route.behaviour(message, call)
+        return await self._groups.intercept(lambda call: route.behaviour(message, call), call)
 
     @contextlib.contextmanager
     def _observed(self, route: Route, call: HttpCall) -> Iterator[_Outcome]:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import base64
 import functools
-import json
 import math
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from google.protobuf import any_pb2, descriptor_pool, json_format
+import orjson
+from google.protobuf import any_pb2, descriptor_pool, duration_pb2, json_format
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError
 
@@ -30,12 +30,14 @@ if TYPE_CHECKING:
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICRO: Final = 1_000
+_CACHED: Final = 4_096
+"""Texts of times, and of durations, that are kept."""
 _URL_SAFE: Final = str.maketrans("-_", "+/")
 
 
 def to_json(message: Message) -> bytes:
     """Return a message as JSON text in UTF-8."""
-    return json.dumps(to_plain(message), ensure_ascii=False, separators=(",", ":")).encode()
+    return orjson.dumps(to_plain(message))
 
 
 def to_plain(message: Message) -> Any:
@@ -164,12 +166,25 @@ _SCALARS: Final[dict[int, Encode]] = {
 
 
 def _timestamp(message: Any) -> str:
-    instant = _EPOCH + timedelta(seconds=message.seconds, microseconds=message.nanos // _MICRO)
-    return instant.isoformat().replace("+00:00", "Z")
+    micros = message.nanos // _MICRO
+    fraction = f".{micros:06}" if micros else ""
+    return f"{_second(message.seconds)}{fraction}Z"
+
+
+@functools.lru_cache(maxsize=_CACHED)
+def _second(seconds: int) -> str:
+    """Return the text of a second. Times of one operation, and of many, share a few."""
+    return (_EPOCH + timedelta(seconds=seconds)).isoformat().removesuffix("+00:00")
 
 
 def _duration(message: Any) -> str:
-    return str(message.ToJsonString())
+    return _span(message.seconds, message.nanos)
+
+
+@functools.lru_cache(maxsize=_CACHED)
+def _span(seconds: int, nanos: int) -> str:
+    """Return the text of a duration. Most operations have those of the defaults."""
+    return str(duration_pb2.Duration(seconds=seconds, nanos=nanos).ToJsonString())
 
 
 def _struct(message: Any) -> dict[str, Any]:

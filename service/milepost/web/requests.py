@@ -102,6 +102,8 @@ def _query(route: Route, query: MultiMapping[str]) -> dict[str, Any]:
     """Return the fields in the query. A repeated field stands there several times."""
     if route.has_body and query:
         _refuse("query", "must be empty: the fields stand in the body")
+    if not query:
+        return {}
     fields = route.request.DESCRIPTOR.fields
     known = {name: field for field in fields for name in (field.name, field.json_name)}
     found: dict[str, Any] = {}

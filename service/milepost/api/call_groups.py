@@ -1,8 +1,8 @@
 """Groups of concurrent unary calls, which go on to the servicers together.
 
-gRPC hands over concurrent calls one by one, some turns of the event loop apart. A group of them
-shares a batch in front of the database, and runs the same code while it is in the caches of the
-processor.
+gRPC and HTTP hand over concurrent calls one by one, some turns of the event loop apart. A group of
+them shares a batch in front of the database, and runs the same code while it is in the caches of
+the processor.
 """
 
 from __future__ import annotations
@@ -14,8 +14,11 @@ from typing import TYPE_CHECKING, Any, Final
 from milepost.access.running_calls import RunningCalls
 
 if TYPE_CHECKING:
-    from milepost.rpc.call import Context, RpcCall
-    from milepost.rpc.interceptors.chain import CallNext
+    from collections.abc import Awaitable, Callable
+
+    from milepost.api.call import ApiCall
+
+    CallNext = Callable[..., Awaitable[Any]]
 
 MIN_GROUP: Final = 16
 """Calls that complete a group, even with more callers: the others form the next group meanwhile."""
@@ -44,17 +47,15 @@ class CallGroups:
         self._is_turning = False
         self._turns_left = 0
 
-    async def intercept(
-        self, call_next: CallNext, call: RpcCall, request: Any, context: Context
-    ) -> Any:
-        """Let the call on with its group. A call that may wait for hours belongs to none."""
+    async def intercept(self, call_next: CallNext, call: ApiCall, *rest: Any) -> Any:
+        """Await `call_next(call, *rest)` with its group. A call that may wait belongs to none."""
         if call.waits:
-            return await call_next(call, request, context)
+            return await call_next(call, *rest)
         self._inside.enter()
         try:
             if not self._completes_group():
                 await self._join_group()
-            response = await call_next(call, request, context)
+            response = await call_next(call, *rest)
             if self._inside.count > 1:
                 # One more turn of the loop: all responses of a group are made before one is sent.
                 await asyncio.sleep(0)
