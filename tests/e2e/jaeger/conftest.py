@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -49,9 +50,14 @@ def replicas(
         "lease_sweep_seconds": "0.2",
     }
     folder = tmp_path_factory.mktemp("replicas")
-    first, second = (Service(postgres.url(name), folder, **settings) for _ in range(2))
-    with first, second:
-        yield [first, second]
+    services = [Service(postgres.url(name), folder, **settings) for _ in range(2)]
+    with ExitStack() as stack:
+        for service in services:
+            service.start(ready=False)
+            stack.callback(service.stop)
+        for service in services:
+            service.wait_until_ready()
+        yield services
     postgres.drop_database(name)
 
 
