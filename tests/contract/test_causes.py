@@ -220,7 +220,7 @@ def no_folder(path):
     path.parent.write_text("")
 
 
-NO_FILE = "the database file cannot be opened or created"
+NO_FILE = "the database file cannot be opened or created: its folder must exist and be writable"
 
 
 @pytest.mark.parametrize(

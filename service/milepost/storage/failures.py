@@ -29,7 +29,9 @@ POOLER: Final = (
 )
 _NO_CONNECTION: Final = "the database server has no connection left: raise its limit, or use fewer"
 _NO_SCHEMA: Final = "the schema is not that of this release: run milepost migrate"
-_NO_FILE: Final = "the database file cannot be opened or created"
+_NO_FILE: Final = (
+    "the database file cannot be opened or created: its folder must exist and be writable"
+)
 _LOCKED: Final = "another program locks the database file"
 _TEMPORARY: Final[Mapping[str, str]] = {
     r"failed to resolve host|could not translate host name": (
