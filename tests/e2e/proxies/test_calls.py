@@ -45,10 +45,10 @@ async def code_of(channel: grpc.aio.Channel, client: Client, **fields: Any) -> g
 
     HAProxy sometimes cancels such a call, and clients repeat it.
     """
+    code = grpc.StatusCode.CANCELLED
     for _ in range(5):
-        code = await client.begin(channel, "GetOperation", **fields).code()
-        if code is not grpc.StatusCode.CANCELLED:
-            break
+        if code is grpc.StatusCode.CANCELLED:
+            code = await client.begin(channel, "GetOperation", **fields).code()
     return code
 
 
