@@ -1,4 +1,7 @@
-"""Receivers of metrics over OTLP, and what they received, in the form of a page of metrics."""
+"""Receivers of metrics over OTLP, and what they received, in the form of a page of metrics.
+
+They take spans, too, and discard them.
+"""
 
 import asyncio
 import itertools
@@ -15,11 +18,14 @@ from opentelemetry.proto.collector.metrics.v1 import (
 from opentelemetry.proto.collector.metrics.v1 import (
     metrics_service_pb2_grpc,
 )
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.bench.collector import Collector
 from tests.canaries import CANARIES
 
+PROTOBUF = "application/x-protobuf"
 Series = tuple[str, frozenset[tuple[str, str]]]
 """The name of a sample and its labels."""
 
@@ -52,6 +58,7 @@ class GrpcReceiver(Receiver, metrics_service_pb2_grpc.MetricsServiceServicer):
         super().__init__()
         self._server = grpc.server(ThreadPoolExecutor(2), options=(("grpc.so_reuseport", 0),))
         metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(self, self._server)
+        trace_service_pb2_grpc.add_TraceServiceServicer_to_server(Collector(), self._server)
         self.url = f"http://127.0.0.1:{self._server.add_insecure_port(f'127.0.0.1:{port}')}"
 
     def __enter__(self) -> Self:
@@ -97,17 +104,21 @@ class HttpReceiver(Receiver):
     async def _start(self) -> int:
         app = web.Application()
         app.router.add_post(self.path, self._post)
+        app.router.add_post("/v1/traces", self._discard)
         self._runner = web.AppRunner(app)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", 0).start()
         port: int = self._runner.addresses[0][1]
         return port
 
+    async def _discard(self, _request: web.Request) -> web.Response:
+        return web.Response(content_type=PROTOBUF)
+
     async def _post(self, request: web.Request) -> web.Response:
-        assert request.content_type == "application/x-protobuf"
+        assert request.content_type == PROTOBUF
         self.take(pb.ExportMetricsServiceRequest.FromString(await request.read()), request.headers)
         answer = pb.ExportMetricsServiceResponse().SerializeToString()
-        return web.Response(body=answer, content_type="application/x-protobuf")
+        return web.Response(body=answer, content_type=PROTOBUF)
 
 
 def resource(export: pb.ExportMetricsServiceRequest) -> dict[str, str]:

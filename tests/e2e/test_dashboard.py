@@ -15,6 +15,7 @@ from tests.e2e.rpcs import BROKEN
 from tests.e2e.service import MEASURED_EVERY_S, Service
 from tests.e2e.traces.collector import under
 from tests.inbox import Inbox
+from tests.otlp import GrpcReceiver
 from tests.prometheus import Prometheus
 from tests.waiting import eventually
 
@@ -33,7 +34,7 @@ DURATIONS = "milepost_rpc_duration_seconds_bucket"
 def busy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Service, Prometheus, str]]:
     """A service, a Prometheus that has scraped it while it was used, and the id of a trace."""
     folder = tmp_path_factory.mktemp("scraped")
-    with Inbox() as inbox:
+    with Inbox() as inbox, GrpcReceiver() as collector:  # traces go there: only they are exemplars
         service = Service(
             f"sqlite:///{folder / 'milepost.db'}",
             folder,
@@ -45,6 +46,7 @@ def busy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Service, Pr
             webhook_allowed_ports=str(inbox.port),
             webhook_schedule_seconds="0,0.1",
             lists_per_minute="1",
+            otlp_endpoint=collector.url,
         )
         with service, prometheus.scraping(service.http_address, folder) as scraper:
             trace_id, _ = under(sampled := service.client("alice"))

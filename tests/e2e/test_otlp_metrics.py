@@ -101,7 +101,6 @@ def test_last_values_are_exported_at_the_end(monkeypatch, tmp_path, receiver):
     variables = {
         "EXPORTER_OTLP_ENDPOINT": receiver.url,
         "EXPORTER_OTLP_PROTOCOL": receiver.protocol,
-        "TRACES_EXPORTER": "none",
     }
     with exporting(monkeypatch, tmp_path, variables) as service:
         alice = service.client("alice")
