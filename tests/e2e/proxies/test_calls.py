@@ -68,14 +68,16 @@ async def test_whole_life_passes(proxy, alice, function):
     async with proxy.milepost(alice.key) as milepost:
         operation = await milepost.create(function)
         worker = Worker(milepost, {function: work}, lease=30)
+        running: asyncio.Task[None] | None = None
         seen = []
         async with asyncio.timeout(30):
             async for change in milepost.watch(operation.id):
                 seen.append(change.status)
-                if len(seen) == 1:
+                if running is None:
                     running = asyncio.create_task(worker.run())
             assert await milepost.result(operation.id) == 7
             worker.stop()
+            assert running is not None
             await running
     assert (seen[0], seen[-1]) == (Status.PENDING, Status.COMPLETED)
 
