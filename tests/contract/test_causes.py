@@ -15,6 +15,7 @@ import sqlalchemy as sa
 
 from milepost.config import load
 from milepost.main import DatabaseError, check
+from milepost.main.access import access_of
 from milepost.main.embedded import EmbeddedStore
 from milepost.main.readiness import STARTING, Readiness, database_is_usable
 from milepost.storage import sqlite
@@ -316,6 +317,16 @@ def test_redis_that_cannot_be_used(tmp_path, sqlite_url):
         assert check(good, connect=True) == []
     away = limits_failure(sqlite_url, f"redis://{address}/0")
     assert away.startswith("limits: nothing listens at the address of Redis (")
+
+
+async def test_limits_that_are_not_shared(stores):
+    """A service whose Redis is away is degraded, and says so beside its readiness."""
+    readiness = Readiness()
+    settings = load(limits_url=f"redis://127.0.0.1:{free_port()}/0")
+    async with access_of(settings, stores.keys, lambda _: None, readiness):
+        await until(lambda: bool(readiness.degraded))
+        problem = "the limits are not shared: nothing listens at the address of Redis"
+        assert readiness.state().degraded == {"limits": problem}
 
 
 def test_every_failure_at_once():

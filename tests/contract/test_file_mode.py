@@ -26,7 +26,7 @@ def test_new_file_is_private(tmp_path):
     upgrade(url)
     with open_engine(url).connect() as connection:
         connection.execute(sa.text("SELECT 1"))
-        connection.execute(sa.text("INSERT INTO service_keys VALUES ('x', 'y')"))
+        connection.execute(sa.text("INSERT INTO service_keys VALUES ('x', zeroblob(32))"))
         found = {each.name: each for each in tmp_path.iterdir()}
         assert {"milepost.db", "milepost.db-wal", "milepost.db-shm"} <= found.keys()
         for name, path in found.items():

@@ -6,10 +6,12 @@ import sys
 
 import pytest
 
+from milepost.config import load
 from milepost.supervisor import replica, slot
 from milepost.supervisor.port import Ports
 from milepost.supervisor.replica import Replica
 from milepost.supervisor.slot import Slot
+from milepost.supervisor.supervisor import Supervisor
 from tests.waiting import until
 
 TIMEOUT_S = 30.0
@@ -65,6 +67,19 @@ async def test_process_that_does_not_stop_is_killed():
     process = await start(IGNORES_SIGTERM)
     assert await process.is_ready_or_ended()
     assert await process.stop(0.1) == -signal.SIGKILL
+
+
+async def test_degraded_parts_of_a_process(monkeypatch):
+    """The supervisor knows the parts that do not work in a process, which is ready."""
+    monkeypatch.setenv("MILEPOST_DATABASE_URL", "postgresql+psycopg://u@127.0.0.1/d")
+    degraded = '"degraded": {"limits": "Redis does not answer"}'
+    process = await start(ANSWERS_ONCE.replace('"metrics": "page"', degraded))
+    assert await process.is_ready_or_ended()
+    supervisor = Supervisor(load(processes=2), Ports(grpc="127.0.0.1:1"), ())
+    supervisor._slots[0].replica = process
+    assert supervisor._problem is None
+    assert supervisor._degraded == {"limits": "Redis does not answer"}
+    await process.stop(TIMEOUT_S)
 
 
 async def test_last_metrics_remain(monkeypatch):
