@@ -16,6 +16,7 @@ from milepost.supervisor.merged_metrics import MergedMetrics
 from milepost.supervisor.port import held_ports
 from milepost.supervisor.replica import Replica
 from milepost.supervisor.slot import Slot, log_end, process_metrics
+from milepost.telemetry.metrics_export import exporting_metrics
 from milepost.web.http_port import HttpPort
 from milepost.web.probes import probe_app
 from milepost.web.tls import server_context
@@ -102,7 +103,7 @@ class Supervisor:
 
     def exported_metrics(self) -> contextlib.AbstractAsyncContextManager[None]:
         """Export the metrics of the processes themselves; each of them exports its own."""
-        return telemetry.exporting_metrics(
+        return exporting_metrics(
             self._settings.otlp_endpoint,
             version=__version__,
             process=SUPERVISOR,
