@@ -30,6 +30,7 @@ from milepost.storage.batchers import Batchers
 from milepost.storage.engine import open_engine
 from milepost.storage.stores import Stores
 from milepost.telemetry import otlp
+from milepost.telemetry.metrics_export import exporting_metrics
 from milepost.tracking.claimer import Claimer, PendingWork
 from milepost.tracking.committer import Committer
 from milepost.tracking.history import History
@@ -77,7 +78,7 @@ async def serve(settings: Settings, assignment: Assignment | None = None) -> Non
         )
         stack.callback(tracing.stop)
         await stack.enter_async_context(
-            telemetry.exporting_metrics(
+            exporting_metrics(
                 settings.otlp_endpoint,
                 version=__version__,
                 process=None if assignment is None else assignment.number,

@@ -17,6 +17,7 @@ from milepost.supervisor.port import held_ports
 from milepost.supervisor.replica import Replica
 from milepost.supervisor.slot import Slot, log_end, process_metrics
 from milepost.supervisor.stop_signals import STOP_SIGNALS
+from milepost.telemetry.metrics_export import exporting_metrics
 from milepost.tls import TlsFiles, TlsPair
 from milepost.web.http_port import HttpPort
 from milepost.web.probes import State, probe_app
@@ -104,7 +105,7 @@ class Supervisor:
 
     def exported_metrics(self) -> contextlib.AbstractAsyncContextManager[None]:
         """Export the metrics of the processes themselves; each of them exports its own."""
-        return telemetry.exporting_metrics(
+        return exporting_metrics(
             self._settings.otlp_endpoint,
             version=__version__,
             process=SUPERVISOR,

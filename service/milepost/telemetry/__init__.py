@@ -54,7 +54,6 @@ from milepost.telemetry.metrics import (
     update_received,
     update_refused,
 )
-from milepost.telemetry.metrics_export import exporting_metrics
 from milepost.telemetry.operation_metrics import WorkloadGauges
 from milepost.telemetry.sampler import Sampler, sampler_of
 from milepost.telemetry.tracing import Tracing, configure_traces
@@ -73,7 +72,6 @@ __all__ = [
     "current_trace_id",
     "current_traceparent",
     "end_span",
-    "exporting_metrics",
     "finish_log",
     "join_trace",
     "limits_lost",
