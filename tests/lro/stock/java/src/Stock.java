@@ -127,12 +127,12 @@ final class Stock {
         }
         show(Map.of("names", names));
       }
-      default ->
-          follow(
-              futures(channels, PAUSES).futureCall(GetOperationRequest.newBuilder().setName(name).build()),
-              client,
-              name,
-              verb.equals("cancel"));
+      default -> {
+        for (String each : name.split(",")) { // one after the other
+          GetOperationRequest request = GetOperationRequest.newBuilder().setName(each).build();
+          follow(futures(channels, PAUSES).futureCall(request), client, each, verb.equals("cancel"));
+        }
+      }
     }
   }
 
