@@ -12,6 +12,10 @@ from tests.machine import slowdown
 
 QUEUE_TIMEOUT_S: Final = 10.0
 _POLL_S: Final = 0.01
+_EAGER_S: Final = 0.02
+"""Time in which a condition is looked at in each turn of the loop; then every `_PAUSE_S`, because
+a busy loop would take the processor from what it waits for."""
+_PAUSE_S: Final = 0.001
 
 
 def eventually(condition: Callable[[], Any], *, within: float, what: str) -> Any:
@@ -32,4 +36,4 @@ async def until(condition: Callable[[], bool], patience: float = QUEUE_TIMEOUT_S
     while not condition():
         waited = time.monotonic() - start
         assert waited < patience * slowdown(), f"the condition did not hold in {waited:.1f} s"
-        await asyncio.sleep(0)
+        await asyncio.sleep(0 if waited < _EAGER_S else _PAUSE_S)

@@ -9,6 +9,7 @@ from milepost_client import Milepost, Operation, Worker
 from tests.e2e.service import Service
 
 SOON_S: Final = 40.0
+POLL_S: Final = 0.01
 
 
 @asynccontextmanager
@@ -43,5 +44,5 @@ async def until_so(
 ) -> None:
     """The operation is as the condition says."""
     async with asyncio.timeout(SOON_S):
-        while not condition(await caller.get(operation_id)):
-            pass
+        while not condition(await caller.get(operation_id)):  # noqa: ASYNC110 - of the service
+            await asyncio.sleep(POLL_S)

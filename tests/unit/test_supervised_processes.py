@@ -12,7 +12,6 @@ from milepost.supervisor.port import Ports
 from milepost.supervisor.replica import Replica
 from milepost.supervisor.slot import Slot
 from milepost.supervisor.supervisor import Supervisor
-from tests.waiting import until
 
 TIMEOUT_S = 30.0
 ANSWERS_ONCE = """
@@ -92,30 +91,37 @@ async def test_last_metrics_remain(monkeypatch):
     assert process.metrics == "page"
 
 
+async def pauses_of(place, count, monkeypatch):
+    """Keep a process in the place until it has ended so many times; return the pauses after it."""
+    pauses = []
+
+    def log_end(_replica, restart_s):
+        pauses.append(restart_s)
+        if len(pauses) == count:  # in its pause, in which no process is being started
+            keeping.cancel()
+
+    monkeypatch.setattr(slot, "log_end", log_end)
+    keeping = asyncio.create_task(place.keep())
+    await asyncio.wait([keeping], timeout=2 * TIMEOUT_S)
+    assert keeping.cancelled()
+    return pauses
+
+
 async def test_pauses_between_restarts_are_bounded(monkeypatch):
     """A process that ends again and again is started after growing pauses, up to the longest."""
     monkeypatch.setattr(slot, "FIRST_PAUSE_S", 0.01)
     monkeypatch.setattr(slot, "MAX_PAUSE_S", 0.04)
-    pauses = []
-    monkeypatch.setattr(slot, "log_end", lambda _replica, restart_s: pauses.append(restart_s))
     place = Slot(1, lambda number: start(ENDS, number))
-    keeping = asyncio.create_task(place.keep())
-    await until(lambda: len(pauses) >= 5, TIMEOUT_S)
-    keeping.cancel()
-    assert pauses[:5] == [0.01, 0.02, 0.04, 0.04, 0.04]
+    pauses = await pauses_of(place, 5, monkeypatch)
+    assert pauses == [0.01, 0.02, 0.04, 0.04, 0.04]
     assert place.restarts >= 4
 
 
 async def test_stable_process_is_started_again_at_once(monkeypatch):
     """A process that ran for long is replaced without a pause."""
     monkeypatch.setattr(slot, "STABLE_S", 0.0)
-    pauses = []
-    monkeypatch.setattr(slot, "log_end", lambda _replica, restart_s: pauses.append(restart_s))
     place = Slot(1, lambda number: start(ENDS, number))
-    keeping = asyncio.create_task(place.keep())
-    await until(lambda: len(pauses) >= 2, TIMEOUT_S)
-    keeping.cancel()
-    assert set(pauses) == {0.0}
+    assert await pauses_of(place, 2, monkeypatch) == [0.0, 0.0]
 
 
 @pytest.mark.parametrize("program", [ENDS, LEAVES_ITS_CHANNEL])
