@@ -14,7 +14,7 @@ NOT_READY_S = "2"
 """Time in which the health checks of HAProxy notice a drain."""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def replicas(
     tmp_path_factory: pytest.TempPathFactory, postgres: PostgresServer, postgres_template: str
 ) -> Iterator[list[Service]]:
@@ -35,7 +35,7 @@ def replicas(
     postgres.drop_database(name)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def proxies(
     tmp_path_factory: pytest.TempPathFactory, replicas: list[Service]
 ) -> Iterator[dict[str, Proxy]]:
