@@ -118,15 +118,18 @@ def metadata(key: str) -> tuple[tuple[str, str], ...]:
 
 
 def outcome_of(error: grpc.aio.AioRpcError) -> Exception:
-    """Return what an error of gRPC says about its call."""
-    if error.code() in UNKNOWN:
-        return UnknownOutcome(error.code().name)
+    """Return what an error of gRPC says about its call.
+
+    The library has codes of its own for broken calls. INTERNAL, for example, is that of a write to
+    a stream which the replica has just refused. Only the service gives a reason.
+    """
     status = rpc_status.from_call(error)
+    reason = f"{error.code().name} of the library"
     for detail in status.details if status else ():
         info = error_details_pb2.ErrorInfo()
         if detail.Unpack(info):
-            return RefusedCall(info.reason)
-    return RefusedCall(error.code().name)
+            reason = info.reason
+    return (UnknownOutcome if error.code() in UNKNOWN else RefusedCall)(reason)
 
 
 def _response(rpc: Rpc, status: int, data: bytes) -> Any:
