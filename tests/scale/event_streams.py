@@ -157,14 +157,17 @@ def _keep_alives(found: Watches) -> int:
     return sum(watch.keep_alives for watch in found.all)
 
 
-def run(*, count: int = WATCHES, keep_alive: float = KEEP_ALIVE_S) -> list[Figure]:
-    """Measure on a PostgreSQL of its own."""
+def run(
+    *, count: int = WATCHES, keep_alive: float = KEEP_ALIVE_S, url: str | None = None
+) -> list[Figure]:
+    """Measure on a migrated database, or on a PostgreSQL of its own."""
     with ExitStack() as stack:
         stack.enter_context(open_files(count))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        cluster = stack.enter_context(PostgresCluster(durable=False))
-        cluster.create_database("event_streams")
-        upgrade(url := cluster.url("event_streams"))
+        if url is None:
+            cluster = stack.enter_context(PostgresCluster(durable=False))
+            cluster.create_database("event_streams")
+            upgrade(url := cluster.url("event_streams"))
         service = Service(
             url,
             folder,
