@@ -30,10 +30,15 @@ def eventually(condition: Callable[[], Any], *, within: float, what: str) -> Any
         time.sleep(_POLL_S)
 
 
-async def until(condition: Callable[[], bool], patience: float = QUEUE_TIMEOUT_S) -> None:
-    """Wait until the condition holds, while other tasks run."""
+async def until(
+    condition: Callable[[], bool], patience: float = QUEUE_TIMEOUT_S, *, every_turn: bool = False
+) -> None:
+    """Wait until the condition holds, while other tasks run.
+
+    With `every_turn` no turn of the loop is left out: for what a test must see before other tasks.
+    """
     start = time.monotonic()
     while not condition():
         waited = time.monotonic() - start
         assert waited < patience * slowdown(), f"the condition did not hold in {waited:.1f} s"
-        await asyncio.sleep(0 if waited < _EAGER_S else _PAUSE_S)
+        await asyncio.sleep(0 if every_turn or waited < _EAGER_S else _PAUSE_S)

@@ -175,7 +175,7 @@ async def test_claim_of_a_caller_that_has_gone_is_given_back(replica, when):
         if when == "running":
             task.cancel()
     if when == "settled":
-        await until(lambda: not claims._running)
+        await until(lambda: not claims._running, every_turn=True)
         task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
