@@ -78,7 +78,8 @@ def check_config(
             print_table(("NAME", "VALUE", "FROM", "MEANING"), rows, wrapped="MEANING")
         for line in warnings:
             warn(line)
-    if settings is not None:
+    # Without a connection to make, the libraries for it are not imported.
+    if settings is not None and (connect or not settings.embedded):
         _check_connections(settings, connect=connect)
     if problems:
         raise wrong_usage("; ".join(problems), reason="INVALID_SETTINGS", problems=problems)

@@ -13,7 +13,8 @@ from tests.e2e.service import Service
 from tests.e2e.test_claim import claim
 from tests.e2e.test_streaming import streaming
 from tests.e2e.traces.collector import under
-from tests.jaeger.server import Found
+from tests.jaeger.server import ARRIVES_S, Found, Jaeger
+from tests.waiting import eventually
 
 MANY = 10
 pytestmark = pytest.mark.timeout(240)  # the first test starts a Jaeger and two replicas
@@ -30,6 +31,15 @@ def names(spans: list[Found]) -> list[str]:
     return [span.name for span in spans if span.name not in phases]
 
 
+def wait_for_life(jaeger: Jaeger, operation_id: str, *transitions: str) -> list[Found]:
+    """Wait until a life consists of these transitions: each replica exports its own when it may."""
+    wanted = [f"operation {transition}" for transition in transitions]
+    eventually(
+        lambda: names(jaeger.life(operation_id)) == wanted, within=ARRIVES_S, what=str(wanted)
+    )
+    return jaeger.life(operation_id)
+
+
 def test_whole_life_is_one_trace(replicas, jaeger, receiver, alice, function):
     """Claim, progress, release, end and webhook are in the trace of the create, on any replica."""
     created, _ = under(alice)
@@ -40,16 +50,10 @@ def test_whole_life_is_one_trace(replicas, jaeger, receiver, alice, function):
     workers[0].transition("ReleaseOperation", operation.id)
     claim(workers[0], function, worker="w-2")
     workers[1].transition("CompleteOperation", operation.id)
-    jaeger.wait_for(operation.id, "operation complete", "POST")
-    life = jaeger.life(operation.id)
-    assert names(life) == [
-        "operation create",
-        "operation claim",
-        "operation progress",
-        "operation release",
-        "operation claim",
-        "operation complete",
-    ]
+    jaeger.wait_for(operation.id, "POST")
+    life = wait_for_life(
+        jaeger, operation.id, "create", "claim", "progress", "release", "claim", "complete"
+    )
     assert {span.trace_id for span in jaeger.spans_of(operation.id)} == {created}
     assert {span.id for span in jaeger.spans_of(operation.id)} <= {
         span.id for span in jaeger.trace(created)
@@ -96,9 +100,7 @@ async def test_every_operation_of_a_claim_and_a_stream_has_its_own_spans(
         for operation_id in created:
             await stream.ask(operation_id, progress=0.5)
         for operation_id, trace_id in created.items():
-            jaeger.wait_for(operation_id, "operation progress")
-            life = jaeger.life(operation_id)
-            assert names(life) == ["operation create", "operation claim", "operation progress"]
+            life = wait_for_life(jaeger, operation_id, "create", "claim", "progress")
             assert {span.trace_id for span in life} == {trace_id}
             claim_span, progress_span = life[-2:]
             assert {trace for trace, _ in claim_span.links} == {claimed}
@@ -140,11 +142,7 @@ def test_trace_is_whole_after_a_kill(replicas, jaeger, alice, function):
     worker.transition("UpdateProgress", operation.id, progress=0.3)
     jaeger.wait_for(operation.id, "operation progress")
     doomed.kill()
-    assert names(jaeger.life(operation.id)) == [
-        "operation create",
-        "operation claim",
-        "operation progress",
-    ]
+    wait_for_life(jaeger, operation.id, "create", "claim", "progress")
     factories.age(survivor.engine, OperationId(operation.id), timedelta(seconds=40))
     jaeger.wait_for(operation.id, "operation release")
     again = on(worker, survivor)
