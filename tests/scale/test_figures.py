@@ -10,7 +10,7 @@ from tests.scale.figures import Figure
 
 def test_every_measurement_has_figures():
     """The table of all measurements has a row for each figure of each of these modules."""
-    names = ["callers", "claims", "expiries", "processes", "streams", "webhooks"]
+    names = ["callers", "claims", "event_streams", "expiries", "processes", "streams", "webhooks"]
     assert measurements() == names
     for name in names:
         assert callable(importlib.import_module(f"tests.scale.{name}").figures)
