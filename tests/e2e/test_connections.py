@@ -6,6 +6,7 @@ import resource
 import socket
 import subprocess
 import sys
+import time
 
 import grpc
 import psutil
@@ -133,21 +134,26 @@ def test_calls_without_their_requests_are_bounded(own_service):
 def test_calls_of_strangers_are_bounded(own_service, metadata):
     """Of 3,000 calls with no good credential few are looked at; known callers are served."""
     alice = own_service.client("alice")
-    operation = alice.create()
+    operation, begun = alice.create(), time.monotonic()
     with contextlib.ExitStack() as stack:
-        for _ in range(3):
+
+        def burst() -> bool:
             connection = stack.enter_context(RawConnection(own_service.address))
             for _ in range(STREAMS):
                 connection.open_call(GET, *metadata, body=b"")
+            return own_service.metric("milepost_limited_total", limit="unknown_callers") > 0
+
+        for _ in range(3):
+            burst()
         assert alice.get(operation.id) == operation
         eventually(
-            lambda: own_service.metric("milepost_limited_total", limit="unknown_callers") > 0,
+            burst,  # a slow machine may look at every call of those before
             within=20,
             what="refused",
         )
     assert alice.get(operation.id) == operation
     looked_at = len(own_service.log_lines(event="call refused"))
-    assert looked_at <= 3 * MAX_PER_SECOND
+    assert looked_at <= (time.monotonic() - begun + 2) * MAX_PER_SECOND
 
 
 def test_stranger_is_told_to_come_back(own_service):

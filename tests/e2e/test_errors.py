@@ -23,7 +23,7 @@ SOON_S = 5.0
 GET = "milepost.v1.OperationService/GetOperation"
 CREATE = "milepost.v1.OperationService/CreateOperation"
 PROGRESS = "milepost.v1.WorkerService/UpdateProgress"
-MAX_TRIES = 5
+MAX_TRIES = 20
 LONG = duration_pb2.Duration(seconds=20)
 NO_WORK = "errors.no-work"
 
