@@ -14,8 +14,8 @@ import signal
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Self
@@ -242,3 +242,15 @@ class Service:
         if self.process is not None:
             self.process.send_signal(signal.SIGKILL)
             self.end()
+
+
+@contextmanager
+def started(services: list[Service]) -> Iterator[list[Service]]:
+    """Wait until the services are ready, and stop them after the block."""
+    with ExitStack() as stack:
+        for service in services:
+            service.start(ready=False)
+            stack.callback(service.stop)
+        for service in services:
+            service.wait_until_ready()
+        yield services

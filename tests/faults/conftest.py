@@ -1,13 +1,12 @@
 """Databases and services of the fault tests alone."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
 import pytest
 
-from tests.e2e.service import Service
+from tests.e2e.service import Service, started
 from tests.redis import RedisServer
 
 READS_PER_MINUTE: Final = 1_200
@@ -45,16 +44,4 @@ def limited_replicas(
             for _ in range(2)
         ]
     ) as services:
-        yield services
-
-
-@contextmanager
-def started(services: list[Service]) -> Iterator[list[Service]]:
-    """Wait until the services are ready, and stop them after the block."""
-    with ExitStack() as stack:
-        for service in services:
-            service.start(ready=False)
-            stack.callback(service.stop)
-        for service in services:
-            service.wait_until_ready()
         yield services

@@ -11,8 +11,7 @@ import sqlalchemy as sa
 
 from milepost.storage.notifications import APPLICATION
 from milepost.storage.schema import upgrade
-from tests.e2e.service import Service
-from tests.faults.conftest import started
+from tests.e2e.service import Service, started
 from tests.postgres import PostgresCluster
 from tests.waiting import eventually
 

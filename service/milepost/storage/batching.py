@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from milepost import telemetry
 from milepost.domain.errors import Overloaded, StoreUnavailable, Unavailable
-from milepost.storage.translate import is_retryable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Hashable, Sequence
@@ -48,8 +47,6 @@ QUEUE_TIMEOUT_S: Final = 0.85
 WATCH_INTERVAL_S: Final = 0.05
 MAX_CHARGE_S: Final = 2 * WATCH_INTERVAL_S
 """Time that one look of the watch may charge to the database; more is lateness of this process."""
-MAX_TRIES: Final = 3
-"""Attempts at a transaction that the database aborts (deadlock, serialization failure)."""
 
 
 class _Call(Generic[Item, Result]):
@@ -350,23 +347,10 @@ class Batcher:
     ) -> Sequence[Result | Exception]:
         """Return a result for every item; a refused item does not fail the others."""
         try:
-            return self._run_with_retries(run, items)
+            return self._session.with_retries(
+                lambda: run(self._session, items), repeatable=self._repeatable
+            )
         except Exception as error:  # noqa: BLE001 - each call gets a result
             if len(items) == 1 or isinstance(error, Unavailable):
                 return [error] * len(items)
             return [result for item in items for result in self._run_isolated(run, [item])]
-
-    def _run_with_retries(
-        self, run: Run[Item, Result], items: Sequence[Item]
-    ) -> Sequence[Result | Exception]:
-        """Run once, or up to `MAX_TRIES` times if the error allows it."""
-        for tries_left in reversed(range(MAX_TRIES)):
-            try:
-                return run(self._session, items)
-            except Exception as error:
-                failure = self._session.failed(error)
-                lost = self._repeatable and isinstance(failure, StoreUnavailable)
-                if tries_left and (is_retryable(error) or lost):
-                    continue
-                raise failure from error
-        raise AssertionError  # the last try returns or raises

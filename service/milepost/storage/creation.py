@@ -13,11 +13,9 @@ from milepost.domain.errors import (
 from milepost.domain.transitions import TransitionResult
 from milepost.storage import inserts, queries, statements
 from milepost.storage.absence import explained
-from milepost.storage.batching import MAX_TRIES
 from milepost.storage.quotas import quota_recount
 from milepost.storage.rows import RowReader, operation_from
 from milepost.storage.transaction_spans import named
-from milepost.storage.translate import is_retryable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -83,19 +81,15 @@ class Creation:
         return [results[n] for n in range(len(new_operations))]
 
     def _create_after_recount(
-        self,
-        session: Session,
-        new_operations: Sequence[tuple[OperationId, NewOperation]],
-        tries_left: int = MAX_TRIES - 1,
+        self, session: Session, new_operations: Sequence[tuple[OperationId, NewOperation]]
     ) -> Sequence[Result]:
         """Recount the active operations of one owner, create up to its quota, refuse the rest."""
         quota = new_operations[0][1].quota
         try:
-            results, granted, created, active = self._grant(session, new_operations)
-        except Exception as error:  # noqa: BLE001 - each caller gets it
-            if tries_left and is_retryable(error):
-                return self._create_after_recount(session, new_operations, tries_left - 1)
-            failure = session.failed(error)
+            results, granted, created, active = session.with_retries(
+                lambda: self._grant(session, new_operations)
+            )
+        except Exception as failure:  # noqa: BLE001 - each caller gets it
             if len(new_operations) == 1 or isinstance(failure, Unavailable):
                 return [failure] * len(new_operations)
             # A create that the database refuses must not fail the others.

@@ -7,14 +7,14 @@ cursor, because compiling and result metadata cost more than the statement itsel
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from milepost.domain.errors import StoreUnavailable
 from milepost.storage.engine import database_of
-from milepost.storage.translate import is_disconnect, translate
+from milepost.storage.translate import is_disconnect, is_retryable, translate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from sqlalchemy.engine import Connection, Engine, Row
@@ -25,6 +25,12 @@ if TYPE_CHECKING:
 
     AnyRow = Row[*tuple[Any, ...]]
     """A row with the values of its columns, by their names."""
+
+
+Found = TypeVar("Found")
+
+MAX_TRIES: Final = 3
+"""Attempts at a transaction that the database aborts (deadlock, serialization failure)."""
 
 
 class Session:
@@ -165,6 +171,27 @@ class Session:
     def fetch(self, query: Executable, values: Mapping[str, Any] | None = None) -> Sequence[AnyRow]:
         """Run a query with its values, and return its rows in Python types."""
         return self.connection.execute(query, values).all()
+
+    def with_retries(self, run: Callable[[], Found], *, repeatable: bool = False) -> Found:
+        """Return the result of `run`, which runs again if the database aborted its transaction.
+
+        Args:
+            run: one transaction, or statements of which none has changed anything before.
+            repeatable: also run it again after a lost connection.
+
+        Raises:
+            Exception: the domain error of the last try.
+        """
+        for tries_left in reversed(range(MAX_TRIES)):
+            try:
+                return run()
+            except Exception as error:
+                failure = self.failed(error)
+                lost = repeatable and isinstance(failure, StoreUnavailable)
+                if tries_left and (is_retryable(error) or lost):
+                    continue
+                raise failure from error
+        raise AssertionError  # the last try returns or raises
 
     def failed(self, error: Exception) -> Exception:
         """Return the domain error for `error`, and drop the connection if it is broken."""

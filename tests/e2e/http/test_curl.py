@@ -14,7 +14,10 @@ DOCUMENT = ROOT / "docs" / "http.md"
 COMMAND = re.compile(r"\$ (curl (?:.*\\\n)*.*)\n")
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+@pytest.mark.skipif(
+    shutil.which("curl") is None,
+    reason="curl is not installed (apt install curl): its example is UNTESTED",
+)
 def test_example_creates_an_operation(any_service, alice):
     """The command of the document creates one operation, however often it is repeated."""
     (block,) = blocks(DOCUMENT, "console")

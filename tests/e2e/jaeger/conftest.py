@@ -2,14 +2,13 @@
 
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
 from milepost.webhooks.master_keys import new_key
 from tests.e2e.client import Client
-from tests.e2e.service import Service
+from tests.e2e.service import Service, started
 from tests.inbox import Inbox
 from tests.jaeger.server import Jaeger
 from tests.postgres import PostgresServer
@@ -51,12 +50,7 @@ def replicas(
     }
     folder = tmp_path_factory.mktemp("replicas")
     services = [Service(postgres.url(name), folder, **settings) for _ in range(2)]
-    with ExitStack() as stack:
-        for service in services:
-            service.start(ready=False)
-            stack.callback(service.stop)
-        for service in services:
-            service.wait_until_ready()
+    with started(services):
         yield services
     postgres.drop_database(name)
 

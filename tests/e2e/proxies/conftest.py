@@ -6,7 +6,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.e2e.service import Service
+from tests.e2e.service import Service, started
 from tests.postgres import PostgresServer
 from tests.proxies import KINDS, Configuration, Proxy, is_installed, require
 
@@ -22,15 +22,10 @@ def replicas(
     name = f"milepost_proxies_{uuid.uuid4().hex}"
     postgres.create_database(name, template=postgres_template)
     folder = tmp_path_factory.mktemp("replicas")
-    with ExitStack() as stack:
-        services = [
-            Service(postgres.url(name), folder, not_ready_seconds=NOT_READY_S) for _ in range(2)
-        ]
-        for service in services:
-            service.start(ready=False)
-            stack.callback(service.stop)
-        for service in services:
-            service.wait_until_ready()
+    services = [
+        Service(postgres.url(name), folder, not_ready_seconds=NOT_READY_S) for _ in range(2)
+    ]
+    with started(services):
         yield services
     postgres.drop_database(name)
 

@@ -4,10 +4,21 @@ import pytest
 
 from tests.faults.proof import sizes
 from tests.faults.proof.cluster import fresh_database
+from tests.faults.proof.disk import BLOCK, small_disk
 from tests.faults.proof.nemesis import Fault
 from tests.faults.proof.run import run
 
 SEED = 18
+
+
+@pytest.mark.faults
+def test_disk_can_be_filled():
+    """This machine lets the runs fill a disk; where it does not, they have that fault left out."""
+    with small_disk(1) as disk:
+        if disk is None:
+            pytest.skip("this process may not mount a disk: a full one is UNTESTED")
+        with disk.full(), pytest.raises(OSError, match="No space left"):
+            (disk.folder / "more").write_bytes(BLOCK)
 
 
 @pytest.mark.parametrize(
