@@ -192,6 +192,16 @@ def test_database_that_was_never_migrated_says_so(postgres):
         postgres.drop_database("milepost_cli_empty")
 
 
+def test_only_serve_needs_consent_to_plaintext(store):
+    """A command that opens no port works with an address that `serve` refuses, as in the image."""
+    settings = {**store, "MILEPOST_LISTEN": "0.0.0.0:7450"}
+    for command in (["migrate"], ["cleanup"], ["keys", "list"], ["webhooks", "reencrypt"]):
+        assert milepost(*command, **settings).code == OK, command
+    done = milepost("serve", **settings)
+    assert done.code == USAGE
+    assert "MILEPOST_ALLOW_PLAINTEXT" in done.err
+
+
 def test_serve_runs_until_sigterm(store):
     """The service starts on a new store, logs JSON lines, warns, and ends with exit code 0."""
     settings = {

@@ -20,7 +20,7 @@ from milepost.cli.output import (
     time_text,
     warn,
 )
-from milepost.cli.service import database_failures, database_url, load_settings
+from milepost.cli.service import database_failures, database_url, settings_without_ports
 from milepost.cli.values import lifetime, quoted
 from milepost.domain.api_key import is_grant, key_id_of
 from milepost.domain.limits import Limits
@@ -75,7 +75,7 @@ def create(
     quiet: QuietOption = False,
 ) -> None:
     """Create an API key and show it once. With --quiet, only the key is printed."""
-    settings = load_settings()
+    settings = settings_without_ports()
     url = settings.database_url.get_secret_value()
     if problem := subject_problem(subject, settings.reserved_subjects):
         raise wrong_usage(f"--subject: {problem}")

@@ -172,7 +172,7 @@ def migrate(
     quiet: QuietOption = False,
 ) -> None:
     """Migrate the schema of the database to the newest or another revision."""
-    settings = load_settings()
+    settings = settings_without_ports()
     from milepost import main
 
     with database_failures():
@@ -203,7 +203,7 @@ def cleanup(
     with the error code EXPIRED. On PostgreSQL it makes the partitions of
     the next events, and drops old ones. Works on the database, not on the service.
     """
-    settings = load_settings()
+    settings = settings_without_ports()
     from milepost import main, telemetry
     from milepost.domain.sweep import EXPIRE, PURGE
 
@@ -236,9 +236,14 @@ def load_settings(**overrides: Any) -> Settings:
         return config.load(**overrides)
 
 
+def settings_without_ports() -> Settings:
+    """Return the settings for a command that opens no port, which needs no consent to open it."""
+    return load_settings(allow_plaintext=True)
+
+
 def database_url() -> str:
     """Return the URL of the database."""
-    return load_settings().database_url.get_secret_value()
+    return settings_without_ports().database_url.get_secret_value()
 
 
 @contextlib.contextmanager

@@ -25,7 +25,7 @@ from milepost.cli.output import (
     time_json,
     time_text,
 )
-from milepost.cli.service import database_failures, load_settings
+from milepost.cli.service import database_failures, settings_without_ports
 
 if TYPE_CHECKING:
     from milepost_client import Delivery, DeliveryAttempt, Milepost, SigningSecrets
@@ -170,7 +170,7 @@ def reencrypt(*, output: OutputOption = Output.TEXT, quiet: QuietOption = False)
     """
     from milepost import main
 
-    settings = load_settings()
+    settings = settings_without_ports()
     with settings_failures(), database_failures():
         changed = main.reencrypt_secrets(settings)
     if quiet:
