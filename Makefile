@@ -5,10 +5,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 UV ?= $(BIN)/uv
-# Processes that run the tests, each with a PostgreSQL of its own; 0 is one process. A file of tests stays in one of
-# them: what its tests share is made once. Tests that kill run after the others, and tests that measure run alone:
-# their deadlines are not for a machine that is busy with all other tests.
-WORKERS ?= 2
+# Processes that run the tests, each with a PostgreSQL of its own; 0 is one process. One more than a small machine has
+# cores, because many tests wait. A file of tests stays in one of them: what its tests share is made once. Tests that
+# kill run after the others, and tests that measure run alone: their deadlines are not for a machine that is busy with
+# all other tests.
+WORKERS ?= 3
 SPREAD := -n $(WORKERS) --dist loadfile
 TOGETHER := tests/unit tests/contract tests/migration tests/e2e
 ALONE := tests/bench tests/scale
