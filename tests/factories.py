@@ -35,6 +35,8 @@ PLENTY: Final = 1_000_000
 RETRY_POLICY: Final = RetryPolicy(
     initial_backoff=timedelta(seconds=1), backoff_multiplier=2.0, max_backoff=timedelta(minutes=5)
 )
+TICK_S: Final = 0.002
+"""More than a step of the clock of either database."""
 EVENT_TYPES: Final = (
     "started",
     "completed",

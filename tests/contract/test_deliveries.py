@@ -1,5 +1,6 @@
 """The outbox: claims, settlements, lists and redeliveries."""
 
+import asyncio
 import dataclasses
 from datetime import timedelta
 
@@ -217,7 +218,10 @@ async def test_many_are_settled_at_once(outbox, store):
 
 async def test_owner_sees_only_its_own(outbox, store):
     """A list has the deliveries of one owner, newest first, paged and filtered."""
-    owned = [await ended(store) for _ in range(5)]
+    owned = []
+    for _ in range(5):
+        owned.append(await ended(store))
+        await asyncio.sleep(factories.TICK_S)  # of two in one tick, either may be the newer one
     await ended(store, owner="mallory")
     everything = await listed(outbox)
     assert [each.operation_id for each in everything] == [each.id for each in reversed(owned)]

@@ -91,7 +91,7 @@ async def test_delayed_operation_is_started_by_its_id(store, stores):
 async def test_release_keeps_the_place(store, stores):
     """Without a delay, or with none that lasts, an operation keeps its place before later ones."""
     first = await factories.create(store)
-    await asyncio.sleep(0.002)  # of two creates in one tick, either may be the earlier one
+    await asyncio.sleep(factories.TICK_S)  # of two in one tick, either may be the earlier one
     await factories.create(store)
     for delay in (None, timedelta()):
         (operation,) = await stores.work.claim(ONE)

@@ -13,8 +13,6 @@ from milepost.storage.tables import operations
 from tests import factories
 
 SOON = timedelta(seconds=10)
-TICK_S = 0.002
-"""More than a step of the clock of either database."""
 ENDS = {
     Transition.COMPLETE: "complete_time",
     Transition.FAIL: "complete_time",
@@ -102,7 +100,7 @@ async def test_fail_of_what_was_never_started(store):
 async def test_cancel(store, status):
     """A cancel sets cancel_time, and keeps the rest."""
     before = await factories.reach(store, status, metadata='{"a":1}')
-    await asyncio.sleep(TICK_S)  # a cancel in the same tick leaves the expire_time as it was
+    await asyncio.sleep(factories.TICK_S)  # in the same tick, the expire_time stays
     after = (await store.apply(factories.change(Transition.CANCEL, before.id))).operation
     assert changed(before, after) == {"status", "cancel_time", "expire_time", "revision"}
     assert about_now(after.cancel_time)

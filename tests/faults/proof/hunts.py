@@ -82,7 +82,7 @@ HUNTS: Final[Mapping[str, Hunt]] = {
     "quota-kept": Hunt(finds=frozenset({Kind.QUOTA}), kinds=("crowded",)),
     "event-missing": Hunt(finds=frozenset({Kind.ILLEGAL, Kind.LOST}), kinds=("claimed",)),
     "stale-cache": Hunt(finds=frozenset({Kind.STALE}), kinds=("plain",)),
-    "no-fence": Hunt(finds=frozenset({Kind.ATTEMPT}), kinds=("claimed", "late")),
+    "no-fence": Hunt(finds=frozenset({Kind.ATTEMPT}), kinds=("late",)),
     "never-woken": Hunt(finds=frozenset({Kind.STUCK}), kinds=("claimed",)),
     "new-webhook-id": Hunt(finds=frozenset({Kind.WEBHOOK_ID}), kinds=("raced",)),
 }

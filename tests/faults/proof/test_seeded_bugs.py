@@ -2,6 +2,8 @@
 
 import asyncio
 import dataclasses
+import subprocess
+import sys
 import uuid
 
 import pytest
@@ -39,6 +41,16 @@ def test_seeded_bug_is_found(tmp_path, database, name):
         if found & hunt.finds:
             return
     raise AssertionError(f"{name} was not found; found was {found}")
+
+
+def test_every_bug_can_be_seeded():
+    """What the bugs replace is there. One process takes them all: nothing is served."""
+    seeds = (
+        "from tests.faults.proof.seeded_bugs import BUGS\n"
+        "for bug in BUGS.values():\n"
+        "    bug.seed(0.0)\n"
+    )
+    subprocess.run([sys.executable, "-c", seeds], check=True, timeout=60)
 
 
 def test_every_bug_has_a_hunt():
