@@ -48,13 +48,14 @@ if (_memory := memory_root()) is not None:
 
 def pytest_report_header() -> list[str]:
     """Say which optional programs the tests of this run use."""
+    pooler = pgbouncer.PROGRAM.path()
     return [
         f"proxies: {proxies.report()}",
-        f"pgbouncer: {pgbouncer.program() or 'not installed, the service behind it is UNTESTED'}",
-        f"promtool: {monitoring.promtool() or 'not installed, the alert rules are UNTESTED'}",
-        f"schema of Grafana: {monitoring.schema_check() or 'not built, it is UNTESTED'}",
-        f"prometheus: {prometheus.program() or 'not installed, the dashboard is UNTESTED'}",
-        f"Jaeger: {jaeger.binary() or 'not built, the life of operations in it is UNTESTED'}",
+        f"pgbouncer: {pooler or 'not installed, the service behind it is UNTESTED'}",
+        f"promtool: {monitoring.PROMTOOL.path() or 'not installed, the alert rules are UNTESTED'}",
+        f"schema of Grafana: {monitoring.SCHEMA_CHECK.path() or 'not built, it is UNTESTED'}",
+        f"prometheus: {prometheus.PROGRAM.path() or 'not installed, the dashboard is UNTESTED'}",
+        f"Jaeger: {jaeger.PROGRAM.path() or 'not built, the life of operations in it is UNTESTED'}",
         f"clients of google.longrunning: {', '.join(programs.languages())}",
         f"curl: {shutil.which('curl') or 'not installed, its example is UNTESTED'}",
     ]

@@ -6,16 +6,15 @@
 """
 
 import json
-import os
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-import pytest
 import yaml
+
+from tests.programs import Program
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 ALERTS: Final = ROOT / "deploy/prometheus/alerts.yml"
@@ -25,25 +24,23 @@ PROVISIONING: Final = ROOT / "deploy/grafana/provisioning"
 DASHBOARD: Final = ROOT / "deploy/grafana/dashboard.json"
 VARIABLE: Final = "MILEPOST_TEST_PROMTOOL"
 PROMTOOL_S: Final = 60
-SCHEMA_CHECK: Final = ROOT / ".cache/grafana/check"
-SCHEMA_VARIABLE: Final = "MILEPOST_TEST_GRAFANA"
+PROMTOOL: Final = Program(
+    command="promtool",
+    variable=VARIABLE,
+    absence="promtool is not installed (apt install prometheus)",
+)
+SCHEMA_CHECK: Final = Program(
+    command=ROOT / ".cache/grafana/check",
+    variable="MILEPOST_TEST_GRAFANA",
+    absence="the check of the dashboard is not built (Go is missing)",
+)
 _SELECTOR: Final = re.compile(r"(milepost_\w+)(?:\{(.*?)\})?")
-
-
-def promtool() -> str | None:
-    """Return the path of promtool, or None if it is neither installed nor demanded."""
-    found = shutil.which("promtool")
-    assert found or not os.environ.get(VARIABLE), "promtool is not installed"
-    return found
 
 
 def run_promtool(*arguments: str | Path, text: str | None = None) -> str:
     """Return the output of promtool for an input; skip the test where promtool is missing."""
-    program = promtool()
-    if program is None:
-        pytest.skip("promtool is not installed (apt install prometheus): this is UNTESTED")
     done = subprocess.run(
-        [program, *arguments],
+        [PROMTOOL.require(), *arguments],
         check=False,
         capture_output=True,
         text=True,
@@ -54,21 +51,16 @@ def run_promtool(*arguments: str | Path, text: str | None = None) -> str:
     return done.stdout
 
 
-def schema_check() -> Path | None:
-    """Return the check of the dashboard, or None if it is neither built nor demanded."""
-    is_built = SCHEMA_CHECK.exists()
-    assert is_built or not os.environ.get(SCHEMA_VARIABLE), "the check of the dashboard is missing"
-    return SCHEMA_CHECK if is_built else None
-
-
 def schema_errors(dashboard: dict[str, Any]) -> str:
     """Return what does not fit the schema of Grafana; skip the test where the check is missing."""
-    program = schema_check()
-    if program is None:
-        pytest.skip("the check of the dashboard is not built (Go is missing): this is UNTESTED")
     text = json.dumps(dashboard)
     return subprocess.run(
-        [program], check=False, capture_output=True, text=True, input=text, timeout=PROMTOOL_S
+        [SCHEMA_CHECK.require()],
+        check=False,
+        capture_output=True,
+        text=True,
+        input=text,
+        timeout=PROMTOOL_S,
     ).stderr
 
 

@@ -7,7 +7,6 @@ of its name. The header of a run says whether it is there.
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -15,14 +14,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-import pytest
 from sqlalchemy import make_url
 
 from tests.machine import free_port
 from tests.postgres_binaries import temporary_root
+from tests.programs import Program, listens
 from tests.waiting import eventually
 
-VARIABLE: Final = "MILEPOST_TEST_PGBOUNCER"
+PROGRAM: Final = Program(
+    command="pgbouncer",
+    variable="MILEPOST_TEST_PGBOUNCER",
+    absence="pgbouncer is not installed (apt install pgbouncer)",
+)
 START_S: Final = 20.0
 _CONFIGURATION: Final = """
 [databases]
@@ -37,23 +40,13 @@ auth_file = {folder}/users
 """
 
 
-def program() -> str | None:
-    """Return the path of pgbouncer, or None if it is neither installed nor demanded."""
-    path = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin"))
-    found = shutil.which("pgbouncer", path=path)
-    assert found or not os.environ.get(VARIABLE), "pgbouncer is not installed"
-    return found
-
-
 @contextmanager
 def pgbouncer(url: str, **settings: str | Path) -> Iterator[str]:
     """Run PgBouncer; return the URL of the same database behind it. Skip the test without one.
 
     A setting that is a file is copied to where PgBouncer may read it.
     """
-    command = program()
-    if command is None:
-        pytest.skip("pgbouncer is not installed (apt install pgbouncer): this is UNTESTED")
+    program = PROGRAM.require()
     target, port = make_url(url), free_port()
     # Root may not run it, and its other accounts may not read the folders of the tests.
     account = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
@@ -70,7 +63,7 @@ def pgbouncer(url: str, **settings: str | Path) -> Iterator[str]:
         )
         (folder / "pgbouncer.ini").write_text(configuration)
         process = subprocess.Popen(
-            [command, "-q", folder / "pgbouncer.ini"],
+            [program, "-q", folder / "pgbouncer.ini"],
             stdin=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             cwd=folder,
@@ -89,8 +82,4 @@ def pgbouncer(url: str, **settings: str | Path) -> Iterator[str]:
 
 def _listens(process: subprocess.Popen[bytes], port: int) -> bool:
     assert process.poll() is None, "pgbouncer has ended"
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
-    except OSError:
-        return False
-    return True
+    return listens(f"127.0.0.1:{port}")

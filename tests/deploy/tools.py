@@ -12,8 +12,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-import pytest
 import yaml
+
+from tests.programs import Program
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 KUBERNETES: Final = ROOT / "deploy/kubernetes"
@@ -41,12 +42,13 @@ def run(name: str, *arguments: str | Path, text: str | None = None) -> str:
 
 def attempt(name: str, *arguments: str | Path, text: str | None = None) -> tuple[int, str]:
     """Return the exit code and the output of a tool; skip the test where it is missing."""
-    program = _FOLDER / "bin" / name
-    if not program.exists():
-        assert not os.environ.get(VARIABLE), f"{name} is not built: make check-deploy"
-        pytest.skip(f"{name} is not built (make check-deploy, which needs Go): this is UNTESTED")
+    program = Program(
+        command=_FOLDER / "bin" / name,
+        variable=VARIABLE,
+        absence=f"{name} is not built (make check-deploy, which needs Go)",
+    )
     done = subprocess.run(
-        [program, *arguments],
+        [program.require(), *arguments],
         check=False,
         capture_output=True,
         text=True,

@@ -5,7 +5,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from milepost_client import SyncMilepost
+from tests.programs import listens
 
 QUEUE_TIMEOUT_S = 200.0
 INTERRUPTED = 130
@@ -68,16 +68,6 @@ def combined_digest(folder: Path) -> str:
         content = (folder / os.fsdecode(name)).read_bytes()
         lines += hashlib.sha256(content).hexdigest().encode() + b"  " + name + b"\n"
     return hashlib.sha256(lines).hexdigest()
-
-
-def is_listening(address: str) -> bool:
-    """Return True if a process listens there."""
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), timeout=1).close()
-    except OSError:
-        return False
-    return True
 
 
 def test_demo_hashes_a_folder_and_leaves_nothing(folder, temporary):
@@ -145,7 +135,7 @@ def test_demo_needs_no_arguments(temporary):
         assert text in out
     address = re.search(r"service +(\S+), started", out)
     assert address
-    assert not is_listening(address[1])
+    assert not listens(address[1])
 
 
 def test_kept_service_can_be_called_until_ctrl_c(folder, temporary):
@@ -162,7 +152,7 @@ def test_kept_service_can_be_called_until_ctrl_c(folder, temporary):
             process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=QUEUE_TIMEOUT_S)
     assert (process.returncode, err) == (0, "")
-    assert not is_listening(service["address"])
+    assert not listens(service["address"])
     assert list(temporary.iterdir()) == []
 
 
@@ -185,7 +175,7 @@ def test_interrupted_demo_leaves_nothing(temporary, tmp_path, number):
     assert (process.returncode, err) == (INTERRUPTED, "error: interrupted\n")
     address = re.search(r"service +(\S+), started", "".join(lines))
     assert address
-    assert not is_listening(address[1])
+    assert not listens(address[1])
     assert list(temporary.iterdir()) == []
 
 

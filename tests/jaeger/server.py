@@ -7,7 +7,6 @@ with Jaeger(folder) as jaeger:
 
 import http
 import json
-import os
 import subprocess
 import urllib.error
 import urllib.parse
@@ -17,15 +16,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
-import pytest
-
 from tests.canaries import CANARIES
 from tests.machine import free_ports
+from tests.programs import Program
 from tests.waiting import eventually
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-BINARY: Final = ROOT / ".cache" / "jaeger" / "jaeger"
-VARIABLE: Final = "MILEPOST_TEST_JAEGER"
+PROGRAM: Final = Program(
+    command=ROOT / ".cache" / "jaeger" / "jaeger",
+    variable="MILEPOST_TEST_JAEGER",
+    absence="Jaeger is not built (make test, with Go)",
+)
 START_S: Final = 30.0
 ARRIVES_S: Final = 20.0
 QUERY_S: Final = 10.0
@@ -70,13 +71,6 @@ class Found:
         return bool(self.tags.get("error"))
 
 
-def binary() -> Path | None:
-    """Return the path of Jaeger, or None if it is neither built nor demanded."""
-    is_there = BINARY.exists()
-    assert is_there or not os.environ.get(VARIABLE), "Jaeger is not built: run `make test`"
-    return BINARY if is_there else None
-
-
 class Jaeger:
     """A Jaeger that keeps its spans in memory, on free ports of the loopback."""
 
@@ -91,9 +85,7 @@ class Jaeger:
 
     def __enter__(self) -> Self:
         """Start, and wait until it answers; skip the test where it is not built."""
-        program = binary()
-        if program is None:
-            pytest.skip("Jaeger is not built (make test, with Go): this is UNTESTED")
+        program = PROGRAM.require()
         text = _CONFIG
         for name, port in self._ports.items():
             text = text.replace(f":{{{name}}}", f":{port}")

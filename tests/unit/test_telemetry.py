@@ -20,6 +20,7 @@ from milepost.domain.transitions import Transition
 from milepost.telemetry import Sampler, Tracing
 from milepost.telemetry import tracing as tracing_module
 from milepost.telemetry.otlp import Collector
+from milepost.telemetry.span_export import EXPORT_DELAY_MS
 
 METHOD = "milepost.v1.OperationService/GetOperation"
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -59,9 +60,7 @@ def test_without_a_collector_nothing_is_recorded():
     made.stop()
 
 
-@pytest.mark.parametrize(
-    ("chosen", "expected"), [(None, tracing_module.EXPORT_DELAY_MS), ("40", 40)]
-)
+@pytest.mark.parametrize(("chosen", "expected"), [(None, EXPORT_DELAY_MS), ("40", 40)])
 def test_spans_are_exported_soon(monkeypatch, chosen, expected):
     """A span waits for its export for a quarter of a second, or for the time that is configured."""
     monkeypatch.delenv("OTEL_BSP_SCHEDULE_DELAY", raising=False)
@@ -255,6 +254,7 @@ def test_sampled_calls_are_exemplars(spans, ratio, exemplars):
             "fate",
             ["received", "coalesced", "committed", "refused"],
         ),
+        ("milepost_telemetry_exports_failed_total", "signal", ["traces", "metrics"]),
     ],
 )
 def test_known_labels_are_exported_before_they_are_counted(metric, label, values):

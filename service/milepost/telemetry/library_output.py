@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 from milepost.telemetry.logs import log
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from types import TracebackType
 
 MAX_TEXT: Final = 2_000
@@ -36,12 +36,7 @@ class _LibraryOutput:
         self.loop: asyncio.AbstractEventLoop | None = None
 
     def write(self, source: str, text: str, error: BaseException | None, *, failed: bool) -> None:
-        loop = self.loop
-        if loop is None or threading.current_thread() is threading.main_thread():
-            _log(source, text, error, failed=failed)
-            return
-        with contextlib.suppress(RuntimeError):  # the loop has ended, and with it the process
-            loop.call_soon_threadsafe(lambda: _log(source, text, error, failed=failed))
+        log_on_loop(lambda: _log(source, text, error, failed=failed))
 
 
 def _log(source: str, text: str, error: BaseException | None, *, failed: bool) -> None:
@@ -66,6 +61,16 @@ def _facts(error: BaseException | None) -> Mapping[str, str]:
 
 
 _output: Final = _LibraryOutput()
+
+
+def log_on_loop(write: Callable[[], object]) -> None:
+    """Write a line at once in the main thread; those of other threads follow on the loop."""
+    loop = _output.loop
+    if loop is None or threading.current_thread() is threading.main_thread():
+        write()
+        return
+    with contextlib.suppress(RuntimeError):  # the loop has ended, and with it the process
+        loop.call_soon_threadsafe(write)
 
 
 _captured: Final[ContextVar[list[str] | None]] = ContextVar("milepost_captured", default=None)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from milepost.domain.sweep import Sweep
+    from milepost.telemetry.otlp import Signal
 
 # A `_created` sample for each series would only lengthen the page.
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -145,11 +146,30 @@ lines_lost: Final = Counter(
     "Log lines that were dropped because the reader did not keep up",
     registry=registry,
 )
+_failed_exports: Final = Counter(
+    "milepost_telemetry_exports_failed_total",
+    "Exports of spans or metrics that the collector did not take",
+    ["signal"],
+    registry=registry,
+)
+_dropped_spans: Final = Counter(
+    "milepost_telemetry_spans_dropped_total",
+    "Spans that were dropped because too many waited for their export",
+    registry=registry,
+)
+_exports_failed: Final = {each: _failed_exports.labels(each) for each in ("traces", "metrics")}
+"""The counter of each signal. Both are exported from the start, with 0."""
 
 update_received: Final = _progress_updates.labels("received").inc
 update_coalesced: Final = _progress_updates.labels("coalesced").inc
 update_committed: Final = _progress_updates.labels("committed").inc
 update_refused: Final = _progress_updates.labels("refused").inc
+record_dropped_span: Final = _dropped_spans.inc
+
+
+def record_failed_export(signal: Signal) -> None:
+    """Count an export that failed after all its retries."""
+    _exports_failed[signal].inc()
 
 
 def record_call(method: str, code: str, seconds: float) -> None:

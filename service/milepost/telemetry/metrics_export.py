@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import re
 import threading
 import time
 from typing import TYPE_CHECKING, Final, Self
@@ -14,8 +13,8 @@ from opentelemetry.sdk.metrics.export import MetricExportResult
 from opentelemetry.sdk.resources import SERVICE_INSTANCE_ID, OTELResourceDetector, Resource
 
 from milepost.telemetry import otlp
+from milepost.telemetry.export_report import ExportReport
 from milepost.telemetry.library_output import captured_library_output
-from milepost.telemetry.logs import log
 from milepost.telemetry.metrics import registry
 from milepost.telemetry.otlp_metrics import Period, metrics_data
 
@@ -31,7 +30,6 @@ FLUSH_TIMEOUT_S: Final = 3.0
 AWAY_TIMEOUT_S: Final = 0.5
 """The same while the collector does not take exports, and for an export that is aborted."""
 _START: Final = time.time_ns()
-_CREDENTIALS: Final = re.compile(r"[^\s/]*@")
 
 
 @contextlib.asynccontextmanager
@@ -107,8 +105,8 @@ def _export_interval_s() -> float:
 class MetricsExport:
     """Exports what `collect` returns, at an interval and once more at the end.
 
-    Of several failures in a row the first one is a line of the log. The exporter repeats a failed
-    export by itself, within the timeout of OTEL_EXPORTER_OTLP_TIMEOUT.
+    The exporter repeats a failed export by itself, within the timeout of
+    OTEL_EXPORTER_OTLP_TIMEOUT.
     """
 
     def __init__(
@@ -119,15 +117,14 @@ class MetricsExport:
         *,
         interval_s: float,
     ) -> None:
-        """Prepare the thread; the running loop logs for it."""
+        """Prepare the thread."""
         self._exporter = exporter
         self._collect = collect
         self._resource = resource
         self._interval_s = interval_s
-        self._loop = asyncio.get_running_loop()
+        self._report = ExportReport("metrics")
         self._stopping = threading.Event()
         self._last = _START
-        self._is_away = False
         self._thread = threading.Thread(
             target=self._run, name="milepost-metrics-export", daemon=True
         )
@@ -143,7 +140,7 @@ class MetricsExport:
 
     def _stop(self) -> None:
         self._stopping.set()
-        self._thread.join(AWAY_TIMEOUT_S if self._is_away else FLUSH_TIMEOUT_S)
+        self._thread.join(AWAY_TIMEOUT_S if self._report.is_away else FLUSH_TIMEOUT_S)
         with captured_library_output():
             self._exporter.shutdown()
         self._thread.join(AWAY_TIMEOUT_S)
@@ -157,31 +154,9 @@ class MetricsExport:
 
     def _export(self) -> None:
         period = Period(start=_START, last=self._last, now=time.time_ns())
-        with captured_library_output() as reported:
-            try:
-                data = metrics_data(self._collect(), self._resource, period)
-                succeeded = self._exporter.export(data) is MetricExportResult.SUCCESS
-            except Exception as error:  # noqa: BLE001 - the next one may succeed
-                reported.append(type(error).__name__)
-                succeeded = False
-        if succeeded:
+        if self._report.run(lambda: self._is_taken(period)):
             self._last = period.now
-            self._note_success()
-        else:
-            self._note_failure(reported)
 
-    def _note_success(self) -> None:
-        if self._is_away:
-            self._log(lambda: log.info("metrics exported again"))
-        self._is_away = False
-
-    def _note_failure(self, reported: list[str]) -> None:
-        problem = _CREDENTIALS.sub("***@", reported[0] if reported else "unknown")
-        if not self._is_away:
-            self._log(lambda: log.error("metrics not exported", problem=problem))
-        self._is_away = True
-
-    def _log(self, write: Callable[[], object]) -> None:
-        """Write a line on the loop: the log is not thread-safe."""
-        with contextlib.suppress(RuntimeError):  # the loop has ended, and with it the process
-            self._loop.call_soon_threadsafe(write)
+    def _is_taken(self, period: Period) -> bool:
+        data = metrics_data(self._collect(), self._resource, period)
+        return self._exporter.export(data) is MetricExportResult.SUCCESS

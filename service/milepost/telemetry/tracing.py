@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 from typing import TYPE_CHECKING, Final
 
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace import SpanKind
 
 from milepost.telemetry import otlp, traceparent
 from milepost.telemetry.call_trace import Trace, current, current_traceparent
 from milepost.telemetry.sampler import NEVER
+from milepost.telemetry.span_export import SpanExport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
     from milepost.telemetry.otlp import Collector
     from milepost.telemetry.sampler import Sampler
 
-EXPORT_DELAY_MS: Final = 250
-"""Longest wait of a span for its export, so that a killed process loses only the last moment."""
 FLUSH_TIMEOUT_S: Final = 5.0
 
 
@@ -37,10 +34,7 @@ def configure_traces(collector: Collector | None, sampler: Sampler, *, version: 
         return Tracing()
     # `Tracing` decides what is sampled, before it makes a span.
     provider = TracerProvider(sampler=ALWAYS_ON, resource=otlp.resource(version))
-    delay = None if os.environ.get("OTEL_BSP_SCHEDULE_DELAY") else EXPORT_DELAY_MS
-    provider.add_span_processor(
-        BatchSpanProcessor(_exporter(collector), schedule_delay_millis=delay)
-    )
+    provider.add_span_processor(SpanExport(_exporter(collector)))
     return Tracing(provider, sampler)
 
 

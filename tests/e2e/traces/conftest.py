@@ -10,6 +10,7 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc
 from tests.e2e.client import Client
 from tests.e2e.service import Service
 from tests.e2e.traces.collector import Collector
+from tests.e2e.traces.http_collector import HttpCollector
 from tests.inbox import Inbox
 
 
@@ -23,6 +24,13 @@ def collector() -> Iterator[tuple[Collector, str]]:
     server.start()
     yield collector, f"http://127.0.0.1:{port}"
     server.stop(0)
+
+
+@pytest.fixture
+def http_collector() -> Iterator[HttpCollector]:
+    """A collector over HTTP."""
+    with HttpCollector() as collector:
+        yield collector
 
 
 @pytest.fixture(scope="module")
