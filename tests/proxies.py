@@ -104,7 +104,7 @@ KINDS: Final[Mapping[str, Kind]] = {
             "/etc/caddy/tls.key": "{key}",
             "\n:443 {\n": "\n:{port} {\n\tbind 127.0.0.1\n",
         },
-        warning="automatic http->https redirects are disabled",
+        warning="automatic HTTP->HTTPS redirects are disabled",
     ),
 }
 
