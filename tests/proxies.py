@@ -52,6 +52,8 @@ class Kind:
     """The places that are replaced in the file, with the values of `Configuration`."""
     address: str = "{host}:{port}"
     """The form of the addresses of replicas in the file."""
+    warning: str = ""
+    """What the program warns of with a valid configuration, because it is wanted so."""
 
 
 _NGINX_TEMPORARY: Final = "".join(
@@ -92,6 +94,17 @@ KINDS: Final[Mapping[str, Kind]] = {
             "address: 0.0.0.0, port_value: 443": "address: 127.0.0.1, port_value: {port}",
         },
         address="address: {host}, port_value: {port}",
+    ),
+    "caddy": Kind(
+        file="deploy/Caddyfile",
+        run=("run", "--adapter", "caddyfile", "--config", "{file}"),
+        check=("validate", "--adapter", "caddyfile", "--config", "{file}"),
+        places={
+            "/etc/caddy/tls.crt": "{certificate}",
+            "/etc/caddy/tls.key": "{key}",
+            "\n:443 {\n": "\n:{port} {\n\tbind 127.0.0.1\n",
+        },
+        warning="automatic HTTP->HTTPS redirects are disabled",
     ),
 }
 

@@ -14,8 +14,10 @@ def unstarted(tmp_path) -> list[Service]:
 
 @pytest.mark.parametrize("name", KINDS)
 def test_configuration_is_valid(name, unstarted, tmp_path):
-    """The program of the proxy accepts its configuration, without a warning."""
+    """The program of the proxy accepts its configuration, without a warning that is not wanted."""
     require(name)
-    said = Configuration(name, unstarted, tmp_path).check().lower()
+    wanted = KINDS[name].warning
+    lines = Configuration(name, unstarted, tmp_path).check().splitlines()
+    said = "\n".join(line for line in lines if not wanted or wanted not in line).lower()
     assert "warn" not in said, said
     assert "alert" not in said, said
