@@ -1,11 +1,19 @@
 /** The parts of the client that need no service. */
 import assert from "node:assert/strict";
+import { AsyncLocalStorage } from "node:async_hooks";
 import { readFileSync } from "node:fs";
 import { createServer, type ServerHttp2Stream } from "node:http2";
 import { describe, it } from "node:test";
 import { create } from "@bufbuild/protobuf";
 import { AnySchema } from "@bufbuild/protobuf/wkt";
-import { context, propagation, trace } from "@opentelemetry/api";
+import {
+  type Context,
+  type ContextManager,
+  context,
+  propagation,
+  ROOT_CONTEXT,
+  trace,
+} from "@opentelemetry/api";
 import { Webhook } from "standardwebhooks";
 import { baseUrl, isLoopback, parseAddress } from "../src/address.js";
 import { Backoff } from "../src/backoff.js";
@@ -14,7 +22,7 @@ import * as client from "../src/index.js";
 import { fromAny, toAny } from "../src/json.js";
 import { BY_REASON, errorClass } from "../src/refusal.js";
 import { untilFinal } from "../src/retry.js";
-import { traceHeaders } from "../src/tracing.js";
+import { inTrace, traceHeaders } from "../src/tracing.js";
 
 const PACKAGE = new URL("../../", import.meta.url);
 const read = (path: string) => readFileSync(new URL(path, PACKAGE), "utf-8");
@@ -359,4 +367,61 @@ describe("the context of OpenTelemetry", () => {
     context.disable();
     assert.deepEqual(traceHeaders(), {});
   });
+
+  it("is that of the create while a handler runs, also after it has waited", async () => {
+    const traceId = "0af7651916cd43dd8448eb211c80319c";
+    const created = `00-${traceId}-b7ad6b7169203331-01`;
+    const current = () => trace.getSpanContext(context.active());
+    const found = async (traceparent?: string) =>
+      await inTrace(traceparent, async () => {
+        await new Promise(setImmediate);
+        return current();
+      });
+    context.setGlobalContextManager(new StoredContext());
+    try {
+      const [one, other] = await Promise.all([found(created), found()]);
+      assert.equal(one?.traceId, traceId);
+      assert.deepEqual([one?.spanId, one?.traceFlags], ["b7ad6b7169203331", 1]);
+      assert.deepEqual([other, current()], [undefined, undefined]);
+      const malformed = ["", created.slice(1), `${created}-more`, `ff${created.slice(2)}`];
+      malformed.push(created.replace(traceId, "0".repeat(32)), created.replace("b7", "g7"));
+      for (const traceparent of malformed) {
+        assert.equal(await found(traceparent), undefined, traceparent);
+      }
+      assert.equal((await found(`01${created.slice(2)}-more`))?.traceId, traceId);
+    } finally {
+      context.disable();
+    }
+  });
 });
+
+/** A context manager as the SDK of OpenTelemetry for Node.js has it. */
+class StoredContext implements ContextManager {
+  readonly #storage = new AsyncLocalStorage<Context>();
+
+  active(): Context {
+    return this.#storage.getStore() ?? ROOT_CONTEXT;
+  }
+
+  with<A extends unknown[], F extends (...args: A) => ReturnType<F>>(
+    active: Context,
+    run: F,
+    self?: ThisParameterType<F>,
+    ...args: A
+  ): ReturnType<F> {
+    return this.#storage.run(active, () => run.apply(self, args));
+  }
+
+  bind<T>(_active: Context, target: T): T {
+    return target;
+  }
+
+  enable(): this {
+    return this;
+  }
+
+  disable(): this {
+    this.#storage.disable();
+    return this;
+  }
+}
