@@ -1,19 +1,11 @@
 /** The parts of the client that need no service. */
 import assert from "node:assert/strict";
-import { AsyncLocalStorage } from "node:async_hooks";
 import { readFileSync } from "node:fs";
 import { createServer, type ServerHttp2Stream } from "node:http2";
 import { describe, it } from "node:test";
 import { create } from "@bufbuild/protobuf";
 import { AnySchema } from "@bufbuild/protobuf/wkt";
-import {
-  type Context,
-  type ContextManager,
-  context,
-  propagation,
-  ROOT_CONTEXT,
-  trace,
-} from "@opentelemetry/api";
+import { context, propagation, trace } from "@opentelemetry/api";
 import { Webhook } from "standardwebhooks";
 import { baseUrl, isLoopback, parseAddress } from "../src/address.js";
 import { Backoff } from "../src/backoff.js";
@@ -23,6 +15,7 @@ import { fromAny, toAny } from "../src/json.js";
 import { BY_REASON, errorClass } from "../src/refusal.js";
 import { untilFinal } from "../src/retry.js";
 import { inTrace, traceHeaders } from "../src/tracing.js";
+import { StoredContext } from "./stored-context.js";
 
 const PACKAGE = new URL("../../", import.meta.url);
 const read = (path: string) => readFileSync(new URL(path, PACKAGE), "utf-8");
@@ -394,34 +387,3 @@ describe("the context of OpenTelemetry", () => {
     }
   });
 });
-
-/** A context manager as the SDK of OpenTelemetry for Node.js has it. */
-class StoredContext implements ContextManager {
-  readonly #storage = new AsyncLocalStorage<Context>();
-
-  active(): Context {
-    return this.#storage.getStore() ?? ROOT_CONTEXT;
-  }
-
-  with<A extends unknown[], F extends (...args: A) => ReturnType<F>>(
-    active: Context,
-    run: F,
-    self?: ThisParameterType<F>,
-    ...args: A
-  ): ReturnType<F> {
-    return this.#storage.run(active, () => run.apply(self, args));
-  }
-
-  bind<T>(_active: Context, target: T): T {
-    return target;
-  }
-
-  enable(): this {
-    return this;
-  }
-
-  disable(): this {
-    this.#storage.disable();
-    return this;
-  }
-}
