@@ -21,19 +21,13 @@ SPAN = "resize"
 
 
 @pytest.fixture
-def exported() -> Iterator[InMemorySpanExporter]:
-    """The spans of the program that has the worker and the caller."""
+def program() -> Iterator[tuple[trace.Tracer, InMemorySpanExporter]]:
+    """The tracer of the program that has the worker and the caller, and its ended spans."""
     exporter = InMemorySpanExporter()
-    yield exporter
-    exporter.shutdown()
-
-
-@pytest.fixture
-def tracer(exported: InMemorySpanExporter) -> trace.Tracer:
-    """The tracer of that program."""
     provider = TracerProvider()
-    provider.add_span_processor(SimpleSpanProcessor(exported))
-    return provider.get_tracer(__name__)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    yield provider.get_tracer(__name__), exporter
+    provider.shutdown()
 
 
 @pytest.fixture
@@ -66,12 +60,12 @@ async def test_function_runs_in_the_creating_trace(
     traced: Service,
     spans: Collector,
     creator: Milepost,
-    function: str,
-    tracer: trace.Tracer,
-    exported: InMemorySpanExporter,
+    program: tuple[trace.Tracer, InMemorySpanExporter],
     kind: str,
 ):
     """Spans of each function, and its calls, are in the trace of the create of its operation."""
+    tracer, exporter = program
+    function = f"test.{uuid.uuid4().hex}"
     created: dict[str, str] = {}
     async with working(traced, function, functions(tracer)[kind], concurrency=2):
         for name in ("first", "second"):
@@ -80,11 +74,11 @@ async def test_function_runs_in_the_creating_trace(
             created[operation.id] = f"{span.get_span_context().trace_id:032x}"
         for operation_id in created:
             await creator.result(operation_id, timeout=SOON_S)
-    opened = [span for span in exported.get_finished_spans() if span.name == SPAN]
+    opened = [span for span in exporter.get_finished_spans() if span.name == SPAN]
     assert {f"{span.context.trace_id:032x}" for span in opened} == set(created.values())
     for operation_id, trace_id in created.items():
         (own,) = [span for span in opened if f"{span.context.trace_id:032x}" == trace_id]
-        (known,) = {(await creator.get(operation_id)).traceparent}
+        known = (await creator.get(operation_id)).traceparent
         assert known is not None
         assert known.split("-")[1] == trace_id
         assert own.parent is not None
