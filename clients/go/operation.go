@@ -106,6 +106,8 @@ type Operation struct {
 	RetryPolicy    RetryPolicy
 	// CancelReason is the reason of the cancel, or of the request to cancel.
 	CancelReason string
+	// Traceparent is the trace that created the operation, as the header of W3C Trace Context.
+	Traceparent string
 
 	TTL          time.Duration
 	RetryAfter   time.Duration
@@ -194,7 +196,8 @@ func fromOperation(m *pb.Operation) *Operation {
 		MaxAttempts: int(m.GetMaxAttempts()), FailedAttempts: int(m.GetFailedAttempts()),
 		Worker: m.GetWorker(), Priority: int(m.GetPriority()), UniqueKey: m.GetUniqueKey(),
 		RetryPolicy: fromRetryPolicy(m.GetRetryPolicy()), CancelReason: m.GetCancelReason(),
-		TTL: m.GetTtl().AsDuration(), RetryAfter: m.GetRetryAfter().AsDuration(),
+		Traceparent: m.GetTraceparent(),
+		TTL:         m.GetTtl().AsDuration(), RetryAfter: m.GetRetryAfter().AsDuration(),
 		QueueTimeout: m.GetQueueTimeout().AsDuration(), RunTimeout: m.GetRunTimeout().AsDuration(),
 		CreateTime: fromTime(m.GetCreateTime()), ScheduleTime: fromTime(m.GetScheduleTime()),
 		NextAttemptTime: fromTime(m.GetNextAttemptTime()), StartTime: fromTime(m.GetStartTime()),

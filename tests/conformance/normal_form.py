@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 VARYING: Final = frozenset(
-    {"retry_after", "duration", "trace_id", "value", "client", "stream", "work"}
+    {"retry_after", "duration", "trace_id", "traceparent", "value", "client", "stream", "work"}
 )
 """The members whose value differs from run to run."""
 OF_REPORTS: Final = frozenset({"revision", "progress_time"})

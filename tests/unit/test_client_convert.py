@@ -164,6 +164,7 @@ def test_operation_tells_every_field():
             run_timeout=second,
             checkpoint=to_any([7]),
             cancel_reason="changed my mind",
+            traceparent=f"00-{0xABC:032x}-{0xDEF:016x}-01",
             **dict.fromkeys(times, time),
         )
     )
@@ -196,6 +197,7 @@ def test_absent_fields_are_none():
     assert (told.metadata, told.errors, told.replayed, told.joined) == ({}, (), False, False)
     assert (told.checkpoint, told.unique_key, told.queue_timeout) == (None,) * 3
     assert (told.cancel_request_time, told.cancel_reason, told.run_expire_time) == (None,) * 3
+    assert told.traceparent is None
 
 
 def test_checkpoint_is_bounded_as_the_service_bounds_it():

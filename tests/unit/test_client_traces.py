@@ -12,11 +12,12 @@ from opentelemetry import trace
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
 from milepost_client import Milepost, SyncMilepost
-from milepost_client.trace_context import trace_metadata
+from milepost_client.trace_context import carried, creating_context, trace_metadata
 from tests.unit.client_script import API_KEY, ID, Refusal, changed, got, serving
 
 SPAN = SpanContext(0xABC, 0xDEF, is_remote=False, trace_flags=TraceFlags(1))
 HEADER = f"00-{0xABC:032x}-{0xDEF:016x}-01"
+CREATING = f"00-{0x123:032x}-{0x456:016x}-01"
 IMPORT_S = 60
 
 
@@ -64,7 +65,9 @@ def test_client_needs_no_opentelemetry(missing):
         f"import sys; sys.modules[{missing!r}] = None\n"
         "import milepost_client\n"
         "from milepost_client.trace_context import trace_metadata, current_context\n"
+        "from milepost_client.trace_context import creating_context\n"
         "assert (trace_metadata(), current_context()) == ((), None)\n"
+        f"assert creating_context({CREATING!r}) is None\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=IMPORT_S)
 
@@ -81,3 +84,32 @@ def test_client_does_not_import_opentelemetry():
 def test_without_a_span_there_is_no_header():
     """Without a current span a call has no header of a trace."""
     assert trace_metadata() == ()
+
+
+@pytest.mark.parametrize("sent", [CREATING, f"{CREATING[:-1]}0", f"01{CREATING[2:]}-later"])
+def test_creating_trace_is_current_in_the_block(sent):
+    """Calls in the block carry the creating trace and its sampling; later ones do not."""
+    with in_span():
+        with carried(creating_context(sent)):
+            (header,) = trace_metadata()
+        assert header == ("traceparent", f"00-{sent[3:55]}")
+        assert trace_metadata() == (("traceparent", HEADER),)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        None,
+        "",
+        CREATING[:-1],
+        f"{CREATING}-later",
+        f"ff{CREATING[2:]}",
+        CREATING.replace("-0", "-g", 1),
+        f"00-{0:032x}-{0x456:016x}-01",
+        f"00-{0x123:032x}-{0:016x}-01",
+    ],
+)
+def test_malformed_creating_trace_is_ignored(sent):
+    """A missing or malformed traceparent of an operation leaves the context as it is."""
+    with in_span(), carried(creating_context(sent)):
+        assert trace_metadata() == (("traceparent", HEADER),)

@@ -83,7 +83,7 @@ def test_every_field_is_filled():
     filled = {field.name for field, _ in message.ListFields()}
     assert filled == {field.name for field in operation_pb2.Operation.DESCRIPTOR.fields}
     names = {field.name for field in dataclasses.fields(Operation)} - {"trace_context"}
-    derived = {"next_step", "next_step_deadline"}
+    derived = {"next_step", "next_step_deadline", "traceparent"}
     assert names | derived == filled
     for name in ("id", "function", "version", "owner", "progress", "progress_message", "worker"):
         assert getattr(message, name) == getattr(WHOLE, name)
@@ -94,6 +94,7 @@ def test_every_field_is_filled():
             assert getattr(message, name).ToDatetime(tzinfo=UTC) == getattr(WHOLE, name)
     for name in ("ttl", "retry_after"):
         assert getattr(message, name).ToTimedelta() == getattr(WHOLE, name)
+    assert message.traceparent == WHOLE.trace_context
     assert message.status == operation_pb2.OPERATION_STATUS_PROCESSING
     assert (message.result.type_url, message.result.value) == ("x/y", b"z")
     assert message.errors[0].details == struct_pb2.Struct(

@@ -48,6 +48,7 @@ func fromOperation(op *milepost.Operation) object {
 		"version": op.Version, "original_request_id": op.OriginalRequestID,
 		"callback_url": op.CallbackURL, "progress_message": op.ProgressMessage, "worker": op.Worker,
 		"unique_key": op.UniqueKey, "cancel_reason": op.CancelReason, "next_step": string(op.NextStep),
+		"traceparent": op.Traceparent,
 	} {
 		o.text(name, value)
 	}

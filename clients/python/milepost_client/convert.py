@@ -311,6 +311,7 @@ def from_operation(
         cancel_expire_time=_time(found.get("cancel_expire_time")),
         lease_expire_time=_time(found.get("lease_expire_time")),
         expire_time=_to_datetime(message.expire_time),
+        traceparent=found.get("traceparent"),
         next_step=_STEPS.get(message.next_step),
         next_step_deadline=_time(found.get("next_step_deadline")),
         replayed=replayed,

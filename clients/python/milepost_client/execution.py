@@ -17,6 +17,7 @@ from milepost_client.failure import AcknowledgeCancellation, RetryLater, unstora
 from milepost_client.operation import Operation
 from milepost_client.streamed_work import StreamedWork
 from milepost_client.sync import SyncWork
+from milepost_client.trace_context import carried, creating_context
 from milepost_client.work import Work, end_because
 from milepost_client.workers import Workers
 
@@ -107,7 +108,8 @@ class Execution:
 
     async def _run(self) -> None:
         try:
-            outcome = await self._call()
+            with carried(creating_context(self._work.operation.traceparent)):
+                outcome = await self._call()
             if self._work.is_open:
                 await self._finish(outcome)
         except asyncio.CancelledError:

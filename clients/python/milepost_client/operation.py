@@ -157,6 +157,9 @@ class Operation:
     lease_expire_time: datetime | None
     expire_time: datetime
 
+    traceparent: str | None
+    """The trace in which it was created, as the header of W3C Trace Context."""
+
     next_step: str | None
     """The next required event: ``CLAIM`` by a worker, ``RENEWAL`` of its lease, or its ``END``."""
     next_step_deadline: datetime | None

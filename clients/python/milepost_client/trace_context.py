@@ -1,4 +1,4 @@
-"""The trace of the caller, which its calls continue where OpenTelemetry is in use.
+"""The trace of the caller, which its calls and the worker continue where OpenTelemetry is in use.
 
 The client does not depend on OpenTelemetry: the application that uses it has imported it.
 """
@@ -29,6 +29,22 @@ def current_context() -> Any:
     """Return the current context of OpenTelemetry, to be carried to another thread, or None."""
     context = sys.modules.get(_CONTEXT)
     return None if context is None else context.get_current()
+
+
+def creating_context(traceparent: str | None) -> Any:
+    """Return the current context with the span of a ``traceparent``, which created an operation.
+
+    A malformed one leaves the context as it is. Return None without one, or without OpenTelemetry.
+    """
+    current = current_context()
+    if traceparent is None or current is None:
+        return None
+    from opentelemetry.trace.propagation.tracecontext import (  # noqa: PLC0415 - see above
+        TraceContextTextMapPropagator,
+    )
+
+    # Not the propagator of the application, which may read another format.
+    return TraceContextTextMapPropagator().extract({"traceparent": traceparent}, current)
 
 
 @contextmanager

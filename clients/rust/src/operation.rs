@@ -120,6 +120,8 @@ pub struct Operation {
     pub unique_key: Option<String>,
     pub retry_policy: RetryPolicy,
     pub cancel_reason: Option<String>,
+    /// The trace that created the operation, as the header of W3C Trace Context.
+    pub traceparent: Option<String>,
 
     pub ttl: Option<Duration>,
     pub retry_after: Option<Duration>,
@@ -196,6 +198,7 @@ impl Operation {
             unique_key: message.unique_key,
             retry_policy: message.retry_policy.map(RetryPolicy::from_message).unwrap_or_default(),
             cancel_reason: message.cancel_reason,
+            traceparent: message.traceparent,
             ttl: from_duration(message.ttl),
             retry_after: from_duration(message.retry_after),
             queue_timeout: from_duration(message.queue_timeout),

@@ -38,6 +38,7 @@ pub(crate) fn operation(operation: &Operation) -> Value {
         "callback_url": operation.callback_url, "progress": operation.progress,
         "progress_message": operation.progress_message, "worker": operation.worker,
         "unique_key": operation.unique_key, "cancel_reason": operation.cancel_reason,
+        "traceparent": operation.traceparent,
         "next_step": operation.next_step.map(step), "ttl": seconds(operation.ttl),
         "retry_after": seconds(operation.retry_after),
         "queue_timeout": seconds(operation.queue_timeout),

@@ -17,6 +17,7 @@ import type { Logger } from "./logger.js";
 import { type Operation, type OperationError, sizeOf, toErrors } from "./operation.js";
 import type { Leftover } from "./release-queue.js";
 import { untilFinal } from "./retry.js";
+import { inTrace } from "./tracing.js";
 import { Work } from "./work.js";
 
 /**
@@ -114,7 +115,7 @@ export class Execution {
 
   async #run(handler: Handler): Promise<void> {
     try {
-      const outcome = await call(handler, this.#work);
+      const outcome = await inTrace(this.#operation.traceparent, () => call(handler, this.#work));
       this.#work._end();
       await this.#end(outcome);
     } catch (problem) {

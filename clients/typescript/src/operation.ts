@@ -100,6 +100,8 @@ export interface Operation {
   readonly cancelDeliveredTime: Date | undefined;
   readonly cancelExpireTime: Date | undefined;
   readonly cancelReason: string | undefined;
+  /** The trace that created the operation, as the header of W3C Trace Context. */
+  readonly traceparent: string | undefined;
   readonly leaseExpireTime: Date | undefined;
   readonly queueExpireTime: Date | undefined;
   readonly runExpireTime: Date | undefined;
@@ -219,6 +221,7 @@ export function fromOperation(
     retryAfterMs: optionalMs(message.retryAfter) ?? 0,
     ...times(message),
     cancelReason: message.cancelReason,
+    traceparent: message.traceparent,
     nextStep: NEXT_STEPS.get(message.nextStep),
     replayed,
     joined,

@@ -14,7 +14,8 @@ import * as client from "../src/index.js";
 import { fromAny, toAny } from "../src/json.js";
 import { BY_REASON, errorClass } from "../src/refusal.js";
 import { untilFinal } from "../src/retry.js";
-import { traceHeaders } from "../src/tracing.js";
+import { inTrace, traceHeaders } from "../src/tracing.js";
+import { StoredContext } from "./stored-context.js";
 
 const PACKAGE = new URL("../../", import.meta.url);
 const read = (path: string) => readFileSync(new URL(path, PACKAGE), "utf-8");
@@ -358,5 +359,31 @@ describe("the context of OpenTelemetry", () => {
     propagation.disable();
     context.disable();
     assert.deepEqual(traceHeaders(), {});
+  });
+
+  it("is that of the create while a handler runs, also after it has waited", async () => {
+    const traceId = "0af7651916cd43dd8448eb211c80319c";
+    const created = `00-${traceId}-b7ad6b7169203331-01`;
+    const current = () => trace.getSpanContext(context.active());
+    const found = async (traceparent?: string) =>
+      await inTrace(traceparent, async () => {
+        await new Promise(setImmediate);
+        return current();
+      });
+    context.setGlobalContextManager(new StoredContext());
+    try {
+      const [one, other] = await Promise.all([found(created), found()]);
+      assert.equal(one?.traceId, traceId);
+      assert.deepEqual([one?.spanId, one?.traceFlags], ["b7ad6b7169203331", 1]);
+      assert.deepEqual([other, current()], [undefined, undefined]);
+      const malformed = ["", created.slice(1), `${created}-more`, `ff${created.slice(2)}`];
+      malformed.push(created.replace(traceId, "0".repeat(32)), created.replace("b7", "g7"));
+      for (const traceparent of malformed) {
+        assert.equal(await found(traceparent), undefined, traceparent);
+      }
+      assert.equal((await found(`01${created.slice(2)}-more`))?.traceId, traceId);
+    } finally {
+      context.disable();
+    }
   });
 });

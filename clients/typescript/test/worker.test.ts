@@ -2,8 +2,10 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { setTimeout as pause } from "node:timers/promises";
+import { context, trace } from "@opentelemetry/api";
 import type { Work } from "../src/index.js";
 import * as client from "../src/index.js";
+import { StoredContext } from "./stored-context.js";
 import { eventually } from "./waiting.js";
 import { caller, ended, milepost, waiting, working } from "./working.js";
 
@@ -16,6 +18,19 @@ describe("a handler", () => {
     assert.deepEqual(operation.result, { id: operation.id, none: null });
     assert.deepEqual([operation.status, operation.attempt], ["COMPLETED", 1]);
     assert.equal(operation.progressMessage, "half");
+  });
+
+  it("runs in the trace that created its operation", async () => {
+    context.setGlobalContextManager(new StoredContext());
+    try {
+      const operation = await ended(async () => {
+        await pause(1);
+        return trace.getSpanContext(context.active())?.traceId ?? "none";
+      });
+      assert.equal(operation.result, operation.traceparent?.split("-")[1]);
+    } finally {
+      context.disable();
+    }
   });
 
   it("may return no result, and the result null", async () => {

@@ -104,6 +104,8 @@ def fill(message: pb.Operation, operation: Operation, viewer: str, *, full: bool
     for name in _OPTIONAL:
         if (value := getattr(operation, name)) is not None:
             setattr(message, name, value)
+    if operation.trace_context is not None:
+        message.traceparent = operation.trace_context
     _fill_times(message, operation)
     if (expected := expectation(operation)) is not None:
         message.next_step = NEXT_STEP_NUMBERS[expected.step]

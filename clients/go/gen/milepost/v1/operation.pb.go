@@ -377,7 +377,11 @@ type Operation struct {
 	RunExpireTime *timestamppb.Timestamp `protobuf:"bytes,42,opt,name=run_expire_time,json=runExpireTime,proto3" json:"run_expire_time,omitempty"`
 	// Reason of the cancel or of the request to cancel, at most 1,000 characters. Absent if none was
 	// given.
-	CancelReason  *string `protobuf:"bytes,39,opt,name=cancel_reason,json=cancelReason,proto3,oneof" json:"cancel_reason,omitempty"`
+	CancelReason *string `protobuf:"bytes,39,opt,name=cancel_reason,json=cancelReason,proto3,oneof" json:"cancel_reason,omitempty"`
+	// Trace in which the operation was created, as the value of the header `traceparent` of W3C Trace
+	// Context. A worker that runs the function in this context makes its spans part of the creating
+	// trace. Absent if the service recorded none.
+	Traceparent   *string `protobuf:"bytes,43,opt,name=traceparent,proto3,oneof" json:"traceparent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -706,6 +710,13 @@ func (x *Operation) GetCancelReason() string {
 	return ""
 }
 
+func (x *Operation) GetTraceparent() string {
+	if x != nil && x.Traceparent != nil {
+		return *x.Traceparent
+	}
+	return ""
+}
+
 // Pauses between the attempts of an operation: each is `backoff_multiplier` times the one before,
 // and varies by up to 20 % in both directions.
 type RetryPolicy struct {
@@ -992,7 +1003,7 @@ var File_milepost_v1_operation_proto protoreflect.FileDescriptor
 
 const file_milepost_v1_operation_proto_rawDesc = "" +
 	"\n" +
-	"\x1bmilepost/v1/operation.proto\x12\vmilepost.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8e\x14\n" +
+	"\x1bmilepost/v1/operation.proto\x12\vmilepost.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcc\x14\n" +
 	"\tOperation\x12\x15\n" +
 	"\x02id\x18\x01 \x01(\tB\x05\xe2A\x02\x03\x05R\x02id\x12!\n" +
 	"\bfunction\x18\x02 \x01(\tB\x05\xe2A\x02\x03\x05R\bfunction\x12$\n" +
@@ -1045,7 +1056,8 @@ const file_milepost_v1_operation_proto_rawDesc = "" +
 	"\x12cancel_expire_time\x18( \x01(\v2\x1a.google.protobuf.TimestampB\x04\xe2A\x01\x03R\x10cancelExpireTime\x12L\n" +
 	"\x11queue_expire_time\x18) \x01(\v2\x1a.google.protobuf.TimestampB\x04\xe2A\x01\x03R\x0fqueueExpireTime\x12H\n" +
 	"\x0frun_expire_time\x18* \x01(\v2\x1a.google.protobuf.TimestampB\x04\xe2A\x01\x03R\rrunExpireTime\x12.\n" +
-	"\rcancel_reason\x18' \x01(\tB\x04\xe2A\x01\x03H\aR\fcancelReason\x88\x01\x01B\n" +
+	"\rcancel_reason\x18' \x01(\tB\x04\xe2A\x01\x03H\aR\fcancelReason\x88\x01\x01\x12,\n" +
+	"\vtraceparent\x18+ \x01(\tB\x05\xe2A\x02\x03\x05H\bR\vtraceparent\x88\x01\x01B\n" +
 	"\n" +
 	"\b_versionB\v\n" +
 	"\t_progressB\x13\n" +
@@ -1054,7 +1066,8 @@ const file_milepost_v1_operation_proto_rawDesc = "" +
 	"\r_callback_urlB\t\n" +
 	"\a_workerB\r\n" +
 	"\v_unique_keyB\x10\n" +
-	"\x0e_cancel_reason\"\xea\x01\n" +
+	"\x0e_cancel_reasonB\x0e\n" +
+	"\f_traceparent\"\xea\x01\n" +
 	"\vRetryPolicy\x12H\n" +
 	"\x0finitial_backoff\x18\x01 \x01(\v2\x19.google.protobuf.DurationB\x04\xe2A\x01\x01R\x0einitialBackoff\x128\n" +
 	"\x12backoff_multiplier\x18\x02 \x01(\x01B\x04\xe2A\x01\x01H\x00R\x11backoffMultiplier\x88\x01\x01\x12@\n" +

@@ -254,6 +254,7 @@ class Operation(_message.Message):
     QUEUE_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     RUN_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     CANCEL_REASON_FIELD_NUMBER: _builtins.int
+    TRACEPARENT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Unique identifier: `op_` and 24 lower-case hexadecimal characters. Never reused."""
     function: _builtins.str
@@ -313,6 +314,11 @@ class Operation(_message.Message):
     cancel_reason: _builtins.str
     """Reason of the cancel or of the request to cancel, at most 1,000 characters. Absent if none was
     given.
+    """
+    traceparent: _builtins.str
+    """Trace in which the operation was created, as the value of the header `traceparent` of W3C Trace
+    Context. A worker that runs the function in this context makes its spans part of the creating
+    trace. Absent if the service recorded none.
     """
     @_builtins.property
     def progress_time(self) -> _timestamp_pb2.Timestamp:
@@ -493,10 +499,11 @@ class Operation(_message.Message):
         queue_expire_time: _timestamp_pb2.Timestamp | None = ...,
         run_expire_time: _timestamp_pb2.Timestamp | None = ...,
         cancel_reason: _builtins.str | None = ...,
+        traceparent: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_callback_url", b"_callback_url", "_cancel_reason", b"_cancel_reason", "_original_request_id", b"_original_request_id", "_progress", b"_progress", "_progress_message", b"_progress_message", "_unique_key", b"_unique_key", "_version", b"_version", "_worker", b"_worker", "callback_url", b"callback_url", "cancel_delivered_time", b"cancel_delivered_time", "cancel_expire_time", b"cancel_expire_time", "cancel_reason", b"cancel_reason", "cancel_request_time", b"cancel_request_time", "cancel_time", b"cancel_time", "checkpoint", b"checkpoint", "complete_time", b"complete_time", "create_time", b"create_time", "expire_time", b"expire_time", "lease_expire_time", b"lease_expire_time", "metadata", b"metadata", "next_attempt_time", b"next_attempt_time", "next_step_deadline", b"next_step_deadline", "original_request_id", b"original_request_id", "progress", b"progress", "progress_message", b"progress_message", "progress_time", b"progress_time", "queue_expire_time", b"queue_expire_time", "queue_timeout", b"queue_timeout", "result", b"result", "retry_after", b"retry_after", "retry_policy", b"retry_policy", "run_expire_time", b"run_expire_time", "run_timeout", b"run_timeout", "schedule_time", b"schedule_time", "start_time", b"start_time", "ttl", b"ttl", "unique_key", b"unique_key", "version", b"version", "worker", b"worker"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_callback_url", b"_callback_url", "_cancel_reason", b"_cancel_reason", "_original_request_id", b"_original_request_id", "_progress", b"_progress", "_progress_message", b"_progress_message", "_traceparent", b"_traceparent", "_unique_key", b"_unique_key", "_version", b"_version", "_worker", b"_worker", "callback_url", b"callback_url", "cancel_delivered_time", b"cancel_delivered_time", "cancel_expire_time", b"cancel_expire_time", "cancel_reason", b"cancel_reason", "cancel_request_time", b"cancel_request_time", "cancel_time", b"cancel_time", "checkpoint", b"checkpoint", "complete_time", b"complete_time", "create_time", b"create_time", "expire_time", b"expire_time", "lease_expire_time", b"lease_expire_time", "metadata", b"metadata", "next_attempt_time", b"next_attempt_time", "next_step_deadline", b"next_step_deadline", "original_request_id", b"original_request_id", "progress", b"progress", "progress_message", b"progress_message", "progress_time", b"progress_time", "queue_expire_time", b"queue_expire_time", "queue_timeout", b"queue_timeout", "result", b"result", "retry_after", b"retry_after", "retry_policy", b"retry_policy", "run_expire_time", b"run_expire_time", "run_timeout", b"run_timeout", "schedule_time", b"schedule_time", "start_time", b"start_time", "traceparent", b"traceparent", "ttl", b"ttl", "unique_key", b"unique_key", "version", b"version", "worker", b"worker"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_callback_url", b"_callback_url", "_cancel_reason", b"_cancel_reason", "_original_request_id", b"_original_request_id", "_progress", b"_progress", "_progress_message", b"_progress_message", "_unique_key", b"_unique_key", "_version", b"_version", "_worker", b"_worker", "attempt", b"attempt", "callback_url", b"callback_url", "cancel_delivered_time", b"cancel_delivered_time", "cancel_expire_time", b"cancel_expire_time", "cancel_reason", b"cancel_reason", "cancel_request_time", b"cancel_request_time", "cancel_time", b"cancel_time", "checkpoint", b"checkpoint", "complete_time", b"complete_time", "create_time", b"create_time", "errors", b"errors", "expire_time", b"expire_time", "failed_attempts", b"failed_attempts", "function", b"function", "id", b"id", "lease_expire_time", b"lease_expire_time", "max_attempts", b"max_attempts", "metadata", b"metadata", "next_attempt_time", b"next_attempt_time", "next_step", b"next_step", "next_step_deadline", b"next_step_deadline", "original_request_id", b"original_request_id", "owner", b"owner", "priority", b"priority", "progress", b"progress", "progress_message", b"progress_message", "progress_time", b"progress_time", "queue_expire_time", b"queue_expire_time", "queue_timeout", b"queue_timeout", "result", b"result", "retry_after", b"retry_after", "retry_policy", b"retry_policy", "revision", b"revision", "run_expire_time", b"run_expire_time", "run_timeout", b"run_timeout", "schedule_time", b"schedule_time", "start_time", b"start_time", "status", b"status", "ttl", b"ttl", "unique_key", b"unique_key", "version", b"version", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_callback_url", b"_callback_url", "_cancel_reason", b"_cancel_reason", "_original_request_id", b"_original_request_id", "_progress", b"_progress", "_progress_message", b"_progress_message", "_traceparent", b"_traceparent", "_unique_key", b"_unique_key", "_version", b"_version", "_worker", b"_worker", "attempt", b"attempt", "callback_url", b"callback_url", "cancel_delivered_time", b"cancel_delivered_time", "cancel_expire_time", b"cancel_expire_time", "cancel_reason", b"cancel_reason", "cancel_request_time", b"cancel_request_time", "cancel_time", b"cancel_time", "checkpoint", b"checkpoint", "complete_time", b"complete_time", "create_time", b"create_time", "errors", b"errors", "expire_time", b"expire_time", "failed_attempts", b"failed_attempts", "function", b"function", "id", b"id", "lease_expire_time", b"lease_expire_time", "max_attempts", b"max_attempts", "metadata", b"metadata", "next_attempt_time", b"next_attempt_time", "next_step", b"next_step", "next_step_deadline", b"next_step_deadline", "original_request_id", b"original_request_id", "owner", b"owner", "priority", b"priority", "progress", b"progress", "progress_message", b"progress_message", "progress_time", b"progress_time", "queue_expire_time", b"queue_expire_time", "queue_timeout", b"queue_timeout", "result", b"result", "retry_after", b"retry_after", "retry_policy", b"retry_policy", "revision", b"revision", "run_expire_time", b"run_expire_time", "run_timeout", b"run_timeout", "schedule_time", b"schedule_time", "start_time", b"start_time", "status", b"status", "traceparent", b"traceparent", "ttl", b"ttl", "unique_key", b"unique_key", "version", b"version", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__callback_url: _TypeAlias = _typing.Literal["callback_url"]  # noqa: Y015
     _WhichOneofArgType__callback_url: _TypeAlias = _typing.Literal["_callback_url", b"_callback_url"]  # noqa: Y015
@@ -508,6 +515,8 @@ class Operation(_message.Message):
     _WhichOneofArgType__progress: _TypeAlias = _typing.Literal["_progress", b"_progress"]  # noqa: Y015
     _WhichOneofReturnType__progress_message: _TypeAlias = _typing.Literal["progress_message"]  # noqa: Y015
     _WhichOneofArgType__progress_message: _TypeAlias = _typing.Literal["_progress_message", b"_progress_message"]  # noqa: Y015
+    _WhichOneofReturnType__traceparent: _TypeAlias = _typing.Literal["traceparent"]  # noqa: Y015
+    _WhichOneofArgType__traceparent: _TypeAlias = _typing.Literal["_traceparent", b"_traceparent"]  # noqa: Y015
     _WhichOneofReturnType__unique_key: _TypeAlias = _typing.Literal["unique_key"]  # noqa: Y015
     _WhichOneofArgType__unique_key: _TypeAlias = _typing.Literal["_unique_key", b"_unique_key"]  # noqa: Y015
     _WhichOneofReturnType__version: _TypeAlias = _typing.Literal["version"]  # noqa: Y015
@@ -524,6 +533,8 @@ class Operation(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__progress) -> _WhichOneofReturnType__progress | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__progress_message) -> _WhichOneofReturnType__progress_message | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__traceparent) -> _WhichOneofReturnType__traceparent | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__unique_key) -> _WhichOneofReturnType__unique_key | None: ...
     @_typing.overload

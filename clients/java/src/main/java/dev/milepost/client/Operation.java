@@ -157,6 +157,11 @@ public final class Operation implements Serializable {
     return message.hasCancelReason() ? Optional.of(message.getCancelReason()) : Optional.empty();
   }
 
+  /** {@return the trace that created the operation, as the header of W3C Trace Context} */
+  public Optional<String> traceparent() {
+    return message.hasTraceparent() ? Optional.of(message.getTraceparent()) : Optional.empty();
+  }
+
   /** {@return the retention period} */
   public Duration ttl() {
     return Times.of(message.getTtl());
