@@ -44,7 +44,7 @@ def test_seeded_bug_is_found(tmp_path, database, name):
 
 
 def test_every_bug_can_be_seeded():
-    """What the bugs replace is there. One process takes them all: nothing is served."""
+    """Each bug fits the service. One process takes them all: nothing is served."""
     seeds = (
         "from tests.faults.proof.seeded_bugs import BUGS\n"
         "for bug in BUGS.values():\n"
