@@ -25,6 +25,7 @@ from tests.e2e.lro import programs
 from tests.jaeger import server as jaeger
 from tests.postgres import URL_VARIABLE, PostgresCluster, PostgresServer
 from tests.postgres_binaries import memory_root
+from tests.programs import CURL
 
 _COPIES_AHEAD = 2
 
@@ -57,7 +58,7 @@ def pytest_report_header() -> list[str]:
         f"prometheus: {prometheus.PROGRAM.path() or 'not installed, the dashboard is UNTESTED'}",
         f"Jaeger: {jaeger.PROGRAM.path() or 'not built, the life of operations in it is UNTESTED'}",
         f"clients of google.longrunning: {', '.join(programs.languages())}",
-        f"curl: {shutil.which('curl') or 'not installed, its example is UNTESTED'}",
+        f"curl: {CURL.path() or 'not installed, its example is UNTESTED'}",
     ]
 
 

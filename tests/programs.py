@@ -9,6 +9,7 @@ import shutil
 import socket
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -37,6 +38,13 @@ class Program:
         if found is None:
             pytest.skip(f"{self.absence}: this is UNTESTED")
         return found
+
+
+CURL: Final = Program(
+    command="curl",
+    variable="MILEPOST_TEST_CURL",
+    absence="curl is not installed (apt install curl)",
+)
 
 
 def listens(address: str) -> bool:

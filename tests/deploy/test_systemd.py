@@ -2,7 +2,6 @@
 
 import configparser
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +11,14 @@ import pytest
 
 from milepost import config
 from tests.deploy.tools import ROOT
+from tests.programs import Program
 
 UNIT: Final = ROOT / "deploy/systemd/milepost.service"
+ANALYZER: Final = Program(
+    command="systemd-analyze",
+    variable="MILEPOST_TEST_SYSTEMD",
+    absence="systemd-analyze is not installed (apt install systemd)",
+)
 PROGRAM: Final = "/opt/milepost/bin/milepost"
 MAX_EXPOSURE: Final = 20
 """Of 100 points of systemd-analyze security, where services without settings have 96."""
@@ -22,10 +27,8 @@ ANALYSIS_S: Final = 60
 
 def analyzed(*arguments: str | Path) -> str:
     """Return what systemd-analyze reports; skip the test where it is missing."""
-    if shutil.which("systemd-analyze") is None:
-        pytest.skip("systemd-analyze is not installed (apt install systemd): this is UNTESTED")
     done = subprocess.run(
-        ["systemd-analyze", *arguments],
+        [ANALYZER.require(), *arguments],
         check=False,
         capture_output=True,
         text=True,

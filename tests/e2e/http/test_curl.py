@@ -3,23 +3,18 @@
 import json
 import os
 import re
-import shutil
 import subprocess
 
-import pytest
-
+from tests.programs import CURL
 from tests.unit.documents import ROOT, blocks
 
 DOCUMENT = ROOT / "docs" / "http.md"
 COMMAND = re.compile(r"\$ (curl (?:.*\\\n)*.*)\n")
 
 
-@pytest.mark.skipif(
-    shutil.which("curl") is None,
-    reason="curl is not installed (apt install curl): its example is UNTESTED",
-)
 def test_example_creates_an_operation(any_service, alice):
     """The command of the document creates one operation, however often it is repeated."""
+    CURL.require()
     (block,) = blocks(DOCUMENT, "console")
     found = COMMAND.search(block)
     assert found is not None
