@@ -106,7 +106,8 @@ type Operation struct {
 	RetryPolicy    RetryPolicy
 	// CancelReason is the reason of the cancel, or of the request to cancel.
 	CancelReason string
-	// Traceparent is the trace that created the operation, as the header of W3C Trace Context.
+	// Traceparent is the trace that created the operation, if it is sampled, as the header of
+	// W3C Trace Context.
 	Traceparent string
 
 	TTL          time.Duration

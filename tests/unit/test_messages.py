@@ -102,6 +102,13 @@ def test_every_field_is_filled():
     )
 
 
+@pytest.mark.parametrize("created", [None, f"00-{1:032x}-{2:016x}-00"])
+def test_trace_that_is_not_sampled_is_absent(created):
+    """A worker gets no trace of the create in which its function would not be recorded."""
+    message = operation_message(dataclasses.replace(WHOLE, trace_context=created), WHOLE.owner)
+    assert not message.HasField("traceparent")
+
+
 def test_basic_view_omits_payloads():
     """The basic view differs from the full one only by the payloads."""
     message = operation_message(WHOLE, WHOLE.owner)

@@ -158,7 +158,7 @@ class Operation:
     expire_time: datetime
 
     traceparent: str | None
-    """The trace in which it was created, as the header of W3C Trace Context."""
+    """The trace in which it was created, if sampled, as the header of W3C Trace Context."""
 
     next_step: str | None
     """The next required event: ``CLAIM`` by a worker, ``RENEWAL`` of its lease, or its ``END``."""

@@ -120,7 +120,7 @@ pub struct Operation {
     pub unique_key: Option<String>,
     pub retry_policy: RetryPolicy,
     pub cancel_reason: Option<String>,
-    /// The trace that created the operation, as the header of W3C Trace Context.
+    /// The trace that created the operation, if sampled, as the header of W3C Trace Context.
     pub traceparent: Option<String>,
 
     pub ttl: Option<Duration>,

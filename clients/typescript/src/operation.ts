@@ -100,7 +100,7 @@ export interface Operation {
   readonly cancelDeliveredTime: Date | undefined;
   readonly cancelExpireTime: Date | undefined;
   readonly cancelReason: string | undefined;
-  /** The trace that created the operation, as the header of W3C Trace Context. */
+  /** The trace that created the operation, if sampled, as the header of W3C Trace Context. */
   readonly traceparent: string | undefined;
   readonly leaseExpireTime: Date | undefined;
   readonly queueExpireTime: Date | undefined;

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { setTimeout as pause } from "node:timers/promises";
-import { context, trace } from "@opentelemetry/api";
+import { context, propagation, trace } from "@opentelemetry/api";
 import type { Work } from "../src/index.js";
 import * as client from "../src/index.js";
 import { StoredContext } from "./stored-context.js";
@@ -21,14 +21,25 @@ describe("a handler", () => {
   });
 
   it("runs in the trace that created its operation", async () => {
+    const sampled = `00-${"a".repeat(32)}-${"b".repeat(16)}-01`;
+    const handler = async () => {
+      await pause(1);
+      return trace.getSpanContext(context.active())?.traceId ?? "none";
+    };
     context.setGlobalContextManager(new StoredContext());
+    propagation.setGlobalPropagator({
+      inject: (_active, carrier, setter) => setter.set(carrier, "traceparent", sampled),
+      extract: (active) => active,
+      fields: () => ["traceparent"],
+    });
     try {
-      const operation = await ended(async () => {
-        await pause(1);
-        return trace.getSpanContext(context.active())?.traceId ?? "none";
-      });
-      assert.equal(operation.result, operation.traceparent?.split("-")[1]);
+      const operation = await ended(handler);
+      assert.equal(operation.traceparent?.split("-")[1], "a".repeat(32));
+      assert.equal(operation.result, "a".repeat(32));
+      propagation.disable();
+      assert.equal((await ended(handler)).result, "none");
     } finally {
+      propagation.disable();
       context.disable();
     }
   });

@@ -13,6 +13,7 @@ from google.protobuf import struct_pb2
 from milepost.domain.expectation import NextStep, expectation
 from milepost.domain.operation import Status, UnknownStatus
 from milepost.gen.milepost.v1 import operation_pb2 as pb
+from milepost.telemetry import traceparent
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -104,8 +105,10 @@ def fill(message: pb.Operation, operation: Operation, viewer: str, *, full: bool
     for name in _OPTIONAL:
         if (value := getattr(operation, name)) is not None:
             setattr(message, name, value)
-    if operation.trace_context is not None:
-        message.traceparent = operation.trace_context
+    # A worker would record nothing of its own in a trace that is not sampled.
+    created = operation.trace_context
+    if created is not None and traceparent.is_sampled(created):
+        message.traceparent = created
     _fill_times(message, operation)
     if (expected := expectation(operation)) is not None:
         message.next_step = NEXT_STEP_NUMBERS[expected.step]

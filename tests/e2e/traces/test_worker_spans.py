@@ -88,6 +88,22 @@ async def test_function_runs_in_the_creating_trace(
         assert end.parent_span_id.hex() == f"{own.context.span_id:016x}"
 
 
+async def test_trace_that_is_not_sampled_is_left_to_the_worker(
+    traced: Service, creator: Milepost, program: tuple[trace.Tracer, InMemorySpanExporter]
+):
+    """A function whose create was not sampled opens a trace of its own, which is recorded."""
+    tracer, exporter = program
+    function = f"test.{uuid.uuid4().hex}"
+    unsampled = trace.NonRecordingSpan(trace.SpanContext(0xABC, 0xDEF, is_remote=True))
+    async with working(traced, function, functions(tracer)["coroutine"]):
+        with trace.use_span(unsampled):
+            operation = await creator.create(function)
+        await creator.result(operation.id, timeout=SOON_S)
+    assert operation.traceparent is None
+    (own,) = [span for span in exporter.get_finished_spans() if span.name == SPAN]
+    assert own.parent is None
+
+
 async def until_end(spans: Collector, trace_id: str) -> Any:
     """Wait for the call that completes the operation of a trace."""
 

@@ -641,7 +641,7 @@ pub struct Operation {
     pub cancel_reason: ::core::option::Option<::prost::alloc::string::String>,
     /// Trace in which the operation was created, as the value of the header `traceparent` of W3C Trace
     /// Context. A worker that runs the function in this context makes its spans part of the creating
-    /// trace. Absent if the service recorded none.
+    /// trace. Absent if that trace is not sampled.
     #[prost(string, optional, tag = "43")]
     pub traceparent: ::core::option::Option<::prost::alloc::string::String>,
 }

@@ -380,7 +380,7 @@ type Operation struct {
 	CancelReason *string `protobuf:"bytes,39,opt,name=cancel_reason,json=cancelReason,proto3,oneof" json:"cancel_reason,omitempty"`
 	// Trace in which the operation was created, as the value of the header `traceparent` of W3C Trace
 	// Context. A worker that runs the function in this context makes its spans part of the creating
-	// trace. Absent if the service recorded none.
+	// trace. Absent if that trace is not sampled.
 	Traceparent   *string `protobuf:"bytes,43,opt,name=traceparent,proto3,oneof" json:"traceparent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -318,7 +318,7 @@ class Operation(_message.Message):
     traceparent: _builtins.str
     """Trace in which the operation was created, as the value of the header `traceparent` of W3C Trace
     Context. A worker that runs the function in this context makes its spans part of the creating
-    trace. Absent if the service recorded none.
+    trace. Absent if that trace is not sampled.
     """
     @_builtins.property
     def progress_time(self) -> _timestamp_pb2.Timestamp:

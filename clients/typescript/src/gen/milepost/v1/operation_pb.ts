@@ -381,7 +381,7 @@ export type Operation = Message<"milepost.v1.Operation"> & {
   /**
    * Trace in which the operation was created, as the value of the header `traceparent` of W3C Trace
    * Context. A worker that runs the function in this context makes its spans part of the creating
-   * trace. Absent if the service recorded none.
+   * trace. Absent if that trace is not sampled.
    *
    * @generated from field: optional string traceparent = 43;
    */
