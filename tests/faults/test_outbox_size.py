@@ -12,6 +12,7 @@ from milepost.storage.batchers import Batchers
 from milepost.storage.engine import open_engine
 from milepost.storage.stores import Stores
 from tests.contract.stored import answers
+from tests.machine import slowdown
 from tests.outbox import count_by_status, insert_due, insert_finished
 
 HOSTS = [f"https://h{n}.example/hook" for n in range(50)]
@@ -79,7 +80,7 @@ def percentile(times, share):
     ],
 )
 async def test_claims_stay_fast(database_url, finished, live):
-    """After a million deliveries 99 of 100 claims take at most 50 ms."""
+    """After a million deliveries 99 of 100 claims take at most 50 ms on a quiet machine."""
     fill(database_url, finished, live)
     engine = open_engine(database_url)
     batchers = Batchers(engine)
@@ -98,4 +99,4 @@ async def test_claims_stay_fast(database_url, finished, live):
     print(  # noqa: T201 - to be read with -s
         f"{len(times)} claims after {finished:,} deliveries: p50 {p50:.1f} ms, p99 {p99:.1f} ms"
     )
-    assert p99 <= LONGEST_P99_MS
+    assert p99 <= LONGEST_P99_MS * slowdown()
