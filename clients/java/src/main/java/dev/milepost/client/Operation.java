@@ -157,7 +157,9 @@ public final class Operation implements Serializable {
     return message.hasCancelReason() ? Optional.of(message.getCancelReason()) : Optional.empty();
   }
 
-  /** {@return the trace that created the operation, if sampled, as the header of W3C Trace Context} */
+  /**
+   * {@return the trace that created the operation, if sampled, as the header of W3C Trace Context}
+   */
   public Optional<String> traceparent() {
     return message.hasTraceparent() ? Optional.of(message.getTraceparent()) : Optional.empty();
   }
