@@ -47,7 +47,8 @@ async def test_higher_priority_first(store, stores):
     """Of one owner, a higher priority is claimed first, and the older one among equals."""
     created = [await factories.create(store, priority=priority) for priority in (5, 9, 0, 9, 5)]
     claimed = [(await stores.work.claim(ONE))[0].id for _ in created]
-    assert claimed == [created[n].id for n in (1, 3, 0, 4, 2)]
+    in_turn = sorted(created, key=lambda o: (-o.priority, o.create_time, o.id))
+    assert claimed == [operation.id for operation in in_turn]
     again = [await factories.create(store, priority=priority) for priority in (0, 9)]
     batch = await stores.work.claim(claim(max_operations=10))
     assert {operation.id for operation in batch} == {operation.id for operation in again}
