@@ -8,14 +8,17 @@ import sqlalchemy as sa
 
 from milepost.domain.errors import IllegalTransition, OperationNotFound, Overloaded
 from milepost.domain.operation import Status, new_operation_id
+from milepost.domain.sweep import EXPIRE
 from milepost.domain.transitions import Transition, TransitionResult
 from milepost.storage import batching
 from milepost.storage.batchers import Batchers
 from milepost.storage.operations import MAX_READ, SqlOperationStore
 from milepost.storage.session import Session
+from milepost.storage.stores import Stores
 from milepost.storage.tables import events
 from tests import factories
 from tests.contract.stored import answers
+from tests.contract.test_claims import CLAIM
 from tests.contract.test_records import block_event
 from tests.waiting import until
 
@@ -243,6 +246,24 @@ async def test_one_read_for_two_askers(store):
     filters = [factories.access_filter(), stranger] * 10
     found = await answers(*(store.get(operation.id, each) for each in filters))
     assert [type(result) for result in found] == [type(operation), OperationNotFound] * 10
+
+
+async def test_no_call_waits_for_a_connection(engine):
+    """After `connect`, calls of every kind find their connections open."""
+    batchers = Batchers(engine)
+    stores = Stores(batchers)
+    opened: list[object] = []
+    try:
+        await batchers.connect()
+        sa.event.listen(engine, "connect", lambda connection, _: opened.append(connection))
+        operation = await factories.create(stores.operations)
+        await stores.operations.get(operation.id, factories.access_filter())
+        await stores.work.claim(CLAIM)
+        await stores.sweeps.sweep(EXPIRE, 1)
+        await stores.sweeps.due(EXPIRE)
+    finally:
+        await batchers.close()
+    assert not opened
 
 
 async def test_closed_store_has_finished(engine, stored):

@@ -162,6 +162,20 @@ async def test_closing_does_not_wait_for_the_database(stores, cluster, engine):
     assert {type(result) for result in found} == {StoreUnavailable}
 
 
+async def test_connecting_does_not_wait_for_the_database(cluster, engine):
+    """Without the database, `connect` returns, and calls connect once it is back."""
+    batchers = Batchers(engine)
+    store = Stores(batchers).operations
+    try:
+        with unreachable(cluster):
+            async with asyncio.timeout(BACK_WITHIN_S):
+                await batchers.connect()
+        async with asyncio.timeout(BACK_WITHIN_S):
+            await served(lambda: store.insert(new_operation_id(), factories.new_operation()))
+    finally:
+        await batchers.close()
+
+
 async def test_lost_reads_are_repeated(store, engine):
     """A read whose connection was lost runs again."""
     operation = await factories.create(store)

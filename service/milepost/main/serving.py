@@ -101,6 +101,7 @@ async def serve(settings: Settings, assignment: Assignment | None = None) -> Non
             engine, batching=settings.batching, allow_data_loss=settings.allow_data_loss
         )
         stack.push_async_callback(batchers.close)
+        await batchers.connect()
         stores = Stores(batchers)
         sending = await stack.enter_async_context(delivering_webhooks(settings, stores, tracing))
         keys = Keys(

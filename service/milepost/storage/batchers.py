@@ -143,6 +143,12 @@ class Batchers:
         self.health.note_probe(succeeded=True)
         return True
 
+    async def connect(self) -> None:
+        """Open every connection, so that no first call waits for one; a failure is left to it."""
+        opened = alone(lambda session: session.connection)
+        calls = [batcher.submit(opened, None, object()) for batcher in self._all]
+        await asyncio.gather(*calls, return_exceptions=True)
+
     async def close(self) -> None:
         """Finish the accepted calls, then close every connection."""
         await asyncio.gather(*(batcher.close() for batcher in self._all))
