@@ -86,7 +86,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     ),
     "envoy": Kind(
         file="deploy/envoy.yaml",
-        run=("-c", "{file}", "--concurrency", "1", "--use-dynamic-base-id"),
+        run=("-c", "{file}", "--concurrency", "1", "--disable-hot-restart"),
         check=("--mode", "validate", "-c", "{file}"),
         places={
             "/etc/envoy/tls.crt": "{certificate}",
