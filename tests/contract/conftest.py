@@ -40,9 +40,15 @@ def engine(database_url: str) -> Iterator[Engine]:
 
 
 @pytest.fixture
-async def batchers(engine: Engine) -> AsyncIterator[Batchers]:
+def queue_timeout_s() -> float:
+    """The time that a call waits for the database, which a busy machine holds up."""
+    return 4.5
+
+
+@pytest.fixture
+async def batchers(engine: Engine, queue_timeout_s: float) -> AsyncIterator[Batchers]:
     """The batchers of a replica on a fresh database."""
-    batchers = Batchers(engine)
+    batchers = Batchers(engine, queue_timeout_s=queue_timeout_s)
     yield batchers
     await batchers.close()
 
@@ -60,9 +66,9 @@ def store(stores: Stores) -> SqlOperationStore:
 
 
 @pytest.fixture
-async def others(engine: Engine) -> AsyncIterator[Stores]:
+async def others(engine: Engine, queue_timeout_s: float) -> AsyncIterator[Stores]:
     """The stores of another replica on the same database."""
-    batchers = Batchers(engine)
+    batchers = Batchers(engine, queue_timeout_s=queue_timeout_s)
     yield Stores(batchers)
     await batchers.close()
 

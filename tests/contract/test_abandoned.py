@@ -118,6 +118,7 @@ async def test_change_of_a_caller_that_waited_too_long_is_announced(replica, lin
     """A change that is committed after its caller got STORE_UNAVAILABLE is announced likewise."""
     operation = await factories.create(replica.store)
     request = transition_request(ALICE, Transition.CANCEL, operation.id, Preconditions())
+    monkeypatch.setattr(replica.batchers.writes, "_queue_timeout", 0.5)
     # The statement is not aborted, as if the abort came when it was already done.
     monkeypatch.setattr(replica.batchers.writes._session, "abort", lambda: None)
     with replica.subscriptions.subscribed(operation.id) as subscriber:

@@ -12,6 +12,7 @@ from milepost.domain.operation import new_operation_id
 from milepost.domain.selection import Selection
 from milepost.domain.transitions import Transition, TransitionResult
 from milepost.storage.batchers import Batchers
+from milepost.storage.batching import QUEUE_TIMEOUT_S
 from milepost.storage.engine import open_engine
 from milepost.storage.schema import upgrade
 from milepost.storage.stores import Stores
@@ -36,6 +37,12 @@ def cluster():
 def database_url(cluster):
     """The database of the cluster."""
     return cluster.url("outage")
+
+
+@pytest.fixture
+def queue_timeout_s():
+    """The default time that a call waits for the database."""
+    return QUEUE_TIMEOUT_S
 
 
 def frozen(cluster):
@@ -115,6 +122,18 @@ async def test_outage(cluster, store, stores, away):
     assert all(
         not isinstance(result, Exception) for result in await answers(*(call() for call in calls))
     )
+
+
+async def test_more_time_for_a_slow_database(cluster, engine):
+    """A call waits for a database that takes longer than the default, if it may."""
+    batchers = Batchers(engine, queue_timeout_s=4.5)
+    store = Stores(batchers).operations
+    operation = await factories.create(store)
+    with frozen(cluster):
+        call = asyncio.create_task(store.get(operation.id, factories.access_filter()))
+        await asyncio.sleep(1.5 * QUEUE_TIMEOUT_S)
+    assert await call == operation
+    await batchers.close()
 
 
 async def test_sessions_that_hang_are_replaced(cluster, store, stores):

@@ -36,6 +36,10 @@ from tests.waiting import eventually
 START_SECONDS = 30.0
 STOP_SECONDS = 120.0
 LOG_SECONDS = 5.0
+PROMPT: Final = str(Settings.model_fields["database_timeout_seconds"].default)
+"""The `database_timeout_seconds` of tests that take the database away."""
+PATIENT: Final = "4.5"
+"""That of all others: a busy machine holds up the database, too."""
 MEASURED_EVERY_S = "0.1"
 """Interval of a service's counts in tests that wait for them."""
 RECONNECT = (
@@ -104,6 +108,7 @@ class Service:
             "listen": self.address,
             "http_listen": self.http_address,
             "log_format": "json",
+            "database_timeout_seconds": PATIENT,
             **({} if self._limited else LIFTED),
             **self._settings,
         }

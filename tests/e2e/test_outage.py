@@ -16,7 +16,7 @@ from milepost.storage.failures import NO_ANSWER
 from milepost.storage.schema import upgrade
 from tests.e2e.refusals import refused
 from tests.e2e.rpcs import ABOUT_ONE, CALL_SECONDS, RPCS
-from tests.e2e.service import Service
+from tests.e2e.service import PROMPT, Service
 from tests.postgres import PostgresCluster
 from tests.waiting import eventually
 
@@ -39,7 +39,8 @@ def cluster():
 @pytest.fixture(scope="module")
 def own_service(cluster, tmp_path_factory):
     """The service on it, which is one process through all outages."""
-    with Service(cluster.url("outage"), tmp_path_factory.mktemp("outage")) as service:
+    folder = tmp_path_factory.mktemp("outage")
+    with Service(cluster.url("outage"), folder, database_timeout_seconds=PROMPT) as service:
         yield service
 
 
@@ -152,19 +153,22 @@ def test_unknown_key_is_not_judged_without_the_database(cluster, own_service, ou
     recover(own_service, bob)
 
 
-def test_locked_file(service):
+def test_locked_file(sqlite_url, tmp_path):
     """While another process locks the embedded store, reads succeed and writes are UNAVAILABLE."""
-    alice = service.client("alice")
-    operation = alice.create()
-    path = str(sa.make_url(service.database_url).database)
-    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+    path = str(sa.make_url(sqlite_url).database)
+    with (
+        Service(sqlite_url, tmp_path, database_timeout_seconds=PROMPT) as service,
+        closing(sqlite3.connect(path, isolation_level=None)) as other,
+    ):
+        alice = service.client("alice")
+        operation = alice.create()
         other.execute("BEGIN IMMEDIATE")
         with refused_in_time() as refusal:
             alice.create()
         assert refusal.retry_after == timedelta(seconds=1).total_seconds()
         assert alice.get(operation.id) == operation
         other.execute("ROLLBACK")
-    eventually(lambda: can_write(alice), within=BACK_WITHIN_S, what="writes again")
+        eventually(lambda: can_write(alice), within=BACK_WITHIN_S, what="writes again")
 
 
 def can_write(client):

@@ -49,6 +49,13 @@ class StoreSettings(BaseModel):
         " full_page_writes or synchronous_commit off",
     )
 
+    database_timeout_seconds: float = Field(
+        default=0.85,
+        ge=0.1,
+        le=4.5,  # before the server ends the statement
+        description="Time in which the database must answer a call; it gets UNAVAILABLE after it",
+    )
+
     @field_validator("database_url")
     @classmethod
     def _known_database(cls, value: SecretStr) -> SecretStr:

@@ -98,7 +98,10 @@ async def serve(settings: Settings, assignment: Assignment | None = None) -> Non
             return
         page_tokens = PageTokens(await asyncio.to_thread(service_key, engine, "page_tokens"))
         batchers = Batchers(
-            engine, batching=settings.batching, allow_data_loss=settings.allow_data_loss
+            engine,
+            batching=settings.batching,
+            allow_data_loss=settings.allow_data_loss,
+            queue_timeout_s=settings.database_timeout_seconds,
         )
         stack.push_async_callback(batchers.close)
         await batchers.connect()

@@ -34,7 +34,12 @@ class Batchers:
     """The batchers that all stores of a process share. Create and close them on a running loop."""
 
     def __init__(
-        self, engine: Engine, *, batching: bool = True, allow_data_loss: bool = False
+        self,
+        engine: Engine,
+        *,
+        batching: bool = True,
+        allow_data_loss: bool = False,
+        queue_timeout_s: float = QUEUE_TIMEOUT_S,
     ) -> None:
         """Start the batchers.
 
@@ -42,8 +47,10 @@ class Batchers:
             engine: the engine of the database.
             batching: run concurrent calls in one transaction; otherwise each has its own.
             allow_data_loss: accept a database that may lose acknowledged changes in a crash.
+            queue_timeout_s: the time that a call waits for the database.
         """
         self._engine = engine
+        self._queue_timeout_s = queue_timeout_s
         self._allow_data_loss = allow_data_loss
         self.database = database_of(engine)
         self.health = Health()
@@ -56,6 +63,7 @@ class Batchers:
             Session(engine, pinned_plans=True, read_only=True, health=self.health),
             max_batch=max_batch,
             repeatable=True,
+            queue_timeout_s=queue_timeout_s,
             spans=self._spans,
         )
         """Reads of operations by their ids."""
@@ -65,6 +73,7 @@ class Batchers:
                 Session(engine, pinned_plans=True, read_only=True, health=self.health),
                 max_batch=1,
                 repeatable=True,
+                queue_timeout_s=queue_timeout_s,
                 spans=self._spans,
             )
             for n in range(QUERY_BATCHERS)
@@ -94,7 +103,7 @@ class Batchers:
         name: str,
         *,
         max_batch: int = MAX_BATCH,
-        queue_timeout_s: float = QUEUE_TIMEOUT_S,
+        queue_timeout_s: float | None = None,
         restarts_timeout: bool = False,
     ) -> Batcher:
         session = Session(self._engine, pinned_plans=True, health=self.health)
@@ -102,7 +111,7 @@ class Batchers:
             name,
             session,
             max_batch=max_batch,
-            queue_timeout_s=queue_timeout_s,
+            queue_timeout_s=queue_timeout_s or self._queue_timeout_s,
             restarts_timeout=restarts_timeout,
             spans=self._spans,
         )

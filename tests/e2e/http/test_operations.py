@@ -4,6 +4,7 @@ import threading
 import uuid
 
 from tests.e2e.http.exchange import http_of
+from tests.waiting import eventually
 
 PENDING = "OPERATION_STATUS_PENDING"
 COMPLETED = "OPERATION_STATUS_COMPLETED"
@@ -107,6 +108,7 @@ def test_preferred_wait_ends_with_a_change(any_service, http_alice, alice):
         target=lambda: answers.append(other("GET", path(created), Prefer="wait=60"))
     )
     poll.start()
+    eventually(lambda: any_service.metric("milepost_rpcs_running"), within=10, what="it waits")
     alice.transition("StartOperation", created.json["id"])
     poll.join()
     other.close()
