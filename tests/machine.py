@@ -35,7 +35,16 @@ def free_ports(count: int) -> list[int]:
 
 def slowdown() -> float:
     """Return how many times longer than on a quiet machine a process may take."""
-    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+    busy = max(os.getloadavg()[0], _runnable())  # in the last minute, and now
+    return max(1.0, busy / (os.cpu_count() or 1))
+
+
+def _runnable() -> int:
+    """Return how many threads run, or wait for a processor; 0 on a system that does not say."""
+    try:
+        return int(_LOAD.read_text().partition("/")[0].split()[-1])
+    except OSError:
+        return 0
 
 
 def _is_free(port: int) -> bool:
@@ -58,6 +67,7 @@ def _ports() -> Iterator[int]:
     return itertools.chain(ports[start:], ports[:start])
 
 
+_LOAD: Final = Path("/proc/loadavg")
 _EPHEMERAL: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _EPHEMERAL_START: Final = 32768
 _FIRST_PORT: Final = 10000

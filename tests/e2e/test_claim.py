@@ -9,6 +9,7 @@ from grpc import StatusCode
 from milepost.gen.milepost.v1 import operation_pb2 as pb
 from tests.e2e.refusals import refused
 from tests.e2e.rpcs import RPCS
+from tests.machine import slowdown
 from tests.waiting import eventually
 
 
@@ -62,7 +63,7 @@ def test_claim_waits_for_work(any_service, alice, worker, function):
     created = alice.create(function=function)
     began = time.monotonic()
     (claimed,) = waiting.result().operations
-    assert time.monotonic() - began < 0.1
+    assert time.monotonic() - began < 0.1 * slowdown()
     assert claimed.id == created.id
 
 
@@ -70,7 +71,7 @@ def test_claim_ends_at_its_timeout(worker, function):
     """A claim that finds no work returns an empty list at its timeout."""
     began = time.monotonic()
     assert claim(worker, function, timeout=seconds(1)) == []
-    assert 0.9 < time.monotonic() - began < 2
+    assert 0.9 < time.monotonic() - began < 2 * slowdown()
 
 
 def test_claim_ends_before_its_deadline(any_service, worker, function):

@@ -21,6 +21,7 @@ from tests.e2e.client import Client
 from tests.e2e.refusals import Refusal, refused
 from tests.e2e.rpcs import BROKEN, RPCS
 from tests.e2e.service import Service
+from tests.machine import slowdown
 from tests.waiting import until
 
 SOON_S = 20.0
@@ -171,7 +172,7 @@ async def test_cancel_is_pushed_at_once(any_service, alice, worker):
                 kind=pb.INTERRUPTION_KIND_CANCELLED,
                 revision=response.operation.revision,
             )
-    assert statistics.median(took) < 0.05, took
+    assert statistics.median(took) < 0.05 * slowdown(), took
 
 
 async def test_first_update_of_a_cancelled_operation_is_interrupted(any_service, alice, worker):
@@ -282,7 +283,7 @@ async def test_expiry_is_pushed(any_service, alice, worker):
             revision=stored.revision,
         )
         assert [error.code for error in stored.errors] == ["EXPIRED"]
-        assert received_at - stored.complete_time.ToNanoseconds() / 1e9 < AT_ONCE_S
+        assert received_at - stored.complete_time.ToNanoseconds() / 1e9 < AT_ONCE_S * slowdown()
         late = await stream.ask(operation.id, progress=0.6)
         assert late.kind == pb.INTERRUPTION_KIND_EXPIRED
 

@@ -12,6 +12,7 @@ from milepost_client.convert import from_any, to_any
 from milepost_client.gen.milepost.v1 import worker_service_pb2 as pb
 from milepost_client.held_operation import HeldOperation
 from milepost_client.streamed_work import StreamedWork
+from tests.machine import slowdown
 from tests.unit.client_script import ID, Never, Refusal, Streamed, operation, started, talking
 from tests.unit.stream_service import Outbox, StreamService, claimed, streaming
 from tests.waiting import until
@@ -200,7 +201,7 @@ async def test_requested_cancel_is_answered_at_once():
         assert work.is_open
         work.detach()
     first, second = (time for time, _ in service.streams[0])
-    assert second - first < 0.2
+    assert second - first < 0.2 * slowdown()
 
 
 async def test_cancel_of_an_earlier_attempt_is_ignored():
