@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from tests.machine import slowdown
 
-PATIENCE_S: Final = 10.0
+MAX_WAIT_S: Final = 10.0
 _POLL_S: Final = 0.01
 _EAGER_S: Final = 0.02
 """Time in which a condition is looked at in each turn of the loop; then every `_PAUSE_S`, because
@@ -31,7 +31,7 @@ def eventually(condition: Callable[[], Any], *, within: float, what: str) -> Any
 
 
 async def until(
-    condition: Callable[[], bool], patience: float = PATIENCE_S, *, every_turn: bool = False
+    condition: Callable[[], bool], patience: float = MAX_WAIT_S, *, every_turn: bool = False
 ) -> None:
     """Wait until the condition holds, while other tasks run.
 

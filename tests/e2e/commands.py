@@ -16,7 +16,7 @@ from typing import Any
 from milepost.config import without_settings
 
 OK, REFUSED, USAGE, NOT_FOUND, UNAVAILABLE, ENDED_BADLY, DENIED = range(7)
-PATIENCE_S = 120.0
+MAX_WAIT_S = 120.0
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def milepost(*arguments: str, stdin: str = "", **settings: str) -> Done:
         capture_output=True,
         text=True,
         check=False,
-        timeout=PATIENCE_S,
+        timeout=MAX_WAIT_S,
     )
     assert "Traceback" not in done.stderr
     return Done(done.returncode, done.stdout, done.stderr)
@@ -67,7 +67,7 @@ def on_a_terminal(*arguments: str, columns: int, **settings: str) -> str:
         stderr=theirs,
     )
     os.close(theirs)
-    written, end = b"", time.monotonic() + PATIENCE_S
+    written, end = b"", time.monotonic() + MAX_WAIT_S
     try:
         while select.select([ours], [], [], end - time.monotonic())[0]:
             try:
@@ -95,4 +95,4 @@ def in_background(work: Callable[[], None]) -> Iterator[None]:
     try:
         yield
     finally:
-        thread.join(PATIENCE_S)
+        thread.join(MAX_WAIT_S)

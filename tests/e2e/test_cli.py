@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from milepost.config import without_settings
-from tests.e2e.commands import DENIED, OK, PATIENCE_S, USAGE, milepost
+from tests.e2e.commands import DENIED, MAX_WAIT_S, OK, USAGE, milepost
 
 
 def test_help_lists_commands_and_exit_codes():
@@ -89,7 +89,7 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
         capture_output=True,
         text=True,
         check=True,
-        timeout=PATIENCE_S,
+        timeout=MAX_WAIT_S,
     )
     return done.stdout.split()
 
@@ -188,7 +188,7 @@ def test_traceback_only_for_debugging(service):
         capture_output=True,
         text=True,
         check=False,
-        timeout=PATIENCE_S,
+        timeout=MAX_WAIT_S,
     )
     assert done.returncode == DENIED
     assert "Traceback" in done.stderr

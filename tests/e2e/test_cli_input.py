@@ -13,7 +13,7 @@ import typer
 
 from milepost.cli import app
 from milepost.config import without_settings
-from tests.e2e.commands import OK, PATIENCE_S, REFUSED, USAGE
+from tests.e2e.commands import MAX_WAIT_S, OK, REFUSED, USAGE
 
 NESTED: Final = '{"a":' * 90 + "1" + "}" * 90
 VALUES: Final = {
@@ -188,7 +188,7 @@ def in_shell(script: str) -> tuple[int, str]:
         stderr=subprocess.PIPE,
         text=True,
         check=False,
-        timeout=PATIENCE_S,
+        timeout=MAX_WAIT_S,
     )
     return done.returncode, done.stderr
 

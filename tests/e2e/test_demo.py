@@ -14,7 +14,7 @@ import pytest
 from milepost_client import SyncMilepost
 from tests.programs import listens
 
-PATIENCE_S = 200.0
+MAX_WAIT_S = 200.0
 INTERRUPTED = 130
 
 
@@ -53,7 +53,7 @@ def start(*arguments: str, temporary: Path, **settings: str) -> subprocess.Popen
 def run(*arguments: str, temporary: Path, **settings: str) -> tuple[int, str, str]:
     """Run the demo to its end and return exit code, standard output and standard error."""
     with start(*arguments, temporary=temporary, **settings) as process:
-        out, err = process.communicate(timeout=PATIENCE_S)
+        out, err = process.communicate(timeout=MAX_WAIT_S)
     assert "Traceback" not in err
     return process.returncode, out, err
 
@@ -150,7 +150,7 @@ def test_kept_service_can_be_called_until_ctrl_c(folder, temporary):
                 assert client.result(operation["id"]) == operation["result"]
         finally:
             process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=PATIENCE_S)
+        _, err = process.communicate(timeout=MAX_WAIT_S)
     assert (process.returncode, err) == (0, "")
     assert not listens(service["address"])
     assert list(temporary.iterdir()) == []
@@ -171,7 +171,7 @@ def test_interrupted_demo_leaves_nothing(temporary, tmp_path, number):
             lines.append(process.stdout.readline())
             assert lines[-1], lines
         process.send_signal(number)
-        _, err = process.communicate(timeout=PATIENCE_S)
+        _, err = process.communicate(timeout=MAX_WAIT_S)
     assert (process.returncode, err) == (INTERRUPTED, "error: interrupted\n")
     address = re.search(r"service +(\S+), started", "".join(lines))
     assert address

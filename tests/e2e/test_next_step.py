@@ -20,7 +20,7 @@ from tests.e2e.test_claim import claim
 from tests.waiting import eventually
 
 SOON_S = 5.0
-PATIENCE_S = 30.0
+MAX_WAIT_S = 30.0
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def listed(service: Service, client: Client) -> str:
         capture_output=True,
         text=True,
         check=True,
-        timeout=PATIENCE_S,
+        timeout=MAX_WAIT_S,
     )
     return done.stdout
 

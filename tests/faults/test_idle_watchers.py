@@ -36,7 +36,7 @@ CHANGES = 100
 MAX_SERIES = 5
 """Other load on the machine slows one series; a slow service slows all of them."""
 OPEN_S = 900.0
-PATIENCE_S = 60.0
+MAX_WAIT_S = 60.0
 
 
 @contextmanager
@@ -74,7 +74,7 @@ class Idle:
 
     async def next(self) -> None:
         """Wait until another change has arrived since the last time."""
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(MAX_WAIT_S):
             await self.changed.wait()
         self.changed.clear()
 

@@ -20,7 +20,7 @@ from tests.faults.history import histories
 from tests.machine import slowdown
 from tests.waiting import until
 
-PATIENCE_S = 60.0
+MAX_WAIT_S = 60.0
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ async def test_acknowledged_progress_survives_a_kill(service, count):
                 asyncio.create_task(work(Stream(client, channel), o, progress[o], acknowledged[o]))
                 for o in ids
             ]
-            await until(enough(service, 5 * count, acknowledged.values()), patience=PATIENCE_S)
+            await until(enough(service, 5 * count, acknowledged.values()), patience=MAX_WAIT_S)
             service.kill()
             await asyncio.gather(*workers)
         service.start()

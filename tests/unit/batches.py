@@ -7,7 +7,7 @@ import sqlalchemy as sa
 
 from milepost.storage.engine import open_engine
 
-PATIENCE_S = 10
+MAX_WAIT_S = 10
 MANY = 1_000
 
 
@@ -36,7 +36,7 @@ class Work:
         """Store the items, and return ten times each."""
         self.batches.append(list(items))
         self.running.release()
-        assert self._permits.acquire(timeout=PATIENCE_S)
+        assert self._permits.acquire(timeout=MAX_WAIT_S)
         session.run(INSERT, [(item,) for item in items])
         return [item * 10 for item in items]
 
@@ -50,7 +50,7 @@ class Work:
 
     async def started(self):
         """Wait until another batch has started."""
-        assert await asyncio.to_thread(self.running.acquire, timeout=PATIENCE_S)
+        assert await asyncio.to_thread(self.running.acquire, timeout=MAX_WAIT_S)
 
 
 def open_small(folder):

@@ -29,6 +29,7 @@ FIRST_EVENT_S: Final = 0.5
 MAX_WRITE_S: Final = 60.0
 """Time in which a reader must make room for an event."""
 KEEP_ALIVE: Final = b": keep-alive\n\n"
+CONTENT_TYPE: Final = "text/event-stream"
 
 
 async def send_events(
@@ -43,6 +44,25 @@ async def send_events(
         if first[0].done() and first[0].result() is None:
             return web.Response(status=HTTPStatus.NO_CONTENT)
         return await _stream(watch, first, request, refuse)
+
+
+def refused_for_now(response: web.Response, request: web.Request) -> web.Response:
+    """Return a stream with an `error` instead of a refusal with Retry-After, if a browser asks.
+
+    An EventSource gives up at every status but 200. After a stream that ends it asks again, once
+    the time of `retry` has passed.
+    """
+    pause = response.headers.get("Retry-After")
+    if pause is None or CONTENT_TYPE not in request.headers.get("Accept", ""):
+        return response
+    stream = web.Response(
+        body=b"retry: %d\nevent: error\ndata: %s\n\n" % (1_000 * int(pause), response.body),
+        content_type=CONTENT_TYPE,
+        headers={"Cache-Control": "no-store"},
+    )
+    if response.keep_alive is False:
+        stream.force_close()
+    return stream
 
 
 @contextlib.asynccontextmanager
@@ -68,7 +88,7 @@ async def _stream(
     refuse: Refuse,
 ) -> web.StreamResponse:
     response = web.StreamResponse(
-        headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
+        headers={"Content-Type": CONTENT_TYPE, "Cache-Control": "no-store"}
     )
     response.headers["X-Accel-Buffering"] = "no"  # nginx passes every event on at once
     try:

@@ -29,7 +29,7 @@ from milepost.api.renewals import renewed_by
 from milepost.domain.errors import MilepostError, Overloaded
 from milepost.domain.operation import ID_PATTERN
 from milepost.telemetry import conventions
-from milepost.web.event_streams import send_events
+from milepost.web.event_streams import refused_for_now, send_events
 from milepost.web.http_call import HttpCall
 from milepost.web.problems import problem_of_status, problem_response, response_of_refusal
 from milepost.web.requests import message_of
@@ -117,7 +117,8 @@ class HttpApi:
             outcome.code = "INVALID_ARGUMENT"
             return problem_response(problem_of_status(HTTPStatus(error.status), error.reason))
         except Exception as error:  # noqa: BLE001 - the one place where nothing may get through
-            return response_of_refusal(refuse(error))
+            response = response_of_refusal(refuse(error))
+            return refused_for_now(response, request) if route.is_watch else response
 
     def _admitted(self, route: Route, call: HttpCall) -> AbstractContextManager[None]:
         return self._access.admission.admit(waits=call.waits, streams=route.is_watch)

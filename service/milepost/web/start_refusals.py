@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
+from milepost.web.event_streams import refused_for_now
 from milepost.web.problems import problem_of_status, problem_response
 
 if TYPE_CHECKING:
@@ -34,4 +35,5 @@ async def _refuse_missing(request: web.Request, handler: Handler) -> web.StreamR
         response = problem_response(problem)
         response.headers["Retry-After"] = str(RETRY_AFTER_S)
         response.force_close()  # the connection belongs to this application
-        return response
+        is_watch = request.path.endswith(":watch")
+        return refused_for_now(response, request) if is_watch else response

