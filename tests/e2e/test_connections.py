@@ -140,10 +140,6 @@ def test_calls_of_strangers_are_bounded(own_service, metadata):
     def turned_away() -> int:
         return int(own_service.metric("milepost_limited_total", limit="unknown_callers"))
 
-    def are_answered() -> bool:
-        seen = int(own_service.metric("milepost_rpc_duration_seconds_count", method=GET))
-        return turned_away() + seen > sent
-
     with contextlib.ExitStack() as stack:
         while sent < MAX_PENDING_CALLS and not turned_away():
             for _ in range(3):
@@ -152,8 +148,6 @@ def test_calls_of_strangers_are_bounded(own_service, metadata):
                     connection.open_call(GET, *metadata, body=b"")
             sent += 3 * STREAMS
             assert alice.get(operation.id) == operation
-            # gRPC itself refuses calls, also those of known callers, when too many of them wait.
-            eventually(are_answered, within=20, what="all are answered")
     assert alice.get(operation.id) == operation
     # A slow machine may look at each call, because there are never so many in one second.
     looked_at = len(own_service.log_lines(event="call refused"))

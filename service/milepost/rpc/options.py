@@ -17,6 +17,11 @@ MAX_PENDING_CALLS: Final = 20_000
 
 gRPC answers further ones with CANCELLED, silently. Its own limit is 1,000.
 """
+MAX_PENDING_S: Final = 600
+"""Time after which gRPC does the same to a call that still waits; its own limit is 30 s.
+
+A client does not repeat a call that it sees CANCELLED. Until then the call's deadline ends it.
+"""
 MIN_PING_INTERVAL_MS: Final = 9_000
 """Shortest interval of pings: clients that ping every 10 s have a second for delays on the way."""
 _MINUTE_MS: Final = 60_000
@@ -37,6 +42,7 @@ def server_options(
         ("grpc.max_concurrent_streams", CONCURRENT_STREAMS),
         ("grpc.server.max_pending_requests", MAX_PENDING_CALLS),
         ("grpc.server.max_pending_requests_hard_limit", MAX_PENDING_CALLS),
+        ("grpc.server_max_unrequested_time_in_server", MAX_PENDING_S),
         # Compressed requests are refused before they are inflated.
         ("grpc.compression_enabled_algorithms_bitset", 1),
         ("grpc.keepalive_time_ms", _MINUTE_MS),
