@@ -8,6 +8,7 @@ import pytest
 from milepost.domain.errors import StoreUnavailable
 from milepost.domain.operation import Status
 from milepost.domain.transitions import Transition
+from milepost.storage.batching import QUEUE_TIMEOUT_S
 from tests import factories
 from tests.contract.stored import answers
 from tests.machine import slowdown
@@ -17,6 +18,12 @@ from tests.machine import slowdown
 def database_url(sqlite_url):
     """The URL of a SQLite file, which can be locked as a whole."""
     return sqlite_url
+
+
+@pytest.fixture
+def queue_timeout_s():
+    """The default time that a call waits for the database."""
+    return QUEUE_TIMEOUT_S
 
 
 async def test_locked_file(store, stored):
