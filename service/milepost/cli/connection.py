@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-DEFAULT_ADDRESS: Final = "127.0.0.1:7450"
+_GRPC_PORT: Final = 7450
+DEFAULT_ADDRESS: Final = f"127.0.0.1:{_GRPC_PORT}"
 _CONNECT_S: Final = 2.0
 _MAX_PORT: Final = 65_535
 _HOST_PORT: Final = re.compile(r"(?:\[[^\]\s]+\]|[^\s:/\[\]]+):(\d{1,5})")
@@ -162,6 +163,21 @@ def refuses(address: str) -> bool:
     return False
 
 
+def _sentence(error: MilepostError) -> str:
+    """Return the first line of the error, or what it means to a user of the command line."""
+    import milepost_client as client
+
+    text = str(error).strip()
+    if isinstance(error, client.Unauthenticated) and error.reason == "UNAUTHENTICATED":
+        return (
+            "the service does not accept the credential: an API key may be mistyped, expired,"
+            " revoked, or of another database (see milepost keys list)"
+        )
+    if "http1.x server" in text:  # so gRPC describes a server of HTTP/1
+        return f"speaks HTTP, not gRPC: the gRPC port is {_GRPC_PORT} by default"
+    return text.partition("\n")[0]
+
+
 def _failure(error: MilepostError, address: str) -> CommandError:
     import milepost_client as client
 
@@ -174,7 +190,7 @@ def _failure(error: MilepostError, address: str) -> CommandError:
     else:
         exit_code = ExitCode.REFUSED
     code = error.code.name if error.code else "UNKNOWN"
-    text = (str(error).strip() or code).splitlines()[0]
+    text = _sentence(error) or code
     violations = [{"field": v.field, "problem": v.problem} for v in error.violations]
     return CommandError(
         text
