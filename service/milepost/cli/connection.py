@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import http.client
 import re
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -163,19 +164,33 @@ def refuses(address: str) -> bool:
     return False
 
 
-def _sentence(error: MilepostError) -> str:
+def _sentence(error: MilepostError, address: str) -> str:
     """Return the first line of the error, or what it means to a user of the command line."""
     import milepost_client as client
 
-    text = str(error).strip()
     if isinstance(error, client.Unauthenticated) and error.reason == "UNAUTHENTICATED":
         return (
             "the service does not accept the credential: an API key may be mistyped, expired,"
             " revoked, or of another database (see milepost keys list)"
         )
-    if "http1.x server" in text:  # so gRPC describes a server of HTTP/1
+    if isinstance(error, client.Unavailable) and not error.reason and _speaks_http(address):
         return f"speaks HTTP, not gRPC: the gRPC port is {_GRPC_PORT} by default"
-    return text.partition("\n")[0]
+    return str(error).strip().partition("\n")[0]
+
+
+def _speaks_http(address: str) -> bool:
+    """Return whether a port of this machine answers HTTP/1, as the HTTP port of a service does."""
+    target = local_port(address)
+    if target is None:
+        return False
+    connection = http.client.HTTPConnection(*target, timeout=_CONNECT_S)
+    with contextlib.closing(connection):
+        try:
+            connection.request("HEAD", "/")
+            connection.getresponse()
+        except (OSError, http.client.HTTPException):
+            return False
+    return True
 
 
 def _failure(error: MilepostError, address: str) -> CommandError:
@@ -190,7 +205,7 @@ def _failure(error: MilepostError, address: str) -> CommandError:
     else:
         exit_code = ExitCode.REFUSED
     code = error.code.name if error.code else "UNKNOWN"
-    text = _sentence(error) or code
+    text = _sentence(error, address) or code
     violations = [{"field": v.field, "problem": v.problem} for v in error.violations]
     return CommandError(
         text
