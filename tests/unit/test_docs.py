@@ -224,13 +224,14 @@ def test_image_needs_only_the_setting_for_plaintext(monkeypatch):
 
 
 def test_metrics_are_documented():
-    """The guide for operators lists every metric of the service, and no other."""
+    """The guide for operators has every metric in its table, and names no other."""
     exported = {
         family.name + "_total" * (family.type == "counter")
         for family in (*telemetry.registry.collect(), *process_metrics(()))
     }
     text = OPERATING.read_text(encoding="utf-8")
     assert set(re.findall(r"`(milepost_\w+)`", text)) == exported
+    assert set(re.findall(r"^\| `(milepost_\w+)` \|", text, re.MULTILINE)) == exported
 
 
 def test_log_lines_are_documented():
