@@ -65,6 +65,12 @@ func openChannel(address string, settings *settings) (*grpc.ClientConn, error) {
 	return grpc.NewClient(address, append(options, settings.dialOptions...)...)
 }
 
+// isTarget returns false for an empty address and for a URL, after which gRPC would look in vain.
+func isTarget(address string) bool {
+	isURL := strings.HasPrefix(address, "http://") || strings.HasPrefix(address, "https://")
+	return address != "" && !isURL
+}
+
 // isLoopback returns true if every connection to the address stays on this machine.
 func isLoopback(address string) bool {
 	if strings.HasPrefix(address, "unix:") || strings.HasPrefix(address, "unix-abstract:") {

@@ -31,6 +31,9 @@ func New(address string, options ...Option) (*Client, error) {
 	if err := settings.check(); err != nil {
 		return nil, err
 	}
+	if !isTarget(address) {
+		return nil, fmt.Errorf("milepost: %q is not an address such as 127.0.0.1:7450", address)
+	}
 	conn, err := openChannel(address, settings)
 	if err != nil {
 		return nil, fmt.Errorf("milepost: %w", err)

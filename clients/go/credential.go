@@ -11,7 +11,9 @@ import (
 type TokenSource func(ctx context.Context) (string, error)
 
 // errBadKey does not show the key.
-var errBadKey = errors.New("milepost: an API key is one word of ASCII; is there a line end in it?")
+var errBadKey = errors.New(
+	"milepost: an API key is one word of ASCII: this one is empty, or has a space or a line end",
+)
 
 // bearer puts the token into the metadata of every call.
 type bearer struct {

@@ -155,6 +155,15 @@ func TestLoopbackAddresses(t *testing.T) {
 	}
 }
 
+// TestAddressesAreChecked before gRPC looks for a machine of that name.
+func TestAddressesAreChecked(t *testing.T) {
+	for _, address := range []string{"", "http://127.0.0.1:1", "https://example.com"} {
+		if _, err := New(address); err == nil || !strings.Contains(err.Error(), "such as 127.0.0.1:7450") {
+			t.Errorf("%q: %v", address, err)
+		}
+	}
+}
+
 // TestOptionsAreChecked and never show the key.
 func TestOptionsAreChecked(t *testing.T) {
 	for _, options := range [][]Option{

@@ -192,4 +192,4 @@ def test_traceback_only_for_debugging(service):
     )
     assert done.returncode == DENIED
     assert "Traceback" in done.stderr
-    assert done.stderr.splitlines()[-1].startswith("error: a valid credential")
+    assert done.stderr.splitlines()[-1].startswith("error: the service does not accept the credential")

@@ -20,6 +20,7 @@ from milepost.storage.tables import operations
 from milepost_client import NotFound, SyncMilepost, Unauthenticated
 from tests import factories
 from tests.e2e.commands import DENIED, NOT_FOUND, OK, REFUSED, UNAVAILABLE, USAGE, milepost
+from tests.e2e.service import Service
 from tests.machine import free_port
 from tests.waiting import eventually
 
@@ -42,13 +43,25 @@ def store(tmp_path: Path) -> dict[str, str]:
 def test_migrate_upgrades_and_downgrades(store):
     """The schema is migrated to the newest revision, to the empty one, and to a given one."""
     assert milepost("migrate", "--output", "json", **store).json == {"revision": latest()}
-    assert milepost("migrate", "--to", "base", "--output", "json", **store).json == {
-        "revision": None
-    }
+    base = ("migrate", "--to", "base", "--output", "json")
+    done = milepost(*base, **store)
+    assert (done.code, done.error["reason"]) == (USAGE, "CONFIRMATION_NEEDED")
+    assert milepost("keys", "list", **store).code == OK
+    assert milepost(*base, "--remove-everything", **store).json == {"revision": None}
     assert milepost("migrate", "--to", "0001", **store).out == "the schema is at 0001\n"
     done = milepost("migrate", "--to", "nonsense", **store)
     assert (done.code, done.out) == (REFUSED, "")
-    assert done.err == "error: Can't locate revision identified by 'nonsense'\n"
+    assert done.err == f"error: there is no revision nonsense; the newest is {latest()}\n"
+
+
+def test_schema_is_not_taken_back_under_a_service(store, tmp_path):
+    """A downgrade of the embedded store is refused while a service runs on it."""
+    with Service(store["MILEPOST_DATABASE_URL"], tmp_path):
+        for revision in ("0001", "base"):
+            done = milepost("migrate", "--to", revision, "--remove-everything", **store)
+            assert (done.code, done.out) == (REFUSED, "")
+            assert done.err.startswith("error: a service runs on this database")
+        assert milepost("migrate", **store).out == f"the schema is at {latest()}\n"
 
 
 def test_clean_up_without_a_service(store):

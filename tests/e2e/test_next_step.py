@@ -118,4 +118,4 @@ def test_overdue_operations_are_shown(unswept):
     lines = {line.split()[0]: line for line in listed(unswept, alice).splitlines() if line}
     assert "NEXT" in lines["ID"]
     assert re.search(r"renewal \d+ (s|min) LATE", lines[late.id])
-    assert re.search(r"claim in 1 d|claim in 2\d h", lines[waiting.id])
+    assert re.search(r"claim within (1 d|2\d h)", lines[waiting.id])

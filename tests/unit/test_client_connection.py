@@ -43,6 +43,13 @@ async def test_blocking_client_is_opened_and_closed_without_a_block():
         await asyncio.to_thread(use, service.address)
 
 
+@pytest.mark.parametrize("address", ["", "http://127.0.0.1:1", "https://example.com"])
+def test_address_is_checked(address):
+    """An empty address and a URL are refused before gRPC looks for a machine of that name."""
+    with pytest.raises(ValueError, match="is not an address such as"):
+        Milepost(address, api_key=API_KEY)
+
+
 async def test_client_of_another_event_loop_is_refused():
     """A client is an error, not a hang, in an event loop other than its own."""
 

@@ -51,6 +51,16 @@ async def test_watch_goes_on_after_a_cut(cut):
     assert [request.after_revision for request in service.requests] == [4, 7, 7, 7]
 
 
+async def test_outage_of_a_watch_is_logged_once(caplog):
+    """A single cut, as of a drain, is not logged; an outage is, once."""
+    cut = unavailable()
+    script = (changed(1, then=cut), changed(2, then=cut), cut, cut, changed(3))
+    async with talking(*script) as (milepost, _):
+        assert [operation.revision async for operation in milepost.watch(ID)] == [1, 2, 3]
+    [line] = caplog.messages
+    assert line.startswith(f"the watch of {ID} is interrupted, and goes on later: ")
+
+
 BROKEN = ("UNAVAILABLE", "INTERNAL", "UNKNOWN", "CANCELLED", "DEADLINE_EXCEEDED")
 REFUSED = [code for code in grpc.StatusCode if code.name not in {"OK", "UNAVAILABLE"}]
 

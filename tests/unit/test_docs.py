@@ -150,6 +150,15 @@ def test_commands_are_accepted():
     assert {"serve", "migrate", "keys create", "ops create", "ops watch"} <= understood
 
 
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_ids_have_the_length_of_those_of_the_service(path):
+    """An id in an example may be tried: a shorter one would be refused for its form."""
+    lengths = {"op": len("op_") + 24, "msg": len("msg_") + 32}
+    text = path.read_text(encoding="utf-8")
+    for found in re.finditer(r"\b(op|msg)_[0-9a-f]{6,}\b", text):
+        assert len(found[0]) == lengths[found[1]], found[0]
+
+
 def test_make_targets_exist():
     """Every `make` command of the documents has a target."""
     text = (ROOT / "Makefile").read_text(encoding="utf-8")
@@ -215,13 +224,14 @@ def test_image_needs_only_the_setting_for_plaintext(monkeypatch):
 
 
 def test_metrics_are_documented():
-    """The guide for operators lists every metric of the service, and no other."""
+    """The guide for operators has every metric in its table, and names no other."""
     exported = {
         family.name + "_total" * (family.type == "counter")
         for family in (*telemetry.registry.collect(), *process_metrics(()))
     }
     text = OPERATING.read_text(encoding="utf-8")
     assert set(re.findall(r"`(milepost_\w+)`", text)) == exported
+    assert set(re.findall(r"^\| `(milepost_\w+)` \|", text, re.MULTILINE)) == exported
 
 
 def test_log_lines_are_documented():

@@ -39,8 +39,8 @@ class Connection:
         deadline: The deadline of one call, all its tries together.
 
     Raises:
-        ValueError: The API key is not one word of ASCII, or both `api_key` and `token`, or `tls`
-            and `insecure`, are given.
+        ValueError: The address is empty or a URL, the API key is not one word of ASCII, or both
+            `api_key` and `token`, or `tls` and `insecure`, are given.
     """
 
     def __init__(
@@ -55,6 +55,9 @@ class Connection:
     ) -> None:
         if tls and insecure:
             raise ValueError("tls and insecure exclude each other")
+        if not address or address.startswith(("http://", "https://")):
+            # gRPC would look for a machine of such a name.
+            raise ValueError(f"{address!r} is not an address such as 127.0.0.1:7450")
         self._address = address
         self._credential = Credential(api_key, token)
         self._tls = tls

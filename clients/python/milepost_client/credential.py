@@ -26,7 +26,9 @@ class Credential:
         if api_key is not None and token is not None:
             raise ValueError("api_key and token exclude each other")
         if api_key is not None and not _is_word(api_key):
-            raise ValueError("an API key is one word of ASCII; is there a line end in it?")
+            raise ValueError(
+                "an API key is one word of ASCII: this one is empty, or has a space or a line end"
+            )
         self._fixed = () if api_key is None else _metadata(api_key)
         self._token = token
 

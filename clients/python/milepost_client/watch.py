@@ -1,6 +1,7 @@
 """The watch of one operation: one sequence of changes over as many connections as it takes."""
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Final
@@ -16,8 +17,12 @@ from milepost_client.operation import Operation
 from milepost_client.pace import Backoff
 from milepost_client.refusal import decoded, rebuild
 
+log: Final = logging.getLogger("milepost_client.watch")
+
 MAX_OUTAGE_S: Final = 300.0
 """How long a watch that has worked before tries to connect again."""
+_REPORTED_FAILURE: Final = 2
+"""Number, in a row, of the failure that is logged: a replica that drains causes one only."""
 
 
 async def changes(
@@ -29,11 +34,12 @@ async def changes(
     backoff = Backoff()
     end = clock() + calls.deadline
     has_worked = False
+    failures = 0  # since the last response
     while True:
         try:
             async with aclosing(_items(calls, request)) as items:
                 async for item in items:
-                    has_worked = True
+                    has_worked, failures = True, 0
                     if item.HasField("operation"):
                         request.after_revision = item.operation.revision
                         yield from_operation(item.operation)
@@ -45,6 +51,11 @@ async def changes(
             pause = backoff.pause_s(error)
             if not _is_temporary(error, has_worked=has_worked) or clock() + pause >= end:
                 raise error from error.__cause__
+            failures += 1
+            if failures == _REPORTED_FAILURE:
+                log.warning(
+                    "the watch of %s is interrupted, and goes on later: %s", operation_id, error
+                )
         else:
             return
         await asyncio.sleep(pause)

@@ -44,7 +44,8 @@ impl fmt::Debug for Credential {
 }
 
 /// Does not show the key.
-pub(crate) const BAD_KEY: &str = "an API key is one word of ASCII; is there a line end in it?";
+pub(crate) const BAD_KEY: &str =
+    "an API key is one word of ASCII: this one is empty, or has a space or a line end";
 
 /// Return the header of the token; None if it is not one word of ASCII.
 pub(crate) fn header_of(token: &str) -> Option<HeaderValue> {

@@ -73,7 +73,9 @@ function credentialSource({ apiKey, token }: MilepostOptions): CredentialSource 
     throw new TypeError("apiKey and token exclude each other");
   }
   if (apiKey !== undefined && !WORD.test(apiKey)) {
-    throw new TypeError("an API key is one word of ASCII; is there a line end in it?");
+    throw new TypeError(
+      "an API key is one word of ASCII: this one is empty, or has a space or a line end",
+    );
   }
   return token === undefined ? async () => apiKey : () => ask(token);
 }

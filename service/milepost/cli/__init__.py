@@ -152,9 +152,9 @@ webhooks_app.command(epilog=_examples("milepost webhooks rotate"))(webhooks.rota
 webhooks_app.command(
     epilog=_examples("milepost webhooks deliveries --operation op_0123456789abcdef01234567")
 )(webhooks.deliveries)
-webhooks_app.command(epilog=_examples("milepost webhooks redeliver msg_0123456789abcdef01234567"))(
-    webhooks.redeliver
-)
+webhooks_app.command(
+    epilog=_examples("milepost webhooks redeliver msg_0123456789abcdef0123456789abcdef")
+)(webhooks.redeliver)
 webhooks_app.command("test", epilog=_examples("milepost webhooks test https://example.com/hook"))(
     webhooks.send_test
 )

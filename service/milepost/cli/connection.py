@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import http.client
 import re
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-DEFAULT_ADDRESS: Final = "127.0.0.1:7450"
+_GRPC_PORT: Final = 7450
+DEFAULT_ADDRESS: Final = f"127.0.0.1:{_GRPC_PORT}"
 _CONNECT_S: Final = 2.0
 _MAX_PORT: Final = 65_535
 _HOST_PORT: Final = re.compile(r"(?:\[[^\]\s]+\]|[^\s:/\[\]]+):(\d{1,5})")
@@ -162,6 +164,35 @@ def refuses(address: str) -> bool:
     return False
 
 
+def _sentence(error: MilepostError, address: str) -> str:
+    """Return the first line of the error, or what it means to a user of the command line."""
+    import milepost_client as client
+
+    if isinstance(error, client.Unauthenticated) and error.reason == "UNAUTHENTICATED":
+        return (
+            "the service does not accept the credential: an API key may be mistyped, expired,"
+            " revoked, or of another database (see milepost keys list)"
+        )
+    if isinstance(error, client.Unavailable) and not error.reason and _speaks_http(address):
+        return f"speaks HTTP, not gRPC: the gRPC port is {_GRPC_PORT} by default"
+    return str(error).strip().partition("\n")[0]
+
+
+def _speaks_http(address: str) -> bool:
+    """Return whether a port of this machine answers HTTP/1, as the HTTP port of a service does."""
+    target = local_port(address)
+    if target is None:
+        return False
+    connection = http.client.HTTPConnection(*target, timeout=_CONNECT_S)
+    with contextlib.closing(connection):
+        try:
+            connection.request("HEAD", "/")
+            connection.getresponse()
+        except (OSError, http.client.HTTPException):
+            return False
+    return True
+
+
 def _failure(error: MilepostError, address: str) -> CommandError:
     import milepost_client as client
 
@@ -174,7 +205,7 @@ def _failure(error: MilepostError, address: str) -> CommandError:
     else:
         exit_code = ExitCode.REFUSED
     code = error.code.name if error.code else "UNKNOWN"
-    text = (str(error).strip() or code).splitlines()[0]
+    text = _sentence(error, address) or code
     violations = [{"field": v.field, "problem": v.problem} for v in error.violations]
     return CommandError(
         text

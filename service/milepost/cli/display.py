@@ -177,14 +177,14 @@ def _next(operation: Operation) -> str:
         return f"cancel {_left(operation.cancel_expire_time)}"
     if operation.next_step is None or operation.next_step_deadline is None:
         return ""
-    return f"{operation.next_step.lower()} {_left(operation.next_step_deadline)}"
+    return f"{operation.next_step.lower()} {_left(operation.next_step_deadline, 'within')}"
 
 
-def _left(time: datetime) -> str:
-    """Return the time that is left, or by how much it is late."""
+def _left(time: datetime, word: str = "in") -> str:
+    """Return the time that is left, after a word, or by how much it is late."""
     left = (time - datetime.now(UTC)).total_seconds()
     size, unit = next(((s, u) for s, u in _UNITS if abs(left) >= s), _UNITS[-1])
-    return f"in {left / size:.0f} {unit}" if left >= 0 else f"{-left / size:.0f} {unit} LATE"
+    return f"{word} {left / size:.0f} {unit}" if left >= 0 else f"{-left / size:.0f} {unit} LATE"
 
 
 _UNITS: Final = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))

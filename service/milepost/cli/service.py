@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, cast
 
 import typer
 
-from milepost.cli.errors import CommandError, ExitCode, refused, settings_failures
+from milepost.cli.errors import CommandError, ExitCode, refused, settings_failures, wrong_usage
 from milepost.cli.output import Output, OutputOption, QuietOption, print_json, print_line
 from milepost.cli.values import quoted
 
@@ -168,10 +168,18 @@ def migrate(
             help="A revision such as 0001, `head`, or `base` for no tables.",
         ),
     ] = "head",
+    remove_everything: Annotated[
+        bool, typer.Option("--remove-everything", help="Confirm `--to base`.")
+    ] = False,
     output: OutputOption = Output.TEXT,
     quiet: QuietOption = False,
 ) -> None:
     """Migrate the schema of the database to the newest or another revision."""
+    if to == "base" and not remove_everything:
+        raise wrong_usage(
+            "base removes every table with its content: to do that, add --remove-everything",
+            reason="CONFIRMATION_NEEDED",
+        )
     settings = settings_without_ports()
     from milepost import main
 

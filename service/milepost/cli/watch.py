@@ -45,6 +45,7 @@ def require_completed(operation: Operation, within: timedelta | None = None) -> 
             exit_code=ExitCode.UNAVAILABLE,
         )
     causes = "; ".join(f"{error.code}: {error.message}" for error in operation.errors)
+    causes = causes or operation.cancel_reason or ""
     raise CommandError(
         f"operation {operation.id} is {operation.status}" + (f": {causes}" if causes else ""),
         reason=f"OPERATION_{operation.status}",

@@ -13,7 +13,7 @@ from alembic.util import CommandError
 from milepost.config import SettingsError
 from milepost.domain.api_key import issue_key
 from milepost.domain.errors import StoreUnavailable
-from milepost.main.embedded import make_folder
+from milepost.main.embedded import EmbeddedStore, make_folder
 from milepost.main.webhook_delivery import master_keys
 from milepost.storage import schema
 from milepost.storage.api_keys import KeyRing
@@ -53,14 +53,23 @@ class DatabaseError(Exception):
 
 def migrate(url: str, revision: str = schema.HEAD, *, allow_data_loss: bool = False) -> str | None:
     """Upgrade or downgrade the schema to `revision`; return the revision that it has now."""
+    if revision not in {schema.HEAD, schema.BASE} and not schema.is_known(revision):
+        raise DatabaseError(f"there is no revision {revision}; the newest is {schema.latest()}")
     with opened_database(url) as engine:
         require(engine, allow_data_loss=allow_data_loss)
-        back = revision == "base" or (schema.current(engine) or "") > revision
-        if back and not revision.startswith("+"):
-            schema.downgrade(url, revision)
+        if revision == schema.BASE or (schema.current(engine) or "") > revision:
+            _downgrade(url, revision)
         else:
             schema.upgrade(url, revision)
         return schema.current(engine)
+
+
+def _downgrade(url: str, revision: str) -> None:
+    """Downgrade the schema. A running service would need what that removes."""
+    with EmbeddedStore(url) as store:
+        if url.startswith("sqlite") and not store.try_lock():
+            raise DatabaseError("a service runs on this database: stop it before you go back")
+        schema.downgrade(url, revision)
 
 
 def require(engine: Engine, *, allow_data_loss: bool) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _INSTALLED: Final = Path(__file__).parents[1] / "migrations"
 _CHECKOUT: Final = Path(__file__).parents[3] / "migrations"
 HEAD: Final = "head"
+BASE: Final = "base"
 
 
 def upgrade(url: str, revision: str = HEAD) -> None:
@@ -44,8 +45,13 @@ def is_usable(revision: str | None) -> bool:
     It can at the latest revision that it knows and at any newer one, because migrations keep the
     previous release working.
     """
-    known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
-    return revision is not None and (revision == latest() or revision not in known)
+    return revision is not None and (revision == latest() or not is_known(revision))
+
+
+def is_known(revision: str) -> bool:
+    """Return whether this code has the migration to `revision`."""
+    scripts = ScriptDirectory.from_config(_config()).walk_revisions()
+    return any(script.revision == revision for script in scripts)
 
 
 def problem(engine: Engine) -> str | None:

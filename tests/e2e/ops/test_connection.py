@@ -47,6 +47,7 @@ def test_calls_need_a_key(caller, service):
     done = caller("ops", "list", "--output", "json", MILEPOST_API_KEY="mp_nonsense")
     assert (done.code, done.error["reason"]) == (DENIED, "UNAUTHENTICATED")
     assert "mp_nonsense" not in done.err
+    assert "an API key may be mistyped" in done.error["message"]
     idle = service.api_key("wally", roles=("WORKER",), functions=())
     done = caller("ops", "list", "--output", "json", "--api-key", idle)
     assert (done.code, done.error["code"]) == (DENIED, "PERMISSION_DENIED")
@@ -62,3 +63,12 @@ def test_unreachable_service_fails_at_once(caller):
         assert done.err.startswith(f"error: nothing listens on {address}")
         done = caller("ops", "list", "--address", address, "--output", "json")
         assert done.error["code"] == "UNAVAILABLE"
+
+
+def test_port_of_http_is_recognized(caller, service):
+    """An address that speaks HTTP is reported with the default port of gRPC."""
+    done = caller("ops", "list", "--address", service.http_address)
+    assert done.code == UNAVAILABLE
+    assert done.err == (
+        f"error: {service.http_address}: speaks HTTP, not gRPC: the gRPC port is 7450 by default\n"
+    )

@@ -95,11 +95,12 @@ def test_watch_of_a_failure_is_exit_code_5(caller, worker):
 
 
 def test_watch_of_a_cancellation_is_exit_code_5(caller):
-    """A cancelled operation is exit code 5 too."""
+    """A cancelled operation is exit code 5 too, and its reason is shown."""
     id_ = create(caller)
-    caller("ops", "cancel", id_)
+    caller("ops", "cancel", id_, "--reason", "not needed")
     done = caller("ops", "watch", id_, "--output", "json")
     assert (done.code, done.error["reason"]) == (ENDED_BADLY, "OPERATION_CANCELLED")
+    assert done.error["message"] == f"operation {id_} is CANCELLED: not needed"
 
 
 def test_watch_gives_up_after_its_timeout(caller):

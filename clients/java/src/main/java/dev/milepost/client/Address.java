@@ -29,8 +29,16 @@ final class Address {
     return found.group("plain") != null ? found.group("plain") : found.group("bare");
   }
 
-  /** Returns the address as gRPC wants it. */
+  /**
+   * Returns the address as gRPC wants it.
+   *
+   * @throws IllegalArgumentException if it is empty, or a URL
+   */
   static String target(String address) {
+    if (address.isEmpty() || address.matches("(?s)https?://.*")) {
+      throw new IllegalArgumentException(
+          "\"" + address + "\" is not an address such as 127.0.0.1:7450");
+    }
     boolean isBareIpv6 = address.matches("[0-9a-fA-F:.]*:[0-9a-fA-F:.]*:[0-9a-fA-F:.]*");
     return isBareIpv6 ? "[" + address + "]" : address;
   }

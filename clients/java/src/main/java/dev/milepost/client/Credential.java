@@ -56,7 +56,7 @@ final class Credential implements ClientInterceptor {
         token != null && !token.isEmpty() && token.chars().allMatch(c -> c > ' ' && c <= '~');
     if (!isWord) {
       throw new IllegalArgumentException(
-          "an API key is one word of ASCII; is there a line end in it?");
+          "an API key is one word of ASCII: this one is empty, or has a space or a line end");
     }
     return token;
   }

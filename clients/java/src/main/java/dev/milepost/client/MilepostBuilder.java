@@ -31,7 +31,8 @@ public final class MilepostBuilder {
   private Duration deadline = DEFAULT_DEADLINE;
 
   MilepostBuilder(String address) {
-    this.address = Objects.requireNonNull(address);
+    this.address =
+        Objects.requireNonNull(address, "the address is null; it is such as 127.0.0.1:7450");
   }
 
   /**

@@ -191,6 +191,16 @@ class UnitsTest {
   }
 
   @Test
+  void addressesAreChecked() {
+    assertThrows(NullPointerException.class, () -> Milepost.builder(null));
+    for (String address : List.of("", "http://127.0.0.1:1", "https://example.com")) {
+      Exception refusal =
+          assertThrows(IllegalArgumentException.class, () -> Milepost.builder(address).build());
+      assertTrue(refusal.getMessage().contains("such as 127.0.0.1:7450"), refusal.getMessage());
+    }
+  }
+
+  @Test
   void settingsAreCheckedAndNeverShowTheKey() {
     for (String key : List.of("", "mk_secret\n", "mk secret", "mk_ü")) {
       IllegalArgumentException problem =
