@@ -192,4 +192,5 @@ def test_traceback_only_for_debugging(service):
     )
     assert done.returncode == DENIED
     assert "Traceback" in done.stderr
-    assert done.stderr.splitlines()[-1].startswith("error: the service does not accept the credential")
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("error: the service does not accept the credential")
