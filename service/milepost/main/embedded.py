@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from milepost.storage import schema
 from milepost.storage.engine import open_engine
+from milepost.storage.sqlite import resolved
 
 if TYPE_CHECKING:
     from io import TextIOWrapper
@@ -45,7 +46,7 @@ class EmbeddedStore:
         if self._lock is None:
             make_folder(self._url)
             path = sqlite_path(self._url)
-            self._lock = self._stack.enter_context(path.with_suffix(".lock").open("w"))
+            self._lock = self._stack.enter_context(path.with_suffix(".lock").open("a"))
             try:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
@@ -58,8 +59,8 @@ class EmbeddedStore:
 
 
 def sqlite_path(url: str) -> Path:
-    """Return the path of the embedded store."""
-    return Path(sa.make_url(url).database or "")
+    """Return the path of the embedded store, without symbolic links."""
+    return Path(resolved(sa.make_url(url).database or ""))
 
 
 def make_folder(url: str) -> None:
