@@ -6,6 +6,7 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
+from milepost.domain.errors import StoreUnavailable
 from milepost.domain.sweep import ABANDON, EXPIRE, RELEASE
 from milepost.domain.transitions import Transition
 from milepost.storage.dialects import Span, clock, later
@@ -137,6 +138,16 @@ async def test_concurrent_replicas_end_an_interruption(stores, others, engine, s
     (operation,) = [await claimed(stores)]
     factories.age(engine, operation.id, LEASE + SECOND)
     assert await sweep(stores) == only(RELEASE, operation)
+
+
+async def test_locked_table_is_an_interruption(stores, engine, serve):
+    """A replica does not serve while the table of operations is locked as by CREATE INDEX."""
+    serve((timedelta(hours=1), SECOND))
+    with engine.begin() as connection:  # on SQLite this excludes all writers
+        if engine.dialect.name == "postgresql":
+            connection.execute(sa.text("LOCK TABLE operations IN SHARE MODE"))
+        with pytest.raises(StoreUnavailable):
+            await stores.sweeps.note_serving()
 
 
 async def test_old_periods_are_removed(stores, stored, serve):

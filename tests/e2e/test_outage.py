@@ -7,6 +7,7 @@ from contextlib import closing, contextmanager
 from datetime import timedelta
 
 import grpc
+import psycopg
 import pytest
 import sqlalchemy as sa
 from grpc import StatusCode
@@ -154,6 +155,58 @@ def test_unknown_key_is_not_judged_without_the_database(cluster, own_service, ou
     recover(own_service, bob)
 
 
+@contextmanager
+def without_standby(cluster):
+    """Let each commit wait for a standby that does not exist, inside the block."""
+    with admin_of(cluster) as admin:
+        admin.execute("ALTER SYSTEM SET synchronous_standby_names = 'gone'")
+        admin.execute("SELECT pg_reload_conf()")
+        try:
+            yield
+        finally:
+            admin.execute("ALTER SYSTEM RESET synchronous_standby_names")
+            admin.execute("SELECT pg_reload_conf()")
+
+
+def admin_of(cluster):
+    """Return a connection to the database of the service, which commits each statement."""
+    url = sa.make_url(cluster.url("outage")).set(drivername="postgresql")
+    return psycopg.connect(url.render_as_string(hide_password=False), autocommit=True)
+
+
+def test_commits_that_hang(cluster, own_service):
+    """A server that reads, and finishes no commit, is not ready; reads are served."""
+    alice = own_service.client("alice")
+    operation = alice.create()
+    with without_standby(cluster):
+        eventually(lambda: not can_write(alice), within=BACK_WITHIN_S, what="commits hang")
+        eventually(lambda: problem(own_service), within=NOT_READY_WITHIN_S, what="not ready")
+        assert problem(own_service) == NO_ANSWER
+        assert alice.get(operation.id) == operation
+    recover(own_service, alice)
+
+
+def test_calls_that_fail_beside_others(cluster, own_service):
+    """A cause that concerns some calls is on the page and in the log, while others are served."""
+    alice = own_service.client("alice")
+    own_service.log()
+    with admin_of(cluster) as admin, admin.transaction():
+        admin.execute("LOCK TABLE operations IN SHARE MODE")  # as CREATE INDEX does
+        with refused_in_time():
+            alice.create()
+        eventually(lambda: "database" in degraded(own_service), within=2, what="degraded")
+        assert own_service.is_ready()
+    eventually(lambda: can_write(alice), within=BACK_WITHIN_S, what="writes again")
+    assert "some calls fail" in own_service.log()
+    recover(own_service, alice)
+
+
+def degraded(service):
+    """Return the parts that do not work although the service is ready."""
+    code, page = service.probe("/readyz")
+    return json.loads(page).get("degraded", {}) if code == 200 else {}
+
+
 def test_locked_file(sqlite_url, tmp_path):
     """While another process locks the embedded store, reads succeed and writes are UNAVAILABLE."""
     path = str(sa.make_url(sqlite_url).database)
@@ -169,7 +222,7 @@ def test_locked_file(sqlite_url, tmp_path):
         assert refusal.retry_after == timedelta(seconds=1).total_seconds()
         assert alice.get(operation.id) == operation
         other.execute("ROLLBACK")
-        eventually(lambda: can_write(alice), within=BACK_WITHIN_S, what="writes again")
+        recover(service, alice)
 
 
 def can_write(client):

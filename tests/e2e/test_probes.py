@@ -144,12 +144,19 @@ def test_embedded_store_migrates_itself(tmp_path):
 
 
 def test_second_process_on_the_file_is_refused(service, tmp_path):
-    """A second service on the same file ends at once with a message; the first one goes on."""
-    second = Service(service.database_url, tmp_path)
-    second.start(ready=False)
-    assert second.end() == 1
-    assert "another milepost serves" in second.log()
-    assert "Traceback" not in second.log()
+    """A second service on the same file ends at once with a message; the first one goes on.
+
+    Nor does a symbolic link make another file of it.
+    """
+    link = tmp_path / "elsewhere" / "link.db"
+    link.parent.mkdir()
+    link.symlink_to(service.database_url.removeprefix("sqlite:///"))
+    for url in (service.database_url, f"sqlite:///{link}"):
+        second = Service(url, tmp_path)
+        second.start(ready=False)
+        assert second.end() == 1
+        assert "another milepost serves" in second.log()
+        assert "Traceback" not in second.log()
     assert service.is_ready()
 
 

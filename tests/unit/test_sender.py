@@ -8,8 +8,11 @@ import pytest
 from milepost.domain.callback_url import read_callback_url
 from milepost.webhooks.guard import HEAD_BYTES, Resolver
 from milepost.webhooks.sender import BODY_BYTES, RETRY_AFTER_MAX, Failure, Sender
-from tests.receivers import HOSTILE, OK, answering
+from tests.receivers import HOSTILE, OK, Behaviour, answering
 from tests.unit.sender_fixtures import BODY, HEADERS, NAME, Start, rules_for, sent
+
+PACKET_S = 0.05
+"""Pause after which the other side has read a packet by itself."""
 
 
 async def test_request_as_it_arrives(start: Start):
@@ -102,6 +105,45 @@ async def test_broken_answers(start: Start, answer: bytes, failure: Failure):
     """A truncated or malformed response is a failure, whatever its status."""
     receiver = await start(answering(answer))
     assert (await sent(f"http://127.0.0.1:{receiver.port}/")).error == failure
+
+
+@pytest.mark.parametrize(
+    ("answer", "status"),
+    [
+        (b"HTTP/1.1 204 X\r\nContent-Length: 2\r\n\r\nok", 204),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n<html>", 200),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok then", 200),
+        (b"HTTP/1.1 410 X\r\nContent-Length: 0\r\n\r\nHTTP/1.1 200 OK\r\n\r\n", 410),
+        (b"HTTP/1.1 100 X\r\n\r\nHTTP/1.1 204 X\r\n\r\nok", 204),
+    ],
+)
+async def test_bytes_behind_an_answer(start: Start, answer: bytes, status: int):
+    """A complete response counts, whatever follows it, and however it is cut into packets."""
+    receiver = await start(answering(answer))
+    assert (await sent(f"http://127.0.0.1:{receiver.port}/")).status == status
+    end = answer.index(b"\r\n\r\n") + 3
+    receiver = await start(in_packets(answer[:end], answer[end:]))
+    assert (await sent(f"http://127.0.0.1:{receiver.port}/")).status == status
+
+
+async def test_malformed_body_of_a_later_packet(start: Start):
+    """A malformed body ends the attempt at once."""
+    chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    receiver = await start(in_packets(chunked, b"zz\r\n"))
+    assert (await sent(f"http://127.0.0.1:{receiver.port}/")).error == Failure.MALFORMED
+
+
+def in_packets(*packets: bytes) -> Behaviour:
+    """Send each packet by itself, and wait until the other side closes."""
+
+    async def behave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for packet in packets:
+            writer.write(packet)
+            await writer.drain()
+            await asyncio.sleep(PACKET_S)
+        await reader.read()
+
+    return behave
 
 
 @pytest.mark.parametrize(

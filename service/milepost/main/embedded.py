@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from milepost.storage import schema
 from milepost.storage.engine import open_engine
+from milepost.storage.sqlite import resolved
 
 if TYPE_CHECKING:
     from io import TextIOWrapper
@@ -54,8 +55,13 @@ class EmbeddedStore:
 
         if self._lock is None:
             make_folder(self._url)
+<<<<<<< HEAD
             path = sqlite_path(self._url).with_suffix(".lock")
             self._lock = self._stack.enter_context(path.open("w"))
+=======
+            path = sqlite_path(self._url)
+            self._lock = self._stack.enter_context(path.with_suffix(".lock").open("a"))
+>>>>>>> wip/out2
             try:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
@@ -70,8 +76,8 @@ class EmbeddedStore:
 
 
 def sqlite_path(url: str) -> Path:
-    """Return the path of the embedded store."""
-    return Path(sa.make_url(url).database or "")
+    """Return the path of the embedded store, without symbolic links."""
+    return Path(resolved(sa.make_url(url).database or ""))
 
 
 def make_folder(url: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from typing import TYPE_CHECKING, Final
 
 from milepost import telemetry
@@ -20,10 +21,15 @@ if TYPE_CHECKING:
     from milepost.main.embedded import EmbeddedStore
     from milepost.rpc.server import RpcServer
     from milepost.storage.batchers import Batchers
+    from milepost.storage.health import Health
 
 PROBE_INTERVAL_S: Final = 0.5
 """Interval at which the database is checked. A change of readiness is reported within 2 s."""
+DEGRADED_S: Final = 10.0
+"""Time for which a failure of some connections is shown after it was last seen."""
 STARTING, DRAINING = "starting", "draining"
+DATABASE: Final = "database"
+"""The part that is degraded while some calls fail for the database."""
 
 
 class Readiness:
@@ -34,6 +40,7 @@ class Readiness:
         self.problem: str | None = STARTING
         self.degraded: dict[str, str] = {}
         """Parts that do not work although the replica serves, each with the cause."""
+        self._degraded_until = 0.0
 
     def note_degraded(self, part: str, problem: str | None) -> None:
         """Note why a part does not work, or with None that it does."""
@@ -44,6 +51,21 @@ class Readiness:
     def state(self) -> State:
         """Return what the readiness page reports."""
         return State(self.problem, self.degraded)
+
+    def _note_failures(self, health: Health) -> None:
+        """Show failures that some connections have while the database can be used.
+
+        Such as a limit of connections that leaves enough for a check, but not for all calls.
+        """
+        now, shown = time.monotonic(), self.degraded.get(DATABASE)
+        if health.failure is not None:
+            self._degraded_until = now + DEGRADED_S
+            if health.failure != shown:
+                self.note_degraded(DATABASE, health.failure)
+                telemetry.log.warning("some calls fail", problem=health.failure, cause=health.cause)
+        elif shown is not None and now > self._degraded_until:
+            self.note_degraded(DATABASE, None)
+            telemetry.log.info("no calls fail any more", problem=shown)
 
     async def watch(self, batchers: Batchers, server: RpcServer) -> None:
         """Check the database until cancelled, and report every change to the health service."""
@@ -56,7 +78,10 @@ class Readiness:
                 self.problem = problem
                 _log_change(problem, batchers.health.cause)
                 await server.report(ready=problem is None)
-            if problem is None:
+            if problem is not None:
+                self.note_degraded(DATABASE, None)
+            else:
+                self._note_failures(batchers.health)
                 batchers.health.cause = batchers.health.failure = None
             await asyncio.sleep(PROBE_INTERVAL_S)
 

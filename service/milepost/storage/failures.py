@@ -17,7 +17,12 @@ from typing import TYPE_CHECKING, Final
 import psycopg
 
 from milepost.domain.errors import StoreUnavailable
-from milepost.storage.translate import driver_error, primary_code, translate
+from milepost.storage.translate import (
+    driver_error,
+    extended_code,
+    primary_code,
+    translate,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -110,6 +115,12 @@ _SQLITE: Final[Mapping[int, str]] = {
     sqlite3.SQLITE_FULL: "the disk of the database file is full",
     sqlite3.SQLITE_IOERR: "the disk of the database file reports errors",
 }
+_SQLITE_EXTENDED: Final[Mapping[int, str]] = {
+    sqlite3.SQLITE_READONLY_DBMOVED: (
+        "the database file or its log was moved, replaced or removed while it is open: put it back,"
+        " or stop the service, which loses nothing unless it is killed"
+    ),
+}
 _PASSING: Final = frozenset({NO_ANSWER, _LOCKED, _STATES["55P03"], *_TEMPORARY.values()})
 
 
@@ -120,7 +131,7 @@ def failure(error: Exception) -> str | None:
     if isinstance(driver, psycopg.Error):
         known = _of_postgresql(driver)
     elif isinstance(driver, sqlite3.Error):
-        known = _SQLITE.get(primary_code(driver))
+        known = _SQLITE_EXTENDED.get(extended_code(driver)) or _SQLITE.get(primary_code(driver))
     elif isinstance(driver, OSError):  # of the folder, or of a file beside the database
         known = _NO_FILE
     if known is None and isinstance(translate(error), StoreUnavailable):

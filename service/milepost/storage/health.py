@@ -42,13 +42,18 @@ class Health:
         self._refusals = 0
         self._checked_refusals = 0
 
-    def note_failure(self, error: Exception) -> None:
-        """Note an error of the driver; only failures of the database count."""
+    def note_failure(self, error: Exception, *, may_write: bool = True) -> None:
+        """Note an error of the driver; only failures of the database count.
+
+        After a failure of a session that may write, only a write can show that writes are taken:
+        they may hang while reads are answered, as without a synchronous standby.
+        """
         if isinstance(error, MilepostError):  # noted already
             return
         if not isinstance(translate(error), StoreUnavailable):
             return
         self.cause, self.failure = cause(error), failure(error)
+        self.is_in_doubt |= may_write
         if refusal := write_refusal(error):
             self._refusal = refusal
             self.is_in_doubt = True

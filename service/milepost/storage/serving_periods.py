@@ -5,6 +5,9 @@ outage of the database, ends it, and the next replica that can write begins anot
 could not renew its lease during a gap has one full lease to do so, counted in serving time only:
 short periods add up, so that a lost lease is found even if the service restarts all the time.
 
+A replica serves only if it could write to operations: a lock of the whole table, as of CREATE
+INDEX, ALTER TABLE or VACUUM FULL, lets no worker renew its lease.
+
 Only the clock of the database counts, and each decision is part of the statement that sweeps. A
 replica that was frozen therefore sweeps nothing before it has noticed.
 """
@@ -35,6 +38,12 @@ _ALIVE: Final = later(clock(), sa.literal(-MAX_GAP, Span()))
 """A period whose end is older is over."""
 
 
+_RENEWAL: Final = (
+    sa.update(operations).where(sa.false()).values(revision=_o.revision).returning(_o.id)
+)
+"""A renewal of no operation. It waits for the locks that a renewal waits for."""
+
+
 def could_be_renewed() -> ColumnElement[bool]:
     """Return the condition that the holder of a lease had one full lease to renew it.
 
@@ -55,6 +64,7 @@ def could_be_renewed() -> ColumnElement[bool]:
 
 def note_serving(session: Session) -> timedelta | None:
     """Extend the current period, or begin one; return the length of the gap before a new one."""
+    session.fetch(_RENEWAL)
     latest = sa.select(sa.func.max(_p.start_time)).scalar_subquery()
     extended = session.fetch(
         sa.update(serving_periods)

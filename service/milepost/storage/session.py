@@ -196,7 +196,7 @@ class Session:
     def failed(self, error: Exception) -> Exception:
         """Return the domain error for `error`, and drop the connection if it is broken."""
         if self._health is not None:
-            self._health.note_failure(error)
+            self._health.note_failure(error, may_write=not self._read_only)
         if is_disconnect(error):
             self.reset()
         return translate(error)

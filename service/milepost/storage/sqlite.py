@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 
 from milepost.storage.database import Cursor, Database
+from milepost.storage.database_files import DatabaseFiles
 from milepost.storage.dialects import Instant, Span
 from milepost.storage.writer_lock import WriterLock
 
@@ -37,12 +38,27 @@ FILE_MODE: Final = 0o600
 
 _LOCK: Final = "writer_lock"
 """Key of the `WriterLock` in the `info` of a connection."""
+_FILES: Final = "database_files"
+"""Key of the `DatabaseFiles` in the `info` of a connection."""
+_URI: Final = "file:"
+"""Beginning of a path that is a URI, which SQLite reads itself."""
+
+
+def resolved(path: str) -> str:
+    """Return the absolute path of a database without symbolic links.
+
+    The files beside the database are then the same ones, whatever name it is opened by. So does
+    SQLite: its log is beside the file and not beside the link.
+    """
+    return path if path.startswith(_URI) else os.path.realpath(path)
 
 
 def open_engine(url: str) -> Engine:
     """Return an engine whose connections are set up for Milepost, without connecting."""
+    path = resolved(sa.make_url(url).database or "")
+    files = DatabaseFiles(path)
     engine = sa.create_engine(
-        url,
+        sa.make_url(url).set(database=path),
         poolclass=sa.NullPool,
         hide_parameters=True,  # results and metadata must not be logged
         # A session changes threads only when it is opened and closed.
@@ -52,8 +68,8 @@ def open_engine(url: str) -> Engine:
     @sa.event.listens_for(engine, "do_connect")
     def _create(*_arguments: object) -> None:
         # The log and the other files beside the database get its mode from SQLite.
-        path = engine.url.database or ""
-        if path.startswith("file:"):  # a URI, which SQLite reads
+        files.require()
+        if path.startswith(_URI):
             return
         with contextlib.suppress(OSError):  # it exists, or SQLite reports why it cannot
             os.close(os.open(path, os.O_CREAT | os.O_EXCL, FILE_MODE))
@@ -65,7 +81,9 @@ def open_engine(url: str) -> Engine:
         connection.execute("PRAGMA synchronous = FULL")
         # The statement journal, for statements and savepoints that fail: a file would be slower.
         connection.execute("PRAGMA temp_store = MEMORY")
-        record.info[_LOCK] = WriterLock(engine.url.database or "", BUSY_TIMEOUT_MS / 1000)
+        record.info[_LOCK] = WriterLock(path, BUSY_TIMEOUT_MS / 1000, files)
+        record.info[_FILES] = files
+        files.opened()
 
     @sa.event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
@@ -78,6 +96,7 @@ def open_engine(url: str) -> Engine:
     def _unlock(_connection: sqlite3.Connection, record: PoolRecord) -> None:
         if lock := record.info.pop(_LOCK, None):
             lock.close()
+            files.closed()
 
     return engine
 
@@ -108,6 +127,7 @@ class Sqlite(Database):
 
     def unmet_requirement(self, session: Session, *, allow_data_loss: bool) -> str | None:  # noqa: ARG002 - commits are always durable
         """See `Database`."""
+        session.connection.info[_FILES].require()
         path = Path(session.connection.engine.url.database or "")
         if os.statvfs(path.parent).f_flag & os.ST_RDONLY:
             return f"the file system of {path} is read-only: mount it for reading and writing"

@@ -124,7 +124,13 @@ def _has_lost_its_partition(error: psycopg.Error) -> bool:
 
 def primary_code(error: sqlite3.Error) -> int:
     """Return the primary result code, which is the low byte (sqlite.org/rescode.html)."""
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return extended_code(error) & 0xFF
+
+
+def extended_code(error: sqlite3.Error) -> int:
+    """Return the result code in full; 0 if the error has none."""
+    code: int = getattr(error, "sqlite_errorcode", 0)
+    return code
 
 
 def driver_error(error: Exception) -> Exception:

@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from milepost.domain.errors import StoreUnavailable
+
+if TYPE_CHECKING:
+    from milepost.storage.database_files import DatabaseFiles
 
 SUFFIX: Final = "-writer"
 """Suffix of the lock file after the name of the database, as `-wal` is that of the log."""
@@ -22,19 +25,34 @@ _RETRY_S: Final = 0.001
 class WriterLock:
     """One holder of the lock; the system frees it when the process ends."""
 
-    def __init__(self, database: str, timeout_s: float) -> None:
-        """Open the lock file of a database, and create it if it does not exist."""
+    def __init__(self, database: str, timeout_s: float, files: DatabaseFiles | None = None) -> None:
+        """Open the lock file of a database, and create it if it does not exist.
+
+        With `files`, these must still be those of the database whenever the lock is taken.
+        """
         self._timeout_s = timeout_s
+        self._files = files
         # Without write access: processes of other users may have created it.
         self._file = os.open(f"{database}{SUFFIX}", os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
 
     def __enter__(self) -> None:
-        """Take the lock; raise `StoreUnavailable` if another writer holds it for too long."""
+        """Take the lock.
+
+        Raises:
+            StoreUnavailable: another writer holds it for too long.
+            sqlite3.OperationalError: the database has other files now.
+        """
         end = time.monotonic() + self._timeout_s
         while not self._taken():
             if time.monotonic() > end:
                 raise StoreUnavailable
             time.sleep(_RETRY_S)
+        try:
+            if self._files is not None:
+                self._files.require()
+        except BaseException:
+            self.__exit__()
+            raise
 
     def __exit__(self, *_: object) -> None:
         """Free the lock."""

@@ -84,7 +84,10 @@ class HttpApi:
     def add_to(self, app: web.Application) -> None:
         """Add the paths to an application."""
         for route in routes_of(self._services):
-            app.router.add_route(route.verb, route.path, functools.partial(self._handle, route))
+            handle = functools.partial(self._handle, route)
+            app.router.add_route(route.verb, route.path, handle)
+            if route.verb == "GET" and not route.is_watch:  # aiohttp sends no body then
+                app.router.add_route("HEAD", route.path, handle)
 
     async def _handle(self, route: Route, request: web.Request) -> web.StreamResponse:
         """Answer one request, whatever happens inside."""

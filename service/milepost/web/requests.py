@@ -28,6 +28,8 @@ IDEMPOTENCY_KEY: Final = "Idempotency-Key"
 """The header that is the field `request_id` (ietf-httpapi-idempotency-key-header)."""
 MAX_BODY_S: Final = 10.0
 """Time in which the body of a request must have arrived."""
+ANY_TAG: Final = "*"
+"""The tag in a condition that every operation fulfils (RFC 9110, 13.1)."""
 _RESUMED: Final = "after_revision"
 _ENTITY_TAG: Final = re.compile(r'"(\d{1,18})"', re.ASCII)
 _LAST_EVENT_ID: Final = re.compile(r"\d{1,18}", re.ASCII)
@@ -62,7 +64,7 @@ async def _body(request: web.Request) -> dict[str, Any]:
         return {}
     if request.content_type != "application/json":
         raise web.HTTPUnsupportedMediaType(reason="the content type must be application/json")
-    if request.headers.get("Content-Encoding", "identity") != "identity":
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise web.HTTPUnsupportedMediaType(reason="the body must not be compressed")
     try:
         plain = json.loads(
@@ -131,8 +133,9 @@ def _headers(route: Route, headers: MultiMapping[str]) -> Iterable[tuple[str, An
     fields = route.request.DESCRIPTOR.fields_by_name
     if "request_id" in fields and IDEMPOTENCY_KEY in headers:
         yield "request_id", _header(headers, IDEMPOTENCY_KEY).strip('"')
-    if "expected_revision" in fields and "If-Match" in headers:
-        tag = _ENTITY_TAG.fullmatch(_header(headers, "If-Match"))
+    tags = _header(headers, "If-Match") if "If-Match" in headers else ANY_TAG
+    if "expected_revision" in fields and tags != ANY_TAG:
+        tag = _ENTITY_TAG.fullmatch(tags)
         if tag is None:
             _refuse("If-Match", 'must be the ETag of the operation, such as "3"')
         yield "expected_revision", tag[1]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from aiohttp import web
 
 from milepost.web.json_messages import to_json
+from milepost.web.requests import ANY_TAG
 
 if TYPE_CHECKING:
     from milepost.web.routes import Route
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 REPLAYED: Final = "Idempotent-Replayed"
 JOINED: Final = "Milepost-Joined"
 CREATE: Final = "milepost.v1.OperationService/CreateOperation"
+_READING: Final = frozenset({"GET", "HEAD"})
 _FLAGS: Final = {"replayed": REPLAYED, "joined": JOINED}
 """Headers of what a response says beside its operation."""
 
@@ -27,7 +29,7 @@ def response_of(route: Route, message: Any, request: web.Request) -> web.Respons
     """
     answer = getattr(message, route.response_field) if route.response_field else message
     headers = _headers(route, message)
-    if request.method == "GET" and _is_known(headers.get("ETag"), request):
+    if request.method in _READING and _is_known(headers.get("ETag"), request):
         return web.Response(status=HTTPStatus.NOT_MODIFIED, headers=headers)
     return web.Response(
         body=to_json(answer),
@@ -57,4 +59,5 @@ def _headers(route: Route, message: Any) -> dict[str, str]:
 def _is_known(tag: str | None, request: web.Request) -> bool:
     """Return True if the caller has this revision already (RFC 9110, 13.1.2)."""
     given = ",".join(request.headers.getall("If-None-Match", ())).split(",")
-    return tag is not None and tag in {each.strip().removeprefix("W/") for each in given}
+    known = {each.strip().removeprefix("W/") for each in given}
+    return tag is not None and not known.isdisjoint({tag, ANY_TAG})

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import re
 import socket
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -50,6 +51,9 @@ RECEIVE_BYTES: Final = 16_384
 """Receive buffer of a socket. Linux doubles it for its own needs."""
 AIOHTTP_CHANGED: Final = "aiohttp changed: the size of response headers cannot be bounded"
 _FINAL_STATUS: Final = 200
+_END_OF_HEAD: Final = re.compile(rb"\n\r?\n")
+_MAX_SPLIT_END: Final = 2
+"""Bytes at the end of received data that may be the beginning of such an end."""
 
 
 class Unresolvable(Exception):
@@ -207,6 +211,8 @@ class _BoundedResponse(ResponseHandler):
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
         self._head_left = HEAD_BYTES
+        self._last = b""
+        self._body: StreamReader | None = None
         self._answered = False
 
     def close(self) -> None:
@@ -216,22 +222,39 @@ class _BoundedResponse(ResponseHandler):
 
     def feed_data(self, data: tuple[RawResponseMessage, StreamReader], size: int = 0) -> None:
         self._answered = self._answered or data[0].code >= _FINAL_STATUS
+        self._body = data[1]
         super().feed_data(data, size)
 
+    def set_exception(self, exc: BaseException, exc_cause: BaseException | None = None) -> None:
+        # aiohttp tells it to those who wait for a head; who reads a body would wait on.
+        super().set_exception(exc, exc if exc_cause is None else exc_cause)
+        if self._body is not None and not self._body.is_eof() and self._body.exception() is None:
+            self._body.set_exception(exc)
+
     def data_received(self, data: bytes) -> None:
-        head, rest = (
-            (b"", data) if self._answered else (data[: self._head_left], data[self._head_left :])
-        )
-        self._head_left -= len(head)
-        if head:
+        while data and not self._answered and self._head_left and self.exception() is None:
+            head, data = self._split(data)
+            self._head_left -= len(head)
             super().data_received(head)
         if self._answered:
-            if rest:
-                super().data_received(rest)
+            if data:
+                super().data_received(data)
         elif self._head_left == 0 and self.exception() is None:
             self.set_exception(HeadTooLong())
             if self.transport is not None:
                 self.transport.abort()
+
+    def _split(self, data: bytes) -> tuple[bytes, bytes]:
+        """Return the part of `data` up to the end of a head, and the rest.
+
+        What follows a response, such as the body of a 204, is malformed. aiohttp would drop a
+        response that it gets together with it.
+        """
+        end = _END_OF_HEAD.search(self._last + data)
+        size = end.end() - len(self._last) if end else len(data)
+        head, rest = data[: min(size, self._head_left)], data[min(size, self._head_left) :]
+        self._last = b"" if end else (self._last + head)[-_MAX_SPLIT_END:]
+        return head, rest
 
 
 def _creates_protocols_with(factory: object) -> bool:

@@ -32,6 +32,7 @@ from aiohttp import (
     ServerDisconnectedError,
     hdrs,
 )
+from aiohttp.http_exceptions import HttpProcessingError
 from yarl import URL
 
 from milepost.domain.callback_url import CallbackRules, CallbackUrl, RefusedUrl
@@ -92,6 +93,7 @@ _FAILURES: Final[Mapping[type[Exception], Failure]] = {
     ClientPayloadError: Failure.CLOSED,
     ClientOSError: Failure.CLOSED,
     ClientResponseError: Failure.MALFORMED,
+    HttpProcessingError: Failure.MALFORMED,
     ClientError: Failure.MALFORMED,
     OSError: Failure.CLOSED,
 }

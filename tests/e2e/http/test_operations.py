@@ -99,6 +99,30 @@ def test_change_needs_the_expected_revision(http_alice):
     assert fresh.json["status"] == "OPERATION_STATUS_CANCELLED"
 
 
+def test_any_tag(http_alice):
+    """The condition `*` is that there is an operation (RFC 9110, 13.1)."""
+    created = create(http_alice)
+    assert http_alice("POST", f"{path(created)}:cancel", If_Match="*").status == 200
+    missing = http_alice("POST", f"/v1/operations/op_{24 * '0'}:cancel", If_Match="*")
+    assert missing.refusal == (404, "OPERATION_NOT_FOUND")
+    unchanged = http_alice("GET", path(created), If_None_Match="*")
+    assert (unchanged.status, unchanged.body) == (304, b"")
+
+
+def test_head(http_alice):
+    """HEAD has the headers of GET without its body, on a connection that goes on."""
+    created = create(http_alice)
+    for place in (path(created), "/v1/operations?page_size=1", f"{path(created)}/events"):
+        shown, head = http_alice("GET", place), http_alice("HEAD", place)
+        assert (head.status, head.body) == (200, b"")
+        kept = ("etag", "retry-after", "content-type", "content-length")
+        assert [head.headers.get(name) for name in kept] == [
+            shown.headers.get(name) for name in kept
+        ]
+    assert http_alice("HEAD", path(created), If_None_Match='"1"').status == 304
+    assert http_alice("HEAD", f"{path(created)}:watch").status == 405
+
+
 def test_preferred_wait_ends_with_a_change(any_service, http_alice, alice):
     """A poll with Prefer: wait is answered when the operation changes."""
     created = create(http_alice)
