@@ -29,6 +29,22 @@ class Rude(Exception):
         raise RuntimeError("no text")
 
 
+class Exiting(Exception):
+    """An exception whose text ends the program."""
+
+    def __str__(self):
+        return throw(SystemExit(3))
+
+    __repr__ = __str__
+
+
+class ExitingResult(dict[str, int]):
+    """A result that ends the program when it is read."""
+
+    def __iter__(self):
+        sys.exit(3)
+
+
 def throw(problem: BaseException) -> Any:
     """Raise the exception."""
     raise problem
@@ -40,13 +56,15 @@ ODD_RESULTS: dict[str, Callable[[], Any]] = {
     "above the limit": lambda: "x" * (1 << 20),
     "above a message": lambda: "x" * (3 << 20),
     "no JSON": lambda: {1, 2},
+    "exit": lambda: ExitingResult(a=1),
 }
 ODD_EXCEPTIONS: dict[str, Callable[[], Any]] = {
     "rude": partial(throw, Rude()),
     "NUL": partial(throw, ValueError("a\0b")),
     "long name": partial(throw, type("E" * 300, (Exception,), {})("x")),
     "cancelled": partial(throw, asyncio.CancelledError()),
-    "exit": partial(sys.exit, 3),
+    "exits": partial(sys.exit, 3),
+    "exiting text": partial(throw, Exiting()),
     "generator": partial(throw, GeneratorExit()),
     "iteration": partial(throw, StopIteration()),
 }
@@ -127,6 +145,47 @@ async def test_whatever_a_function_does_its_operation_ends_once(
     assert ends == {name: (Status.FAILED, attempt) for name, attempt in attempts.items()}
     assert all(o.errors[0].code and o.errors[0].message for o in failed)
     assert (runs, well.result) == (attempts, {"frames": 7})
+
+
+def cancel_itself(*, waits: bool) -> Callable[[Work], Any]:
+    """Return a coroutine function that cancels its own task, and waits for that or returns."""
+
+    async def does(_work: Work) -> str:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        if waits:
+            await asyncio.sleep(SOON_S)
+        return "done"
+
+    return does
+
+
+async def test_function_that_cancels_itself_ends_its_operation(any_service, caller, function):
+    """It has failed, as with any exception: it is not released, which would have no end."""
+    functions = {f"{function}.{waits}": cancel_itself(waits=waits) for waits in (True, False)}
+    async with working(any_service, functions, lease=5):
+        operations = [
+            await caller.create(name, max_attempts=2, initial_backoff=0) for name in functions
+        ]
+        failed, done = [await caller.wait(o.id, timeout=SOON_S) for o in operations]
+    assert (failed.status, failed.attempt) == (Status.FAILED, 2)
+    assert failed.errors[0].code == "CancelledError"
+    assert (done.status, done.result) == (Status.COMPLETED, "done")
+
+
+async def test_exception_after_the_end_is_logged(any_service, caller, function, caplog):
+    """What a function raises after it has completed its operation changes nothing but the log."""
+
+    async def does(work: Work) -> None:
+        await work.complete("done")
+        raise ValueError("too late")
+
+    async with working(any_service, function, does):
+        operation = await caller.create(function)
+        ended = await caller.wait(operation.id, timeout=SOON_S)
+        await until(lambda: "too late" in caplog.text)
+    assert (ended.status, ended.result) == (Status.COMPLETED, "done")
 
 
 async def test_ctrl_c_in_a_thread_ends_its_operation_alone(any_service, caller, function):

@@ -59,7 +59,16 @@ async def test_acknowledgement_without_a_request_fails_the_attempt():
     assert service.requests[1].errors[0].code == "CancellationNotRequested"
 
 
-@pytest.mark.parametrize("details", [{"a": object()}, {"a": float("nan")}, {"a": "\udcff"}])
+class Exiting(dict[str, int]):
+    """Details that end the program when they are read."""
+
+    def __iter__(self):
+        raise SystemExit(3)
+
+
+@pytest.mark.parametrize(
+    "details", [{"a": object()}, {"a": float("nan")}, {"a": "\udcff"}, {"a": Exiting(b=1)}]
+)
 async def test_details_that_cannot_be_sent_are_a_final_failure(details):
     """Every attempt would end with the same details: the failure is final, and says why."""
     (request,) = (await end(PermanentFailure("x", details=details), FAILED)).requests
@@ -71,6 +80,14 @@ async def test_error_that_is_refused_is_a_final_failure():
     refused = Refusal(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
     first, second = (await end(ValueError("x"), refused, FAILED)).requests
     assert (first.retryable, second.retryable) == (True, False)
+    assert second.errors[0].code == "InvalidError"
+
+
+async def test_error_above_the_size_of_a_message_is_a_final_failure():
+    """An error that no message can hold, which gRPC refuses without a reason, is replaced too."""
+    refused = Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED)
+    problem = PermanentFailure("x", details={"a": "x" * (1 << 21)})
+    _, second = (await end(problem, refused, FAILED)).requests
     assert second.errors[0].code == "InvalidError"
 
 

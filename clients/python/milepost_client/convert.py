@@ -1,6 +1,7 @@
 """Conversion between messages and plain values: the only module that knows both."""
 
 import math
+from asyncio import CancelledError
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -55,7 +56,7 @@ def to_any(value: Json | Message) -> any_pb2.Any | None:
     if value is None or isinstance(value, any_pb2.Any):
         return value
     packed = any_pb2.Any()
-    with _bounded_nesting():
+    with _converting():
         packed.Pack(value if isinstance(value, Message) else to_value(value))
     return packed
 
@@ -87,12 +88,14 @@ def to_message(text: str | None) -> str | None:
 
 
 @contextmanager
-def _bounded_nesting() -> Iterator[None]:
-    """Raise ValueError for what Python or protobuf cannot nest."""
+def _converting() -> Iterator[None]:
+    """Raise ValueError for what cannot be nested so deep, and for values whose own code exits."""
     try:
         yield
     except (RecursionError, ProtobufError) as problem:
         raise ValueError(_TOO_DEEP) from problem
+    except (SystemExit, GeneratorExit, CancelledError) as problem:
+        raise ValueError(f"the value cannot be read: {problem!r}") from problem
 
 
 def from_any(packed: any_pb2.Any) -> Any:
@@ -126,7 +129,7 @@ def to_value(value: Json) -> struct_pb2.Value:
 
 def to_struct(members: Mapping[str, Json]) -> struct_pb2.Struct:
     """Return the JSON object as a message. Raises what `to_any` raises."""
-    with _bounded_nesting():
+    with _converting():
         if _levels(members) > MAX_LEVELS:  # a message with the Struct could not be decoded
             raise ValueError(_TOO_DEEP)
         return _to_struct(members)

@@ -39,6 +39,9 @@ class Outcome:
 class Execution:
     """One operation in the hands of a worker, until its function has ended or is given up.
 
+    Create it in the task of the worker: whoever ends that one too ends the program, and not only
+    this function.
+
     Args:
         workers: The client to work through.
         operation: The claimed operation.
@@ -61,6 +64,7 @@ class Execution:
         self._on_end = on_end
         self._is_over = self._is_in_thread = self._is_left = self._is_interrupted = False
         self._work = StreamedWork(workers, operation, self._stop, end_timeout_s=inf)
+        self._host = asyncio.current_task()
         self.task = asyncio.create_task(self._run())
         self.task.add_done_callback(lambda _: self._end_unless_interrupted())
 
@@ -112,6 +116,8 @@ class Execution:
                 outcome = await self._call()
             if self._work.is_open:
                 await self._finish(outcome)
+            elif outcome.problem is not None and not isinstance(outcome.problem, OVER):
+                self._log(outcome.problem)  # the operation has its end already
         except asyncio.CancelledError:
             if not self._is_over:  # the worker stops, or the program ends beside it
                 await self._leave()
@@ -172,11 +178,33 @@ class Execution:
 
     async def _await(self, call: Callable[[], Awaitable[Any]]) -> Outcome:
         try:
-            return Outcome(await call())
+            outcome = Outcome(await call())
         except BaseException as problem:  # sys.exit() ends this operation alone
-            if _is_interruption(problem):
+            if self._is_interruption(problem):
                 raise
-            return Outcome(problem=problem)
+            outcome = Outcome(problem=problem)
+        if self.task.cancelling() and not self._is_ending:  # by its function, perhaps just now
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(0)
+        return outcome
+
+    @property
+    def _is_ending(self) -> bool:
+        """True if the function is ended from outside: by its worker, or together with it."""
+        is_host_ending = self._host is None or self._host.done() or self._host.cancelling() > 0
+        return self._is_left or self._is_over or is_host_ending
+
+    def _is_interruption(self, problem: BaseException) -> bool:
+        """Return True if the task is ended from outside, and not by its function."""
+        match problem:
+            case KeyboardInterrupt():  # Ctrl-C, which reaches whatever runs in the main thread
+                return True
+            case asyncio.CancelledError():
+                return self.task.cancelling() > 0 and self._is_ending
+            case GeneratorExit():  # also raised when the task is destroyed, after its loop
+                return not is_running()
+            case _:
+                return False
 
     def _call_in_thread(self) -> "asyncio.Future[Outcome]":
         """Call the function in a thread of its own.
@@ -218,17 +246,3 @@ def _discard(awaitable: Awaitable[Any]) -> None:
 def is_coroutine_function(function: Function) -> bool:
     """Return True for a coroutine function, and for an object whose `__call__` is one."""
     return any(map(inspect.iscoroutinefunction, (function, type(function).__call__)))
-
-
-def _is_interruption(problem: BaseException) -> bool:
-    """Return True if the present task is ended from outside, and not by its function."""
-    match problem:
-        case KeyboardInterrupt():  # Ctrl-C, which reaches whatever runs in the main thread
-            return True
-        case asyncio.CancelledError():
-            task = asyncio.current_task()
-            return task is not None and task.cancelling() > 0
-        case GeneratorExit():  # also raised when the task is destroyed, after its loop
-            return not is_running()
-        case _:
-            return False

@@ -1,5 +1,6 @@
 """Failures of work: exceptions with which a function chooses its end, and errors of all others."""
 
+from asyncio import CancelledError
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import timedelta
@@ -82,13 +83,19 @@ def describe(problem: BaseException) -> OperationError:
     if isinstance(problem, PermanentFailure):
         code, source, details = problem.code or code, problem.source, problem.details
     message = _storable(_text(problem), MAX_MESSAGE_LENGTH)
-    return OperationError(_storable(code, MAX_CODE_LENGTH), message, source, details)
+    return OperationError(_storable(str(code), MAX_CODE_LENGTH), message, source, details)
+
+
+def refused(refusal: BaseException) -> OperationError:
+    """Return the error that replaces one that cannot be stored for this reason."""
+    text = _storable(f"The error was refused: {_text(refusal)}", MAX_MESSAGE_LENGTH)
+    return OperationError("InvalidError", text)
 
 
 def _text(problem: BaseException) -> str:
-    """Return the text of the exception, which is code of its own and may fail too."""
+    """Return the text of the exception, which is code of its own and may fail, or exit, too."""
     for text in (str, repr):
-        with suppress(Exception):
+        with suppress(Exception, SystemExit, CancelledError, GeneratorExit):
             if found := text(problem).strip():
                 return found
     return f"{type(problem).__name__} without a readable text"

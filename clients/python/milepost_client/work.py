@@ -16,6 +16,7 @@ from milepost_client.failure import (
     PermanentFailure,
     RetryLater,
     describe,
+    refused,
 )
 from milepost_client.operation import Json, Operation, OperationError
 from milepost_client.pace import Duration
@@ -321,5 +322,7 @@ async def _fail(work: Work, problem: BaseException, *, retryable: bool) -> None:
     is_retryable = delay is not None or (retryable and not isinstance(problem, PermanentFailure))
     try:
         await work.fail(describe(problem), retryable=is_retryable, retry_delay=delay)
-    except (InvalidRequest, TypeError, ValueError) as refusal:
-        await work.fail(OperationError("InvalidError", f"The error was refused: {refusal}"))
+    except Exception as refusal:
+        if not work.is_open:
+            raise
+        await work.fail(refused(refusal))
