@@ -175,7 +175,7 @@ async def test_function_that_cancels_itself_ends_its_operation(any_service, call
 
 
 async def test_exception_after_the_end_is_logged(any_service, caller, function, caplog):
-    """What a function raises after it has completed its operation changes nothing but the log."""
+    """An exception after the end that the function has chosen changes nothing but the log."""
 
     async def does(work: Work) -> None:
         await work.complete("done")

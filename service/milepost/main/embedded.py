@@ -55,13 +55,8 @@ class EmbeddedStore:
 
         if self._lock is None:
             make_folder(self._url)
-<<<<<<< HEAD
             path = sqlite_path(self._url).with_suffix(".lock")
-            self._lock = self._stack.enter_context(path.open("w"))
-=======
-            path = sqlite_path(self._url)
-            self._lock = self._stack.enter_context(path.with_suffix(".lock").open("a"))
->>>>>>> wip/out2
+            self._lock = self._stack.enter_context(path.open("a"))
             try:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
