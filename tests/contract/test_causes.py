@@ -283,6 +283,17 @@ def test_refused_write_has_a_name(sqlite_url):
     assert failure(caught.value) == cause
 
 
+def test_limit_of_a_role_has_a_name(postgres_url):
+    """A statement that needs more than its role may have says so; the database answers."""
+    limits = "?options=-c%20temp_file_limit%3D0%20-c%20work_mem%3D64kB"
+    engine = open_engine(f"{postgres_url}{limits}")
+    many = sa.text("SELECT n FROM generate_series(1, 50000) AS n ORDER BY n DESC")
+    with engine.connect() as connection, pytest.raises(sa.exc.OperationalError) as caught:
+        connection.execute(many)
+    expected = "a limit of the server, the database or the role is exceeded: raise it"
+    assert failure(caught.value) == expected
+
+
 # --- Redis ---
 
 

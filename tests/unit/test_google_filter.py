@@ -49,6 +49,8 @@ def test_conditions_select(text, expected):
         "name:*",
         "-done=true",
         "done=true\0",
+        'metadata.function="a\0b"',
+        'metadata.function="a\nb"',
         "metadata.function=" + MAX_LENGTH * "f",
     ],
 )

@@ -15,7 +15,7 @@ GRAMMAR: Final = (
     ' metadata.function = "name", metadata.status = a status (but not beside done)'
 )
 _CONDITION: Final = re.compile(
-    r'\s*(?P<field>[a-z.]+)\s*=\s*(?:"(?P<quoted>[^"\\]*)"|(?P<bare>[A-Za-z0-9_.:/-]+))\s*'
+    r'\s*(?P<field>[a-z.]+)\s*=\s*(?:"(?P<quoted>[^"\\\x00-\x1f\x7f]*)"|(?P<bare>[A-Za-z0-9_.:/-]+))\s*'
 )
 _AND: Final = re.compile(r"AND(?=\s)")
 _DONE: Final = {"true": TERMINAL, "false": ACTIVE}

@@ -102,6 +102,7 @@ _STATES: Final[Mapping[str, str]] = {
     "42P01": _NO_SCHEMA,
     "53100": "the disk of the database is full",
     "53300": _NO_CONNECTION,
+    "53400": "a limit of the server, the database or the role is exceeded: raise it",
     "55P03": "another transaction holds a lock for too long",
     "58030": "the disk of the database reports errors",
 }
