@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import nullcontext
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
@@ -89,6 +90,8 @@ def watch_to_end(
 
     as_text = output is Output.TEXT and not quiet
     as_json = output is Output.JSON and not quiet
+    if not as_text:  # then only the error at the end may be on standard error
+        logging.getLogger("milepost_client").addHandler(logging.NullHandler())
     silent = nullcontext(lambda _: None)
     display = live() if as_text else nullcontext(show_json) if as_json and changes else silent
     operation = run_call(
