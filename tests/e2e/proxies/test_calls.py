@@ -217,7 +217,8 @@ def test_access_log_finds_the_caller_and_names_no_credential(proxy, replicas, al
     path = f"/v1/operations/{operation.id}:watch"
     assert http("GET", f"{path}?access_token={alice.key}", traceparent=trace).status == 401
     http.close()
-    eventually(lambda: trace in proxy.log(), within=5, what="logged")
+    # Envoy writes its log every 10 s.
+    eventually(lambda: trace in proxy.log(), within=20, what="logged")
     (line,) = (line for line in proxy.log().splitlines() if trace in line)
     assert "127.0.0.1" in line
     assert path in line
