@@ -41,9 +41,13 @@ QuietOption = Annotated[
 
 
 def print_json(document: Any, *, on_one_line: bool = False) -> None:
-    """Write one JSON document: indented on a terminal, on one line elsewhere."""
+    """Write one JSON document: indented on a terminal, on one line elsewhere.
+
+    Control characters are escaped: other users may have written them.
+    """
     indent = 2 if sys.stdout.isatty() and not on_one_line else None
-    sys.stdout.write(json.dumps(document, indent=indent, ensure_ascii=False) + "\n")
+    text = json.dumps(document, indent=indent, ensure_ascii=False)
+    sys.stdout.write(_CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n")
     sys.stdout.flush()
 
 

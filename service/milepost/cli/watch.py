@@ -26,7 +26,7 @@ async def follow(
     seen: Operation | None = None
     with display as show:
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(within.total_seconds() if within else None):
+            async with asyncio.timeout(None if within is None else within.total_seconds()):
                 async for seen in client.watch(operation_id):
                     show(seen)
         return seen or await client.get(operation_id)
@@ -37,7 +37,7 @@ def require_completed(operation: Operation, within: timedelta | None = None) -> 
     if operation.status is Status.COMPLETED:
         return
     if not operation.status.is_terminal:
-        waited = f" after {within.total_seconds():g} s" if within else ""
+        waited = "" if within is None else f" after {within.total_seconds():g} s"
         raise CommandError(
             f"operation {operation.id} is still {operation.status}{waited}",
             reason="STILL_RUNNING",

@@ -103,6 +103,22 @@ def test_watch_of_a_cancellation_is_exit_code_5(caller):
     assert done.error["message"] == f"operation {id_} is CANCELLED: not needed"
 
 
+def test_json_cannot_control_the_terminal(caller):
+    """Control characters of other users are escaped, which changes no value."""
+    id_ = create(caller)
+    reason = "not \x9b31m\u202eneeded"
+    caller("ops", "cancel", id_, "--reason", reason)
+    done = caller("ops", "get", id_, "--output", "json")
+    assert done.json["cancel_reason"] == reason
+    assert done.out.isascii()
+
+
+def test_watch_without_time_gives_up_at_once(caller):
+    """A timeout of 0 is no time, and not any time."""
+    done = caller("ops", "watch", create(caller), "--timeout", "0", "--output", "json")
+    assert (done.code, done.error["reason"]) == (UNAVAILABLE, "STILL_RUNNING")
+
+
 def test_watch_gives_up_after_its_timeout(caller):
     """A watch that reaches its timeout before the operation ends has exit code 4."""
     id_ = create(caller)
