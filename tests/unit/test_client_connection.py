@@ -104,6 +104,45 @@ asyncio.run(main())
 """
 
 
+OPENED_IN_A_CHILD = """
+import asyncio, os, sys
+from milepost_client import Milepost, SyncMilepost
+async def in_child():
+    async with Milepost(sys.argv[1], api_key=sys.argv[2]) as milepost:
+        await milepost.get(sys.argv[3])
+def fork():
+    child = os.fork()
+    if child:
+        os.waitpid(child, 0)
+        return
+    for use in (lambda: SyncMilepost(sys.argv[1], api_key=sys.argv[2]).open(),
+                lambda: asyncio.run(in_child())):
+        try:
+            use()
+        except RuntimeError as error:
+            print(error, flush=True)
+    os._exit(0)
+with SyncMilepost(sys.argv[1], api_key=sys.argv[2]) as milepost:
+    milepost.get(sys.argv[3])
+    fork()
+    milepost.get(sys.argv[3])
+fork()
+"""
+
+
+async def test_client_is_not_opened_after_the_parent_used_one():
+    """The forked process, in which gRPC would hang or crash, gets an error at the opening."""
+
+    def run(address: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", OPENED_IN_A_CHILD, address, API_KEY, ID]
+        return subprocess.run(command, capture_output=True, text=True, timeout=FORKED_S, check=True)
+
+    async with serving(got(), got()) as service:
+        done = await asyncio.to_thread(run, service.address)
+    assert done.stdout.count("fork before the first client") == 4
+    assert len(service.asked) == 2
+
+
 @pytest.mark.parametrize("program", [SYNC_FORK, ASYNC_FORK], ids=["sync", "async"])
 async def test_client_that_was_opened_before_a_fork_is_refused(program):
     """In a forked process the client of the parent is an error, not a hang; the parent goes on."""

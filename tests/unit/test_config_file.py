@@ -1,5 +1,7 @@
 """The settings file: its lines, its precedence, and its problems."""
 
+import os
+
 import pytest
 
 from milepost import config
@@ -35,6 +37,14 @@ def test_missing_file_is_a_problem(monkeypatch, tmp_path):
     [line] = problems()
     assert line.startswith("MILEPOST_CONFIG_FILE: ")
     assert line.endswith("No such file or directory")
+
+
+def test_pipe_is_a_problem(monkeypatch, tmp_path):
+    """A pipe could be read only once, and settings are read by every process: it is refused."""
+    os.mkfifo(tmp_path / "pipe")
+    monkeypatch.setenv("MILEPOST_CONFIG_FILE", str(tmp_path / "pipe"))
+    [line] = problems()
+    assert line.endswith("pipe: is a pipe, which can be read only once")
 
 
 def test_binary_file_is_a_problem(monkeypatch, tmp_path):

@@ -71,7 +71,9 @@ class LoopThread:
         if self._loop is None:
             raise RuntimeError("the client is not open: use a with statement, or call open()")
         if self.is_forked:
-            raise RuntimeError("the client was opened before a fork: open another one after it")
+            raise RuntimeError(
+                "the client was opened before a fork: it works in its own process only"
+            )
         if is_running(self._loop):
             raise RuntimeError("a blocking method was called in its own event loop")
         future = asyncio.run_coroutine_threadsafe(finish(), self._loop)

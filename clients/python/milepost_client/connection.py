@@ -18,6 +18,14 @@ DEADLINE: Final = timedelta(seconds=10)
 """The default deadline of one call, all its tries together."""
 
 
+_FORKED: Final = (
+    "gRPC, which was in use before the fork, would hang in this process: fork before the first"
+    " client is opened, or start the process with spawn or forkserver"
+)
+_used_by: set[int] = set()
+"""The processes in which a client was opened: this one, and those that it was forked from."""
+
+
 class Connection:
     """A connection to a Milepost service, open inside ``async with``, or from `open` to `close`.
 
@@ -75,10 +83,14 @@ class Connection:
         """Open the channel, and return the client. It connects with the first call.
 
         Raises:
-            RuntimeError: It is open already.
+            RuntimeError: It is open already, or this process was forked from one in which a client
+                was open.
         """
         if self._channel is not None:
             raise RuntimeError(f"{self!r} is open already")
+        if _used_by - {os.getpid()}:
+            raise RuntimeError(_FORKED)
+        _used_by.add(os.getpid())
         self._process_id = os.getpid()
         self._loop = asyncio.get_running_loop()
         self._channel = open_channel(self._address, tls=self._tls, insecure=self._insecure)
@@ -118,7 +130,7 @@ class Connection:
         if self._channel is None:
             raise RuntimeError(f"{self!r} is not open: use a with statement, or call open()")
         if self._is_forked:
-            raise RuntimeError(f"{self!r} was opened before a fork: open another one after it")
+            raise RuntimeError(f"{self!r} was opened before a fork: {_FORKED}")
         if self._loop is not asyncio.get_running_loop():
             raise RuntimeError(f"{self!r} was opened in another event loop: open one per loop")
         return self._opened

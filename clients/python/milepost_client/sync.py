@@ -79,8 +79,9 @@ class SyncMilepost(Blocking[Milepost]):
             operation = milepost.create("video.transcode", metadata={"source": "in.mov"})
             print(milepost.result(operation.id))
 
-    Many threads may use it at once. Do not use it in an event loop, which it would block. After a
-    fork, open another one: its methods raise `RuntimeError` in the child process.
+    Many threads may use it at once. Do not use it in an event loop, which it would block. Its
+    methods raise `RuntimeError` in a forked process, and so does `open` there if a client was open
+    before the fork.
     """
 
     create = blocking(Milepost.create)

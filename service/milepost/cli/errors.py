@@ -31,7 +31,7 @@ class ExitCode(IntEnum):
     DENIED = 6
     """The API key is invalid or lacks the role for the call."""
     INTERRUPTED = 130
-    """Ctrl-C or a termination signal."""
+    """Ctrl-C."""
 
 
 EXIT_CODES: Final = (

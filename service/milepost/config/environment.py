@@ -54,6 +54,8 @@ def settings_file() -> tuple[Path | None, list[str]]:
     if not name:
         return None, []
     try:
+        if Path(name).is_fifo():
+            return None, [f"{FILE_VARIABLE}: {name}: is a pipe, which can be read only once"]
         with Path(name).open(encoding="utf-8") as stream:
             broken = [line.original.line for line in parse_stream(stream) if line.error]
     except (OSError, ValueError) as error:
