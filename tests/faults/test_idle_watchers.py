@@ -33,8 +33,11 @@ SOON_S = 0.02
 """Time within which 99 of 100 changes reach their watcher."""
 CHANGES = 100
 """Changes of one series."""
-MAX_SERIES = 5
-"""Other load on the machine slows one series; a slow service slows all of them."""
+MAX_SERIES = 10
+"""Other load on the machine slows one series; a slow service slows all of them.
+
+Each cancels other operations: together not more than are watched.
+"""
 OPEN_S = 900.0
 MAX_WAIT_S = 60.0
 
@@ -127,7 +130,7 @@ def rss(pid: int) -> int:
 
 @pytest.mark.parametrize(
     "count",
-    [500, pytest.param(10_000, marks=[pytest.mark.faults, pytest.mark.timeout(900)])],
+    [1_000, pytest.param(10_000, marks=[pytest.mark.faults, pytest.mark.timeout(900)])],
 )
 async def test_idle_watchers_are_cheap_and_fast(database_url, tmp_path, count):
     """An idle watcher costs at most 1.4 times an empty stream, and gets a change in 20 ms."""
@@ -147,11 +150,11 @@ async def test_idle_watchers_are_cheap_and_fast(database_url, tmp_path, count):
         before = rss(pid)
         async with watchers(service.address, alice, ids) as found, service.aio_channel() as channel:
             cost = (rss(pid) - before) / count
-            series = []
+            series, is_soon = [], False
             for begin in range(MAX_SERIES):
                 places = range(begin, count, count // CHANGES)
                 series.append(await delays(alice, channel, [(ids[n], found[n]) for n in places]))
-                if series[-1][98] < SOON_S:
+                if is_soon := series[-1][98] < SOON_S * slowdown():
                     break
         figures = {
             "empty_bytes": floor,
@@ -161,4 +164,4 @@ async def test_idle_watchers_are_cheap_and_fast(database_url, tmp_path, count):
         }
         logging.getLogger(__name__).info("%s watchers: %s", count, figures)
         assert cost <= MAX_MEMORY_RATIO * floor, figures
-        assert series[-1][98] < SOON_S * slowdown(), figures
+        assert is_soon, figures
