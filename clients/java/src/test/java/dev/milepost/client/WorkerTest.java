@@ -222,8 +222,8 @@ class WorkerTest {
   void releasedOperationsKeepTheLastCheckpoint() throws Exception {
     Handler handler =
         work -> {
-          started.add(work);
           work.saveCheckpoint("at the end");
+          started.add(work);
           throw awaitReason(work);
         };
     String id = create();
