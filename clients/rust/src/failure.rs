@@ -3,7 +3,7 @@
 use std::{
     any::Any,
     error::Error as StdError,
-    fmt, mem,
+    fmt,
     panic::{AssertUnwindSafe, catch_unwind},
     time::Duration,
 };
@@ -103,7 +103,7 @@ impl Failure {
         let message = format!("panic: {}", text.unwrap_or("a value without a text"));
         // The drop is code of the user too, and so is that of the value with which it panics.
         if let Err(other) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
-            mem::forget(other);
+            Box::leak(other);
         }
         Self::new(message).code("Panic")
     }
