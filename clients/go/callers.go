@@ -117,7 +117,8 @@ type ListRequest struct {
 }
 
 // List iterates over the operations that match, newest first, over all pages. It ends after the
-// first error.
+// first error. A rate limit refuses the first page, and delays each of the others for up to 5
+// minutes.
 func (c *Client) List(ctx context.Context, r ListRequest) iter.Seq2[*Operation, error] {
 	request := &pb.ListOperationsRequest{
 		PageSize: int32(r.PageSize), Statuses: toStatuses(r.Statuses), Function: optional(r.Function),
@@ -127,7 +128,7 @@ func (c *Client) List(ctx context.Context, r ListRequest) iter.Seq2[*Operation, 
 	if r.Full {
 		request.View = pb.OperationView_OPERATION_VIEW_FULL
 	}
-	return pages(func(token string) ([]*Operation, string, error) {
+	return pages(ctx, func(token string) ([]*Operation, string, error) {
 		request.PageToken = token
 		page, err := send[pb.ListOperationsResponse](
 			ctx, c, pb.OperationService_ListOperations_FullMethodName, request, 0)
@@ -142,11 +143,12 @@ type EventsRequest struct {
 }
 
 // Events iterates over the transitions of an operation that changed its status or requested to
-// cancel it, oldest first, over all pages. It ends after the first error.
+// cancel it, oldest first, over all pages. It ends after the first error. A rate limit refuses the
+// first page, and delays each of the others for up to 5 minutes.
 func (c *Client) Events(
 	ctx context.Context, id string, r EventsRequest,
 ) iter.Seq2[*Event, error] {
-	return pages(func(token string) ([]*Event, string, error) {
+	return pages(ctx, func(token string) ([]*Event, string, error) {
 		page, err := send[pb.ListEventsResponse](
 			ctx, c, pb.OperationService_ListEvents_FullMethodName,
 			&pb.ListEventsRequest{OperationId: id, PageSize: int32(r.PageSize), PageToken: token}, 0)
@@ -156,30 +158,6 @@ func (c *Client) Events(
 		}
 		return events, page.GetNextPageToken(), err
 	})
-}
-
-// pages iterates over the items of all pages; fetch returns those of one, and the next token.
-func pages[T any](fetch func(token string) ([]T, string, error)) iter.Seq2[T, error] {
-	return func(yield func(T, error) bool) {
-		token := ""
-		for {
-			items, next, err := fetch(token)
-			if err != nil {
-				var none T
-				yield(none, err)
-				return
-			}
-			for _, item := range items {
-				if !yield(item, nil) {
-					return
-				}
-			}
-			if next == "" {
-				return
-			}
-			token = next
-		}
-	}
 }
 
 // CancelRequest says how an operation is cancelled.

@@ -21,7 +21,8 @@ var ErrWorkOver = errors.New("milepost: the work is over: nothing more can be re
 // worker that stops. The operation is released: another worker gets it.
 var ErrWorkerStopped = errors.New("milepost: the worker stops")
 
-// errGoexit is the cause of a failure if a handler ended its goroutine.
+// errGoexit is the cause of a failure if a handler, or a method of its result or error, ended
+// its goroutine.
 var errGoexit = errors.New("the handler called runtime.Goexit")
 
 // Violation is one invalid field of a request.

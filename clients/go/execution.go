@@ -121,21 +121,9 @@ func (e *execution) patience() time.Duration {
 }
 
 // call calls the handler, and returns its outcome, whatever it does.
-func (e *execution) call() (end outcome) {
-	end.err = errGoexit
-	finished := make(chan struct{})
-	go func() {
-		defer close(finished)
-		defer func() {
-			if problem := recover(); problem != nil {
-				end = outcome{err: &panicError{problem, debug.Stack()}}
-			}
-		}()
-		result, err := e.handler(e.ctx, e.work)
-		end = outcome{result, err}
-	}()
-	<-finished
-	return end
+func (e *execution) call() outcome {
+	result, err := isolated(func() (any, error) { return e.handler(e.ctx, e.work) })
+	return outcome{result, err}
 }
 
 // finish ends the operation with the outcome. It returns why the operation does not end so.
@@ -171,7 +159,7 @@ func (e *execution) end(end outcome) (problem, err error) {
 		problem = &unstorableResult{err}
 		end.err = problem
 	}
-	if errors.Is(end.err, ErrCancelAcknowledged) {
+	if isAcknowledgement(end.err) {
 		err := e.acknowledge()
 		refusal, ok := as[*CancellationNotRequestedError](err)
 		if !ok {
@@ -182,14 +170,21 @@ func (e *execution) end(end outcome) (problem, err error) {
 	return problem, e.fail(end.err)
 }
 
+// isAcknowledgement returns true for the error that acknowledges a cancel.
+func isAcknowledgement(err error) bool {
+	found, _ := isolated(func() (bool, error) { return errors.Is(err, ErrCancelAcknowledged), nil })
+	return found
+}
+
 // isUnstorable returns true if another content may be accepted. A message that is too large for
 // gRPC, or for a proxy, is refused without a reason.
 func isUnstorable(err error) bool {
-	return is[*ValueError](err) || is[*InvalidRequestError](err) || isUnexplained(err)
+	return is[*ValueError](err) || is[*InvalidRequestError](err) || isUnexplained(err) ||
+		is[*panicError](err) || errors.Is(err, errGoexit)
 }
 
 func (e *execution) complete(result any) error {
-	packed, err := safely(func() (*anypb.Any, error) { return toAny(result) })
+	packed, err := isolated(func() (*anypb.Any, error) { return toAny(result) })
 	if err != nil {
 		return err
 	}
@@ -202,12 +197,12 @@ func (e *execution) complete(result any) error {
 
 // fail ends the attempt because of the error. One that is refused is replaced by one that says so.
 func (e *execution) fail(reason error) error {
-	if problem, ok := as[*panicError](reason); ok {
-		e.log.Error("milepost: the handler panicked", "panic", problem.value, "stack", string(problem.stack))
-	} else {
-		e.log.Warn("milepost: the attempt failed", "error", safeText(reason))
-	}
-	failure, err := safely(func() (Failure, error) { return failureOf(reason), nil })
+	failure, err := isolated(func() (Failure, error) {
+		e.logFailure(reason)
+		failure := failureOf(reason)
+		failure.size() // reads the details
+		return failure, nil
+	})
 	if err == nil {
 		err = e.sendFailure(failure)
 	}
@@ -218,6 +213,14 @@ func (e *execution) fail(reason error) error {
 		err = e.sendFailure(failure)
 	}
 	return err
+}
+
+func (e *execution) logFailure(reason error) {
+	if problem, ok := as[*panicError](reason); ok {
+		e.log.Error("milepost: the handler panicked", "panic", problem.text, "stack", string(problem.stack))
+	} else {
+		e.log.Warn("milepost: the attempt failed", "error", safeText(reason))
+	}
 }
 
 func (e *execution) sendFailure(failure Failure) error {
@@ -262,12 +265,21 @@ func (e *execution) giveBack(ctx context.Context) error {
 	return err
 }
 
-// safely calls the function, which calls methods of the user, and returns a panic as an error.
-func safely[T any](call func() (T, error)) (result T, err error) {
-	defer func() {
-		if problem := recover(); problem != nil {
-			err = &ValueError{problem: fmt.Sprintf("the value cannot be written as JSON: panic: %v", problem)}
-		}
+// isolated calls a function that runs code of the user: a handler, or the methods of its results
+// and errors. It returns a panic as an error, and so the end of the goroutine, which is for the
+// function alone.
+func isolated[T any](call func() (T, error)) (result T, err error) {
+	err = errGoexit
+	finished := make(chan struct{})
+	go func() {
+		defer close(finished)
+		defer func() {
+			if problem := recover(); problem != nil {
+				err = &panicError{fmt.Sprint(problem), debug.Stack()}
+			}
+		}()
+		result, err = call()
 	}()
-	return call()
+	<-finished
+	return result, err
 }

@@ -2,7 +2,6 @@ package milepost
 
 import (
 	"errors"
-	"fmt"
 	"reflect"
 	"strings"
 	"time"
@@ -70,11 +69,11 @@ func textOf(message string, err error) string {
 
 // panicError is the panic of a handler.
 type panicError struct {
-	value any
+	text  string
 	stack []byte
 }
 
-func (e *panicError) Error() string { return fmt.Sprintf("panic: %v", e.value) }
+func (e *panicError) Error() string { return "panic: " + e.text }
 
 // unstorableResult is the reason why a result cannot be stored.
 type unstorableResult struct{ err error }

@@ -106,7 +106,8 @@ type DeliveriesRequest struct {
 	PageSize int
 }
 
-// Deliveries iterates over your webhooks, newest first, over all pages.
+// Deliveries iterates over your webhooks, newest first, over all pages. A rate limit refuses the
+// first page, and delays each of the others for up to 5 minutes.
 func (c *Client) Deliveries(
 	ctx context.Context, r DeliveriesRequest,
 ) iter.Seq2[*Delivery, error] {
@@ -117,7 +118,7 @@ func (c *Client) Deliveries(
 		number := pb.DeliveryStatus_value[deliveryPrefix+string(status)]
 		request.Statuses = append(request.Statuses, pb.DeliveryStatus(number))
 	}
-	return pages(func(token string) ([]*Delivery, string, error) {
+	return pages(ctx, func(token string) ([]*Delivery, string, error) {
 		request.PageToken = token
 		page, err := send[pb.ListDeliveriesResponse](
 			ctx, c, pb.WebhookService_ListDeliveries_FullMethodName, request, 0)

@@ -39,10 +39,22 @@ var ends = map[string]struct {
 	"permanent": {fails(&milepost.PermanentFailure{
 		Code: "CODEC", Message: "m", Err: errors.New("cause"),
 	}), "FAILED CODEC: m"},
-	"wrapped":     {fails(fmt.Errorf("while reading: %w", &milepost.PermanentFailure{Code: "C", Err: errors.New("x")})), "FAILED C: while reading: x"},
-	"panic":       {func(context.Context, *milepost.Work) (any, error) { panic("no") }, "FAILED Panic: panic: no"},
-	"goexit":      {func(context.Context, *milepost.Work) (any, error) { runtime.Goexit(); return nil, nil }, "FAILED Error: the handler called runtime.Goexit"},
-	"bad error":   {fails(badError{}), "FAILED BadError: milepost_test.badError without a readable text"},
+	"wrapped":                {fails(fmt.Errorf("while reading: %w", &milepost.PermanentFailure{Code: "C", Err: errors.New("x")})), "FAILED C: while reading: x"},
+	"panic":                  {func(context.Context, *milepost.Work) (any, error) { panic("no") }, "FAILED Panic: panic: no"},
+	"goexit":                 {func(context.Context, *milepost.Work) (any, error) { runtime.Goexit(); return nil, nil }, "FAILED Error: the handler called runtime.Goexit"},
+	"bad error":              {fails(badError{}), "FAILED BadError: milepost_test.badError without a readable text"},
+	"panic nil":              {func(context.Context, *milepost.Work) (any, error) { panic(nil) }, "FAILED Panic: panic: panic called with nil argument"},
+	"panic with a bad error": {func(context.Context, *milepost.Work) (any, error) { panic(badError{}) }, "FAILED Panic: panic: "},
+	"goexit of a panic":      {func(context.Context, *milepost.Work) (any, error) { panic(goexit{}) }, "FAILED Error: the handler called runtime.Goexit"},
+	"goexit of an error":     {fails(goexit{}), "FAILED InvalidError: The error was refused: the handler called runtime.Goexit"},
+	"goexit of a result":     {returns(goexit{}), "FAILED UnstorableResult: the result cannot be stored: the handler called runtime.Goexit"},
+	"panic of a result":      {returns(badJSON{}), "FAILED UnstorableResult: the result cannot be stored: panic: in MarshalJSON"},
+	"own cancel":             {cancelsItself, "FAILED Error: context canceled"},
+	"nil of a type":          {fails((*milepost.PermanentFailure)(nil)), "FAILED InvalidError: The error was refused: panic: "},
+	"bad unwrap":             {fails(badUnwrap{errors.New("x")}), "FAILED InvalidError: The error was refused: panic: in Unwrap"},
+	"panic of details": {fails(&milepost.PermanentFailure{
+		Code: "C", Message: "m", Details: map[string]any{"x": badJSON{}},
+	}), "FAILED InvalidError: The error was refused: panic: in MarshalJSON"},
 	"not JSON":    {returns(make(chan int)), "FAILED UnstorableResult"},
 	"NaN":         {returns(math.NaN()), "FAILED UnstorableResult"},
 	"cycle":       {returns(cycle()), "FAILED UnstorableResult"},
@@ -57,6 +69,28 @@ var ends = map[string]struct {
 type badError struct{}
 
 func (badError) Error() string { panic("in Error") }
+
+// badUnwrap is an error whose cause cannot be read.
+type badUnwrap struct{ error }
+
+func (badUnwrap) Unwrap() error { panic("in Unwrap") }
+
+// goexit is an error, and a value, that ends the goroutine which reads it.
+type goexit struct{}
+
+func (goexit) Error() string { runtime.Goexit(); return "" }
+
+func (goexit) MarshalJSON() ([]byte, error) { runtime.Goexit(); return nil, nil }
+
+type badJSON struct{}
+
+func (badJSON) MarshalJSON() ([]byte, error) { panic("in MarshalJSON") }
+
+func cancelsItself(ctx context.Context, _ *milepost.Work) (any, error) {
+	own, cancel := context.WithCancel(ctx)
+	cancel()
+	return nil, own.Err()
+}
 
 func returns(value any) milepost.Handler {
 	return func(context.Context, *milepost.Work) (any, error) { return value, nil }

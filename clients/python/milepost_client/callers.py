@@ -22,6 +22,7 @@ from milepost_client.gen.milepost.v1 import operation_service_pb2 as pb
 from milepost_client.long_poll import until_terminal
 from milepost_client.operation import Json, Operation, OperationEvent, Status
 from milepost_client.pace import Duration, seconds
+from milepost_client.pages import pages
 from milepost_client.watch import changes
 
 UniqueKeyPolicy: TypeAlias = Literal["join", "refuse"]
@@ -236,6 +237,8 @@ class Callers(Connection):
         It has every change of status, and every request to cancel, with the errors of failed
         attempts; no progress.
 
+        A rate limit refuses the first page, and delays each of the others for up to 5 minutes.
+
         Args:
             operation_id: The operation.
             page_size: The number of events of one call, 1 to 100.
@@ -245,13 +248,9 @@ class Callers(Connection):
         """
         calls = self._calls
         request = pb.ListEventsRequest(operation_id=operation_id, page_size=page_size)
-        while True:
-            page = await calls.send(calls.operations.ListEvents, request)
+        async for page in pages(calls, calls.operations.ListEvents, request):
             for event in page.events:
                 yield from_event(event)
-            if not page.next_page_token:
-                return
-            request.page_token = page.next_page_token
 
     async def delete(
         self,
@@ -293,6 +292,8 @@ class Callers(Connection):
     ) -> AsyncIterator[Operation]:
         """Iterate over your operations that match all arguments, newest first, over all pages.
 
+        A rate limit refuses the first page, and delays each of the others for up to 5 minutes.
+
         Args:
             statuses: The statuses to include; empty means all.
             function: The function of the operations.
@@ -315,10 +316,6 @@ class Callers(Connection):
             view=operation_pb2.OPERATION_VIEW_FULL if full else operation_pb2.OPERATION_VIEW_BASIC,
             page_size=page_size,
         )
-        while True:
-            page = await calls.send(calls.operations.ListOperations, request)
+        async for page in pages(calls, calls.operations.ListOperations, request):
             for operation in page.operations:
                 yield from_operation(operation)
-            if not page.next_page_token:
-                return
-            request.page_token = page.next_page_token

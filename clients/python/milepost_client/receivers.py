@@ -9,6 +9,7 @@ from typing import Final
 from milepost_client.connection import Connection
 from milepost_client.convert import optional_field, time_field
 from milepost_client.gen.milepost.v1 import webhook_service_pb2 as pb
+from milepost_client.pages import pages
 
 _PREFIX: Final = "DELIVERY_STATUS_"
 
@@ -113,6 +114,8 @@ class Receivers(Connection):
     ) -> AsyncIterator[Delivery]:
         """Iterate over your webhooks that match every filter, newest first, over all pages.
 
+        A rate limit refuses the first page, and delays each of the others for up to 5 minutes.
+
         Args:
             operation_id: Id of the operation; None means all.
             statuses: Statuses of the webhooks; empty means all.
@@ -124,13 +127,9 @@ class Receivers(Connection):
             operation_id=operation_id,
             statuses=[pb.DeliveryStatus.Value(f"{_PREFIX}{status}") for status in statuses],
         )
-        while True:
-            page = await calls.send(calls.webhooks.ListDeliveries, request)
+        async for page in pages(calls, calls.webhooks.ListDeliveries, request):
             for delivery in page.deliveries:
                 yield _delivery(delivery)
-            if not page.next_page_token:
-                return
-            request.page_token = page.next_page_token
 
     async def redeliver(self, delivery_id: str, *, request_id: str | None = None) -> Delivery:
         """Send a settled webhook again, with the same id.

@@ -146,6 +146,8 @@ impl List {
     }
 
     /// Return the operations, newest first, over all pages.
+    ///
+    /// A rate limit refuses the first page, and delays each of the others for up to 5 minutes.
     pub fn items(self) -> Items<Operation> {
         Items::of_pages(move |token| {
             let client = self.client.clone();
@@ -235,6 +237,8 @@ impl Client {
 
     /// Return the transitions of an operation that changed its status or requested to cancel it,
     /// oldest first, over all pages.
+    ///
+    /// A rate limit refuses the first page, and delays each of the others for up to 5 minutes.
     pub fn events(&self, id: impl Into<String>) -> Items<Event> {
         self.events_by(id, 0)
     }

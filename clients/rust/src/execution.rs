@@ -157,7 +157,7 @@ impl Execution {
         match returned {
             Some(Ok(outcome)) => Some(outcome),
             Some(Err(error)) => Some(Err(match error.try_into_panic() {
-                Ok(payload) => Failure::from_panic(&*payload),
+                Ok(payload) => Failure::from_panic(payload),
                 Err(_) => Failure::new("the runtime has ended the handler"),
             })),
             None => {

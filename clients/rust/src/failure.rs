@@ -1,6 +1,12 @@
 //! How a handler ends without a result.
 
-use std::{any::Any, error::Error as StdError, fmt, time::Duration};
+use std::{
+    any::Any,
+    error::Error as StdError,
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::Duration,
+};
 
 use serde::Serialize;
 
@@ -91,10 +97,15 @@ impl Failure {
     }
 
     /// Return the failure of a handler that has panicked.
-    pub(crate) fn from_panic(payload: &(dyn Any + Send)) -> Self {
+    pub(crate) fn from_panic(payload: Box<dyn Any + Send>) -> Self {
         let text = payload.downcast_ref::<&str>().copied();
         let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
-        Self::new(format!("panic: {}", text.unwrap_or("a value without a text"))).code("Panic")
+        let message = format!("panic: {}", text.unwrap_or("a value without a text"));
+        // The drop is code of the user too, and so is that of the value with which it panics.
+        if let Err(other) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+            Box::leak(other);
+        }
+        Self::new(message).code("Panic")
     }
 
     /// Return the failure of a result that cannot be stored: every attempt would end so.
@@ -222,6 +233,6 @@ mod tests {
         let error = Failure::new("ü".repeat(20_000)).to_error().expect("storable");
         assert_eq!(error.message.chars().count(), MAX_MESSAGE_LENGTH);
         assert!(Failure::new("m").details([f64::NAN]).to_error().is_err());
-        assert_eq!(Failure::from_panic(&"no").to_string(), "Panic: panic: no");
+        assert_eq!(Failure::from_panic(Box::new("no")).to_string(), "Panic: panic: no");
     }
 }

@@ -5,12 +5,20 @@ use std::{
     future::Future,
     pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use futures_core::Stream;
 use futures_util::stream;
+use tokio::time::Instant;
 
-use crate::error::Result;
+use crate::{
+    backoff::{Backoff, MAX_PAUSE},
+    error::{Kind, Result},
+};
+
+/// How long a page after the first one is asked for while the rate limit refuses it.
+const MAX_LIMITED: Duration = Duration::from_secs(300);
 
 type Source<T> = Pin<Box<dyn Stream<Item = Result<T>> + Send>>;
 
@@ -41,9 +49,12 @@ impl<T: Send + 'static> Items<T> {
     }
 
     /// Return the items of all pages. The function returns those of one, and the next token.
+    ///
+    /// A rate limit refuses the first page, because its rate is up to the user. The client asks
+    /// for the other pages by itself, so a limit only delays them.
     pub(crate) fn of_pages<F, P>(fetch: F) -> Self
     where
-        F: Fn(String) -> P + Send + 'static,
+        F: FnMut(String) -> P + Send + 'static,
         P: Future<Output = Result<(Vec<T>, String)>> + Send,
     {
         struct Place<T, F> {
@@ -60,11 +71,38 @@ impl<T: Send + 'static> Items<T> {
                 let Some(token) = place.token.take() else {
                     return Ok(None);
                 };
-                let (items, next) = (place.fetch)(token).await?;
+                let (items, next) = if token.is_empty() {
+                    (place.fetch)(token).await?
+                } else {
+                    next_page(&mut place.fetch, &token).await?
+                };
                 place.items = items.into_iter();
                 place.token = (!next.is_empty()).then_some(next);
             }
         }))
+    }
+}
+
+/// Return the page of the token once the rate limit allows it.
+async fn next_page<T, P>(
+    fetch: &mut impl FnMut(String) -> P,
+    token: &str,
+) -> Result<(Vec<T>, String)>
+where
+    P: Future<Output = Result<(Vec<T>, String)>>,
+{
+    let end = Instant::now() + MAX_LIMITED;
+    let mut backoff = Backoff::new(MAX_PAUSE);
+    loop {
+        let error = match fetch(token.to_owned()).await {
+            Err(error) if error.is(Kind::RateLimited) => error,
+            page_or_error => return page_or_error,
+        };
+        let pause = backoff.pause_after(&error);
+        if Instant::now().checked_add(pause).is_none_or(|next| next > end) {
+            return Err(error);
+        }
+        tokio::time::sleep(pause).await;
     }
 }
 

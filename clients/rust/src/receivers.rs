@@ -239,6 +239,8 @@ impl Deliveries {
     }
 
     /// Return the deliveries, newest first, over all pages.
+    ///
+    /// A rate limit refuses the first page, and delays each of the others for up to 5 minutes.
     pub fn items(self) -> Items<Delivery> {
         Items::of_pages(move |token| {
             let client = self.client.clone();

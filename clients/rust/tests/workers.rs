@@ -46,6 +46,15 @@ impl serde::Serialize for BadValue {
     }
 }
 
+/// A value that panics when it is dropped.
+struct BadDrop;
+
+impl Drop for BadDrop {
+    fn drop(&mut self) {
+        panic!("in Drop")
+    }
+}
+
 /// Whatever a handler does ends its operation, once, with the reason.
 #[tokio::test]
 async fn every_handler_ends_its_operation_once() {
@@ -79,6 +88,27 @@ async fn every_handler_ends_its_operation_once() {
         bad_error: async |_: Work| Err::<(), _>(BadError) => "FAILED Panic: panic: in Display";
         bad_value: async |_: Work| Ok::<_, Failure>(Json(BadValue))
             => "FAILED Panic: panic: in Serialize";
+        panics_with_a_number: async |_: Work| -> Result<(), Failure> { std::panic::panic_any(7) }
+            => "FAILED Panic: panic: a value without a text";
+        panics_with_a_bad_value: async |_: Work| -> Result<(), Failure> {
+            std::panic::panic_any(BadDrop)
+        } => "FAILED Panic: panic: a value without a text";
+        bad_drop: async |_: Work| {
+            let _held = BadDrop;
+            Ok::<_, Failure>(())
+        } => "FAILED Panic: panic: in Drop";
+        stops_itself: async |work: Work| {
+            work.stop_token().cancel();
+            work.cancel_requested().cancel();
+            Ok::<_, Failure>("good")
+        } => "COMPLETED \"good\"";
+        aborts_its_task: async |_: Work| {
+            let task = tokio::spawn(std::future::pending::<()>());
+            task.abort();
+            task.await
+        } => "FAILED JoinError: task ";
+        stopped_by_name: async |_: Work| Err::<(), _>(Error::WorkerStopped)
+            => "FAILED WorkerStopped: ";
         nan: async |_: Work| Ok::<_, Failure>(f64::NAN) => "FAILED UnstorableResult: the result";
         integer: async |_: Work| Ok::<_, Failure>((1_i64 << 53) + 1) => "FAILED UnstorableResult";
         too_large: async |_: Work| Ok::<_, Failure>("x".repeat((1 << 20) + 100))

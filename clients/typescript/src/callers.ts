@@ -20,6 +20,7 @@ import {
   type Status,
   toStatuses,
 } from "./operation.js";
+import { pages } from "./pages.js";
 import { untilTerminal } from "./wait.js";
 import { changes } from "./watch.js";
 
@@ -258,7 +259,11 @@ export class Callers extends Connection {
     await this._calls.send(this._calls.operations.deleteOperation, request, options);
   }
 
-  /** Iterate over your operations that match all options, newest first, over all pages. */
+  /**
+   * Iterate over your operations that match all options, newest first, over all pages.
+   *
+   * A rate limit refuses the first page, and delays each of the others for up to 5 minutes.
+   */
   async *list(options: ListOptions = {}): AsyncGenerator<Operation, void, undefined> {
     const request = create(ListOperationsRequestSchema, {
       statuses: toStatuses(options.statuses ?? []),
@@ -269,18 +274,19 @@ export class Callers extends Connection {
       view: options.full === true ? OperationView.FULL : OperationView.BASIC,
       pageSize: options.pageSize ?? MAX_PAGE_SIZE,
     });
-    do {
-      const page = await this._calls.send(this._calls.operations.listOperations, request, options);
+    const calls = this._calls;
+    for await (const page of pages(calls, calls.operations.listOperations, request, options)) {
       for (const operation of page.operations) {
         yield fromOperation(operation);
       }
-      request.pageToken = page.nextPageToken;
-    } while (request.pageToken !== "");
+    }
   }
 
   /**
    * Iterate over the events of the operation, oldest first, over all pages: its changes of status
    * and the requests to cancel it, with the errors of every attempt.
+   *
+   * A rate limit refuses the first page, and delays each of the others for up to 5 minutes.
    *
    * @throws OperationNotFound if it does not exist, or is not visible to you.
    */
@@ -290,13 +296,12 @@ export class Callers extends Connection {
   ): AsyncGenerator<OperationEvent, void, undefined> {
     const pageSize = options.pageSize ?? MAX_PAGE_SIZE;
     const request = create(ListEventsRequestSchema, { operationId, pageSize });
-    do {
-      const page = await this._calls.send(this._calls.operations.listEvents, request, options);
+    const calls = this._calls;
+    for await (const page of pages(calls, calls.operations.listEvents, request, options)) {
       for (const event of page.events) {
         yield fromEvent(event);
       }
-      request.pageToken = page.nextPageToken;
-    } while (request.pageToken !== "");
+    }
   }
 }
 

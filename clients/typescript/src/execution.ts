@@ -10,6 +10,8 @@ import {
   isCausedBy,
   PermanentFailure,
   RetryLater,
+  refused,
+  text,
   WorkerStopped,
 } from "./failure.js";
 import { NotJson, toAny } from "./json.js";
@@ -32,6 +34,12 @@ const LARGE_BYTES = 1 << 20;
 interface Retry {
   readonly retryable: boolean;
   readonly retryDelayMs?: number;
+}
+
+/** The error of a failed attempt, and what becomes of the operation. */
+interface Ending {
+  readonly error: OperationError;
+  readonly retry: Retry;
 }
 
 type Outcome = { readonly value: unknown } | { readonly problem: unknown };
@@ -163,38 +171,49 @@ export class Execution {
       }
       problem = refusal;
     }
-    const message = `the result cannot be stored: ${describe(problem).message}`;
+    const message = text("the result cannot be stored: ", problem);
     await this.#fail(new PermanentFailure(message, { code: "UnstorableResult" }));
   }
 
   async #fail(problem: unknown): Promise<void> {
-    const retry = retryOf(problem);
+    let { error, retry } = endingOf(problem);
     if (retry.retryable && this.#work._held.hasUnstoredCheckpoint) {
       await this.#work._held.send(); // so that no earlier one on the stream can replace it
     }
     await this.#storeLastReport();
-    let reason = problem;
     if (this.#isAcknowledgement(problem)) {
-      reason = await this.#acknowledge();
-      if (reason === undefined) {
+      const refusal = await this.#acknowledge();
+      if (refusal === undefined) {
         return;
       }
+      error = describe(refusal);
     }
-    this.#log.error(`${this.id} failed`, reason);
+    this.#logFailure(problem);
     try {
-      await this.#failWith(describe(reason), retry);
+      await this.#failWith(error, retry);
     } catch (refusal) {
       if (!isUnstorable(refusal)) {
         throw refusal;
       }
-      const message = `The error was refused: ${describe(refusal).message}`;
-      await this.#failWith({ code: "InvalidError", message }, { retryable: false });
+      await this.#failWith(refused(refusal), { retryable: false });
+    }
+  }
+
+  #logFailure(problem: unknown): void {
+    try {
+      this.#log.error(`${this.id} failed`, problem);
+    } catch {
+      this.#log.error(`${this.id} failed`); // the code of the problem fails too
     }
   }
 
   #isAcknowledgement(problem: unknown): boolean {
     const { reason } = this.#work.cancelRequested;
-    return problem instanceof CancelRequested || isCausedBy(problem, reason);
+    try {
+      return problem instanceof CancelRequested || isCausedBy(problem, reason);
+    } catch {
+      return false; // the code of the problem fails too
+    }
   }
 
   /** Acknowledge the cancel; return the refusal if none was requested. */
@@ -286,7 +305,7 @@ function packed(value: unknown) {
     if (problem instanceof NotJson) {
       throw problem;
     }
-    throw new NotJson(`the result cannot be read: ${describe(problem).message}`);
+    throw new NotJson(text("the result cannot be read: ", problem));
   }
 }
 
@@ -301,6 +320,17 @@ function isUnstorable(problem: unknown): boolean {
     problem instanceof InvalidRequest ||
     (problem instanceof MilepostError && isUnexplained(problem))
   );
+}
+
+/** Return how an attempt ends. Whatever a handler throws may have code of its own, which fails. */
+function endingOf(problem: unknown): Ending {
+  try {
+    const error = describe(problem);
+    toErrors([error]); // reads the details
+    return { error, retry: retryOf(problem) };
+  } catch (refusal) {
+    return { error: refused(refusal), retry: { retryable: false } };
+  }
 }
 
 /** What a handler throws is tried again, unless it says otherwise. */

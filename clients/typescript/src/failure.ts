@@ -74,18 +74,13 @@ export function isCausedBy(problem: unknown, reason: unknown): boolean {
   );
 }
 
-/** Return the class of the error as code and its text as message, whatever was thrown. */
+/**
+ * Return the class of the error as code and its text as message, whatever was thrown.
+ *
+ * @throws anything: the facts of a PermanentFailure may be code of the user.
+ */
 export function describe(problem: unknown): OperationError {
-  const code =
-    storable(
-      attempt(() => kindOf(problem)),
-      MAX_CODE_LENGTH,
-    ) || "Error";
-  const message = storable(
-    attempt(() => textOf(problem)),
-    MAX_MESSAGE_LENGTH,
-  );
-  const error = { code, message: message || `${code} without a readable text` };
+  const error = plain(problem);
   if (!(problem instanceof PermanentFailure)) {
     return error;
   }
@@ -95,6 +90,29 @@ export function describe(problem: unknown): OperationError {
     ...(source === undefined ? {} : { source }),
     ...(details === undefined ? {} : { details }),
   };
+}
+
+/** Return the error that replaces one which cannot be stored for this reason. */
+export function refused(refusal: unknown): OperationError {
+  return { code: "InvalidError", message: text("The error was refused: ", refusal) };
+}
+
+/** Return the text with that of the problem appended. */
+export function text(begin: string, problem: unknown): string {
+  return storable(begin + plain(problem).message, MAX_MESSAGE_LENGTH);
+}
+
+function plain(problem: unknown): OperationError {
+  const code =
+    storable(
+      attempt(() => kindOf(problem)),
+      MAX_CODE_LENGTH,
+    ) || "Error";
+  const message = storable(
+    attempt(() => textOf(problem)),
+    MAX_MESSAGE_LENGTH,
+  );
+  return { code, message: message || `${code} without a readable text` };
 }
 
 function kindOf(problem: unknown): unknown {

@@ -11,6 +11,7 @@ import {
   ListDeliveriesRequestSchema,
   type SigningSecret as SecretMessage,
 } from "./gen/milepost/v1/webhook_service_pb.js";
+import { pages } from "./pages.js";
 
 /** The status of a delivery. UNKNOWN is one of a newer service. */
 export type DeliveryStatus = "UNKNOWN" | "PENDING" | "DELIVERED" | "EXHAUSTED" | "STOPPED";
@@ -105,20 +106,23 @@ export class Receivers extends Callers {
     return secrets(await this._calls.send(webhooks.rotateSigningSecret, request, options));
   }
 
-  /** Iterate over the deliveries of your webhooks, newest first, over all pages. */
+  /**
+   * Iterate over the deliveries of your webhooks, newest first, over all pages.
+   *
+   * A rate limit refuses the first page, and delays each of the others for up to 5 minutes.
+   */
   async *deliveries(options: DeliveryOptions = {}): AsyncGenerator<Delivery, void, undefined> {
     const request = create(ListDeliveriesRequestSchema, {
       operationId: options.operationId,
       statuses: Array.from(options.statuses ?? [], (status) => STATUSES[status]),
       pageSize: options.pageSize ?? MAX_PAGE_SIZE,
     });
-    do {
-      const page = await this._calls.send(this._calls.webhooks.listDeliveries, request, options);
+    const calls = this._calls;
+    for await (const page of pages(calls, calls.webhooks.listDeliveries, request, options)) {
       for (const message of page.deliveries) {
         yield delivery(message);
       }
-      request.pageToken = page.nextPageToken;
-    } while (request.pageToken !== "");
+    }
   }
 
   /**

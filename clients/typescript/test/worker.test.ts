@@ -2,12 +2,13 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { setTimeout as pause } from "node:timers/promises";
+import { inspect } from "node:util";
 import { context, propagation, trace } from "@opentelemetry/api";
 import type { Work } from "../src/index.js";
 import * as client from "../src/index.js";
 import { StoredContext } from "./stored-context.js";
 import { eventually } from "./waiting.js";
-import { caller, ended, milepost, waiting, working } from "./working.js";
+import { caller, ended, milepost, SILENT, waiting, working } from "./working.js";
 
 describe("a handler", () => {
   it("completes its operation with what it returns", async () => {
@@ -64,6 +65,52 @@ describe("a handler", () => {
       "ThrownValue: a text",
       "ThrownValue: undefined",
     ]);
+  });
+
+  it("ends its operation once, with the reason, whatever code its error has", async () => {
+    const hostile = (text: string) => () => {
+      throw new Error(text);
+    };
+    const failure = new client.PermanentFailure("m", { code: "CODEC" });
+    const later = new client.RetryLater(60_000, "m");
+    const trap = hostile("in a trap");
+    const thrown: [unknown, string][] = [
+      [AbortSignal.abort().reason, "AbortError: This operation was aborted"],
+      [Symbol("odd"), "ThrownValue: Symbol(odd)"],
+      [Object.create(null), "ThrownValue: ThrownValue without a readable text"],
+      [Object.defineProperty(new Error("m"), "message", { get: trap }), "Error: Error without a"],
+      [Object.defineProperty(new Error("m"), "cause", { get: trap }), "Error: m"],
+      [Object.assign(new Error("m"), { [inspect.custom]: trap }), "Error: m"],
+      [
+        Object.defineProperty(failure, "details", { get: trap }),
+        "InvalidError: The error was refused: in a trap",
+      ],
+      [
+        Object.defineProperty(later, "delayMs", { get: trap }),
+        "InvalidError: The error was refused: in a trap",
+      ],
+      [
+        new Proxy(new Error("m"), { getPrototypeOf: trap }),
+        "InvalidError: The error was refused: in a trap",
+      ],
+    ];
+    const log = { ...SILENT, error: (_: string, problem?: unknown) => void inspect(problem) };
+    const handler = async (work: Work) => {
+      throw thrown[Number(work.operation.version)]?.[0];
+    };
+    await working(
+      handler,
+      async (name) => {
+        for (const [index, [, want]] of thrown.entries()) {
+          const { id } = await caller.create(name, { version: String(index), maxAttempts: 1 });
+          const { status, attempt, errors } = await caller.wait(id, { timeoutMs: 10_000 });
+          assert.deepEqual([status, attempt, errors.length], ["FAILED", 1, 1], want);
+          const found = `${errors[0]?.code}: ${errors[0]?.message}`;
+          assert.ok(found.startsWith(want), `${want} is ${found}`);
+        }
+      },
+      { log },
+    );
   });
 
   it("fails for good by a PermanentFailure", async () => {

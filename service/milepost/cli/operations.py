@@ -104,7 +104,9 @@ def list_(
     limit: Annotated[
         int, typer.Option(metavar="NUMBER", min=1, help="Number of operations, newest first.")
     ] = 20,
-    everything: Annotated[bool, typer.Option("--all", help="List all operations.")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="List all operations, as fast as the rate limit allows.")
+    ] = False,
     address: AddressOption,
     api_key: KeyOption,
     insecure: InsecureOption = False,

@@ -124,7 +124,7 @@ final class Execution implements Runnable {
       work.end();
       noteInterruption();
       finish(outcome);
-      rethrow(outcome.problem());
+      Execution.<Exception>rethrow(outcome.problem());
     } finally {
       work.detach();
       done();
@@ -173,12 +173,11 @@ final class Execution implements Runnable {
     }
   }
 
-  private static void rethrow(Throwable problem) throws Exception {
-    if (problem instanceof Error error) {
-      throw error;
-    }
-    if (problem instanceof Exception exception) {
-      throw exception;
+  /** Throws the problem, if any, which may be of any class: E is erased. */
+  @SuppressWarnings("unchecked")
+  private static <E extends Throwable> void rethrow(Throwable problem) throws E {
+    if (problem != null) {
+      throw (E) problem;
     }
   }
 

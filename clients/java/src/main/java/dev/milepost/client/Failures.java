@@ -11,15 +11,32 @@ final class Failures {
 
   private Failures() {}
 
-  /** Returns the class of the problem as code, and its text as message. */
+  /**
+   * Returns the class of the problem as code, and its text as message. A subclass of {@link
+   * PermanentFailure} may throw anything.
+   */
   static OperationError describe(Throwable problem) {
+    OperationError error = plain(problem);
+    return problem instanceof PermanentFailure failure
+        ? new OperationError(error.code(), error.message(), failure.source(), failure.details())
+        : error;
+  }
+
+  /** Returns the error that replaces one which cannot be stored for this reason. */
+  static OperationError refused(Throwable refusal) {
+    return new OperationError("InvalidError", text("The error was refused: ", refusal));
+  }
+
+  /** Returns the text with that of the problem appended. */
+  static String text(String text, Throwable problem) {
+    return storable(text + plain(problem).message(), MAX_MESSAGE_LENGTH);
+  }
+
+  private static OperationError plain(Throwable problem) {
     String code = storable(attempt(() -> codeOf(problem)), MAX_CODE_LENGTH);
     String kind = code.isEmpty() ? "Error" : code;
     String text = storable(attempt(problem::getMessage), MAX_MESSAGE_LENGTH);
     String message = text.isEmpty() ? kind + " without a readable text" : text;
-    if (problem instanceof PermanentFailure failure) {
-      return new OperationError(kind, message, failure.source(), failure.details());
-    }
     return new OperationError(kind, message, Optional.empty(), Map.of());
   }
 

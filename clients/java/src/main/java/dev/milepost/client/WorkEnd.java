@@ -14,6 +14,9 @@ import java.util.function.Supplier;
 final class WorkEnd {
   private static final Logger LOG = System.getLogger("dev.milepost.client");
 
+  /** The error of a failed attempt, and what becomes of the operation. */
+  private record Ending(OperationError error, FailOptions options) {}
+
   private final WorkerCalls calls;
   private final ProgressStream stream;
   private final Work work;
@@ -47,23 +50,35 @@ final class WorkEnd {
   /** Ends the attempt because of the problem; an error that is refused is replaced. */
   void fail(Throwable problem, boolean isRetryable) {
     storeLastReport();
-    OperationError error = Failures.describe(problem);
+    Ending ending = ending(problem, isRetryable);
     if (problem instanceof AcknowledgeCancellation) {
       String refusal = acknowledge();
       if (refusal == null) {
         return;
       }
-      error = new OperationError("CancellationNotRequested", refusal);
+      OperationError error = new OperationError("CancellationNotRequested", refusal);
+      ending = new Ending(error, ending.options());
     }
     log(problem);
-    fail(error, options(problem, isRetryable));
+    fail(ending.error(), ending.options());
+  }
+
+  /** Returns what is stored of the problem, whose methods may be code of the user, and fail too. */
+  private static Ending ending(Throwable problem, boolean isRetryable) {
+    try {
+      OperationError error = Failures.describe(problem);
+      error.toMessage(); // reads the details
+      return new Ending(error, options(problem, isRetryable));
+    } catch (Throwable refusal) { // even an overflow of the stack
+      return new Ending(Failures.refused(refusal), new FailOptions());
+    }
   }
 
   /**
    * Fails the operation for good, because its result cannot be stored: every attempt would end so.
    */
   void refuseResult(RuntimeException refusal) {
-    String message = "the result cannot be stored: " + Failures.describe(refusal).message();
+    String message = Failures.text("the result cannot be stored: ", refusal);
     log(refusal);
     fail(new OperationError("UnstorableResult", message), new FailOptions());
   }
@@ -75,8 +90,7 @@ final class WorkEnd {
       if (!isUnstorable(refusal)) {
         throw refusal;
       }
-      String message = "The error was refused: " + Failures.describe(refusal).message();
-      failWith("replace", new OperationError("InvalidError", message), new FailOptions());
+      failWith("replace", Failures.refused(refusal), new FailOptions());
     }
   }
 
@@ -153,8 +167,8 @@ final class WorkEnd {
     } catch (NotJsonException problem) {
       throw problem;
     } catch (Throwable problem) { // even an overflow of the stack
-      String message = Failures.describe(problem).message();
-      throw new NotJsonException("the result cannot be read: " + message, problem);
+      String message = Failures.text("the result cannot be read: ", problem);
+      throw new NotJsonException(message, problem);
     }
   }
 

@@ -63,6 +63,18 @@ class PerformTest {
   }
 
   @Test
+  void throwablesOfAnyClassFailTheOperationAndAreThrown() {
+    Throwable problem = new Throwable("neither an exception nor an error");
+    Handler handler =
+        work -> {
+          WorkerEndsTest.<Exception>throwAny(problem);
+          return null;
+        };
+    assertSame(problem, assertThrows(Throwable.class, () -> perform(handler)));
+    assertEquals("Throwable", end().errors().get(0).code());
+  }
+
+  @Test
   void retriesAreChosen() {
     Handler handler =
         work -> {

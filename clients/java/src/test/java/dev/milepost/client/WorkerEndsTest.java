@@ -12,6 +12,7 @@ import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.concurrent.CompletableFuture;
 import org.junit.jupiter.api.Test;
 
 /** Everything that a handler may return or throw ends its operation once, with its reason. */
@@ -43,17 +44,66 @@ class WorkerEndsTest {
     }
   }
 
+  private static final class BadFacts extends PermanentFailure {
+    BadFacts() {
+      super("m");
+    }
+
+    @Override
+    public Map<String, Object> details() {
+      throw new StackOverflowError("in details");
+    }
+  }
+
+  private static final class BadDelay extends RetryLater {
+    BadDelay() {
+      super(Duration.ofMinutes(1), "m");
+    }
+
+    @Override
+    public Duration delay() {
+      throw new IllegalStateException("in delay");
+    }
+  }
+
+  /** Interrupts its own thread before it goes on. */
+  private static Handler interrupts(Handler then) {
+    return work -> {
+      Thread.currentThread().interrupt();
+      return then.handle(work);
+    };
+  }
+
+  private static Handler cancelsItsFuture(boolean isAwaited) {
+    return work -> {
+      CompletableFuture<Object> future = new CompletableFuture<>();
+      future.cancel(true);
+      return isAwaited ? future.get() : future;
+    };
+  }
+
+  private static Handler flushes() {
+    return work -> {
+      work.progress(0.5);
+      work.flush();
+      return "not interrupted";
+    };
+  }
+
   private static Handler returns(Object value) {
     return work -> value;
   }
 
   private static Handler fails(Throwable problem) {
     return work -> {
-      if (problem instanceof Error error) {
-        throw error;
-      }
-      throw (Exception) problem;
+      WorkerEndsTest.<Exception>throwAny(problem);
+      return null;
     };
+  }
+
+  @SuppressWarnings("unchecked") // E is erased
+  static <E extends Throwable> void throwAny(Throwable problem) throws E {
+    throw (E) problem;
   }
 
   @SuppressWarnings("InfiniteRecursion") // on purpose
@@ -87,6 +137,25 @@ class WorkerEndsTest {
     ends.put(work -> overflow(0), "FAILED StackOverflowError: ");
     ends.put(work -> new long[Integer.MAX_VALUE][], "FAILED OutOfMemoryError: ");
     ends.put(fails(new InterruptedException("of its own")), "FAILED InterruptedException: of its");
+    ends.put(interrupts(returns("good")), "COMPLETED good");
+    ends.put(interrupts(fails(new RuntimeException("x"))), "FAILED RuntimeException: x");
+    ends.put(interrupts(fails(new StackOverflowError("x"))), "FAILED StackOverflowError: x");
+    ends.put(interrupts(returns(new Object())), "FAILED UnstorableResult: ");
+    ends.put(interrupts(fails(new AcknowledgeCancellation())), "FAILED CancellationNotReq");
+    ends.put(
+        interrupts(
+            work -> {
+              Thread.sleep(60_000);
+              return null;
+            }),
+        "FAILED InterruptedException: ");
+    ends.put(interrupts(flushes()), "FAILED InterruptedException: ");
+    ends.put(cancelsItsFuture(true), "FAILED CancellationException: ");
+    ends.put(cancelsItsFuture(false), "FAILED UnstorableResult: ");
+    ends.put(fails(new Throwable("plain")), "FAILED Throwable: plain");
+    ends.put(fails(new WorkerStoppedException()), "FAILED WorkerStoppedException: ");
+    ends.put(fails(new BadFacts()), "FAILED InvalidError: The error was refused: in details");
+    ends.put(fails(new BadDelay()), "FAILED InvalidError: The error was refused: in delay");
     ends.put(
         returns(new Object()), "FAILED UnstorableResult: the result cannot be stored: a java.lang");
     ends.put(returns(Double.NaN), "FAILED UnstorableResult: the result cannot be stored: NaN");
@@ -127,7 +196,7 @@ class WorkerEndsTest {
     Map<Handler, String> ends = ends();
     try (Service service = new Service()) {
       Milepost alice = service.client("CALLER");
-      WorkerBuilder worker = Worker.builder(service.client("WORKER")).concurrency(30);
+      WorkerBuilder worker = Worker.builder(service.client("WORKER")).concurrency(50);
       Map<String, String> wanted = new LinkedHashMap<>();
       for (Map.Entry<Handler, String> end : ends.entrySet()) {
         String function = Service.uniqueFunction();
