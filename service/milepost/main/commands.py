@@ -198,7 +198,7 @@ def _require_file(url: str) -> None:
     if not path.exists():
         raise DatabaseError(
             f"database: the file {path} does not exist: check MILEPOST_DATABASE_URL"
-            " (milepost serve and milepost keys create create it)"
+            " (milepost serve or milepost keys create creates it)"
         )
 
 
