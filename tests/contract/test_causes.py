@@ -221,7 +221,7 @@ def no_folder(path):
     path.parent.write_text("")
 
 
-NO_FILE = "the database file cannot be opened or created: its folder must exist and be writable"
+NO_FILE = "the database file cannot be opened or created: it must be a file in a writable folder"
 
 
 @pytest.mark.parametrize(
@@ -252,9 +252,10 @@ async def test_folder_that_cannot_be_created(tmp_path, lines):
 
 
 def test_missing_folder_is_no_problem_before_the_start(tmp_path):
-    """A store that does not exist yet passes the check, which creates nothing."""
+    """A store that does not exist yet passes the check with a warning, and is not created."""
     settings = load(database_url=f"sqlite:///{tmp_path}/new/milepost.db")
-    assert check(settings, connect=True) == []
+    [warning] = check(settings, connect=True)
+    assert "new/milepost.db does not exist" in warning
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "new").write_text("")
     with pytest.raises(DatabaseError, match="cannot be created"):

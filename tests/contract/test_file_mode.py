@@ -35,6 +35,14 @@ def test_new_file_is_private(tmp_path):
         assert found["milepost.db-writer"].stat().st_size == 0
 
 
+@pytest.mark.usefixtures("usual_umask")
+def test_name_that_looks_like_a_uri_is_the_name_of_a_private_file(tmp_path, monkeypatch):
+    """A relative name with a scheme is a file like any other."""
+    monkeypatch.chdir(tmp_path)
+    upgrade("sqlite:///file:milepost.db")
+    assert stat.S_IMODE((tmp_path / "file:milepost.db").stat().st_mode) == 0o600
+
+
 def test_mode_of_an_existing_file_is_the_operators(sqlite_url):
     """A file that exists keeps its mode."""
     path = Path(str(sa.make_url(sqlite_url).database))

@@ -105,7 +105,7 @@ def test_read_only_disk_of_sqlite(disk):
     with pytest.raises(sa.exc.OperationalError) as caught:
         unmet_requirement(open_engine(url))
     assert failure(caught.value) == (
-        "the database file cannot be opened or created: its folder must exist and be writable"
+        "the database file cannot be opened or created: it must be a file in a writable folder"
     )
     assert mount("-o", "remount,rw", str(disk))
     assert unmet_requirement(open_engine(url)) is None

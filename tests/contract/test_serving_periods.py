@@ -10,7 +10,7 @@ from milepost.domain.errors import StoreUnavailable
 from milepost.domain.sweep import ABANDON, EXPIRE, RELEASE
 from milepost.domain.transitions import Transition
 from milepost.storage.dialects import Span, clock, later
-from milepost.storage.serving_periods import MAX_GAP, RETENTION
+from milepost.storage.serving_periods import MAX_GAP, RETENTION, is_served
 from milepost.storage.tables import serving_periods
 from tests import factories
 from tests.contract.test_claims import LEASE, WORKER, claim
@@ -47,6 +47,19 @@ async def lost(request, stores, engine):
     operation = await claimed(stores, max_attempts=1 if last else 3)
     factories.age(engine, operation.id, LEASE + SECOND)
     return request.param, operation
+
+
+def test_database_is_served_until_its_last_period_is_over(serve, engine):
+    """Only a period that could still be extended counts, and a database without tables has none."""
+    serve()
+    assert not is_served(engine)
+    serve((GAP, MAX_GAP / 5))
+    assert is_served(engine)
+    serve((10 * GAP, GAP), (GAP, MAX_GAP + SECOND / 10))
+    assert not is_served(engine)
+    with engine.begin() as connection:
+        serving_periods.drop(connection)
+    assert not is_served(engine)
 
 
 async def test_nothing_is_swept_without_service(stores, serve, lost):

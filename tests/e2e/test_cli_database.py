@@ -1,9 +1,11 @@
 """Commands on the database: `migrate`, `cleanup`, `keys`, and `serve` itself."""
 
+import contextlib
 import json
 import re
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 from datetime import timedelta
@@ -54,14 +56,69 @@ def test_migrate_upgrades_and_downgrades(store):
     assert done.err == f"error: there is no revision nonsense; the newest is {latest()}\n"
 
 
-def test_schema_is_not_taken_back_under_a_service(store, tmp_path):
-    """A downgrade of the embedded store is refused while a service runs on it."""
-    with Service(store["MILEPOST_DATABASE_URL"], tmp_path):
+def test_schema_is_not_taken_back_under_a_service(database_url, tmp_path):
+    """A downgrade is refused while a service runs on the database; an upgrade is not."""
+    here = {"MILEPOST_DATABASE_URL": database_url}
+    with Service(database_url, tmp_path):
         for revision in ("0001", "base"):
-            done = milepost("migrate", "--to", revision, "--remove-everything", **store)
+            done = milepost("migrate", "--to", revision, "--remove-everything", **here)
             assert (done.code, done.out) == (REFUSED, "")
-            assert done.err.startswith("error: a service runs on this database")
-        assert milepost("migrate", **store).out == f"the schema is at {latest()}\n"
+            assert done.err.startswith("error: a service runs on this database: stop all its")
+        assert milepost("migrate", **here).out == f"the schema is at {latest()}\n"
+        assert milepost("keys", "list", **here).code == OK
+    # At once after the end of the service: its last sign of life is still fresh.
+    assert milepost("migrate", "--to", "0001", **here).out == "the schema is at 0001\n"
+
+
+def test_killed_service_does_not_hold_the_schema(database_url, tmp_path):
+    """A service that was killed needs no override: a while later the schema can be taken back."""
+    here = {"MILEPOST_DATABASE_URL": database_url}
+    with Service(database_url, tmp_path) as service:
+        service.kill()
+        assert milepost("migrate", "--to", "0001", **here).out == "the schema is at 0001\n"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("keys", "list"),
+        ("keys", "revoke", "0" * 16),
+        ("cleanup",),
+        ("cleanup", "--dry-run"),
+        ("webhooks", "reencrypt"),
+        ("migrate", "--to", "base", "--remove-everything"),
+    ],
+    ids=lambda command: " ".join(command[:2]),
+)
+def test_mistyped_file_is_not_created(store, tmp_path, command):
+    """A command that only works on what is stored names the missing file, and creates nothing."""
+    done = milepost(*command, **store)
+    assert (done.code, done.out) == (REFUSED, "")
+    file = f"{tmp_path}/new/milepost.db"
+    assert done.err.startswith(f"error: database: the file {file} does not exist: check ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_check_names_a_file_that_does_not_exist_yet(store, tmp_path):
+    """check-config --connect warns that the service will create the file, and creates none."""
+    done = milepost("check-config", "--connect", **store)
+    assert done.code == OK
+    assert f"the file {tmp_path}/new/milepost.db does not exist" in done.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_file_of_another_program_gets_no_tables(tmp_path):
+    """A command that only works on what is stored adds nothing to another SQLite file."""
+    path = tmp_path / "other.db"
+    with contextlib.closing(sqlite3.connect(path)) as other:
+        other.execute("CREATE TABLE other (id INTEGER)")
+    for command in (["keys", "list"], ["cleanup"], ["webhooks", "reencrypt"]):
+        done = milepost(*command, MILEPOST_DATABASE_URL=f"sqlite:///{path}")
+        assert (done.code, done.out) == (REFUSED, "")
+        problem = f"the database has no schema, {latest()} is needed: run milepost migrate"
+        assert done.err == f"error: database: {problem}\n"
+    with contextlib.closing(sqlite3.connect(path)) as other:
+        assert other.execute("SELECT name FROM sqlite_schema").fetchall() == [("other",)]
 
 
 def test_clean_up_without_a_service(store):
@@ -169,6 +226,7 @@ def test_wrong_keys_are_refused(store, option, value, text):
 
 def test_unknown_key_cannot_be_revoked(store):
     """An unknown key is exit code 3."""
+    assert milepost("migrate", **store).code == OK
     done = milepost("keys", "revoke", "nope", "--output", "json", **store)
     assert (done.code, done.error["reason"]) == (NOT_FOUND, "API_KEY_NOT_FOUND")
 

@@ -54,8 +54,9 @@ def test_every_problem_is_reported_at_once(monkeypatch):
 
 @pytest.mark.parametrize(
     "url",
-    ["", "mysql://h/d", "postgresql://h/d", "sqlite://", "sqlite:///", "sqlite:///:memory:"],
-)
+    ["", "mysql://h/d", "postgresql://h/d", "sqlite://", "sqlite:///", "sqlite:///:memory:",
+     "sqlite:///x.db?mode=ro"],
+)  # fmt: skip
 def test_unusable_databases_are_refused(monkeypatch, url):
     """A database URL that cannot store operations durably is refused."""
     monkeypatch.setenv("MILEPOST_DATABASE_URL", url)

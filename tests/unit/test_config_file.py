@@ -71,6 +71,13 @@ def test_client_variables_come_from_the_file_too(monkeypatch, settings_file):
     assert config.warnings() == []
 
 
+def test_variable_without_a_value_is_a_malformed_line(settings_file):
+    """A line that has only the name of a setting does not silently leave its default."""
+    settings_file("OTHER\nMILEPOST_REFLECTION\n")
+    [problem] = problems()
+    assert problem.endswith("line 2 is not KEY=VALUE")
+
+
 def test_broken_file_is_a_problem_of_the_client_too(settings_file):
     """The command line reads no variable from a settings file that has a broken line."""
     settings_file("MILEPOST_ADDRESS=file:1\nnonsense line\n")

@@ -27,7 +27,7 @@ class Credential:
             raise ValueError("api_key and token exclude each other")
         if api_key is not None and not _is_word(api_key):
             raise ValueError(
-                "an API key is one word of ASCII: this one is empty, or has a space or a line end"
+                "an API key is one word of ASCII: this one is empty, or has other characters"
             )
         self._fixed = () if api_key is None else _metadata(api_key)
         self._token = token

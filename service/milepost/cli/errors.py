@@ -110,6 +110,8 @@ def unexpected(error: BaseException) -> CommandError:
     """Return the failure for an unexpected error: its first line."""
     text = (str(error).strip() or repr(error)).splitlines()[0]
     known = isinstance(error, OSError)  # the system describes the problem
+    if isinstance(error, OSError) and error.strerror:
+        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return CommandError(
         text if known else f"{type(error).__name__}: {text}",
         reason="SYSTEM" if known else "UNEXPECTED",

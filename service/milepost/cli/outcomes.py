@@ -30,7 +30,8 @@ def watch(
 ) -> None:
     """Watch an operation until it ends; exit code 5 if it ends FAILED or CANCELLED.
 
-    With `--output json`, each change is one document on a line.
+    With `--output json`, each change is one document on a line. The last one is the end, or the
+    state when the timeout passed.
     """
     watch_to_end(
         id_, timeout, address, api_key, insecure=insecure, output=output, quiet=quiet, changes=True
@@ -52,8 +53,9 @@ def result(
 ) -> None:
     """Print the result of a completed operation as JSON.
 
-    Exit code 5 if the operation ended FAILED or CANCELLED, and 4 if it has not ended. A result
-    that is not JSON is printed with its type and in base64. With --quiet, nothing is printed.
+    Exit code 5 if the operation ended FAILED or CANCELLED, and 4 if it has not ended: then
+    standard output is empty, and the error has the status. A result that is not JSON is printed
+    with its type and in base64. With --quiet, nothing is printed.
     """
     from milepost.cli.display import payload_document
     from milepost.cli.watch import require_completed

@@ -174,7 +174,10 @@ def migrate(
     output: OutputOption = Output.TEXT,
     quiet: QuietOption = False,
 ) -> None:
-    """Migrate the schema of the database to the newest or another revision."""
+    """Migrate the schema of the database to the newest or another revision.
+
+    Forwards beside running services; backwards only after the end of all of them.
+    """
     if to == "base" and not remove_everything:
         raise wrong_usage(
             "base removes every table with its content: to do that, add --remove-everything",

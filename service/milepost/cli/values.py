@@ -72,9 +72,10 @@ def _time(text: str, other: str) -> datetime:
 
 def json_object(text: str) -> dict[str, Any]:
     """Return a JSON object: of the text itself, of @FILE, or of standard input for @-."""
-    source = text[1:] if text.startswith("@") else ""
+    name = text[1:] if text.startswith("@") else ""
+    source = "standard input" if name == "-" else name
     try:
-        value = json.loads(_read(source) if source else text)
+        value = json.loads(_read(name) if name else text)
     except OSError as error:
         raise typer.BadParameter(f"{source}: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -90,7 +91,7 @@ def json_object(text: str) -> dict[str, Any]:
     return value
 
 
-def _read(source: str) -> str:
-    if source != "-":
-        return Path(source).read_text(encoding="utf-8")
+def _read(name: str) -> str:
+    if name != "-":
+        return Path(name).read_text(encoding="utf-8")
     return sys.stdin.buffer.read().decode()

@@ -29,7 +29,10 @@ async def follow(
             async with asyncio.timeout(None if within is None else within.total_seconds()):
                 async for seen in client.watch(operation_id):
                     show(seen)
-        return seen or await client.get(operation_id)
+        if seen is None:
+            seen = await client.get(operation_id)
+            show(seen)
+        return seen
 
 
 def require_completed(operation: Operation, within: timedelta | None = None) -> None:
@@ -43,6 +46,7 @@ def require_completed(operation: Operation, within: timedelta | None = None) -> 
             reason="STILL_RUNNING",
             code="DEADLINE_EXCEEDED",
             exit_code=ExitCode.UNAVAILABLE,
+            status=operation.status,
         )
     causes = "; ".join(f"{error.code}: {error.message}" for error in operation.errors)
     causes = causes or operation.cancel_reason or ""
@@ -51,4 +55,5 @@ def require_completed(operation: Operation, within: timedelta | None = None) -> 
         reason=f"OPERATION_{operation.status}",
         code="CANCELLED" if operation.status is Status.CANCELLED else "ABORTED",
         exit_code=ExitCode.ENDED_BADLY,
+        status=operation.status,
     )

@@ -11,6 +11,8 @@ from dotenv.parser import parse_stream
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from dotenv.parser import Binding
+
 PREFIX: Final = "MILEPOST_"
 FILE_VARIABLE: Final = f"{PREFIX}CONFIG_FILE"
 CLIENT: Final = {
@@ -57,11 +59,17 @@ def settings_file() -> tuple[Path | None, list[str]]:
         if Path(name).is_fifo():
             return None, [f"{FILE_VARIABLE}: {name}: is a pipe, which can be read only once"]
         with Path(name).open(encoding="utf-8") as stream:
-            broken = [line.original.line for line in parse_stream(stream) if line.error]
+            broken = [line.original.line for line in parse_stream(stream) if _is_broken(line)]
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
         return None, [f"{FILE_VARIABLE}: {name}: {why}"]
     return Path(name), [f"{FILE_VARIABLE}: {name}: line {n} is not KEY=VALUE" for n in broken]
+
+
+def _is_broken(line: Binding) -> bool:
+    """Return whether a line is malformed, or has a variable of Milepost without a value."""
+    has_no_value = line.value is None and (line.key or "").upper().startswith(PREFIX)
+    return line.error or has_no_value
 
 
 def without_settings() -> dict[str, str]:

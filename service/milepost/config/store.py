@@ -67,6 +67,8 @@ class StoreSettings(BaseModel):
             raise ValueError("must name a file: sqlite:///milepost.db, sqlite:////var/lib/x.db")
         if scheme == "sqlite" and not rest.startswith("/"):
             raise ValueError("must have three slashes before the file: sqlite:///milepost.db")
+        if scheme == "sqlite" and "?" in rest:
+            raise ValueError("must end with the file: SQLite takes no options after a ?")
         if scheme != "sqlite" and not _SERVER.fullmatch(rest):
             raise ValueError(
                 "must be postgresql+psycopg://USER:PASSWORD@HOST:PORT/NAME, with %40 for each @ in"

@@ -52,9 +52,7 @@ def check(settings: Settings, *, connect: bool) -> list[str]:
 def _check_database(settings: Settings, *, connect: bool) -> list[str]:
     url = settings.database_url.get_secret_value()
     if settings.embedded:
-        if connect:
-            _check_file(url, sqlite_path(url))
-        return []
+        return _check_file(url, sqlite_path(url)) if connect else []
     with opened_database(url) as engine:
         require(engine, allow_data_loss=settings.allow_data_loss)
         if connect and (problem := schema.problem(engine)):
@@ -62,16 +60,17 @@ def _check_database(settings: Settings, *, connect: bool) -> list[str]:
         return _few_connections(engine, settings.processes)
 
 
-def _check_file(url: str, path: Path) -> None:
+def _check_file(url: str, path: Path) -> list[str]:
     """Fail unless the embedded store can be written to, or created when the service starts."""
     if path.exists():
         with opened_database(url) as engine:
             require(engine, allow_data_loss=False)
             with engine.begin():  # takes the locks of a writer
-                return
+                return []
     folder = next(each for each in path.absolute().parents if each.exists())
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         raise DatabaseError(f"database: {path} cannot be created: {folder} is not writable")
+    return [f"database: the file {path} does not exist: the service will create it"]
 
 
 def _few_connections(engine: Engine, processes: int) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from alembic.util import CommandError
 from milepost.config import SettingsError
 from milepost.domain.api_key import issue_key
 from milepost.domain.errors import StoreUnavailable
-from milepost.main.embedded import EmbeddedStore, make_folder
+from milepost.main.embedded import make_folder, sqlite_path
 from milepost.main.webhook_delivery import master_keys
 from milepost.storage import schema
 from milepost.storage.api_keys import KeyRing
@@ -21,6 +22,7 @@ from milepost.storage.batchers import Batchers
 from milepost.storage.engine import open_engine
 from milepost.storage.failures import NO_ANSWER, failure, is_passing
 from milepost.storage.requirements import unmet_requirement
+from milepost.storage.serving_periods import MAX_GAP, is_served
 from milepost.storage.signing_secrets import reencrypt
 from milepost.storage.sweeps import SqlSweepStore
 from milepost.storage.translate import cause
@@ -55,21 +57,25 @@ def migrate(url: str, revision: str = schema.HEAD, *, allow_data_loss: bool = Fa
     """Upgrade or downgrade the schema to `revision`; return the revision that it has now."""
     if revision not in {schema.HEAD, schema.BASE} and not schema.is_known(revision):
         raise DatabaseError(f"there is no revision {revision}; the newest is {schema.latest()}")
-    with opened_database(url) as engine:
+    with opened_database(url, create=revision != schema.BASE) as engine:
         require(engine, allow_data_loss=allow_data_loss)
         if revision == schema.BASE or (schema.current(engine) or "") > revision:
-            _downgrade(url, revision)
+            _require_no_service(engine)
+            schema.downgrade(url, revision)
         else:
             schema.upgrade(url, revision)
         return schema.current(engine)
 
 
-def _downgrade(url: str, revision: str) -> None:
-    """Downgrade the schema. A running service would need what that removes."""
-    with EmbeddedStore(url) as store:
-        if url.startswith("sqlite") and not store.try_lock():
-            raise DatabaseError("a service runs on this database: stop it before you go back")
-        schema.downgrade(url, revision)
+def _require_no_service(engine: Engine) -> None:
+    """Fail while a replica serves: it would need what a migration backwards removes."""
+    if is_served(engine):
+        # A replica that has just ended looks as if it served.
+        time.sleep(MAX_GAP.total_seconds())
+    if is_served(engine):
+        raise DatabaseError(
+            "a service runs on this database: stop all its replicas before you migrate backwards"
+        )
 
 
 def require(engine: Engine, *, allow_data_loss: bool) -> None:
@@ -116,7 +122,7 @@ def create_key(
 ) -> tuple[str, str, datetime | None]:
     """Store a new API key; return its public id, the key itself, and its expire time."""
     key, stored = issue_key(subject=subject, roles=roles, functions=functions)
-    with _keys(url) as keys:
+    with _keys(url, create=True) as keys:
         expire_time = keys.add(stored, lifetime=lifetime)
     return stored.principal.credential_id, key, expire_time
 
@@ -135,37 +141,46 @@ def revoke_key(url: str, key_id: str) -> bool:
 
 def reencrypt_secrets(settings: Settings) -> int:
     """Encrypt every signing secret with the current master key; return the number of changes."""
+    url = settings.database_url.get_secret_value()
+    if settings.embedded:
+        _require_file(url)  # before a key is created beside it
     keys = master_keys(settings)
     if keys is None:
         raise SettingsError(["MILEPOST_WEBHOOK_KEYS: there are no master keys"])
-    with opened_database(settings.database_url.get_secret_value()) as engine:
+    with _usable(url) as engine:
         return reencrypt(engine, Vault(keys))
 
 
 @contextlib.contextmanager
-def _keys(url: str) -> Iterator[KeyRing]:
-    with _usable(url) as engine:
+def _keys(url: str, *, create: bool = False) -> Iterator[KeyRing]:
+    with _usable(url, create=create) as engine:
         yield KeyRing(engine)
 
 
 @contextlib.contextmanager
-def _usable(url: str) -> Iterator[Engine]:
-    """Open a database that has the schema of this release."""
-    with opened_database(url) as engine:
+def _usable(url: str, *, create: bool = False) -> Iterator[Engine]:
+    """Open a database that has the schema of this release.
+
+    With `create`, an embedded store is created or migrated first, as by the service.
+    """
+    with opened_database(url, create=create) as engine:
         problem = schema.problem(engine)
-        if problem and url.startswith("sqlite"):
+        if problem and create and url.startswith("sqlite"):
             schema.upgrade(url)
         elif problem:
-            raise DatabaseError(problem)
+            raise DatabaseError(f"database: {problem}")
         yield engine
 
 
 @contextlib.contextmanager
-def opened_database(url: str) -> Iterator[Engine]:
-    """Open the database; turn every failure inside of the context into a `DatabaseError`."""
+def opened_database(url: str, *, create: bool = False) -> Iterator[Engine]:
+    """Open the database; turn every failure inside of the context into a `DatabaseError`.
+
+    Without `create`, the file of an embedded store must exist.
+    """
     try:
         if url.startswith("sqlite"):
-            make_folder(url)
+            (make_folder if create else _require_file)(url)
         yield open_engine(url)
     except CommandError as error:
         raise DatabaseError(str(error)) from error
@@ -175,6 +190,16 @@ def opened_database(url: str) -> Iterator[Engine]:
         raise DatabaseError("database: its URL cannot be understood") from error
     except (sa.exc.SQLAlchemyError, OSError) as error:
         raise _failed(error) from error
+
+
+def _require_file(url: str) -> None:
+    """Fail if the file of the embedded store does not exist. SQLite would create an empty one."""
+    path = sqlite_path(url)
+    if not path.exists():
+        raise DatabaseError(
+            f"database: the file {path} does not exist: check MILEPOST_DATABASE_URL"
+            " (milepost serve or milepost keys create creates it)"
+        )
 
 
 def _failed(error: Exception) -> DatabaseError:

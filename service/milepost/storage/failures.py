@@ -17,12 +17,7 @@ from typing import TYPE_CHECKING, Final
 import psycopg
 
 from milepost.domain.errors import StoreUnavailable
-from milepost.storage.translate import (
-    driver_error,
-    extended_code,
-    primary_code,
-    translate,
-)
+from milepost.storage.translate import driver_error, extended_code, primary_code, translate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,7 +30,7 @@ POOLER: Final = (
 _NO_CONNECTION: Final = "the database server has no connection left: raise its limit, or use fewer"
 _NO_SCHEMA: Final = "the schema is not that of this release: run milepost migrate"
 _NO_FILE: Final = (
-    "the database file cannot be opened or created: its folder must exist and be writable"
+    "the database file cannot be opened or created: it must be a file in a writable folder"
 )
 _LOCKED: Final = "another program locks the database file"
 _TEMPORARY: Final[Mapping[str, str]] = {

@@ -59,7 +59,8 @@ def problem(engine: Engine) -> str | None:
     found = current(engine)
     if is_usable(found):
         return None
-    return f"the schema is at {found}, {latest()} is needed: run milepost migrate"
+    state = f"the schema is at {found}" if found else "the database has no schema"
+    return f"{state}, {latest()} is needed: run milepost migrate"
 
 
 def current(engine: Engine) -> str | None:

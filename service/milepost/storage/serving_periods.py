@@ -24,6 +24,7 @@ from milepost.storage.tables import operations, serving_periods
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement
+    from sqlalchemy.engine import Engine
 
     from milepost.storage.session import Session
 
@@ -85,6 +86,14 @@ def note_serving(session: Session) -> timedelta | None:
     )
     length: timedelta | None = gap
     return length
+
+
+def is_served(engine: Engine) -> bool:
+    """Return whether a replica has extended the current period within `MAX_GAP`."""
+    if not sa.inspect(engine).has_table(serving_periods.name):
+        return False
+    with engine.connect() as connection:
+        return bool(connection.scalar(sa.select(sa.func.max(_p.end_time) >= _ALIVE)))
 
 
 def _length() -> ColumnElement[timedelta]:

@@ -40,8 +40,6 @@ _LOCK: Final = "writer_lock"
 """Key of the `WriterLock` in the `info` of a connection."""
 _FILES: Final = "database_files"
 """Key of the `DatabaseFiles` in the `info` of a connection."""
-_URI: Final = "file:"
-"""Beginning of a path that is a URI, which SQLite reads itself."""
 
 
 def resolved(path: str) -> str:
@@ -50,7 +48,7 @@ def resolved(path: str) -> str:
     The files beside the database are then the same ones, whatever name it is opened by. So does
     SQLite: its log is beside the file and not beside the link.
     """
-    return path if path.startswith(_URI) else os.path.realpath(path)
+    return os.path.realpath(path)
 
 
 def open_engine(url: str) -> Engine:
@@ -69,8 +67,6 @@ def open_engine(url: str) -> Engine:
     def _create(*_arguments: object) -> None:
         # The log and the other files beside the database get its mode from SQLite.
         files.require()
-        if path.startswith(_URI):
-            return
         with contextlib.suppress(OSError):  # it exists, or SQLite reports why it cannot
             os.close(os.open(path, os.O_CREAT | os.O_EXCL, FILE_MODE))
 

@@ -4,6 +4,8 @@ import json
 import uuid
 from collections.abc import Callable
 
+import pytest
+
 from milepost_client import OperationError
 from tests.e2e.commands import (
     ENDED_BADLY,
@@ -113,18 +115,26 @@ def test_json_cannot_control_the_terminal(caller):
     assert done.out.isascii()
 
 
-def test_watch_without_time_gives_up_at_once(caller):
-    """A timeout of 0 is no time, and not any time."""
-    done = caller("ops", "watch", create(caller), "--timeout", "0", "--output", "json")
+@pytest.mark.parametrize("timeout", ["0", "0.3"])
+@pytest.mark.parametrize(
+    "words", [("watch", ""), ("create", "wait.unworked", "--wait")], ids=["watch", "create"]
+)
+def test_wait_that_gives_up_shows_the_last_state(caller, words, timeout):
+    """A wait that ends before its operation has exit code 4, one state and one error."""
+    command, what, *more = words
+    done = caller(
+        "ops", command, what or create(caller), *more, "--timeout", timeout, "--output", "json"
+    )
     assert (done.code, done.error["reason"]) == (UNAVAILABLE, "STILL_RUNNING")
+    assert done.json["status"] == done.error["status"] == "PENDING"
 
 
-def test_watch_gives_up_after_its_timeout(caller):
-    """A watch that reaches its timeout before the operation ends has exit code 4."""
-    id_ = create(caller)
-    done = caller("ops", "watch", id_, "--timeout", "0.3", "--output", "json")
-    assert (done.code, done.error["reason"]) == (UNAVAILABLE, "STILL_RUNNING")
-    assert done.json["status"] == "PENDING"
+@pytest.mark.parametrize("words", [(), ("--wait", "--timeout", "0"), ("--wait", "--timeout", "1")])
+def test_result_that_does_not_exist_yet_is_an_error_with_the_status(caller, words):
+    """Standard output of a result has the result only; the error document has the status."""
+    done = caller("ops", "result", create(caller), *words, "--output", "json")
+    assert (done.code, done.out) == (UNAVAILABLE, "")
+    assert (done.error["reason"], done.error["status"]) == ("STILL_RUNNING", "PENDING")
 
 
 def test_watch_draws_a_bar_on_a_terminal(access, caller, worker):

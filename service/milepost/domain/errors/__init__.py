@@ -30,6 +30,7 @@
     ├── Unavailable                      temporary: the same request may succeed later
     │   ├── StoreUnavailable
     │   ├── IdentityProviderUnavailable
+    │   ├── NameServerUnavailable
     │   ├── Overloaded
     │   └── Draining
     └── IdsExhausted                     ten random ids in a row were already in use
@@ -53,6 +54,7 @@ from milepost.domain.errors.availability import (
     Draining,
     IdentityProviderUnavailable,
     IdsExhausted,
+    NameServerUnavailable,
     Overloaded,
     StoreUnavailable,
     Unavailable,
@@ -92,6 +94,7 @@ __all__ = [
     "LimitReached",
     "LostRace",
     "MilepostError",
+    "NameServerUnavailable",
     "OperationDeleted",
     "OperationExpired",
     "OperationNotFound",
