@@ -182,13 +182,6 @@ type IdentityProviderUnavailableError struct{ *UnavailableError }
 // Unwrap returns the error one level up.
 func (e *IdentityProviderUnavailableError) Unwrap() error { return e.UnavailableError }
 
-// NameServerUnavailableError is a name of a callback host that the service cannot look up now.
-// Nothing was stored.
-type NameServerUnavailableError struct{ *UnavailableError }
-
-// Unwrap returns the error one level up.
-func (e *NameServerUnavailableError) Unwrap() error { return e.UnavailableError }
-
 // OverloadedError is a replica that holds as many calls as it accepts.
 type OverloadedError struct{ *UnavailableError }
 

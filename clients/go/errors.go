@@ -65,7 +65,6 @@ type Violation struct {
 //	├── UnavailableError                      temporary; the client retried until the deadline
 //	│   ├── StoreUnavailableError             the database does not answer
 //	│   ├── IdentityProviderUnavailableError  the issuer of your token does not answer
-//	│   ├── NameServerUnavailableError        the name of the callback host cannot be looked up
 //	│   ├── OverloadedError                   the replica holds as many calls as it accepts
 //	│   └── DrainingError                     the replica is shutting down
 //	├── DeadlineExceededError                 no response in time: a change may have happened

@@ -95,9 +95,6 @@ var byReason = map[string]func(*APIError) error{
 	"IDENTITY_PROVIDER_UNAVAILABLE": func(e *APIError) error {
 		return &IdentityProviderUnavailableError{unavailable(e)}
 	},
-	"NAME_SERVER_UNAVAILABLE": func(e *APIError) error {
-		return &NameServerUnavailableError{unavailable(e)}
-	},
 	"OVERLOADED":    func(e *APIError) error { return &OverloadedError{unavailable(e)} },
 	"DRAINING":      func(e *APIError) error { return &DrainingError{unavailable(e)} },
 	"INTERNAL":      func(e *APIError) error { return internal(e) },

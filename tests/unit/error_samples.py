@@ -41,7 +41,6 @@ SAMPLES: dict[MilepostError, StatusCode] = {
     errors.StreamFull(max_operations=1): StatusCode.RESOURCE_EXHAUSTED,
     errors.StoreUnavailable(): StatusCode.UNAVAILABLE,
     errors.IdentityProviderUnavailable(): StatusCode.UNAVAILABLE,
-    errors.NameServerUnavailable(): StatusCode.UNAVAILABLE,
     errors.Overloaded(): StatusCode.UNAVAILABLE,
     errors.Draining(): StatusCode.UNAVAILABLE,
     errors.IdsExhausted(tries=10): StatusCode.INTERNAL,

@@ -7,24 +7,19 @@ import threading
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from ipaddress import ip_address, ip_network
-from typing import cast
 
 import pytest
 from aiohttp import ClientError, ClientSession, TCPConnector
 from aiohttp.client_proto import ResponseHandler
 
 from milepost.domain.callback_url import Address, CallbackRules, RefusedUrl, read_callback_url
-from milepost.domain.errors import InvalidRequest, NameServerUnavailable
-from milepost.tracking.signing_secrets import Secrets
 from milepost.webhooks import guard
-from milepost.webhooks.callbacks import CheckedCallbacks
 from milepost.webhooks.guard import (
     MAX_CONNECT_ATTEMPTS,
     CheckedAddresses,
     ForbiddenPeer,
     GuardedConnector,
     LookUp,
-    LookupFailed,
     Resolver,
     Unresolvable,
     ask_system,
@@ -91,65 +86,21 @@ async def test_literal_is_not_looked_up():
         await Resolver(CallbackRules(), look_up=never).resolve(url)
 
 
-async def checked(look_up: LookUp) -> None:
-    """Check `URL` as a create does."""
-    resolver = Resolver(RULES, look_up=look_up)
-    try:
-        # A check needs neither secrets nor the dispatcher.
-        callbacks = CheckedCallbacks(RULES, resolver, cast(Secrets, None), lambda: None)
-        await callbacks.check(f"https://{URL.host}/")
-    finally:
-        resolver.close()
-
-
-def failing(error: Exception) -> LookUp:
-    """Return a lookup that fails with `error`."""
+@pytest.mark.parametrize(
+    "error", [socket.gaierror(socket.EAI_NONAME, "x"), OSError(), TimeoutError()]
+)
+async def test_no_answer(error: OSError):
+    """A name that cannot be resolved now is not refused permanently."""
 
     def fail(_host: str, _port: int) -> list[str]:
         raise error
 
-    return fail
-
-
-@pytest.mark.parametrize(
-    "look_up",
-    [
-        failing(socket.gaierror(socket.EAI_NONAME, "x")),
-        failing(socket.gaierror(socket.EAI_FAIL, "x")),
-        failing(UnicodeError()),
-        saying(),
-        saying("not an address"),
-    ],
-    ids=["unknown", "refused", "not a name", "no address", "not an address"],
-)
-async def test_name_without_an_address(look_up: LookUp):
-    """A name without an address is not refused permanently, and is no failure of the lookup."""
-    with pytest.raises(Unresolvable) as raised:
-        await resolved(look_up)
-    assert raised.type is Unresolvable
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        socket.gaierror(socket.EAI_AGAIN, "x"),
-        socket.gaierror(socket.EAI_SYSTEM, "x"),
-        OSError(),
-        TimeoutError(),
-    ],
-)
-async def test_lookup_that_fails_for_the_moment(error: OSError):
-    """Name servers that do not answer, or report a failure, say nothing about the name."""
-    with pytest.raises(LookupFailed):
-        await resolved(failing(error))
-    with pytest.raises(NameServerUnavailable):
-        await checked(failing(error))
-
-
-async def test_create_with_a_name_without_an_address_is_refused():
-    """A client does not repeat a create with a name that has no address."""
-    with pytest.raises(InvalidRequest):
-        await checked(failing(socket.gaierror(socket.EAI_NONAME, "x")))
+    with pytest.raises(Unresolvable):
+        await resolved(fail)
+    with pytest.raises(Unresolvable):
+        await resolved(saying())
+    with pytest.raises(Unresolvable):
+        await resolved(saying("not an address"))
 
 
 async def test_stuck_lookups_are_bounded():
@@ -167,7 +118,7 @@ async def test_stuck_lookups_are_bounded():
             outcomes = await asyncio.gather(
                 *(resolver.resolve(URL) for _ in range(50)), return_exceptions=True
             )
-        assert {type(outcome) for outcome in outcomes} == {LookupFailed}
+        assert {type(outcome) for outcome in outcomes} == {Unresolvable}
         assert len(running) == 3
     finally:
         released.set()
@@ -185,7 +136,7 @@ async def test_abandoned_lookups_do_not_start():
 
     resolver = Resolver(RULES, look_up=look_up, limit=timedelta(seconds=0.2), threads=1)
     for _ in range(3):
-        with pytest.raises(LookupFailed):
+        with pytest.raises(Unresolvable):
             await resolver.resolve(URL)
     released.set()
     assert await resolver.resolve(URL) == [ip_address("93.184.216.34")]

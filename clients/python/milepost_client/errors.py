@@ -32,7 +32,6 @@
     ├── Unavailable                      temporary; the client retried until the deadline
     │   ├── StoreUnavailable             the database does not answer
     │   ├── IdentityProviderUnavailable  the issuer of your token does not answer
-    │   ├── NameServerUnavailable        the name of the callback host cannot be looked up
     │   ├── Overloaded                   the replica holds as many calls as it accepts
     │   └── Draining                     the replica is shutting down
     ├── DeadlineExceeded                 no response in time: a change may have happened
@@ -238,10 +237,6 @@ class StoreUnavailable(Unavailable):
 
 class IdentityProviderUnavailable(Unavailable):
     """The issuer of the token does not provide its keys to the service."""
-
-
-class NameServerUnavailable(Unavailable):
-    """The service cannot look up the name of the callback host now. Nothing was stored."""
 
 
 class Overloaded(Unavailable):

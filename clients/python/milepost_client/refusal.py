@@ -46,7 +46,6 @@ BY_REASON: Final[Mapping[str, type[MilepostError]]] = {
     "STREAM_FULL": errors.StreamFull,
     "STORE_UNAVAILABLE": errors.StoreUnavailable,
     "IDENTITY_PROVIDER_UNAVAILABLE": errors.IdentityProviderUnavailable,
-    "NAME_SERVER_UNAVAILABLE": errors.NameServerUnavailable,
     "OVERLOADED": errors.Overloaded,
     "DRAINING": errors.Draining,
     "INTERNAL": errors.InternalError,

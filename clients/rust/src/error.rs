@@ -77,7 +77,6 @@ pub enum Error {
 /// ├── Unavailable                  temporary; the client retried until the deadline
 /// │   ├── StoreUnavailable         the database does not answer
 /// │   ├── IdentityProviderUnavailable  the issuer of your token does not answer
-/// │   ├── NameServerUnavailable        the name of the callback host cannot be looked up
 /// │   ├── Overloaded               the replica holds as many calls as it accepts
 /// │   └── Draining                 the replica is shutting down
 /// ├── DeadlineExceeded             no response in time: a change may have happened
@@ -123,7 +122,6 @@ pub enum Kind {
     Unavailable,
     StoreUnavailable,
     IdentityProviderUnavailable,
-    NameServerUnavailable,
     Overloaded,
     Draining,
     DeadlineExceeded,
@@ -166,7 +164,6 @@ impl Kind {
             Self::RateLimited | Self::QuotaExceeded | Self::StreamFull => Self::LimitReached,
             Self::StoreUnavailable
             | Self::IdentityProviderUnavailable
-            | Self::NameServerUnavailable
             | Self::Overloaded
             | Self::Draining => Self::Unavailable,
             Self::IdsExhausted => Self::Internal,

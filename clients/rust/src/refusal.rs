@@ -95,7 +95,6 @@ pub(crate) fn kind_of_reason(reason: &str, metadata: &BTreeMap<String, String>) 
         "STREAM_FULL" => Kind::StreamFull,
         "STORE_UNAVAILABLE" => Kind::StoreUnavailable,
         "IDENTITY_PROVIDER_UNAVAILABLE" => Kind::IdentityProviderUnavailable,
-        "NAME_SERVER_UNAVAILABLE" => Kind::NameServerUnavailable,
         "OVERLOADED" => Kind::Overloaded,
         "DRAINING" => Kind::Draining,
         "INTERNAL" => Kind::Internal,

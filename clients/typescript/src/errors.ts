@@ -32,7 +32,6 @@
  * ├── Unavailable                      temporary; the client retried until the deadline
  * │   ├── StoreUnavailable             the database does not answer
  * │   ├── IdentityProviderUnavailable  the issuer of your token does not answer
- * │   ├── NameServerUnavailable        the name of the callback host cannot be looked up
  * │   ├── Overloaded                   the replica holds as many calls as it accepts
  * │   └── Draining                     the replica is shutting down
  * ├── DeadlineExceeded                 no response in time: a change may have happened
@@ -224,9 +223,6 @@ export class StoreUnavailable extends Unavailable {}
 
 /** The issuer of the token does not provide its keys to the service. */
 export class IdentityProviderUnavailable extends Unavailable {}
-
-/** The service cannot look up the name of the callback host now. Nothing was stored. */
-export class NameServerUnavailable extends Unavailable {}
 
 /** The replica holds as many calls as it accepts. */
 export class Overloaded extends Unavailable {}

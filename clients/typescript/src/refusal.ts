@@ -41,7 +41,6 @@ export const BY_REASON: Readonly<Record<string, ErrorClass>> = {
   STREAM_FULL: errors.StreamFull,
   STORE_UNAVAILABLE: errors.StoreUnavailable,
   IDENTITY_PROVIDER_UNAVAILABLE: errors.IdentityProviderUnavailable,
-  NAME_SERVER_UNAVAILABLE: errors.NameServerUnavailable,
   OVERLOADED: errors.Overloaded,
   DRAINING: errors.Draining,
   INTERNAL: errors.InternalError,

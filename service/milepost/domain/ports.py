@@ -371,7 +371,6 @@ class Callbacks(Protocol):
 
         Raises:
             InvalidRequest: the URL is refused; the violation names ``callback_url``.
-            NameServerUnavailable: its host cannot be looked up now.
         """
 
     async def prepare(self, owner: str) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from milepost.domain.callback_url import RefusedUrl, read_callback_url
-from milepost.domain.errors import InvalidRequest, NameServerUnavailable, Violation
-from milepost.webhooks.guard import LookupFailed, Unresolvable
+from milepost.domain.errors import InvalidRequest, Violation
+from milepost.webhooks.guard import Unresolvable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,8 +38,6 @@ class CheckedCallbacks:
             await self._resolver.resolve(read_callback_url(callback_url, self._rules))
         except RefusedUrl as refused:
             problem = refused.problem
-        except LookupFailed:
-            raise NameServerUnavailable from None
         except Unresolvable:
             problem = "has a host whose name is not resolved"
         else:

@@ -49,8 +49,6 @@ HEAD_BYTES: Final = 65_536
 """Bound of status lines and headers, interim responses (1xx) included."""
 RECEIVE_BYTES: Final = 16_384
 """Receive buffer of a socket. Linux doubles it for its own needs."""
-_TEMPORARY: Final = frozenset({socket.EAI_AGAIN, socket.EAI_MEMORY, socket.EAI_SYSTEM})
-"""Errors of a lookup without an answer, SERVFAIL among them, or without room on this machine."""
 AIOHTTP_CHANGED: Final = "aiohttp changed: the size of response headers cannot be bounded"
 _FINAL_STATUS: Final = 200
 _END_OF_HEAD: Final = re.compile(rb"\n\r?\n")
@@ -60,10 +58,6 @@ _MAX_SPLIT_END: Final = 2
 
 class Unresolvable(Exception):
     """The name has no address now. It may have one later."""
-
-
-class LookupFailed(Unresolvable):
-    """The name servers do not answer now, so that the name may well have an address."""
 
 
 class ForbiddenPeer(ClientError, PermissionError):
@@ -99,8 +93,7 @@ class Resolver:
 
         Raises:
             RefusedUrl: The rules forbid at least one address. Final.
-            LookupFailed: The lookup failed for the moment, or timed out.
-            Unresolvable: The name has no address. A retry may succeed all the same.
+            Unresolvable: The lookup failed, timed out or found no address. A retry may succeed.
         """
         addresses = [url.address] if url.address else await self._ask(url.host, url.port)
         if any(address_problem(address, self._rules) for address in addresses):
@@ -118,21 +111,14 @@ class Resolver:
             # A running thread cannot be cancelled, only abandoned; the pool bounds their number.
             async with asyncio.timeout(self._limit):
                 found = await loop.run_in_executor(self._threads, self._answers, host, port)
-        except (OSError, ValueError) as error:
-            raise (LookupFailed if _is_temporary(error) else Unresolvable)(host) from error
+        except (TimeoutError, OSError, ValueError) as error:
+            raise Unresolvable(host) from error
         if not found:
             raise Unresolvable(host)
         return found
 
     def _answers(self, host: str, port: int) -> list[Address]:
         return [ip_address(text) for text in dict.fromkeys(self._look_up(host, port))]
-
-
-def _is_temporary(error: Exception) -> bool:
-    """Return whether a lookup failed although the name may have an address."""
-    if isinstance(error, socket.gaierror):
-        return error.errno in _TEMPORARY
-    return isinstance(error, OSError)  # a time limit among them
 
 
 def ask_system(host: str, port: int) -> Iterable[str]:

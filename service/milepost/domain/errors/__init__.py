@@ -30,7 +30,6 @@
     ├── Unavailable                      temporary: the same request may succeed later
     │   ├── StoreUnavailable
     │   ├── IdentityProviderUnavailable
-    │   ├── NameServerUnavailable
     │   ├── Overloaded
     │   └── Draining
     └── IdsExhausted                     ten random ids in a row were already in use
@@ -54,7 +53,6 @@ from milepost.domain.errors.availability import (
     Draining,
     IdentityProviderUnavailable,
     IdsExhausted,
-    NameServerUnavailable,
     Overloaded,
     StoreUnavailable,
     Unavailable,
@@ -94,7 +92,6 @@ __all__ = [
     "LimitReached",
     "LostRace",
     "MilepostError",
-    "NameServerUnavailable",
     "OperationDeleted",
     "OperationExpired",
     "OperationNotFound",

@@ -34,17 +34,6 @@ class IdentityProviderUnavailable(Unavailable):
         super().__init__("the identity provider is not available, try again")
 
 
-class NameServerUnavailable(Unavailable):
-    """A name of a callback host that cannot be looked up now. Nothing was stored."""
-
-    reason = "NAME_SERVER_UNAVAILABLE"
-    retry_after: ClassVar = timedelta(seconds=5)
-
-    def __init__(self) -> None:
-        """Omit the cause, which would describe the network of the service."""
-        super().__init__("the host of callback_url cannot be looked up now, try again")
-
-
 class Overloaded(Unavailable):
     """More waiting calls than the replica accepts."""
 

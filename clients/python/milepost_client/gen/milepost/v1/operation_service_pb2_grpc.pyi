@@ -60,8 +60,6 @@ class OperationServiceStub:
       refused. Nothing is stored.
     * WEBHOOKS_NOT_CONFIGURED (FAILED_PRECONDITION): the request has a callback URL, but the
       operator has configured no master key.
-    * NAME_SERVER_UNAVAILABLE (UNAVAILABLE): the host of the callback URL cannot be looked up now:
-      its name servers do not answer within 2 s, or report a failure. Nothing is stored.
     * REQUEST_ID_REUSED (ALREADY_EXISTS): the `request_id` created an operation with other content.
     * UNIQUE_KEY_TAKEN (ALREADY_EXISTS): an active operation of the owner has this `unique_key`,
       and the request asks to refuse the create. The metadata holds its id.
@@ -240,8 +238,6 @@ class OperationServiceAsyncStub(OperationServiceStub):
       refused. Nothing is stored.
     * WEBHOOKS_NOT_CONFIGURED (FAILED_PRECONDITION): the request has a callback URL, but the
       operator has configured no master key.
-    * NAME_SERVER_UNAVAILABLE (UNAVAILABLE): the host of the callback URL cannot be looked up now:
-      its name servers do not answer within 2 s, or report a failure. Nothing is stored.
     * REQUEST_ID_REUSED (ALREADY_EXISTS): the `request_id` created an operation with other content.
     * UNIQUE_KEY_TAKEN (ALREADY_EXISTS): an active operation of the owner has this `unique_key`,
       and the request asks to refuse the create. The metadata holds its id.
@@ -422,8 +418,6 @@ class OperationServiceServicer:
           refused. Nothing is stored.
         * WEBHOOKS_NOT_CONFIGURED (FAILED_PRECONDITION): the request has a callback URL, but the
           operator has configured no master key.
-        * NAME_SERVER_UNAVAILABLE (UNAVAILABLE): the host of the callback URL cannot be looked up now:
-          its name servers do not answer within 2 s, or report a failure. Nothing is stored.
         * REQUEST_ID_REUSED (ALREADY_EXISTS): the `request_id` created an operation with other content.
         * UNIQUE_KEY_TAKEN (ALREADY_EXISTS): an active operation of the owner has this `unique_key`,
           and the request asks to refuse the create. The metadata holds its id.

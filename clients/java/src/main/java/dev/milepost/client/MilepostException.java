@@ -40,7 +40,6 @@ import java.util.Optional;
  * ├── UnavailableException                      temporary; the client retried until the deadline
  * │   ├── StoreUnavailableException             the database does not answer
  * │   ├── IdentityProviderUnavailableException  the issuer of your token does not answer
- * │   ├── NameServerUnavailableException        the name of the callback host cannot be looked up
  * │   ├── OverloadedException                   the replica holds as many calls as it accepts
  * │   └── DrainingException                     the replica is shutting down
  * ├── DeadlineExceededException                 no response in time: a change may have happened

@@ -37,7 +37,6 @@ final class Refusals {
           entry("STREAM_FULL", StreamFullException::new),
           entry("STORE_UNAVAILABLE", StoreUnavailableException::new),
           entry("IDENTITY_PROVIDER_UNAVAILABLE", IdentityProviderUnavailableException::new),
-          entry("NAME_SERVER_UNAVAILABLE", NameServerUnavailableException::new),
           entry("OVERLOADED", OverloadedException::new),
           entry("DRAINING", DrainingException::new),
           entry("INTERNAL", InternalException::new),
