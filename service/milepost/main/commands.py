@@ -14,7 +14,7 @@ from alembic.util import CommandError
 from milepost.config import SettingsError
 from milepost.domain.api_key import issue_key
 from milepost.domain.errors import StoreUnavailable
-from milepost.main.embedded import make_folder, sqlite_path
+from milepost.main.embedded import EmbeddedStore, make_folder, sqlite_path
 from milepost.main.webhook_delivery import master_keys
 from milepost.storage import schema
 from milepost.storage.api_keys import KeyRing
@@ -60,22 +60,27 @@ def migrate(url: str, revision: str = schema.HEAD, *, allow_data_loss: bool = Fa
     with opened_database(url, create=revision != schema.BASE) as engine:
         require(engine, allow_data_loss=allow_data_loss)
         if revision == schema.BASE or (schema.current(engine) or "") > revision:
-            _require_no_service(engine)
-            schema.downgrade(url, revision)
+            _downgrade(url, engine, revision)
         else:
             schema.upgrade(url, revision)
         return schema.current(engine)
 
 
-def _require_no_service(engine: Engine) -> None:
-    """Fail while a replica serves: it would need what a migration backwards removes."""
+def _downgrade(url: str, engine: Engine, revision: str) -> None:
+    """Downgrade the schema. A running service would need what that removes."""
+    with EmbeddedStore(url) as store:
+        if not (store.try_lock() if url.startswith("sqlite") else _is_unserved(engine)):
+            raise DatabaseError(
+                "a service runs on this database: stop all its processes before you go back"
+            )
+        schema.downgrade(url, revision)
+
+
+def _is_unserved(engine: Engine) -> bool:
+    """Return whether no replica serves, not counting one that has just ended."""
     if is_served(engine):
-        # A replica that has just ended looks as if it served.
         time.sleep(MAX_GAP.total_seconds())
-    if is_served(engine):
-        raise DatabaseError(
-            "a service runs on this database: stop all its replicas before you migrate backwards"
-        )
+    return not is_served(engine)
 
 
 def require(engine: Engine, *, allow_data_loss: bool) -> None:

@@ -41,18 +41,28 @@ class EmbeddedStore:
         Raises:
             OSError: the folder or the file of the lock cannot be created.
         """
+        if not self.try_lock():
+            path = sqlite_path(self._url)
+            sys.exit(f"error: another milepost serves {path}; one process at a time")
+
+    def try_lock(self) -> bool:
+        """Lock the store, unless it is locked already; return False if another process serves it.
+
+        Raises:
+            OSError: the folder or the file of the lock cannot be created.
+        """
         import fcntl  # noqa: PLC0415 - not on every platform, and only the embedded store needs it
 
-        if self._lock is not None:
-            return
-        make_folder(self._url)
-        path = sqlite_path(self._url)
-        lock = self._stack.enter_context(path.with_suffix(".lock").open("a"))
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            sys.exit(f"error: another milepost serves {path}; one process at a time")
-        self._lock = lock
+        if self._lock is None:
+            make_folder(self._url)
+            path = sqlite_path(self._url).with_suffix(".lock")
+            self._lock = self._stack.enter_context(path.open("a"))
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                self._lock = None
+                return False
+        return True
 
     def migrate(self) -> None:
         """Create the schema, or migrate it to that of this release."""

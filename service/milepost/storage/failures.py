@@ -17,12 +17,7 @@ from typing import TYPE_CHECKING, Final
 import psycopg
 
 from milepost.domain.errors import StoreUnavailable
-from milepost.storage.translate import (
-    driver_error,
-    extended_code,
-    primary_code,
-    translate,
-)
+from milepost.storage.translate import driver_error, extended_code, primary_code, translate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
