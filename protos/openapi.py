@@ -251,6 +251,8 @@ def _responses(operation: Schema) -> Schema:
     schema = ok["content"].get("application/json", {}).get("schema", {})
     if schema.get("$ref", "").endswith(".Operation"):
         ok["headers"] = _HEADERS_OF_OPERATION | ok.get("headers", {})
+    if name.endswith(_REPEATABLE):
+        ok["headers"] = _REPLAYED
     refusals = {str(status): {"$ref": "#/components/responses/Problem"} for status in REFUSALS}
     return dict(sorted((responses | refusals).items()))
 
@@ -259,10 +261,13 @@ def _sent(text: str) -> Schema:
     return {"description": text, "schema": {"type": "string"}}
 
 
+_REPEATABLE: Final = ("_RotateSigningSecret", "_RedeliverWebhook", "_CreateApiKey")
+"""The calls that take a `request_id` and do not answer with an operation."""
+_REPLAYED: Final = {"Idempotent-Replayed": _sent("`true` if the response repeats an earlier one.")}
 _HEADERS_OF_OPERATION: Final = {
     "ETag": _sent("The revision of the operation."),
     "Retry-After": _sent("Seconds to the next poll, while the operation is active."),
-    "Idempotent-Replayed": _sent("`true` if the response repeats an earlier one."),
+    **_REPLAYED,
 }
 _HEADERS_OF_CREATE: Final = {
     "Location": _sent("The path of the operation."),

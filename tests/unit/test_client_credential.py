@@ -1,5 +1,7 @@
 """The credential of each call: a key, or what a source returns."""
 
+import asyncio
+
 import grpc
 import pytest
 
@@ -45,6 +47,45 @@ async def test_failed_source_is_asked_again_until_the_deadline():
     assert len(asked) > 1
     assert isinstance(refusal.value.__cause__, OSError)
     assert refusal.value.code is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_deadline_bounds_a_source_that_does_not_answer():
+    """No call outlives its deadline, nor does the first connection of a watch."""
+
+    async def source():
+        await asyncio.Event().wait()
+        return "never"
+
+    async with Milepost("127.0.0.1:1", token=source, deadline=0.2) as milepost:
+        for call in (milepost.get(ID), anext(milepost.watch(ID))):
+            with pytest.raises(Unavailable, match="the token source took too long"):
+                await asyncio.wait_for(call, 10)
+
+
+async def test_what_a_source_awaits_may_be_cancelled():
+    """Calls that share a request for a token do not end as if they were cancelled themselves."""
+    shared = asyncio.get_running_loop().create_future()
+    shared.cancel()
+    async with Milepost("127.0.0.1:1", token=lambda: shared, deadline=0.2) as milepost:
+        with pytest.raises(Unavailable, match="the token source failed"):
+            await milepost.get(ID)
+
+
+async def test_call_that_waits_for_a_token_can_be_cancelled():
+    """The cancel of the call is no failure of the source."""
+    asked = asyncio.Event()
+
+    async def source():
+        asked.set()
+        await asyncio.Event().wait()
+        return "never"
+
+    async with Milepost("127.0.0.1:1", token=source, deadline=10) as milepost:
+        call = asyncio.ensure_future(milepost.get(ID))
+        await asked.wait()
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
 
 
 @pytest.mark.parametrize("token", ["", "two words", "line\n", None, 7])

@@ -82,7 +82,7 @@ class Calls:
         backoff = Backoff()
         while True:
             try:
-                metadata = await self.metadata()
+                metadata = await self.metadata(end - clock())
                 answer = await method(
                     request, timeout=end - clock(), metadata=metadata, wait_for_ready=False
                 )
@@ -94,21 +94,22 @@ class Calls:
                     raise error from error.__cause__
             await asyncio.sleep(pause)
 
-    async def metadata(self) -> tuple[tuple[str, str], ...]:
+    async def metadata(self, timeout_s: float) -> tuple[tuple[str, str], ...]:
         """Return the metadata of one try: the credential, and the trace of the caller.
 
         Raises:
-            MilepostError: The token source has no token.
+            MilepostError: The token source has no token within that time.
         """
-        return (*await self.credential.metadata(), *trace_metadata())
+        return (*await self.credential.metadata(timeout_s), *trace_metadata())
 
     async def stream_progress(self) -> ProgressCall:
         """Open a progress stream, without a deadline. It belongs to the trace of no caller.
 
         Raises:
-            MilepostError: The token source has no token.
+            MilepostError: The token source has no token within the deadline of a call.
         """
-        return self.workers.StreamProgress(metadata=await self.credential.metadata())
+        metadata = await self.credential.metadata(self.deadline)
+        return self.workers.StreamProgress(metadata=metadata)
 
 
 def _identify(request: Message) -> None:

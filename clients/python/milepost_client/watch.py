@@ -65,7 +65,7 @@ async def _items(
     calls: Calls, request: pb.WatchOperationRequest
 ) -> AsyncGenerator[pb.WatchOperationResponse, None]:
     """Yield what one call returns."""
-    metadata = await calls.metadata()
+    metadata = await calls.metadata(calls.deadline)
     call = calls.operations.WatchOperation(request, metadata=metadata, wait_for_ready=False)
     try:
         async for response in call:

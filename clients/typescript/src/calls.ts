@@ -34,8 +34,8 @@ export interface WriteOptions extends CallOptions {
   readonly expectedRevision?: number | bigint | undefined;
 }
 
-/** Returns the credential of the next call. */
-export type CredentialSource = () => Promise<string | undefined>;
+/** Returns the credential of the next call, which ends with the signal. */
+export type CredentialSource = (signal: AbortSignal) => Promise<string | undefined>;
 
 /** The services behind one channel, and the calls to them. */
 export class Calls {
@@ -106,7 +106,7 @@ export function identify(credential: CredentialSource): Interceptor {
     for (const [name, value] of Object.entries(traceHeaders())) {
       request.header.set(name, value);
     }
-    const secret = await credential();
+    const secret = await credential(request.signal);
     if (secret !== undefined) {
       request.header.set("authorization", `Bearer ${secret}`);
     }

@@ -68,7 +68,8 @@ export class Connection implements AsyncDisposable {
   }
 }
 
-function credentialSource({ apiKey, token }: MilepostOptions): CredentialSource {
+function credentialSource(options: MilepostOptions): CredentialSource {
+  const { apiKey, token, deadlineMs = DEADLINE_MS } = options;
   if (apiKey !== undefined && token !== undefined) {
     throw new TypeError("apiKey and token exclude each other");
   }
@@ -77,14 +78,21 @@ function credentialSource({ apiKey, token }: MilepostOptions): CredentialSource 
       "an API key is one word of ASCII: this one is empty, or has a space or a line end",
     );
   }
-  return token === undefined ? async () => apiKey : () => ask(token);
+  return token === undefined ? async () => apiKey : (signal) => ask(token, signal, deadlineMs);
 }
 
-/** Return a token. A source that fails is as temporary as a service that does not answer. */
-async function ask(source: () => string | Promise<string>): Promise<string> {
+/**
+ * Return a token. A source that fails, or takes too long, is as temporary as a service that does
+ * not answer.
+ */
+async function ask(
+  source: () => string | Promise<string>,
+  signal: AbortSignal,
+  timeoutMs: number,
+): Promise<string> {
   let token: unknown;
   try {
-    token = await source();
+    token = await within(source(), signal, timeoutMs);
   } catch (cause) {
     const message = "the token source failed: no call was made";
     throw new Unavailable(message, { code: "UNAVAILABLE", cause });
@@ -93,4 +101,28 @@ async function ask(source: () => string | Promise<string>): Promise<string> {
     throw new Unauthenticated("the token source returned something else than one word of ASCII");
   }
   return token;
+}
+
+/** Return the result of a promise, unless the signal or the time ends the wait for it. */
+async function within<T>(
+  result: T | Promise<T>,
+  signal: AbortSignal,
+  timeoutMs: number,
+): Promise<T> {
+  let end = () => {};
+  const ended = new Promise<never>((_, reject) => {
+    const abort = () => reject(signal.reason);
+    const expire = () => reject(new Error(`there was no token within ${timeoutMs} ms`));
+    const timer = setTimeout(expire, timeoutMs);
+    signal.addEventListener("abort", abort);
+    end = () => {
+      clearTimeout(timer);
+      signal.removeEventListener("abort", abort);
+    };
+  });
+  try {
+    return await Promise.race([result, ended]);
+  } finally {
+    end();
+  }
 }

@@ -7,6 +7,13 @@ import { BrokenProxy } from "./broken-proxy.js";
 import { eventually } from "./waiting.js";
 import { ABSENT, aFunction, all, caller, service, milepost as worker } from "./working.js";
 
+/** Return a signal that is aborted in a moment. */
+function aborted(reason: Error): AbortSignal {
+  const ending = new AbortController();
+  setTimeout(() => ending.abort(reason), 50);
+  return ending.signal;
+}
+
 describe("a watch", () => {
   it("shows every change, up to the end", async () => {
     const name = aFunction();
@@ -99,6 +106,21 @@ describe("a connection", () => {
       assert.ok(error instanceof client.Unavailable && error.cause instanceof Error);
       return error.cause.message === "the issuer is away";
     });
+  });
+
+  it("does not wait for a token beyond the deadline, nor once a call is ended", async () => {
+    const reason = new Error("enough");
+    await using milepost = new Milepost({
+      address: service.address,
+      token: () => new Promise(() => undefined),
+      deadlineMs: 200,
+    });
+    await assert.rejects(milepost.get(ABSENT, { deadlineMs: 50 }), client.DeadlineExceeded);
+    await assert.rejects(all(milepost.watch(ABSENT)), client.Unavailable);
+    await assert.rejects(
+      milepost.get(ABSENT, { deadlineMs: 60_000, signal: aborted(reason) }),
+      (error) => error === reason,
+    );
   });
 
   it("is unavailable without a listener, and fails when it is closed", async () => {

@@ -18,7 +18,7 @@ JOINED: Final = "Milepost-Joined"
 CREATE: Final = "milepost.v1.OperationService/CreateOperation"
 _READING: Final = frozenset({"GET", "HEAD"})
 _FLAGS: Final = {"replayed": REPLAYED, "joined": JOINED}
-"""Headers of what a response says beside its operation."""
+"""Headers of what a response says beside its content, the operation in most cases."""
 
 
 def response_of(route: Route, message: Any, request: web.Request) -> web.Response:
@@ -41,18 +41,21 @@ def response_of(route: Route, message: Any, request: web.Request) -> web.Respons
 
 def _headers(route: Route, message: Any) -> dict[str, str]:
     headers = {"Cache-Control": "no-store"}
-    if route.response_field != "operation":
-        return headers
-    operation = message.operation
-    headers["ETag"] = f'"{operation.revision}"'
+    for field, header in _FLAGS.items():
+        if getattr(message, field, False):
+            headers[header] = "true"
+    if route.response_field == "operation":
+        headers |= _headers_of_operation(route, message.operation)
+    return headers
+
+
+def _headers_of_operation(route: Route, operation: Any) -> dict[str, str]:
+    headers = {"ETag": f'"{operation.revision}"'}
     if operation.HasField("next_step_deadline"):
         pause = operation.retry_after
         headers["Retry-After"] = str(max(1, pause.seconds + (pause.nanos > 0)))
     if route.method == CREATE:
         headers["Location"] = f"/v1/operations/{operation.id}"
-    for field, header in _FLAGS.items():
-        if getattr(message, field, False):
-            headers[header] = "true"
     return headers
 
 

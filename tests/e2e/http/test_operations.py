@@ -81,6 +81,17 @@ def test_repeated_create_returns_the_first_operation(http_alice):
     assert other.refusal == (409, "REQUEST_ID_REUSED")
 
 
+def test_repeated_rotation_is_marked(http_alice):
+    """A response that repeats an earlier one says so, also if it is no operation."""
+    key = uuid.uuid4().hex
+    first, second = (
+        http_alice("POST", "/v1/signingSecret:rotate", Idempotency_Key=key) for _ in range(2)
+    )
+    assert second.json["current"] == first.json["current"]
+    assert "idempotent-replayed" not in first.headers
+    assert second.headers["idempotent-replayed"] == "true"
+
+
 def test_joined_create_is_marked(http_alice):
     """A create that joins another operation by its unique_key says so in a header."""
     key = uuid.uuid4().hex
