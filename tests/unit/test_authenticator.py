@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from milepost.access import authenticator
-from milepost.access.authenticator import CACHE_TTL_S, Authenticator
+from milepost.access.authenticator import CACHE_TTL_S, CONFIRMED_USE_S, Authenticator
 from milepost.access.bad_credentials import MAX_FAILURES_PER_MINUTE
 from milepost.access.call import Call
 from milepost.access.certificates import Certificates
@@ -226,6 +226,50 @@ async def test_limit_of_bad_credentials_covers_a_revoked_one():
         await expiry.authenticate()
     with pytest.raises(RateLimited):
         await expiry.authenticate()
+
+
+async def test_long_call_uses_its_key_as_long_as_it_lasts():
+    """The key of a watch is confirmed and its use noted, however long ago the watch began."""
+    now, keys, noted = [1_000.0], Keys(), list[str]()
+    auth = Authenticator(keys, note_use=noted.append, clock=lambda: now[0])
+    alice = keys.issue("alice")
+    await auth.authenticate(alice, peer)
+    async with auth.while_good(alice):
+        now[0] += 10 * CONFIRMED_USE_S
+        await auth.confirm_keys()
+    await auth.authenticate(alice, peer)
+    assert (keys.look_ups, len(noted)) == (1, 2)
+
+
+async def test_long_calls_end_with_their_key_alone():
+    """A revocation ends all calls of the key, once, and no other one."""
+    keys = Keys()
+    auth = Authenticator(keys)
+    alice, bob = keys.issue("alice"), keys.issue("bob")
+
+    async def call(credential: str | None) -> None:
+        async with auth.while_good(credential):
+            await asyncio.Event().wait()
+
+    ending = [asyncio.create_task(call(alice)) for _ in range(3)]
+    lasting = [asyncio.create_task(call(credential)) for credential in (bob, None)]
+    await asyncio.sleep(0)
+    del keys.known[alice.split("_")[1]]
+    for _ in range(2):
+        await auth.confirm_keys()
+    found = await asyncio.gather(*ending, return_exceptions=True)
+    assert [type(each) for each in found] == 3 * [Unauthenticated]
+    assert not any(task.done() for task in lasting)
+    for task in lasting:
+        task.cancel()
+
+
+async def test_time_limit_inside_of_a_long_call_is_no_revocation():
+    """A `TimeoutError` of the call itself passes as it is."""
+    keys = Keys()
+    with pytest.raises(TimeoutError):
+        async with Authenticator(keys).while_good(keys.issue("alice")):
+            raise TimeoutError
 
 
 def test_unauthenticated_call_has_no_principal():

@@ -1,6 +1,7 @@
 """Watches as server-sent events, whatever ends them."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
@@ -36,7 +37,7 @@ class Watches:
             self.errors.append(error)
             return defect("0")
 
-        return await send_events(self._watch(), request, refuse)
+        return await send_events(self._watch(), request, refuse, contextlib.nullcontext())
 
     async def _watch(self) -> AsyncGenerator[Any, None]:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import math
 import time
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from milepost import telemetry
 from milepost.access.bad_credentials import MAX_FAILURES_PER_MINUTE, BadCredentials
+from milepost.access.long_calls import LongCalls
 from milepost.access.tokens import is_token
 from milepost.domain.api_key import key_id_of, verify_key
 from milepost.domain.errors import Unauthenticated, Unavailable
@@ -17,6 +19,7 @@ from milepost.domain.subject import is_reserved
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Coroutine
+    from contextlib import AbstractAsyncContextManager
 
     from milepost.access.certificates import Certificates
     from milepost.access.tokens import Tokens
@@ -70,7 +73,8 @@ class Authenticator:
     credential.
 
     A credential is trusted for `CACHE_TTL_S` from the begin of the read that has found it good. For
-    keys in use, `confirm_keys` repeats that read, many keys at a time.
+    keys in use, `confirm_keys` repeats that read, many keys at a time. It also ends the long calls
+    of keys that are good no longer.
     """
 
     def __init__(
@@ -105,6 +109,7 @@ class Authenticator:
         self._bad_credentials = BadCredentials(failures_per_minute, clock)
         self._clock = clock
         self._cache: dict[str | bytes, _CacheEntry] = {}
+        self._long_calls = LongCalls()
 
     async def authenticate(
         self,
@@ -138,6 +143,16 @@ class Authenticator:
                 tokens=self._tokens is not None, certificates=self._certificates is not None
             ) from None
 
+    def while_good(self, credential: str | bytes | None) -> AbstractAsyncContextManager[None]:
+        """Return the context of a call that waits or streams, and is authenticated.
+
+        A call with an API key is cancelled when that is revoked or expires, and the context raises
+        `Unauthenticated` then. Tokens and certificates are verified when a call begins.
+        """
+        secret = credential[len(_SCHEME) :] if isinstance(credential, str) else ""
+        key_id = key_id_of(secret)
+        return contextlib.nullcontext() if key_id is None else self._long_calls.of_key(key_id)
+
     def is_known(self, credential: str | bytes | None) -> bool:
         """Return True if the credential has been good before. Costs no look-up."""
         if credential is None:
@@ -156,22 +171,38 @@ class Authenticator:
     async def confirm_keys(self) -> None:
         """Read which of the keys in use are still good: trust these, and look the others up again.
 
+        The long calls of the others end.
+
         Raises:
             StoreUnavailable: the keys cannot be read; they are trusted no longer than before.
         """
-        oldest = self._clock() - CONFIRMED_USE_S
-        in_use: dict[str, list[_CacheEntry]] = {}
-        for entry in self._cache.values():
-            if entry.key_id is not None and entry.principal is not None and entry.used >= oldest:
-                in_use.setdefault(entry.key_id, []).append(entry)
+        in_use = self._keys_in_use()
         remaining = iter(in_use)
         while key_ids := list(itertools.islice(remaining, MAX_CONFIRMED)):
             now = self._clock()
             good = await self._credentials.good_keys(key_ids)
             for key_id in key_ids:
+                if key_id not in good:
+                    self._long_calls.end(key_id)
                 for entry in in_use[key_id]:
                     entry.until = now + CACHE_TTL_S if key_id in good else -math.inf
                     self._note_repeated_use(key_id, entry)
+
+    def _keys_in_use(self) -> dict[str, list[_CacheEntry]]:
+        """Return the ids of the keys that have long calls or were used lately, with their entries.
+
+        A long call uses its key as long as it lasts.
+        """
+        now, of_long_calls = self._clock(), self._long_calls.key_ids
+        in_use: dict[str, list[_CacheEntry]] = {key_id: [] for key_id in of_long_calls}
+        for entry in self._cache.values():
+            if entry.key_id is None or entry.principal is None:
+                continue
+            if entry.key_id in of_long_calls:
+                entry.used = now
+            if entry.used >= now - CONFIRMED_USE_S:
+                in_use.setdefault(entry.key_id, []).append(entry)
+        return in_use
 
     def _note_repeated_use(self, key_id: str, entry: _CacheEntry) -> None:
         if self._note_use is not None and entry.used >= entry.noted + USE_INTERVAL_S:

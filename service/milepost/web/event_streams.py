@@ -18,6 +18,7 @@ from milepost.web.problems import problem_bytes
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
+    from contextlib import AbstractAsyncContextManager
 
     from milepost.api.refusals import Refusal
 
@@ -33,9 +34,12 @@ CONTENT_TYPE: Final = "text/event-stream"
 
 
 async def send_events(
-    watch: AsyncGenerator[Any, None], request: web.Request, refuse: Refuse
+    watch: AsyncGenerator[Any, None],
+    request: web.Request,
+    refuse: Refuse,
+    held: AbstractAsyncContextManager[None],
 ) -> web.StreamResponse:
-    """Send what a watch yields, until it ends.
+    """Send what a watch yields, until it ends. `held` is the context of the call, which may end it.
 
     A refusal after the headers is an event of the type `error`, with the problem details.
     """
@@ -43,7 +47,7 @@ async def send_events(
         await asyncio.wait(first, timeout=FIRST_EVENT_S)
         if first[0].done() and first[0].result() is None:
             return web.Response(status=HTTPStatus.NO_CONTENT)
-        return await _stream(watch, first, request, refuse)
+        return await _stream(watch, first, request, refuse, held)
 
 
 def refused_for_now(response: web.Response, request: web.Request) -> web.Response:
@@ -86,6 +90,7 @@ async def _stream(
     first: list[asyncio.Task[Any]],
     request: web.Request,
     refuse: Refuse,
+    held: AbstractAsyncContextManager[None],
 ) -> web.StreamResponse:
     response = web.StreamResponse(
         headers={"Content-Type": CONTENT_TYPE, "Cache-Control": "no-store"}
@@ -93,7 +98,7 @@ async def _stream(
     response.headers["X-Accel-Buffering"] = "no"  # nginx passes every event on at once
     try:
         await response.prepare(request)
-        await _write_all(watch, first, response, refuse)
+        await _write_all(watch, first, response, refuse, held)
     except (ConnectionError, _Unread):  # the caller has gone, or does not read
         if request.transport is not None:
             request.transport.abort()
@@ -105,14 +110,16 @@ async def _write_all(
     first: list[asyncio.Task[Any]],
     response: web.StreamResponse,
     refuse: Refuse,
+    held: AbstractAsyncContextManager[None],
 ) -> None:
     try:
-        item = await first[0]
-        first.clear()  # a quiet stream keeps no operation in memory
-        while item is not None:
-            await _write(response, _event(item))
-            del item
-            item = await anext(watch, None)
+        async with held:
+            item = await first[0]
+            first.clear()  # a quiet stream keeps no operation in memory
+            while item is not None:
+                await _write(response, _event(item))
+                del item
+                item = await anext(watch, None)
     except (ConnectionError, _Unread):
         raise
     except Exception as error:  # noqa: BLE001 - the headers have gone, so it is one more event

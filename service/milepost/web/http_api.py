@@ -38,7 +38,7 @@ from milepost.web.routes import routes_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from contextlib import AbstractContextManager
+    from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
     from milepost.access.checks import AccessChecks
     from milepost.api.refusals import Refusal
@@ -136,6 +136,9 @@ class HttpApi:
         )
         authorize(call.principal, call.method)
 
+    def _while_good(self, call: HttpCall) -> AbstractAsyncContextManager[None]:
+        return self._access.authenticator.while_good(call.credential)
+
     async def _answer(
         self, route: Route, call: HttpCall, message: Any, refuse: Refuse
     ) -> web.StreamResponse:
@@ -145,7 +148,8 @@ class HttpApi:
             call.principal, call.method, operation_id=operation_id, renews=renewed_by(message)
         )
         if route.is_watch:
-            return await send_events(route.behaviour(message, call), call.request, refuse)
+            watch, held = route.behaviour(message, call), self._while_good(call)
+            return await send_events(watch, call.request, refuse, held)
         response = await self._served(route, call, message)
         if call.method.audited:
             telemetry.record_change(call.principal, audited_ids(message, response))
@@ -153,6 +157,9 @@ class HttpApi:
 
     async def _served(self, route: Route, call: HttpCall, message: Any) -> Any:
         """Return the response of the servicer, to concurrent calls together."""
+        if call.waits:
+            async with self._while_good(call):
+                return await route.behaviour(message, call)
         if self._groups is None:
             return await route.behaviour(message, call)
         return await self._groups.intercept(lambda call: route.behaviour(message, call), call)

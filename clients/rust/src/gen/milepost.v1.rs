@@ -439,9 +439,10 @@ pub mod admin_service_client {
                 .insert(GrpcMethod::new("milepost.v1.AdminService", "ListApiKeys"));
             self.inner.unary(req, path, codec).await
         }
-        /// Revokes an API key permanently. Every replica refuses the key within 5 s.
+        /// Revokes an API key permanently. Every replica refuses the key within 5 s, and ends the calls of
+        /// the key that wait or stream with UNAUTHENTICATED.
         ///
-        /// Running calls are not interrupted. The operations of the subject are kept.
+        /// The operations of the subject are kept.
         ///
         /// Idempotent: revoking a revoked key returns it with its original `revoke_time`.
         ///

@@ -37,7 +37,10 @@ class AdmissionInterceptor:
 
 
 class AuthInterceptor:
-    """Puts the principal on the call, and refuses those that may not call the method."""
+    """Puts the principal on the call, and refuses those that may not call the method.
+
+    A call that waits or streams ends when its credential is good no longer.
+    """
 
     def __init__(self, authenticator: Authenticator) -> None:
         """Ask `authenticator`."""
@@ -54,6 +57,9 @@ class AuthInterceptor:
                 lambda: certificate_names(context),
             )
             authorize(call.principal, call.method)
+            if call.waits:
+                async with self._authenticator.while_good(call.credential):
+                    return await call_next(call, request, context)
         return await call_next(call, request, context)
 
 

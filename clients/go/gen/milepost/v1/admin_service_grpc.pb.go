@@ -66,9 +66,10 @@ type AdminServiceClient interface {
 	//   - INVALID_REQUEST (INVALID_ARGUMENT): a filter is malformed, the page size is negative, or the
 	//     page token belongs to another caller or to other filters.
 	ListApiKeys(ctx context.Context, in *ListApiKeysRequest, opts ...grpc.CallOption) (*ListApiKeysResponse, error)
-	// Revokes an API key permanently. Every replica refuses the key within 5 s.
+	// Revokes an API key permanently. Every replica refuses the key within 5 s, and ends the calls of
+	// the key that wait or stream with UNAUTHENTICATED.
 	//
-	// Running calls are not interrupted. The operations of the subject are kept.
+	// The operations of the subject are kept.
 	//
 	// Idempotent: revoking a revoked key returns it with its original `revoke_time`.
 	//
@@ -165,9 +166,10 @@ type AdminServiceServer interface {
 	//   - INVALID_REQUEST (INVALID_ARGUMENT): a filter is malformed, the page size is negative, or the
 	//     page token belongs to another caller or to other filters.
 	ListApiKeys(context.Context, *ListApiKeysRequest) (*ListApiKeysResponse, error)
-	// Revokes an API key permanently. Every replica refuses the key within 5 s.
+	// Revokes an API key permanently. Every replica refuses the key within 5 s, and ends the calls of
+	// the key that wait or stream with UNAUTHENTICATED.
 	//
-	// Running calls are not interrupted. The operations of the subject are kept.
+	// The operations of the subject are kept.
 	//
 	// Idempotent: revoking a revoked key returns it with its original `revoke_time`.
 	//

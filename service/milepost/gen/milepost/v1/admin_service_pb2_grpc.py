@@ -113,9 +113,10 @@ class AdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RevokeApiKey(self, request, context):
-        """Revokes an API key permanently. Every replica refuses the key within 5 s.
+        """Revokes an API key permanently. Every replica refuses the key within 5 s, and ends the calls of
+        the key that wait or stream with UNAUTHENTICATED.
 
-        Running calls are not interrupted. The operations of the subject are kept.
+        The operations of the subject are kept.
 
         Idempotent: revoking a revoked key returns it with its original `revoke_time`.
 

@@ -71,9 +71,10 @@ class AdminServiceStub:
       page token belongs to another caller or to other filters.
     """
     RevokeApiKey: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.RevokeApiKeyRequest, _admin_service_pb2.RevokeApiKeyResponse]
-    """Revokes an API key permanently. Every replica refuses the key within 5 s.
+    """Revokes an API key permanently. Every replica refuses the key within 5 s, and ends the calls of
+    the key that wait or stream with UNAUTHENTICATED.
 
-    Running calls are not interrupted. The operations of the subject are kept.
+    The operations of the subject are kept.
 
     Idempotent: revoking a revoked key returns it with its original `revoke_time`.
 
@@ -125,9 +126,10 @@ class AdminServiceAsyncStub(AdminServiceStub):
       page token belongs to another caller or to other filters.
     """
     RevokeApiKey: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.RevokeApiKeyRequest, _admin_service_pb2.RevokeApiKeyResponse]  # type: ignore[assignment]
-    """Revokes an API key permanently. Every replica refuses the key within 5 s.
+    """Revokes an API key permanently. Every replica refuses the key within 5 s, and ends the calls of
+    the key that wait or stream with UNAUTHENTICATED.
 
-    Running calls are not interrupted. The operations of the subject are kept.
+    The operations of the subject are kept.
 
     Idempotent: revoking a revoked key returns it with its original `revoke_time`.
 
@@ -196,9 +198,10 @@ class AdminServiceServicer:
         request: _admin_service_pb2.RevokeApiKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.RevokeApiKeyResponse, _abc.Awaitable[_admin_service_pb2.RevokeApiKeyResponse]]:
-        """Revokes an API key permanently. Every replica refuses the key within 5 s.
+        """Revokes an API key permanently. Every replica refuses the key within 5 s, and ends the calls of
+        the key that wait or stream with UNAUTHENTICATED.
 
-        Running calls are not interrupted. The operations of the subject are kept.
+        The operations of the subject are kept.
 
         Idempotent: revoking a revoked key returns it with its original `revoke_time`.
 
