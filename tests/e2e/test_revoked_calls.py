@@ -13,6 +13,7 @@ from grpc import StatusCode
 
 from milepost.gen.milepost.v1 import admin_service_pb2 as pb
 from tests.e2e.client import Client
+from tests.e2e.commands import DENIED, in_background, milepost
 from tests.e2e.http.exchange import EventStream, RawHttp
 from tests.e2e.rpcs import BY_METHOD, CALL_SECONDS
 from tests.e2e.service import Service
@@ -136,3 +137,21 @@ def test_claim_over_http_ends_with_its_key(any_service, admin):
     operation = stayer.create(function=FUNCTION)
     claimed = stayer.call("ClaimOperations", functions=[FUNCTION])
     assert [each.id for each in claimed.operations] == [operation.id]
+
+
+def test_waiting_command_names_its_operation(any_service, admin):
+    """The error of a command that has created an operation, and may not wait for it, has its id."""
+    key_id, leaver = issue(any_service, admin)
+    _, stayer = issue(any_service, admin)
+
+    def revoke() -> None:
+        running(any_service, 1)
+        admin.call("RevokeApiKey", key_id=key_id)
+
+    function = f"{FUNCTION}.waited"
+    here = {"MILEPOST_ADDRESS": any_service.address, "MILEPOST_API_KEY": leaver.key}
+    with in_background(revoke):
+        done = milepost("ops", "create", function, "--wait", "--output", "json", **here)
+    assert (done.code, done.out, done.error["reason"]) == (DENIED, "", "UNAUTHENTICATED")
+    (operation,) = stayer.call("ListOperations", function=function).operations
+    assert done.error["operation_id"] == operation.id

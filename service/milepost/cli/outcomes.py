@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from milepost.cli.connection import AddressOption, InsecureOption, KeyOption, run_call
-from milepost.cli.errors import wrong_usage
+from milepost.cli.errors import CommandError, wrong_usage
 from milepost.cli.operations import IdArgument, TimeoutOption
 from milepost.cli.output import Output, OutputOption, QuietOption, print_json
 
@@ -96,12 +96,16 @@ def watch_to_end(
         logging.getLogger("milepost_client").addHandler(logging.NullHandler())
     silent = nullcontext(lambda _: None)
     display = live() if as_text else nullcontext(show_json) if as_json and changes else silent
-    operation = run_call(
-        lambda client: follow(client, id_, display, within=timeout),
-        address,
-        api_key,
-        insecure=insecure,
-    )
+    try:
+        operation = run_call(
+            lambda client: follow(client, id_, display, within=timeout),
+            address,
+            api_key,
+            insecure=insecure,
+        )
+    except CommandError as error:
+        error.facts["operation_id"] = id_  # of a create, it has not been written yet
+        raise
     if as_text:
         print_end(operation)
     elif as_json and not changes:

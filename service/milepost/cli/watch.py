@@ -46,6 +46,7 @@ def require_completed(operation: Operation, within: timedelta | None = None) -> 
             reason="STILL_RUNNING",
             code="DEADLINE_EXCEEDED",
             exit_code=ExitCode.UNAVAILABLE,
+            operation_id=operation.id,
             status=operation.status,
         )
     causes = "; ".join(f"{error.code}: {error.message}" for error in operation.errors)
@@ -55,5 +56,6 @@ def require_completed(operation: Operation, within: timedelta | None = None) -> 
         reason=f"OPERATION_{operation.status}",
         code="CANCELLED" if operation.status is Status.CANCELLED else "ABORTED",
         exit_code=ExitCode.ENDED_BADLY,
+        operation_id=operation.id,
         status=operation.status,
     )
