@@ -8,7 +8,10 @@ import (
 	"runtime/debug"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
+
+	pb "milepost.dev/go/gen/milepost/v1"
 )
 
 // Handler does the work of one operation, and returns its result: nil, any value that
@@ -171,7 +174,7 @@ func (e *execution) end(end outcome) (problem, err error) {
 		problem = &unstorableResult{err}
 		end.err = problem
 	}
-	if errors.Is(end.err, ErrCancelAcknowledged) {
+	if isAcknowledgement(end.err) {
 		err := e.acknowledge()
 		refusal, ok := as[*CancellationNotRequestedError](err)
 		if !ok {
@@ -202,29 +205,30 @@ func (e *execution) complete(result any) error {
 
 // fail ends the attempt because of the error. One that is refused is replaced by one that says so.
 func (e *execution) fail(reason error) error {
-	if problem, ok := as[*panicError](reason); ok {
+	if problem, ok := reason.(*panicError); ok { // the chain is code of the user
 		e.log.Error("milepost: the handler panicked", "panic", problem.value, "stack", string(problem.stack))
 	} else {
 		e.log.Warn("milepost: the attempt failed", "error", safeText(reason))
 	}
-	failure, err := safely(func() (Failure, error) { return failureOf(reason), nil })
+	request, err := safely(func() (*pb.FailOperationRequest, error) {
+		return failureOf(reason).toMessage()
+	})
 	if err == nil {
-		err = e.sendFailure(failure)
+		err = e.sendFailure(request)
 	}
 	if isUnstorable(err) {
-		failure.Errors = []OperationError{
-			{Code: "InvalidError", Message: storable("The error was refused: "+err.Error(), maxMessageLength)},
-		}
-		err = e.sendFailure(failure)
+		message := storable("The error was refused: "+err.Error(), maxMessageLength)
+		err = e.sendFailure(&pb.FailOperationRequest{
+			Errors: []*pb.OperationError{{Code: "InvalidError", Message: message}},
+		})
 	}
 	return err
 }
 
-func (e *execution) sendFailure(failure Failure) error {
+func (e *execution) sendFailure(request *pb.FailOperationRequest) error {
 	write := e.work.write()
-	size := failure.size()
-	return untilFinal(e.endCtx, size, func(ctx context.Context) error {
-		_, err := e.client.Fail(ctx, e.work.operation.ID, failure, write)
+	return untilFinal(e.endCtx, proto.Size(request), func(ctx context.Context) error {
+		_, err := e.client.fail(ctx, e.work.operation.ID, request, write)
 		return err
 	})
 }
@@ -262,11 +266,18 @@ func (e *execution) giveBack(ctx context.Context) error {
 	return err
 }
 
+// isAcknowledgement returns true if the chain of the error holds [ErrCancelAcknowledged]. The methods
+// of the chain may panic, such as those of a nil pointer.
+func isAcknowledgement(err error) bool {
+	found, _ := safely(func() (bool, error) { return errors.Is(err, ErrCancelAcknowledged), nil })
+	return found
+}
+
 // safely calls the function, which calls methods of the user, and returns a panic as an error.
 func safely[T any](call func() (T, error)) (result T, err error) {
 	defer func() {
 		if problem := recover(); problem != nil {
-			err = &ValueError{problem: fmt.Sprintf("the value cannot be written as JSON: panic: %v", problem)}
+			err = &ValueError{problem: fmt.Sprintf("it cannot be read: panic: %v", problem)}
 		}
 	}()
 	return call()

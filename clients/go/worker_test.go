@@ -52,11 +52,29 @@ var ends = map[string]struct {
 	"bad details": {fails(&milepost.PermanentFailure{
 		Code: "C", Message: "m", Details: map[string]any{"x": math.Inf(1)},
 	}), "FAILED InvalidError: The error was refused"},
+	"panic in details": {fails(&milepost.PermanentFailure{
+		Code: "C", Message: "m", Details: map[string]any{"x": badValue{}},
+	}), "FAILED InvalidError: The error was refused"},
+	"panic in result": {returns(badValue{}), "FAILED UnstorableResult"},
+	"panic in chain":  {fails(badChain{}), "FAILED BadChain: milepost_test.badChain"},
+	"nil failure":     {fails((*milepost.PermanentFailure)(nil)), "FAILED InvalidError: The error was refused"},
 }
 
 type badError struct{}
 
 func (badError) Error() string { panic("in Error") }
+
+type badValue struct{}
+
+func (badValue) MarshalJSON() ([]byte, error) { panic("in MarshalJSON") }
+
+type badChain struct{}
+
+func (badChain) Error() string { panic("in Error") }
+
+func (badChain) Is(error) bool { panic("in Is") }
+
+func (badChain) As(any) bool { return false }
 
 func returns(value any) milepost.Handler {
 	return func(context.Context, *milepost.Work) (any, error) { return value, nil }
