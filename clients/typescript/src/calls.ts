@@ -18,6 +18,9 @@ import { rebuild } from "./refusal.js";
 import { traceHeaders } from "./tracing.js";
 import { VERSION } from "./version.js";
 
+/** The longest timeout of gRPC in milliseconds, which have 8 digits. */
+const MAX_TIMEOUT_MS = 99_999_999;
+
 /** What every call takes. */
 export interface CallOptions {
   /** Ends the call: it throws the reason of the signal. A change may have happened. */
@@ -35,7 +38,7 @@ export interface WriteOptions extends CallOptions {
 }
 
 /** Returns the credential of the next call. */
-export type CredentialSource = () => Promise<string | undefined>;
+export type CredentialSource = () => string | undefined | Promise<string>;
 
 /** The services behind one channel, and the calls to them. */
 export class Calls {
@@ -70,13 +73,16 @@ export class Calls {
     const { signal, deadlineMs = this.deadlineMs, waitingMs = 0, isRepeatable = true } = options;
     requireWellFormed(request, "request");
     const end = clock() + deadlineMs + waitingMs;
+    if (Number.isNaN(end)) {
+      throw new TypeError("a deadline is a number of milliseconds");
+    }
     const backoff = new Backoff();
     for (;;) {
       signal?.throwIfAborted();
       let pauseMs: number;
       try {
-        // The transport takes a deadline of 0 for none.
-        const timeoutMs = Math.max(1, Math.ceil(end - clock()));
+        // The transport takes a deadline of 0 for none, and one beyond its timers for 1 ms.
+        const timeoutMs = Math.min(MAX_TIMEOUT_MS, Math.max(1, Math.ceil(end - clock())));
         return await method(request, signal === undefined ? { timeoutMs } : { timeoutMs, signal });
       } catch (failure) {
         signal?.throwIfAborted();
@@ -106,12 +112,28 @@ export function identify(credential: CredentialSource): Interceptor {
     for (const [name, value] of Object.entries(traceHeaders())) {
       request.header.set(name, value);
     }
-    const secret = await credential();
+    const found = credential();
+    const secret = found instanceof Promise ? await abortable(found, request.signal) : found;
     if (secret !== undefined) {
       request.header.set("authorization", `Bearer ${secret}`);
     }
     return next(request);
   };
+}
+
+/** Return what the promise does, or throw the reason of the signal as soon as it is aborted. */
+async function abortable<Value>(promise: Promise<Value>, signal: AbortSignal): Promise<Value> {
+  let onAbort = () => {};
+  const aborted = new Promise<never>((_, reject) => {
+    onAbort = () => reject(signal.reason);
+    signal.addEventListener("abort", onAbort, { once: true });
+  });
+  try {
+    signal.throwIfAborted();
+    return await Promise.race([promise, aborted]);
+  } finally {
+    signal.removeEventListener("abort", onAbort);
+  }
 }
 
 /** Return true if another try may find the service. */

@@ -1,5 +1,6 @@
 /** The connection under the whole client: an address, a credential, and a channel. */
 import { parseAddress } from "./address.js";
+import { sleep } from "./backoff.js";
 import { Calls, type CredentialSource, identify } from "./calls.js";
 import { Channel, type TlsOptions } from "./channel.js";
 import { Unauthenticated, Unavailable } from "./errors.js";
@@ -53,7 +54,7 @@ export class Connection implements AsyncDisposable {
     this.#channel = new Channel(parseAddress(address), {
       tls,
       insecure,
-      interceptors: [identify(credentialSource(options))],
+      interceptors: [identify(credentialSource(options, deadlineMs))],
     });
     this._calls = new Calls(this.#channel, deadlineMs);
   }
@@ -68,7 +69,7 @@ export class Connection implements AsyncDisposable {
   }
 }
 
-function credentialSource({ apiKey, token }: MilepostOptions): CredentialSource {
+function credentialSource({ apiKey, token }: MilepostOptions, timeoutMs: number): CredentialSource {
   if (apiKey !== undefined && token !== undefined) {
     throw new TypeError("apiKey and token exclude each other");
   }
@@ -77,17 +78,24 @@ function credentialSource({ apiKey, token }: MilepostOptions): CredentialSource 
       "an API key is one word of ASCII: this one is empty, or has a space or a line end",
     );
   }
-  return token === undefined ? async () => apiKey : () => ask(token);
+  return token === undefined ? () => apiKey : () => ask(token, timeoutMs);
 }
 
-/** Return a token. A source that fails is as temporary as a service that does not answer. */
-async function ask(source: () => string | Promise<string>): Promise<string> {
+/** Return a token. A source that fails or hangs is as temporary as a service that does not answer. */
+async function ask(source: () => string | Promise<string>, timeoutMs: number): Promise<string> {
+  const answered = new AbortController();
+  const timeout = sleep(timeoutMs, answered.signal).then(() => {
+    throw new Error(`no token within ${timeoutMs} ms`);
+  });
+  timeout.catch(() => undefined);
   let token: unknown;
   try {
-    token = await source();
+    token = await Promise.race([source(), timeout]);
   } catch (cause) {
     const message = "the token source failed: no call was made";
     throw new Unavailable(message, { code: "UNAVAILABLE", cause });
+  } finally {
+    answered.abort();
   }
   if (typeof token !== "string" || !WORD.test(token)) {
     throw new Unauthenticated("the token source returned something else than one word of ASCII");

@@ -2,6 +2,7 @@
 import type { CallOptions } from "./calls.js";
 import { requestId } from "./calls.js";
 import type { Milepost } from "./client.js";
+import { toDuration } from "./convert.js";
 import { isUnexplained } from "./disruption.js";
 import { CancellationNotRequested, InvalidRequest, isOver, MilepostError } from "./errors.js";
 import {
@@ -149,7 +150,7 @@ export class Execution {
   async #complete(value: unknown): Promise<void> {
     let problem: unknown;
     try {
-      const result = packed(value);
+      const result = readable(() => toAny(value));
       await this.#storeLastReport();
       const size = result?.value.length ?? 0;
       await this.#untilFinal(
@@ -180,15 +181,26 @@ export class Execution {
         return;
       }
     }
-    this.#log.error(`${this.id} failed`, reason);
+    this.#logFailure(reason);
     try {
-      await this.#failWith(describe(reason), retry);
+      await this.#failWith(
+        readable(() => describe(reason)),
+        retry,
+      );
     } catch (refusal) {
       if (!isUnstorable(refusal)) {
         throw refusal;
       }
       const message = `The error was refused: ${describe(refusal).message}`;
       await this.#failWith({ code: "InvalidError", message }, { retryable: false });
+    }
+  }
+
+  #logFailure(reason: unknown): void {
+    try {
+      this.#log.error(`${this.id} failed`, reason);
+    } catch {
+      // Its getters are code of the user.
     }
   }
 
@@ -211,7 +223,10 @@ export class Execution {
   }
 
   async #failWith(error: OperationError, retry: Retry): Promise<void> {
-    const size = toErrors([error]).reduce((sum, each) => sum + sizeOf(each), 0);
+    const size = readable(() => {
+      toDuration(retry.retryDelayMs, "delayMs");
+      return toErrors([error]).reduce((sum, each) => sum + sizeOf(each), 0);
+    });
     await this.#untilFinal(
       (options) => this.#milepost.fail(this.id, [error], { ...retry, ...options }),
       size > LARGE_BYTES,
@@ -274,19 +289,29 @@ async function call(handler: Handler, work: Work): Promise<Outcome> {
   try {
     return { value: await handler(work) };
   } catch (problem) {
-    return { problem };
+    return { problem: inspectable(problem) };
   }
 }
 
-/** Return the packed result. `toJSON` and getters are code of the user and may throw anything. */
-function packed(value: unknown) {
+/** Return what was thrown, or an error in place of an object whose class cannot be asked for. */
+function inspectable(problem: unknown): unknown {
   try {
-    return toAny(value);
+    void (problem instanceof Error && problem.cause);
+    return problem;
+  } catch {
+    return new Error("what the handler threw cannot be read");
+  }
+}
+
+/** Return what the function makes of values whose `toJSON` and getters may throw anything. */
+function readable<Value>(read: () => Value): Value {
+  try {
+    return read();
   } catch (problem) {
     if (problem instanceof NotJson) {
       throw problem;
     }
-    throw new NotJson(`the result cannot be read: ${describe(problem).message}`);
+    throw new NotJson(`it cannot be read: ${describe(inspectable(problem)).message}`);
   }
 }
 

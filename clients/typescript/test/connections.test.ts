@@ -101,6 +101,28 @@ describe("a connection", () => {
     });
   });
 
+  it("does not wait beyond its deadline for a token source that hangs", async () => {
+    const hanging = () => new Promise<string>(() => undefined);
+    const options = { address: service.address, token: hanging };
+    await using milepost = new Milepost({ ...options, deadlineMs: 300 });
+    await assert.rejects(milepost.get(ABSENT), /deadline|timed out|token source/);
+    const watching = milepost.watch(ABSENT)[Symbol.asyncIterator]().next();
+    await assert.rejects(watching, client.Unavailable);
+    await using patient = new Milepost(options);
+    await assert.rejects(patient.get(ABSENT, { deadlineMs: 100 }), client.DeadlineExceeded);
+    const signal = AbortSignal.timeout(100);
+    await assert.rejects(patient.get(ABSENT, { signal }), { name: "TimeoutError" });
+  });
+
+  it("takes deadlines beyond those of the timers of Node", async () => {
+    for (const deadlineMs of [2 ** 40, Number.POSITIVE_INFINITY]) {
+      await using milepost = new Milepost({ address: service.address, deadlineMs });
+      const signal = AbortSignal.timeout(5_000);
+      await assert.rejects(milepost.get(ABSENT, { signal }), client.Unauthenticated);
+      await assert.rejects(milepost.get(ABSENT, { deadlineMs: Number.NaN }), TypeError);
+    }
+  });
+
   it("is unavailable without a listener, and fails when it is closed", async () => {
     const milepost = new Milepost({ address: "127.0.0.1:1", deadlineMs: 300 });
     await assert.rejects(milepost.get(ABSENT), client.Unavailable);
