@@ -66,13 +66,13 @@ func (c *Client) Create(ctx context.Context, r CreateRequest) (*Operation, error
 		RequestId: optional(r.RequestID), Function: r.Function, Version: optional(r.Version),
 		Metadata: metadata, OriginalRequestId: optional(r.OriginalRequestID),
 		CallbackUrl: optional(r.CallbackURL), Ttl: toDuration(r.TTL),
-		RetryAfter: toDuration(r.RetryAfter), MaxAttempts: optional(int32(r.MaxAttempts)),
+		RetryAfter: toDuration(r.RetryAfter), MaxAttempts: optional(toInt32(r.MaxAttempts)),
 		CallbackEvents: r.CallbackEvents, ScheduleTime: toTime(r.ScheduleTime),
 		UniqueKey: optional(r.UniqueKey), RetryPolicy: toRetryPolicy(r.RetryPolicy),
 		QueueTimeout: toDuration(r.QueueTimeout), RunTimeout: toDuration(r.RunTimeout),
 	}
 	if r.Priority != nil {
-		request.Priority = new(int32(*r.Priority))
+		request.Priority = new(toInt32(*r.Priority))
 	}
 	if r.UniqueKeyPolicy == RefuseActive {
 		request.UniqueKeyPolicy = pb.UniqueKeyPolicy_UNIQUE_KEY_POLICY_REFUSE
@@ -121,7 +121,7 @@ type ListRequest struct {
 // minutes.
 func (c *Client) List(ctx context.Context, r ListRequest) iter.Seq2[*Operation, error] {
 	request := &pb.ListOperationsRequest{
-		PageSize: int32(r.PageSize), Statuses: toStatuses(r.Statuses), Function: optional(r.Function),
+		PageSize: toInt32(r.PageSize), Statuses: toStatuses(r.Statuses), Function: optional(r.Function),
 		CreateTimeFrom: toTime(r.CreatedFrom), CreateTimeTo: toTime(r.CreatedBefore),
 		Owner: optional(r.Owner), View: pb.OperationView_OPERATION_VIEW_BASIC,
 	}
@@ -151,7 +151,7 @@ func (c *Client) Events(
 	return pages(ctx, func(token string) ([]*Event, string, error) {
 		page, err := send[pb.ListEventsResponse](
 			ctx, c, pb.OperationService_ListEvents_FullMethodName,
-			&pb.ListEventsRequest{OperationId: id, PageSize: int32(r.PageSize), PageToken: token}, 0)
+			&pb.ListEventsRequest{OperationId: id, PageSize: toInt32(r.PageSize), PageToken: token}, 0)
 		events := make([]*Event, len(page.GetEvents()))
 		for i, event := range page.GetEvents() {
 			events[i] = fromEvent(event)

@@ -5,10 +5,12 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
@@ -39,7 +41,7 @@ func send[T any, M message[T]](
 	ctx context.Context, c *Client, method string, request proto.Message, waiting time.Duration,
 ) (M, error) {
 	canRepeat := identify(request) || repeatable[method]
-	end := time.Now().Add(c.deadline + waiting)
+	end := time.Now().Add(saturated(c.deadline, max(0, waiting)))
 	limited, cancel := context.WithDeadline(ctx, end)
 	defer cancel()
 	backoff := newBackoff(maxPause)
@@ -69,9 +71,28 @@ func (c *Client) try(ctx context.Context, method string, request, answer proto.M
 	}
 	reply := &received{message: answer}
 	if err := c.conn.Invoke(ctx, method, request, reply); err != nil {
-		return c.failure(err)
+		return c.refused(request, err)
 	}
 	return undecodable(reply)
+}
+
+// refused returns the typed error of a request that has failed; a [ValueError] if gRPC cannot send
+// it, which it reports like a broken call.
+func (c *Client) refused(request proto.Message, err error) error {
+	if status.Code(err) == codes.Internal {
+		if _, problem := proto.Marshal(request); problem != nil {
+			return &ValueError{problem: fmt.Sprintf("the request cannot be sent: %v", problem), err: problem}
+		}
+	}
+	return c.failure(err)
+}
+
+// saturated returns the sum of two durations that are not negative, or the longest one that fits.
+func saturated(a, b time.Duration) time.Duration {
+	if a > math.MaxInt64-b {
+		return math.MaxInt64
+	}
+	return a + b
 }
 
 // failure returns the typed error of a failed call.

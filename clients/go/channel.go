@@ -83,5 +83,5 @@ func isLoopback(address string) bool {
 		host = strings.TrimSuffix(strings.TrimPrefix(address, "["), "]")
 	}
 	ip := net.ParseIP(host)
-	return host == "localhost" || (ip != nil && ip.IsLoopback())
+	return strings.EqualFold(host, "localhost") || (ip != nil && ip.IsLoopback())
 }

@@ -4,10 +4,14 @@ import (
 	"context"
 	"errors"
 	"strings"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
 // TokenSource returns the API key or the token (JWT) of a call. It is called for every try of every
-// call, and should keep a token for as long as it is valid.
+// call, and should keep a token for as long as it is valid. Its error is as temporary as a service that
+// cannot be reached: the call is tried again within its deadline, and a worker goes on.
 type TokenSource func(ctx context.Context) (string, error)
 
 // errBadKey does not show the key.
@@ -24,8 +28,8 @@ type bearer struct {
 // GetRequestMetadata returns the metadata with the token of this call.
 func (b *bearer) GetRequestMetadata(ctx context.Context, _ ...string) (map[string]string, error) {
 	token, err := b.token(ctx)
-	if err != nil {
-		return nil, err
+	if err != nil { // as temporary as a service that does not answer
+		return nil, status.Errorf(codes.Unavailable, "the token source failed: %v", err)
 	}
 	if !isWord(token) {
 		return nil, errBadKey

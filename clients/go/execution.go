@@ -8,7 +8,10 @@ import (
 	"runtime/debug"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
+
+	pb "milepost.dev/go/gen/milepost/v1"
 )
 
 // Handler does the work of one operation, and returns its result: nil, any value that
@@ -197,20 +200,18 @@ func (e *execution) complete(result any) error {
 
 // fail ends the attempt because of the error. One that is refused is replaced by one that says so.
 func (e *execution) fail(reason error) error {
-	failure, err := isolated(func() (Failure, error) {
+	request, err := isolated(func() (*pb.FailOperationRequest, error) {
 		e.logFailure(reason)
-		failure := failureOf(reason)
-		failure.size() // reads the details
-		return failure, nil
+		return failureOf(reason).toMessage()
 	})
 	if err == nil {
-		err = e.sendFailure(failure)
+		err = e.sendFailure(request)
 	}
 	if isUnstorable(err) {
-		failure.Errors = []OperationError{
-			{Code: "InvalidError", Message: storable("The error was refused: "+err.Error(), maxMessageLength)},
-		}
-		err = e.sendFailure(failure)
+		message := storable("The error was refused: "+err.Error(), maxMessageLength)
+		err = e.sendFailure(&pb.FailOperationRequest{
+			Errors: []*pb.OperationError{{Code: "InvalidError", Message: message}},
+		})
 	}
 	return err
 }
@@ -223,11 +224,10 @@ func (e *execution) logFailure(reason error) {
 	}
 }
 
-func (e *execution) sendFailure(failure Failure) error {
+func (e *execution) sendFailure(request *pb.FailOperationRequest) error {
 	write := e.work.write()
-	size := failure.size()
-	return untilFinal(e.endCtx, size, func(ctx context.Context) error {
-		_, err := e.client.Fail(ctx, e.work.operation.ID, failure, write)
+	return untilFinal(e.endCtx, proto.Size(request), func(ctx context.Context) error {
+		_, err := e.client.fail(ctx, e.work.operation.ID, request, write)
 		return err
 	})
 }

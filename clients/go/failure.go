@@ -5,10 +5,6 @@ import (
 	"reflect"
 	"strings"
 	"time"
-
-	"google.golang.org/protobuf/proto"
-
-	pb "milepost.dev/go/gen/milepost/v1"
 )
 
 const (
@@ -165,13 +161,4 @@ func storable(text string, maxLength int) string {
 		return string(runes[:maxLength])
 	}
 	return text
-}
-
-// size returns the size of the errors as they are sent; 0 if they cannot be sent.
-func (f Failure) size() int {
-	messages, err := toErrors(f.Errors)
-	if err != nil {
-		return 0
-	}
-	return proto.Size(&pb.FailOperationRequest{Errors: messages})
 }

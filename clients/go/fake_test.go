@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
+	"math"
 	"net"
 	"net/http/httptest"
 	"slices"
@@ -130,9 +131,62 @@ func TestLimitsAndDeadlinesAreReturned(t *testing.T) {
 	if !is[*DeadlineExceededError](err) || !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %v", err)
 	}
-	client = f.dial(t, WithTokenSource(func(context.Context) (string, error) { return "", errors.New("no token") }))
+	client = f.dial(t, WithTokenSource(func(context.Context) (string, error) { return "two words", nil }))
 	if _, err = client.Create(t.Context(), CreateRequest{Function: "f"}); !is[*UnauthenticatedError](err) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// TestFailingTokenSourceIsTemporary because its issuer may be away for a moment.
+func TestFailingTokenSourceIsTemporary(t *testing.T) {
+	f := &fake{create: func(context.Context, *pb.CreateOperationRequest) (*pb.CreateOperationResponse, error) {
+		return &pb.CreateOperationResponse{Operation: &pb.Operation{Id: "op_1"}}, nil
+	}}
+	asked, isAway := 0, true
+	source := WithTokenSource(func(context.Context) (string, error) {
+		if asked++; isAway && asked < 3 {
+			return "", errors.New("the issuer is away")
+		}
+		return "token", nil
+	})
+	if _, err := f.dial(t, source).Create(t.Context(), CreateRequest{Function: "f"}); err != nil || asked != 3 {
+		t.Errorf("got %v after %d tries", err, asked)
+	}
+	asked = -1_000
+	client := f.dial(t, source, WithDeadline(100*time.Millisecond))
+	if _, err := client.Create(t.Context(), CreateRequest{Function: "f"}); !is[*UnavailableError](err) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestRequestThatCannotBeSentIsRefusedAtOnce though gRPC reports it like a broken call.
+func TestRequestThatCannotBeSentIsRefusedAtOnce(t *testing.T) {
+	client := (&fake{}).dial(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	if _, err := client.Create(ctx, CreateRequest{Function: "\xff"}); !is[*ValueError](err) {
+		t.Errorf("create: %v", err)
+	}
+	for _, err := range client.Watch(ctx, "\xff", 0) {
+		if !is[*ValueError](err) {
+			t.Errorf("watch: %v", err)
+		}
+	}
+}
+
+// TestLongestDurationsDoNotOverflow into a deadline that has passed.
+func TestLongestDurationsDoNotOverflow(t *testing.T) {
+	f := &fake{create: func(context.Context, *pb.CreateOperationRequest) (*pb.CreateOperationResponse, error) {
+		return &pb.CreateOperationResponse{Operation: &pb.Operation{Id: "op_1"}}, nil
+	}}
+	client := f.dial(t, WithDeadline(Forever))
+	_, err := send[pb.CreateOperationResponse](t.Context(), client,
+		pb.OperationService_CreateOperation_FullMethodName, &pb.CreateOperationRequest{}, maxWait)
+	if err != nil {
+		t.Error(err)
+	}
+	if got := toInt32(1<<32 + 2); got != math.MaxInt32 {
+		t.Errorf("2**32 + 2 became %d", got)
 	}
 }
 

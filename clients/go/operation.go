@@ -1,6 +1,7 @@
 package milepost
 
 import (
+	"math"
 	"strings"
 	"time"
 
@@ -335,6 +336,11 @@ func toDuration(d time.Duration) *durationpb.Duration {
 		return nil
 	}
 	return durationpb.New(d)
+}
+
+// toInt32 returns the number, or the nearest one that fits, which the service refuses.
+func toInt32(number int) int32 {
+	return int32(min(max(number, math.MinInt32), math.MaxInt32))
 }
 
 // optional returns a pointer to the value, or nil for the zero value.

@@ -300,7 +300,7 @@ func (s *progressStream) exchange() error {
 			return nil
 		}
 		if err != nil {
-			return s.client.streamFailure(err)
+			return s.client.streamFailure(nil, err)
 		}
 		s.setAnswered(true)
 		s.take(response)

@@ -112,7 +112,7 @@ func (c *Client) Deliveries(
 	ctx context.Context, r DeliveriesRequest,
 ) iter.Seq2[*Delivery, error] {
 	request := &pb.ListDeliveriesRequest{
-		PageSize: int32(r.PageSize), OperationId: optional(r.OperationID),
+		PageSize: toInt32(r.PageSize), OperationId: optional(r.OperationID),
 	}
 	for _, status := range r.Statuses {
 		number := pb.DeliveryStatus_value[deliveryPrefix+string(status)]

@@ -112,7 +112,7 @@ func TestValuesThatJSONCannotHoldAreRefused(t *testing.T) {
 	for name, value := range map[string]any{
 		"integer": 1<<53 + 1, "negative": -(1<<53 + 1), "uint64": uint64(1 << 60), "text": "a\xff",
 		"inner text": struct{ S string }{"a\xff"}, "key": map[string]any{"\xff": 1}, "deep": deep,
-		"channel": make(chan int), "function": func() {},
+		"channel": make(chan int), "function": func() {}, "type": &anypb.Any{TypeUrl: "x/\xff"},
 	} {
 		if _, err := toAny(value); !is[*ValueError](err) {
 			t.Errorf("%s: got %v", name, err)
@@ -144,7 +144,7 @@ func TestUnknownValuesOfANewerService(t *testing.T) {
 // TestLoopbackAddresses are those that need no encryption.
 func TestLoopbackAddresses(t *testing.T) {
 	for address, want := range map[string]bool{
-		"127.0.0.1:7450": true, "localhost:1": true, "[::1]:1": true, "::1": true, "unix:/tmp/x": true,
+		"127.0.0.1:7450": true, "localhost:1": true, "LocalHost:1": true, "[::1]:1": true, "::1": true, "unix:/tmp/x": true,
 		"dns:///localhost:1": true, "dns:127.9.9.9:1": true, "127.0.0.1.example.com:1": false,
 		"localhost.example.com:1": false, "10.0.0.1:1": false, "example.com": false, "[2001:db8::1]:1": false,
 		"dns:///example.com:1": false,

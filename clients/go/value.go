@@ -40,6 +40,9 @@ func toAny(value any) (*anypb.Any, error) {
 	case nil:
 		return nil, nil
 	case *anypb.Any:
+		if !utf8.ValidString(value.GetTypeUrl()) {
+			return nil, &ValueError{problem: "the type_url of the message is not valid UTF-8"}
+		}
 		return value, nil
 	case proto.Message:
 		return pack(value)

@@ -21,7 +21,7 @@ const maxWait = 50 * time.Second
 //
 // A limit that is reached meanwhile only delays the next call, until the service allows it.
 func (c *Client) Wait(ctx context.Context, id string, timeout time.Duration) (*Operation, error) {
-	begin := time.Now()
+	begin, timeout := time.Now(), max(0, timeout)
 	left := func() time.Duration {
 		if timeout == Forever {
 			return Forever

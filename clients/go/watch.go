@@ -85,7 +85,7 @@ func (w *watch) stream(ctx context.Context) error {
 	for {
 		item, err := stream.receive()
 		if err != nil {
-			return w.client.streamFailure(err)
+			return w.client.streamFailure(w.request, err)
 		}
 		w.hasWorked = true
 		if operation := item.GetOperation(); operation != nil {
@@ -108,9 +108,9 @@ func (w *watch) isTemporary(err error) bool {
 }
 
 // streamFailure returns the typed error of the end of a stream; io.EOF as it is.
-func (c *Client) streamFailure(err error) error {
+func (c *Client) streamFailure(request proto.Message, err error) error {
 	if errors.Is(err, io.EOF) || is[*UndecodableAnswerError](err) {
 		return err
 	}
-	return c.failure(err)
+	return c.refused(request, err)
 }

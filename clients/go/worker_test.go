@@ -64,6 +64,7 @@ var ends = map[string]struct {
 	"bad details": {fails(&milepost.PermanentFailure{
 		Code: "C", Message: "m", Details: map[string]any{"x": math.Inf(1)},
 	}), "FAILED InvalidError: The error was refused"},
+	"panic in chain": {fails(badChain{}), "FAILED BadChain: milepost_test.badChain"},
 }
 
 type badError struct{}
@@ -91,6 +92,14 @@ func cancelsItself(ctx context.Context, _ *milepost.Work) (any, error) {
 	cancel()
 	return nil, own.Err()
 }
+
+type badChain struct{}
+
+func (badChain) Error() string { panic("in Error") }
+
+func (badChain) Is(error) bool { panic("in Is") }
+
+func (badChain) As(any) bool { return false }
 
 func returns(value any) milepost.Handler {
 	return func(context.Context, *milepost.Work) (any, error) { return value, nil }

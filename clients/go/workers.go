@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -31,7 +32,7 @@ func (c *Client) Claim(ctx context.Context, r ClaimRequest) ([]*Operation, error
 	answer, err := send[pb.ClaimOperationsResponse](
 		ctx, c, pb.WorkerService_ClaimOperations_FullMethodName,
 		&pb.ClaimOperationsRequest{
-			Functions: r.Functions, MaxOperations: int32(r.MaxOperations), Lease: toDuration(r.Lease),
+			Functions: r.Functions, MaxOperations: toInt32(r.MaxOperations), Lease: toDuration(r.Lease),
 			Worker: optional(r.Worker), Timeout: durationpb.New(r.Timeout),
 		}, r.Timeout)
 	if err != nil {
@@ -97,7 +98,7 @@ func (c *Client) UpdateProgress(
 		return nil, err
 	}
 	return c.updateProgress(ctx, &pb.UpdateProgressRequest{
-		OperationId: id, Attempt: optional(int32(w.Attempt)), RequestId: optional(w.RequestID),
+		OperationId: id, Attempt: optional(toInt32(w.Attempt)), RequestId: optional(w.RequestID),
 		ExpectedRevision: optional(w.ExpectedRevision), Progress: report.Progress,
 		Message: optional(report.Message), Checkpoint: checkpoint,
 	})
@@ -131,7 +132,7 @@ func (c *Client) complete(
 	answer, err := send[pb.CompleteOperationResponse](
 		ctx, c, pb.WorkerService_CompleteOperation_FullMethodName,
 		&pb.CompleteOperationRequest{
-			OperationId: id, Attempt: optional(int32(w.Attempt)), RequestId: optional(w.RequestID),
+			OperationId: id, Attempt: optional(toInt32(w.Attempt)), RequestId: optional(w.RequestID),
 			ExpectedRevision: optional(w.ExpectedRevision), Result: result,
 		}, 0)
 	if err != nil {
@@ -154,17 +155,32 @@ type Failure struct {
 func (c *Client) Fail(
 	ctx context.Context, id string, failure Failure, w Write,
 ) (*Operation, error) {
-	causes, err := toErrors(failure.Errors)
+	request, err := failure.toMessage()
 	if err != nil {
 		return nil, err
 	}
-	request := &pb.FailOperationRequest{
-		OperationId: id, Attempt: optional(int32(w.Attempt)), RequestId: optional(w.RequestID),
-		ExpectedRevision: optional(w.ExpectedRevision), Errors: causes, Retryable: failure.Retryable,
+	return c.fail(ctx, id, request, w)
+}
+
+// toMessage returns the request, without the operation that fails.
+func (f Failure) toMessage() (*pb.FailOperationRequest, error) {
+	causes, err := toErrors(f.Errors)
+	if err != nil {
+		return nil, err
 	}
-	if failure.RetryDelay != nil {
-		request.RetryDelay = durationpb.New(*failure.RetryDelay)
+	request := &pb.FailOperationRequest{Errors: causes, Retryable: f.Retryable}
+	if f.RetryDelay != nil {
+		request.RetryDelay = durationpb.New(*f.RetryDelay)
 	}
+	return request, nil
+}
+
+func (c *Client) fail(
+	ctx context.Context, id string, failure *pb.FailOperationRequest, w Write,
+) (*Operation, error) {
+	request := proto.CloneOf(failure)
+	request.OperationId, request.Attempt = id, optional(toInt32(w.Attempt))
+	request.RequestId, request.ExpectedRevision = optional(w.RequestID), optional(w.ExpectedRevision)
 	answer, err := send[pb.FailOperationResponse](
 		ctx, c, pb.WorkerService_FailOperation_FullMethodName, request, 0)
 	if err != nil {
@@ -187,7 +203,7 @@ func (c *Client) Release(ctx context.Context, id string, r ReleaseRequest) (*Ope
 	answer, err := send[pb.ReleaseOperationResponse](
 		ctx, c, pb.WorkerService_ReleaseOperation_FullMethodName,
 		&pb.ReleaseOperationRequest{
-			OperationId: id, Attempt: optional(int32(r.Attempt)), RequestId: optional(r.RequestID),
+			OperationId: id, Attempt: optional(toInt32(r.Attempt)), RequestId: optional(r.RequestID),
 			ExpectedRevision: optional(r.ExpectedRevision), Delay: toDuration(r.Delay),
 			Reason: optional(r.Reason),
 		}, 0)
@@ -204,7 +220,7 @@ func (c *Client) AcknowledgeCancellation(
 	answer, err := send[pb.AcknowledgeCancellationResponse](
 		ctx, c, pb.WorkerService_AcknowledgeCancellation_FullMethodName,
 		&pb.AcknowledgeCancellationRequest{
-			OperationId: id, Attempt: optional(int32(w.Attempt)), RequestId: optional(w.RequestID),
+			OperationId: id, Attempt: optional(toInt32(w.Attempt)), RequestId: optional(w.RequestID),
 			ExpectedRevision: optional(w.ExpectedRevision),
 		}, 0)
 	if err != nil {

@@ -18,6 +18,9 @@ import { rebuild } from "./refusal.js";
 import { traceHeaders } from "./tracing.js";
 import { VERSION } from "./version.js";
 
+/** The longest timeout of gRPC in milliseconds, which have 8 digits. */
+const MAX_TIMEOUT_MS = 99_999_999;
+
 /** What every call takes. */
 export interface CallOptions {
   /** Ends the call: it throws the reason of the signal. A change may have happened. */
@@ -70,13 +73,16 @@ export class Calls {
     const { signal, deadlineMs = this.deadlineMs, waitingMs = 0, isRepeatable = true } = options;
     requireWellFormed(request, "request");
     const end = clock() + deadlineMs + waitingMs;
+    if (Number.isNaN(end)) {
+      throw new TypeError("a deadline is a number of milliseconds");
+    }
     const backoff = new Backoff();
     for (;;) {
       signal?.throwIfAborted();
       let pauseMs: number;
       try {
-        // The transport takes a deadline of 0 for none.
-        const timeoutMs = Math.max(1, Math.ceil(end - clock()));
+        // The transport takes a deadline of 0 for none, and one beyond its timers for 1 ms.
+        const timeoutMs = Math.min(MAX_TIMEOUT_MS, Math.max(1, Math.ceil(end - clock())));
         return await method(request, signal === undefined ? { timeoutMs } : { timeoutMs, signal });
       } catch (failure) {
         signal?.throwIfAborted();

@@ -1,5 +1,6 @@
 /** The connection under the whole client: an address, a credential, and a channel. */
 import { parseAddress } from "./address.js";
+import { sleep } from "./backoff.js";
 import { Calls, type CredentialSource, identify } from "./calls.js";
 import { Channel, type TlsOptions } from "./channel.js";
 import { Unauthenticated, Unavailable } from "./errors.js";
@@ -53,7 +54,7 @@ export class Connection implements AsyncDisposable {
     this.#channel = new Channel(parseAddress(address), {
       tls,
       insecure,
-      interceptors: [identify(credentialSource(options))],
+      interceptors: [identify(credentialSource(options, deadlineMs))],
     });
     this._calls = new Calls(this.#channel, deadlineMs);
   }
@@ -68,8 +69,7 @@ export class Connection implements AsyncDisposable {
   }
 }
 
-function credentialSource(options: MilepostOptions): CredentialSource {
-  const { apiKey, token, deadlineMs = DEADLINE_MS } = options;
+function credentialSource({ apiKey, token }: MilepostOptions, timeoutMs: number): CredentialSource {
   if (apiKey !== undefined && token !== undefined) {
     throw new TypeError("apiKey and token exclude each other");
   }
@@ -78,7 +78,7 @@ function credentialSource(options: MilepostOptions): CredentialSource {
       "an API key is one word of ASCII: this one is empty, or has a space or a line end",
     );
   }
-  return token === undefined ? async () => apiKey : (signal) => ask(token, signal, deadlineMs);
+  return token === undefined ? async () => apiKey : (signal) => ask(token, signal, timeoutMs);
 }
 
 /**
@@ -109,20 +109,14 @@ async function within<T>(
   signal: AbortSignal,
   timeoutMs: number,
 ): Promise<T> {
-  let end = () => {};
-  const ended = new Promise<never>((_, reject) => {
-    const abort = () => reject(signal.reason);
-    const expire = () => reject(new Error(`there was no token within ${timeoutMs} ms`));
-    const timer = setTimeout(expire, timeoutMs);
-    signal.addEventListener("abort", abort);
-    end = () => {
-      clearTimeout(timer);
-      signal.removeEventListener("abort", abort);
-    };
+  const answered = new AbortController();
+  const ended = sleep(timeoutMs, AbortSignal.any([signal, answered.signal])).then(() => {
+    throw new Error(`there was no token within ${timeoutMs} ms`);
   });
+  ended.catch(() => undefined); // the result may have come first
   try {
     return await Promise.race([result, ended]);
   } finally {
-    end();
+    answered.abort();
   }
 }

@@ -2,6 +2,7 @@
 import type { CallOptions } from "./calls.js";
 import { requestId } from "./calls.js";
 import type { Milepost } from "./client.js";
+import { toDuration } from "./convert.js";
 import { isUnexplained } from "./disruption.js";
 import { CancellationNotRequested, InvalidRequest, isOver, MilepostError } from "./errors.js";
 import {
@@ -157,7 +158,7 @@ export class Execution {
   async #complete(value: unknown): Promise<void> {
     let problem: unknown;
     try {
-      const result = packed(value);
+      const result = readable(() => toAny(value));
       await this.#storeLastReport();
       const size = result?.value.length ?? 0;
       await this.#untilFinal(
@@ -230,7 +231,10 @@ export class Execution {
   }
 
   async #failWith(error: OperationError, retry: Retry): Promise<void> {
-    const size = toErrors([error]).reduce((sum, each) => sum + sizeOf(each), 0);
+    const size = readable(() => {
+      toDuration(retry.retryDelayMs, "delayMs");
+      return toErrors([error]).reduce((sum, each) => sum + sizeOf(each), 0);
+    });
     await this.#untilFinal(
       (options) => this.#milepost.fail(this.id, [error], { ...retry, ...options }),
       size > LARGE_BYTES,
@@ -297,15 +301,15 @@ async function call(handler: Handler, work: Work): Promise<Outcome> {
   }
 }
 
-/** Return the packed result. `toJSON` and getters are code of the user and may throw anything. */
-function packed(value: unknown) {
+/** Return what the function makes of values whose `toJSON` and getters may throw anything. */
+function readable<Value>(read: () => Value): Value {
   try {
-    return toAny(value);
+    return read();
   } catch (problem) {
     if (problem instanceof NotJson) {
       throw problem;
     }
-    throw new NotJson(text("the result cannot be read: ", problem));
+    throw new NotJson(text("it cannot be read: ", problem));
   }
 }
 

@@ -148,10 +148,13 @@ export class HeldOperation {
    * Send this as soon as possible; it replaces a report that was not sent yet.
    *
    * @throws MilepostError if an earlier report was refused, or the work must stop.
-   * @throws NotJson or RangeError if the checkpoint or the message cannot be sent.
+   * @throws NotJson, RangeError or TypeError if the report cannot be sent: on the stream it would
+   *   end the reports of all operations.
    */
   report({ progress, message, checkpoint }: ProgressReport): void {
     this.#throwProblem();
+    requireType(progress, "number", "the progress");
+    requireType(message, "string", "the message");
     const packed = toAny(checkpoint);
     if ((packed?.value.length ?? 0) > MAX_CHECKPOINT_BYTES) {
       throw new RangeError(`the checkpoint has more than ${MAX_CHECKPOINT_BYTES} bytes`);
@@ -328,4 +331,10 @@ function leaseMs({ leaseExpireTime, startTime }: Operation): number {
     return DEFAULT_LEASE_MS;
   }
   return Math.max(1, leaseExpireTime.getTime() - startTime.getTime());
+}
+
+function requireType(value: unknown, type: "number" | "string", what: string): void {
+  if (value !== undefined && typeof value !== type) {
+    throw new TypeError(`${what} is not a ${type}`);
+  }
 }

@@ -36,12 +36,15 @@ export class NotJson extends TypeError {
  *
  * A JSON value becomes a `google.protobuf.Value`: null is a value. An `Any` is returned unchanged.
  *
- * @throws NotJson if it is neither JSON nor an `Any`, or holds what JSON cannot: NaN, an infinity,
+ * @throws NotJson if it is neither JSON nor a whole `Any`, or holds what JSON cannot: NaN, an infinity,
  *   a bigint beyond 2**53, a lone surrogate, a member `__proto__`; or if it is nested too deep, or contains itself.
  */
 export function toAny(value: unknown): Any | undefined {
-  if (value === undefined || isAny(value)) {
+  if (value === undefined) {
     return value;
+  }
+  if (isAny(value)) {
+    return sendableAny(value);
   }
   return create(AnySchema, {
     typeUrl: TYPE_PREFIX + ValueSchema.typeName,
@@ -110,6 +113,16 @@ function isAny(value: unknown): value is Any {
     "$typeName" in value &&
     value.$typeName === AnySchema.typeName
   );
+}
+
+/** Return the `Any` if it is whole: one that cannot be encoded would end a stream for all. */
+function sendableAny(value: Any): Any {
+  const { typeUrl, value: bytes }: { typeUrl: unknown; value: unknown } = value;
+  if (typeof typeUrl !== "string" || !(bytes instanceof Uint8Array)) {
+    throw new NotJson("an Any has a typeUrl that is a text, and a value that is a Uint8Array");
+  }
+  wellFormed(typeUrl, "typeUrl");
+  return value;
 }
 
 /** Return a deep copy that holds plain JSON alone. */

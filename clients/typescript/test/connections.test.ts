@@ -123,6 +123,15 @@ describe("a connection", () => {
     );
   });
 
+  it("takes deadlines beyond those of the timers of Node", async () => {
+    for (const deadlineMs of [2 ** 40, Number.POSITIVE_INFINITY]) {
+      await using milepost = new Milepost({ address: service.address, deadlineMs });
+      const signal = AbortSignal.timeout(5_000);
+      await assert.rejects(milepost.get(ABSENT, { signal }), client.Unauthenticated);
+      await assert.rejects(milepost.get(ABSENT, { deadlineMs: Number.NaN }), TypeError);
+    }
+  });
+
   it("is unavailable without a listener, and fails when it is closed", async () => {
     const milepost = new Milepost({ address: "127.0.0.1:1", deadlineMs: 300 });
     await assert.rejects(milepost.get(ABSENT), client.Unavailable);

@@ -142,6 +142,9 @@ describe("a JSON value", () => {
       () => 1,
       Symbol("x"),
       [undefined],
+      { $typeName: "google.protobuf.Any", typeUrl: "x/y" },
+      { $typeName: "google.protobuf.Any", typeUrl: 5, value: new Uint8Array() },
+      { $typeName: "google.protobuf.Any", typeUrl: "\ud800", value: new Uint8Array() },
       cycle,
       deep,
     ];

@@ -177,6 +177,51 @@ describe("a handler", () => {
     assert.equal(operation.errors[0]?.code, "InvalidError");
   });
 
+  it("ends its operation whatever is wrong with what it throws", async () => {
+    const hostile = () => {
+      throw new Error("hostile");
+    };
+    const unreadable = new Proxy(new Error("x"), { get: hostile, getPrototypeOf: hostile });
+    const wrong = {
+      a: Object.defineProperty({}, "a", { get: hostile, enumerable: true }),
+      b: { toJSON: hostile },
+    };
+    const thrown = [
+      unreadable,
+      Object.defineProperty(new Error("x"), "cause", { get: hostile }),
+      new client.PermanentFailure("m", { details: wrong.a }),
+      new client.PermanentFailure("m", { details: wrong.b as never }),
+      new client.PermanentFailure("m", { source: 7 as never }),
+      new client.RetryLater(Number.NaN),
+      new client.RetryLater(Number.POSITIVE_INFINITY),
+    ];
+    for (const each of thrown) {
+      await working(
+        () => {
+          throw each;
+        },
+        async (name) => {
+          const { id } = await caller.create(name, { maxAttempts: 1 });
+          const { status, failedAttempts } = await caller.wait(id, { timeoutMs: 5_000 });
+          assert.deepEqual([status, failedAttempts <= 1], ["FAILED", true]);
+        },
+      );
+    }
+  });
+
+  it("cannot end the reports of all operations by one that cannot be sent", async () => {
+    const operation = await ended(async (work) => {
+      const packed = { $typeName: "google.protobuf.Any", typeUrl: 5, value: new Uint8Array() };
+      await assert.rejects(work.checkpoint(packed), client.NotJson);
+      await assert.rejects(work.progress("half" as never), TypeError);
+      await assert.rejects(work.progress(0.5, 7 as never), TypeError);
+      await work.progress(0.5);
+      await work.flush();
+      return 1;
+    });
+    assert.equal(operation.status, "COMPLETED");
+  });
+
   it("gets the error of a refused report with its next one, and goes on", async () => {
     const operation = await ended(async (work) => {
       await work.progress(0.5);
