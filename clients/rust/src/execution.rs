@@ -157,7 +157,11 @@ impl Execution {
         match returned {
             Some(Ok(outcome)) => Some(outcome),
             Some(Err(error)) => Some(Err(match error.try_into_panic() {
-                Ok(payload) => Failure::from_panic(&*payload),
+                Ok(payload) => {
+                    let failure = Failure::from_panic(&*payload);
+                    std::mem::forget(payload); // to drop it may panic too
+                    failure
+                }
                 Err(_) => Failure::new("the runtime has ended the handler"),
             })),
             None => {
