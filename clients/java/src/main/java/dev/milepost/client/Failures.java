@@ -15,12 +15,21 @@ final class Failures {
   static OperationError describe(Throwable problem) {
     String code = storable(attempt(() -> codeOf(problem)), MAX_CODE_LENGTH);
     String kind = code.isEmpty() ? "Error" : code;
-    String text = storable(attempt(problem::getMessage), MAX_MESSAGE_LENGTH);
-    String message = text.isEmpty() ? kind + " without a readable text" : text;
+    String message = textOf(problem, kind);
     if (problem instanceof PermanentFailure failure) {
       return new OperationError(kind, message, failure.source(), failure.details());
     }
     return new OperationError(kind, message, Optional.empty(), Map.of());
+  }
+
+  /** Returns the text of the problem, whatever its methods do. */
+  static String textOf(Throwable problem) {
+    return textOf(problem, nameOf(problem));
+  }
+
+  private static String textOf(Throwable problem, String kind) {
+    String text = storable(attempt(problem::getMessage), MAX_MESSAGE_LENGTH);
+    return text.isEmpty() ? kind + " without a readable text" : text;
   }
 
   private static String codeOf(Throwable problem) {

@@ -37,7 +37,7 @@ final class WorkEnd {
 
   /** Completes the operation, or throws what makes another end necessary. */
   void complete(Object result) {
-    Any packed = pack(result);
+    Any packed = readable("the result", () -> Json.toAny(result));
     storeLastReport();
     WriteOptions options = write("complete");
     untilFinal(
@@ -47,16 +47,16 @@ final class WorkEnd {
   /** Ends the attempt because of the problem; an error that is refused is replaced. */
   void fail(Throwable problem, boolean isRetryable) {
     storeLastReport();
-    OperationError error = Failures.describe(problem);
+    Supplier<OperationError> error = () -> Failures.describe(problem);
     if (problem instanceof AcknowledgeCancellation) {
       String refusal = acknowledge();
       if (refusal == null) {
         return;
       }
-      error = new OperationError("CancellationNotRequested", refusal);
+      error = () -> new OperationError("CancellationNotRequested", refusal);
     }
     log(problem);
-    fail(error, options(problem, isRetryable));
+    fail(error, () -> options(problem, isRetryable));
   }
 
   /**
@@ -65,12 +65,12 @@ final class WorkEnd {
   void refuseResult(RuntimeException refusal) {
     String message = "the result cannot be stored: " + Failures.describe(refusal).message();
     log(refusal);
-    fail(new OperationError("UnstorableResult", message), new FailOptions());
+    fail(() -> new OperationError("UnstorableResult", message), FailOptions::new);
   }
 
-  private void fail(OperationError error, FailOptions options) {
+  private void fail(Supplier<OperationError> error, Supplier<FailOptions> options) {
     try {
-      failWith("fail", error, options);
+      failWith("fail", readable("it", error), readable("it", options));
     } catch (RuntimeException refusal) {
       if (!isUnstorable(refusal)) {
         throw refusal;
@@ -89,7 +89,7 @@ final class WorkEnd {
   }
 
   private void failWith(String kind, OperationError error, FailOptions options) {
-    int size = error.toMessage().getSerializedSize();
+    int size = readable("it", () -> error.toMessage().getSerializedSize());
     options.attempt(work.operation().attempt()).requestId(requestId(kind));
     untilFinal(size, () -> calls.fail(id, List.of(error), options));
   }
@@ -146,15 +146,16 @@ final class WorkEnd {
     return requestIds.computeIfAbsent(kind, absent -> Calls.newRequestId());
   }
 
-  /** Returns the packed result. Collections and records are code of the user, and may fail. */
-  private static Any pack(Object result) {
+  /**
+   * Returns what is read. Collections, records and exceptions are code of the user, and may fail.
+   */
+  private static <T> T readable(String what, Supplier<T> read) {
     try {
-      return Json.toAny(result);
+      return read.get();
     } catch (NotJsonException problem) {
       throw problem;
     } catch (Throwable problem) { // even an overflow of the stack
-      String message = Failures.describe(problem).message();
-      throw new NotJsonException("the result cannot be read: " + message, problem);
+      throw new NotJsonException(what + " cannot be read: " + Failures.textOf(problem), problem);
     }
   }
 
