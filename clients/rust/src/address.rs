@@ -36,7 +36,7 @@ impl Address {
         match self {
             Self::Unix(_) => true,
             Self::Host { host, .. } => {
-                host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+                is_localhost(host) || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
             }
         }
     }
@@ -45,7 +45,7 @@ impl Address {
     pub(crate) fn is_name(&self) -> bool {
         match self {
             Self::Unix(_) => false,
-            Self::Host { host, .. } => host != "localhost" && host.parse::<IpAddr>().is_err(),
+            Self::Host { host, .. } => !is_localhost(host) && host.parse::<IpAddr>().is_err(),
         }
     }
 
@@ -57,6 +57,10 @@ impl Address {
             Self::Host { host, port } => format!("{host}:{port}"),
         }
     }
+}
+
+fn is_localhost(host: &str) -> bool {
+    host.eq_ignore_ascii_case("localhost")
 }
 
 /// Return the host and the port; None if the text is no address.
@@ -81,6 +85,7 @@ mod tests {
         for (text, is_loopback) in [
             ("127.0.0.1:7450", true),
             ("localhost:1", true),
+            ("LocalHost:1", true),
             ("[::1]:1", true),
             ("::1", true),
             ("unix:/tmp/x", true),

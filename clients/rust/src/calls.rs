@@ -88,11 +88,11 @@ impl Client {
     ///
     /// A request that takes a request id and has none gets one, the same for every try. The
     /// deadline, and the waiting that is asked for, bound all tries.
-    pub(crate) async fn send<C: Call>(
-        &self,
-        mut request: C,
-        waiting: Duration,
-    ) -> Result<C::Answer> {
+    pub(crate) async fn send<C: Call>(&self, request: C, waiting: Duration) -> Result<C::Answer> {
+        self.until_closed(self.send_until(request, waiting)).await
+    }
+
+    async fn send_until<C: Call>(&self, mut request: C, waiting: Duration) -> Result<C::Answer> {
         request.identify();
         let end = Instant::now() + self.deadline().saturating_add(waiting);
         let mut backoff = Backoff::new(MAX_PAUSE);

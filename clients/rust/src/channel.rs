@@ -96,6 +96,7 @@ struct State {
     resolve_time: Option<Instant>,
     is_resolving: bool,
     is_suspect: bool,
+    is_closed: bool,
     problem: String,
 }
 
@@ -201,6 +202,16 @@ impl Replicas {
         &self.io
     }
 
+    /// Drop all connections, and open no other one.
+    pub(crate) fn close(&self) {
+        let mut state = lock(&self.state);
+        state.is_closed = true;
+        state.replicas.clear();
+        "the client is closed".clone_into(&mut state.problem);
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
     /// Return the next connected replica; without one, wait until one is, or none can be.
     pub(crate) async fn pick(self: &Arc<Self>) -> std::result::Result<Channel, Status> {
         loop {
@@ -288,7 +299,7 @@ impl Replicas {
         let mut state = lock(&self.state);
         let interval = if state.is_suspect { MIN_RESOLVE_INTERVAL } else { RESOLVE_INTERVAL };
         let is_due = state.resolve_time.is_none_or(|time| time.elapsed() >= interval);
-        if state.is_resolving || !is_due {
+        if state.is_resolving || state.is_closed || !is_due {
             return;
         }
         state.is_resolving = true;
@@ -306,6 +317,7 @@ impl Replicas {
         state.is_suspect = false;
         state.resolve_time = Some(Instant::now());
         match found {
+            _ if state.is_closed => {}
             Ok(found) if !found.is_empty() => {
                 let known = std::mem::take(&mut state.replicas);
                 state.replicas = with_addresses(&known, found);

@@ -1,14 +1,6 @@
 //! The client, and how it is built.
 
-use std::{
-    fmt,
-    future::Future,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{fmt, future::Future, sync::Arc, time::Duration};
 
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
@@ -52,7 +44,8 @@ pub(crate) struct Inner {
     workers: watch::Sender<usize>,
     /// Cancelled when workers are to release their operations.
     closing: CancellationToken,
-    is_closed: AtomicBool,
+    /// Cancelled when every call is to end.
+    closed: CancellationToken,
 }
 
 impl Drop for Inner {
@@ -98,14 +91,16 @@ impl Client {
     }
 
     /// End the workers of the client, which release their operations, send the last reports of
-    /// progress, and close the connection. Calls that follow return [`Error::Closed`].
+    /// progress, and close the connection. Calls in flight, and those that follow, return
+    /// [`Error::Closed`].
     pub async fn close(&self) {
         self.inner.closing.cancel();
         let mut workers = self.inner.workers.subscribe();
         let ended = workers.wait_for(|count| *count == 0);
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, ended).await; // a worker may not be polled
         self.inner.progress.close().await;
-        self.inner.is_closed.store(true, Ordering::SeqCst);
+        self.inner.closed.cancel();
+        self.inner.connection.replicas.close();
     }
 
     pub(crate) fn closing(&self) -> &CancellationToken {
@@ -127,7 +122,15 @@ impl Client {
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        self.inner.is_closed.load(Ordering::SeqCst)
+        self.inner.closed.is_cancelled()
+    }
+
+    /// Return the answer of the call, or [`Error::Closed`] as soon as the client is closed.
+    pub(crate) async fn until_closed<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
+        tokio::select! {
+            answer = call => answer,
+            () = self.inner.closed.cancelled() => Err(Error::Closed),
+        }
     }
 
     pub(crate) fn deadline(&self) -> Duration {
@@ -225,7 +228,9 @@ impl ClientBuilder {
     }
 
     /// Send the token that the source returns with every try of every call, so that it can be
-    /// renewed. The source should keep a token for as long as it is valid.
+    /// renewed. The source should keep a token for as long as it is valid. Its error is as temporary as
+    /// a service that cannot be reached: the call is tried again within its deadline, and a worker
+    /// goes on.
     pub fn token_source<F, T>(mut self, source: F) -> Self
     where
         F: Fn() -> T + Send + Sync + 'static,
@@ -275,17 +280,19 @@ impl ClientBuilder {
         let is_plain = self.is_insecure || (self.tls.is_none() && address.is_loopback());
         let tls = (!is_plain).then(|| self.tls.unwrap_or_default().config());
         let replicas = Arc::new(Replicas::new(address, tls)?);
-        let connection = Connection { replicas, credential: self.credential };
+        let deadline = self.deadline.min(MAX_DEADLINE);
+        let credential = self.credential.map(|credential| credential.within(deadline));
+        let connection = Connection { replicas, credential };
         Ok(Client {
             inner: Arc::new(Inner {
                 address: self.address,
                 progress: ProgressStream::new(connection.clone()),
                 connection,
-                deadline: self.deadline.min(MAX_DEADLINE),
+                deadline,
                 releases: Semaphore::new(MAX_RELEASES),
                 workers: watch::Sender::new(0),
                 closing: CancellationToken::new(),
-                is_closed: AtomicBool::new(false),
+                closed: CancellationToken::new(),
             }),
         })
     }

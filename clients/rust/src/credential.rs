@@ -1,9 +1,15 @@
 //! The API key or the token of each call.
 
-use std::{error::Error as StdError, fmt, future::Future, pin::Pin, sync::Arc};
+use std::{
+    error::Error as StdError, fmt, future::Future, panic::AssertUnwindSafe, pin::Pin, sync::Arc,
+    time::Duration,
+};
 
+use futures_util::FutureExt;
 use http::HeaderValue;
 use tonic::Status;
+
+use crate::client::DEFAULT_DEADLINE;
 
 /// Error of a token source.
 pub type TokenError = Box<dyn StdError + Send + Sync>;
@@ -12,14 +18,14 @@ type Token = Pin<Box<dyn Future<Output = Result<String, TokenError>> + Send>>;
 
 /// The source of the API key or the token (JWT) of every try of every call.
 #[derive(Clone)]
-pub(crate) struct Credential(Arc<dyn Fn() -> Token + Send + Sync>);
+pub(crate) struct Credential {
+    source: Arc<dyn Fn() -> Token + Send + Sync>,
+    timeout: Duration,
+}
 
 impl Credential {
     pub(crate) fn fixed(token: String) -> Self {
-        Self(Arc::new(move || {
-            let token = token.clone();
-            Box::pin(async move { Ok(token) })
-        }))
+        Self::from_source(move || std::future::ready(Ok(token.clone())))
     }
 
     pub(crate) fn from_source<F, T>(source: F) -> Self
@@ -27,12 +33,28 @@ impl Credential {
         F: Fn() -> T + Send + Sync + 'static,
         T: Future<Output = Result<String, TokenError>> + Send + 'static,
     {
-        Self(Arc::new(move || Box::pin(source())))
+        let source = Arc::new(move || -> Token { Box::pin(source()) });
+        Self { source, timeout: DEFAULT_DEADLINE }
+    }
+
+    /// Give the source this time for an answer: a watch and the progress stream have no deadline.
+    pub(crate) fn within(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
     }
 
     /// Return the value of the header `authorization`.
+    ///
+    /// A source that fails, or panics, is as temporary as a service that cannot be reached. A panic
+    /// would end the progress stream, and with it all leases.
     pub(crate) async fn header(&self) -> Result<HeaderValue, Status> {
-        let token = (self.0)().await.map_err(|error| Status::unauthenticated(error.to_string()))?;
+        let asking = AssertUnwindSafe(async { (self.source)().await }).catch_unwind();
+        let answer = match tokio::time::timeout(self.timeout, asking).await {
+            Ok(answer) => answer.unwrap_or_else(|_| Err("it panicked".into())),
+            Err(_) => Err("no token in time".into()),
+        };
+        let token = answer
+            .map_err(|error| Status::unavailable(format!("the token source failed: {error}")))?;
         header_of(&token).ok_or_else(|| Status::unauthenticated(BAD_KEY))
     }
 }
@@ -60,6 +82,20 @@ pub(crate) fn header_of(token: &str) -> Option<HeaderValue> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A source that fails for a moment does not end a worker.
+    #[tokio::test]
+    async fn sources_fail_for_a_moment() {
+        let failing = Credential::from_source(|| async { Err("the issuer is away".into()) });
+        let panicking = Credential::from_source(|| async { panic!("in the source") });
+        let hanging = Credential::from_source(std::future::pending);
+        for source in [failing, panicking, hanging.within(Duration::from_millis(10))] {
+            let status = source.header().await.expect_err("no token");
+            assert_eq!(status.code(), tonic::Code::Unavailable, "{status}");
+        }
+        let malformed = Credential::fixed("two words".into()).header().await;
+        assert_eq!(malformed.expect_err("no word").code(), tonic::Code::Unauthenticated);
+    }
 
     /// A key is one word, and never shown.
     #[test]

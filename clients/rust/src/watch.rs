@@ -71,16 +71,24 @@ impl Watch {
         loop {
             let outage = if self.has_worked { MAX_OUTAGE } else { self.client.deadline() };
             let end = *self.end.get_or_insert_with(|| Instant::now() + outage);
-            let error = match self.read(end).await {
+            let client = self.client.clone();
+            let error = match client.until_closed(self.read(end)).await {
                 Ok(end_or_change) => return Ok(end_or_change),
                 Err(error) => error,
             };
             self.responses = None;
+            if self.client.is_closed() {
+                return Err(Error::Closed);
+            }
             let pause = self.backoff.pause_after(&error);
             if !self.is_temporary(&error) || Instant::now() + pause > end {
                 return Err(error);
             }
-            tokio::time::sleep(pause).await;
+            let paused = async {
+                tokio::time::sleep(pause).await;
+                Ok(())
+            };
+            client.until_closed(paused).await?;
         }
     }
 
@@ -97,10 +105,6 @@ impl Watch {
             let received = match item {
                 Ok(Some(received)) => received,
                 Ok(None) => return Ok(None),
-                Err(status) if self.client.is_closed() => {
-                    drop(status);
-                    return Err(Error::Closed);
-                }
                 Err(status) => return Err(rebuild(&status)),
             };
             let response = received.map_err(|_| undecodable())?;

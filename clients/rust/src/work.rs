@@ -16,6 +16,7 @@ use crate::{
 
 /// A message that is too large for gRPC would end the reports of all operations on the stream.
 const MAX_CHECKPOINT_BYTES: usize = 65_536;
+const MAX_TYPE_URL_BYTES: usize = 2_048;
 const MAX_MESSAGE_LENGTH: usize = 65_536;
 
 /// One operation in the hands of a handler.
@@ -80,6 +81,10 @@ impl Report {
         match checkpoint.into_any() {
             Ok(Some(packed)) if packed.value.len() > MAX_CHECKPOINT_BYTES => {
                 let problem = format!("the checkpoint has more than {MAX_CHECKPOINT_BYTES} bytes");
+                self.problem = Some(ValueError(problem));
+            }
+            Ok(Some(packed)) if packed.type_url.len() > MAX_TYPE_URL_BYTES => {
+                let problem = format!("the type_url has more than {MAX_TYPE_URL_BYTES} bytes");
                 self.problem = Some(ValueError(problem));
             }
             Ok(packed) => self.report.checkpoint = packed,
@@ -182,5 +187,30 @@ impl fmt::Debug for Work {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let operation = self.operation();
         write!(formatter, "Work({}, attempt {})", operation.id, operation.attempt)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prost_types::Any;
+
+    use super::*;
+
+    /// What the service or gRPC refuses would end the reports of all operations on the stream.
+    #[test]
+    fn large_reports_are_refused() {
+        let packed = |type_url: usize, value: usize| Any {
+            type_url: "x".repeat(type_url),
+            value: vec![0; value],
+        };
+        for (report, is_refused) in [
+            (Report::new().checkpoint(packed(MAX_TYPE_URL_BYTES, MAX_CHECKPOINT_BYTES)), false),
+            (Report::new().checkpoint(packed(MAX_TYPE_URL_BYTES + 1, 0)), true),
+            (Report::new().checkpoint(packed(0, MAX_CHECKPOINT_BYTES + 1)), true),
+            (Report::new().message("ü".repeat(MAX_MESSAGE_LENGTH)), false),
+            (Report::new().message("ü".repeat(MAX_MESSAGE_LENGTH + 1)), true),
+        ] {
+            assert_eq!(report.problem.is_some(), is_refused);
+        }
     }
 }

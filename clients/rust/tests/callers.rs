@@ -226,6 +226,25 @@ async fn unreachable_services_are_reported_in_time() {
     assert!(client.get("op_1").await.expect_err("closed").is(Kind::Closed));
 }
 
+/// Calls in flight end as soon as the client is closed, and so does its connection.
+#[tokio::test]
+async fn closed_clients_end_their_calls() {
+    let service = Service::start(&[]);
+    let alice = service.client("CALLER");
+    let id = alice.create(unique_function()).await.expect("an operation").id;
+    let (waiting, closing) = (alice.clone(), alice.clone());
+    let mut watch = alice.watch(&id);
+    assert!(watch.next().await.expect("an item").is_ok());
+    let begin = Instant::now();
+    let (waited, watched, ()) = tokio::join!(waiting.wait(&id, None), watch.next(), async move {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        closing.close().await;
+    });
+    assert!(waited.expect_err("closed").is(Kind::Closed));
+    assert!(watched.expect("an item").expect_err("closed").is(Kind::Closed));
+    assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+}
+
 /// A watch misses no change over restarts of the service, and a client outlives its runtime.
 #[test]
 fn watches_resume() {

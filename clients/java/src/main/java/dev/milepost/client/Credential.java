@@ -39,15 +39,25 @@ final class Credential implements ClientInterceptor {
 
   private String token() {
     try {
-      return requireWord(source.token());
+      return requireWord(ask());
+    } catch (IllegalArgumentException problem) {
+      throw refusal(Status.UNAUTHENTICATED, "the token source returned no word of ASCII", problem);
+    }
+  }
+
+  /** Returns a token. A source that fails is as temporary as a service without an answer. */
+  private String ask() {
+    try {
+      return source.token();
     } catch (InterruptedException problem) {
       throw CallInterruptedException.mark(problem);
-    } catch (Exception problem) { // of the user
-      throw new StatusRuntimeException(
-          Status.UNAUTHENTICATED
-              .withDescription("there is no token for the call")
-              .withCause(problem));
+    } catch (Throwable problem) { // of the user
+      throw refusal(Status.UNAVAILABLE, "the token source failed: no call was made", problem);
     }
+  }
+
+  private static StatusRuntimeException refusal(Status status, String text, Throwable cause) {
+    return new StatusRuntimeException(status.withDescription(text).withCause(cause));
   }
 
   /** Returns the token if it fits into a header. The exception does not show it. */

@@ -195,7 +195,7 @@ public final class Milepost implements AutoCloseable {
   private Operation awaitOnce(String id, Duration timeout) {
     WaitOperationRequest request =
         WaitOperationRequest.newBuilder().setOperationId(id).setTimeout(Times.to(timeout)).build();
-    Duration limit = calls.deadline().plus(timeout);
+    Duration limit = Times.sum(calls.deadline(), timeout);
     return Operation.of(
         calls.send(OperationServiceGrpc.getWaitOperationMethod(), request, limit).getOperation());
   }

@@ -32,6 +32,15 @@ final class Times {
         .build();
   }
 
+  /** Returns the sum of two durations, or the longest one if it does not fit. */
+  static Duration sum(Duration one, Duration other) {
+    try {
+      return one.plus(other);
+    } catch (ArithmeticException overflow) {
+      return Duration.ofSeconds(Long.MAX_VALUE);
+    }
+  }
+
   /** Returns the duration in nanoseconds, or the longest one that fits. */
   static long nanos(Duration duration) {
     try {

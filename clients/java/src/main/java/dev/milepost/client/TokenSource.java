@@ -10,7 +10,8 @@ public interface TokenSource {
    * Returns the token of the next call.
    *
    * @return the token
-   * @throws Exception if it has no token: the call fails as unauthenticated
+   * @throws Exception if it has no token now: the call is tried again within its deadline, as if
+   *     the service could not be reached, and a worker goes on
    */
   String token() throws Exception;
 }

@@ -215,6 +215,11 @@ public final class Worker implements AutoCloseable {
         if (isStopping() || !survive(refusal, backoff)) {
           return;
         }
+      } catch (Error failure) { // such as a class that cannot be loaded
+        synchronized (this) {
+          problem = new IllegalStateException("the worker cannot claim", failure);
+        }
+        return;
       }
     }
   }

@@ -45,7 +45,7 @@ public final class WorkerCalls {
    */
   public List<Operation> claim(Collection<String> functions, ClaimOptions options) {
     ClaimOperationsRequest request = options.toMessage(functions);
-    Duration limit = timeout.plus(Times.of(request.getTimeout()));
+    Duration limit = Times.sum(timeout, Times.of(request.getTimeout()));
     return calls
         .send(WorkerServiceGrpc.getClaimOperationsMethod(), request, limit)
         .getOperationsList()

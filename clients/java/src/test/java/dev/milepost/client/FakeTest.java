@@ -14,7 +14,12 @@ import dev.milepost.v1.Operation;
 import dev.milepost.v1.ProgressUpdate;
 import dev.milepost.v1.StreamProgressRequest;
 import dev.milepost.v1.StreamProgressResponse;
+import io.grpc.CallOptions;
+import io.grpc.Channel;
+import io.grpc.ClientCall;
+import io.grpc.ClientInterceptor;
 import io.grpc.Metadata;
+import io.grpc.MethodDescriptor;
 import io.grpc.Status;
 import io.grpc.Status.Code;
 import io.grpc.StatusRuntimeException;
@@ -125,16 +130,58 @@ class FakeTest {
   }
 
   @Test
-  void tokenSourcesThatFailAreUnauthenticated() {
+  void tokenSourcesThatFailAreTemporary() {
+    AtomicInteger tries = new AtomicInteger();
     TokenSource source =
         () -> {
-          throw new IllegalStateException("no token");
+          if (tries.incrementAndGet() > 2) {
+            return "two words";
+          }
+          throw new IllegalStateException("the issuer is away");
         };
     try (Milepost client = fake.client().tokenSource(source).build()) {
-      UnauthenticatedException refusal =
-          assertThrows(UnauthenticatedException.class, () -> client.create("f"));
-      assertInstanceOf(IllegalStateException.class, refusal.getCause().getCause());
+      assertThrows(UnauthenticatedException.class, () -> client.create("f"));
+      assertEquals(3, tries.get());
     }
+    TokenSource broken =
+        () -> {
+          throw new NoClassDefFoundError("broken");
+        };
+    MilepostBuilder builder = fake.client().deadline(Duration.ofMillis(200));
+    try (Milepost client = builder.tokenSource(broken).build()) {
+      UnavailableException refusal =
+          assertThrows(UnavailableException.class, () -> client.create("f"));
+      assertInstanceOf(NoClassDefFoundError.class, refusal.getCause().getCause());
+    }
+  }
+
+  @Test
+  void workersThatCannotClaimEndWithTheReason() {
+    ClientInterceptor broken =
+        new ClientInterceptor() {
+          @Override
+          public <Q, R> ClientCall<Q, R> interceptCall(
+              MethodDescriptor<Q, R> method, CallOptions options, Channel next) {
+            throw new NoClassDefFoundError("broken");
+          }
+        };
+    try (Milepost client = fake.client().intercept(broken).build()) {
+      Worker worker = Worker.builder(client).handle("f", work -> null).build();
+      IllegalStateException reason = assertThrows(IllegalStateException.class, worker::run);
+      assertInstanceOf(NoClassDefFoundError.class, reason.getCause());
+    }
+  }
+
+  @Test
+  void longestDeadlinesDoNotOverflow() {
+    Duration longest = Duration.ofSeconds(Long.MAX_VALUE);
+    try (Milepost client = fake.client().deadline(longest).build()) {
+      // The fake has no such method: the call has reached it.
+      ClaimOptions options = new ClaimOptions().timeout(Duration.ofSeconds(1));
+      assertThrows(
+          NotAvailableException.class, () -> client.workerCalls().claim(List.of("f"), options));
+    }
+    assertEquals(longest, Times.sum(longest, longest));
   }
 
   @Test

@@ -179,6 +179,27 @@ class WorkerEndsTest {
         fails(new PermanentFailure("m").withDetails(Map.of("x", Double.POSITIVE_INFINITY))),
         "FAILED InvalidError: The error was refused: Infinity has no place in JSON");
     ends.put(
+        fails(new PermanentFailure("m").withDetails(Map.of("x", new TooDeep()))),
+        "FAILED InvalidError: The error was refused: StackOverflowError");
+    ends.put(
+        fails(
+            new PermanentFailure("m") {
+              @Override
+              public Map<String, Object> details() {
+                throw new IllegalStateException("in details");
+              }
+            }),
+        "FAILED InvalidError: The error was refused: in details");
+    ends.put(
+        fails(
+            new RetryLater(Duration.ZERO, "m") {
+              @Override
+              public Duration delay() {
+                return null;
+              }
+            }),
+        "FAILED InvalidError: The error was refused: ");
+    ends.put(
         fails(new PermanentFailure("x".repeat(3 << 20)).withCode("y".repeat(300))), "FAILED yyyy");
     return ends;
   }
