@@ -1,5 +1,7 @@
 """The credential of each call: a key, or what a source returns."""
 
+import asyncio
+
 import grpc
 import pytest
 
@@ -45,6 +47,20 @@ async def test_failed_source_is_asked_again_until_the_deadline():
     assert len(asked) > 1
     assert isinstance(refusal.value.__cause__, OSError)
     assert refusal.value.code is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_source_that_hangs_is_bounded_by_the_deadline():
+    """A source without an answer is unavailable, also for a watch, which has no deadline."""
+
+    async def source() -> str:
+        return await asyncio.Event().wait() and ""
+
+    async with Milepost("127.0.0.1:1", token=source, deadline=0.1) as milepost, asyncio.timeout(5):
+        with pytest.raises(Unavailable, match="the token source failed"):
+            await milepost.get("op_0123456789abcdef01234567")
+        with pytest.raises(Unavailable, match="the token source failed"):
+            async for _ in milepost.watch("op_0123456789abcdef01234567"):
+                pass
 
 
 @pytest.mark.parametrize("token", ["", "two words", "line\n", None, 7])

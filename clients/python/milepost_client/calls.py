@@ -82,7 +82,7 @@ class Calls:
         backoff = Backoff()
         while True:
             try:
-                metadata = await self.metadata()
+                metadata = await self.metadata(end - clock())
                 answer = await method(
                     request, timeout=end - clock(), metadata=metadata, wait_for_ready=False
                 )
@@ -94,13 +94,17 @@ class Calls:
                     raise error from error.__cause__
             await asyncio.sleep(pause)
 
-    async def metadata(self) -> tuple[tuple[str, str], ...]:
+    async def metadata(self, timeout: float | None = None) -> tuple[tuple[str, str], ...]:
         """Return the metadata of one try: the credential, and the trace of the caller.
+
+        Args:
+            timeout: The seconds that a token source has for its answer; by default the deadline.
 
         Raises:
             MilepostError: The token source has no token.
         """
-        return (*await self.credential.metadata(), *trace_metadata())
+        timeout = self.deadline if timeout is None else timeout
+        return (*await self.credential.metadata(timeout), *trace_metadata())
 
     async def stream_progress(self) -> ProgressCall:
         """Open a progress stream, without a deadline. It belongs to the trace of no caller.
@@ -108,7 +112,7 @@ class Calls:
         Raises:
             MilepostError: The token source has no token.
         """
-        return self.workers.StreamProgress(metadata=await self.credential.metadata())
+        return self.workers.StreamProgress(metadata=await self.credential.metadata(self.deadline))
 
 
 def _identify(request: Message) -> None:

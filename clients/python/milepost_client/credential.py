@@ -1,5 +1,6 @@
 """The credential that every call carries: an API key, or the present token of a source."""
 
+import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
@@ -32,25 +33,29 @@ class Credential:
         self._fixed = () if api_key is None else _metadata(api_key)
         self._token = token
 
-    async def metadata(self) -> tuple[tuple[str, str], ...]:
+    async def metadata(self, timeout: float) -> tuple[tuple[str, str], ...]:
         """Return the metadata of one call.
+
+        Args:
+            timeout: The seconds that the source has for its answer.
 
         Raises:
             Unauthenticated: The source returned something else than one word of ASCII.
-            Unavailable: The source failed, which is as temporary as a service without an answer.
+            Unavailable: The source failed or did not answer, which is as temporary as a service
+                without an answer.
         """
-        return self._fixed if self._token is None else _metadata(await _ask(self._token))
+        return self._fixed if self._token is None else _metadata(await _ask(self._token, timeout))
 
 
 def _metadata(word: str) -> tuple[tuple[str, str], ...]:
     return (("authorization", f"Bearer {word}"),)
 
 
-async def _ask(source: TokenSource) -> str:
+async def _ask(source: TokenSource, timeout: float) -> str:
     try:
         token = source()
         if inspect.isawaitable(token):
-            token = await token
+            token = await asyncio.wait_for(token, timeout)
     except Exception as problem:
         raise Unavailable(
             "the token source failed: no call was made", code=grpc.StatusCode.UNAVAILABLE
