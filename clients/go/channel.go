@@ -60,7 +60,7 @@ func openChannel(address string, settings *settings) (*grpc.ClientConn, error) {
 		options = append(options, grpc.WithTransportCredentials(credentials.NewTLS(config.Clone())))
 	}
 	if settings.token != nil {
-		options = append(options, grpc.WithPerRPCCredentials(&bearer{settings.token, !plain}))
+		options = append(options, grpc.WithPerRPCCredentials(&bearer{settings.token, !plain, settings.deadline}))
 	}
 	return grpc.NewClient(address, append(options, settings.dialOptions...)...)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -23,10 +24,14 @@ var errBadKey = errors.New(
 type bearer struct {
 	token  TokenSource
 	secure bool
+	// timeout bounds the source: a watch and the progress stream have no deadline.
+	timeout time.Duration
 }
 
 // GetRequestMetadata returns the metadata with the token of this call.
 func (b *bearer) GetRequestMetadata(ctx context.Context, _ ...string) (map[string]string, error) {
+	ctx, cancel := context.WithTimeout(ctx, b.timeout)
+	defer cancel()
 	token, err := b.token(ctx)
 	if err != nil { // as temporary as a service that does not answer
 		return nil, status.Errorf(codes.Unavailable, "the token source failed: %v", err)

@@ -159,6 +159,19 @@ func TestFailingTokenSourceIsTemporary(t *testing.T) {
 	}
 }
 
+// TestHangingTokenSourceIsBounded also for a watch, which has no deadline.
+func TestHangingTokenSourceIsBounded(t *testing.T) {
+	client := (&fake{}).dial(t, WithDeadline(100*time.Millisecond), WithTokenSource(
+		func(ctx context.Context) (string, error) { <-ctx.Done(); return "", ctx.Err() }))
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	for _, err := range client.Watch(ctx, "op_1", 0) {
+		if !is[*UnavailableError](err) {
+			t.Errorf("got %v", err)
+		}
+	}
+}
+
 // TestRequestThatCannotBeSentIsRefusedAtOnce though gRPC reports it like a broken call.
 func TestRequestThatCannotBeSentIsRefusedAtOnce(t *testing.T) {
 	client := (&fake{}).dial(t)

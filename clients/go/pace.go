@@ -9,7 +9,7 @@ import (
 const (
 	firstPause = 50 * time.Millisecond
 	maxPause   = 2 * time.Second
-	// maxLongPause bounds the pauses of what goes on by itself: workers, streams, waits.
+	// maxLongPause bounds the pauses of ends and waits that go on by themselves.
 	maxLongPause = 5 * time.Second
 )
 

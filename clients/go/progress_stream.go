@@ -211,7 +211,7 @@ func (s *progressStream) wakeLocked() {
 // run holds one stream after the other, until the client is closed.
 func (s *progressStream) run(done chan<- struct{}) {
 	defer close(done)
-	backoff := newBackoff(maxLongPause)
+	backoff := newBackoff(maxPause)
 	isLimited := false
 	for s.waitForWork() {
 		s.setAnswered(false)

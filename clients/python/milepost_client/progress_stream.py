@@ -28,8 +28,6 @@ from milepost_client.pace import Backoff
 from milepost_client.refusal import decoded, error_class, rebuild
 from milepost_client.retry import is_temporary
 
-MAX_PAUSE_S: Final = 5.0
-"""Bound of the pause that is added to the one that the service asks for."""
 STEADY_S: Final = 10.0
 """Life of a stream after which the pauses begin anew."""
 MIN_LIMITED_PAUSE_S: Final = 0.25
@@ -118,7 +116,7 @@ class ProgressStream:
 
     async def _run(self) -> None:
         clock = asyncio.get_running_loop().time
-        backoff = Backoff(max_s=MAX_PAUSE_S)
+        backoff = Backoff()
         is_limited = False
         while not self._closing.is_set():
             if not self._held:

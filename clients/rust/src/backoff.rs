@@ -5,9 +5,9 @@ use std::time::Duration;
 use crate::error::Error;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
-/// Maximum of the pauses of one call.
+/// Maximum of the pauses of one call, and between two streams.
 pub(crate) const MAX_PAUSE: Duration = Duration::from_secs(2);
-/// Maximum of the pauses of what goes on by itself: workers, streams, waits.
+/// Maximum of the pauses of ends and waits that go on by themselves.
 pub(crate) const MAX_LONG_PAUSE: Duration = Duration::from_secs(5);
 
 /// Pauses that grow from try to try.

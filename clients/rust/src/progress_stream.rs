@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, client::Grpc};
 
 use crate::{
-    backoff::{Backoff, MAX_LONG_PAUSE},
+    backoff::{Backoff, MAX_PAUSE},
     calls::undecodable,
     codec::ProtoCodec,
     connection::Connection,
@@ -144,7 +144,7 @@ impl ProgressStream {
     }
 
     async fn exchanges(self: &Arc<Self>) {
-        let mut backoff = Backoff::new(MAX_LONG_PAUSE);
+        let mut backoff = Backoff::new(MAX_PAUSE);
         let mut is_limited = false;
         while self.has_work().await {
             self.was_answered.store(false, Ordering::Relaxed);

@@ -35,7 +35,7 @@ import {
 import { HeldOperation, type Holder } from "./held-operation.js";
 import type { Operation } from "./operation.js";
 import { errorClass, rebuild } from "./refusal.js";
-import { isTemporary, MAX_PAUSE_MS } from "./retry.js";
+import { isTemporary } from "./retry.js";
 
 /** Life of a stream after which the pauses begin anew. */
 const STEADY_MS = 10_000;
@@ -128,7 +128,7 @@ export class ProgressStream {
 
   /** Hold one stream after the other, until no operation is held. */
   async #run(): Promise<void> {
-    const backoff = new Backoff(MAX_PAUSE_MS);
+    const backoff = new Backoff();
     let isLimited = false;
     while (this.#held.size > 0 && !this.#isClosing) {
       this.#wasAnswered = false;

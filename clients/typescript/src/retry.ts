@@ -14,7 +14,7 @@ import {
 const TEMPORARY = [Unavailable, DeadlineExceeded, RateLimited, LostRace, InternalError] as const;
 /** Tries that may meet a defect of the service, which is not likely to pass. */
 const MAX_DEFECTS = 5;
-export const MAX_PAUSE_MS = 5_000;
+const MAX_PAUSE_MS = 5_000;
 /** How long unexplained refusals in a row are tried again. */
 const UNEXPLAINED_MS = 300_000;
 

@@ -7,9 +7,11 @@ import java.util.regex.Pattern;
 final class Address {
   private static final Pattern HOST =
       Pattern.compile(
-          "(?:dns:(?://[^/]*/)?)?(?:\\[(?<bracketed>[^]]+)](?::\\d+)?|(?<plain>[^:]+)(?::\\d+)?|(?<bare>.+))");
+          "(?:dns:(?://[^/]*/)?)?(?:(?:\\[(?<bracketed>[^]]+)]|(?<plain>[^:]+))(?::(?<port>\\d+))?|(?<bare>.+))");
   private static final Pattern LOOPBACK =
       Pattern.compile("(?i)localhost|127(?:\\.\\d{1,3}){3}|::1|(?:0+:){7}0*1");
+
+  private static final int MAX_PORT = 65_535;
 
   private Address() {}
 
@@ -32,14 +34,21 @@ final class Address {
   /**
    * Returns the address as gRPC wants it.
    *
-   * @throws IllegalArgumentException if it is empty, or a URL
+   * @throws IllegalArgumentException if it is empty, or a URL, or its port is none
    */
   static String target(String address) {
-    if (address.isEmpty() || address.matches("(?s)https?://.*")) {
+    if (address.isEmpty() || address.matches("(?s)https?://.*") || !hasPossiblePort(address)) {
       throw new IllegalArgumentException(
           "\"" + address + "\" is not an address such as 127.0.0.1:7450");
     }
     boolean isBareIpv6 = address.matches("[0-9a-fA-F:.]*:[0-9a-fA-F:.]*:[0-9a-fA-F:.]*");
     return isBareIpv6 ? "[" + address + "]" : address;
+  }
+
+  /** Returns false for a port that gRPC would try in vain, until the deadline of each call. */
+  private static boolean hasPossiblePort(String address) {
+    Matcher found = HOST.matcher(address);
+    String port = found.matches() ? found.group("port") : null;
+    return port == null || (port.length() <= 5 && Integer.parseInt(port) <= MAX_PORT);
   }
 }

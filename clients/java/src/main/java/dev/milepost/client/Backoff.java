@@ -8,10 +8,10 @@ import java.util.concurrent.ThreadLocalRandom;
  * at random by up to a half, so that clients do not come back together.
  */
 final class Backoff {
-  /** The bound of the pauses within one call. */
+  /** The bound of the pauses within one call, and between two streams. */
   static final Duration MAX_PAUSE = Duration.ofSeconds(2);
 
-  /** The bound of the pauses of what goes on by itself: streams, waits, the ends of work. */
+  /** The bound of the pauses of what goes on by itself: waits and the ends of work. */
   static final Duration MAX_LONG_PAUSE = Duration.ofSeconds(5);
 
   private static final Duration FIRST_PAUSE = Duration.ofMillis(50);

@@ -238,7 +238,7 @@ final class ProgressStream {
 
   /** Holds one stream after the other, until the client is closed. */
   private void run() {
-    Backoff backoff = new Backoff(Backoff.MAX_LONG_PAUSE);
+    Backoff backoff = new Backoff(Backoff.MAX_PAUSE);
     boolean isLimited = false;
     lock.lock();
     try {

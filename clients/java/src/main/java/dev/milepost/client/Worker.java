@@ -153,12 +153,20 @@ public final class Worker implements AutoCloseable {
       isClientClosing = true;
     }
     stop();
-    try {
-      long timeout = STOP_PATIENCE.plus(ReleaseQueue.TIMEOUT).plusSeconds(1).toMillis();
-      if (!ended.await(timeout, TimeUnit.MILLISECONDS)) {
-        LOG.log(Level.WARNING, "the worker does not end");
+    long end = Clock.after(STOP_PATIENCE.plus(ReleaseQueue.TIMEOUT).plusSeconds(1));
+    // Without the connection there are no releases: an interruption has to wait.
+    boolean isInterrupted = Thread.interrupted();
+    while (ended.getCount() > 0 && Clock.now() < end) {
+      try {
+        ended.await(end - Clock.now(), TimeUnit.NANOSECONDS);
+      } catch (InterruptedException interruption) {
+        isInterrupted = true;
       }
-    } catch (InterruptedException interruption) {
+    }
+    if (ended.getCount() > 0) {
+      LOG.log(Level.WARNING, "the worker does not end");
+    }
+    if (isInterrupted) {
       Thread.currentThread().interrupt();
     }
   }

@@ -193,7 +193,8 @@ class UnitsTest {
   @Test
   void addressesAreChecked() {
     assertThrows(NullPointerException.class, () -> Milepost.builder(null));
-    for (String address : List.of("", "http://127.0.0.1:1", "https://example.com")) {
+    for (String address :
+        List.of("", "http://127.0.0.1:1", "https://example.com", "a:70000", "[::1]:99999999")) {
       Exception refusal =
           assertThrows(IllegalArgumentException.class, () -> Milepost.builder(address).build());
       assertTrue(refusal.getMessage().contains("such as 127.0.0.1:7450"), refusal.getMessage());

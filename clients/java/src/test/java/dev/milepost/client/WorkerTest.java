@@ -236,6 +236,22 @@ class WorkerTest {
   }
 
   @Test
+  void clientsThatAHandlerClosesReleaseItsWork() throws Exception {
+    Milepost own = service.client("WORKER");
+    Handler handler =
+        work -> {
+          started.add(work);
+          own.close(); // which interrupts the handler
+          return "too late";
+        };
+    RunningWorker running = new RunningWorker(Worker.builder(own).handle(function, handler));
+    String id = create();
+    take(started);
+    assertInstanceOf(ClientClosedException.class, running.failure());
+    assertEquals(Status.PENDING, alice.get(id).status());
+  }
+
+  @Test
   void closedClientsReleaseTheWorkOfTheirWorkers() throws Exception {
     Milepost own = service.client("WORKER");
     Handler handler =
