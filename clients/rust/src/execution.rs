@@ -157,11 +157,8 @@ impl Execution {
         match returned {
             Some(Ok(outcome)) => Some(outcome),
             Some(Err(error)) => Some(Err(match error.try_into_panic() {
-                Ok(payload) => {
-                    let failure = Failure::from_panic(&*payload);
-                    std::mem::forget(payload); // to drop it may panic too
-                    failure
-                }
+                // Kept, because to drop it may panic too.
+                Ok(payload) => Failure::from_panic(Box::leak(payload)),
                 Err(_) => Failure::new("the runtime has ended the handler"),
             })),
             None => {
