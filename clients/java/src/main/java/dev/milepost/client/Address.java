@@ -34,7 +34,7 @@ final class Address {
   /**
    * Returns the address as gRPC wants it.
    *
-   * @throws IllegalArgumentException if it is empty, or a URL, or its port is none
+   * @throws IllegalArgumentException if it is empty, a URL, or has no possible port
    */
   static String target(String address) {
     if (address.isEmpty() || address.matches("(?s)https?://.*") || !hasPossiblePort(address)) {
