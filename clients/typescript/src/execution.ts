@@ -158,7 +158,7 @@ export class Execution {
   async #complete(value: unknown): Promise<void> {
     let problem: unknown;
     try {
-      const result = readable(() => toAny(value));
+      const result = packed(value);
       await this.#storeLastReport();
       const size = result?.value.length ?? 0;
       await this.#untilFinal(
@@ -231,10 +231,7 @@ export class Execution {
   }
 
   async #failWith(error: OperationError, retry: Retry): Promise<void> {
-    const size = readable(() => {
-      toDuration(retry.retryDelayMs, "delayMs");
-      return toErrors([error]).reduce((sum, each) => sum + sizeOf(each), 0);
-    });
+    const size = toErrors([error]).reduce((sum, each) => sum + sizeOf(each), 0);
     await this.#untilFinal(
       (options) => this.#milepost.fail(this.id, [error], { ...retry, ...options }),
       size > LARGE_BYTES,
@@ -301,15 +298,15 @@ async function call(handler: Handler, work: Work): Promise<Outcome> {
   }
 }
 
-/** Return what the function makes of values whose `toJSON` and getters may throw anything. */
-function readable<Value>(read: () => Value): Value {
+/** Return the packed result. `toJSON` and getters are code of the user and may throw anything. */
+function packed(value: unknown) {
   try {
-    return read();
+    return toAny(value);
   } catch (problem) {
     if (problem instanceof NotJson) {
       throw problem;
     }
-    throw new NotJson(text("it cannot be read: ", problem));
+    throw new NotJson(text("the result cannot be read: ", problem));
   }
 }
 
@@ -330,8 +327,10 @@ function isUnstorable(problem: unknown): boolean {
 function endingOf(problem: unknown): Ending {
   try {
     const error = describe(problem);
+    const retry = retryOf(problem);
     toErrors([error]); // reads the details
-    return { error, retry: retryOf(problem) };
+    toDuration(retry.retryDelayMs, "delayMs");
+    return { error, retry };
   } catch (refusal) {
     return { error: refused(refusal), retry: { retryable: false } };
   }
