@@ -8,18 +8,14 @@ import subprocess
 import sys
 import time
 
-import grpc
 import psutil
 import pytest
-from grpc import StatusCode
 
 from milepost.access.unknown_callers import MAX_PER_SECOND
 from milepost.rpc.options import MAX_PENDING_CALLS
 from milepost.rpc.unread_calls import MAX_UNREAD_CALLS
 from milepost.web.connections import MAX_CONNECTIONS
-from tests.e2e.client import Client
-from tests.e2e.refusals import refused
-from tests.e2e.service import RECONNECT, Service
+from tests.e2e.service import Service
 from tests.machine import environment
 from tests.raw_connection import RawConnection
 from tests.waiting import eventually
@@ -152,30 +148,3 @@ def test_calls_of_strangers_are_bounded(own_service, metadata):
     # A slow machine may look at each call, because there are never so many in one second.
     looked_at = len(own_service.log_lines(event="call refused"))
     assert looked_at <= (time.monotonic() - begun + 2) * MAX_PER_SECOND
-
-
-def test_stranger_is_told_to_come_back(own_service):
-    """A stranger above the bound gets UNAVAILABLE with RetryInfo."""
-    with contextlib.ExitStack() as stack:
-        channels = [
-            stack.enter_context(grpc.insecure_channel(own_service.address, options=RECONNECT))
-            for _ in range(4)
-        ]
-        strangers = [Client(channel, "unknown", frozenset(), "no key") for channel in channels]
-
-        def turned_away():
-            calls = [
-                stranger.future("GetOperation")
-                for _ in range(STREAMS // 2)
-                for stranger in strangers
-            ]
-            assert {call.code() for call in calls} <= {
-                StatusCode.UNAVAILABLE,
-                StatusCode.UNAUTHENTICATED,
-            }
-            return [call for call in calls if call.code() is StatusCode.UNAVAILABLE]
-
-        calls = eventually(turned_away, within=20, what="some are turned away")
-        with refused(StatusCode.UNAVAILABLE, "OVERLOADED") as refusal:
-            calls[0].result()
-    assert refusal.retry_after == 1.0

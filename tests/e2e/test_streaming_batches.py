@@ -173,7 +173,7 @@ async def test_every_update_is_charged(database_url, tmp_path, is_batched):
             if is_batched:
                 await stream.send_all(*(update(each.id, progress=0.5) for each in operations))
             else:
-                for each in operations:
+                for each in operations[:10]:  # grpc.aio loses the code of a refusal that it meets
                     await stream.send(each.id, progress=0.5)
             with refused(StatusCode.RESOURCE_EXHAUSTED):
                 for _ in operations:

@@ -13,7 +13,9 @@ from grpc_status import rpc_status
 
 from milepost import telemetry
 from milepost.access.admission import Admission
+from milepost.access.unknown_callers import UnknownCallers
 from milepost.api.errors import status_of
+from milepost.domain.errors import Overloaded
 from milepost.rpc.interceptors.access import AdmissionInterceptor
 from milepost.rpc.interceptors.chain import InterceptedServer
 from milepost.rpc.interceptors.errors import Errors
@@ -50,7 +52,7 @@ class Recorder:
 class Chain:
     """A server with a method of each shape, all with the same behaviour."""
 
-    def __init__(self) -> None:
+    def __init__(self, unknown: UnknownCallers | None = None) -> None:
         self.seen: list[str] = []
         self.observe = Observe(telemetry.Tracing(), "127.0.0.1:7450")
         self.admission = Admission()
@@ -63,7 +65,7 @@ class Chain:
             AdmissionInterceptor(self.admission),
             Recorder("inner", self.seen),
         )
-        chained = InterceptedServer(self._server, interceptors)
+        chained = InterceptedServer(self._server, interceptors, unknown)
         chained.add_registered_method_handlers(SERVICE, {s: self._handler(s) for s in SHAPES})
         self.port = self._server.add_insecure_port("127.0.0.1:0")
 
@@ -296,6 +298,19 @@ async def test_drain_refuses_new_calls(chain):
     held.go.set()
     assert (await running).value == "done"
     await asyncio.wait_for(waiting, SECONDS)
+
+
+async def test_stranger_above_the_bound_is_told_to_come_back():
+    """An unknown caller above the bound gets UNAVAILABLE with RetryInfo, before everything else."""
+    unknown = UnknownCallers(lambda _credential: False, per_second=1, clock=lambda: 1.0)
+    async with Chain(unknown) as chain:
+        assert await chain.call() == ["done"]
+        seen = list(chain.seen)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await chain.call()
+    assert caught.value.code() is StatusCode.UNAVAILABLE
+    assert rpc_status.from_call(caught.value) == status_of(Overloaded())
+    assert chain.seen == seen
 
 
 async def test_undecodable_message(chain):
