@@ -97,6 +97,9 @@ class Fleet:
             plan.ECHO_AGAIN: partial(self._echo, "echo-again"),
             plan.POSTGRES: partial(self._service_on_postgres, "batching", {}),
             plan.POSTGRES_PLAIN: partial(self._service_on_postgres, "plain", servers.BATCHING_OFF),
+            plan.POSTGRES_UNTRACED: partial(
+                self._service_on_postgres, "untraced", servers.TRACING_OFF
+            ),
             plan.POSTGRES_HTTP: self._service_over_http,
             plan.EMPTY_HTTP: self._empty_http,
             plan.SQLITE: self._service_on_sqlite,
@@ -130,7 +133,7 @@ class Fleet:
 
     def _service(self, name: str, url: str, secret: str, settings: Mapping[str, str]) -> Subject:
         book = self._open(Book(url, operations), self._started)
-        settings = {**settings, "MILEPOST_OTLP_ENDPOINT": self._otlp_endpoint()}
+        settings = {"MILEPOST_OTLP_ENDPOINT": self._otlp_endpoint(), **settings}
         server = servers.start_service(url, self._log(f"service-{name}"), settings)
         return grpc_subject(self._stack.enter_context(server), secret, book)
 

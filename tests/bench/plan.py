@@ -10,6 +10,8 @@ POSTGRES = "PostgreSQL"
 """The service on PostgreSQL with its default settings."""
 POSTGRES_PLAIN = "PostgreSQL plain"
 """The service on PostgreSQL with batching off."""
+POSTGRES_UNTRACED = "PostgreSQL untraced"
+"""The service on PostgreSQL without traces. The others trace one call in a hundred."""
 POSTGRES_UNARY = "PostgreSQL unary"
 """The service on PostgreSQL, with a call for each update instead of a stream."""
 POSTGRES_HTTP = "PostgreSQL HTTP"
@@ -78,6 +80,7 @@ COMPARISONS = (
             ECHO_AGAIN,
             POSTGRES,
             POSTGRES_PLAIN,
+            POSTGRES_UNTRACED,
             SQLITE,
             AIOSQLITE,
             EMPTY_HTTP,

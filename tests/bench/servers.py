@@ -35,6 +35,7 @@ SETTINGS = {
 calls a second (limits per principal, the quota of active operations) are raised here only."""
 
 BATCHING_OFF = {"MILEPOST_BATCHING": "false"}
+TRACING_OFF = {"MILEPOST_OTLP_ENDPOINT": "", "MILEPOST_TRACE_SAMPLE_RATIO": "0"}
 
 _START_SECONDS = 60.0
 _STOP_SECONDS = 20.0

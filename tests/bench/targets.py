@@ -47,6 +47,7 @@ STREAM_OF_ECHO = 0.6
 STREAM_OF_UNARY = 5.0
 WATCH_OF_ECHO = 0.77
 """One change takes at most 1.3 times as long to reach all its watchers."""
+TRACED_OF_UNTRACED = 0.95
 BATCHED = ("get", "update")
 WRITES = ("update", "create", "complete")
 
@@ -74,6 +75,12 @@ def targets() -> Iterator[Target]:
         yield Target(
             block=block, cell=plan.SQLITE, base=plan.AIOSQLITE, required=SQLITE_OF_AIOSQLITE
         )
+    yield Target(
+        block=plan.block_name("update", 32),
+        cell=plan.POSTGRES,
+        base=plan.POSTGRES_UNTRACED,
+        required=TRACED_OF_UNTRACED,
+    )
     life = plan.block_name(plan.LIFE, 32)
     yield Target(block=life, cell=plan.POSTGRES, base=plan.FASTAPI, required=LIFE_OF_NAIVE)
     stream = plan.block_name(plan.STREAM, 32)

@@ -15,7 +15,7 @@ STARTED = 256
 """The size of the largest batch, as a batch must not contain an operation twice."""
 
 
-@pytest.mark.timeout(600)  # it starts seven servers
+@pytest.mark.timeout(600)  # it starts many servers
 def test_one_tiny_round_of_everything(tmp_path):
     """Every server starts, answers every kind of call, and stores every acknowledged transition."""
     comparisons = [
