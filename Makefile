@@ -54,7 +54,8 @@ LRO_GO := .cache/lro/go
 LRO_JAVA := .cache/lro/java/classpath.txt
 LRO_BUILT := $(if $(shell command -v go),$(LRO_GO)) $(if $(shell command -v mvn),$(LRO_JAVA))
 
-# The collector of traces, a tool of a module of its own. Its first build takes minutes, and is kept.
+# The collector of traces, a tool of a module of its own. Its first build takes minutes, and is kept. Nobody debugs it,
+# and its speed does not matter: it is built without inlining and debug information.
 JAEGER := .cache/jaeger/jaeger
 JAEGER_BUILT := $(if $(shell command -v go),$(JAEGER))
 
@@ -293,7 +294,8 @@ $(DASHBOARD_CHECK): $(wildcard tests/grafana/*)
 
 $(JAEGER): tests/jaeger/go.mod tests/jaeger/go.sum
 	@echo "building Jaeger, which takes minutes the first time"
-	@cd tests/jaeger && go build -o $(CURDIR)/$@ github.com/jaegertracing/jaeger/cmd/jaeger
+	@cd tests/jaeger && go build -gcflags='all=-l -dwarf=false' -ldflags='-s -w' -o $(CURDIR)/$@ \
+		github.com/jaegertracing/jaeger/cmd/jaeger
 	@touch $@
 
 $(LRO_JAVA): $(LRO)/java/pom.xml $(wildcard $(LRO)/java/src/*.java) protos/milepost/v1/operation.proto
