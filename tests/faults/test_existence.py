@@ -13,6 +13,7 @@ from tests.e2e.rpcs import Rpc
 from tests.e2e.service import Service
 from tests.faults.strangers import CALLS, Ask, Protocol
 from tests.faults.timing import Interval, Rounds, difference, measure, slower
+from tests.machine import slowdown
 
 _log = logging.getLogger(__name__)
 FOREIGN, MISSING, DELAYED = "foreign", "missing", "delayed"
@@ -105,16 +106,20 @@ def rounds_of(service: Service, protocol: Protocol, rpc: Rpc, size: Size) -> Rou
 @sizes
 @calls
 def test_foreign_takes_as_long_as_missing(service, protocol, rpc, size):
-    """Times do not tell a foreign operation apart from a missing one, and a delay is detected."""
+    """Times do not tell a foreign operation apart from a missing one, and a delay is detected.
+
+    On a busy machine all rounds together are less exact, and the bound is wider for them.
+    """
     found: Rounds = []
     report = ""
-    for _ in range(size.evaluations):
+    for left in reversed(range(size.evaluations)):
         found += rounds_of(service, protocol, rpc, size)
         foreign = difference(found, FOREIGN, MISSING)
         delayed = difference(found, DELAYED, MISSING)
         report += f"\n{len(found)} rounds: foreign {foreign}, delayed by {size.injected}: {delayed}"
         _log.info(report.rpartition("\n")[2])
-        if foreign.within(size.bound) and delayed.beyond(size.bound):
+        bound = size.bound if left else size.bound * slowdown()
+        if foreign.within(bound) and delayed.beyond(bound):
             return
         if foreign.beyond(size.bound):
             break
