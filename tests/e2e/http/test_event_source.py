@@ -116,7 +116,7 @@ def test_browser_waits_for_its_rate_limit(database_url, tmp_path):
         tmp_path,
         http_token_in_query="true",  # noqa: S106
         # The next read is permitted after the page, which takes its time, has asked.
-        reads_per_minute=f"{20 / slowdown():.0f}",
+        reads_per_minute=f"{max(1.0, 20 / slowdown()):.0f}",
     ) as service:
         alice = service.client("alice")
         operation = alice.create_in("COMPLETED")
