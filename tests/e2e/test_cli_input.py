@@ -46,6 +46,8 @@ REQUIRED: Final = {
     "role": "caller",
 }
 """Valid values of required parameters."""
+COMMAND: Final[Any] = typer.main.get_command(app)
+"""The command line, built once: typer takes longer to build it than most commands take."""
 Run = Callable[..., tuple[int, str, str]]
 
 
@@ -62,7 +64,7 @@ def run(
 
     def run(*words: str) -> tuple[int, str, str]:
         with pytest.raises(SystemExit) as end:
-            app(list(words))
+            COMMAND(list(words))
         written = capfd.readouterr()
         return int(end.value.code or 0), written.out, written.err
 
@@ -91,7 +93,7 @@ def valid_words(command: Any, *, without: str) -> list[str]:
 
 PARAMETERS: Final = [
     pytest.param(names, command, parameter, id=f"{' '.join(names)} {parameter.opts[0]}")
-    for names, command in commands(typer.main.get_command(app))
+    for names, command in commands(COMMAND)
     for parameter in command.params
     # The demo hashes any folder that it is given; its tests have the others.
     if not getattr(parameter, "is_flag", False) and parameter.name not in {"folder", "help"}

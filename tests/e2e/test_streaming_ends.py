@@ -84,8 +84,9 @@ async def test_drain_does_not_wait_for_a_worker_that_does_not_read(own_service):
 async def flood(stream: Stream, ids: list[str]) -> None:
     """Send bad and good updates without end and without reading."""
     while True:
-        await stream.send("x" * 255, message="y" * 2_000)
         for operation_id in ids:
+            # Each refusal is an item of its own: the buffers of the connection fill soon.
+            await stream.send("x" * 255, message="y" * 2_000)
             await stream.send(operation_id, progress=0.5, message="z" * 1_000)
 
 
