@@ -147,12 +147,12 @@ async def test_lease_is_renewed_while_the_work_is_silent(any_service, caller, fu
     assert (await caller.get(operation.id)).attempt == 1
 
 
-def cancelled_claims(service: Service) -> float:
-    """Return the number of cancelled claims."""
+def ended_claims(service: Service, code: str) -> float:
+    """Return the number of claims that ended with this code."""
     return service.metric(
         "milepost_rpc_duration_seconds_count",
         method="milepost.v1.WorkerService/ClaimOperations",
-        code="CANCELLED",
+        code=code,
     )
 
 
@@ -167,13 +167,16 @@ async def test_sigterm_lets_the_work_finish(any_service, caller, function):
 
     key = any_service.api_key("wally", roles=("WORKER",), functions=("test.*",))
     async with Milepost(any_service.address, api_key=key) as milepost:
+        answered = ended_claims(any_service, "OK")
         running = asyncio.create_task(Worker(milepost, {function: does}).run(handle_signals=True))
         operation = await caller.create(function)
         await asyncio.wait_for(started.wait(), SOON_S)
-        before = cancelled_claims(any_service)
+        await until(lambda: ended_claims(any_service, "OK") > answered)
+        await until(lambda: any_service.metric("milepost_rpcs_running") > 0)  # the next claim
+        cancelled = ended_claims(any_service, "CANCELLED")
         os.kill(os.getpid(), signal.SIGTERM)
         # The claim and the create use two connections, so that their order is undefined.
-        await until(lambda: cancelled_claims(any_service) > before)
+        await until(lambda: ended_claims(any_service, "CANCELLED") > cancelled)
         later = await caller.create(function)
         finish.set()
         await asyncio.wait_for(running, SOON_S)
