@@ -9,7 +9,7 @@ import sqlite3
 import sys
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -28,6 +28,7 @@ from tests.postgres_binaries import memory_root
 from tests.programs import CURL
 
 _COPIES_AHEAD = 2
+_CLUSTER = pytest.StashKey[PostgresCluster]()
 
 
 # The tests start hundreds of processes that import the same modules. Where the environment forbids
@@ -81,6 +82,16 @@ def prepare_template(url: str) -> None:
     keep_event_days(url)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Add the log of PostgreSQL to the report of a failed test: it is deleted with the server."""
+    report = yield
+    cluster = item.config.stash.get(_CLUSTER, None)
+    if report.failed and cluster is not None:
+        report.sections.append(("the log of PostgreSQL", cluster.log()))
+    return report
+
+
 @pytest.fixture(scope="session", autouse=True)
 def no_canary_gets_out() -> Iterator[None]:
     """Assert after the session that no service leaked a guarded secret."""
@@ -89,7 +100,7 @@ def no_canary_gets_out() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[PostgresServer]:
+def postgres(pytestconfig: pytest.Config) -> Iterator[PostgresServer]:
     """Return the PostgreSQL server that the environment names, or one of this session.
 
     Without one its tests fail; they are never skipped.
@@ -99,7 +110,9 @@ def postgres() -> Iterator[PostgresServer]:
         yield PostgresServer(url)
         return
     with PostgresCluster(durable=False, in_memory=True) as cluster:
+        pytestconfig.stash[_CLUSTER] = cluster
         yield cluster
+        del pytestconfig.stash[_CLUSTER]
 
 
 @pytest.fixture(scope="session")

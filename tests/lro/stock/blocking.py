@@ -69,7 +69,7 @@ def wait(client: operations_v1.OperationsClient, name: str, *, cancel: bool) -> 
         show(state(future))
     if cancel:
         show({"cancel": future.cancel()})
-    value = future.result(timeout=60)
+    value = future.result(timeout=240)
     show({"value": json_format.MessageToDict(value), **state(future)})
 
 

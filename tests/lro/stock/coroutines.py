@@ -59,7 +59,7 @@ async def wait(client: operations_v1.OperationsAsyncClient, name: str, *, cancel
         show(state(future))
     if cancel:
         show({"cancel": await future.cancel()})
-    value = await future.result(timeout=60)
+    value = await future.result(timeout=240)
     show({"value": json_format.MessageToDict(value), **state(future)})
 
 
