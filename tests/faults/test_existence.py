@@ -35,7 +35,7 @@ class Size:
     """Added delay in microseconds that must be detected."""
 
 
-SMALL = Size(rounds=300, evaluations=6, bound=100.0, injected=400.0)
+SMALL = Size(rounds=300, evaluations=20, bound=100.0, injected=400.0)
 FULL = Size(rounds=2_000, evaluations=6, bound=25.0, injected=100.0)
 sizes = pytest.mark.parametrize(
     "size",
