@@ -249,7 +249,7 @@ def run(few: int, many: int, rounds: int, warm_up: int = WARM_UP) -> list[Line]:
             cluster.create_database(name)
             upgrade(cluster.url(name))
             fill(cluster.url(name), count)
-            service = stack.enter_context(Service(cluster.url(name), folder))
+            service = stack.enter_context(Service(cluster.url(name), folder, forked=False))
             found.append(callers(service, count))
         return measure(found[0], found[1], rounds, warm_up)
 

@@ -12,13 +12,12 @@ import json
 import re
 import signal
 import subprocess
-import sys
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import IO, Any, Final, Self
 
 import grpc
 from sqlalchemy.engine import Engine
@@ -29,6 +28,7 @@ from milepost.domain.operation import Role
 from milepost.storage.api_keys import KeyRing
 from milepost.storage.engine import open_engine
 from tests.canaries import CANARIES
+from tests.e2e import fork_server
 from tests.e2e.client import Client
 from tests.machine import environment, free_ports
 from tests.waiting import eventually
@@ -71,20 +71,29 @@ class Service:
         database_url: address of its database.
         folder: the folder of its log.
         limited: use the default limits, which are otherwise lifted.
+        forked: save the import of its modules, see `tests.e2e.fork_server`; not for tests of what
+            happens before that, of what it inherits, or of its memory.
         settings: settings by their names in `milepost.config.Settings`.
     """
 
     def __init__(
-        self, database_url: str, folder: Path, *, limited: bool = False, **settings: str
+        self,
+        database_url: str,
+        folder: Path,
+        *,
+        limited: bool = False,
+        forked: bool = True,
+        **settings: str,
     ) -> None:
         self._limited = limited
+        self._forked = forked
         grpc_port, http_port = free_ports(2)
         self.database_url = database_url
         self.address = f"127.0.0.1:{grpc_port}"
         self.http_address = f"127.0.0.1:{http_port}"
         self.url = f"http://{self.http_address}"
-        self.process: subprocess.Popen[bytes] | None = None
-        self.command: Sequence[str] = (sys.executable, "-m", "milepost", "serve")
+        self.process: subprocess.Popen[bytes] | fork_server.ForkedProcess | None = None
+        self.command: Sequence[str] = fork_server.COMMAND
         self._settings = settings
         self._log = folder / f"service-{grpc_port}.log"
         CANARIES.watch(self._log)
@@ -113,15 +122,22 @@ class Service:
             **self._settings,
         }
         with self._log.open("ab") as log:
-            self.process = subprocess.Popen(
-                self.command,
-                env=environment(**settings),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
+            self.process = self._process(environment(**settings), log)
         if ready:
             self.wait_until_ready()
+
+    def _process(
+        self, environment: Mapping[str, str], log: IO[bytes]
+    ) -> subprocess.Popen[bytes] | fork_server.ForkedProcess:
+        if self._forked and fork_server.can_fork(self.command, environment):
+            return fork_server.fork(environment, log)
+        return subprocess.Popen(
+            self.command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
 
     def wait_until_ready(self) -> None:
         """Wait until the service accepts calls; end the process if it does not."""

@@ -63,7 +63,7 @@ def open_files(service: Service) -> int:
 
 def test_soft_limit_of_open_files_is_raised(sqlite_url, tmp_path):
     """The service raises its soft limit of open files, and says so in its log."""
-    service = Service(sqlite_url, tmp_path)
+    service = Service(sqlite_url, tmp_path, forked=False)
     with soft_limit(OPEN_FILES):
         service.start()
     try:

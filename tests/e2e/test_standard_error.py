@@ -28,7 +28,7 @@ MALFORMED = (
 @pytest.fixture
 def own_service(sqlite_url, tmp_path):
     """A service of the test alone."""
-    with Service(sqlite_url, tmp_path) as service:
+    with Service(sqlite_url, tmp_path, forked=False) as service:
         yield service
 
 

@@ -134,7 +134,10 @@ def rss(pid: int) -> int:
 )
 async def test_idle_watchers_are_cheap_and_fast(database_url, tmp_path, count):
     """An idle watcher costs at most 1.4 times an empty stream, and gets a change in 20 ms."""
-    with Service(database_url, tmp_path) as service, empty_server() as (address, empty):
+    with (
+        Service(database_url, tmp_path, forked=False) as service,
+        empty_server() as (address, empty),
+    ):
         alice = service.client("alice")
         rows = [factories.row(owner=alice.subject) for _ in range(count)]
         Stored(service.engine).execute(sa.insert(operations), rows)

@@ -71,8 +71,8 @@ def size(request) -> Size:
 @pytest.fixture
 def limited(database_url, tmp_path, size):
     """A service with the default limits, or those of a smaller drill, and pending operations."""
-    settings = {"worker_writes_per_minute": str(size.writes)}
-    with Service(database_url, tmp_path, limited=True, **settings) as service:
+    writes = str(size.writes)
+    with Service(database_url, tmp_path, limited=True, worker_writes_per_minute=writes) as service:
         rows = [factories.row(owner=f"owner-{n % OWNERS}") for n in range(size.count)]
         with service.engine.begin() as connection:
             connection.execute(sa.insert(operations), rows)

@@ -140,7 +140,7 @@ def run(*, callers: int = CALLERS, rounds: int = ROUNDS, count: int = 0) -> list
         for name, owners in (("one caller", 1), (f"{callers:,} callers", callers)):
             cluster.create_database(f"callers_{owners}")
             upgrade(url := cluster.url(f"callers_{owners}"))
-            service = stack.enter_context(Service(url, folder))
+            service = stack.enter_context(Service(url, folder, forked=False))
             calls = fill(service, owners, callers)
             subjects.append(Subject(name, service, calls, itertools.cycle(calls)))
         taken = asyncio.run(measure(subjects, rounds, count or callers))

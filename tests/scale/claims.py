@@ -210,7 +210,7 @@ def run(
         fill(urls[2], many, owner="busy")
         lines = asyncio.run(hundred_functions(urls[0], rounds))
         lines += asyncio.run(one_owner(urls[1], urls[2], claimed=claimed, rounds=rounds // 2))
-        with Service(urls[3], folder) as service:
+        with Service(urls[3], folder, forked=False) as service:
             lines += burst(service, workers, "idle")
             fill(urls[3], 2 * workers, owner="o", owners=10, functions=len(FUNCTIONS))
             lines += burst(service, workers, "with work")

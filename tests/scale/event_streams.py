@@ -171,6 +171,7 @@ def run(
         service = Service(
             url,
             folder,
+            forked=False,
             http_connections_max=str(count + SPARE_FILES),
             keep_alive_seconds=str(keep_alive),
         )

@@ -144,7 +144,9 @@ def expiries(
     execute(url, _FILL, "VACUUM (ANALYZE) operations", "CHECKPOINT", count=count)
     # The first cleanup begins after one pause. The passes after it must not wait for another one.
     pause = WARM_UP_S + seconds
-    with Service(url, folder, cleanup_seconds=str(pause), log_level="warning") as service:
+    with Service(
+        url, folder, forked=False, cleanup_seconds=str(pause), log_level="warning"
+    ) as service:
         begin = time.monotonic() + pause
         assert service.process is not None
         pid = service.process.pid

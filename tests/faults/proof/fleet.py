@@ -109,7 +109,7 @@ class Replica(Service):
         clock_offset_s: float = 0.0,
         **settings: str,
     ) -> None:
-        super().__init__(database_url, folder, limited=False, **settings)
+        super().__init__(database_url, folder, limited=False, forked=False, **settings)
         self.clock = folder / f"clock-{self.address.rpartition(':')[2]}"
         self.step_clock(clock_offset_s)
         seeded = () if bug is None else ("--bug", bug)
