@@ -13,7 +13,6 @@ from milepost.storage.engine import open_engine
 from milepost.storage.session import Session
 from milepost.storage.session_settings import SETTINGS
 from tests import factories
-from tests.contract.stored import answers
 
 ODD = "naïve ☃ 日本"
 TTL = timedelta(days=40, seconds=5, microseconds=7)
@@ -106,7 +105,7 @@ async def test_races(store, replica):
     """Concurrent changes of one operation succeed one after the other, none is aborted."""
     operation = await factories.create(store, quota=100)
     await store.apply(factories.change(Transition.START, operation.id))
-    found = await answers(
+    await asyncio.gather(
         *(
             each.apply(factories.change(Transition.PROGRESS, operation.id, progress=0.5))
             for _ in range(20)
@@ -114,7 +113,6 @@ async def test_races(store, replica):
         ),
         *(factories.create(each, quota=100) for _ in range(10) for each in (store, replica)),
     )
-    assert [each for each in found if isinstance(each, Exception)] == []
 
 
 @pytest.mark.usefixtures("odd_environment")

@@ -79,7 +79,7 @@ def test_claim_ends_before_its_deadline(any_service, worker, function):
     (rpc,) = (rpc for rpc in RPCS if rpc.method == "ClaimOperations")
     call = rpc.on(any_service.channel)
     request = rpc.request(functions=[function])
-    assert list(call(request, metadata=worker.metadata, timeout=1.0).operations) == []
+    assert list(call(request, metadata=worker.metadata, timeout=3.0).operations) == []
 
 
 def test_one_operation_for_many_waiters(alice, worker, function):

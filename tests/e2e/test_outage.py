@@ -22,6 +22,8 @@ from tests.machine import slowdown
 from tests.postgres import PostgresCluster
 from tests.waiting import eventually
 
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+SERVING = health_pb2.HealthCheckResponse.SERVING
 REFUSED_WITHIN_S = 1.0
 NOT_READY_WITHIN_S = 2.0
 BACK_WITHIN_S = 5.0
@@ -87,7 +89,7 @@ def recover(service, client):
     eventually(service.is_ready, within=BACK_WITHIN_S, what="ready again")
     left = BACK_WITHIN_S - (time.monotonic() - start)
     eventually(lambda: can_write(client), within=left, what="writes again")
-    assert health(service) == health_pb2.HealthCheckResponse.SERVING
+    eventually(lambda: health(service) == SERVING, within=left, what="healthy again")
 
 
 ABOUT_WORK = tuple(
@@ -125,7 +127,8 @@ def test_outage_and_return(cluster, own_service, outage):
         left = NOT_READY_WITHIN_S - (time.monotonic() - start)
         eventually(lambda: problem(own_service), within=left, what="not ready")
         assert problem(own_service) in CAUSES[outage]
-        assert health(own_service) == health_pb2.HealthCheckResponse.NOT_SERVING
+        left = NOT_READY_WITHIN_S - (time.monotonic() - start)
+        eventually(lambda: health(own_service) == NOT_SERVING, within=left, what="not healthy")
         assert own_service.probe("/healthz")[0] == 200
         assert own_service.probe("/metrics")[0] == 200
     recover(own_service, both)
