@@ -14,8 +14,9 @@ import pytest
 import sqlalchemy as sa
 
 from milepost.config import load
-from milepost.main import DatabaseError, check
 from milepost.main.access import access_of
+from milepost.main.checks import check
+from milepost.main.database import DatabaseError
 from milepost.main.embedded import EmbeddedStore
 from milepost.main.readiness import STARTING, Readiness, database_is_usable
 from milepost.storage import sqlite

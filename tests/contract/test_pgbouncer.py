@@ -10,7 +10,9 @@ import sqlalchemy as sa
 from milepost.config import load
 from milepost.domain.operation import Status, new_operation_id
 from milepost.domain.transitions import Transition
-from milepost.main import DatabaseError, check, migrate
+from milepost.main.checks import check
+from milepost.main.database import DatabaseError
+from milepost.main.migration import migrate
 from milepost.main.readiness import Readiness, database_is_usable
 from milepost.storage.batchers import Batchers
 from milepost.storage.engine import open_engine

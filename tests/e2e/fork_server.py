@@ -23,7 +23,7 @@ from typing import IO, Final
 from milepost.config import PREFIX
 
 COMMAND: Final = (sys.executable, "-m", "milepost", "serve")
-_MODULES: Final = ("milepost.cli", "milepost.main", "milepost.telemetry", "uvloop")
+_MODULES: Final = ("milepost.cli", "milepost.main.serving", "milepost.telemetry", "uvloop")
 _MESSAGE_BYTES: Final = 128 * 1024
 
 

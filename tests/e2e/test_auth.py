@@ -9,10 +9,10 @@ from grpc import StatusCode
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from milepost import main
 from milepost.api.methods import METHODS, PUBLIC
 from milepost.domain.api_key import CHECKSUM_LENGTH, _checksum, issue_key
 from milepost.domain.operation import Role
+from milepost.main.api_keys import revoke_key
 from tests.e2e.client import Client
 from tests.e2e.matrix import MORE_TRIES
 from tests.e2e.refusals import refused
@@ -54,7 +54,7 @@ def bad_headers(any_service: Service) -> dict[str, Metadata]:
     """Headers without a valid credential, by their defect."""
     key = any_service.api_key("alice")
     revoked = any_service.api_key("alice")
-    assert main.revoke_key(any_service.database_url, revoked.split("_")[1])
+    assert revoke_key(any_service.database_url, revoked.split("_")[1])
     last = "1" if key[-1] == "0" else "0"
     other = any_service.api_key("alice")
     return {

@@ -9,7 +9,10 @@ import sqlalchemy as sa
 from grpc import StatusCode
 
 from milepost.config import load
-from milepost.main import DatabaseError, check, clean_up, migrate
+from milepost.main.checks import check
+from milepost.main.cleanup import clean_up
+from milepost.main.database import DatabaseError
+from milepost.main.migration import migrate
 from tests.e2e.refusals import refused
 from tests.e2e.service import Service
 from tests.unit.documents import OPERATING, blocks

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from milepost import main
 from milepost.cli.temporary_service import temporary_service
 from milepost.domain.operation import Role
+from milepost.main.api_keys import create_key
 from milepost_client import SyncMilepost
 from tests.unit.documents import README, RETRIES, blocks
 
@@ -45,8 +45,8 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
     with temporary_service() as service:
         service.wait_until_listening()
         url = service.database_url
-        caller = main.create_key(url, subject="alice", roles=[Role.CALLER], functions=[])[1]
-        worker = main.create_key(url, subject="enc", roles=[Role.WORKER], functions=["video.*"])[1]
+        caller = create_key(url, subject="alice", roles=[Role.CALLER], functions=[])[1]
+        worker = create_key(url, subject="enc", roles=[Role.WORKER], functions=["video.*"])[1]
         environment = {**os.environ, "MILEPOST_API_KEY": caller, "WORKER_KEY": worker}
         yield Programs(service.address, environment, tmp_path_factory.mktemp("programs"))
 

@@ -19,11 +19,12 @@ import typer
 import yaml
 from google.protobuf import descriptor_pool, json_format, message_factory
 
-from milepost import config, main, telemetry
+from milepost import config, telemetry
 from milepost.cli import app
 from milepost.domain.limits import Limits
 from milepost.domain.rates import Allowance
 from milepost.domain.transitions import TABLE
+from milepost.main.serving import serve
 from milepost.supervisor.slot import process_metrics
 from tests.unit.documents import (
     ARCHITECTURE,
@@ -48,7 +49,7 @@ DOCUMENTS: Final = sorted(
 OURS: Final = [path for path in DOCUMENTS if "clients" not in path.parts]
 EXAMPLES: Final = sorted((ROOT / "clients").glob("*/examples/*.py"))
 MAX_RECORD_LINES: Final = 60
-PROGRAM: Final = main.serve
+PROGRAM: Final = serve
 """The whole service: its import registers every metric and every service of the protos."""
 
 # --- generated parts ---

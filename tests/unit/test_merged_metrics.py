@@ -4,10 +4,11 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from milepost import main, telemetry
+from milepost import telemetry
+from milepost.main.serving import serve
 from milepost.supervisor.merged_metrics import GAUGES, MergedMetrics
 
-PROGRAM = main.serve
+PROGRAM = serve
 """The whole service: its import registers every metric."""
 
 

@@ -6,11 +6,12 @@ from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metr
 from opentelemetry.sdk.resources import Resource
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from milepost import main, telemetry
+from milepost import telemetry
+from milepost.main.serving import serve
 from milepost.telemetry.otlp_metrics import Period, metrics_data
 from tests import otlp
 
-PROGRAM = main.serve
+PROGRAM = serve
 """The whole service: its import registers every metric."""
 TRACE_ID, SPAN_ID = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 RESOURCE = Resource({"service.name": "test"})

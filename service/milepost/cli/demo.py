@@ -153,16 +153,14 @@ def _stage(address: str | None, api_key: str | None, *, insecure: bool) -> Itera
     from milepost.cli.temporary_service import temporary_service
 
     with temporary_service() as service:
-        from milepost import main  # slow: imported while the service starts
+        from milepost.main.api_keys import create_key  # slow: imported while the service starts
 
         service.wait_until_listening()
         url = service.database_url
         yield Stage(
             address=service.address,
-            caller_key=main.create_key(url, subject=CALLER, roles=[Role.CALLER], functions=[])[1],
-            worker_key=main.create_key(url, subject=WORKER, roles=[Role.WORKER], functions=[GRANT])[
-                1
-            ],
+            caller_key=create_key(url, subject=CALLER, roles=[Role.CALLER], functions=[])[1],
+            worker_key=create_key(url, subject=WORKER, roles=[Role.WORKER], functions=[GRANT])[1],
             service=service,
         )
 

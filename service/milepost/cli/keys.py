@@ -79,11 +79,11 @@ def create(
     url = settings.database_url.get_secret_value()
     if problem := subject_problem(subject, settings.reserved_subjects):
         raise wrong_usage(f"--subject: {problem}")
-    from milepost import main
+    from milepost.main import api_keys
 
     roles, functions = sorted(set(role)), sorted(set(function or ()))
     with database_failures():
-        key_id, secret, expire_time = main.create_key(
+        key_id, secret, expire_time = api_keys.create_key(
             url, subject=subject, roles=roles, functions=functions, lifetime=expires_in
         )
     if quiet:
@@ -122,10 +122,10 @@ def create(
 def list_(*, output: OutputOption = Output.TEXT, quiet: QuietOption = False) -> None:
     """List every API key, newest first, without the keys themselves."""
     url = database_url()
-    from milepost import main
+    from milepost.main import api_keys
 
     with database_failures():
-        keys = main.list_keys(url)
+        keys = api_keys.list_keys(url)
     if quiet:
         for key in keys:
             print_line(key["key_id"])
@@ -176,11 +176,11 @@ def revoke(
 ) -> None:
     """Revoke an API key, within 5 seconds on every replica. A second call changes nothing."""
     url = database_url()
-    from milepost import main
+    from milepost.main import api_keys
 
     key_id = key_id_of(key_id) or key_id  # the key itself is accepted too
     with database_failures():
-        if not main.revoke_key(url, key_id):
+        if not api_keys.revoke_key(url, key_id):
             raise CommandError(
                 "the API key does not exist: see milepost keys list",
                 reason="API_KEY_NOT_FOUND",

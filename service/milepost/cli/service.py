@@ -74,13 +74,14 @@ def _serve_as_replica(replica: Assignment, processes: int | None, output: Output
 
 
 def _serve(settings: Settings, replica: Assignment | None = None) -> None:
-    from milepost import main, telemetry
+    from milepost import telemetry
+    from milepost.main.serving import serve
 
     run = asyncio.run
     with contextlib.suppress(ImportError):
         from uvloop import run
     with settings_failures(), telemetry.logged_library_output():
-        run(main.serve(settings, replica))
+        run(serve(settings, replica))
 
 
 def _supervise(settings: Settings, output: Output) -> None:
@@ -184,10 +185,10 @@ def migrate(
             reason="CONFIRMATION_NEEDED",
         )
     settings = settings_without_ports()
-    from milepost import main
+    from milepost.main import migration
 
     with database_failures():
-        revision = main.migrate(
+        revision = migration.migrate(
             settings.database_url.get_secret_value(),
             to,
             allow_data_loss=settings.allow_data_loss,
@@ -215,12 +216,13 @@ def cleanup(
     the next events, and drops old ones. Works on the database, not on the service.
     """
     settings = settings_without_ports()
-    from milepost import main, telemetry
+    from milepost import telemetry
     from milepost.domain.sweep import EXPIRE, PURGE
+    from milepost.main.cleanup import clean_up
 
     telemetry.configure_logs(level="warning", as_json=output is Output.JSON)
     with database_failures():
-        swept = main.clean_up(settings, dry_run=dry_run)
+        swept = clean_up(settings, dry_run=dry_run)
     purged, failed = swept.counts[PURGE], swept.counts[EXPIRE]
     if quiet:
         return
@@ -260,11 +262,11 @@ def database_url() -> str:
 @contextlib.contextmanager
 def database_failures() -> Iterator[None]:
     """Turn an error of the database into a `CommandError`."""
-    from milepost import main
+    from milepost.main.database import DatabaseError
 
     try:
         yield
-    except main.DatabaseError as error:
+    except DatabaseError as error:
         raise CommandError(
             str(error).partition("\n")[0],
             reason="STORE_UNAVAILABLE" if error.away else "STORE_REFUSED",

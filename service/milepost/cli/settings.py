@@ -86,11 +86,11 @@ def check_config(
 
 
 def _check_connections(settings: Settings, *, connect: bool) -> None:
-    """Fail if Milepost could not use what it connects to; see `main.check`."""
-    from milepost import main
+    """Fail if Milepost could not use what it connects to; see `main.checks`."""
+    from milepost.main.checks import check
 
     with database_failures():
-        for line in main.check(settings, connect=connect):
+        for line in check(settings, connect=connect):
             warn(line)
 
 

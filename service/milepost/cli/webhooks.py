@@ -168,11 +168,11 @@ def reencrypt(*, output: OutputOption = Output.TEXT, quiet: QuietOption = False)
 
     Works on the database of the settings and needs no API key.
     """
-    from milepost import main
+    from milepost.main.master_keys import reencrypt_secrets
 
     settings = settings_without_ports()
     with settings_failures(), database_failures():
-        changed = main.reencrypt_secrets(settings)
+        changed = reencrypt_secrets(settings)
     if quiet:
         return
     if output is Output.JSON:

@@ -1,29 +1,7 @@
 """The composition root: it builds all parts of the service and connects them.
 
 ``serving.py`` starts and stops the service; the modules beside it build the parts of one capability
-each. ``commands.py`` has the database commands of the command line.
+each. ``migration.py``, ``cleanup.py``, ``api_keys.py``, ``master_keys.py`` and ``checks.py`` have
+the database commands of the command line. Each is imported by its command alone, because all parts
+of the service take much longer to import than such a command takes.
 """
-
-from milepost.main.checks import check
-from milepost.main.commands import (
-    DatabaseError,
-    clean_up,
-    create_key,
-    list_keys,
-    migrate,
-    reencrypt_secrets,
-    revoke_key,
-)
-from milepost.main.serving import serve
-
-__all__ = [
-    "DatabaseError",
-    "check",
-    "clean_up",
-    "create_key",
-    "list_keys",
-    "migrate",
-    "reencrypt_secrets",
-    "revoke_key",
-    "serve",
-]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Final
 
-from milepost.main.commands import DatabaseError, opened_database, require
+from milepost.main.database import DatabaseError, opened_database, require
 from milepost.main.embedded import sqlite_path
 from milepost.storage import schema
 from milepost.storage.connections import CONNECTIONS_PER_REPLICA, connections_for_clients

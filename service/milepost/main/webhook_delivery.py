@@ -1,4 +1,4 @@
-"""The delivery of webhooks, and the master keys that it needs."""
+"""The delivery of webhooks."""
 
 from __future__ import annotations
 
@@ -10,15 +10,13 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from milepost import telemetry
-from milepost.config import SettingsError, redacted
-from milepost.main.embedded import sqlite_path
+from milepost.main.master_keys import master_keys
 from milepost.tracking.signing_secrets import Secrets
 from milepost.webhooks.attempts import DeliveryAttempts
 from milepost.webhooks.callbacks import CheckedCallbacks
 from milepost.webhooks.concurrency import ConcurrencyLimits
 from milepost.webhooks.dispatcher import Dispatcher
 from milepost.webhooks.guard import Resolver
-from milepost.webhooks.master_keys import key_beside, read_keys
 from milepost.webhooks.sender import Sender
 from milepost.webhooks.vault import Vault
 
@@ -82,28 +80,3 @@ def receiver_tls(authorities: Path | None) -> ssl.SSLContext:
     if authorities is not None:
         context.load_verify_locations(authorities)
     return context
-
-
-def master_keys(settings: Settings) -> dict[str, bytes] | None:
-    """Return the keys that encrypt signing secrets, the current one first, or None.
-
-    The embedded store has a key of its own beside it, unless the operator configures others.
-
-    Raises:
-        SettingsError: The file of keys is not usable.
-    """
-    if settings.webhook_keys is not None:
-        return read_keys(settings.webhook_keys.get_secret_value())
-    path = settings.webhook_keys_file
-    try:
-        if path is not None:
-            return read_keys(path.read_text(encoding="ascii"))
-        if settings.embedded:
-            database = sqlite_path(settings.database_url.get_secret_value())
-            path = database.with_suffix(".webhook-keys")
-            return key_beside(path)
-    except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else str(error)
-        shown = redacted("webhook_keys_file", path)
-        raise SettingsError([f"MILEPOST_WEBHOOK_KEYS_FILE: {shown}: {why}"]) from None
-    return None
