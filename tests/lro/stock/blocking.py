@@ -62,15 +62,16 @@ def failure(error: Exception) -> dict[str, object]:
     }
 
 
-def wait(client: operations_v1.OperationsClient, name: str, *, cancel: bool) -> None:
-    """Follow an operation to its end, and cancel it on the way if that is asked for."""
-    future = future_of(client, name)
-    if not future.done():
-        show(state(future))
-    if cancel:
-        show({"cancel": future.cancel()})
-    value = future.result(timeout=240)
-    show({"value": json_format.MessageToDict(value), **state(future)})
+def wait(client: operations_v1.OperationsClient, names: str, *, cancel: bool) -> None:
+    """Follow each operation to its end, in turn; cancel it on the way if that is asked for."""
+    for name in names.split(","):
+        future = future_of(client, name)
+        if not future.done():
+            show(state(future))
+        if cancel:
+            show({"cancel": future.cancel()})
+        value = future.result(timeout=240)
+        show({"value": json_format.MessageToDict(value), **state(future)})
 
 
 def show(line: dict[str, object]) -> None:

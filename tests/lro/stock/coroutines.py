@@ -52,15 +52,16 @@ def future_of(client: operations_v1.OperationsAsyncClient, name: str) -> Any:
     )
 
 
-async def wait(client: operations_v1.OperationsAsyncClient, name: str, *, cancel: bool) -> None:
-    """Follow an operation to its end, and cancel it on the way if that is asked for."""
-    future = future_of(client, name)
-    if not await future.done():
-        show(state(future))
-    if cancel:
-        show({"cancel": await future.cancel()})
-    value = await future.result(timeout=240)
-    show({"value": json_format.MessageToDict(value), **state(future)})
+async def wait(client: operations_v1.OperationsAsyncClient, names: str, *, cancel: bool) -> None:
+    """Follow each operation to its end, in turn; cancel it on the way if that is asked for."""
+    for name in names.split(","):
+        future = future_of(client, name)
+        if not await future.done():
+            show(state(future))
+        if cancel:
+            show({"cancel": await future.cancel()})
+        value = await future.result(timeout=240)
+        show({"value": json_format.MessageToDict(value), **state(future)})
 
 
 async def delete(client: operations_v1.OperationsAsyncClient, name: str) -> None:
@@ -68,7 +69,7 @@ async def delete(client: operations_v1.OperationsAsyncClient, name: str) -> None
     show({"deleted": await client.delete_operation(name) is None})
 
 
-async def names(client: operations_v1.OperationsAsyncClient) -> None:
+async def show_ended(client: operations_v1.OperationsAsyncClient) -> None:
     """List the operations that have ended, page by page."""
     pager = await client.list_operations("operations", "done=true")
     show({"names": [found.name async for found in pager]})
@@ -82,7 +83,7 @@ async def main(address: str, verb: str, name: str = "") -> None:
         "wait": lambda: wait(client, name, cancel=False),
         "cancel": lambda: wait(client, name, cancel=True),
         "delete": lambda: delete(client, name),
-        "list": lambda: names(client),
+        "list": lambda: show_ended(client),
     }
     try:
         await verbs[verb]()

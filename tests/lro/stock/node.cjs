@@ -51,8 +51,7 @@ function plain(value) {
 const object = (struct) =>
   Object.fromEntries(Object.entries(struct.fields).map(([name, value]) => [name, plain(value)]));
 
-async function wait(client, name, cancel) {
-  const Metadata = await operationMetadata();
+async function wait(client, name, cancel, Metadata) {
   const state = ({ status, progress }) => ({
     status: Metadata.lookupEnum("OperationStatus").valuesById[status],
     progress: progress ?? 0,
@@ -70,11 +69,17 @@ async function wait(client, name, cancel) {
   show({ value: object(value), ...state(metadata) });
 }
 
+// Follows operations, one after the other.
+async function waitForAll(client, names, cancel) {
+  const Metadata = await operationMetadata();
+  for (const name of names.split(",")) await wait(client, name, cancel, Metadata);
+}
+
 async function main(address, verb, name) {
   const client = operationsClient(address, process.env.MILEPOST_API_KEY, process.env.HOLD_S);
   const verbs = {
-    wait: () => wait(client, name, false),
-    cancel: () => wait(client, name, true),
+    wait: () => waitForAll(client, name, false),
+    cancel: () => waitForAll(client, name, true),
     delete: async () => {
       await client.deleteOperation({ name });
       show({ deleted: true });

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"cloud.google.com/go/longrunning"
@@ -22,7 +23,7 @@ import (
 	milepostv1 "milepost.dev/go/gen/milepost/v1"
 )
 
-// deadline bounds one poll; without it the client gives up a held poll after 10 s.
+// deadline bounds the polls of one future; without it the client gives up a held poll after 10 s.
 const deadline = 60 * time.Second
 
 // headers returns an interceptor that adds the same headers to every call.
@@ -64,6 +65,8 @@ func showState(future *longrunning.Operation, line map[string]any) error {
 }
 
 func wait(ctx context.Context, client *lroauto.OperationsClient, name string, cancel bool) error {
+	ctx, stop := context.WithTimeout(ctx, deadline)
+	defer stop()
 	future := futureOf(client, name)
 	var value structpb.Struct
 	if err := future.Poll(ctx, &value); err != nil {
@@ -113,13 +116,17 @@ func run(ctx context.Context, client *lroauto.OperationsClient, verb, name strin
 	case "list":
 		return list(ctx, client)
 	default:
-		return wait(ctx, client, name, verb == "cancel")
+		for _, each := range strings.Split(name, ",") { // one after the other
+			if err := wait(ctx, client, each, verb == "cancel"); err != nil {
+				return err
+			}
+		}
+		return nil
 	}
 }
 
 func main() {
-	ctx, stop := context.WithTimeout(context.Background(), deadline)
-	defer stop()
+	ctx := context.Background()
 	client, err := operationsClient(ctx, os.Args[1], os.Getenv("MILEPOST_API_KEY"), os.Getenv("HOLD_S"))
 	if err != nil {
 		panic(err)
