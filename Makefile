@@ -12,7 +12,8 @@ UV ?= $(BIN)/uv
 WORKERS ?= 3
 SPREAD := -n $(WORKERS) --dist loadfile
 TOGETHER := tests/unit tests/contract tests/migration tests/e2e
-ALONE := tests/bench tests/scale
+MEASURED := tests/faults/test_existence.py
+ALONE := tests/bench tests/scale $(MEASURED)
 # The tests of the Python client among those.
 OF_CLIENT := tests/unit/test_client_*.py tests/e2e/test_client_lifecycle.py tests/e2e/test_worker*.py
 # More words for the command of a target: `make test ARGS="-k lifecycle -x"`.
@@ -125,7 +126,7 @@ ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
 else
 	$(BIN)/python -m pytest $(SPREAD) $(TOGETHER)
-	$(BIN)/python -m pytest $(SPREAD) tests/faults
+	$(BIN)/python -m pytest $(SPREAD) tests/faults --ignore $(MEASURED)
 	$(BIN)/python -m pytest $(ALONE)
 	$(BIN)/python -m pytest tests/conformance
 endif
