@@ -97,11 +97,11 @@ def fill(engine):
         for n in range(KEYS)
     ]
     with engine.begin() as connection:
-        connection.execute(sa.insert(api_keys), keys)
-        connection.execute(sa.insert(serving_periods), periods)
-        connection.execute(sa.insert(operations), rows)
-        connection.execute(sa.insert(events), event_rows)
-        connection.execute(sa.insert(deliveries), webhooks)
-        connection.execute(sa.insert(delivery_attempts), attempts)
+        factories.insert(connection, api_keys, keys)
+        factories.insert(connection, serving_periods, periods)
+        factories.insert(connection, operations, rows)
+        factories.insert(connection, events, event_rows)
+        factories.insert(connection, deliveries, webhooks)
+        factories.insert(connection, delivery_attempts, attempts)
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(sa.text("ANALYZE"))

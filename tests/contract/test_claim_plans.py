@@ -35,7 +35,7 @@ def fill(engine):
         for n in range(ROWS)
     ]
     with engine.begin() as connection:
-        connection.execute(sa.insert(operations), rows)
+        factories.insert(connection, operations, rows)
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(sa.text("ANALYZE"))
 

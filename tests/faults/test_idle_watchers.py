@@ -13,11 +13,9 @@ from typing import Any
 import grpc
 import psutil
 import pytest
-import sqlalchemy as sa
 
 from milepost.storage.tables import operations
 from tests import factories
-from tests.contract.stored import Stored
 from tests.e2e.client import Client
 from tests.e2e.service import Service
 from tests.machine import free_ports, slowdown
@@ -140,7 +138,8 @@ async def test_idle_watchers_are_cheap_and_fast(database_url, tmp_path, count):
     ):
         alice = service.client("alice")
         rows = [factories.row(owner=alice.subject) for _ in range(count)]
-        Stored(service.engine).execute(sa.insert(operations), rows)
+        with service.engine.begin() as connection:
+            factories.insert(connection, operations, rows)
         ids = [row["id"] for row in rows]
         warm = alice.watch(service.channel, ids[0])
         assert next(warm).operation.id == ids[0]

@@ -75,7 +75,7 @@ def limited(database_url, tmp_path, size):
     with Service(database_url, tmp_path, limited=True, worker_writes_per_minute=writes) as service:
         rows = [factories.row(owner=f"owner-{n % OWNERS}") for n in range(size.count)]
         with service.engine.begin() as connection:
-            connection.execute(sa.insert(operations), rows)
+            factories.insert(connection, operations, rows)
         yield service
 
 

@@ -81,8 +81,9 @@ class Plan:
         }
         await until(lambda: operation.id in self.failures)  # until its create is answered
         if self.reported[operation.id] < self.failures[operation.id]:
-            await self._call("FailOperation", errors=[BROKEN], retryable=True, **attempt)
+            # Before the call: another worker may have the next attempt before its answer is here.
             self.reported[operation.id] += 1
+            await self._call("FailOperation", errors=[BROKEN], retryable=True, **attempt)
         else:
             await self._call("CompleteOperation", **attempt)
             self.completed.add(operation.id)
