@@ -6,12 +6,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV ?= $(BIN)/uv
 # Processes that run the tests, each with a PostgreSQL of its own; 0 is one process. One more than a small machine has
-# cores, because many tests wait. A file of tests stays in one of them: what its tests share is made once. Tests that
-# kill run after the others, and tests that measure run alone: their deadlines are not for a machine that is busy with
-# all other tests.
+# cores, because many tests wait. A file of tests stays in one of them: what its tests share is made once. Files run in
+# the order below, with the long ones first; the files with the most tests are short. Tests that kill run after the
+# others, and tests that measure run alone: their deadlines are not for a machine that is busy with all other tests.
 WORKERS ?= 3
-SPREAD := -n $(WORKERS) --dist loadfile
-TOGETHER := tests/unit tests/contract tests/migration tests/e2e
+SPREAD := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+TOGETHER := tests/e2e tests/migration tests/contract tests/unit
 MEASURED := tests/faults/test_existence.py
 ALONE := tests/bench tests/scale $(MEASURED)
 # The tests of the Python client among those.

@@ -58,6 +58,9 @@ def run(
     """A function that runs a command in this process, as a caller and on a database of its own."""
     for name in [name for name in os.environ if name.startswith("MILEPOST_")]:
         monkeypatch.delenv(name)
+    # The program sets it for its process. Other tests run in this one too, and their services are
+    # forked only while the environment stays as it was.
+    monkeypatch.setenv("GRPC_VERBOSITY", "NONE")
     monkeypatch.setenv("MILEPOST_ADDRESS", service.address)
     monkeypatch.setenv("MILEPOST_API_KEY", service.api_key("input", roles=("CALLER",)))
     monkeypatch.setenv("MILEPOST_DATABASE_URL", f"sqlite:///{tmp_path}/milepost.db")

@@ -9,9 +9,10 @@ from tests.e2e.fork_server import ForkedProcess
 from tests.e2e.service import Service
 
 
-def test_forked_service_tells_how_it_ended(sqlite_url, tmp_path):
+def test_forked_service_tells_how_it_ended(sqlite_url, tmp_path, request):
     """A forked service runs until a signal ends it; its exit code names that."""
     service = Service(sqlite_url, tmp_path)
+    request.addfinalizer(service.kill)
     for number, code in ((signal.SIGTERM, 0), (signal.SIGKILL, -signal.SIGKILL)):
         service.start()
         process = service.process
