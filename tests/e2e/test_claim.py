@@ -1,5 +1,6 @@
 """ClaimOperations over the wire: a long poll for leased work."""
 
+import math
 import time
 
 import pytest
@@ -79,7 +80,14 @@ def test_claim_ends_before_its_deadline(any_service, worker, function):
     (rpc,) = (rpc for rpc in RPCS if rpc.method == "ClaimOperations")
     call = rpc.on(any_service.channel)
     request = rpc.request(functions=[function])
-    assert list(call(request, metadata=worker.metadata, timeout=3.0).operations) == []
+
+    def ends_in_time() -> bool:
+        waiting = call.future(request, metadata=worker.metadata, timeout=3.0)
+        assert waiting.code() in {StatusCode.OK, StatusCode.DEADLINE_EXCEEDED}
+        return waiting.code() is StatusCode.OK and not waiting.result().operations
+
+    # A busy machine may hold up an answer for longer than the service leaves it.
+    assert any(ends_in_time() for _ in range(math.ceil(slowdown())))
 
 
 def test_one_operation_for_many_waiters(alice, worker, function):
