@@ -115,7 +115,9 @@ def _answer(rpc: Rpc, status: int, data: bytes, headers: tuple[tuple[str, str], 
     problem = json.loads(data) if is_refusal else {}
     reason = problem.get("reason", "")
     code = StatusCode.OK
-    if is_refusal:
+    if data.startswith(b"event: error"):  # a busy machine refused after it had sent the headers
+        code = StatusCode.UNAVAILABLE  # so that it is asked again
+    elif is_refusal:
         assert problem["status"] == status
         code = _CODES.get(HTTPStatus(status)) or _CONFLICTS.get(reason, StatusCode.ABORTED)
     return Answer(
@@ -125,7 +127,7 @@ def _answer(rpc: Rpc, status: int, data: bytes, headers: tuple[tuple[str, str], 
         details=data if is_refusal else b"",
         initial=headers,
         trailing=(),
-        response=None if is_refusal else _response(rpc, data),
+        response=_response(rpc, data) if code is StatusCode.OK else None,
     )
 
 
