@@ -4,6 +4,7 @@ import asyncio
 import signal
 import sys
 
+import psutil
 import pytest
 
 from milepost.config import load
@@ -12,6 +13,7 @@ from milepost.supervisor.port import Ports
 from milepost.supervisor.replica import Replica
 from milepost.supervisor.slot import Slot
 from milepost.supervisor.supervisor import Supervisor
+from tests.waiting import eventually
 
 TIMEOUT_S = 30.0
 ANSWERS_ONCE = """
@@ -21,6 +23,14 @@ os.read(channel, 1)
 os.write(channel, json.dumps({"problem": None, "metrics": "page"}).encode() + b"\\n")
 time.sleep(3600)
 """
+REPORTS_AT_ITS_END = f"""
+import signal
+def end(*_):
+    last = json.dumps({{"problem": "draining", "metrics": "last page"}})
+    os.write(channel, last.encode() + b"\\n")
+    raise SystemExit
+signal.signal(signal.SIGTERM, end)
+{ANSWERS_ONCE}"""
 LEAVES_ITS_CHANNEL = """
 import os, sys, time
 os.close(int(sys.argv[-1].split(",")[1]))
@@ -40,6 +50,14 @@ async def code(process):
     """Return the exit code of a process once it has ended."""
     async with asyncio.timeout(TIMEOUT_S):
         return await process.end
+
+
+def has_ended(pid):
+    """Return True if the process has ended, whether or not its exit code was taken."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 async def test_process_that_hangs_is_killed(lines, monkeypatch):
@@ -89,6 +107,16 @@ async def test_last_metrics_remain(monkeypatch):
     assert await process.fetch_metrics() == "page"
     await process.stop(TIMEOUT_S)
     assert process.metrics == "page"
+
+
+async def test_last_report_is_read_after_the_end():
+    """The last report of a process is taken, also if the supervisor asks before it reads."""
+    process = await start(REPORTS_AT_ITS_END)
+    assert await process.is_ready_or_ended()
+    process.signal(signal.SIGTERM)
+    eventually(lambda: has_ended(process.pid), within=TIMEOUT_S, what="ended")
+    assert await process.fetch_metrics() == "last page"
+    assert await code(process) == 0
 
 
 async def pauses_of(place, count, monkeypatch):

@@ -24,6 +24,7 @@ MAX_SILENCE_S: Final = 30.0
 """Time without a report after which a process is killed: it hangs, and would refuse no call."""
 METRICS_TIMEOUT_S: Final = 2.0
 MAX_REPORT_BYTES: Final = 16 * 1024 * 1024
+_CHUNK_BYTES: Final = 256 * 1024
 MAX_EXIT_S: Final = 10.0
 """Time between the end of the connection and the exit of the process."""
 STARTING, ENDED = "starting", "ended"
@@ -36,10 +37,9 @@ class Replica:
         self,
         number: int,
         process: asyncio.subprocess.Process,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
+        channel: socket.socket,
     ) -> None:
-        """Follow a process that was started."""
+        """Follow a process that was started, and close the channel once it has ended."""
         self.number = number
         self.pid = process.pid
         self.problem: str | None = STARTING
@@ -51,7 +51,7 @@ class Replica:
         self.ready = asyncio.Event()
         """Set once it was ready."""
         self._process = process
-        self._reader, self._writer = reader, writer
+        self._channel = channel
         self._reported: bool | None = None
         """True after a report since it was last asked; None before its first report."""
         self._has_metrics = asyncio.Event()
@@ -81,9 +81,8 @@ class Replica:
                 pass_fds=[theirs.fileno()],
                 process_group=0,  # Ctrl-C reaches the supervisor only
             )
-        replica = cls(
-            number, process, *await asyncio.open_connection(sock=ours, limit=MAX_REPORT_BYTES)
-        )
+        ours.settimeout(0)
+        replica = cls(number, process, ours)
         telemetry.log.info("process started", process=number, pid=process.pid)
         return replica
 
@@ -97,7 +96,7 @@ class Replica:
     async def fetch_metrics(self) -> str | None:
         """Ask for the metrics; return the newest page, which is an older one if none comes."""
         self._has_metrics.clear()
-        self._writer.write(ASK_METRICS)
+        self._ask(ASK_METRICS)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._has_metrics.wait(), METRICS_TIMEOUT_S)
         return self.metrics
@@ -121,7 +120,7 @@ class Replica:
         watch = asyncio.create_task(self._watch())
         await self._read_reports()
         watch.cancel()
-        self._writer.close()
+        self._channel.close()
         self.problem = ENDED
         self._has_metrics.set()
         with contextlib.suppress(TimeoutError):
@@ -129,11 +128,24 @@ class Replica:
         self.signal(signal.SIGKILL)
         return await self._process.wait()
 
+    def _ask(self, question: bytes) -> None:
+        """Send a question. One that cannot be sent has no answer, but what was sent is still read.
+
+        A transport of asyncio would be closed with the last report unread.
+        """
+        with contextlib.suppress(OSError):
+            self._channel.send(question)
+
     async def _read_reports(self) -> None:
         """Take reports until the connection ends, with the process."""
-        with contextlib.suppress(ConnectionError, ValueError):  # cut off, if it was killed
-            while line := await self._reader.readline():
-                self._take(Report.read(line))
+        loop, unread = asyncio.get_running_loop(), b""
+        with contextlib.suppress(OSError, ValueError):  # cut off, if it was killed
+            while chunk := await loop.sock_recv(self._channel, _CHUNK_BYTES):
+                *lines, unread = (unread + chunk).split(b"\n")
+                for line in lines:
+                    self._take(Report.read(line))
+                if len(unread) > MAX_REPORT_BYTES:
+                    return
 
     def _take(self, report: Report) -> None:
         self._reported = True
@@ -151,7 +163,7 @@ class Replica:
         """
         silence_s = 0.0
         while silence_s < MAX_SILENCE_S:
-            self._writer.write(ASK_STATE)
+            self._ask(ASK_STATE)
             await asyncio.sleep(ASK_INTERVAL_S)
             silence_s = silence_s + ASK_INTERVAL_S if self._reported is False else 0.0
             self._reported = self._reported and False
