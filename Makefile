@@ -108,8 +108,9 @@ export RUFF_CACHE_DIR := $(CURDIR)/.cache/ruff
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo run test test-clients check-clients speed-clients check-python test-python check-go test-go
-.PHONY: check-typescript test-typescript check-rust test-rust check-java test-java test-http test-lro lro-conformance
+.PHONY: help demo run test test-programs test-clients check-clients speed-clients check-python test-python check-go
+.PHONY: test-go check-typescript test-typescript check-rust test-rust check-java test-java test-http test-lro
+.PHONY: lro-conformance
 .PHONY: lint check coverage bench bench-size scale faults image check-deploy gen lock clean
 
 help: ## Show this list
@@ -121,7 +122,7 @@ demo: $(VENV)/.run ## See one operation whose worker is killed, and which anothe
 run: $(VENV)/.run ## Run the service on its embedded store
 	@$(BIN)/milepost serve $(ARGS)
 
-test: $(VENV)/.dev $(LRO_BUILT) $(DASHBOARD_BUILT) $(JAEGER_BUILT) ## Run every test, on SQLite and on a PostgreSQL of its own
+test: $(VENV)/.dev test-programs ## Run every test, on SQLite and on a PostgreSQL of its own
 ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
 else
@@ -130,6 +131,8 @@ else
 	$(BIN)/python -m pytest $(ALONE)
 	$(BIN)/python -m pytest tests/conformance
 endif
+
+test-programs: $(LRO_BUILT) $(DASHBOARD_BUILT) $(JAEGER_BUILT) # what the tests run, and needs no Python
 
 test-clients: $(VENV)/.dev ## Build and test the client of every language whose toolchain is here
 	$(call FOR_EACH_CLIENT,test)

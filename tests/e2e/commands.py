@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from milepost.config import without_settings
+from tests.e2e import fork_server
 
 OK, REFUSED, USAGE, NOT_FOUND, UNAVAILABLE, ENDED_BADLY, DENIED = range(7)
 MAX_WAIT_S = 120.0
@@ -43,14 +44,8 @@ class Done:
 
 def milepost(*arguments: str, stdin: str = "", **settings: str) -> Done:
     """Run one command to its end."""
-    done = subprocess.run(
-        [sys.executable, "-m", "milepost", *arguments],
-        env=without_settings() | settings,
-        input=stdin,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=MAX_WAIT_S,
+    done = fork_server.run(
+        *arguments, environment=without_settings() | settings, timeout=MAX_WAIT_S, stdin=stdin
     )
     assert "Traceback" not in done.stderr
     return Done(done.returncode, done.stdout, done.stderr)

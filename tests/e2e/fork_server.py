@@ -1,8 +1,8 @@
-"""Services forked from one process that has imported their modules already.
+"""Processes of `milepost` forked from one that has imported its modules already.
 
-The import takes most of the processor time of a start, and the tests start hundreds of services.
-Everything else is as on the command line: `milepost serve` runs as the main module of a process of
-its own, which reads its settings, serves, and ends in order.
+The import takes most of the processor time of a start, and the tests start a thousand services and
+commands. Everything else is as on the command line: `milepost` runs as the main module of a process
+of its own, which reads its arguments, settings and input, and ends in order.
 """
 
 import atexit
@@ -16,14 +16,22 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import IO, Final
+from typing import IO, Any, Final
 
 from milepost.config import PREFIX
 
-COMMAND: Final = (sys.executable, "-m", "milepost", "serve")
-_MODULES: Final = ("milepost.cli", "milepost.main.serving", "milepost.telemetry", "uvloop")
+PROGRAM: Final = (sys.executable, "-m", "milepost")
+_MODULES: Final = (
+    "milepost.cli",
+    "milepost.main.serving",
+    "milepost.telemetry",
+    "milepost_client",
+    "redis.asyncio",
+    "uvloop",
+)
 _MESSAGE_BYTES: Final = 128 * 1024
 
 
@@ -39,8 +47,9 @@ _ENVIRONMENT: Final = _beside_settings(os.environ)
 class ForkedProcess:
     """A forked process, used like one of `subprocess.Popen`."""
 
-    def __init__(self, pid: int, ended: socket.socket) -> None:
-        """Store the process id and the connection that tells its exit code."""
+    def __init__(self, command: Sequence[str], pid: int, ended: socket.socket) -> None:
+        """Store the command, the process id and the connection that tells its exit code."""
+        self.args = command
         self.pid = pid
         self.returncode: int | None = None
         self._ended = ended
@@ -58,7 +67,7 @@ class ForkedProcess:
             try:
                 code = self._ended.recv(_MESSAGE_BYTES)
             except (TimeoutError, BlockingIOError):
-                raise subprocess.TimeoutExpired(COMMAND, timeout or 0) from None
+                raise subprocess.TimeoutExpired(self.args, timeout or 0) from None
             self.returncode = int(code)
             self._ended.close()
         return self.returncode
@@ -78,7 +87,7 @@ class ForkedProcess:
 
 
 class _ForkServer:
-    """The process that the services are forked from."""
+    """The process that the others are forked from."""
 
     def __init__(self) -> None:
         self._requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -96,13 +105,15 @@ class _ForkServer:
         self._requests.close()
         self._process.wait()
 
-    def fork(self, environment: Mapping[str, str], log: int) -> ForkedProcess:
-        """Fork a service that writes to the file `log`."""
+    def fork(
+        self, command: Sequence[str], environment: Mapping[str, str], files: Sequence[int]
+    ) -> ForkedProcess:
+        """Fork a process whose standard input, output and error are these files."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            message = json.dumps(environment).encode()
-            socket.send_fds(self._requests, [message], [log, theirs.fileno()])
-        return ForkedProcess(int(ours.recv(_MESSAGE_BYTES)), ours)
+            message = json.dumps([command[len(PROGRAM) :], environment]).encode()
+            socket.send_fds(self._requests, [message], [*files, theirs.fileno()])
+        return ForkedProcess(command, int(ours.recv(_MESSAGE_BYTES)), ours)
 
 
 @cache
@@ -110,35 +121,82 @@ def _server() -> _ForkServer:
     return _ForkServer()
 
 
-def can_fork(command: Sequence[str], environment: Mapping[str, str]) -> bool:
-    """Return whether a fork would be like a process of this command with this environment.
+def start(
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    *,
+    stdin: IO[Any],
+    stdout: IO[Any],
+    stderr: IO[Any],
+    forked: bool = True,
+) -> subprocess.Popen[bytes] | ForkedProcess:
+    """Start a command with the files as its standard streams: a fork, if that makes no difference.
 
-    Libraries may read their variables while they are imported.
+    Libraries may read their variables while they are imported. So the environment of a fork differs
+    from that of the tests in nothing but settings.
     """
-    return command == COMMAND and _beside_settings(environment) == _ENVIRONMENT
+    is_milepost = tuple(command[: len(PROGRAM)]) == PROGRAM
+    if forked and is_milepost and _beside_settings(environment) == _ENVIRONMENT:
+        files = stdin.fileno(), stdout.fileno(), stderr.fileno()
+        return _server().fork(command, environment, files)
+    return subprocess.Popen(command, env=environment, stdin=stdin, stdout=stdout, stderr=stderr)
 
 
-def fork(environment: Mapping[str, str], log: IO[bytes]) -> ForkedProcess:
-    """Fork a service that writes to the file `log`."""
-    return _server().fork(environment, log.fileno())
+def run(
+    *arguments: str, environment: Mapping[str, str], timeout: float, stdin: str = ""
+) -> subprocess.CompletedProcess[str]:
+    """Run `milepost` with these arguments to its end, and return its output.
+
+    Args:
+        arguments: the words behind `milepost`.
+        environment: its environment.
+        timeout: the seconds that it may take.
+        stdin: its standard input.
+
+    Raises:
+        subprocess.TimeoutExpired: it took longer, and was killed.
+    """
+    with (
+        tempfile.TemporaryFile("w+") as given,
+        tempfile.TemporaryFile("w+") as out,
+        tempfile.TemporaryFile("w+") as err,
+    ):
+        given.write(stdin)
+        given.seek(0)
+        process = start(
+            (*PROGRAM, *arguments),
+            environment,
+            stdin=given,
+            stdout=out,
+            stderr=err,
+        )
+        try:
+            code = process.wait(timeout)
+        finally:
+            process.kill()
+            process.wait()
+        out.seek(0)
+        err.seek(0)
+        return subprocess.CompletedProcess(process.args, code, out.read(), err.read())
 
 
 def _fork_on_request(requests: socket.socket) -> bool:
     """Fork a process for every request; return True in each of them, and False at the end."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # so that processes that end leave no zombies
     while True:
-        message, files, _, _ = socket.recv_fds(requests, _MESSAGE_BYTES, 2)
+        message, files, _, _ = socket.recv_fds(requests, _MESSAGE_BYTES, 4)
         if not message:
             return False
-        log, told = files
+        *streams, told = files
         if os.fork() == 0:
             requests.close()
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             _wait_for_a_fork(socket.socket(fileno=told))
-            _become(json.loads(message), log)
+            arguments, environment = json.loads(message)
+            _become(arguments, environment, streams)
             return True
-        os.close(log)
-        os.close(told)
+        for file in files:
+            os.close(file)
 
 
 def _wait_for_a_fork(told: socket.socket) -> None:
@@ -152,16 +210,16 @@ def _wait_for_a_fork(told: socket.socket) -> None:
     told.close()
 
 
-def _become(environment: Mapping[str, str], log: int) -> None:
-    """Give this process the environment, and the streams, of a service."""
+def _become(
+    arguments: Sequence[str], environment: Mapping[str, str], streams: Sequence[int]
+) -> None:
+    """Give this process the arguments, the environment and the streams of another."""
     os.environ.clear()
     os.environ.update(environment)
-    null = os.open(os.devnull, os.O_RDWR)
-    for stream, file in enumerate((null, log, log)):
+    for stream, file in enumerate(streams):
         os.dup2(file, stream)
-    os.close(null)
-    os.close(log)
-    sys.argv[1:] = COMMAND[3:]
+        os.close(file)
+    sys.argv[1:] = arguments
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ with Service(f"sqlite:///{folder / 'milepost.db'}", folder) as service:
 
 import http.client
 import json
+import os
 import re
 import signal
 import subprocess
@@ -17,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any, Final, Self
+from typing import Any, Final, Self
 
 import grpc
 from sqlalchemy.engine import Engine
@@ -93,7 +94,7 @@ class Service:
         self.http_address = f"127.0.0.1:{http_port}"
         self.url = f"http://{self.http_address}"
         self.process: subprocess.Popen[bytes] | fork_server.ForkedProcess | None = None
-        self.command: Sequence[str] = fork_server.COMMAND
+        self.command: Sequence[str] = (*fork_server.PROGRAM, "serve")
         self._settings = settings
         self._log = folder / f"service-{grpc_port}.log"
         CANARIES.watch(self._log)
@@ -121,23 +122,17 @@ class Service:
             **({} if self._limited else LIFTED),
             **self._settings,
         }
-        with self._log.open("ab") as log:
-            self.process = self._process(environment(**settings), log)
+        with self._log.open("ab") as log, Path(os.devnull).open("rb") as nothing:
+            self.process = fork_server.start(
+                self.command,
+                environment(**settings),
+                stdin=nothing,
+                stdout=log,
+                stderr=log,
+                forked=self._forked,
+            )
         if ready:
             self.wait_until_ready()
-
-    def _process(
-        self, environment: Mapping[str, str], log: IO[bytes]
-    ) -> subprocess.Popen[bytes] | fork_server.ForkedProcess:
-        if self._forked and fork_server.can_fork(self.command, environment):
-            return fork_server.fork(environment, log)
-        return subprocess.Popen(
-            self.command,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
 
     def wait_until_ready(self) -> None:
         """Wait until the service accepts calls; end the process if it does not."""

@@ -2,8 +2,6 @@
 
 import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -14,6 +12,7 @@ from milepost.domain.operation import OperationId
 from milepost.domain.sweep import RELEASE, SWEEPS, Sweep
 from milepost.gen.milepost.v1 import operation_pb2 as pb
 from tests import factories
+from tests.e2e import fork_server
 from tests.e2e.client import FUNCTION, Client
 from tests.e2e.service import MEASURED_EVERY_S, Service
 from tests.e2e.test_claim import claim
@@ -34,14 +33,8 @@ def listed(service: Service, client: Client) -> str:
     """Return the output of `milepost ops list`."""
     outside = {name: value for name, value in os.environ.items() if "MILEPOST" not in name}
     access = {"MILEPOST_ADDRESS": service.address, "MILEPOST_API_KEY": client.key}
-    done = subprocess.run(
-        [sys.executable, "-m", "milepost", "ops", "list"],
-        env={**outside, **access},
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=MAX_WAIT_S,
-    )
+    done = fork_server.run("ops", "list", environment={**outside, **access}, timeout=MAX_WAIT_S)
+    assert done.returncode == 0, done.stderr
     return done.stdout
 
 

@@ -2,8 +2,6 @@
 
 import http.client
 import json
-import subprocess
-import sys
 import uuid
 
 import grpc
@@ -14,6 +12,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from milepost.storage import schema
 from milepost.storage.engine import open_engine
+from tests.e2e import fork_server
 from tests.e2e.refusals import refused
 from tests.e2e.rpcs import CALL_SECONDS, RPCS
 from tests.e2e.service import START_SECONDS, STOP_SECONDS, Service
@@ -35,15 +34,7 @@ def empty_database(postgres):
 
 def milepost(*arguments, **settings):
     """Run one command to its end."""
-    return subprocess.run(
-        [sys.executable, "-m", "milepost", *arguments],
-        env=environment(**settings),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=STOP_SECONDS,
-    )
+    return fork_server.run(*arguments, environment=environment(**settings), timeout=STOP_SECONDS)
 
 
 def readiness(service):

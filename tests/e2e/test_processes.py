@@ -4,14 +4,13 @@ import http.client
 import json
 import re
 import socket
-import subprocess
-import sys
 import uuid
 from contextlib import closing
 
 import psutil
 import pytest
 
+from tests.e2e import fork_server
 from tests.e2e.commands import REFUSED, USAGE
 from tests.e2e.http.protocol import path_of
 from tests.e2e.processes import (
@@ -48,14 +47,8 @@ def service(postgres_copies, postgres, tmp_path_factory):
 
 def serve(*arguments, **settings):
     """Run `milepost serve`, which is expected to refuse; return its end."""
-    return subprocess.run(
-        [sys.executable, "-m", "milepost", "serve", *arguments],
-        env=environment(**settings),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=STOP_SECONDS,
+    return fork_server.run(
+        "serve", *arguments, environment=environment(**settings), timeout=STOP_SECONDS
     )
 
 

@@ -1,14 +1,13 @@
 """Receivers whose certificates come from a private authority."""
 
 import asyncio
-import subprocess
-import sys
 import threading
 from typing import Any
 
 import pytest
 
 from tests.certificates import Authority
+from tests.e2e import fork_server
 from tests.e2e.service import Service
 from tests.e2e.webhooks.owner import new_secret_of
 from tests.machine import environment
@@ -77,14 +76,8 @@ def test_unusable_file_is_a_problem_of_the_settings(tmp_path, content, problem):
     file = tmp_path / "authorities.pem"
     if content is not None:
         file.write_text(content)
-    done = subprocess.run(
-        [sys.executable, "-m", "milepost", "check-config"],
-        env=environment(webhook_ca_file=str(file)),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    settings = environment(webhook_ca_file=str(file))
+    done = fork_server.run("check-config", environment=settings, timeout=120)
     assert done.returncode == 2
     assert "MILEPOST_WEBHOOK_CA_FILE: " in done.stderr
     assert problem in done.stderr

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from milepost.storage.tables import signing_secrets
 from milepost.webhooks.master_keys import new_key
+from tests.e2e import fork_server
 from tests.e2e.client import Client
 from tests.e2e.service import Service
 from tests.e2e.webhooks.owner import new_secret_of
@@ -58,14 +59,8 @@ def run(service, alice):
     """Run a command as the caller."""
 
     def run(*arguments):
-        return subprocess.run(
-            [sys.executable, "-m", "milepost", "webhooks", *arguments],
-            env=environment(address=service.address, api_key=alice.key),
-            capture_output=True,
-            text=True,
-            timeout=DEADLINE_SECONDS,
-            check=False,
-        )
+        access = environment(address=service.address, api_key=alice.key)
+        return fork_server.run("webhooks", *arguments, environment=access, timeout=DEADLINE_SECONDS)
 
     return run
 
@@ -174,14 +169,9 @@ def test_master_key_can_be_replaced(tmp_path, settings):
     with Service(url, tmp_path, webhook_keys=old, **settings) as service:
         alice = service.client("alice")
         secret = new_secret_of(alice)
-    done = subprocess.run(
-        [sys.executable, "-m", "milepost", "webhooks", "reencrypt"],
-        env=environment(database_url=url, webhook_keys=f"{new},{old}"),
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE_SECONDS,
-        check=True,
-    )
+    keys = environment(database_url=url, webhook_keys=f"{new},{old}")
+    done = fork_server.run("webhooks", "reencrypt", environment=keys, timeout=DEADLINE_SECONDS)
+    assert done.returncode == 0, done.stderr
     assert done.stdout == "encrypted 1 under the current key\n"
     with service.engine.connect() as connection:
         ids = connection.execute(sa.select(signing_secrets.c.key_id)).scalars().all()
@@ -195,19 +185,13 @@ def test_broken_key_file_is_a_problem_of_the_settings(tmp_path):
     """An unusable file of master keys stops the start with one line, without the key."""
     file = tmp_path / "keys"
     file.write_text("k1:hush")
-    done = subprocess.run(
-        [sys.executable, "-m", "milepost", "serve"],
-        env=environment(
-            database_url=f"sqlite:///{tmp_path / 'milepost.db'}",
-            webhook_keys_file=str(file),
-            listen="127.0.0.1:0",
-            http_listen="",
-        ),
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE_SECONDS,
-        check=False,
+    settings = environment(
+        database_url=f"sqlite:///{tmp_path / 'milepost.db'}",
+        webhook_keys_file=str(file),
+        listen="127.0.0.1:0",
+        http_listen="",
     )
+    done = fork_server.run("serve", environment=settings, timeout=DEADLINE_SECONDS)
     assert done.returncode == 2
     assert "MILEPOST_WEBHOOK_KEYS_FILE" in done.stderr
     assert "hush" not in done.stderr
