@@ -1,6 +1,6 @@
 """Processes of `milepost` forked from one that has imported its modules already.
 
-The import takes most of the processor time of a start, and the tests start a thousand services and
+The import takes most of the processor time of a start, and the tests start hundreds of services and
 commands. Everything else is as on the command line: `milepost` runs as the main module of a process
 of its own, which reads its arguments, settings and input, and ends in order.
 """
@@ -163,13 +163,8 @@ def run(
     ):
         given.write(stdin)
         given.seek(0)
-        process = start(
-            (*PROGRAM, *arguments),
-            environment,
-            stdin=given,
-            stdout=out,
-            stderr=err,
-        )
+        command = (*PROGRAM, *arguments)
+        process = start(command, environment, stdin=given, stdout=out, stderr=err)
         try:
             code = process.wait(timeout)
         finally:
