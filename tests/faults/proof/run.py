@@ -5,12 +5,13 @@ import contextlib
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
 from milepost.domain.transitions import ACTIVE
+from milepost.gen.milepost.v1 import operation_pb2 as pb
 from tests.faults.proof import tables
 from tests.faults.proof.checker import check, counts
 from tests.faults.proof.clients import Client
@@ -212,8 +213,10 @@ class Cast:
     async def settle(self, seconds: float) -> None:
         """Finish what lives have left, and wait until nothing is due any more."""
         deadline = time.monotonic() + seconds * slowdown()
+        known = {view.id for call in self.clients[0].history.calls for view in call.views}
         while time.monotonic() < deadline:
             await asyncio.gather(*(self._finish(client) for client in self.clients[:4]))
+            await asyncio.gather(*(self._cancel_unknown(crowd, known) for crowd in self.crowds))
             if await asyncio.to_thread(self._is_settled):
                 break
             await asyncio.sleep(POLL_S)
@@ -231,6 +234,18 @@ class Cast:
                 await client.change(
                     "CompleteOperation", operation_id=operation.id, attempt=operation.attempt
                 )
+
+    async def _cancel_unknown(self, crowd: Client, known: Collection[str]) -> None:
+        """Cancel the operations of a crowd that no answer has shown.
+
+        A network that was silent can deliver a create after its repetition was refused for the
+        quota, and then there is room for it. No life knows of that operation.
+        """
+        answer = await crowd.ask("ListOperations", statuses=[pb.OPERATION_STATUS_PENDING])
+        for operation in answer.operations:
+            if operation.id not in known:
+                with contextlib.suppress(RefusedCall):
+                    await crowd.change("CancelOperation", operation_id=operation.id)
 
     def _is_settled(self) -> bool:
         active = ", ".join(f"'{status}'" for status in sorted(ACTIVE))
