@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.conformance.conftest import NAMES, PAIRS
+from tests.conformance.languages import BUILD_TIMEOUT_S
 from tests.conformance.scenario import read_scenarios
 
 SCENARIOS = read_scenarios()
@@ -17,7 +18,7 @@ CASES = [
 ]
 
 
-@pytest.mark.timeout(600)  # the first one builds the testees, and starts the services of its file
+@pytest.mark.timeout(BUILD_TIMEOUT_S)  # the first one builds the testees, and starts its services
 @pytest.mark.asyncio(loop_scope="session")
 @pytest.mark.parametrize(("scenario", "player"), CASES)
 async def test_client_acts_as_the_scenario_says(request, stage, scenario, player):

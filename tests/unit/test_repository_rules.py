@@ -125,7 +125,7 @@ def test_no_file_names_a_home_folder():
     assert offending_lines(HOME_PATH) == []
 
 
-@pytest.mark.parametrize("name", ["run.txt", "dev.txt", "build.txt"])
+@pytest.mark.parametrize("name", ["uv.txt", "run.txt", "dev.txt", "build.txt"])
 def test_requirements_are_pinned_by_hash(name):
     """Every requirement names one version and the hashes of its files, and nothing else."""
     lines = (ROOT / "requirements" / name).read_text(encoding="utf-8").splitlines()
