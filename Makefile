@@ -7,13 +7,13 @@ BIN := $(VENV)/bin
 UV ?= $(BIN)/uv
 # Processes that run the tests, each with a PostgreSQL of its own; 0 is one process. One more than a small machine has
 # cores, because many tests wait. A file of tests stays in one of them: what its tests share is made once. Files run in
-# the order below, with the long ones first; the files with the most tests are short. Tests that kill run after the
-# others, and tests that measure run alone: their deadlines are not for a machine that is busy with all other tests.
+# the order below, with the long ones first; the files with the most tests are short. Tests that kill servers, or start
+# many, run after the others. Tests that compare times run alone.
 WORKERS ?= 3
 SPREAD := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
-TOGETHER := tests/conformance tests/e2e tests/migration tests/contract tests/unit
-MEASURED := tests/faults/test_existence.py
-ALONE := tests/bench tests/scale $(MEASURED)
+FIRST := tests/conformance tests/e2e tests/migration tests/contract tests/unit
+THEN := tests/faults tests/bench tests/scale
+ALONE := tests/faults/test_existence.py
 # The tests of the Python client among those.
 OF_CLIENT := tests/unit/test_client_*.py tests/e2e/test_client_lifecycle.py tests/e2e/test_worker*.py
 # More words for the command of a target: `make test ARGS="-k lifecycle -x"`.
@@ -133,8 +133,8 @@ test: $(VENV)/.dev test-programs ## Run every test, on SQLite and on a PostgreSQ
 ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
 else
-	$(BIN)/python -m pytest $(SPREAD) $(TOGETHER)
-	$(BIN)/python -m pytest $(SPREAD) tests/faults --ignore $(MEASURED)
+	$(BIN)/python -m pytest $(SPREAD) $(FIRST)
+	$(BIN)/python -m pytest $(SPREAD) $(THEN) --ignore $(ALONE)
 	$(BIN)/python -m pytest $(ALONE)
 endif
 
