@@ -41,7 +41,7 @@ class Stage:
         return await play(scenario, cast, await self.services.of(scenario.service))
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def stage() -> AsyncIterator[Stage]:
     """The testees of all languages, built and started."""
     chosen = [language for language in LANGUAGES if language.name in NAMES]

@@ -19,7 +19,7 @@ CASES = [
 
 
 @pytest.mark.timeout(BUILD_TIMEOUT_S)  # the first one builds the testees, and starts its services
-@pytest.mark.asyncio(loop_scope="session")
+@pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize(("scenario", "player"), CASES)
 async def test_client_acts_as_the_scenario_says(request, stage, scenario, player):
     """The answers of the testee are the expected ones, and those of all other languages."""

@@ -16,7 +16,7 @@ from tests.e2e.service import MEASURED_EVERY_S, Service
 from tests.postgres import PostgresServer
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A service on its embedded store."""
     folder = tmp_path_factory.mktemp("embedded")
@@ -24,7 +24,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         yield service
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def postgres_service(
     tmp_path_factory: pytest.TempPathFactory, postgres: PostgresServer, postgres_template: str
 ) -> Iterator[Service]:
@@ -40,7 +40,7 @@ def postgres_service(
     postgres.drop_database(name)
 
 
-@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
+@pytest.fixture(scope="package", params=["sqlite", "postgresql"])
 def any_service(request: pytest.FixtureRequest) -> Service:
     """A service on each database, without exclusions."""
     fixtures = {"sqlite": "service", "postgresql": "postgres_service"}
@@ -67,7 +67,7 @@ def alice(any_service: Service) -> Client:
     return any_service.client("alice")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def worker(any_service: Service) -> Client:
     """A worker for all functions."""
     return any_service.worker()
