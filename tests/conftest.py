@@ -19,12 +19,12 @@ import pytest
 import structlog
 
 from milepost import telemetry
-from tests import monitoring, pgbouncer, prometheus, proxies
+from tests import monitoring, pgbouncer, prometheus, proxies, redis
 from tests.canaries import CANARIES
 from tests.e2e.lro import programs
 from tests.jaeger import server as jaeger
 from tests.postgres import URL_VARIABLE, PostgresCluster, PostgresServer
-from tests.postgres_binaries import memory_root
+from tests.postgres_binaries import OLDEST, memory_root
 from tests.programs import CURL
 
 _COPIES_AHEAD = 2
@@ -54,6 +54,8 @@ def pytest_report_header() -> list[str]:
     return [
         f"proxies: {proxies.report()}",
         f"pgbouncer: {pooler or 'not installed, the service behind it is UNTESTED'}",
+        f"PostgreSQL 15: {OLDEST.path() or 'not installed, the service on it is UNTESTED'}",
+        f"redis: {redis.EXECUTABLE}",
         f"promtool: {monitoring.PROMTOOL.path() or 'not installed, the alert rules are UNTESTED'}",
         f"schema of Grafana: {monitoring.SCHEMA_CHECK.path() or 'not built, it is UNTESTED'}",
         f"prometheus: {prometheus.PROGRAM.path() or 'not installed, the dashboard is UNTESTED'}",

@@ -98,7 +98,8 @@ class PostgresCluster(PostgresServer):
         in_memory: whether its files stand in memory, where that has room: a busy disk does not
             delay the tests, and what they kill is a process, not the machine.
         disk: a folder to hold its files instead.
-        major: the major version; the newest in the wheel when it is not given.
+        binaries: the folder of its programs; those of the newest version in the wheel when it is
+            not given.
         settings: more server settings, by name.
     """
 
@@ -108,7 +109,7 @@ class PostgresCluster(PostgresServer):
         durable: bool = True,
         in_memory: bool = False,
         disk: Path | None = None,
-        major: int | None = None,
+        binaries: Path | None = None,
         settings: dict[str, str] | None = None,
     ) -> None:
         self.durable = durable
@@ -116,7 +117,7 @@ class PostgresCluster(PostgresServer):
         self._disk = disk
         self._memory: Path | None = None
         self.port = 0
-        self._major = major
+        self._binaries = binaries
         self._settings = settings or {}
         self._account = Account.unprivileged()
         self._folder: Path | None = None
@@ -263,7 +264,7 @@ class PostgresCluster(PostgresServer):
         self._folder.chmod(0o711)
         atexit.register(self.remove)
         try:
-            self._bin = find_binaries(self._major)
+            self._bin = self._binaries or find_binaries()
             if self._account.uid is not None and not open_to_all(self._bin / "postgres"):
                 self._bin = copy_binaries(self._bin, self._folder / "pg")
             root = self._disk or (memory_root() if self._in_memory else None)

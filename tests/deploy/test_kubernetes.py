@@ -41,6 +41,17 @@ VALUES: Final[dict[str, dict[str, Any]]] = {
     "helm, little": LITTLE,
     "helm, by CPU": {"autoscaling": {"activeOperations": 0}},
 }
+ALWAYS: Final = {"ConfigMap", "Deployment", "PodDisruptionBudget", "Service", "ServiceAccount"}
+USUAL: Final = ALWAYS | {"HorizontalPodAutoscaler", "Job", "NetworkPolicy"}
+KINDS: Final = {
+    "base": USUAL | {"CronJob"},
+    "example": USUAL | {"CronJob", "Namespace", "ServiceMonitor"},
+    "helm": USUAL,
+    "helm, everything": USUAL | {"CronJob", "ServiceMonitor"},
+    "helm, little": ALWAYS,
+    "helm, by CPU": USUAL,
+}
+"""The kinds of objects of each variant."""
 USER: Final = 10001
 SECRETS: Final = {"MILEPOST_DATABASE_URL", "MILEPOST_WEBHOOK_KEYS", "MILEPOST_LIMITS_URL"}
 SAMPLE: Final = {"MILEPOST_DATABASE_URL": "postgresql+psycopg://milepost@db/milepost"}
@@ -57,12 +68,19 @@ def rendered(folder: Path, values: dict[str, Any]) -> str:
     )
 
 
-@pytest.fixture(scope="module", params=["base", "example", *VALUES])
-def text(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+@pytest.fixture(scope="module", params=KINDS)
+def variant(request: pytest.FixtureRequest) -> str:
+    """The name of a variant."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture(scope="module")
+def text(variant: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The manifests, as they would be applied."""
-    if request.param in VALUES:
-        return rendered(tmp_path_factory.mktemp("values"), VALUES[request.param])
-    return tools.run("kustomize", "build", tools.KUBERNETES / request.param)
+    if variant in VALUES:
+        return rendered(tmp_path_factory.mktemp("values"), VALUES[variant])
+    return tools.run("kustomize", "build", tools.KUBERNETES / variant)
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +110,11 @@ def settings(manifests: list[dict[str, Any]]) -> dict[str, str]:
     (content,) = tools.of_kind(manifests, "ConfigMap")
     variables: dict[str, str] = content["data"]
     return variables
+
+
+def test_every_object_is_there(variant, manifests):
+    """Budget, autoscaler, policy and migration are there, unless the values leave them out."""
+    assert {each["kind"] for each in manifests} == KINDS[variant]
 
 
 @pytest.mark.parametrize("release", tools.RELEASES)
@@ -223,7 +246,7 @@ def test_one_service_is_headless(manifests):
         ][0].items()
 
 
-def test_autoscaler_uses_a_metric_of_the_service(manifests):
+def test_autoscaler_uses_a_metric_of_the_service(variant, manifests):
     """The autoscaler asks for a metric that the service has and that the adapter's rule serves."""
     exported = {family.name for family in telemetry.registry.collect()}
     adapter = yaml.safe_load((tools.KUBERNETES / "prometheus-adapter.yaml").read_text("utf-8"))
@@ -232,11 +255,12 @@ def test_autoscaler_uses_a_metric_of_the_service(manifests):
         metrics = scaler["spec"]["metrics"]
         assert [each["type"] for each in metrics][-1] == "Resource"
         asked = {e["external"]["metric"]["name"] for e in metrics if e["type"] == "External"}
+        assert asked == (set() if variant == "helm, by CPU" else {"milepost_operations_active"})
         assert asked <= served <= exported
         assert scaler["spec"]["minReplicas"] > 1
 
 
-def test_webhooks_reach_public_addresses_only(manifests):
+def test_webhooks_reach_public_addresses_only(variant, manifests):
     """The policy lets webhooks out to public addresses: the service would refuse all others."""
     blocks = [
         to["ipBlock"]
@@ -252,9 +276,9 @@ def test_webhooks_reach_public_addresses_only(manifests):
         assert not allowed or not inside or any(_within(network, each) for each in excepted), (
             network
         )
-    assert {str(each) for each in allowed} in (
-        set(),
-        {"0.0.0.0/0", str(callback_url._GLOBAL_IPV6)},
+    public = {"0.0.0.0/0", str(callback_url._GLOBAL_IPV6)}
+    assert {str(each) for each in allowed} == (
+        public if "NetworkPolicy" in KINDS[variant] else set()
     )
 
 

@@ -65,7 +65,7 @@ def commands(heading: str) -> str:
 
 def restored(drill: Drill, folder: Path) -> dict[str, Any]:
     """Run the commands of the drill, and return the settings that they make."""
-    places = [find_binaries(None), Path(sys.executable).parent]
+    places = [find_binaries(), Path(sys.executable).parent]
     path = os.pathsep.join([*map(str, places), os.environ["PATH"]])
     script = f"{commands(drill.heading)}\n{commands('Serve the copy')}\necho settings:\nenv -0\n"
     done = subprocess.run(

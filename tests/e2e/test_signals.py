@@ -57,10 +57,11 @@ def test_hang_up_reloads(sqlite_url, tmp_path):
         )
 
 
-def test_other_signals_drain(sqlite_url, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2])
+def test_other_signals_drain(sqlite_url, tmp_path, number):
     """Any other signal that would end a process lets it drain."""
     with Service(sqlite_url, tmp_path) as service:
         assert service.process is not None
-        service.process.send_signal(signal.SIGQUIT)
+        service.process.send_signal(number)
         assert service.end() == 0
         assert [line["event"] for line in service.log_lines()][-2:] == ["draining", "stopped"]

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import json
+import time
 import uuid
 from collections import Counter
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from grpc import StatusCode
 
 from tests.e2e.client import FUNCTION, Client
 from tests.e2e.service import RECONNECT, Service
+from tests.machine import slowdown
 
 CALLS_PER_S: Final = 200
 MAX_LIVES: Final = 100
@@ -102,6 +104,7 @@ async def test_rolling_restarts(replicas, restarts):
     stopped = asyncio.Event()
     async with channel_to(replicas) as channel:
         load = Load(client, channel)
+        begin = time.monotonic()
         running = asyncio.create_task(load.run(stopped))
         for replica in itertools.islice(itertools.cycle(replicas), restarts):
             await asyncio.sleep(PAUSE_S)
@@ -109,6 +112,8 @@ async def test_rolling_restarts(replicas, restarts):
             await asyncio.to_thread(replica.start)
         stopped.set()
         await running
-    print(load.codes)  # noqa: T201 - to be read with -s
+    rate = load.codes.total() / (time.monotonic() - begin)
+    print(f"{rate:.0f} calls/s", load.codes)  # noqa: T201 - to be read with -s
+    assert rate > CALLS_PER_S / 2 / slowdown()
     assert load.problems == []
     assert load.codes.keys() == {StatusCode.OK}

@@ -39,6 +39,21 @@ SETTLE_S: Final = 60.0
 CLIENTS: Final = 16
 CROWDS: Final = 2
 POLL_S: Final = 0.1
+FLOORS: Final = {
+    "CreateOperation": 0.9,
+    "StartOperation": 0.3,
+    "UpdateProgress": 0.4,
+    "StreamProgress": 0.4,
+    "ClaimOperations": 0.25,
+    "CompleteOperation": 0.3,
+    "FailOperation": 0.05,
+    "CancelOperation": 0.05,
+    "over http": 0.3,
+    "watches": 0.1,
+    "webhooks": 0.15,
+}
+"""How much has to succeed for each life, about half of what does: a run whose calls are refused
+finds no violation either."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,13 +92,27 @@ class Report:
         """The kinds of violations that were found."""
         return {violation.kind for violation in self.violations}
 
+    @property
+    def rare(self) -> Mapping[str, float]:
+        """What succeeded too seldom to prove anything, and how often for each life."""
+        done = [call for call in self.history.calls if call.outcome is Outcome.DONE]
+        found = Counter(call.method for call in done) + Counter(f"over {call.via}" for call in done)
+        found["watches"] = sum(bool(watch.views) for watch in self.history.watches)
+        found["webhooks"] = len(self.history.webhooks)
+        shares = {each: found[each] / self.lives for each in FLOORS}
+        return {each: share for each, share in shares.items() if share < FLOORS[each]}
+
     def __str__(self) -> str:
         """Return the figures, line by line."""
         outcomes = Counter(call.outcome for call in self.history.calls)
+        reasons = Counter(
+            call.reason for call in self.history.calls if call.outcome is Outcome.REFUSED
+        )
         lines = [
             f"seed {self.seed}: {self.lives} lives in {self.seconds:.0f} s",
             f"{len(self.history.calls)} calls: "
             + ", ".join(f"{outcomes[outcome]} {outcome}" for outcome in Outcome),
+            "refused: " + ", ".join(f"{number} {reason}" for reason, number in reasons.items()),
             f"{len(self.history.watches)} watches, {len(self.history.webhooks)} webhooks",
             *(f"{number} x {fault}" for fault, number in self.faults.items()),
             *(f"{number} x {kind}" for kind, number in counts(self.violations).items()),

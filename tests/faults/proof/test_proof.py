@@ -5,8 +5,9 @@ import pytest
 from tests.faults.proof import sizes
 from tests.faults.proof.cluster import fresh_database
 from tests.faults.proof.disk import BLOCK, small_disk
+from tests.faults.proof.history import Call, History, Outcome
 from tests.faults.proof.nemesis import Fault
-from tests.faults.proof.run import run
+from tests.faults.proof.run import FLOORS, Report, run
 
 SEED = 18
 
@@ -38,3 +39,13 @@ async def test_nothing_is_lost(tmp_path, size):
     report.history.save(tmp_path / "history.jsonl")  # pytest keeps it after a failure
     assert report.violations == []
     assert report.faults == size.faults
+    assert report.rare == {}
+
+
+def test_run_that_achieves_nothing_proves_nothing():
+    """A run whose calls are all refused has no violation, and is not taken for a proof."""
+    refused = Call(
+        client="alice", method="CreateOperation", begin=0, end=1, outcome=Outcome.REFUSED
+    )
+    report = Report(SEED, 1, 1.0, History([refused]), [], [])
+    assert report.rare == dict.fromkeys(FLOORS, 0)
