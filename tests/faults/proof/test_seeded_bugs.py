@@ -12,6 +12,7 @@ from tests.faults.proof.cluster import fresh_database
 from tests.faults.proof.hunts import HUNTS, SERVER_SETTINGS
 from tests.faults.proof.run import Size, run
 from tests.faults.proof.seeded_bugs import BUGS
+from tests.faults.proof.violations import Kind
 
 SEEDS = (1, 2, 3)
 """A hunt that finds nothing is repeated with the next one."""
@@ -24,23 +25,40 @@ def database():
         yield database
 
 
-@pytest.mark.faults
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize("name", BUGS)
-def test_seeded_bug_is_found(tmp_path, database, name):
-    """A service with this bug does not pass."""
-    hunt = HUNTS[name]
-    found = set()
-    for seed in SEEDS:
+@pytest.fixture
+def hunted(tmp_path, database):
+    """A function that goes on the hunt of a name, and returns the kinds of violations it found."""
+
+    def hunt(name: str, seed: int, bug: str | None) -> set[Kind]:
         folder = tmp_path / str(seed)
         folder.mkdir()
         own = dataclasses.replace(database, name=f"hunt_{uuid.uuid4().hex}")
-        report = asyncio.run(run(seed, hunt.size, own, folder, bug=name))
+        report = asyncio.run(run(seed, HUNTS[name].size, own, folder, bug=bug))
         database.cluster.drop_database(own.name)
-        found |= report.kinds
-        if found & hunt.finds:
+        return report.kinds
+
+    return hunt
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", BUGS)
+def test_seeded_bug_is_found(hunted, name):
+    """A service with this bug does not pass."""
+    found = set()
+    for seed in SEEDS:
+        found |= hunted(name, seed, name)
+        if found & HUNTS[name].finds:
             return
     raise AssertionError(f"{name} was not found; found was {found}")
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", HUNTS)
+def test_hunt_finds_nothing_without_a_bug(hunted, name):
+    """What a hunt finds is the bug, and no fault of the hunt."""
+    assert not hunted(name, SEEDS[0], None) & HUNTS[name].finds
 
 
 def test_every_bug_can_be_seeded():
