@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from tests.e2e.commands import OK, REFUSED, UNAVAILABLE, milepost
 from tests.e2e.service import START_SECONDS, Service
 from tests.machine import free_port
+from tests.postgres import PostgresCluster
 from tests.waiting import eventually
 
 PROBLEM = (
@@ -51,6 +52,32 @@ def test_service(latin_url, tmp_path):
         assert eventually(reason, within=START_SECONDS, what="a reason") == PROBLEM
     finally:
         service.stop()
+
+
+def test_server_that_may_lose_changes(tmp_path):
+    """A server without fsync is refused everywhere, and used if that is accepted."""
+    problem = (
+        "fsync is off, so a crash of the server may lose acknowledged changes: turn on what is off,"
+        " or accept that with MILEPOST_ALLOW_DATA_LOSS"
+    )
+    with PostgresCluster(in_memory=True, settings={"fsync": "off"}) as cluster:
+        url = cluster.url("postgres")
+        done = milepost("migrate", MILEPOST_DATABASE_URL=url)
+        assert (done.code, done.err) == (REFUSED, f"error: database: {problem}\n")
+        service = Service(url, tmp_path)
+        service.start(ready=False)
+        try:
+            eventually(
+                lambda: service.log_lines(event="not ready", problem=problem),
+                within=START_SECONDS,
+                what="logged",
+            )
+        finally:
+            service.stop()
+        done = milepost("migrate", MILEPOST_DATABASE_URL=url, MILEPOST_ALLOW_DATA_LOSS="true")
+        assert done.code == OK
+        with Service(url, tmp_path, allow_data_loss="true") as service:
+            assert service.client("alice").create().revision == 1
 
 
 def test_check_of_a_good_database(postgres_url):
