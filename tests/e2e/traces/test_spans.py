@@ -24,7 +24,7 @@ from tests.waiting import until
 CREATE = "milepost.v1.OperationService/CreateOperation"
 
 
-def test_span_is_a_child_of_the_caller(spans, alice):
+def test_span_is_a_child_of_the_caller(spans, traced, alice):
     """The server span is a child of the traceparent that was sent."""
     trace_id, parent = under(alice)
     operation = alice.create()
@@ -37,6 +37,8 @@ def test_span_is_a_child_of_the_caller(spans, alice):
     assert found["rpc.system.name"] == "grpc"
     assert found["rpc.response.status_code"] == "OK"
     assert found["milepost.operation.id"] == operation.id
+    assert f"{found['server.address']}:{found['server.port']}" == traced.address
+    assert found["client.address"] == "127.0.0.1"
     assert any("milepost" in resource for resource in spans.resources)
 
 

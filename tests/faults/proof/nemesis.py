@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Final
 
 from tests.faults.proof.fleet import Fleet
+from tests.faults.proof.pipe import Pipe
 
 
 class Fault(StrEnum):
@@ -126,20 +127,22 @@ async def _freeze_replica(fleet: Fleet, planned: Planned) -> None:
 
 async def _cut_clients(fleet: Fleet, planned: Planned) -> None:
     replica = fleet.replicas[planned.replica]
-    await _cut(planned, replica.grpc_pipe.cut, replica.grpc_pipe.heal)
+    await _cut(planned, replica.grpc_pipe, replica.http_pipe)
 
 
 async def _cut_database(fleet: Fleet, planned: Planned) -> None:
     replica = fleet.replicas[planned.replica]
-    await _cut(planned, replica.database_pipe.cut, replica.database_pipe.heal)
+    await _cut(planned, replica.database_pipe)
 
 
-async def _cut(planned: Planned, cut: Callable[[], None], heal: Callable[[], None]) -> None:
-    cut()
+async def _cut(planned: Planned, *pipes: Pipe) -> None:
+    for each in pipes:
+        each.cut()
     try:
         await asyncio.sleep(planned.amount)
     finally:
-        heal()
+        for each in pipes:
+            each.heal()
 
 
 async def _end_sessions(fleet: Fleet, _planned: Planned) -> None:
