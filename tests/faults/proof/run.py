@@ -52,8 +52,8 @@ FLOORS: Final = {
     "watches": 0.1,
     "webhooks": 0.15,
 }
-"""How much has to succeed for each life, about half of what does: a run whose calls are refused
-finds no violation either."""
+"""The successes that each life needs on average, about half of the usual: a run of refused calls
+violates nothing either."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +94,7 @@ class Report:
 
     @property
     def rare(self) -> Mapping[str, float]:
-        """What succeeded too seldom to prove anything, and how often for each life."""
+        """The successes for each life that were too few to prove anything."""
         done = [call for call in self.history.calls if call.outcome is Outcome.DONE]
         found = Counter(call.method for call in done) + Counter(f"over {call.via}" for call in done)
         found["watches"] = sum(bool(watch.views) for watch in self.history.watches)

@@ -57,7 +57,7 @@ def test_seeded_bug_is_found(hunted, name):
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", HUNTS)
 def test_hunt_finds_nothing_without_a_bug(hunted, name):
-    """What a hunt finds is the bug, and no fault of the hunt."""
+    """The violations that a hunt finds are those of the bug, not of the hunt."""
     assert not hunted(name, SEEDS[0], None) & HUNTS[name].finds
 
 
