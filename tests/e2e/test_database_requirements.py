@@ -2,6 +2,7 @@
 
 import json
 import uuid
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -35,13 +36,13 @@ def test_commands(latin_url, command):
     assert (done.code, done.err) == (REFUSED, f"error: database: {PROBLEM}\n")
 
 
-def test_service(latin_url, tmp_path):
-    """The service is not ready; the probe and one line of the log have the reason."""
-    service = Service(latin_url, tmp_path)
+def check_refusal(url: str, folder: Path, problem: str) -> None:
+    """Assert that a service is not ready, and that its probe and its log have the reason."""
+    service = Service(url, folder)
     service.start(ready=False)
     try:
         eventually(
-            lambda: service.log_lines(event="not ready", problem=PROBLEM),
+            lambda: service.log_lines(event="not ready", problem=problem),
             within=START_SECONDS,
             what="logged",
         )
@@ -49,9 +50,14 @@ def test_service(latin_url, tmp_path):
         def reason():
             return json.loads(service.probe("/readyz")[1])["reason"]
 
-        assert eventually(reason, within=START_SECONDS, what="a reason") == PROBLEM
+        assert eventually(reason, within=START_SECONDS, what="a reason") == problem
     finally:
         service.stop()
+
+
+def test_service(latin_url, tmp_path):
+    """The service is not ready on a database that cannot store every text."""
+    check_refusal(latin_url, tmp_path, PROBLEM)
 
 
 def test_server_that_may_lose_changes(tmp_path):
@@ -64,16 +70,7 @@ def test_server_that_may_lose_changes(tmp_path):
         url = cluster.url("postgres")
         done = milepost("migrate", MILEPOST_DATABASE_URL=url)
         assert (done.code, done.err) == (REFUSED, f"error: database: {problem}\n")
-        service = Service(url, tmp_path)
-        service.start(ready=False)
-        try:
-            eventually(
-                lambda: service.log_lines(event="not ready", problem=problem),
-                within=START_SECONDS,
-                what="logged",
-            )
-        finally:
-            service.stop()
+        check_refusal(url, tmp_path, problem)
         done = milepost("migrate", MILEPOST_DATABASE_URL=url, MILEPOST_ALLOW_DATA_LOSS="true")
         assert done.code == OK
         with Service(url, tmp_path, allow_data_loss="true") as service:
