@@ -9,7 +9,7 @@ import dataclasses
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import grpc
@@ -158,9 +158,9 @@ def store(engine: Engine, made: Iterable[tuple[str, str, str, str]]) -> None:
             _event(operation_id, owner, TABLE[Transition.CREATE].event, Transition.CREATE, 1)
         )
         if fate == DELETED:
-            recorded.append(
-                _event(operation_id, owner, TABLE[Transition.PURGE].event, Transition.PURGE, 2)
-            )
+            # Not long ago: the service removes the events of operations that are gone for a week.
+            purged = _event(operation_id, owner, TABLE[Transition.PURGE].event, Transition.PURGE, 2)
+            recorded.append(purged | {"time": datetime.now(UTC)})
             continue
         status = Status(fate) if fate in set(Status) else Status.COMPLETED
         given: dict[str, Any] = {"id": operation_id, "owner": owner, "function": function}
