@@ -151,6 +151,11 @@ class Service:
         except OSError:
             return False
 
+    def problem(self) -> str | None:
+        """Return the reason why the service is not ready, or None."""
+        page: dict[str, Any] = json.loads(self.probe("/readyz")[1])
+        return page.get("reason")
+
     def probe(self, path: str) -> tuple[int, str]:
         """Return the status and the body of one page of the HTTP port."""
         connection = http.client.HTTPConnection(self.http_address, timeout=5)

@@ -63,11 +63,6 @@ def frozen(cluster):
     return cluster.frozen()
 
 
-def problem(service):
-    """Return the reason why the service is not ready, or None."""
-    return json.loads(service.probe("/readyz")[1]).get("reason")
-
-
 def health(service):
     """Return the health status of the whole server."""
     stub = health_pb2_grpc.HealthStub(service.channel)
@@ -125,8 +120,8 @@ def test_outage_and_return(cluster, own_service, outage):
             assert "postgres" not in str(refusal.status).lower()
         assert time.monotonic() - start < REFUSED_WITHIN_S + WIRE_S * slowdown()
         left = NOT_READY_WITHIN_S - (time.monotonic() - start)
-        eventually(lambda: problem(own_service), within=left, what="not ready")
-        assert problem(own_service) in CAUSES[outage]
+        eventually(own_service.problem, within=left, what="not ready")
+        assert own_service.problem() in CAUSES[outage]
         left = NOT_READY_WITHIN_S - (time.monotonic() - start)
         eventually(lambda: health(own_service) == NOT_SERVING, within=left, what="not healthy")
         assert own_service.probe("/healthz")[0] == 200
@@ -183,8 +178,8 @@ def test_commits_that_hang(cluster, own_service):
     operation = alice.create()
     with without_standby(cluster):
         eventually(lambda: not can_write(alice), within=BACK_WITHIN_S, what="commits hang")
-        eventually(lambda: problem(own_service), within=NOT_READY_WITHIN_S, what="not ready")
-        assert problem(own_service) == NO_ANSWER
+        eventually(own_service.problem, within=NOT_READY_WITHIN_S, what="not ready")
+        assert own_service.problem() == NO_ANSWER
         assert alice.get(operation.id) == operation
     recover(own_service, alice)
 

@@ -1,6 +1,5 @@
 """A database that refuses writes: not ready within 2 s, its cause in the log once, reads served."""
 
-import json
 import resource
 from contextlib import contextmanager
 
@@ -60,11 +59,6 @@ def refusing_writes(service, admin_url):
         admin.execute(f"{alter} RESET default_transaction_read_only".encode())
 
 
-def reason(service):
-    """Return the reason why the service is not ready, or None."""
-    return json.loads(service.probe("/readyz")[1]).get("reason")
-
-
 def takes_write(client):
     """Return True if a large create is accepted."""
     try:
@@ -83,12 +77,12 @@ def test_refused_writes(own_service, admin_url):
         for _ in range(MAX_WRITES):
             if not takes_write(alice):
                 break
-        eventually(lambda: reason(own_service), within=NOT_READY_WITHIN_S, what="not ready")
+        eventually(own_service.problem, within=NOT_READY_WITHIN_S, what="not ready")
         for _ in range(MAX_WRITES // 10):
             with refused(StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE"):
                 alice.create(metadata=METADATA)
             assert alice.get(operation.id) == operation
-            assert reason(own_service)
+            assert own_service.problem()
         assert own_service.metric(REFUSED_WRITES) >= MAX_WRITES // 10
     eventually(own_service.is_ready, within=BACK_WITHIN_S, what="ready again")
     assert takes_write(alice)
@@ -102,6 +96,6 @@ def test_refusing_database_is_noticed_without_calls(postgres_url, admin_url, tmp
     """An idle service on a server that becomes read-only is not ready, and names the remedy."""
     with Service(postgres_url, tmp_path) as service:
         with refusing_writes(service, admin_url):
-            found = eventually(lambda: reason(service), within=NOT_READY_WITHIN_S, what="not ready")
+            found = eventually(service.problem, within=NOT_READY_WITHIN_S, what="not ready")
             assert found.startswith("default_transaction_read_only is on")
         eventually(service.is_ready, within=BACK_WITHIN_S, what="ready again")

@@ -1,6 +1,5 @@
 """Two roles, as docs/operating.md describes them: an owner that migrates, and a service."""
 
-import json
 import uuid
 
 import psycopg
@@ -84,11 +83,8 @@ def test_least_privilege(roles, tmp_path):
         both.call("DeleteOperation", operation_id=done.id)
         operation = both.create()
 
-        def reason():
-            return json.loads(service.probe("/readyz")[1]).get("reason", "")
-
         roles.run(f"REVOKE INSERT ON events FROM {SERVICE}")
-        found = eventually(reason, within=SOON_S, what="not ready")
+        found = eventually(service.problem, within=SOON_S, what="not ready")
         role = str(sa.make_url(service.database_url).username)
         assert found == (
             f"the role {role} lacks privileges on events: GRANT SELECT, INSERT, UPDATE, DELETE"
